@@ -1,0 +1,85 @@
+"""The errors of mgraph, one small tree grouped by what a caller would do about them.
+
+Every error carries a stable ``kind`` (for programs) and one sentence (for people): what was wrong, what was
+expected, what to do. The command line catches :class:`MGraphError` and nothing else.
+"""
+
+from __future__ import annotations
+
+
+class MGraphError(Exception):
+    """Root of every error that mgraph raises on purpose.
+
+    ``kind`` is a stable word for programs; ``exit_code`` is what the command line returns.
+    """
+
+    kind = "failed"
+    exit_code = 1
+
+
+class InputError(MGraphError, ValueError):
+    """The caller gave something unusable: correct it and call again."""
+
+    kind = "input"
+    exit_code = 2
+
+
+class NotFoundError(InputError, LookupError):
+    """Nothing in the graph (or on disk) goes by that name."""
+
+    kind = "not-found"
+
+
+class AmbiguousError(InputError):
+    """A prefix fits several things."""
+
+    kind = "ambiguous"
+
+
+class NameTakenError(InputError):
+    """A name or a path is in use already."""
+
+    kind = "name-taken"
+
+
+class LayoutMismatchError(InputError):
+    """Tensors do not have the names, shapes or types that the space demands."""
+
+    kind = "layout-mismatch"
+
+
+class UntrustedError(InputError, PermissionError):
+    """The graph names code that this user has not trusted yet."""
+
+    kind = "untrusted"
+
+
+class NonFiniteError(InputError, ArithmeticError):
+    """A NaN or an infinity turned up where only numbers may pass."""
+
+    kind = "non-finite"
+
+
+class StoreError(MGraphError):
+    """The graph directory itself is at fault, not the request."""
+
+    kind = "store"
+
+
+class FormatError(StoreError):
+    """The graph was written in a format that this version does not read."""
+
+    kind = "format"
+    exit_code = 2
+
+
+class CorruptError(StoreError):
+    """Stored data is missing or damaged."""
+
+    kind = "corrupt"
+
+
+class LockTimeoutError(StoreError, TimeoutError):
+    """Another process kept the graph's lock for too long."""
+
+    kind = "locked"

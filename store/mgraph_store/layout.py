@@ -1,0 +1,139 @@
+"""The tensors of a space: ordered names, shapes, dtypes and roles, and views of them in flat arrays.
+
+Roles: ``parameter`` (trainable: the coordinates of a point), ``frozen`` (a parameter that is not trained),
+``statistic`` (BatchNorm's running mean, variance and counter), ``buffer`` (every other persistent buffer).
+Parameters of one node are one flat float32 array; everything else is grouped by dtype into its *buffers*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROLES = ("parameter", "frozen", "statistic", "buffer")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a layout; ``dtype`` is that of the network, e.g. float32 or int64."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: str
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Ordered tensors of a network, tied ones once; ``aliases`` maps a tied name to the one that is stored."""
+
+    tensors: tuple[TensorSpec, ...]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def parameters(self) -> tuple[TensorSpec, ...]:
+        """The trainable tensors, in canonical order."""
+        return tuple(t for t in self.tensors if t.role == "parameter")
+
+    @cached_property
+    def buffers(self) -> tuple[TensorSpec, ...]:
+        """Everything that is no coordinate, in canonical order."""
+        return tuple(t for t in self.tensors if t.role != "parameter")
+
+    @cached_property
+    def size(self) -> int:
+        """D, the number of trainable scalars."""
+        return sum(t.size for t in self.parameters)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """BLAKE2b-128 of names, shapes, dtypes, roles and aliases."""
+        return hashlib.blake2b(self.to_json().encode(), digest_size=16).hexdigest()
+
+    def to_json(self) -> str:
+        """Write the layout as canonical JSON."""
+        document = {
+            "tensors": [asdict(t) for t in self.tensors],
+            "aliases": dict(sorted(self.aliases.items())),
+        }
+        return json.dumps(document, separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Layout:
+        """Read what :meth:`to_json` wrote."""
+        document: dict[str, Any] = json.loads(text)
+        tensors = tuple(
+            TensorSpec(t["name"], tuple(t["shape"]), t["dtype"], t["role"]) for t in document["tensors"]
+        )
+        return cls(tensors, document["aliases"])
+
+    def parameter_views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Map each trainable name to its view of ``flat``, shape (D,)."""
+        return _views(self.parameters, flat)
+
+    def buffer_views(self, groups: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Map each buffer's name to its view of the flat array of its dtype group."""
+        views: dict[str, NDArray[Any]] = {}
+        for dtype, flat in groups.items():
+            views |= _views([t for t in self.buffers if storage_dtype(t.dtype) == dtype], flat)
+        return {t.name: views[t.name] for t in self.buffers}
+
+    def pack_parameters(self, tensors: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Concatenate the trainable tensors into one float32 array of shape (D,)."""
+        if not self.parameters:
+            return np.empty(0, np.float32)
+        return np.concatenate([np.asarray(tensors[t.name], np.float32).reshape(-1) for t in self.parameters])
+
+    def pack_buffers(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Concatenate the other tensors, one array per stored dtype; empty groups are left out."""
+        groups: dict[str, list[NDArray[Any]]] = {}
+        for t in self.buffers:
+            dtype = storage_dtype(t.dtype)
+            groups.setdefault(dtype, []).append(np.asarray(tensors[t.name]).astype(dtype).reshape(-1))
+        return {dtype: np.concatenate(parts) for dtype, parts in groups.items()}
+
+    def first_difference(self, other: Layout) -> str | None:
+        """Say where two layouts first differ, or None if they agree."""
+        for mine, theirs in zip(self.tensors, other.tensors, strict=False):
+            if mine != theirs:
+                return f"{_describe(mine)} against {_describe(theirs)}"
+        longer = max(self.tensors, other.tensors, key=len)
+        shorter = min(len(self.tensors), len(other.tensors))
+        if len(longer) > shorter:
+            return f"{_describe(longer[shorter])}, which only one of them has"
+        if dict(self.aliases) != dict(other.aliases):
+            return "tied tensors: " + ", ".join(sorted(set(self.aliases) ^ set(other.aliases)))
+        return None
+
+
+def storage_dtype(dtype: str) -> str:
+    """Name the dtype in which a tensor is stored: floats as float32 (float64 stays), the rest as int64."""
+    if dtype == "float64":
+        return "float64"
+    return "float32" if dtype.startswith(("float", "bfloat")) else "int64"
+
+
+def _views(tensors: Any, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    views, offset = {}, 0
+    for t in tensors:
+        views[t.name] = flat[offset : offset + t.size].reshape(t.shape)
+        offset += t.size
+    if offset != flat.shape[0]:
+        raise ValueError(f"flat array has {flat.shape[0]} elements, the layout {offset}")
+    return views
+
+
+def _describe(t: TensorSpec) -> str:
+    return f"{t.name} {list(t.shape)} {t.dtype} ({t.role})"

@@ -1,0 +1,209 @@
+"""What is stored, one frozen dataclass per table of the index.
+
+A record's fields are the table's columns, in order; ``column(...)`` gives each its meaning, so that the schema,
+its documentation and the code are written once. Times are UTC with microseconds. Numbers that are not finite
+are stored as they are (NaN, infinity): a reader must see that something failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+NODE_KINDS = ("mode", "control", "pivot", "sample", "merged")
+STATUSES = ("running", "complete", "interrupted", "failed")
+MEMBER_ROLES = ("end", "control", "sample")
+
+
+def now() -> datetime:
+    """Return the present moment in UTC, as the index stores it."""
+    return datetime.now(UTC)
+
+
+def column(meaning: str, *, default: Any = ..., unit: str = "") -> Any:
+    """Declare a column of the index: what it means, in which unit, with which default."""
+    metadata = {"meaning": meaning, "unit": unit}
+    if default is ...:
+        return field(metadata=metadata)
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What makes points comparable: layout, architecture, data and evaluation loss."""
+
+    id: str = column("'a' and 12 base32 characters")
+    name: str = column("unique among spaces")
+    arch: str = column("architecture spec string")
+    data: str = column("data spec string")
+    loss: str = column("name of the evaluation loss")
+    layout: str = column("JSON: ordered tensors with name, shape, dtype and role, see Layout")
+    layout_hash: str = column("BLAKE2b-128 of the layout")
+    data_hash: str = column("BLAKE2b-128 of the data: all splits and the normalisation")
+    factories: str = column("JSON: per factory spec its kind, relative path and file hash", default="{}")
+    codec: str = column("tensor codec of the space: none or blosc", default="none")
+    created: datetime = column("when", default=now)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One point of a space: stored tensors, or a recipe over stored nodes."""
+
+    id: str = column("kind letter and 12 base32 characters")
+    kind: str = column("mode, control, pivot, sample or merged")
+    space_id: str = column("the space it lives in")
+    run_id: str | None = column("the run that made it", default=None)
+    name: str | None = column("unique among nodes and connections", default=None)
+    tensor_key: str | None = column("stored: key of its parameters below tensors.zarr", default=None)
+    tensor_row: int | None = column("stored in a segment: the row there", default=None)
+    digest: str | None = column("stored: BLAKE2b-128 of the parameters", default=None)
+    nbytes: int = column("stored: size of the parameters", default=0, unit="bytes")
+    kernel: int | None = column("derived: version of the summation kernel", default=None)
+    selected_on: str | None = column(
+        "merged: the split that chose it (valid), none if nothing did", default=None
+    )
+    info: str = column("JSON: origin, parents, recipe, recorded casts", default="{}")
+    created: datetime = column("when", default=now)
+
+
+@dataclass(frozen=True)
+class NodeTerm:
+    """One term of a derived node: coefficient times a stored node, summed in order of position."""
+
+    node_id: str = column("the derived node")
+    position: int = column("place in the sum, from 0")
+    source_id: str = column("the stored node")
+    coefficient: float = column("its coefficient")
+
+
+@dataclass(frozen=True)
+class NodeBuffers:
+    """The buffers of a node under one BatchNorm policy (`own`: as trained or imported)."""
+
+    node_id: str = column("the node")
+    policy: str = column("own, or the policy that recomputed the statistics")
+    tensor_key: str = column("key of the buffers below tensors.zarr")
+    digest: str = column("BLAKE2b-128 of the buffers")
+    nbytes: int = column("size", unit="bytes")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A method's result between two or more modes."""
+
+    id: str = column("'k' and 12 base32 characters")
+    kind: str = column("method: linear, curve, surface, …")
+    space_id: str = column("the space of its ends")
+    family: str = column("JSON: the family and its shape, e.g. bezier-surface of degree 2,2")
+    settings: str = column("JSON: the method's settings")
+    run_id: str | None = column("the run that made it", default=None)
+    name: str | None = column("unique among nodes and connections", default=None)
+    status: str = column("complete, interrupted or failed", default="complete")
+    reason: str | None = column("why it ended as it did", default=None)
+    created: datetime = column("when", default=now)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node's place in a connection."""
+
+    connection_id: str = column("the connection")
+    node_id: str = column("the node")
+    role: str = column("end, control or sample")
+    position: int = column("order within the role, from 0")
+    row: int | None = column("end, control: row of the control-point matrix P", default=None)
+    parameter: Sequence[float] | None = column("sample: t, or (u, v)", default=None)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One evaluation of a connection on a grid of its parameter."""
+
+    id: str = column("'w' and 12 base32 characters")
+    connection_id: str = column("the connection")
+    run_id: str | None = column("the run that made it")
+    grid: Sequence[int] = column("points along each parameter")
+    batchnorm: str = column("BatchNorm policy; none: the network has no running statistics")
+    precision: str = column("fp32, fp64, …")
+    created: datetime = column("when", default=now)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One number measured at one node."""
+
+    node_id: str = column("the node")
+    sweep_id: str | None = column("the sweep it belongs to, none for a single evaluation")
+    run_id: str | None = column("the run that measured it")
+    split: str = column("train, valid or test")
+    subset: str = column("all, or the hash of the examples used")
+    batchnorm: str = column("BatchNorm policy; own: the stored statistics")
+    precision: str = column("fp32, fp64, …")
+    metric: str = column("loss, accuracy, …")
+    value: float = column("the mean over the examples")
+    standard_error: float | None = column("of that mean")
+    count: int = column("examples")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """How well one pair of a connection's ends is connected, by one sweep, split and metric."""
+
+    connection_id: str = column("the connection")
+    sweep_id: str = column("the sweep")
+    source_id: str = column("one end")
+    target_id: str = column("the other end")
+    split: str = column("train, valid or test")
+    metric: str = column("loss, or error = 1 - accuracy; lower is better")
+    peak: float = column("largest value along the route")
+    barrier: float = column("largest excess over the chord between the two end values")
+    drop: float = column("largest value minus the mean of the two end values")
+    length: float = column("of the route in weight space", unit="L2")
+    resolution: int = column("points along the route")
+    examples: int = column("examples per point")
+    batchnorm: str = column("BatchNorm policy")
+    precision: str = column("fp32, fp64, …")
+    route: Sequence[str] = column("the nodes along the route, source first")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One statistic of a whole sweep: min, max, mean, integral, length ratio, …"""
+
+    connection_id: str = column("the connection")
+    sweep_id: str = column("the sweep")
+    run_id: str | None = column("the run that computed it")
+    split: str = column("train, valid, test; none for geometry")
+    metric: str = column("loss, accuracy, geometry, …")
+    statistic: str = column("min, max, mean, integral, length_ratio, ensemble_corners, …")
+    value: float = column("the number")
+    standard_error: float | None = column("where it is a mean over examples", default=None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Provenance of everything: what was run, with what, where, and how it ended."""
+
+    id: str = column("'r' and 12 base32 characters")
+    command: str = column("train, connect, sweep, …")
+    settings: str = column("JSON: every setting, defaults included")
+    seed: int | None = column("the seed all random streams come from", default=None)
+    versions: str = column("JSON: mgraph, torch, python, …", default="{}")
+    device: str = column("cpu, cuda:0, …", default="cpu")
+    threads: int | None = column("torch threads", default=None)
+    update: str | None = column("control-point update: eager or compiled", default=None)
+    status: str = column("running, complete, interrupted or failed", default="running")
+    reason: str | None = column("why it ended as it did", default=None)
+    host: str = column("machine", default="")
+    pid: int | None = column("process", default=None)
+    started: datetime = column("when", default=now)
+    ended: datetime | None = column("when", default=None)
+
+
+Record = (
+    Space | Node | NodeTerm | NodeBuffers | Connection | Member | Sweep | Evaluation | Edge | Summary | Run
+)
