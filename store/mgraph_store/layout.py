@@ -37,7 +37,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Layout:
-    """Ordered tensors of a network, tied ones once; ``aliases`` maps a tied name to the one that is stored."""
+    """Ordered tensors of a network, tied ones once; ``aliases`` maps a tied name to the stored one."""
 
     tensors: tuple[TensorSpec, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """What is stored, one frozen dataclass per table of the index.
 
-A record's fields are the table's columns, in order; ``column(...)`` gives each its meaning, so that the schema,
+A record's fields are the table's columns, in order; ``column(...)`` gives each its meaning: the schema,
 its documentation and the code are written once. Times are UTC with microseconds. Numbers that are not finite
 are stored as they are (NaN, infinity): a reader must see that something failed.
 """
