@@ -63,9 +63,7 @@ class Node:
     digest: str | None = column("stored: BLAKE2b-128 of the parameters", default=None)
     nbytes: int = column("stored: size of the parameters", default=0, unit="bytes")
     kernel: int | None = column("derived: version of the summation kernel", default=None)
-    selected_on: str | None = column(
-        "merged: the split that chose it (valid), none if nothing did", default=None
-    )
+    selected_on: str | None = column("merged: the split that chose it (valid), none if nothing did", default=None)
     info: str = column("JSON: origin, parents, recipe, recorded casts", default="{}")
     created: datetime = column("when", default=now)
 
@@ -175,7 +173,7 @@ class Summary:
     """One statistic of a whole sweep: min, max, mean, integral, length ratio, …"""
 
     connection_id: str = column("the connection")
-    sweep_id: str = column("the sweep")
+    sweep_id: str | None = column("the sweep; none: not about one (an ensemble)")
     run_id: str | None = column("the run that computed it")
     split: str = column("train, valid, test; none for geometry")
     metric: str = column("loss, accuracy, geometry, …")
@@ -204,6 +202,4 @@ class Run:
     ended: datetime | None = column("when", default=None)
 
 
-Record = (
-    Space | Node | NodeTerm | NodeBuffers | Connection | Member | Sweep | Evaluation | Edge | Summary | Run
-)
+Record = Space | Node | NodeTerm | NodeBuffers | Connection | Member | Sweep | Evaluation | Edge | Summary | Run

@@ -1,0 +1,33 @@
+"""The error tree, one for the whole project (see :mod:`mgraph_store.errors`)."""
+
+from __future__ import annotations
+
+from mgraph_store.errors import (
+    AmbiguousError,
+    CorruptError,
+    FormatError,
+    InputError,
+    LayoutMismatchError,
+    LockTimeoutError,
+    MGraphError,
+    NameTakenError,
+    NonFiniteError,
+    NotFoundError,
+    StoreError,
+    UntrustedError,
+)
+
+__all__ = [
+    "AmbiguousError",
+    "CorruptError",
+    "FormatError",
+    "InputError",
+    "LayoutMismatchError",
+    "LockTimeoutError",
+    "MGraphError",
+    "NameTakenError",
+    "NonFiniteError",
+    "NotFoundError",
+    "StoreError",
+    "UntrustedError",
+]

@@ -1,0 +1,42 @@
+"""The straight segment between two points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mgraph.families.base import Family, Floats
+
+
+@dataclass(frozen=True)
+class Segment(Family):
+    """θ(t) = (1-t) A + t B: two ends, nothing to train."""
+
+    name: ClassVar[str] = "segment"
+    dimension: ClassVar[int] = 1
+
+    @property
+    def size(self) -> int:
+        """Two rows, both ends."""
+        return 2
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The two rows themselves."""
+        return (0, 1)
+
+    def coefficients(self, t: ArrayLike) -> Floats:
+        """Return (1-t, t), shape (S, 2)."""
+        t = self.points(t)
+        return np.concatenate([1.0 - t, t], axis=1)
+
+    def derivatives(self, t: ArrayLike) -> Floats:
+        """Return (-1, 1) everywhere, shape (S, 1, 2)."""
+        return np.broadcast_to([-1.0, 1.0], (self.points(t).shape[0], 1, 2))
+
+    def initial(self) -> Floats:
+        """The rows are the ends."""
+        return np.eye(2)

@@ -1,0 +1,70 @@
+"""The Bézier surface of degree (n, m) [S eq. 6]; degree (1, 1) is the bilinear surface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mgraph.errors import InputError
+from mgraph.families.base import Family, Floats
+from mgraph.families.bernstein import bernstein, bernstein_derivative
+
+
+@dataclass(frozen=True)
+class BezierSurfaceFamily(Family):
+    """θ(u,v) = Σ_ij B_{i,n}(u) B_{j,m}(v) P_ij, rows k = i·(m+1) + j.
+
+    Corner order a, b, c, d: a = θ(0,0), b = θ(0,1), c = θ(1,0), d = θ(1,1); a-d and b-c are the diagonals.
+    """
+
+    name: ClassVar[str] = "bezier-surface"
+    dimension: ClassVar[int] = 2
+    degree: tuple[int, int] = (2, 2)
+
+    def __post_init__(self) -> None:
+        if len(self.degree) != 2 or min(self.degree) < 1:
+            raise InputError(f"A surface's degree is two whole numbers of at least 1, not {self.degree}.")
+
+    @property
+    def size(self) -> int:
+        """(n+1)(m+1) rows."""
+        n, m = self.degree
+        return (n + 1) * (m + 1)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Rows of the corners P_00, P_0m, P_n0, P_nm."""
+        n, m = self.degree
+        return (self.row(0, 0), self.row(0, m), self.row(n, 0), self.row(n, m))
+
+    def row(self, i: int, j: int) -> int:
+        """Row of control point P_ij."""
+        return i * (self.degree[1] + 1) + j
+
+    def coefficients(self, t: ArrayLike) -> Floats:
+        """Return the tensor-product Bernstein basis, shape (S, K)."""
+        u, v = self.points(t).T
+        n, m = self.degree
+        return _outer(bernstein(n, u), bernstein(m, v))
+
+    def derivatives(self, t: ArrayLike) -> Floats:
+        """Return (∂c/∂u, ∂c/∂v), shape (S, 2, K)."""
+        u, v = self.points(t).T
+        n, m = self.degree
+        along_u = _outer(bernstein_derivative(n, u), bernstein(m, v))
+        along_v = _outer(bernstein(n, u), bernstein_derivative(m, v))
+        return np.stack([along_u, along_v], axis=1)
+
+    def initial(self) -> Floats:
+        """Bilinear interpolation of the corners at (i/n, j/m) [S, Alg. 2]."""
+        n, m = self.degree
+        u = np.repeat(np.arange(n + 1) / n, m + 1)
+        v = np.tile(np.arange(m + 1) / m, n + 1)
+        return np.stack([(1 - u) * (1 - v), (1 - u) * v, u * (1 - v), u * v], axis=1)
+
+
+def _outer(left: Floats, right: Floats) -> Floats:
+    return (left[:, :, None] * right[:, None, :]).reshape(left.shape[0], -1)

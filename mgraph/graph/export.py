@@ -1,0 +1,110 @@
+"""Exporting a node as a file that plain PyTorch loads, with its recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mgraph.network.checkpoints import state_dict, write_pt, write_safetensors
+
+from mgraph.errors import InputError
+from mgraph.evaluate.batchnorm import recompute_statistics
+from mgraph.graph.members import label
+from mgraph.graph.points import load_node, module_buffers
+from mgraph.graph.runs import versions
+from mgraph.graph.session import Bench, Session
+from mgraph_store import Connection, Evaluation, Node, NodeTerm, Run, Space
+
+FORMATS = (".safetensors", ".pt", ".pth")
+
+
+def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
+    """Return a node's complete state_dict: parameters, constants, and BatchNorm statistics.
+
+    A node without stored statistics (a sample, a control point) gets them recomputed by the default policy.
+    """
+    with session.store.reading() as reader:
+        bench = session.bench(reader.get(Space, id=node.space_id))
+        policy = load_node(bench, session.store, reader, node)
+    if bench.flat.statistics and not policy:
+        recompute_statistics(bench.flat, bench.task.train, bench.policy())
+    parameters = np.array(session.store.read_parameters(node))
+    return state_dict(bench.layout, parameters, module_buffers(bench.flat, bench.layout))
+
+
+def export_node(session: Session, node: Node, path: Path, *, overwrite: bool = False) -> Path:
+    """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict)."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
+    state = node_state(session, node)
+    if path.suffix == ".safetensors":
+        facts = json.dumps(node_facts(session, node), sort_keys=True)
+        write_safetensors(path, state, {"format": "pt", "mgraph": facts}, overwrite=overwrite)
+    else:
+        write_pt(path, state, overwrite=overwrite)
+    return path
+
+
+def node_facts(session: Session, node: Node) -> dict[str, Any]:
+    """Collect what a reader of the file needs to know: origin, parents, seeds, policy, numbers."""
+    with session.store.reading() as reader:
+        bench = session.bench(reader.get(Space, id=node.space_id))
+        terms = reader.all(NodeTerm, node_id=node.id)
+        parents = {n.id: n for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
+        evaluations = [e for e in reader.all(Evaluation, node_id=node.id) if e.sweep_id is None]
+        run = reader.all(Run, id=node.run_id)[0] if node.run_id else None
+    return {
+        "format": 1,
+        "node": node.id,
+        "name": node.name,
+        "kind": node.kind,
+        "selected_on": node.selected_on,
+        "info": json.loads(node.info),
+        "arch": bench.space.arch,
+        "data": data_facts(bench),
+        "digest": node.digest,
+        "terms": [
+            {"node": t.source_id, "name": parents[t.source_id].name, "c": t.coefficient} for t in terms
+        ],
+        "seed": run.seed if run else None,
+        "versions": versions(),
+        "evaluations": {f"{e.split}_{e.metric}": e.value for e in evaluations},
+    }
+
+
+def recipe(
+    session: Session,
+    connection: Connection,
+    parameter: Sequence[float],
+    coefficients: Sequence[float],
+    nodes: Sequence[Node],
+    policy: str,
+) -> dict[str, Any]:
+    """Describe a point of a connection: where it lies, and its coefficients over stored nodes."""
+    return {
+        "format": 1,
+        "connection": connection.id,
+        "kind": connection.kind,
+        "family": json.loads(connection.family),
+        "parameter": list(parameter),
+        "terms": [
+            {"node": n.id, "name": label(n), "c": c} for n, c in zip(nodes, coefficients, strict=True) if c
+        ],
+        "batchnorm": policy,
+        "versions": versions(),
+    }
+
+
+def data_facts(bench: Bench) -> dict[str, Any]:
+    """Describe the data: spec and normalisation, so that others can feed the network the same inputs."""
+    split = bench.task.test
+    facts: dict[str, Any] = {"spec": bench.space.data}
+    for name in ("mean", "std", "scale"):
+        value = getattr(split, name, None)
+        if value is not None:
+            facts[name] = np.asarray(value).reshape(-1).tolist()
+    return facts

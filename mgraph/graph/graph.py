@@ -1,0 +1,230 @@
+"""The front door: a graph of modes, connections and merged models, as Python objects.
+
+Nothing is computed here: every method calls one operation of this package. Torch loads with the first operation
+that trains, evaluates or reads tensors; listing and querying never load it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgraph.errors import InputError
+from mgraph.explore import topology
+from mgraph.graph import listing
+from mgraph.graph.handles import Connected, Point
+from mgraph.graph.session import Session
+from mgraph_store import Connection, GraphStore, Node, Space
+
+if TYPE_CHECKING:
+    from mgraph.connect.base import Method
+    from mgraph.train.loop import Report
+    from mgraph.train.settings import TrainSettings
+
+PathLike = str | os.PathLike[str]
+
+
+def create(
+    path: PathLike,
+    *,
+    arch: str,
+    data: str,
+    name: str | None = None,
+    codec: str = "none",
+    device: str = "auto",
+) -> Graph:
+    """Create a graph directory with its first space and open it.
+
+    ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
+    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. Raises InputError, and
+    leaves nothing behind, if the path exists, a spec is wrong, or the data do not load.
+
+    >>> g = mgraph.create("digits.mgraph", arch="cnn", data="digits")
+    """
+    from mgraph.graph.spaces import create_graph
+
+    return Graph(create_graph(Path(path), arch, data, name=name, codec=codec), device=device)
+
+
+def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False) -> Graph:
+    """Open a graph directory; ``trust`` allows the user code that its specs name to run.
+
+    Raises NotFoundError if there is no graph at ``path``.
+
+    >>> g = mgraph.open("digits.mgraph")
+    """
+    return Graph(GraphStore.open(Path(path)), device=device, trust=trust)
+
+
+class Graph:
+    """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
+
+    def __init__(self, store: GraphStore, *, device: str = "auto", trust: bool = False) -> None:
+        self.session = Session(store, device=device, trust=trust)
+
+    @property
+    def path(self) -> Path:
+        """The graph directory."""
+        return self.session.store.path
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.path}>"
+
+    # Spaces and modes
+
+    def add_space(self, arch: str, data: str, *, name: str | None = None, codec: str = "none") -> Space:
+        """Add a space, or return the one that is the same already."""
+        from mgraph.graph.spaces import add_space, describe_space
+
+        space = describe_space(self.path, arch, data, name=name, codec=codec)
+        return add_space(self.session.store, space, named=name is not None)
+
+    def spaces(self) -> list[dict[str, Any]]:
+        """List the spaces as rows."""
+        return listing.list_spaces(self.session.store)
+
+    def train(
+        self,
+        settings: TrainSettings | None = None,
+        *,
+        name: str | None = None,
+        space: str | None = None,
+        report: Report | None = None,
+        **changes: Any,
+    ) -> Point:
+        """Train a mode from scratch: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
+
+        Keywords are fields of :class:`TrainSettings`. Raises NonFiniteError, naming the step, when training
+        diverges; nothing but the failed run is then recorded.
+        """
+        from mgraph.graph.modes import add_trained_mode
+        from mgraph.train.settings import TrainSettings
+
+        chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
+        where = self.session.space(space)
+        return Point(
+            self.session, add_trained_mode(self.session, where, chosen, name=name, **_report(report))
+        )
+
+    def add_mode(
+        self, path: PathLike, *, name: str | None = None, space: str | None = None, cast: bool = False
+    ) -> Point:
+        """Import a checkpoint (.pt, .pth, .safetensors) as a mode and evaluate it.
+
+        Raises LayoutMismatchError or NonFiniteError naming the tensor that does not fit; warns when the mode
+        is no independent run of one that is there. ``cast`` allows float64 tensors to be rounded to float32.
+        """
+        from mgraph.graph.modes import add_imported_mode
+
+        where = self.session.space(space)
+        node, notes = add_imported_mode(self.session, where, Path(path), name=name, cast=cast)
+        return Point(self.session, node, notes)
+
+    # Connections
+
+    def connect(
+        self,
+        *ends: Point | str,
+        method: Method,
+        name: str | None = None,
+        sweep: bool = True,
+        grid: int | Sequence[int] | None = None,
+        same_layout: bool = False,
+        buffers_from: Point | str | None = None,
+        report: Report | None = None,
+    ) -> Connected:
+        """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
+
+        Ends are modes, names or ids; afterwards the connection is swept on ``grid`` unless ``sweep`` is
+        False. Raises InputError for ends that the method does not take, NonFiniteError when training diverges.
+        """
+        from mgraph.graph.connections import connect
+
+        connection = connect(
+            self.session,
+            [self._node(end) for end in ends],
+            method,
+            name=name,
+            same_layout=same_layout,
+            buffers_from=None if buffers_from is None else self._node(buffers_from),
+            **_report(report),
+        )
+        connected = Connected(self.session, connection)
+        if sweep:
+            connected.sweep(grid, report=report)
+        return connected
+
+    # Looking things up
+
+    def find(self, text: str) -> Point | Connected:
+        """Look up a node or connection by name, id, or id prefix of at least four characters."""
+        with self.session.store.reading() as reader:
+            found = reader.find(text)
+        return Connected(self.session, found) if isinstance(found, Connection) else Point(self.session, found)
+
+    def node(self, text: str) -> Point:
+        """Look up a node; NotFoundError or AmbiguousError otherwise."""
+        return Point(self.session, self._node(text))
+
+    def connection(self, text: str) -> Connected:
+        """Look up a connection; InputError if the name belongs to a node."""
+        found = self.find(text)
+        if isinstance(found, Point):
+            raise InputError(f"{text} is a {found.kind}, not a connection.")
+        return found
+
+    def _node(self, given: Point | str) -> Node:
+        if isinstance(given, Point):
+            return given.record
+        found = self.find(given)
+        if isinstance(found, Connected):
+            raise InputError(f"{given} is a connection, not a node.")
+        return found.record
+
+    def nodes(self, *kinds: str, space: str | None = None) -> list[dict[str, Any]]:
+        """List nodes as rows, by default modes and merged nodes."""
+        where = None if space is None else self.session.space(space)
+        return listing.list_nodes(self.session.store, kinds=kinds or topology.NODE_KINDS, space=where)
+
+    def connections(self, *, space: str | None = None) -> list[dict[str, Any]]:
+        """List connections as rows."""
+        where = None if space is None else self.session.space(space)
+        return listing.list_connections(self.session.store, space=where)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """List everything that was run, with its status, as rows."""
+        return listing.list_runs(self.session.store)
+
+    # Questions
+
+    def components(
+        self,
+        *,
+        max_barrier: float | None = None,
+        max_peak: float | None = None,
+        max_drop: float | None = None,
+        metric: str | None = None,
+        split: str = "train",
+        space: str | None = None,
+    ) -> topology.Components:
+        """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``.
+
+        By default on the train loss (drops: on accuracy). InputError if no edge was ever measured so.
+        """
+        threshold = topology.threshold_from(
+            max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split
+        )
+        where = None if space is None else self.session.space(space)
+        return topology.components(self.session.store, threshold, where)
+
+    def to_networkx(self, *, space: str | None = None) -> Any:
+        """Return the modes and measured edges as a networkx MultiGraph."""
+        where = None if space is None else self.session.space(space)
+        return topology.to_networkx(self.session.store, where)
+
+
+def _report(report: Report | None) -> dict[str, Any]:
+    return {} if report is None else {"report": report}

@@ -1,0 +1,225 @@
+"""What the graph hands out: points (nodes) and connected modes (connections), with their operations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgraph.graph import listing
+from mgraph.graph.members import ends_of, label
+from mgraph.graph.session import Session
+from mgraph.graph.sweepdata import SweepData, family_of, load_sweep
+from mgraph_store import Connection, Node, Space
+
+if TYPE_CHECKING:
+    import torch
+
+    from mgraph.evaluate.metrics import Measured
+    from mgraph.graph.ensembles import EnsembleReport
+    from mgraph.graph.merging import MergeReport
+    from mgraph.train.loop import Report
+
+PathLike = str | os.PathLike[str]
+
+
+class Point:
+    """A node of the graph."""
+
+    def __init__(self, session: Session, record: Node, notes: Sequence[str] = ()) -> None:
+        self._session = session
+        self.record = record
+        self.notes = list(notes)
+
+    id = property(lambda self: self.record.id, doc="Its id.")
+    name = property(lambda self: self.record.name, doc="Its name, if it has one.")
+    kind = property(lambda self: self.record.kind, doc="mode, control, sample or merged.")
+    digest = property(lambda self: self.record.digest, doc="BLAKE2b-128 of its stored parameters.")
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {label(self.record)}>"
+
+    def describe(self) -> dict[str, Any]:
+        """Tell everything about it, as plain data."""
+        return listing.describe_node(self._session.store, self.record)
+
+    def tensors(self) -> Any:
+        """Return its parameters as a mapping name → array (views of one flat array; no torch)."""
+        return self._session.store.tensors(self.record)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return parameters and buffers as plain PyTorch loads them; missing statistics are recomputed."""
+        from mgraph.graph.export import node_state
+
+        return node_state(self._session, self.record)
+
+    def evaluate(self, split: str = "test") -> dict[str, Measured]:
+        """Measure it now on a split with its own statistics; nothing is stored."""
+        from mgraph.graph.points import evaluate_node
+
+        return evaluate_node(self._session, self.record, split)
+
+    def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads."""
+        from mgraph.graph.export import export_node
+
+        return export_node(self._session, self.record, Path(path), overwrite=overwrite)
+
+
+class Connected:
+    """A connection of the graph."""
+
+    def __init__(self, session: Session, record: Connection) -> None:
+        self._session = session
+        self.record = record
+
+    id = property(lambda self: self.record.id, doc="Its id.")
+    name = property(lambda self: self.record.name, doc="Its name, if it has one.")
+    kind = property(lambda self: self.record.kind, doc="The method that made it.")
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {label(self.record)}>"
+
+    @property
+    def ends(self) -> list[Point]:
+        """The modes it connects, in order."""
+        with self._session.store.reading() as reader:
+            return [Point(self._session, node) for node in ends_of(reader, self.record)]
+
+    def describe(self) -> dict[str, Any]:
+        """Tell everything about it, as plain data."""
+        return listing.describe_connection(self._session.store, self.record)
+
+    def sweep(
+        self,
+        grid: int | Sequence[int] | None = None,
+        *,
+        splits: Sequence[str] = ("train", "valid", "test"),
+        examples: int | None = None,
+        bn_examples: int | None = None,
+        report: Report | None = None,
+    ) -> SweepData:
+        """Measure it on a grid (default 61 points, or 11×11) and store points, numbers and edges.
+
+        Raises NonFiniteError, after storing what was found, if any number is NaN or infinite.
+        """
+        from mgraph.graph.sweeps import sweep_connection
+
+        return sweep_connection(
+            self._session,
+            self.record,
+            grid=_grid(grid),
+            splits=splits,
+            examples=examples,
+            bn_examples=bn_examples,
+            **_report(report),
+        )
+
+    def swept(self) -> SweepData:
+        """Return its newest sweep; InputError if there is none."""
+        with self._session.store.reading() as reader:
+            return load_sweep(reader, self.record)
+
+    def best(self) -> Point:
+        """Return the swept point that does best on validation data (ties: loss; then grid order)."""
+        data = self.swept()
+        with self._session.store.reading() as reader:
+            return Point(self._session, reader.get(Node, id=data.node_ids[data.best("valid")]))
+
+    def merge(
+        self,
+        *,
+        at: float | Sequence[float] | None = None,
+        soup: str | None = None,
+        name: str | None = None,
+        bn_examples: int | None = None,
+        report: Report | None = None,
+    ) -> MergeReport:
+        """Materialise a point as a merged node: the best on validation, a given parameter, or a soup.
+
+        BatchNorm statistics are recomputed and stored; the report holds validation and test numbers.
+        """
+        from mgraph.graph.merging import merge
+
+        where = None if at is None else [at] if isinstance(at, int | float) else list(at)
+        return merge(
+            self._session,
+            self.record,
+            at=where,
+            soup=soup,
+            name=name,
+            bn_examples=bn_examples,
+            **_report(report),
+        )
+
+    def ensemble(
+        self,
+        *,
+        grid: int | Sequence[int] | None = None,
+        bn_examples: int | None = None,
+        report: Report | None = None,
+    ) -> EnsembleReport:
+        """Evaluate the ensembles of its ends and of its whole grid (default step 0.1)."""
+        from mgraph.graph.ensembles import ensemble
+
+        return ensemble(
+            self._session, self.record, grid=_grid(grid), bn_examples=bn_examples, **_report(report)
+        )
+
+    def export_ensemble(
+        self,
+        directory: PathLike,
+        *,
+        grid: int | Sequence[int] | None = None,
+        overwrite: bool = False,
+        report: Report | None = None,
+    ) -> dict[str, Any]:
+        """Write one file per member and a manifest; return the manifest."""
+        from mgraph.graph.ensembles import export_ensemble
+
+        return export_ensemble(
+            self._session,
+            self.record,
+            Path(directory),
+            grid=_grid(grid),
+            overwrite=overwrite,
+            **_report(report),
+        )
+
+    def plot(self, path: PathLike, *, before: Connected | None = None) -> Path:
+        """Draw its newest sweep: heat maps of a surface (beside those of ``before``), curves along t."""
+        from mgraph.report.plots import plot_sweep
+
+        with self._session.store.reading() as reader:
+            data = load_sweep(reader, self.record)
+            earlier = None if before is None else load_sweep(reader, before.record)
+            names = [label(node) for node in ends_of(reader, self.record)]
+        return plot_sweep(data, names, Path(path), title=label(self.record), before=earlier)
+
+    def straight(self) -> Connected | None:
+        """Return the newest swept linear connection of the same ends in the same order, if there is one."""
+        with self._session.store.reading() as reader:
+            mine = [n.id for n in ends_of(reader, self.record)]
+            candidates = reader.all(Connection, kind="linear", space_id=self.record.space_id)
+            for other in reversed(candidates):
+                same = family_of(other).dimension == family_of(self.record).dimension
+                if same and [n.id for n in ends_of(reader, other)] == mine:
+                    return Connected(self._session, other)
+        return None
+
+    @property
+    def space(self) -> Space:
+        """The space it lies in."""
+        with self._session.store.reading() as reader:
+            return reader.get(Space, id=self.record.space_id)
+
+
+def _grid(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    if grid is None:
+        return None
+    return (grid,) if isinstance(grid, int) else tuple(grid)
+
+
+def _report(report: Report | None) -> dict[str, Any]:
+    return {} if report is None else {"report": report}

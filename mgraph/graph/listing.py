@@ -1,0 +1,226 @@
+"""What is in the graph, as plain rows for tables and programs (no torch)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mgraph.explore.topology import current_edges
+from mgraph.graph.members import ends_of, label, rows_of
+from mgraph.graph.sweepdata import family_of
+from mgraph_store import (
+    Connection,
+    Edge,
+    Evaluation,
+    GraphStore,
+    Member,
+    Node,
+    NodeTerm,
+    Reader,
+    Run,
+    Space,
+    Summary,
+    Sweep,
+)
+
+Row = dict[str, Any]
+
+
+def list_nodes(store: GraphStore, *, kinds: Sequence[str], space: Space | None = None) -> list[Row]:
+    """List nodes with their losses and accuracies (those not measured in a sweep), oldest first."""
+    with store.reading() as reader:
+        filters: dict[str, Any] = {"kind": list(kinds)} | ({"space_id": space.id} if space else {})
+        nodes = reader.all(Node, **filters)
+        spaces = {s.id: s.name for s in reader.all(Space)}
+        ids = [n.id for n in nodes if n.kind in ("mode", "merged")]
+        found = reader.all(Evaluation, node_id=ids, sweep_id=None) if ids else []
+    values = {(e.node_id, e.split, e.metric): e.value for e in found}
+    columns = (("train", "loss"), ("valid", "accuracy"), ("test", "accuracy"))
+    return [
+        {
+            "id": n.id,
+            "name": n.name,
+            "kind": n.kind,
+            "space": spaces[n.space_id],
+            **{f"{s}_{m}": values.get((n.id, s, m)) for s, m in columns},
+            "stored": n.tensor_key is not None,
+            "nbytes": n.nbytes,
+            "created": n.created.isoformat(timespec="seconds"),
+        }
+        for n in nodes
+    ]
+
+
+def list_connections(store: GraphStore, *, space: Space | None = None) -> list[Row]:
+    """List connections with the worst edge of each: largest peak and barrier of the train loss."""
+    edges: dict[str, list[Edge]] = {}
+    for edge in current_edges(store, space, metric="loss", split="train"):
+        edges.setdefault(edge.connection_id, []).append(edge)
+    with store.reading() as reader:
+        connections = reader.all(Connection, **({"space_id": space.id} if space else {}))
+        ends = {c.id: [label(n) for n in ends_of(reader, c)] for c in connections}
+    return [
+        {
+            "id": c.id,
+            "name": c.name,
+            "kind": c.kind,
+            "ends": ends[c.id],
+            "status": c.status,
+            "peak": max((e.peak for e in edges.get(c.id, [])), default=None),
+            "barrier": max((e.barrier for e in edges.get(c.id, [])), default=None),
+            "created": c.created.isoformat(timespec="seconds"),
+        }
+        for c in connections
+    ]
+
+
+def list_spaces(store: GraphStore) -> list[Row]:
+    """List the spaces with their size and number of modes."""
+    from mgraph_store import Layout
+
+    with store.reading() as reader:
+        spaces = reader.all(Space)
+        modes = reader.all(Node, kind="mode")
+    rows = []
+    for s in spaces:
+        layout = Layout.from_json(s.layout)
+        rows.append(
+            {
+                "id": s.id,
+                "name": s.name,
+                "arch": s.arch,
+                "data": s.data,
+                "loss": s.loss,
+                "parameters": layout.size,
+                "tensors": len(layout.tensors),
+                "codec": s.codec,
+                "modes": sum(m.space_id == s.id for m in modes),
+            }
+        )
+    return rows
+
+
+def describe_node(store: GraphStore, node: Node) -> Row:
+    """Tell everything about a node: where it comes from, its terms, its numbers, its connections."""
+    with store.reading() as reader:
+        space = reader.get(Space, id=node.space_id)
+        terms = reader.all(NodeTerm, node_id=node.id)
+        sources = {n.id: label(n) for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
+        evaluations = reader.all(Evaluation, node_id=node.id)
+        members = reader.all(Member, node_id=node.id)
+        connections = {c.id: c for c in reader.all(Connection, id=[m.connection_id for m in members])}
+        run = _run(reader, node.run_id)
+    return {
+        "id": node.id,
+        "name": node.name,
+        "kind": node.kind,
+        "space": space.name,
+        "stored": node.tensor_key is not None,
+        "digest": node.digest,
+        "nbytes": node.nbytes,
+        "selected_on": node.selected_on,
+        "created": node.created.isoformat(timespec="seconds"),
+        "info": json.loads(node.info),
+        "run": run,
+        "terms": [{"node": sources[t.source_id], "c": t.coefficient} for t in terms],
+        "evaluations": [_evaluation(e) for e in evaluations],
+        "connections": sorted(
+            {
+                f"{m.role} of {label(connections[m.connection_id])} ({connections[m.connection_id].kind})"
+                for m in members
+            }
+        ),
+    }
+
+
+def describe_connection(store: GraphStore, connection: Connection) -> Row:
+    """Tell everything about a connection: ends, control points, settings, its newest sweep, its edges."""
+    with store.reading() as reader:
+        space = reader.get(Space, id=connection.space_id)
+        ends = ends_of(reader, connection)
+        rows = rows_of(reader, connection)
+        sweeps = reader.all(Sweep, connection_id=connection.id)
+        summaries = reader.all(Summary, connection_id=connection.id)
+        run = _run(reader, connection.run_id)
+    names = {n.id: label(n) for n in ends}
+    newest = max(sweeps, key=lambda s: s.created) if sweeps else None
+    edges = [
+        {
+            "source": names[e.source_id],
+            "target": names[e.target_id],
+            **{
+                k: getattr(e, k)
+                for k in ("split", "metric", "peak", "barrier", "drop", "length", "resolution")
+            },
+        }
+        for e in current_edges(store, space)
+        if e.connection_id == connection.id
+    ]
+    return {
+        "id": connection.id,
+        "name": connection.name,
+        "kind": connection.kind,
+        "space": space.name,
+        "status": connection.status,
+        "reason": connection.reason,
+        "created": connection.created.isoformat(timespec="seconds"),
+        "ends": [label(n) for n in ends],
+        "family": family_of(connection).describe(),
+        "control_points": [
+            {"row": k, "node": n.id, "kind": n.kind, "name": n.name} for k, n in enumerate(rows)
+        ],
+        "settings": json.loads(connection.settings),
+        "run": run,
+        "sweeps": [
+            {"id": s.id, "grid": list(s.grid), "batchnorm": s.batchnorm, "precision": s.precision}
+            for s in sweeps
+        ],
+        "summary": [
+            {"split": s.split, "metric": s.metric, "statistic": s.statistic, "value": s.value}
+            for s in summaries
+            if newest is not None and s.sweep_id in (newest.id, None)
+        ],
+        "edges": edges,
+    }
+
+
+def list_runs(store: GraphStore) -> list[Row]:
+    """List every run with its status, oldest first."""
+    with store.reading() as reader:
+        runs = reader.all(Run)
+    return [
+        {
+            "id": r.id,
+            "command": r.command,
+            "status": r.status,
+            "reason": r.reason,
+            "seed": r.seed,
+            "device": r.device,
+            "seconds": (r.ended - r.started).total_seconds() if r.ended else None,
+            "started": r.started.isoformat(timespec="seconds"),
+        }
+        for r in runs
+    ]
+
+
+def _run(reader: Reader, run_id: str | None) -> Row | None:
+    if run_id is None:
+        return None
+    run = reader.get(Run, id=run_id)
+    return {
+        "id": run.id,
+        "command": run.command,
+        "status": run.status,
+        "seed": run.seed,
+        "device": run.device,
+        "threads": run.threads,
+        "update": run.update,
+        "settings": json.loads(run.settings),
+        "versions": json.loads(run.versions),
+    }
+
+
+def _evaluation(e: Evaluation) -> Row:
+    names = ("split", "metric", "value", "standard_error", "count", "batchnorm", "subset", "sweep_id")
+    return {name: getattr(e, name) for name in names}

@@ -1,0 +1,24 @@
+"""The nodes of a connection: its ends and its control points (no torch)."""
+
+from __future__ import annotations
+
+from mgraph_store import Connection, Member, Node, Reader
+
+
+def rows_of(reader: Reader, connection: Connection) -> list[Node]:
+    """Return the K nodes of a connection's control-point matrix, in row order."""
+    members = reader.all(Member, connection_id=connection.id, role=["end", "control"])
+    nodes = {n.id: n for n in reader.all(Node, id=[m.node_id for m in members])}
+    return [nodes[m.node_id] for m in sorted(members, key=lambda m: m.row if m.row is not None else -1)]
+
+
+def ends_of(reader: Reader, connection: Connection) -> list[Node]:
+    """Return a connection's ends in the order in which they were given."""
+    members = reader.all(Member, connection_id=connection.id, role="end")
+    nodes = {n.id: n for n in reader.all(Node, id=[m.node_id for m in members])}
+    return [nodes[m.node_id] for m in sorted(members, key=lambda m: m.position)]
+
+
+def label(node: Node | Connection) -> str:
+    """Return the name by which people know it."""
+    return node.name or node.id

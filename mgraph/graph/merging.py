@@ -1,0 +1,266 @@
+"""Merging: choose a point of a swept connection on validation data, store it, and report it on test data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgraph.errors import InputError
+from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
+from mgraph.evaluate.metrics import SPLITS, Measured, measure
+from mgraph.families import Floats
+from mgraph.graph.members import ends_of, label, rows_of
+from mgraph.graph.modes import check_name_is_free, require_finite
+from mgraph.graph.points import (
+    buffers_of,
+    evaluate_splits,
+    evaluation_rows,
+    load_buffers,
+    module_buffers,
+    packed_rows,
+    policy_name,
+)
+from mgraph.graph.session import Bench, Session
+from mgraph.graph.sweepdata import SweepData, family_of, latest_sweep, load_sweep
+from mgraph.merge.compare import Difference, paired_difference
+from mgraph.merge.ensemble import predict
+from mgraph.merge.soup import greedy_soup, uniform_soup
+from mgraph.network.flat import combine
+from mgraph.train.loop import Progress, Report, silent
+from mgraph_store import Connection, Node, NodeBuffers, NodeTerm, Space, new_id
+from mgraph_store.kernel import combine as combine_stored
+
+SELECTION_SPLIT = "valid"
+SOUPS = ("uniform", "greedy")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A connection with its control points loaded and ready to be evaluated anywhere."""
+
+    connection: Connection
+    bench: Bench
+    nodes: list[Node]
+    ends: list[Node]
+    points: list[NDArray[np.float32]]
+    rows: list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """A merged node and what it is worth.
+
+    ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the one chosen on
+    validation, ``difference`` the paired test difference to it. ``oracle`` is the best swept test value: what
+    selecting on test data would have shown, never the result.
+    """
+
+    node: Node
+    parameter: tuple[float, ...] | None
+    results: dict[str, dict[str, Measured]]
+    corners: dict[str, dict[str, dict[str, Measured]]]
+    baseline: str
+    difference: Difference | None
+    oracle: float | None
+    notes: list[str] = field(default_factory=list)
+
+
+def prepare(session: Session, connection: Connection) -> Prepared:
+    """Load a connection's control points and constants into its bench."""
+    store = session.store
+    with store.reading() as reader:
+        space = reader.get(Space, id=connection.space_id)
+        nodes, ends = rows_of(reader, connection), ends_of(reader, connection)
+        groups = buffers_of(store, reader, ends[0])
+    bench = session.bench(space)
+    if groups:
+        load_buffers(bench, groups)
+    points = [np.array(store.read_parameters(node)) for node in nodes]
+    return Prepared(connection, bench, nodes, ends, points, packed_rows(bench, points))
+
+
+def choose_point(data: SweepData) -> int:
+    """Choose the swept point of highest validation accuracy (ties: loss); never looks at test data."""
+    if (SELECTION_SPLIT, "loss") not in data.values:
+        raise InputError(
+            "The newest sweep has no validation split, and merging selects on it; sweep it first."
+        )
+    return data.best(SELECTION_SPLIT)
+
+
+def merge(
+    session: Session,
+    connection: Connection,
+    *,
+    at: Sequence[float] | None = None,
+    soup: str | None = None,
+    name: str | None = None,
+    bn_examples: int | None = None,
+    report: Report = silent,
+) -> MergeReport:
+    """Materialise a point as a ``merged`` node: the best on validation, a given parameter, or a soup.
+
+    BatchNorm statistics are recomputed and stored with it. Raises InputError if the connection was never
+    swept (unless ``at`` is given) or the parameter lies outside the domain.
+    """
+    if soup is not None and soup not in SOUPS:
+        raise InputError(f"A soup is {' or '.join(SOUPS)}, not {soup!r}.")
+    if at is not None and soup is not None:
+        raise InputError("Give either a parameter or a soup, not both.")
+    family = family_of(connection)
+    check_name_is_free(session, name)
+    parameter = None if at is None else family.points(list(at))[0]
+    with session.store.reading() as reader:
+        swept = at is None or latest_sweep(reader, connection) is not None
+        data = load_sweep(reader, connection) if swept else None
+    if data is not None and at is None:
+        choose_point(data)
+    ready = prepare(session, connection)
+    policy = ready.bench.policy(bn_examples)
+    settings: dict[str, Any] = {"connection": connection.id, "at": at, "soup": soup, "batchnorm": str(policy)}
+    with session.run("merge", settings) as run:
+        selected_on: str | None = None
+        if parameter is not None:
+            coefficients = family.coefficients(parameter)[0]
+        else:
+            assert data is not None
+            if soup == "uniform":
+                coefficients = uniform_soup(data.coefficients)
+            elif soup == "greedy":
+                selected_on = SELECTION_SPLIT
+                coefficients = _greedy(ready, data, policy, report)
+            else:
+                selected_on = SELECTION_SPLIT
+                best = choose_point(data)
+                parameter, coefficients = data.parameters[best], data.coefficients[best]
+        theta = combine_stored(coefficients.tolist(), ready.points)
+        flat = ready.bench.flat
+        flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
+        recompute_statistics(flat, ready.bench.task.train, policy)
+        results = evaluate_splits(ready.bench)
+        require_finite(results, "The merged point")
+        scores = _scores(ready.bench)
+        groups = module_buffers(flat, ready.bench.layout)
+        policy_text = policy_name(ready.bench, policy)
+        info = {
+            "origin": "merge",
+            "connection": connection.id,
+            "parameter": None if parameter is None else list(map(float, parameter)),
+            "soup": soup,
+            "coefficients": {n.id: c for n, c in zip(ready.nodes, coefficients.tolist(), strict=True) if c},
+            "batchnorm": policy_text,
+        }
+        node_id = new_id("g")
+        with session.store.transaction() as tx:
+            codec = ready.bench.space.codec
+            (ref,) = tx.write_parameters([theta], codec=codec)
+            node = Node(
+                id=node_id,
+                kind="merged",
+                space_id=ready.bench.space.id,
+                run_id=run.id,
+                name=name,
+                tensor_key=ref.key,
+                tensor_row=ref.row,
+                digest=ref.digest,
+                nbytes=ref.nbytes,
+                selected_on=selected_on,
+                info=json.dumps(info, sort_keys=True),
+            )
+            tx.add(node)
+            tx.add(*_terms(node_id, ready.nodes, coefficients))
+            if groups:
+                buffers = tx.write_buffers(groups, codec=codec)
+                tx.add(NodeBuffers(node_id, policy_text, buffers.key, buffers.digest, buffers.nbytes))
+            tx.add(*evaluation_rows(node_id, run.id, results, batchnorm=policy_text))
+            run.complete(tx)
+    corners, corner_scores = _corners(ready, policy)
+    baseline = _best_corner(corners)
+    difference = None
+    if scores is not None:
+        difference = paired_difference(scores, corner_scores[baseline])
+    return MergeReport(
+        node,
+        None if parameter is None else tuple(map(float, parameter)),
+        results,
+        corners,
+        baseline,
+        difference,
+        _oracle(data),
+        _notes(data, coefficients, ready),
+    )
+
+
+def _greedy(ready: Prepared, data: SweepData, policy: BatchNormPolicy, report: Report) -> Floats:
+    metric = "accuracy" if (SELECTION_SPLIT, "accuracy") in data.values else "loss"
+    sign = 1.0 if metric == "accuracy" else -1.0
+    done = 0
+
+    def score(coefficients: Floats) -> float:
+        nonlocal done
+        combine(coefficients.tolist(), ready.rows, ready.bench.flat.theta)
+        recompute_statistics(ready.bench.flat, ready.bench.task.train, policy)
+        done += 1
+        report(Progress("soup", done, len(data.parameters)))
+        return sign * measure(ready.bench.flat, ready.bench.task, SELECTION_SPLIT)[metric].value
+
+    return greedy_soup(data.coefficients, sign * data.values[SELECTION_SPLIT, metric], score)
+
+
+def _terms(node_id: str, nodes: Sequence[Node], coefficients: Floats) -> list[NodeTerm]:
+    terms = [(n.id, float(c)) for n, c in zip(nodes, coefficients, strict=True) if c != 0]
+    return [NodeTerm(node_id, i, source, c) for i, (source, c) in enumerate(terms)]
+
+
+def _scores(bench: Bench) -> NDArray[np.float64] | None:
+    """Per-example test correctness of the present point, shape (N,); None without an accuracy."""
+    if "accuracy" not in bench.task.metrics:
+        return None
+    return predict(bench.flat, bench.task, "test").correct.numpy()
+
+
+def _corners(
+    ready: Prepared, policy: BatchNormPolicy
+) -> tuple[dict[str, dict[str, dict[str, Measured]]], dict[str, NDArray[np.float64] | None]]:
+    """Measure every end under the same policy as the merged point."""
+    measured, scores = {}, {}
+    by_id = dict(zip([n.id for n in ready.nodes], ready.rows, strict=True))
+    for end in ready.ends:
+        ready.bench.flat.theta.copy_(by_id[end.id])
+        recompute_statistics(ready.bench.flat, ready.bench.task.train, policy)
+        measured[label(end)] = evaluate_splits(ready.bench, SPLITS)
+        scores[label(end)] = _scores(ready.bench)
+    return measured, scores
+
+
+def _best_corner(corners: dict[str, dict[str, dict[str, Measured]]]) -> str:
+    """Choose the corner as points are chosen: validation accuracy, ties by loss, then order."""
+
+    def key(item: str) -> tuple[float, float]:
+        valid = corners[item][SELECTION_SPLIT]
+        accuracy = valid["accuracy"].value if "accuracy" in valid else 0.0
+        return (-accuracy, valid["loss"].value)
+
+    return min(corners, key=key)
+
+
+def _oracle(data: SweepData | None) -> float | None:
+    if data is None or ("test", "accuracy") not in data.values:
+        return None
+    return float(data.values["test", "accuracy"].max())
+
+
+def _notes(data: SweepData | None, coefficients: Floats, ready: Prepared) -> list[str]:
+    alone = np.flatnonzero(coefficients == 1.0)
+    if data is not None and len(alone) == 1 and np.count_nonzero(coefficients) == 1:
+        node = ready.nodes[int(alone[0])]
+        return [
+            f"the chosen point is the corner {label(node)} itself: no point inside did better on validation"
+        ]
+    return []

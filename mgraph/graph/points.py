@@ -1,0 +1,145 @@
+"""Points of a space: loading a node into the network, and taking one out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mgraph.errors import InputError
+from mgraph.evaluate.batchnorm import NONE, OWN, recompute_statistics
+from mgraph.evaluate.metrics import SPLITS, Measured, measure
+from mgraph_store import Evaluation, Member, Node, NodeBuffers, Space
+
+if TYPE_CHECKING:
+    from mgraph.evaluate.batchnorm import BatchNormPolicy
+    from mgraph.graph.session import Bench, Session
+    from mgraph.network.flat import FlatModel
+    from mgraph_store import GraphStore, Layout, Reader
+
+Array = NDArray[np.float32]
+
+
+def module_buffers(flat: FlatModel, layout: Layout) -> dict[str, NDArray[Any]]:
+    """Copy everything of the network that is no coordinate, grouped by stored dtype."""
+    own: dict[str, Tensor] = dict(flat.module.named_buffers(remove_duplicate=False))
+    own |= dict(flat.module.named_parameters(remove_duplicate=False))
+    return layout.pack_buffers({t.name: own[t.name].detach().cpu().numpy() for t in layout.buffers})
+
+
+def load_buffers(bench: Bench, groups: Mapping[str, NDArray[Any]]) -> None:
+    """Copy stored buffers (all roles) into the bench's network."""
+    views = bench.layout.buffer_views(groups)
+    bench.flat.load_buffers({name: torch.from_numpy(np.array(view)) for name, view in views.items()})
+
+
+def buffers_of(store: GraphStore, reader: Reader, node: Node) -> dict[str, NDArray[Any]]:
+    """Read a node's buffers: its own, or those recomputed for it; empty if it has none."""
+    rows = reader.all(NodeBuffers, node_id=node.id)
+    return store.read_buffers(node, policy=rows[0].policy) if rows else {}
+
+
+def load_node(bench: Bench, store: GraphStore, reader: Reader, node: Node) -> str:
+    """Put a node with its own stored buffers into the network; return the name of its BatchNorm policy.
+
+    A node without stored buffers (a sample, a control point) borrows constants from its connection's first
+    end; its BatchNorm statistics are then for the caller to recompute.
+    """
+    parameters = store.read_parameters(node)
+    bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))
+    owned = reader.all(NodeBuffers, node_id=node.id)
+    if bench.layout.buffers:
+        groups = buffers_of(store, reader, node) or buffers_of(store, reader, _first_end(reader, node))
+        load_buffers(bench, groups)
+    if not bench.flat.statistics:
+        return NONE
+    return owned[0].policy if owned else ""
+
+
+def _first_end(reader: Reader, node: Node) -> Node:
+    member = reader.all(Member, node_id=node.id)[0]
+    end = reader.all(Member, connection_id=member.connection_id, role="end", position=0)[0]
+    return reader.get(Node, id=end.node_id)
+
+
+def packed_rows(bench: Bench, rows: Sequence[Array]) -> list[Tensor]:
+    """Arrange K canonical points, each of shape (D,), as rows on the device."""
+    return [bench.flat.pack(torch.from_numpy(np.array(row))) for row in rows]
+
+
+def common_constants(
+    layout: Layout, groups: Sequence[Mapping[str, NDArray[Any]]], names: Sequence[str]
+) -> None:
+    """Check that frozen parameters and buffers other than running statistics agree bit for bit in all ends.
+
+    They are no coordinates, so a path could not say what they are in between: InputError names the first.
+    """
+    first = layout.buffer_views(groups[0])
+    for other, name in zip(groups[1:], names[1:], strict=True):
+        views = layout.buffer_views(other)
+        for t in layout.buffers:
+            if t.role != "statistic" and first[t.name].tobytes() != views[t.name].tobytes():
+                raise InputError(
+                    f"The {t.role} {t.name} differs between {names[0]} and {name}; it is no coordinate of a "
+                    f"path, so it must be the same in all ends. Say whose to use with --buffers-from."
+                )
+
+
+def evaluate_splits(bench: Bench, splits: Sequence[str] = SPLITS) -> dict[str, dict[str, Measured]]:
+    """Measure the present point with the statistics that the network holds now."""
+    return {split: measure(bench.flat, bench.task, split) for split in splits}
+
+
+def evaluation_rows(
+    node_id: str,
+    run_id: str,
+    results: Mapping[str, Mapping[str, Measured]],
+    *,
+    batchnorm: str,
+    sweep_id: str | None = None,
+    subsets: Mapping[str, str] | None = None,
+) -> list[Evaluation]:
+    """Turn one point's numbers into rows."""
+    return [
+        Evaluation(
+            node_id=node_id,
+            sweep_id=sweep_id,
+            run_id=run_id,
+            split=split,
+            subset=(subsets or {}).get(split, "all"),
+            batchnorm=batchnorm,
+            precision="fp32",
+            metric=metric,
+            value=m.value,
+            standard_error=m.standard_error,
+            count=m.count,
+        )
+        for split, metrics in results.items()
+        for metric, m in metrics.items()
+    ]
+
+
+def policy_name(bench: Bench, policy: BatchNormPolicy | str) -> str:
+    """Name a policy for storage: 'none' for a network without running statistics."""
+    return str(policy) if bench.flat.statistics else NONE
+
+
+def own_policy(bench: Bench) -> str:
+    """Name the policy of a mode's own statistics."""
+    return policy_name(bench, OWN)
+
+
+def evaluate_node(session: Session, node: Node, split: str) -> dict[str, Measured]:
+    """Measure a node on one split with its stored statistics, or recomputed ones where it has none."""
+    if split not in SPLITS:
+        raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
+    with session.store.reading() as reader:
+        bench = session.bench(reader.get(Space, id=node.space_id))
+        policy = load_node(bench, session.store, reader, node)
+    if bench.flat.statistics and not policy:
+        recompute_statistics(bench.flat, bench.task.train, bench.policy())
+    return measure(bench.flat, bench.task, split)

@@ -1,0 +1,144 @@
+"""An open graph at work: the store, and per space the loaded task and network (a *bench*)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgraph.errors import InputError, LayoutMismatchError
+from mgraph_store import Layout, Space
+
+if TYPE_CHECKING:
+    from mgraph.data.task import Task
+    from mgraph.evaluate.batchnorm import BatchNormPolicy
+    from mgraph.graph.runs import RunLog
+    from mgraph.network.flat import FlatModel
+    from mgraph_store import GraphStore
+
+
+class Bench:
+    """Everything needed to train and evaluate in one space; task and network load on first use."""
+
+    def __init__(self, space: Space, path: Path, device: str, *, trust: bool) -> None:
+        self.space, self.device = space, device
+        self._path, self._trust = path, trust
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The space's tensors."""
+        return Layout.from_json(self.space.layout)
+
+    @cached_property
+    def task(self) -> Task:
+        """The data, checked against the fingerprint that the space recorded."""
+        from mgraph.data.loading import load_task
+
+        self._require_trust()
+        task = load_task(self.space.data, base=self._path)
+        if task.fingerprint != self.space.data_hash:
+            raise InputError(
+                f"The data {self.space.data!r} are not those that space {self.space.name} was made with "
+                f"(their content or normalisation changed); restore them or add a new space."
+            )
+        return task
+
+    @cached_property
+    def flat(self) -> FlatModel:
+        """A network of the space on the device; its values are whatever was loaded last."""
+        return self.new_network(seed=0)
+
+    def new_network(self, seed: int) -> FlatModel:
+        """Build a freshly initialised network; LayoutMismatchError if the architecture has changed."""
+        from mgraph.architectures.loading import build_network
+        from mgraph.network.layout import layout_of
+
+        from mgraph.network.flat import FlatModel
+
+        self._require_trust()
+        module = build_network(
+            self.space.arch,
+            input_shape=self.task.input_shape,
+            classes=self.task.classes,
+            seed=seed,
+            base=self._path,
+        )
+        difference = self.layout.first_difference(layout_of(module))
+        if difference:
+            raise LayoutMismatchError(
+                f"The architecture {self.space.arch!r} no longer makes the network of space "
+                f"{self.space.name}: {difference}; restore its code or add a new space."
+            )
+        return FlatModel(module, device=self.device)
+
+    def policy(self, examples: int | None = None) -> BatchNormPolicy:
+        """Return the BatchNorm policy for this many examples (default: at most 2000)."""
+        from mgraph.evaluate.batchnorm import BatchNormPolicy
+
+        if examples is not None and examples < 2:
+            raise InputError(f"BatchNorm statistics need at least 2 examples, not {examples}.")
+        available = len(self.task.train)
+        return (
+            BatchNormPolicy.default(available, examples) if examples else BatchNormPolicy.default(available)
+        )
+
+    def _require_trust(self) -> None:
+        from mgraph import trust
+
+        for spec, source in json.loads(self.space.factories).items():
+            if self._trust:
+                trust.trust(self._path, spec, source["hash"])
+            trust.require(self._path, spec, source["hash"])
+
+
+class Session:
+    """The open store with its device, its trust, and its benches."""
+
+    def __init__(self, store: GraphStore, *, device: str = "auto", trust: bool = False) -> None:
+        self.store = store
+        self._device, self._trust = device, trust
+        self._benches: dict[str, Bench] = {}
+
+    @cached_property
+    def device(self) -> str:
+        """The device to compute on: the one asked for, or the best there is."""
+        return resolve_device(self._device)
+
+    def bench(self, space: Space) -> Bench:
+        """Return the bench of a space, the same one every time."""
+        if space.id not in self._benches:
+            self._benches[space.id] = Bench(space, self.store.path, self.device, trust=self._trust)
+        return self._benches[space.id]
+
+    def space(self, text: str | None = None) -> Space:
+        """Look up a space by name or id; None means the only one."""
+        with self.store.reading() as reader:
+            return reader.find_space(text)
+
+    @contextmanager
+    def run(self, command: str, settings: Mapping[str, Any], seed: int | None = None) -> Iterator[RunLog]:
+        """Record a run around a block."""
+        from mgraph.graph.runs import recorded_run
+
+        with recorded_run(self.store, command, settings, seed=seed, device=self.device) as log:
+            yield log
+
+
+def resolve_device(text: str) -> str:
+    """Turn auto, cpu, cuda[:i] or mps into a device that exists; InputError if it does not."""
+    import torch
+
+    if text == "auto":
+        if torch.cuda.is_available():
+            return "cuda:0"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"Device {text!r} cannot be used ({why}); try auto or cpu.") from None
+    return str(device)

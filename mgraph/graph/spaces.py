@@ -1,0 +1,99 @@
+"""Making graphs and their spaces."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from mgraph.architectures.loading import build_network
+from mgraph.network.layout import layout_of
+
+from mgraph import trust
+from mgraph.data.loading import load_task
+from mgraph.errors import InputError, NotFoundError
+from mgraph.factories import source_of
+from mgraph.specs import Spec
+from mgraph_store import GraphStore, Space, new_id
+
+CODECS = ("none", "blosc")
+
+
+def describe_space(path: Path, arch: str, data: str, *, name: str | None, codec: str) -> Space:
+    """Load architecture and data once and describe the space they make; the graph is not touched.
+
+    Specs of files are stored relative to the graph directory ``path``. Naming code here trusts it.
+    """
+    if codec not in CODECS:
+        raise InputError(f"The codec must be one of {', '.join(CODECS)}, not {codec!r}.")
+    specs, factories = [], {}
+    for text in (arch, data):
+        spec, source = source_of(Spec.parse(text), typed_in=Path.cwd(), base=path)
+        specs.append(str(spec))
+        if source is not None:
+            factories[str(spec)] = {"kind": source.kind, "path": source.path, "hash": source.hash}
+    arch, data = specs
+    for spec_text, described in factories.items():
+        trust.trust(path, spec_text, described["hash"])
+    task = load_task(data, base=path)
+    module = build_network(arch, input_shape=task.input_shape, classes=task.classes, seed=0, base=path)
+    layout = layout_of(module)
+    return Space(
+        id=new_id("a"),
+        name=name or _default_name(arch, data),
+        arch=arch,
+        data=data,
+        loss=task.loss_name,
+        layout=layout.to_json(),
+        layout_hash=layout.fingerprint,
+        data_hash=task.fingerprint,
+        factories=json.dumps(factories, sort_keys=True),
+        codec=codec,
+    )
+
+
+def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
+    """Add a space, or return the one that is the same: layout, architecture, data and loss."""
+    with store.reading() as reader:
+        present = reader.all(Space)
+    for other in present:
+        same = ("arch", "layout_hash", "data_hash", "loss", "codec")
+        if all(getattr(other, field) == getattr(space, field) for field in same):
+            return other
+    if not named:
+        space = _with_free_name(space, {s.name for s in present})
+    with store.transaction() as tx:
+        tx.add(space)
+    return space
+
+
+def create_graph(
+    path: Path, arch: str, data: str, *, name: str | None = None, codec: str = "none"
+) -> GraphStore:
+    """Create a graph with its first space, or nothing at all."""
+    path = path.absolute()
+    if path.exists():
+        from mgraph.errors import NameTakenError
+
+        raise NameTakenError(f"{path} exists already; choose another directory or open that graph.")
+    if not path.parent.is_dir():
+        raise NotFoundError(f"The directory {path.parent} does not exist; create it first.")
+    space = describe_space(path, arch, data, name=name, codec=codec)
+    store = GraphStore.create(path)
+    add_space(store, space, named=name is not None)
+    return store
+
+
+def _default_name(arch: str, data: str) -> str:
+    parts = [re.split(r"[:/]", Spec.parse(text).name)[-1] for text in (arch, data)]
+    text = re.sub(r"[^A-Za-z0-9_.-]", "-", "-".join(parts))
+    return text if text[0].isalpha() else f"space-{text}"
+
+
+def _with_free_name(space: Space, taken: set[str]) -> Space:
+    from dataclasses import replace
+
+    number, name = 2, space.name
+    while name in taken:
+        name, number = f"{space.name}-{number}", number + 1
+    return replace(space, name=name)

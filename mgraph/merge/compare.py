@@ -1,0 +1,34 @@
+"""Is one model better than another beyond its standard error? Paired, on the same examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference over examples, in the direction in which more is better."""
+
+    value: float
+    standard_error: float
+
+    @property
+    def verdict(self) -> str:
+        """Say 'better' or 'worse' only beyond two standard errors."""
+        if abs(self.value) <= 2 * self.standard_error or self.value == 0:
+            return "no difference beyond 2 standard errors"
+        return "better" if self.value > 0 else "worse"
+
+
+def paired_difference(candidate: ArrayLike, baseline: ArrayLike) -> Difference:
+    """Compare per-example scores of two models, each of shape (N,); a higher score is better.
+
+    The pairing removes the variance that the two share, because both saw the same examples.
+    """
+    difference = np.asarray(candidate, np.float64) - np.asarray(baseline, np.float64)
+    if len(difference) < 2:
+        return Difference(float(difference.mean()), float("inf"))
+    return Difference(float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference))))

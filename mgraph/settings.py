@@ -1,0 +1,167 @@
+"""Settings written once: dataclass fields with type, default, unit, limits and help.
+
+The command line's flags, ``-s key=value``, the documentation and the stored provenance are all generated from
+them. This module is torch-free.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+
+from mgraph.errors import InputError
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare a setting: its default, what it does, its unit and its limits (inclusive or not)."""
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "low": low,
+        "above": above,
+        "high": high,
+        "below": below,
+        "choices": choices,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """One setting, described for help texts and tables."""
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    unit: str
+
+    def example(self) -> str:
+        """Write the default as it would be typed."""
+        return format_value(self.default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of all settings: checked on construction, from strings or from Python values."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in fields(self):
+            value = _coerce(f, hints[f.name], getattr(self, f.name))
+            object.__setattr__(self, f.name, value)
+
+    @classmethod
+    def infos(cls) -> list[SettingInfo]:
+        """List the settings in order."""
+        hints = get_type_hints(cls)
+        return [
+            SettingInfo(f.name, _type_name(hints[f.name]), f.default, f.metadata["help"], f.metadata["unit"])
+            for f in fields(cls)
+        ]
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> Self:
+        """Build from names and values (strings as typed, or Python values).
+
+        Raises InputError for an unknown name, listing the known ones, and for a value out of range.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in values:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise InputError(f"There is no setting {name!r}; known are {', '.join(known)}.{hint}")
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """Write every setting, defaults included, as JSON for the provenance."""
+        return json.dumps({f.name: getattr(self, f.name) for f in fields(self)}, sort_keys=True)
+
+
+def format_value(value: Any) -> str:
+    """Write a value as it would be typed on the command line."""
+    if isinstance(value, tuple | list):
+        return ",".join(format_value(v) for v in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
+    expected = _type_name(hint)
+    try:
+        value = _convert(hint, value)
+    except (TypeError, ValueError, KeyError):
+        raise InputError(f"{f.name} must be {expected}, not {format_value(value)!r}.") from None
+    m = f.metadata
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, bool | str) or number is None:
+            continue
+        limits = [
+            (m["low"], number.__ge__, "at least"),
+            (m["above"], number.__gt__, "above"),
+            (m["high"], number.__le__, "at most"),
+            (m["below"], number.__lt__, "below"),
+        ]
+        for limit, holds, words in limits:
+            if limit is not None and holds(type(number)(limit)) is not True:
+                raise InputError(f"{f.name} must be {words} {limit:g}, not {number}.")
+    if m["choices"] and value not in m["choices"]:
+        raise InputError(f"{f.name} must be one of {', '.join(m['choices'])}, not {value!r}.")
+    return value
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None or value == "":
+            return None
+        return _convert(next(a for a in arguments if a is not type(None)), value)
+    if origin is tuple:
+        parts = value.split(",") if isinstance(value, str) else list(value)
+        inner = [arguments[0]] * len(parts) if arguments[-1] is ... else list(arguments)
+        if len(inner) != len(parts):
+            raise ValueError
+        return tuple(_convert(h, p) for h, p in zip(inner, parts, strict=True))
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
+    if hint is int:
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+            raise ValueError
+        return int(value)
+    if hint is float:
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError
+        return number
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _type_name(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _type_name(next(a for a in arguments if a is not type(None))) + " or nothing"
+    if origin is tuple:
+        inner = {int: "whole numbers", float: "numbers"}[arguments[0]]
+        return f"{inner} with commas" if arguments[-1] is ... else f"{len(arguments)} {inner} with commas"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[hint]

@@ -1,0 +1,1 @@
+"""Training: of single modes, and of the control points of a path or surface."""
