@@ -33,7 +33,7 @@ class BezierSurface(TrainedMethod):
     )
     degree: tuple[int, int] = setting((2, 2), "degree n,m: (n+1)×(m+1) control points", low=1)
     epochs: tuple[int, int, int] = setting(
-        (10, 10, 20),
+        (10, 10, 40),
         "passes per phase: edge curves, cross curves, whole surface; any may be 0",
         unit="epochs",
         low=0,

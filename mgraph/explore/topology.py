@@ -76,7 +76,7 @@ def current_edges(
     A coarse sweep can miss a barrier that a finer one found, so the finer one replaces it.
     """
     with store.reading() as reader:
-        filters = {k: v for k, v in (("metric", metric), ("split", split)) if v is not None}
+        filters: dict[str, Any] = {k: v for k, v in (("metric", metric), ("split", split)) if v is not None}
         edges = reader.all(Edge, **filters)
         sweeps = {s.id: s for s in reader.all(Sweep)}
         if space is not None:
@@ -111,13 +111,9 @@ def components(store: GraphStore, threshold: Threshold, space: Space | None = No
         )
     below = [e for e in edges if _value(e, threshold) <= threshold.limit]  # NaN compares false
     with store.reading() as reader:
-        filters = {} if space is None else {"space_id": space.id}
+        filters: dict[str, Any] = {} if space is None else {"space_id": space.id}
         touched = {n for e in edges for n in (e.source_id, e.target_id)}
-        nodes = [
-            n
-            for n in reader.all(Node, kind=list(NODE_KINDS), **filters)
-            if n.kind == "mode" or n.id in touched
-        ]
+        nodes = [n for n in reader.all(Node, kind=list(NODE_KINDS), **filters) if n.kind == "mode" or n.id in touched]
         used = {e.connection_id for e in below}
         connections = {c.id: c for c in reader.all(Connection, id=list(used))} if used else {}
     place = {n.id: i for i, n in enumerate(nodes)}
@@ -145,7 +141,7 @@ def to_networkx(store: GraphStore, space: Space | None = None) -> Any:
 
     graph = nx.MultiGraph(path=str(store.path))
     with store.reading() as reader:
-        filters = {} if space is None else {"space_id": space.id}
+        filters: dict[str, Any] = {} if space is None else {"space_id": space.id}
         for node in reader.all(Node, kind=list(NODE_KINDS), **filters):
             graph.add_node(node.id, name=node.name, kind=node.kind, space=node.space_id)
         kinds = {c.id: c for c in reader.all(Connection)}

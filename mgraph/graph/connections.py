@@ -53,9 +53,7 @@ def connect(
         outcome = method.run(bench.flat, bench.task, points, report)
         P = outcome.control_points
         if not np.isfinite(P).all():
-            raise NonFiniteError(
-                f"The {method.name} ended with a NaN or infinite control point; nothing stored."
-            )
+            raise NonFiniteError(f"The {method.name} ended with a NaN or infinite control point; nothing stored.")
         connection = Connection(
             id=new_id("k"),
             kind=method.name,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mgraph.network.checkpoints import state_dict, write_safetensors
 
 from mgraph.errors import InputError, NameTakenError
 from mgraph.evaluate.batchnorm import recompute_statistics
@@ -23,6 +22,7 @@ from mgraph.graph.session import Session
 from mgraph.graph.sweepdata import family_of
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.ensemble import ensemble_predictions
+from mgraph.network.checkpoints import state_dict, write_safetensors
 from mgraph.train.loop import Progress, Report, silent
 from mgraph_store import Connection, Summary
 from mgraph_store.kernel import combine as combine_stored
@@ -84,9 +84,7 @@ def ensemble(
         corners, _ = ensemble_predictions(
             ready.bench.flat, ready.bench.task, ready.rows, _end_rows(family), policy=policy, splits=_SPLITS
         )
-        singles = {
-            label(end): {s: kept[at][s] for s in _SPLITS} for end, at in zip(ready.ends, at_ends, strict=True)
-        }
+        singles = {label(end): {s: kept[at][s] for s in _SPLITS} for end, at in zip(ready.ends, at_ends, strict=True)}
         accuracy = {
             name: (
                 -p[SELECTION_SPLIT].measured()["accuracy"].value,
@@ -145,9 +143,7 @@ def export_ensemble(
     softmax outputs. Raises NameTakenError for a directory that is not empty, unless told to overwrite.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())) and not overwrite:
-        raise NameTakenError(
-            f"{directory} exists and is not empty; choose another directory or add --overwrite."
-        )
+        raise NameTakenError(f"{directory} exists and is not empty; choose another directory or add --overwrite.")
     family = family_of(connection)
     counts = _counts(family, grid)
     result = ensemble(session, connection, grid=counts, bn_examples=bn_examples, report=report)
@@ -163,9 +159,7 @@ def export_ensemble(
     for i, c in enumerate(coefficients):
         file = f"member-{i:04d}.safetensors"
         state = _member_state(ready, c.tolist(), policy)
-        facts = recipe(
-            session, ready.connection, parameters[i].tolist(), c.tolist(), ready.nodes, str(policy)
-        )
+        facts = recipe(session, ready.connection, parameters[i].tolist(), c.tolist(), ready.nodes, str(policy))
         write_safetensors(directory / file, state, {"mgraph": json.dumps(facts)}, overwrite=overwrite)
         members.append({"file": file, "parameter": parameters[i].tolist()})
         report(Progress("export", i + 1, len(coefficients)))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mgraph.network.checkpoints import state_dict, write_pt, write_safetensors
 
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import recompute_statistics
@@ -17,6 +16,7 @@ from mgraph.graph.members import label
 from mgraph.graph.points import load_node, module_buffers
 from mgraph.graph.runs import versions
 from mgraph.graph.session import Bench, Session
+from mgraph.network.checkpoints import state_dict, write_pt, write_safetensors
 from mgraph_store import Connection, Evaluation, Node, NodeTerm, Run, Space
 
 FORMATS = (".safetensors", ".pt", ".pth")
@@ -67,9 +67,7 @@ def node_facts(session: Session, node: Node) -> dict[str, Any]:
         "arch": bench.space.arch,
         "data": data_facts(bench),
         "digest": node.digest,
-        "terms": [
-            {"node": t.source_id, "name": parents[t.source_id].name, "c": t.coefficient} for t in terms
-        ],
+        "terms": [{"node": t.source_id, "name": parents[t.source_id].name, "c": t.coefficient} for t in terms],
         "seed": run.seed if run else None,
         "versions": versions(),
         "evaluations": {f"{e.split}_{e.metric}": e.value for e in evaluations},
@@ -91,9 +89,7 @@ def recipe(
         "kind": connection.kind,
         "family": json.loads(connection.family),
         "parameter": list(parameter),
-        "terms": [
-            {"node": n.id, "name": label(n), "c": c} for n, c in zip(nodes, coefficients, strict=True) if c
-        ],
+        "terms": [{"node": n.id, "name": label(n), "c": c} for n, c in zip(nodes, coefficients, strict=True) if c],
         "batchnorm": policy,
         "versions": versions(),
     }

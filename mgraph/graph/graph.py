@@ -105,9 +105,7 @@ class Graph:
 
         chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
         where = self.session.space(space)
-        return Point(
-            self.session, add_trained_mode(self.session, where, chosen, name=name, **_report(report))
-        )
+        return Point(self.session, add_trained_mode(self.session, where, chosen, name=name, **_report(report)))
 
     def add_mode(
         self, path: PathLike, *, name: str | None = None, space: str | None = None, cast: bool = False

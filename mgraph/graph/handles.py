@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mgraph.graph import listing
 from mgraph.graph.members import ends_of, label
 from mgraph.graph.session import Session
-from mgraph.graph.sweepdata import SweepData, family_of, load_sweep
+from mgraph.graph.sweepdata import SweepData, family_of, latest_sweep, load_sweep
 from mgraph_store import Connection, Node, Space
 
 if TYPE_CHECKING:
@@ -163,9 +163,7 @@ class Connected:
         """Evaluate the ensembles of its ends and of its whole grid (default step 0.1)."""
         from mgraph.graph.ensembles import ensemble
 
-        return ensemble(
-            self._session, self.record, grid=_grid(grid), bn_examples=bn_examples, **_report(report)
-        )
+        return ensemble(self._session, self.record, grid=_grid(grid), bn_examples=bn_examples, **_report(report))
 
     def export_ensemble(
         self,
@@ -197,6 +195,23 @@ class Connected:
             names = [label(node) for node in ends_of(reader, self.record)]
         return plot_sweep(data, names, Path(path), title=label(self.record), before=earlier)
 
+    def check_plot(self, path: PathLike) -> None:
+        """Raise InputError now for what :meth:`plot` could not draw later."""
+        from mgraph.report.plots import check_path
+
+        check_path(Path(path))
+        self.swept()
+
+    def connect_straight(self, *, report: Report | None = None) -> Connected:
+        """Connect the same ends by linear interpolation and sweep that on the same grid."""
+        from mgraph.connect.linear import Linear
+        from mgraph.graph.connections import connect
+
+        ends = [point.record for point in self.ends]
+        straight = Connected(self._session, connect(self._session, ends, Linear()))
+        straight.sweep(tuple(self.swept().sweep.grid), report=report)
+        return straight
+
     def straight(self) -> Connected | None:
         """Return the newest swept linear connection of the same ends in the same order, if there is one."""
         with self._session.store.reading() as reader:
@@ -204,7 +219,8 @@ class Connected:
             candidates = reader.all(Connection, kind="linear", space_id=self.record.space_id)
             for other in reversed(candidates):
                 same = family_of(other).dimension == family_of(self.record).dimension
-                if same and [n.id for n in ends_of(reader, other)] == mine:
+                swept = latest_sweep(reader, other) is not None
+                if same and swept and [n.id for n in ends_of(reader, other)] == mine:
                     return Connected(self._session, other)
         return None
 

@@ -58,7 +58,8 @@ def list_connections(store: GraphStore, *, space: Space | None = None) -> list[R
     for edge in current_edges(store, space, metric="loss", split="train"):
         edges.setdefault(edge.connection_id, []).append(edge)
     with store.reading() as reader:
-        connections = reader.all(Connection, **({"space_id": space.id} if space else {}))
+        filters: dict[str, Any] = {"space_id": space.id} if space else {}
+        connections = reader.all(Connection, **filters)
         ends = {c.id: [label(n) for n in ends_of(reader, c)] for c in connections}
     return [
         {
@@ -149,10 +150,7 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         {
             "source": names[e.source_id],
             "target": names[e.target_id],
-            **{
-                k: getattr(e, k)
-                for k in ("split", "metric", "peak", "barrier", "drop", "length", "resolution")
-            },
+            **{k: getattr(e, k) for k in ("split", "metric", "peak", "barrier", "drop", "length", "resolution")},
         }
         for e in current_edges(store, space)
         if e.connection_id == connection.id
@@ -167,14 +165,11 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         "created": connection.created.isoformat(timespec="seconds"),
         "ends": [label(n) for n in ends],
         "family": family_of(connection).describe(),
-        "control_points": [
-            {"row": k, "node": n.id, "kind": n.kind, "name": n.name} for k, n in enumerate(rows)
-        ],
+        "control_points": [{"row": k, "node": n.id, "kind": n.kind, "name": n.name} for k, n in enumerate(rows)],
         "settings": json.loads(connection.settings),
         "run": run,
         "sweeps": [
-            {"id": s.id, "grid": list(s.grid), "batchnorm": s.batchnorm, "precision": s.precision}
-            for s in sweeps
+            {"id": s.id, "grid": list(s.grid), "batchnorm": s.batchnorm, "precision": s.precision} for s in sweeps
         ],
         "summary": [
             {"split": s.split, "metric": s.metric, "statistic": s.statistic, "value": s.value}

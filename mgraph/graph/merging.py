@@ -88,9 +88,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
 def choose_point(data: SweepData) -> int:
     """Choose the swept point of highest validation accuracy (ties: loss); never looks at test data."""
     if (SELECTION_SPLIT, "loss") not in data.values:
-        raise InputError(
-            "The newest sweep has no validation split, and merging selects on it; sweep it first."
-        )
+        raise InputError("The newest sweep has no validation split, and merging selects on it; sweep it first.")
     return data.best(SELECTION_SPLIT)
 
 
@@ -183,8 +181,9 @@ def merge(
     corners, corner_scores = _corners(ready, policy)
     baseline = _best_corner(corners)
     difference = None
-    if scores is not None:
-        difference = paired_difference(scores, corner_scores[baseline])
+    against = corner_scores[baseline]
+    if scores is not None and against is not None:
+        difference = paired_difference(scores, against)
     return MergeReport(
         node,
         None if parameter is None else tuple(map(float, parameter)),
@@ -260,7 +259,5 @@ def _notes(data: SweepData | None, coefficients: Floats, ready: Prepared) -> lis
     alone = np.flatnonzero(coefficients == 1.0)
     if data is not None and len(alone) == 1 and np.count_nonzero(coefficients) == 1:
         node = ready.nodes[int(alone[0])]
-        return [
-            f"the chosen point is the corner {label(node)} itself: no point inside did better on validation"
-        ]
+        return [f"the chosen point is the corner {label(node)} itself: no point inside did better on validation"]
     return []

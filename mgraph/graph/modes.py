@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
 from numpy.typing import NDArray
 
 from mgraph.errors import NameTakenError, NonFiniteError
@@ -22,6 +21,7 @@ from mgraph.graph.members import label
 from mgraph.graph.points import evaluate_splits, evaluation_rows, load_buffers, module_buffers, own_policy
 from mgraph.graph.runs import RunLog
 from mgraph.graph.session import Bench, Session
+from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
 from mgraph.train.loop import Report, silent
 from mgraph.train.mode import train_mode
 from mgraph.train.settings import TrainSettings
@@ -81,7 +81,7 @@ def check_name_is_free(session: Session, name: str | None) -> None:
         return
     validate_name(name)
     with session.store.reading() as reader:
-        taken = [*reader.all(Node, name=name), *reader.all(Connection, name=name)]
+        taken: list[Node | Connection] = [*reader.all(Node, name=name), *reader.all(Connection, name=name)]
     if taken:
         raise NameTakenError(f"The name {name} belongs to {taken[0].kind} {taken[0].id}; choose another.")
 

@@ -71,9 +71,7 @@ def packed_rows(bench: Bench, rows: Sequence[Array]) -> list[Tensor]:
     return [bench.flat.pack(torch.from_numpy(np.array(row))) for row in rows]
 
 
-def common_constants(
-    layout: Layout, groups: Sequence[Mapping[str, NDArray[Any]]], names: Sequence[str]
-) -> None:
+def common_constants(layout: Layout, groups: Sequence[Mapping[str, NDArray[Any]]], names: Sequence[str]) -> None:
     """Check that frozen parameters and buffers other than running statistics agree bit for bit in all ends.
 
     They are no coordinates, so a path could not say what they are in between: InputError names the first.

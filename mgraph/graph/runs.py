@@ -12,7 +12,8 @@ from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from mgraph_store import Run, new_id, now
+from mgraph_store import Run, new_id
+from mgraph_store.records import now
 
 if TYPE_CHECKING:
     from mgraph_store import GraphStore, Transaction

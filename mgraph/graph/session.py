@@ -37,8 +37,7 @@ class Bench:
         """The data, checked against the fingerprint that the space recorded."""
         from mgraph.data.loading import load_task
 
-        self._require_trust()
-        task = load_task(self.space.data, base=self._path)
+        task = load_task(self.space.data, base=self._path, expected=self._trusted(self.space.data))
         if task.fingerprint != self.space.data_hash:
             raise InputError(
                 f"The data {self.space.data!r} are not those that space {self.space.name} was made with "
@@ -54,17 +53,16 @@ class Bench:
     def new_network(self, seed: int) -> FlatModel:
         """Build a freshly initialised network; LayoutMismatchError if the architecture has changed."""
         from mgraph.architectures.loading import build_network
+        from mgraph.network.flat import FlatModel
         from mgraph.network.layout import layout_of
 
-        from mgraph.network.flat import FlatModel
-
-        self._require_trust()
         module = build_network(
             self.space.arch,
             input_shape=self.task.input_shape,
             classes=self.task.classes,
             seed=seed,
             base=self._path,
+            expected=self._trusted(self.space.arch),
         )
         difference = self.layout.first_difference(layout_of(module))
         if difference:
@@ -81,17 +79,21 @@ class Bench:
         if examples is not None and examples < 2:
             raise InputError(f"BatchNorm statistics need at least 2 examples, not {examples}.")
         available = len(self.task.train)
-        return (
-            BatchNormPolicy.default(available, examples) if examples else BatchNormPolicy.default(available)
-        )
+        return BatchNormPolicy.default(available, examples) if examples else BatchNormPolicy.default(available)
 
-    def _require_trust(self) -> None:
+    def _trusted(self, spec: str) -> str | None:
+        """Return the hash that a factory's code must have, if this user trusts it; None for a built-in."""
         from mgraph import trust
+        from mgraph.factories import find_source
+        from mgraph.specs import Spec
 
-        for spec, source in json.loads(self.space.factories).items():
-            if self._trust:
-                trust.trust(self._path, spec, source["hash"])
-            trust.require(self._path, spec, source["hash"])
+        if spec not in json.loads(self.space.factories):
+            return None
+        found = find_source(Spec.parse(spec), base=self._path)
+        if self._trust:
+            trust.trust(self._path, spec, found.hash)
+        trust.require(self._path, spec, found.hash)
+        return found.hash
 
 
 class Session:

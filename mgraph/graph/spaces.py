@@ -6,13 +6,12 @@ import json
 import re
 from pathlib import Path
 
-from mgraph.architectures.loading import build_network
-from mgraph.network.layout import layout_of
-
 from mgraph import trust
+from mgraph.architectures.loading import build_network
 from mgraph.data.loading import load_task
 from mgraph.errors import InputError, NotFoundError
 from mgraph.factories import source_of
+from mgraph.network.layout import layout_of
 from mgraph.specs import Spec
 from mgraph_store import GraphStore, Space, new_id
 
@@ -67,9 +66,7 @@ def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
     return space
 
 
-def create_graph(
-    path: Path, arch: str, data: str, *, name: str | None = None, codec: str = "none"
-) -> GraphStore:
+def create_graph(path: Path, arch: str, data: str, *, name: str | None = None, codec: str = "none") -> GraphStore:
     """Create a graph with its first space, or nothing at all."""
     path = path.absolute()
     if path.exists():

@@ -137,15 +137,11 @@ class _Samples:
                 node_id = self._rows[terms[0][0]].id
             else:
                 node_id = new_id("s")
-                self.records.append(
-                    Node(node_id, "sample", self._space.id, self._run_id, kernel=KERNEL_VERSION)
-                )
+                self.records.append(Node(node_id, "sample", self._space.id, self._run_id, kernel=KERNEL_VERSION))
                 self.records += [
                     NodeTerm(node_id, position, self._rows[k].id, c) for position, (k, c) in enumerate(terms)
                 ]
-            self.records.append(
-                Member(self._connection.id, node_id, "sample", self._next, parameter=list(parameter))
-            )
+            self.records.append(Member(self._connection.id, node_id, "sample", self._next, parameter=list(parameter)))
             self._known[key], self._next = node_id, self._next + 1
         return self._known[key]
 
@@ -199,9 +195,7 @@ def _first_bad(values: Mapping[tuple[str, str], Floats], parameters: Floats) -> 
     return None
 
 
-def _summaries(
-    record: Sweep, geometry: _Geometry, values: Mapping[tuple[str, str], Floats]
-) -> Iterator[Summary]:
+def _summaries(record: Sweep, geometry: _Geometry, values: Mapping[tuple[str, str], Floats]) -> Iterator[Summary]:
     for statistic, value in geometry.facts().items():
         yield Summary(record.connection_id, record.id, record.run_id, "none", "geometry", statistic, value)
     for (split, metric), array in values.items():

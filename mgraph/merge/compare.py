@@ -17,10 +17,14 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Say 'better' or 'worse' only beyond two standard errors."""
+        """Say 'better' or 'worse' beyond two standard errors, else 'even'."""
         if abs(self.value) <= 2 * self.standard_error or self.value == 0:
-            return "no difference beyond 2 standard errors"
+            return "even"
         return "better" if self.value > 0 else "worse"
+
+    def __str__(self) -> str:
+        """Write value, standard error and verdict."""
+        return f"{self.value:+.4f} ± {self.standard_error:.4f}: {self.verdict}"
 
 
 def paired_difference(candidate: ArrayLike, baseline: ArrayLike) -> Difference:

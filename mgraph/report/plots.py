@@ -25,8 +25,7 @@ def plot_sweep(
     loss and test accuracy; a curve becomes two panels along t with every split. Raises InputError for another
     file type or a directory that cannot be written.
     """
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
+    check_path(path)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -42,11 +41,22 @@ def plot_sweep(
     return path
 
 
+def check_path(path: Path) -> None:
+    """Raise InputError for a picture that cannot be written: its type, or its directory."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
+    if not path.parent.is_dir():
+        raise InputError(f"The directory {path.parent} does not exist; create it first.")
+
+
 def _draw_surface(data: SweepData, ends: Sequence[str], title: str, before: SweepData | None) -> Any:
     from matplotlib.figure import Figure
 
     stages = [(label, sweep) for label, sweep in (("before", before), ("after", data)) if sweep is not None]
-    split_of = {"loss": _shown_split(data, ("train", "valid", "test")), "accuracy": _shown_split(data, ("test", "valid"))}
+    split_of = {
+        "loss": _shown_split(data, ("train", "valid", "test")),
+        "accuracy": _shown_split(data, ("test", "valid")),
+    }
     panels = [m for m in ("loss", "accuracy") if (split_of[m], m) in data.values]
     figure = Figure(figsize=(4.6 * len(stages), 3.9 * len(panels) + 0.4), layout="constrained")
     axes = figure.subplots(len(panels), len(stages), squeeze=False)
@@ -72,11 +82,12 @@ def _draw_surface(data: SweepData, ends: Sequence[str], title: str, before: Swee
 def _heat_map(axis: Any, sweep: SweepData, key: tuple[str, str], ends: Sequence[str], low: float, high: float) -> Any:
     values = sweep.values[key].reshape(tuple(sweep.sweep.grid))
     better_low = key[1] == "loss"
+    du, dv = (0.5 / (n - 1) for n in values.shape)  # half a cell: every cell is centred on its point
     # Rows of the array are u: u runs upwards, v to the right.
     image = axis.imshow(
         values,
         origin="lower",
-        extent=(0, 1, 0, 1),
+        extent=(-dv, 1 + dv, -du, 1 + du),
         cmap="viridis" if better_low else "viridis_r",
         vmin=low,
         vmax=high if high > low else low + 1e-12,

@@ -1,0 +1,88 @@
+"""What there is to choose from: methods, archs, datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from mgraph.connect.registry import METHODS, method_named
+from mgraph_cli.options import output_options
+from mgraph_cli.output import emit
+
+
+@click.command()
+@click.argument("name", required=False)
+@output_options
+def methods(name: str | None, form: str) -> None:
+    """List the connection methods, or print one method's settings as TOML (for --config).
+
+    \b
+    Example:
+      mgraph methods surface
+    """
+    if name is None:
+        rows = [{"name": m.name, "summary": m.summary, "references": " ".join(m.references)} for m in METHODS.values()]
+        emit(rows, ("name", "summary"), form=form)
+        return
+    infos = method_named(name).infos()
+    if form != "table":
+        columns = ("name", "kind", "default", "unit", "help")
+        emit([{c: getattr(i, c) for c in columns} for i in infos], columns, form=form)
+        return
+    click.echo(f"# mgraph connect … --{name}: {METHODS[name].summary}")
+    for info in infos:
+        unit = f" [{info.unit}]" if info.unit else ""
+        click.echo(f"{info.name} = {_toml(info.default)}  # {info.help}{unit}")
+    for reference in METHODS[name].references:
+        click.echo(f"# {reference}")
+
+
+@click.command()
+@output_options
+def archs(form: str) -> None:
+    """List the architectures that a spec can name.
+
+    \b
+    Example:
+      mgraph archs
+    """
+    from mgraph.architectures.registry import ARCHITECTURES
+
+    _entries(ARCHITECTURES.values(), form)
+
+
+@click.command()
+@output_options
+def datasets(form: str) -> None:
+    """List the data sets that a spec can name.
+
+    \b
+    Example:
+      mgraph datasets
+    """
+    from mgraph.data.registry import DATASETS
+
+    _entries(DATASETS.values(), form)
+
+
+def _entries(entries: Iterable[Any], form: str) -> None:
+    rows = [
+        {
+            "spec": f"{e.name}:{e.argument}" if e.argument else e.name,
+            "summary": e.summary,
+            "parameters": [f"{p.name}={p.shown_default}" for p in e.params],
+        }
+        for e in entries
+    ]
+    rows.append({"spec": "pkg.module:factory, file.py:factory", "summary": "your own", "parameters": []})
+    emit(rows, ("spec", "summary", "parameters"), form=form)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)

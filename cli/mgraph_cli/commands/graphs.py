@@ -1,0 +1,67 @@
+"""Graphs and spaces: init, add-space, spaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mgraph_cli.options import graph_option, open_graph, output_options
+from mgraph_cli.output import emit, emit_one, note
+
+_COLUMNS = ("name", "id", "arch", "data", "loss", "parameters", "modes", "codec")
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--arch", required=True, help="Architecture: a spec, or a factory pkg.module:fn or file.py:fn.")
+@click.option("--data", required=True, help="Data: a spec, or a factory pkg.module:fn or file.py:fn.")
+@click.option("--name", help="Name of the space (default: made of the two specs).")
+@click.option("--codec", default="none", show_default=True, help="Tensor codec: none or blosc.")
+@output_options
+def init(directory: Path, arch: str, data: str, name: str | None, codec: str, form: str) -> None:
+    """Make a graph and its first space.
+
+    mgraph archs and mgraph datasets list what can be named. A factory is your own code: naming it trusts it.
+
+    \b
+    Example:
+      mgraph init digits.mgraph --arch "cnn?channels=16,32&hidden=64" --data digits
+    """
+    import mgraph
+
+    graph = mgraph.create(directory, arch=arch, data=data, name=name, codec=codec)
+    note(f"Made {directory}.")
+    emit_one(graph.spaces()[0], form=form)
+
+
+@click.command("add-space")
+@click.option("--arch", required=True, help="Architecture spec or factory.")
+@click.option("--data", required=True, help="Data spec or factory.")
+@click.option("--name", help="Name of the space.")
+@click.option("--codec", default="none", show_default=True, help="Tensor codec: none or blosc.")
+@graph_option
+@output_options
+def add_space(arch: str, data: str, name: str | None, codec: str, graph_path: Path | None, form: str) -> None:
+    """Add a space: another architecture, data set or loss. The same one twice returns the first.
+
+    \b
+    Example:
+      mgraph add-space --arch "mlp?hidden=64" --data digits --name mlp
+    """
+    graph = open_graph(graph_path)
+    space = graph.add_space(arch, data, name=name, codec=codec)
+    emit_one(next(row for row in graph.spaces() if row["id"] == space.id), form=form)
+
+
+@click.command()
+@graph_option
+@output_options
+def spaces(graph_path: Path | None, form: str) -> None:
+    """List the spaces of the graph.
+
+    \b
+    Example:
+      mgraph spaces
+    """
+    emit(open_graph(graph_path).spaces(), _COLUMNS, form=form)

@@ -1,0 +1,163 @@
+"""Looking: ls, show, log, components."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mgraph.errors import InputError
+from mgraph_cli.commands.connect import summary_table
+from mgraph_cli.options import graph_option, open_graph, output_options, space_option
+from mgraph_cli.output import emit, emit_one
+
+_NODE_COLUMNS = ("name", "id", "kind", "space", "train_loss", "valid_accuracy", "test_accuracy", "created")
+_CONNECTION_COLUMNS = ("name", "id", "kind", "ends", "status", "peak", "barrier", "created")
+_KINDS = ("mode", "control", "pivot", "sample", "merged")
+
+
+@click.command()
+@click.option(
+    "--kind", help=f"Only this kind: {', '.join(_KINDS)} or connection (default: modes, merged, connections)."
+)
+@space_option
+@graph_option
+@output_options
+def ls(kind: str | None, space: str | None, graph_path: Path | None, form: str) -> None:
+    """List modes, merged nodes and connections.
+
+    Peak and barrier of a connection are those of its worst pair of ends, on the train loss.
+
+    \b
+    Example:
+      mgraph ls
+      mgraph ls --kind sample --json
+    """
+    if kind is not None and kind not in (*_KINDS, "connection"):
+        raise InputError(f"There is no kind {kind!r}; choose from {', '.join(_KINDS)}, connection.")
+    graph = open_graph(graph_path)
+    nodes: list[dict[str, Any]] = []
+    if kind != "connection":
+        nodes = graph.nodes(*([kind] if kind else []), space=space)
+    connections = graph.connections(space=space) if kind in (None, "connection") else []
+    if form != "table":
+        rows = [{"type": "node", **r} for r in nodes] + [{"type": "connection", **r} for r in connections]
+        emit(rows, ("type", *_NODE_COLUMNS), form=form)
+        return
+    if kind != "connection":
+        emit(nodes, _NODE_COLUMNS, title="nodes", empty="No nodes yet; add one with mgraph train or mgraph add-mode.")
+    if connections or kind == "connection":
+        emit(connections, _CONNECTION_COLUMNS, title="connections", empty="No connections yet.")
+
+
+@click.command()
+@click.argument("what")
+@graph_option
+@output_options
+def show(what: str, graph_path: Path | None, form: str) -> None:
+    """Tell everything about a node or connection, by name, id, or id prefix.
+
+    \b
+    Example:
+      mgraph show s
+    """
+    row = open_graph(graph_path).find(what).describe()
+    if form == "table" and "summary" in row:
+        geometry = {s["statistic"]: s["value"] for s in row["summary"] if s["metric"] == "geometry"}
+        ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
+        row |= {"geometry": geometry, "summary": summary_table(row["summary"]), "ensembles": ensembles}
+    emit_one(
+        row,
+        form=form,
+        tables={
+            "control_points": ("row", "node", "kind", "name"),
+            "terms": ("node", "c"),
+            "evaluations": ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id"),
+            "sweeps": ("id", "grid", "batchnorm", "precision"),
+            "summary": ("split", "metric", "min", "max", "mean", "integral"),
+            "ensembles": ("split", "metric", "statistic", "value"),
+            "edges": ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution"),
+        },
+    )
+
+
+@click.command()
+@graph_option
+@output_options
+def log(graph_path: Path | None, form: str) -> None:
+    """List everything that was run, with its status.
+
+    \b
+    Example:
+      mgraph log
+    """
+    columns = ("id", "command", "status", "seed", "device", "seconds", "started", "reason")
+    emit(open_graph(graph_path).runs(), columns, form=form)
+
+
+@click.command()
+@click.option("--max-barrier", type=float, help="Largest loss above the chord of the two ends.")
+@click.option("--max-peak", type=float, help="Largest loss along the route.")
+@click.option("--max-drop", type=float, help="Largest drop below the mean of the two ends (of accuracy).")
+@click.option("--metric", help="loss or error [default: loss; error for --max-drop].")
+@click.option("--split", default="train", show_default=True, help="train, valid or test.")
+@space_option
+@graph_option
+@output_options
+def components(
+    max_barrier: float | None,
+    max_peak: float | None,
+    max_drop: float | None,
+    metric: str | None,
+    split: str,
+    space: str | None,
+    graph_path: Path | None,
+    form: str,
+) -> None:
+    """Print which modes are connected at a threshold, and the edges that do it.
+
+    Of every connection and pair the finest sweep counts; among parallel connections the lowest one is enough.
+
+    \b
+    Example:
+      mgraph components --max-barrier 0.1
+    """
+    graph = open_graph(graph_path)
+    found = graph.components(
+        max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split, space=space
+    )
+    names = {n.id: n.name or n.id for group in found.groups for n in group}
+    groups = [
+        {"component": i, "size": len(group), "nodes": [names[n.id] for n in group]}
+        for i, group in enumerate(found.groups, start=1)
+    ]
+    edges = [
+        {
+            "source": names[e.source_id],
+            "target": names[e.target_id],
+            "connection": found.connections[e.connection_id].name or e.connection_id,
+            "method": found.connections[e.connection_id].kind,
+            "split": e.split,
+            "metric": e.metric,
+            "peak": e.peak,
+            "barrier": e.barrier,
+            "drop": e.drop,
+            "length": e.length,
+            "resolution": e.resolution,
+        }
+        for e in found.edges
+    ]
+    t = found.threshold
+    if form == "json":
+        threshold = {"quantity": t.quantity, "limit": t.limit, "metric": t.metric, "split": t.split}
+        emit_one({"threshold": threshold, "components": groups, "edges": edges}, form=form)
+        return
+    if form == "csv":
+        emit(groups, ("component", "size", "nodes"), form=form)
+        return
+    how_many = f"{len(groups)} component{'' if len(groups) == 1 else 's'}"
+    click.echo(f"{how_many} at {t.split} {t.metric} {t.quantity} <= {t.limit:g}")
+    emit(groups, ("component", "size", "nodes"))
+    columns = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
+    emit(edges, columns, title="edges", empty="No edge is below the threshold.")

@@ -1,0 +1,186 @@
+"""Better models out of connections: merge, ensemble, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgraph.errors import InputError
+from mgraph_cli.options import compute_options, graph_option, grid_option, numbers, open_graph, output_options
+from mgraph_cli.output import emit, emit_one, note
+from mgraph_cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from mgraph.evaluate.metrics import Measured
+    from mgraph.merge.compare import Difference
+
+_COLUMNS = ("what", "valid_accuracy", "test_accuracy", "test_error_bar", "valid_loss", "test_loss")
+
+
+@click.command()
+@click.argument("connection")
+@click.option("--best", is_flag=True, help="The swept point that is best on validation data (the default).")
+@click.option("--at", "at_text", metavar="T|U,V", help="The point at this parameter.")
+@click.option("--soup", help="Average swept points: uniform, or greedy (on validation data).")
+@click.option("--name", help="Name of the merged node.")
+@click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
+@compute_options
+@graph_option
+@output_options
+def merge(
+    connection: str,
+    best: bool,
+    at_text: str | None,
+    soup: str | None,
+    name: str | None,
+    bn_examples: int | None,
+    device: str,
+    threads: int | None,
+    trust: bool,
+    graph_path: Path | None,
+    form: str,
+) -> None:
+    """Materialise a point of a connection as a merged node, with its own BatchNorm statistics.
+
+    The point is chosen on validation data and reported on test data. 'oracle' is what choosing on test data would have
+    shown; it is never the result.
+
+    \b
+    Example:
+      mgraph merge s --best --name m
+    """
+    if best + (at_text is not None) + (soup is not None) > 1:
+        raise InputError("Give one of --best, --at and --soup.")
+    at = numbers(at_text, "--at", float)
+    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
+    with progress_bars("merge") as report:
+        result = graph.connection(connection).merge(at=at, soup=soup, name=name, bn_examples=bn_examples, report=report)
+    for text in result.notes:
+        note(f"Note: {text}.")
+    rows = [_measured_row(result.node.name or result.node.id, result.results)]
+    rows += [_measured_row(f"corner {corner}", measured) for corner, measured in result.corners.items()]
+    facts: dict[str, Any] = {
+        "id": result.node.id,
+        "name": result.node.name,
+        "parameter": None if result.parameter is None else list(result.parameter),
+        "selected_on": result.node.selected_on,
+        "against": f"corner {result.baseline}",
+        "oracle": result.oracle,
+    }
+    if result.difference is not None:
+        facts |= _difference("test_accuracy_difference", result.difference)
+    _print(facts, rows, form)
+
+
+@click.command()
+@click.argument("connection")
+@grid_option("Members: n or n,m (default: 11 along each parameter).")
+@click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
+@compute_options
+@graph_option
+@output_options
+def ensemble(
+    connection: str,
+    grid: list[int] | None,
+    bn_examples: int | None,
+    device: str,
+    threads: int | None,
+    trust: bool,
+    graph_path: Path | None,
+    form: str,
+) -> None:
+    """Evaluate the ensemble of a connection's corners and that of its whole grid.
+
+    Members vote by the mean of their softmax outputs; the single model to beat is the corner that is best on validation
+    data.
+
+    \b
+    Example:
+      mgraph ensemble s --grid 5
+    """
+    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
+    with progress_bars("ensemble") as report:
+        result = graph.connection(connection).ensemble(grid=grid, bn_examples=bn_examples, report=report)
+    rows = [
+        _measured_row(f"single corner {result.single_name}", result.single),
+        _measured_row("ensemble of the corners", result.corners),
+        _measured_row(f"ensemble of {result.members} points", result.whole),
+    ]
+    facts = {
+        "connection": connection,
+        "grid": list(result.grid),
+        **_difference("corners_minus_single", result.corners_gain),
+        **_difference("grid_minus_corners", result.grid_gain),
+    }
+    _print(facts, rows, form)
+
+
+@click.command()
+@click.argument("what")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="File, or directory of an ensemble."
+)
+@click.option("--ensemble", "as_ensemble", is_flag=True, help="Write every member of a connection's grid.")
+@grid_option("Members of the ensemble: n or n,m (default: 11 along each parameter).")
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@compute_options
+@graph_option
+@output_options
+def export(
+    what: str,
+    output: Path,
+    as_ensemble: bool,
+    grid: list[int] | None,
+    overwrite: bool,
+    device: str,
+    threads: int | None,
+    trust: bool,
+    graph_path: Path | None,
+    form: str,
+) -> None:
+    """Write a node as .safetensors or .pt, or a connection's ensemble as a directory.
+
+    Plain PyTorch loads the files, with no mgraph installed.
+
+    \b
+    Example:
+      mgraph export m -o m.safetensors
+      mgraph export s --ensemble --grid 5 -o ensemble/
+    """
+    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
+    if as_ensemble:
+        with progress_bars("export") as report:
+            manifest = graph.connection(what).export_ensemble(output, grid=grid, overwrite=overwrite, report=report)
+        row: dict[str, Any] = {"output": str(output), "members": len(manifest["members"]), "test": manifest["test"]}
+        emit_one(row, form=form)
+        return
+    if grid is not None:
+        raise InputError("--grid is for --ensemble; a single node has none.")
+    path = graph.node(what).export(output, overwrite=overwrite)
+    emit_one({"node": what, "output": str(path), "nbytes": path.stat().st_size}, form=form)
+
+
+def _measured_row(what: str, results: dict[str, dict[str, Measured]]) -> dict[str, Any]:
+    row: dict[str, Any] = {"what": what}
+    for split, metrics in results.items():
+        for metric, m in metrics.items():
+            row[f"{split}_{metric}"] = m.value
+    error = results["test"].get("accuracy")
+    row["test_error_bar"] = None if error is None else error.standard_error
+    return row
+
+
+def _difference(name: str, d: Difference) -> dict[str, Any]:
+    return {name: d.value, f"{name}_standard_error": d.standard_error, f"{name}_verdict": d.verdict}
+
+
+def _print(facts: dict[str, Any], rows: list[dict[str, Any]], form: str) -> None:
+    if form == "json":
+        emit_one(facts | {"models": rows}, form=form)
+    elif form == "csv":
+        emit(rows, _COLUMNS, form=form)
+    else:
+        emit_one(facts)
+        emit(rows, _COLUMNS)

@@ -1,0 +1,97 @@
+"""Modes: train, add-mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mgraph.train.settings import TrainSettings
+from mgraph_cli.options import (
+    chosen_settings,
+    compute_options,
+    graph_option,
+    open_graph,
+    output_options,
+    settings_options,
+    space_option,
+)
+from mgraph_cli.output import emit_one, note
+from mgraph_cli.progress import progress_bars
+
+
+@click.command()
+@click.option("--name", help="Name of the mode.")
+@settings_options({"train": TrainSettings})
+@space_option
+@compute_options
+@graph_option
+@output_options
+def train(
+    name: str | None,
+    pairs: tuple[str, ...],
+    config: Path | None,
+    space: str | None,
+    device: str,
+    threads: int | None,
+    trust: bool,
+    graph_path: Path | None,
+    form: str,
+    **flags: Any,
+) -> None:
+    """Train a mode from scratch and add it with its losses and accuracies.
+
+    SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % at 90 %, and stays.
+
+    \b
+    Example:
+      mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
+    """
+    settings = chosen_settings(TrainSettings, flags, pairs, config)
+    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
+    with progress_bars("train") as report:
+        mode = graph.train(settings, name=name, space=space, report=report)
+    _print_mode(mode.describe(), form)
+
+
+@click.command("add-mode")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the mode.")
+@click.option("--cast", is_flag=True, help="Round float64 tensors to float32.")
+@space_option
+@compute_options
+@graph_option
+@output_options
+def add_mode(
+    file: Path,
+    name: str | None,
+    cast: bool,
+    space: str | None,
+    device: str,
+    threads: int | None,
+    trust: bool,
+    graph_path: Path | None,
+    form: str,
+) -> None:
+    """Import a checkpoint (.pt, .pth, .safetensors) as a mode, and evaluate it.
+
+    The state_dict may sit in a common wrapper (state_dict, model, model_state, model_state_dict) and carry DDP or
+    compile prefixes. Nothing in the file is executed.
+
+    \b
+    Example:
+      mgraph add-mode checkpoint.safetensors --name b
+    """
+    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
+    mode = graph.add_mode(file, name=name, space=space, cast=cast)
+    for text in mode.notes:
+        note(f"Note: {text}")
+    _print_mode(mode.describe(), form)
+
+
+def _print_mode(row: dict[str, Any], form: str) -> None:
+    if form == "table":
+        measured = {f"{e['split']} {e['metric']}": e["value"] for e in row["evaluations"]}
+        row = {key: row[key] for key in ("id", "name", "kind", "space", "digest")} | measured
+    emit_one(row, form=form)

@@ -1,0 +1,133 @@
+"""The command group, and the one place where errors become messages and exit codes.
+
+0 done, 1 failed, 2 wrong usage or input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from mgraph.errors import MGraphError
+from mgraph_cli.process import tune_allocator
+
+_COMMANDS = {
+    "init": "graphs",
+    "add-space": "graphs",
+    "spaces": "graphs",
+    "train": "modes",
+    "add-mode": "modes",
+    "connect": "connect",
+    "sweep": "connect",
+    "ls": "inspect",
+    "show": "inspect",
+    "log": "inspect",
+    "components": "inspect",
+    "merge": "merge",
+    "ensemble": "merge",
+    "export": "merge",
+    "plot": "plot",
+    "methods": "describe",
+    "archs": "describe",
+    "datasets": "describe",
+    "demo": "demo",
+}
+
+
+class Commands(click.Group):
+    """A group that loads a command when it is named, and maps every error to one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands in the order of the manual."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"mgraph_cli.commands.{_COMMANDS[cmd_name]}")
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> NoReturn:
+        """Run a command line and exit with its code."""
+        given = list(sys.argv[1:] if args is None else args)
+        tune_allocator()
+        options["standalone_mode"] = False
+        again = _Again(given)
+        options["obj"] = again
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                code = super().main(given, *rest, **options)
+            except click.Abort:
+                click.echo(f"Interrupted; nothing half-made was stored. Run again: {again.command}", err=True)
+                code = 130
+            except click.ClickException as error:
+                _fail(given, "usage", _usage(error))
+                code = error.exit_code
+            except MGraphError as error:
+                if "--traceback" in given:
+                    traceback.print_exc()
+                _fail(given, error.kind, str(error))
+                code = error.exit_code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Again:
+    """The command to type after an interruption; a command that got further says so itself."""
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self.command = shlex.join(["mgraph", *given])
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        message = f"{message.rstrip('.')}. See: {error.ctx.command_path} --help"
+    return message
+
+
+def _fail(given: Sequence[str], kind: str, message: str) -> None:
+    message = " ".join(message.split())
+    if "--json" in given:
+        click.echo(json.dumps({"error": {"kind": kind, "message": message}}), err=True)
+    else:
+        click.echo(f"Error: {message}", err=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    # Libraries' own warnings are for their callers, not for the person at the terminal.
+    if category.__module__.startswith("mgraph"):
+        click.echo(f"Warning: {message}", err=True)
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="mgraph")
+@click.option("--traceback", is_flag=True, help="Show the traceback of an error.")
+def cli(traceback: bool) -> None:
+    """A checkpoint graph for mode connectivity.
+
+    Train or import modes, connect them by paths and surfaces, query what is connected, and take merged models and
+    ensembles out of it. Commands find the graph by --graph, $MGRAPH_GRAPH, or the only *.mgraph in this directory or
+    above.
+
+    \b
+    Example:
+      mgraph init digits.mgraph --arch cnn --data digits
+      mgraph train --seed 1 --name a
+    """
+
+
+def main() -> None:
+    """Enter the program."""
+    cli()

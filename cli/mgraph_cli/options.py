@@ -1,0 +1,143 @@
+"""Options shared by commands, and flags generated from settings."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgraph.errors import InputError, NotFoundError
+from mgraph.settings import SettingInfo, Settings
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
+
+Decorator = Callable[[Any], Any]
+
+
+def graph_option(command: Any) -> Any:
+    """Add ``--graph``."""
+    return click.option(
+        "--graph",
+        "graph_path",
+        type=click.Path(path_type=Path),
+        envvar="MGRAPH_GRAPH",
+        help="The graph directory (default: $MGRAPH_GRAPH, or the only *.mgraph here or above).",
+    )(command)
+
+
+def space_option(command: Any) -> Any:
+    """Add ``--space``."""
+    return click.option("--space", help="Name or id of the space (needed if there are several).")(command)
+
+
+def compute_options(command: Any) -> Any:
+    """Add what every computing command takes: device, threads, trust."""
+    command = click.option("--trust", is_flag=True, help="Run the user code that this graph's specs name.")(command)
+    command = click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")(command)
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")(command)
+
+
+def output_options(command: Any) -> Any:
+    """Add ``--json`` and ``--csv``, passed on as ``form``."""
+    command = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(command)
+    command = click.option("--json", "form", flag_value="json", help="Print one JSON document.")(command)
+    return click.option("--table", "form", flag_value="table", default=True, hidden=True)(command)
+
+
+def grid_option(help: str) -> Decorator:
+    """Add ``--grid n`` or ``--grid n,m``."""
+    return click.option("--grid", callback=lambda _ctx, _param, text: numbers(text, "--grid", int), help=help)
+
+
+def numbers(text: str | None, flag: str, kind: type[int] | type[float]) -> list[Any] | None:
+    """Parse numbers with commas; InputError otherwise."""
+    if text is None:
+        return None
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        what = "whole numbers" if kind is int else "numbers"
+        raise InputError(f"{flag} takes {what} with commas, not {text!r}.") from None
+
+
+def settings_options(classes: Mapping[str, type[Settings]]) -> Decorator:
+    """Add a flag for every field of the named settings classes, and ``-s key=value`` and ``--config``.
+
+    A field that several classes have becomes one flag whose help names their defaults.
+    """
+    merged: dict[str, list[tuple[str, SettingInfo]]] = {}
+    for name, cls in classes.items():
+        for info in cls.infos():
+            merged.setdefault(info.name, []).append((name, info))
+
+    def decorate(command: Any) -> Any:
+        for field, users in reversed(merged.items()):
+            flag = "--" + field.replace("_", "-")
+            command = click.option(flag, field, help=_help(users, len(classes)), metavar="VALUE")(command)
+        command = click.option(
+            "--config", type=click.Path(path_type=Path), help="TOML file of settings; flags go before it."
+        )(command)
+        return click.option("-s", "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Set a setting.")(command)
+
+    return decorate
+
+
+def chosen_settings(cls: type[Settings], flags: Mapping[str, Any], pairs: Sequence[str], config: Path | None) -> Any:
+    """Combine config file, ``-s`` pairs and flags, in rising order of weight, into checked settings."""
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values |= tomllib.loads(config.read_text())
+        except OSError as error:
+            raise InputError(f"{config} cannot be read: {error.strerror}.") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{config} is no TOML: {error}.") from None
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"-s takes key=value, not {pair!r}.")
+        values[key.strip().replace("-", "_")] = value.strip()
+    values |= {key: value for key, value in flags.items() if value is not None}
+    return cls.parse(values)
+
+
+def open_graph(
+    graph_path: Path | None, *, device: str = "auto", trust: bool = False, threads: int | None = None
+) -> Graph:
+    """Open the graph a command works on."""
+    import mgraph
+
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return mgraph.open(graph_path or find_graph(Path.cwd()), device=device, trust=trust)
+
+
+def find_graph(start: Path) -> Path:
+    """Find the only *.mgraph directory in ``start`` or the nearest directory above that has one, as git does."""
+    for directory in (start, *start.parents):
+        try:
+            found = sorted(p for p in directory.glob("*.mgraph") if p.is_dir())
+        except OSError:
+            continue
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(p.name for p in found)
+            raise InputError(f"{directory} holds several graphs ({names}); choose one with --graph.")
+    raise NotFoundError("There is no graph here or above; make one with mgraph init, or name one with --graph.")
+
+
+def _help(users: Sequence[tuple[str, SettingInfo]], classes: int) -> str:
+    info = users[0][1]
+    defaults = {name: i.example() for name, i in users}
+    shown = set(defaults.values())
+    default = shown.pop() if len(shown) == 1 else ", ".join(f"{v} for {n}" for n, v in defaults.items())
+    whose = "" if len(users) == classes else f" ({', '.join(n for n, _ in users)})"
+    text = info.help[0].upper() + info.help[1:]
+    return f"{text}{whose}. [default: {default}]"

@@ -1,0 +1,110 @@
+"""One renderer, three audiences: tables for people, JSON and CSV for programs. Data go to stdout only."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+Row = Mapping[str, Any]
+
+
+def emit(
+    rows: Iterable[Row], columns: Sequence[str], *, form: str = "table", title: str = "", empty: str = "nothing yet"
+) -> None:
+    """Print rows: a table of ``columns``, or all their fields as JSON or CSV."""
+    rows = list(rows)
+    if form == "json":
+        bad: list[str] = []
+        cleaned = [_clean(row, f"rows[{i}]", bad) for i, row in enumerate(rows)]
+        _print_json({"format": 1, "rows": cleaned}, bad)
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        fields = list(dict.fromkeys(field for row in rows for field in row)) or list(columns)
+        writer.writerow(fields)
+        writer.writerows([[_csv_cell(row.get(f)) for f in fields] for row in rows])
+    elif rows:
+        _table([{c: row.get(c) for c in columns} for row in rows], columns, title)
+    else:
+        click.echo(empty)
+
+
+def emit_one(row: Row, *, form: str = "table", tables: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Print one thing: its plain fields as lines and the named lists in it as tables."""
+    tables = tables or {}
+    if form == "json":
+        bad: list[str] = []
+        _print_json({"format": 1, "row": _clean(row, "row", bad)}, bad)
+        return
+    if form == "csv":
+        emit([{k: v for k, v in row.items() if not isinstance(v, dict | list)}], [], form="csv")
+        return
+    width = max(len(k) for k in row)
+    for key, value in row.items():
+        if key in tables or value in (None, [], {}, ""):
+            continue
+        click.echo(f"{key.replace('_', ' '):<{width}}  {_plain(value)}")
+    for key, columns in tables.items():
+        if row.get(key):
+            _table(row[key], columns, key.replace("_", " "))
+
+
+def note(text: str) -> None:
+    """Say something to the person, beside the data."""
+    click.echo(text, err=True)
+
+
+def _table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, title_style="bold")
+    for column in columns:
+        numeric = all(isinstance(r.get(column), int | float | None) for r in rows)
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*[_plain(row.get(c)) for c in columns])
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(table)
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return " ".join(_plain(v) for v in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={_plain(v)}" for k, v in value.items() if v not in (None, [], {}))
+    return str(value)
+
+
+def _clean(value: Any, path: str, bad: list[str]) -> Any:
+    """Replace what JSON cannot hold by null, and remember where."""
+    if isinstance(value, Mapping):
+        return {k: _clean(v, f"{path}.{k}", bad) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(v, f"{path}[{i}]", bad) for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        bad.append(path)
+        return None
+    return value
+
+
+def _print_json(document: dict[str, Any], bad: list[str]) -> None:
+    if bad:
+        document["non_finite"] = bad
+    click.echo(json.dumps(document, indent=2))
+
+
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, list | dict | tuple) else value

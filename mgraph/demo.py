@@ -1,0 +1,145 @@
+"""The demonstration: four networks trained apart, the wall between them, and the surface that joins them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgraph.connect.linear import Linear
+from mgraph.connect.surface import BezierSurface
+from mgraph.errors import NameTakenError
+from mgraph.graph.graph import create
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
+    from mgraph.graph.handles import Connected
+    from mgraph.merge.compare import Difference
+    from mgraph.train.loop import Report
+
+MODES = "abcd"
+MAX_BARRIER = 0.1
+COLUMNS = ("what", "max_train_loss", "min_train_accuracy", "test_accuracy", "standard_error", "compared")
+
+
+@dataclass
+class Demo:
+    """What the demonstration found: one table, the components before and after, and the files it wrote."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    components_before: int = 0
+    components_after: int = 0
+    files: list[Path] = field(default_factory=list)
+
+
+def run_demo(
+    directory: Path, *, overwrite: bool = False, report: Report | None = None, say: Callable[[str], None] = print
+) -> Demo:
+    """Train four modes on digits, connect them, merge and ensemble; write the graph, pictures and a model.
+
+    Everything goes below ``directory``; NameTakenError if its graph is there already, unless told to overwrite.
+    """
+    import torch
+
+    path = directory / "digits.mgraph"
+    if path.exists():
+        if not overwrite:
+            raise NameTakenError(f"{path} exists already; add --overwrite to make it anew, or choose another -o.")
+        shutil.rmtree(path)
+    directory.mkdir(parents=True, exist_ok=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a network this small is faster so, and the numbers do not depend on the cores
+    try:
+        return _demo(path, report, say)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _demo(path: Path, report: Report | None, say: Callable[[str], None]) -> Demo:
+    directory, demo = path.parent, Demo()
+    graph = create(path, arch="cnn", data="digits", device="cpu")
+    say("Training four modes apart: seeds 0 to 3.")
+    for seed, name in enumerate(MODES):
+        mode = graph.train(seed=seed, name=name, report=report)
+        train, test = mode.evaluate("train"), mode.evaluate("test")["accuracy"]
+        demo.rows.append(
+            {
+                "what": f"mode {name}",
+                "max_train_loss": train["loss"].value,
+                "min_train_accuracy": train["accuracy"].value,
+                "test_accuracy": test.value,
+                "standard_error": test.standard_error,
+            }
+        )
+    say("Connecting all six pairs by straight lines, and all four by the bilinear surface.")
+    for first, second in combinations(MODES, 2):
+        line = graph.connect(first, second, method=Linear(), name=f"line-{first}{second}", report=report)
+        demo.rows.append(_path_row(f"line {first}-{second}", line))
+    wall = graph.connect(*MODES, method=Linear(), name="wall", report=report)
+    demo.rows.append(_path_row("bilinear surface", wall))
+    demo.components_before = len(graph.components(max_barrier=MAX_BARRIER).groups)
+    say("Training the Bézier surface.")
+    surface = graph.connect(*MODES, method=BezierSurface(), name="surface", report=report)
+    demo.rows.append(_path_row("trained Bézier surface", surface))
+    demo.components_after = len(graph.components(max_barrier=MAX_BARRIER).groups)
+    say("Merging, ensembling, drawing, exporting.")
+    _better_models(graph, surface, demo, directory, report)
+    line = graph.connection("line-ad")
+    demo.files += [
+        surface.plot(directory / "surface.png", before=wall),
+        line.plot(directory / "line.png"),
+        path,
+    ]
+    return demo
+
+
+def _better_models(graph: Graph, surface: Connected, demo: Demo, directory: Path, report: Report | None) -> None:
+    merged = surface.merge(name="merged", report=report)
+    single = merged.results["test"]["accuracy"]
+    demo.rows.append(
+        {
+            "what": "merged point " + ",".join(f"{x:g}" for x in merged.parameter or ()),
+            "test_accuracy": single.value,
+            "standard_error": single.standard_error,
+            **_against(f"corner {merged.baseline}", merged.difference),
+        }
+    )
+    votes = surface.ensemble(report=report)
+    for what, measured, against, gain in (
+        ("ensemble of the 4 corners", votes.corners, f"corner {votes.single_name}", votes.corners_gain),
+        (f"ensemble of {votes.members} points", votes.whole, "the 4 corners", votes.grid_gain),
+    ):
+        accuracy = measured["test"]["accuracy"]
+        demo.rows.append(
+            {
+                "what": what,
+                "test_accuracy": accuracy.value,
+                "standard_error": accuracy.standard_error,
+                **_against(against, gain),
+            }
+        )
+    demo.files.append(graph.node("merged").export(directory / "merged.safetensors", overwrite=True))
+
+
+def _path_row(what: str, connected: Connected) -> dict[str, Any]:
+    data = connected.swept()
+    return {
+        "what": what,
+        "max_train_loss": float(data.values["train", "loss"].max()),
+        "min_train_accuracy": float(data.values["train", "accuracy"].min()),
+    }
+
+
+def _against(what: str, difference: Difference | None) -> dict[str, Any]:
+    if difference is None:
+        return {}
+    return {
+        "compared": f"{difference} than {what}" if difference.verdict != "even" else f"{difference} with {what}",
+        "against": what,
+        "difference": difference.value,
+        "difference_error": difference.standard_error,
+        "verdict": difference.verdict,
+    }
