@@ -74,9 +74,7 @@ class Layout:
     def from_json(cls, text: str) -> Layout:
         """Read what :meth:`to_json` wrote."""
         document: dict[str, Any] = json.loads(text)
-        tensors = tuple(
-            TensorSpec(t["name"], tuple(t["shape"]), t["dtype"], t["role"]) for t in document["tensors"]
-        )
+        tensors = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"], t["role"]) for t in document["tensors"])
         return cls(tensors, document["aliases"])
 
     def parameter_views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,108 @@
+"""Checkpoint graphs on disk: rows in one DuckDB index, numbers in Zarr arrays.
+
+The nouns, each one row of a table (:mod:`mgraph_store.records`):
+
+- **space**: what makes points comparable: layout, architecture, data, evaluation loss;
+- **node**: one point of a space, *stored* as tensors or *derived* as a weighted sum of stored nodes;
+- **connection**: a method's result between two or more modes, with its members;
+- **sweep**, **evaluation**, **edge**, **summary**: what was measured, where, and what follows from it;
+- **run**: what produced all that.
+
+:class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and
+``with store.transaction() as tx`` writes tensors and rows, all or nothing. Layouts, records, identifiers and
+errors import neither DuckDB nor Zarr, so that code which only trains needs neither of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mgraph_store import errors
+from mgraph_store.ids import new_id, validate_name
+from mgraph_store.layout import Layout, TensorSpec
+from mgraph_store.records import (
+    Connection,
+    Edge,
+    Evaluation,
+    Member,
+    Node,
+    NodeBuffers,
+    NodeTerm,
+    Record,
+    Run,
+    Space,
+    Summary,
+    Sweep,
+)
+
+if TYPE_CHECKING:
+    from mgraph_store.check import assert_consistent, garbage, problems
+    from mgraph_store.kernel import KERNEL_VERSION, combine
+    from mgraph_store.reader import Reader
+    from mgraph_store.schema import FORMAT_VERSION, describe
+    from mgraph_store.store import GraphStore
+    from mgraph_store.tensors import digest, digest_groups
+    from mgraph_store.transaction import TensorRef, Transaction
+
+_LAZY = {
+    "FORMAT_VERSION": "schema",
+    "KERNEL_VERSION": "kernel",
+    "GraphStore": "store",
+    "Reader": "reader",
+    "TensorRef": "transaction",
+    "Transaction": "transaction",
+    "assert_consistent": "check",
+    "combine": "kernel",
+    "describe": "schema",
+    "digest": "tensors",
+    "digest_groups": "tensors",
+    "garbage": "check",
+    "problems": "check",
+}
+
+__all__ = [
+    "FORMAT_VERSION",
+    "KERNEL_VERSION",
+    "Connection",
+    "Edge",
+    "Evaluation",
+    "GraphStore",
+    "Layout",
+    "Member",
+    "Node",
+    "NodeBuffers",
+    "NodeTerm",
+    "Reader",
+    "Record",
+    "Run",
+    "Space",
+    "Summary",
+    "Sweep",
+    "TensorRef",
+    "TensorSpec",
+    "Transaction",
+    "assert_consistent",
+    "combine",
+    "describe",
+    "digest",
+    "digest_groups",
+    "errors",
+    "garbage",
+    "new_id",
+    "problems",
+    "validate_name",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use what needs DuckDB or Zarr (PEP 562)."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,191 @@
+"""The DuckDB side: open for a moment, read or write records in one transaction, close.
+
+DuckDB admits one writing process or several reading ones, so nobody keeps a connection; who may open is
+settled by :mod:`mgraph_store.lock` before. Extensions and access to other files are off: a query cannot
+leave the graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from mgraph_store.errors import (
+    CorruptError,
+    FormatError,
+    InputError,
+    LockTimeoutError,
+    MGraphError,
+    NotFoundError,
+    StoreError,
+)
+from mgraph_store.records import Record, now
+from mgraph_store.schema import FORMAT_VERSION, TABLE_OF, Column, columns, create_statements
+
+_CONFIG = {
+    "threads": "1",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "enable_external_access": "false",
+}
+
+
+@dataclass(frozen=True)
+class Index:
+    """The file ``index.duckdb``."""
+
+    path: Path
+
+    def create(self) -> None:
+        """Make an empty index of the present format."""
+        try:
+            mgraph = version("mgraph")
+        except PackageNotFoundError:
+            mgraph = "unknown"
+        con = duckdb.connect(str(self.path), config=dict(_CONFIG))
+        try:
+            con.begin()
+            for statement in create_statements():
+                con.execute(statement)
+            moment = now().replace(tzinfo=None)
+            con.execute("INSERT INTO meta VALUES (?, ?, ?)", [FORMAT_VERSION, moment, mgraph])
+            con.commit()
+        finally:
+            con.close()
+
+    @contextlib.contextmanager
+    def connect(self, *, read_only: bool, patience: float = 0.0) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the index, check its format, and close it again; the caller holds the graph's lock.
+
+        Raises
+        ------
+        CorruptError, FormatError
+            If it is damaged, or no index that this version reads.
+        LockTimeoutError
+            If a program that ignores our lock has it open for ``patience`` seconds more.
+        """
+        con = self._open(read_only, patience)
+        try:
+            self._check_format(con)
+            yield con
+        except duckdb.Error as error:
+            raise self._translate(error) from error
+        finally:
+            con.close()
+
+    def _open(self, read_only: bool, patience: float) -> duckdb.DuckDBPyConnection:
+        if not self.path.is_file():  # DuckDB would create it
+            raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return duckdb.connect(str(self.path), read_only=read_only, config=dict(_CONFIG))
+            except duckdb.Error as error:
+                if "Could not set lock" not in str(error) or time.monotonic() >= deadline:
+                    raise self._translate(error) from error
+            time.sleep(0.05)
+
+    def _check_format(self, con: duckdb.DuckDBPyConnection) -> None:
+        try:
+            row = con.execute("SELECT format_version, written_by FROM meta").fetchone()
+        except duckdb.CatalogException:
+            row = None
+        if row is None:
+            raise FormatError(f"{self.path} is a DuckDB file, but not the index of a graph.")
+        found, writer = row
+        if found > FORMAT_VERSION:
+            raise FormatError(
+                f"Graph {self.path.parent} has format {found}, written by mgraph {writer}; "
+                f"this mgraph reads format {FORMAT_VERSION}: install a newer mgraph."
+            )
+        if found < FORMAT_VERSION:
+            raise FormatError(
+                f"Graph {self.path.parent} has format {found}, written by mgraph {writer}; "
+                f"this mgraph reads only format {FORMAT_VERSION}: open it with mgraph {writer}."
+            )
+
+    def _translate(self, error: duckdb.Error) -> MGraphError:
+        text = str(error)
+        first = text.splitlines()[0].rstrip(".")
+        if "Could not set lock" in text:
+            holder = text.partition("held in ")[2].partition(". See")[0] or "another program"
+            return LockTimeoutError(f"{self.path} is open in {holder}: close it there and try again.")
+        if "version number" in text:
+            return FormatError(f"{self.path} needs another version of DuckDB ({first}).")
+        if "No space left" in text or "Disk quota" in text or "File too large" in text:
+            return StoreError(
+                f"No space left for {self.path}: nothing was stored; free some disk space (or quota) and try again."
+            )
+        if "Permission denied" in text or "Read-only file system" in text:
+            return StoreError(f"{self.path} is not accessible to this user ({first}).")
+        damaged = ("not a valid DuckDB", "Corrupt", "corrupt", "checksum", "WAL file", "deserialize")
+        fatal = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+        if isinstance(error, fatal) or any(word in text for word in damaged):
+            return CorruptError(f"{self.path} is damaged ({first}): restore it from a copy of the graph.")
+        return StoreError(f"DuckDB failed on {self.path}: {first}")
+
+
+def insert(con: duckdb.DuckDBPyConnection, record: type[Any], records: Sequence[Record]) -> None:
+    """Append records of one type in one statement."""
+    parts, values = [], []
+    for c in columns(record):
+        parts.append(f"unnest(?::{c.type}[])")
+        values.append([_value(record, c, getattr(r, c.name)) for r in records])
+    con.execute(f"INSERT INTO {TABLE_OF[record]} SELECT {', '.join(parts)}", values)
+
+
+def update(con: duckdb.DuckDBPyConnection, record: Record) -> None:
+    """Replace the row that has the record's id; ``NotFoundError`` if there is none."""
+    kind = type(record)
+    own, *rest = columns(kind)
+    sets = ", ".join(f'"{c.name}" = ?' for c in rest)
+    values = [_value(kind, c, getattr(record, c.name)) for c in [*rest, own]]
+    changed = con.execute(f"UPDATE {TABLE_OF[kind]} SET {sets} WHERE id = ?", values).fetchone()
+    if changed is None or changed[0] == 0:
+        raise NotFoundError(f"Nothing in {TABLE_OF[kind]} has the id {values[-1]}: it cannot be updated.")
+
+
+def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[Any]:
+    """Make records of full rows, the columns in the order of the fields."""
+    restore = [(i, c.restore) for i, c in enumerate(columns(record)) if c.restore is not None]
+    result = []
+    for row in rows:
+        values = list(row)
+        for i, function in restore:
+            if values[i] is not None:
+                values[i] = function(values[i])
+        result.append(record(*values))
+    return result
+
+
+def conditions(record: type[Any], equals: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+    """Turn equality filters into SQL: a value, None (IS NULL) or a list (IN)."""
+    known = {c.name: c for c in columns(record)}
+    parts, values = [], []
+    for name, value in equals.items():
+        if name not in known:
+            raise InputError(f"{TABLE_OF[record]} has no column {name!r}: choose from {', '.join(known)}.")
+        c = known[name]
+        if value is None:
+            parts.append(f'"{name}" IS NULL')
+        elif isinstance(value, (list, tuple, set, frozenset)) and not c.type.endswith("[]"):
+            parts.append(f'"{name}" IN (SELECT unnest(?::{c.type}[]))')
+            values.append([_value(record, c, v) for v in value])
+        else:
+            parts.append(f'"{name}" = ?')
+            values.append(_value(record, c, value))
+    return parts, values
+
+
+def _value(record: type[Any], column: Column, value: Any) -> Any:
+    try:
+        return column.to_sql(value)
+    except InputError as error:
+        raise InputError(f"{record.__name__}: {error}") from None

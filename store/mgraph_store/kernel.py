@@ -1,0 +1,73 @@
+"""The one summation kernel by which derived nodes become numbers.
+
+``θ = c₀P₀ + c₁P₁ + …`` in float32, term after term, a product rounded before it is added (no fused
+multiply-add): every step is one IEEE operation per element, so numpy, torch and any blocking of the vector
+give the same bits, and a sample that is computed again has the same digest. A change here is a new version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgraph_store.errors import InputError
+
+KERNEL_VERSION = 1
+
+_BLOCK = 1 << 16  # elements: output, product and one row stay in the cache
+
+
+def active_terms(coefficients: Sequence[float]) -> list[tuple[int, np.float32]]:
+    """Round the coefficients to float32 and drop those that are exactly 0; pairs (position, coefficient).
+
+    Raises
+    ------
+    InputError
+        If a coefficient is not finite in float32.
+    """
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(coefficients, np.float64).astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise InputError("Coefficients of a derived node must be finite in float32.")
+    return [(k, c) for k, c in enumerate(rounded) if c != 0]
+
+
+def combine(coefficients: Sequence[float], rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Sum float32 ``rows``, each of shape (D,), with K ``coefficients``; a new array of shape (D,).
+
+    Raises
+    ------
+    InputError
+        If numbers, shapes or dtypes do not fit, or a coefficient is not finite.
+    """
+    if not rows or len(rows) != len(coefficients):
+        raise InputError(f"{len(coefficients)} coefficients for {len(rows)} rows: give one for each.")
+    terms = active_terms(coefficients)
+    out = np.empty_like(rows[0], dtype=np.float32)
+    if any(row.shape != out.shape or row.dtype != np.float32 for row in rows):
+        raise InputError("All rows of a sum must be float32 arrays of the same shape.")
+    combine_into(out, [c for _, c in terms], [rows[k] for k, _ in terms])
+    return out
+
+
+def combine_into(
+    out: NDArray[np.float32], coefficients: Sequence[np.float32], rows: Sequence[NDArray[np.float32]]
+) -> None:
+    """Write the sum into ``out``, block by block, of the terms that :func:`active_terms` left over."""
+    if not rows:
+        out[...] = 0
+        return
+    if len(rows) == 1 and coefficients[0] == 1:
+        out[...] = rows[0]
+        return
+    product = np.empty(min(_BLOCK, out.shape[0]), np.float32)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        for start in range(0, out.shape[0], _BLOCK):
+            block = out[start : start + _BLOCK]
+            scratch = product[: block.shape[0]]
+            np.multiply(rows[0][start : start + _BLOCK], coefficients[0], out=block)
+            for c, row in zip(coefficients[1:], rows[1:], strict=True):
+                np.multiply(row[start : start + _BLOCK], c, out=scratch)
+                np.add(block, scratch, out=block)

@@ -1,0 +1,204 @@
+"""Many readers or one writer per graph, first come first served.
+
+Two files, locked with ``flock``: everyone takes ``gate.lock`` exclusively, then ``index.lock`` (shared to
+read, exclusive to write), then lets the gate go. Without the gate, readers that overlap would keep a writer
+out for ever. Whoever enters signs ``index.lock``, so that one who waits in vain can say for whom.
+Both files are separate from ``index.duckdb``, because closing any descriptor of that file would
+drop DuckDB's own lock on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import math
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mgraph_store.errors import InputError, LockTimeoutError, StoreError
+from mgraph_store.ids import random_characters
+
+DEFAULT_TIMEOUT = 60.0
+TIMEOUT_VARIABLE = "MGRAPH_LOCK_TIMEOUT"
+
+_held = threading.local()  # .shared, .exclusive: resolved directory -> how often this thread holds it
+
+
+class GraphLock:
+    """The lock of one graph directory; ``timeout`` in seconds (default: ``$MGRAPH_LOCK_TIMEOUT``, or 60)."""
+
+    def __init__(self, directory: Path, timeout: float | None = None) -> None:
+        self.timeout = _timeout(timeout)
+        self._directory = directory.resolve()
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold the lock for reading; within one thread it nests.
+
+        Raises
+        ------
+        LockTimeoutError
+            If a writer, or who waits before us, takes too long.
+        """
+        counts = _counts("shared")
+        nested = counts.get(self._directory, 0) or _counts("exclusive").get(self._directory, 0)
+        with contextlib.nullcontext() if nested else self._enter(fcntl.LOCK_SH):
+            counts[self._directory] = counts.get(self._directory, 0) + 1
+            try:
+                yield
+            finally:
+                counts[self._directory] -= 1
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock for writing.
+
+        Raises
+        ------
+        LockTimeoutError
+            If the others take too long.
+        StoreError
+            If this thread is reading already: it would wait for itself.
+        """
+        counts = _counts("exclusive")
+        if _counts("shared").get(self._directory, 0) or counts.get(self._directory, 0):
+            raise StoreError(f"This thread is reading graph {self._directory}: end that before the transaction ends.")
+        with self._enter(fcntl.LOCK_EX):
+            counts[self._directory] = 1
+            try:
+                yield
+            finally:
+                counts[self._directory] = 0
+
+    @contextlib.contextmanager
+    def _enter(self, mode: int) -> Iterator[None]:
+        deadline = time.monotonic() + self.timeout
+        token = random_characters(8)
+        with self._open("gate.lock", mode) as gate, self._open("index.lock", mode) as index:
+            # Unlock by hand before closing: a child forked meanwhile has a copy of the descriptor.
+            try:
+                self._acquire(gate, fcntl.LOCK_EX, deadline)
+                try:
+                    self._acquire(index, mode, deadline)
+                    _sign(index, token, mode)
+                finally:
+                    fcntl.flock(gate, fcntl.LOCK_UN)
+                try:
+                    yield
+                finally:
+                    _unsign(gate, index, token, mode)
+            finally:
+                fcntl.flock(index, fcntl.LOCK_UN)
+
+    @contextlib.contextmanager
+    def _open(self, name: str, mode: int) -> Iterator[int]:
+        path = self._directory / name
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            if mode == fcntl.LOCK_EX or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise StoreError(f"Cannot lock graph {self._directory}: {error.strerror}.") from None
+            try:  # a graph that we may read but not write
+                descriptor = os.open(path, os.O_RDONLY)
+            except OSError:
+                raise StoreError(f"Cannot lock graph {self._directory}: {error.strerror}.") from None
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _acquire(self, descriptor: int, mode: int, deadline: float) -> None:
+        pause = 0.0005
+        while True:
+            try:
+                return fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise LockTimeoutError(self._complaint()) from None
+            time.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, 0.01)
+
+    def _complaint(self) -> str:
+        holders = "; ".join(f"process {h['pid']} ({h['command']}), {h['doing']}" for h in self._holders())
+        return (
+            f"Graph {self._directory} is locked by {holders or 'another process'}, and {self.timeout:g} s of "
+            f"waiting were not enough: try again when it is done, or set {TIMEOUT_VARIABLE} to more seconds."
+        )
+
+    def _holders(self) -> list[dict[str, Any]]:
+        try:
+            with self._open("index.lock", fcntl.LOCK_SH) as descriptor:
+                return [h for h in _read(descriptor) if _alive(h["pid"])]
+        except (StoreError, OSError):
+            return []
+
+
+def _timeout(value: float | None) -> float:
+    text = os.environ.get(TIMEOUT_VARIABLE, "") if value is None else str(value)
+    try:
+        seconds = float(text or DEFAULT_TIMEOUT)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise InputError(f"The lock timeout must be a number of seconds ≥ 0, not {text!r}.")
+    return seconds
+
+
+def _counts(mode: str) -> dict[Path, int]:
+    counts: dict[Path, int] = _held.__dict__.setdefault(mode, {})
+    return counts
+
+
+def _sign(descriptor: int, token: str, mode: int) -> None:
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:80] if sys.argv else ""
+    doing = "reading" if mode == fcntl.LOCK_SH else "writing"
+    entry = {"pid": os.getpid(), "command": command or "python", "doing": doing, "token": token}
+    others = [h for h in _read(descriptor) if _alive(h["pid"])] if mode == fcntl.LOCK_SH else []
+    with contextlib.suppress(OSError):  # a full disk or a read-only graph: only the signature is lost
+        _write(descriptor, [*others, entry])
+
+
+def _unsign(gate: int, index: int, token: str, mode: int) -> None:
+    # Signatures change only under the gate or the exclusive lock. A reader who finds the gate taken leaves
+    # its own behind; the next one drops it once the process has ended.
+    try:
+        if mode == fcntl.LOCK_SH:
+            fcntl.flock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):
+            _write(index, [h for h in _read(index) if h.get("token") != token])
+    except BlockingIOError:
+        return
+    finally:
+        fcntl.flock(gate, fcntl.LOCK_UN)
+
+
+def _read(descriptor: int) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(os.pread(descriptor, 1 << 20, 0) or b"[]")
+        return [h for h in entries if {"pid", "command", "doing"} <= h.keys()]
+    except (ValueError, AttributeError, TypeError):
+        return []
+
+
+def _write(descriptor: int, entries: list[dict[str, Any]]) -> None:
+    data = json.dumps(entries).encode() if entries else b""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, data, 0)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

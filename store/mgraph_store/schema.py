@@ -1,0 +1,175 @@
+"""The tables of the index, generated from the records; the version of the format.
+
+What each version changed: 1, the first.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, get_args, get_type_hints
+
+from mgraph_store.errors import InputError
+from mgraph_store.records import (
+    Connection,
+    Edge,
+    Evaluation,
+    Member,
+    Node,
+    NodeBuffers,
+    NodeTerm,
+    Record,
+    Run,
+    Space,
+    Summary,
+    Sweep,
+)
+
+FORMAT_VERSION = 1
+
+TABLES: Mapping[str, type[Record]] = {
+    "spaces": Space,
+    "nodes": Node,
+    "node_terms": NodeTerm,
+    "node_buffers": NodeBuffers,
+    "connections": Connection,
+    "members": Member,
+    "sweeps": Sweep,
+    "evaluations": Evaluation,
+    "edges": Edge,
+    "summaries": Summary,
+    "runs": Run,
+}
+TABLE_OF: Mapping[type[Any], str] = {record: table for table, record in TABLES.items()}
+
+REFERENCES: Mapping[str, type[Record]] = {
+    "space_id": Space,
+    "node_id": Node,
+    "source_id": Node,
+    "target_id": Node,
+    "connection_id": Connection,
+    "sweep_id": Sweep,
+    "run_id": Run,
+}
+"""A column of one of these names, in any table, holds the id of such a record."""
+
+META = {
+    "format_version": ("BIGINT", "version of the graph's format", ""),
+    "created": ("TIMESTAMP", "when the graph was created, UTC", ""),
+    "written_by": ("VARCHAR", "version of mgraph that created it", ""),
+}
+"""Columns of the table ``meta``, which has one row: type, meaning, unit."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its SQL type, whether it may be NULL, and how values cross the border."""
+
+    name: str
+    type: str
+    nullable: bool
+    meaning: str
+    unit: str
+    convert: Callable[[Any], Any]
+    restore: Callable[[Any], Any] | None
+
+    def to_sql(self, value: Any) -> Any:
+        """Check and convert a value for DuckDB; ``InputError`` if it does not fit the column."""
+        if value is None and self.nullable:
+            return None
+        try:
+            return self.convert(value)
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(f"{value!r} does not fit column {self.name} ({self.type}).") from None
+
+
+def columns(record: type[Any]) -> tuple[Column, ...]:
+    """List the columns of a record's table, in the order of its fields."""
+    return _COLUMNS[record]
+
+
+def create_statements() -> Iterable[str]:
+    """Yield the SQL that makes an empty index, comments included; ``meta`` still needs its row."""
+    yield f"CREATE TABLE meta ({', '.join(f'{name} {kind} NOT NULL' for name, (kind, _, _) in META.items())})"
+    for table, record in TABLES.items():
+        parts = [f'"{c.name}" {c.type}{"" if c.nullable else " NOT NULL"}' for c in columns(record)]
+        yield f"CREATE TABLE {table} ({', '.join(parts)})"
+    for table, described in describe().items():
+        for name, (_, meaning, unit) in described.items():
+            text = (f"{meaning} [{unit}]" if unit else meaning).replace("'", "''")
+            yield f"COMMENT ON COLUMN {table}.\"{name}\" IS '{text}'"
+
+
+def describe() -> dict[str, dict[str, tuple[str, str, str]]]:
+    """Map each table to its columns and each column to (type, meaning, unit)."""
+    tables = {
+        table: {c.name: (c.type if c.nullable else f"{c.type} NOT NULL", c.meaning, c.unit) for c in columns(record)}
+        for table, record in TABLES.items()
+    }
+    meta = {name: (f"{sql} NOT NULL", text, unit) for name, (sql, text, unit) in META.items()}
+    return {"meta": meta} | tables
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()  # a lone surrogate cannot be stored: UnicodeEncodeError is a ValueError
+    return str(value)
+
+
+def _integer(value: Any) -> int:
+    number = operator.index(value)
+    if not -(2**63) <= number < 2**63:
+        raise OverflowError
+    return number
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, str):
+        raise TypeError
+    return float(value)
+
+
+def _moment(value: Any) -> datetime:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise TypeError
+    return value.astimezone(UTC).replace(tzinfo=None)
+
+
+# TIMESTAMP in UTC, not TIMESTAMPTZ: reading the latter from Python needs pytz.
+_SCALARS: dict[Any, tuple[str, Callable[[Any], Any], Callable[[Any], Any] | None]] = {
+    str: ("VARCHAR", _text, None),
+    int: ("BIGINT", _integer, None),
+    float: ("DOUBLE", _float, None),
+    datetime: ("TIMESTAMP", _moment, lambda value: value.replace(tzinfo=UTC)),
+}
+
+
+def _sequence(kind: Any) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any]]:
+    (item,) = get_args(kind)
+    sql, convert, _ = _SCALARS[item]
+
+    def convert_all(values: Sequence[Any]) -> list[Any]:
+        if isinstance(values, str):
+            raise TypeError
+        return [convert(v) for v in values]
+
+    return f"{sql}[]", convert_all, tuple
+
+
+def _columns(record: type[Any]) -> tuple[Column, ...]:
+    hints = get_type_hints(record)
+    result = []
+    for field in fields(record):
+        options = [a for a in get_args(hints[field.name]) if a is not type(None)]
+        nullable = type(None) in get_args(hints[field.name])
+        kind = options[0] if nullable else hints[field.name]
+        sql, convert, restore = _SCALARS.get(kind) or _sequence(kind)
+        meta = field.metadata
+        result.append(Column(field.name, sql, nullable, meta["meaning"], meta["unit"], convert, restore))
+    return tuple(result)
+
+
+_COLUMNS = {record: _columns(record) for record in TABLES.values()}

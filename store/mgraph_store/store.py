@@ -1,0 +1,252 @@
+"""One graph on disk: a directory with an index, tensors and two lock files."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgraph_store.errors import (
+    CorruptError,
+    FormatError,
+    InputError,
+    NameTakenError,
+    NotFoundError,
+)
+from mgraph_store.ids import random_characters
+from mgraph_store.index import Index
+from mgraph_store.kernel import KERNEL_VERSION, active_terms, combine_into
+from mgraph_store.layout import Layout
+from mgraph_store.lock import GraphLock
+from mgraph_store.reader import Reader
+from mgraph_store.records import Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.tensors import StoredArray, TensorStore, flush, flush_tree, to_the_end
+from mgraph_store.transaction import Transaction
+from mgraph_store.views import TensorView
+
+INDEX = "index.duckdb"
+TENSORS = "tensors.zarr"
+TEMPORARY = "tmp"
+
+# What zarr.create_group writes; by hand, so that making a graph does not import Zarr.
+_ROOT_GROUP = '{"attributes": {}, "zarr_format": 3, "node_type": "group"}\n'
+
+
+class GraphStore:
+    """A graph directory. Holds no connection and no lock between calls; safe to fork and to use from threads.
+
+    Make one with :meth:`create` or :meth:`open`.
+    """
+
+    path: Path
+
+    def __init__(self, path: Path, *, lock_timeout: float | None = None) -> None:
+        self.path = path
+        self.tensor_store = TensorStore(path / TENSORS, path / TEMPORARY)
+        self._index = Index(path / INDEX)
+        self._lock = GraphLock(path, lock_timeout)
+
+    @classmethod
+    def create(cls, path: str | Path, *, lock_timeout: float | None = None) -> GraphStore:
+        """Make an empty graph in a new directory, whole or not at all.
+
+        Raises
+        ------
+        NameTakenError
+            If the path exists.
+        InputError
+            If its parent does not exist or cannot be written.
+        """
+        path = Path(path).absolute()
+        if path.exists() or path.is_symlink():
+            raise NameTakenError(f"{path} exists already: choose another path for the new graph.")
+        building = path.parent / f".{path.name}.{random_characters(8)}"
+        try:
+            building.mkdir()
+            (building / TENSORS).mkdir()
+            (building / TEMPORARY).mkdir()
+            (building / TENSORS / "zarr.json").write_text(_ROOT_GROUP)
+            for name in ("gate.lock", "index.lock"):
+                (building / name).touch()
+            Index(building / INDEX).create()
+            flush_tree(building)
+            if path.exists():  # rename would replace an empty directory
+                raise FileExistsError
+            building.rename(path)
+            flush(path.parent)
+        except OSError as error:
+            if path.exists():
+                raise NameTakenError(f"{path} exists already: choose another path for the new graph.") from None
+            reason = error.strerror or str(error)
+            raise InputError(f"Cannot create a graph at {path} ({reason}): choose a writable place.") from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return cls(path, lock_timeout=lock_timeout)
+
+    @classmethod
+    def open(cls, path: str | Path, *, lock_timeout: float | None = None) -> GraphStore:
+        """Open a graph and check its format.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no graph at that path.
+        FormatError, CorruptError
+            If this version cannot read it, or it is damaged.
+        LockTimeoutError
+            If somebody writes for longer than ``lock_timeout`` seconds.
+        """
+        path = Path(path).absolute()
+        if not path.is_dir():
+            raise NotFoundError(f"There is no graph at {path}: make one with `mgraph init`.")
+        if not (path / INDEX).exists():
+            if (path / TENSORS).exists():
+                raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
+            raise NotFoundError(f"{path} is not a graph, it has no {INDEX}: make one with `mgraph init`.")
+        store = cls(path, lock_timeout=lock_timeout)
+        with store.reading():
+            pass
+        return store
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """Read rows through one short-lived connection; writers wait meanwhile, so do not compute inside.
+
+        Raises
+        ------
+        LockTimeoutError
+            If somebody writes for too long.
+        CorruptError, FormatError
+            If the index cannot be read.
+        """
+        with (
+            self._lock.shared(),
+            self._index.connect(read_only=True, patience=self._lock.timeout) as connection,
+        ):
+            yield Reader(connection)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Write tensors and rows, all or nothing: any exception inside, Ctrl-C included, leaves no trace.
+
+        Raises
+        ------
+        MGraphError
+            On leaving, whatever :meth:`Transaction.commit` raises.
+        """
+        transaction = Transaction(self.tensor_store, self._index, self._lock)
+        try:
+            yield transaction
+            transaction.commit()
+        except BaseException:
+            transaction.discard()
+            raise
+
+    def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
+        """Read a node's parameters, shape (D,), as a new array; a derived node is computed chunk by chunk.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such node (a text is looked up as by :meth:`Reader.find`).
+        CorruptError
+            If tensors are missing or damaged.
+        """
+        node = self._node(node)
+        if node.tensor_key is not None:
+            return to_the_end(self._stored(node).read)
+        if node.kernel != KERNEL_VERSION:
+            raise FormatError(
+                f"Node {node.id} needs version {node.kernel} of the summation kernel, this mgraph has "
+                f"version {KERNEL_VERSION}: use the mgraph that wrote it."
+            )
+        coefficients, sources = self._recipe(node)
+        return to_the_end(lambda: self._sum(coefficients, sources))
+
+    def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
+        """Read a node's buffers under a policy: dtype name → flat array, none if the layout has none.
+
+        Raises
+        ------
+        NotFoundError
+            If buffers exist in the layout, but none are stored under that policy.
+        CorruptError
+            If tensors are missing or damaged.
+        """
+        node = self._node(node)
+        with self.reading() as reader:
+            rows = reader.all(NodeBuffers, node_id=node.id)
+            space = reader.get(Space, id=node.space_id)
+        keys = {row.policy: row.tensor_key for row in rows}
+        if policy in keys:
+            return to_the_end(lambda: self.tensor_store.groups(keys[policy]))
+        if not Layout.from_json(space.layout).buffers:
+            return {}
+        stored = ", ".join(keys) or "none"
+        raise NotFoundError(
+            f"Node {node.name or node.id} has no buffers under the policy {policy!r} (stored: {stored}): "
+            "recompute them."
+        )
+
+    def tensors(self, node: Node | str, policy: str | None = None) -> Mapping[str, NDArray[Any]]:
+        """Map names to tensors of a node, read on first use: views of one flat array, tied names included.
+
+        With a ``policy`` the buffers are there too; without, only the parameters.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such node; for buffers, see :meth:`read_buffers`.
+        """
+        node = self._node(node)
+        with self.reading() as reader:
+            layout = Layout.from_json(reader.get(Space, id=node.space_id).layout)
+        found = node
+        return TensorView(
+            layout,
+            lambda: self.read_parameters(found),
+            None if policy is None else lambda: self.read_buffers(found, policy),
+        )
+
+    def _node(self, node: Node | str) -> Node:
+        if isinstance(node, Node):
+            return node
+        with self.reading() as reader:
+            return reader.find_node(node)
+
+    def _stored(self, node: Node) -> StoredArray:
+        if node.tensor_key is None:
+            raise CorruptError(f"Node {node.id} should be stored, but has no tensors: run `mgraph check`.")
+        array = self.tensor_store.open(node.tensor_key, "float32", node.tensor_row)
+        if array.nbytes != node.nbytes:
+            raise CorruptError(
+                f"Tensor object {node.tensor_key} has {array.nbytes} bytes, node {node.id} should have "
+                f"{node.nbytes}: restore tensors.zarr/{node.tensor_key} from a copy of the graph."
+            )
+        return array
+
+    def _sum(self, coefficients: Sequence[float], sources: Sequence[Node]) -> NDArray[np.float32]:
+        terms = active_terms(coefficients)
+        arrays = [self._stored(sources[k]) for k, _ in terms] or [self._stored(sources[0])]
+        if len({a.size for a in arrays}) > 1:
+            names = ", ".join(sources[k].id for k, _ in terms)
+            raise CorruptError(f"The nodes {names} of one sum differ in size: run `mgraph check`.")
+        out = np.empty(arrays[0].size, np.float32)
+        for start in range(0, out.size, arrays[0].chunk):
+            stop = min(start + arrays[0].chunk, out.size)
+            parts = [a.read(start, stop) for a in arrays] if terms else []
+            combine_into(out[start:stop], [c for _, c in terms], parts)
+        return out
+
+    def _recipe(self, node: Node) -> tuple[list[float], list[Node]]:
+        with self.reading() as reader:
+            terms = reader.all(NodeTerm, node_id=node.id)
+            found = {n.id: n for n in reader.all(Node, id=[t.source_id for t in terms])}
+        if not terms or any(t.source_id not in found for t in terms):
+            raise CorruptError(f"The recipe of derived node {node.id} is incomplete: run `mgraph check`.")
+        return [t.coefficient for t in terms], [found[t.source_id] for t in terms]

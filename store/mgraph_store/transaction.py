@@ -1,0 +1,225 @@
+"""Writing: tensors first and at once, rows last and all together, or nothing at all."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from mgraph_store import index
+from mgraph_store.constraints import verify
+from mgraph_store.errors import InputError, MGraphError, NonFiniteError, StoreError
+from mgraph_store.ids import validate_name
+from mgraph_store.index import Index
+from mgraph_store.lock import GraphLock
+from mgraph_store.records import Connection, Node, Record, Run, Space
+from mgraph_store.schema import TABLE_OF
+from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, TensorStore, digest, digest_groups, new_key
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """Where written tensors lie: key, row of a segment (or None), content digest, size in bytes."""
+
+    key: str
+    row: int | None
+    digest: str
+    nbytes: int
+
+
+class Transaction:
+    """What :meth:`GraphStore.transaction` hands out: collect records, write tensors, commit on leaving.
+
+    No lock is held and no database open until the end, so the caller may compute for hours inside.
+    """
+
+    def __init__(self, tensors: TensorStore, index: Index, lock: GraphLock) -> None:
+        self._tensors, self._index, self._lock = tensors, index, lock
+        self._keys: list[str] = []
+        self._added: dict[type[Any], list[Record]] = {}
+        self._updated: list[Record] = []
+        self._open, self._attempted = True, False
+
+    def write_parameters(self, rows: Sequence[NDArray[np.float32]], *, codec: str = "none") -> list[TensorRef]:
+        """Write the parameters of several nodes, each float32 of shape (D,); durable on return.
+
+        Rows of at most 4 MiB that come together share a segment; larger or single ones get an object each.
+
+        Raises
+        ------
+        NonFiniteError
+            If a number is NaN or infinite.
+        InputError
+            If a row is not a flat float32 array with at least one element.
+        StoreError
+            If the disk is full or refuses.
+        """
+        self._check_open()
+        for i, row in enumerate(rows):
+            _check_parameters(i, row)
+        refs: dict[int, TensorRef] = {}
+        for batch in _batches(rows):
+            key = self._new_key()
+            if len(batch) == 1:
+                self._tensors.write(key, {"float32": rows[batch[0]]}, codec)
+            else:
+                self._tensors.write_segment(key, [rows[i] for i in batch], codec)
+            for position, i in enumerate(batch):
+                place = position if len(batch) > 1 else None
+                refs[i] = TensorRef(key, place, digest(rows[i]), rows[i].nbytes)
+        return [refs[i] for i in range(len(rows))]
+
+    def write_buffers(self, groups: Mapping[str, NDArray[Any]], *, codec: str = "none") -> TensorRef:
+        """Write the buffers of a node: dtype name (float32, float64, int64) → flat array; durable on return.
+
+        Raises
+        ------
+        InputError
+            If there is no array, or one is not flat, empty, or of another dtype.
+        StoreError
+            If the disk is full or refuses.
+        """
+        self._check_open()
+        key = self._new_key()
+        self._tensors.write(key, groups, codec)
+        return TensorRef(key, None, digest_groups(groups), sum(a.nbytes for a in groups.values()))
+
+    def add(self, *records: Record) -> None:
+        """Add records of any kind; they are stored when the transaction ends.
+
+        Raises
+        ------
+        InputError
+            If a name is malformed.
+        """
+        self._check_open()
+        for record in records:
+            _check_record(record)
+            self._added.setdefault(type(record), []).append(record)
+
+    def update(self, record: Run | Node | Connection | Space) -> None:
+        """Replace the row with the record's id when the transaction ends.
+
+        Raises
+        ------
+        InputError
+            If a name is malformed; at the end also ``NotFoundError`` if no row has the id.
+        """
+        self._check_open()
+        _check_record(record)
+        if not hasattr(record, "id"):
+            raise InputError(f"Rows of {TABLE_OF[type(record)]} have no id and cannot be updated.")
+        self._updated.append(record)
+
+    def commit(self) -> None:
+        """Store all rows at once; :meth:`GraphStore.transaction` calls it on leaving.
+
+        Raises
+        ------
+        InputError
+            If a name or id is taken (``NameTakenError``), or a row refers to something that does not exist.
+        LockTimeoutError, StoreError
+            If the index cannot be had, or the disk is full.
+        """
+        self._check_open()
+        if self._added or self._updated:
+            with (
+                self._lock.exclusive(),
+                self._index.connect(read_only=False, patience=self._lock.timeout) as con,
+            ):
+                con.begin()
+                try:
+                    self._store(con)
+                except BaseException:
+                    if not self._attempted:
+                        with contextlib.suppress(duckdb.Error):
+                            con.rollback()
+                    raise
+        else:
+            self.discard()
+        self._open = False
+
+    def discard(self) -> None:
+        """Drop the records and remove the tensors written here, unless a row refers to them after all."""
+        self._open = False
+        kept: set[str] = set()
+        if self._attempted:  # the commit was interrupted: ask what became of it
+            try:
+                with self._lock.shared(), self._index.connect(read_only=True) as con:
+                    kept = _referenced(con, self._keys)
+            except MGraphError:
+                return  # unknown; garbage is better than a row without tensors
+        for key in self._keys:
+            if key not in kept:
+                self._tensors.remove(key)
+
+    def _store(self, con: duckdb.DuckDBPyConnection) -> None:
+        for kind, records in self._added.items():
+            index.insert(con, kind, records)
+        for record in self._updated:
+            index.update(con, record)
+        verify(con, self._added, self._updated)
+        self._attempted = True
+        con.commit()
+
+    def _new_key(self) -> str:
+        # Noted before it is written, so that an interruption at any moment finds it.
+        self._keys.append(new_key())
+        return self._keys[-1]
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StoreError("This transaction has ended: begin another one.")
+
+
+def _check_parameters(i: int, row: NDArray[np.float32]) -> None:
+    if row.ndim != 1 or row.size == 0 or row.dtype != np.float32:
+        raise InputError(
+            f"Parameters {i} have dtype {row.dtype} and shape {list(row.shape)}: give a flat, not empty float32 array."
+        )
+    with np.errstate(invalid="ignore"):  # a sum in float64 cannot overflow; it is finite iff all terms are
+        finite = math.isfinite(row.sum(dtype=np.float64))
+    if not finite:
+        bad = np.flatnonzero(~np.isfinite(row))
+        raise NonFiniteError(
+            f"Parameters {i} have {bad.size} of {row.size} elements that are NaN or infinite, "
+            f"the first at {bad[0]}: they are not stored."
+        )
+
+
+def _batches(rows: Sequence[NDArray[np.float32]]) -> list[list[int]]:
+    # Positions that share a tensor object: small rows of one length, up to the limit of a segment.
+    batches: list[list[int]] = []
+    filling: dict[int, list[int]] = {}
+    for i, row in enumerate(rows):
+        batch = filling.get(row.nbytes)
+        full = batch is None or row.nbytes > CHUNK_BYTES or row.nbytes * (len(batch) + 1) > SEGMENT_BYTES
+        if batch is None or full:
+            batch = filling[row.nbytes] = []
+            batches.append(batch)
+        batch.append(i)
+    return batches
+
+
+def _check_record(record: Record) -> None:
+    if type(record) not in TABLE_OF:
+        raise InputError(f"{type(record).__name__} is not a record of a graph.")
+    name = getattr(record, "name", None)
+    if name is not None:
+        validate_name(name)
+    if isinstance(record, Node) and (record.tensor_key is None) == (record.kernel is None):
+        raise InputError(f"Node {record.id} must be either stored (tensor_key) or derived (kernel).")
+
+
+def _referenced(con: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> set[str]:
+    sql = (
+        "SELECT tensor_key FROM nodes WHERE tensor_key IN (SELECT unnest($keys::VARCHAR[])) UNION "
+        "SELECT tensor_key FROM node_buffers WHERE tensor_key IN (SELECT unnest($keys::VARCHAR[]))"
+    )
+    return {row[0] for row in con.execute(sql, {"keys": list(keys)}).fetchall()}

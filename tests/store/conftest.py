@@ -1,0 +1,146 @@
+"""A graph with one small space, whose invariants are checked when the test is done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mgraph_store import (
+    GraphStore,
+    Layout,
+    Node,
+    NodeBuffers,
+    NodeTerm,
+    Space,
+    TensorSpec,
+    assert_consistent,
+    new_id,
+)
+
+LAYOUT = Layout(
+    (
+        TensorSpec("first.weight", (3, 4), "float32", "parameter"),
+        TensorSpec("first.running_mean", (4,), "float32", "statistic"),
+        TensorSpec("first.num_batches_tracked", (), "int64", "statistic"),
+        TensorSpec("second.bias", (5,), "float32", "parameter"),
+    ),
+    {"third.weight": "first.weight"},
+)
+
+
+def make_space(name: str = "only", layout: Layout = LAYOUT) -> Space:
+    return Space(
+        id=new_id("a"),
+        name=name,
+        arch="mlp?hidden=8",
+        data="digits",
+        loss="cross-entropy",
+        layout=layout.to_json(),
+        layout_hash=layout.fingerprint,
+        data_hash="0" * 32,
+    )
+
+
+class Helper:
+    """A store, its only space, and short ways to put things in."""
+
+    def __init__(self, store: GraphStore) -> None:
+        self.store = store
+        self.space = make_space()
+        with store.transaction() as tx:
+            tx.add(self.space)
+
+    def parameters(self, seed: int = 0) -> np.ndarray[Any, Any]:
+        return np.random.default_rng(seed).standard_normal(LAYOUT.size).astype(np.float32)
+
+    def node(self, ref: Any, name: str | None = None, **more: Any) -> Node:
+        return Node(
+            id=new_id("m"),
+            kind="mode",
+            space_id=self.space.id,
+            name=name,
+            tensor_key=ref.key,
+            tensor_row=ref.row,
+            digest=ref.digest,
+            nbytes=ref.nbytes,
+            **more,
+        )
+
+    def add(self, *rows: np.ndarray[Any, Any], names: tuple[str, ...] = (), codec: str = "none") -> list[Node]:
+        with self.store.transaction() as tx:
+            refs = tx.write_parameters(rows, codec=codec)
+            nodes = [self.node(r, names[i] if names else None) for i, r in enumerate(refs)]
+            tx.add(*nodes)
+        return nodes
+
+    def add_buffers(self, node: Node, groups: dict[str, np.ndarray[Any, Any]], policy: str = "own") -> None:
+        with self.store.transaction() as tx:
+            ref = tx.write_buffers(groups)
+            tx.add(NodeBuffers(node.id, policy, ref.key, ref.digest, ref.nbytes))
+
+    def derive(self, coefficients: list[float], sources: list[Node]) -> Node:
+        node = Node(id=new_id("s"), kind="sample", space_id=self.space.id, kernel=1)
+        with self.store.transaction() as tx:
+            tx.add(node)
+            tx.add(*(NodeTerm(node.id, k, s.id, c) for k, (c, s) in enumerate(zip(coefficients, sources, strict=True))))
+        return node
+
+    def files(self) -> set[str]:
+        """All files and directories but the index and the locks."""
+        root = self.store.path
+        return {str(p.relative_to(root)) for part in ("tensors.zarr", "tmp") for p in (root / part).rglob("*")}
+
+    def counts(self) -> dict[str, int]:
+        with self.store.reading() as reader:
+            tables = [r[0] for r in reader.query("SELECT table_name FROM duckdb_tables()")[1]]
+            return {t: reader.query(f"SELECT count(*) FROM {t}")[1][0][0] for t in tables}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> GraphStore:
+    return GraphStore.create(tmp_path / "test.mgraph", lock_timeout=10)
+
+
+@pytest.fixture
+def graph(store: GraphStore) -> Iterator[Helper]:
+    helper = Helper(store)
+    yield helper
+    assert_consistent(store)
+
+
+@pytest.fixture
+def damaged(store: GraphStore) -> Helper:
+    """A graph that the test will spoil: not checked at the end."""
+    return Helper(store)
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.Popen[str]]:
+    """Start Python on a script; arguments come as JSON in sys.argv[1]."""
+
+    def start(script: str, **arguments: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", script, json.dumps(arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def space_factory() -> Callable[..., Space]:
+    return make_space
+
+
+@pytest.fixture
+def layout() -> Layout:
+    return LAYOUT

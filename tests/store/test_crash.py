@@ -1,0 +1,137 @@
+"""Killed, starved and crowded writers: whatever happens, every row has its tensors."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mgraph_store import GraphStore, Node, assert_consistent, garbage
+
+WRITE = """
+import json, sys
+import numpy as np
+from mgraph_store import GraphStore, Node, new_id
+a = json.loads(sys.argv[1])
+store = GraphStore.open(a["path"])
+print("ready", flush=True)
+for i in range(a["count"]):
+    rng = np.random.default_rng([a["seed"], i])
+    with store.transaction() as tx:
+        rows = [rng.standard_normal(a["size"]).astype("f4") for _ in range(a["rows"])]
+        refs = tx.write_parameters(rows)
+        nodes = [Node(new_id("m"), "mode", a["space"], name=f"{a['name']}.{i}.{k}", tensor_key=r.key,
+                      tensor_row=r.row, digest=r.digest, nbytes=r.nbytes) for k, r in enumerate(refs)]
+        buffers = tx.write_buffers({"int64": np.array([i])})
+        tx.add(*nodes)
+    print(i, flush=True)
+"""
+
+LIMITED = """
+import json, resource, signal, sys
+import numpy as np
+from mgraph_store import GraphStore, Node, new_id
+from mgraph_store.errors import StoreError
+a = json.loads(sys.argv[1])
+store = GraphStore.open(a["path"])
+import zarr
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (a["limit"], a["limit"]))
+try:
+    with store.transaction() as tx:
+        (ref,) = tx.write_parameters([np.ones(a["size"], "f4")])
+        tx.add(Node(new_id("m"), "mode", a["space"], tensor_key=ref.key, digest=ref.digest, nbytes=ref.nbytes))
+except StoreError as error:
+    print(error)
+"""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def names(store: GraphStore) -> set[str]:
+    with store.reading() as reader:
+        return {n.name for n in reader.all(Node) if n.name}
+
+
+def test_killed_writers_leave_no_row_without_tensors(graph: Any, python: Start) -> None:
+    draw = random.Random(7)
+    acknowledged = set()
+    for attempt in range(10):
+        arguments = {"path": str(graph.store.path), "space": graph.space.id, "seed": attempt, "name": f"w{attempt}"}
+        with python(WRITE, **arguments, count=1000, size=5000, rows=3) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(draw.uniform(0.05, 0.5))
+            process.kill()
+            done = [int(line) for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+        acknowledged |= {f"w{attempt}.{i}.{k}" for i in done for k in range(3)}
+        assert_consistent(graph.store, deep=True)
+    found = names(graph.store)
+    assert acknowledged <= found
+    assert len(found) % 3 == 0  # whole transactions only
+    assert len(acknowledged) > 30
+    assert len(garbage(graph.store)) >= len(acknowledged) / 3  # the buffers, which nothing refers to
+
+
+def test_four_writers_and_a_reader(graph: Any, python: Start) -> None:
+    arguments = {"path": str(graph.store.path), "space": graph.space.id, "count": 6, "size": 200, "rows": 2}
+    writers = [python(WRITE, **arguments, seed=w, name=f"w{w}") for w in range(4)]
+    seen = [set[str]()]
+    deadline = time.monotonic() + 60
+    while any(w.poll() is None for w in writers) and time.monotonic() < deadline:
+        seen.append(names(graph.store))
+        assert seen[-2] <= seen[-1]
+        time.sleep(0.01)
+    for writer in writers:
+        _, errors = writer.communicate()
+        assert (writer.returncode, errors) == (0, "")
+    assert names(graph.store) == {f"w{w}.{i}.{k}" for w in range(4) for i in range(6) for k in range(2)}
+
+
+@pytest.mark.parametrize(("limit", "size"), [(100_000, 50_000), (0, 10)])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(graph: Any, python: Start, limit: int, size: int) -> None:
+    """RLIMIT_FSIZE stands in for the full disk: a write fails in the middle of a chunk, or in the very first file."""
+    files, counts = graph.files(), graph.counts()
+    process = python(LIMITED, path=str(graph.store.path), space=graph.space.id, limit=limit, size=size)
+    out, errors = process.communicate(timeout=60)
+    assert out.startswith("No space left for"), errors
+    assert out.count("\n") == 1
+    assert errors == ""
+    assert graph.files() == files
+    assert graph.counts() == counts
+
+
+def test_threads_of_one_process(graph: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work(seed: int) -> bytes:
+        (node,) = graph.add(graph.parameters(seed), names=(f"t{seed}",))
+        return bytes(graph.store.read_parameters(node.id).tobytes())
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(work, range(12)))
+    assert results == [graph.parameters(s).tobytes() for s in range(12)]
+    assert names(graph.store) == {f"t{s}" for s in range(12)}
+
+
+def test_ctrl_c_while_writing_leaves_nothing(graph: Any, python: Start) -> None:
+    files, counts = graph.files(), graph.counts()
+    script = WRITE.replace("refs = tx", "print(0, flush=True); refs = tx")
+    arguments = {"path": str(graph.store.path), "space": graph.space.id, "seed": 0, "name": "w", "count": 1}
+    with python(script, **arguments, size=4_000_000, rows=8) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    assert out == ""
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    assert "Task was destroyed" not in errors
+    assert graph.files() == files
+    assert graph.counts() == counts

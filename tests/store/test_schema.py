@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgraph_store import Evaluation, GraphStore, Node, Run, describe
+from mgraph_store.errors import InputError
+from mgraph_store.index import insert, rows_to_records
+from mgraph_store.schema import TABLES, columns, create_statements
+
+_VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    str: st.text(st.characters(codec="utf-8"), max_size=8),
+    int: st.integers(-(2**63), 2**63 - 1),
+    float: st.floats(),
+    datetime: st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
+}
+
+
+def values(hint: Any) -> st.SearchStrategy[Any]:
+    if hint in _VALUES:
+        return _VALUES[hint]
+    if type(None) in get_args(hint):
+        (inner,) = (a for a in get_args(hint) if a is not type(None))
+        return st.none() | values(inner)
+    (item,) = get_args(hint)
+    return st.lists(_VALUES[item], max_size=4).map(tuple)
+
+
+def records_of(kind: type) -> st.SearchStrategy[Any]:
+    return st.builds(kind, **{name: values(hint) for name, hint in get_type_hints(kind).items()})
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, with NaN equal to itself and the sign of zero minded."""
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float):
+        return (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
+    return bool(a == b and type(a) is type(b))
+
+
+@pytest.fixture(scope="module")
+def connection() -> Any:
+    con = duckdb.connect(":memory:", config={"threads": "1"})
+    for statement in create_statements():
+        con.execute(statement)
+    yield con
+    con.close()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_any_record_comes_back_as_it_was(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+    kind = TABLES[table]
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.lists(records_of(kind), min_size=1, max_size=4))
+    def check(records: list[Any]) -> None:
+        connection.execute(f"DELETE FROM {table}")
+        insert(connection, kind, records)
+        found = rows_to_records(kind, connection.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall())
+        assert len(found) == len(records)
+        for old, new in zip(records, found, strict=True):
+            assert all(same(a, b) for a, b in zip(_fields(old), _fields(new), strict=True)), (old, new)
+
+    check()
+
+
+def _fields(record: Any) -> list[Any]:
+    return [getattr(record, f.name) for f in dataclasses.fields(record)]
+
+
+def test_every_column_has_a_meaning_and_the_index_knows_it(store: GraphStore) -> None:
+    described = describe()
+    assert set(described) == {"meta", *TABLES}
+    assert all(meaning for table in described.values() for _, meaning, _ in table.values())
+    with store.reading() as reader:
+        _, rows = reader.query(
+            "SELECT table_name, column_name, data_type, is_nullable, comment FROM duckdb_columns() WHERE NOT internal"
+        )
+    found = {(t, c): (kind if null else f"{kind} NOT NULL", comment) for t, c, kind, null, comment in rows}
+    expected = {
+        (table, name): (kind, f"{meaning} [{unit}]" if unit else meaning)
+        for table, described_columns in described.items()
+        for name, (kind, meaning, unit) in described_columns.items()
+    }
+    assert found == expected
+
+
+def test_every_table_has_columns_in_the_order_of_its_fields() -> None:
+    for kind in TABLES.values():
+        assert [c.name for c in columns(kind)] == [f.name for f in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": 3},
+        {"kind": None},
+        {"nbytes": 2**63},
+        {"nbytes": 1.5},
+        {"created": datetime(2026, 1, 1)},
+        {"info": "\ud800"},
+    ],
+)
+def test_a_value_that_does_not_fit_its_column_is_refused(
+    connection: duckdb.DuckDBPyConnection, change: dict[str, Any]
+) -> None:
+    node = dataclasses.replace(Node(id="m", kind="mode", space_id="a"), **change)
+    with pytest.raises(InputError, match=f"Node: .* column {next(iter(change))}"):
+        insert(connection, Node, [node])
+
+
+def test_times_of_other_zones_are_stored_as_utc(connection: duckdb.DuckDBPyConnection) -> None:
+    moment = datetime(2026, 3, 1, 12, 30, 15, 123456, timezone(timedelta(hours=5, minutes=30)))
+    connection.execute("DELETE FROM runs")
+    insert(connection, Run, [Run(id="r", command="train", settings="{}", started=moment)])
+    (run,) = rows_to_records(Run, connection.execute("SELECT * FROM runs").fetchall())
+    assert run.started == moment
+    assert run.started.tzinfo is UTC
+
+
+def test_numpy_numbers_are_numbers(connection: duckdb.DuckDBPyConnection) -> None:
+    import numpy as np
+
+    connection.execute("DELETE FROM evaluations")
+    row = Evaluation("m", None, None, "test", "all", "own", "fp32", "loss", np.float32(0.5), None, np.int64(7))  # type: ignore[arg-type]
+    insert(connection, Evaluation, [row])
+    (found,) = rows_to_records(Evaluation, connection.execute("SELECT * FROM evaluations").fetchall())
+    assert (found.value, found.count) == (0.5, 7)
+    assert type(found.value) is float
+
+
+def test_the_page_on_the_format_lists_every_table_and_column() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "store-format.md").read_text()
+    for table, described in describe().items():
+        section = page.partition(f"### `{table}`")[2].partition("\n##")[0]
+        rows = [line for line in section.splitlines() if line.startswith("| `")]
+        expected = [
+            f"| `{name}` | {kind} | {meaning} | {unit} |".replace("|  |", "| |")
+            for name, (kind, meaning, unit) in described.items()
+        ]
+        assert rows == expected, f"docs/store-format.md, table {table}"
