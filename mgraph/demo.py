@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
     from mgraph.graph.handles import Connected
     from mgraph.merge.compare import Difference
-    from mgraph.train.loop import Report
+    from mgraph.progress import Report
 
 MODES = "abcd"
 MAX_BARRIER = 0.1

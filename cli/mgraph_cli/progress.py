@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mgraph.train.loop import Progress
+    from mgraph.progress import Progress
 
     Report = Callable[[Progress], None]
 

@@ -20,8 +20,8 @@ from mgraph.settings import Settings, setting
 if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.network.flat import FlatModel
+    from mgraph.progress import Report
     from mgraph.train.engine import Phase
-    from mgraph.train.loop import Report
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,7 @@ class TrainedMethod(Method):
     samples: int = setting(1, "parameter values per batch and curve, each seeing the whole batch", low=1)
     momentum: float = setting(0.9, "SGD momentum", low=0, below=1)
     weight_decay: float = setting(0.0, "L2 penalty on the sampled point", low=0)
-    update: str = setting(
-        "auto", "control-point update: auto chooses by size", choices=("auto", "eager", "compiled")
-    )
+    update: str = setting("auto", "control-point update: auto chooses by size", choices=("auto", "eager", "compiled"))
 
     @abstractmethod
     def phases(self, family: Family) -> tuple[Phase, ...]:

@@ -16,7 +16,7 @@ from mgraph.families import BezierSurfaceFamily, Family, Segment
 if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.network.flat import FlatModel
-    from mgraph.train.loop import Report
+    from mgraph.progress import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,6 @@ class Linear(Method):
             return BezierSurfaceFamily((1, 1))
         raise InputError(wrong_ends("--linear", ends, "2 modes (a segment) or 4 (a bilinear surface)"))
 
-    def run(
-        self, flat: FlatModel, task: Task, ends: Sequence[NDArray[np.float32]], report: Report
-    ) -> Outcome:
+    def run(self, flat: FlatModel, task: Task, ends: Sequence[NDArray[np.float32]], report: Report) -> Outcome:
         """Return the ends as they are."""
         return Outcome(initial_points(self.family(len(ends)), ends))

@@ -28,8 +28,7 @@ class BezierSurface(TrainedMethod):
     name: ClassVar[str] = "surface"
     summary: ClassVar[str] = "Bézier surface with 4 modes at its corners, trained in three phases"
     references: ClassVar[tuple[str, ...]] = (
-        "Ren, Chen, Wang (2025). Revisiting Mode Connectivity in Neural Networks with Bezier Surface. "
-        "ICLR 2025",
+        "Ren, Chen, Wang (2025). Revisiting Mode Connectivity in Neural Networks with Bezier Surface. ICLR 2025",
     )
     degree: tuple[int, int] = setting((2, 2), "degree n,m: (n+1)×(m+1) control points", low=1)
     epochs: tuple[int, int, int] = setting(

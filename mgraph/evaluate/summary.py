@@ -56,7 +56,8 @@ def measure_route(nodes: Sequence[int], values: Floats, coefficients: Floats, G:
     travelled = np.concatenate([[0.0], np.cumsum(steps)])
     length = float(travelled[-1])
     if not np.isfinite(values).all():
-        return Route(tuple(nodes), *([float("nan")] * 3), length)
+        nan = float("nan")
+        return Route(tuple(nodes), nan, nan, nan, length)
     t = travelled / length if length > 0 else np.linspace(0.0, 1.0, len(index))
     chord = (1.0 - t) * along[0] + t * along[-1]
     # Rounding can put the chord a last bit above its own ends.
@@ -65,9 +66,7 @@ def measure_route(nodes: Sequence[int], values: Floats, coefficients: Floats, G:
     return Route(tuple(nodes), float(along.max()), barrier, drop, length)
 
 
-def best_route(
-    start: int, goal: int, values: Floats, coefficients: Floats, G: Floats, counts: Sequence[int]
-) -> Route:
+def best_route(start: int, goal: int, values: Floats, coefficients: Floats, G: Floats, counts: Sequence[int]) -> Route:
     """Find the bottleneck route between two grid points: lowest peak, then shortest, then node order.
 
     Neighbours differ by at most one step in every direction of the grid (8 of them on a surface, 2 on a
@@ -87,7 +86,7 @@ def best_route(
         if node == goal:
             break
         near = [n for n in _neighbours(node, counts) if allowed[n] and n not in settled]
-        lengths = distance(G, coefficients[near], coefficients[node]) if near else []
+        lengths = distance(G, coefficients[near], coefficients[node])
         for n, length in zip(near, lengths, strict=True):
             total = reached + float(length)
             best = cost.get(n, float("inf"))
@@ -125,8 +124,6 @@ def _adjacency(counts: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     """List each grid point's neighbours, one step or none in every direction."""
     near = []
     for position in product(*map(range, counts)):
-        others = product(
-            *(range(max(0, p - 1), min(n, p + 2)) for p, n in zip(position, counts, strict=True))
-        )
+        others = product(*(range(max(0, p - 1), min(n, p + 2)) for p, n in zip(position, counts, strict=True)))
         near.append(tuple(int(np.ravel_multi_index(o, counts)) for o in others if o != position))
     return tuple(near)

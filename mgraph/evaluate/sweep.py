@@ -11,7 +11,7 @@ from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured, Subset, measure
 from mgraph.families import Floats
 from mgraph.network.flat import FlatModel, combine
-from mgraph.train.loop import Progress, Report, silent
+from mgraph.progress import Progress, Report, silent
 
 # One point's numbers: split → metric → value.
 PointMetrics = dict[str, dict[str, Measured]]

@@ -14,7 +14,7 @@ from mgraph.graph.members import label
 from mgraph.graph.modes import check_name_is_free
 from mgraph.graph.points import buffers_of, common_constants, load_buffers
 from mgraph.graph.session import Session
-from mgraph.train.loop import Report, silent
+from mgraph.progress import Report, silent
 from mgraph_store import Connection, Layout, Member, Node, Space, new_id
 
 

@@ -13,17 +13,17 @@ import numpy as np
 from mgraph.errors import InputError, NameTakenError
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.evaluate.metrics import Measured
+from mgraph.explore.sweepdata import family_of
 from mgraph.families import Family
 from mgraph.graph.export import data_facts, recipe
 from mgraph.graph.members import label
 from mgraph.graph.merging import SELECTION_SPLIT, Prepared, prepare
 from mgraph.graph.points import module_buffers, policy_name
 from mgraph.graph.session import Session
-from mgraph.graph.sweepdata import family_of
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.ensemble import ensemble_predictions
 from mgraph.network.checkpoints import state_dict, write_safetensors
-from mgraph.train.loop import Progress, Report, silent
+from mgraph.progress import Progress, Report, silent
 from mgraph_store import Connection, Summary
 from mgraph_store.kernel import combine as combine_stored
 

@@ -21,7 +21,7 @@ from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
-    from mgraph.train.loop import Report
+    from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
 PathLike = str | os.PathLike[str]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgraph.explore.sweepdata import SweepData, family_of, latest_sweep, load_sweep
 from mgraph.graph import listing
 from mgraph.graph.members import ends_of, label
 from mgraph.graph.session import Session
-from mgraph.graph.sweepdata import SweepData, family_of, latest_sweep, load_sweep
 from mgraph_store import Connection, Node, Space
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mgraph.evaluate.metrics import Measured
     from mgraph.graph.ensembles import EnsembleReport
     from mgraph.graph.merging import MergeReport
-    from mgraph.train.loop import Report
+    from mgraph.progress import Report
 
 PathLike = str | os.PathLike[str]
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from mgraph.explore.sweepdata import family_of
 from mgraph.explore.topology import current_edges
 from mgraph.graph.members import ends_of, label, rows_of
-from mgraph.graph.sweepdata import family_of
 from mgraph_store import (
     Connection,
     Edge,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
+from mgraph.explore.sweepdata import SweepData, family_of, latest_sweep, load_sweep
 from mgraph.families import Floats
 from mgraph.graph.members import ends_of, label, rows_of
 from mgraph.graph.modes import check_name_is_free, require_finite
@@ -27,12 +28,11 @@ from mgraph.graph.points import (
     policy_name,
 )
 from mgraph.graph.session import Bench, Session
-from mgraph.graph.sweepdata import SweepData, family_of, latest_sweep, load_sweep
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.ensemble import predict
 from mgraph.merge.soup import greedy_soup, uniform_soup
 from mgraph.network.flat import combine
-from mgraph.train.loop import Progress, Report, silent
+from mgraph.progress import Progress, Report, silent
 from mgraph_store import Connection, Node, NodeBuffers, NodeTerm, Space, new_id
 from mgraph_store.kernel import combine as combine_stored
 

@@ -22,7 +22,7 @@ from mgraph.graph.points import evaluate_splits, evaluation_rows, load_buffers, 
 from mgraph.graph.runs import RunLog
 from mgraph.graph.session import Bench, Session
 from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
-from mgraph.train.loop import Report, silent
+from mgraph.progress import Report, silent
 from mgraph.train.mode import train_mode
 from mgraph.train.settings import TrainSettings
 from mgraph_store import Connection, Node, NodeBuffers, Space, new_id, validate_name

@@ -12,13 +12,13 @@ from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.metrics import SPLITS, Subset
 from mgraph.evaluate.summary import best_route, statistics
 from mgraph.evaluate.sweep import PointMetrics, sweep
+from mgraph.explore.sweepdata import SweepData, family_of, load_sweep
 from mgraph.families import Family, Floats
 from mgraph.families.gram import area, density, gram, length_ratio, trapezoid_weights
 from mgraph.graph.members import ends_of, label, rows_of
 from mgraph.graph.points import buffers_of, evaluation_rows, load_buffers, packed_rows, policy_name
 from mgraph.graph.session import Session
-from mgraph.graph.sweepdata import SweepData, family_of, load_sweep
-from mgraph.train.loop import Report, silent
+from mgraph.progress import Report, silent
 from mgraph_store import (
     KERNEL_VERSION,
     Connection,

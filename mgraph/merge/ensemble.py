@@ -14,7 +14,7 @@ from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured, outputs
 from mgraph.families import Floats
 from mgraph.network.flat import FlatModel, combine
-from mgraph.train.loop import Progress, Report, silent
+from mgraph.progress import Progress, Report, silent
 
 
 @dataclass(frozen=True)

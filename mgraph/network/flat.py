@@ -72,9 +72,7 @@ class FlatModel:
             view.copy_(slot.parameter.detach())
             slot.parameter.data = view
             slot.parameter.grad = slot.view(self.grad)
-        self.statistics = [
-            m for m in module.modules() if isinstance(m, _NormBase) and m.running_mean is not None
-        ]
+        self.statistics = [m for m in module.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
 
     def pack(self, canonical: Tensor) -> Tensor:
         """Rearrange a point of shape (D,) into a new row of shape (size,)."""

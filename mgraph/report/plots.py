@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mgraph.errors import InputError
-from mgraph.graph.sweepdata import SweepData
+from mgraph.explore.sweepdata import SweepData
 
 FORMATS = (".png", ".pdf", ".svg")
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}

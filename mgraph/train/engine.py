@@ -17,7 +17,8 @@ from mgraph.data.splits import Split
 from mgraph.errors import NonFiniteError
 from mgraph.families import Floats
 from mgraph.network.flat import FlatModel
-from mgraph.train.loop import Report, Streams, run_epochs, silent
+from mgraph.progress import Report, silent
+from mgraph.train.loop import Streams, run_epochs
 from mgraph.train.updates import EagerUpdate, choose_update
 
 Loss = Callable[[Tensor, Tensor], Tensor]

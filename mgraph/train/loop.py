@@ -12,27 +12,11 @@ from torch import Tensor
 
 from mgraph.data.splits import Split
 from mgraph.errors import NonFiniteError
+from mgraph.progress import Progress, Report, silent
 from mgraph.train.schedules import curve_schedule
 
 # On an accelerator reading the loss waits for the device, so it is read in batches of steps.
 _CHECK_EVERY_ON_DEVICE = 50
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a long computation stands: ``done`` of ``total`` units, in which phase, at which loss."""
-
-    phase: str
-    done: int
-    total: int
-    loss: float | None = None
-
-
-Report = Callable[[Progress], None]
-
-
-def silent(_: Progress) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from mgraph.data.task import Task
 from mgraph.network.flat import FlatModel
-from mgraph.train.loop import Report, Streams, run_epochs, silent
+from mgraph.progress import Report, silent
+from mgraph.train.loop import Streams, run_epochs
 from mgraph.train.settings import TrainSettings
 
 

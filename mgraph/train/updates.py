@@ -24,9 +24,7 @@ class EagerUpdate:
 
     name = "eager"
 
-    def __init__(
-        self, P: Tensor, free: Sequence[int], theta: Tensor, grad: Tensor, *, weight_decay: float
-    ) -> None:
+    def __init__(self, P: Tensor, free: Sequence[int], theta: Tensor, grad: Tensor, *, weight_decay: float) -> None:
         """Hold P, shape (K, size), and the momentum of the free rows, shape (F, size)."""
         self._P, self._theta, self._grad, self._decay = P, theta, grad, weight_decay
         self._free = list(free)
@@ -49,9 +47,7 @@ class EagerUpdate:
         c = torch.tensor([coefficients[k] for k in self._free], dtype=self._P.dtype, device=self._P.device)
         torch.addr(self._M, c, self._grad, beta=keep, out=self._M)
 
-    def apply(
-        self, coefficients: Sequence[float], keep: float, lr: float, following: Sequence[float]
-    ) -> None:
+    def apply(self, coefficients: Sequence[float], keep: float, lr: float, following: Sequence[float]) -> None:
         """Accumulate, move the free rows by ``-lr·M``, and write the following θ."""
         self.accumulate(coefficients, keep)
         if self._block is not None:
@@ -66,9 +62,7 @@ class CompiledUpdate(EagerUpdate):
 
     name = "compiled"
 
-    def apply(
-        self, coefficients: Sequence[float], keep: float, lr: float, following: Sequence[float]
-    ) -> None:
+    def apply(self, coefficients: Sequence[float], keep: float, lr: float, following: Sequence[float]) -> None:
         """Do all three in one pass."""
         scalars = [keep, lr, self._decay]
         options: dict[str, Any] = {"dtype": self._P.dtype, "device": self._P.device}

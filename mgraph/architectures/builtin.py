@@ -1,0 +1,95 @@
+"""The built-in networks. Their layout is final: stored graphs depend on it."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import nn
+
+from mgraph.errors import InputError
+
+
+def mlp(
+    *, input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (256, 256), bn: bool = False
+) -> nn.Module:
+    """Flatten, then Linear, [BatchNorm], ReLU for each hidden width, then Linear to the classes."""
+    _positive("hidden", hidden)
+    layers: list[nn.Module] = [nn.Flatten()]
+    width = prod(input_shape)
+    for following in hidden:
+        layers.append(nn.Linear(width, following))
+        if bn:
+            layers.append(nn.BatchNorm1d(following))
+        layers.append(nn.ReLU())
+        width = following
+    return nn.Sequential(*layers, nn.Linear(width, classes))
+
+
+def cnn(
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    channels: tuple[int, ...] = (16, 32),
+    hidden: tuple[int, ...] = (64,),
+    bn: bool = False,
+) -> nn.Module:
+    """3×3 convolution, [BatchNorm], ReLU, 2×2 max-pool for each of ``channels``, then Linear layers.
+
+    On (1, 8, 8) with 10 classes and the defaults it has 13706 parameters.
+    """
+    _positive("channels", channels)
+    _positive("hidden", hidden)
+    depth, height, width = _image("cnn", input_shape)
+    layers: list[nn.Module] = []
+    for following in channels:
+        layers.append(nn.Conv2d(depth, following, 3, padding=1))
+        if bn:
+            layers.append(nn.BatchNorm2d(following))
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        depth, height, width = following, height // 2, width // 2
+    if not height or not width:
+        raise InputError(
+            f"cnn with {len(channels)} convolutions halves images {len(channels)} times; those of "
+            f"{input_shape[1]}×{input_shape[2]} are too small, give fewer channels."
+        )
+    layers.append(nn.Flatten())
+    units = depth * height * width
+    for following in hidden:
+        layers += [nn.Linear(units, following), nn.ReLU()]
+        units = following
+    return nn.Sequential(*layers, nn.Linear(units, classes))
+
+
+def lenet5(*, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """LeNet-5 of LeCun et al. (1998), with ReLU and max-pooling: 61706 parameters on (1, 28, 28), 10 classes."""
+    depth, height, width = _image("lenet5", input_shape)
+    height, width = (height // 2 - 4) // 2, (width // 2 - 4) // 2
+    if height < 1 or width < 1:
+        raise InputError(
+            f"lenet5 needs images of at least 12×12, not {input_shape[1]}×{input_shape[2]}; take cnn or mlp."
+        )
+    return nn.Sequential(
+        nn.Conv2d(depth, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * height * width, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, classes),
+    )
+
+
+def _image(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise InputError(f"{name} needs images of shape (channels, height, width), not {shape}; take mlp.")
+    return shape[0], shape[1], shape[2]
+
+
+def _positive(name: str, widths: tuple[int, ...]) -> None:
+    if any(width < 1 for width in widths):
+        raise InputError(f"{name} must be positive whole numbers, not {','.join(map(str, widths))}.")

@@ -1,0 +1,68 @@
+"""From a spec string to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mgraph.architectures.registry import ARCHITECTURES
+from mgraph.errors import InputError, MGraphError
+from mgraph.factories import call_factory, load_factory
+from mgraph.specs import Spec, look_up
+
+
+def build_network(
+    spec: Spec | str,
+    *,
+    input_shape: Sequence[int],
+    classes: int | None,
+    seed: int,
+    base: Path | None = None,
+    expected: str | None = None,
+) -> nn.Module:
+    """Build the network that a spec names, its initial values drawn from ``seed`` alone.
+
+    ``input_shape`` is that of one example. A factory is given ``input_shape``, ``classes``, ``num_classes`` and
+    ``in_channels`` if its signature names them and the spec does not; it is run: ask :mod:`mgraph.trust` first,
+    and pass the trusted hash as ``expected``. Its path is relative to ``base`` (default: the current directory).
+    The global random state is left as it was. Raises InputError for a spec that cannot be built.
+    """
+    spec, shape = Spec.parse(spec), tuple(input_shape)
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        if spec.is_factory:
+            factory = load_factory(spec, base=base or Path.cwd(), expected=expected)
+            offered = {
+                "input_shape": shape,
+                "classes": classes,
+                "num_classes": classes,
+                "in_channels": shape[0] if shape else None,
+            }
+            network = call_factory(factory, spec, offered)
+        else:
+            network = _built_in(spec, shape, classes)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{spec.name} returned a {type(network).__name__}; a factory must return an nn.Module.")
+    return network
+
+
+def _built_in(spec: Spec, shape: tuple[int, ...], classes: int | None) -> Any:
+    entry = look_up(spec, ARCHITECTURES, "architecture")
+    params = {"classes": classes} | entry.bind(spec)
+    if params["classes"] is None:
+        raise InputError(f"The data have no classes; say how many outputs, as in {entry.usage}?classes=1.")
+    if params["classes"] < 1:
+        raise InputError(f"classes must be at least 1, not {params['classes']}.")
+    arguments = [spec.argument] if entry.argument else []
+    try:
+        return entry.function()(*arguments, input_shape=shape, **params)
+    except MGraphError:
+        raise
+    except Exception as error:  # the libraries behind raise what they like
+        why = " ".join(str(error).split())
+        raise InputError(f"{spec} cannot be built: {type(error).__name__}: {why}.") from error

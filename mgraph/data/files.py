@@ -1,0 +1,135 @@
+"""Data from a user's own files: NumPy arrays, and folders of images. Both are held in memory."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mgraph.errors import InputError, NotFoundError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mgraph.data.task import Task
+
+Pair = tuple[Any, Any]
+
+
+def npz(
+    path: Path,
+    *,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    classes: int | None = None,
+    limit: int | None = None,
+) -> Task:
+    """Load x_train, y_train, x_test, y_test and, if there, x_valid, y_valid.
+
+    Inputs are uint8 images, (N, H, W), (N, H, W, C) or (N, C, H, W), or floats of any shape as the network
+    sees them; targets are integer labels. ``limit`` keeps the first so many training examples.
+    """
+    from mgraph.data.task import make_task
+
+    arrays = _load(path)
+    needed = ["x_train", "y_train", "x_test", "y_test"]
+    needed += ["x_valid", "y_valid"] if {"x_valid", "y_valid"} & set(arrays) else []
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise InputError(
+            f"{path} has no array {missing[0]!r} (it has {', '.join(sorted(arrays)) or 'none'}); "
+            f"save x_train, y_train, x_test and y_test."
+        )
+    splits: dict[str, Any] = {
+        name: (channels_first(arrays[f"x_{name}"]), arrays[f"y_{name}"])
+        for name in ("train", "valid", "test")
+        if f"x_{name}" in needed
+    }
+    splits["train"] = first_examples(splits["train"], limit)
+    return make_task(**splits, classes=classes, mean=mean, std=std)
+
+
+def imagefolder(
+    path: Path,
+    *,
+    size: int = 32,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    limit: int | None = None,
+) -> Task:
+    """Load train/CLASS/*, test/CLASS/* and, if there, valid/CLASS/*, resized to (3, size, size).
+
+    Class numbers follow the alphabetical order of the folders of train, which every split must have.
+    ``limit`` takes the first so many training examples of a fixed shuffled order, since files come by class.
+    """
+    from mgraph.data.task import make_task
+
+    if size < 1:
+        raise InputError(f"size must be at least 1, not {size}.")
+    if not path.is_dir():
+        raise NotFoundError(f"The image folder {path} does not exist; check the path.")
+    splits: dict[str, Any] = {}
+    names: list[str] = []
+    for name in ("train", "valid", "test"):
+        if name == "valid" and not (path / name).is_dir():
+            continue
+        found, *splits[name] = _read_folder(path / name, size)
+        names = names or found
+        if found != names:
+            odd = sorted(set(found) ^ set(names))[0]
+            raise InputError(f"The classes of {path / name} are not those of train: {odd!r}; use the same folders.")
+    x, y = splits["train"]
+    if limit is not None:
+        order = np.random.RandomState(0).permutation(len(x))
+        splits["train"] = first_examples((x[order], y[order]), limit)
+    return make_task(**splits, classes=len(names), mean=mean, std=std)
+
+
+def channels_first(x: NDArray[Any]) -> NDArray[Any]:
+    """Bring uint8 images (N, H, W) or (N, H, W, C) to (N, C, H, W); leave everything else as it is."""
+    if x.dtype != np.uint8:
+        return x
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    return x
+
+
+def first_examples(pair: Pair, limit: int | None) -> Pair:
+    """Keep the first ``limit`` examples of (x, y), all if it is None."""
+    if limit is None:
+        return pair
+    if limit < 2:
+        raise InputError(f"limit must be at least 2, not {limit}.")
+    x, y = pair
+    return x[:limit], y[:limit]
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise NotFoundError(f"The data file {path} does not exist; check the path.") from None
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} cannot be read as an .npz file of plain arrays: {why}.") from None
+
+
+def _read_folder(path: Path, size: int) -> tuple[list[str], NDArray[np.uint8], NDArray[np.int64]]:
+    import torchvision
+    from PIL import Image
+
+    try:
+        folder = torchvision.datasets.ImageFolder(str(path))
+        images = np.empty((len(folder.samples), 3, size, size), np.uint8)
+        for i, (file, _) in enumerate(folder.samples):
+            with Image.open(file) as image:
+                resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            images[i] = np.asarray(resized).transpose(2, 0, 1)
+    except OSError as error:
+        raise InputError(f"The images in {path} cannot be read: {error}.") from None
+    return folder.classes, images, np.array([label for _, label in folder.samples], np.int64)

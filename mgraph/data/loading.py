@@ -1,0 +1,52 @@
+"""From a spec string to a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mgraph.data.registry import DATASETS
+from mgraph.data.task import Task, make_task
+from mgraph.errors import InputError
+from mgraph.factories import call_factory, load_factory, locate
+from mgraph.specs import Spec, look_up, suggestion
+
+
+def load_task(spec: Spec | str, *, base: Path | None = None, expected: str | None = None) -> Task:
+    """Load the data that a spec names; paths in it are relative to ``base`` (default: the current directory).
+
+    A data factory is run: ask :mod:`mgraph.trust` first, and pass the trusted hash as ``expected``. It returns a
+    Task, or a mapping of :func:`make_task`'s arguments. Raises InputError for anything that cannot be used.
+    """
+    spec, base = Spec.parse(spec), base or Path.cwd()
+    if spec.is_factory:
+        return _made(spec, call_factory(load_factory(spec, base=base, expected=expected), spec))
+    entry = look_up(spec, DATASETS, "data set")
+    params = entry.bind(spec)
+    if "root" in params:
+        params["root"] = str(locate(params["root"], base))
+    arguments = [locate(spec.argument, base)] if entry.argument else []
+    task: Task = entry.function()(*arguments, **params)
+    return task
+
+
+def _made(spec: Spec, result: Any) -> Task:
+    if isinstance(result, Task):
+        return result
+    if not isinstance(result, Mapping):
+        raise InputError(
+            f"The factory {spec.name} returned a {type(result).__name__}; return a dict with train=(x, y) and "
+            f"test=(x, y), or a Task."
+        )
+    known = list(make_task.__kwdefaults__ or {})
+    known = ["train", *[k for k in known if k != "train"]]
+    for key in result:
+        if key not in known:
+            raise InputError(
+                f"The factory {spec.name} returned an unknown key {key!r};{suggestion(str(key), known)} "
+                f"known are {', '.join(known)}."
+            )
+    if "train" not in result:
+        raise InputError(f"The factory {spec.name} returned no 'train'; return train=(x, y) and test=(x, y).")
+    return make_task(**result)

@@ -1,0 +1,239 @@
+"""Spec strings: ``name?key=value&key=a,b`` names an architecture or a data set with its parameters (torch-free).
+
+A value is read as a whole number, a number, true/false, a comma list of those, or else a word. ``%XX`` stands
+for a byte, as in URLs: it carries characters that have a meaning here and keeps a word like ``%374`` ("74") a
+word. The canonical form sorts the keys, so that two ways to write one thing compare equal.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import unquote
+
+from mgraph.errors import InputError, NotFoundError
+
+Scalar = int | float | bool | str
+Value = Scalar | tuple[Scalar, ...]
+Kind = Literal["int", "float", "bool", "str", "ints", "floats"]
+
+# What may stand before a colon without naming a factory.
+PREFIXES = ("torchvision", "timm", "npz", "imagefolder")
+
+_INT = re.compile(r"[+-]?[0-9]+")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """A name and its parameters. Equal specs have the same canonical string."""
+
+    name: str
+    params: Mapping[str, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise InputError("A spec needs a name, as in 'cnn?channels=16,32'.")
+        for key, value in self.params.items():
+            if not _KEY.fullmatch(key):
+                raise InputError(f"{key!r} is no parameter name; use letters, digits and _, as in 'hidden=64'.")
+            for part in value if isinstance(value, tuple) else (value,):
+                if not isinstance(part, int | float | str) or (isinstance(value, tuple) and part == ""):
+                    raise InputError(f"Parameter {key} cannot be {value!r}; use numbers, words or lists of them.")
+                if isinstance(part, float) and not math.isfinite(part):
+                    raise InputError(f"Parameter {key} must be finite, not {part}.")
+
+    @classmethod
+    def parse(cls, text: str | Spec) -> Spec:
+        """Read a spec; InputError, saying what is wrong, if it is not of the form ``name?key=value&…``."""
+        if isinstance(text, Spec):
+            return text
+        name, question, query = text.strip().partition("?")
+        if not name:
+            raise InputError(f"The spec {text!r} has no name; write it like 'cnn?channels=16,32&hidden=64'.")
+        params: dict[str, Value] = {}
+        for item in query.split("&") if question else []:
+            key, equals, raw = item.partition("=")
+            if not equals or not _KEY.fullmatch(key):
+                raise InputError(f"In the spec {text!r}, {item!r} is not key=value; write it like 'hidden=64'.")
+            if key in params:
+                raise InputError(f"The spec {text!r} gives {key} twice; give it once.")
+            params[key] = _read_value(raw, text)
+        return cls(unquote(name), params)
+
+    def __str__(self) -> str:
+        """Write the canonical form, which :meth:`parse` reads back."""
+        name = _quote(self.name, "?")
+        items = [f"{key}={_write_value(self.params[key])}" for key in sorted(self.params)]
+        return f"{name}?{'&'.join(items)}" if items else name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the first colon: the name by which a built-in is registered."""
+        return self.name.partition(":")[0]
+
+    @property
+    def argument(self) -> str:
+        """What stands after the first colon, as in ``npz:FILE``; empty if there is none."""
+        return self.name.partition(":")[2]
+
+    @property
+    def is_factory(self) -> bool:
+        """Whether the name is ``package.module:factory`` or ``file.py:factory``."""
+        return ":" in self.name and self.prefix not in PREFIXES
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter of a built-in: its type, default (None: none, or taken from the data) and meaning."""
+
+    name: str
+    kind: Kind
+    default: Value | None
+    help: str
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A registered architecture or data set; ``target`` is the ``module:function`` that makes it.
+
+    ``further``: parameters that are not listed here are passed on to the library behind it.
+    """
+
+    name: str
+    summary: str
+    target: str
+    params: tuple[Param, ...] = ()
+    argument: str = ""
+    further: bool = False
+
+    @property
+    def usage(self) -> str:
+        """How to write it, e.g. ``npz:FILE``."""
+        return f"{self.name}:{self.argument}" if self.argument else self.name
+
+    def function(self) -> Callable[..., Any]:
+        """Import and return what makes it."""
+        module, _, attribute = self.target.partition(":")
+        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return function
+
+    def bind(self, spec: Spec) -> dict[str, Any]:
+        """Convert the spec's parameters to their types; InputError for an unknown or unfitting one."""
+        if bool(self.argument) != bool(spec.argument):
+            raise InputError(f"{spec.name!r} is not how to name {self.name}; write {self.usage}.")
+        known = {p.name: p for p in self.params}
+        for key in spec.params:
+            if key not in known and not self.further:
+                raise unknown_parameter(key, self.usage, known)
+        return {key: _convert(known[key], value) if key in known else value for key, value in spec.params.items()}
+
+
+def look_up(spec: Spec, registry: Mapping[str, BuiltIn], what: str) -> BuiltIn:
+    """Find a built-in by a spec's name; NotFoundError, naming what is close and what exists."""
+    if spec.prefix not in registry:
+        hint = suggestion(spec.prefix, registry)
+        known = ", ".join(entry.usage for entry in registry.values())
+        raise NotFoundError(
+            f"There is no {what} {spec.name!r};{hint} there are {known}, and factories as file.py:name or "
+            f"package.module:name."
+        )
+    return registry[spec.prefix]
+
+
+def unknown_parameter(key: str, owner: str, known: Iterable[str]) -> InputError:
+    """Make the error for a parameter that ``owner`` does not have."""
+    names = list(known)
+    listed = f"it has {', '.join(names)}" if names else "it has none"
+    return InputError(f"{owner} has no parameter {key!r};{suggestion(key, names)} {listed}.")
+
+
+def suggestion(text: str, known: Iterable[str]) -> str:
+    """Return `` did you mean …?`` for a close match, else nothing."""
+    close = difflib.get_close_matches(text, list(known), 1)
+    return f" did you mean {close[0]!r}?" if close else ""
+
+
+def _convert(param: Param, value: Value) -> Any:
+    if param.kind in ("ints", "floats"):
+        parts: Sequence[Scalar] = value if isinstance(value, tuple) else () if value == "" else (value,)
+        kind: type = int if param.kind == "ints" else float
+        if all(_fits(part, kind) for part in parts):
+            return tuple(kind(part) for part in parts)
+        expected = "whole numbers with commas" if kind is int else "numbers with commas"
+    elif param.kind == "str":
+        return _write_plain(value)
+    else:
+        kind = {"int": int, "float": float, "bool": bool}[param.kind]
+        if not isinstance(value, tuple) and _fits(value, kind):
+            return kind(value)
+        expected = {"int": "a whole number", "float": "a number", "bool": "true or false"}[param.kind]
+    raise InputError(f"{param.name} must be {expected}, not {_write_plain(value)!r}.")
+
+
+def _fits(value: Scalar, kind: type) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int) or (kind is float and isinstance(value, float))
+
+
+def _read_value(raw: str, text: str) -> Value:
+    if "," not in raw:
+        return _read_scalar(raw)
+    parts = raw.removesuffix(",").split(",") if raw != "," else []
+    if "" in parts:
+        raise InputError(f"The spec {text!r} has an empty place in the list {raw!r}; fill it or remove a comma.")
+    return tuple(_read_scalar(part) for part in parts)
+
+
+def _read_scalar(raw: str) -> Scalar:
+    if raw in ("true", "false"):
+        return raw == "true"
+    if _INT.fullmatch(raw) and len(raw) < 4000:  # beyond that int() refuses
+        return int(raw)
+    if _FLOAT.fullmatch(raw) and math.isfinite(float(raw)):
+        return float(raw)
+    return unquote(raw)
+
+
+def _write_value(value: Value) -> str:
+    if isinstance(value, tuple):
+        # A trailing comma tells a list of one, and the empty list, from a single value.
+        return ",".join(map(_write_scalar, value)) + ("," if len(value) < 2 else "")
+    return _write_scalar(value)
+
+
+def _write_scalar(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, str):
+        return repr(value)
+    quoted = _quote(value, "&,")
+    if isinstance(_read_scalar(quoted), str):
+        return quoted
+    return _escape(value[0]) + _quote(value[1:], "&,")
+
+
+def _write_plain(value: Value) -> str:
+    parts = value if isinstance(value, tuple) else (value,)
+    return ",".join(str(p).lower() if isinstance(p, bool) else str(p) for p in parts)
+
+
+def _quote(text: str, special: str) -> str:
+    return "".join(_escape(c) if c == "%" or c in special or c.isspace() else c for c in text)
+
+
+def _escape(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())
