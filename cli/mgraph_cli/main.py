@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from mgraph.errors import MGraphError
-from mgraph_cli.process import tune_allocator
+from mgraph_cli.process import find_own_modules, tune_allocator
 
 _COMMANDS = {
     "init": "graphs",
@@ -62,6 +62,7 @@ class Commands(click.Group):
         """Run a command line and exit with its code."""
         given = list(sys.argv[1:] if args is None else args)
         tune_allocator()
+        find_own_modules()
         options["standalone_mode"] = False
         again = _Again(given)
         options["obj"] = again

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -70,8 +71,11 @@ def _table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*[_plain(row.get(c)) for c in columns])
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 160)
-    console.print(table)
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    console = Console(file=sys.stdout, highlight=False, width=width)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()).rstrip() + "\n")
 
 
 def _plain(value: Any) -> str:

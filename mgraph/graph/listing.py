@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from mgraph.explore.sweepdata import family_of
@@ -46,7 +47,7 @@ def list_nodes(store: GraphStore, *, kinds: Sequence[str], space: Space | None =
             **{f"{s}_{m}": values.get((n.id, s, m)) for s, m in columns},
             "stored": n.tensor_key is not None,
             "nbytes": n.nbytes,
-            "created": n.created.isoformat(timespec="seconds"),
+            "created": _when(n.created),
         }
         for n in nodes
     ]
@@ -70,7 +71,7 @@ def list_connections(store: GraphStore, *, space: Space | None = None) -> list[R
             "status": c.status,
             "peak": max((e.peak for e in edges.get(c.id, [])), default=None),
             "barrier": max((e.barrier for e in edges.get(c.id, [])), default=None),
-            "created": c.created.isoformat(timespec="seconds"),
+            "created": _when(c.created),
         }
         for c in connections
     ]
@@ -121,7 +122,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         "digest": node.digest,
         "nbytes": node.nbytes,
         "selected_on": node.selected_on,
-        "created": node.created.isoformat(timespec="seconds"),
+        "created": _when(node.created),
         "info": json.loads(node.info),
         "run": run,
         "terms": [{"node": sources[t.source_id], "c": t.coefficient} for t in terms],
@@ -162,7 +163,7 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         "space": space.name,
         "status": connection.status,
         "reason": connection.reason,
-        "created": connection.created.isoformat(timespec="seconds"),
+        "created": _when(connection.created),
         "ends": [label(n) for n in ends],
         "family": family_of(connection).describe(),
         "control_points": [{"row": k, "node": n.id, "kind": n.kind, "name": n.name} for k, n in enumerate(rows)],
@@ -193,10 +194,14 @@ def list_runs(store: GraphStore) -> list[Row]:
             "seed": r.seed,
             "device": r.device,
             "seconds": (r.ended - r.started).total_seconds() if r.ended else None,
-            "started": r.started.isoformat(timespec="seconds"),
+            "started": _when(r.started),
         }
         for r in runs
     ]
+
+
+def _when(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _run(reader: Reader, run_id: str | None) -> Row | None:

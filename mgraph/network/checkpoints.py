@@ -188,7 +188,7 @@ def _forbidden(path: Path, message: str) -> str:
     try:
         return ", ".join(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
     except Exception:  # not of the new format: the message says it
-        found = re.search(r"(?:GLOBAL|class|global) ([\w.]+\.[\w.]+|\w+) was not", message)
+        found = re.search(r"GLOBAL ([\w.]+) (?:was not|whose module)", message)
         return found.group(1) if found else ""
 
 
@@ -278,7 +278,9 @@ def _write(path: Path | str, save: Callable[[Path], Any], overwrite: bool) -> No
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.touch(exist_ok=False)  # the plain error, before a library wraps it
+        mode = temporary.stat().st_mode
         save(temporary)
+        temporary.chmod(mode)  # safetensors makes its files private
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -76,14 +76,14 @@ class FlatModel:
 
     def pack(self, canonical: Tensor) -> Tensor:
         """Rearrange a point of shape (D,) into a new row of shape (size,)."""
+        if canonical.numel() != self.dimension:
+            raise InputError(f"The point has {canonical.numel()} numbers, the network {self.dimension}.")
         row = torch.zeros_like(self.theta)
         start = 0
         for slot in self._slots:
             count = slot.parameter.numel()
             slot.view(row).copy_(canonical[start : start + count].view(slot.parameter.shape))
             start += count
-        if start != canonical.numel():
-            raise InputError(f"The point has {canonical.numel()} numbers, the network {start}.")
         return row
 
     def unpack(self, row: Tensor) -> Tensor:
@@ -114,10 +114,13 @@ class FlatModel:
 def combine(coefficients: Sequence[float], rows: Sequence[Tensor], out: Tensor) -> Tensor:
     """Write Σ c_k P_k into ``out``, term by term, multiply then add: bit for bit as the store's kernel does.
 
-    Rows whose coefficient is exactly 0 are skipped, so a non-finite row elsewhere cannot leak; a single
-    coefficient of 1 copies its row.
+    Coefficients are rounded to the type of ``out`` first. Rows whose coefficient is then exactly 0 are skipped,
+    so a non-finite row elsewhere cannot leak; a single coefficient of 1 copies its row.
     """
-    terms = [(float(c), row) for c, row in zip(coefficients, rows, strict=True) if c != 0]
+    rounded = torch.tensor(coefficients, dtype=out.dtype).tolist()
+    terms = [(c, row) for c, row in zip(rounded, rows, strict=True) if c != 0]
+    if not terms:
+        return out.zero_()
     (first, row), *others = terms
     if first == 1.0 and not others:
         return out.copy_(row)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mgraph.connect.registry import METHODS, method_named
+from mgraph.settings import format_value
 from mgraph_cli.options import output_options
 from mgraph_cli.output import emit
 
@@ -70,9 +71,9 @@ def datasets(form: str) -> None:
 def _entries(entries: Iterable[Any], form: str) -> None:
     rows = [
         {
-            "spec": f"{e.name}:{e.argument}" if e.argument else e.name,
+            "spec": e.usage,
             "summary": e.summary,
-            "parameters": [f"{p.name}={p.shown_default}" for p in e.params],
+            "parameters": [p.name if p.default is None else f"{p.name}={format_value(p.default)}" for p in e.params],
         }
         for e in entries
     ]

@@ -63,6 +63,8 @@ def show(what: str, graph_path: Path | None, form: str) -> None:
       mgraph show s
     """
     row = open_graph(graph_path).find(what).describe()
+    if form == "table" and row["run"]:
+        row["run"] = _run_line(row["run"])
     if form == "table" and "summary" in row:
         geometry = {s["statistic"]: s["value"] for s in row["summary"] if s["metric"] == "geometry"}
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
@@ -79,6 +81,15 @@ def show(what: str, graph_path: Path | None, form: str) -> None:
             "ensembles": ("split", "metric", "statistic", "value"),
             "edges": ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution"),
         },
+    )
+
+
+def _run_line(run: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    update = f", {run['update']} update" if run["update"] else ""
+    return (
+        f"{run['id']}: {run['command']}, {run['status']}, seed {run['seed']}, {run['device']}, "
+        f"{run['threads']} threads{update} ({versions})"
     )
 
 

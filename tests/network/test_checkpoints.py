@@ -1,0 +1,358 @@
+"""Foreign checkpoints in, state dicts out: every way to be wrong is said, and nothing is run."""
+
+import os
+import pickle
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError, NotFoundError
+from mgraph.network.checkpoints import (
+    fit_to_layout,
+    read_checkpoint,
+    state_dict,
+    write_pt,
+    write_safetensors,
+)
+from mgraph.network.layout import layout_of, tensors_from_module
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(4, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.head = nn.Linear(3, 4)
+        self.head.weight = self.embedding.weight
+        self.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+        self.register_buffer("coarse", torch.ones(2, dtype=torch.float16))
+        self.register_buffer("flags", torch.tensor([True, False]))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return Net()
+
+
+@pytest.fixture
+def layout(net):
+    return layout_of(net)
+
+
+def same(a, b):
+    return set(a) == set(b) and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+def test_what_is_written_reads_back_and_loads(tmp_path, net, layout, suffix):
+    fitted = fit_to_layout(net.state_dict(), layout)
+    assert fitted.notes == []
+    state = state_dict(layout, fitted.parameters, fitted.buffers)
+    path = tmp_path / f"m{suffix}"
+    (write_safetensors if suffix == ".safetensors" else write_pt)(path, state)
+    again = read_checkpoint(path)
+    assert same(again, net.state_dict())
+    Net().load_state_dict(again, strict=True)
+    assert _names(tmp_path) == [path.name]
+
+
+def test_parameters_are_in_canonical_order(net, layout):
+    fitted = fit_to_layout(net.state_dict(), layout)
+    want = torch.cat([p.detach().flatten() for p in net.parameters()]).numpy()
+    assert fitted.parameters.dtype == np.float32
+    assert np.array_equal(fitted.parameters, want)
+    arrays = tensors_from_module(net, layout)
+    assert all(np.array_equal(layout.buffer_views(fitted.buffers)[t.name], arrays[t.name]) for t in layout.buffers)
+
+
+def test_aliases_can_be_left_out_and_are_tied(net, layout):
+    fitted = fit_to_layout(net.state_dict(), layout)
+    full = state_dict(layout, fitted.parameters, fitted.buffers)
+    short = state_dict(layout, fitted.parameters, fitted.buffers, include_aliases=False)
+    assert set(full) - set(short) == {"head.weight"}
+    assert full["head.weight"] is full["embedding.weight"]
+
+
+def test_a_state_dict_is_a_copy(net, layout):
+    fitted = fit_to_layout(net.state_dict(), layout)
+    fitted.parameters.flags.writeable = False
+    state_dict(layout, fitted.parameters, fitted.buffers)["head.bias"].zero_()
+    assert np.array_equal(layout.parameter_views(fitted.parameters)["head.bias"], net.head.bias.detach())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: OrderedDict(s),
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": s, "optimizer": {"state": {}}},
+        lambda s: {"model_state": s},
+        lambda s: {"epoch": 1, "model": {"model_state_dict": s}},
+        lambda s: {f"module.{k}": v for k, v in s.items()},
+        lambda s: {"model": {f"module._orig_mod.module.{k}": v for k, v in s.items()}},
+    ],
+)
+def test_wrappers_and_prefixes(tmp_path, net, wrap):
+    torch.save(wrap(net.state_dict()), tmp_path / "m.pt")
+    assert same(read_checkpoint(tmp_path / "m.pt"), net.state_dict())
+
+
+def test_a_prefix_that_some_names_lack_stays(tmp_path):
+    state = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
+    torch.save(state, tmp_path / "m.pt")
+    assert set(read_checkpoint(tmp_path / "m.pt")) == set(state)
+
+
+def test_a_network_whose_own_name_is_module(tmp_path):
+    outer = nn.Module()
+    outer.module = nn.Linear(2, 2)
+    layout = layout_of(outer)
+    for prefix in ("", "module.", "module._orig_mod."):
+        torch.save({prefix + k: v for k, v in outer.state_dict().items()}, tmp_path / "m.pt")
+        fitted = fit_to_layout(read_checkpoint(tmp_path / "m.pt"), layout)
+        assert np.array_equal(fitted.parameters[:4], outer.module.weight.detach().flatten())
+
+
+def test_the_old_file_format_reads(tmp_path, net):
+    torch.save(net.state_dict(), tmp_path / "m.pt", _use_new_zipfile_serialization=False)
+    assert same(read_checkpoint(tmp_path / "m.pt"), net.state_dict())
+
+
+class Bomb:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.file),))
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_pickled_code_is_refused_and_not_run(tmp_path, new_format):
+    content = {"state_dict": {"a": torch.zeros(1)}, "bomb": Bomb(tmp_path / "boom")}
+    torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=new_format)
+    with pytest.raises(InputError, match=r"pickled code \(\w*\.?mkdir\), which is never run; save its state_dict"):
+        read_checkpoint(tmp_path / "m.pt")
+    assert not (tmp_path / "boom").exists()
+    (tmp_path / "p.pt").write_bytes(pickle.dumps(content["bomb"]))
+    with pytest.raises(InputError):
+        read_checkpoint(tmp_path / "p.pt")
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_whole_pickled_module_is_refused_by_name(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "m.pt")
+    with pytest.raises(InputError, match=r"torch\.nn\.modules\.linear\.Linear"):
+        read_checkpoint(tmp_path / "m.pt")
+
+
+def damaged(tmp_path):
+    state = {"a": torch.randn(200)}
+    torch.save(state, tmp_path / "new.pt")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    write_safetensors(tmp_path / "s.safetensors", state)
+    for name in ("new.pt", "old.pt", "s.safetensors"):
+        whole = (tmp_path / name).read_bytes()
+        for keep in (1, 7, 30, len(whole) // 2, len(whole) - 5):
+            yield name, whole[:keep]
+        yield name, b"hello, this is no checkpoint"
+        yield name, b"PK\x03\x04abc"
+        yield name, pickle.dumps([1, 2])
+
+
+def test_damaged_files_are_refused(tmp_path):
+    cases = list(damaged(tmp_path))
+    for name, content in cases:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name} (is no|holds)"):
+            read_checkpoint(tmp_path / name)
+    assert len(cases) == 24
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_lead_to_another_error(tmp_path_factory, content):
+    folder = tmp_path_factory.getbasetemp()
+    for name in ("any.pt", "any.safetensors"):
+        (folder / name).write_bytes(content)
+        with pytest.raises(InputError):
+            read_checkpoint(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ([1, 2], "holds a list"),
+        (torch.zeros(3), "holds a Tensor"),
+        ({}, "is empty"),
+        ({"model": {}}, "is empty"),
+        ({"epoch": 3}, "'epoch' in it is no tensor"),
+        ({"a": torch.zeros(1), "b": "x"}, "'b' in it is no tensor"),
+        ({"model": {"model": {"model": {"model": {"a": torch.zeros(1)}}}}}, "no state dict"),
+    ],
+)
+def test_files_without_a_state_dict(tmp_path, content, says):
+    torch.save(content, tmp_path / "m.pt")
+    with pytest.raises(InputError, match=says):
+        read_checkpoint(tmp_path / "m.pt")
+
+
+def test_paths_that_cannot_be_read(tmp_path):
+    with pytest.raises(NotFoundError, match="does not exist"):
+        read_checkpoint(tmp_path / "none.pt")
+    (tmp_path / "dir.pt").mkdir()
+    with pytest.raises(InputError, match="is no file"):
+        read_checkpoint(tmp_path / "dir.pt")
+    (tmp_path / "m.h5").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"ends in \.h5; give a \.pt, \.pth or \.safetensors"):
+        read_checkpoint(tmp_path / "m.h5")
+    (tmp_path / "empty.pt").touch()
+    with pytest.raises(InputError, match="is empty"):
+        read_checkpoint(tmp_path / "empty.pt")
+
+
+@pytest.mark.parametrize(
+    ("edit", "error", "says"),
+    [
+        (lambda s: s.pop("head.bias"), LayoutMismatchError, r"lacks 1 tensor .* first head\.bias"),
+        (lambda s: [s.pop("head.bias"), s.pop("norm.bias")], LayoutMismatchError, r"2 tensors .* first norm\.bias"),
+        (lambda s: s.update(new=torch.zeros(1)), LayoutMismatchError, "has 1 tensor .* first new"),
+        (
+            lambda s: s.update({"head.bias": torch.zeros(5)}),
+            LayoutMismatchError,
+            r"head\.bias has shape \[5\] in the checkpoint, expected \[4\]",
+        ),
+        (lambda s: s.update({"head.bias": torch.zeros(4, 1)}), LayoutMismatchError, "shape"),
+        (lambda s: s.update({"head.bias": torch.zeros(4).long()}), LayoutMismatchError, "int64 .* expected float32"),
+        (lambda s: s.update({"head.bias": torch.zeros(4).bool()}), LayoutMismatchError, "is bool"),
+        (
+            lambda s: s.update({"head.bias": torch.zeros(4, dtype=torch.complex64)}),
+            LayoutMismatchError,
+            "is complex64",
+        ),
+        (lambda s: s.update({"head.bias": torch.zeros(4).double()}), LayoutMismatchError, "float64.*--cast"),
+        (lambda s: s.update(coarse=torch.zeros(2)), LayoutMismatchError, "coarse is float32.*--cast"),
+        (lambda s: s.update(flags=torch.ones(2).long()), LayoutMismatchError, "flags is int64 .* expected bool"),
+        (
+            lambda s: s.update({"norm.num_batches_tracked": torch.tensor(1.0)}),
+            LayoutMismatchError,
+            "expected int64",
+        ),
+        (
+            lambda s: s.update({"head.weight": s["head.weight"] + 1}),
+            LayoutMismatchError,
+            r"head\.weight and embedding\.weight are tied",
+        ),
+        (
+            lambda s: s.update({"head.bias": torch.tensor([0, torch.nan, torch.inf, 1])}),
+            NonFiniteError,
+            r"head\.bias has 2 of 4 values",
+        ),
+        (
+            lambda s: s.update({"norm.running_var": torch.full((3,), torch.nan)}),
+            NonFiniteError,
+            r"norm\.running_var has 3",
+        ),
+    ],
+)
+def test_what_does_not_fit(net, layout, edit, error, says):
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    edit(state)
+    with pytest.raises(error, match=says):
+        fit_to_layout(state, layout)
+
+
+def test_half_precision_is_widened_and_noted(net, layout):
+    state = {k: v.bfloat16() if v.dtype == torch.float32 else v for k, v in net.state_dict().items()}
+    fitted = fit_to_layout(state, layout)
+    assert fitted.notes == ["bfloat16 to float32: 7 tensors, first embedding.weight"]
+    assert np.array_equal(layout.parameter_views(fitted.parameters)["head.bias"], state["head.bias"].float().numpy())
+
+
+def test_doubles_are_cast_when_told(net, layout):
+    state = {k: v.double() if v.dtype == torch.float32 else v for k, v in net.state_dict().items()}
+    fitted = fit_to_layout(state, layout, cast=True)
+    assert fitted.notes == ["float64 to float32: 7 tensors, first embedding.weight"]
+    assert np.array_equal(fitted.parameters, fit_to_layout(net.state_dict(), layout).parameters)
+    state["head.bias"] = torch.full((4,), 1e300, dtype=torch.float64)
+    with pytest.raises(NonFiniteError, match=r"head\.bias has 4"):
+        fit_to_layout(state, layout, cast=True)
+
+
+def test_either_name_of_a_tied_tensor_will_do(net, layout):
+    want = fit_to_layout(net.state_dict(), layout).parameters
+    for absent in ("head.weight", "embedding.weight"):
+        state = dict(net.state_dict())
+        del state[absent]
+        assert np.array_equal(fit_to_layout(state, layout).parameters, want)
+
+
+def test_checkpoints_from_before_the_batch_counter(net, layout):
+    state = dict(net.state_dict())
+    del state["norm.num_batches_tracked"]
+    fitted = fit_to_layout(state, layout)
+    assert fitted.notes == ["1 tensor absent and set to 0, first norm.num_batches_tracked"]
+    assert fitted.buffers["int64"].dtype == np.int64
+
+
+def test_tensors_in_any_memory_order(layout, net):
+    state = dict(net.state_dict())
+    state["embedding.weight"] = state["head.weight"] = state["embedding.weight"].t().contiguous().t()
+    want = fit_to_layout(net.state_dict(), layout).parameters
+    assert np.array_equal(fit_to_layout(state, layout).parameters, want)
+
+
+@pytest.mark.parametrize(("write", "suffix"), [(write_pt, "pt"), (write_safetensors, "safetensors")])
+def test_writing_is_careful(tmp_path, write, suffix):
+    path = tmp_path / f"m.{suffix}"
+    write(path, {"a": torch.zeros(2)})
+    with pytest.raises(InputError, match="exists already"):
+        write(path, {"a": torch.ones(2)})
+    assert read_checkpoint(path)["a"].sum() == 0
+    write(path, {"a": torch.ones(2)}, overwrite=True)
+    assert read_checkpoint(path)["a"].sum() == 2
+    with pytest.raises(InputError, match="cannot be written: No such file or directory"):
+        write(tmp_path / "none" / path.name, {"a": torch.zeros(2)})
+    with pytest.raises(InputError, match="cannot be written: Not a directory"):
+        write(path / path.name, {"a": torch.zeros(2)})
+    with pytest.raises(InputError, match="is a directory"):
+        write(tmp_path, {"a": torch.zeros(2)})
+    assert _names(tmp_path) == [path.name]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _names(folder):
+    return [p.name for p in folder.iterdir()]
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "m.pt"
+    write_pt(path, {"a": torch.zeros(2)})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left"):
+        write_pt(path, {"a": torch.ones(2)}, overwrite=True)
+    assert read_checkpoint(path)["a"].sum() == 0
+    assert _names(tmp_path) == ["m.pt"]
+
+
+def test_metadata_travels_with_safetensors(tmp_path):
+    from safetensors import safe_open
+
+    write_safetensors(tmp_path / "m.safetensors", {"a": torch.zeros(2)}, {"node": "m123"})
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        assert file.metadata() == {"node": "m123"}

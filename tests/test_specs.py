@@ -1,0 +1,145 @@
+"""Spec strings: what they mean, their canonical form, and the errors of a mistyped one."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgraph.errors import InputError, NotFoundError
+from mgraph.specs import BuiltIn, Param, Spec, look_up
+
+scalars = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.text())
+values = st.one_of(scalars, st.lists(scalars.filter(lambda v: v != ""), max_size=4).map(tuple))
+keys = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
+specs = st.builds(Spec, st.text(min_size=1), st.dictionaries(keys, values, max_size=4))
+
+
+def typed(params):
+    """Tell 1 from 1.0 and True, and 0.0 from -0.0."""
+    return {k: repr(v) for k, v in params.items()}
+
+
+@given(specs)
+def test_canonical_string_reads_back(spec):
+    again = Spec.parse(str(spec))
+    assert again.name == spec.name
+    assert typed(again.params) == typed(spec.params)
+    assert str(again) == str(spec)
+    assert again == spec
+    assert hash(again) == hash(spec)
+
+
+def test_values_are_typed():
+    spec = Spec.parse("cnn?channels=16,32&lr=1e-3&bn=false&stem=cifar&hidden=64&one=64,&neg=-1&mixed=1,a,true")
+    assert spec.name == "cnn"
+    assert typed(spec.params) == typed(
+        {
+            "channels": (16, 32),
+            "lr": 1e-3,
+            "bn": False,
+            "stem": "cifar",
+            "hidden": 64,
+            "one": (64,),
+            "neg": -1,
+            "mixed": (1, "a", True),
+        }
+    )
+
+
+def test_order_of_keys_does_not_matter_but_types_do():
+    assert Spec.parse("cnn?hidden=64&bn=true") == Spec.parse(" cnn?bn=true&hidden=64 ")
+    assert str(Spec.parse("cnn?hidden=64&bn=true")) == "cnn?bn=true&hidden=64"
+    assert Spec("a", {"x": 1}) != Spec("a", {"x": True})
+
+
+def test_words_that_look_like_numbers_can_be_written():
+    assert Spec.parse("d?root=%32024").params["root"] == "2024"
+    assert str(Spec("d", {"root": "2024"})) == "d?root=%32024"
+    assert str(Spec("npz:/my data/a?b.npz")) == "npz:/my%20data/a%3Fb.npz"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no name"),
+        ("?a=1", "no name"),
+        ("cnn?", "key=value"),
+        ("cnn?hidden", "key=value"),
+        ("cnn?=3", "key=value"),
+        ("cnn?1a=3", "key=value"),
+        ("cnn?a=1&a=2", "twice"),
+        ("cnn?a=1,,2", "empty place"),
+    ],
+)
+def test_bad_specs_are_refused(text, says):
+    with pytest.raises(InputError, match=says):
+        Spec.parse(text)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, [1], ("a", "")])
+def test_values_that_cannot_be_written_are_refused(value):
+    with pytest.raises(InputError):
+        Spec("a", {"x": value})
+
+
+@pytest.mark.parametrize(
+    ("text", "factory"),
+    [
+        ("cnn", False),
+        ("torchvision:resnet18", False),
+        ("timm:vit_tiny", False),
+        ("npz:data.npz", False),
+        ("imagefolder:photos", False),
+        ("model.py:make", True),
+        ("../nets/model.py:make?width=3", True),
+        ("package.module:factory", True),
+    ],
+)
+def test_is_factory(text, factory):
+    assert Spec.parse(text).is_factory is factory
+
+
+ENTRY = BuiltIn(
+    "net",
+    "a net",
+    "os.path:join",
+    (
+        Param("hidden", "ints", (3,), ""),
+        Param("p", "float", 0.0, ""),
+        Param("bn", "bool", False, ""),
+        Param("root", "str", None, ""),
+        Param("n", "int", 1, ""),
+    ),
+)
+
+
+def test_binding_converts_to_the_declared_types():
+    bound = ENTRY.bind(Spec.parse("net?hidden=64&p=1&bn=true&root=2024&n=3"))
+    assert typed(bound) == typed({"hidden": (64,), "p": 1.0, "bn": True, "root": "2024", "n": 3})
+    assert ENTRY.bind(Spec.parse("net?hidden=")) == {"hidden": ()}
+    assert ENTRY.bind(Spec.parse("net?hidden=,")) == {"hidden": ()}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("net?hiden=3", "did you mean 'hidden'"),
+        ("net?zzz=3", "it has hidden, p, bn, root, n"),
+        ("net?hidden=a", "whole numbers"),
+        ("net?hidden=1.5", "whole numbers"),
+        ("net?bn=1", "true or false"),
+        ("net?n=1,2", "a whole number"),
+        ("net?n=true", "a whole number"),
+        ("net?p=x", "a number"),
+        ("net:arg", "write net"),
+    ],
+)
+def test_binding_refuses_what_does_not_fit(text, says):
+    with pytest.raises(InputError, match=says):
+        ENTRY.bind(Spec.parse(text))
+
+
+def test_looking_up_suggests():
+    with pytest.raises(NotFoundError, match=r"no network 'nett'; did you mean 'net'\?"):
+        look_up(Spec.parse("nett"), {"net": ENTRY}, "network")
