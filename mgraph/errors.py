@@ -17,6 +17,11 @@ from mgraph_store.errors import (
     UntrustedError,
 )
 
+
+class MGraphWarning(UserWarning):
+    """Something that the user should know before trusting a number."""
+
+
 __all__ = [
     "AmbiguousError",
     "CorruptError",
@@ -25,6 +30,7 @@ __all__ = [
     "LayoutMismatchError",
     "LockTimeoutError",
     "MGraphError",
+    "MGraphWarning",
     "NameTakenError",
     "NonFiniteError",
     "NotFoundError",

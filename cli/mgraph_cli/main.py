@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from mgraph.errors import MGraphError
+from mgraph.errors import MGraphError, MGraphWarning
 from mgraph_cli.process import find_own_modules, tune_allocator
 
 _COMMANDS = {
@@ -67,11 +67,13 @@ class Commands(click.Group):
         again = _Again(given)
         options["obj"] = again
         with warnings.catch_warnings():
+            warnings.simplefilter("always", MGraphWarning)
             warnings.showwarning = _show_warning
             try:
                 code = super().main(given, *rest, **options)
             except click.Abort:
-                click.echo(f"Interrupted; nothing half-made was stored. Run again: {again.command}", err=True)
+                message = f"Interrupted; nothing half-made was stored. Run again: {again.command}"
+                _say(given, "interrupted", message, message)
                 code = 130
             except click.ClickException as error:
                 _fail(given, "usage", _usage(error))
@@ -81,6 +83,11 @@ class Commands(click.Group):
                     traceback.print_exc()
                 _fail(given, error.kind, str(error))
                 code = error.exit_code
+            except Exception as error:  # a bug of ours, or of the user's own network or data
+                if "--traceback" in given:
+                    traceback.print_exc()
+                _fail(given, "unexpected", f"{_described(error)} (mgraph --traceback … shows where)")
+                code = 1
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -98,17 +105,26 @@ def _usage(error: click.ClickException) -> str:
     return message
 
 
+def _described(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 def _fail(given: Sequence[str], kind: str, message: str) -> None:
     message = " ".join(message.split())
-    if "--json" in given:
-        click.echo(json.dumps({"error": {"kind": kind, "message": message}}), err=True)
-    else:
-        click.echo(f"Error: {message}", err=True)
+    _say(given, kind, message, f"Error: {message}")
+
+
+def _say(given: Sequence[str], kind: str, message: str, line: str) -> None:
+    """Say why a command did not finish: one line, or one document where JSON is wanted."""
+    document = json.dumps({"error": {"kind": kind, "message": message}})
+    click.echo(document if "--json" in given else line, err=True)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     # Libraries' own warnings are for their callers, not for the person at the terminal.
-    if category.__module__.startswith("mgraph"):
+    if issubclass(category, MGraphWarning):
         click.echo(f"Warning: {message}", err=True)
 
 
@@ -131,4 +147,4 @@ def cli(traceback: bool) -> None:
 
 def main() -> None:
     """Enter the program."""
-    cli()
+    cli(prog_name="mgraph")

@@ -52,6 +52,7 @@ def emit_one(row: Row, *, form: str = "table", tables: Mapping[str, Sequence[str
         click.echo(f"{key.replace('_', ' '):<{width}}  {_plain(value)}")
     for key, columns in tables.items():
         if row.get(key):
+            click.echo()
             _table(row[key], columns, key.replace("_", " "))
 
 
@@ -72,10 +73,12 @@ def _table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
     for row in rows:
         table.add_row(*[_plain(row.get(c)) for c in columns])
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    console = Console(file=sys.stdout, highlight=False, width=width)
+    # Cells are data: brackets and colons in them mean nothing.
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(table)
-    click.echo("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()).rstrip() + "\n")
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    click.echo("\n".join(lines).strip("\n") + "\n")
 
 
 def _plain(value: Any) -> str:

@@ -29,6 +29,11 @@ def layer_cosines(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[
     return cosines
 
 
-def looks_like_same_run(cosines: Mapping[str, float]) -> bool:
-    """Tell whether the median over layers is above what independent runs reach."""
-    return bool(cosines) and float(np.median(list(cosines.values()))) > SAME_RUN
+def looks_like_same_run(cosines: Mapping[str, float], sizes: Mapping[str, int]) -> bool:
+    """Tell whether most layers are more alike than independent runs ever are.
+
+    ``sizes`` are the layers' numbers of elements n: by chance alone a cosine has a standard deviation of 1/√n, so a
+    small layer must exceed five of these.
+    """
+    alike = [c > max(SAME_RUN, 5.0 / np.sqrt(sizes[name])) for name, c in cosines.items()]
+    return sum(alike) > len(alike) / 2

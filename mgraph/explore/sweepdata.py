@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,15 @@ class SweepData:
         """Return the swept point at a parameter, if there is one."""
         found = np.flatnonzero((self.parameters == parameter).all(axis=1))
         return int(found[0]) if len(found) else None
+
+
+def grid_counts(family: Family, grid: Sequence[int] | None, default: Sequence[int]) -> tuple[int, ...]:
+    """Return points along each parameter; one number stands for all. InputError for a bad grid."""
+    counts = tuple(default if grid is None else grid)
+    if len(counts) == 1:
+        counts *= family.dimension
+    family.grid(counts)
+    return counts
 
 
 def family_of(connection: Connection) -> Family:

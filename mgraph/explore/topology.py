@@ -97,7 +97,7 @@ def _fineness(sweep: Sweep) -> tuple[int, Any]:
 def components(store: GraphStore, threshold: Threshold, space: Space | None = None) -> Components:
     """Group modes that are joined by edges whose quantity is at most the limit.
 
-    A non-finite edge is no edge. Raises InputError on a graph without any edge for that metric and split,
+    A non-finite edge is no edge, nor is one of a failed connection. Raises InputError on a graph without any edge for that metric and split,
     saying what to sweep.
     """
     from scipy.sparse import coo_array
@@ -109,13 +109,22 @@ def components(store: GraphStore, threshold: Threshold, space: Space | None = No
             f"The graph has no edge with a {threshold.split} {threshold.metric}; connect modes first "
             f"(mgraph connect A B --linear), or sweep a connection (mgraph sweep CONN)."
         )
-    below = [e for e in edges if _value(e, threshold) <= threshold.limit]  # NaN compares false
+    touched = {n for e in edges for n in (e.source_id, e.target_id)}
     with store.reading() as reader:
-        filters: dict[str, Any] = {} if space is None else {"space_id": space.id}
-        touched = {n for e in edges for n in (e.source_id, e.target_id)}
-        nodes = [n for n in reader.all(Node, kind=list(NODE_KINDS), **filters) if n.kind == "mode" or n.id in touched]
-        used = {e.connection_id for e in below}
-        connections = {c.id: c for c in reader.all(Connection, id=list(used))} if used else {}
+        everything = {c.id: c for c in reader.all(Connection, id=list({e.connection_id for e in edges}))}
+        nodes = [
+            n
+            for n in reader.all(Node, kind=list(NODE_KINDS))
+            # Of another space only what --same-layout connected to this one.
+            if n.id in touched or (n.kind == "mode" and (space is None or n.space_id == space.id))
+        ]
+    below = [
+        e
+        for e in edges
+        if everything[e.connection_id].status != "failed"
+        and _value(e, threshold) <= threshold.limit  # NaN compares false
+    ]
+    connections = {e.connection_id: everything[e.connection_id] for e in below}
     place = {n.id: i for i, n in enumerate(nodes)}
     rows = [place[e.source_id] for e in below]
     columns = [place[e.target_id] for e in below]
@@ -124,7 +133,7 @@ def components(store: GraphStore, threshold: Threshold, space: Space | None = No
     groups: dict[int, list[Node]] = {}
     for node, group in zip(nodes, labels.tolist(), strict=True):
         groups.setdefault(group, []).append(node)
-    ordered = sorted(groups.values(), key=lambda g: (-len(g), nodes.index(g[0])))
+    ordered = sorted(groups.values(), key=lambda g: (-len(g), place[g[0].id]))
     return Components(threshold, ordered, sorted(below, key=lambda e: _value(e, threshold)), connections)
 
 
@@ -133,7 +142,7 @@ def _value(edge: Edge, threshold: Threshold) -> float:
 
 
 def to_networkx(store: GraphStore, space: Space | None = None) -> Any:
-    """Return a networkx MultiGraph: modes and merged nodes, and every edge that counts.
+    """Return a networkx MultiGraph: modes and merged nodes, and every edge that counts and has not failed.
 
     Edge keys are (connection id, split, metric); attributes are peak, barrier, drop, length and resolution.
     """
@@ -141,16 +150,21 @@ def to_networkx(store: GraphStore, space: Space | None = None) -> Any:
 
     graph = nx.MultiGraph(path=str(store.path))
     with store.reading() as reader:
-        filters: dict[str, Any] = {} if space is None else {"space_id": space.id}
-        for node in reader.all(Node, kind=list(NODE_KINDS), **filters):
+        nodes = {n.id: n for n in reader.all(Node, kind=list(NODE_KINDS))}
+        connections = {c.id: c for c in reader.all(Connection)}
+    edges = [e for e in current_edges(store, space) if connections[e.connection_id].status != "failed"]
+    touched = {n for e in edges for n in (e.source_id, e.target_id)}
+    for node in nodes.values():
+        if space is None or node.space_id == space.id or node.id in touched:
             graph.add_node(node.id, name=node.name, kind=node.kind, space=node.space_id)
-        kinds = {c.id: c for c in reader.all(Connection)}
-    for edge in current_edges(store, space):
+    for edge in edges:
+        connection = connections[edge.connection_id]
         graph.add_edge(
             edge.source_id,
             edge.target_id,
             key=(edge.connection_id, edge.split, edge.metric),
-            method=kinds[edge.connection_id].kind,
+            connection=connection.name or connection.id,
+            method=connection.kind,
             **dict(_numbers(edge)),
         )
     return graph

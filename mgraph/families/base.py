@@ -11,6 +11,7 @@ Shapes: S samples, K control points, E ends. Everything is float64 NumPy: K is s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
@@ -67,18 +68,22 @@ class Family(ABC):
 
         Raises InputError for anything else.
         """
-        points = np.atleast_2d(np.asarray(t, dtype=np.float64))
+        try:
+            points = np.atleast_2d(np.asarray(t, dtype=np.float64))
+        except (TypeError, ValueError):  # words, or rows of different lengths
+            points = np.empty((0, 0))
         if points.ndim != 2 or points.shape[1] != self.dimension:
             what = "one number t" if self.dimension == 1 else f"{self.dimension} numbers u,v"
-            raise InputError(f"A parameter of a {self.name} is {what}, not {np.asarray(t).tolist()}.")
+            given = t.tolist() if isinstance(t, np.ndarray) else t
+            raise InputError(f"A parameter of a {self.name} is {what}, not {given}.")
         if not np.all((points >= 0) & (points <= 1)):
             raise InputError(f"Parameters lie in [0, 1]; got {points.tolist()}.")
         return points
 
-    def grid(self, counts: int | tuple[int, ...]) -> Floats:
+    def grid(self, counts: int | Sequence[int]) -> Floats:
         """Return an evenly spaced grid with its corners, shape (S, dimension), last parameter fastest."""
-        counts = (counts,) * self.dimension if isinstance(counts, int) else tuple(counts)
-        if len(counts) != self.dimension or min(counts) < 2:
+        counts = tuple(counts) if isinstance(counts, Sequence) else (counts,) * self.dimension
+        if len(counts) != self.dimension or not all(isinstance(n, int | np.integer) and n >= 2 for n in counts):
             shape = "a whole number" if self.dimension == 1 else "whole numbers, e.g. 11,11,"
             raise InputError(f"A grid for a {self.name} is {shape} of at least 2; got {counts}.")
         axes = [np.linspace(0.0, 1.0, n) for n in counts]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from mgraph.connect.base import Method
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
-from mgraph.graph.members import label
+from mgraph.graph.members import BUFFERS_FROM, label
 from mgraph.graph.modes import check_name_is_free
 from mgraph.graph.points import buffers_of, common_constants, load_buffers
 from mgraph.graph.session import Session
@@ -36,6 +37,8 @@ def connect(
     """
     family = method.family(len(ends))
     check_name_is_free(session, name)
+    if buffers_from is not None and buffers_from.id not in {n.id for n in ends}:
+        raise InputError(f"Buffers can only be those of an end; {label(buffers_from)} is none.")
     space = _common_space(session, ends, same_layout=same_layout)
     bench = session.bench(space)
     store = session.store
@@ -48,7 +51,10 @@ def connect(
         load_buffers(bench, chosen)
     points = [np.array(store.read_parameters(node)) for node in ends]
     bench.task  # noqa: B018  (bad data are bad input, not a failed run)
-    settings = asdict(method) | {"method": method.name, "ends": [n.id for n in ends]}
+    chosen_settings: dict[str, Any] = asdict(method)
+    if buffers_from is not None:
+        chosen_settings[BUFFERS_FROM] = buffers_from.id
+    settings = chosen_settings | {"method": method.name, "ends": [n.id for n in ends]}
     with session.run("connect", settings, getattr(method, "seed", None)) as run:
         outcome = method.run(bench.flat, bench.task, points, report)
         P = outcome.control_points
@@ -59,7 +65,7 @@ def connect(
             kind=method.name,
             space_id=space.id,
             family=json.dumps(family.describe()),
-            settings=method.to_json(),
+            settings=json.dumps(chosen_settings, sort_keys=True),
             run_id=run.id,
             name=name,
             reason=f"{method.name} finished",

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mgraph.errors import InputError, NameTakenError
-from mgraph.evaluate.batchnorm import recompute_statistics
+from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured
-from mgraph.explore.sweepdata import family_of
+from mgraph.explore.sweepdata import family_of, grid_counts
 from mgraph.families import Family
 from mgraph.graph.export import data_facts, recipe
 from mgraph.graph.members import label
@@ -28,6 +32,9 @@ from mgraph_store import Connection, Summary
 from mgraph_store.kernel import combine as combine_stored
 
 _SPLITS = ("valid", "test")
+_GRID = (11,)
+_MEMBER = "member-{}.safetensors"
+_MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,15 @@ def ensemble(
     bn_examples: int | None = None,
     report: Report = silent,
 ) -> EnsembleReport:
-    """Evaluate the ensembles of a connection's corners and of its whole grid (default step 0.1 [S §4.3])."""
+    """Evaluate the ensembles of a connection's corners and of its whole grid (default step 0.1 [S §4.3]).
+
+    Raises InputError for a task that is no classification: there are no class probabilities to average.
+    """
     family = family_of(connection)
-    counts = _counts(family, grid)
+    counts = grid_counts(family, grid, _GRID * family.dimension)
     ready = prepare(session, connection)
     policy = ready.bench.policy(bn_examples)
+    _require_classifier(ready)
     coefficients = family.coefficients(family.grid(counts))
     at_ends = [int(np.flatnonzero((coefficients == row).all(axis=1))[0]) for row in _end_rows(family)]
     settings = {"connection": connection.id, "grid": counts, "batchnorm": str(policy)}
@@ -140,48 +151,81 @@ def export_ensemble(
     """Write every member of a grid as a .safetensors file with its own BatchNorm statistics, and a manifest.
 
     Return the manifest. Each file loads into the plain architecture; the ensemble is the mean of the members'
-    softmax outputs. Raises NameTakenError for a directory that is not empty, unless told to overwrite.
+    softmax outputs. Raises NameTakenError for a directory that is not empty, unless told to overwrite: then
+    earlier members and their manifest are replaced. The files appear together at the end.
     """
+    directory = directory.resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())) and not overwrite:
         raise NameTakenError(f"{directory} exists and is not empty; choose another directory or add --overwrite.")
     family = family_of(connection)
-    counts = _counts(family, grid)
-    result = ensemble(session, connection, grid=counts, bn_examples=bn_examples, report=report)
-    ready = prepare(session, connection)
-    policy = ready.bench.policy(bn_examples)
+    counts = grid_counts(family, grid, _GRID * family.dimension)
+    with _new_directory(directory) as building:
+        result = ensemble(session, connection, grid=counts, bn_examples=bn_examples, report=report)
+        ready = prepare(session, connection)
+        manifest = _write_members(ready, building, counts, result, ready.bench.policy(bn_examples), report)
+    return manifest
+
+
+@contextmanager
+def _new_directory(directory: Path) -> Iterator[Path]:
+    """Yield a temporary directory whose files move to ``directory`` at the end, or nowhere after an error."""
+    building, fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.tmp"), not directory.exists()
+    try:
+        building.mkdir(parents=True)
+        directory.mkdir(exist_ok=True)  # the plain error, before hours of work
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)
+        raise InputError(f"{directory} cannot be written: {error.strerror}.") from None
+    try:
+        yield building
+        for old in directory.glob(_MEMBER.format("*")):
+            old.unlink()
+        for file in sorted(building.iterdir(), key=lambda f: f.name == _MANIFEST):
+            file.replace(directory / file.name)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        if fresh:
+            with suppress(OSError):  # it stays unless it is still empty
+                directory.rmdir()
+
+
+def _write_members(
+    ready: Prepared,
+    directory: Path,
+    counts: tuple[int, ...],
+    result: EnsembleReport,
+    policy: BatchNormPolicy,
+    report: Report,
+) -> dict[str, Any]:
+    family = family_of(ready.connection)
     parameters = family.grid(counts)
     coefficients = family.coefficients(parameters)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{directory} cannot be created: {error.strerror}.") from None
+    name = policy_name(ready.bench, policy)
     members = []
     for i, c in enumerate(coefficients):
-        file = f"member-{i:04d}.safetensors"
+        file = _MEMBER.format(f"{i:04d}")
         state = _member_state(ready, c.tolist(), policy)
-        facts = recipe(session, ready.connection, parameters[i].tolist(), c.tolist(), ready.nodes, str(policy))
-        write_safetensors(directory / file, state, {"mgraph": json.dumps(facts)}, overwrite=overwrite)
+        facts = recipe(ready.connection, parameters[i].tolist(), c.tolist(), ready.nodes, name)
+        write_safetensors(directory / file, state, {"format": "pt", "mgraph": json.dumps(facts, sort_keys=True)})
         members.append({"file": file, "parameter": parameters[i].tolist()})
         report(Progress("export", i + 1, len(coefficients)))
     manifest = {
         "format": 1,
         "kind": "ensemble",
         "combine": "mean of softmax outputs",
-        "connection": connection.id,
+        "connection": ready.connection.id,
         "arch": ready.bench.space.arch,
         "data": data_facts(ready.bench),
-        "batchnorm": policy_name(ready.bench, policy),
+        "batchnorm": name,
         "members": members,
         "test": {name: m.value for name, m in result.whole["test"].items()},
         "valid": {name: m.value for name, m in result.whole["valid"].items()},
     }
-    (directory / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
 
 
-def _member_state(ready: Prepared, coefficients: list[float], policy: Any) -> dict[str, Any]:
-    import torch
-
+def _member_state(ready: Prepared, coefficients: list[float], policy: BatchNormPolicy) -> dict[str, Any]:
     flat, layout = ready.bench.flat, ready.bench.layout
     theta = combine_stored(coefficients, ready.points)
     flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
@@ -189,12 +233,17 @@ def _member_state(ready: Prepared, coefficients: list[float], policy: Any) -> di
     return state_dict(layout, theta, module_buffers(flat, layout))
 
 
-def _counts(family: Family, grid: Sequence[int] | None) -> tuple[int, ...]:
-    counts = tuple(grid) if grid is not None else (11,) * family.dimension
-    if len(counts) == 1:
-        counts *= family.dimension
-    family.grid(counts)
-    return counts
+def _require_classifier(ready: Prepared) -> None:
+    """Raise InputError before the work starts if there are no class probabilities to average."""
+    flat, test = ready.bench.flat, ready.bench.task.test
+    x, y = test.examples(torch.tensor([0]), device=flat.device)
+    with torch.no_grad():
+        out = flat.module.eval()(flat.inputs(x))
+    if out.ndim != 2 or y.ndim != 1 or y.is_floating_point():
+        raise InputError(
+            f"An ensemble averages class probabilities, and the task of space {ready.bench.space.name} is no "
+            f"classification: outputs must be (N, classes) and targets integers (N,)."
+        )
 
 
 def _end_rows(family: Family) -> Any:

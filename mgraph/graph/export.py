@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.graph.members import label
@@ -17,6 +18,7 @@ from mgraph.graph.points import load_node, module_buffers
 from mgraph.graph.runs import versions
 from mgraph.graph.session import Bench, Session
 from mgraph.network.checkpoints import state_dict, write_pt, write_safetensors
+from mgraph.network.layout import dtype_name
 from mgraph_store import Connection, Evaluation, Node, NodeTerm, Run, Space
 
 FORMATS = (".safetensors", ".pt", ".pth")
@@ -28,8 +30,9 @@ def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
     A node without stored statistics (a sample, a control point) gets them recomputed by the default policy.
     """
     with session.store.reading() as reader:
-        bench = session.bench(reader.get(Space, id=node.space_id))
-        policy = load_node(bench, session.store, reader, node)
+        space = reader.get(Space, id=node.space_id)
+    bench = session.bench(space)
+    policy = load_node(bench, session.store, node)
     if bench.flat.statistics and not policy:
         recompute_statistics(bench.flat, bench.task.train, bench.policy())
     parameters = np.array(session.store.read_parameters(node))
@@ -75,7 +78,6 @@ def node_facts(session: Session, node: Node) -> dict[str, Any]:
 
 
 def recipe(
-    session: Session,
     connection: Connection,
     parameter: Sequence[float],
     coefficients: Sequence[float],
@@ -96,11 +98,16 @@ def recipe(
 
 
 def data_facts(bench: Bench) -> dict[str, Any]:
-    """Describe the data: spec and normalisation, so that others can feed the network the same inputs."""
-    split = bench.task.test
-    facts: dict[str, Any] = {"spec": bench.space.data}
-    for name in ("mean", "std", "scale"):
-        value = getattr(split, name, None)
-        if value is not None:
-            facts[name] = np.asarray(value).reshape(-1).tolist()
+    """Describe the data, so that others can feed the network the same inputs.
+
+    These are ``(x * scale - mean) / std``, per channel, of inputs x with the given type and range.
+    """
+    test = bench.task.test
+    facts: dict[str, Any] = {"spec": bench.space.data, "input_shape": list(test.input_shape)}
+    facts |= {"mean": list(bench.task.mean or (0.0,)), "std": list(bench.task.std or (1.0,))}
+    if isinstance(test, ArraySplit):
+        x = test.inputs
+        kind = dtype_name(x.dtype)
+        facts |= {"dtype": kind, "range": [x.min().item(), x.max().item()]}
+        facts["scale"] = 1 / 255 if kind == "uint8" else 1.0
     return facts

@@ -137,10 +137,15 @@ class Graph:
         """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
 
         Ends are modes, names or ids; afterwards the connection is swept on ``grid`` unless ``sweep`` is
-        False. Raises InputError for ends that the method does not take, NonFiniteError when training diverges.
+        False. Raises InputError for ends that the method does not take, or a bad grid, and NonFiniteError when
+        training diverges.
         """
+        from mgraph.explore.sweepdata import grid_counts
         from mgraph.graph.connections import connect
 
+        if grid is not None:  # now, not after the training
+            counts = (grid,) if isinstance(grid, int) else grid
+            grid = grid_counts(method.family(len(ends)), counts, ())
         connection = connect(
             self.session,
             [self._node(end) for end in ends],

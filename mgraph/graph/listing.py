@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from mgraph.explore.sweepdata import family_of
 from mgraph.explore.topology import current_edges
 from mgraph.graph.members import ends_of, label, rows_of
@@ -69,8 +71,8 @@ def list_connections(store: GraphStore, *, space: Space | None = None) -> list[R
             "kind": c.kind,
             "ends": ends[c.id],
             "status": c.status,
-            "peak": max((e.peak for e in edges.get(c.id, [])), default=None),
-            "barrier": max((e.barrier for e in edges.get(c.id, [])), default=None),
+            "peak": _worst([e.peak for e in edges.get(c.id, [])]),
+            "barrier": _worst([e.barrier for e in edges.get(c.id, [])]),
             "created": _when(c.created),
         }
         for c in connections
@@ -202,6 +204,10 @@ def list_runs(store: GraphStore) -> list[Row]:
 
 def _when(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _worst(values: Sequence[float]) -> float | None:
+    return float(np.max(values)) if values else None  # NaN if any is
 
 
 def _run(reader: Reader, run_id: str | None) -> Row | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from mgraph_store import Connection, Member, Node, Reader
+
+BUFFERS_FROM = "buffers_from"  # among a connection's settings: id of the node whose buffers it uses
 
 
 def rows_of(reader: Reader, connection: Connection) -> list[Node]:
@@ -17,6 +21,12 @@ def ends_of(reader: Reader, connection: Connection) -> list[Node]:
     members = reader.all(Member, connection_id=connection.id, role="end")
     nodes = {n.id: n for n in reader.all(Node, id=[m.node_id for m in members])}
     return [nodes[m.node_id] for m in sorted(members, key=lambda m: m.position)]
+
+
+def constants_source(reader: Reader, connection: Connection) -> Node:
+    """Return the node whose buffers hold along a connection: its first end, unless it was made with another's."""
+    chosen = json.loads(connection.settings).get(BUFFERS_FROM)
+    return reader.get(Node, id=chosen) if chosen else ends_of(reader, connection)[0]
 
 
 def label(node: Node | Connection) -> str:

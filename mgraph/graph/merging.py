@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
-from mgraph.evaluate.metrics import SPLITS, Measured, measure
+from mgraph.evaluate.metrics import SPLITS, Measured, measure, outputs
 from mgraph.explore.sweepdata import SweepData, family_of, latest_sweep, load_sweep
 from mgraph.families import Floats
-from mgraph.graph.members import ends_of, label, rows_of
+from mgraph.graph.members import constants_source, ends_of, label, rows_of
 from mgraph.graph.modes import check_name_is_free, require_finite
 from mgraph.graph.points import (
     buffers_of,
@@ -29,7 +29,6 @@ from mgraph.graph.points import (
 )
 from mgraph.graph.session import Bench, Session
 from mgraph.merge.compare import Difference, paired_difference
-from mgraph.merge.ensemble import predict
 from mgraph.merge.soup import greedy_soup, uniform_soup
 from mgraph.network.flat import combine
 from mgraph.progress import Progress, Report, silent
@@ -77,7 +76,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
         nodes, ends = rows_of(reader, connection), ends_of(reader, connection)
-        groups = buffers_of(store, reader, ends[0])
+        groups = buffers_of(store, reader, constants_source(reader, connection))
     bench = session.bench(space)
     if groups:
         load_buffers(bench, groups)
@@ -218,10 +217,12 @@ def _terms(node_id: str, nodes: Sequence[Node], coefficients: Floats) -> list[No
 
 
 def _scores(bench: Bench) -> NDArray[np.float64] | None:
-    """Per-example test correctness of the present point, shape (N,); None without an accuracy."""
-    if "accuracy" not in bench.task.metrics:
+    """Per-example test accuracy of the present point, shape (N,); None where the task has none."""
+    accuracy = bench.task.metrics.get("accuracy")
+    if accuracy is None:
         return None
-    return predict(bench.flat, bench.task, "test").correct.numpy()
+    parts = [accuracy(out, y).double().cpu() for out, y in outputs(bench.flat, bench.task.test)]
+    return torch.cat(parts).numpy()
 
 
 def _corners(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mgraph.errors import NameTakenError, NonFiniteError
+from mgraph.errors import MGraphWarning, NameTakenError, NonFiniteError
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import layer_cosines, looks_like_same_run
@@ -28,7 +28,7 @@ from mgraph.train.settings import TrainSettings
 from mgraph_store import Connection, Node, NodeBuffers, Space, new_id, validate_name
 
 
-class SimilarModeWarning(UserWarning):
+class SimilarModeWarning(MGraphWarning):
     """A new mode is no independent run of one that is there already."""
 
 
@@ -143,7 +143,7 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
             )
             continue
         cosines = layer_cosines(mine, bench.layout.parameter_views(session.store.read_parameters(other)))
-        if looks_like_same_run(cosines):
+        if looks_like_same_run(cosines, {t.name: t.size for t in bench.layout.parameters}):
             median = float(np.median(list(cosines.values())))
             warnings.warn(
                 f"{label(node)} is no independent run of {label(other)}: the median cosine similarity of their "

@@ -13,7 +13,8 @@ from torch import Tensor
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import NONE, OWN, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
-from mgraph_store import Evaluation, Member, Node, NodeBuffers, Space
+from mgraph.graph.members import constants_source
+from mgraph_store import Connection, Evaluation, Member, Node, NodeBuffers, Space
 
 if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
@@ -43,27 +44,28 @@ def buffers_of(store: GraphStore, reader: Reader, node: Node) -> dict[str, NDArr
     return store.read_buffers(node, policy=rows[0].policy) if rows else {}
 
 
-def load_node(bench: Bench, store: GraphStore, reader: Reader, node: Node) -> str:
+def load_node(bench: Bench, store: GraphStore, node: Node) -> str:
     """Put a node with its own stored buffers into the network; return the name of its BatchNorm policy.
 
-    A node without stored buffers (a sample, a control point) borrows constants from its connection's first
-    end; its BatchNorm statistics are then for the caller to recompute.
+    A node without stored buffers (a sample, a control point) borrows those of its connection; its BatchNorm statistics are then for the caller to recompute.
     """
     parameters = store.read_parameters(node)
     bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))
-    owned = reader.all(NodeBuffers, node_id=node.id)
-    if bench.layout.buffers:
-        groups = buffers_of(store, reader, node) or buffers_of(store, reader, _first_end(reader, node))
+    with store.reading() as reader:
+        owned = reader.all(NodeBuffers, node_id=node.id)
+        groups = {}
+        if bench.layout.buffers:
+            groups = buffers_of(store, reader, node) or buffers_of(store, reader, _lender(reader, node))
+    if groups:
         load_buffers(bench, groups)
     if not bench.flat.statistics:
         return NONE
     return owned[0].policy if owned else ""
 
 
-def _first_end(reader: Reader, node: Node) -> Node:
+def _lender(reader: Reader, node: Node) -> Node:
     member = reader.all(Member, node_id=node.id)[0]
-    end = reader.all(Member, connection_id=member.connection_id, role="end", position=0)[0]
-    return reader.get(Node, id=end.node_id)
+    return constants_source(reader, reader.get(Connection, id=member.connection_id))
 
 
 def packed_rows(bench: Bench, rows: Sequence[Array]) -> list[Tensor]:
@@ -136,8 +138,9 @@ def evaluate_node(session: Session, node: Node, split: str) -> dict[str, Measure
     if split not in SPLITS:
         raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
     with session.store.reading() as reader:
-        bench = session.bench(reader.get(Space, id=node.space_id))
-        policy = load_node(bench, session.store, reader, node)
+        space = reader.get(Space, id=node.space_id)
+    bench = session.bench(space)
+    policy = load_node(bench, session.store, node)
     if bench.flat.statistics and not policy:
         recompute_statistics(bench.flat, bench.task.train, bench.policy())
     return measure(bench.flat, bench.task, split)

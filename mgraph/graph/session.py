@@ -139,8 +139,13 @@ def resolve_device(text: str) -> str:
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(text)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"There is no device {text!r}; choose auto, cpu, cuda, cuda:1, … or mps.")
+    try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
+        why = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"Device {text!r} cannot be used ({why}); try auto or cpu.") from None
     return str(device)

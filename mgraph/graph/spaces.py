@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from mgraph import trust
 from mgraph.architectures.loading import build_network
 from mgraph.data.loading import load_task
-from mgraph.errors import InputError, NotFoundError
+from mgraph.data.task import Task
+from mgraph.errors import InputError, NameTakenError, NotFoundError
 from mgraph.factories import source_of
 from mgraph.network.layout import layout_of
 from mgraph.specs import Spec
-from mgraph_store import GraphStore, Space, new_id
+from mgraph_store import GraphStore, Space, new_id, validate_name
 
 CODECS = ("none", "blosc")
 
@@ -23,6 +29,8 @@ def describe_space(path: Path, arch: str, data: str, *, name: str | None, codec:
 
     Specs of files are stored relative to the graph directory ``path``. Naming code here trusts it.
     """
+    if name is not None:
+        validate_name(name)
     if codec not in CODECS:
         raise InputError(f"The codec must be one of {', '.join(CODECS)}, not {codec!r}.")
     specs, factories = [], {}
@@ -37,6 +45,7 @@ def describe_space(path: Path, arch: str, data: str, *, name: str | None, codec:
     task = load_task(data, base=path)
     module = build_network(arch, input_shape=task.input_shape, classes=task.classes, seed=0, base=path)
     layout = layout_of(module)
+    _try_forward(module, task, arch, data)
     return Space(
         id=new_id("a"),
         name=name or _default_name(arch, data),
@@ -70,26 +79,43 @@ def create_graph(path: Path, arch: str, data: str, *, name: str | None = None, c
     """Create a graph with its first space, or nothing at all."""
     path = path.absolute()
     if path.exists():
-        from mgraph.errors import NameTakenError
-
         raise NameTakenError(f"{path} exists already; choose another directory or open that graph.")
     if not path.parent.is_dir():
         raise NotFoundError(f"The directory {path.parent} does not exist; create it first.")
     space = describe_space(path, arch, data, name=name, codec=codec)
     store = GraphStore.create(path)
-    add_space(store, space, named=name is not None)
+    try:
+        add_space(store, space, named=name is not None)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return store
+
+
+def _try_forward(module: nn.Module, task: Task, arch: str, data: str) -> None:
+    """Raise InputError now if the network cannot take the data, or the loss its outputs."""
+    x, y = task.train.examples(torch.arange(min(2, len(task.train))))
+    try:
+        with torch.no_grad():
+            loss = task.loss(module.eval()(x), y)
+    except Exception as error:  # whatever the network or the loss raises
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InputError(
+            f"The network {arch} cannot be run on the data {data}, inputs of shape {list(x.shape)}: "
+            f"{type(error).__name__}: {why}."
+        ) from error
+    if not isinstance(loss, torch.Tensor) or loss.ndim:
+        shape = list(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
+        raise InputError(f"The loss {task.loss_name} must return a scalar tensor, the batch's mean, not {shape}.")
 
 
 def _default_name(arch: str, data: str) -> str:
     parts = [re.split(r"[:/]", Spec.parse(text).name)[-1] for text in (arch, data)]
-    text = re.sub(r"[^A-Za-z0-9_.-]", "-", "-".join(parts))
+    text = re.sub(r"[^A-Za-z0-9_.-]", "-", "-".join(parts))[:50]
     return text if text[0].isalpha() else f"space-{text}"
 
 
 def _with_free_name(space: Space, taken: set[str]) -> Space:
-    from dataclasses import replace
-
     number, name = 2, space.name
     while name in taken:
         name, number = f"{space.name}-{number}", number + 1

@@ -12,10 +12,10 @@ from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.metrics import SPLITS, Subset
 from mgraph.evaluate.summary import best_route, statistics
 from mgraph.evaluate.sweep import PointMetrics, sweep
-from mgraph.explore.sweepdata import SweepData, family_of, load_sweep
+from mgraph.explore.sweepdata import SweepData, family_of, grid_counts, load_sweep
 from mgraph.families import Family, Floats
 from mgraph.families.gram import area, density, gram, length_ratio, trapezoid_weights
-from mgraph.graph.members import ends_of, label, rows_of
+from mgraph.graph.members import constants_source, ends_of, label, rows_of
 from mgraph.graph.points import buffers_of, evaluation_rows, load_buffers, packed_rows, policy_name
 from mgraph.graph.session import Session
 from mgraph.progress import Report, silent
@@ -54,7 +54,7 @@ def sweep_connection(
     """
     store = session.store
     family = family_of(connection)
-    counts = _grid(family, grid)
+    counts = grid_counts(family, grid, (61,) if family.dimension == 1 else (11, 11))
     for split in splits:
         if split not in SPLITS:
             raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
@@ -65,7 +65,7 @@ def sweep_connection(
         nodes = rows_of(reader, connection)
         ends = ends_of(reader, connection)
         present = reader.all(Member, connection_id=connection.id, role="sample")
-        groups = buffers_of(store, reader, ends[0])
+        groups = buffers_of(store, reader, constants_source(reader, connection))
     bench = session.bench(space)
     if groups:
         load_buffers(bench, groups)
@@ -166,16 +166,6 @@ class _Geometry:
             ratio = length_ratio(self.family, self.G)
             return {"length": arc_length(self.family, self.G), "length_ratio": ratio}
         return {"area": area(self.family, self.G)}
-
-
-def _grid(family: Family, grid: Sequence[int] | None) -> tuple[int, ...]:
-    if grid is None:
-        return (61,) if family.dimension == 1 else (11, 11)
-    counts = tuple(grid)
-    if len(counts) == 1:
-        counts *= family.dimension
-    family.grid(counts)
-    return counts
 
 
 def _arrays(results: Sequence[PointMetrics]) -> dict[tuple[str, str], Floats]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
+from mgraph.families import Floats
 
 FORMATS = (".png", ".pdf", ".svg")
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}
@@ -62,9 +63,7 @@ def _draw_surface(data: SweepData, ends: Sequence[str], title: str, before: Swee
     axes = figure.subplots(len(panels), len(stages), squeeze=False)
     for row, metric in zip(axes, panels, strict=True):
         key = (split_of[metric], metric)
-        shown = [sweep for _, sweep in stages if key in sweep.values]
-        low = min(float(np.nanmin(s.values[key])) for s in shown)
-        high = max(float(np.nanmax(s.values[key])) for s in shown)
+        low, high = _finite_range([sweep.values[key] for _, sweep in stages if key in sweep.values])
         for axis, (stage, sweep) in zip(row, stages, strict=True):
             if key not in sweep.values:
                 axis.set_axis_off()
@@ -77,6 +76,13 @@ def _draw_surface(data: SweepData, ends: Sequence[str], title: str, before: Swee
         figure.colorbar(image, ax=list(row), shrink=0.85)
     figure.suptitle(title)
     return figure
+
+
+def _finite_range(arrays: Sequence[Floats]) -> tuple[float, float]:
+    """Return the colour scale; a failed sweep's non-finite cells stay white."""
+    values = np.concatenate(arrays)
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
 def _heat_map(axis: Any, sweep: SweepData, key: tuple[str, str], ends: Sequence[str], low: float, high: float) -> Any:

@@ -64,7 +64,7 @@ def run_epochs(
     for _ in range(epochs):
         permutation = torch.randperm(count, generator=order)
         for x, y in split.batches(batch_size, order=permutation, device=device):
-            if len(x) == 1 and count > 1:
+            if len(x) == 1 < batch_size and count > 1:
                 continue
             pending.append(step(x, y, lr * curve_schedule(done / total)))
             done += 1

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mgraph.data.task import Task
+from mgraph.errors import NonFiniteError
 from mgraph.network.flat import FlatModel
 from mgraph.progress import Report, silent
 from mgraph.train.loop import Streams, run_epochs
@@ -15,7 +16,7 @@ from mgraph.train.settings import TrainSettings
 def train_mode(flat: FlatModel, task: Task, settings: TrainSettings, *, report: Report = silent) -> None:
     """Train the network in place by SGD with momentum on the task's training split.
 
-    Raises NonFiniteError, naming the step, when the loss leaves the finite numbers.
+    Raises NonFiniteError, naming the step, when the loss leaves the finite numbers, and when a weight ends there.
     """
     streams = Streams.of(settings.seed)
     point = nn.Parameter(flat.theta)
@@ -46,3 +47,5 @@ def train_mode(flat: FlatModel, task: Task, settings: TrainSettings, *, report: 
             device=flat.device,
             report=report,
         )
+    if not bool(torch.isfinite(flat.theta).all()):
+        raise NonFiniteError("A weight became NaN or infinite in training; lower the learning rate.")

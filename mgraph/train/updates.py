@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mgraph.errors import InputError
+
 # Below this many control-point scalars (K·D) the seconds of compiling are not won back.
 COMPILE_FROM = 4_000_000
 
@@ -108,11 +110,16 @@ def _fused_pass() -> Any:
 
 
 def choose_update(P: Tensor, choice: str) -> type[EagerUpdate]:
-    """Choose by size: compiled for K·D of 4 million and more where a compiler works, else eager."""
+    """Choose by size: compiled for K·D of 4 million and more where a compiler works, else eager.
+
+    Raises InputError if compiled is asked for and no compiler works.
+    """
     if choice == "eager" or (choice == "auto" and P.numel() < COMPILE_FROM):
         return EagerUpdate
-    if choice == "compiled" or _compiler_works():
+    if _compiler_works():
         return CompiledUpdate
+    if choice == "compiled":
+        raise InputError("torch.compile finds no working compiler here; take update=eager, which computes the same.")
     return EagerUpdate
 
 

@@ -80,6 +80,7 @@ def connect(
             method=method,
             name=name,
             sweep=False,
+            grid=grid,
             same_layout=same_layout,
             buffers_from=buffers_from,
             report=report,
@@ -142,6 +143,7 @@ def _print_connection(row: dict[str, Any], form: str) -> None:
         emit_one(row, form=form)
         return
     emit_one({key: row[key] for key in ("id", "name", "kind", "status", "ends")})
+    click.echo()
     emit(summary_table(row["summary"]), _SUMMARY, title="summary", empty="")
     edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", "error"))]
     emit(edges, _EDGES, title="edges", empty="Not swept yet.")

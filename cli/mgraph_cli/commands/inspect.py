@@ -12,8 +12,8 @@ from mgraph_cli.commands.connect import summary_table
 from mgraph_cli.options import graph_option, open_graph, output_options, space_option
 from mgraph_cli.output import emit, emit_one
 
-_NODE_COLUMNS = ("name", "id", "kind", "space", "train_loss", "valid_accuracy", "test_accuracy", "created")
-_CONNECTION_COLUMNS = ("name", "id", "kind", "ends", "status", "peak", "barrier", "created")
+_NODE_COLUMNS = ("name", "id", "kind", "space", "train_loss", "valid_accuracy", "test_accuracy")
+_CONNECTION_COLUMNS = ("name", "id", "kind", "ends", "status", "peak", "barrier")
 _KINDS = ("mode", "control", "pivot", "sample", "merged")
 
 
@@ -86,9 +86,10 @@ def show(what: str, graph_path: Path | None, form: str) -> None:
 
 def _run_line(run: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    seed = "" if run["seed"] is None else f", seed {run['seed']}"
     update = f", {run['update']} update" if run["update"] else ""
     return (
-        f"{run['id']}: {run['command']}, {run['status']}, seed {run['seed']}, {run['device']}, "
+        f"{run['id']}: {run['command']}, {run['status']}{seed}, {run['device']}, "
         f"{run['threads']} threads{update} ({versions})"
     )
 
@@ -169,6 +170,7 @@ def components(
         return
     how_many = f"{len(groups)} component{'' if len(groups) == 1 else 's'}"
     click.echo(f"{how_many} at {t.split} {t.metric} {t.quantity} <= {t.limit:g}")
+    click.echo()
     emit(groups, ("component", "size", "nodes"))
     columns = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
     emit(edges, columns, title="edges", empty="No edge is below the threshold.")

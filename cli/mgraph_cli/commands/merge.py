@@ -183,4 +183,5 @@ def _print(facts: dict[str, Any], rows: list[dict[str, Any]], form: str) -> None
         emit(rows, _COLUMNS, form=form)
     else:
         emit_one(facts)
+        click.echo()
         emit(rows, _COLUMNS)

@@ -1,0 +1,144 @@
+"""Runs the documentation: every console and Python block of a page, in order, in one fresh directory.
+
+``python docs/generate.py`` writes the real output below every command, and the reference pages; the tests run the same
+blocks and compare. Blocks: ``console`` (lines after ``$`` are commands, the rest is their output), ``python`` (one
+namespace per page), and any block with ``file=NAME`` (written to the directory, not run).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/tutorial.md", "docs/your-own.md", "docs/python.md")
+COLUMNS = "100"
+_BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def run_page(text: str) -> str:
+    """Run a page's blocks in a fresh directory and return the page with the real outputs."""
+    namespace: dict[str, Any] = {"__name__": "__page__"}
+    with tempfile.TemporaryDirectory() as directory, _surroundings(Path(directory)):
+        return _BLOCK.sub(lambda match: _run_block(match, namespace), text)
+
+
+def _run_block(match: re.Match[str], namespace: dict[str, Any]) -> str:
+    language, info, body = match.groups()
+    file = re.search(r"file=(\S+)", info)
+    if file:
+        Path(file.group(1)).write_text(body)
+    elif language == "python":
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            exec(compile(body, "<page>", "exec"), namespace)
+    elif language == "console":
+        lines = []
+        for line in body.splitlines():
+            if line.startswith("$ "):
+                lines.append(line)
+                lines += _command(line[2:]).rstrip("\n").splitlines()
+        body = "\n".join(line.rstrip() for line in lines) + "\n"
+    return f"```{language}{info}\n{body}```"
+
+
+def _command(line: str) -> str:
+    words = shlex.split(line, comments=True)
+    if words[0] == "mgraph":
+        return _mgraph(words[1:])
+    if words[0] == "python":
+        words[0] = sys.executable
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"$ {line}\nexited with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _mgraph(arguments: list[str]) -> str:
+    """Run a command in this process: loading torch anew for each would cost minutes."""
+    from mgraph_cli.main import cli
+
+    output = io.StringIO()
+    code: Any = 0
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            cli.main(arguments, prog_name="mgraph")
+        except SystemExit as end:
+            code = end.code
+    text = output.getvalue()
+    if code and not text.startswith("Error:"):  # an error that a page shows on purpose is output, too
+        raise RuntimeError(f"$ mgraph {shlex.join(arguments)}\nexited with {code}:\n{text}")
+    return text
+
+
+@contextlib.contextmanager
+def _surroundings(directory: Path) -> Iterator[None]:
+    import torch
+
+    threads, before, here = torch.get_num_threads(), dict(os.environ), Path.cwd()
+    os.environ |= {"COLUMNS": COLUMNS, "MGRAPH_CONFIG_DIR": str(directory / ".config")}
+    os.environ.pop("MGRAPH_GRAPH", None)
+    torch.set_num_threads(1)
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+        torch.set_num_threads(threads)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def commands_page() -> str:
+    """Write the reference of the command line from the help texts."""
+    from mgraph_cli.main import cli
+
+    parts = ["# Commands\n\nGenerated from `--help` by `docs/generate.py`.\n"]
+    with tempfile.TemporaryDirectory() as directory, _surroundings(Path(directory)):
+        for name in cli.list_commands(None):  # type: ignore[arg-type]
+            parts.append(f"## mgraph {name}\n\n```text\n{_mgraph([name, '--help']).rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+def methods_page() -> str:
+    """Write the reference of methods and settings from the dataclasses."""
+    from mgraph.connect.registry import METHODS
+    from mgraph.train.settings import TrainSettings
+
+    parts = ["# Methods and settings\n\nGenerated from the settings' dataclasses by `docs/generate.py`.\n"]
+    for name, settings in ({"train": TrainSettings} | METHODS).items():
+        how = "mgraph train" if name == "train" else f"mgraph connect … --{name}"
+        summary = getattr(settings, "summary", "training of a mode")
+        parts.append(f"## {name}\n\n`{how}`, in Python `mgraph.{settings.__name__}`: {summary}.\n")
+        if settings.infos():
+            parts.append("| setting | type | default | unit | meaning |\n|---|---|---|---|---|")
+            parts += [f"| `{i.name}` | {i.kind} | {i.example()} | {i.unit} | {i.help} |" for i in settings.infos()]
+            parts.append("")
+        for reference in getattr(settings, "references", ()):
+            parts.append(f"Reference: {reference}\n")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+GENERATED = {"docs/commands.md": commands_page, "docs/methods.md": methods_page}
+
+
+def main() -> None:
+    """Write all pages anew, or those named as arguments."""
+    chosen = sys.argv[1:] or [*PAGES, *GENERATED]
+    for page in chosen:
+        path = ROOT / page
+        path.write_text(GENERATED[page]() if page in GENERATED else run_page(path.read_text()))
+        print(page)
+
+
+if __name__ == "__main__":
+    main()
