@@ -128,7 +128,21 @@ def methods_page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-GENERATED = {"docs/commands.md": commands_page, "docs/methods.md": methods_page}
+def results_page() -> str:
+    """Put the stored outputs of the benchmarks on one page, each with the command that prints it."""
+    parts = [
+        "# Results\n\nOutputs of the scripts in `benchmarks/`, as stored in `benchmarks/results/`; put together by "
+        "`docs/generate.py`. What each script measures, and how to run it, is in the\n"
+        "[benchmarks' own page](../benchmarks/README.md).\n"
+    ]
+    for file in sorted((ROOT / "benchmarks" / "results").glob("*.txt")):
+        parts.append(
+            f"## {file.stem}\n\n`python benchmarks/{file.stem}.py`\n\n```text\n{file.read_text().rstrip()}\n```\n"
+        )
+    return "\n".join(parts)
+
+
+GENERATED = {"docs/commands.md": commands_page, "docs/methods.md": methods_page, "docs/results.md": results_page}
 
 
 def main() -> None:

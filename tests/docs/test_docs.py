@@ -61,7 +61,7 @@ def test_every_page_with_code_is_run(generate: ModuleType) -> None:
     assert with_code - {"docs/store-format.md"} == set(generate.PAGES)
 
 
-@pytest.mark.parametrize("page", ["docs/commands.md", "docs/methods.md"])
+@pytest.mark.parametrize("page", ["docs/commands.md", "docs/methods.md", "docs/results.md"])
 def test_reference_is_up_to_date(page: str, generate: ModuleType) -> None:
     assert (ROOT / page).read_text() == generate.GENERATED[page](), "run: python docs/generate.py"
 
