@@ -36,9 +36,9 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--arch", default="cnn")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     print(f"python {platform.python_version()}, torch {torch.__version__}, one thread, {options.arch} on digits")
-    print(f"{'seeds':>12} {'test accuracy of the modes':>28} {'surface':>20} {'passes':>7} {'max loss':>9} {'min acc':>8}")
+    print(f"{'seeds':>12} {'test accuracy of the modes':>28} {'surface':>20} ", end="")
+    print(f"{'passes':>7} {'max loss':>9} {'min acc':>8}")
     worst: dict[str, tuple[float, float]] = {}
     for number in range(options.sets):
         first = options.first_seed + 10 * number

@@ -82,18 +82,14 @@ def _mgraph(arguments: list[str]) -> str:
 
 @contextlib.contextmanager
 def _surroundings(directory: Path) -> Iterator[None]:
-    import torch
-
-    threads, before, here = torch.get_num_threads(), dict(os.environ), Path.cwd()
+    before, here = dict(os.environ), Path.cwd()
     os.environ |= {"COLUMNS": COLUMNS, "MGRAPH_CONFIG_DIR": str(directory / ".config")}
     os.environ.pop("MGRAPH_GRAPH", None)
-    torch.set_num_threads(1)
     os.chdir(directory)
     try:
         yield
     finally:
         os.chdir(here)
-        torch.set_num_threads(threads)
         os.environ.clear()
         os.environ.update(before)
 

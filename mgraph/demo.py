@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mgraph.connect.linear import Linear
 from mgraph.connect.surface import BezierSurface
-from mgraph.errors import NameTakenError
+from mgraph.errors import InputError, NameTakenError
 from mgraph.graph.graph import create
 
 if TYPE_CHECKING:
@@ -42,24 +42,16 @@ def run_demo(
 
     Everything goes below ``directory``; NameTakenError if its graph is there already, unless told to overwrite.
     """
-    import torch
-
     path = directory / "digits.mgraph"
     if path.exists():
         if not overwrite:
             raise NameTakenError(f"{path} exists already; add --overwrite to make it anew, or choose another -o.")
         shutil.rmtree(path)
-    directory.mkdir(parents=True, exist_ok=True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a network this small is faster so, and the numbers do not depend on the cores
     try:
-        return _demo(path, report, say)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _demo(path: Path, report: Report | None, say: Callable[[str], None]) -> Demo:
-    directory, demo = path.parent, Demo()
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory} cannot be made: {error.strerror}; choose another -o.") from None
+    demo = Demo()
     graph = create(path, arch="cnn", data="digits", device="cpu")
     say("Training four modes apart: seeds 0 to 3.")
     for seed, name in enumerate(MODES):

@@ -60,9 +60,11 @@ def recompute_statistics(flat: FlatModel, train: Split, policy: BatchNormPolicy)
         m.train()
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(policy.seed))
     order = order[: policy.whole_batches * policy.batch_size]
-    with torch.no_grad():
-        for x, _ in train.batches(policy.batch_size, order=order, device=flat.device):
-            flat.module(flat.inputs(x))
-    for m, momentum in zip(flat.statistics, momenta, strict=True):
-        m.momentum = momentum
-        m.eval()
+    try:
+        with torch.no_grad():
+            for x, _ in train.batches(policy.batch_size, order=order, device=flat.device):
+                flat.module(flat.inputs(x))
+    finally:
+        for m, momentum in zip(flat.statistics, momenta, strict=True):
+            m.momentum = momentum
+            m.eval()

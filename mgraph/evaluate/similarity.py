@@ -36,4 +36,4 @@ def looks_like_same_run(cosines: Mapping[str, float], sizes: Mapping[str, int]) 
     small layer must exceed five of these.
     """
     alike = [c > max(SAME_RUN, 5.0 / np.sqrt(sizes[name])) for name, c in cosines.items()]
-    return sum(alike) > len(alike) / 2
+    return bool(sum(alike) > len(alike) / 2)

@@ -97,8 +97,8 @@ def _fineness(sweep: Sweep) -> tuple[int, Any]:
 def components(store: GraphStore, threshold: Threshold, space: Space | None = None) -> Components:
     """Group modes that are joined by edges whose quantity is at most the limit.
 
-    A non-finite edge is no edge, nor is one of a failed connection. Raises InputError on a graph without any edge for that metric and split,
-    saying what to sweep.
+    A non-finite edge is no edge, nor is one of a failed connection. Raises InputError on a graph without any
+    edge for that metric and split, saying what to sweep.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -55,7 +55,7 @@ def connect(
     if buffers_from is not None:
         chosen_settings[BUFFERS_FROM] = buffers_from.id
     settings = chosen_settings | {"method": method.name, "ends": [n.id for n in ends]}
-    with session.run("connect", settings, getattr(method, "seed", None)) as run:
+    with session.run(bench, "connect", settings, getattr(method, "seed", None)) as run:
         outcome = method.run(bench.flat, bench.task, points, report)
         P = outcome.control_points
         if not np.isfinite(P).all():

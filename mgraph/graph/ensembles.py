@@ -81,7 +81,7 @@ def ensemble(
     coefficients = family.coefficients(family.grid(counts))
     at_ends = [int(np.flatnonzero((coefficients == row).all(axis=1))[0]) for row in _end_rows(family)]
     settings = {"connection": connection.id, "grid": counts, "batchnorm": str(policy)}
-    with session.run("ensemble", settings) as run:
+    with session.run(ready.bench, "ensemble", settings) as run:
         whole, kept = ensemble_predictions(
             ready.bench.flat,
             ready.bench.task,
@@ -162,8 +162,7 @@ def export_ensemble(
     with _new_directory(directory) as building:
         result = ensemble(session, connection, grid=counts, bn_examples=bn_examples, report=report)
         ready = prepare(session, connection)
-        manifest = _write_members(ready, building, counts, result, ready.bench.policy(bn_examples), report)
-    return manifest
+        return _write_members(ready, building, counts, result, ready.bench.policy(bn_examples), report)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def create(
     name: str | None = None,
     codec: str = "none",
     device: str = "auto",
+    threads: int | None = None,
 ) -> Graph:
     """Create a graph directory with its first space and open it.
 
@@ -46,24 +47,28 @@ def create(
     """
     from mgraph.graph.spaces import create_graph
 
-    return Graph(create_graph(Path(path), arch, data, name=name, codec=codec), device=device)
+    return Graph(create_graph(Path(path), arch, data, name=name, codec=codec), device=device, threads=threads)
 
 
-def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False) -> Graph:
+def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, threads: int | None = None) -> Graph:
     """Open a graph directory; ``trust`` allows the user code that its specs name to run.
+
+    ``threads`` is the number of CPU threads (default: one for a small network, torch's own for others).
 
     Raises NotFoundError if there is no graph at ``path``.
 
     >>> g = mgraph.open("digits.mgraph")
     """
-    return Graph(GraphStore.open(Path(path)), device=device, trust=trust)
+    return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
 
 
 class Graph:
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
-    def __init__(self, store: GraphStore, *, device: str = "auto", trust: bool = False) -> None:
-        self.session = Session(store, device=device, trust=trust)
+    def __init__(
+        self, store: GraphStore, *, device: str = "auto", trust: bool = False, threads: int | None = None
+    ) -> None:
+        self.session = Session(store, device=device, trust=trust, threads=threads)
 
     @property
     def path(self) -> Path:

@@ -27,6 +27,7 @@ from mgraph.graph.points import (
     packed_rows,
     policy_name,
 )
+from mgraph.graph.runs import RunLog
 from mgraph.graph.session import Bench, Session
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
@@ -121,78 +122,107 @@ def merge(
     ready = prepare(session, connection)
     policy = ready.bench.policy(bn_examples)
     settings: dict[str, Any] = {"connection": connection.id, "at": at, "soup": soup, "batchnorm": str(policy)}
-    with session.run("merge", settings) as run:
-        selected_on: str | None = None
-        if parameter is not None:
-            coefficients = family.coefficients(parameter)[0]
-        else:
-            assert data is not None
-            if soup == "uniform":
-                coefficients = uniform_soup(data.coefficients)
-            elif soup == "greedy":
-                selected_on = SELECTION_SPLIT
-                coefficients = _greedy(ready, data, policy, report)
-            else:
-                selected_on = SELECTION_SPLIT
-                best = choose_point(data)
-                parameter, coefficients = data.parameters[best], data.coefficients[best]
-        theta = combine_stored(coefficients.tolist(), ready.points)
+    with session.run(ready.bench, "merge", settings) as run:
+        choice = _choose(ready, data, parameter, soup, policy, report)
+        theta = combine_stored(choice.coefficients.tolist(), ready.points)
         flat = ready.bench.flat
         flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
         recompute_statistics(flat, ready.bench.task.train, policy)
         results = evaluate_splits(ready.bench)
         require_finite(results, "The merged point")
         scores = _scores(ready.bench)
-        groups = module_buffers(flat, ready.bench.layout)
-        policy_text = policy_name(ready.bench, policy)
-        info = {
-            "origin": "merge",
-            "connection": connection.id,
-            "parameter": None if parameter is None else list(map(float, parameter)),
-            "soup": soup,
-            "coefficients": {n.id: c for n, c in zip(ready.nodes, coefficients.tolist(), strict=True) if c},
-            "batchnorm": policy_text,
-        }
-        node_id = new_id("g")
-        with session.store.transaction() as tx:
-            codec = ready.bench.space.codec
-            (ref,) = tx.write_parameters([theta], codec=codec)
-            node = Node(
-                id=node_id,
-                kind="merged",
-                space_id=ready.bench.space.id,
-                run_id=run.id,
-                name=name,
-                tensor_key=ref.key,
-                tensor_row=ref.row,
-                digest=ref.digest,
-                nbytes=ref.nbytes,
-                selected_on=selected_on,
-                info=json.dumps(info, sort_keys=True),
-            )
-            tx.add(node)
-            tx.add(*_terms(node_id, ready.nodes, coefficients))
-            if groups:
-                buffers = tx.write_buffers(groups, codec=codec)
-                tx.add(NodeBuffers(node_id, policy_text, buffers.key, buffers.digest, buffers.nbytes))
-            tx.add(*evaluation_rows(node_id, run.id, results, batchnorm=policy_text))
-            run.complete(tx)
-    corners, corner_scores = _corners(ready, policy)
+        node = _store(session, run, ready, choice, theta, results, name=name, policy=policy, soup=soup)
+        corners, corner_scores = _corners(ready, policy)
     baseline = _best_corner(corners)
-    difference = None
     against = corner_scores[baseline]
-    if scores is not None and against is not None:
-        difference = paired_difference(scores, against)
     return MergeReport(
         node,
-        None if parameter is None else tuple(map(float, parameter)),
+        choice.parameter,
         results,
         corners,
         baseline,
-        difference,
+        None if scores is None or against is None else paired_difference(scores, against),
         _oracle(data),
-        _notes(data, coefficients, ready),
+        _notes(data, choice.coefficients, ready),
     )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Coefficients of the chosen point, its parameter if it has one, and the split that chose it, if any did."""
+
+    coefficients: Floats
+    parameter: tuple[float, ...] | None
+    selected_on: str | None
+
+
+def _choose(
+    ready: Prepared,
+    data: SweepData | None,
+    parameter: Floats | None,
+    soup: str | None,
+    policy: BatchNormPolicy,
+    report: Report,
+) -> _Choice:
+    if parameter is not None:
+        coefficients = family_of(ready.connection).coefficients(parameter)[0]
+        return _Choice(coefficients, tuple(map(float, parameter)), None)
+    assert data is not None
+    if soup == "uniform":
+        return _Choice(uniform_soup(data.coefficients), None, None)
+    if soup == "greedy":
+        return _Choice(_greedy(ready, data, policy, report), None, SELECTION_SPLIT)
+    best = choose_point(data)
+    return _Choice(data.coefficients[best], tuple(map(float, data.parameters[best])), SELECTION_SPLIT)
+
+
+def _store(
+    session: Session,
+    run: RunLog,
+    ready: Prepared,
+    choice: _Choice,
+    theta: NDArray[np.float32],
+    results: dict[str, dict[str, Measured]],
+    *,
+    name: str | None,
+    policy: BatchNormPolicy,
+    soup: str | None,
+) -> Node:
+    """Store the present point with its statistics, its recipe and its numbers, and complete the run."""
+    bench, policy_text = ready.bench, policy_name(ready.bench, policy)
+    groups = module_buffers(bench.flat, bench.layout)
+    pairs = zip(ready.nodes, choice.coefficients.tolist(), strict=True)
+    terms = [(node.id, c) for node, c in pairs if c != 0]
+    info = {
+        "origin": "merge",
+        "connection": ready.connection.id,
+        "parameter": choice.parameter,
+        "soup": soup,
+        "coefficients": dict(terms),
+        "batchnorm": policy_text,
+    }
+    with session.store.transaction() as tx:
+        (ref,) = tx.write_parameters([theta], codec=bench.space.codec)
+        node = Node(
+            id=new_id("g"),
+            kind="merged",
+            space_id=bench.space.id,
+            run_id=run.id,
+            name=name,
+            tensor_key=ref.key,
+            tensor_row=ref.row,
+            digest=ref.digest,
+            nbytes=ref.nbytes,
+            selected_on=choice.selected_on,
+            info=json.dumps(info, sort_keys=True),
+        )
+        tx.add(node, *[NodeTerm(node.id, i, source, c) for i, (source, c) in enumerate(terms)])
+        if groups:
+            buffers = tx.write_buffers(groups, codec=bench.space.codec)
+            tx.add(NodeBuffers(node.id, policy_text, buffers.key, buffers.digest, buffers.nbytes))
+        tx.add(*evaluation_rows(node.id, run.id, results, batchnorm=policy_text))
+        run.complete(tx)
+    return node
 
 
 def _greedy(ready: Prepared, data: SweepData, policy: BatchNormPolicy, report: Report) -> Floats:
@@ -209,11 +239,6 @@ def _greedy(ready: Prepared, data: SweepData, policy: BatchNormPolicy, report: R
         return sign * measure(ready.bench.flat, ready.bench.task, SELECTION_SPLIT)[metric].value
 
     return greedy_soup(data.coefficients, sign * data.values[SELECTION_SPLIT, metric], score)
-
-
-def _terms(node_id: str, nodes: Sequence[Node], coefficients: Floats) -> list[NodeTerm]:
-    terms = [(n.id, float(c)) for n, c in zip(nodes, coefficients, strict=True) if c != 0]
-    return [NodeTerm(node_id, i, source, c) for i, (source, c) in enumerate(terms)]
 
 
 def _scores(bench: Bench) -> NDArray[np.float64] | None:

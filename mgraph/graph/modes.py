@@ -44,7 +44,7 @@ def add_trained_mode(
     bench.task  # noqa: B018  (load the data before the run starts: bad input is no run)
     flat = bench.new_network(settings.seed)
     bench.flat = flat
-    with session.run("train", asdict(settings) | {"space": space.name}, settings.seed) as run:
+    with session.run(bench, "train", asdict(settings) | {"space": space.name}, settings.seed) as run:
         train_mode(flat, bench.task, settings, report=report)
         parameters = flat.unpack(flat.theta).numpy()
         info = {"origin": "train", "settings": asdict(settings)}
@@ -71,7 +71,7 @@ def add_imported_mode(
         "blake2b": hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(),
         "notes": fitted.notes,
     }
-    with session.run("add-mode", {"file": str(path), "space": space.name, "cast": cast}) as run:
+    with session.run(bench, "add-mode", {"file": str(path), "space": space.name, "cast": cast}) as run:
         return _commit_mode(session, bench, run, name, fitted.parameters, info), fitted.notes
 
 

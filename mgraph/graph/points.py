@@ -14,6 +14,7 @@ from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import NONE, OWN, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
 from mgraph.graph.members import constants_source
+from mgraph.network.layout import to_numpy
 from mgraph_store import Connection, Evaluation, Member, Node, NodeBuffers, Space
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def module_buffers(flat: FlatModel, layout: Layout) -> dict[str, NDArray[Any]]:
     """Copy everything of the network that is no coordinate, grouped by stored dtype."""
     own: dict[str, Tensor] = dict(flat.module.named_buffers(remove_duplicate=False))
     own |= dict(flat.module.named_parameters(remove_duplicate=False))
-    return layout.pack_buffers({t.name: own[t.name].detach().cpu().numpy() for t in layout.buffers})
+    return layout.pack_buffers({t.name: to_numpy(own[t.name]) for t in layout.buffers})
 
 
 def load_buffers(bench: Bench, groups: Mapping[str, NDArray[Any]]) -> None:
@@ -47,7 +48,8 @@ def buffers_of(store: GraphStore, reader: Reader, node: Node) -> dict[str, NDArr
 def load_node(bench: Bench, store: GraphStore, node: Node) -> str:
     """Put a node with its own stored buffers into the network; return the name of its BatchNorm policy.
 
-    A node without stored buffers (a sample, a control point) borrows those of its connection; its BatchNorm statistics are then for the caller to recompute.
+    A node without stored buffers (a sample, a control point) borrows those of its connection; its BatchNorm
+    statistics are then for the caller to recompute.
     """
     parameters = store.read_parameters(node)
     bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))

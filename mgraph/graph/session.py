@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from mgraph_store import GraphStore
 
 
+# Below this many multiply-adds per batch a second thread costs more than it gives: on two cores a small network
+# trained as fast on one, and on a busy machine more than ten times faster (benchmarks/threads.py).
+_SMALL_BATCH = 64
+_SMALL_WORK = 25e6
+
+
 class Bench:
     """Everything needed to train and evaluate in one space; task and network load on first use."""
 
-    def __init__(self, space: Space, path: Path, device: str, *, trust: bool) -> None:
+    def __init__(self, space: Space, path: Path, device: str, *, trust: bool, threads: int | None = None) -> None:
         self.space, self.device = space, device
-        self._path, self._trust = path, trust
+        self._path, self._trust, self._threads = path, trust, threads
 
     @cached_property
     def layout(self) -> Layout:
@@ -72,6 +78,19 @@ class Bench:
             )
         return FlatModel(module, device=self.device)
 
+    @cached_property
+    def threads(self) -> int:
+        """CPU threads to compute with: those asked for; else one for a small network, torch's default for others."""
+        import torch
+
+        from mgraph.network.cost import multiply_adds
+
+        if self._threads is not None:
+            return self._threads
+        x, _ = self.task.train.examples(torch.zeros(1, dtype=torch.int64))
+        work = multiply_adds(self.flat.module, self.flat.inputs(x.to(self.flat.device))) * _SMALL_BATCH
+        return 1 if work < _SMALL_WORK else torch.get_num_threads()
+
     def policy(self, examples: int | None = None) -> BatchNormPolicy:
         """Return the BatchNorm policy for this many examples (default: at most 2000)."""
         from mgraph.evaluate.batchnorm import BatchNormPolicy
@@ -99,9 +118,13 @@ class Bench:
 class Session:
     """The open store with its device, its trust, and its benches."""
 
-    def __init__(self, store: GraphStore, *, device: str = "auto", trust: bool = False) -> None:
+    def __init__(
+        self, store: GraphStore, *, device: str = "auto", trust: bool = False, threads: int | None = None
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"There must be at least 1 thread, not {threads}.")
         self.store = store
-        self._device, self._trust = device, trust
+        self._device, self._trust, self._threads = device, trust, threads
         self._benches: dict[str, Bench] = {}
 
     @cached_property
@@ -112,7 +135,9 @@ class Session:
     def bench(self, space: Space) -> Bench:
         """Return the bench of a space, the same one every time."""
         if space.id not in self._benches:
-            self._benches[space.id] = Bench(space, self.store.path, self.device, trust=self._trust)
+            self._benches[space.id] = Bench(
+                space, self.store.path, self.device, trust=self._trust, threads=self._threads
+            )
         return self._benches[space.id]
 
     def space(self, text: str | None = None) -> Space:
@@ -121,12 +146,19 @@ class Session:
             return reader.find_space(text)
 
     @contextmanager
-    def run(self, command: str, settings: Mapping[str, Any], seed: int | None = None) -> Iterator[RunLog]:
-        """Record a run around a block."""
+    def run(self, bench: Bench, command: str, settings: Mapping[str, Any], seed: int | None = None) -> Iterator[RunLog]:
+        """Record a run around a block that computes on a bench, with the bench's number of threads."""
+        import torch
+
         from mgraph.graph.runs import recorded_run
 
-        with recorded_run(self.store, command, settings, seed=seed, device=self.device) as log:
-            yield log
+        before = torch.get_num_threads()
+        torch.set_num_threads(bench.threads)
+        try:
+            with recorded_run(self.store, command, settings, seed=seed, device=self.device) as log:
+                yield log
+        finally:
+            torch.set_num_threads(before)
 
 
 def resolve_device(text: str) -> str:

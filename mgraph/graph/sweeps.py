@@ -76,7 +76,7 @@ def sweep_connection(
     coefficients = family.coefficients(parameters)
     subsets = {s: Subset.random(len(getattr(bench.task, s)), examples) for s in splits}
     settings = {"connection": connection.id, "grid": counts, "splits": splits, "examples": examples}
-    with session.run("sweep", settings | {"batchnorm": str(policy)}) as run:
+    with session.run(bench, "sweep", settings | {"batchnorm": str(policy)}) as run:
         results = sweep(
             bench.flat,
             bench.task,

@@ -17,8 +17,8 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Say 'better' or 'worse' beyond two standard errors, else 'even'."""
-        if abs(self.value) <= 2 * self.standard_error or self.value == 0:
+        """Say 'better' or 'worse' beyond two standard errors, else (also of a NaN) 'even'."""
+        if not abs(self.value) > 2 * self.standard_error:
             return "even"
         return "better" if self.value > 0 else "worse"
 

@@ -101,6 +101,11 @@ class FlatModel:
             return x.contiguous(memory_format=torch.channels_last)
         return x
 
+    def check_batch(self, size: int) -> None:
+        """Raise InputError for a batch too small for the network's batch statistics."""
+        if size < 2 and self.statistics:
+            raise InputError(f"The network normalises over the batch: a step needs at least 2 examples, not {size}.")
+
     def load_buffers(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy buffers and frozen parameters into the module by name."""
         own = dict(self.module.named_buffers(remove_duplicate=False)) | {

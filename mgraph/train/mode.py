@@ -18,6 +18,7 @@ def train_mode(flat: FlatModel, task: Task, settings: TrainSettings, *, report: 
 
     Raises NonFiniteError, naming the step, when the loss leaves the finite numbers, and when a weight ends there.
     """
+    flat.check_batch(settings.batch_size)
     streams = Streams.of(settings.seed)
     point = nn.Parameter(flat.theta)
     point.grad = flat.grad

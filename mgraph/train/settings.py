@@ -11,7 +11,7 @@ from mgraph.settings import Settings, setting
 class TrainSettings(Settings):
     """How a mode is trained: SGD with momentum under the curve schedule of [G]."""
 
-    seed: int = setting(0, "seed of initial values, order of examples and dropout", low=0)
+    seed: int = setting(0, "seed of initial values, order of examples and dropout", low=0, high=2**63 - 1)
     epochs: int = setting(40, "passes over the training data", unit="epochs", low=1)
     lr: float = setting(0.05, "learning rate", above=0)
     batch_size: int = setting(64, "examples per step", unit="examples", low=1)

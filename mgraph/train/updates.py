@@ -20,6 +20,8 @@ from mgraph.errors import InputError
 # Below this many control-point scalars (K·D) the seconds of compiling are not won back.
 COMPILE_FROM = 4_000_000
 
+_MOST_SHAPES = 256  # numbers of rows, free rows and columns in one process
+
 
 class EagerUpdate:
     """A few library calls per sample: fastest for small networks, and needs no compiler."""
@@ -68,16 +70,18 @@ class CompiledUpdate(EagerUpdate):
         """Do all three in one pass."""
         scalars = [keep, lr, self._decay]
         options: dict[str, Any] = {"dtype": self._P.dtype, "device": self._P.device}
-        _fused_pass()(
-            list(self._P.unbind(0)),
-            list(self._M.unbind(0)),
-            self._free,
-            self._grad,
-            self._theta,
-            torch.tensor(coefficients, **options),
-            torch.tensor(following, **options),
-            torch.tensor(scalars, **options),
-        )
+        # Beyond its limit of shapes (8 by default) torch would go on uncompiled, several times slower.
+        with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES):
+            _fused_pass()(
+                list(self._P.unbind(0)),
+                list(self._M.unbind(0)),
+                self._free,
+                self._grad,
+                self._theta,
+                torch.tensor(coefficients, **options),
+                torch.tensor(following, **options),
+                torch.tensor(scalars, **options),
+            )
 
 
 @cache
