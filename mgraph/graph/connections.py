@@ -12,9 +12,9 @@ import numpy as np
 from mgraph.connect.base import Method
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
 from mgraph.graph.members import BUFFERS_FROM, label
-from mgraph.graph.modes import check_name_is_free
 from mgraph.graph.points import buffers_of, common_constants, load_buffers
 from mgraph.graph.session import Session
+from mgraph.graph.storing import check_name_is_free, store_parameters
 from mgraph.progress import Report, silent
 from mgraph_store import Connection, Layout, Member, Node, Space, new_id
 
@@ -71,23 +71,8 @@ def connect(
             reason=f"{method.name} finished",
         )
         with store.transaction() as tx:
-            controls = []
-            if family.free:
-                refs = tx.write_parameters([P[k] for k in family.free], codec=space.codec)
-                controls = [
-                    Node(
-                        id=new_id("c"),
-                        kind="control",
-                        space_id=space.id,
-                        run_id=run.id,
-                        tensor_key=ref.key,
-                        tensor_row=ref.row,
-                        digest=ref.digest,
-                        nbytes=ref.nbytes,
-                    )
-                    for ref in refs
-                ]
-            tx.add(*controls, connection)
+            controls = store_parameters(tx, bench, run.id, "control", [P[k] for k in family.free])
+            tx.add(connection)
             for position, (row, node) in enumerate(zip(family.ends, ends, strict=True)):
                 tx.add(Member(connection.id, node.id, "end", position, row))
             for position, (row, node) in enumerate(zip(family.free, controls, strict=True)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,23 +16,21 @@ from mgraph.evaluate.metrics import SPLITS, Measured, measure, outputs
 from mgraph.explore.sweepdata import SweepData, family_of, latest_sweep, load_sweep
 from mgraph.families import Floats
 from mgraph.graph.members import constants_source, ends_of, label, rows_of
-from mgraph.graph.modes import check_name_is_free, require_finite
 from mgraph.graph.points import (
     buffers_of,
     evaluate_splits,
-    evaluation_rows,
     load_buffers,
-    module_buffers,
     packed_rows,
     policy_name,
 )
 from mgraph.graph.runs import RunLog
 from mgraph.graph.session import Bench, Session
+from mgraph.graph.storing import check_name_is_free, require_finite, store_point
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
 from mgraph.network.flat import combine
 from mgraph.progress import Progress, Report, silent
-from mgraph_store import Connection, Node, NodeBuffers, NodeTerm, Space, new_id
+from mgraph_store import Connection, Node, NodeTerm, Space
 from mgraph_store.kernel import combine as combine_stored
 
 SELECTION_SPLIT = "valid"
@@ -190,7 +187,6 @@ def _store(
 ) -> Node:
     """Store the present point with its statistics, its recipe and its numbers, and complete the run."""
     bench, policy_text = ready.bench, policy_name(ready.bench, policy)
-    groups = module_buffers(bench.flat, bench.layout)
     pairs = zip(ready.nodes, choice.coefficients.tolist(), strict=True)
     terms = [(node.id, c) for node, c in pairs if c != 0]
     info = {
@@ -202,25 +198,20 @@ def _store(
         "batchnorm": policy_text,
     }
     with session.store.transaction() as tx:
-        (ref,) = tx.write_parameters([theta], codec=bench.space.codec)
-        node = Node(
-            id=new_id("g"),
-            kind="merged",
-            space_id=bench.space.id,
-            run_id=run.id,
+        node = store_point(
+            tx,
+            bench,
+            run.id,
+            "merged",
+            theta,
+            results,
+            buffers=policy_text,
+            measured_with=policy_text,
+            info=info,
             name=name,
-            tensor_key=ref.key,
-            tensor_row=ref.row,
-            digest=ref.digest,
-            nbytes=ref.nbytes,
             selected_on=choice.selected_on,
-            info=json.dumps(info, sort_keys=True),
         )
-        tx.add(node, *[NodeTerm(node.id, i, source, c) for i, (source, c) in enumerate(terms)])
-        if groups:
-            buffers = tx.write_buffers(groups, codec=bench.space.codec)
-            tx.add(NodeBuffers(node.id, policy_text, buffers.key, buffers.digest, buffers.nbytes))
-        tx.add(*evaluation_rows(node.id, run.id, results, batchnorm=policy_text))
+        tx.add(*[NodeTerm(node.id, i, source, c) for i, (source, c) in enumerate(terms)])
         run.complete(tx)
     return node
 

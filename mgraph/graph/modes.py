@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -13,19 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mgraph.errors import MGraphWarning, NameTakenError, NonFiniteError
+from mgraph.errors import MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
-from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import layer_cosines, looks_like_same_run
 from mgraph.graph.members import label
-from mgraph.graph.points import evaluate_splits, evaluation_rows, load_buffers, module_buffers, own_policy
+from mgraph.graph.points import evaluate_splits, load_buffers, own_policy
 from mgraph.graph.runs import RunLog
 from mgraph.graph.session import Bench, Session
+from mgraph.graph.storing import check_name_is_free, require_finite, store_point
 from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
 from mgraph.progress import Report, silent
 from mgraph.train.mode import train_mode
 from mgraph.train.settings import TrainSettings
-from mgraph_store import Connection, Node, NodeBuffers, Space, new_id, validate_name
+from mgraph_store import Node, Space
 
 
 class SimilarModeWarning(MGraphWarning):
@@ -75,17 +74,6 @@ def add_imported_mode(
         return _commit_mode(session, bench, run, name, fitted.parameters, info), fitted.notes
 
 
-def check_name_is_free(session: Session, name: str | None) -> None:
-    """Refuse a bad or a taken name before any work is done."""
-    if name is None:
-        return
-    validate_name(name)
-    with session.store.reading() as reader:
-        taken: list[Node | Connection] = [*reader.all(Node, name=name), *reader.all(Connection, name=name)]
-    if taken:
-        raise NameTakenError(f"The name {name} belongs to {taken[0].kind} {taken[0].id}; choose another.")
-
-
 def _commit_mode(
     session: Session,
     bench: Bench,
@@ -96,38 +84,22 @@ def _commit_mode(
 ) -> Node:
     results = evaluate_splits(bench)
     require_finite(results, "The mode")
-    groups = module_buffers(bench.flat, bench.layout)
     with session.store.transaction() as tx:
-        codec = bench.space.codec
-        (ref,) = tx.write_parameters([parameters], codec=codec)
-        node = Node(
-            id=new_id("m"),
-            kind="mode",
-            space_id=bench.space.id,
-            run_id=run.id,
+        node = store_point(
+            tx,
+            bench,
+            run.id,
+            "mode",
+            parameters,
+            results,
+            buffers=OWN,
+            measured_with=own_policy(bench),
+            info=info,
             name=name,
-            tensor_key=ref.key,
-            tensor_row=ref.row,
-            digest=ref.digest,
-            nbytes=ref.nbytes,
-            info=json.dumps(info, sort_keys=True),
         )
-        tx.add(node)
-        if groups:
-            buffers = tx.write_buffers(groups, codec=codec)
-            tx.add(NodeBuffers(node.id, OWN, buffers.key, buffers.digest, buffers.nbytes))
-        tx.add(*evaluation_rows(node.id, run.id, results, batchnorm=own_policy(bench)))
         run.complete(tx)
     _warn_if_similar(session, bench, node, parameters)
     return node
-
-
-def require_finite(results: dict[str, dict[str, Measured]], what: str) -> None:
-    """Raise NonFiniteError at the first number that is none."""
-    for split, metrics in results.items():
-        for metric, m in metrics.items():
-            if not np.isfinite(m.value):
-                raise NonFiniteError(f"{what} has a {split} {metric} of {m.value}; it was not stored.")
 
 
 def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDArray[np.float32]) -> None:
