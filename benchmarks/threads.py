@@ -1,6 +1,6 @@
 """One CPU thread or all of them? Wall time of training steps, alternating, on an idle and on a busy machine.
 
-Small networks gain nothing from a second thread, and lose much where another process uses the other core: the
+Small networks gain little from a second thread, and lose much where another process uses the other core: the
 threads of one step wait for each other. mgraph therefore trains and sweeps networks below a fixed number of
 multiply-adds on one thread. Run: ``python benchmarks/threads.py [--steps 100]``
 """

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mgraph_store import GraphStore
 
 
-# Below this many multiply-adds per batch a second thread costs more than it gives: on two cores a small network
-# trained as fast on one, and on a busy machine more than ten times faster (benchmarks/threads.py).
+# Below this many multiply-adds per batch a second thread gains a step at most a fifth on an idle machine, and nearly
+# doubles its time on a busy one (benchmarks/threads.py).
 _SMALL_BATCH = 64
 _SMALL_WORK = 25e6
 
