@@ -37,7 +37,8 @@ def space_option(command: Any) -> Any:
 def compute_options(command: Any) -> Any:
     """Add what every computing command takes: device, threads, trust."""
     command = click.option("--trust", is_flag=True, help="Run the user code that this graph's specs name.")(command)
-    command = click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")(command)
+    threads = "CPU threads (default: by the network's size)."
+    command = click.option("--threads", type=click.IntRange(min=1), help=threads)(command)
     return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")(command)
 
 
@@ -111,11 +112,7 @@ def open_graph(
     """Open the graph a command works on."""
     import mgraph
 
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-    return mgraph.open(graph_path or find_graph(Path.cwd()), device=device, trust=trust)
+    return mgraph.open(graph_path or find_graph(Path.cwd()), device=device, trust=trust, threads=threads)
 
 
 def find_graph(start: Path) -> Path:

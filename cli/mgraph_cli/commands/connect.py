@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +93,20 @@ def connect(
             note(f"Corners: {a} (0,0), {b} (0,1), {c} (1,0), {d} (1,1); opposite are {a}-{d} and {b}-{c}.")
         if not no_sweep:
             # The connection is stored by now: after Ctrl-C only its sweep is missing.
-            click.get_current_context().obj.command = f"mgraph sweep {shown}"
+            click.get_current_context().obj.command = _sweep_command(shown, grid, graph_path, device, threads)
             connected.sweep(grid, report=report)
     _print_connection(connected.describe(), form)
+
+
+def _sweep_command(
+    name: str, grid: Sequence[int] | None, graph_path: Path | None, device: str, threads: int | None
+) -> str:
+    words = ["mgraph", "sweep", name]
+    words += [] if grid is None else ["--grid", ",".join(map(str, grid))]
+    words += [] if graph_path is None else ["--graph", str(graph_path)]
+    words += [] if device == "auto" else ["--device", device]
+    words += [] if threads is None else ["--threads", str(threads)]
+    return shlex.join(words)
 
 
 @click.command()

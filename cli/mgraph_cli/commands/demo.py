@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -27,6 +28,8 @@ def demo(output: Path, overwrite: bool, form: str) -> None:
     """
     from mgraph.demo import COLUMNS, MAX_BARRIER, run_demo
 
+    if not (output / "digits.mgraph").exists() or overwrite:  # what Ctrl-C leaves behind is ours to replace
+        click.get_current_context().obj.command = shlex.join(["mgraph", "demo", "-o", str(output), "--overwrite"])
     with progress_bars("demo") as report:
         result = run_demo(output, overwrite=overwrite, report=report, say=note)
     emit(result.rows, COLUMNS, form=form)

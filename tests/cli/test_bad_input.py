@@ -1,0 +1,437 @@
+"""Bad input: one sentence, exit code 2, and a graph that is exactly as before."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mgraph_store import GraphStore, Node, NodeTerm
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line, what its message must contain, and what is prepared before."""
+
+    args: str
+    expect: tuple[str, ...] = ()
+    prepare: Callable[[Any, Path], Any] | None = field(default=None, compare=False)
+
+
+def checkpoint(change: Callable[[dict[str, Any]], Any], name: str = "x.pt") -> Callable[[Any, Path], None]:
+    """Save the state of mode a, changed; what the change returns is saved if it is not None."""
+
+    def prepare(_: Any, path: Path) -> None:
+        import torch
+
+        import mgraph
+
+        state = mgraph.open(path, device="cpu").node("a").state_dict()
+        changed = change(state)
+        torch.save(state if changed is None else changed, path.parent / name)
+
+    return prepare
+
+
+def file(name: str, content: str | bytes) -> Callable[[Any, Path], None]:
+    def prepare(_: Any, path: Path) -> None:
+        (path.parent / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return prepare
+
+
+def both(*steps: Callable[[Any, Path], None]) -> Callable[[Any, Path], None]:
+    def prepare(run: Any, path: Path) -> None:
+        for step in steps:
+            step(run, path)
+
+    return prepare
+
+
+def with_mlp(run: Any, _: Path) -> None:
+    """Add another space with a mode z."""
+    run("add-space", "--arch", "mlp?hidden=4", "--data", "digits", "--name", "mlp")
+    run("train", "--space", "mlp", "--epochs", 1, "--name", "z")
+
+
+def alike(_: Any, path: Path) -> None:
+    """Add two samples whose ids begin alike."""
+    store = GraphStore.open(path)
+    with store.reading() as reader:
+        a = reader.find_node("a")
+    with store.transaction() as tx:
+        for end in ("aaaaaaaa", "bbbbbbbb"):
+            tx.add(Node(f"szzzz{end}", "sample", a.space_id, kernel=1), NodeTerm(f"szzzz{end}", 0, a.id, 1.0))
+
+
+def truncated(_: Any, path: Path) -> None:
+    checkpoint(lambda state: None)(None, path)
+    content = (path.parent / "x.pt").read_bytes()
+    (path.parent / "x.pt").write_bytes(content[: len(content) // 2])
+    from safetensors.numpy import save
+
+    (path.parent / "x.safetensors").write_bytes(save({"0.weight": np.zeros(4, np.float32)})[:-3])
+
+
+class Runs:
+    """Unpickling this would run code."""
+
+    def __reduce__(self) -> Any:
+        return (print, ("code ran",))
+
+
+def lacking(state: dict[str, Any]) -> None:
+    del state["4.bias"]
+
+
+def extra(state: dict[str, Any]) -> None:
+    state["head.weight"] = next(iter(state.values()))
+
+
+def misshapen(state: dict[str, Any]) -> None:
+    state["0.weight"] = state["0.weight"][:, :, :2]
+
+
+def mistyped(state: dict[str, Any]) -> None:
+    state["0.weight"] = state["0.weight"].int()
+
+
+def not_a_number(state: dict[str, Any]) -> None:
+    state["1.running_var"][1] = float("nan")
+
+
+def infinite(state: dict[str, Any]) -> None:
+    state["0.bias"][0] = float("inf")
+
+
+def broken_npz(_: Any, path: Path) -> None:
+    np.savez(path.parent / "some.npz", x_train=np.zeros((4, 2)), y_train=np.zeros(4, int))
+
+
+FACTORY = "from torch import nn\ndef make(classes):\n    return nn.Linear(3, classes)\ndef number():\n    return 3\n"
+
+CASES = {
+    # Nothing of that name
+    "unknown node": Case("connect a bb --linear", ("bb", "did you mean b")),
+    "unknown thing": Case("show curv", ("curv", "did you mean curve")),
+    "unknown connection": Case("sweep surface", ("surface",)),
+    "node for a connection": Case("merge m", ("m is a merged", "not a connection")),
+    "node for a connection, by id": Case("ensemble a", ("a is a mode",)),
+    "connection for a node": Case("export s -o x.pt", ("s is a connection",)),
+    "connection for an end": Case("connect a line --linear", ("line is a connection",)),
+    "prefix of three characters": Case("show szz", ("szz",), alike),
+    "ambiguous prefix": Case("show szzzz", ("szzzzaaaaaaaa", "szzzzbbbbbbbb", "type more"), alike),
+    "unknown space": Case("train --space nowhere", ("nowhere", "cnn-digits")),
+    "several spaces": Case("train --epochs 1", ("2 spaces", "cnn-digits", "mlp"), with_mlp),
+    "unknown kind": Case("ls --kind node", ("'node'", "merged")),
+    # Ends and methods
+    "no end": Case("connect --linear", ("ENDS", "--help")),
+    "one end, linear": Case("connect a --linear", ("--linear joins 2 modes", "1 given")),
+    "three ends, linear": Case("connect a b c --linear", ("4 (a bilinear surface)", "3 given")),
+    "one end, curve": Case("connect a --curve", ("exactly 2", "1 given")),
+    "four ends, curve": Case("connect a b c d --curve", ("exactly 2", "4 given")),
+    "two ends, surface": Case("connect a b --surface", ("exactly 4", "2 given")),
+    "five ends, surface": Case("connect a b c d m --surface", ("exactly 4", "5 given")),
+    "no method": Case("connect a b", ("exactly one method", "--linear, --curve, --surface")),
+    "two methods": Case("connect a b --linear --curve", ("exactly one method",)),
+    "unknown method": Case("connect a b --curvy", ("--curvy", "See: mgraph connect --help")),
+    "unknown method to describe": Case("methods curv", ("'curv'", "linear, curve, surface", "Did you mean curve?")),
+    "the same node twice": Case("connect a b c a --linear", ("a is given twice",)),
+    "a sample as end": Case("connect a szzzza --linear", ("is a sample", "only modes"), alike),
+    "different networks": Case(
+        "connect a z --linear",
+        ("a (space cnn-digits)", "z (space mlp)", "0.weight [4, 1, 3, 3] float32", "against 1.weight [4, 64]"),
+        with_mlp,
+    ),
+    "buffers of a stranger": Case("connect a b --linear --buffers-from c", ("c is none",)),
+    # Checkpoints
+    "missing file": Case("add-mode none.pt", ("none.pt", "does not exist")),
+    "directory": Case("add-mode digits.mgraph", ("is no file",)),
+    "other suffix": Case("add-mode x.bin", (".bin", ".safetensors"), file("x.bin", "x")),
+    "empty file": Case("add-mode x.pt", ("empty",), file("x.pt", "")),
+    "not a checkpoint": Case("add-mode x.pt", ("no checkpoint",), file("x.pt", "hello " * 99)),
+    "not safetensors": Case("add-mode x.safetensors", ("no safetensors",), file("x.safetensors", "hello " * 99)),
+    "truncated": Case("add-mode x.pt", ("no checkpoint, or a damaged one",), truncated),
+    "truncated safetensors": Case("add-mode x.safetensors", ("damaged",), truncated),
+    "list, no state dict": Case("add-mode x.pt", ("holds a list",), checkpoint(lambda state: [1, 2])),
+    "no tensors": Case("add-mode x.pt", ("'epoch' in it is no tensor",), checkpoint(lambda state: {"epoch": 3})),
+    "pickled code": Case("add-mode x.pt", ("pickled code", "print"), checkpoint(lambda state: {"x": Runs()})),
+    "missing tensor": Case("add-mode x.pt", ("lacks 1 tensor", "4.bias"), checkpoint(lacking)),
+    "extra tensor": Case("add-mode x.pt", ("head.weight",), checkpoint(extra)),
+    "misshapen tensor": Case("add-mode x.pt", ("0.weight", "[4, 1, 2, 3]", "[4, 1, 3, 3]"), checkpoint(misshapen)),
+    "wrong dtype": Case("add-mode x.pt", ("0.weight is int32", "expected float32"), checkpoint(mistyped)),
+    "NaN in a tensor": Case("add-mode x.pt", ("1.running_var has 1 of 4",), checkpoint(not_a_number)),
+    "infinity in a tensor": Case("add-mode x.pt", ("0.bias", "infinite"), checkpoint(infinite)),
+    # Settings
+    "unknown setting": Case(
+        "connect a b --curve -s bend=2", ("'bend'", "known are", "batch_size", "Did you mean bends?")
+    ),
+    "setting of another method": Case("connect a b c d --surface --bends 2", ("'bends'", "degree")),
+    "no number": Case("train --epochs many", ("epochs must be a whole number", "'many'")),
+    "no whole number": Case("train --epochs 1.5", ("epochs must be a whole number",)),
+    "epochs of 0": Case("train --epochs 0", ("epochs must be at least 1",)),
+    "learning rate 0": Case("train --lr 0", ("lr must be above 0",)),
+    "learning rate NaN": Case("train --lr nan", ("lr must be a number",)),
+    "learning rate infinite": Case("train -s lr=inf", ("lr must be a number",)),
+    "negative seed": Case("train --seed -1", ("seed must be at least 0",)),
+    "huge seed": Case(f"train --seed {10**30}", ("seed must be at most",)),
+    "momentum of 1": Case("connect a b --curve --momentum 1", ("momentum must be below 1",)),
+    "no bends": Case("connect a b --curve --bends 0", ("bends must be at least 1",)),
+    "degree of one number": Case("connect a b c d --surface --degree 2", ("degree", "2 whole numbers")),
+    "degree of 0": Case("connect a b c d --surface --degree 0,2", ("degree must be at least 1",)),
+    "negative phase": Case("connect a b c d --surface --epochs 1,-1,1", ("epochs must be at least 0",)),
+    "no such update": Case("connect a b --curve --update fast", ("auto, eager, compiled",)),
+    "pair without value": Case("train -s lr", ("key=value", "'lr'")),
+    "missing config": Case("train --config none.toml", ("none.toml", "cannot be read")),
+    "no TOML": Case("train --config x.toml", ("is no TOML",), file("x.toml", "lr = = 1")),
+    "binary TOML": Case("train --config x.toml", ("is no TOML",), file("x.toml", b"\xff\xfe\x00")),
+    "unknown key in config": Case("train --config x.toml", ("'momentun'",), file("x.toml", "momentun = 0.5")),
+    "table in config": Case("train --config x.toml", ("lr must be a number",), file("x.toml", "[lr]\nvalue = 1")),
+    "threads of 0": Case("train --threads 0", ("--threads",)),
+    "no such device": Case("train --device tpu", ("'tpu'", "auto")),
+    "device without numbers": Case("train --device meta", ("'meta'", "auto")),
+    "device that is not there": Case("train --device cuda:99", ("cuda:99", "auto")),
+    # Names
+    "name of a mode taken": Case("train --name a", ("name a", "choose another")),
+    "name of a connection taken": Case("train --name line", ("name line", "linear")),
+    "taken by a mode": Case("connect a b --linear --name m", ("name m", "merged")),
+    "taken, merging": Case("merge s --name s", ("name s", "surface")),
+    "taken, importing": Case("add-mode x.pt --name b", ("name b",), checkpoint(lambda state: None)),
+    "space name taken": Case(
+        "add-space --arch mlp?hidden=3 --data digits --name cnn-digits", ("'cnn-digits'", "choose another")
+    ),
+    "bad name": Case("train --name 1st", ("'1st'", "start with a letter")),
+    "empty name": Case("train --name=", ("''", "start with a letter")),
+    "long name": Case(f"connect a b --linear --name {'x' * 65}", ("64 characters",)),
+    "name like an id": Case("train --name maaaaaaaaaaaa", ("looks like an identifier",)),
+    "bad space name": Case("add-space --arch mlp?hidden=3 --data digits --name 9", ("'9'", "letter")),
+    # Sweeps and questions
+    "grid of 1": Case("sweep line --grid 1", ("at least 2",)),
+    "grid of words": Case("sweep line --grid x", ("--grid takes whole numbers", "'x'")),
+    "grid for a surface on a line": Case("sweep line --grid 3,3", ("grid",)),
+    "three-dimensional grid": Case("sweep s --grid 3,3,3", ("grid",)),
+    "bad grid, before training": Case("connect a b --curve --grid 1", ("at least 2",)),
+    "surface grid on a new curve": Case("connect a b --curve --grid 3,3", ("grid",)),
+    "unknown split": Case("sweep line --splits train,dev", ("'dev'", "train, valid, test")),
+    "negative examples": Case("sweep line --examples -5", ("at least 1 example", "-5")),
+    "one example for BatchNorm": Case("sweep line --bn-examples 1", ("at least 2 examples",)),
+    "no threshold": Case("components", ("exactly one of --max-barrier",)),
+    "two thresholds": Case("components --max-barrier 1 --max-peak 1", ("exactly one",)),
+    "threshold NaN": Case("components --max-barrier nan", ("finite",)),
+    "unknown metric": Case("components --max-barrier 1 --metric f1", ("'f1'", "loss or error")),
+    "unknown split asked for": Case("components --max-barrier 1 --split dev", ("'dev'",)),
+    # Merging, ensembles, files
+    "merge what was never swept": Case("merge bare", ("bare has not been swept", "mgraph sweep bare")),
+    "soup of what was never swept": Case("merge bare --soup uniform", ("mgraph sweep bare",)),
+    "plot what was never swept": Case("plot bare -o x.png", ("mgraph sweep bare",)),
+    "two ways to merge": Case("merge s --best --at 0,0", ("one of --best, --at and --soup",)),
+    "unknown soup": Case("merge s --soup tomato", ("uniform or greedy", "'tomato'")),
+    "parameter outside": Case("merge s --at 0.5,1.5", ("[0, 1]",)),
+    "parameter of a curve on a surface": Case("merge s --at 0.5", ("u,v",)),
+    "parameter NaN": Case("merge line --at nan", ("[0, 1]",)),
+    "parameter no number": Case("merge line --at half", ("--at takes numbers",)),
+    "ensemble on a bad grid": Case("ensemble s --grid 0", ("at least 2",)),
+    "ensemble with one example": Case("ensemble s --bn-examples 0", ("at least 2 examples",)),
+    "grid of a node": Case("export m -o x.pt --grid 3", ("--ensemble",)),
+    "ensemble of a node": Case("export m --ensemble -o x", ("m is a merged",)),
+    "export to what exists": Case("export m -o x.pt", ("exists",), file("x.pt", "mine")),
+    "ensemble to what exists": Case("export s --ensemble -o x", ("exists",), file("x", "mine")),
+    "wrong suffix of an export": Case("export m -o m.txt", (".safetensors, .pt, .pth",)),
+    "wrong suffix of a picture": Case("plot s -o s.jpg", (".png, .pdf, .svg",)),
+    "export into nowhere": Case("export m -o none/m.pt", ("cannot be written",)),
+    "export below a file": Case("export m -o x/m.pt", ("cannot be written",), file("x", "")),
+    "ensemble below a file": Case("export s --ensemble -o x/e", ("cannot be written",), file("x", "")),
+    "picture below a file": Case("plot s -o x/s.png", ("does not exist",), file("x", "")),
+    "graph below a file": Case("init x/g.mgraph --arch mlp --data digits", ("does not exist",), file("x", "")),
+    "graph where none can be": Case("init /proc/g.mgraph --arch mlp --data digits", ("choose a writable place",)),
+    "graph that exists": Case("init digits.mgraph --arch mlp --data digits", ("exists already",)),
+    "demo below a file": Case("demo -o x/demo", ("cannot be made",), file("x", "")),
+    # Specs
+    "bad name of a first space": Case("init g.mgraph --arch mlp --data digits --name 9", ("'9'",)),
+    "unknown data": Case("add-space --arch mlp --data digit", ("'digit'", "did you mean 'digits'?")),
+    "unknown parameter of data": Case("add-space --arch mlp --data digits?size=3", ("'size'",)),
+    "data file missing": Case("add-space --arch mlp --data npz:none.npz", ("none.npz", "does not exist")),
+    "data file is none": Case("init g.mgraph --arch mlp --data npz:x.npz", ("x.npz",), file("x.npz", "no")),
+    "data without test": Case("add-space --arch mlp --data npz:some.npz", ("'x_test'",), broken_npz),
+    "data not fetched": Case("add-space --arch mlp --data mnist?root=here", ("download=true",)),
+    "unknown architecture": Case("add-space --arch cnm --data digits", ("'cnm'", "did you mean 'cnn'?")),
+    "unknown parameter": Case("add-space --arch cnn?depth=2 --data digits", ("'depth'", "channels")),
+    "parameter of another type": Case("add-space --arch cnn?channels=x --data digits", ("channels", "whole numbers")),
+    "malformed spec": Case("add-space --arch cnn?channels --data digits", ("key=value",)),
+    "network too deep": Case("add-space --arch cnn?channels=1,1,1,1 --data digits", ("too small",)),
+    "no such network": Case("add-space --arch torchvision:resnet17 --data digits", ("resnet17", "did you mean")),
+    "codec": Case("add-space --arch mlp --data digits --codec zip", ("'zip'", "none, blosc")),
+    "factory file missing": Case("add-space --arch none.py:make --data digits", ("none.py", "does not exist")),
+    "factory module missing": Case("add-space --arch no.such:make --data digits", ("no.such", "cannot be found")),
+    "factory with a syntax error": Case(
+        "add-space --arch x.py:make --data digits", ("x.py", "SyntaxError"), file("x.py", "def make(:\n")
+    ),
+    "factory that is not in its file": Case(
+        "add-space --arch x.py:mak --data digits", ("'mak'", "did you mean 'make'?"), file("x.py", FACTORY)
+    ),
+    "factory that makes no network": Case(
+        "add-space --arch x.py:number --data digits", ("returned a int", "nn.Module"), file("x.py", FACTORY)
+    ),
+    "network that does not take the data": Case(
+        "add-space --arch x.py:make --data digits", ("cannot be run on the data", "[2, 1, 8, 8]"), file("x.py", FACTORY)
+    ),
+    "data factory that fails": Case(
+        "add-space --arch mlp --data x.py:data",
+        ("x.py:data failed", "KeyError"),
+        file("x.py", "def data():\n    return {}['train']\n"),
+    ),
+    "data factory with other keys": Case(
+        "add-space --arch mlp --data x.py:data", ("'trian'",), file("x.py", "def data():\n    return {'trian': 1}\n")
+    ),
+    # The command line itself
+    "unknown command": Case("trian", ("trian", "See: mgraph --help")),
+    "unknown option": Case("train --epoch 3", ("--epoch", "See: mgraph train --help")),
+    "missing option": Case("export m", ("--output", "See: mgraph export --help")),
+}
+
+
+def check(run: Any, args: list[Any], expect: tuple[str, ...], *, programs: bool = True) -> None:
+    """Run it for people, and once more for programs."""
+    done = run(*args, code=2)
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    for part in expect:
+        assert part in done.stderr
+    assert done.stderr.rstrip().endswith((".", "?", "--help")) or "mgraph" in done.stderr.rpartition(";")[2]
+    if programs and args[0] != "plot":
+        told = run(*args, "--json", code=2)
+        assert told.stdout == ""
+        error = json.loads(told.stderr)["error"]
+        assert set(error) == {"kind", "message"}
+        assert f"Error: {error['message']}\n" == done.stderr
+
+
+@pytest.fixture(scope="module")
+def shared(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy for all cases that need nothing prepared: after each it must be as before."""
+    return Path(shutil.copytree(template, tmp_path_factory.mktemp("shared") / "digits.mgraph"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input(
+    request: pytest.FixtureRequest, commands: Any, shared: Path, snapshot: Callable[..., Any], name: str
+) -> None:
+    case = CASES[name]
+    path = shared if case.prepare is None else request.getfixturevalue("path")
+    run = commands(path.parent)
+    if case.prepare is not None:
+        case.prepare(run, path)
+    before = snapshot(path)
+    # One path leads to both messages, so that every fourth case is enough to see it.
+    check(run, case.args.split(" "), case.expect, programs=list(CASES).index(name) % 4 == 0)
+    assert snapshot(path) == before
+
+
+def test_the_three_sentences_of_finding_a_graph(commands: Any, path: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "x.mgraph").write_text("a file is no graph")
+    check(commands(Path("/")), ["ls"], ("no graph here or above", "mgraph init"))
+    check(commands(tmp_path), ["ls", "--graph", "none.mgraph"], ("no graph at", "none.mgraph"))
+    check(commands(tmp_path), ["ls", "--graph", "empty"], ("is not a graph",))
+    check(commands(tmp_path), ["ls", "--graph", "empty/x.mgraph"], ("no graph at",))
+    shutil.copytree(path, tmp_path / "other.mgraph")
+    check(commands(tmp_path), ["ls"], ("several graphs", "digits.mgraph, other.mgraph", "--graph"))
+    check(commands(empty), ["ls"], ("several graphs",))
+
+
+def test_a_failed_init_leaves_nothing(commands: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text(FACTORY)
+    run = commands(tmp_path)
+    for args in (
+        ["--arch", "mlp", "--data", "none"],
+        ["--arch", "mlpp", "--data", "digits"],
+        ["--arch", "mlp", "--data", "digits", "--name", "no good"],
+        ["--arch", "mlp", "--data", "digits", "--codec", "lzma"],
+        ["--arch", "x.py:make", "--data", "digits"],
+    ):
+        check(run, ["init", "new.mgraph", *args], ())
+        assert [p.name for p in tmp_path.iterdir()] == ["x.py"]
+
+
+def test_components_without_edges_say_what_to_type(commands: Any, tmp_path: Path) -> None:
+    run = commands(tmp_path)
+    run("init", "new.mgraph", "--arch", "mlp?hidden=4", "--data", "digits")
+    check(run, ["components", "--max-barrier", "0.1"], ("no edge", "mgraph connect", "mgraph sweep"))
+
+
+def test_a_split_that_no_sweep_saw(run: Any) -> None:
+    run("sweep", "bare", "--grid", 3, "--splits", "train")
+    check(run, ["merge", "bare"], ("validation",))
+
+
+def test_code_of_a_stranger_is_not_run(commands: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = commands(tmp_path)
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import pathlib\nfrom torch import nn\n\ndef net(classes):\n"
+        f"    pathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    run("init", "g.mgraph", "--arch", "own.py:net", "--data", "digits")
+    run("train", "--epochs", 1, "--name", "a")  # naming it was trusting it
+    (tmp_path / "ran").unlink()
+    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path / "other user"))
+    check(run, ["train", "--epochs", "1"], ("own.py", "not trusted", "--trust"))
+    run("ls")  # looking runs nothing
+    assert not (tmp_path / "ran").exists()
+    assert len(run("log", "--json").rows) == 1
+    run("train", "--epochs", 1, "--trust")
+    assert (tmp_path / "ran").exists()
+    run("train", "--epochs", 1)  # remembered
+    own.write_text(own.read_text() + "\n# changed\n")
+    (tmp_path / "ran").unlink()
+    check(run, ["train", "--epochs", "1"], ("own.py", "changed", "--trust"))
+    assert not (tmp_path / "ran").exists()
+    run("train", "--epochs", 1, "--trust")
+    own.write_text(own.read_text().replace("Linear(64", "Identity(), nn.Linear(64"))
+    check(run, ["train", "--epochs", "1", "--trust"], ("no longer makes the network", "1.weight"))
+    own.unlink()
+    check(run, ["train", "--epochs", "1"], ("own.py", "does not exist"))
+
+
+def test_data_that_changed_are_refused(commands: Any, tmp_path: Path) -> None:
+    run = commands(tmp_path)
+    random = np.random.default_rng(0)
+    x, y = random.random((40, 3), np.float32), random.integers(0, 2, 40)
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    run("init", "g.mgraph", "--arch", "mlp?hidden=4", "--data", "npz:d.npz")
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=1 - y, x_test=x, y_test=y)
+    check(run, ["train", "--epochs", "1"], ("d.npz", "not those"))
+    assert run("log", "--json").rows == []
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["train", "--seed", "5", "--epochs", "2", "--lr", "1e30", "--name", "bad"],
+        ["connect", "a", "b", "--curve", "--epochs", "2", "--lr", "1e30", "--name", "bad"],
+        ["connect", *"abcd", "--surface", "--epochs", "1,1,1", "--lr", "1e30", "--name", "bad"],
+    ],
+)
+def test_a_loss_that_becomes_nan_stops_and_says_when(
+    run: Any, path: Path, snapshot: Callable[..., Any], args: list[str]
+) -> None:
+    before, runs = snapshot(path, runs=False), len(run("log", "--json").rows)
+    done = run(*args, code=2)
+    assert done.stderr.count("\n") == 1
+    assert "at step " in done.stderr
+    assert "lower the learning rate" in done.stderr
+    assert snapshot(path, runs=False) == before
+    rows = run("log", "--json").rows
+    assert len(rows) == runs + 1
+    assert (rows[-1]["status"], rows[-1]["command"]) == ("failed", args[0])
+    assert "at step " in rows[-1]["reason"]

@@ -1,0 +1,380 @@
+"""Every command once from end to end, as a table, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+def cells(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_init_makes_a_graph_and_shows_its_space(commands: Any, tmp_path: Path) -> None:
+    run = commands(tmp_path)
+    made = run("init", "new.mgraph", "--arch", "mlp?hidden=4", "--data", "digits", "--json")
+    assert (made.row["arch"], made.row["data"], made.row["parameters"]) == ("mlp?hidden=4", "digits", 64 * 4 + 4 + 50)
+    assert made.stderr == "Made new.mgraph.\n"
+    assert (tmp_path / "new.mgraph" / "index.duckdb").is_file()
+    again = run("init", "other.mgraph", "--arch", "mlp", "--data", "digits", "--name", "first", "--codec", "blosc")
+    assert "first" in again.stdout
+    assert "blosc" in again.stdout
+
+
+def test_add_space_twice_gives_the_first(run: Any) -> None:
+    first = run("add-space", "--arch", "mlp?hidden=4", "--data", "digits", "--name", "small", "--json").row
+    second = run("add-space", "--arch", "mlp?hidden=4", "--data", "digits", "--json").row
+    assert first["id"] == second["id"]
+    rows = run("spaces", "--json").rows
+    assert [r["name"] for r in rows] == ["cnn-digits", "small"]
+    assert [r["modes"] for r in rows] == [4, 0]
+    assert [r["name"] for r in cells(run("spaces", "--csv").stdout)] == ["cnn-digits", "small"]
+    assert "cnn-digits" in run("spaces").stdout
+
+
+def test_train_adds_a_mode_with_its_numbers(run: Any, graph: Any) -> None:
+    row = run("train", "--seed", 7, "--epochs", 2, "--lr", 0.1, "--name", "e", "--json").row
+    assert (row["name"], row["kind"], row["run"]["seed"]) == ("e", "mode", 7)
+    assert row["info"]["settings"]["epochs"] == 2
+    assert {(e["split"], e["metric"]) for e in row["evaluations"]} == {
+        (s, m) for s in ("train", "valid", "test") for m in ("loss", "accuracy")
+    }
+    measured = graph.node("e").evaluate("test")
+    stored = {e["metric"]: e["value"] for e in row["evaluations"] if e["split"] == "test"}
+    assert stored == {name: m.value for name, m in measured.items()}
+    table = run("train", "--epochs", 1, "--seed", 8)
+    assert "test accuracy" in table.stdout
+    assert table.stderr == ""
+    assert len(cells(run("train", "--epochs", 1, "--seed", 9, "--csv").stdout)) == 1
+
+
+def test_settings_come_from_config_then_pairs_then_flags(run: Any, path: Path) -> None:
+    (path.parent / "t.toml").write_text("epochs = 3\nlr = 0.01\nbatch_size = 32\n")
+    row = run("train", "--config", "t.toml", "-s", "lr=0.02", "-s", "epochs=2", "--epochs", 1, "--json").row
+    settings = row["info"]["settings"]
+    assert (settings["epochs"], settings["lr"], settings["batch_size"]) == (1, 0.02, 32)
+
+
+def test_printed_settings_of_a_method_are_a_config_file(run: Any, path: Path) -> None:
+    for method, ends in (("surface", "abcd"), ("curve", "ab")):
+        (path.parent / "m.toml").write_text(run("methods", method).stdout)
+        epochs = "1,0,0" if method == "surface" else 1
+        row = run("connect", *ends, f"--{method}", "--config", "m.toml", "--epochs", epochs, "--no-sweep", "--json").row
+        defaults = {r["name"]: r["default"] for r in run("methods", method, "--json").rows}
+        changed = {k for k, v in row["settings"].items() if v != defaults[k]}
+        assert changed == {"epochs"}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "wrapper"),
+    [
+        ("", ()),
+        ("module.", ()),
+        ("module._orig_mod.", ("state_dict",)),
+        ("", ("model",)),
+        ("", ("model_state",)),
+        ("_orig_mod.", ("model_state_dict", "model")),
+    ],
+)
+def test_add_mode_finds_the_state_dict(run: Any, graph: Any, path: Path, prefix: str, wrapper: tuple[str, ...]) -> None:
+    import torch
+
+    content: Any = {prefix + name: tensor for name, tensor in graph.node("a").state_dict().items()}
+    for key in wrapper:
+        content = {key: content, "epoch": 3}
+    torch.save(content, path.parent / "x.pt")
+    row = run("add-mode", "x.pt", "--name", "x", "--json").row
+    assert row["digest"] == graph.node("a").digest
+    assert row["info"]["origin"] == "file"
+    mine = {(e["split"], e["metric"]): e["value"] for e in row["evaluations"]}
+    theirs = {
+        (e["split"], e["metric"]): e["value"] for e in graph.node("a").describe()["evaluations"] if not e["sweep_id"]
+    }
+    assert mine == theirs  # its own BatchNorm statistics came along
+
+
+def test_add_mode_reads_safetensors_and_says_what_it_converted(run: Any, graph: Any, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = graph.node("b").state_dict()
+    save_file({f"module.{k}": v for k, v in state.items()}, path.parent / "b.safetensors")
+    assert run("add-mode", "b.safetensors", "--json").row["digest"] == graph.node("b").digest
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save_file(half, path.parent / "half.safetensors")
+    added = run("add-mode", "half.safetensors", "--name", "half")
+    assert "Note: float16 to float32" in added.stderr
+    assert "half" in added.stdout
+    double = {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
+    save_file(double, path.parent / "double.safetensors")
+    assert "--cast" in run("add-mode", "double.safetensors", code=2).stderr
+    assert run("add-mode", "double.safetensors", "--cast", "--json").row["digest"] == graph.node("b").digest
+
+
+@pytest.mark.parametrize(
+    ("args", "kind", "family", "edges"),
+    [
+        (["a", "b", "--linear"], "linear", {"family": "segment"}, 1),
+        (["a", "b", "c", "d", "--linear"], "linear", {"family": "bezier-surface", "degree": [1, 1]}, 6),
+        (["a", "b", "--curve", "--bends", "2", "--epochs", "1"], "curve", {"family": "bezier-curve", "bends": 2}, 1),
+        (
+            ["a", "b", "c", "d", "--surface", "--degree", "2,3", "--epochs", "1,1,1"],
+            "surface",
+            {"family": "bezier-surface", "degree": [2, 3]},
+            6,
+        ),
+    ],
+)
+def test_connect(run: Any, args: list[str], kind: str, family: dict[str, Any], edges: int) -> None:
+    done = run("connect", *args, "--name", "new", "--grid", 3, "--json")
+    row = done.row
+    assert (row["kind"], row["status"], row["family"]) == (kind, "complete", family)
+    assert len(row["edges"]) == edges * 6  # loss and error on three splits
+    assert row["sweeps"][0]["grid"] == ([3, 3] if len(row["ends"]) == 4 else [3])
+    said = "Corners: a (0,0), b (0,1), c (1,0), d (1,1); opposite are a-d and b-c.\n"
+    assert done.stderr == (said if len(row["ends"]) == 4 else "")
+    kinds = {p["kind"] for p in row["control_points"]}
+    assert kinds == ({"mode"} if kind == "linear" else {"mode", "control"})
+    assert run("show", "new", "--json").row == row
+    assert "barrier" in run("show", "new").stdout
+    if kind == "linear":
+        assert "barrier" in run("connect", *args, "--grid", 2).stdout
+
+
+def test_connect_without_sweep_then_sweep(run: Any) -> None:
+    row = run("connect", "c", "d", "--curve", "--epochs", 1, "--name", "new", "--no-sweep", "--json").row
+    assert (row["sweeps"], row["edges"], row["summary"]) == ([], [], [])
+    assert "Not swept yet." in run("connect", "c", "d", "--linear", "--no-sweep").stdout
+    row = run(
+        "sweep", "new", "--grid", 4, "--splits", "train, valid", "--examples", 50, "--bn-examples", 60, "--json"
+    ).row
+    (sweep,) = row["sweeps"]
+    assert (sweep["grid"], sweep["batchnorm"]) == ([4], "recompute(examples=60,batch=60,seed=0)")
+    assert {e["split"] for e in row["edges"]} == {"train", "valid"}
+    assert run("sweep", "new", "--grid", 2).stdout.count("linear") == 0
+    assert cells(run("sweep", "new", "--grid", 2, "--csv").stdout)[0]["name"] == "new"
+
+
+def test_ls(run: Any) -> None:
+    rows = run("ls", "--json").rows
+    assert [r["name"] for r in rows] == ["a", "b", "c", "d", "m", "line", "wall", "curve", "s", "bare"]
+    assert [r["type"] for r in rows] == ["node"] * 5 + ["connection"] * 5
+    assert {r["kind"] for r in rows} == {"mode", "merged", "linear", "curve", "surface"}
+    assert [r["barrier"] is None for r in rows[5:]] == [False, False, False, False, True]
+    assert len(rows[0]["id"]) == 13
+    assert [r["name"] for r in cells(run("ls", "--csv").stdout)] == [r["name"] for r in rows]
+    assert {r["kind"] for r in run("ls", "--kind", "sample", "--json").rows} == {"sample"}
+    assert len(run("ls", "--kind", "connection", "--json").rows) == 5
+    assert len(run("ls", "--kind", "control", "--json").rows) == 1 + 5
+    table = run("ls").stdout
+    assert all(name in table for name in ("nodes", "connections", "surface", "merged"))
+    assert run("ls", "--space", "cnn-digits").stdout == table
+
+
+def test_an_empty_graph_lists_nothing(commands: Any, tmp_path: Path) -> None:
+    run = commands(tmp_path)
+    run("init", "new.mgraph", "--arch", "mlp?hidden=4", "--data", "digits")
+    assert "mgraph train" in run("ls").stdout
+    assert run("ls", "--json").rows == []
+    assert run("log", "--json").rows == []
+    assert run("log", "--csv").stdout.splitlines() == ["id,command,status,seed,device,seconds,started,reason"]
+
+
+def test_show_every_kind_of_thing(run: Any) -> None:
+    mode = run("show", "a", "--json").row
+    assert (mode["kind"], mode["info"]["origin"], mode["stored"]) == ("mode", "train", True)
+    assert "end of s (surface)" in mode["connections"]
+    merged = run("show", "m", "--json").row
+    assert (merged["kind"], merged["selected_on"], merged["info"]["origin"]) == ("merged", "valid", "merge")
+    sample = run("ls", "--kind", "sample", "--json").rows[0]["id"]
+    shown = run("show", sample[:6], "--json").row
+    assert (shown["id"], shown["stored"], shown["digest"]) == (sample, False, None)
+    assert sum(t["c"] for t in shown["terms"]) == pytest.approx(1)
+    connection = run("show", "s", "--json").row
+    assert [p["name"] for p in connection["control_points"] if p["name"]] == list("abcd")
+    assert len(connection["summary"]) == 6 * 4 + 1  # min, max, mean, integral of everything, and the area
+    for name in ("a", "m", sample, "s", "bare"):
+        assert name in run("show", name).stdout
+        assert len(cells(run("show", name, "--csv").stdout)) == 1
+
+
+def test_log_lists_every_run(run: Any) -> None:
+    rows = run("log", "--json").rows
+    assert [r["command"] for r in rows[:5]] == ["train"] * 4 + ["connect"]
+    assert {r["status"] for r in rows} == {"complete"}
+    assert [r["seed"] for r in rows[:4]] == [0, 1, 2, 3]
+    assert all(r["seconds"] > 0 for r in rows)
+    assert "connect" in run("log").stdout
+    assert len(cells(run("log", "--csv").stdout)) == len(rows)
+
+
+@pytest.mark.parametrize("limit", ["max-barrier", "max-peak", "max-drop"])
+def test_components_group_by_the_edges_within_the_limit(run: Any, limit: str) -> None:
+    none = run("components", f"--{limit}", -1, "--json").row
+    assert [c["size"] for c in none["components"]] == [1, 1, 1, 1]
+    assert none["edges"] == []
+    everything = run("components", f"--{limit}", 100, "--json").row
+    assert [c["nodes"] for c in everything["components"]] == [["a", "b", "c", "d"]]
+    quantity = limit.removeprefix("max-")
+    assert everything["threshold"] == {
+        "quantity": quantity,
+        "limit": 100,
+        "metric": "error" if quantity == "drop" else "loss",
+        "split": "train",
+    }
+    assert len(everything["edges"]) == 1 + 6 + 1 + 6
+    values = [e[quantity] for e in everything["edges"]]
+    assert values == sorted(values)
+    # At the middle value exactly the edges up to it count.
+    middle = values[6]
+    some = run("components", f"--{limit}", repr(middle), "--json").row
+    assert [e[quantity] for e in some["edges"]] == [v for v in values if v <= middle]
+
+
+def test_components_by_metric_and_split_and_for_people(run: Any) -> None:
+    row = run("components", "--max-barrier", 100, "--metric", "accuracy", "--split", "test", "--json").row
+    assert {(e["metric"], e["split"]) for e in row["edges"]} == {("error", "test")}
+    text = run("components", "--max-barrier", 100).stdout
+    assert text.startswith("1 component at train loss barrier <= 100")
+    assert "No edge is below the threshold." in run("components", "--max-barrier", -1).stdout
+    assert cells(run("components", "--max-barrier", 100, "--csv").stdout) == [
+        {"component": "1", "size": "4", "nodes": json.dumps(list("abcd"))}
+    ]
+    assert run("components", "--max-peak", 100, "--space", "cnn-digits").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "selected", "has_parameter"),
+    [
+        ([], "valid", True),
+        (["--best"], "valid", True),
+        (["--at", "0.25,0.5"], None, True),
+        (["--soup", "uniform"], None, False),
+        (["--soup", "greedy"], "valid", False),
+    ],
+)
+def test_merge(run: Any, graph: Any, args: list[str], selected: str | None, has_parameter: bool) -> None:
+    row = run("merge", "s", *args, "--name", "new", "--json").row
+    assert (row["name"], row["selected_on"], row["parameter"] is not None) == ("new", selected, has_parameter)
+    assert [m["what"] for m in row["models"]] == ["new", "corner a", "corner b", "corner c", "corner d"]
+    node = graph.node("new")
+    assert node.kind == "merged"
+    test = node.evaluate("test")
+    assert row["models"][0]["test_accuracy"] == test["accuracy"].value
+    assert row["models"][0]["valid_accuracy"] == node.evaluate("valid")["accuracy"].value
+    assert row["models"][0]["test_error_bar"] == test["accuracy"].standard_error
+    if "--at" in args:
+        assert row["parameter"] == [0.25, 0.5]
+    assert "corner a" in run("merge", "s", *args).stdout
+    assert cells(run("merge", "s", *args, "--csv").stdout)[1]["what"] == "corner a"
+
+
+def test_merge_a_curve_at_a_number(run: Any) -> None:
+    assert run("merge", "curve", "--at", 0.3, "--json").row["parameter"] == [0.3]
+    assert run("merge", "bare", "--at", 0.5, "--json").row["oracle"] is None  # needs no sweep
+
+
+def test_ensemble(run: Any) -> None:
+    row = run("ensemble", "s", "--grid", 3, "--json").row
+    assert row["grid"] == [3, 3]
+    single, corners, whole = row["models"]
+    assert single["what"].startswith("single corner ")
+    assert (corners["what"], whole["what"]) == ("ensemble of the corners", "ensemble of 9 points")
+    gain = whole["test_accuracy"] - corners["test_accuracy"]
+    assert row["grid_minus_corners"] == pytest.approx(gain)
+    assert row["corners_minus_single"] == pytest.approx(corners["test_accuracy"] - single["test_accuracy"])
+    assert row["grid_minus_corners_verdict"] in ("better", "worse", "even")
+    assert "ensemble of 9 points" in run("ensemble", "s", "--grid", "3,3").stdout
+    assert len(cells(run("ensemble", "curve", "--grid", 2, "--csv").stdout)) == 3
+    assert "ensemble_grid" in run("show", "s").stdout
+
+
+def test_export(run: Any, path: Path) -> None:
+    here = path.parent
+    for name in ("m.safetensors", "m.pt", "m.pth"):
+        row = run("export", "m", "-o", name, "--json").row
+        assert row == {"node": "m", "output": name, "nbytes": (here / name).stat().st_size}
+    assert "b.pt" in run("export", "b", "--output", "b.pt").stdout
+    row = run("export", "s", "--ensemble", "--grid", 2, "-o", "ensemble", "--json").row
+    assert (row["output"], row["members"]) == ("ensemble", 4)
+    manifest = json.loads((here / "ensemble" / "manifest.json").read_text())
+    assert manifest["test"] == row["test"]
+    assert sorted(p.name for p in (here / "ensemble").iterdir()) == [
+        "manifest.json",
+        *(f"member-000{i}.safetensors" for i in range(4)),
+    ]
+    run("export", "s", "--ensemble", "--grid", 2, "-o", "ensemble", code=2)
+    (here / "ensemble" / "mine.txt").write_text("keep")
+    run("export", "curve", "--ensemble", "--grid", 3, "-o", "ensemble", "--overwrite")
+    assert (here / "ensemble" / "mine.txt").read_text() == "keep"
+    assert len(list((here / "ensemble").glob("member-*"))) == 3
+    assert sorted(p.name for p in here.iterdir() if p.name.startswith(".")) == []
+
+
+def test_plot_says_where_it_drew(run: Any, path: Path) -> None:
+    for name, picture in (("s", "s.png"), ("curve", "c.svg"), ("line", "l.pdf")):
+        drawn = run("plot", name, "-o", picture)
+        assert drawn.stdout == f"{picture}\n"
+        assert (path.parent / picture).stat().st_size > 5000
+    # Nothing to compare with is made on the way, and said so.
+    run("connect", "c", "d", "--curve", "--epochs", 1, "--grid", 3, "--name", "cd")
+    assert "--linear" in run("plot", "cd", "-o", "cd.png").stderr
+    assert run("plot", "cd", "-o", "cd.png").stderr == ""
+    run("plot", "cd", "-o", "cd.png", "--no-before")
+
+
+def test_lists_of_what_can_be_named(run: Any) -> None:
+    assert [r["name"] for r in run("methods", "--json").rows] == ["linear", "curve", "surface"]
+    surface = run("methods", "surface", "--json").rows
+    assert {"degree", "epochs", "lr", "seed"} < {r["name"] for r in surface}
+    assert run("methods", "linear", "--csv").stdout.startswith("name,")
+    for command, known in (("archs", {"mlp", "cnn", "lenet5"}), ("datasets", {"digits", "npz:FILE"})):
+        assert known < {r["spec"] for r in run(command, "--json").rows}
+        assert known < {r["spec"] for r in cells(run(command, "--csv").stdout)}
+        assert all(name in run(command).stdout for name in known)
+
+
+def test_the_graph_is_found_as_git_does(run: Any, commands: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = path.parent / "deep" / "down"
+    inside.mkdir(parents=True)
+    assert len(commands(inside)("ls", "--json").rows) == 10
+    elsewhere = commands(Path("/"))
+    assert len(elsewhere("ls", "--graph", path, "--json").rows) == 10
+    monkeypatch.setenv("MGRAPH_GRAPH", str(path))
+    assert len(elsewhere("ls", "--json").rows) == 10
+
+
+def test_numbers_of_the_command_are_those_of_the_api(run: Any, graph: Any) -> None:
+    import mgraph
+
+    printed = run("connect", "b", "d", "--curve", "--epochs", 1, "--grid", 4, "--seed", 3, "--name", "x", "--json").row
+    mine = graph.connect("b", "d", method=mgraph.BezierCurve(epochs=1, seed=3), grid=4, name="y")
+    for edge, other in zip(printed["edges"], mine.describe()["edges"], strict=True):
+        assert edge == other
+    assert np.array_equal(graph.connection("x").swept().values["test", "loss"], mine.swept().values["test", "loss"])
+
+
+def test_nothing_but_data_on_stdout(run: Any) -> None:
+    noisy: list[tuple[Any, ...]] = [
+        ("merge", "line", "--at", "0", "--json"),
+        ("connect", *"abcd", "--linear", "--grid", 2, "--csv"),
+    ]
+    for args in noisy:
+        done = run(*args)
+        assert done.stderr  # corners, or a note
+        if "--json" in args:
+            assert isinstance(json.loads(done.stdout), dict)
+        else:
+            assert len(cells(done.stdout)) == 1
+
+
+def test_a_checkpoint_added_twice_is_pointed_out(run: Any) -> None:
+    run("export", "a", "-o", "a.pt")
+    added = run("add-mode", "a.pt", "--name", "copy")
+    assert added.stderr == "Warning: copy has exactly the parameters of a: the same checkpoint twice.\n"
+    assert len(run("ls", "--kind", "mode", "--json").rows) == 5

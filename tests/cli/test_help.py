@@ -1,0 +1,114 @@
+"""The program as a person meets it: help, version, exit codes, and no torch where none is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMANDS = [
+    *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "ls", "show", "log", "components"),
+    *("merge", "ensemble", "export", "plot", "methods", "archs", "datasets", "demo"),
+]
+
+_WITHOUT_TORCH = """
+import json, sys
+from mgraph_cli.main import cli
+seen = {}
+for line in json.loads(sys.argv[1]):
+    try:
+        cli(line, prog_name="mgraph")
+    except SystemExit as end:
+        seen[" ".join(line)] = [end.code, "torch" in sys.modules, "matplotlib" in sys.modules]
+print("\\n" + json.dumps(seen))
+"""
+
+
+def test_looking_and_asking_never_import_torch(python: Callable[..., str], path: Path) -> None:
+    lines = [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)]
+    lines += [["ls"], ["ls", "--kind", "sample", "--json"], ["show", "s"], ["show", "a"], ["log"], ["spaces"]]
+    lines += [["components", "--max-barrier", "0.5"], ["methods"], ["methods", "surface"], ["archs"], ["datasets"]]
+    seen = json.loads(python(_WITHOUT_TORCH, json.dumps(lines), cwd=path.parent).splitlines()[-1])
+    assert len(seen) == len(lines)
+    assert seen == {" ".join(line): [0, False, False] for line in lines}
+
+
+def test_bad_input_is_refused_without_torch_where_that_is_possible(python: Callable[..., str], path: Path) -> None:
+    lines = [["train", "--epochs", "x"], ["connect", "a"], ["connect", "a", "b", "--curve", "--bends", "0"]]
+    seen = json.loads(python(_WITHOUT_TORCH, json.dumps(lines), cwd=path.parent).splitlines()[-1])
+    assert {tuple(v) for v in seen.values()} == {(2, False, False)}
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_ends_its_text_with_an_example(commands: Any, tmp_path: Path, command: str) -> None:
+    text = commands(tmp_path)(*filter(None, [command]), "--help").stdout
+    lines = text.splitlines()
+    example = lines.index("  Example:")
+    options = next(i for i, line in enumerate(lines) if line.startswith("Options"))
+    assert example < options
+    shown = [line for line in lines[example + 1 : options] if line.strip()]
+    assert shown
+    assert all(line.startswith(f"    mgraph {command}".rstrip()) for line in shown)
+    assert commands(tmp_path)(*filter(None, [command]), "-h").stdout == text
+
+
+def test_every_command_is_in_the_help(commands: Any, tmp_path: Path) -> None:
+    text = commands(tmp_path)("--help").stdout
+    listed = [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.strip()]
+    assert listed == COMMANDS
+
+
+def test_every_setting_is_a_flag_with_its_default(commands: Any, tmp_path: Path) -> None:
+    from mgraph.connect.registry import METHODS
+
+    text = " ".join(commands(tmp_path)("connect", "--help").stdout.split())
+    for name, method in METHODS.items():
+        assert f"--{name} " in text
+        for info in method.infos():
+            assert f"--{info.name.replace('_', '-')} VALUE" in text
+    assert "[default: 30 for curve, 10,10,40 for surface]" in text
+
+
+def test_version(commands: Any, tmp_path: Path) -> None:
+    from importlib.metadata import version
+
+    assert commands(tmp_path)("--version").stdout == f"mgraph, version {version('mgraph')}\n"
+
+
+def test_exit_codes_of_the_real_program(process: Callable[..., subprocess.Popen[str]], path: Path) -> None:
+    done = process("ls", "--json", cwd=path.parent)
+    out, err = done.communicate(timeout=60)
+    assert (done.returncode, err) == (0, "")
+    assert len(json.loads(out)["rows"]) == 10
+    wrong = process("show", "nothing", cwd=path.parent)
+    out, err = wrong.communicate(timeout=60)
+    assert (wrong.returncode, out) == (2, "")
+    assert err.startswith("Error: ")
+    (path / "index.duckdb").write_bytes(b"damaged" * 1000)
+    failed = process("ls", cwd=path.parent)
+    out, err = failed.communicate(timeout=60)
+    assert (failed.returncode, out, err.count("\n")) == (1, "", 1)
+
+
+def test_a_closed_pipe_is_no_traceback(path: Path) -> None:
+    line = f"{sys.executable} -c 'from mgraph_cli.main import main; main()' ls --kind sample | true"
+    done = subprocess.run(["/bin/sh", "-c", line], cwd=path.parent, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unexpected_error_is_one_line_and_a_traceback_if_asked(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mgraph.graph.listing
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(mgraph.graph.listing, "list_runs", broken)
+    short = run("log", code=1)
+    assert short.stderr == "Error: ZeroDivisionError: by zero (mgraph --traceback … shows where)\n"
+    assert json.loads(run("log", "--json", code=1).stderr)["error"]["kind"] == "unexpected"
+    assert "Traceback" in run("--traceback", "log", code=1).stderr

@@ -1,0 +1,107 @@
+"""Ctrl-C in a real process: it stops at the next step, keeps nothing half-made, and says how to go on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgraph_store import GraphStore, Run, assert_consistent
+from mgraph_store.check import garbage
+
+Process = subprocess.Popen[str]
+
+
+def interrupt(child: Process, path: Path, command: str, after: int) -> tuple[str, str]:
+    """Wait until the run of a command is in the log and under way, send SIGINT, and return what was said."""
+    store = GraphStore.open(path)
+    deadline = time.monotonic() + 60
+    while True:
+        with store.reading() as reader:
+            running = [r for r in reader.all(Run)[after:] if (r.command, r.status) == (command, "running")]
+        if running:
+            break
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1)  # into the steps
+    child.send_signal(signal.SIGINT)
+    return child.communicate(timeout=60)
+
+
+def leftovers(path: Path) -> list[Path]:
+    return [*(path / "tmp").iterdir(), *(p for p in path.parent.iterdir() if p.name.startswith("."))]
+
+
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [
+        ("train", ["train", "--epochs", "100000", "--seed", "9", "--name", "never"]),
+        ("connect", ["connect", "a", "b", "--curve", "--epochs", "100000", "--name", "never"]),
+    ],
+)
+def test_ctrl_c_while_training(
+    process: Callable[..., Process],
+    path: Path,
+    run: Any,
+    snapshot: Callable[..., Any],
+    command: str,
+    args: list[str],
+) -> None:
+    before = snapshot(path, runs=False)
+    runs = len(run("log", "--json").rows)
+    child = process(*args, cwd=path.parent)
+    out, err = interrupt(child, path, command, runs)
+    assert child.returncode == 130
+    assert out == ""
+    assert err.strip() == f"Interrupted; nothing half-made was stored. Run again: mgraph {' '.join(args)}"
+    rows = run("log", "--json").rows
+    assert len(rows) == runs + 1
+    assert (rows[-1]["status"], rows[-1]["reason"]) == ("interrupted", "stopped by the user")
+    assert snapshot(path, runs=False) == before
+    assert leftovers(path) == []
+    run("train", "--epochs", 1, "--name", "never")  # the name is free, the graph is not locked
+
+
+def test_ctrl_c_while_sweeping_keeps_the_connection(process: Callable[..., Process], path: Path, run: Any) -> None:
+    runs = len(run("log", "--json").rows)
+    args = ["connect", *"abcd", "--linear", "--name", "kept", "--grid", "300,300", "--graph", str(path), "--json"]
+    child = process(*args, cwd=path.parent)
+    out, err = interrupt(child, path, "sweep", runs)
+    assert (child.returncode, out) == (130, "")
+    message = json.loads(err.splitlines()[-1])["error"]
+    assert message["kind"] == "interrupted"
+    assert message["message"].endswith(f"Run again: mgraph sweep kept --grid 300,300 --graph {path}")
+    row = run("show", "kept", "--json").row
+    assert (row["status"], row["sweeps"], row["edges"]) == ("complete", [], [])
+    assert [r["status"] for r in run("log", "--json").rows[runs:]] == ["complete", "interrupted"]
+    assert leftovers(path) == []
+    store = GraphStore.open(path)
+    assert_consistent(store)
+    assert garbage(store) == []
+    assert run("sweep", "kept", "--grid", 2, "--json").row["sweeps"][0]["grid"] == [2, 2]
+
+
+def test_ctrl_c_while_exporting_leaves_no_half_directory(run: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mgraph.graph.ensembles
+
+    written = 0
+
+    def write(*args: Any, **kwargs: Any) -> None:
+        nonlocal written
+        written += 1
+        if written == 3:
+            raise KeyboardInterrupt
+        original(*args, **kwargs)
+
+    original = mgraph.graph.ensembles.write_safetensors
+    monkeypatch.setattr(mgraph.graph.ensembles, "write_safetensors", write)
+    done = run("export", "s", "--ensemble", "--grid", 3, "-o", "e", code=130)
+    assert done.stderr.strip().endswith("Run again: mgraph export s --ensemble --grid 3 -o e")
+    assert sorted(p.name for p in path.parent.iterdir()) == ["digits.mgraph"]

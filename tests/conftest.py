@@ -1,0 +1,185 @@
+"""What all tests share: a configuration of their own, a small graph, and ways to run commands on it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+# One thread, here and in subprocesses: the networks are tiny, and the numbers then depend on no machine.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+ARCH = "cnn?bn=true&channels=4,8&hidden=16,"
+_MAIN = "from mgraph_cli.main import main; main()"
+
+
+@pytest.fixture(autouse=True)
+def _own_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.delenv("MGRAPH_GRAPH", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> Any:
+        """The JSON on stdout."""
+        return json.loads(self.stdout)
+
+    @property
+    def row(self) -> Any:
+        assert self.document["format"] == 1
+        return self.document["row"]
+
+    @property
+    def rows(self) -> Any:
+        assert self.document["format"] == 1
+        return self.document["rows"]
+
+
+class Commands:
+    """Runs commands in this process, in a graph's directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __call__(self, *args: Any, code: int = 0) -> Outcome:
+        """Run one and check its exit code."""
+        from mgraph_cli.main import cli
+
+        separate = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+        before = Path.cwd()
+        os.chdir(self.directory)
+        try:
+            result = CliRunner(**separate).invoke(cli, [str(a) for a in args], prog_name="mgraph")
+        finally:
+            os.chdir(before)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, (args, result.exit_code, result.stdout, result.stderr)
+        if code == 0:
+            assert "Error" not in result.stderr
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="session")
+def commands() -> type[Commands]:
+    """Make a runner for a directory."""
+    return Commands
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph of four CNN modes on digits with every kind of connection; copied by those who use it.
+
+    line and curve join a and b, wall and s (a surface) all four; bare joins c and d and was never swept; m is
+    merged from s.
+    """
+    import mgraph
+
+    path = tmp_path_factory.mktemp("template") / "digits.mgraph"
+    g = mgraph.create(path, arch=ARCH, data="digits", device="cpu")
+    for seed, name in enumerate("abcd"):
+        g.train(seed=seed, epochs=6, lr=0.1, name=name)
+    g.connect("a", "b", method=mgraph.Linear(), name="line", grid=5)
+    g.connect(*"abcd", method=mgraph.Linear(), name="wall", grid=3)
+    g.connect("a", "b", method=mgraph.BezierCurve(epochs=2, lr=0.05), name="curve", grid=5)
+    s = g.connect(*"abcd", method=mgraph.BezierSurface(epochs=(2, 2, 4), lr=0.05), name="s", grid=3)
+    g.connect("c", "d", method=mgraph.Linear(), name="bare", sweep=False)
+    s.merge(name="m")
+    return path
+
+
+@pytest.fixture
+def path(template: Path, tmp_path: Path) -> Path:
+    """A copy of the template graph, alone in the test's directory."""
+    return Path(shutil.copytree(template, tmp_path / "digits.mgraph"))
+
+
+@pytest.fixture
+def graph(path: Path) -> Any:
+    """The copy, opened."""
+    import mgraph
+
+    return mgraph.open(path, device="cpu")
+
+
+@pytest.fixture
+def run(path: Path) -> Commands:
+    """Run commands beside the copy."""
+    return Commands(path.parent)
+
+
+@pytest.fixture(scope="session")
+def snapshot() -> Callable[..., dict[str, Any]]:
+    """Describe all rows and tensor files of a graph, so that two moments can be compared."""
+
+    def describe(path: Path, *, runs: bool = True) -> dict[str, Any]:
+        from mgraph_store import GraphStore
+        from mgraph_store.schema import TABLES
+
+        state: dict[str, Any] = {
+            part: sorted(str(p.relative_to(path)) for p in (path / part).rglob("*")) for part in ("tensors.zarr", "tmp")
+        }
+        state["here"] = sorted(p.name for p in path.parent.iterdir())
+        with GraphStore.open(path).reading() as reader:
+            for table in TABLES:
+                if runs or table != "runs":
+                    state[table] = repr(reader.query(f"SELECT * FROM {table} ORDER BY ALL"))
+        return state
+
+    return describe
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable[..., subprocess.Popen[str]]:
+    """Start ``mgraph ARGS`` as a process of its own."""
+
+    def start(*args: Any, cwd: Path | None = None, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *map(str, args)],
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., str]:
+    """Run a script in a fresh Python and return what it printed."""
+
+    def execute(script: str, *args: Any, cwd: Path | None = None) -> str:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", script, *map(str, args)],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return execute

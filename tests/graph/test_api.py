@@ -1,0 +1,143 @@
+"""The Python side: what the front page shows, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mgraph
+from mgraph.errors import AmbiguousError, InputError, NameTakenError, NotFoundError
+
+
+def test_the_front_page_works(tmp_path: Path) -> None:
+    """As in the package's docstring, with smaller settings."""
+    g = mgraph.create(tmp_path / "digits.mgraph", arch="mlp?hidden=8,", data="digits", device="cpu")
+    a, b, c, d = (g.train(seed=s, name=n, epochs=1) for s, n in enumerate("abcd"))
+    s = g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2), epochs=(1, 1, 1)), grid=2)
+    s.sweep(grid=3)
+    assert set(s.best().state_dict()) == set(a.state_dict())
+    assert s.merge(name="m").node.selected_on == "valid"
+    assert 0 < s.ensemble(grid=2).evaluate("test")["accuracy"].value < 1
+    assert [len(x) for x in g.components(max_barrier=1e9).groups] == [4]
+    assert (repr(g), repr(a)) == (f"<Graph {tmp_path / 'digits.mgraph'}>", "<mode a>")
+    assert repr(s) == f"<surface {s.id}>"
+
+
+def test_every_public_name_is_there(python: Callable[..., str]) -> None:
+    assert set(dir(mgraph)) >= set(mgraph.__all__)
+    for name in mgraph.__all__:
+        assert getattr(mgraph, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = mgraph.nothing
+    script = "import sys, mgraph; mgraph.Graph; mgraph.METHODS; mgraph.BezierSurface(); print('torch' in sys.modules)"
+    assert python(script) == "False\n"
+
+
+def test_progress_is_reported(graph: Any) -> None:
+    seen: list[Any] = []
+    graph.train(seed=9, epochs=2, batch_size=100, report=seen.append)
+    assert [p.done for p in seen] == list(range(1, 23))
+    assert {(p.phase, p.total) for p in seen} == {("train", 22)}
+    assert all(p.loss > 0 for p in seen)
+    seen.clear()
+    method = mgraph.BezierSurface(epochs=(1, 1, 1), batch_size=300)
+    graph.connect(*"abcd", method=method, grid=2, report=seen.append)
+    assert list(dict.fromkeys(p.phase for p in seen)) == ["edge curves", "cross curves", "surface", "sweep"]
+    assert (seen[-1].done, seen[-1].total) == (4, 4)
+
+
+def test_tensors_are_named_views_of_one_array(graph: Any) -> None:
+    tensors = graph.node("a").tensors()
+    state = graph.node("a").state_dict()
+    assert set(tensors) < set(state)
+    for name in tensors:
+        assert np.array_equal(tensors[name], state[name].numpy())
+    bases = {id(tensors[name].base) for name in tensors}
+    assert len(bases) == 1
+
+
+def test_a_state_dict_is_ones_own(graph: Any) -> None:
+    first = graph.node("a").state_dict()
+    for tensor in first.values():
+        tensor.zero_()
+    second = graph.node("a").state_dict()
+    assert all(bool(t.abs().sum() > 0) for t in second.values())
+    assert isinstance(second["0.weight"], torch.Tensor)
+
+
+def test_looking_things_up(graph: Any) -> None:
+    a = graph.node("a")
+    assert graph.node(a.id).id == graph.node(a.id[:8]).id == a.id
+    assert graph.find("s").id == graph.connection("s").id
+    assert [p.name for p in graph.connection("s").ends] == list("abcd")
+    assert graph.connection("s").space.name == "cnn-digits"
+    with pytest.raises(NotFoundError):
+        graph.node(a.id[:3])
+    with pytest.raises(InputError, match="a is a mode, not a connection"):
+        graph.connection("a")
+    with pytest.raises(InputError, match="s is a connection"):
+        graph.node("s")
+    assert issubclass(AmbiguousError, InputError)
+
+
+def test_what_is_refused(graph: Any, path: Path) -> None:
+    with pytest.raises(InputError, match="no split 'dev'"):
+        graph.node("a").evaluate("dev")
+    with pytest.raises(InputError, match="valid and test"):
+        graph.connection("line").ensemble(grid=2).evaluate("train")
+    with pytest.raises(InputError, match="either a parameter or a soup"):
+        graph.connection("line").merge(at=0.5, soup="uniform")
+    with pytest.raises(InputError, match="no setting 'epoch'"):
+        graph.train(epoch=3)
+    with pytest.raises(NameTakenError):
+        mgraph.create(path, arch="mlp", data="digits")
+    with pytest.raises(NotFoundError):
+        mgraph.open(path.parent / "none.mgraph")
+    with pytest.raises(NotFoundError):
+        mgraph.create(path.parent / "no" / "g.mgraph", arch="mlp", data="digits")
+    with pytest.raises(InputError, match="at least 2"):
+        graph.connect("a", "b", method=mgraph.BezierCurve(), grid=1)
+
+
+def test_a_grid_is_a_number_or_one_for_each_direction(graph: Any) -> None:
+    assert graph.connection("wall").sweep(2).sweep.grid == (2, 2)
+    assert graph.connection("wall").sweep((2, 3)).sweep.grid == (2, 3)
+    assert graph.connection("line").sweep([4]).sweep.grid == (4,)
+    with pytest.raises(InputError):
+        graph.connection("line").sweep((4, 4))
+
+
+def test_sweeping_again_reuses_the_points(graph: Any) -> None:
+    line = graph.connection("line")
+    before = len(graph.nodes("sample"))
+    line.sweep(5)
+    assert len(graph.nodes("sample")) == before
+    line.sweep(9)
+    assert len(graph.nodes("sample")) == before + 4  # every other one was there
+    coarse, fine = line.sweep(3), line.sweep(5)
+    for split, metric in coarse.values:
+        assert np.array_equal(coarse.values[split, metric], fine.values[split, metric][::2])
+
+
+def test_a_subset_of_the_examples_is_recorded(graph: Any) -> None:
+    data = graph.connection("line").sweep(3, examples=40, splits=("valid",))
+    assert data.counts == {("valid", "loss"): 40, ("valid", "accuracy"): 40}
+    rows = graph.node(data.node_ids[1]).describe()["evaluations"]
+    subset = {e["subset"] for e in rows if e["sweep_id"] == data.sweep.id}
+    assert len(subset) == 1
+    assert subset != {"all"}
+
+
+def test_deleting_nothing_and_asking_twice_costs_no_run(graph: Any) -> None:
+    before = len(graph.runs())
+    graph.components(max_barrier=0.1)
+    graph.to_networkx()
+    graph.node("a").evaluate("test")
+    graph.connection("s").describe()
+    graph.connection("s").swept()
+    assert len(graph.runs()) == before

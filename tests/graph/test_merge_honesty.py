@@ -1,0 +1,162 @@
+"""Merging looks at validation data and never at test data; a corner is its mode, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mgraph
+from mgraph_store import Member
+
+# Mode a classifies by the first coordinate, mode b by the second. Validation data follow the first one; what the
+# test data follow is a parameter: nothing that is chosen may depend on it.
+OWN = """
+import numpy as np
+from torch import nn
+
+def net():
+    return nn.Linear(2, 2)
+
+def data(test):
+    x = np.random.default_rng(0).standard_normal((900, 2)).astype(np.float32)
+    noise = np.random.default_rng(1).random(900) < 0.1
+    first, second = (x[:, 0] > 0) ^ noise, (x[:, 1] > 0) ^ noise
+    y = first.astype(int)
+    shuffled = np.random.default_rng(2).permutation(first)
+    labels = {"same": first, "other": second, "shuffled": shuffled}[test].astype(int)
+    parts = {"train": (x[:300], y[:300]), "valid": (x[300:600], y[300:600]), "test": (x[600:], labels[600:])}
+    return parts | {"classes": 2}
+"""
+KINDS = ("same", "other", "shuffled")
+
+
+def decide(directory: Path, test: str) -> dict[str, Any]:
+    """Make a graph with these test labels and return everything that mgraph chooses in it."""
+    g = mgraph.create(directory / f"{test}.mgraph", arch="own.py:net", data=f"own.py:data?test={test}", device="cpu")
+    for name, weight in (("a", [[-4.0, 0.5], [4.0, -0.5]]), ("b", [[0.3, -4.0], [-0.3, 4.0]])):
+        file = directory / f"{name}.pt"
+        torch.save({"weight": torch.tensor(weight), "bias": torch.zeros(2)}, file)
+        g.add_mode(file, name=name)
+    line = g.connect("a", "b", method=mgraph.Linear(), name="line", grid=9)
+    swept = line.swept()
+    best, greedy, uniform = line.merge(), line.merge(soup="greedy"), line.merge(soup="uniform")
+    voted = line.ensemble(grid=5)
+    return {
+        "chosen": {
+            "parameter": best.parameter,
+            "best": line.best().id == swept.node_ids[swept.best("valid")],
+            "digests": [r.node.digest for r in (best, greedy, uniform)],
+            "baseline": best.baseline,
+            "single": voted.single_name,
+            "selected on": [r.node.selected_on for r in (best, greedy, uniform)],
+        },
+        "valid": swept.values["valid", "accuracy"],
+        "test": swept.values["test", "accuracy"],
+        "losses": swept.values["valid", "loss"],
+        "parameters": swept.parameters,
+        "reported": best.results["test"]["accuracy"].value,
+        "oracle": best.oracle,
+    }
+
+
+@pytest.fixture(scope="module")
+def decisions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    directory = tmp_path_factory.mktemp("honesty")
+    (directory / "own.py").write_text(OWN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setenv("MGRAPH_CONFIG_DIR", str(directory))
+        return {kind: decide(directory, kind) for kind in KINDS}
+
+
+def test_nothing_that_is_chosen_depends_on_test_labels(decisions: dict[str, Any]) -> None:
+    first = decisions["same"]["chosen"]
+    assert all(d["chosen"] == first for d in decisions.values())
+    assert first["selected on"] == ["valid", "valid", None]
+    # The test labels did change, and with them everything that is only reported.
+    assert len({d["reported"] for d in decisions.values()}) == 3
+
+
+def test_the_chosen_point_is_best_on_validation_data_and_not_on_test_data(decisions: dict[str, Any]) -> None:
+    for kind, found in decisions.items():
+        at = int(np.flatnonzero(found["parameters"][:, 0] == found["chosen"]["parameter"][0])[0])
+        assert found["valid"][at] == found["valid"].max()
+        ties = np.flatnonzero(found["valid"] == found["valid"].max())
+        assert found["losses"][at] == found["losses"][ties].min()
+        if kind != "same":
+            # Choosing on test data would have taken another point, so this test would notice it.
+            assert found["test"][at] < found["test"].max()
+            assert found["reported"] < found["oracle"]
+        assert found["oracle"] == found["test"].max()
+
+
+def test_what_is_reported_on_test_is_what_the_stored_node_does(graph: Any) -> None:
+    report = graph.connection("s").merge(name="again")
+    node = graph.node("again")
+    assert node.record.selected_on == "valid"
+    assert node.evaluate("test") == report.results["test"]
+    best = graph.connection("s").swept()
+    at = best.best("valid")
+    assert report.parameter == tuple(best.parameters[at])
+    assert report.results["test"]["accuracy"].value == best.values["test", "accuracy"][at]
+    assert report.results["valid"]["loss"].value == best.values["valid", "loss"][at]
+    difference = report.results["test"]["accuracy"].value - report.corners[report.baseline]["test"]["accuracy"].value
+    assert report.difference.value == pytest.approx(difference)
+
+
+def test_a_sample_at_a_corner_is_the_mode_itself(graph: Any) -> None:
+    store = graph.session.store
+    square = {(0, 0): "a", (0, 1): "b", (1, 0): "c", (1, 1): "d"}
+    interval = {(0,): "a", (1,): "b"}
+    for name, corners in (("s", square), ("wall", square), ("curve", interval), ("line", interval)):
+        connected = graph.connection(name)
+        with store.reading() as reader:
+            samples = {
+                tuple(m.parameter): m.node_id for m in reader.all(Member, connection_id=connected.id, role="sample")
+            }
+        for corner, mode in corners.items():
+            assert samples[corner] == graph.node(mode).id
+            if name in ("wall", "line") and mode != "b":
+                continue  # the same again
+            merged = connected.merge(at=corner).node
+            assert merged.digest == graph.node(mode).digest
+            assert store.read_parameters(merged).tobytes() == store.read_parameters(mode).tobytes()
+
+
+def test_a_sample_is_what_merging_there_stores(graph: Any) -> None:
+    for name, at in (("s", (0.5, 0.5)), ("s", (0.0, 0.5)), ("curve", (0.25,))):
+        connected = graph.connection(name)
+        data = connected.swept()
+        sample = data.node_ids[data.index_of(np.array(at))]
+        assert graph.node(sample).kind == "sample"
+        merged = connected.merge(at=at)
+        store = graph.session.store
+        assert store.read_parameters(sample).tobytes() == store.read_parameters(merged.node).tobytes()
+        for split in ("train", "valid", "test"):
+            for metric in ("loss", "accuracy"):
+                swept = data.values[split, metric][data.index_of(np.array(at))]
+                assert merged.results[split][metric].value == swept
+        assert {k: v.value for k, v in graph.node(sample).evaluate("test").items()} == {
+            k: v.value for k, v in merged.results["test"].items()
+        }
+
+
+def test_a_merged_node_can_be_an_end(graph: Any) -> None:
+    line = graph.connect("m", "a", method=mgraph.Linear(), grid=3)
+    assert [p.kind for p in line.ends] == ["merged", "mode"]
+    found = graph.components(max_barrier=1e9)
+    assert len(found.groups) == 1
+    assert len(found.groups[0]) == 5
+
+
+def test_greedy_soup_does_not_fall_below_the_best_point_on_validation(graph: Any) -> None:
+    for name in ("s", "wall"):
+        connected = graph.connection(name)
+        greedy, best = connected.merge(soup="greedy"), connected.merge()
+        assert greedy.results["valid"]["accuracy"].value >= best.results["valid"]["accuracy"].value
+        assert sum(json.loads(greedy.node.info)["coefficients"].values()) == pytest.approx(1)

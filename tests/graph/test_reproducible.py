@@ -1,0 +1,71 @@
+"""Two runs with the same seeds, versions and thread count are equal in every number and every tensor."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mgraph.graph.modes import SimilarModeWarning
+
+_SCRIPT = """
+import json, sys
+import torch
+import mgraph
+from mgraph_store import Edge, Evaluation, Node, NodeBuffers, NodeTerm, Summary
+
+torch.set_num_threads(1)
+g = mgraph.create(sys.argv[1], arch="cnn?bn=true&channels=4,8&hidden=16,", data="digits", device="cpu")
+for seed, name in enumerate("abcd"):
+    g.train(seed=seed, epochs=1, name=name)
+s = g.connect(*"abcd", method=mgraph.BezierSurface(epochs=(1, 1, 1)), grid=3, name="s")
+g.connect("a", "b", method=mgraph.BezierCurve(epochs=1, samples=2, weight_decay=1e-4), grid=4, name="k")
+s.merge(name="m")
+s.merge(soup="greedy", name="g")
+s.ensemble(grid=2)
+
+def numbers(record, *left_out):
+    found = {k: v for k, v in vars(record).items() if k not in left_out and not k.endswith("_id")}
+    return sorted((k, repr(v)) for k, v in found.items())
+
+with g.session.store.reading() as reader:
+    print(json.dumps({
+        "digests": sorted((n.kind, n.name or "", n.digest) for n in reader.all(Node) if n.digest),
+        "buffers": sorted(b.digest for b in reader.all(NodeBuffers)),
+        "terms": sorted((t.position, t.coefficient) for t in reader.all(NodeTerm)),
+        "evaluations": sorted(numbers(e) for e in reader.all(Evaluation)),
+        "edges": sorted(numbers(e, "route") for e in reader.all(Edge)),
+        "summaries": sorted(numbers(e) for e in reader.all(Summary)),
+    }))
+"""
+
+
+def test_the_same_seeds_give_the_same_numbers(tmp_path: Path) -> None:
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", _SCRIPT, str(tmp_path / f"{i}.mgraph")], stdout=subprocess.PIPE, text=True
+        )
+        for i in range(2)
+    ]
+    first, second = (json.loads(child.communicate(timeout=120)[0]) for child in children)
+    assert len(first["digests"]) == 4 + 5 + 1 + 2
+    assert len(first["buffers"]) == 4 + 2
+    assert len(first["evaluations"]) == 6 * (4 + 9 + 4 + 2)
+    assert len(first["edges"]) == 6 * (6 + 1)
+    assert len({digest for *_, digest in first["digests"]}) >= 10
+    for what in first:
+        assert first[what] == second[what], what
+
+
+def test_another_seed_gives_other_numbers(tmp_path: Path) -> None:
+    import mgraph
+
+    g = mgraph.create(tmp_path / "g.mgraph", arch="mlp?hidden=8,", data="digits", device="cpu")
+    one, other = (g.train(seed=seed, epochs=1) for seed in (1, 2))
+    with pytest.warns(SimilarModeWarning, match="exactly the parameters"):
+        same = g.train(seed=1, epochs=1)
+    assert one.digest == same.digest
+    assert one.digest != other.digest

@@ -1,0 +1,76 @@
+"""The wheel: three packages with their types and data, and it works outside the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("mgraph", "mgraph_cli", "mgraph_store")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from a copy of what is packaged, so that nothing is left in the checkout."""
+    pytest.importorskip("hatchling")
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in ("mgraph", "cli", "store"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(out)],
+        cwd=source,
+        check=True,
+        capture_output=True,
+    )
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_three_packages_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == set(PACKAGES)
+    assert {f"{p}/py.typed" for p in PACKAGES} < set(names)
+    assert "mgraph/data/digits.npz" in names
+    assert any(n.endswith("licenses/LICENSE") for n in names)
+    modules = {
+        str(p.relative_to(ROOT / top)) for top in ("", "cli", "store") for p in (ROOT / top).glob("mgraph*/**/*.py")
+    }
+    assert modules == {n for n in names if n.endswith(".py")}
+    metadata = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("METADATA"))).decode()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Python: >=3.11" in metadata
+
+
+def test_the_unpacked_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+
+    def mgraph(*args: str) -> Any:
+        script = (
+            "import sys, mgraph, mgraph_cli.main, mgraph_store; from pathlib import Path; "
+            f"assert all(Path(m.__file__).is_relative_to({str(site)!r}) for m in (mgraph, mgraph_cli, mgraph_store)); "
+            "mgraph_cli.main.main()"
+        )
+        return subprocess.run(
+            [sys.executable, "-c", script, *args],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert mgraph("--version").startswith("mgraph, version ")
+    assert "surface" in mgraph("methods")
+    made = mgraph("init", "g.mgraph", "--arch", "mlp?hidden=4,", "--data", "digits", "--json")  # the data came along
+    assert json.loads(made)["row"]["parameters"] == 64 * 4 + 4 + 4 * 10 + 10
