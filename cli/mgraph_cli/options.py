@@ -4,22 +4,53 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import SettingInfo, Settings
 
-if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
-
 Decorator = Callable[[Any], Any]
 
 
-def graph_option(command: Any) -> Any:
-    """Add ``--graph``."""
+def with_graph(command: Any) -> Any:
+    """Open the graph that ``--graph`` or the directory names, and pass it on as ``graph``."""
+
+    @wraps(command)
+    def opened(*args: Any, graph_path: Path | None, **options: Any) -> Any:
+        import mgraph
+
+        return command(*args, graph=mgraph.open(graph_path or find_graph(Path.cwd())), **options)
+
+    return _graph_option(opened)
+
+
+def with_computing_graph(command: Any) -> Any:
+    """Open the graph as :func:`with_graph` does, with ``--device``, ``--threads`` and ``--trust``."""
+
+    @wraps(command)
+    def opened(
+        *args: Any, graph_path: Path | None, device: str, threads: int | None, trust: bool, **options: Any
+    ) -> Any:
+        import mgraph
+
+        path = graph_path or find_graph(Path.cwd())
+        graph = mgraph.open(path, device=device, threads=threads, trust=trust)
+        return command(*args, graph=graph, **options)
+
+    decorated = click.option("--trust", is_flag=True, help="Run the user code that this graph's specs name.")(opened)
+    threads_help = "CPU threads (default: by the network's size)."
+    decorated = click.option("--threads", type=click.IntRange(min=1), help=threads_help)(decorated)
+    decorated = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")(
+        decorated
+    )
+    return _graph_option(decorated)
+
+
+def _graph_option(command: Any) -> Any:
     return click.option(
         "--graph",
         "graph_path",
@@ -32,14 +63,6 @@ def graph_option(command: Any) -> Any:
 def space_option(command: Any) -> Any:
     """Add ``--space``."""
     return click.option("--space", help="Name or id of the space (needed if there are several).")(command)
-
-
-def compute_options(command: Any) -> Any:
-    """Add what every computing command takes: device, threads, trust."""
-    command = click.option("--trust", is_flag=True, help="Run the user code that this graph's specs name.")(command)
-    threads = "CPU threads (default: by the network's size)."
-    command = click.option("--threads", type=click.IntRange(min=1), help=threads)(command)
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")(command)
 
 
 def output_options(command: Any) -> Any:
@@ -104,15 +127,6 @@ def chosen_settings(cls: type[Settings], flags: Mapping[str, Any], pairs: Sequen
         values[key.strip().replace("-", "_")] = value.strip()
     values |= {key: value for key, value in flags.items() if value is not None}
     return cls.parse(values)
-
-
-def open_graph(
-    graph_path: Path | None, *, device: str = "auto", trust: bool = False, threads: int | None = None
-) -> Graph:
-    """Open the graph a command works on."""
-    import mgraph
-
-    return mgraph.open(graph_path or find_graph(Path.cwd()), device=device, trust=trust, threads=threads)
 
 
 def find_graph(start: Path) -> Path:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError
 from mgraph_cli.options import (
     chosen_settings,
-    compute_options,
-    graph_option,
     grid_option,
-    open_graph,
     output_options,
     settings_options,
+    with_computing_graph,
 )
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
+
 
 _EDGES = ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution")
 _SUMMARY = ("split", "metric", "min", "max", "mean", "integral")
@@ -42,8 +45,7 @@ def _method_flags(command: Any) -> Any:
 @click.option("--same-layout", is_flag=True, help="Connect across tasks, on the first end's task.")
 @click.option("--buffers-from", help="The end whose buffers to use where they differ.")
 @settings_options(METHODS)
-@compute_options
-@graph_option
+@with_computing_graph
 @output_options
 def connect(
     ends: tuple[str, ...],
@@ -55,10 +57,7 @@ def connect(
     buffers_from: str | None,
     pairs: tuple[str, ...],
     config: Path | None,
-    device: str,
-    threads: int | None,
-    trust: bool,
-    graph_path: Path | None,
+    graph: Graph,
     form: str,
     **flags: Any,
 ) -> None:
@@ -75,7 +74,6 @@ def connect(
     if len(methods) != 1:
         raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}.")
     method = chosen_settings(METHODS[methods[0]], flags, pairs, config)
-    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
     with progress_bars("connect") as report:
         connected = graph.connect(
             *ends,
@@ -93,19 +91,19 @@ def connect(
             note(f"Corners: {a} (0,0), {b} (0,1), {c} (1,0), {d} (1,1); opposite are {a}-{d} and {b}-{c}.")
         if not no_sweep:
             # The connection is stored by now: after Ctrl-C only its sweep is missing.
-            click.get_current_context().obj.command = _sweep_command(shown, grid, graph_path, device, threads)
+            click.get_current_context().obj.command = _sweep_command(shown, grid)
             connected.sweep(grid, report=report)
     _print_connection(connected.describe(), form)
 
 
-def _sweep_command(
-    name: str, grid: Sequence[int] | None, graph_path: Path | None, device: str, threads: int | None
-) -> str:
+def _sweep_command(name: str, grid: Sequence[int] | None) -> str:
+    """Write the command that does what is left, with the options that were given."""
     words = ["mgraph", "sweep", name]
     words += [] if grid is None else ["--grid", ",".join(map(str, grid))]
-    words += [] if graph_path is None else ["--graph", str(graph_path)]
-    words += [] if device == "auto" else ["--device", device]
-    words += [] if threads is None else ["--threads", str(threads)]
+    context = click.get_current_context()
+    for option, flag in (("graph_path", "--graph"), ("device", "--device"), ("threads", "--threads")):
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            words += [flag, str(context.params[option])]
     return shlex.join(words)
 
 
@@ -115,8 +113,7 @@ def _sweep_command(
 @click.option("--splits", default="train,valid,test", show_default=True, help="Splits to measure.")
 @click.option("--examples", type=int, help="Use a fixed random subset of so many examples per split.")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
-@compute_options
-@graph_option
+@with_computing_graph
 @output_options
 def sweep(
     connection: str,
@@ -124,10 +121,7 @@ def sweep(
     splits: str,
     examples: int | None,
     bn_examples: int | None,
-    device: str,
-    threads: int | None,
-    trust: bool,
-    graph_path: Path | None,
+    graph: Graph,
     form: str,
 ) -> None:
     """Measure a connection on a grid; points, numbers and edges are stored.
@@ -138,7 +132,6 @@ def sweep(
     Example:
       mgraph sweep s --grid 21,21
     """
-    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
     connected = graph.connection(connection)
     with progress_bars("sweep") as report:
         connected.sweep(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mgraph_cli.options import graph_option, open_graph, output_options
+from mgraph_cli.options import output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
+
 
 _COLUMNS = ("name", "id", "arch", "data", "loss", "parameters", "modes", "codec")
 
@@ -40,28 +45,27 @@ def init(directory: Path, arch: str, data: str, name: str | None, codec: str, fo
 @click.option("--data", required=True, help="Data spec or factory.")
 @click.option("--name", help="Name of the space.")
 @click.option("--codec", default="none", show_default=True, help="Tensor codec: none or blosc.")
-@graph_option
+@with_graph
 @output_options
-def add_space(arch: str, data: str, name: str | None, codec: str, graph_path: Path | None, form: str) -> None:
+def add_space(arch: str, data: str, name: str | None, codec: str, graph: Graph, form: str) -> None:
     """Add a space: another architecture, data set or loss. The same one twice returns the first.
 
     \b
     Example:
       mgraph add-space --arch "mlp?hidden=64" --data digits --name mlp
     """
-    graph = open_graph(graph_path)
     space = graph.add_space(arch, data, name=name, codec=codec)
     emit_one(next(row for row in graph.spaces() if row["id"] == space.id), form=form)
 
 
 @click.command()
-@graph_option
+@with_graph
 @output_options
-def spaces(graph_path: Path | None, form: str) -> None:
+def spaces(graph: Graph, form: str) -> None:
     """List the spaces of the graph.
 
     \b
     Example:
       mgraph spaces
     """
-    emit(open_graph(graph_path).spaces(), _COLUMNS, form=form)
+    emit(graph.spaces(), _COLUMNS, form=form)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mgraph.errors import InputError
 from mgraph_cli.commands.connect import summary_table
-from mgraph_cli.options import graph_option, open_graph, output_options, space_option
+from mgraph_cli.options import output_options, space_option, with_graph
 from mgraph_cli.output import emit, emit_one
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
 
 _NODE_COLUMNS = ("name", "id", "kind", "space", "train_loss", "valid_accuracy", "test_accuracy")
 _CONNECTION_COLUMNS = ("name", "id", "kind", "ends", "status", "peak", "barrier")
@@ -22,9 +24,9 @@ _KINDS = ("mode", "control", "pivot", "sample", "merged")
     "--kind", help=f"Only this kind: {', '.join(_KINDS)} or connection (default: modes, merged, connections)."
 )
 @space_option
-@graph_option
+@with_graph
 @output_options
-def ls(kind: str | None, space: str | None, graph_path: Path | None, form: str) -> None:
+def ls(kind: str | None, space: str | None, graph: Graph, form: str) -> None:
     """List modes, merged nodes and connections.
 
     Peak and barrier of a connection are those of its worst pair of ends, on the train loss.
@@ -36,7 +38,6 @@ def ls(kind: str | None, space: str | None, graph_path: Path | None, form: str) 
     """
     if kind is not None and kind not in (*_KINDS, "connection"):
         raise InputError(f"There is no kind {kind!r}; choose from {', '.join(_KINDS)}, connection.")
-    graph = open_graph(graph_path)
     nodes: list[dict[str, Any]] = []
     if kind != "connection":
         nodes = graph.nodes(*([kind] if kind else []), space=space)
@@ -53,16 +54,16 @@ def ls(kind: str | None, space: str | None, graph_path: Path | None, form: str) 
 
 @click.command()
 @click.argument("what")
-@graph_option
+@with_graph
 @output_options
-def show(what: str, graph_path: Path | None, form: str) -> None:
+def show(what: str, graph: Graph, form: str) -> None:
     """Tell everything about a node or connection, by name, id, or id prefix.
 
     \b
     Example:
       mgraph show s
     """
-    row = open_graph(graph_path).find(what).describe()
+    row = graph.find(what).describe()
     if form == "table" and row["run"]:
         row["run"] = _run_line(row["run"])
     if form == "table" and "summary" in row:
@@ -95,9 +96,9 @@ def _run_line(run: dict[str, Any]) -> str:
 
 
 @click.command()
-@graph_option
+@with_graph
 @output_options
-def log(graph_path: Path | None, form: str) -> None:
+def log(graph: Graph, form: str) -> None:
     """List everything that was run, with its status.
 
     \b
@@ -105,7 +106,7 @@ def log(graph_path: Path | None, form: str) -> None:
       mgraph log
     """
     columns = ("id", "command", "status", "seed", "device", "seconds", "started", "reason")
-    emit(open_graph(graph_path).runs(), columns, form=form)
+    emit(graph.runs(), columns, form=form)
 
 
 @click.command()
@@ -115,7 +116,7 @@ def log(graph_path: Path | None, form: str) -> None:
 @click.option("--metric", help="loss or error [default: loss; error for --max-drop].")
 @click.option("--split", default="train", show_default=True, help="train, valid or test.")
 @space_option
-@graph_option
+@with_graph
 @output_options
 def components(
     max_barrier: float | None,
@@ -124,7 +125,7 @@ def components(
     metric: str | None,
     split: str,
     space: str | None,
-    graph_path: Path | None,
+    graph: Graph,
     form: str,
 ) -> None:
     """Print which modes are connected at a threshold, and the edges that do it.
@@ -135,7 +136,6 @@ def components(
     Example:
       mgraph components --max-barrier 0.1
     """
-    graph = open_graph(graph_path)
     found = graph.components(
         max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split, space=space
     )

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph.errors import InputError
-from mgraph_cli.options import compute_options, graph_option, grid_option, numbers, open_graph, output_options
+from mgraph_cli.options import grid_option, numbers, output_options, with_computing_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
 
 if TYPE_CHECKING:
     from mgraph.evaluate.metrics import Measured
+    from mgraph.graph.graph import Graph
     from mgraph.merge.compare import Difference
 
 _COLUMNS = ("what", "valid_accuracy", "test_accuracy", "test_error_bar", "valid_loss", "test_loss")
@@ -26,8 +27,7 @@ _COLUMNS = ("what", "valid_accuracy", "test_accuracy", "test_error_bar", "valid_
 @click.option("--soup", help="Average swept points: uniform, or greedy (on validation data).")
 @click.option("--name", help="Name of the merged node.")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
-@compute_options
-@graph_option
+@with_computing_graph
 @output_options
 def merge(
     connection: str,
@@ -36,10 +36,7 @@ def merge(
     soup: str | None,
     name: str | None,
     bn_examples: int | None,
-    device: str,
-    threads: int | None,
-    trust: bool,
-    graph_path: Path | None,
+    graph: Graph,
     form: str,
 ) -> None:
     """Materialise a point of a connection as a merged node, with its own BatchNorm statistics.
@@ -54,7 +51,6 @@ def merge(
     if best + (at_text is not None) + (soup is not None) > 1:
         raise InputError("Give one of --best, --at and --soup.")
     at = numbers(at_text, "--at", float)
-    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
     with progress_bars("merge") as report:
         result = graph.connection(connection).merge(at=at, soup=soup, name=name, bn_examples=bn_examples, report=report)
     for text in result.notes:
@@ -78,17 +74,13 @@ def merge(
 @click.argument("connection")
 @grid_option("Members: n or n,m (default: 11 along each parameter).")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
-@compute_options
-@graph_option
+@with_computing_graph
 @output_options
 def ensemble(
     connection: str,
     grid: list[int] | None,
     bn_examples: int | None,
-    device: str,
-    threads: int | None,
-    trust: bool,
-    graph_path: Path | None,
+    graph: Graph,
     form: str,
 ) -> None:
     """Evaluate the ensemble of a connection's corners and that of its whole grid.
@@ -100,7 +92,6 @@ def ensemble(
     Example:
       mgraph ensemble s --grid 5
     """
-    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
     with progress_bars("ensemble") as report:
         result = graph.connection(connection).ensemble(grid=grid, bn_examples=bn_examples, report=report)
     rows = [
@@ -125,8 +116,7 @@ def ensemble(
 @click.option("--ensemble", "as_ensemble", is_flag=True, help="Write every member of a connection's grid.")
 @grid_option("Members of the ensemble: n or n,m (default: 11 along each parameter).")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
-@compute_options
-@graph_option
+@with_computing_graph
 @output_options
 def export(
     what: str,
@@ -134,10 +124,7 @@ def export(
     as_ensemble: bool,
     grid: list[int] | None,
     overwrite: bool,
-    device: str,
-    threads: int | None,
-    trust: bool,
-    graph_path: Path | None,
+    graph: Graph,
     form: str,
 ) -> None:
     """Write a node as .safetensors or .pt, or a connection's ensemble as a directory.
@@ -149,7 +136,6 @@ def export(
       mgraph export m -o m.safetensors
       mgraph export s --ensemble --grid 5 -o ensemble/
     """
-    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
     if as_ensemble:
         with progress_bars("export") as report:
             manifest = graph.connection(what).export_ensemble(output, grid=grid, overwrite=overwrite, report=report)

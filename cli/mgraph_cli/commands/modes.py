@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mgraph.train.settings import TrainSettings
 from mgraph_cli.options import (
     chosen_settings,
-    compute_options,
-    graph_option,
-    open_graph,
     output_options,
     settings_options,
     space_option,
+    with_computing_graph,
 )
 from mgraph_cli.output import emit_one, note
 from mgraph_cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
 
 
 @click.command()
 @click.option("--name", help="Name of the mode.")
 @settings_options({"train": TrainSettings})
 @space_option
-@compute_options
-@graph_option
+@with_computing_graph
 @output_options
 def train(
     name: str | None,
     pairs: tuple[str, ...],
     config: Path | None,
     space: str | None,
-    device: str,
-    threads: int | None,
-    trust: bool,
-    graph_path: Path | None,
+    graph: Graph,
     form: str,
     **flags: Any,
 ) -> None:
@@ -49,7 +46,6 @@ def train(
       mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
     """
     settings = chosen_settings(TrainSettings, flags, pairs, config)
-    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
     with progress_bars("train") as report:
         mode = graph.train(settings, name=name, space=space, report=report)
     _print_mode(mode.describe(), form)
@@ -60,18 +56,14 @@ def train(
 @click.option("--name", help="Name of the mode.")
 @click.option("--cast", is_flag=True, help="Round float64 tensors to float32.")
 @space_option
-@compute_options
-@graph_option
+@with_computing_graph
 @output_options
 def add_mode(
     file: Path,
     name: str | None,
     cast: bool,
     space: str | None,
-    device: str,
-    threads: int | None,
-    trust: bool,
-    graph_path: Path | None,
+    graph: Graph,
     form: str,
 ) -> None:
     """Import a checkpoint (.pt, .pth, .safetensors) as a mode, and evaluate it.
@@ -83,7 +75,6 @@ def add_mode(
     Example:
       mgraph add-mode checkpoint.safetensors --name b
     """
-    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
     mode = graph.add_mode(file, name=name, space=space, cast=cast)
     for text in mode.notes:
         note(f"Note: {text}")

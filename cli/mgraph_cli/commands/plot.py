@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mgraph_cli.options import compute_options, graph_option, open_graph
+from mgraph_cli.options import with_computing_graph
 from mgraph_cli.output import note
 from mgraph_cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
 
 
 @click.command()
 @click.argument("connection")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
 @click.option("--no-before", is_flag=True, help="Only the connection itself, without the straight one beside it.")
-@compute_options
-@graph_option
+@with_computing_graph
 def plot(
     connection: str,
     output: Path,
     no_before: bool,
-    device: str,
-    threads: int | None,
-    trust: bool,
-    graph_path: Path | None,
+    graph: Graph,
 ) -> None:
     """Draw the newest sweep: heat maps of loss and accuracy of a surface, curves of them along t.
 
@@ -35,7 +35,6 @@ def plot(
     Example:
       mgraph plot s -o surface.png
     """
-    graph = open_graph(graph_path, device=device, trust=trust, threads=threads)
     connected = graph.connection(connection)
     connected.check_plot(output)
     before = None
