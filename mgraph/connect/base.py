@@ -65,7 +65,7 @@ class TrainedMethod(Method):
     """A method that trains the free control points of a family by sampling its parameter."""
 
     seed: int = setting(0, "seed of the order of examples, the sampled parameters and dropout", low=0, high=2**63 - 1)
-    lr: float = setting(0.1, "learning rate at the start of each phase", above=0)
+    lr: float = setting(0.1, "learning rate at the start of each phase", above=0, high=1e30)
     batch_size: int = setting(64, "examples per step", unit="examples", low=1)
     samples: int = setting(1, "parameter values per batch and curve, each seeing the whole batch", low=1)
     momentum: float = setting(0.9, "SGD momentum", low=0, below=1)

@@ -161,7 +161,7 @@ def train_phases(
                 report=report,
             )
     if not bool(torch.isfinite(P).all()):
-        raise NonFiniteError("A control point became NaN or infinite in training; lower the learning rate.")
+        raise NonFiniteError("A weight became NaN or infinite in training; lower the learning rate.")
     return used
 
 

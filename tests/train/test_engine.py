@@ -216,7 +216,7 @@ def test_a_control_point_that_ends_not_finite_is_an_error():
     def loss(outputs, targets):
         return F.cross_entropy(outputs, targets) * 1e200
 
-    with pytest.raises(NonFiniteError, match="control point became NaN"):
+    with pytest.raises(NonFiniteError, match="A weight became NaN"):
         trained(CURVE, phases_of(BezierCurve(epochs=1), 2), loss=loss, lr=1e200, batch_size=100)
 
 

@@ -1,11 +1,13 @@
 """Ordinary training is plain SGD: the flat view of the network changes nothing."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
 from mgraph.data.task import make_task
@@ -70,8 +72,9 @@ def test_divergence_names_the_step():
 def test_weights_that_end_not_finite_are_an_error():
     """The only update can overflow after a finite loss."""
     flat = FlatModel(build_network("mlp?hidden=12", input_shape=(1, 8, 8), classes=10, seed=1))
-    with pytest.raises(NonFiniteError, match="lower the learning rate"):
-        train_mode(flat, small_task(), TrainSettings(epochs=1, lr=1e300))
+    steep = replace(small_task(), loss=lambda outputs, targets: 1e20 * F.cross_entropy(outputs, targets))
+    with pytest.raises(NonFiniteError, match="A weight became NaN"):
+        train_mode(flat, steep, TrainSettings(epochs=1, batch_size=len(steep.train), lr=1e30))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,7 @@ def test_weights_that_end_not_finite_are_an_error():
     [
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"lr": 0}, "lr must be above 0"),
+        ({"lr": 1e300}, "lr must be at most 1e"),
         ({"momentum": 1}, "momentum must be below 1"),
         ({"lr": "fast"}, "lr must be a number"),
         ({"epoch": 3}, "Did you mean epochs"),
