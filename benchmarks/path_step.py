@@ -1,10 +1,10 @@
 """What a training step on a path costs beside a plain SGD step of the same network.
 
-For each network and batch size, a plain step (the flat view of the network and torch's own fused SGD) alternates with a step on a Bézier curve of 3 control points and on a 3×3 Bézier surface: by the engine with
-its eager update, by the engine with the update that it chooses by itself, and by a straightforward formulation,
-``functional_call`` with autograd through all control points. All have the same batch, the same memory order and
-control points next to the plain weights, at a learning rate of 1e-6, since the speed of ReLU and max-pooling depends
-on the values.
+For each network and batch size, a plain step (the flat view of the network and torch's own fused SGD) alternates with
+a step on a Bézier curve of 3 control points and on a 3×3 Bézier surface: by the engine with its eager update, by the
+engine with the update that it chooses by itself, and by a straightforward formulation, ``functional_call`` with
+autograd through all control points. All have the same batch, the same memory order and control points next to the
+plain weights, at a learning rate of 1e-6, since the speed of ReLU and max-pooling depends on the values.
 
 Time is CPU time of the process, on one thread, of blocks of steps; a figure is the median over pairs of neighbouring
 blocks of the ratio to the plain step, and half the distance between its quartiles.

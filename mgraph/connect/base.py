@@ -39,7 +39,6 @@ class Method(Settings, ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     references: ClassVar[tuple[str, ...]] = ()
-    trains: ClassVar[bool] = True
 
     @abstractmethod
     def family(self, ends: int) -> Family:
@@ -54,10 +53,6 @@ class Method(Settings, ABC):
         report: Report,
     ) -> Outcome:
         """Connect the ends, each of shape (D,); their rows of the outcome are the ends bit for bit."""
-
-    def default_grid(self, ends: int) -> tuple[int, ...]:
-        """Return the default sweep grid: 61 points on a curve [G], 11×11 on a surface [S]."""
-        return (61,) if self.family(ends).dimension == 1 else (11, 11)
 
 
 @dataclass(frozen=True, kw_only=True)

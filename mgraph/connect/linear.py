@@ -25,7 +25,6 @@ class Linear(Method):
 
     name: ClassVar[str] = "linear"
     summary: ClassVar[str] = "straight segment of 2 modes, or bilinear surface of 4; trains nothing"
-    trains: ClassVar[bool] = False
 
     def family(self, ends: int) -> Family:
         """Segment for two ends, surface of degree (1, 1) for four."""

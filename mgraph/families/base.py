@@ -89,6 +89,11 @@ class Family(ABC):
         axes = [np.linspace(0.0, 1.0, n) for n in counts]
         return np.array(list(product(*axes)))
 
+    @property
+    def default_grid(self) -> tuple[int, ...]:
+        """Points of a sweep along each parameter: 61 on a curve [G], 11×11 on a surface [S]."""
+        return (61,) if self.dimension == 1 else (11,) * self.dimension
+
     def describe(self) -> dict[str, Any]:
         """Return the family as plain data, the inverse of :func:`mgraph.families.family_from`."""
         return {"family": self.name, **asdict(self)}

@@ -12,7 +12,6 @@ import torch
 
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
-from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.graph.members import label
 from mgraph.graph.points import load_node, module_buffers
 from mgraph.graph.runs import versions
@@ -29,12 +28,7 @@ def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
 
     A node without stored statistics (a sample, a control point) gets them recomputed by the default policy.
     """
-    with session.store.reading() as reader:
-        space = reader.get(Space, id=node.space_id)
-    bench = session.bench(space)
-    policy = load_node(bench, session.store, node)
-    if bench.flat.statistics and not policy:
-        recompute_statistics(bench.flat, bench.task.train, bench.policy())
+    bench = load_node(session, node)
     parameters = np.array(session.store.read_parameters(node))
     return state_dict(bench.layout, parameters, module_buffers(bench.flat, bench.layout))
 

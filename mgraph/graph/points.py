@@ -45,24 +45,25 @@ def buffers_of(store: GraphStore, reader: Reader, node: Node) -> dict[str, NDArr
     return store.read_buffers(node, policy=rows[0].policy) if rows else {}
 
 
-def load_node(bench: Bench, store: GraphStore, node: Node) -> str:
-    """Put a node with its own stored buffers into the network; return the name of its BatchNorm policy.
+def load_node(session: Session, node: Node) -> Bench:
+    """Put a node with its buffers into its bench's network, ready to be evaluated, and return the bench.
 
-    A node without stored buffers (a sample, a control point) borrows those of its connection; its BatchNorm
-    statistics are then for the caller to recompute.
+    A node without stored buffers (a sample, a control point) borrows the constants of its connection, and its
+    BatchNorm statistics are recomputed by the default policy.
     """
+    store = session.store
+    with store.reading() as reader:
+        bench = session.bench(reader.get(Space, id=node.space_id))
+        own = groups = buffers_of(store, reader, node)
+        if bench.layout.buffers and not own:
+            groups = buffers_of(store, reader, _lender(reader, node))
     parameters = store.read_parameters(node)
     bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))
-    with store.reading() as reader:
-        owned = reader.all(NodeBuffers, node_id=node.id)
-        groups = {}
-        if bench.layout.buffers:
-            groups = buffers_of(store, reader, node) or buffers_of(store, reader, _lender(reader, node))
     if groups:
         load_buffers(bench, groups)
-    if not bench.flat.statistics:
-        return NONE
-    return owned[0].policy if owned else ""
+    if bench.flat.statistics and not own:
+        recompute_statistics(bench.flat, bench.task.train, bench.policy())
+    return bench
 
 
 def _lender(reader: Reader, node: Node) -> Node:
@@ -139,10 +140,5 @@ def evaluate_node(session: Session, node: Node, split: str) -> dict[str, Measure
     """Measure a node on one split with its stored statistics, or recomputed ones where it has none."""
     if split not in SPLITS:
         raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
-    with session.store.reading() as reader:
-        space = reader.get(Space, id=node.space_id)
-    bench = session.bench(space)
-    policy = load_node(bench, session.store, node)
-    if bench.flat.statistics and not policy:
-        recompute_statistics(bench.flat, bench.task.train, bench.policy())
+    bench = load_node(session, node)
     return measure(bench.flat, bench.task, split)

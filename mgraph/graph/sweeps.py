@@ -14,7 +14,7 @@ from mgraph.evaluate.summary import best_route, statistics
 from mgraph.evaluate.sweep import PointMetrics, sweep
 from mgraph.explore.sweepdata import SweepData, family_of, grid_counts, load_sweep
 from mgraph.families import Family, Floats
-from mgraph.families.gram import area, density, gram, length_ratio, trapezoid_weights
+from mgraph.families.gram import arc_length, area, gram, length_ratio, trapezoid_weights
 from mgraph.graph.members import constants_source, ends_of, label, rows_of
 from mgraph.graph.points import buffers_of, evaluation_rows, load_buffers, packed_rows, policy_name
 from mgraph.graph.session import Session
@@ -54,7 +54,7 @@ def sweep_connection(
     """
     store = session.store
     family = family_of(connection)
-    counts = grid_counts(family, grid, (61,) if family.dimension == 1 else (11, 11))
+    counts = grid_counts(family, grid, family.default_grid)
     for split in splits:
         if split not in SPLITS:
             raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
@@ -156,13 +156,10 @@ class _Geometry:
         self.weights = trapezoid_weights(family, G, parameters, counts)
         corners = family.end_parameters()
         self.ends = [int(np.flatnonzero((parameters == c).all(axis=1))[0]) for c in corners]
-        self.density = density(family, G, parameters)
 
     def facts(self) -> dict[str, float]:
         """Length and length ratio of a curve, area of a surface."""
         if self.family.dimension == 1:
-            from mgraph.families.gram import arc_length
-
             ratio = length_ratio(self.family, self.G)
             return {"length": arc_length(self.family, self.G), "length_ratio": ratio}
         return {"area": area(self.family, self.G)}

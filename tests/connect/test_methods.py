@@ -111,7 +111,7 @@ def test_settings_are_read_from_text_and_from_values_alike():
 def test_a_method_takes_its_number_of_ends_and_no_other(method, taken, ends):
     if ends in taken:
         assert len(method.family(ends).ends) == ends
-        assert method.default_grid(ends) == ((61,) if ends == 2 else (11, 11))
+        assert method.family(ends).default_grid == ((61,) if ends == 2 else (11, 11))
         return
     with pytest.raises(InputError, match=f"--{method.name} joins .*modes.*; {ends} given"):
         method.family(ends)
