@@ -91,7 +91,7 @@ def _run_line(run: dict[str, Any]) -> str:
     update = f", {run['update']} update" if run["update"] else ""
     return (
         f"{run['id']}: {run['command']}, {run['status']}{seed}, {run['device']}, "
-        f"{run['threads']} threads{update} ({versions})"
+        f"{run['threads']} thread{'' if run['threads'] == 1 else 's'}{update} ({versions})"
     )
 
 
