@@ -59,7 +59,7 @@ def measure_route(nodes: Sequence[int], values: Floats, coefficients: Floats, G:
         nan = float("nan")
         return Route(tuple(nodes), nan, nan, nan, length)
     t = travelled / length if length > 0 else np.linspace(0.0, 1.0, len(index))
-    chord = (1.0 - t) * along[0] + t * along[-1]
+    chord = along[0] + t * (along[-1] - along[0])  # exact where the ends are equal
     # Rounding can put the chord a last bit above its own ends.
     barrier = max(0.0, float((along - chord).max()))
     drop = float(along.max() - (along[0] + along[-1]) / 2.0)
