@@ -121,6 +121,7 @@ def merge(
     settings: dict[str, Any] = {"connection": connection.id, "at": at, "soup": soup, "batchnorm": str(policy)}
     with session.run(ready.bench, "merge", settings) as run:
         choice = _choose(ready, data, parameter, soup, policy, report)
+        corners, corner_scores = _corners(ready, policy)
         theta = combine_stored(choice.coefficients.tolist(), ready.points)
         flat = ready.bench.flat
         flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
@@ -129,7 +130,6 @@ def merge(
         require_finite(results, "The merged point")
         scores = _scores(ready.bench)
         node = _store(session, run, ready, choice, theta, results, name=name, policy=policy, soup=soup)
-        corners, corner_scores = _corners(ready, policy)
     baseline = _best_corner(corners)
     against = corner_scores[baseline]
     return MergeReport(
@@ -194,7 +194,6 @@ def _store(
         "connection": ready.connection.id,
         "parameter": choice.parameter,
         "soup": soup,
-        "coefficients": dict(terms),
         "batchnorm": policy_text,
     }
     with session.store.transaction() as tx:

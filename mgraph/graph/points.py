@@ -14,7 +14,7 @@ from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import NONE, OWN, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
 from mgraph.graph.members import constants_source
-from mgraph.network.layout import to_numpy
+from mgraph.network.layout import tensors_from_module
 from mgraph_store import Connection, Evaluation, Member, Node, NodeBuffers, Space
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ Array = NDArray[np.float32]
 
 def module_buffers(flat: FlatModel, layout: Layout) -> dict[str, NDArray[Any]]:
     """Copy everything of the network that is no coordinate, grouped by stored dtype."""
-    own: dict[str, Tensor] = dict(flat.module.named_buffers(remove_duplicate=False))
-    own |= dict(flat.module.named_parameters(remove_duplicate=False))
-    return layout.pack_buffers({t.name: to_numpy(own[t.name]) for t in layout.buffers})
+    return layout.pack_buffers(tensors_from_module(flat.module, layout.buffers))
 
 
 def load_buffers(bench: Bench, groups: Mapping[str, NDArray[Any]]) -> None:

@@ -6,7 +6,7 @@ tensor is stored once, under its first name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,10 @@ def layout_of(module: nn.Module) -> Layout:
     return layout
 
 
-def tensors_from_module(module: nn.Module, layout: Layout) -> dict[str, NDArray[Any]]:
-    """Copy all tensors of a network by stored name, each in its own type (bfloat16 as float32)."""
+def tensors_from_module(module: nn.Module, wanted: Iterable[TensorSpec]) -> dict[str, NDArray[Any]]:
+    """Copy tensors of a network by stored name, each in its own type (bfloat16 as float32)."""
     named = {name: tensor for name, tensor, _ in _tensors(module)}
-    return {t.name: to_numpy(named[t.name]).copy() for t in layout.tensors}
+    return {t.name: to_numpy(named[t.name]).copy() for t in wanted}
 
 
 def to_numpy(tensor: Tensor) -> NDArray[Any]:

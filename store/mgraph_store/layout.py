@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ROLES = ("parameter", "frozen", "statistic", "buffer")
-
 
 @dataclass(frozen=True)
 class TensorSpec:

@@ -12,10 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-NODE_KINDS = ("mode", "control", "pivot", "sample", "merged")
-STATUSES = ("running", "complete", "interrupted", "failed")
-MEMBER_ROLES = ("end", "control", "sample")
-
 
 def now() -> datetime:
     """Return the present moment in UTC, as the index stores it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -159,4 +158,5 @@ def test_greedy_soup_does_not_fall_below_the_best_point_on_validation(graph: Any
         connected = graph.connection(name)
         greedy, best = connected.merge(soup="greedy"), connected.merge()
         assert greedy.results["valid"]["accuracy"].value >= best.results["valid"]["accuracy"].value
-        assert sum(json.loads(greedy.node.info)["coefficients"].values()) == pytest.approx(1)
+        terms = graph.node(greedy.node.id).describe()["terms"]
+        assert sum(term["c"] for term in terms) == pytest.approx(1)

@@ -67,7 +67,7 @@ def test_parameters_are_in_canonical_order(net, layout):
     want = torch.cat([p.detach().flatten() for p in net.parameters()]).numpy()
     assert fitted.parameters.dtype == np.float32
     assert np.array_equal(fitted.parameters, want)
-    arrays = tensors_from_module(net, layout)
+    arrays = tensors_from_module(net, layout.tensors)
     assert all(np.array_equal(layout.buffer_views(fitted.buffers)[t.name], arrays[t.name]) for t in layout.buffers)
 
 

@@ -54,7 +54,7 @@ def test_statistics_need_running_ones():
 
 def test_values_are_copies():
     module = Tied()
-    arrays = tensors_from_module(module, layout_of(module))
+    arrays = tensors_from_module(module, layout_of(module).tensors)
     assert list(arrays) == [t.name for t in layout_of(module).tensors]
     assert np.array_equal(arrays["embedding.weight"], module.head.weight.detach().numpy())
     assert (arrays["frozen"].dtype, arrays["mask"].dtype) == (np.float32, np.bool_)
@@ -65,7 +65,7 @@ def test_values_are_copies():
 
 def test_channels_last_weights_are_read_in_canonical_order():
     module = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-    array = tensors_from_module(module, layout_of(module))["weight"]
+    array = tensors_from_module(module, layout_of(module).tensors)["weight"]
     assert array.flags.c_contiguous
     assert np.array_equal(array, module.weight.detach().contiguous().numpy())
 
