@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mgraph.architectures.registry import ARCHITECTURES
     from mgraph.connect.base import Method
-    from mgraph.connect.curve import BezierCurve
-    from mgraph.connect.linear import Linear
+    from mgraph.connect.linear import Linear, Simplex
+    from mgraph.connect.path import BezierCurve, PolygonalChain
     from mgraph.connect.registry import METHODS
     from mgraph.connect.surface import BezierSurface
     from mgraph.data.registry import DATASETS
@@ -42,7 +42,9 @@ _HOMES = {
     "TrainSettings": "mgraph.train.settings",
     "Method": "mgraph.connect.base",
     "Linear": "mgraph.connect.linear",
-    "BezierCurve": "mgraph.connect.curve",
+    "Simplex": "mgraph.connect.linear",
+    "PolygonalChain": "mgraph.connect.path",
+    "BezierCurve": "mgraph.connect.path",
     "BezierSurface": "mgraph.connect.surface",
     "METHODS": "mgraph.connect.registry",
     "ARCHITECTURES": "mgraph.architectures.registry",
@@ -65,6 +67,8 @@ __all__ = [
     "MGraphError",
     "Method",
     "Point",
+    "PolygonalChain",
+    "Simplex",
     "Task",
     "TrainSettings",
     "create",

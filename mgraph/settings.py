@@ -12,7 +12,8 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 from mgraph.errors import InputError
 
@@ -27,8 +28,12 @@ def setting(
     high: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] = (),
+    nothing: str = "none",
 ) -> Any:
-    """Declare a setting: its default, what it does, its unit and its limits (inclusive or not)."""
+    """Declare a setting: its default, what it does, its unit and its limits (inclusive or not).
+
+    ``nothing`` is the word for None, where None is a value.
+    """
     metadata = {
         "help": help,
         "unit": unit,
@@ -37,6 +42,7 @@ def setting(
         "high": high,
         "below": below,
         "choices": choices,
+        "nothing": nothing,
     }
     return field(default=default, metadata=metadata)
 
@@ -50,15 +56,21 @@ class SettingInfo:
     default: Any
     help: str
     unit: str
+    nothing: str = "none"
 
     def example(self) -> str:
         """Write the default as it would be typed."""
-        return format_value(self.default)
+        return format_value(self.default) or self.nothing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of all settings: checked on construction, from strings or from Python values."""
+    """Base of all settings: checked on construction, from strings or from Python values.
+
+    ``presets`` are named groups of values, such as those that a paper published.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -71,7 +83,14 @@ class Settings:
         """List the settings in order."""
         hints = get_type_hints(cls)
         return [
-            SettingInfo(f.name, _type_name(hints[f.name]), f.default, f.metadata["help"], f.metadata["unit"])
+            SettingInfo(
+                f.name,
+                _type_name(hints[f.name]),
+                f.default,
+                f.metadata["help"],
+                f.metadata["unit"],
+                f.metadata["nothing"],
+            )
             for f in fields(cls)
         ]
 
@@ -88,6 +107,14 @@ class Settings:
                 hint = f" Did you mean {close[0]}?" if close else ""
                 raise InputError(f"There is no setting {name!r}; known are {', '.join(known)}.{hint}")
         return cls(**values)
+
+    @classmethod
+    def preset(cls, name: str, /, **changes: Any) -> Self:
+        """Build from a preset and changes to it; InputError, listing the presets, if there is none of that name."""
+        if name not in cls.presets:
+            known = ", ".join(cls.presets) or "none"
+            raise InputError(f"There is no preset {name!r} of {cls.__name__}; known are: {known}.")
+        return cls.parse({**cls.presets[name], **changes})
 
     def to_json(self) -> str:
         """Write every setting, defaults included, as JSON for the provenance."""
@@ -106,7 +133,7 @@ def format_value(value: Any) -> str:
 def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
     expected = _type_name(hint)
     try:
-        value = _convert(hint, value)
+        value = _convert(hint, None if value == f.metadata["nothing"] and _allows_none(hint) else value)
     except (TypeError, ValueError, KeyError):
         raise InputError(f"{f.name} must be {expected}, not {format_value(value)!r}.") from None
     m = f.metadata
@@ -122,7 +149,7 @@ def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
         for limit, holds, words in limits:
             if limit is not None and holds(type(number)(limit)) is not True:
                 raise InputError(f"{f.name} must be {words} {limit:g}, not {number}.")
-    if m["choices"] and value not in m["choices"]:
+    if m["choices"] and value is not None and value not in m["choices"]:
         raise InputError(f"{f.name} must be one of {', '.join(m['choices'])}, not {value!r}.")
     return value
 
@@ -134,7 +161,7 @@ def _convert(hint: Any, value: Any) -> Any:
             return None
         return _convert(next(a for a in arguments if a is not type(None)), value)
     if origin is tuple:
-        parts = value.split(",") if isinstance(value, str) else list(value)
+        parts = [p for p in value.split(",") if p] if isinstance(value, str) else list(value)
         inner = [arguments[0]] * len(parts) if arguments[-1] is ... else list(arguments)
         if len(inner) != len(parts):
             raise ValueError
@@ -157,11 +184,15 @@ def _convert(hint: Any, value: Any) -> Any:
     return value
 
 
+def _allows_none(hint: Any) -> bool:
+    return type(None) in get_args(hint)
+
+
 def _type_name(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _type_name(next(a for a in arguments if a is not type(None))) + " or nothing"
     if origin is tuple:
-        inner = {int: "whole numbers", float: "numbers"}[arguments[0]]
+        inner = {int: "whole numbers", float: "numbers", str: "words"}[arguments[0]]
         return f"{inner} with commas" if arguments[-1] is ... else f"{len(arguments)} {inner} with commas"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[hint]

@@ -69,7 +69,8 @@ def output_options(command: Any) -> Any:
     """Add ``--json`` and ``--csv``, passed on as ``form``."""
     command = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(command)
     command = click.option("--json", "form", flag_value="json", help="Print one JSON document.")(command)
-    return click.option("--table", "form", flag_value="table", default=True, hidden=True)(command)
+    # What neither asks for needs an option, too, to carry the default.
+    return click.option("--text", "form", flag_value="table", default=True, hidden=True)(command)
 
 
 def grid_option(help: str) -> Decorator:
@@ -110,8 +111,20 @@ def settings_options(classes: Mapping[str, type[Settings]]) -> Decorator:
     return decorate
 
 
-def chosen_settings(cls: type[Settings], flags: Mapping[str, Any], pairs: Sequence[str], config: Path | None) -> Any:
-    """Combine config file, ``-s`` pairs and flags, in rising order of weight, into checked settings."""
+def preset_option(classes: Mapping[str, type[Settings]]) -> Decorator:
+    """Add ``--preset``, whose help lists the presets."""
+    known = [f"{preset} ({name})" for name, cls in classes.items() for preset in cls.presets]
+    return click.option("--preset", metavar="NAME", help=f"Settings to begin with: {', '.join(known)}.")
+
+
+def chosen_settings(
+    cls: type[Settings],
+    flags: Mapping[str, Any],
+    pairs: Sequence[str],
+    config: Path | None,
+    preset: str | None = None,
+) -> Any:
+    """Combine preset, config file, ``-s`` pairs and flags, in rising order of weight, into checked settings."""
     values: dict[str, Any] = {}
     if config is not None:
         try:
@@ -126,7 +139,7 @@ def chosen_settings(cls: type[Settings], flags: Mapping[str, Any], pairs: Sequen
             raise InputError(f"-s takes key=value, not {pair!r}.")
         values[key.strip().replace("-", "_")] = value.strip()
     values |= {key: value for key, value in flags.items() if value is not None}
-    return cls.parse(values)
+    return cls.parse(values) if preset is None else cls.preset(preset, **values)
 
 
 def find_graph(start: Path) -> Path:

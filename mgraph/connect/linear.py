@@ -1,17 +1,14 @@
-"""The straight connections: the segment of two modes, the bilinear surface of four."""
+"""The straight connections: the segment of two modes, the bilinear surface of four, the simplex of any number."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mgraph.connect.base import Method, Outcome, initial_points, wrong_ends
+from mgraph.connect.base import Method, Outcome, Start, wrong_ends
 from mgraph.errors import InputError
 from mgraph.families import BezierSurfaceFamily, Family, Segment
+from mgraph.families import Simplex as SimplexFamily
 
 if TYPE_CHECKING:
     from mgraph.data.task import Task
@@ -20,7 +17,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear(Method):
+class Straight(Method):
+    """A method that trains nothing."""
+
+    def run(self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report) -> Outcome:
+        """Return the start."""
+        return Outcome(start.points())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Straight):
     """Linear interpolation: nothing is trained. Two ends give a segment, four a bilinear surface."""
 
     name: ClassVar[str] = "linear"
@@ -32,8 +38,22 @@ class Linear(Method):
             return Segment()
         if ends == 4:
             return BezierSurfaceFamily((1, 1))
-        raise InputError(wrong_ends("--linear", ends, "2 modes (a segment) or 4 (a bilinear surface)"))
+        expected = "2 modes (a segment) or 4 (a bilinear surface); --simplex takes any number from 3 on"
+        raise InputError(wrong_ends("--linear", ends, expected))
 
-    def run(self, flat: FlatModel, task: Task, ends: Sequence[NDArray[np.float32]], report: Report) -> Outcome:
-        """Return the ends as they are."""
-        return Outcome(initial_points(self.family(len(ends)), ends))
+
+@dataclass(frozen=True, kw_only=True)
+class Simplex(Straight):
+    """The simplex of three or more modes, in barycentric coordinates: nothing is trained."""
+
+    name: ClassVar[str] = "simplex"
+    summary: ClassVar[str] = "straight simplex of 3 or more modes; trains nothing"
+    references: ClassVar[tuple[str, ...]] = (
+        "Ren, Chen, Wang (2025). Revisiting Mode Connectivity in Neural Networks with Bezier Surface. ICLR 2025",
+    )
+
+    def family(self, ends: int) -> Family:
+        """Return the simplex; three ends or more."""
+        if ends < 3:
+            raise InputError(wrong_ends("--simplex", ends, "3 or more modes"))
+        return SimplexFamily(ends)

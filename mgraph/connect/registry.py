@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 
 from mgraph.connect.base import Method
-from mgraph.connect.curve import BezierCurve
-from mgraph.connect.linear import Linear
+from mgraph.connect.linear import Linear, Simplex
+from mgraph.connect.path import BezierCurve, PolygonalChain
 from mgraph.connect.surface import BezierSurface
 from mgraph.errors import InputError
 
-METHODS: dict[str, type[Method]] = {m.name: m for m in (Linear, BezierCurve, BezierSurface)}
+METHODS: dict[str, type[Method]] = {m.name: m for m in (Linear, Simplex, PolygonalChain, BezierCurve, BezierSurface)}
 
 
 def method_named(name: str) -> type[Method]:

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mgraph.data.splits import Split
 from mgraph.data.task import Task
+from mgraph.errors import InputError, MGraphError
 from mgraph.network.flat import FlatModel
+from mgraph.network.precision import computing_in
 
 SPLITS = ("train", "valid", "test")
+LOSS = "loss"
 _BATCH = 1000
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A mean over ``count`` examples; its standard error, if single examples were seen."""
+    """A mean over ``count`` examples; its standard error, if single examples were seen.
+
+    The standard error is s/√count, that of the mean as an estimate for data like these. There is no correction
+    for the size of the split: a subset's mean lies closer to the whole split's than it says.
+    """
 
     value: float
     standard_error: float | None
@@ -50,32 +58,94 @@ class Subset:
         return cls(hashlib.blake2b(order.numpy().tobytes(), digest_size=8).hexdigest(), order)
 
 
-def outputs(flat: FlatModel, split: Split, subset: Subset | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (outputs, targets) by batches at the present θ and statistics, in eval mode, without gradients."""
+@dataclass(frozen=True)
+class Metric:
+    """A metric beside the task's own: ``function(outputs, targets)``.
+
+    It is given batches and returns one value for each example; or, ``whole``, the whole split at once, on the CPU,
+    and may return one number instead. ``identity`` tells functions of the same name apart: the hash of a user's
+    code, None where that is not known.
+    """
+
+    name: str
+    function: Callable[[Tensor, Tensor], Any]
+    whole: bool = False
+    identity: str | None = "built in"
+
+
+def outputs(
+    flat: FlatModel, split: Split, subset: Subset | None = None, precision: str = "fp32"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (outputs, targets) by batches at the present θ and statistics, in eval mode, without gradients.
+
+    Outputs are of float32 or better, also where the network computes in less.
+    """
     flat.module.eval()
     order = subset.order if subset else None
-    with torch.no_grad():
-        for x, y in split.batches(_BATCH, order=order, device=flat.device):
-            yield flat.module(flat.inputs(x)), y
+    for x, y in split.batches(_BATCH, order=order, device=flat.device):
+        with torch.no_grad(), computing_in(precision, flat.device):
+            out = flat.module(flat.inputs(x))
+        yield _widened(out), y
 
 
-def measure(flat: FlatModel, task: Task, split: str, subset: Subset | None = None) -> dict[str, Measured]:
-    """Measure the task's loss and every metric of the point on a split (train, valid or test).
+@torch.no_grad()
+def measure(
+    flat: FlatModel,
+    task: Task,
+    split: str,
+    subset: Subset | None = None,
+    *,
+    metrics: Sequence[Metric] = (),
+    precision: str = "fp32",
+) -> dict[str, Measured]:
+    """Measure the task's loss, its metrics, and further ones, of the point on a split (train, valid or test).
 
-    Non-finite values are returned as they are: whoever stores or compares them must see them.
+    Non-finite values are returned as they are: whoever stores or compares them must see them. Raises InputError
+    for a user's metric that fails, or returns neither one number nor one for each example.
     """
     losses: list[Tensor] = []
-    values: dict[str, list[Tensor]] = {name: [] for name in task.metrics}
+    by_batch = dict(task.metrics) | {m.name: m.function for m in metrics if not m.whole}
+    values: dict[str, list[Tensor]] = {name: [] for name in by_batch}
     sizes: list[int] = []
-    for out, y in outputs(flat, getattr(task, split), subset):
+    everything: list[tuple[Tensor, Tensor]] = []
+    at_once = [m for m in metrics if m.whole]
+    for out, y in outputs(flat, getattr(task, split), subset, precision):
         sizes.append(len(y))
         losses.append((task.example_loss or task.loss)(out, y).double().cpu())
-        for name, metric in task.metrics.items():
+        for name, metric in by_batch.items():
             values[name].append(metric(out, y).double().cpu())
+        if at_once:
+            everything.append((out.cpu(), y.cpu()))
     if task.example_loss is not None:
         loss = Measured.of(torch.cat(losses))
     else:  # only batch means are known: weigh them by size, and claim no standard error
         total = sum(sizes)
         mean = sum(n * float(batch) for n, batch in zip(sizes, losses, strict=True)) / total
         loss = Measured(mean, None, total)
-    return {"loss": loss} | {name: Measured.of(torch.cat(parts)) for name, parts in values.items()}
+    found = {LOSS: loss} | {name: Measured.of(torch.cat(parts)) for name, parts in values.items()}
+    if at_once:
+        out, y = (torch.cat(parts) for parts in zip(*everything, strict=True))
+        found |= {m.name: _of_a_whole_split(m, out, y) for m in at_once}
+    return found
+
+
+def _of_a_whole_split(metric: Metric, out: Tensor, y: Tensor) -> Measured:
+    try:
+        values = torch.as_tensor(metric.function(out, y))
+    except MGraphError:
+        raise
+    except Exception as error:  # the user's own code
+        raise InputError(f"The metric {metric.name} failed: {type(error).__name__}: {error}.") from error
+    if values.ndim == 0 and not values.is_complex():
+        return Measured(float(values), None, len(y))
+    if tuple(values.shape) == (len(y),) and not values.is_complex():
+        return Measured.of(values.cpu())
+    raise InputError(
+        f"The metric {metric.name} returned {values.dtype} of shape {list(values.shape)} for {len(y)} examples; it "
+        f"must return one real number, or one for each example."
+    )
+
+
+def _widened(out: Any) -> Any:
+    half = isinstance(out, Tensor) and out.dtype in (torch.bfloat16, torch.float16)
+    return out.float() if half else out

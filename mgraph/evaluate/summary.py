@@ -8,8 +8,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
 
 import numpy as np
 
@@ -66,14 +64,21 @@ def measure_route(nodes: Sequence[int], values: Floats, coefficients: Floats, G:
     return Route(tuple(nodes), float(along.max()), barrier, drop, length)
 
 
-def best_route(start: int, goal: int, values: Floats, coefficients: Floats, G: Floats, counts: Sequence[int]) -> Route:
+def best_route(
+    start: int,
+    goal: int,
+    values: Floats,
+    coefficients: Floats,
+    G: Floats,
+    neighbours: Sequence[Sequence[int]],
+) -> Route:
     """Find the bottleneck route between two grid points: lowest peak, then shortest, then node order.
 
-    Neighbours differ by at most one step in every direction of the grid (8 of them on a surface, 2 on a
-    curve, whose route is the whole curve). With a non-finite value on the grid the route is the shortest one.
+    ``neighbours`` are those of the grid, which hangs together (on a curve the route is the whole curve). With a
+    non-finite value on the grid the route is the shortest one.
     """
     finite = bool(np.isfinite(values).all())
-    ceiling = _lowest_peak(start, goal, values, counts) if finite else float("inf")
+    ceiling = _lowest_peak(start, goal, values, neighbours) if finite else float("inf")
     allowed = values <= ceiling if finite else np.ones(len(values), dtype=bool)
     cost: dict[int, float] = {start: 0.0}
     previous: dict[int, int] = {}
@@ -85,8 +90,9 @@ def best_route(start: int, goal: int, values: Floats, coefficients: Floats, G: F
         settled.add(node)
         if node == goal:
             break
-        near = [n for n in _neighbours(node, counts) if allowed[n] and n not in settled]
+        near = [n for n in neighbours[node] if allowed[n] and n not in settled]
         lengths = distance(G, coefficients[near], coefficients[node])
+        lengths = np.where(np.isfinite(lengths), lengths, 1.0)  # beside a row that is not finite: count steps
         for n, length in zip(near, lengths, strict=True):
             total = reached + float(length)
             best = cost.get(n, float("inf"))
@@ -99,7 +105,7 @@ def best_route(start: int, goal: int, values: Floats, coefficients: Floats, G: F
     return measure_route(nodes[::-1], values, coefficients, G)
 
 
-def _lowest_peak(start: int, goal: int, values: Floats, counts: Sequence[int]) -> float:
+def _lowest_peak(start: int, goal: int, values: Floats, neighbours: Sequence[Sequence[int]]) -> float:
     """Return the smallest possible maximum along any route: Dijkstra with max in place of sum."""
     queue, settled = [(float(values[start]), start)], set()
     while queue:
@@ -109,21 +115,7 @@ def _lowest_peak(start: int, goal: int, values: Floats, counts: Sequence[int]) -
         if node in settled:
             continue
         settled.add(node)
-        for n in _neighbours(node, counts):
+        for n in neighbours[node]:
             if n not in settled:
                 heapq.heappush(queue, (max(peak, float(values[n])), n))
     raise AssertionError("a grid is connected")
-
-
-def _neighbours(node: int, counts: Sequence[int]) -> tuple[int, ...]:
-    return _adjacency(tuple(counts))[node]
-
-
-@lru_cache(maxsize=8)
-def _adjacency(counts: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """List each grid point's neighbours, one step or none in every direction."""
-    near = []
-    for position in product(*map(range, counts)):
-        others = product(*(range(max(0, p - 1), min(n, p + 2)) for p, n in zip(position, counts, strict=True)))
-        near.append(tuple(int(np.ravel_multi_index(o, counts)) for o in others if o != position))
-    return tuple(near)

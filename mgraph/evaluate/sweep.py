@@ -1,16 +1,17 @@
-"""Sweeps: every point of a grid measured on every split, BatchNorm statistics recomputed for each."""
+"""Sweeps: points of a family measured one after the other, BatchNorm statistics recomputed for each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor
 
 from mgraph.data.task import Task
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
-from mgraph.evaluate.metrics import Measured, Subset, measure
+from mgraph.evaluate.metrics import Measured, Metric, Subset, measure
 from mgraph.families import Floats
 from mgraph.network.flat import FlatModel, combine
+from mgraph.network.precision import computing_in
 from mgraph.progress import Progress, Report, silent
 
 # One point's numbers: split → metric → value.
@@ -24,18 +25,27 @@ def sweep(
     coefficients: Floats,
     *,
     policy: BatchNormPolicy,
-    subsets: Mapping[str, Subset],
+    subsets: Mapping[str, Subset] | Sequence[Mapping[str, Subset]],
+    metrics: Sequence[Metric] = (),
+    precision: str = "fp32",
+    phase: str = "sweep",
     report: Report = silent,
-) -> list[PointMetrics]:
-    """Measure θ = Σ c_k P_k for each of S rows of ``coefficients``, shape (S, K), on the splits of ``subsets``.
+) -> Iterator[PointMetrics]:
+    """Measure θ = Σ c_k P_k for each of S rows of ``coefficients``, shape (S, K), and yield its numbers.
 
     ``rows`` are K tensors of shape (size,), as :meth:`FlatModel.pack` makes them. Where one coefficient is 1
-    and the others 0, θ is that row bit for bit.
+    and the others 0, θ is that row bit for bit. ``subsets`` names the splits and the examples of each, for all
+    points or for every one; ``metrics`` are measured beside the task's own. A point is reported once it has been
+    taken, so that a caller who is interrupted there has it.
     """
-    results: list[PointMetrics] = []
-    for done, c in enumerate(coefficients.tolist(), start=1):
+    total = len(coefficients)
+    each = [subsets] * total if isinstance(subsets, Mapping) else subsets
+    for done, (c, wanted) in enumerate(zip(coefficients.tolist(), each, strict=True), start=1):
         combine(c, rows, flat.theta)
-        recompute_statistics(flat, task.train, policy)
-        results.append({split: measure(flat, task, split, subset) for split, subset in subsets.items()})
-        report(Progress("sweep", done, len(coefficients)))
-    return results
+        with computing_in(precision, flat.device):
+            recompute_statistics(flat, task.train, policy)
+        yield {
+            split: measure(flat, task, split, subset, metrics=metrics, precision=precision)
+            for split, subset in wanted.items()
+        }
+        report(Progress(phase, done, total))

@@ -1,4 +1,4 @@
-"""Reading sweeps back from the graph (NumPy; no torch)."""
+"""Reading sweeps back from the graph (NumPy; no torch). Only complete ones are seen here."""
 
 from __future__ import annotations
 
@@ -7,26 +7,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mgraph.errors import InputError
-from mgraph.families import Family, Floats, family_from
+from mgraph.families import Family, Floats, Grid, TensorGrid, family_from
 from mgraph_store import Connection, Evaluation, Member, Reader, Sweep
 
 Key = tuple[str, str]  # split, metric
 
+COMPLETE, PARTIAL = "complete", "partial"
+_DIGITS = 12  # of a parameter: 20 · 1/60 and 1/3 are the same point
+
 
 @dataclass(frozen=True)
 class SweepData:
-    """One sweep as arrays over its S points, in grid order."""
+    """One sweep as arrays over its S points, in grid order.
+
+    ``values`` and their standard errors ``errors`` (NaN where none is known) are by (split, metric), ``counts``
+    are the examples behind each number, ``subsets`` names those of a split ('all', or a hash). ``notes`` are
+    remarks of the sweep that was just made.
+    """
 
     sweep: Sweep
     family: Family
+    grid: Grid
     node_ids: list[str]
-    parameters: Floats
     values: dict[Key, Floats]
     errors: dict[Key, Floats]
     counts: dict[Key, int]
+    subsets: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> Floats:
+        """The points of the grid, shape (S, coordinates)."""
+        return self.grid.points
 
     @property
     def coefficients(self) -> Floats:
@@ -45,17 +60,32 @@ class SweepData:
 
     def index_of(self, parameter: Floats) -> int | None:
         """Return the swept point at a parameter, if there is one."""
-        found = np.flatnonzero((self.parameters == parameter).all(axis=1))
-        return int(found[0]) if len(found) else None
+        wanted = parameter_key(parameter)
+        return next((i for i, point in enumerate(self.parameters) if parameter_key(point) == wanted), None)
+
+
+def parameter_key(parameter: ArrayLike) -> tuple[float, ...]:
+    """Return what identifies a point of a domain: its coordinates without the last bits."""
+    return tuple((np.round(np.asarray(parameter, dtype=np.float64), _DIGITS) + 0.0).tolist())
 
 
 def grid_counts(family: Family, grid: Sequence[int] | None, default: Sequence[int]) -> tuple[int, ...]:
-    """Return points along each parameter; one number stands for all. InputError for a bad grid."""
-    counts = tuple(default if grid is None else grid)
-    if len(counts) == 1:
-        counts *= family.dimension
-    family.grid(counts)
-    return counts
+    """Return points along each direction of a grid; one number stands for all. InputError for a bad grid."""
+    return tuple(int(n) for n in family.grid(tuple(default if grid is None else grid)).counts)
+
+
+def grid_of(family: Family, sweep: Sweep) -> Grid:
+    """Rebuild the grid of a sweep: from its axes where they are uneven, else from its counts."""
+    if sweep.axes is None:
+        return family.grid(tuple(sweep.grid))
+    return TensorGrid(tuple(np.array(axis, dtype=np.float64) for axis in json.loads(sweep.axes)))
+
+
+def axes_of(grid: Grid) -> str | None:
+    """Return the axes of an uneven grid as they are stored; None for a grid that its counts describe."""
+    if not isinstance(grid, TensorGrid) or grid.is_even:
+        return None
+    return json.dumps([axis.tolist() for axis in grid.axes])
 
 
 def family_of(connection: Connection) -> Family:
@@ -64,8 +94,8 @@ def family_of(connection: Connection) -> Family:
 
 
 def latest_sweep(reader: Reader, connection: Connection) -> Sweep | None:
-    """Return the newest sweep of a connection, or None."""
-    sweeps = reader.all(Sweep, connection_id=connection.id)
+    """Return the newest complete sweep of a connection, or None."""
+    sweeps = reader.all(Sweep, connection_id=connection.id, status=COMPLETE)
     return max(sweeps, key=lambda s: s.created) if sweeps else None
 
 
@@ -75,27 +105,26 @@ def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = Non
     if sweep is None:
         name = connection.name or connection.id
         raise InputError(f"{name} has not been swept yet; run: mgraph sweep {name}")
-    rows = reader.all(Evaluation, sweep_id=sweep.id)
     family = family_of(connection)
-    grid = family.grid(tuple(sweep.grid))
-    place = {tuple(point): i for i, point in enumerate(grid.tolist())}
+    grid = grid_of(family, sweep)
+    place = {parameter_key(point): i for i, point in enumerate(grid.points)}
+    node_ids = [""] * len(grid)
     index: dict[str, int] = {}
     for member in reader.all(Member, connection_id=connection.id, role="sample"):
-        at = place.get(tuple(member.parameter or ()))
+        at = place.get(parameter_key(member.parameter or ()))
         if at is not None:
             index[member.node_id] = at
-    node_ids = [""] * len(grid)
-    for node_id, at in index.items():
-        node_ids[at] = node_id
+            node_ids[at] = member.node_id
     values: dict[Key, Floats] = {}
     errors: dict[Key, Floats] = {}
     counts: dict[Key, int] = {}
-    for row in rows:
+    subsets: dict[str, str] = {}
+    for row in reader.all(Evaluation, sweep_id=sweep.id):
         key = (row.split, row.metric)
         if key not in values:
             values[key], errors[key] = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
         at = index[row.node_id]
         values[key][at] = row.value
         errors[key][at] = np.nan if row.standard_error is None else row.standard_error
-        counts[key] = row.count
-    return SweepData(sweep, family, node_ids, grid, values, errors, counts)
+        counts[key], subsets[row.split] = row.count, row.subset
+    return SweepData(sweep, family, grid, node_ids, values, errors, counts, subsets)

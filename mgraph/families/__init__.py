@@ -5,24 +5,36 @@ To add one, subclass :class:`Family` in a module of its own and list it in ``FAM
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from mgraph.errors import InputError
-from mgraph.families.base import Family, Floats
+from mgraph.families.base import Family
+from mgraph.families.chain import PolygonalChain
 from mgraph.families.curve import BezierCurveFamily
+from mgraph.families.grid import Floats, Grid, SimplexGrid, TensorGrid
 from mgraph.families.segment import Segment
+from mgraph.families.simplex import Simplex
 from mgraph.families.surface import BezierSurfaceFamily
 
-FAMILIES: dict[str, type[Family]] = {f.name: f for f in (Segment, BezierCurveFamily, BezierSurfaceFamily)}
+FAMILIES: dict[str, type[Family]] = {
+    f.name: f for f in (Segment, Simplex, PolygonalChain, BezierCurveFamily, BezierSurfaceFamily)
+}
 
 
 def family_from(description: dict[str, Any]) -> Family:
-    """Rebuild a family from :meth:`Family.describe`; InputError for a family this version lacks."""
-    fields = dict(description)
-    name = fields.pop("family")
+    """Rebuild a family from :meth:`Family.describe`; InputError for a family or a field this version lacks."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in description.items()}
+    name = values.pop("family", None)
     if name not in FAMILIES:
         raise InputError(f"This version knows no family {name!r}; it has {', '.join(FAMILIES)}.")
-    return FAMILIES[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    known = [field.name for field in fields(FAMILIES[name])]
+    for field in values:
+        if field not in known:
+            raise InputError(
+                f"This version knows no {field!r} of a {name}; it has {', '.join(known) or 'no settings'}."
+            )
+    return FAMILIES[name](**values)
 
 
 __all__ = [
@@ -31,6 +43,11 @@ __all__ = [
     "BezierSurfaceFamily",
     "Family",
     "Floats",
+    "Grid",
+    "PolygonalChain",
     "Segment",
+    "Simplex",
+    "SimplexGrid",
+    "TensorGrid",
     "family_from",
 ]

@@ -1,11 +1,12 @@
 """What a family is: a map from a parameter domain to points, linear in its control points.
 
 ``θ(t) = c(t)ᵀ P`` with control points stacked as P, shape (K, D), coefficients c(t) that sum to one, and t in
-the unit interval (dimension 1) or unit square (dimension 2). A family gives coefficients, their derivatives,
-the rows at which its ends sit, and where its free rows start. Drawing samples, gradients of control points,
-lengths and areas are written once, elsewhere, and never ask which family they hold.
+the unit interval, the unit square, or the barycentric coordinates of a simplex. A family gives coefficients,
+their derivatives, the rows at which its ends sit, and where its free rows start. Drawing samples, gradients of
+control points, lengths and areas are written once, elsewhere, and never ask which family they hold.
 
-Shapes: S samples, K control points, E ends. Everything is float64 NumPy: K is small, and no torch is needed.
+Shapes: S samples, K control points, E ends, d the dimension of the domain. Everything is float64 NumPy: K is
+small, and no torch is needed.
 """
 
 from __future__ import annotations
@@ -18,19 +19,28 @@ from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mgraph.errors import InputError
-
-Floats = NDArray[np.float64]
+from mgraph.families.grid import Floats, Grid, TensorGrid
+from mgraph.families.quadrature import gauss_legendre
 
 
 @dataclass(frozen=True)
 class Family(ABC):
-    """A map from ``[0, 1]^dimension`` to points, linear in K control points."""
+    """A map from its domain to points, linear in K control points; the domain is ``[0, 1]^d`` unless it says else."""
 
     name: ClassVar[str]
-    dimension: ClassVar[int]
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """d, the dimension of the domain: 1 for a path, 2 for a surface, n - 1 for a simplex of n modes."""
+
+    @property
+    def coordinates(self) -> int:
+        """How many numbers a parameter has: d, except on a simplex."""
+        return self.dimension
 
     @property
     @abstractmethod
@@ -44,11 +54,11 @@ class Family(ABC):
 
     @abstractmethod
     def coefficients(self, t: ArrayLike) -> Floats:
-        """Return c(t), shape (S, K), for t of shape (S, dimension); rows sum to one."""
+        """Return c(t), shape (S, K), for t of shape (S, coordinates); rows sum to one."""
 
     @abstractmethod
     def derivatives(self, t: ArrayLike) -> Floats:
-        """Return ∂c/∂t, shape (S, dimension, K); every row sums to zero."""
+        """Return ∂c/∂t, shape (S, d, K), from the right where it jumps (from the left at 1); rows sum to zero."""
 
     @abstractmethod
     def initial(self) -> Floats:
@@ -59,35 +69,69 @@ class Family(ABC):
         """Rows that are no end: the ones a method may train."""
         return tuple(k for k in range(self.size) if k not in self.ends)
 
+    @property
+    def knots(self) -> Floats:
+        """Where the derivatives of a path may jump, 0 and 1 included."""
+        return np.array([0.0, 1.0])
+
+    @property
+    def order(self) -> int:
+        """The polynomial degree of c(t) along any line between knots: 1 unless the family says else."""
+        return 1
+
+    def quadrature(self, nodes: int, knots: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return points, shape (S, coordinates), and weights, shape (S,), of an integral over the domain.
+
+        Gauss-Legendre with that many nodes between each two knots (the family's own by default) along every
+        axis. The weights sum to the volume of the domain.
+        """
+        axis, weights = gauss_legendre(self.knots if knots is None else knots, nodes)
+        total = np.ones(1)
+        for _ in range(self.dimension):
+            total = np.outer(total, weights).ravel()
+        return np.stack(np.meshgrid(*[axis] * self.dimension, indexing="ij"), axis=-1).reshape(len(total), -1), total
+
     def end_parameters(self) -> Floats:
-        """Return the parameter at which each end sits, shape (E, dimension): the corners of the domain."""
+        """Return the parameter at which each end sits, shape (E, coordinates): the corners of the domain."""
         return np.array(list(product((0.0, 1.0), repeat=self.dimension)))
 
     def points(self, t: ArrayLike) -> Floats:
-        """Check parameters: finite, inside the domain, shape (S, dimension).
+        """Check parameters: finite, inside the domain, shape (S, coordinates).
 
         Raises InputError for anything else.
         """
-        try:
-            points = np.atleast_2d(np.asarray(t, dtype=np.float64))
-        except (TypeError, ValueError):  # words, or rows of different lengths
-            points = np.empty((0, 0))
-        if points.ndim != 2 or points.shape[1] != self.dimension:
-            what = "one number t" if self.dimension == 1 else f"{self.dimension} numbers u,v"
-            given = t.tolist() if isinstance(t, np.ndarray) else t
-            raise InputError(f"A parameter of a {self.name} is {what}, not {given}.")
+        points = self._numbers(t)
         if not np.all((points >= 0) & (points <= 1)):
             raise InputError(f"Parameters lie in [0, 1]; got {points.tolist()}.")
         return points
 
-    def grid(self, counts: int | Sequence[int]) -> Floats:
-        """Return an evenly spaced grid with its corners, shape (S, dimension), last parameter fastest."""
-        counts = tuple(counts) if isinstance(counts, Sequence) else (counts,) * self.dimension
+    def _numbers(self, t: ArrayLike) -> Floats:
+        try:
+            points = np.atleast_2d(np.asarray(t, dtype=np.float64))
+        except (TypeError, ValueError):  # words, or rows of different lengths
+            points = np.empty((0, 0))
+        if points.ndim != 2 or points.shape[1] != self.coordinates:
+            given = t.tolist() if isinstance(t, np.ndarray) else t
+            raise InputError(f"A parameter of a {self.name} is {self.parameter_format}, not {given}.")
+        return points
+
+    @property
+    def parameter_format(self) -> str:
+        """How a parameter is written, for messages."""
+        return "one number t" if self.dimension == 1 else f"{self.dimension} numbers u,v"
+
+    def grid(self, counts: int | Sequence[int]) -> Grid:
+        """Return an evenly spaced grid with its corners; one number stands for every direction.
+
+        Raises InputError for counts that are no whole numbers of at least 2, one per direction.
+        """
+        counts = tuple(counts) if isinstance(counts, Sequence) else (counts,)
+        if len(counts) == 1:
+            counts *= self.dimension
         if len(counts) != self.dimension or not all(isinstance(n, int | np.integer) and n >= 2 for n in counts):
             shape = "a whole number" if self.dimension == 1 else "whole numbers, e.g. 11,11,"
             raise InputError(f"A grid for a {self.name} is {shape} of at least 2; got {counts}.")
-        axes = [np.linspace(0.0, 1.0, n) for n in counts]
-        return np.array(list(product(*axes)))
+        return TensorGrid.even(counts)
 
     @property
     def default_grid(self) -> tuple[int, ...]:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mgraph.errors import InputError
-from mgraph.families.base import Family, Floats
+from mgraph.families.base import Family
 from mgraph.families.bernstein import bernstein, bernstein_derivative
+from mgraph.families.grid import Floats
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,16 @@ class BezierCurveFamily(Family):
     """θ(t) = Σ_i B_{i,n}(t) P_i of degree n = bends + 1; its ends are the first and last control point."""
 
     name: ClassVar[str] = "bezier-curve"
-    dimension: ClassVar[int] = 1
     bends: int = 1
 
     def __post_init__(self) -> None:
-        if self.bends < 0:
-            raise InputError(f"A Bézier curve has 0 bends or more, not {self.bends}.")
+        if not isinstance(self.bends, int) or self.bends < 0:
+            raise InputError(f"The bends of a Bézier curve are a whole number of at least 0, not {self.bends!r}.")
+
+    @property
+    def dimension(self) -> int:
+        """A path."""
+        return 1
 
     @property
     def size(self) -> int:
@@ -35,13 +40,18 @@ class BezierCurveFamily(Family):
         """First and last row."""
         return (0, self.size - 1)
 
+    @property
+    def order(self) -> int:
+        """The degree of the curve."""
+        return self.bends + 1
+
     def coefficients(self, t: ArrayLike) -> Floats:
         """Return the Bernstein basis, shape (S, K)."""
-        return bernstein(self.size - 1, self.points(t)[:, 0])
+        return bernstein(self.order, self.points(t)[:, 0])
 
     def derivatives(self, t: ArrayLike) -> Floats:
         """Return its derivative, shape (S, 1, K)."""
-        return bernstein_derivative(self.size - 1, self.points(t)[:, 0])[:, None, :]
+        return bernstein_derivative(self.order, self.points(t)[:, 0])[:, None, :]
 
     def initial(self) -> Floats:
         """Spread the bends evenly over the segment [G]."""

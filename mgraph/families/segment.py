@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mgraph.families.base import Family, Floats
+from mgraph.families.base import Family
+from mgraph.families.grid import Floats
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,11 @@ class Segment(Family):
     """θ(t) = (1-t) A + t B: two ends, nothing to train."""
 
     name: ClassVar[str] = "segment"
-    dimension: ClassVar[int] = 1
+
+    @property
+    def dimension(self) -> int:
+        """A path."""
+        return 1
 
     @property
     def size(self) -> int:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mgraph.errors import InputError
-from mgraph.families.base import Family, Floats
+from mgraph.families.base import Family
 from mgraph.families.bernstein import bernstein, bernstein_derivative
+from mgraph.families.grid import Floats
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,18 @@ class BezierSurfaceFamily(Family):
     """
 
     name: ClassVar[str] = "bezier-surface"
-    dimension: ClassVar[int] = 2
     degree: tuple[int, int] = (2, 2)
 
     def __post_init__(self) -> None:
-        if len(self.degree) != 2 or min(self.degree) < 1:
-            raise InputError(f"A surface's degree is two whole numbers of at least 1, not {self.degree}.")
+        degree = self.degree
+        whole = isinstance(degree, tuple) and all(isinstance(n, int) and n >= 1 for n in degree)
+        if not whole or len(degree) != 2:
+            raise InputError(f"A surface's degree is two whole numbers of at least 1, not {degree!r}.")
+
+    @property
+    def dimension(self) -> int:
+        """A surface."""
+        return 2
 
     @property
     def size(self) -> int:
@@ -39,6 +46,11 @@ class BezierSurfaceFamily(Family):
         """Rows of the corners P_00, P_0m, P_n0, P_nm."""
         n, m = self.degree
         return (self.row(0, 0), self.row(0, m), self.row(n, 0), self.row(n, m))
+
+    @property
+    def order(self) -> int:
+        """n + m, reached along a diagonal."""
+        return sum(self.degree)
 
     def row(self, i: int, j: int) -> int:
         """Row of control point P_ij."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from mgraph.connect.base import Method
+from mgraph.connect.base import Method, Outcome, Start
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
-from mgraph.graph.members import BUFFERS_FROM, label
+from mgraph.explore.sweepdata import family_of
+from mgraph.families import Family
+from mgraph.families.refit import is_exact, refit
+from mgraph.graph.members import BUFFERS_FROM, ends_of, label, rows_of
 from mgraph.graph.points import buffers_of, common_constants, load_buffers
-from mgraph.graph.session import Session
-from mgraph.graph.storing import check_name_is_free, store_parameters
+from mgraph.graph.runs import RunLog
+from mgraph.graph.session import Bench, Session
+from mgraph.graph.storing import check_name_is_free, store_parameters, store_partial
 from mgraph.progress import Report, silent
-from mgraph_store import Connection, Layout, Member, Node, Space, new_id
+from mgraph.train.parallel import joined
+from mgraph_store import Connection, Layout, Member, Node, Space, Transaction, columns, new_id
 
 
 def connect(
@@ -25,22 +30,88 @@ def connect(
     method: Method,
     *,
     name: str | None = None,
+    init: Connection | None = None,
     same_layout: bool = False,
     buffers_from: Node | None = None,
     report: Report = silent,
 ) -> Connection:
     """Run a method on its ends and store the result; everything is checked before the run starts.
 
-    Raises InputError for a wrong number of ends, the same node twice, ends of different spaces (naming the
-    first differing tensor, unless only the tasks differ and ``same_layout`` says to go on with the first
-    end's), or buffers that differ; NonFiniteError when training diverges.
+    Control points start between the ends, or where the connection ``init`` has them, whose ends must be among
+    its own. Under torchrun all processes train together and the first stores. Raises InputError for a wrong
+    number of ends, the same node twice, ends of different spaces (naming the first differing tensor, unless only
+    the tasks differ and ``same_layout`` says to go on with the first end's), buffers that differ, or settings that
+    do not suit the network; NonFiniteError when training diverges.
     """
     family = method.family(len(ends))
     check_name_is_free(session, name)
     if buffers_from is not None and buffers_from.id not in {n.id for n in ends}:
         raise InputError(f"Buffers can only be those of an end; {label(buffers_from)} is none.")
     space = _common_space(session, ends, same_layout=same_layout)
-    bench = session.bench(space)
+    with joined(session.device) as workers:
+        bench = session.bench(space)
+        _load_constants(session, bench, ends, buffers_from)
+        origin = _origin(session, family, ends, init)
+        method.check(bench.flat, bench.task, family)
+        chosen: dict[str, Any] = asdict(method)
+        if buffers_from is not None:
+            chosen[BUFFERS_FROM] = buffers_from.id
+        if init is not None:
+            chosen["init"] = init.id
+        settings = chosen | {"method": method.name, "ends": [n.id for n in ends], "processes": workers.size}
+        with session.run(bench, "connect", settings, getattr(method, "seed", None)) as run:
+            outcome = method.run(bench.flat, bench.task, family, origin.start, report)
+            if not np.isfinite(outcome.control_points).all():
+                raise NonFiniteError(f"The {method.name} ended with a NaN or infinite control point; nothing stored.")
+            connection = Connection(
+                id=new_id("k"),
+                kind=method.name,
+                space_id=space.id,
+                family=json.dumps(family.describe()),
+                settings=json.dumps(chosen, sort_keys=True),
+                run_id=run.id,
+                name=name,
+                reason="; ".join([f"{method.name} finished", *origin.notes, *outcome.notes]),
+            )
+            if workers.rank == 0:
+                with session.store.transaction() as tx:
+                    tx.add(connection)
+                    controls = _store_controls(tx, bench, run, family, origin, outcome)
+                    for role, rows, nodes in (("end", family.ends, ends), ("control", family.free, controls)):
+                        for position, (row, node) in enumerate(zip(rows, nodes, strict=True)):
+                            tx.add(Member(connection.id, node.id, role, position, row))
+                    run.complete(tx, update=outcome.update)
+    return connection
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where control points start: sums of stored nodes."""
+
+    nodes: Sequence[Node]
+    start: Start
+    notes: tuple[str, ...] = ()
+
+
+def _origin(session: Session, family: Family, ends: Sequence[Node], init: Connection | None) -> _Origin:
+    store = session.store
+    if init is None:
+        return _Origin(ends, Start.between(family, [store.read_parameters(node) for node in ends]))
+    with store.reading() as reader:
+        theirs, nodes = [node.id for node in ends_of(reader, init)], rows_of(reader, init)
+    for end in ends:
+        if end.id not in theirs:
+            raise InputError(
+                f"{label(end)} is no end of {label(init)}; a connection can only start from one that joins its ends."
+            )
+    source, places = family_of(init), [theirs.index(end.id) for end in ends]
+    start = Start(refit(family, source, places), [store.read_parameters(node) for node in nodes])
+    changed = () if is_exact(family, source, places) else (f"started at the least-squares fit to {label(init)}",)
+    return _Origin(nodes, start, changed)
+
+
+def _load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffers_from: Node | None) -> None:
+    """Load what is no coordinate, and the data: what is wrong there is bad input, not a failed run."""
     store = session.store
     with store.reading() as reader:
         groups = [buffers_of(store, reader, node) for node in ends]
@@ -49,36 +120,26 @@ def connect(
         if buffers_from is None:
             common_constants(bench.layout, groups, [label(n) for n in ends])
         load_buffers(bench, chosen)
-    points = [np.array(store.read_parameters(node)) for node in ends]
-    bench.task  # noqa: B018  (bad data are bad input, not a failed run)
-    chosen_settings: dict[str, Any] = asdict(method)
-    if buffers_from is not None:
-        chosen_settings[BUFFERS_FROM] = buffers_from.id
-    settings = chosen_settings | {"method": method.name, "ends": [n.id for n in ends]}
-    with session.run(bench, "connect", settings, getattr(method, "seed", None)) as run:
-        outcome = method.run(bench.flat, bench.task, points, report)
-        P = outcome.control_points
-        if not np.isfinite(P).all():
-            raise NonFiniteError(f"The {method.name} ended with a NaN or infinite control point; nothing stored.")
-        connection = Connection(
-            id=new_id("k"),
-            kind=method.name,
-            space_id=space.id,
-            family=json.dumps(family.describe()),
-            settings=json.dumps(chosen_settings, sort_keys=True),
-            run_id=run.id,
-            name=name,
-            reason=f"{method.name} finished",
-        )
-        with store.transaction() as tx:
-            controls = store_parameters(tx, bench, run.id, "control", [P[k] for k in family.free])
-            tx.add(connection)
-            for position, (row, node) in enumerate(zip(family.ends, ends, strict=True)):
-                tx.add(Member(connection.id, node.id, "end", position, row))
-            for position, (row, node) in enumerate(zip(family.free, controls, strict=True)):
-                tx.add(Member(connection.id, node.id, "control", position, row))
-            run.complete(tx, update=outcome.update)
-    return connection
+    bench.task  # noqa: B018
+
+
+def _store_controls(
+    tx: Transaction, bench: Bench, run: RunLog, family: Family, origin: _Origin, outcome: Outcome
+) -> list[Node]:
+    """Store the free control points; of those with layers that could not move, only the columns that could."""
+    points = [outcome.control_points[k] for k in family.free]
+    if outcome.trained is None:
+        return store_parameters(tx, bench, run.id, "control", points)
+    ranges, offset = [], 0
+    for spec in bench.layout.parameters:
+        if spec.name in outcome.trained:
+            ranges.append((offset, offset + spec.size))
+        offset += spec.size
+    recipes = [
+        [(node.id, float(c)) for node, c in zip(origin.nodes, origin.start.matrix[k], strict=True) if c != 0]
+        for k in family.free
+    ]
+    return store_partial(tx, bench, run.id, "control", points, columns.merge(ranges), recipes)
 
 
 def _common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -> Space:

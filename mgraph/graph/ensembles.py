@@ -32,7 +32,6 @@ from mgraph_store import Connection, Summary
 from mgraph_store.kernel import combine as combine_stored
 
 _SPLITS = ("valid", "test")
-_GRID = (11,)
 _MEMBER = "member-{}.safetensors"
 _MANIFEST = "manifest.json"
 
@@ -69,17 +68,19 @@ def ensemble(
     bn_examples: int | None = None,
     report: Report = silent,
 ) -> EnsembleReport:
-    """Evaluate the ensembles of a connection's corners and of its whole grid (default step 0.1 [S §4.3]).
+    """Evaluate the ensembles of a connection's corners and of its whole grid.
+
+    By default the members lie 0.1 apart [S §4.3], on a simplex of many modes further.
 
     Raises InputError for a task that is no classification: there are no class probabilities to average.
     """
     family = family_of(connection)
-    counts = grid_counts(family, grid, _GRID * family.dimension)
+    counts = grid_counts(family, grid, _default_members(family))
     ready = prepare(session, connection)
     policy = ready.bench.policy(bn_examples)
     _require_classifier(ready)
-    coefficients = family.coefficients(family.grid(counts))
-    at_ends = [int(np.flatnonzero((coefficients == row).all(axis=1))[0]) for row in _end_rows(family)]
+    members = family.grid(counts)
+    coefficients, at_ends = family.coefficients(members.points), members.ends
     settings = {"connection": connection.id, "grid": counts, "batchnorm": str(policy)}
     with session.run(ready.bench, "ensemble", settings) as run:
         whole, kept = ensemble_predictions(
@@ -158,11 +159,16 @@ def export_ensemble(
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())) and not overwrite:
         raise NameTakenError(f"{directory} exists and is not empty; choose another directory or add --overwrite.")
     family = family_of(connection)
-    counts = grid_counts(family, grid, _GRID * family.dimension)
+    counts = grid_counts(family, grid, _default_members(family))
     with _new_directory(directory) as building:
         result = ensemble(session, connection, grid=counts, bn_examples=bn_examples, report=report)
         ready = prepare(session, connection)
         return _write_members(ready, building, counts, result, ready.bench.policy(bn_examples), report)
+
+
+def _default_members(family: Family) -> tuple[int, ...]:
+    """Return the grid of an ensemble's members: step 0.1 along a path, else what a sweep takes."""
+    return (11,) if family.dimension == 1 else family.default_grid
 
 
 @contextmanager
@@ -197,7 +203,7 @@ def _write_members(
     report: Report,
 ) -> dict[str, Any]:
     family = family_of(ready.connection)
-    parameters = family.grid(counts)
+    parameters = family.grid(counts).points
     coefficients = family.coefficients(parameters)
     name = policy_name(ready.bench, policy)
     members = []

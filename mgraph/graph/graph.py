@@ -135,6 +135,7 @@ class Graph:
         name: str | None = None,
         sweep: bool = True,
         grid: int | Sequence[int] | None = None,
+        init: Connected | str | None = None,
         same_layout: bool = False,
         buffers_from: Point | str | None = None,
         report: Report | None = None,
@@ -142,11 +143,13 @@ class Graph:
         """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
 
         Ends are modes, names or ids; afterwards the connection is swept on ``grid`` unless ``sweep`` is
-        False. Raises InputError for ends that the method does not take, or a bad grid, and NonFiniteError when
-        training diverges.
+        False. Control points start where the connection ``init`` has them, if one is given: refine a chain as a
+        Bézier curve, raise a degree, take an edge of a surface as a curve. Raises InputError for ends or settings
+        that do not suit, or a bad grid, and NonFiniteError when training diverges.
         """
         from mgraph.explore.sweepdata import grid_counts
         from mgraph.graph.connections import connect
+        from mgraph.train.parallel import follows
 
         if grid is not None:  # now, not after the training
             counts = (grid,) if isinstance(grid, int) else grid
@@ -156,12 +159,13 @@ class Graph:
             [self._node(end) for end in ends],
             method,
             name=name,
+            init=None if init is None else self._connection(init).record,
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
             **_report(report),
         )
         connected = Connected(self.session, connection)
-        if sweep:
+        if sweep and not follows():
             connected.sweep(grid, report=report)
         return connected
 
@@ -183,6 +187,9 @@ class Graph:
         if isinstance(found, Point):
             raise InputError(f"{text} is a {found.kind}, not a connection.")
         return found
+
+    def _connection(self, given: Connected | str) -> Connected:
+        return given if isinstance(given, Connected) else self.connection(given)
 
     def _node(self, given: Point | str) -> Node:
         if isinstance(given, Point):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,13 @@ from mgraph.explore.sweepdata import SweepData, family_of, latest_sweep, load_sw
 from mgraph.graph import listing
 from mgraph.graph.members import ends_of, label
 from mgraph.graph.session import Session
-from mgraph_store import Connection, Node, Space
+from mgraph_store import Connection, Node, Space, Summary
 
 if TYPE_CHECKING:
     import torch
 
     from mgraph.evaluate.metrics import Measured
+    from mgraph.families import Grid
     from mgraph.graph.ensembles import EnsembleReport
     from mgraph.graph.merging import MergeReport
     from mgraph.progress import Report
@@ -93,26 +94,44 @@ class Connected:
 
     def sweep(
         self,
-        grid: int | Sequence[int] | None = None,
+        grid: int | Sequence[int] | Grid | None = None,
         *,
         splits: Sequence[str] = ("train", "valid", "test"),
         examples: int | None = None,
         bn_examples: int | None = None,
+        precision: str = "fp32",
+        metrics: Sequence[str | Callable[..., Any]] = (),
+        refine: float | None = None,
+        refine_on: str = "train loss",
+        max_points: int = 2000,
+        reuse: bool = True,
         report: Report | None = None,
     ) -> SweepData:
-        """Measure it on a grid (default 61 points, or 11×11) and store points, numbers and edges.
+        """Measure it on a grid (default 61 points of a path, 11×11 of a surface) and store points, numbers, edges.
+
+        ``examples`` per split and ``bn_examples`` for BatchNorm statistics are fixed random subsets; ``metrics``
+        are measured besides the loss and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function',
+        'module:function', or functions (outputs, targets) → one number, or one for each example. With ``refine``
+        points are added where ``refine_on`` bends, until linear interpolation errs by about that much at most, or
+        there are ``max_points``. Numbers of earlier sweeps under the same conditions are reused, and a sweep that
+        was interrupted goes on, unless ``reuse`` is False.
 
         Raises NonFiniteError, after storing what was found, if any number is NaN or infinite.
         """
+        from mgraph.evaluate.refine import Refinement
         from mgraph.graph.sweeps import sweep_connection
 
         return sweep_connection(
             self._session,
             self.record,
-            grid=_grid(grid),
+            grid=(grid,) if isinstance(grid, int) else grid,
             splits=splits,
             examples=examples,
             bn_examples=bn_examples,
+            precision=precision,
+            metrics=metrics,
+            refine=None if refine is None else Refinement.of(refine, refine_on, max_points),
+            reuse=reuse,
             **_report(report),
         )
 
@@ -120,6 +139,21 @@ class Connected:
         """Return its newest sweep; InputError if there is none."""
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
+
+    def table(self) -> dict[str, Any]:
+        """Return the papers' tables of its newest sweep as plain data; InputError if there is none.
+
+        Min, Int and Max of train loss, train error and test error with the length ratio ([G] table 2); on surfaces
+        and simplices also the test accuracy of the point chosen on validation data, of the mean, of the corners,
+        and apart from them of the oracle ([S] table 1). Losses only where the task has no accuracy.
+        """
+        from mgraph.report.tables import paper_tables
+
+        with self._session.store.reading() as reader:
+            data = load_sweep(reader, self.record)
+            summaries = reader.all(Summary, connection_id=self.record.id, sweep_id=data.sweep.id)
+            ends = [label(node) for node in ends_of(reader, self.record)]
+        return {"connection": label(self.record), "kind": self.kind, "ends": ends} | paper_tables(data, summaries)
 
     def best(self) -> Point:
         """Return the swept point that does best on validation data (ties: loss; then grid order)."""
@@ -186,7 +220,7 @@ class Connected:
         )
 
     def plot(self, path: PathLike, *, before: Connected | None = None) -> Path:
-        """Draw its newest sweep: heat maps of a surface (beside those of ``before``), curves along t."""
+        """Draw its newest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t."""
         from mgraph.report.plots import plot_sweep
 
         with self._session.store.reading() as reader:
@@ -197,10 +231,10 @@ class Connected:
 
     def check_plot(self, path: PathLike) -> None:
         """Raise InputError now for what :meth:`plot` could not draw later."""
-        from mgraph.report.plots import check_path
+        from mgraph.report.plots import check_drawable, check_path
 
         check_path(Path(path))
-        self.swept()
+        check_drawable(self.swept())
 
     def connect_straight(self, *, report: Report | None = None) -> Connected:
         """Connect the same ends by linear interpolation and sweep that on the same grid."""
@@ -209,8 +243,13 @@ class Connected:
 
         ends = [point.record for point in self.ends]
         straight = Connected(self._session, connect(self._session, ends, Linear()))
-        straight.sweep(tuple(self.swept().sweep.grid), report=report)
+        straight.sweep(self.swept().grid, report=report)
         return straight
+
+    @property
+    def trained(self) -> bool:
+        """Whether its method had something to train, so that there is a before and an after."""
+        return self.kind != "linear" and bool(family_of(self.record).free)
 
     def straight(self) -> Connected | None:
         """Return the newest swept linear connection of the same ends in the same order, if there is one."""
@@ -218,7 +257,7 @@ class Connected:
             mine = [n.id for n in ends_of(reader, self.record)]
             candidates = reader.all(Connection, kind="linear", space_id=self.record.space_id)
             for other in reversed(candidates):
-                same = family_of(other).dimension == family_of(self.record).dimension
+                same = family_of(other).coordinates == family_of(self.record).coordinates
                 swept = latest_sweep(reader, other) is not None
                 if same and swept and [n.id for n in ends_of(reader, other)] == mine:
                     return Connected(self._session, other)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mgraph.explore.sweepdata import family_of
+from mgraph.explore.sweepdata import COMPLETE, family_of
 from mgraph.explore.topology import current_edges
 from mgraph.graph.members import ends_of, label, rows_of
 from mgraph_store import (
@@ -144,7 +144,7 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         space = reader.get(Space, id=connection.space_id)
         ends = ends_of(reader, connection)
         rows = rows_of(reader, connection)
-        sweeps = reader.all(Sweep, connection_id=connection.id)
+        sweeps = reader.all(Sweep, connection_id=connection.id, status=COMPLETE)
         summaries = reader.all(Summary, connection_id=connection.id)
         run = _run(reader, connection.run_id)
     names = {n.id: label(n) for n in ends}
@@ -172,10 +172,17 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         "settings": json.loads(connection.settings),
         "run": run,
         "sweeps": [
-            {"id": s.id, "grid": list(s.grid), "batchnorm": s.batchnorm, "precision": s.precision} for s in sweeps
+            {
+                "id": s.id,
+                "grid": list(s.grid),
+                "axes": None if s.axes is None else json.loads(s.axes),
+                "batchnorm": s.batchnorm,
+                "precision": s.precision,
+            }
+            for s in sweeps
         ],
         "summary": [
-            {"split": s.split, "metric": s.metric, "statistic": s.statistic, "value": s.value}
+            {k: getattr(s, k) for k in ("split", "metric", "statistic", "value", "standard_error")}
             for s in summaries
             if newest is not None and s.sweep_id in (newest.id, None)
         ],

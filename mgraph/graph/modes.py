@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mgraph.errors import MGraphWarning
+from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.similarity import layer_cosines, looks_like_same_run
 from mgraph.graph.members import label
-from mgraph.graph.points import evaluate_splits, load_buffers, own_policy
+from mgraph.graph.points import evaluate_splits, load_buffers, module_buffers, own_policy
 from mgraph.graph.runs import RunLog
 from mgraph.graph.session import Bench, Session
 from mgraph.graph.storing import check_name_is_free, require_finite, store_point
 from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
 from mgraph.progress import Report, silent
-from mgraph.train.mode import train_mode
+from mgraph.train.mode import check_training, train_mode
+from mgraph.train.parallel import joined
 from mgraph.train.settings import TrainSettings
-from mgraph_store import Node, Space
+from mgraph_store import Node, Space, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
@@ -34,20 +36,36 @@ class SimilarModeWarning(MGraphWarning):
 def add_trained_mode(
     session: Session, space: Space, settings: TrainSettings, *, name: str | None, report: Report = silent
 ) -> Node:
-    """Train a mode from scratch and add it with its evaluations.
+    """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
 
-    Raises NonFiniteError, naming the step, when training diverges; the graph then holds only the failed run.
+    Under torchrun all processes train together and the first stores. Raises NonFiniteError, naming the step, when
+    training diverges; the graph then holds only the failed run.
     """
-    check_name_is_free(session, name)
-    bench = session.bench(space)
-    bench.task  # noqa: B018  (load the data before the run starts: bad input is no run)
-    flat = bench.new_network(settings.seed)
-    bench.flat = flat
-    with session.run(bench, "train", asdict(settings) | {"space": space.name}, settings.seed) as run:
-        train_mode(flat, bench.task, settings, report=report)
-        parameters = flat.unpack(flat.theta).numpy()
-        info = {"origin": "train", "settings": asdict(settings)}
-        return _commit_mode(session, bench, run, name, parameters, info)
+    if settings.keep and name is None:
+        raise InputError("keep needs a name: the copies are called NAME-EPOCH.")
+    kept_names = {epoch: f"{name}-{epoch}" for epoch in settings.keep}
+    for wanted in (name, *kept_names.values()):
+        check_name_is_free(session, wanted)
+    with joined(session.device) as workers:
+        bench = session.bench(space)
+        bench.task  # noqa: B018  (load the data before the run starts: bad input is no run)
+        flat = bench.new_network(settings.seed)
+        bench.flat = flat
+        check_training(flat, bench.task, settings)
+        kept: dict[int, tuple[NDArray[np.float32], dict[str, NDArray[Any]]]] = {}
+
+        def keep(epoch: int) -> None:
+            kept[epoch] = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
+
+        with session.run(bench, "train", asdict(settings) | {"space": space.name}, settings.seed) as run:
+            trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report)
+            last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
+            made = [_Made(kept_names[epoch], epoch, *kept[epoch]) for epoch in settings.keep]
+            made.append(_Made(name, settings.epochs, *last))
+            info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
+            if workers.rank > 0:
+                return Node(new_id("m"), "mode", space.id)
+            return _commit_modes(session, bench, run, made, info)
 
 
 def add_imported_mode(
@@ -61,9 +79,6 @@ def add_imported_mode(
     check_name_is_free(session, name)
     bench = session.bench(space)
     fitted = fit_to_layout(read_checkpoint(path), bench.layout, cast=cast)
-    flat = bench.flat
-    flat.theta.copy_(flat.pack(torch.from_numpy(fitted.parameters)))
-    load_buffers(bench, fitted.buffers)
     info = {
         "origin": "file",
         "file": path.name,
@@ -71,40 +86,51 @@ def add_imported_mode(
         "notes": fitted.notes,
     }
     with session.run(bench, "add-mode", {"file": str(path), "space": space.name, "cast": cast}) as run:
-        return _commit_mode(session, bench, run, name, fitted.parameters, info), fitted.notes
+        made = _Made(name, None, fitted.parameters, fitted.buffers)
+        return _commit_modes(session, bench, run, [made], info), fitted.notes
 
 
-def _commit_mode(
-    session: Session,
-    bench: Bench,
-    run: RunLog,
-    name: str | None,
-    parameters: NDArray[np.float32],
-    info: dict[str, Any],
-) -> Node:
-    results = evaluate_splits(bench)
-    require_finite(results, "The mode")
+@dataclass(frozen=True)
+class _Made:
+    """A mode to be stored: its name, the epoch that it was at, parameters (D,), and buffers by dtype."""
+
+    name: str | None
+    epoch: int | None
+    parameters: NDArray[np.float32]
+    buffers: dict[str, NDArray[Any]]
+
+
+def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
+    """Evaluate and store modes of one run, all or none; return the last one."""
+    flat = bench.flat
     with session.store.transaction() as tx:
-        node = store_point(
-            tx,
-            bench,
-            run.id,
-            "mode",
-            parameters,
-            results,
-            buffers=OWN,
-            measured_with=own_policy(bench),
-            info=info,
-            name=name,
-        )
+        for mode in made:
+            flat.theta.copy_(flat.pack(torch.from_numpy(mode.parameters)))
+            if mode.buffers:
+                load_buffers(bench, mode.buffers)
+            results = evaluate_splits(bench)
+            require_finite(results, "The mode")
+            node = store_point(
+                tx,
+                bench,
+                run.id,
+                "mode",
+                mode.parameters,
+                results,
+                buffers=OWN,
+                measured_with=own_policy(bench),
+                info=info if mode.epoch is None else info | {"epoch": mode.epoch},
+                name=mode.name,
+            )
         run.complete(tx)
-    _warn_if_similar(session, bench, node, parameters)
+    _warn_if_similar(session, bench, node, made[-1].parameters)
     return node
 
 
 def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDArray[np.float32]) -> None:
     with session.store.reading() as reader:
         others = [n for n in reader.all(Node, kind="mode", space_id=bench.space.id) if n.id != node.id]
+    others = [n for n in others if n.run_id != node.run_id]  # earlier epochs of the same run are meant to be alike
     mine = bench.layout.parameter_views(parameters)
     for other in others:
         if other.digest == node.digest:

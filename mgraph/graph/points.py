@@ -101,6 +101,7 @@ def evaluation_rows(
     results: Mapping[str, Mapping[str, Measured]],
     *,
     batchnorm: str,
+    precision: str = "fp32",
     sweep_id: str | None = None,
     subsets: Mapping[str, str] | None = None,
 ) -> list[Evaluation]:
@@ -113,7 +114,7 @@ def evaluation_rows(
             split=split,
             subset=(subsets or {}).get(split, "all"),
             batchnorm=batchnorm,
-            precision="fp32",
+            precision=precision,
             metric=metric,
             value=m.value,
             standard_error=m.standard_error,

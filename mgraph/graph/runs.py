@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 
 class RunLog:
-    """One run under way; :meth:`complete` ends it in the same transaction as its results."""
+    """One run under way; :meth:`complete` ends it in the same transaction as its results.
 
-    def __init__(self, store: GraphStore, run: Run) -> None:
+    Of several processes that compute one run together only the first records it.
+    """
+
+    def __init__(self, store: GraphStore, run: Run, *, follows: bool = False) -> None:
         self._store = store
         self.record = run
-        self._ended = False
+        self._ended = follows
 
     @property
     def id(self) -> str:
@@ -54,6 +57,8 @@ def recorded_run(
     """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error."""
     import torch
 
+    from mgraph.train.parallel import present
+
     run = Run(
         id=new_id("r"),
         command=command,
@@ -65,9 +70,11 @@ def recorded_run(
         host=platform.node(),
         pid=os.getpid(),
     )
-    with store.transaction() as tx:
-        tx.add(run)
-    log = RunLog(store, run)
+    follows = present().rank > 0
+    if not follows:
+        with store.transaction() as tx:
+            tx.add(run)
+    log = RunLog(store, run, follows=follows)
     try:
         yield log
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -167,7 +168,7 @@ def resolve_device(text: str) -> str:
 
     if text == "auto":
         if torch.cuda.is_available():
-            return "cuda:0"
+            return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # one GPU for each process under torchrun
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(text)

@@ -13,15 +13,25 @@ from mgraph.errors import NameTakenError, NonFiniteError
 from mgraph.evaluate.metrics import Measured
 from mgraph.graph.points import evaluation_rows, module_buffers
 from mgraph.graph.session import Bench, Session
-from mgraph_store import Connection, Node, NodeBuffers, Transaction, new_id, validate_name
+from mgraph_store import (
+    KERNEL_VERSION,
+    Connection,
+    Node,
+    NodeBuffers,
+    NodeTerm,
+    Transaction,
+    columns,
+    new_id,
+    validate_name,
+)
 
 _LETTERS = {"mode": "m", "control": "c", "merged": "g"}
 
 
 def store_parameters(
-    tx: Transaction, bench: Bench, run_id: str, kind: str, rows: Sequence[NDArray[np.float32]], **columns: Any
+    tx: Transaction, bench: Bench, run_id: str, kind: str, rows: Sequence[NDArray[np.float32]], **further: Any
 ) -> list[Node]:
-    """Write points, each of shape (D,), and add a node of one kind for each; ``columns`` are further ones."""
+    """Write points, each of shape (D,), and add a node of one kind for each; ``further`` are columns of its row."""
     if not rows:
         return []
     nodes = [
@@ -34,11 +44,38 @@ def store_parameters(
             tensor_row=ref.row,
             digest=ref.digest,
             nbytes=ref.nbytes,
-            **columns,
+            **further,
         )
         for ref in tx.write_parameters(rows, codec=bench.space.codec)
     ]
     tx.add(*nodes)
+    return nodes
+
+
+def store_partial(
+    tx: Transaction,
+    bench: Bench,
+    run_id: str,
+    kind: str,
+    rows: Sequence[NDArray[np.float32]],
+    ranges: columns.Ranges,
+    recipes: Sequence[Sequence[tuple[str, float]]],
+) -> list[Node]:
+    """Write only the columns in ``ranges`` of points, each of shape (D,); recipes give the others.
+
+    A recipe is the terms (id of a node with tensors, coefficient) of the point before those columns were changed.
+    """
+    nodes = store_parameters(
+        tx,
+        bench,
+        run_id,
+        kind,
+        [columns.take(row, ranges) for row in rows],
+        columns=columns.to_json(ranges),
+        kernel=KERNEL_VERSION,
+    )
+    for node, terms in zip(nodes, recipes, strict=True):
+        tx.add(*[NodeTerm(node.id, i, source, c) for i, (source, c) in enumerate(terms)])
     return nodes
 
 
@@ -53,14 +90,14 @@ def store_point(
     buffers: str,
     measured_with: str,
     info: Mapping[str, Any],
-    **columns: Any,
+    **further: Any,
 ) -> Node:
     """Store a point with the buffers that the network holds now and the numbers measured with them.
 
     ``buffers`` names the policy that the buffers are stored under, ``measured_with`` that of the numbers.
     """
-    columns["info"] = json.dumps(info, sort_keys=True)
-    (node,) = store_parameters(tx, bench, run_id, kind, [parameters], **columns)
+    further["info"] = json.dumps(info, sort_keys=True)
+    (node,) = store_parameters(tx, bench, run_id, kind, [parameters], **further)
     groups = module_buffers(bench.flat, bench.layout)
     if groups:
         ref = tx.write_buffers(groups, codec=bench.space.codec)

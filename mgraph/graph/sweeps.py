@@ -1,226 +1,275 @@
-"""Sweeping connections: measure a grid, and store points, numbers, summaries and edges in one transaction."""
+"""Sweeping connections: measure the points of a grid, and store points, numbers, summaries and edges."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import combinations
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from mgraph.errors import InputError, NonFiniteError
-from mgraph.evaluate.metrics import SPLITS, Subset
-from mgraph.evaluate.summary import best_route, statistics
+from mgraph.evaluate.metric_names import resolve_metrics
+from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
+from mgraph.evaluate.refine import Refinement, interpolation_error, refined
 from mgraph.evaluate.sweep import PointMetrics, sweep
-from mgraph.explore.sweepdata import SweepData, family_of, grid_counts, load_sweep
-from mgraph.families import Family, Floats
-from mgraph.families.gram import arc_length, area, gram, length_ratio, trapezoid_weights
+from mgraph.explore.sweepdata import PARTIAL, SweepData, axes_of, family_of, load_sweep, parameter_key
+from mgraph.families import Family, Floats, Grid
+from mgraph.families.gram import gram
 from mgraph.graph.members import constants_source, ends_of, label, rows_of
-from mgraph.graph.points import buffers_of, evaluation_rows, load_buffers, packed_rows, policy_name
-from mgraph.graph.session import Session
+from mgraph.graph.points import buffers_of, load_buffers, packed_rows, policy_name
+from mgraph.graph.session import Bench, Session
+from mgraph.graph.sweeplog import METRICS, Conditions, SweepLog, adoptable
+from mgraph.graph.sweeprows import Numbers, edges, summaries
+from mgraph.network.precision import check_precision
 from mgraph.progress import Report, silent
-from mgraph_store import (
-    KERNEL_VERSION,
-    Connection,
-    Edge,
-    Member,
-    Node,
-    NodeTerm,
-    Record,
-    Space,
-    Summary,
-    Sweep,
-    new_id,
-)
-
-_PRECISION = "fp32"
+from mgraph_store import Connection, Node, Record, Space, Summary, Sweep, new_id
 
 
 def sweep_connection(
     session: Session,
     connection: Connection,
     *,
-    grid: Sequence[int] | None = None,
+    grid: Sequence[int] | Grid | None = None,
     splits: Sequence[str] = SPLITS,
     examples: int | None = None,
     bn_examples: int | None = None,
+    precision: str = "fp32",
+    metrics: Sequence[str | Callable[..., Any]] = (),
+    refine: Refinement | None = None,
+    reuse: bool = True,
     report: Report = silent,
 ) -> SweepData:
     """Measure a connection on a grid and store the result.
 
     ``examples`` limits each split to a fixed random subset of that size, ``bn_examples`` the examples that
-    BatchNorm statistics are recomputed from. Raises InputError for a bad grid or split, and NonFiniteError
-    after storing what was found if any number is NaN or infinite; the connection is then marked failed.
+    BatchNorm statistics are recomputed from; ``metrics`` are measured besides the loss and the task's own.
+    ``refine`` adds points where its metric bends. With ``reuse``, numbers that an earlier sweep of this connection
+    measured under the same conditions are taken over, and an interrupted sweep with the same settings goes on.
+    What was measured is stored while the sweep runs, and when it is interrupted.
+
+    Raises InputError for a bad grid, split, precision or metric, and NonFiniteError after storing what was found
+    if any number is NaN or infinite; the connection is then marked failed.
     """
+    work = _prepare(session, connection, grid, splits, examples, bn_examples, precision, metrics, refine)
+    with session.run(work.bench, "sweep", work.settings) as run:
+        log = SweepLog(session.store, run, connection, work.nodes)
+        with session.store.reading() as reader:
+            partial = adoptable(reader, connection, work.settings) if reuse else None
+            record = partial or work.new_record(connection)
+            log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=reuse)
+        with _kept(log):
+            log.claim()
+            swept = _measure(work, log, refine, report)
+            G = gram(work.points)
+            record = replace(log.record, grid=swept.grid.counts, axes=axes_of(swept.grid))
+            numbers = swept.numbers(work)
+            rows: list[Record] = [*summaries(record, numbers, G), *swept.reached(record, refine)]
+            rows += edges(record, numbers, G, swept.ids, work.ends, swept.examples)
+            bad = numbers.first_bad()
+            failed = replace(connection, status="failed", reason=bad) if bad else None
+            record = log.finish(record, rows, failed)
+    if bad:
+        raise NonFiniteError(f"{label(connection)}: {bad}; it is marked failed and makes no edge.")
+    with session.store.reading() as reader:
+        return replace(load_sweep(reader, connection, record), notes=swept.notes(work, refine))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Everything that a sweep needs, checked."""
+
+    bench: Bench
+    family: Family
+    grid: Grid
+    nodes: list[Node]
+    ends: list[Node]
+    points: list[Any]
+    rows: list[Tensor]
+    conditions: Conditions
+    settings: dict[str, Any]
+
+    def new_record(self, connection: Connection) -> Sweep:
+        """Begin a sweep's row; its run is the log's."""
+        c = self.conditions
+        axes = axes_of(self.grid)
+        return Sweep(new_id("w"), connection.id, None, self.grid.counts, c.batchnorm, c.precision, axes, PARTIAL)
+
+
+def _prepare(
+    session: Session,
+    connection: Connection,
+    grid: Sequence[int] | Grid | None,
+    splits: Sequence[str],
+    examples: int | None,
+    bn_examples: int | None,
+    precision: str,
+    metrics: Sequence[str | Callable[..., Any]],
+    refine: Refinement | None,
+) -> _Work:
     store = session.store
     family = family_of(connection)
-    counts = grid_counts(family, grid, family.default_grid)
+    if not isinstance(grid, Grid):
+        grid = family.grid(family.default_grid if grid is None else tuple(grid))
+    family.points(grid.points)
+    splits = list(dict.fromkeys(splits))
     for split in splits:
         if split not in SPLITS:
             raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
+    if not splits:
+        raise InputError(f"A sweep measures at least one split; choose from {', '.join(SPLITS)}.")
     if examples is not None and examples < 1:
         raise InputError(f"A sweep needs at least 1 example per split, not {examples}.")
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
         nodes = rows_of(reader, connection)
         ends = ends_of(reader, connection)
-        present = reader.all(Member, connection_id=connection.id, role="sample")
         groups = buffers_of(store, reader, constants_source(reader, connection))
     bench = session.bench(space)
+    check_precision(precision, bench.flat.device)
+    chosen = resolve_metrics(metrics, bench.task)
+    names = (LOSS, *bench.task.metrics, *(m.name for m in chosen))
+    if refine is not None:
+        refine.check(splits, names, len(grid))
+    policy = bench.policy(bn_examples)
     if groups:
         load_buffers(bench, groups)
-    policy = bench.policy(bn_examples)
     points = [store.read_parameters(node) for node in nodes]
-    G = gram(points)
-    parameters = family.grid(counts)
-    coefficients = family.coefficients(parameters)
-    subsets = {s: Subset.random(len(getattr(bench.task, s)), examples) for s in splits}
-    settings = {"connection": connection.id, "grid": counts, "splits": splits, "examples": examples}
-    with session.run(bench, "sweep", settings | {"batchnorm": str(policy)}) as run:
-        results = sweep(
-            bench.flat,
-            bench.task,
-            packed_rows(bench, points),
-            coefficients,
-            policy=policy,
-            subsets=subsets,
-            report=report,
-        )
-        record = Sweep(new_id("w"), connection.id, run.id, counts, policy_name(bench, policy), _PRECISION)
-        known = {tuple(m.parameter or ()): m.node_id for m in present}
-        samples = _Samples(connection, space, run.id, nodes, known)
-        ids = [samples.node_at(p, c) for p, c in zip(parameters.tolist(), coefficients, strict=True)]
-        values = _arrays(results)
-        rows: list[Record] = [record, *samples.records]
-        for node_id, result in zip(ids, results, strict=True):
-            names = {split: subset.name for split, subset in subsets.items()}
-            rows += evaluation_rows(
-                node_id, run.id, result, batchnorm=record.batchnorm, sweep_id=record.id, subsets=names
-            )
-        geometry = _Geometry(family, G, parameters, coefficients, counts)
-        rows += _summaries(record, geometry, values)
-        examples_used = {split: metrics["loss"].count for split, metrics in results[0].items()}
-        rows += _edges(record, geometry, values, ids, ends, examples_used)
-        bad = _first_bad(values, parameters)
-        with store.transaction() as tx:
-            tx.add(*rows)
-            if bad:
-                tx.update(replace(connection, status="failed", reason=bad))
-            run.complete(tx)
-        if bad:
-            raise NonFiniteError(f"{label(connection)}: {bad}; it is marked failed and makes no edge.")
-    with store.reading() as reader:
-        return load_sweep(reader, connection, record)
-
-
-class _Samples:
-    """The nodes of a grid: those that exist, and new derived ones."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        space: Space,
-        run_id: str,
-        rows: Sequence[Node],
-        known: Mapping[tuple[float, ...], str],
-    ) -> None:
-        self._connection, self._space, self._run_id, self._rows = connection, space, run_id, rows
-        self._known, self._next = dict(known), len(known)
-        self.records: list[Record] = []
-
-    def node_at(self, parameter: Sequence[float], coefficients: Floats) -> str:
-        """Return the node at a parameter; a coefficient of 1 alone is the control point itself."""
-        key = tuple(parameter)
-        if key not in self._known:
-            terms = [(k, float(c)) for k, c in enumerate(coefficients) if c != 0]
-            if len(terms) == 1 and terms[0][1] == 1.0:
-                node_id = self._rows[terms[0][0]].id
-            else:
-                node_id = new_id("s")
-                self.records.append(Node(node_id, "sample", self._space.id, self._run_id, kernel=KERNEL_VERSION))
-                self.records += [
-                    NodeTerm(node_id, position, self._rows[k].id, c) for position, (k, c) in enumerate(terms)
-                ]
-            self.records.append(Member(self._connection.id, node_id, "sample", self._next, parameter=list(parameter)))
-            self._known[key], self._next = node_id, self._next + 1
-        return self._known[key]
-
-
-class _Geometry:
-    """A swept grid's geometry, from the Gram matrix."""
-
-    def __init__(
-        self, family: Family, G: Floats, parameters: Floats, coefficients: Floats, counts: Sequence[int]
-    ) -> None:
-        self.family, self.G, self.coefficients, self.counts = family, G, coefficients, counts
-        self.weights = trapezoid_weights(family, G, parameters, counts)
-        corners = family.end_parameters()
-        self.ends = [int(np.flatnonzero((parameters == c).all(axis=1))[0]) for c in corners]
-
-    def facts(self) -> dict[str, float]:
-        """Length and length ratio of a curve, area of a surface."""
-        if self.family.dimension == 1:
-            ratio = length_ratio(self.family, self.G)
-            return {"length": arc_length(self.family, self.G), "length_ratio": ratio}
-        return {"area": area(self.family, self.G)}
-
-
-def _arrays(results: Sequence[PointMetrics]) -> dict[tuple[str, str], Floats]:
-    return {
-        (split, metric): np.array([point[split][metric].value for point in results])
-        for split, metrics in results[0].items()
-        for metric in metrics
+    subsets = {s: Subset.random(len(bench.task.splits[s]), examples) for s in splits}
+    conditions = Conditions(policy, policy_name(bench, policy), precision, subsets, chosen, names)
+    settings = {
+        "connection": connection.id,
+        "grid": grid.counts,
+        "axes": axes_of(grid),
+        "splits": splits,
+        "examples": examples,
+        "batchnorm": str(policy),
+        "precision": precision,
+        METRICS: conditions.identities,
+        "refine": None if refine is None else asdict(refine),
     }
+    return _Work(bench, family, grid, nodes, ends, points, packed_rows(bench, points), conditions, settings)
 
 
-def _first_bad(values: Mapping[tuple[str, str], Floats], parameters: Floats) -> str | None:
-    for (split, metric), array in values.items():
-        bad = np.flatnonzero(~np.isfinite(array))
-        if len(bad):
-            at = ",".join(f"{p:g}" for p in parameters[bad[0]])
-            return f"the {split} {metric} is {array[bad[0]]} at {at}"
-    return None
+@contextmanager
+def _kept(log: SweepLog) -> Iterator[None]:
+    """Store what is measured, whatever stops the block."""
+    try:
+        yield
+    except BaseException as stopped:
+        log.keep(stopped)
+        raise
 
 
-def _summaries(record: Sweep, geometry: _Geometry, values: Mapping[tuple[str, str], Floats]) -> Iterator[Summary]:
-    for statistic, value in geometry.facts().items():
-        yield Summary(record.connection_id, record.id, record.run_id, "none", "geometry", statistic, value)
-    for (split, metric), array in values.items():
-        for statistic, value in statistics(array, geometry.weights).items():
-            yield Summary(record.connection_id, record.id, record.run_id, split, metric, statistic, value)
+@dataclass(frozen=True)
+class _Swept:
+    """The last grid, and for each of its points the node and the numbers; how many of them were measured before."""
+
+    grid: Grid
+    ids: list[str]
+    points: list[PointMetrics]
+    reused: int
+    error: float | None
+
+    @property
+    def examples(self) -> dict[str, int]:
+        """Examples per point, by split."""
+        return {split: metrics[LOSS].count for split, metrics in self.points[0].items()}
+
+    def numbers(self, work: _Work) -> Numbers:
+        """Arrange the numbers as arrays."""
+        keys = [(s, m) for s in work.conditions.subsets for m in work.conditions.names]
+        values = {(s, m): np.array([point[s][m].value for point in self.points]) for s, m in keys}
+        errors = {(s, m): np.array([_error(point[s][m]) for point in self.points]) for s, m in keys}
+        return Numbers(work.family, self.grid, values, errors)
+
+    def reached(self, record: Sweep, refine: Refinement | None) -> list[Summary]:
+        """Summarise how well the grid interpolates the metric that it was refined on."""
+        if refine is None or self.error is None:
+            return []
+        of = (record.connection_id, record.id, record.run_id, refine.split, refine.metric)
+        return [Summary(*of, "interpolation_error", self.error)]
+
+    def notes(self, work: _Work, refine: Refinement | None) -> tuple[str, ...]:
+        """Say what a person should know about how the numbers came about."""
+        said = []
+        if self.reused:
+            said.append(f"{self.reused} of {len(self.points)} points were measured before and are reused.")
+        if refine is not None and self.error is not None:
+            what = f"interpolation error of the {refine.split} {refine.metric} is about {self.error:.2g}"
+            size = f"{len(self.points)} points, {len(self.points) - len(work.grid)} of them by refinement"
+            if self.error <= refine.bound:
+                said.append(f"{size}: the {what}, within the bound {refine.bound:g}.")
+            else:
+                said.append(
+                    f"{size}: the {what}, still above the bound {refine.bound:g}; a finer grid would have more than "
+                    f"--max-points {refine.max_points}."
+                )
+        return tuple(said)
 
 
-def _edges(
-    record: Sweep,
-    geometry: _Geometry,
-    values: Mapping[tuple[str, str], Floats],
-    ids: Sequence[str],
-    ends: Sequence[Node],
-    examples: Mapping[str, int],
-) -> Iterator[Edge]:
-    """Make an edge for every pair of ends, on loss and on error = 1 - accuracy of every split."""
-    for (split, metric), array in values.items():
-        if metric not in ("loss", "accuracy"):
+def _measure(work: _Work, log: SweepLog, refine: Refinement | None, report: Report) -> _Swept:
+    """Measure the grid, and finer ones as long as the refinement asks for them."""
+    done: dict[tuple[float, ...], tuple[str, PointMetrics]] = {}
+    grid, rounds, reused = work.grid, 0, 0
+    while True:
+        phase = "sweep" if rounds == 0 else f"refinement {rounds}"
+        reused += _measure_grid(work, log, grid, done, phase, report)
+        found = [done[parameter_key(p)] for p in grid.points]
+        ids, points = [node_id for node_id, _ in found], [metrics for _, metrics in found]
+        if refine is None:
+            return _Swept(grid, ids, points, reused, None)
+        values = np.array([point[refine.split][refine.metric].value for point in points])
+        finer = refined(grid, values, refine.bound, refine.max_points)
+        if finer is grid:
+            return _Swept(grid, ids, points, reused, interpolation_error(grid, values))
+        grid, rounds = finer, rounds + 1
+
+
+def _measure_grid(
+    work: _Work,
+    log: SweepLog,
+    grid: Grid,
+    done: dict[tuple[float, ...], tuple[str, PointMetrics]],
+    phase: str,
+    report: Report,
+) -> int:
+    """Add to ``done`` every point of the grid that is not there; return how many needed no measuring."""
+    coefficients = work.family.coefficients(grid.points)
+    todo: list[tuple[list[float], Floats, PointMetrics]] = []
+    reused = 0
+    for parameter, c in zip(grid.points.tolist(), coefficients, strict=True):
+        if parameter_key(parameter) in done:
             continue
-        cost = array if metric == "loss" else 1.0 - array
-        for (i, source), (j, target) in combinations(enumerate(ends), 2):
-            route = best_route(
-                geometry.ends[i], geometry.ends[j], cost, geometry.coefficients, geometry.G, geometry.counts
-            )
-            yield Edge(
-                connection_id=record.connection_id,
-                sweep_id=record.id,
-                source_id=source.id,
-                target_id=target.id,
-                split=split,
-                metric="loss" if metric == "loss" else "error",
-                peak=route.peak,
-                barrier=route.barrier,
-                drop=route.drop,
-                length=route.length,
-                resolution=len(route.nodes),
-                examples=examples[split],
-                batchnorm=record.batchnorm,
-                precision=record.precision,
-                route=[ids[n] for n in route.nodes],
-            )
+        known = log.recall(parameter, c)
+        if len(known) == len(work.conditions.subsets):
+            done[parameter_key(parameter)] = (log.add(parameter, c, known, {}), known)
+            reused += 1
+        else:
+            todo.append((parameter, c, known))
+    missing: list[Mapping[str, Subset]] = [
+        {split: subset for split, subset in work.conditions.subsets.items() if split not in known} for *_, known in todo
+    ]
+    results = sweep(
+        work.bench.flat,
+        work.bench.task,
+        work.rows,
+        np.array([c for _, c, _ in todo]),
+        policy=work.conditions.policy,
+        subsets=missing,
+        metrics=work.conditions.metrics,
+        precision=work.conditions.precision,
+        phase=phase,
+        report=report,
+    )
+    for (parameter, c, known), new in zip(todo, results, strict=True):
+        node_id = log.add(parameter, c, known, new)
+        done[parameter_key(parameter)] = (node_id, known | new)
+        log.flush()
+    return reused
+
+
+def _error(m: Measured) -> float:
+    return float("nan") if m.standard_error is None else m.standard_error

@@ -8,7 +8,8 @@ which is ``named_parameters()`` order, contiguous, tied tensors once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -58,21 +59,51 @@ class FlatModel:
         self.dtype = trainable[0][1].dtype
         self.device = trainable[0][1].device
         self.channels_last = any(id(p) in convolutions for _, p in trainable)
-        unit = _ALIGNMENT // self.dtype.itemsize
-        self._slots, offset = [], 0
-        for name, p in trainable:
-            self._slots.append(_Slot(name, p, offset, id(p) in convolutions))
-            offset += -(-p.numel() // unit) * unit
-        self.size = offset
+        self._named = [(name, p, id(p) in convolutions) for name, p in trainable]
         self.dimension = sum(p.numel() for _, p in trainable)
-        self.theta = torch.zeros(offset, dtype=self.dtype, device=self.device)
-        self.grad = torch.zeros_like(self.theta)
-        for slot in self._slots:
-            view = slot.view(self.theta)
-            view.copy_(slot.parameter.detach())
-            slot.parameter.data = view
-            slot.parameter.grad = slot.view(self.grad)
+        self._arrange({name for name, _ in trainable})
         self.statistics = [m for m in module.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the trainable parameters, in canonical order."""
+        return tuple(name for name, _, _ in self._named)
+
+    def _arrange(self, trained: Collection[str]) -> None:
+        """Lay the parameters out anew: those named ``trained`` first, with gradients, then the others without."""
+        unit = _ALIGNMENT // self.dtype.itemsize
+        order = sorted(self._named, key=lambda item: item[0] not in trained)  # stable
+        slots: dict[str, _Slot] = {}
+        offset = self.trained = 0
+        for name, p, channels_last in order:
+            slots[name] = _Slot(name, p, offset, channels_last)
+            offset += -(-p.numel() // unit) * unit
+            if name in trained:
+                self.trained = offset
+        self.size = offset
+        self._slots = [slots[name] for name in self.names]
+        theta = torch.zeros(offset, dtype=self.dtype, device=self.device)
+        for slot in self._slots:
+            slot.view(theta).copy_(slot.parameter.detach())
+        self.theta, self.grad = theta, torch.zeros_like(theta[: self.trained])
+        for slot in self._slots:
+            learns = slot.name in trained
+            slot.parameter.requires_grad_(learns)
+            slot.parameter.data = slot.view(theta)
+            slot.parameter.grad = slot.view(self.grad) if learns else None
+
+    @contextmanager
+    def training_only(self, names: Collection[str]) -> Iterator[None]:
+        """Compute gradients of the named parameters alone inside the block.
+
+        Their columns come first in every row, ``trained`` of them (padding included), and ``grad`` has no others.
+        Rows packed before the block do not fit inside it, nor the other way round.
+        """
+        self._arrange(names)
+        try:
+            yield
+        finally:
+            self._arrange(self.names)
 
     def pack(self, canonical: Tensor) -> Tensor:
         """Rearrange a point of shape (D,) into a new row of shape (size,)."""
@@ -89,6 +120,10 @@ class FlatModel:
     def unpack(self, row: Tensor) -> Tensor:
         """Rearrange a row of shape (size,) into a new point of shape (D,), in canonical order, on the CPU."""
         return torch.cat([slot.view(row).reshape(-1) for slot in self._slots]).cpu()
+
+    def lanes(self, count: int) -> Lanes:
+        """Make room for several points at once, each with its gradient."""
+        return Lanes(self, self._slots, count)
 
     def columns(self, name: str) -> slice:
         """Return the columns of a row that belong to the named parameter."""
@@ -114,6 +149,46 @@ class FlatModel:
         with torch.no_grad():
             for name, value in tensors.items():
                 own[name].copy_(value.view(own[name].shape))
+
+
+class Lanes:
+    """Several points of one network, each with a gradient: ``theta`` (n, size) and ``grad`` (n, trained).
+
+    The network computes at one of them at a time; changing over moves pointers, not numbers. A single lane is the
+    network's own ``theta`` and ``grad``.
+    """
+
+    def __init__(self, flat: FlatModel, slots: Sequence[_Slot], count: int) -> None:
+        alone = count == 1
+        self.theta = flat.theta[None] if alone else flat.theta.new_zeros(count, flat.size)
+        self.grad = flat.grad[None] if alone else flat.grad.new_zeros(count, flat.trained)
+        self._views: list[list[tuple[nn.Parameter, Tensor, Tensor | None]]] = [
+            [
+                (slot.parameter, slot.view(theta), slot.view(grad) if slot.parameter.requires_grad else None)
+                for slot in slots
+            ]
+            for theta, grad in zip(self.theta, self.grad, strict=True)
+        ]
+        self._home = [(s.parameter, s.parameter.data, s.parameter.grad) for s in slots]
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def enter(self, lane: int) -> None:
+        """Put the network at a lane's point."""
+        if len(self._views) > 1:
+            _point(self._views[lane])
+
+    def leave(self) -> None:
+        """Put the network back to its own point."""
+        if len(self._views) > 1:
+            _point(self._home)
+
+
+def _point(views: Sequence[tuple[nn.Parameter, Tensor, Tensor | None]]) -> None:
+    for parameter, data, grad in views:
+        parameter.data = data
+        parameter.grad = grad
 
 
 def combine(coefficients: Sequence[float], rows: Sequence[Tensor], out: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Plots of sweeps: heat maps of loss and accuracy over a surface, curves of them along t."""
+"""Plots of sweeps: loss and accuracy over a surface or a simplex of three as heat maps, along a path as curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
-from mgraph.families import Floats
+from mgraph.families import Floats, Grid, SimplexGrid
 
 FORMATS = (".png", ".pdf", ".svg")
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}
@@ -22,16 +22,18 @@ def plot_sweep(
 ) -> Path:
     """Draw a sweep to ``path`` (.png, .pdf or .svg), the modes marked by name.
 
-    A surface becomes one row of heat maps per stage (``before`` above, at the same colour scale) with train
-    loss and test accuracy; a curve becomes two panels along t with every split. Raises InputError for another
-    file type or a directory that cannot be written.
+    A surface becomes one column of heat maps per stage (``before`` on the left, at the same colour scale) with
+    train loss and test accuracy, a simplex of three modes likewise, as triangles; a path becomes two panels along
+    t with every split, the bends of a chain marked. Raises InputError for another file type, a directory that
+    cannot be written, or what has no picture.
     """
     check_path(path)
+    check_drawable(data)
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9}):
-        draw = _draw_curve if data.family.dimension == 1 else _draw_surface
+        draw = _draw_maps if _is_flat(data.grid) else _draw_curve
         figure: Figure = draw(data, ends, title, before)
         try:
             # No date in the file: the same numbers give the same picture.
@@ -50,7 +52,21 @@ def check_path(path: Path) -> None:
         raise InputError(f"The directory {path.parent} does not exist; create it first.")
 
 
-def _draw_surface(data: SweepData, ends: Sequence[str], title: str, before: SweepData | None) -> Any:
+def check_drawable(data: SweepData) -> None:
+    """Raise InputError for a sweep that has no picture: a simplex of other than three modes."""
+    if isinstance(data.grid, SimplexGrid) and data.grid.corners != 3:
+        raise InputError(
+            f"A simplex is drawn as a triangle of three modes, and this one has {data.grid.corners}; see its numbers "
+            f"with mgraph show, or connect three of its modes by --simplex."
+        )
+
+
+def _is_flat(grid: Grid) -> bool:
+    """Tell whether a grid fills a piece of the plane, and is no line."""
+    return isinstance(grid, SimplexGrid) or len(grid.counts) == 2
+
+
+def _draw_maps(data: SweepData, ends: Sequence[str], title: str, before: SweepData | None) -> Any:
     from matplotlib.figure import Figure
 
     stages = [(label, sweep) for label, sweep in (("before", before), ("after", data)) if sweep is not None]
@@ -68,7 +84,8 @@ def _draw_surface(data: SweepData, ends: Sequence[str], title: str, before: Swee
             if key not in sweep.values:
                 axis.set_axis_off()
                 continue
-            image = _heat_map(axis, sweep, key, ends, low, high)
+            draw = _triangle if isinstance(sweep.grid, SimplexGrid) else _heat_map
+            image = draw(axis, sweep, key, ends, low, high if high > low else low + 1e-12)
             worst = sweep.values[key].max() if metric == "loss" else sweep.values[key].min()
             suffix = f"{stage} training: " if len(stages) > 1 else ""
             extreme = "max" if metric == "loss" else "min"
@@ -86,26 +103,19 @@ def _finite_range(arrays: Sequence[Floats]) -> tuple[float, float]:
 
 
 def _heat_map(axis: Any, sweep: SweepData, key: tuple[str, str], ends: Sequence[str], low: float, high: float) -> Any:
-    values = sweep.values[key].reshape(tuple(sweep.sweep.grid))
-    better_low = key[1] == "loss"
-    du, dv = (0.5 / (n - 1) for n in values.shape)  # half a cell: every cell is centred on its point
+    values = sweep.values[key].reshape(sweep.grid.counts)
+    u, v = (np.unique(column) for column in sweep.parameters.T)
     # Rows of the array are u: u runs upwards, v to the right.
-    image = axis.imshow(
-        values,
-        origin="lower",
-        extent=(-dv, 1 + dv, -du, 1 + du),
-        cmap="viridis" if better_low else "viridis_r",
-        vmin=low,
-        vmax=high if high > low else low + 1e-12,
-        interpolation="nearest",
-        aspect="equal",
+    image = axis.pcolormesh(
+        _cells(v), _cells(u), values, cmap=_colours(key), vmin=low, vmax=high, edgecolors="none", rasterized=True
     )
-    for (u, v), name in zip(sweep.family.end_parameters(), ends, strict=True):
-        axis.plot(v, u, "o", color="white", markeredgecolor="black", clip_on=False, zorder=3)
-        right, top = v > 0.5, u > 0.5
+    axis.set_aspect("equal")
+    for (at_u, at_v), name in zip(sweep.family.end_parameters(), ends, strict=True):
+        axis.plot(at_v, at_u, "o", color="white", markeredgecolor="black", clip_on=False, zorder=3)
+        right, top = at_v > 0.5, at_u > 0.5
         axis.annotate(
             name,
-            (v, u),
+            (at_v, at_u),
             xytext=(-7 if right else 7, -7 if top else 7),
             textcoords="offset points",
             ha="right" if right else "left",
@@ -117,6 +127,57 @@ def _heat_map(axis: Any, sweep: SweepData, key: tuple[str, str], ends: Sequence[
     axis.set_xlabel("v")
     axis.set_ylabel("u")
     return image
+
+
+def _cells(points: Floats) -> Floats:
+    """Return the borders of the cells around the points of an axis: halfway, and as far beyond the ends."""
+    middles = (points[1:] + points[:-1]) / 2.0
+    return np.concatenate([[2 * points[0] - middles[0]], middles, [2 * points[-1] - middles[-1]]])
+
+
+def _triangle(axis: Any, sweep: SweepData, key: tuple[str, str], ends: Sequence[str], low: float, high: float) -> Any:
+    """Fill an equilateral triangle with the values, linear between the points."""
+    from matplotlib.tri import LinearTriInterpolator, Triangulation, UniformTriRefiner
+
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])
+    x, y = (sweep.parameters @ corners).T
+    values = sweep.values[key]
+    places = Triangulation(x, y, _small_triangles(sweep.grid))
+    unknown = ~np.isfinite(values)[places.triangles].all(axis=1)
+    places.set_mask(unknown)
+    # In small steps: shading mixes colours, and halfway between two colours is not the colour halfway.
+    fine, between = places, np.nan_to_num(values)
+    if not unknown.all():
+        linear = LinearTriInterpolator(places, between)
+        fine, between = UniformTriRefiner(places).refine_field(between, linear, subdiv=4)
+    image = axis.tripcolor(fine, between, shading="gouraud", cmap=_colours(key), vmin=low, vmax=high, rasterized=True)
+    axis.plot(*corners[[0, 1, 2, 0]].T, color="black", linewidth=0.8)
+    axis.plot(x, y, ".", color="black", markersize=1.5, alpha=0.4)
+    for (left, up), name in zip(corners, ends, strict=True):
+        axis.plot(left, up, "o", color="white", markeredgecolor="black", clip_on=False, zorder=3)
+        top = up > 0.5
+        place = {"xytext": (0, 8 if top else -8), "ha": "center", "va": "bottom" if top else "top"}
+        axis.annotate(name, (left, up), textcoords="offset points", weight="bold", **place)
+    axis.set_xlim(-0.06, 1.06)
+    axis.set_ylim(-0.1, np.sqrt(0.75) + 0.1)
+    axis.set_aspect("equal")
+    axis.set_axis_off()
+    return image
+
+
+def _small_triangles(grid: Grid) -> list[tuple[int, int, int]]:
+    """List the triangles of three mutual neighbours; a Delaunay mesh would add slivers along the sides."""
+    return [
+        (a, b, c)
+        for a, around in enumerate(grid.neighbours)
+        for b in around
+        for c in around
+        if a < b < c and c in grid.neighbours[b]
+    ]
+
+
+def _colours(key: tuple[str, str]) -> str:
+    return "viridis" if key[1] == "loss" else "viridis_r"
 
 
 def _outline() -> list[Any]:
@@ -141,12 +202,16 @@ def _draw_curve(data: SweepData, ends: Sequence[str], title: str, before: SweepD
             axis.plot([0, 1], values[[0, -1]], "o", color=colour, clip_on=False, zorder=3)
             if before is not None and (split, metric) in before.values:
                 axis.plot(before.parameters[:, 0], before.values[split, metric], ":", color=colour, linewidth=1)
+        for knot in data.family.knots[1:-1]:
+            axis.axvline(knot, color="grey", linestyle="--", linewidth=0.8, zorder=0)
         axis.set_xlabel(f"t   ({ends[0]} at 0, {ends[1]} at 1)")
         axis.set_ylabel(_TITLES[metric])
         axis.set_xlim(0, 1)
         axis.grid(alpha=0.3)
     if before is not None:
         axes[0].plot([], [], ":", color="grey", label="straight line")
+    if len(data.family.knots) > 2:
+        axes[0].plot([], [], "--", color="grey", linewidth=0.8, label="bend")
     axes[0].legend()
     figure.suptitle(title)
     return figure

@@ -2,10 +2,13 @@
 
 Per sample: θ = c(t)ᵀP goes into the network's flat buffer, one plain forward and backward fills the flat
 gradient g, and the gradient of control point k is c_k g: rank one, never autograd through the control points.
+A step draws k parameter values on each curve of its phase; each of them sees the whole batch, or the batch is
+split between them, which costs one pass instead of k.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,105 +17,187 @@ import torch
 from torch import Tensor
 
 from mgraph.data.splits import Split
-from mgraph.errors import NonFiniteError
+from mgraph.errors import MGraphWarning, NonFiniteError
 from mgraph.families import Floats
 from mgraph.network.flat import FlatModel
+from mgraph.network.precision import computing_in
 from mgraph.progress import Report, silent
-from mgraph.train.loop import Streams, run_epochs
-from mgraph.train.updates import EagerUpdate, choose_update
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from mgraph.train.controlpoints import Held, Measure
+from mgraph.train.loop import DivergedError, Streams, run_epochs
+from mgraph.train.losses import Loss
+from mgraph.train.parallel import Workers, present
+from mgraph.train.phases import Phase
+from mgraph.train.sampling import Sampling, cover
+from mgraph.train.schedules import SCHEDULES
+from mgraph.train.settings import Optimisation
+from mgraph.train.updates import EagerUpdate, Rule, choose_update
 
 # Steps drawn at once: a draw's many small NumPy calls would cost a small network 5 % of every step.
 _AHEAD = 256
 
+_MOST_LANES = 8  # points in memory at once; more samples than these go in groups
+
+_HALVINGS = 6  # of the learning rate, before a diverging phase is given up
+
+
+class LearningRateWarning(MGraphWarning):
+    """A phase diverged and was begun again with half the learning rate."""
+
 
 @dataclass(frozen=True)
-class Curve:
-    """One map that a phase samples: the dimension of its parameter, and its coefficients on all K rows."""
+class Draw:
+    """The samples of one step on the device: coefficients C (n, K), weighted ones of the free rows (F, n).
 
-    dimension: int
-    coefficients: Callable[[Floats], Floats]
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of training: which curves are sampled and which rows move.
-
-    Every batch draws ``samples`` values on each curve; losses are summed over curves and averaged over samples.
+    ``held`` are coefficients of the rows that held columns are sums of, shape (n, R).
     """
 
-    name: str
-    epochs: int
-    curves: tuple[Curve, ...]
-    free: tuple[int, ...]
+    coefficients: Tensor
+    pull: Tensor
+    held: Tensor | None
 
 
-def draws(phase: Phase, samples: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """Yield the coefficients of step after step, shape (samples · curves, K), at uniform parameters.
+def draws(
+    phase: Phase, sampling: Sampling, rng: np.random.Generator, measure: Measure | None = None
+) -> Iterator[tuple[Floats, Floats]]:
+    """Yield block after block of steps: coefficients (steps, n, K) and weights (steps, n), n = samples · curves.
 
-    Sources: [G] eq. 3, [S] eq. 9. The samples of the first curve come first, then those of the next.
+    Parameters are uniform in the domain ([G] eq. 3, [S] eq. 9); under another measure the weight of each is
+    its density over the mean density ([G] eq. 1, [S] eq. 7, the density held constant), else 1. The samples of
+    the first curve come first, then those of the next.
     """
+    k = sampling.samples
     while True:
-        parts = [
-            curve.coefficients(rng.random((_AHEAD * samples, curve.dimension))).reshape(_AHEAD, samples, -1)
-            for curve in phase.curves
-        ]
-        yield from np.concatenate(parts, axis=1)
+        steps = _AHEAD if measure is None else min(_AHEAD, sampling.gram_every)
+        G = None if measure is None else measure.gram()
+        coefficients, weights = [], []
+        for curve in phase.curves:
+            t = cover(steps, k, curve.family.dimension, sampling.draw, rng).reshape(steps * k, -1)
+            coefficients.append(curve.coefficients(t).reshape(steps, k, -1))
+            weights.append(np.ones((steps, k)) if G is None else curve.relative_density(G, t).reshape(steps, k))
+        yield np.concatenate(coefficients, axis=1), np.concatenate(weights, axis=1)
 
 
 class PathTrainer:
-    """Moves the free rows of P, shape (K, size), by SGD with momentum, one or more samples per batch."""
+    """Moves the free rows of P, shape (K, trained columns), by steps of one or more samples per batch."""
 
     def __init__(
         self,
         flat: FlatModel,
         loss: Loss,
         P: Tensor,
-        free: Sequence[int],
+        phase: Phase,
         *,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
+        rule: Rule | None = None,
+        sampling: Sampling | None = None,
+        held: Held | None = None,
         update: str = "auto",
+        module: Callable[[Tensor], Tensor] | None = None,
+        workers: Workers | None = None,
     ) -> None:
-        """Start with zero momentum; ``update`` is auto, eager or compiled."""
-        self._flat, self._loss, self._momentum = flat, loss, momentum
-        kind = choose_update(P, update)
-        self.update: EagerUpdate = kind(P, free, flat.theta, flat.grad, weight_decay=weight_decay)
+        """Start without momentum; ``update`` is auto, eager or compiled, ``module`` a compiled network."""
+        self._flat, self._loss, self._held = flat, loss, held
+        self._sampling = sampling or Sampling()
+        self._curves = len(phase.curves)
+        self._module = module or flat.module
+        self._workers = workers or Workers()
+        samples = self._sampling.samples * self._curves
+        self.lanes = flat.lanes(min(samples, _MOST_LANES))
+        kind = choose_update(P, update, rule or Rule())
+        trained = self.lanes.theta[:, : flat.trained]
+        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule())
+        self._least = least_examples(flat, self._workers)
+        self._shares: dict[int, tuple[list[int], Tensor]] = {}
 
-    def gradient(self, x: Tensor, y: Tensor) -> Tensor:
-        """Fill the flat gradient at the present θ; return the loss, still on the device."""
-        flat = self._flat
-        flat.grad.zero_()
-        loss = self._loss(flat.module(flat.inputs(x)), y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+    def begin(self, draw: Draw) -> None:
+        """Write the first points; all later ones are written by the steps before them."""
+        first = self._group(draw, 0)
+        self.update.points(first.coefficients)
+        self._write_held(first)
 
-    def begin(self, coefficients: Sequence[float]) -> None:
-        """Write the first θ; every later one is written by the step before it."""
-        self.update.point(coefficients)
+    def step(self, x: Tensor, y: Tensor, lr: float, draw: Draw, following: Draw) -> Tensor:
+        """Do one optimiser step on the samples of ``draw``; the lanes are at its first points.
 
-    def step(
-        self, x: Tensor, y: Tensor, lr: float, draws: Floats, weights: Floats, following: Sequence[float]
-    ) -> Tensor:
-        """Do one optimiser step on samples of coefficients ``draws``, shape (n, K), and their weights (n,).
-
-        θ must be at ``draws[0]``; afterwards it is at ``following``. Returns the mean loss of the samples.
+        Afterwards they are at those of ``following``. Returns the mean loss of the samples, on the device.
         """
-        keep, total = self._momentum, None
-        last = len(draws) - 1
-        for i, (c, w) in enumerate(zip(draws.tolist(), weights.tolist(), strict=True)):
-            loss = self.gradient(x, y)
-            total = loss if total is None else total + loss
-            scaled = c if w == 1.0 else [w * value for value in c]
-            if i < last:
-                self.update.accumulate(scaled, keep)
-                self.update.point(draws[i + 1].tolist())
-                keep = 1.0
+        sizes, shares = self._division(len(x))
+        parts = [(x, y)]
+        if self._sampling.split:
+            parts = list(zip(torch.split(x, sizes), torch.split(y, sizes), strict=True))
+        samples, lanes = self._sampling.samples, len(self.lanes)
+        total = len(draw.coefficients)
+        pull = draw.pull * shares
+        losses: list[Tensor] = []
+        for start in range(0, total, lanes):
+            stop = min(start + lanes, total)
+            self.lanes.grad[: stop - start].zero_()
+            for i in range(start, stop):
+                part = parts[i % samples] if self._sampling.split else parts[0]
+                losses.append(self._gradient(i - start, *part))
+            self._workers.add_up([self.lanes.grad[: stop - start]])
+            last = stop == total
+            coming = self._group(following, 0) if last else self._group(draw, stop)
+            if last:
+                self.update.apply(pull[:, start:stop], start == 0, lr, coming.coefficients)
             else:
-                self.update.apply(scaled, keep, lr, following)
-        assert total is not None
-        return total / len(draws) if last else total
+                self.update.accumulate(pull[:, start:stop], start == 0)
+                self.update.points(coming.coefficients)
+            self._write_held(coming)
+        # No product of matrices: autocast would round the loss to bf16.
+        mean = losses[0] if total == 1 else (torch.stack(losses) * shares).sum() / self._curves
+        self._workers.add_up([mean])
+        return mean
+
+    def finish(self) -> None:
+        """Give the network its own buffer back."""
+        self.lanes.leave()
+
+    def _gradient(self, lane: int, x: Tensor, y: Tensor) -> Tensor:
+        """Add the gradient at a lane's point to the lane's; return this process's part of the loss."""
+        x, y, fraction = self._workers.share(x, y)
+        if len(x) == 0:
+            return self.lanes.grad.new_zeros(())
+        self.lanes.enter(lane)
+        loss = self._loss(self._module(self._flat.inputs(x)), y)
+        if fraction != 1.0:
+            loss = loss * fraction
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach().to(self.lanes.grad.dtype)
+
+    def _division(self, count: int) -> tuple[list[int], Tensor]:
+        """Return the examples of every sample of a curve, and all samples' shares of the batch, shape (n,)."""
+        if count not in self._shares:
+            k = self._sampling.samples
+            if self._sampling.split:
+                used = max(1, min(k, count // self._least))
+                sizes = [count // used + (i < count % used) for i in range(used)] + [0] * (k - used)
+                shares = [size / count for size in sizes]
+            else:
+                sizes, shares = [], [1.0 / k] * k
+            self._shares[count] = (sizes, self.lanes.grad.new_tensor(shares * self._curves))
+        return self._shares[count]
+
+    def _group(self, draw: Draw, start: int) -> Draw:
+        if len(draw.coefficients) <= len(self.lanes):
+            return draw
+        part = slice(start, start + len(self.lanes))
+        return Draw(draw.coefficients[part], draw.pull[:, part], None if draw.held is None else draw.held[part])
+
+    def _write_held(self, draw: Draw) -> None:
+        if self._held is not None and draw.held is not None:
+            torch.mm(draw.held, self._held.rows, out=self.lanes.theta[: len(draw.held), self._flat.trained :])
+
+
+def least_examples(flat: FlatModel, workers: Workers) -> int:
+    """Return how many examples a sample must see: batch statistics need two in every process."""
+    return (2 if flat.statistics else 1) * workers.size
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training went: the update used (eager or compiled) and what the user should know."""
+
+    update: str
+    notes: tuple[str, ...] = ()
 
 
 def train_phases(
@@ -121,62 +206,116 @@ def train_phases(
     split: Split,
     P: Tensor,
     phases: Sequence[Phase],
+    how: Optimisation,
     *,
-    lr: float,
-    batch_size: int,
-    samples: int,
-    momentum: float,
-    weight_decay: float,
-    seed: int,
+    sampling: Sampling | None = None,
+    decay: str = "point",
+    held: Held | None = None,
     update: str = "auto",
+    after_epoch: Callable[[int], None] | None = None,
     report: Report = silent,
-) -> str:
-    """Train P, shape (K, size), in place through all phases; return the update used (eager or compiled).
+) -> Trained:
+    """Train P, shape (K, trained columns), in place through all phases.
 
-    Each phase runs its own learning-rate schedule from zero momentum. Raises NonFiniteError, naming the step,
-    at a non-finite loss, and when a control point ends non-finite.
+    Each phase runs its own learning-rate schedule from zero momentum. A phase that leaves the finite numbers
+    begins again with half the learning rate, with a LearningRateWarning. Raises NonFiniteError, naming the step,
+    if that does not help, or the loss is not finite at the very start.
     """
-    flat.check_batch(batch_size)
-    streams = Streams.of(seed)
-    used = "eager"
+    sampling = sampling or Sampling()
+    workers = present()
+    streams = Streams.of(how.seed)
+    used, notes = "eager", list[str]()
+    rule = Rule.of(how, decay)
+    module: Callable[[Tensor], Tensor] = torch.compile(flat.module) if how.compile else flat.module
     flat.module.train()
-    with torch.random.fork_rng(devices=[] if flat.device.type == "cpu" else [flat.device]):
-        torch.manual_seed(streams.network)
+    gpus = [] if flat.device.type == "cpu" else [flat.device]
+    with torch.random.fork_rng(devices=gpus), computing_in(how.precision, flat.device):
+        torch.manual_seed(streams.network + workers.rank)
         for phase in phases:
             if phase.epochs == 0 or not phase.free:
                 continue
-            trainer = PathTrainer(
-                flat, loss, P, phase.free, momentum=momentum, weight_decay=weight_decay, update=update
-            )
-            used = trainer.update.name
-            run_epochs(
-                split,
-                _stepper(trainer, phase, samples, streams.draws),
-                epochs=phase.epochs,
-                batch_size=batch_size,
-                lr=lr,
-                order=streams.order,
-                device=flat.device,
-                phase=phase.name,
-                report=report,
-            )
-    if not bool(torch.isfinite(P).all()):
-        raise NonFiniteError("A weight became NaN or infinite in training; lower the learning rate.")
-    return used
+            lr = how.lr if phase.lr is None else phase.lr
+            before = P[list(phase.free)].clone()
+            buffers = [(buffer, buffer.clone()) for buffer in flat.module.buffers()]
+            for attempt in range(_HALVINGS + 1):
+                trainer = PathTrainer(
+                    flat,
+                    loss,
+                    P,
+                    phase,
+                    rule=rule,
+                    sampling=sampling,
+                    held=held,
+                    update=update,
+                    module=module,
+                    workers=workers,
+                )
+                used = trainer.update.name
+                measure = None if sampling.measure == "uniform" else Measure(P, held)
+                try:
+                    run_epochs(
+                        split,
+                        _stepper(trainer, phase, P, draws(phase, sampling, streams.draws, measure), held),
+                        epochs=phase.epochs,
+                        batch_size=how.batch_size,
+                        lr=lr,
+                        order=streams.order,
+                        device=flat.device,
+                        schedule=SCHEDULES[how.schedule],
+                        least=max(2, least_examples(flat, workers)),
+                        phase=phase.name,
+                        after_epoch=after_epoch,
+                        report=report,
+                    )
+                    if not bool(torch.isfinite(P).all()):
+                        raise DivergedError("A weight became NaN or infinite in training; lower the learning rate.", 2)
+                    break
+                except DivergedError as error:
+                    if error.steps <= 1 or attempt == _HALVINGS:
+                        raise NonFiniteError(str(error)) from None
+                    lr /= 2
+                    notes.append(f"phase {phase.name} diverged and began again at learning rate {lr:g}")
+                    said = str(error).partition(";")[0]
+                    warnings.warn(
+                        f"{said}: the phase begins again with half the learning rate, {lr:g}.",
+                        LearningRateWarning,
+                        stacklevel=2,
+                    )
+                    P[list(phase.free)] = before
+                    for buffer, value in buffers:  # a diverging run leaves NaN in running statistics
+                        buffer.copy_(value)
+                finally:
+                    trainer.finish()
+    return Trained(used, tuple(notes))
 
 
 def _stepper(
-    trainer: PathTrainer, phase: Phase, samples: int, rng: np.random.Generator
+    trainer: PathTrainer,
+    phase: Phase,
+    P: Tensor,
+    blocks: Iterator[tuple[Floats, Floats]],
+    held: Held | None,
 ) -> Callable[[Tensor, Tensor, float], Tensor]:
-    """Return a step that knows the next one's draws, so that each update can write the next θ."""
-    weights = np.full(samples * len(phase.curves), 1.0 / samples)
-    coming = draws(phase, samples, rng)
+    """Return a step that knows the next one's draws, so that each update can write the next points."""
+    coming = on_device(blocks, phase.free, P, held)
     upcoming = next(coming)
-    trainer.begin(upcoming[0].tolist())
+    trainer.begin(upcoming)
 
     def step(x: Tensor, y: Tensor, lr: float) -> Tensor:
         nonlocal upcoming
         current, upcoming = upcoming, next(coming)
-        return trainer.step(x, y, lr, current, weights, upcoming[0].tolist())
+        return trainer.step(x, y, lr, current, upcoming)
 
     return step
+
+
+def on_device(
+    blocks: Iterator[tuple[Floats, Floats]], free: Sequence[int], P: Tensor, held: Held | None = None
+) -> Iterator[Draw]:
+    """Turn blocks of draws into the tensors of one step after another, in P's type and on its device."""
+    for coefficients, weights in blocks:
+        pulls = np.swapaxes(coefficients[:, :, list(free)] * weights[:, :, None], 1, 2)
+        arrays = [coefficients, pulls] + ([coefficients @ held.matrix] if held is not None else [])
+        tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(P.device, P.dtype) for a in arrays]
+        for step in range(len(coefficients)):
+            yield Draw(tensors[0][step], tensors[1][step], tensors[2][step] if held is not None else None)

@@ -19,6 +19,14 @@ from mgraph.train.schedules import curve_schedule
 _CHECK_EVERY_ON_DEVICE = 50
 
 
+class DivergedError(NonFiniteError):
+    """Training left the finite numbers after some ``steps``, of which none may have gone well."""
+
+    def __init__(self, message: str, steps: int) -> None:
+        super().__init__(message)
+        self.steps = steps
+
+
 @dataclass(frozen=True)
 class Streams:
     """Independent random streams of one run, all from one seed."""
@@ -47,34 +55,44 @@ def run_epochs(
     lr: float,
     order: torch.Generator,
     device: torch.device,
+    schedule: Callable[[float], float] = curve_schedule,
+    least: int = 2,
     phase: str = "train",
+    after_epoch: Callable[[int], None] | None = None,
     report: Report = silent,
 ) -> None:
     """Call ``step(x, y, lr)`` for every shuffled batch of every epoch; it returns the batch's loss.
 
-    A last batch of a single example is left out, since batch statistics need two. Raises NonFiniteError at
-    the first loss that is NaN or infinite, naming the step.
+    A last batch of fewer than ``least`` examples is left out (batch statistics need two), unless it is the only
+    one. ``after_epoch`` is called with the number of epochs done. Raises DivergedError at the first loss that is
+    NaN or infinite, naming the step.
     """
     count = len(split)
-    per_epoch = -(-count // batch_size) - (1 if count % batch_size == 1 and count > 1 else 0)
+    rest = count % batch_size
+    left_out = 0 < rest < least and rest < count
+    per_epoch = -(-count // batch_size) - left_out
     total = epochs * per_epoch
     every = 1 if device.type == "cpu" else _CHECK_EVERY_ON_DEVICE
     pending: list[Tensor] = []
     done = 0
-    for _ in range(epochs):
+    for epoch in range(1, epochs + 1):
         permutation = torch.randperm(count, generator=order)
         for x, y in split.batches(batch_size, order=permutation, device=device):
-            if len(x) == 1 < batch_size and count > 1:
+            if left_out and len(x) == rest:
                 continue
-            pending.append(step(x, y, lr * curve_schedule(done / total)))
+            pending.append(step(x, y, lr * schedule(done / total)))
             done += 1
             if len(pending) >= every or done == total:
                 losses = torch.stack(pending).tolist() if len(pending) > 1 else [pending[0].item()]
                 for back, loss in enumerate(losses):
                     if not math.isfinite(loss):
-                        raise NonFiniteError(
-                            f"The loss became {loss} at step {done - len(losses) + back + 1} of {total} "
-                            f"({phase}); lower the learning rate (it was {lr:g}) or look at the data."
+                        at = done - len(losses) + back + 1
+                        raise DivergedError(
+                            f"The loss became {loss} at step {at} of {total} ({phase}); "
+                            f"lower the learning rate (it was {lr:g}) or look at the data.",
+                            at,
                         )
                 pending.clear()
                 report(Progress(phase, done, total, losses[-1]))
+        if after_epoch is not None:
+            after_epoch(epoch)

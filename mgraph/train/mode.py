@@ -2,40 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mgraph.data.task import Task
-from mgraph.families import Floats
+from mgraph.families import Family, Floats
 from mgraph.network.flat import FlatModel
+from mgraph.network.precision import check_precision
 from mgraph.progress import Report, silent
-from mgraph.train.engine import Curve, Phase, train_phases
+from mgraph.train.engine import Trained, train_phases
+from mgraph.train.losses import check_loss, training_loss
+from mgraph.train.phases import Curve, Phase
 from mgraph.train.settings import TrainSettings
 
 
-def train_mode(flat: FlatModel, task: Task, settings: TrainSettings, *, report: Report = silent) -> None:
-    """Train the network in place by SGD with momentum on the task's training split.
+@dataclass(frozen=True)
+class _Point(Family):
+    """One control point with coefficient 1: the engine's step on it is a plain optimiser step."""
 
-    The one control point is the network itself: with coefficient 1 the engine's step is a plain SGD step. Raises
-    NonFiniteError, naming the step, when the loss leaves the finite numbers, and when a weight ends there.
+    name: ClassVar[str] = "point"
+    dimension: ClassVar[int] = 1
+    size: ClassVar[int] = 1
+    ends: ClassVar[tuple[int, ...]] = ()
+
+    def coefficients(self, t: ArrayLike) -> Floats:
+        return np.ones((len(self.points(t)), 1))
+
+    def derivatives(self, t: ArrayLike) -> Floats:
+        return np.zeros((len(self.points(t)), 1, 1))
+
+    def initial(self) -> Floats:
+        return np.ones((1, 0))
+
+
+def check_training(flat: FlatModel, task: Task, settings: TrainSettings) -> None:
+    """Raise InputError now for settings that do not suit the network or the task."""
+    check_precision(settings.precision, flat.device)
+    flat.check_batch(settings.batch_size)
+    check_loss(flat, task, training_loss(task, settings))
+
+
+def train_mode(
+    flat: FlatModel,
+    task: Task,
+    settings: TrainSettings,
+    *,
+    at_epoch: Callable[[int], None] | None = None,
+    report: Report = silent,
+) -> Trained:
+    """Train the network in place on the task's training split.
+
+    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Raises
+    NonFiniteError, naming the step, when the loss leaves the finite numbers at every learning rate tried.
     """
     P = flat.theta.clone()[None]
-    train_phases(
+
+    def after_epoch(epoch: int) -> None:
+        if at_epoch is not None and epoch in settings.keep:
+            at_epoch(epoch)
+
+    trained = train_phases(
         flat,
-        task.loss,
+        training_loss(task, settings),
         task.train,
         P,
-        (Phase("train", settings.epochs, (Curve(1, _always_one),), free=(0,)),),
-        lr=settings.lr,
-        batch_size=settings.batch_size,
-        samples=1,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        seed=settings.seed,
+        (Phase("train", settings.epochs, (Curve.whole(_Point()),), free=(0,)),),
+        settings,
         update="eager",
+        after_epoch=after_epoch,
         report=report,
     )
     flat.theta.copy_(P[0])
-
-
-def _always_one(t: Floats) -> Floats:
-    return np.ones((len(t), 1))
+    return trained

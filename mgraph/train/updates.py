@@ -1,14 +1,17 @@
-"""The update of the free control points: rank one per sample, and the next point in the same pass.
+"""The update of the free control points: rank one per sample, and the next points in the same pass.
 
-For a sample with coefficients c and gradient g at θ = cᵀP the gradient of row k is c_k g. SGD with momentum on
-the free rows is then ``M ← μM + c⊗(g + wd·θ)``, ``P ← P - lr·M``, and the next point is ``θ ← c'ᵀP``. Two
-implementations of the same arithmetic: *eager* (a few BLAS calls) and *compiled* (one fused pass over memory,
-rows as a list of tensors, since slices of one tensor would be copied whole by the compiler).
+For samples j with coefficients c_j and gradients g_j at θ_j = c_jᵀP the gradient of row k is Σ_j w_j c_jk g_j. The
+coefficients times their weights w, of the free rows only, are the matrix *pull*, shape (F, n). SGD with momentum
+is then ``M ← μM + pull·(G + wd·Θ)``, ``P ← P - lr·M``, and the next points are ``Θ ← C'P``. *Eager* does this in a
+few BLAS calls, *compiled* in one fused pass over memory (rows as a list of tensors, since slices of one tensor
+would be copied whole by the compiler). *Buffered* keeps the gradient of every free row and leaves the step to a
+torch optimiser: AdamW, Nesterov momentum, clipping.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -16,21 +19,51 @@ import torch
 from torch import Tensor
 
 from mgraph.errors import InputError
+from mgraph.train.settings import Optimisation
 
 # Below this many control-point scalars (K·D) the seconds of compiling are not won back.
 COMPILE_FROM = 4_000_000
 
-_MOST_SHAPES = 256  # numbers of rows, free rows and columns in one process
+_MOST_SHAPES = 256  # numbers of rows, free rows, samples and columns in one process
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The optimiser: sgd or adamw, its constants, and on what weight decay acts (the point, or the control points).
+
+    ``momentum`` is AdamW's β₁. ``clip`` bounds the norm of the gradient of all free control points together.
+    """
+
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    decay: str = "point"
+    clip: float | None = None
+
+    @classmethod
+    def of(cls, how: Optimisation, decay: str = "point") -> Rule:
+        """Take the rule from the settings."""
+        return cls(how.optimizer, how.momentum, how.nesterov, how.beta2, how.weight_decay, decay, how.clip)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether momentum is all it keeps, so that gradients fold into it at once."""
+        return self.optimizer == "sgd" and not self.nesterov and self.clip is None
 
 
 class EagerUpdate:
-    """A few library calls per sample: fastest for small networks, and needs no compiler."""
+    """A few library calls per step: fastest for small networks, and needs no compiler."""
 
     name = "eager"
 
-    def __init__(self, P: Tensor, free: Sequence[int], theta: Tensor, grad: Tensor, *, weight_decay: float) -> None:
-        """Hold P, shape (K, size), and the momentum of the free rows, shape (F, size)."""
-        self._P, self._theta, self._grad, self._decay = P, theta, grad, weight_decay
+    def __init__(self, P: Tensor, free: Sequence[int], theta: Tensor, grad: Tensor, rule: Rule) -> None:
+        """Hold P, shape (K, T), and the momentum of the free rows, shape (F, T).
+
+        ``theta`` and ``grad``, shape (n, T), are where points are written and gradients found.
+        """
+        self._P, self._theta, self._grad, self._rule = P, theta, grad, rule
         self._free = list(free)
         self._M = torch.zeros(len(free), P.shape[1], dtype=P.dtype, device=P.device)
         self._free_rows = [P[k] for k in free]
@@ -39,49 +72,117 @@ class EagerUpdate:
         contiguous = self._free == list(range(first, first + count))
         self._block = P[first : first + count] if contiguous else None
 
-    def point(self, coefficients: Sequence[float]) -> None:
-        """Write θ = cᵀP into the network's buffer."""
-        c = torch.tensor([coefficients], dtype=self._P.dtype, device=self._P.device)
-        torch.mm(c, self._P, out=self._theta.view(1, -1))
+    def points(self, coefficients: Tensor) -> None:
+        """Write Θ = CP into the lanes, for C of shape (n, K)."""
+        torch.mm(coefficients, self._P, out=self._theta[: len(coefficients)])
 
-    def accumulate(self, coefficients: Sequence[float], keep: float) -> None:
-        """Fold the gradient at θ into the momentum: ``M ← keep·M + c⊗(g + wd·θ)``."""
-        if self._decay:
-            self._grad.add_(self._theta, alpha=self._decay)
-        c = torch.tensor([coefficients[k] for k in self._free], dtype=self._P.dtype, device=self._P.device)
-        torch.addr(self._M, c, self._grad, beta=keep, out=self._M)
+    def accumulate(self, pull: Tensor, first: bool) -> None:
+        """Fold the gradients in the lanes into what the step will use; ``first`` of a step begins anew."""
+        self._fold(self._M, pull, self._rule.momentum if first else 1.0)
+        if first and self._rule.weight_decay and self._rule.decay == "control":
+            torch._foreach_add_(self._momentum_rows, self._free_rows, alpha=self._rule.weight_decay)
 
-    def apply(self, coefficients: Sequence[float], keep: float, lr: float, following: Sequence[float]) -> None:
-        """Accumulate, move the free rows by ``-lr·M``, and write the following θ."""
-        self.accumulate(coefficients, keep)
+    def apply(self, pull: Tensor, first: bool, lr: float, following: Tensor) -> None:
+        """Accumulate, move the free rows, and write the following points."""
+        self.accumulate(pull, first)
+        self._move(lr)
+        self.points(following)
+
+    def _fold(self, buffer: Tensor, pull: Tensor, keep: float) -> None:
+        """``buffer ← keep·buffer + pull·(G + wd·Θ)``."""
+        n = pull.shape[1]
+        grad = self._grad[:n]
+        if self._decays_gradient:
+            grad.add_(self._theta[:n], alpha=self._rule.weight_decay)
+        if n == 1:
+            torch.addr(buffer, pull[:, 0], grad[0], beta=keep, out=buffer)
+        else:
+            torch.addmm(buffer, pull, grad, beta=keep, out=buffer)
+
+    @property
+    def _decays_gradient(self) -> bool:
+        return self._rule.weight_decay > 0 and self._rule.decay == "point" and self._rule.optimizer == "sgd"
+
+    def _move(self, lr: float) -> None:
         if self._block is not None:
             self._block.add_(self._M, alpha=-lr)
         else:
             torch._foreach_add_(self._free_rows, self._momentum_rows, alpha=-lr)
-        self.point(following)
 
 
 class CompiledUpdate(EagerUpdate):
-    """Update and next point fused into one compiled pass, at the limit of memory bandwidth."""
+    """Update and next points fused into one compiled pass, at the limit of memory bandwidth."""
 
     name = "compiled"
 
-    def apply(self, coefficients: Sequence[float], keep: float, lr: float, following: Sequence[float]) -> None:
+    def apply(self, pull: Tensor, first: bool, lr: float, following: Tensor) -> None:
         """Do all three in one pass."""
-        scalars = [keep, lr, self._decay]
-        options: dict[str, Any] = {"dtype": self._P.dtype, "device": self._P.device}
+        rule = self._rule
+        on_point = rule.decay == "point"
+        scalars = [
+            rule.momentum if first else 1.0,
+            lr,
+            rule.weight_decay if on_point else 0.0,
+            0.0 if on_point or not first else rule.weight_decay,
+        ]
         # Beyond its limit of shapes (8 by default) torch would go on uncompiled, several times slower.
         with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES):
             _fused_pass()(
                 list(self._P.unbind(0)),
                 list(self._M.unbind(0)),
                 self._free,
-                self._grad,
-                self._theta,
-                torch.tensor(coefficients, **options),
-                torch.tensor(following, **options),
-                torch.tensor(scalars, **options),
+                list(self._grad[: pull.shape[1]].unbind(0)),
+                list(self._theta[: max(pull.shape[1], len(following))].unbind(0)),
+                pull,
+                following,
+                torch.tensor(scalars, dtype=self._P.dtype, device=self._P.device),
             )
+
+
+class BufferedUpdate(EagerUpdate):
+    """Gradients of all free rows, clipped if asked, and a step of a torch optimiser with its moments per row.
+
+    AdamW decouples weight decay: ``P_k ← P_k - lr·wd·Σ_j w_j c_jk θ_j`` on the point, ``- lr·wd·P_k`` on the
+    control points.
+    """
+
+    name = "eager"
+
+    def __init__(self, P: Tensor, free: Sequence[int], theta: Tensor, grad: Tensor, rule: Rule) -> None:
+        """Hold P and the gradient of its free rows; their moments are the optimiser's."""
+        super().__init__(P, free, theta, grad, rule)
+        parameters = [torch.nn.Parameter(row) for row in self._free_rows]
+        for parameter, gradient in zip(parameters, self._momentum_rows, strict=True):
+            parameter.grad = gradient
+        on_control = rule.weight_decay if rule.decay == "control" else 0.0
+        self._optimizer: torch.optim.Optimizer
+        if rule.optimizer == "adamw":
+            betas = (rule.momentum, rule.beta2)
+            self._optimizer = torch.optim.AdamW(parameters, betas=betas, weight_decay=on_control, fused=True)
+        else:
+            self._optimizer = torch.optim.SGD(
+                parameters, momentum=rule.momentum, nesterov=rule.nesterov, weight_decay=on_control, fused=True
+            )
+        self._shrinks_point = rule.optimizer == "adamw" and rule.weight_decay > 0 and rule.decay == "point"
+        self._pulled = torch.zeros_like(self._M) if self._shrinks_point else None
+
+    def accumulate(self, pull: Tensor, first: bool) -> None:
+        """Add the gradients in the lanes to those of the rows."""
+        self._fold(self._M, pull, 0.0 if first else 1.0)
+        if self._pulled is not None:
+            theta = self._theta[: pull.shape[1]]
+            torch.addmm(self._pulled, pull, theta, beta=0.0 if first else 1.0, out=self._pulled)
+
+    def _move(self, lr: float) -> None:
+        rule = self._rule
+        if rule.clip is not None:
+            norm = torch.linalg.vector_norm(self._M)
+            self._M.mul_(torch.clamp(rule.clip / (norm + 1e-6), max=1.0))
+        if self._pulled is not None:
+            torch._foreach_add_(self._free_rows, list(self._pulled), alpha=-lr * rule.weight_decay)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
 
 
 @cache
@@ -90,34 +191,44 @@ def _fused_pass() -> Any:
         rows: list[Tensor],
         momentum: list[Tensor],
         free: list[int],
-        grad: Tensor,
-        theta: Tensor,
-        c: Tensor,
+        grads: list[Tensor],
+        thetas: list[Tensor],
+        pull: Tensor,
         following: Tensor,
         scalars: Tensor,
     ) -> None:
-        keep, lr, decay = scalars[0], scalars[1], scalars[2]
-        g = grad + decay * theta
+        keep, lr, on_point, on_control = scalars[0], scalars[1], scalars[2], scalars[3]
+        felt = [g + on_point * theta for g, theta in zip(grads, thetas, strict=False)]
         moved = list(rows)
-        for M, k in zip(momentum, free, strict=True):
-            m = keep * M + c[k] * g
+        for f, (M, k) in enumerate(zip(momentum, free, strict=True)):
+            m = keep * M + on_control * rows[k]
+            for j, g in enumerate(felt):
+                m = m + pull[f, j] * g
             M.copy_(m)
             moved[k] = rows[k] - lr * m
-        point = following[0] * moved[0]
-        for k in range(1, len(rows)):
-            point = point + following[k] * moved[k]
+        points = []
+        for j in range(following.shape[0]):
+            point = following[j, 0] * moved[0]
+            for k in range(1, len(rows)):
+                point = point + following[j, k] * moved[k]
+            points.append(point)
         for k in free:
             rows[k].copy_(moved[k])
-        theta.copy_(point)
+        for theta, point in zip(thetas, points, strict=False):
+            theta.copy_(point)
 
     return torch.compile(fused, dynamic=False)
 
 
-def choose_update(P: Tensor, choice: str) -> type[EagerUpdate]:
-    """Choose by size: compiled for K·D of 4 million and more where a compiler works, else eager.
+def choose_update(P: Tensor, choice: str, rule: Rule) -> type[EagerUpdate]:
+    """Choose by rule and size: compiled for K·D of 4 million and more where a compiler works, else eager.
 
-    Raises InputError if compiled is asked for and no compiler works.
+    Raises InputError if compiled is asked for and no compiler works, or the rule is not plain SGD.
     """
+    if not rule.is_plain:
+        if choice == "compiled":
+            raise InputError("update=compiled is for SGD without Nesterov momentum or clipping; take update=auto.")
+        return BufferedUpdate
     if choice == "eager" or (choice == "auto" and P.numel() < COMPILE_FROM):
         return EagerUpdate
     if _compiler_works():

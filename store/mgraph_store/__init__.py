@@ -3,7 +3,8 @@
 The nouns, each one row of a table (:mod:`mgraph_store.records`):
 
 - **space**: what makes points comparable: layout, architecture, data, evaluation loss;
-- **node**: one point of a space, *stored* as tensors or *derived* as a weighted sum of stored nodes;
+- **node**: one point of a space, *stored* as tensors, *derived* as a weighted sum of other nodes, or *partial*:
+  a sum of which some columns are stored instead (:mod:`mgraph_store.columns`);
 - **connection**: a method's result between two or more modes, with its members;
 - **sweep**, **evaluation**, **edge**, **summary**: what was measured, where, and what follows from it;
 - **run**: what produced all that.
@@ -18,7 +19,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mgraph_store import errors
+from mgraph_store import columns, errors
 from mgraph_store.ids import new_id, validate_name
 from mgraph_store.layout import Layout, TensorSpec
 from mgraph_store.records import (
@@ -83,6 +84,7 @@ __all__ = [
     "TensorSpec",
     "Transaction",
     "assert_consistent",
+    "columns",
     "combine",
     "describe",
     "digest",

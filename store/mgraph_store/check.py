@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mgraph_store.constraints import PARTIAL_TERMS, circle, misfit
 from mgraph_store.errors import CorruptError
-from mgraph_store.records import Node, NodeBuffers
+from mgraph_store.layout import Layout
+from mgraph_store.records import Node, NodeBuffers, Space
 from mgraph_store.schema import REFERENCES, TABLE_OF, TABLES, columns
 from mgraph_store.tensors import digest, digest_groups
 
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
 def problems(store: GraphStore, deep: bool = False) -> list[str]:
     """List what is wrong with a graph, one sentence each; empty if nothing is.
 
-    Checks rows against rows, and for every stored node that its tensors exist in full size. ``deep`` also
-    reads all tensors and compares their digests.
+    Checks rows against rows, and for every stored and partial node that its tensors exist in full size. ``deep``
+    also reads all tensors and compares their digests.
 
     Raises
     ------
@@ -99,13 +101,31 @@ def _rows(reader: Reader) -> list[str]:
             "GROUP BY name HAVING count(*) > 1 ORDER BY name"
         )
         found += [f"The name {value!r} is used more than once." for (value,) in reader.query(sql)[1]]
-    sql = "SELECT id FROM nodes WHERE (tensor_key IS NULL) = (kernel IS NULL) ORDER BY id"
-    found += [f"Node {value} is neither stored nor derived, or both." for (value,) in reader.query(sql)[1]]
-    sql = "SELECT id FROM nodes WHERE kernel IS NOT NULL AND id NOT IN (SELECT node_id FROM node_terms)"
-    found += [f"Derived node {value} has no recipe." for (value,) in reader.query(sql)[1]]
+    sql = (
+        "SELECT id FROM nodes WHERE CASE WHEN columns IS NULL THEN (tensor_key IS NULL) = (kernel IS NULL) "
+        "ELSE tensor_key IS NULL OR kernel IS NULL END ORDER BY id"
+    )
+    found += [f"Node {value} is not exactly one of stored, derived and partial." for (value,) in reader.query(sql)[1]]
+    sql = (
+        "SELECT if(columns IS NULL, 'Derived', 'Partial'), id FROM nodes "
+        "WHERE kernel IS NOT NULL AND id NOT IN (SELECT node_id FROM node_terms) ORDER BY id"
+    )
+    found += [f"{kind} node {value} has no recipe." for kind, value in reader.query(sql)[1]]
     sql = (
         "SELECT id FROM nodes WHERE tensor_key IS NULL "
         "AND id IN (SELECT DISTINCT source_id FROM node_terms) ORDER BY id"
     )
-    found += [f"Node {value} is the source of a sum, but not stored." for (value,) in reader.query(sql)[1]]
-    return found
+    found += [f"Node {value} is the source of a sum, but has no tensors." for (value,) in reader.query(sql)[1]]
+    return found + _partial(reader)
+
+
+def _partial(reader: Reader) -> list[str]:
+    nodes = reader.all(Node, where="columns IS NOT NULL", order="id")
+    if not nodes:
+        return []
+    spaces = reader.all(Space, id=list({n.space_id for n in nodes}))
+    sizes = {s.id: Layout.from_json(s.layout).size for s in spaces}
+    wrong = {n.id: misfit(n, sizes.get(n.space_id)) for n in nodes}
+    found = [f"Node {node}: {what}." for node, what in wrong.items() if what]
+    around = circle(reader.query(PARTIAL_TERMS)[1])
+    return found + ([f"The partial nodes {', '.join(around)} refer to each other in a circle."] if around else [])

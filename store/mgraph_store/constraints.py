@@ -6,13 +6,16 @@ indexed row fail. One query per kind of rule over the new rows costs a few milli
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import graphlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
 
+from mgraph_store.columns import count, from_json
 from mgraph_store.errors import InputError, NameTakenError
-from mgraph_store.records import NodeBuffers, NodeTerm, Record, Space
+from mgraph_store.layout import Layout
+from mgraph_store.records import Node, NodeBuffers, NodeTerm, Record, Space
 from mgraph_store.schema import REFERENCES, TABLE_OF, columns
 
 
@@ -26,7 +29,8 @@ def verify(
     NameTakenError
         If a name is used twice (nodes and connections share one set of names, spaces have their own).
     InputError
-        If an id is used twice, a row refers to something that is not there, or a sum to a derived node.
+        If an id is used twice, a row refers to something that is not there, a sum to a derived node or in a
+        circle, or a partial node has no terms, or columns outside its space.
     """
     changed: dict[type[Any], list[Record]] = {kind: list(records) for kind, records in added.items()}
     for record in updated:
@@ -40,8 +44,42 @@ def verify(
     _check_names(con, ("spaces",), [r for r in everything if isinstance(r, Space)])
     if NodeTerm in added:
         _check_terms(con, _values(added[NodeTerm], "source_id"))
+    _check_partial(con, [r for r in changed.get(Node, ()) if isinstance(r, Node) and r.columns is not None])
     if NodeBuffers in added:
         _check_buffers(con, _values(added[NodeBuffers], "node_id"))
+
+
+PARTIAL_TERMS = (
+    "SELECT t.node_id, t.source_id FROM node_terms t "
+    "JOIN nodes n ON n.id = t.node_id JOIN nodes s ON s.id = t.source_id "
+    "WHERE n.columns IS NOT NULL AND s.columns IS NOT NULL"
+)
+"""SQL for (node_id, source_id) of all terms by which partial nodes refer to partial nodes."""
+
+
+def misfit(node: Node, size: int | None = None) -> str | None:
+    """Say what is wrong with the columns of a partial node, or None; ``size`` is D of its space, if known."""
+    try:
+        ranges = from_json(node.columns or "")
+    except InputError as error:
+        return str(error).rstrip(".")
+    if node.nbytes != 4 * count(ranges):
+        return f"its columns are {count(ranges)} numbers of 4 bytes, but nbytes is {node.nbytes}"
+    if size is not None and ranges[-1][1] > size:
+        return f"its columns go up to {ranges[-1][1]}, but its space has only {size}"
+    return None
+
+
+def circle(terms: Iterable[tuple[str, str]]) -> list[str]:
+    """Find nodes that refer to each other in a circle, the first one again at the end; empty if none do."""
+    sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
+    for node, source in terms:
+        sorter.add(node, source)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def _check_ids(con: duckdb.DuckDBPyConnection, kind: type[Any], records: Sequence[Record]) -> None:
@@ -97,7 +135,31 @@ def _check_terms(con: duckdb.DuckDBPyConnection, sources: list[Any]) -> None:
         sources,
     )
     if derived:
-        raise InputError(f"Node {derived} is derived: a sum may only refer to stored nodes.")
+        raise InputError(f"Node {derived} is derived: a sum may only refer to stored and partial nodes.")
+    # A derived node is no source, so only partial nodes can be part of a circle.
+    partial = "SELECT id FROM nodes WHERE columns IS NOT NULL AND id IN (SELECT unnest(?::VARCHAR[]))"
+    if _first(con, partial, sources) and (nodes := circle(con.execute(PARTIAL_TERMS).fetchall())):
+        raise InputError(f"The partial nodes {', '.join(nodes)} would refer to each other in a circle.")
+
+
+def _check_partial(con: duckdb.DuckDBPyConnection, nodes: Sequence[Node]) -> None:
+    if not nodes:
+        return
+    alone = _first(
+        con,
+        "SELECT v FROM (SELECT unnest(?::VARCHAR[]) v) WHERE v NOT IN (SELECT node_id FROM node_terms)",
+        [n.id for n in nodes],
+    )
+    if alone:
+        raise InputError(f"Partial node {alone} has no terms: add those that its other columns come from.")
+    layouts = con.execute(
+        "SELECT id, layout FROM spaces WHERE id IN (SELECT unnest(?::VARCHAR[]))", [_values(nodes, "space_id")]
+    ).fetchall()
+    sizes = {space: Layout.from_json(layout).size for space, layout in layouts}
+    for node in nodes:
+        wrong = misfit(node, sizes[node.space_id])
+        if wrong:
+            raise InputError(f"Node {node.id}: {wrong}.")
 
 
 def _check_buffers(con: duckdb.DuckDBPyConnection, nodes: list[Any]) -> None:

@@ -47,18 +47,23 @@ class Space:
 
 @dataclass(frozen=True)
 class Node:
-    """One point of a space: stored tensors, or a recipe over stored nodes."""
+    """One point of a space: stored tensors, a recipe over other nodes, or both (partial: some coordinates stored)."""
 
     id: str = column("kind letter and 12 base32 characters")
     kind: str = column("mode, control, pivot, sample or merged")
     space_id: str = column("the space it lives in")
     run_id: str | None = column("the run that made it", default=None)
     name: str | None = column("unique among nodes and connections", default=None)
-    tensor_key: str | None = column("stored: key of its parameters below tensors.zarr", default=None)
-    tensor_row: int | None = column("stored in a segment: the row there", default=None)
-    digest: str | None = column("stored: BLAKE2b-128 of the parameters", default=None)
-    nbytes: int = column("stored: size of the parameters", default=0, unit="bytes")
-    kernel: int | None = column("derived: version of the summation kernel", default=None)
+    tensor_key: str | None = column("stored, partial: key of its array below tensors.zarr", default=None)
+    tensor_row: int | None = column("where that is a segment: the row there", default=None)
+    digest: str | None = column("stored, partial: BLAKE2b-128 of that array", default=None)
+    nbytes: int = column("stored, partial: size of that array", default=0, unit="bytes")
+    kernel: int | None = column("derived, partial: version of the summation kernel", default=None)
+    columns: str | None = column(
+        "partial: JSON ranges [start, stop) of the coordinates that its tensor holds, one after the other; "
+        "the others come from its recipe",
+        default=None,
+    )
     selected_on: str | None = column("merged: the split that chose it (valid), none if nothing did", default=None)
     info: str = column("JSON: origin, parents, recipe, recorded casts", default="{}")
     created: datetime = column("when", default=now)
@@ -66,11 +71,11 @@ class Node:
 
 @dataclass(frozen=True)
 class NodeTerm:
-    """One term of a derived node: coefficient times a stored node, summed in order of position."""
+    """One term of a derived or partial node: coefficient times another node, summed in order of position."""
 
-    node_id: str = column("the derived node")
+    node_id: str = column("the derived or partial node")
     position: int = column("place in the sum, from 0")
-    source_id: str = column("the stored node")
+    source_id: str = column("a node with tensors: stored or partial")
     coefficient: float = column("its coefficient")
 
 
@@ -110,7 +115,7 @@ class Member:
     role: str = column("end, control or sample")
     position: int = column("order within the role, from 0")
     row: int | None = column("end, control: row of the control-point matrix P", default=None)
-    parameter: Sequence[float] | None = column("sample: t, or (u, v)", default=None)
+    parameter: Sequence[float] | None = column("sample: t, (u, v), or barycentric coordinates", default=None)
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,11 @@ class Sweep:
     grid: Sequence[int] = column("points along each parameter")
     batchnorm: str = column("BatchNorm policy; none: the network has no running statistics")
     precision: str = column("fp32, fp64, …")
+    axes: str | None = column(
+        "JSON: the coordinates along each parameter where the grid is not evenly spaced; none: evenly spaced",
+        default=None,
+    )
+    status: str = column("complete, or partial: interrupted or under way", default="complete")
     created: datetime = column("when", default=now)
 
 
@@ -173,7 +183,9 @@ class Summary:
     run_id: str | None = column("the run that computed it")
     split: str = column("train, valid, test; none for geometry")
     metric: str = column("loss, accuracy, geometry, …")
-    statistic: str = column("min, max, mean, integral, length_ratio, ensemble_corners, …")
+    statistic: str = column(
+        "min, max, mean, integral, integral_uniform, interpolation_error, length_ratio, ensemble_corners, …"
+    )
     value: float = column("the number")
     standard_error: float | None = column("where it is a mean over examples", default=None)
 

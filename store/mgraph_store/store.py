@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 
 from mgraph_store.errors import (
     CorruptError,
-    FormatError,
     InputError,
     NameTakenError,
     NotFoundError,
 )
 from mgraph_store.ids import random_characters
 from mgraph_store.index import Index
-from mgraph_store.kernel import KERNEL_VERSION, active_terms, combine_into
 from mgraph_store.layout import Layout
 from mgraph_store.lock import GraphLock
 from mgraph_store.reader import Reader
-from mgraph_store.records import Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.recipes import Computation, is_computed, look_up
+from mgraph_store.records import Node, NodeBuffers, Space
 from mgraph_store.tensors import StoredArray, TensorStore, flush, flush_tree, to_the_end
 from mgraph_store.transaction import Transaction
 from mgraph_store.views import TensorView
@@ -109,8 +108,11 @@ class GraphStore:
                 raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
             raise NotFoundError(f"{path} is not a graph, it has no {INDEX}: make one with `mgraph init`.")
         store = cls(path, lock_timeout=lock_timeout)
-        with store.reading():
-            pass
+        with (
+            store._lock.shared(),
+            store._index.connect(read_only=True, patience=store._lock.timeout) as connection,
+        ):
+            store._index.check_tables(connection)
         return store
 
     @contextlib.contextmanager
@@ -148,25 +150,24 @@ class GraphStore:
             raise
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
-        """Read a node's parameters, shape (D,), as a new array; a derived node is computed chunk by chunk.
+        """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed
+        chunk by chunk, with one chunk of every node that they refer to in memory.
 
         Raises
         ------
         NotFoundError
             If there is no such node (a text is looked up as by :meth:`Reader.find`).
         CorruptError
-            If tensors are missing or damaged.
+            If tensors are missing or damaged, or a recipe is incomplete.
+        FormatError
+            If a recipe needs another version of the summation kernel.
         """
         node = self._node(node)
-        if node.tensor_key is not None:
+        if not is_computed(node):
             return to_the_end(self._stored(node).read)
-        if node.kernel != KERNEL_VERSION:
-            raise FormatError(
-                f"Node {node.id} needs version {node.kernel} of the summation kernel, this mgraph has "
-                f"version {KERNEL_VERSION}: use the mgraph that wrote it."
-            )
-        coefficients, sources = self._recipe(node)
-        return to_the_end(lambda: self._sum(coefficients, sources))
+        with self.reading() as reader:
+            recipes = look_up(reader, node)
+        return to_the_end(lambda: Computation(recipes, self._stored).run())
 
     def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
         """Read a node's buffers under a policy: dtype name → flat array, none if the layout has none.
@@ -229,24 +230,3 @@ class GraphStore:
                 f"{node.nbytes}: restore tensors.zarr/{node.tensor_key} from a copy of the graph."
             )
         return array
-
-    def _sum(self, coefficients: Sequence[float], sources: Sequence[Node]) -> NDArray[np.float32]:
-        terms = active_terms(coefficients)
-        arrays = [self._stored(sources[k]) for k, _ in terms] or [self._stored(sources[0])]
-        if len({a.size for a in arrays}) > 1:
-            names = ", ".join(sources[k].id for k, _ in terms)
-            raise CorruptError(f"The nodes {names} of one sum differ in size: run `mgraph check`.")
-        out = np.empty(arrays[0].size, np.float32)
-        for start in range(0, out.size, arrays[0].chunk):
-            stop = min(start + arrays[0].chunk, out.size)
-            parts = [a.read(start, stop) for a in arrays] if terms else []
-            combine_into(out[start:stop], [c for _, c in terms], parts)
-        return out
-
-    def _recipe(self, node: Node) -> tuple[list[float], list[Node]]:
-        with self.reading() as reader:
-            terms = reader.all(NodeTerm, node_id=node.id)
-            found = {n.id: n for n in reader.all(Node, id=[t.source_id for t in terms])}
-        if not terms or any(t.source_id not in found for t in terms):
-            raise CorruptError(f"The recipe of derived node {node.id} is incomplete: run `mgraph check`.")
-        return [t.coefficient for t in terms], [found[t.source_id] for t in terms]

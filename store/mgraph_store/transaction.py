@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store import index
-from mgraph_store.constraints import verify
+from mgraph_store.constraints import misfit, verify
 from mgraph_store.errors import InputError, MGraphError, NonFiniteError, StoreError
 from mgraph_store.ids import validate_name
 from mgraph_store.index import Index
 from mgraph_store.lock import GraphLock
-from mgraph_store.records import Connection, Node, Record, Run, Space
+from mgraph_store.records import Connection, Node, Record, Run, Space, Sweep
 from mgraph_store.schema import TABLE_OF
 from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, TensorStore, digest, digest_groups, new_key
 
@@ -49,6 +49,7 @@ class Transaction:
     def write_parameters(self, rows: Sequence[NDArray[np.float32]], *, codec: str = "none") -> list[TensorRef]:
         """Write the parameters of several nodes, each float32 of shape (D,); durable on return.
 
+        For a partial node give what :func:`mgraph_store.columns.take` takes from them.
         Rows of at most 4 MiB that come together share a segment; larger or single ones get an object each.
 
         Raises
@@ -96,14 +97,14 @@ class Transaction:
         Raises
         ------
         InputError
-            If a name is malformed.
+            If a name is malformed, or a node is not exactly one of stored, derived and partial.
         """
         self._check_open()
         for record in records:
             _check_record(record)
             self._added.setdefault(type(record), []).append(record)
 
-    def update(self, record: Run | Node | Connection | Space) -> None:
+    def update(self, record: Run | Node | Connection | Space | Sweep) -> None:
         """Replace the row with the record's id when the transaction ends.
 
         Raises
@@ -213,8 +214,20 @@ def _check_record(record: Record) -> None:
     name = getattr(record, "name", None)
     if name is not None:
         validate_name(name)
-    if isinstance(record, Node) and (record.tensor_key is None) == (record.kernel is None):
-        raise InputError(f"Node {record.id} must be either stored (tensor_key) or derived (kernel).")
+    if isinstance(record, Node):
+        _check_kind(record)
+
+
+def _check_kind(node: Node) -> None:
+    given = (node.tensor_key is not None, node.kernel is not None, node.columns is not None)
+    if given not in ((True, False, False), (False, True, False), (True, True, True)):
+        raise InputError(
+            f"Node {node.id} must be either stored (tensor_key), derived (kernel) or partial "
+            "(tensor_key, kernel and columns)."
+        )
+    wrong = misfit(node) if node.columns is not None else None
+    if wrong:
+        raise InputError(f"Node {node.id}: {wrong}.")
 
 
 def _referenced(con: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> set[str]:

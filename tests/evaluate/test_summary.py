@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mgraph.evaluate.summary import best_route, measure_route, statistics
-from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, Segment
+from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, Segment, Simplex, TensorGrid
 from mgraph.families.gram import gram, trapezoid_weights
 
 
@@ -22,12 +22,16 @@ def line(positions):
 def square(counts):
     """A flat unit square sampled on a grid."""
     family = BezierSurfaceFamily((1, 1))
-    return family.coefficients(family.grid(counts)), gram(np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]))
+    return family.coefficients(family.grid(counts).points), gram(np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]))
+
+
+def neighbours(counts):
+    return TensorGrid.even(counts).neighbours
 
 
 def test_statistics_of_a_sweep():
     values = np.array([1.0, 5.0, 3.0])
-    weights = trapezoid_weights(Segment(), line([0, 1])[1], Segment().grid(3), (3,))
+    weights = trapezoid_weights(Segment(), line([0, 1])[1], Segment().grid(3))
     assert statistics(values, weights) == {"min": 1.0, "max": 5.0, "mean": 3.0, "integral": (0.5 + 5 + 1.5) / 2}
 
 
@@ -74,7 +78,7 @@ def test_peak_barrier_and_drop_by_their_definitions(positions, values, peak, bar
 def test_the_barrier_is_never_negative_and_at_most_the_range(values, seed):
     family = BezierCurveFamily(2)
     rows = np.random.default_rng(seed).normal(size=(4, 5))
-    coefficients = family.coefficients(family.grid(len(values)))
+    coefficients = family.coefficients(family.grid(len(values)).points)
     route = measure_route(range(len(values)), np.array(values), coefficients, gram(rows))
     rounding = 4 * np.finfo(float).eps * max(map(abs, values))
     assert 0.0 <= route.barrier <= max(values) - min(values) + rounding
@@ -128,8 +132,9 @@ def test_the_best_route_has_the_lowest_peak_and_then_the_shortest_length(case, d
     values = np.array(data.draw(st.lists(levels, min_size=math.prod(counts), max_size=math.prod(counts))))
     family = BezierSurfaceFamily((2, 1)) if len(counts) == 2 else BezierCurveFamily(1)
     rows = np.random.default_rng(data.draw(st.integers(0, 9))).normal(size=(family.size, 4))
-    coefficients, G = family.coefficients(family.grid(counts)), gram(rows)
-    route = best_route(start, goal, values, coefficients, G, counts)
+    grid = family.grid(counts)
+    coefficients, G = family.coefficients(grid.points), gram(rows)
+    route = best_route(start, goal, values, coefficients, G, grid.neighbours)
     theta = coefficients @ rows
 
     def length(path):
@@ -148,23 +153,23 @@ def test_equal_routes_are_chosen_by_node_order():
     coefficients, G = square((3, 3))
     values = np.zeros(9)
     values[4] = 1.0  # a hill in the middle: round it over node 1 and 2 … or over 3 and 6
-    route = best_route(0, 8, values, coefficients, G, (3, 3))
+    route = best_route(0, 8, values, coefficients, G, neighbours((3, 3)))
     assert route.nodes == (0, 1, 5, 8)
     assert route.length == pytest.approx(1.0 + math.sqrt(0.5))
 
 
 def test_a_route_on_a_curve_is_the_whole_curve():
     coefficients, G = line(np.linspace(0, 1, 7))
-    route = best_route(0, 6, np.arange(7.0), coefficients, G, (7,))
+    route = best_route(0, 6, np.arange(7.0), coefficients, G, neighbours((7,)))
     assert route.nodes == tuple(range(7))
-    assert best_route(6, 0, np.arange(7.0), coefficients, G, (7,)).nodes == tuple(range(6, -1, -1))
+    assert best_route(6, 0, np.arange(7.0), coefficients, G, neighbours((7,))).nodes == tuple(range(6, -1, -1))
 
 
 def test_with_a_nan_on_the_grid_the_route_is_the_shortest_and_its_numbers_nan():
     coefficients, G = square((4, 4))
     values = np.zeros(16)
     values[[5, 3]] = [9.0, np.nan]
-    route = best_route(0, 15, values, coefficients, G, (4, 4))
+    route = best_route(0, 15, values, coefficients, G, neighbours((4, 4)))
     assert route.nodes == (0, 5, 10, 15)
     assert math.isnan(route.peak)
     assert math.isnan(route.barrier)
@@ -173,5 +178,26 @@ def test_with_a_nan_on_the_grid_the_route_is_the_shortest_and_its_numbers_nan():
 
 def test_a_route_to_itself_is_one_point():
     coefficients, G = square((2, 2))
-    route = best_route(1, 1, np.array([1.0, 2, 3, 4]), coefficients, G, (2, 2))
+    route = best_route(1, 1, np.array([1.0, 2, 3, 4]), coefficients, G, neighbours((2, 2)))
     assert (route.nodes, route.peak, route.barrier, route.drop, route.length) == ((1,), 2.0, 0.0, 0.0, 0.0)
+
+
+def test_a_route_on_a_simplex_exchanges_one_unit_at_a_time():
+    """The straight edge between two corners is closed at its middle; the way round goes through the inside."""
+    family = Simplex(3)
+    grid = family.grid(5)
+    values = np.where((grid.points == [0.5, 0.5, 0]).all(axis=1), 9.0, 0.0)
+    route = best_route(*grid.ends[:2], values, family.coefficients(grid.points), gram(np.eye(3)), grid.neighbours)
+    places = grid.points[list(route.nodes)].tolist()
+    assert places == [[1, 0, 0], [0.75, 0.25, 0], [0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.75, 0], [0, 1, 0]]
+    assert route.peak == 0.0
+    assert route.length == pytest.approx(5 * math.sqrt(2) / 4)
+
+
+def test_beside_a_row_that_is_not_finite_there_still_is_a_route():
+    coefficients, _ = square((3, 3))
+    G = np.full((4, 4), np.nan)
+    route = best_route(0, 8, np.r_[0.0, np.full(7, np.nan), 0.0], coefficients, G, neighbours((3, 3)))
+    assert route.nodes == (0, 4, 8)
+    assert math.isnan(route.peak)
+    assert math.isnan(route.length)

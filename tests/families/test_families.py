@@ -1,5 +1,7 @@
 """Every family: coefficients, derivatives, ends and starts, in one body for all of them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -8,14 +10,29 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mgraph.errors import InputError
-from mgraph.families import FAMILIES, BezierCurveFamily, BezierSurfaceFamily, Segment, family_from
+from mgraph.families import (
+    FAMILIES,
+    BezierCurveFamily,
+    BezierSurfaceFamily,
+    PolygonalChain,
+    Segment,
+    Simplex,
+    family_from,
+)
 from mgraph.network.flat import combine as combine_torch
 from mgraph_store.kernel import combine as combine_store
 
-CURVES = [Segment(), *(BezierCurveFamily(bends) for bends in (0, 1, 2, 3, 4))]
-SURFACES = [BezierSurfaceFamily(degree) for degree in ((1, 1), (2, 1), (1, 3), (2, 2), (3, 2))]
-every_family = pytest.mark.parametrize("family", CURVES + SURFACES, ids=str)
+CURVES = [Segment(), *(BezierCurveFamily(bends) for bends in (0, 1, 2, 3, 4, 12))]
+CHAINS = [PolygonalChain(bends) for bends in (0, 1, 2, 6)]
+SURFACES = [BezierSurfaceFamily(degree) for degree in ((1, 1), (2, 1), (1, 3), (2, 2), (3, 2), (8, 8))]
+SIMPLICES = [Simplex(corners) for corners in (2, 3, 4, 6)]
+EVERY = CURVES + CHAINS + SURFACES + SIMPLICES
+every_family = pytest.mark.parametrize("family", EVERY, ids=str)
+every_smooth_family = pytest.mark.parametrize("family", CURVES + SURFACES + SIMPLICES, ids=str)
+every_cube = pytest.mark.parametrize("family", CURVES + CHAINS + SURFACES, ids=str)
+every_chain = pytest.mark.parametrize("family", CHAINS, ids=str)
 every_surface = pytest.mark.parametrize("family", SURFACES, ids=str)
+every_simplex = pytest.mark.parametrize("family", SIMPLICES, ids=str)
 
 few = settings(max_examples=20, deadline=None)
 floats32 = st.floats(width=32, allow_nan=False)
@@ -23,8 +40,25 @@ floats32 = st.floats(width=32, allow_nan=False)
 awkward = st.sampled_from([0.0, -0.0, 1.0, 1e-60, 1e-45, 1e-40, 1 - 1e-12, -1.0])
 
 
-def parameters(family, low=0.0, high=1.0):
-    return arrays(np.float64, (5, family.dimension), elements=st.floats(low, high))
+@st.composite
+def parameters(draw, family, low=0.0, high=1.0):
+    """Five parameters; on a simplex, coordinates of at least ``low``."""
+    numbers = draw(arrays(np.float64, (5, family.coordinates), elements=st.floats(low, high)))
+    if isinstance(family, Simplex):
+        numbers += 1e-12 if low == 0 else low
+        numbers /= numbers.sum(axis=1, keepdims=True)
+    return numbers
+
+
+def moves(family):
+    """A step along each direction of the domain, shape (d, coordinates)."""
+    if isinstance(family, Simplex):  # at the expense of the last corner
+        return np.concatenate([np.eye(family.dimension), -np.ones((family.dimension, 1))], axis=1)
+    return np.eye(family.dimension)
+
+
+def bilinear(u, v):
+    return np.stack([(1 - u) * (1 - v), (1 - u) * v, u * (1 - v), u * v], axis=1)
 
 
 def rows_of(size, seed, columns=37):
@@ -39,7 +73,8 @@ def both_sums(coefficients, rows):
 
 
 def test_every_registered_family_is_tested_here():
-    assert {type(family) for family in CURVES + SURFACES} == set(FAMILIES.values())
+    assert {type(family) for family in EVERY} == set(FAMILIES.values())
+    assert [name for name, family in FAMILIES.items() if family.name != name] == []
 
 
 @every_family
@@ -55,15 +90,32 @@ def test_coefficients_sum_to_one_and_derivatives_to_zero(family, data):
     np.testing.assert_allclose(d.sum(axis=2), 0.0, atol=1e-13)
 
 
-@every_family
+@every_smooth_family
 @few
 @given(data=st.data())
 def test_derivative_is_the_finite_difference(family, data):
     t, h = data.draw(parameters(family, 0.01, 0.99)), 1e-5
-    for axis in range(family.dimension):
-        step = h * np.eye(family.dimension)[axis]
-        difference = (family.coefficients(t + step) - family.coefficients(t - step)) / (2 * h)
-        np.testing.assert_allclose(family.derivatives(t)[:, axis], difference, atol=1e-7)
+    for axis, move in enumerate(moves(family)):
+        difference = (family.coefficients(t + h * move) - family.coefficients(t - h * move)) / (2 * h)
+        np.testing.assert_allclose(family.derivatives(t)[:, axis], difference, atol=1e-6)
+
+
+@every_chain
+@few
+@given(data=st.data())
+def test_derivative_of_a_chain_is_the_finite_difference_between_knots(family, data):
+    piece = data.draw(st.integers(0, family.bends))
+    t, h = (piece + data.draw(parameters(family, 0.01, 0.99))) / (family.bends + 1), 1e-5
+    difference = (family.coefficients(t + h) - family.coefficients(t - h)) / (2 * h)
+    np.testing.assert_allclose(family.derivatives(t)[:, 0], difference, atol=1e-7)
+
+
+@every_chain
+def test_derivative_of_a_chain_is_the_right_one_at_knots_and_the_left_one_at_the_end(family):
+    h, knots = 1e-5, family.knots[:, None]
+    right = (family.coefficients(knots[:-1] + h) - family.coefficients(knots[:-1])) / h
+    left = (family.coefficients(knots[-1:]) - family.coefficients(knots[-1:] - h)) / h
+    np.testing.assert_allclose(family.derivatives(knots)[:, 0], np.concatenate([right, left]), atol=1e-9)
 
 
 @every_family
@@ -88,7 +140,7 @@ def test_engine_and_store_sum_to_the_same_bits(data):
 
 
 @every_family
-@few
+@settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_points_of_a_family_have_the_same_bits_in_engine_and_store(family, data):
     rows = rows_of(family.size, data.draw(st.integers(0, 99)))
@@ -108,15 +160,16 @@ def test_a_row_whose_coefficient_is_zero_does_not_leak(nothing):
 @few
 @given(data=st.data())
 def test_a_family_starts_straight(family, data):
-    """Curves start as the segment; a degree-(n, m) surface starts with the bilinear weights of its corners."""
+    """Paths start as the segment; a degree-(n, m) surface starts with the bilinear weights of its corners."""
     t = data.draw(parameters(family))
     start = family.initial()
     np.testing.assert_array_equal(start[list(family.ends)], np.eye(len(family.ends)))
-    if family.dimension == 1:
+    if isinstance(family, Simplex):
+        expected = t
+    elif family.dimension == 1:
         expected = np.concatenate([1 - t, t], axis=1)
     else:
-        u, v = t.T
-        expected = np.stack([(1 - u) * (1 - v), (1 - u) * v, u * (1 - v), u * v], axis=1)
+        expected = bilinear(*t.T)
     np.testing.assert_allclose(family.coefficients(t) @ start, expected, rtol=1e-6, atol=1e-15)
 
 
@@ -130,24 +183,50 @@ def test_description_is_plain_and_comes_back(family):
 @every_family
 def test_ends_and_free_rows_share_out_the_rows(family):
     assert sorted(family.ends + family.free) == list(range(family.size))
-    assert len(family.ends) == 2**family.dimension == len(family.end_parameters())
+    corners = family.coordinates if isinstance(family, Simplex) else 2**family.dimension
+    assert len(family.ends) == corners == len(family.end_parameters())
+
+
+@every_family
+def test_order_is_the_degree_along_a_line_between_knots(family):
+    """Differences of order + 1 vanish; along the diagonal of the domain those of the order do not."""
+    first, *_, last = family.end_parameters()
+    for left, right in pairwise(family.knots):
+        s = np.linspace(left, right, family.order + 4)[1:-1, None]
+        c = family.coefficients((1 - s) * first + s * last)
+        assert np.abs(np.diff(c, family.order + 1, axis=0)).max() < 1e-10
+        assert np.abs(np.diff(c, family.order, axis=0)).max() > 1e-5
 
 
 @few
 @given(t=parameters(Segment()))
-def test_a_curve_without_bends_is_the_segment(t):
-    straight, curve = Segment(), BezierCurveFamily(0)
-    np.testing.assert_array_equal(curve.coefficients(t), straight.coefficients(t))
-    np.testing.assert_array_equal(curve.derivatives(t), straight.derivatives(t))
-    np.testing.assert_array_equal(curve.initial(), straight.initial())
+def test_families_without_bends_are_the_segment(t):
+    straight = Segment()
+    for family in (BezierCurveFamily(0), PolygonalChain(0)):
+        np.testing.assert_array_equal(family.coefficients(t), straight.coefficients(t))
+        np.testing.assert_array_equal(family.derivatives(t), straight.derivatives(t))
+        np.testing.assert_array_equal(family.initial(), straight.initial())
 
 
 @few
 @given(t=parameters(Segment()))
-def test_a_bezier_curve_of_one_bend_is_the_formula_of_the_paper(t):
+def test_one_bend_gives_the_formulas_of_the_paper(t):
     t1 = t[:, 0]
     expected = np.stack([(1 - t1) ** 2, 2 * t1 * (1 - t1), t1**2], axis=1)  # [G] eq. 6
     np.testing.assert_allclose(BezierCurveFamily(1).coefficients(t), expected, atol=1e-15)
+    first, second = t1 <= 0.5, t1 > 0.5
+    expected = np.zeros((5, 3))  # [G] eq. 5
+    expected[first, 0], expected[first, 1] = 2 * (0.5 - t1[first]), 2 * t1[first]
+    expected[second, 1], expected[second, 2] = 2 * (1 - t1[second]), 2 * (t1[second] - 0.5)
+    np.testing.assert_allclose(PolygonalChain(1).coefficients(t), expected, atol=1e-15)
+
+
+@every_chain
+def test_a_chain_passes_through_its_control_points_and_is_straight_between(family):
+    np.testing.assert_array_equal(family.coefficients(family.knots[:, None]), np.eye(family.size))
+    middles = (family.knots[1:] + family.knots[:-1]) / 2
+    c = family.coefficients(middles[:, None])
+    np.testing.assert_allclose(c, (np.eye(family.size)[1:] + np.eye(family.size)[:-1]) / 2, atol=1e-14)
 
 
 @every_surface
@@ -167,14 +246,7 @@ def test_the_edges_of_a_surface_are_bezier_curves(family, data):
         np.testing.assert_array_equal(along_u[:, rows], BezierCurveFamily(n - 1).coefficients(t))
 
 
-def test_grids_hold_their_corners_with_the_last_parameter_fastest():
-    np.testing.assert_array_equal(Segment().grid(3), [[0.0], [0.5], [1.0]])
-    surface = BezierSurfaceFamily()
-    np.testing.assert_array_equal(surface.grid((2, 3)), [[0, 0], [0, 0.5], [0, 1], [1, 0], [1, 0.5], [1, 1]])
-    np.testing.assert_array_equal(surface.grid(2), surface.end_parameters())
-
-
-@every_family
+@every_cube
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e-9, 1 + 1e-9])
 def test_parameters_outside_the_domain_are_refused(family, value):
     t = np.full((2, family.dimension), 0.5)
@@ -184,30 +256,56 @@ def test_parameters_outside_the_domain_are_refused(family, value):
             function(t)
 
 
+@every_simplex
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e-6, 1e-6])
+def test_coordinates_that_are_not_barycentric_are_refused(family, value):
+    t = np.eye(family.corners)[:2]
+    t[1, 0] = value
+    for function in (family.coefficients, family.derivatives):
+        with pytest.raises(InputError, match="sum to 1"):
+            function(t)
+
+
+@every_simplex
+def test_typed_coordinates_may_miss_one_by_rounding(family):
+    family.coefficients(np.full((1, family.corners), round(1 / family.corners, 12)))
+
+
 @every_family
-@pytest.mark.parametrize("t", [[[0.1, 0.2, 0.3]], np.zeros((2, 1, 2)), "half", [[0.1], [0.1, 0.2]]])
+@pytest.mark.parametrize("t", [np.full((1, 7), 1 / 7), np.zeros((2, 1, 2)), "half", [[0.1], [0.1, 0.2]]])
 def test_parameters_of_another_shape_are_refused(family, t):
-    with pytest.raises(InputError, match=family.name):
+    with pytest.raises(InputError, match=f"{family.name} is {family.parameter_format}"):
         family.coefficients(t)
 
 
 @every_family
-@pytest.mark.parametrize("counts", [1, 0, -3, (3, 3, 3), (), "many", 2.5])
+@pytest.mark.parametrize("counts", [1, 0, -3, (3, 3, 3), (), "many", 2.5, (2, "3")])
 def test_bad_grids_are_refused(family, counts):
     with pytest.raises(InputError, match="at least 2"):
         family.grid(counts)
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("build", "message"),
     [
-        lambda: BezierCurveFamily(-1),
-        lambda: BezierSurfaceFamily((0, 2)),
-        lambda: BezierSurfaceFamily((2,)),
-        lambda: BezierSurfaceFamily((2, 2, 2)),
-        lambda: family_from({"family": "spiral"}),
+        (lambda: BezierCurveFamily(-1), "bends"),
+        (lambda: BezierCurveFamily(1.5), "bends"),
+        (lambda: BezierCurveFamily("3"), "bends"),
+        (lambda: PolygonalChain(-1), "bends"),
+        (lambda: PolygonalChain(2.0), "bends"),
+        (lambda: Simplex(1), "corners"),
+        (lambda: Simplex("abc"), "corners"),
+        (lambda: BezierSurfaceFamily((0, 2)), "degree"),
+        (lambda: BezierSurfaceFamily((2,)), "degree"),
+        (lambda: BezierSurfaceFamily((2, 2, 2)), "degree"),
+        (lambda: BezierSurfaceFamily((2, 2.5)), "degree"),
+        (lambda: BezierSurfaceFamily(2), "degree"),
+        (lambda: family_from({"family": "spiral"}), "spiral"),
+        (lambda: family_from({}), "None"),
+        (lambda: family_from({"family": "segment", "bends": 1}), "bends"),
+        (lambda: family_from({"family": "bezier-curve", "knots": 1}), "knots"),
     ],
 )
-def test_bad_families_are_refused(build):
-    with pytest.raises(InputError):
+def test_bad_families_are_refused(build, message):
+    with pytest.raises(InputError, match=message):
         build()

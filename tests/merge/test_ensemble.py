@@ -48,7 +48,7 @@ def member(flat, theta, x):
 def test_an_ensemble_is_the_mean_softmax_of_its_members():
     flat = flat_network()
     P = points(flat)
-    coefficients = FAMILY.coefficients(FAMILY.grid(5))
+    coefficients = FAMILY.coefficients(FAMILY.grid(5).points)
     seen = []
     mean, kept = ensemble_predictions(
         flat,

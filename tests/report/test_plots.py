@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh, TriMesh
 from matplotlib.image import imread
 
 import mgraph
 from mgraph.errors import InputError
+from mgraph.explore.sweepdata import SweepData
+from mgraph.families import BezierSurfaceFamily, Family, Grid, PolygonalChain, Segment, Simplex, TensorGrid
+from mgraph.report.plots import _draw_curve, _draw_maps, _small_triangles, plot_sweep
+from mgraph_store import Sweep
 
 
 def check_picture(path: Path, width: int, height: int) -> None:
@@ -22,6 +28,100 @@ def check_picture(path: Path, width: int, height: int) -> None:
     colours = {tuple(p) for p in pixels[::7, ::7].reshape(-1, 3).round(2).tolist()}
     assert len(colours) > 5
     assert 0.02 < (pixels.min(axis=2) < 0.95).mean() < 0.95
+
+
+def cells_of(axis: Any) -> Callable[[float, float], float]:
+    """Look a colour's value up by where it is in the picture: u upwards, v to the right."""
+    (mesh,) = (c for c in axis.collections if isinstance(c, QuadMesh))
+    corners, values = mesh.get_coordinates(), np.asarray(mesh.get_array())
+    v, u = corners[0, :, 0], corners[:, 0, 1]
+    assert np.all(np.diff(u) > 0)
+    assert np.all(np.diff(v) > 0)
+    return lambda at_u, at_v: float(values[np.searchsorted(u, at_u) - 1, np.searchsorted(v, at_v) - 1])
+
+
+def swept(family: Family, grid: Grid, *splits: str) -> SweepData:
+    """A sweep of loss and accuracy that are simple functions of the coefficients."""
+    record = Sweep("w" * 13, "k" * 13, None, grid.counts, "none", "fp32")
+    loss = (family.coefficients(grid.points) ** 2).sum(axis=1)
+    values = {(s, m): loss if m == "loss" else 1 - loss / 2 for s in splits for m in ("loss", "accuracy")}
+    errors = {key: np.full(len(loss), 0.01) for key in values}
+    ids = [f"s{i}" for i in range(len(loss))]
+    return SweepData(
+        record, family, grid, ids, values, errors, dict.fromkeys(values, 100), dict.fromkeys(splits, "all")
+    )
+
+
+SPLITS = ("train", "valid", "test")
+
+
+def test_a_simplex_of_three_is_a_triangle(tmp_path: Path) -> None:
+    family = Simplex(3)
+    data = swept(family, family.grid(6), *SPLITS)
+    check_picture(plot_sweep(data, ["left", "right", "top"], tmp_path / "t.png"), 690, 2 * 585 + 60)
+    axis, *_ = _draw_maps(data, ["left", "right", "top"], "", None).axes
+    places = {t.get_text(): tuple(np.round(t.xy, 3)) for t in axis.texts}
+    assert places == {"left": (0, 0), "right": (1, 0), "top": (0.5, 0.866)}
+    (mesh,) = (c for c in axis.collections if isinstance(c, TriMesh))
+    inside = mesh._triangulation
+    # Between the points the picture is linear: its value is that of the plane through three neighbours.
+    for x, y, value in zip(inside.x, inside.y, mesh.get_array(), strict=True):
+        alpha = np.array([1 - x - y / np.sqrt(3), x - y / np.sqrt(3), 2 * y / np.sqrt(3)])
+        assert value >= (alpha**2).sum() - 1e-9
+    corners = mesh.get_array()[[np.hypot(inside.x - x, inside.y - y).argmin() for x, y in places.values()]]
+    assert np.asarray(corners) == pytest.approx([1, 1, 1])
+    middle = int(np.hypot(inside.x - 0.5, inside.y - np.sqrt(3) / 6).argmin())
+    assert 1 / 3 <= mesh.get_array()[middle] < 0.4
+
+
+def test_the_whole_triangle_is_filled_but_for_what_is_not_finite(tmp_path: Path) -> None:
+    family = Simplex(3)
+    data = swept(family, family.grid(5), "train")
+    triangles = _small_triangles(data.grid)
+    assert len(triangles) == 4**2
+    data.values["train", "loss"][4] = np.nan
+    (mesh,) = (c for c in _draw_maps(data, list("abc"), "", None).axes[0].collections if isinstance(c, TriMesh))
+    whole = len(triangles) - sum(4 in t for t in triangles)
+    assert len(mesh._triangulation.get_masked_triangles()) == whole * 4**4
+    data.values["train", "loss"][:] = np.nan
+    plot_sweep(data, list("abc"), tmp_path / "nothing.png")
+
+
+def test_a_simplex_of_others_has_no_picture(tmp_path: Path) -> None:
+    for corners in (2, 4):
+        data = swept(Simplex(corners), Simplex(corners).grid(3), "train")
+        with pytest.raises(InputError, match=f"triangle of three modes, and this one has {corners}"):
+            plot_sweep(data, list("abcd")[:corners], tmp_path / "x.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_uneven_cells_lie_around_their_points() -> None:
+    family = BezierSurfaceFamily((1, 1))
+    grid = TensorGrid((np.array([0.0, 0.1, 1.0]), np.array([0.0, 0.6, 0.7, 1.0])))
+    data = swept(family, grid, "train")
+    axis = _draw_maps(data, list("abcd"), "", None).axes[0]
+    shown = cells_of(axis)
+    for point, value in zip(grid.points, data.values["train", "loss"], strict=True):
+        assert shown(*point) == value
+    assert shown(0.54, 0.64) == shown(0.1, 0.6)  # just below and left of halfway
+    assert shown(0.56, 0.66) == shown(1.0, 0.7)
+    assert (min(axis.get_ylim()), max(axis.get_ylim())) == pytest.approx((-0.05, 1.45))
+
+
+def test_the_bends_of_a_chain_are_marked(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    family = PolygonalChain(3)
+    data = swept(family, TensorGrid((np.array([0.0, 0.3, 0.35, 1.0]),)), *SPLITS)
+    for axis in _draw_curve(data, ["a", "b"], "", None).axes:
+        marked = sorted(
+            line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata())
+        )
+        assert marked == [0.25, 0.5, 0.75]
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        assert "bend" in plot_sweep(data, ["a", "b"], tmp_path / "c.svg").read_text()
+        straight = swept(Segment(), Segment().grid(5), *SPLITS)
+        assert "bend" not in plot_sweep(straight, ["a", "b"], tmp_path / "l.svg").read_text()
 
 
 def test_a_surface_before_and_after(graph: Any, tmp_path: Path) -> None:
@@ -63,18 +163,15 @@ def test_the_picture_says_what_it_shows(graph: Any, tmp_path: Path) -> None:
 
 def test_cells_are_where_their_points_are(graph: Any) -> None:
     """u runs upwards and v to the right: the picture's corner at (0, 1) is b."""
-    from mgraph.report.plots import _draw_surface
-
     data = graph.connection("s").swept()
-    figure = _draw_surface(data, list("abcd"), "s", None)
+    figure = _draw_maps(data, list("abcd"), "s", None)
     axis = figure.axes[0]
-    shown = np.asarray(axis.images[0].get_array())
-    assert axis.images[0].origin == "lower"
+    shown = cells_of(axis)
     assert sorted(t.get_text() for t in axis.texts) == list("abcd")
-    for name, (u, v), cell in (("b", (0, 1), (0, 2)), ("c", (1, 0), (2, 0))):
+    for name, (u, v) in (("b", (0, 1)), ("c", (1, 0))):
         label = next(t for t in axis.texts if t.get_text() == name)
         assert tuple(label.xy) == (v, u)
-        assert shown[cell] == data.values["train", "loss"][data.index_of(np.array([u, v], float))]
+        assert shown(u, v) == data.values["train", "loss"][data.index_of(np.array([u, v], float))]
 
 
 def test_a_sweep_of_fewer_splits_is_drawn_too(graph: Any, tmp_path: Path) -> None:

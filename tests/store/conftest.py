@@ -21,6 +21,7 @@ from mgraph_store import (
     Space,
     TensorSpec,
     assert_consistent,
+    columns,
     new_id,
 )
 
@@ -88,6 +89,22 @@ class Helper:
     def derive(self, coefficients: list[float], sources: list[Node]) -> Node:
         node = Node(id=new_id("s"), kind="sample", space_id=self.space.id, kernel=1)
         with self.store.transaction() as tx:
+            tx.add(node)
+            tx.add(*(NodeTerm(node.id, k, s.id, c) for k, (c, s) in enumerate(zip(coefficients, sources, strict=True))))
+        return node
+
+    def partial(
+        self,
+        ranges: list[tuple[int, int]],
+        row: np.ndarray[Any, Any],
+        coefficients: list[float],
+        sources: list[Node],
+        name: str | None = None,
+    ) -> Node:
+        """Add a node that stores some columns of ``row`` and takes the others from a sum."""
+        with self.store.transaction() as tx:
+            (ref,) = tx.write_parameters([columns.take(row, ranges)])
+            node = self.node(ref, name, kernel=1, columns=columns.to_json(ranges))
             tx.add(node)
             tx.add(*(NodeTerm(node.id, k, s.id, c) for k, (c, s) in enumerate(zip(coefficients, sources, strict=True))))
         return node

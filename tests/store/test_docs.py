@@ -22,13 +22,16 @@ def _read(graph: Any, name: str) -> dict[str, Any]:
     return state
 
 
-def test_stored_and_derived_nodes_can_be_read_without_us(graph: Any) -> None:
+def test_nodes_of_every_kind_can_be_read_without_us(graph: Any) -> None:
     a, b = graph.add(graph.parameters(0), graph.parameters(1), names=("a", "b"))
     (alone,) = graph.add(graph.parameters(2), names=("alone",), codec="blosc")
     derived = graph.derive([0.3, 0.0, 0.7], [a, b, alone])
     with graph.store.transaction() as tx:
         tx.update(dataclasses.replace(derived, name="derived"))
-    for name in ("a", "b", "alone", "derived"):
+    partial = graph.partial([(1, 3), (8, 17)], graph.parameters(3), [0.5, 0.5], [a, b], "partial")
+    graph.partial([(0, 2)], graph.parameters(4), [0.25, 0.75], [partial, a], "nested")
+    graph.partial([(2, 4)], graph.parameters(4), [0.0], [a], "zeros")
+    for name in ("a", "b", "alone", "derived", "partial", "nested", "zeros"):
         ours, theirs = graph.store.tensors(name), _read(graph, name)
         assert set(theirs) == {"first.weight", "second.bias"}
         assert all(np.array_equal(ours[k], v) for k, v in theirs.items())

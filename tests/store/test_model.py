@@ -13,10 +13,23 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mgraph_store import GraphStore, Node, NodeTerm, Space, assert_consistent, combine, garbage, new_id
+from mgraph_store import (
+    GraphStore,
+    Layout,
+    Node,
+    NodeTerm,
+    Space,
+    TensorSpec,
+    assert_consistent,
+    columns,
+    combine,
+    garbage,
+    new_id,
+)
 from mgraph_store.errors import NameTakenError
 
 SIZE = 5
+LAYOUT = Layout((TensorSpec("weight", (SIZE,), "float32", "parameter"),))
 vectors = st.lists(st.floats(-1e6, 1e6, width=32), min_size=SIZE, max_size=SIZE).map(lambda v: np.array(v, np.float32))
 a_name = st.sampled_from([f"n{i}" for i in range(8)])
 
@@ -26,11 +39,11 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.directory = Path(tempfile.mkdtemp())
         self.store = GraphStore.create(self.directory / "g.mgraph")
-        self.space = Space(new_id("a"), "s", "mlp", "digits", "loss", "{}", "0", "0")
+        self.space = Space(new_id("a"), "s", "mlp", "digits", "loss", LAYOUT.to_json(), "0", "0")
         with self.store.transaction() as tx:
             tx.add(self.space)
         self.values: dict[str, Any] = {}  # id -> vector
-        self.stored: list[str] = []
+        self.stored: list[str] = []  # and partial: whatever a sum may refer to
         self.named: dict[str, str] = {}  # name -> id
 
     def teardown(self) -> None:
@@ -85,6 +98,31 @@ class StoreMachine(RuleBasedStateMachine):
             tx.add(node)
             tx.add(*(NodeTerm(node.id, k, s, c) for k, (s, c) in enumerate(zip(sources, coefficients, strict=True))))
         self.values[node.id] = combine(coefficients, [self.values[s] for s in sources])
+
+    @precondition(lambda self: self.stored)
+    @rule(data=st.data(), row=vectors, start=st.integers(0, SIZE - 1), length=st.integers(1, SIZE))
+    def part(self, data: st.DataObject, row: Any, start: int, length: int) -> None:
+        sources = data.draw(st.lists(st.sampled_from(self.stored), min_size=1, max_size=3))
+        coefficients = data.draw(st.lists(st.floats(-2, 2), min_size=len(sources), max_size=len(sources)))
+        ranges = [(start, min(start + length, SIZE))]
+        with self.store.transaction() as tx:
+            (ref,) = tx.write_parameters([columns.take(row, ranges)])
+            node = Node(
+                new_id("c"),
+                "control",
+                self.space.id,
+                tensor_key=ref.key,
+                digest=ref.digest,
+                nbytes=ref.nbytes,
+                kernel=1,
+                columns=columns.to_json(ranges),
+            )
+            tx.add(node)
+            tx.add(*(NodeTerm(node.id, k, s, c) for k, (s, c) in enumerate(zip(sources, coefficients, strict=True))))
+        value = combine(coefficients, [self.values[s] for s in sources])
+        value[slice(*ranges[0])] = row[slice(*ranges[0])]
+        self.values[node.id] = value
+        self.stored.append(node.id)
 
     @precondition(lambda self: self.named)
     @rule(data=st.data(), to=a_name)

@@ -16,7 +16,6 @@ from mgraph_store import (
     Layout,
     Member,
     Node,
-    NodeBuffers,
     NodeTerm,
     Run,
     Sweep,
@@ -96,6 +95,20 @@ def test_other_formats_are_refused(store: GraphStore, version: int, what: str) -
         GraphStore.open(store.path)
     with pytest.raises(FormatError, match=what), store.transaction() as tx:
         tx.add(Run(id=new_id("r"), command="x", settings="{}"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "missing"),
+    [
+        ("ALTER TABLE nodes DROP columns; ALTER TABLE sweeps DROP axes", "lacks nodes.columns, sweeps.axes: make"),
+        ("DROP TABLE edges", "lacks edges.connection_id, edges.sweep_id"),
+    ],
+)
+def test_an_index_that_lacks_columns_is_refused_on_opening(store: GraphStore, sql: str, missing: str) -> None:
+    with duckdb.connect(str(store.path / "index.duckdb")) as con:
+        con.execute(sql)
+    with pytest.raises(FormatError, match=f"unreleased mgraph, its index {missing}"):
+        GraphStore.open(store.path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all" * 500, b"\0" * 20000])
@@ -350,6 +363,22 @@ def test_updates_replace_rows(graph: Any) -> None:
         tx.update(NodeTerm(a.id, 0, b.id, 1.0))  # type: ignore[arg-type]
 
 
+def test_a_sweep_grows_and_is_completed(graph: Any) -> None:
+    k = Connection(id=new_id("k"), kind="linear", space_id=graph.space.id, family="{}", settings="{}")
+    plain = Sweep(new_id("w"), k.id, None, (3,), "none", "fp32")
+    assert (plain.axes, plain.status) == (None, "complete")
+    sweep = dataclasses.replace(plain, id=new_id("w"), axes="[[0,0.25,1]]", status="partial")
+    with graph.store.transaction() as tx:
+        tx.add(k, plain, sweep)
+    done = dataclasses.replace(sweep, grid=(5,), axes="[[0,0.1,0.25,0.5,1]]", status="complete")
+    with graph.store.transaction() as tx:
+        tx.update(done)
+    with graph.store.reading() as reader:
+        assert reader.all(Sweep) == [plain, done]
+    with pytest.raises(NotFoundError, match="cannot be updated"), graph.store.transaction() as tx:
+        tx.update(dataclasses.replace(sweep, id=new_id("w")))
+
+
 def test_committing_while_reading_is_refused_at_once(graph: Any) -> None:
     with graph.store.reading(), pytest.raises(StoreError, match="end that before"):
         graph.add(graph.parameters())
@@ -366,41 +395,3 @@ def test_a_full_disk_at_the_commit_leaves_nothing(graph: Any, monkeypatch: pytes
     with pytest.raises(StoreError, match=r"No space left for .*index\.duckdb"):
         graph.add(graph.parameters())
     assert graph.files() == files
-
-
-# --- check -------------------------------------------------------------------------------------------------
-
-
-def test_check_finds_damage(damaged: Any) -> None:
-    a, b = damaged.add(damaged.parameters(), damaged.parameters(1))
-    (c,) = damaged.add(damaged.parameters(2))
-    damaged.add_buffers(c, {"int64": np.array([1, 2])})
-    assert problems(damaged.store, deep=True) == []
-    with duckdb.connect(str(damaged.store.path / "index.duckdb")) as con:
-        con.execute("UPDATE nodes SET digest = 'x' WHERE id = ?", [a.id])
-        con.execute("UPDATE nodes SET nbytes = 4 WHERE id = ?", [b.id])
-        con.execute("UPDATE nodes SET tensor_key = 'tmissingmissing22' WHERE id = ?", [c.id])
-        con.execute("UPDATE node_buffers SET nbytes = 4")
-        con.execute("INSERT INTO members VALUES ('k', ?, 'end', 0, 0, NULL)", [a.id])
-        con.execute("INSERT INTO nodes SELECT * REPLACE ('n' AS name) FROM nodes WHERE id = ?", [b.id])
-        con.execute("UPDATE nodes SET name = 'n'")
-    found = " ".join(problems(damaged.store, deep=True))
-    for what in (
-        f"Node {a.id}: the digest",
-        f"Node {b.id}: 68 bytes are stored instead of 4",
-        f"Node {c.id}: Tensor object tmissingmissing22 is missing",
-        f"Buffers own of node {c.id}: 16 bytes",
-        "members.connection_id k is not in connections",
-        f"nodes has several rows with the id {b.id}",
-        "The name 'n' is used more than once",
-    ):
-        assert what in found
-    assert "digest" not in " ".join(problems(damaged.store))
-    assert garbage(damaged.store) == [c.tensor_key]
-
-
-def test_buffers_row_type(graph: Any) -> None:
-    (a,) = graph.add(graph.parameters())
-    graph.add_buffers(a, {"float64": np.array([1.5])})
-    with graph.store.reading() as reader:
-        assert reader.get(NodeBuffers, node_id=a.id).nbytes == 8

@@ -5,14 +5,20 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
-from mgraph.families import BezierCurveFamily, BezierSurfaceFamily
+from mgraph.connect.surface import BezierSurface
+from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChain
 from mgraph.network.flat import FlatModel
-from mgraph.train.engine import PathTrainer
+from mgraph.train.engine import Draw, PathTrainer, draws, on_device
+from mgraph.train.phases import Curve, Phase
+from mgraph.train.sampling import Sampling
+from mgraph.train.updates import Rule
 
 FAMILIES = {"curve": BezierCurveFamily(1), "surface": BezierSurfaceFamily((2, 2))}
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -41,6 +47,18 @@ class Recurrent(nn.Module):
 
     def forward(self, x):
         return self.head(self.lstm(x)[0][:, -1])
+
+
+class TiedDense(nn.Module):
+    """One weight used twice, the second time transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        hidden = torch.tanh(self.inner(x.flatten(1)))
+        return self.head(torch.tanh(hidden @ self.inner.weight))
 
 
 def frozen_cnn():
@@ -91,19 +109,40 @@ def control_points(flat, size):
     )
 
 
-def autograd_gradient(module, points, draws, weights, x, y):
-    """The gradient of Σ w L(cᵀP), shape (K, D), by autograd through the control points."""
+def autograd_gradient(module, points, samples):
+    """The gradient of Σ w L(cᵀP; x, y) over samples (c, w, x, y), shape (K, D), by autograd through all points."""
     points = points.clone().requires_grad_()
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     rest = {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad}
     total = torch.zeros((), dtype=points.dtype)
-    for c, w in zip(draws, weights, strict=True):
-        theta = (torch.from_numpy(c).to(points.dtype)[:, None] * points).sum(0)
+    for c, w, x, y in samples:
+        theta = (c[:, None] * points).sum(0)
         parts = theta.split([p.numel() for p in trainable.values()])
         named = {name: part.view(p.shape) for (name, p), part in zip(trainable.items(), parts, strict=True)}
         buffers = {name: b.clone() for name, b in module.named_buffers()}
         total = total + w * F.cross_entropy(functional_call(module, named | rest | buffers, (x,)), y)
     return torch.autograd.grad(total, points)[0], total.item()
+
+
+def drawn(C, weights, free):
+    """A step's samples with coefficients C and weights, as the trainer takes them."""
+    return Draw(C, (C[:, list(free)] * weights[:, None]).T.contiguous(), None)
+
+
+def gradients(flat, points, phase, sampling, draw, x, y, loss=F.cross_entropy):
+    """One step by the engine: gradients of the free rows (canonical), the loss, and P afterwards."""
+    P = torch.stack([flat.pack(p) for p in points])
+    # Without momentum the momentum rows are the gradient of the step.
+    trainer = PathTrainer(flat, loss, P, phase, rule=Rule(momentum=0.0), sampling=sampling, update="eager")
+    trainer.begin(draw)
+    value = trainer.step(x, y, 1e-3, draw, draw)
+    trainer.finish()
+    return torch.stack([flat.unpack(m) for m in trainer.update._M]), float(value), P
+
+
+def agree(mine, expected, tolerance):
+    for ours, theirs in zip(mine, expected, strict=True):
+        assert float((ours - theirs).norm()) <= tolerance * float(theirs.norm())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -117,22 +156,16 @@ def test_gradient_of_every_control_point_is_autograds(name, shape, samples, dtyp
     x = x.to(dtype) if x.is_floating_point() else x
     y = torch.arange(len(x)) % 4
     rng = np.random.default_rng(2)
-    draws = family.coefficients(rng.random((samples, family.dimension)))
-    weights = rng.random(samples)
+    C = torch.from_numpy(family.coefficients(rng.random((samples, family.dimension)))).to(dtype)
+    weights = torch.from_numpy(rng.random(samples)).to(dtype)
 
     flat = FlatModel(module)
     points = control_points(flat, family.size)
-    P = torch.stack([flat.pack(p) for p in points])
-    # Without momentum the momentum rows are the gradient of the step.
-    trainer = PathTrainer(flat, F.cross_entropy, P, family.free, momentum=0.0, update="eager")
-    trainer.begin(draws[0].tolist())
-    trainer.step(x, y, 1e-3, draws, weights, draws[0].tolist())
-    mine = torch.stack([flat.unpack(m) for m in trainer.update._M])
+    phase = Phase(shape, 1, (Curve.whole(family),), family.free)
+    mine, _, P = gradients(flat, points, phase, Sampling(samples), drawn(C, weights, family.free), x, y)
 
-    expected, _ = autograd_gradient(plain, points, draws, weights, x, y)
-    expected = expected[list(family.free)]
-    for ours, theirs in zip(mine, expected, strict=True):
-        assert float((ours - theirs).norm() / theirs.norm()) <= TOLERANCE[dtype]
+    expected, _ = autograd_gradient(plain, points, [(c, w / samples, x, y) for c, w in zip(C, weights, strict=True)])
+    agree(mine, expected[list(family.free)], TOLERANCE[dtype])
     moved = torch.stack([flat.unpack(P[k]) for k in family.free])
     started = points[list(family.free)]
     torch.testing.assert_close(moved, started - 1e-3 * mine)
@@ -140,18 +173,64 @@ def test_gradient_of_every_control_point_is_autograds(name, shape, samples, dtyp
         assert torch.equal(flat.unpack(P[k]), points[k])
 
 
-def test_the_loss_of_a_step_is_the_mean_over_its_samples():
-    module = _built("cnn", (1, 8, 8))().double()
+SMALL = {
+    "mlp": _built("mlp?hidden=7,5", (1, 4, 4)),
+    "conv": _built("cnn?channels=3,4&hidden=5", (1, 4, 4)),
+    "conv, BatchNorm": _built("cnn?channels=3,4&hidden=5&bn=true", (1, 4, 4)),
+    "tied": TiedDense,
+}
+
+
+@st.composite
+def phases(draw):
+    """A whole family, or several curves of a surface at once, with some of its free rows."""
+    family = draw(
+        st.one_of(
+            st.builds(BezierCurveFamily, st.integers(1, 5)),
+            st.builds(PolygonalChain, st.integers(1, 5)),
+            st.builds(BezierSurfaceFamily, st.tuples(st.integers(1, 4), st.integers(1, 4))),
+        )
+    )
+    curves = (Curve.whole(family),)
+    if isinstance(family, BezierSurfaceFamily):
+        sampled = draw(st.sampled_from(["surface", "edges", "columns"]))
+        curves = BezierSurface(degree=family.degree, phases=(f"{sampled}:1",)).plan(family)[0].curves
+    free = draw(st.sets(st.sampled_from(family.free), min_size=1)) if family.free else set()
+    return family, Phase("some", 1, curves, tuple(sorted(free)) or (0,))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    chosen=phases(),
+    name=st.sampled_from(sorted(SMALL)),
+    samples=st.integers(1, 6),
+    split=st.booleans(),
+    count=st.integers(12, 17),
+    how=st.sampled_from(["stratified", "lattice", "iid"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_gradients_are_autograds_for_any_family_network_and_division(chosen, name, samples, split, count, how, seed):
+    family, phase = chosen
+    module = SMALL[name]().double().train()
     plain, flat = copy.deepcopy(module), FlatModel(module)
-    x, y = _images(8, 1, 8, 8)(0), torch.arange(8)
-    points = control_points(flat, 3)
-    family = FAMILIES["curve"]
-    draws = family.coefficients([[0.2], [0.7]])
-    trainer = PathTrainer(flat, F.cross_entropy, torch.stack([flat.pack(p) for p in points]), (1,))
-    trainer.begin(draws[0].tolist())
-    loss = trainer.step(x, y, 1e-3, draws, np.full(2, 0.5), draws[0].tolist())
-    _, expected = autograd_gradient(plain, points, draws, [0.5, 0.5], x, y)
-    assert float(loss) == pytest.approx(expected, rel=1e-12)
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.normal(size=(count, 1, 4, 4)))
+    y = torch.from_numpy(rng.integers(0, 4, count))
+    sampling = Sampling(samples, split, how)
+    points = control_points(flat, family.size)
+    draw = next(on_device(draws(phase, sampling, rng), phase.free, points))
+    mine, loss, _ = gradients(flat, points, phase, sampling, draw, x, y)
+
+    sizes = [count // samples + (i < count % samples) for i in range(samples)]
+    xs, ys = (torch.split(x, sizes), torch.split(y, sizes)) if split else ([x] * samples, [y] * samples)
+    shares = [size / count for size in sizes] if split else [1 / samples] * samples
+    terms = [
+        (c, shares[i % samples], xs[i % samples], ys[i % samples]) for i, c in enumerate(draw.coefficients)
+    ]
+    assert len(terms) == samples * len(phase.curves)
+    expected, total = autograd_gradient(plain, points, terms)
+    agree(mine, expected[list(phase.free)], 1e-10)
+    assert loss == pytest.approx(total / len(phase.curves), rel=1e-12)
 
 
 def test_a_parameter_that_the_loss_does_not_reach_has_gradient_zero():
@@ -163,14 +242,16 @@ def test_a_parameter_that_the_loss_does_not_reach_has_gradient_zero():
         def forward(self, x):
             return self.used(x)
 
-    flat = FlatModel(Partly())
-    rows = [flat.pack(torch.randn(flat.dimension)) for _ in range(3)]
-    P = torch.stack(rows)
-    trainer = PathTrainer(flat, F.cross_entropy, P, (1,))
-    draws = FAMILIES["curve"].coefficients([[0.5]])
-    trainer.begin(draws[0].tolist())
-    for _ in range(2):
-        trainer.step(torch.randn(5, 3), torch.arange(5) % 4, 0.1, draws, np.ones(1), draws[0].tolist())
-    unused = flat.columns("unused.weight")
-    assert torch.equal(P[1, unused], rows[1][unused])
-    assert not torch.equal(P[1, flat.columns("used.weight")], rows[1][flat.columns("used.weight")])
+    for samples in (1, 2):
+        flat, family = FlatModel(Partly()), FAMILIES["curve"]
+        rows = [flat.pack(torch.randn(flat.dimension)) for _ in range(3)]
+        P = torch.stack(rows)
+        phase = Phase("curve", 1, (Curve.whole(family),), (1,))
+        trainer = PathTrainer(flat, F.cross_entropy, P, phase, sampling=Sampling(samples))
+        draw = drawn(torch.tensor([[0.25, 0.5, 0.25]] * samples), torch.ones(samples), (1,))
+        trainer.begin(draw)
+        for _ in range(2):
+            trainer.step(torch.randn(5, 3), torch.arange(5) % 4, 0.1, draw, draw)
+        unused = flat.columns("unused.weight")
+        assert torch.equal(P[1, unused], rows[1][unused])
+        assert not torch.equal(P[1, flat.columns("used.weight")], rows[1][flat.columns("used.weight")])

@@ -1,87 +1,154 @@
-"""The two implementations of the update of control points, and the choice between them."""
+"""The implementations of the update of control points, and the choice between them."""
 
 import pytest
 import torch
 
 from mgraph.errors import InputError
 from mgraph.train import updates
-from mgraph.train.updates import COMPILE_FROM, CompiledUpdate, EagerUpdate, choose_update
+from mgraph.train.updates import COMPILE_FROM, BufferedUpdate, CompiledUpdate, EagerUpdate, Rule, choose_update
+
+ROWS, SIZE = 9, 33
 
 
-def some(size, rows, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, size, generator=generator)
+def some(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def drive(kind, rule, free, groups, *, steps=4, lr=0.1, size=SIZE, dtype=torch.float64):
+    """Make steps whose samples come in groups of the given sizes; yield P, Θ, and what was fed in.
+
+    What was fed in: the coefficients and the gradients of the step's samples, and the coefficients that follow.
+    """
+    free = list(free)
+    P = some(ROWS, size, dtype=dtype)
+    most = max(groups)
+    theta, grad = torch.zeros(most, size, dtype=dtype), torch.zeros(most, size, dtype=dtype)
+    update = kind(P, free, theta, grad, rule)
+    C = some(steps + 1, sum(groups), ROWS, seed=1, dtype=dtype).softmax(2)
+    G = some(steps, sum(groups), size, seed=2, dtype=dtype)
+    update.points(C[0, : groups[0]])
+    for step in range(steps):
+        begin = 0
+        for i, n in enumerate(groups):
+            part = slice(begin, begin + n)
+            grad[:n] = G[step, part]
+            pull = C[step, part][:, free].T.contiguous()
+            begin += n
+            if begin < sum(groups):
+                update.accumulate(pull, i == 0)
+                update.points(C[step, begin : begin + groups[i + 1]])
+            else:
+                update.apply(pull, i == 0, lr, C[step + 1, : groups[0]])
+        yield P, theta[: groups[0]], C[step], G[step], C[step + 1, : groups[0]]
+
+
+def only(free):
+    chosen = torch.zeros(ROWS, 1, dtype=torch.float64)
+    chosen[list(free)] = 1.0
+    return chosen
+
+
+@pytest.mark.parametrize("groups", [(1,), (2,), (3,), (2, 2), (3, 1, 2)], ids=str)
 @pytest.mark.parametrize("free", [(1,), (3, 4, 5), (1, 3, 4, 5, 7)], ids=str)
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_eager_steps_are_the_formula(free, weight_decay):
-    """M ← μM + Σ w c⊗(g + wd·θ), P ← P - lr·M, θ ← c'ᵀP, in float64 by matrices."""
-    rows, size, lr, keep = 9, 33, 0.1, 0.9
-    P = some(size, rows).double()
-    theta, grad = torch.zeros(size).double(), torch.zeros(size).double()
-    update = EagerUpdate(P, free, theta, grad, weight_decay=weight_decay)
-    expected, M = P.clone(), torch.zeros(rows, size).double()
-    free_rows = torch.zeros(rows, 1).double().index_fill_(0, torch.tensor(free), 1.0)
-    coefficients = some(rows, 7, seed=1).double()
-    update.point(coefficients[0].tolist())
-    for step in range(3):
-        first, second, following = coefficients[2 * step : 2 * step + 3]
-        gradients = some(size, 2, seed=step).double()
-        total = torch.zeros(rows, size).double()
-        for c, g in zip((first, second), gradients, strict=True):
-            total += torch.outer(c, g + weight_decay * (c @ expected))
-        M = keep * M + total
-        grad.copy_(gradients[0])
-        update.accumulate(first.tolist(), keep)
-        update.point(second.tolist())
-        grad.copy_(gradients[1])
-        update.apply(second.tolist(), 1.0, lr, following.tolist())
-        expected = expected - lr * free_rows * M
+@pytest.mark.parametrize(("weight_decay", "decay"), [(0.0, "point"), (0.1, "point"), (0.1, "control")])
+def test_eager_steps_are_the_formula(free, groups, weight_decay, decay):
+    """M ← μM + Σ c⊗(g + wd·θ), P ← P - lr·M, Θ ← C'P, in float64 by matrices."""
+    rule = Rule(weight_decay=weight_decay, decay=decay)
+    expected, M = some(ROWS, SIZE), torch.zeros(ROWS, SIZE, dtype=torch.float64)
+    for P, theta, C, G, following in drive(EagerUpdate, rule, free, groups):
+        on_point, on_control = (weight_decay, 0.0) if decay == "point" else (0.0, weight_decay)
+        M = 0.9 * M + C.T @ (G + on_point * (C @ expected)) + on_control * expected
+        expected = expected - 0.1 * only(free) * M
         torch.testing.assert_close(P, expected, rtol=1e-12, atol=1e-14)
         torch.testing.assert_close(theta, following @ expected, rtol=1e-12, atol=1e-14)
 
 
 # What torch itself warns about while compiling is not ours.
 @pytest.mark.filterwarnings("ignore")
-def test_the_compiled_update_is_the_eager_one():
+@pytest.mark.parametrize("groups", [(1,), (2,), (2, 1)], ids=str)
+@pytest.mark.parametrize("decay", ["point", "control"])
+def test_the_compiled_update_is_the_eager_one(groups, decay):
     if not updates._compiler_works():
         pytest.skip("torch.compile does not work on this machine")
-    size, free = 4096, (1, 3, 4, 5, 7)
-    states = []
-    for kind in (EagerUpdate, CompiledUpdate):
-        P, theta, grad = some(size, 9), torch.zeros(size), torch.zeros(size)
-        update = kind(P, free, theta, grad, weight_decay=0.1)
-        coefficients = some(9, 9, seed=1).softmax(1)
-        update.point(coefficients[0].tolist())
-        for step in range(4):
-            first, second, following = coefficients[2 * step : 2 * step + 3].tolist()
-            gradients = some(size, 2, seed=step)
-            grad.copy_(gradients[0])
-            update.accumulate(first, 0.9)
-            update.point(second)
-            grad.copy_(gradients[1])
-            update.apply(second, 1.0, 0.1, following)
-        states.append((P, update._M, theta))
-    start = some(size, 9)
-    for eager, compiled in zip(*states, strict=True):
-        assert float((eager - compiled).norm() / eager.norm()) <= 1e-6
-    for P, _, _ in states:
-        changed = (start != P).any(1)
-        assert changed.nonzero().flatten().tolist() == list(free)
+    free, rule = (1, 3, 4, 5, 7), Rule(weight_decay=0.1, decay=decay)
+    runs = [drive(kind, rule, free, groups, size=4096, dtype=torch.float32) for kind in (EagerUpdate, CompiledUpdate)]
+    start = some(ROWS, 4096, dtype=torch.float32)
+    for (P, theta, *_), (Q, phi, *_) in zip(*runs, strict=True):
+        assert float((P - Q).norm() / P.norm()) <= 1e-6
+        assert float((theta - phi).norm() / theta.norm()) <= 1e-6
+        for moved in (P, Q):
+            assert (start != moved).any(1).nonzero().flatten().tolist() == list(free)
 
 
-def test_auto_goes_by_size_and_falls_back_without_a_compiler(monkeypatch):
+@pytest.mark.parametrize("groups", [(1,), (3,), (2, 1)], ids=str)
+@pytest.mark.parametrize("free", [(1,), (1, 3, 4, 5, 7)], ids=str)
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("adamw"),
+        Rule("adamw", momentum=0.7, beta2=0.9, weight_decay=0.3, decay="control"),
+        Rule("adamw", weight_decay=0.3, decay="point"),
+        Rule(nesterov=True),
+        Rule(nesterov=True, weight_decay=0.3, decay="control"),
+        Rule(nesterov=True, weight_decay=0.3, decay="point"),
+        Rule(clip=0.4, weight_decay=0.3, decay="point"),
+    ],
+    ids=str,
+)
+def test_buffered_steps_are_torchs_optimiser_on_autograds_gradients(rule, free, groups, clip):
+    """AdamW on the point: P_k ← P_k - lr·wd·Σ c_k θ before the step; SGD on the point: wd·θ in the gradient."""
+    rule = Rule(**vars(rule) | ({"clip": clip} if clip else {}))
+    if rule.is_plain:
+        pytest.fail("this rule is not for the buffered update")
+    expected = some(ROWS, SIZE)
+    rows = [torch.nn.Parameter(row) for row in expected]
+    on_control = rule.weight_decay if rule.decay == "control" else 0.0
+    chosen = [rows[k] for k in free]
+    if rule.optimizer == "adamw":
+        optimiser = torch.optim.AdamW(chosen, lr=0.1, betas=(rule.momentum, rule.beta2), weight_decay=on_control)
+    else:
+        optimiser = torch.optim.SGD(
+            chosen, lr=0.1, momentum=rule.momentum, nesterov=rule.nesterov, weight_decay=on_control
+        )
+    on_point = rule.weight_decay if rule.decay == "point" else 0.0
+    clipped = 0
+    for P, theta, C, G, following in drive(BufferedUpdate, rule, free, groups):
+        points = C @ torch.stack(rows)
+        energy = (points * G).sum()
+        if rule.optimizer == "sgd":
+            energy = energy + on_point / 2 * points.square().sum()
+        optimiser.zero_grad()
+        energy.backward()
+        if rule.clip is not None:
+            clipped += float(torch.nn.utils.clip_grad_norm_(chosen, rule.clip)) > rule.clip
+        if rule.optimizer == "adamw":
+            with torch.no_grad():
+                for k in free:
+                    rows[k] -= 0.1 * on_point * (C[:, k] @ points)
+        optimiser.step()
+        torch.testing.assert_close(P, expected, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(theta, following @ expected, rtol=1e-10, atol=1e-12)
+    assert clipped or rule.clip is None
+
+
+def test_the_update_is_chosen_by_rule_and_size_and_falls_back_without_a_compiler(monkeypatch):
     small, large = torch.empty(3, 10), torch.empty(3, COMPILE_FROM // 3 + 1, device="meta")
+    plain = Rule()
     for works, chosen in ((True, CompiledUpdate), (False, EagerUpdate)):
         monkeypatch.setattr(updates, "_compiler_works", lambda works=works: works)
-        assert choose_update(small, "auto") is EagerUpdate
-        assert choose_update(large, "auto") is chosen
-        assert choose_update(large, "eager") is EagerUpdate
+        assert choose_update(small, "auto", plain) is EagerUpdate
+        assert choose_update(large, "auto", plain) is chosen
+        assert choose_update(large, "eager", plain) is EagerUpdate
+        for rule in (Rule("adamw"), Rule(nesterov=True), Rule(clip=1.0)):
+            assert choose_update(large, "auto", rule) is BufferedUpdate
+            assert choose_update(small, "eager", rule) is BufferedUpdate
+            with pytest.raises(InputError, match="update=compiled is for SGD without Nesterov momentum or clipping"):
+                choose_update(small, "compiled", rule)
     with pytest.raises(InputError, match="no working compiler"):
-        choose_update(small, "compiled")
+        choose_update(small, "compiled", plain)
     monkeypatch.setattr(updates, "_compiler_works", lambda: True)
-    assert choose_update(small, "compiled") is CompiledUpdate
+    assert choose_update(small, "compiled", plain) is CompiledUpdate
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -90,7 +157,7 @@ def test_more_shapes_than_torch_compiles_by_default_stay_compiled():
         pytest.skip("torch.compile does not work on this machine")
     with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
         for size in (48, 64):
-            P, theta = some(size, 3), torch.zeros(size)
-            update = CompiledUpdate(P, (1,), theta, torch.zeros(size), weight_decay=0.0)
-            update.apply([0.25, 0.5, 0.25], 0.0, 0.1, [1.0, 0.0, 0.0])
-            assert torch.equal(theta, P[0])
+            P, theta = some(3, size, dtype=torch.float32), torch.zeros(1, size)
+            update = CompiledUpdate(P, (1,), theta, torch.zeros(1, size), Rule())
+            update.apply(torch.tensor([[0.5]]), True, 0.1, torch.tensor([[1.0, 0.0, 0.0]]))
+            assert torch.equal(theta[0], P[0])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from mgraph_cli.options import (
     chosen_settings,
     grid_option,
     output_options,
+    preset_option,
     settings_options,
     with_computing_graph,
 )
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _EDGES = ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution")
-_SUMMARY = ("split", "metric", "min", "max", "mean", "integral")
+_SUMMARY = ("split", "metric", "min", "max", "mean", "integral", "integral_uniform")
 
 
 def _method_flags(command: Any) -> Any:
@@ -42,6 +44,8 @@ def _method_flags(command: Any) -> Any:
 @click.option("--name", help="Name of the connection.")
 @click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
 @grid_option("Points of the sweep: n or n,m (default: 61 on a curve, 11,11 on a surface).")
+@click.option("--init", metavar="CONN", help="Start where this connection of the same ends has its control points.")
+@preset_option(METHODS)
 @click.option("--same-layout", is_flag=True, help="Connect across tasks, on the first end's task.")
 @click.option("--buffers-from", help="The end whose buffers to use where they differ.")
 @settings_options(METHODS)
@@ -53,6 +57,8 @@ def connect(
     name: str | None,
     no_sweep: bool,
     grid: list[int] | None,
+    init: str | None,
+    preset: str | None,
     same_layout: bool,
     buffers_from: str | None,
     pairs: tuple[str, ...],
@@ -63,6 +69,8 @@ def connect(
 ) -> None:
     """Connect modes by exactly one method, and sweep the result.
 
+    Under torchrun all processes train one connection together.
+
     Corner order of a surface A B C D: A = (0,0), B = (0,1), C = (1,0), D = (1,1). mgraph methods NAME lists the
     settings of a method.
 
@@ -70,10 +78,13 @@ def connect(
     Example:
       mgraph connect a b --curve --bends 1
       mgraph connect a b c d --surface --degree 2,2 --name s
+      mgraph connect a b --curve --bends 3 --init s
     """
+    from mgraph.train.parallel import follows
+
     if len(methods) != 1:
         raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}.")
-    method = chosen_settings(METHODS[methods[0]], flags, pairs, config)
+    method = chosen_settings(METHODS[methods[0]], flags, pairs, config, preset)
     with progress_bars("connect") as report:
         connected = graph.connect(
             *ends,
@@ -81,10 +92,13 @@ def connect(
             name=name,
             sweep=False,
             grid=grid,
+            init=init,
             same_layout=same_layout,
             buffers_from=buffers_from,
             report=report,
         )
+        if follows():
+            return
         shown = connected.name or connected.id
         if len(ends) == 4:
             a, b, c, d = ends
@@ -109,39 +123,79 @@ def _sweep_command(name: str, grid: Sequence[int] | None) -> str:
 
 @click.command()
 @click.argument("connection")
-@grid_option("Points: n or n,m (default: 61 on a curve, 11,11 on a surface).")
+@grid_option("Points: n or n,m (default: 61 on a path, 11,11 on a surface, 11 along the edges of a simplex).")
 @click.option("--splits", default="train,valid,test", show_default=True, help="Splits to measure.")
 @click.option("--examples", type=int, help="Use a fixed random subset of so many examples per split.")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
+@click.option("--precision", default="fp32", show_default=True, help="Compute in fp32, tf32 or bf16.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Measure this too: top5, ece, brier, nll, file.py:function or module:function; may be repeated.",
+)
+@click.option("--refine", type=float, metavar="BOUND", help="Add points until interpolation errs by less than this.")
+@click.option("--refine-on", metavar="SPLIT:METRIC", help="What --refine looks at. [default: train:loss]")
+@click.option("--max-points", type=int, help="At most so many points by --refine. [default: 2000]")
+@click.option("--no-reuse", is_flag=True, help="Measure everything anew, also what is stored already.")
 @with_computing_graph
 @output_options
 def sweep(
     connection: str,
     grid: list[int] | None,
     splits: str,
-    examples: int | None,
-    bn_examples: int | None,
+    metrics: tuple[str, ...],
+    refine: float | None,
+    refine_on: str | None,
+    max_points: int | None,
+    no_reuse: bool,
     graph: Graph,
     form: str,
+    **options: Any,
 ) -> None:
     """Measure a connection on a grid; points, numbers and edges are stored.
 
-    BatchNorm statistics are recomputed for every point. The finest sweep of a connection decides its edges.
+    BatchNorm statistics are recomputed for every point. The finest sweep of a connection decides its edges. Numbers
+    that an earlier sweep measured under the same conditions are reused, and a sweep that was stopped goes on when the
+    same command is given again.
+
+    A metric of your own is a function (outputs, targets) of a whole split that returns one number, or one for each
+    example; naming it here runs its code.
 
     \b
     Example:
       mgraph sweep s --grid 21,21
+      mgraph sweep curve --refine 0.005 --metric top5 --metric ece
     """
+    if refine is None and (refine_on is not None or max_points is not None):
+        raise InputError("--refine-on and --max-points go with --refine BOUND.")
+    options |= {k: v for k, v in (("refine_on", refine_on), ("max_points", max_points)) if v is not None}
     connected = graph.connection(connection)
-    with progress_bars("sweep") as report:
-        connected.sweep(
+    with _telling_what_is_kept(), progress_bars("sweep") as report:
+        swept = connected.sweep(
             grid,
             splits=[s.strip() for s in splits.split(",")],
-            examples=examples,
-            bn_examples=bn_examples,
+            metrics=metrics,
+            refine=refine,
+            reuse=not no_reuse,
             report=report,
+            **options,
         )
+    for text in swept.notes:
+        note(f"Note: {text}")
     _print_connection(connected.describe(), form)
+
+
+@contextmanager
+def _telling_what_is_kept() -> Iterator[None]:
+    """Pass on what an interrupted sweep says of itself; how to go on is said where the program ends."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        for text in getattr(stopped, "__notes__", ()):
+            note(text)
+        raise
 
 
 def _print_connection(row: dict[str, Any], form: str) -> None:

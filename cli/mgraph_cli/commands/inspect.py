@@ -54,15 +54,25 @@ def ls(kind: str | None, space: str | None, graph: Graph, form: str) -> None:
 
 @click.command()
 @click.argument("what")
+@click.option("--table", is_flag=True, help="The papers' tables of a connection's newest sweep.")
 @with_graph
 @output_options
-def show(what: str, graph: Graph, form: str) -> None:
+def show(what: str, table: bool, graph: Graph, form: str) -> None:
     """Tell everything about a node or connection, by name, id, or id prefix.
+
+    With --table, what the papers print: the minimum, the integral over the path or surface (Int) and the maximum of
+    train loss, train error and test error, and the length ratio of a path; of a surface or simplex also the test
+    accuracy of the point that is best on validation data, of the mean and of the corners. 'oracle' is the best on
+    test data; it is never the result.
 
     \b
     Example:
       mgraph show s
+      mgraph show s --table
     """
+    if table:
+        _print_tables(graph.connection(what).table(), form)
+        return
     row = graph.find(what).describe()
     if form == "table" and row["run"]:
         row["run"] = _run_line(row["run"])
@@ -78,11 +88,60 @@ def show(what: str, graph: Graph, form: str) -> None:
             "terms": ("node", "c"),
             "evaluations": ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id"),
             "sweeps": ("id", "grid", "batchnorm", "precision"),
-            "summary": ("split", "metric", "min", "max", "mean", "integral"),
+            "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
             "ensembles": ("split", "metric", "statistic", "value"),
             "edges": ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution"),
         },
     )
+
+
+_MODELS = {
+    "best": "best on validation data",
+    "mean": "mean of all points",
+    "corners": "mean of the corners",
+}
+
+
+def _print_tables(table: dict[str, Any], form: str) -> None:
+    from mgraph.report.tables import table_cells
+
+    if form == "json":
+        emit_one(table, form=form)
+        return
+    if form == "csv":
+        emit(table_cells(table), ("quantity", "statistic", "value", "standard_error"), form=form)
+        return
+    samples = [
+        f"{split} {table['examples'][split]} (subset {name})"
+        for split, name in table["subsets"].items()
+        if name != "all"
+    ]
+    facts = {key: table[key] for key in ("connection", "kind", "ends", "grid", "points", "batchnorm", "precision")}
+    emit_one(facts | {"length_ratio": table["length_ratio"], "examples": ", ".join(samples)})
+    click.echo()
+    statistics = ("min", "int", "max")
+    rows = [
+        {"": row["quantity"]} | {s: _with_error(row[s], row[f"{s}_standard_error"]) for s in statistics}
+        for row in table["rows"]
+    ]
+    emit(rows, ("", *statistics), empty="The sweep measured nothing of what is shown here.")
+    models = table["models"]
+    if models is not None:
+        rows = [
+            {"": text, models["quantity"]: _number(models[what])}
+            for what, text in _MODELS.items()
+            if models[what] is not None
+        ]
+        emit(rows, ("", models["quantity"]))
+        emit_one({"oracle": f"{_number(models['oracle'])}, the best on test data: no result"})
+
+
+def _number(model: dict[str, Any]) -> str:
+    return _with_error(model["value"], model["standard_error"])
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
 
 
 def _run_line(run: dict[str, Any]) -> str:

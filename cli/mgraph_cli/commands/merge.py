@@ -23,7 +23,7 @@ _COLUMNS = ("what", "valid_accuracy", "test_accuracy", "test_error_bar", "valid_
 @click.command()
 @click.argument("connection")
 @click.option("--best", is_flag=True, help="The swept point that is best on validation data (the default).")
-@click.option("--at", "at_text", metavar="T|U,V", help="The point at this parameter.")
+@click.option("--at", "at_text", metavar="T|U,V|A,B,C", help="The point at this parameter.")
 @click.option("--soup", help="Average swept points: uniform, or greedy (on validation data).")
 @click.option("--name", help="Name of the merged node.")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
@@ -72,7 +72,7 @@ def merge(
 
 @click.command()
 @click.argument("connection")
-@grid_option("Members: n or n,m (default: 11 along each parameter).")
+@grid_option("Members: n or n,m (default: 11 in each direction, on a simplex of many modes fewer).")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
 @with_computing_graph
 @output_options

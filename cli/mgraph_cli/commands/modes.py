@@ -40,14 +40,19 @@ def train(
     """Train a mode from scratch and add it with its losses and accuracies.
 
     SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % at 90 %, and stays.
+    Under torchrun all processes train one mode together.
 
     \b
     Example:
       mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
     """
+    from mgraph.train.parallel import follows
+
     settings = chosen_settings(TrainSettings, flags, pairs, config)
     with progress_bars("train") as report:
         mode = graph.train(settings, name=name, space=space, report=report)
+    if follows():
+        return
     _print_mode(mode.describe(), form)
 
 

@@ -26,7 +26,7 @@ def plot(
     no_before: bool,
     graph: Graph,
 ) -> None:
-    """Draw the newest sweep: heat maps of loss and accuracy of a surface, curves of them along t.
+    """Draw the newest sweep: loss and accuracy as heat maps of a surface or simplex of three, as curves along t.
 
     A trained connection is drawn beside the straight one of the same ends (before and after training). If that was
     never made, it is connected by --linear and swept now, and stays in the graph.
@@ -38,7 +38,7 @@ def plot(
     connected = graph.connection(connection)
     connected.check_plot(output)
     before = None
-    if not no_before and connected.kind != "linear":
+    if not no_before and connected.trained:
         before = connected.straight()
         if before is None:
             note("Connecting the same ends by --linear, to show them before training.")

@@ -1,0 +1,94 @@
+"""What the scripts share: a quiet process, the line that names the machine, and modes to start from."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgraph.architectures.loading import build_network
+from mgraph.data.loading import load_task
+from mgraph.data.task import Task
+from mgraph.network.flat import FlatModel
+from mgraph.train.mode import train_mode
+from mgraph.train.settings import TrainSettings
+
+
+def quieten(threads: int = 1) -> None:
+    """Fix the threads, and let glibc keep freed memory as the command line does: page faults blur every figure."""
+    torch.set_num_threads(threads)
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
+
+
+def machine() -> str:
+    """Name versions, processor and threads."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
+    if torch.cuda.is_available():
+        model = torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return (
+        f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, {model}, "
+        f"{threads} thread{'' if threads == 1 else 's'}"
+    )
+
+
+def invocation() -> str:
+    """Return the command line of this script."""
+    return " ".join(["$ python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network on its data, and how its modes are trained."""
+
+    arch: str
+    data: str
+    epochs: int
+    batch_size: int = 64
+    lr: float = 0.05
+
+    def task(self) -> Task:
+        """Load the data."""
+        return load_task(self.data, base=Path.cwd())
+
+    def build(self, task: Task, seed: int = 0) -> FlatModel:
+        """Make a fresh network."""
+        module = build_network(
+            self.arch, input_shape=task.input_shape, classes=task.classes, seed=seed, base=Path.cwd()
+        )
+        return FlatModel(module)
+
+    def modes(self, task: Task, seeds: range) -> list[NDArray[np.float32]]:
+        """Train modes from these seeds; each of shape (D,)."""
+        modes = []
+        for seed in seeds:
+            flat = self.build(task, seed)
+            settings = TrainSettings(seed=seed, epochs=self.epochs, batch_size=self.batch_size, lr=self.lr)
+            train_mode(flat, task, settings)
+            modes.append(flat.unpack(flat.theta).numpy())
+        return modes
+
+
+def networks(mnist: str) -> dict[str, Network]:
+    """Return the networks that experiments use, by name; ``mnist`` is an .npz file with the data set."""
+    images = f"npz:{mnist}?mean=0.1307&std=0.3081"
+    return {
+        "mlp": Network("mlp", "digits", 40),
+        "mlp-bn": Network("mlp?bn=true", "digits", 40),
+        "cnn": Network("cnn", "digits", 40),
+        "cnn-bn": Network("cnn?bn=true", "digits", 40),
+        "fc-mnist": Network("mlp?hidden=512,512", images, 5, 128),
+        "lenet5": Network("lenet5", images, 3, 128),
+        "cnn-bn-mnist": Network("cnn?channels=16,32&hidden=64&bn=true", images, 3, 128),
+    }

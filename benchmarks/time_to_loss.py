@@ -1,0 +1,171 @@
+"""How long until a surface is good: seconds to a mean surface loss, by what a training step samples.
+
+Four modes are trained; then the 3×3 surface between them by several estimators of its gradient, everything else
+(SGD with momentum, batch, constant learning rate, the same for all unless ``--lrs`` names several, of which each takes
+its best) being equal. The clock (CPU seconds of one thread) stops while the surface is measured: the mean train loss on
+a 7×7 grid over 1000 fixed training images, with BatchNorm statistics recomputed. The target is a fifth of where the
+bilinear surface starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from harness import Network, invocation, machine, networks, quieten
+from numpy.typing import NDArray
+
+from mgraph.connect.base import Start
+from mgraph.connect.surface import BezierSurface
+from mgraph.data.task import Task
+from mgraph.evaluate.batchnorm import BatchNormPolicy
+from mgraph.evaluate.metrics import Subset
+from mgraph.evaluate.sweep import sweep
+from mgraph.network.flat import FlatModel
+from mgraph.train.engine import PathTrainer, draws, on_device
+from mgraph.train.loop import Streams
+
+CONTENDERS = {
+    "ours": {},
+    "split k=4 stratified": {"samples": 4},
+    "split k=4 lattice": {"samples": 4, "draw": "lattice"},
+    "split k=4 iid": {"samples": 4, "draw": "iid"},
+    "split k=2 stratified": {"samples": 2},
+    "split k=8 lattice": {"samples": 8, "draw": "lattice"},
+    "whole k=1": {"samples": 1, "draw": "iid", "batch": "whole"},
+    "whole k=4 stratified": {"samples": 4, "batch": "whole"},
+    "whole k=80 iid": {"samples": 80, "draw": "iid", "batch": "whole"},
+}
+BASE = "whole k=1"
+
+
+@dataclass
+class Race:
+    """Four modes of one network, ready to be joined by a surface again and again."""
+
+    network: Network
+    task: Task
+    flat: FlatModel
+    modes: list[NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, network: Network, seed: int) -> Race:
+        task = network.task()
+        return cls(network, task, network.build(task), network.modes(task, range(seed, seed + 4)))
+
+    def surface_loss(self, rows: list[torch.Tensor], grid: int = 7, examples: int = 1000) -> float:
+        """Return the mean train loss over the grid."""
+        family = BezierSurface().family(4)
+        subset = Subset.random(len(self.task.train), examples)
+        results = sweep(
+            self.flat,
+            self.task,
+            rows,
+            family.coefficients(family.grid(grid).points),
+            policy=BatchNormPolicy.default(len(self.task.train), 500),
+            subsets={"train": subset},
+        )
+        return float(np.mean([point["train"]["loss"].value for point in results]))
+
+    def run(self, method: BezierSurface, target: float, limit: float, seed: int) -> list[tuple[float, float]]:
+        """Train until the target or the limit in seconds; return (CPU seconds, mean loss) along the way."""
+        family = method.family(4)
+        (phase,) = method.plan(family)
+        streams = Streams.of(seed)
+        flat, sampling = self.flat, method.sampling()
+        P = torch.stack([flat.pack(torch.from_numpy(row)) for row in Start.between(family, self.modes).points()])
+        trainer = PathTrainer(flat, self.task.loss, P, phase, sampling=sampling)
+        coming = on_device(draws(phase, sampling, streams.draws), phase.free, P)
+        curve, spent, next_look = [(0.0, self.surface_loss(list(P)))], 0.0, limit / 40
+        upcoming = next(coming)
+        trainer.begin(upcoming)
+        flat.module.train()
+        while True:
+            order = torch.randperm(len(self.task.train), generator=streams.order)
+            batches = self.task.train.batches(method.batch_size, order=order, drop_last=True)
+            begin = time.process_time()
+            for x, y in batches:
+                current, upcoming = upcoming, next(coming)
+                loss = trainer.step(x, y, method.lr, current, upcoming)
+                if spent + time.process_time() - begin >= next_look:
+                    spent += time.process_time() - begin
+                    kept = flat.theta.clone(), trainer.lanes.theta.clone()
+                    trainer.finish()
+                    mean = self.surface_loss(list(P))
+                    flat.theta.copy_(kept[0])
+                    trainer.lanes.theta.copy_(kept[1])
+                    flat.module.train()
+                    curve.append((spent, mean))
+                    next_look = spent * 1.3
+                    if mean <= target or spent > limit or not torch.isfinite(loss):
+                        trainer.finish()
+                        return curve
+                    begin = time.process_time()
+            spent += time.process_time() - begin
+
+
+def seconds_to(curve: list[tuple[float, float]], target: float) -> float | None:
+    """Return when the target was crossed, interpolated between two looks in the logarithm of the loss."""
+    for (t0, l0), (t1, l1) in zip(curve, curve[1:], strict=False):
+        if l1 <= target:
+            return t0 + (t1 - t0) * (np.log(l0 / target) / np.log(l0 / l1)) if l0 > target else t0
+    return None
+
+
+def best(run: Callable[[float], list[tuple[float, float]]], lrs: list[float], target: float):
+    """Return time, learning rate and last loss of the quickest."""
+    found = []
+    for lr in lrs:
+        curve = run(lr)
+        reached = seconds_to(curve, target)
+        found.append((reached if reached is not None else float("inf"), curve[-1][1], lr, curve[-1][0]))
+    return min(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", default="cnn,cnn-bn")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="names with commas")
+    parser.add_argument("--lrs", default="0.1", help="learning rates with commas; each contender takes its best")
+    parser.add_argument("--seeds", type=int, default=1, help="sets of four modes")
+    parser.add_argument("--limit", type=float, default=20.0, help="CPU seconds at most, per run")
+    parser.add_argument("--target", type=float, default=0.2, help="of the bilinear surface's mean loss")
+    parser.add_argument("--batch", type=int, help="examples per step (default: the network's)")
+    parser.add_argument("--mnist", default="mnist.npz")
+    options = parser.parse_args()
+    quieten()
+    known = networks(options.mnist)
+    lrs = [float(lr) for lr in options.lrs.split(",")]
+    print(f"{invocation()}\n{machine()}\n")
+    print(f"{'network':>14} {'seeds':>6} {'estimator':>22} {'lr':>5} {'target':>7} {'seconds':>8} {'x k=1':>6} {'last':>7}")
+    for name in options.networks.split(","):
+        network = known[name]
+        for number in range(options.seeds):
+            race = Race.of(network, 10 * number)
+            rows = [race.flat.pack(torch.from_numpy(p)) for p in Start.between(BezierSurface().family(4), race.modes).points()]
+            target = options.target * race.surface_loss(rows)
+            times: dict[str, float] = {}
+            chosen = sorted(options.contenders.split(","), key=lambda c: c != BASE)
+            for contender in chosen:
+                changes = CONTENDERS[contender]
+
+                def run(lr: float, changes=changes, number=number) -> list[tuple[float, float]]:
+                    method = BezierSurface(lr=lr, batch_size=options.batch or network.batch_size, **changes)
+                    return race.run(method, target, options.limit, seed=number)
+
+                seconds, last, lr, spent = best(run, lrs, target)
+                times[contender] = seconds
+                shown = f"{seconds:8.2f}" if np.isfinite(seconds) else f">{spent:7.1f}"
+                ratio = seconds / times[BASE] if BASE in times else float("nan")
+                print(
+                    f"{name:>14} {10 * number:>4}+3 {contender:>22} {lr:>5g} {target:>7.3f} {shown} {ratio:>6.2f} {last:>7.3f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The simplex of n modes, in barycentric coordinates [S §4.1]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import factorial
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mgraph.errors import InputError
+from mgraph.families.base import Family
+from mgraph.families.grid import Floats, Grid, SimplexGrid, simplex_steps
+
+_ROUNDING = 1e-9  # by which coordinates that were typed or divided may miss the sum of 1
+
+
+@dataclass(frozen=True)
+class Simplex(Family):
+    """θ(α) = Σ α_i P_i with α ≥ 0, Σ α = 1: all rows are ends, nothing to train."""
+
+    name: ClassVar[str] = "simplex"
+    corners: int = 3
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.corners, int) or self.corners < 2:
+            raise InputError(f"The corners of a simplex are a whole number of at least 2, not {self.corners!r}.")
+
+    @property
+    def dimension(self) -> int:
+        """One less than corners."""
+        return self.corners - 1
+
+    @property
+    def coordinates(self) -> int:
+        """One barycentric coordinate per corner."""
+        return self.corners
+
+    @property
+    def size(self) -> int:
+        """The corners."""
+        return self.corners
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every row."""
+        return tuple(range(self.corners))
+
+    def coefficients(self, t: ArrayLike) -> Floats:
+        """Return α itself, shape (S, K)."""
+        return self.points(t)
+
+    def derivatives(self, t: ArrayLike) -> Floats:
+        """Return ∂c/∂α_i at the expense of the last corner, i < n - 1: constant, shape (S, n-1, K)."""
+        moves = np.concatenate([np.eye(self.dimension), -np.ones((self.dimension, 1))], axis=1)
+        return np.broadcast_to(moves, (len(self.points(t)), *moves.shape))
+
+    def initial(self) -> Floats:
+        """The rows are the ends."""
+        return np.eye(self.corners)
+
+    def quadrature(self, nodes: int, knots: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return the default grid, whatever the nodes: exact for linear functions, the only ones that occur here.
+
+        The weights sum to 1/(n-1)!, the volume over which the first n - 1 coordinates run.
+        """
+        grid = self.grid(self.default_grid)
+        return grid.points, grid.weights / factorial(self.dimension)
+
+    def end_parameters(self) -> Floats:
+        """The unit vectors."""
+        return np.eye(self.corners)
+
+    def points(self, t: ArrayLike) -> Floats:
+        """Check barycentric coordinates: shape (S, n), none negative, each row summing to 1."""
+        points = self._numbers(t)
+        if not np.all(points >= 0) or not np.all(np.abs(points.sum(axis=1) - 1.0) <= _ROUNDING):
+            raise InputError(f"Barycentric coordinates are 0 or more and sum to 1; got {points.tolist()}.")
+        return points
+
+    @property
+    def parameter_format(self) -> str:
+        """How a parameter is written, for messages."""
+        return f"{self.corners} barycentric coordinates"
+
+    def grid(self, counts: int | Sequence[int]) -> Grid:
+        """Return the barycentric grid with that many points along an edge."""
+        counts = tuple(counts) if isinstance(counts, Sequence) else (counts,)
+        if len(counts) != 1 or not isinstance(counts[0], int | np.integer) or counts[0] < 2:
+            raise InputError(f"A grid for a simplex is one whole number of at least 2; got {counts}.")
+        return SimplexGrid(self.corners, int(counts[0]) - 1)
+
+    @property
+    def default_grid(self) -> tuple[int, ...]:
+        """11 points along an edge for three modes (66 in all), fewer for more."""
+        return (simplex_steps(self.corners) + 1,)

@@ -1,0 +1,246 @@
+"""The memory of sweeps: what was measured before, and what is measured now, stored in batches while it runs.
+
+A sweep is *partial* from its first batch until its last transaction, which adds summaries and edges and makes it
+complete; a short one is a single transaction. What an interrupted sweep has stored is never lost: the same sweep,
+asked for again, adopts it, and any other one reuses its numbers where the conditions are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mgraph.errors import MGraphError
+from mgraph.evaluate.metrics import Measured
+from mgraph.explore.sweepdata import COMPLETE, PARTIAL, parameter_key
+from mgraph.graph.points import evaluation_rows
+from mgraph_store import (
+    KERNEL_VERSION,
+    Connection,
+    Evaluation,
+    Member,
+    Node,
+    NodeTerm,
+    Record,
+    Run,
+    Sweep,
+    new_id,
+)
+from mgraph_store.records import now
+
+if TYPE_CHECKING:
+    from mgraph.evaluate.batchnorm import BatchNormPolicy
+    from mgraph.evaluate.metrics import Metric, Subset
+    from mgraph.evaluate.sweep import PointMetrics
+    from mgraph.families import Floats
+    from mgraph.graph.runs import RunLog
+    from mgraph_store import GraphStore, Reader
+
+FLUSH_SECONDS = 5.0  # at least, between two batches
+METRICS = "metrics"  # among a run's settings: metrics beside the task's own, each with its identity
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a number depends on, besides its point; ``metrics`` are those beside the task's own."""
+
+    policy: BatchNormPolicy
+    batchnorm: str
+    precision: str
+    subsets: Mapping[str, Subset]
+    metrics: tuple[Metric, ...]
+    names: tuple[str, ...]
+
+    @property
+    def identities(self) -> dict[str, str | None]:
+        """What tells each further metric from another of the same name."""
+        return {m.name: m.identity for m in self.metrics}
+
+
+def adoptable(reader: Reader, connection: Connection, settings: Mapping[str, Any]) -> Sweep | None:
+    """Find the newest partial sweep that was started with exactly these settings and runs no more."""
+    if None in settings[METRICS].values():
+        return None
+    wanted = json.loads(json.dumps(dict(settings), default=str))
+    for sweep in reversed(reader.all(Sweep, connection_id=connection.id, status=PARTIAL)):
+        run = reader.get(Run, id=sweep.run_id)
+        if json.loads(run.settings) == wanted and not _is_alive(run):
+            return sweep
+    return None
+
+
+def _is_alive(run: Run) -> bool:
+    """Tell whether a run may still be under way; on another machine that cannot be known, so it may."""
+    if run.status != "running":
+        return False
+    if run.host != platform.node() or run.pid is None:
+        return True
+    try:
+        os.kill(run.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class SweepLog:
+    """Nodes and numbers of one sweep: knows those that exist, collects new ones, and commits them."""
+
+    def __init__(self, store: GraphStore, run: RunLog, connection: Connection, rows: Sequence[Node]) -> None:
+        """Collect for a connection with these control-point nodes, in row order."""
+        self._store, self._run, self._connection, self._rows = store, run, connection, rows
+        self._samples: dict[tuple[float, ...], str] = {}
+        self._earlier: dict[tuple[str, str], dict[str, Evaluation]] = {}
+        self._pending: list[Record] = []
+        self._last_flush = time.monotonic()
+        self._finishing = False
+        self.kept = self.waiting = 0  # points stored, and points to be stored, by this run
+
+    def begin(self, reader: Reader, record: Sweep, conditions: Conditions, *, adopted: bool, reuse: bool) -> None:
+        """Start a new sweep, or go on with an adopted one; look up what is there already."""
+        self.record, self._conditions, self._stored = replace(record, run_id=self._run.id), conditions, adopted
+        for member in reader.all(Member, connection_id=self._connection.id, role="sample"):
+            self._samples[parameter_key(member.parameter or ())] = member.node_id
+        self._positions = len(self._samples)
+        self._can_go_on = reuse and None not in conditions.identities.values()
+        if reuse:
+            self._look_up(reader)
+
+    def _look_up(self, reader: Reader) -> None:
+        c = self._conditions
+        same: dict[str, Any] = {"batchnorm": c.batchnorm, "precision": c.precision}
+        sweeps = [s.id for s in reader.all(Sweep, connection_id=self._connection.id, **same)]
+        rows = reader.all(Evaluation, sweep_id=sweeps, **same) if sweeps else []
+        runs = reader.all(Run, id=list({r.run_id for r in rows})) if rows and c.metrics else []
+        identities_then = {run.id: json.loads(run.settings).get(METRICS, {}) for run in runs}
+        identities = c.identities
+        rows.sort(key=lambda r: r.sweep_id == self.record.id)  # its own ones win: they need no copy
+        for row in rows:
+            if row.split not in c.subsets or c.subsets[row.split].name != row.subset or row.metric not in c.names:
+                continue
+            if row.metric in identities:
+                then = identities_then[row.run_id or ""].get(row.metric)
+                if then is None or then != identities[row.metric]:
+                    continue
+            self._earlier.setdefault((row.node_id, row.split), {})[row.metric] = row
+
+    def recall(self, parameter: Sequence[float], coefficients: Floats) -> PointMetrics:
+        """Return what is known of a point: the splits all of whose numbers exist under these conditions."""
+        node_id = self._samples.get(parameter_key(parameter)) or self._control_at(coefficients)
+        if node_id is None:
+            return {}
+        found = {split: self._earlier.get((node_id, split), {}) for split in self._conditions.subsets}
+        return {
+            split: {name: _measured(rows[name]) for name in self._conditions.names}
+            for split, rows in found.items()
+            if len(rows) == len(self._conditions.names)
+        }
+
+    def add(self, parameter: Sequence[float], coefficients: Floats, known: PointMetrics, new: PointMetrics) -> str:
+        """Take a point with its recalled and its measured numbers; return its node."""
+        node_id = self._node_at(parameter, coefficients)
+        for split in known:
+            for row in self._earlier[node_id, split].values():
+                if row.sweep_id != self.record.id:
+                    self._pending.append(replace(row, sweep_id=self.record.id))
+        c = self._conditions
+        self._pending += evaluation_rows(
+            node_id,
+            self._run.id,
+            new,
+            batchnorm=c.batchnorm,
+            sweep_id=self.record.id,
+            subsets={split: subset.name for split, subset in c.subsets.items()},
+            precision=c.precision,
+        )
+        self.waiting += bool(new)
+        return node_id
+
+    def _node_at(self, parameter: Sequence[float], coefficients: Floats) -> str:
+        key = parameter_key(parameter)
+        if key not in self._samples:
+            node_id = self._control_at(coefficients)
+            if node_id is None:
+                node_id = new_id("s")
+                terms = [(k, float(c)) for k, c in enumerate(coefficients) if c != 0]
+                space = self._connection.space_id
+                self._pending.append(Node(node_id, "sample", space, self._run.id, kernel=KERNEL_VERSION))
+                self._pending += [NodeTerm(node_id, i, self._rows[k].id, c) for i, (k, c) in enumerate(terms)]
+            self._pending.append(
+                Member(self._connection.id, node_id, "sample", self._positions, parameter=list(parameter))
+            )
+            self._samples[key], self._positions = node_id, self._positions + 1
+        return self._samples[key]
+
+    def _control_at(self, coefficients: Floats) -> str | None:
+        """Return the control point that a single coefficient of 1 stands for, if that is what there is."""
+        terms = [k for k, c in enumerate(coefficients) if c != 0]
+        return self._rows[terms[0]].id if len(terms) == 1 and coefficients[terms[0]] == 1.0 else None
+
+    def claim(self) -> None:
+        """Tell others that an adopted sweep is this run's now."""
+        if self._stored:
+            with self._store.transaction() as tx:
+                tx.update(self.record)
+
+    def flush(self, *, at_once: bool = False) -> None:
+        """Commit what was collected, if the last batch is old enough, or at once."""
+        due = at_once or time.monotonic() - self._last_flush >= FLUSH_SECONDS
+        if not due or not self._pending:
+            return
+        with self._store.transaction() as tx:
+            if self._stored:
+                tx.update(self.record)
+            else:
+                tx.add(self.record)
+            tx.add(*self._pending)
+        self._taken()
+        self._last_flush = time.monotonic()
+
+    def keep(self, stopped: BaseException) -> None:
+        """Commit what was measured before an interruption or an error, and note on it what is kept."""
+        with suppress(MGraphError):  # the first error matters, not that there was no room for the rest
+            if not (self._finishing and self._is_complete()):
+                self.flush(at_once=True)
+        if self.kept:
+            points = "1 point is" if self.kept == 1 else f"{self.kept} points are"
+            how = "; the same sweep goes on from there" if self._can_go_on else ""
+            stopped.add_note(f"{points} measured and stored{how}.")
+
+    def finish(self, record: Sweep, results: Sequence[Record], changed: Connection | None = None) -> Sweep:
+        """Commit the last points with the results, complete the sweep and the run, all in one transaction."""
+        self._finishing = True
+        # The newest sweep is the one that was completed last, whenever it began.
+        record = replace(record, status=COMPLETE, created=now())
+        with self._store.transaction() as tx:
+            if self._stored:
+                tx.update(record)
+            else:
+                tx.add(record)
+            tx.add(*self._pending, *results)
+            if changed is not None:
+                tx.update(changed)
+            self._run.complete(tx)
+        self._taken()
+        return record
+
+    def _taken(self) -> None:
+        self._pending.clear()
+        self._stored = True
+        self.kept, self.waiting = self.kept + self.waiting, 0
+
+    def _is_complete(self) -> bool:
+        with self._store.reading() as reader:
+            found = reader.all(Sweep, id=self.record.id)
+        return bool(found) and found[0].status == COMPLETE
+
+
+def _measured(row: Evaluation) -> Measured:
+    return Measured(row.value, row.standard_error, row.count)

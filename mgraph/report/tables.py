@@ -1,0 +1,124 @@
+"""The tables of the papers, of one sweep, as plain data (no torch).
+
+[G] table 2: Min, Int and Max of train loss, train error and test error along a path, and its length ratio. [S]
+table 1: test accuracy of the best point, the mean over the surface and the mean of the corners. The papers choose
+the best point on test data; here it is chosen on validation data, and the best on test data stands apart as the
+oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mgraph.explore.sweepdata import SweepData
+from mgraph_store import Summary
+
+Row = dict[str, Any]
+Statistics = Mapping[tuple[str, str, str], Summary]
+
+_LOSSES = ("train loss", "test loss")
+_CHOSEN_ON, _REPORTED_ON = "valid", "test"
+_ALL = "all"
+
+
+def paper_tables(data: SweepData, summaries: Sequence[Summary]) -> Row:
+    """Return ``rows`` ([G] table 2) with ``length_ratio``, and ``models`` ([S] table 1; None for a path).
+
+    Every number has a standard error where the split is a subset, and on test data; those of Int and of means are
+    upper limits, as every point sees the same examples. Errors and accuracies are in percent.
+    """
+    found = {(s.split, s.metric, s.statistic): s for s in summaries}
+    ratio = found.get(("none", "geometry", "length_ratio"))
+    return {
+        "sweep": data.sweep.id,
+        "grid": list(data.sweep.grid),
+        "points": len(data.grid),
+        "batchnorm": data.sweep.batchnorm,
+        "precision": data.sweep.precision,
+        "examples": {split: data.counts[split, "loss"] for split in data.subsets},
+        "subsets": dict(data.subsets),
+        "length_ratio": None if ratio is None else ratio.value,
+        "rows": [row for row in _rows(data, found) if row],
+        "models": None if data.family.dimension == 1 else _models(data),
+    }
+
+
+def table_cells(table: Row) -> list[Row]:
+    """Write the tables as one number per row, for programs."""
+    cells = [
+        _cell(row["quantity"], statistic, row[statistic], row[f"{statistic}_standard_error"])
+        for row in table["rows"]
+        for statistic in ("min", "int", "max")
+    ]
+    if table["length_ratio"] is not None:
+        cells.append(_cell("length ratio", None, table["length_ratio"], None))
+    models = table["models"] or {}
+    for what in ("best", "mean", "corners", "oracle"):
+        if models.get(what):
+            cells.append(_cell(models["quantity"], what, models[what]["value"], models[what]["standard_error"]))
+    return cells
+
+
+def _cell(quantity: str, statistic: str | None, value: float, error: float | None) -> Row:
+    return {"quantity": quantity, "statistic": statistic, "value": value, "standard_error": error}
+
+
+def _rows(data: SweepData, found: Statistics) -> list[Row]:
+    """Make the rows of [G] table 2; of a task without accuracy, the losses."""
+    if any(metric == "accuracy" for _, metric in data.values):
+        rows = [_row(data, found, "train", "loss")]
+        return rows + [_row(data, found, split, "accuracy") for split in ("train", "test")]
+    return [_row(data, found, *quantity.split()) for quantity in _LOSSES]
+
+
+def _row(data: SweepData, found: Statistics, split: str, metric: str) -> Row:
+    if (split, metric) not in data.values:
+        return {}
+    row: Row = {"quantity": f"{split} loss" if metric == "loss" else f"{split} error (%)"}
+    # The smallest error is where the accuracy is largest.
+    turned = {"min": "max", "integral": "integral", "max": "min"}
+    for statistic, name in (("min", "min"), ("integral", "int"), ("max", "max")):
+        source = found[split, metric, statistic if metric == "loss" else turned[statistic]]
+        value = source.value if metric == "loss" else 100.0 * (1.0 - source.value)
+        row[name] = value
+        row[f"{name}_standard_error"] = _shown_error(data, split, metric, source.standard_error)
+    return row
+
+
+def _models(data: SweepData) -> Row | None:
+    """Make [S] table 1; None if the sweep has no test split."""
+    metric = "accuracy" if (_REPORTED_ON, "accuracy") in data.values else "loss"
+    key = (_REPORTED_ON, metric)
+    if key not in data.values:
+        return None
+    values, errors = data.values[key], data.errors[key]
+
+    def number(points: Any, **more: Any) -> Row:
+        error = float(errors[points].mean())
+        scale = 100.0 if metric == "accuracy" else 1.0
+        shown = _shown_error(data, *key, error if np.isfinite(error) else None)
+        return {"value": scale * float(values[points].mean()), "standard_error": shown} | more
+
+    def one(point: int) -> Row:
+        return number(point, parameter=data.parameters[point].tolist(), node=data.node_ids[point])
+
+    oracle = int(values.argmax() if metric == "accuracy" else values.argmin())
+    chosen = (_CHOSEN_ON, "loss") in data.values
+    return {
+        "quantity": "test accuracy (%)" if metric == "accuracy" else "test loss",
+        "selected_on": _CHOSEN_ON if chosen else None,
+        "best": one(data.best(_CHOSEN_ON)) if chosen else None,
+        "mean": number(slice(None)),
+        "corners": number(list(data.grid.ends)),
+        "oracle": one(oracle),
+    }
+
+
+def _shown_error(data: SweepData, split: str, metric: str, error: float | None) -> float | None:
+    """Return a standard error where one belongs: of a sample, not of the whole of what is meant."""
+    if error is None or not (data.subsets[split] != _ALL or split == _REPORTED_ON):
+        return None
+    return error if metric == "loss" else 100.0 * error

@@ -1,0 +1,57 @@
+"""Phases of training: which curves are sampled, which rows move, for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mgraph.families import Family, Floats
+from mgraph.families.gram import density
+
+_QUADRATURE = {1: 64, 2: 16}  # midpoints per axis for the mean density
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a phase samples: a family whose control points are some ``rows`` of the K control points."""
+
+    family: Family
+    rows: tuple[int, ...]
+    size: int
+
+    @classmethod
+    def whole(cls, family: Family) -> Curve:
+        """Sample the family itself."""
+        return cls(family, tuple(range(family.size)), family.size)
+
+    def coefficients(self, t: Floats) -> Floats:
+        """Return coefficients on all K rows, shape (S, K), at t of shape (S, d)."""
+        c = np.zeros((len(t), self.size))
+        c[:, self.rows] = self.family.coefficients(t)
+        return c
+
+    def relative_density(self, G: Floats, t: Floats) -> Floats:
+        """Return the length or area element over its mean, shape (S,), from the Gram matrix of all K rows."""
+        mine = G[np.ix_(self.rows, self.rows)]
+        count = _QUADRATURE[self.family.dimension]
+        axis = (np.arange(count) + 0.5) / count
+        everywhere = np.stack(np.meshgrid(*[axis] * self.family.dimension, indexing="ij"), axis=-1)
+        # One call for both: a measure that is 0 everywhere is taken for the uniform one.
+        q = density(self.family, mine, np.concatenate([t, everywhere.reshape(-1, self.family.dimension)]))
+        return np.asarray(q[: len(t)] / q[len(t) :].mean())
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training: which curves are sampled and which rows move.
+
+    Every batch draws the same number of values on each curve; losses are summed over curves and averaged over
+    the values. ``lr`` is the phase's own learning rate, None: that of the run.
+    """
+
+    name: str
+    epochs: int
+    curves: tuple[Curve, ...]
+    free: tuple[int, ...]
+    lr: float | None = None
