@@ -80,9 +80,10 @@ class Network:
         return modes
 
 
-def networks(mnist: str) -> dict[str, Network]:
-    """Return the networks that experiments use, by name; ``mnist`` is an .npz file with the data set."""
+def networks(mnist: str, cifar10: str = "cifar10.npz") -> dict[str, Network]:
+    """Return the networks that experiments use, by name; data sets are .npz files (x_train, y_train, …)."""
     images = f"npz:{mnist}?mean=0.1307&std=0.3081"
+    photos = f"npz:{cifar10}?mean=0.4914,0.4822,0.4465&std=0.247,0.2435,0.2616"
     return {
         "mlp": Network("mlp", "digits", 40),
         "mlp-bn": Network("mlp?bn=true", "digits", 40),
@@ -91,4 +92,5 @@ def networks(mnist: str) -> dict[str, Network]:
         "fc-mnist": Network("mlp?hidden=512,512", images, 5, 128),
         "lenet5": Network("lenet5", images, 3, 128),
         "cnn-bn-mnist": Network("cnn?channels=16,32&hidden=64&bn=true", images, 3, 128),
+        "cnn-bn-cifar": Network("cnn?channels=16,32,32&hidden=64&bn=true", photos, 2, 128),
     }

@@ -1,10 +1,12 @@
 """What a training step on a path costs beside a plain SGD step of the same network.
 
 For each network and batch size, a plain step (the flat view of the network and torch's own fused SGD) alternates with
-a step on a Bézier curve of 3 control points and on a 3×3 Bézier surface: by the engine with its eager update, by the
-engine with the update that it chooses by itself, and by a straightforward formulation, ``functional_call`` with
-autograd through all control points. All have the same batch, the same memory order and control points next to the
-plain weights, at a learning rate of 1e-6, since the speed of ReLU and max-pooling depends on the values.
+a step on a Bézier curve, on polygonal chains, and on Bézier surfaces of 3×3, 4×4 and 5×5 control points: by the engine
+with its eager update, by the engine with the update that it chooses by itself, and, on the smallest curve and surface,
+by a straightforward formulation, ``functional_call`` with autograd through all control points. One parameter value sees
+the whole batch, or four values split it ("split 4"), which then is compared with one plain step on the whole batch. All
+have the same batch, the same memory order and control points next to the plain weights, at a learning rate of 1e-6,
+since the speed of ReLU and max-pooling depends on the values.
 
 Time is CPU time of the process, on one thread, of blocks of steps; a figure is the median over pairs of neighbouring
 blocks of the ratio to the plain step, and half the distance between its quartiles.
@@ -13,11 +15,8 @@ blocks of the ratio to the plain step, and half the distance between its quartil
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from harness import invocation, machine, quieten
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -33,12 +33,14 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
-from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, Family, Floats
+from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, Family, PolygonalChainFamily
 from mgraph.network.flat import FlatModel
-from mgraph.train.engine import Curve, PathTrainer, Phase, draws
+from mgraph.train.engine import PathTrainer, draws, on_device
+from mgraph.train.phases import Curve, Phase
+from mgraph.train.sampling import Sampling
+from mgraph.train.updates import Rule
 
 LR, MOMENTUM = 1e-6, 0.9
-FAMILIES: dict[str, Family] = {"K=3": BezierCurveFamily(1), "K=9": BezierSurfaceFamily((2, 2))}
 
 Step = Callable[[], None]
 
@@ -59,7 +61,29 @@ NETWORKS = {
     "cnn-cifar": Network("cnn?channels=32,64,128&hidden=256", (3, 32, 32)),
     "resnet18": Network("torchvision:resnet18?stem=cifar", (3, 32, 32)),
 }
-AIMS = {(128, "K=3"): 1.03, (128, "K=9"): 1.05, (32, "K=3"): 1.08, (32, "K=9"): 1.20}  # convolutional networks
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is trained, how many parameter values split a batch, and whether autograd is compared too."""
+
+    family: Family
+    samples: int = 1
+    autograd: bool = False
+
+
+SHAPES = {
+    "curve K=3": Shape(BezierCurveFamily(1), autograd=True),
+    "chain K=3": Shape(PolygonalChainFamily(1)),
+    "chain K=5": Shape(PolygonalChainFamily(3)),
+    "surface K=9": Shape(BezierSurfaceFamily((2, 2)), autograd=True),
+    "surface K=16": Shape(BezierSurfaceFamily((3, 3))),
+    "surface K=25": Shape(BezierSurfaceFamily((4, 4))),
+    "curve K=3, split 4": Shape(BezierCurveFamily(1), samples=4),
+    "surface K=9, split 4": Shape(BezierSurfaceFamily((2, 2)), samples=4),
+}
+# Of one parameter value per batch, by batch size and K, on convolutional networks.
+AIMS = {(128, 3): 1.03, (128, 9): 1.05, (32, 3): 1.08, (32, 9): 1.20}
 
 
 class Case:
@@ -90,19 +114,21 @@ class Case:
 
         return step
 
-    def path(self, family: Family, update: str) -> tuple[Step, str]:
+    def path(self, shape: Shape, update: str) -> tuple[Step, str]:
         """Make a step of the engine; return it with the update that it uses."""
         flat = FlatModel(self.module())
-        P = torch.stack([flat.pack(point) for point in nearby(flat.unpack(flat.theta), family.size)])
-        trainer = PathTrainer(flat, F.cross_entropy, P, family.free, momentum=MOMENTUM, update=update)
-        coming, weights = samples_of(family), np.ones(1)
+        P = torch.stack([flat.pack(point) for point in nearby(flat.unpack(flat.theta), shape.family.size)])
+        phase, sampling = whole(shape.family), Sampling(shape.samples, shape.samples > 1)
+        rule = Rule(momentum=MOMENTUM)
+        trainer = PathTrainer(flat, F.cross_entropy, P, phase, rule=rule, sampling=sampling, update=update)
+        coming = on_device(draws(phase, sampling, np.random.default_rng(0)), phase.free, P)
         upcoming = next(coming)
-        trainer.begin(upcoming[0].tolist())
+        trainer.begin(upcoming)
 
         def step() -> None:
             nonlocal upcoming
             current, upcoming = upcoming, next(coming)
-            trainer.step(self.x, self.y, LR, current, weights, upcoming[0].tolist())
+            trainer.step(self.x, self.y, LR, current, upcoming)
 
         return step, trainer.update.name
 
@@ -126,7 +152,7 @@ class Case:
         coming = samples_of(family)
 
         def step() -> None:
-            c = next(coming)[0].tolist()
+            c = next(coming)
             weights = {name: sum(ck * row[name] for ck, row in zip(c, rows, strict=True)) for name in named}
             optimiser.zero_grad()
             F.cross_entropy(functional_call(module, weights, (images,)), self.y).backward()
@@ -135,10 +161,15 @@ class Case:
         return step
 
 
-def samples_of(family: Family) -> Iterator[Floats]:
-    """Coefficients of one sample per step, anywhere on the curve or surface."""
-    whole = Phase("whole", 1, (Curve(family.dimension, family.coefficients),), family.free)
-    return draws(whole, 1, np.random.default_rng(0))
+def whole(family: Family) -> Phase:
+    """Train all free rows, anywhere on the curve or surface."""
+    return Phase("whole", 1, (Curve.whole(family),), family.free)
+
+
+def samples_of(family: Family) -> Iterator[list[float]]:
+    """Coefficients of one sample per step."""
+    for coefficients, _ in draws(whole(family), Sampling(), np.random.default_rng(0)):
+        yield from coefficients[:, 0].tolist()
 
 
 def nearby(theta: Tensor, count: int) -> list[Tensor]:
@@ -183,7 +214,7 @@ def compare(plain: Step, other: Step, *, block: float, pairs: int) -> Ratio:
     return Ratio(statistics.median(ratios), (high - low) / 2, 1e3 * statistics.median(a for a, _ in times))
 
 
-def run(names: list[str], batches: list[int], *, quick: bool, progress: Console) -> Table:
+def run(names: list[str], batches: list[int], shapes: list[str], *, quick: bool, progress: Console) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("network", "batch", "points", "plain ms", "engine, eager", "engine, auto", "autograd", "aim"):
         table.add_column(column, justify="left" if column in ("network", "points", "aim") else "right", no_wrap=True)
@@ -193,15 +224,17 @@ def run(names: list[str], batches: list[int], *, quick: bool, progress: Console)
             plain = case.plain()
             cost = min(cpu_time(plain, 1) for _ in range(3))
             pairs = 4 if quick else max(6, min(24, round(5 / cost)))
-            for points, family in FAMILIES.items():
+            for points in shapes:
+                shape = SHAPES[points]
                 options = {"block": 0.05 if quick else 0.15, "pairs": pairs}
                 progress.print(f"{name}, batch {batch}, {points}", style="dim")
-                eager = compare(plain, case.path(family, "eager")[0], **options)
-                step, kind = case.path(family, "auto")
+                eager = compare(plain, case.path(shape, "eager")[0], **options)
+                step, kind = case.path(shape, "auto")
                 auto = eager if kind == "eager" else compare(plain, step, **options)
                 del step
-                autograd = compare(plain, case.autograd(family), **options)
-                aim = AIMS.get((batch, points)) if case.network.convolutional else None
+                aim = None
+                if shape.samples == 1 and case.network.convolutional:
+                    aim = AIMS.get((batch, shape.family.size))
                 table.add_row(
                     name,
                     str(batch),
@@ -209,53 +242,40 @@ def run(names: list[str], batches: list[int], *, quick: bool, progress: Console)
                     f"{eager.plain:.2f}",
                     str(eager),
                     "eager" if kind == "eager" else f"{auto} ({kind})",
-                    str(autograd),
+                    str(compare(plain, case.autograd(shape.family), **options)) if shape.autograd else "",
                     "" if aim is None else f"{aim:.2f} {'met' if auto.value <= aim else 'missed'}",
                 )
     return table
-
-
-def tune_allocator() -> None:
-    """Let glibc keep freed memory, as the command line does; else page faults blur every figure."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
-
-
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    return f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, {model}, 1 thread"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default=",".join(NETWORKS), help="names with commas (default: %(default)s)")
     parser.add_argument("--batches", default="32,128", help="batch sizes with commas (default: %(default)s)")
+    parser.add_argument(
+        "--points", action="append", choices=SHAPES, metavar="POINTS", help=f"one of {'; '.join(SHAPES)}"
+    )
     parser.add_argument("--quick", action="store_true", help="few repetitions: is it alive, not how fast")
     parser.add_argument("-o", "--output", type=Path, help="write the table to this file as well")
     arguments = parser.parse_args()
     names = arguments.networks.split(",")
     if unknown := [name for name in names if name not in NETWORKS]:
         parser.error(f"no network {unknown[0]!r}; known are {', '.join(NETWORKS)}")
-    tune_allocator()
-    torch.set_num_threads(1)
+    quieten()
     table = run(
         names,
         [int(b) for b in arguments.batches.split(",")],
+        arguments.points or list(SHAPES),
         quick=arguments.quick,
         progress=Console(stderr=True),
     )
-    command = " ".join(["python", "benchmarks/path_step.py", *sys.argv[1:]])
     notes = "Ratios of CPU time to a plain SGD step: median ± half the distance between the quartiles."
     streams = [Console(width=120)]
     if arguments.output:
         file = arguments.output.open("w")
         streams.append(Console(file=file, width=120))
     for console in streams:
-        console.print(f"$ {command}\n{machine()}\n{notes}", highlight=False)
+        console.print(f"{invocation()}\n{machine()}\n{notes}", highlight=False)
         console.print(table)
 
 

@@ -93,7 +93,9 @@ def main() -> None:
     for (arch, name), rows in worst.items():
         losses, lowest, times = zip(*rows, strict=True)
         mean = sum(losses) / len(losses)
-        print(f"{arch:>12} {name:>22} {max(losses):>10.4f} {mean:>9.4f} {min(lowest):>9.4f} {sum(times) / len(times):>7.1f}")
+        print(
+            f"{arch:>12} {name:>22} {max(losses):>10.4f} {mean:>9.4f} {min(lowest):>9.4f} {sum(times) / len(times):>7.1f}"
+        )
     if any(name in BARS for _, name in worst):
         bars = "; ".join(f"{name}: max loss < {loss}, min accuracy > {low:g}" for name, (loss, low) in BARS.items())
         print(f"\nBars: {bars}. {failed} missed.")

@@ -141,12 +141,17 @@ def main() -> None:
     known = networks(options.mnist)
     lrs = [float(lr) for lr in options.lrs.split(",")]
     print(f"{invocation()}\n{machine()}\n")
-    print(f"{'network':>14} {'seeds':>6} {'estimator':>22} {'lr':>5} {'target':>7} {'seconds':>8} {'x k=1':>6} {'last':>7}")
+    print(
+        f"{'network':>14} {'seeds':>6} {'estimator':>22} {'lr':>5} {'target':>7} {'seconds':>8} {'x k=1':>6} {'last':>7}"
+    )
     for name in options.networks.split(","):
         network = known[name]
         for number in range(options.seeds):
             race = Race.of(network, 10 * number)
-            rows = [race.flat.pack(torch.from_numpy(p)) for p in Start.between(BezierSurface().family(4), race.modes).points()]
+            rows = [
+                race.flat.pack(torch.from_numpy(p))
+                for p in Start.between(BezierSurface().family(4), race.modes).points()
+            ]
             target = options.target * race.surface_loss(rows)
             times: dict[str, float] = {}
             chosen = sorted(options.contenders.split(","), key=lambda c: c != BASE)

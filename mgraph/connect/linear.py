@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from mgraph.connect.base import Method, Outcome, Start, wrong_ends
 from mgraph.errors import InputError
-from mgraph.families import BezierSurfaceFamily, Family, Segment
-from mgraph.families import Simplex as SimplexFamily
+from mgraph.families import BezierSurfaceFamily, Family, Segment, SimplexFamily
 
 if TYPE_CHECKING:
     from mgraph.data.task import Task

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mgraph.connect.base import wrong_ends
 from mgraph.connect.trained import TrainedMethod
 from mgraph.errors import InputError
-from mgraph.families import BezierCurveFamily, Family
-from mgraph.families import PolygonalChain as PolygonalChainFamily
+from mgraph.families import BezierCurveFamily, Family, PolygonalChainFamily
 from mgraph.settings import setting
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ from typing import Any
 
 from mgraph.errors import InputError
 from mgraph.families.base import Family
-from mgraph.families.chain import PolygonalChain
+from mgraph.families.chain import PolygonalChainFamily
 from mgraph.families.curve import BezierCurveFamily
 from mgraph.families.grid import Floats, Grid, SimplexGrid, TensorGrid
 from mgraph.families.segment import Segment
-from mgraph.families.simplex import Simplex
+from mgraph.families.simplex import SimplexFamily
 from mgraph.families.surface import BezierSurfaceFamily
 
 FAMILIES: dict[str, type[Family]] = {
-    f.name: f for f in (Segment, Simplex, PolygonalChain, BezierCurveFamily, BezierSurfaceFamily)
+    f.name: f for f in (Segment, SimplexFamily, PolygonalChainFamily, BezierCurveFamily, BezierSurfaceFamily)
 }
 
 
@@ -44,9 +44,9 @@ __all__ = [
     "Family",
     "Floats",
     "Grid",
-    "PolygonalChain",
+    "PolygonalChainFamily",
     "Segment",
-    "Simplex",
+    "SimplexFamily",
     "SimplexGrid",
     "TensorGrid",
     "family_from",

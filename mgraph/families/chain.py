@@ -14,7 +14,7 @@ from mgraph.families.grid import Floats
 
 
 @dataclass(frozen=True)
-class PolygonalChain(Family):
+class PolygonalChainFamily(Family):
     """Straight pieces through bends + 2 control points, at knots evenly spaced in t; hat functions."""
 
     name: ClassVar[str] = "polygonal-chain"

@@ -15,7 +15,7 @@ import numpy as np
 from mgraph.errors import InputError
 from mgraph.families.base import Family
 from mgraph.families.grid import Floats
-from mgraph.families.simplex import Simplex
+from mgraph.families.simplex import SimplexFamily
 
 _NOTHING = 1e-10  # no larger coefficient is taken for rounding
 _EXACT = 1e-9  # a difference of coefficients that no float32 point can show
@@ -76,7 +76,7 @@ def _samples(target: Family, source: Family, ends: Sequence[int]) -> tuple[Float
 
 def _check(target: Family, source: Family, ends: Sequence[int]) -> None:
     if target.dimension > source.dimension:
-        what = f"a simplex of {target.size} modes" if isinstance(target, Simplex) else "a surface"
+        what = f"a simplex of {target.size} modes" if isinstance(target, SimplexFamily) else "a surface"
         raise InputError(
             f"A {source.name} of {source.dimension} dimension(s) cannot start {what}; "
             f"start it from a connection with {target.dimension} dimensions or more."

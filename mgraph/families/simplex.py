@@ -18,7 +18,7 @@ _ROUNDING = 1e-9  # by which coordinates that were typed or divided may miss the
 
 
 @dataclass(frozen=True)
-class Simplex(Family):
+class SimplexFamily(Family):
     """θ(α) = Σ α_i P_i with α ≥ 0, Σ α = 1: all rows are ends, nothing to train."""
 
     name: ClassVar[str] = "simplex"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mgraph.errors import InputError
 from mgraph.evaluate.refine import Refinement, interpolation_error, interval_errors, refined
-from mgraph.families import Grid, Simplex, SimplexGrid, TensorGrid
+from mgraph.families import Grid, SimplexFamily, SimplexGrid, TensorGrid
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -105,7 +105,7 @@ def test_two_points_tell_nothing_so_there_must_be_more():
     grid = TensorGrid.even((2,))
     assert interpolation_error(grid, np.zeros(2)) == np.inf
     assert refined(grid, np.zeros(2), 0.1, 2000).axes[0].tolist() == [0.0, 0.5, 1.0]
-    corners = Simplex(3).grid(2)
+    corners = SimplexFamily(3).grid(2)
     assert interpolation_error(corners, np.zeros(3)) == np.inf
     assert refined(corners, np.zeros(3), 0.1, 2000).steps == 2
 
@@ -137,14 +137,14 @@ def test_a_simplex_doubles_its_steps_until_the_estimate_is_within_the_bound():
     def bump(points):
         return np.exp(-((points - [0.5, 0.3, 0.2]) ** 2).sum(axis=1) * 8)
 
-    grid, values = refine(Simplex(3).grid(5), bump, 0.01)
+    grid, values = refine(SimplexFamily(3).grid(5), bump, 0.01)
     assert grid.steps in (16, 32)
     assert interpolation_error(grid, values) <= 0.01
-    coarse, values = refine(Simplex(3).grid(5), bump, 0.005, most=100)
+    coarse, values = refine(SimplexFamily(3).grid(5), bump, 0.005, most=100)
     assert (coarse.steps, len(coarse)) == (8, 45)
     assert interpolation_error(coarse, values) > 0.005
     # On three points of an edge it is what a path says.
-    edge = Simplex(2).grid(3)
+    edge = SimplexFamily(2).grid(3)
     assert interpolation_error(edge, np.array([0.0, 1.0, 0.0])) == 0.5
 
 

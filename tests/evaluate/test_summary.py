@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mgraph.evaluate.summary import best_route, measure_route, statistics
-from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, Segment, Simplex, TensorGrid
+from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, Segment, SimplexFamily, TensorGrid
 from mgraph.families.gram import gram, trapezoid_weights
 
 
@@ -184,7 +184,7 @@ def test_a_route_to_itself_is_one_point():
 
 def test_a_route_on_a_simplex_exchanges_one_unit_at_a_time():
     """The straight edge between two corners is closed at its middle; the way round goes through the inside."""
-    family = Simplex(3)
+    family = SimplexFamily(3)
     grid = family.grid(5)
     values = np.where((grid.points == [0.5, 0.5, 0]).all(axis=1), 9.0, 0.0)
     route = best_route(*grid.ends[:2], values, family.coefficients(grid.points), gram(np.eye(3)), grid.neighbours)

@@ -14,18 +14,18 @@ from mgraph.families import (
     FAMILIES,
     BezierCurveFamily,
     BezierSurfaceFamily,
-    PolygonalChain,
+    PolygonalChainFamily,
     Segment,
-    Simplex,
+    SimplexFamily,
     family_from,
 )
 from mgraph.network.flat import combine as combine_torch
 from mgraph_store.kernel import combine as combine_store
 
 CURVES = [Segment(), *(BezierCurveFamily(bends) for bends in (0, 1, 2, 3, 4, 12))]
-CHAINS = [PolygonalChain(bends) for bends in (0, 1, 2, 6)]
+CHAINS = [PolygonalChainFamily(bends) for bends in (0, 1, 2, 6)]
 SURFACES = [BezierSurfaceFamily(degree) for degree in ((1, 1), (2, 1), (1, 3), (2, 2), (3, 2), (8, 8))]
-SIMPLICES = [Simplex(corners) for corners in (2, 3, 4, 6)]
+SIMPLICES = [SimplexFamily(corners) for corners in (2, 3, 4, 6)]
 EVERY = CURVES + CHAINS + SURFACES + SIMPLICES
 every_family = pytest.mark.parametrize("family", EVERY, ids=str)
 every_smooth_family = pytest.mark.parametrize("family", CURVES + SURFACES + SIMPLICES, ids=str)
@@ -44,7 +44,7 @@ awkward = st.sampled_from([0.0, -0.0, 1.0, 1e-60, 1e-45, 1e-40, 1 - 1e-12, -1.0]
 def parameters(draw, family, low=0.0, high=1.0):
     """Five parameters; on a simplex, coordinates of at least ``low``."""
     numbers = draw(arrays(np.float64, (5, family.coordinates), elements=st.floats(low, high)))
-    if isinstance(family, Simplex):
+    if isinstance(family, SimplexFamily):
         numbers += 1e-12 if low == 0 else low
         numbers /= numbers.sum(axis=1, keepdims=True)
     return numbers
@@ -52,7 +52,7 @@ def parameters(draw, family, low=0.0, high=1.0):
 
 def moves(family):
     """A step along each direction of the domain, shape (d, coordinates)."""
-    if isinstance(family, Simplex):  # at the expense of the last corner
+    if isinstance(family, SimplexFamily):  # at the expense of the last corner
         return np.concatenate([np.eye(family.dimension), -np.ones((family.dimension, 1))], axis=1)
     return np.eye(family.dimension)
 
@@ -164,7 +164,7 @@ def test_a_family_starts_straight(family, data):
     t = data.draw(parameters(family))
     start = family.initial()
     np.testing.assert_array_equal(start[list(family.ends)], np.eye(len(family.ends)))
-    if isinstance(family, Simplex):
+    if isinstance(family, SimplexFamily):
         expected = t
     elif family.dimension == 1:
         expected = np.concatenate([1 - t, t], axis=1)
@@ -183,7 +183,7 @@ def test_description_is_plain_and_comes_back(family):
 @every_family
 def test_ends_and_free_rows_share_out_the_rows(family):
     assert sorted(family.ends + family.free) == list(range(family.size))
-    corners = family.coordinates if isinstance(family, Simplex) else 2**family.dimension
+    corners = family.coordinates if isinstance(family, SimplexFamily) else 2**family.dimension
     assert len(family.ends) == corners == len(family.end_parameters())
 
 
@@ -202,7 +202,7 @@ def test_order_is_the_degree_along_a_line_between_knots(family):
 @given(t=parameters(Segment()))
 def test_families_without_bends_are_the_segment(t):
     straight = Segment()
-    for family in (BezierCurveFamily(0), PolygonalChain(0)):
+    for family in (BezierCurveFamily(0), PolygonalChainFamily(0)):
         np.testing.assert_array_equal(family.coefficients(t), straight.coefficients(t))
         np.testing.assert_array_equal(family.derivatives(t), straight.derivatives(t))
         np.testing.assert_array_equal(family.initial(), straight.initial())
@@ -218,7 +218,7 @@ def test_one_bend_gives_the_formulas_of_the_paper(t):
     expected = np.zeros((5, 3))  # [G] eq. 5
     expected[first, 0], expected[first, 1] = 2 * (0.5 - t1[first]), 2 * t1[first]
     expected[second, 1], expected[second, 2] = 2 * (1 - t1[second]), 2 * (t1[second] - 0.5)
-    np.testing.assert_allclose(PolygonalChain(1).coefficients(t), expected, atol=1e-15)
+    np.testing.assert_allclose(PolygonalChainFamily(1).coefficients(t), expected, atol=1e-15)
 
 
 @every_chain
@@ -291,10 +291,10 @@ def test_bad_grids_are_refused(family, counts):
         (lambda: BezierCurveFamily(-1), "bends"),
         (lambda: BezierCurveFamily(1.5), "bends"),
         (lambda: BezierCurveFamily("3"), "bends"),
-        (lambda: PolygonalChain(-1), "bends"),
-        (lambda: PolygonalChain(2.0), "bends"),
-        (lambda: Simplex(1), "corners"),
-        (lambda: Simplex("abc"), "corners"),
+        (lambda: PolygonalChainFamily(-1), "bends"),
+        (lambda: PolygonalChainFamily(2.0), "bends"),
+        (lambda: SimplexFamily(1), "corners"),
+        (lambda: SimplexFamily("abc"), "corners"),
         (lambda: BezierSurfaceFamily((0, 2)), "degree"),
         (lambda: BezierSurfaceFamily((2,)), "degree"),
         (lambda: BezierSurfaceFamily((2, 2, 2)), "degree"),

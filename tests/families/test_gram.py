@@ -8,13 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgraph.errors import InputError
-from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChain, Segment, Simplex, TensorGrid
+from mgraph.families import (
+    BezierCurveFamily,
+    BezierSurfaceFamily,
+    PolygonalChainFamily,
+    Segment,
+    SimplexFamily,
+    TensorGrid,
+)
 from mgraph.families.gram import arc_length, area, density, distance, extent, gram, length_ratio, trapezoid_weights
 
-CHAINS = [PolygonalChain(bends) for bends in (0, 1, 2, 6)]
+CHAINS = [PolygonalChainFamily(bends) for bends in (0, 1, 2, 6)]
 PATHS = [Segment(), *(BezierCurveFamily(bends) for bends in (1, 2, 3, 4)), *CHAINS]
 SURFACES = [BezierSurfaceFamily(degree) for degree in ((1, 1), (2, 2), (3, 2))]
-SIMPLICES = [Simplex(corners) for corners in (2, 3, 4, 6)]
+SIMPLICES = [SimplexFamily(corners) for corners in (2, 3, 4, 6)]
 every_family = pytest.mark.parametrize("family", PATHS + SURFACES + SIMPLICES, ids=str)
 every_path = pytest.mark.parametrize("family", PATHS, ids=str)
 every_chain = pytest.mark.parametrize("family", CHAINS, ids=str)
@@ -115,16 +122,16 @@ def test_shapes_of_known_size():
     G = gram(surface.initial() @ np.array([[5.0, 5, 0], [5, 8, 0], [7, 5, 0], [7, 8, 0]]))
     assert area(surface, G) == pytest.approx(6.0)
     np.testing.assert_allclose(density(surface, G, surface.grid(4).points), 6.0)
-    assert extent(Simplex(3), gram(np.eye(3))) == {"area": pytest.approx(sqrt(3) / 4 * 2)}
-    assert extent(Simplex(4), gram(np.r_[np.zeros((1, 3)), np.eye(3)])) == {"volume": pytest.approx(1 / 6)}
+    assert extent(SimplexFamily(3), gram(np.eye(3))) == {"area": pytest.approx(sqrt(3) / 4 * 2)}
+    assert extent(SimplexFamily(4), gram(np.r_[np.zeros((1, 3)), np.eye(3)])) == {"volume": pytest.approx(1 / 6)}
     corner = gram(np.array([[0.0, 0], [3, 0], [3, 4]]))
-    assert extent(PolygonalChain(1), corner) == pytest.approx({"length": 7.0, "length_ratio": 7 / 5})
+    assert extent(PolygonalChainFamily(1), corner) == pytest.approx({"length": 7.0, "length_ratio": 7 / 5})
 
 
 def test_a_simplex_of_many_far_modes_stays_within_range():
     """Its squared volume is far above the largest float64, its volume is not."""
     rows = 1e4 * np.r_[np.zeros((1, 60)), np.eye(60)]
-    assert extent(Simplex(61), gram(rows))["volume"] == pytest.approx(1e240 / factorial(60), rel=1e-9)
+    assert extent(SimplexFamily(61), gram(rows))["volume"] == pytest.approx(1e240 / factorial(60), rel=1e-9)
 
 
 @every_family
@@ -195,29 +202,31 @@ def test_a_surface_without_area_has_the_uniform_measure(family, seed):
 def test_a_simplex_of_modes_in_a_plane_has_no_volume():
     rng = np.random.default_rng(0)
     G = gram(rng.normal(size=(4, 2)) @ rng.normal(size=(2, 20)))
-    assert extent(Simplex(4), G) == {"volume": 0.0}
+    assert extent(SimplexFamily(4), G) == {"volume": 0.0}
     twice = rng.normal(size=(6, 20))
     twice[5] = twice[2]
-    assert extent(Simplex(6), gram(twice)) == {"volume": 0.0}
+    assert extent(SimplexFamily(6), gram(twice)) == {"volume": 0.0}
 
 
 def test_the_density_on_a_piece_without_length_is_zero_where_the_rest_has_some():
     """It is the whole measure that must be 0 for the uniform one, not the measure at the points asked for."""
     G = gram(np.array([[0.0], [0.0], [1.0]]))
-    np.testing.assert_array_equal(density(PolygonalChain(1), G, np.array([[0.2]])), 0.0)
-    np.testing.assert_array_equal(trapezoid_weights(PolygonalChain(1), G, PolygonalChain(1).grid(3)), [0, 0.5, 0.5])
+    np.testing.assert_array_equal(density(PolygonalChainFamily(1), G, np.array([[0.2]])), 0.0)
+    np.testing.assert_array_equal(
+        trapezoid_weights(PolygonalChainFamily(1), G, PolygonalChainFamily(1).grid(3)), [0, 0.5, 0.5]
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_row_that_is_not_finite_gives_no_number(bad):
-    for family in (PolygonalChain(1), BezierSurfaceFamily((1, 1)), Simplex(4)):
+    for family in (PolygonalChainFamily(1), BezierSurfaceFamily((1, 1)), SimplexFamily(4)):
         rows = np.ones((family.size, 4), np.float32)
         rows[1, 2] = bad
         assert np.isnan(density(family, gram(rows), family.grid(3).points)).all()
         assert np.isnan(next(iter(extent(family, gram(rows)).values())))
 
 
-@pytest.mark.parametrize("family", [*PATHS, Simplex(2)], ids=str)
+@pytest.mark.parametrize("family", [*PATHS, SimplexFamily(2)], ids=str)
 @settings(max_examples=5, deadline=None)
 @given(seed=seeds, inner=st.lists(st.integers(1, 2099), unique=True, max_size=8))
 def test_trapezoid_weights_of_a_path_are_halves_of_its_intervals(family, seed, inner):
@@ -225,7 +234,7 @@ def test_trapezoid_weights_of_a_path_are_halves_of_its_intervals(family, seed, i
     places = np.array([0, *sorted(inner), 2100])
     grid = TensorGrid((places / 2100,))
     rows = some_rows(family, 1.0, seed)
-    if family == Simplex(2):
+    if family == SimplexFamily(2):
         grid, places = family.grid(6), np.linspace(0, 2100, 6).astype(int)
     steps = np.linalg.norm(np.diff(path_points(family, rows, points=21001), axis=0), axis=1)
     lengths = np.add.reduceat(steps, 10 * places[:-1])
@@ -243,7 +252,7 @@ def test_trapezoid_weights_of_a_chain_on_its_knots_are_exact(family):
     np.testing.assert_allclose(trapezoid_weights(family, gram(rows), grid), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("family", [BezierCurveFamily(1), BezierCurveFamily(3), PolygonalChain(2)], ids=str)
+@pytest.mark.parametrize("family", [BezierCurveFamily(1), BezierCurveFamily(3), PolygonalChainFamily(2)], ids=str)
 def test_trapezoid_weights_integrate_to_second_order_under_the_arc_measure(family):
     rows = some_rows(family, 1.0, 3)
     G, fine = gram(rows), family.grid(12001).points
@@ -283,9 +292,9 @@ def test_trapezoid_weights_integrate_under_the_area_measure():
     assert weights @ np.cos(grid.points @ [2.0, 1.0]) == pytest.approx(exact, abs=1e-3)
 
 
-@pytest.mark.parametrize("family", [Segment(), BezierSurfaceFamily(), Simplex(3)], ids=str)
+@pytest.mark.parametrize("family", [Segment(), BezierSurfaceFamily(), SimplexFamily(3)], ids=str)
 def test_a_grid_of_another_domain_is_refused(family):
-    for other in (Segment(), BezierSurfaceFamily(), Simplex(3)):
+    for other in (Segment(), BezierSurfaceFamily(), SimplexFamily(3)):
         if other.coordinates != family.coordinates:
             with pytest.raises(InputError, match=family.name):
                 trapezoid_weights(family, np.zeros((family.size,) * 2), other.grid(3))
@@ -295,10 +304,10 @@ def test_a_grid_of_another_domain_is_refused(family):
 def test_the_quadrature_of_a_family_integrates_over_its_domain(family):
     points, weights = family.quadrature(5)
     family.points(points)
-    volume = 1 / factorial(family.dimension) if isinstance(family, Simplex) else 1.0
+    volume = 1 / factorial(family.dimension) if isinstance(family, SimplexFamily) else 1.0
     assert weights.sum() == pytest.approx(volume)
     slope = np.arange(1.0, family.coordinates + 1)
     centre = family.end_parameters().mean(axis=0)
     assert weights @ (points @ slope) == pytest.approx(volume * (centre @ slope))
-    if not isinstance(family, Simplex):
+    if not isinstance(family, SimplexFamily):
         assert weights @ (points**9).prod(axis=1) == pytest.approx(0.1**family.dimension)

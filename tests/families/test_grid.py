@@ -8,10 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgraph.errors import InputError
-from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChain, Segment, Simplex
+from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChainFamily, Segment, SimplexFamily
 from mgraph.families.grid import SimplexGrid, TensorGrid, simplex_steps
 
-EVERY = [Segment(), PolygonalChain(2), BezierCurveFamily(2), BezierSurfaceFamily((3, 2)), Simplex(2), Simplex(3)]
+EVERY = [
+    Segment(),
+    PolygonalChainFamily(2),
+    BezierCurveFamily(2),
+    BezierSurfaceFamily((3, 2)),
+    SimplexFamily(2),
+    SimplexFamily(3),
+]
 few = settings(max_examples=25, deadline=None)
 
 
@@ -30,11 +37,11 @@ def test_grids_hold_their_corners_with_the_last_parameter_fastest():
     surface = BezierSurfaceFamily()
     np.testing.assert_array_equal(surface.grid((2, 3)).points, [[0, 0], [0, 0.5], [0, 1], [1, 0], [1, 0.5], [1, 1]])
     np.testing.assert_array_equal(surface.grid(2).points, surface.end_parameters())
-    np.testing.assert_array_equal(Simplex(2).grid(3).points, [[1, 0], [0.5, 0.5], [0, 1]])
-    np.testing.assert_array_equal(Simplex(4).grid(2).points, np.eye(4))
+    np.testing.assert_array_equal(SimplexFamily(2).grid(3).points, [[1, 0], [0.5, 0.5], [0, 1]])
+    np.testing.assert_array_equal(SimplexFamily(4).grid(2).points, np.eye(4))
 
 
-@pytest.mark.parametrize("family", [*EVERY, Simplex(5)], ids=str)
+@pytest.mark.parametrize("family", [*EVERY, SimplexFamily(5)], ids=str)
 def test_the_ends_of_a_grid_are_the_ends_of_the_family(family):
     for grid in (family.grid(2), family.grid(4), family.grid(family.default_grid)):
         np.testing.assert_array_equal(grid.points[list(grid.ends)], family.end_parameters())
@@ -45,12 +52,12 @@ def test_the_ends_of_a_grid_are_the_ends_of_the_family(family):
     ("family", "counts", "size"),
     [
         (Segment(), (61,), 61),
-        (PolygonalChain(3), (61,), 61),
+        (PolygonalChainFamily(3), (61,), 61),
         (BezierSurfaceFamily(), (11, 11), 121),
-        (Simplex(2), (11,), 11),
-        (Simplex(3), (11,), 66),
-        (Simplex(4), (8,), 120),
-        (Simplex(40), (2,), 40),
+        (SimplexFamily(2), (11,), 11),
+        (SimplexFamily(3), (11,), 66),
+        (SimplexFamily(4), (8,), 120),
+        (SimplexFamily(40), (2,), 40),
     ],
 )
 def test_default_grids(family, counts, size):
@@ -125,7 +132,7 @@ def test_weights_of_uneven_axes_are_the_trapezoid_rule(grid, seed):
 
 def test_weights_of_a_triangle_are_those_of_the_small_triangles():
     """Every point gets a third of the area of each small triangle that it is a corner of."""
-    grid = Simplex(3).grid(4)
+    grid = SimplexFamily(3).grid(4)
     expected = np.zeros(len(grid))
     for a, near in enumerate(grid.neighbours):
         for b in near:
@@ -137,7 +144,7 @@ def test_weights_of_a_triangle_are_those_of_the_small_triangles():
 def test_one_number_of_points_stands_for_every_direction():
     assert BezierSurfaceFamily().grid(4).counts == BezierSurfaceFamily().grid((4, 4)).counts == (4, 4)
     assert BezierSurfaceFamily().grid((4,)).counts == (4, 4)
-    assert Simplex(4).grid((3,)).counts == (3,)
+    assert SimplexFamily(4).grid((3,)).counts == (3,)
     assert Segment().grid(np.int64(5)).counts == (5,)
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mgraph.errors import InputError
 from mgraph.families import BezierCurveFamily as Curve
 from mgraph.families import BezierSurfaceFamily as Surface
-from mgraph.families import PolygonalChain as Chain
-from mgraph.families import Segment, Simplex
+from mgraph.families import PolygonalChainFamily as Chain
+from mgraph.families import Segment, SimplexFamily
 from mgraph.families.refit import is_exact, refit
 
 # the corners a, b, c, d of a square, moved by its eight symmetries: diagonals a-d and b-c stay diagonals
@@ -22,7 +22,7 @@ few = settings(max_examples=15, deadline=None)
 def laid_over(target, source, ends, t):
     """p(t), written out for each kind of domain."""
     corners = source.end_parameters()[list(ends)]
-    if isinstance(target, Simplex):
+    if isinstance(target, SimplexFamily):
         weights = t
     elif target.dimension == 1:
         weights = np.concatenate([1 - t, t], axis=1)
@@ -68,7 +68,7 @@ def test_raising_the_degree_of_a_curve_leaves_the_map_unchanged(bends, more):
     assert is_exact(target, source, (1, 0))
 
 
-@pytest.mark.parametrize("family", [Segment(), Simplex(2), *(Curve(b) for b in (1, 5, 12)), Chain(1), Chain(12)])
+@pytest.mark.parametrize("family", [Segment(), SimplexFamily(2), *(Curve(b) for b in (1, 5, 12)), Chain(1), Chain(12)])
 def test_a_path_refitted_to_itself_or_turned_round_is_a_permutation_of_its_rows(family):
     np.testing.assert_array_equal(check(family, family, (0, 1)), np.eye(family.size))
     np.testing.assert_array_equal(check(family, family, (1, 0)), np.eye(family.size)[::-1])
@@ -96,17 +96,19 @@ def test_raising_the_degree_of_a_surface_leaves_the_map_unchanged(low, high, sym
         )
 
 
-@pytest.mark.parametrize("target", [Segment(), Simplex(2), Curve(0), Curve(3), Curve(12), Chain(0), Chain(5)], ids=str)
-@pytest.mark.parametrize("source", [Segment(), Simplex(2), Curve(0), Chain(0)], ids=str)
+@pytest.mark.parametrize(
+    "target", [Segment(), SimplexFamily(2), Curve(0), Curve(3), Curve(12), Chain(0), Chain(5)], ids=str
+)
+@pytest.mark.parametrize("source", [Segment(), SimplexFamily(2), Curve(0), Chain(0)], ids=str)
 def test_a_straight_segment_starts_any_path(target, source):
     np.testing.assert_allclose(check(target, source, (0, 1)), target.initial(), rtol=0, atol=1e-11)
     assert is_exact(target, source, (0, 1))
     assert is_exact(target, source, (1, 0))
 
 
-@pytest.mark.parametrize("source", [Simplex(4), Simplex(6)], ids=str)
+@pytest.mark.parametrize("source", [SimplexFamily(4), SimplexFamily(6)], ids=str)
 def test_the_corners_of_a_simplex_start_what_lies_between_them_straight(source):
-    for target in (Segment(), Curve(2), Chain(2), Surface((1, 1)), Surface((3, 2)), Simplex(3), Simplex(4)):
+    for target in (Segment(), Curve(2), Chain(2), Surface((1, 1)), Surface((3, 2)), SimplexFamily(3), SimplexFamily(4)):
         ends = (3, 1, 2, 0)[: len(target.ends)]
         rows = check(target, source, ends)
         assert is_exact(target, source, ends)
@@ -161,7 +163,7 @@ def test_a_chain_is_split_at_its_knots(bends, finer):
         (Surface((2, 1)), Surface((2, 2)), (0, 1, 2, 3)),
         (Surface((2, 3)), Surface((3, 2)), (0, 1, 2, 3)),
         (Surface((2, 2)), Surface((2, 2)), (0, 1, 3, 2)),  # a bow tie
-        (Simplex(3), Surface((1, 1)), (0, 1, 2)),
+        (SimplexFamily(3), Surface((1, 1)), (0, 1, 2)),
     ],
     ids=str,
 )
@@ -229,10 +231,10 @@ def test_steep_degrees_stay_within_the_range_of_their_source():
     [
         (Surface(), Curve(2), (0, 1), "cannot start a surface"),
         (Surface(), Segment(), (0, 1, 0, 1), "2 dimensions or more"),
-        (Simplex(3), Chain(1), (0, 1), "cannot start a simplex of 3 modes"),
-        (Simplex(4), Surface(), (0, 1, 2, 3), "cannot start a simplex of 4 modes"),
-        (Surface(), Simplex(3), (0, 1, 2), "4 ends"),
-        (Surface(), Simplex(3), (0, 1, 2, 3), "0 to 2"),
+        (SimplexFamily(3), Chain(1), (0, 1), "cannot start a simplex of 3 modes"),
+        (SimplexFamily(4), Surface(), (0, 1, 2, 3), "cannot start a simplex of 4 modes"),
+        (Surface(), SimplexFamily(3), (0, 1, 2), "4 ends"),
+        (Surface(), SimplexFamily(3), (0, 1, 2, 3), "0 to 2"),
         (Curve(2), Surface(), (0,), "2 ends"),
         (Curve(2), Surface(), (0, 1, 2), "2 ends"),
         (Curve(2), Surface(), (0, 4), "0 to 3"),

@@ -222,7 +222,7 @@ def test_an_interrupted_sweep_is_adopted_only_by_its_like(g: Any, tables: Any, s
         data = line.sweep(**{"grid": 5, "examples": 50} | options)
         assert data.sweep.id != partial.id
         assert data.notes == tuple(f"{r} points were measured before and are reused." for r in reused)
-    anew = stop(line, 3, grid=5, examples=50, reuse=False)
+    anew = stop(line, 3, grid=4, examples=50, reuse=False)
     assert anew.__notes__ == ["3 points are measured and stored."]
     assert line.sweep(5, examples=50, reuse=False).sweep.id != partial.id
     assert line.sweep(5, examples=50).sweep.id == partial.id

@@ -219,3 +219,134 @@ def test_combine_is_the_weighted_sum_in_every_float_type():
 
 def test_combine_of_nothing_is_zero():
     assert combine([0.0], [torch.full((3,), torch.nan)], torch.empty(3)).tolist() == [0, 0, 0]
+
+
+def gradients(module, x, y):
+    module.zero_grad()
+    F.cross_entropy(module(x), y).backward()
+    return {name: p.grad for name, p in module.named_parameters()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(module=networks(), data=st.data())
+def test_training_only_some_lays_them_first_and_restores_all(module, data):
+    flat = FlatModel(module)
+    names, before = flat.names, canonical(module).clone()
+    assert names == tuple(name for name, p in module.named_parameters() if p.requires_grad)
+    order = [id(p) for p in module.parameters()]
+    chosen = data.draw(st.sets(st.sampled_from(names)))
+    point = torch.randn(flat.dimension)
+    with flat.training_only(chosen):
+        assert flat.names == names
+        assert {name for name, p in module.named_parameters() if p.requires_grad} == chosen
+        assert torch.equal(flat.unpack(flat.theta), before)
+        assert len(flat.grad) == flat.trained
+        trained = sum(p.numel() for name, p in module.named_parameters() if name in chosen)
+        row = flat.pack(point)
+        assert torch.equal(flat.unpack(row), point)
+        assert torch.count_nonzero(row[: flat.trained]) == trained  # padding stays zero
+        for name, p in module.named_parameters():
+            if name in names:
+                columns = flat.columns(name)
+                assert (columns.stop <= flat.trained) if name in chosen else (columns.start >= flat.trained)
+                assert p.data_ptr() == flat.theta[columns].data_ptr()
+                assert p.data_ptr() % 64 == 0
+                assert (p.grad is None) == (name not in chosen)
+        flat.theta.copy_(row)
+    assert flat.trained == flat.size == len(flat.theta) == len(flat.grad)
+    assert {name for name, p in module.named_parameters() if p.requires_grad} == set(names)
+    assert [id(p) for p in module.parameters()] == order
+    assert torch.equal(canonical(module), point)  # what was computed inside is there outside
+    assert not flat.grad.any()
+    for name, p in module.named_parameters():
+        if name in names:
+            assert p.grad.data_ptr() == flat.grad[flat.columns(name)].data_ptr()
+
+
+def test_inside_the_gradients_are_those_of_the_named_parameters():
+    plain = convolutional()
+    flat = FlatModel(copy.deepcopy(plain))
+    x, y = torch.randn(7, 3, 6, 6), torch.arange(7) % 5
+    chosen = {"3.weight", "1.bias", "5.weight"}
+    expected = gradients(plain, x, y)
+    with flat.training_only(chosen):
+        F.cross_entropy(flat.module(flat.inputs(x)), y).backward()
+        for name, p in flat.module.named_parameters():
+            if name in chosen:
+                torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-6)
+                ordered = flat.grad[flat.columns(name)].sort().values
+                assert torch.equal(ordered, p.grad.reshape(-1).sort().values)
+            else:
+                assert p.grad is None
+
+
+def test_an_error_inside_restores_all_parameters_too():
+    flat = FlatModel(convolutional())
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), flat.training_only({"5.bias"}):
+        stop()
+    assert flat.trained == flat.size
+    assert all(p.requires_grad for p in flat.module.parameters())
+
+
+def test_several_lanes_are_several_points_with_a_gradient_each():
+    flat = FlatModel(convolutional())
+    x, y = torch.randn(7, 3, 6, 6), torch.arange(7) % 5
+    points = [torch.randn(flat.dimension) / 3 for _ in range(3)]
+    before, own = flat.unpack(flat.theta), [(p.data_ptr(), p.grad.data_ptr()) for p in flat.module.parameters()]
+    lanes = flat.lanes(3)
+    assert len(lanes) == 3
+    for theta, point in zip(lanes.theta, points, strict=True):
+        theta.copy_(flat.pack(point))
+    for i in (2, 0, 1, 0):
+        lanes.enter(i)
+        assert torch.equal(canonical(flat.module), points[i])
+        assert flat.module[0].weight.is_contiguous(memory_format=torch.channels_last)
+        F.cross_entropy(flat.module(flat.inputs(x)), y).backward()
+    lanes.leave()
+    assert [(p.data_ptr(), p.grad.data_ptr()) for p in flat.module.parameters()] == own
+    assert torch.equal(flat.unpack(flat.theta), before)
+    assert not flat.grad.any()
+    for i, point in enumerate(points):
+        alone = FlatModel(convolutional())
+        alone.theta.copy_(alone.pack(point))
+        F.cross_entropy(alone.module(alone.inputs(x)), y).backward()
+        times = 2 if i == 0 else 1  # a lane's gradient adds up until it is zeroed
+        torch.testing.assert_close(lanes.grad[i], times * alone.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_single_lane_is_the_networks_own_buffer():
+    flat = FlatModel(nn.Linear(3, 2))
+    lanes = flat.lanes(1)
+    lanes.enter(0)
+    assert lanes.theta.data_ptr() == flat.theta.data_ptr()
+    assert lanes.grad.data_ptr() == flat.grad.data_ptr()
+    lanes.leave()
+    assert flat.module.weight.data_ptr() == flat.theta.data_ptr()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_lanes_of_some_parameters_have_gradients_of_those(count):
+    flat = FlatModel(convolutional())
+    with flat.training_only({"5.weight", "5.bias"}):
+        lanes = flat.lanes(count)
+        assert lanes.theta.shape == (count, flat.size)
+        assert lanes.grad.shape == (count, flat.trained)
+        for i in range(count):
+            lanes.enter(i)
+            F.cross_entropy(flat.module(torch.randn(4, 3, 6, 6)), torch.arange(4)).backward()
+            assert lanes.grad[i].any()
+        lanes.leave()
+
+
+@pytest.mark.parametrize(("statistics", "size", "refused"), [(True, 1, True), (True, 2, False), (False, 1, False)])
+def test_a_batch_of_one_is_refused_where_statistics_need_two(statistics, size, refused):
+    flat = FlatModel(convolutional() if statistics else nn.Linear(2, 2))
+    if not refused:
+        flat.check_batch(size)
+        return
+    with pytest.raises(InputError, match="at least 2 examples, not 1"):
+        flat.check_batch(size)

@@ -15,7 +15,7 @@ from matplotlib.image import imread
 import mgraph
 from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
-from mgraph.families import BezierSurfaceFamily, Family, Grid, PolygonalChain, Segment, Simplex, TensorGrid
+from mgraph.families import BezierSurfaceFamily, Family, Grid, PolygonalChainFamily, Segment, SimplexFamily, TensorGrid
 from mgraph.report.plots import _draw_curve, _draw_maps, _small_triangles, plot_sweep
 from mgraph_store import Sweep
 
@@ -56,7 +56,7 @@ SPLITS = ("train", "valid", "test")
 
 
 def test_a_simplex_of_three_is_a_triangle(tmp_path: Path) -> None:
-    family = Simplex(3)
+    family = SimplexFamily(3)
     data = swept(family, family.grid(6), *SPLITS)
     check_picture(plot_sweep(data, ["left", "right", "top"], tmp_path / "t.png"), 690, 2 * 585 + 60)
     axis, *_ = _draw_maps(data, ["left", "right", "top"], "", None).axes
@@ -75,7 +75,7 @@ def test_a_simplex_of_three_is_a_triangle(tmp_path: Path) -> None:
 
 
 def test_the_whole_triangle_is_filled_but_for_what_is_not_finite(tmp_path: Path) -> None:
-    family = Simplex(3)
+    family = SimplexFamily(3)
     data = swept(family, family.grid(5), "train")
     triangles = _small_triangles(data.grid)
     assert len(triangles) == 4**2
@@ -89,7 +89,7 @@ def test_the_whole_triangle_is_filled_but_for_what_is_not_finite(tmp_path: Path)
 
 def test_a_simplex_of_others_has_no_picture(tmp_path: Path) -> None:
     for corners in (2, 4):
-        data = swept(Simplex(corners), Simplex(corners).grid(3), "train")
+        data = swept(SimplexFamily(corners), SimplexFamily(corners).grid(3), "train")
         with pytest.raises(InputError, match=f"triangle of three modes, and this one has {corners}"):
             plot_sweep(data, list("abcd")[:corners], tmp_path / "x.png")
     assert list(tmp_path.iterdir()) == []
@@ -111,7 +111,7 @@ def test_uneven_cells_lie_around_their_points() -> None:
 def test_the_bends_of_a_chain_are_marked(tmp_path: Path) -> None:
     import matplotlib as mpl
 
-    family = PolygonalChain(3)
+    family = PolygonalChainFamily(3)
     data = swept(family, TensorGrid((np.array([0.0, 0.3, 0.35, 1.0]),)), *SPLITS)
     for axis in _draw_curve(data, ["a", "b"], "", None).axes:
         marked = sorted(

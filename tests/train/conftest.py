@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def parts_of(count, k, *, split):
     if not split:
         return [slice(0, count)] * k
     ends = np.cumsum([0] + [count // k + (i < count % k) for i in range(k)])
-    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(ends)]
 
 
 def named_tensors(module, theta):
@@ -98,9 +99,7 @@ class Reference:
         how, wd = self.how, self.how.weight_decay if self.decay == "control" else 0.0
         if how.optimizer == "adamw":
             return torch.optim.AdamW([self.points], lr=1.0, betas=(how.momentum, how.beta2), weight_decay=wd)
-        return torch.optim.SGD(
-            [self.points], lr=1.0, momentum=how.momentum, nesterov=how.nesterov, weight_decay=wd
-        )
+        return torch.optim.SGD([self.points], lr=1.0, momentum=how.momentum, nesterov=how.nesterov, weight_decay=wd)
 
     def _phase(self, phase, streams):
         how, optimiser = self.how, self._optimiser()

@@ -32,7 +32,7 @@ def run(spelt, method, *, flat=None, split=None, points=None, **options):
     """Train with the engine as the method would; return the control points, canonical."""
     family, flat = family_of(method), flat or FlatModel(spelt.network())
     points = spelt.start(flat, family) if points is None else points
-    sampling = method.sampling(flat)
+    sampling = method.sampling()
     return spelt.trained(
         points, method.plan(family), method, flat=flat, split=split, sampling=sampling, decay=method.decay, **options
     )[0]
@@ -46,7 +46,7 @@ def expected(spelt, method, *, module=None, split=None, losses=None):
         spelt.start(flat, family),
         split or spelt.data(),
         method,
-        sampling=method.sampling(flat),
+        sampling=method.sampling(),
         decay=method.decay,
     )
     points = reference.run(method.plan(family))
@@ -224,9 +224,7 @@ def test_no_slice_is_too_small_for_batch_statistics(spelt):
     module = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)).double()
     sizes = []
     module.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    points = run(
-        spelt, BezierCurve(epochs=1, samples=4, batch_size=13), flat=FlatModel(module), split=spelt.data(18)
-    )
+    points = run(spelt, BezierCurve(epochs=1, samples=4, batch_size=13), flat=FlatModel(module), split=spelt.data(18))
     assert sizes == [4, 3, 3, 3, 3, 2]
     assert torch.isfinite(points).all()
 

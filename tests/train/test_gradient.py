@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
 from mgraph.connect.surface import BezierSurface
-from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChain
+from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChainFamily
 from mgraph.network.flat import FlatModel
 from mgraph.train.engine import Draw, PathTrainer, draws, on_device
 from mgraph.train.phases import Curve, Phase
@@ -187,7 +187,7 @@ def phases(draw):
     family = draw(
         st.one_of(
             st.builds(BezierCurveFamily, st.integers(1, 5)),
-            st.builds(PolygonalChain, st.integers(1, 5)),
+            st.builds(PolygonalChainFamily, st.integers(1, 5)),
             st.builds(BezierSurfaceFamily, st.tuples(st.integers(1, 4), st.integers(1, 4))),
         )
     )
@@ -224,9 +224,7 @@ def test_gradients_are_autograds_for_any_family_network_and_division(chosen, nam
     sizes = [count // samples + (i < count % samples) for i in range(samples)]
     xs, ys = (torch.split(x, sizes), torch.split(y, sizes)) if split else ([x] * samples, [y] * samples)
     shares = [size / count for size in sizes] if split else [1 / samples] * samples
-    terms = [
-        (c, shares[i % samples], xs[i % samples], ys[i % samples]) for i, c in enumerate(draw.coefficients)
-    ]
+    terms = [(c, shares[i % samples], xs[i % samples], ys[i % samples]) for i, c in enumerate(draw.coefficients)]
     assert len(terms) == samples * len(phase.curves)
     expected, total = autograd_gradient(plain, points, terms)
     agree(mine, expected[list(phase.free)], 1e-10)

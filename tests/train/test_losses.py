@@ -84,9 +84,7 @@ def test_label_smoothing_is_for_the_tasks_cross_entropy_only(own):
     with pytest.raises(InputError, match="build it into your own loss"):
         training_loss(TASK, Optimisation(label_smoothing=0.1, loss="mylosses.py:doubled"))
     with pytest.raises(InputError, match="for cross-entropy, and the task's loss is hinge"):
-        training_loss(
-            replace(TASK, loss=F.multi_margin_loss, loss_name="hinge"), Optimisation(label_smoothing=0.1)
-        )
+        training_loss(replace(TASK, loss=F.multi_margin_loss, loss_name="hinge"), Optimisation(label_smoothing=0.1))
 
 
 @pytest.mark.parametrize("named", ["mylosses.py:doubled", "./mylosses.py:doubled", "mylosses:doubled"])

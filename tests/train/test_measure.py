@@ -8,7 +8,7 @@ from scipy import integrate
 from mgraph.connect.path import BezierCurve, PolygonalChain
 from mgraph.connect.surface import BezierSurface
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily
-from mgraph.families import PolygonalChain as Chain
+from mgraph.families import PolygonalChainFamily as Chain
 from mgraph.families.gram import gram
 from mgraph.network.flat import FlatModel
 from mgraph.train.controlpoints import Held, Measure
@@ -134,11 +134,11 @@ def test_a_run_weights_its_gradients_by_the_density(spelt, name):
     family = method.family(4 if "phases" in vars(method) else 2)
     points = spelt.start(flat, family)
     points[1] += 2 * (points[1] - points[0])  # the speed varies
-    phases, sampling = method.plan(family), method.sampling(flat)
+    phases, sampling = method.plan(family), method.sampling()
     result, _ = spelt.trained(points, phases, method, flat=flat, sampling=sampling)
     reference = spelt.Reference(spelt.network(), points, spelt.data(), method, sampling=sampling)
     torch.testing.assert_close(result, reference.run(phases), rtol=1e-9, atol=1e-10)
 
     uniform = method.parse(vars(method) | {"measure": "uniform"})
-    other, _ = spelt.trained(points, phases, uniform, sampling=uniform.sampling(flat))
+    other, _ = spelt.trained(points, phases, uniform, sampling=uniform.sampling())
     assert float((other - result).norm() / (result - points).norm()) > 0.01

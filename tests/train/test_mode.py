@@ -29,12 +29,9 @@ def small_task(shape=(1, 8, 8)):
 
 def felt(module):
     """All parameters, but for biases that BatchNorm subtracts again: AdamW divides their rounding by its size."""
-    subtracted = {id(m.bias) for m in module if isinstance(m, nn.Conv2d) and any(has_statistics(n) for n in module)}
+    normalised = any(isinstance(m, nn.BatchNorm2d) for m in module)
+    subtracted = {id(m.bias) for m in module if normalised and isinstance(m, nn.Conv2d)}
     return torch.cat([p.detach().reshape(-1) for p in module.parameters() if id(p) not in subtracted])
-
-
-def has_statistics(module):
-    return isinstance(module, nn.BatchNorm2d)
 
 
 def built(spec="mlp?hidden=12"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChain
+from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChainFamily
 from mgraph.families.quadrature import gauss_legendre
 from mgraph.network.flat import FlatModel
 from mgraph.train.engine import PathTrainer, draws, on_device
@@ -78,7 +78,11 @@ def test_over_all_assignments_of_examples_and_values_the_mean_is_the_full_gradie
     split, whole = Gradient(family, samples, split=True), Gradient(family, samples, split=False)
     full = whole(t, x, y)
     each = torch.stack(
-        [split(t[list(p)], x[list(q)], y[list(q)]) for p in permutations(range(samples)) for q in permutations(range(4))]
+        [
+            split(t[list(p)], x[list(q)], y[list(q)])
+            for p in permutations(range(samples))
+            for q in permutations(range(4))
+        ]
     )
     torch.testing.assert_close(each.mean(0), full, rtol=1e-10, atol=1e-13)
     assert float(each.std(0).norm()) > 0.1 * float(full.norm())  # one by one they differ
@@ -88,7 +92,7 @@ def test_over_all_assignments_of_examples_and_values_the_mean_is_the_full_gradie
 @given(
     family=st.one_of(
         st.builds(BezierCurveFamily, st.integers(1, 4)),
-        st.builds(PolygonalChain, st.integers(1, 3)),
+        st.builds(PolygonalChainFamily, st.integers(1, 3)),
         st.builds(BezierSurfaceFamily, st.tuples(st.integers(1, 3), st.integers(2, 3))),
     ),
     kind=st.sampled_from(["dense", "conv"]),
