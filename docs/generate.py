@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/tutorial.md", "docs/your-own.md", "docs/python.md")
+PAGES = ("README.md", "docs/tutorial.md", "docs/paths-and-surfaces.md", "docs/your-own.md", "docs/python.md")
 COLUMNS = "100"
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -108,6 +108,7 @@ def commands_page() -> str:
 def methods_page() -> str:
     """Write the reference of methods and settings from the dataclasses."""
     from mgraph.connect.registry import METHODS
+    from mgraph.settings import format_value
     from mgraph.train.settings import TrainSettings
 
     parts = ["# Methods and settings\n\nGenerated from the settings' dataclasses by `docs/generate.py`.\n"]
@@ -119,6 +120,9 @@ def methods_page() -> str:
             parts.append("| setting | type | default | unit | meaning |\n|---|---|---|---|---|")
             parts += [f"| `{i.name}` | {i.kind} | {i.example()} | {i.unit} | {i.help} |" for i in settings.infos()]
             parts.append("")
+        for preset, values in settings.presets.items():
+            written = ", ".join(f"`{key}={format_value(value)}`" for key, value in values.items())
+            parts.append(f"Preset `{preset}`: {written}.\n")
         for reference in getattr(settings, "references", ()):
             parts.append(f"Reference: {reference}\n")
     return "\n".join(parts).rstrip() + "\n"

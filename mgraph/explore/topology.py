@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,9 +71,10 @@ def threshold_from(
 def current_edges(
     store: GraphStore, space: Space | None = None, *, metric: str | None = None, split: str | None = None
 ) -> list[Edge]:
-    """Return the edges that count: of every connection and pair, those of its finest sweep (ties: newest).
+    """Return the edges that count: of every connection and pair, those of its finest sweep.
 
-    A coarse sweep can miss a barrier that a finer one found, so the finer one replaces it.
+    A coarse sweep can miss a barrier that a finer one found, so the finer one replaces it. Of equally fine ones the
+    one on more examples counts, then the one in full precision, then the newest.
     """
     with store.reading() as reader:
         filters: dict[str, Any] = {k: v for k, v in (("metric", metric), ("split", split)) if v is not None}
@@ -85,13 +86,14 @@ def current_edges(
     best: dict[tuple[str, ...], Edge] = {}
     for edge in edges:
         key = (edge.connection_id, edge.source_id, edge.target_id, edge.split, edge.metric)
-        if key not in best or _fineness(sweeps[edge.sweep_id]) >= _fineness(sweeps[best[key].sweep_id]):
+        if key not in best or _weight(edge, sweeps) >= _weight(best[key], sweeps):
             best[key] = edge
     return list(best.values())
 
 
-def _fineness(sweep: Sweep) -> tuple[int, Any]:
-    return (int(np.prod(sweep.grid)), sweep.created)
+def _weight(edge: Edge, sweeps: Mapping[str, Sweep]) -> tuple[Any, ...]:
+    sweep = sweeps[edge.sweep_id]
+    return (int(np.prod(sweep.grid)), edge.examples, edge.precision in ("fp32", "fp64"), sweep.created)
 
 
 def components(store: GraphStore, threshold: Threshold, space: Space | None = None) -> Components:

@@ -9,7 +9,7 @@ import numpy as np
 from mgraph.families import Family, Floats
 from mgraph.families.gram import density
 
-_QUADRATURE = {1: 64, 2: 16}  # midpoints per axis for the mean density
+_NODES = 16  # per axis and piece, for the mean density
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,10 @@ class Curve:
     def relative_density(self, G: Floats, t: Floats) -> Floats:
         """Return the length or area element over its mean, shape (S,), from the Gram matrix of all K rows."""
         mine = G[np.ix_(self.rows, self.rows)]
-        count = _QUADRATURE[self.family.dimension]
-        axis = (np.arange(count) + 0.5) / count
-        everywhere = np.stack(np.meshgrid(*[axis] * self.family.dimension, indexing="ij"), axis=-1)
+        points, weights = self.family.quadrature(_NODES)
         # One call for both: a measure that is 0 everywhere is taken for the uniform one.
-        q = density(self.family, mine, np.concatenate([t, everywhere.reshape(-1, self.family.dimension)]))
-        return np.asarray(q[: len(t)] / q[len(t) :].mean())
+        q = density(self.family, mine, np.concatenate([t, points]))
+        return np.asarray(q[: len(t)] / (weights @ q[len(t) :]))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalCha
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train import parallel
+from mgraph.train.engine import train_phases
 from mgraph.train.sampling import Sampling
 
 RNG = np.random.default_rng(0)
@@ -229,6 +230,51 @@ def test_a_straight_connection_is_its_ends(method, count):
     assert outcome.update is None
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        BezierCurve(bends=2, epochs=2, batch_size=20, samples=3, decay="control", weight_decay=0.1, lr=0.03),
+        PolygonalChain(
+            bends=2, epochs=2, batch_size=20, samples=2, batch="whole", draw="lattice", update="eager", seed=5
+        ),
+        BezierSurface(
+            phases=("edges:1@0.01", "surface:1"),
+            optimizer="adamw",
+            lr=0.02,
+            label_smoothing=0.1,
+            measure="area",
+            fixed=(4,),
+        ),
+    ],
+    ids=["curve", "chain", "surface"],
+)
+def test_a_run_is_the_engine_with_the_methods_settings(method):
+    count = 4 if isinstance(method, BezierSurface) else 2
+    outcome, ends = connect(method, count)
+    family, flat = method.family(count), flat_network()
+    P = torch.stack([flat.pack(torch.from_numpy(row)) for row in start_of(family, ends)])
+    trained = train_phases(
+        flat,
+        lambda outputs, y: F.cross_entropy(outputs, y, label_smoothing=method.label_smoothing),
+        TASK.train,
+        P,
+        method.plan(family),
+        method,
+        sampling=method.sampling(),
+        decay=method.decay,
+        update=method.update,
+    )
+    assert torch.stack([flat.unpack(row) for row in P]).numpy().tobytes() == outcome.control_points.tobytes()
+    assert (trained.update, trained.notes) == (outcome.update, outcome.notes)
+
+
+def test_where_weight_decay_acts_makes_a_difference():
+    settings = {"epochs": 2, "batch_size": 20, "weight_decay": 0.5}
+    point, _ = connect(BezierCurve(**settings), 2)
+    control, _ = connect(BezierCurve(decay="control", **settings), 2)
+    assert not np.allclose(point.control_points, control.control_points, atol=1e-4)
+
+
 def test_training_starts_where_it_is_told_to():
     """Rows are any sums of given points; the ends' rows are then given points too."""
     flat, method = flat_network(), BezierCurve(bends=2, epochs=1, lr=1e-30)
@@ -341,7 +387,6 @@ def test_whole_batches_take_any_number_of_values():
         ),
         (BezierCurve(loss="word"), 2, "A loss is named module:function"),
     ],
-    ids=str,
 )
 def test_what_does_not_suit_is_refused_before_anything_runs(method, count, message):
     with pytest.raises(InputError, match=message):

@@ -50,7 +50,9 @@ def masked(text: str) -> set[str]:
     return {line for line in lines if not line.startswith(("Note: the chosen point", "info batchnorm"))}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/your-own.md", "docs/python.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/tutorial.md", "docs/paths-and-surfaces.md", "docs/your-own.md", "docs/python.md"]
+)
 def test_page_runs_and_prints_what_it_shows(page: str, generate: ModuleType) -> None:
     text = (ROOT / page).read_text()
     assert masked(generate.run_page(text)) == masked(text)

@@ -14,6 +14,7 @@ from mgraph.families import BezierCurveFamily, BezierSurfaceFamily
 from mgraph.network.flat import FlatModel
 from mgraph.train import engine, updates
 from mgraph.train.engine import Draw, PathTrainer, train_phases
+from mgraph.train.parallel import Workers
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.settings import Optimisation
@@ -178,6 +179,18 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(spelt, sample
     assert first.numpy().tobytes() == once(1).numpy().tobytes()
     torch.manual_seed(7)
     assert not torch.equal(first, once(2))
+
+
+def test_the_networks_own_randomness_comes_from_the_seed_and_differs_between_processes(spelt, monkeypatch):
+    def seen(seed, rank=0):
+        monkeypatch.setattr(engine, "present", lambda: Workers(rank, 1))
+        flat, seeds = FlatModel(spelt.network()), []
+        flat.module.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
+        run(spelt, BezierCurve(epochs=1, seed=seed, **WHOLE), flat=flat)
+        return seeds[0]
+
+    assert seen(1) == seen(1)
+    assert len({seen(1), seen(2), seen(1, rank=1), seen(2, rank=1)}) == 4
 
 
 def test_training_leaves_the_global_generator_alone(spelt):

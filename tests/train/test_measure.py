@@ -28,7 +28,7 @@ def test_the_weight_on_a_path_is_the_speed_over_the_mean_speed(family, spelt):
     pieces = zip(family.knots[:-1], family.knots[1:], strict=True)
     length = sum(integrate.quad(lambda s: spelt.speed(curve, P, [[s]])[0], a, b)[0] for a, b in pieces)
     weights = curve.relative_density(gram(list(P)), t)
-    np.testing.assert_allclose(weights, spelt.speed(curve, P, t) / length, rtol=2e-3)
+    np.testing.assert_allclose(weights, spelt.speed(curve, P, t) / length, rtol=1e-6)
 
 
 def test_the_weight_on_a_surface_is_the_area_element_over_the_area(spelt):
@@ -37,7 +37,7 @@ def test_the_weight_on_a_surface_is_the_area_element_over_the_area(spelt):
     t = np.random.default_rng(1).random((17, 2))
     nodes, weights = family.quadrature(20)
     area = weights @ spelt.speed(curve, P, nodes)
-    np.testing.assert_allclose(curve.relative_density(gram(list(P)), t), spelt.speed(curve, P, t) / area, rtol=1e-2)
+    np.testing.assert_allclose(curve.relative_density(gram(list(P)), t), spelt.speed(curve, P, t) / area, rtol=1e-5)
 
 
 def test_a_curve_on_some_of_the_rows_looks_at_those_only(spelt):

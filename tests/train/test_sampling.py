@@ -1,6 +1,7 @@
 """Which parameter values a step sees: each uniform on its own, all of a step spread over the domain together."""
 
 from itertools import pairwise
+from math import factorial
 
 import numpy as np
 import pytest
@@ -103,6 +104,7 @@ def test_the_values_of_a_step_come_in_random_order(samples, dimension, how):
     for place in range(samples):
         counts = np.bincount(order[:, place], minlength=samples)
         assert stats.chisquare(counts).pvalue > 1e-4
+    assert len(np.unique(order, axis=0)) == factorial(samples)  # a shifted lattice alone has as many as values
 
 
 @pytest.mark.parametrize("how", DRAWS)
