@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def machine() -> str:
 
 def invocation() -> str:
     """Return the command line of this script."""
-    return " ".join(["$ python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return f"$ python benchmarks/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Plain: the network as torch makes it (contiguous, fp32), statistics of every point from the whole training set, train
 loss on the whole training set. Ours: channels_last, statistics from this package's default number of examples, train
-loss on a fixed subset (``--examples``); with ``bf16`` also in autocast. Some points of the grid are measured in both ways in
-turn (CPU seconds of one thread), the rest would only repeat them.
+loss on a fixed subset (``--examples``); with ``bf16`` also in autocast. Some points of the grid are measured in both
+ways in turn (CPU seconds of one thread), the rest would only repeat them.
 """
 
 from __future__ import annotations
@@ -90,9 +90,8 @@ def main() -> None:
     print(
         f"{options.points} of 121 points, {len(task.train)} train and {len(task.test)} test images, BatchNorm {policy}"
     )
-    print(
-        f"{'measured':>22} {'way':>12} {'s a point':>10} {'times faster':>13} {'max |d test|':>13} {'max |d train|':>14}"
-    )
+    print(f"{'measured':>22} {'way':>12} {'s a point':>10} {'times faster':>13} ", end="")
+    print(f"{'max |d test|':>13} {'max |d train|':>14}")
     for full in (False, True):
         what = "test and train loss" if full else "test loss"
         reference = np.array(losses["plain", full])
@@ -100,9 +99,8 @@ def main() -> None:
             difference = np.abs(np.array(losses[way, full]) - reference).max(axis=0)
             ratio = seconds["plain", full] / seconds[way, full]
             train = f"{difference[1]:>14.4f}" if full else ""
-            print(
-                f"{what:>22} {way:>12} {seconds[way, full] / len(chosen):>10.2f} {ratio:>13.1f} {difference[0]:>13.4f} {train}"
-            )
+            each = seconds[way, full] / len(chosen)
+            print(f"{what:>22} {way:>12} {each:>10.2f} {ratio:>13.1f} {difference[0]:>13.4f} {train}")
 
 
 def _load(module: nn.Module, point: Tensor) -> None:

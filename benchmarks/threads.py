@@ -15,6 +15,7 @@ import statistics
 import time
 
 import torch
+from harness import invocation
 
 from mgraph.architectures.loading import build_network
 from mgraph.network.cost import multiply_adds
@@ -62,7 +63,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
     cores = os.cpu_count() or 1
-    print(f"python {platform.python_version()}, torch {torch.__version__}, {cores} cores, batch {BATCH}; ms per step")
+    print(f"{invocation()}\npython {platform.python_version()}, torch {torch.__version__}, {cores} cores, ", end="")
+    print(f"batch {BATCH}; ms per step")
     print(f"{'network':>24} {'MFLOP/batch':>12} {'machine':>8} {'1 thread':>9} {f'{cores} threads':>10} {'ratio':>6}")
     for name, (spec, shape) in NETWORKS.items():
         flat = FlatModel(build_network(spec, input_shape=shape, classes=10, seed=0))

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,10 +55,11 @@ class Race:
 
     @classmethod
     def of(cls, network: Network, seed: int) -> Race:
+        """Train the modes."""
         task = network.task()
         return cls(network, task, network.build(task), network.modes(task, range(seed, seed + 4)))
 
-    def surface_loss(self, rows: list[torch.Tensor], grid: int = 7, examples: int = 1000) -> float:
+    def surface_loss(self, rows: list[torch.Tensor], grid: int = 5, examples: int = 500) -> float:
         """Return the mean train loss over the grid."""
         family = BezierSurface().family(4)
         subset = Subset.random(len(self.task.train), examples)
@@ -100,7 +102,7 @@ class Race:
                     trainer.lanes.theta.copy_(kept[1])
                     flat.module.train()
                     curve.append((spent, mean))
-                    next_look = spent * 1.3
+                    next_look = spent * 1.2
                     if mean <= target or spent > limit or not torch.isfinite(loss):
                         trainer.finish()
                         return curve
@@ -110,19 +112,22 @@ class Race:
 
 def seconds_to(curve: list[tuple[float, float]], target: float) -> float | None:
     """Return when the target was crossed, interpolated between two looks in the logarithm of the loss."""
-    for (t0, l0), (t1, l1) in zip(curve, curve[1:], strict=False):
+    for (t0, l0), (t1, l1) in pairwise(curve):
         if l1 <= target:
             return t0 + (t1 - t0) * (np.log(l0 / target) / np.log(l0 / l1)) if l0 > target else t0
     return None
 
 
-def best(run: Callable[[float], list[tuple[float, float]]], lrs: list[float], target: float):
-    """Return time, learning rate and last loss of the quickest."""
+def quickest(
+    race: Race, changes: dict[str, Any], lrs: list[float], batch_size: int, target: float, limit: float, seed: int
+) -> tuple[float, float, float, float]:
+    """Return seconds to the target (or infinity), last loss, learning rate and seconds spent, at the best rate."""
     found = []
     for lr in lrs:
-        curve = run(lr)
+        method = BezierSurface(lr=lr, batch_size=batch_size, **changes)
+        curve = race.run(method, target, limit, seed)
         reached = seconds_to(curve, target)
-        found.append((reached if reached is not None else float("inf"), curve[-1][1], lr, curve[-1][0]))
+        found.append((float("inf") if reached is None else reached, curve[-1][1], lr, curve[-1][0]))
     return min(found)
 
 
@@ -141,9 +146,10 @@ def main() -> None:
     known = networks(options.mnist)
     lrs = [float(lr) for lr in options.lrs.split(",")]
     print(f"{invocation()}\n{machine()}\n")
-    print(
-        f"{'network':>14} {'seeds':>6} {'estimator':>22} {'lr':>5} {'target':>7} {'seconds':>8} {'x k=1':>6} {'last':>7}"
-    )
+    heads = ("estimator", "lr", "target", "seconds", "x k=1", "last")
+    widths = (22, 5, 7, 8, 6, 7)
+    columns = " ".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True))
+    print(f"{'network':>14} {'seeds':>6} {columns}")
     for name in options.networks.split(","):
         network = known[name]
         for number in range(options.seeds):
@@ -156,18 +162,16 @@ def main() -> None:
             times: dict[str, float] = {}
             chosen = sorted(options.contenders.split(","), key=lambda c: c != BASE)
             for contender in chosen:
-                changes = CONTENDERS[contender]
-
-                def run(lr: float, changes=changes, number=number) -> list[tuple[float, float]]:
-                    method = BezierSurface(lr=lr, batch_size=options.batch or network.batch_size, **changes)
-                    return race.run(method, target, options.limit, seed=number)
-
-                seconds, last, lr, spent = best(run, lrs, target)
+                batch = options.batch or network.batch_size
+                seconds, last, lr, spent = quickest(
+                    race, CONTENDERS[contender], lrs, batch, target, options.limit, seed=number
+                )
                 times[contender] = seconds
                 shown = f"{seconds:8.2f}" if np.isfinite(seconds) else f">{spent:7.1f}"
                 ratio = seconds / times[BASE] if BASE in times else float("nan")
                 print(
-                    f"{name:>14} {10 * number:>4}+3 {contender:>22} {lr:>5g} {target:>7.3f} {shown} {ratio:>6.2f} {last:>7.3f}",
+                    f"{name:>14} {10 * number:>4}+3 {contender:>22} {lr:>5g} {target:>7.3f} {shown} "
+                    f"{ratio:>6.2f} {last:>7.3f}",
                     flush=True,
                 )
 

@@ -129,16 +129,11 @@ def methods_page() -> str:
 
 
 def results_page() -> str:
-    """Put the stored outputs of the benchmarks on one page, each with the command that prints it."""
-    parts = [
-        "# Results\n\nOutputs of the scripts in `benchmarks/`, as stored in `benchmarks/results/`; put together by "
-        "`docs/generate.py`. What each script measures, and how to run it, is in the\n"
-        "[benchmarks' own page](../benchmarks/README.md).\n"
-    ]
-    for file in sorted((ROOT / "benchmarks" / "results").glob("*.txt")):
-        parts.append(
-            f"## {file.stem}\n\n`python benchmarks/{file.stem}.py`\n\n```text\n{file.read_text().rstrip()}\n```\n"
-        )
+    """Put what was found, in words, before the stored outputs of the benchmarks that found it."""
+    results = ROOT / "benchmarks" / "results"
+    parts = [(results / "findings.md").read_text()]
+    for file in sorted(results.glob("*.txt")):
+        parts.append(f"## {file.stem}\n\n```text\n{file.read_text().rstrip()}\n```\n")
     return "\n".join(parts)
 
 

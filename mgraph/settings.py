@@ -133,7 +133,7 @@ def format_value(value: Any) -> str:
 def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
     expected = _type_name(hint)
     try:
-        value = _convert(hint, None if value == f.metadata["nothing"] and _allows_none(hint) else value)
+        value = _convert(hint, _nothing(hint) if value == f.metadata["nothing"] else value)
     except (TypeError, ValueError, KeyError):
         raise InputError(f"{f.name} must be {expected}, not {format_value(value)!r}.") from None
     m = f.metadata
@@ -184,8 +184,11 @@ def _convert(hint: Any, value: Any) -> Any:
     return value
 
 
-def _allows_none(hint: Any) -> bool:
-    return type(None) in get_args(hint)
+def _nothing(hint: Any) -> Any:
+    """What the word for nothing stands for: no value, or an empty tuple."""
+    if get_origin(hint) is tuple:
+        return ()
+    return None if type(None) in get_args(hint) else "none"
 
 
 def _type_name(hint: Any) -> str:

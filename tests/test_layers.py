@@ -30,6 +30,7 @@ def test_training_and_evaluation_run_without_the_stores_libraries() -> None:
     code = f"""
 import {TRAINING}
 import numpy as np, torch
+from mgraph.connect.base import Start
 from mgraph.connect.surface import BezierSurface
 from mgraph.data.loading import load_task
 from mgraph.architectures.loading import build_network
@@ -38,7 +39,9 @@ from mgraph.progress import silent
 task = load_task("digits")
 flat = FlatModel(build_network("mlp?hidden=4,", input_shape=(1, 8, 8), classes=10, seed=0))
 ends = [np.random.default_rng(i).normal(size=flat.dimension).astype(np.float32) / 10 for i in range(4)]
-outcome = BezierSurface(epochs=(1, 0, 0)).run(flat, task, ends, silent)
+method = BezierSurface(epochs=1)
+family = method.family(4)
+outcome = method.run(flat, task, family, Start.between(family, ends), silent)
 print(outcome.control_points.shape)
 """
     done = run(code, "duckdb", "_duckdb", "zarr")

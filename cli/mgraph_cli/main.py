@@ -71,8 +71,10 @@ class Commands(click.Group):
             warnings.showwarning = _show_warning
             try:
                 code = super().main(given, *rest, **options)
-            except click.Abort:
-                message = f"Interrupted; nothing half-made was stored. Run again: {again.command}"
+            except click.Abort as stopped:
+                kept = _notes(stopped.__cause__)
+                what = f"Interrupted. {kept}" if kept else "Interrupted; nothing half-made was stored."
+                message = f"{what} Run again: {again.command}"
                 _say(given, "interrupted", message, message)
                 code = 130
             except click.ClickException as error:
@@ -81,12 +83,12 @@ class Commands(click.Group):
             except MGraphError as error:
                 if "--traceback" in given:
                     traceback.print_exc()
-                _fail(given, error.kind, str(error))
+                _fail(given, error.kind, f"{error} {_notes(error)}")
                 code = error.exit_code
             except Exception as error:  # a bug of ours, or of the user's own network or data
                 if "--traceback" in given:
                     traceback.print_exc()
-                _fail(given, "unexpected", f"{_described(error)} (mgraph --traceback … shows where)")
+                _fail(given, "unexpected", f"{_described(error)} (mgraph --traceback … shows where) {_notes(error)}")
                 code = 1
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -96,6 +98,11 @@ class _Again:
 
     def __init__(self, given: Sequence[str]) -> None:
         self.command = shlex.join(["mgraph", *given])
+
+
+def _notes(error: BaseException | None) -> str:
+    """Return what was noted on an error on its way: what an unfinished sweep has stored."""
+    return " ".join(getattr(error, "__notes__", ()))
 
 
 def _usage(error: click.ClickException) -> str:

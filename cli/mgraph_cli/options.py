@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,29 @@ from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import SettingInfo, Settings
 
 Decorator = Callable[[Any], Any]
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists its options under several headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one list for each section, in the order in which they first come."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class SectionOption(click.Option):
+    """An option that is listed under a heading of its own."""
+
+    def __init__(self, *args: Any, section: str, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.section = section
 
 
 def with_graph(command: Any) -> Any:
@@ -95,26 +119,38 @@ def settings_options(classes: Mapping[str, type[Settings]]) -> Decorator:
     A field that several classes have becomes one flag whose help names their defaults.
     """
     merged: dict[str, list[tuple[str, SettingInfo]]] = {}
+    choices: dict[str, tuple[str, ...]] = {}
     for name, cls in classes.items():
+        choices |= {f.name: f.metadata["choices"] for f in fields(cls)}
         for info in cls.infos():
             merged.setdefault(info.name, []).append((name, info))
+    having = [name for name, cls in classes.items() if fields(cls)]
+    section = f"Settings of {_listed(having)}" if len(classes) > 1 else "Settings"
 
     def decorate(command: Any) -> Any:
         for field, users in reversed(merged.items()):
-            flag = "--" + field.replace("_", "-")
-            command = click.option(flag, field, help=_help(users, len(classes)), metavar="VALUE")(command)
+            command = click.option(
+                "--" + field.replace("_", "-"),
+                field,
+                cls=SectionOption,
+                section=section,
+                help=_help(users, len(having)),
+                metavar=_metavar(users[0][1].kind, choices[field]),
+            )(command)
         command = click.option(
-            "--config", type=click.Path(path_type=Path), help="TOML file of settings; flags go before it."
+            "--config", type=click.Path(path_type=Path), help="TOML file of settings; -s and flags win over it."
         )(command)
-        return click.option("-s", "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Set a setting.")(command)
+        help = "Set any setting by name; flags win over it."
+        return click.option("-s", "--set", "pairs", multiple=True, metavar="KEY=VALUE", help=help)(command)
 
     return decorate
 
 
 def preset_option(classes: Mapping[str, type[Settings]]) -> Decorator:
     """Add ``--preset``, whose help lists the presets."""
-    known = [f"{preset} ({name})" for name, cls in classes.items() for preset in cls.presets]
-    return click.option("--preset", metavar="NAME", help=f"Settings to begin with: {', '.join(known)}.")
+    known = [f"{_listed(list(cls.presets))} ({name})" for name, cls in classes.items() if cls.presets]
+    help = f"Settings to begin with, other settings win: {', '.join(known)}."
+    return click.option("--preset", metavar="NAME", help=help)
 
 
 def chosen_settings(
@@ -157,11 +193,23 @@ def find_graph(start: Path) -> Path:
     raise NotFoundError("There is no graph here or above; make one with mgraph init, or name one with --graph.")
 
 
+def _metavar(kind: str, choices: Sequence[str]) -> str:
+    if kind == "true or false":
+        choices = ("true", "false")
+    return "|".join(choices) or "VALUE"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
 def _help(users: Sequence[tuple[str, SettingInfo]], classes: int) -> str:
     info = users[0][1]
-    defaults = {name: i.example() for name, i in users}
-    shown = set(defaults.values())
-    default = shown.pop() if len(shown) == 1 else ", ".join(f"{v} for {n}" for n, v in defaults.items())
+    defaults: dict[str, list[str]] = {}
+    for name, i in users:
+        defaults.setdefault(i.example(), []).append(name)
+    parts = [value if len(defaults) == 1 else f"{value} for {_listed(names)}" for value, names in defaults.items()]
+    default = ", ".join(parts)
     whose = "" if len(users) == classes else f" ({', '.join(n for n, _ in users)})"
     text = info.help[0].upper() + info.help[1:]
     return f"{text}{whose}. [default: {default}]"

@@ -14,6 +14,7 @@ from mgraph.connect.base import Method, Outcome, Start
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.families import Family
 from mgraph.settings import setting
+from mgraph.train.sampling import DRAWS, MEASURES, Sampling
 from mgraph.train.settings import Optimisation
 
 if TYPE_CHECKING:
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from mgraph.network.flat import FlatModel
     from mgraph.progress import Report
     from mgraph.train.phases import Phase
-    from mgraph.train.sampling import Sampling
 
-MOST_SAMPLES = 4
+MOST_SAMPLES = 8
 LEAST_PER_SAMPLE = 32  # examples: fewer are mostly overhead, and too few for BatchNorm's batch statistics
 
 
@@ -43,13 +43,11 @@ class TrainedMethod(Method, Optimisation):
     batch: str = setting(
         "split", "what a parameter value sees: its part of the batch, or all of it", choices=("split", "whole")
     )
-    draw: str = setting(
-        "stratified", "how the values of a batch are drawn together", choices=("stratified", "lattice", "iid")
-    )
+    draw: str = setting("stratified", "how the values of a batch are drawn together", choices=DRAWS)
     measure: str = setting(
         "uniform",
         "what the parameter's distribution is uniform in: the parameter, or the length (paths) or area (surfaces)",
-        choices=("uniform", "arc", "area"),
+        choices=MEASURES,
     )
     gram_every: int = setting(100, "steps between two looks at the geometry (arc, area)", unit="steps", low=1)
     decay: str = setting("point", "what weight decay acts on", choices=("point", "control"))
@@ -65,7 +63,6 @@ class TrainedMethod(Method, Optimisation):
 
     def sampling(self) -> Sampling:
         """Return what a step samples."""
-        from mgraph.train.sampling import Sampling
 
         split = self.batch == "split"
         k = self.samples
@@ -114,6 +111,8 @@ class TrainedMethod(Method, Optimisation):
         k = sampling.samples if sampling.split else 1
         if self.batch_size < k * least:
             why = " (BatchNorm needs two)" if flat.statistics else ""
+            if k == 1:
+                raise InputError(f"A step needs at least {least} examples{why}, not {self.batch_size}.")
             raise InputError(
                 f"A batch of {self.batch_size} cannot be split between {k} parameter values of at least {least} "
                 f"examples{why}; raise batch_size, lower samples, or take batch=whole."

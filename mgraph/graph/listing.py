@@ -25,6 +25,7 @@ from mgraph_store import (
     Space,
     Summary,
     Sweep,
+    columns,
 )
 
 Row = dict[str, Any]
@@ -39,14 +40,14 @@ def list_nodes(store: GraphStore, *, kinds: Sequence[str], space: Space | None =
         ids = [n.id for n in nodes if n.kind in ("mode", "merged")]
         found = reader.all(Evaluation, node_id=ids, sweep_id=None) if ids else []
     values = {(e.node_id, e.split, e.metric): e.value for e in found}
-    columns = (("train", "loss"), ("valid", "accuracy"), ("test", "accuracy"))
+    shown = (("train", "loss"), ("valid", "accuracy"), ("test", "accuracy"))
     return [
         {
             "id": n.id,
             "name": n.name,
             "kind": n.kind,
             "space": spaces[n.space_id],
-            **{f"{s}_{m}": values.get((n.id, s, m)) for s, m in columns},
+            **{f"{s}_{m}": values.get((n.id, s, m)) for s, m in shown},
             "stored": n.tensor_key is not None,
             "nbytes": n.nbytes,
             "created": _when(n.created),
@@ -123,6 +124,8 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         "stored": node.tensor_key is not None,
         "digest": node.digest,
         "nbytes": node.nbytes,
+        # Of a node of which only some layers were trained: so many coordinates are its own, the others a sum of terms.
+        "own_coordinates": None if node.columns is None else columns.count(columns.from_json(node.columns)),
         "selected_on": node.selected_on,
         "created": _when(node.created),
         "info": json.loads(node.info),

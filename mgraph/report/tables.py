@@ -82,7 +82,8 @@ def _row(data: SweepData, found: Statistics, split: str, metric: str) -> Row:
     turned = {"min": "max", "integral": "integral", "max": "min"}
     for statistic, name in (("min", "min"), ("integral", "int"), ("max", "max")):
         source = found[split, metric, statistic if metric == "loss" else turned[statistic]]
-        value = source.value if metric == "loss" else 100.0 * (1.0 - source.value)
+        # An integral of accuracies that are all 1 can come out a last bit above.
+        value = source.value if metric == "loss" else max(0.0, 100.0 * (1.0 - source.value))
         row[name] = value
         row[f"{name}_standard_error"] = _shown_error(data, split, metric, source.standard_error)
     return row

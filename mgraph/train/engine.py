@@ -8,9 +8,10 @@ split between them, which costs one pass instead of k.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ _AHEAD = 256
 _MOST_LANES = 8  # points in memory at once; more samples than these go in groups
 
 _HALVINGS = 6  # of the learning rate, before a diverging phase is given up
+_BLOWN_UP = 1e6  # times what the weights were: as good as infinite
 
 
 class LearningRateWarning(MGraphWarning):
@@ -221,72 +223,122 @@ def train_phases(
     begins again with half the learning rate, with a LearningRateWarning. Raises NonFiniteError, naming the step,
     if that does not help, or the loss is not finite at the very start.
     """
-    sampling = sampling or Sampling()
     workers = present()
     streams = Streams.of(how.seed)
-    used, notes = "eager", list[str]()
-    rule = Rule.of(how, decay)
-    module: Callable[[Tensor], Tensor] = torch.compile(flat.module) if how.compile else flat.module
-    flat.module.train()
+    module = torch.compile(flat.module) if how.compile else flat.module
+    run = _Run(
+        flat,
+        loss,
+        split,
+        P,
+        how,
+        sampling or Sampling(),
+        decay,
+        held,
+        update,
+        after_epoch,
+        report,
+        workers,
+        streams,
+        module,
+    )
     gpus = [] if flat.device.type == "cpu" else [flat.device]
+    flat.module.train()
     with torch.random.fork_rng(devices=gpus), computing_in(how.precision, flat.device):
         torch.manual_seed(streams.network + workers.rank)
-        for phase in phases:
-            if phase.epochs == 0 or not phase.free:
-                continue
-            lr = how.lr if phase.lr is None else phase.lr
-            before = P[list(phase.free)].clone()
-            buffers = [(buffer, buffer.clone()) for buffer in flat.module.buffers()]
-            for attempt in range(_HALVINGS + 1):
-                trainer = PathTrainer(
-                    flat,
-                    loss,
-                    P,
-                    phase,
-                    rule=rule,
-                    sampling=sampling,
-                    held=held,
-                    update=update,
-                    module=module,
-                    workers=workers,
-                )
-                used = trainer.update.name
-                measure = None if sampling.measure == "uniform" else Measure(P, held)
-                try:
-                    run_epochs(
-                        split,
-                        _stepper(trainer, phase, P, draws(phase, sampling, streams.draws, measure), held),
-                        epochs=phase.epochs,
-                        batch_size=how.batch_size,
-                        lr=lr,
-                        order=streams.order,
-                        device=flat.device,
-                        schedule=SCHEDULES[how.schedule],
-                        least=max(2, least_examples(flat, workers)),
-                        phase=phase.name,
-                        after_epoch=after_epoch,
-                        report=report,
-                    )
-                    if not bool(torch.isfinite(P).all()):
-                        raise DivergedError("A weight became NaN or infinite in training; lower the learning rate.", 2)
-                    break
-                except DivergedError as error:
-                    if error.steps <= 1 or attempt == _HALVINGS:
-                        raise NonFiniteError(str(error)) from None
-                    lr /= 2
-                    notes.append(f"phase {phase.name} diverged and began again at learning rate {lr:g}")
-                    said = str(error).partition(";")[0]
-                    warnings.warn(
-                        f"{said}: the phase begins again with half the learning rate, {lr:g}.",
-                        LearningRateWarning,
-                        stacklevel=2,
-                    )
-                    P[list(phase.free)] = before
-                    for buffer, value in buffers:  # a diverging run leaves NaN in running statistics
-                        buffer.copy_(value)
-                finally:
-                    trainer.finish()
-    return Trained(used, tuple(notes))
+        used = [run.until_finite(phase) for phase in phases if phase.epochs and phase.free]
+    return Trained(used[-1] if used else "eager", tuple(run.notes))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the phases of one training have in common."""
+
+    flat: FlatModel
+    loss: Loss
+    split: Split
+    P: Tensor
+    how: Optimisation
+    sampling: Sampling
+    decay: str
+    held: Held | None
+    update: str
+    after_epoch: Callable[[int], None] | None
+    report: Report
+    workers: Workers
+    streams: Streams
+    module: Callable[[Tensor], Tensor]
+    notes: list[str] = field(default_factory=list)
+
+    def until_finite(self, phase: Phase) -> str:
+        """Train a phase, anew with half the learning rate as often as it diverges; return the update used."""
+        lr = self.how.lr if phase.lr is None else phase.lr
+        free = list(phase.free)
+        before = self.P[free].clone()
+        buffers = [(buffer, buffer.clone()) for buffer in self.flat.module.buffers()]
+        for attempt in range(_HALVINGS + 1):
+            try:
+                used = self.once(phase, lr)
+                largest = float(self.P.abs().max())  # NaN if any is
+                if not largest < _BLOWN_UP * max(1.0, float(before.abs().max())):
+                    became = f"grew to {largest:.3g}" if math.isfinite(largest) else "became NaN or infinite"
+                    raise DivergedError(f"A weight {became} in training; lower the learning rate.", 2)
+                return used
+            except DivergedError as error:
+                if error.steps <= 1 or attempt == _HALVINGS:
+                    raise NonFiniteError(str(error)) from None
+                lr /= 2
+                self._say(str(error), phase, lr)
+                self.P[free] = before
+                for buffer, value in buffers:  # a diverging run leaves NaN in running statistics
+                    buffer.copy_(value)
+        raise AssertionError("the last attempt returns or raises")
+
+    def once(self, phase: Phase, lr: float) -> str:
+        """Train a phase through its epochs; DivergedError when it leaves the finite numbers."""
+        rule = Rule.of(self.how, self.decay)
+        trainer = PathTrainer(
+            self.flat,
+            self.loss,
+            self.P,
+            phase,
+            rule=rule,
+            sampling=self.sampling,
+            held=self.held,
+            update=self.update,
+            module=self.module,
+            workers=self.workers,
+        )
+        measure = None if self.sampling.measure == "uniform" else Measure(self.P, self.held)
+        blocks = draws(phase, self.sampling, self.streams.draws, measure)
+        try:
+            run_epochs(
+                self.split,
+                _stepper(trainer, phase, self.P, blocks, self.held),
+                epochs=phase.epochs,
+                batch_size=self.how.batch_size,
+                lr=lr,
+                order=self.streams.order,
+                device=self.flat.device,
+                schedule=SCHEDULES[self.how.schedule],
+                least=max(2, least_examples(self.flat, self.workers)),
+                phase=phase.name,
+                after_epoch=self.after_epoch,
+                report=self.report,
+            )
+        finally:
+            trainer.finish()
+        return trainer.update.name
+
+    def _say(self, error: str, phase: Phase, lr: float) -> None:
+        self.notes.append(f"phase {phase.name} diverged and began again at learning rate {lr:g}")
+        if self.workers.rank == 0:
+            said = error.partition(";")[0]
+            warnings.warn(
+                f"{said}: the phase begins again with half the learning rate, {lr:g}.",
+                LearningRateWarning,
+                stacklevel=4,
+            )
 
 
 def _stepper(

@@ -19,6 +19,10 @@ from mgraph.train.schedules import curve_schedule
 _CHECK_EVERY_ON_DEVICE = 50
 
 
+# A loss so many times the first one is as good as infinite.
+_BLOWN_UP = 1e4
+
+
 class DivergedError(NonFiniteError):
     """Training left the finite numbers after some ``steps``, of which none may have gone well."""
 
@@ -64,8 +68,8 @@ def run_epochs(
     """Call ``step(x, y, lr)`` for every shuffled batch of every epoch; it returns the batch's loss.
 
     A last batch of fewer than ``least`` examples is left out (batch statistics need two), unless it is the only
-    one. ``after_epoch`` is called with the number of epochs done. Raises DivergedError at the first loss that is
-    NaN or infinite, naming the step.
+    one. ``after_epoch`` is called with the number of epochs done. Raises DivergedError, naming the step,
+    at the first loss that is NaN, infinite, or ten thousand times the first one.
     """
     count = len(split)
     rest = count % batch_size
@@ -74,6 +78,7 @@ def run_epochs(
     total = epochs * per_epoch
     every = 1 if device.type == "cpu" else _CHECK_EVERY_ON_DEVICE
     pending: list[Tensor] = []
+    first: float | None = None
     done = 0
     for epoch in range(1, epochs + 1):
         permutation = torch.randperm(count, generator=order)
@@ -84,11 +89,12 @@ def run_epochs(
             done += 1
             if len(pending) >= every or done == total:
                 losses = torch.stack(pending).tolist() if len(pending) > 1 else [pending[0].item()]
+                first = losses[0] if first is None else first
                 for back, loss in enumerate(losses):
-                    if not math.isfinite(loss):
+                    if not (math.isfinite(loss) and loss < _BLOWN_UP * (1.0 + abs(first))):
                         at = done - len(losses) + back + 1
                         raise DivergedError(
-                            f"The loss became {loss} at step {at} of {total} ({phase}); "
+                            f"The loss became {loss:g} at step {at} of {total} ({phase}); "
                             f"lower the learning rate (it was {lr:g}) or look at the data.",
                             at,
                         )

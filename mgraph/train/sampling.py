@@ -35,9 +35,9 @@ class Sampling:
 def cover(steps: int, samples: int, dimension: int, how: str, rng: np.random.Generator) -> Floats:
     """Draw parameters for many steps, shape (steps, samples, dimension), in the unit cube, each uniform.
 
-    stratified: one draw in each of ``samples`` equal intervals; on a square one in each cell of a grid where
-    ``samples`` is a square number, else a Latin hypercube. lattice: a rank-1 lattice, shifted at random. In
-    either the values of a step come in random order.
+    stratified: one draw in each of ``samples`` equal intervals; on a square one in each cell of the most square grid
+    of as many cells, turned at random, or a Latin hypercube where ``samples`` is a prime. lattice: a rank-1 lattice,
+    shifted at random. In either the values of a step come in random order.
     """
     if how == "iid" or samples == 1:
         return rng.random((steps, samples, dimension))
@@ -46,14 +46,23 @@ def cover(steps: int, samples: int, dimension: int, how: str, rng: np.random.Gen
         shifted = points + rng.random((steps, 1, dimension))
         order = rng.permuted(np.tile(np.arange(samples), (steps, 1)), axis=1)
         return np.asarray(np.take_along_axis(shifted % 1.0, order[:, :, None], axis=1))
-    side = isqrt(samples)
     inside = rng.random((steps, samples, dimension))
-    if dimension == 2 and side * side == samples:
+    rows = _rows(samples) if dimension == 2 else 1
+    if rows > 1:
+        columns = samples // rows
         cells = rng.permuted(np.tile(np.arange(samples), (steps, 1)), axis=1)
-        return np.asarray((np.stack([cells // side, cells % side], axis=2) + inside) / side)
+        grid = (np.stack([cells // columns, cells % columns], axis=2) + inside) / (rows, columns)
+        turned = rng.random(steps) < 0.5  # so that either coordinate is as finely divided
+        grid[turned] = grid[turned][:, :, ::-1]
+        return np.asarray(grid)
     strata = np.tile(np.arange(samples), (steps, 1))
     axes = [rng.permuted(strata, axis=1) for _ in range(dimension)]
     return np.asarray((np.stack(axes, axis=2) + inside) / samples)
+
+
+def _rows(samples: int) -> int:
+    """The fewer rows of the most square grid of that many cells."""
+    return max(n for n in range(1, isqrt(samples) + 1) if samples % n == 0)
 
 
 def _lattice(samples: int, dimension: int) -> Floats:

@@ -29,7 +29,7 @@ class Optimisation(Settings):
     loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
-    compile: bool = setting(False, "compile the network with torch.compile (pays on a GPU)")
+    compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")
 
     def __post_init__(self) -> None:
         super().__post_init__()

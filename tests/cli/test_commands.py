@@ -62,10 +62,9 @@ def test_settings_come_from_config_then_pairs_then_flags(run: Any, path: Path) -
 
 
 def test_printed_settings_of_a_method_are_a_config_file(run: Any, path: Path) -> None:
-    for method, ends in (("surface", "abcd"), ("curve", "ab")):
+    for method, ends in (("surface", "abcd"), ("curve", "ab"), ("chain", "ab")):
         (path.parent / "m.toml").write_text(run("methods", method).stdout)
-        epochs = "1,0,0" if method == "surface" else 1
-        row = run("connect", *ends, f"--{method}", "--config", "m.toml", "--epochs", epochs, "--no-sweep", "--json").row
+        row = run("connect", *ends, f"--{method}", "--config", "m.toml", "--epochs", 1, "--no-sweep", "--json").row
         defaults = {r["name"]: r["default"] for r in run("methods", method, "--json").rows}
         changed = {k for k, v in row["settings"].items() if v != defaults[k]}
         assert changed == {"epochs"}
@@ -123,7 +122,7 @@ def test_add_mode_reads_safetensors_and_says_what_it_converted(run: Any, graph: 
         (["a", "b", "c", "d", "--linear"], "linear", {"family": "bezier-surface", "degree": [1, 1]}, 6),
         (["a", "b", "--curve", "--bends", "2", "--epochs", "1"], "curve", {"family": "bezier-curve", "bends": 2}, 1),
         (
-            ["a", "b", "c", "d", "--surface", "--degree", "2,3", "--epochs", "1,1,1"],
+            ["a", "b", "c", "d", "--surface", "--degree", "2,3", "--epochs", "1"],
             "surface",
             {"family": "bezier-surface", "degree": [2, 3]},
             6,
@@ -197,7 +196,7 @@ def test_show_every_kind_of_thing(run: Any) -> None:
     assert sum(t["c"] for t in shown["terms"]) == pytest.approx(1)
     connection = run("show", "s", "--json").row
     assert [p["name"] for p in connection["control_points"] if p["name"]] == list("abcd")
-    assert len(connection["summary"]) == 6 * 4 + 1  # min, max, mean, integral of everything, and the area
+    assert len(connection["summary"]) == 6 * 5 + 1  # min, max, mean and two integrals of everything, and the area
     for name in ("a", "m", sample, "s", "bare"):
         assert name in run("show", name).stdout
         assert len(cells(run("show", name, "--csv").stdout)) == 1
@@ -329,7 +328,12 @@ def test_plot_says_where_it_drew(run: Any, path: Path) -> None:
 
 
 def test_lists_of_what_can_be_named(run: Any) -> None:
-    assert [r["name"] for r in run("methods", "--json").rows] == ["linear", "curve", "surface"]
+    assert [r["name"] for r in run("methods", "--json").rows] == ["linear", "simplex", "chain", "curve", "surface"]
+    surface = run("methods", "--json").rows[-1]
+    assert set(surface["presets"]) == {"three-phase", "paper"}
+    assert surface["presets"]["paper"]["samples"] == 15
+    printed = run("methods", "surface").stdout
+    assert '# --preset three-phase: phases = ["edges:10", "columns:10", "surface:40"]' in printed
     surface = run("methods", "surface", "--json").rows
     assert {"degree", "epochs", "lr", "seed"} < {r["name"] for r in surface}
     assert run("methods", "linear", "--csv").stdout.startswith("name,")

@@ -20,7 +20,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def connect_coarsely(self: Graph, *ends: Any, method: Any, **options: Any) -> Any:
         if isinstance(method, mgraph.BezierSurface):
-            method = mgraph.BezierSurface(epochs=(1, 1, 3))
+            method = mgraph.BezierSurface(epochs=8)
         return connect(self, *ends, method=method, grid=3, **options)
 
     monkeypatch.setattr(Graph, "train", lambda self, **options: train(self, epochs=4, lr=0.1, **options))

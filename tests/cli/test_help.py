@@ -32,7 +32,14 @@ print("\\n" + json.dumps(seen))
 def test_looking_and_asking_never_import_torch(python: Callable[..., str], path: Path) -> None:
     lines = [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)]
     lines += [["ls"], ["ls", "--kind", "sample", "--json"], ["show", "s"], ["show", "a"], ["log"], ["spaces"]]
-    lines += [["components", "--max-barrier", "0.5"], ["methods"], ["methods", "surface"], ["archs"], ["datasets"]]
+    lines += [
+        ["components", "--max-barrier", "0.5"],
+        ["methods"],
+        ["methods", "surface"],
+        ["archs"],
+        ["show", "s", "--table"],
+        ["datasets"],
+    ]
     seen = json.loads(python(_WITHOUT_TORCH, json.dumps(lines), cwd=path.parent).splitlines()[-1])
     assert len(seen) == len(lines)
     assert seen == {" ".join(line): [0, False, False] for line in lines}
@@ -49,7 +56,7 @@ def test_help_ends_its_text_with_an_example(commands: Any, tmp_path: Path, comma
     text = commands(tmp_path)(*filter(None, [command]), "--help").stdout
     lines = text.splitlines()
     example = lines.index("  Example:")
-    options = next(i for i, line in enumerate(lines) if line.startswith("Options"))
+    options = next(i for i, line in enumerate(lines) if i > example and line and not line.startswith(" "))
     assert example < options
     shown = [line for line in lines[example + 1 : options] if line.strip()]
     assert shown
@@ -68,10 +75,16 @@ def test_every_setting_is_a_flag_with_its_default(commands: Any, tmp_path: Path)
 
     text = " ".join(commands(tmp_path)("connect", "--help").stdout.split())
     for name, method in METHODS.items():
-        assert f"--{name} " in text
+        assert f"--{name} {method.summary[0].upper()}{method.summary[1:]}." in text
         for info in method.infos():
-            assert f"--{info.name.replace('_', '-')} VALUE" in text
-    assert "[default: 30 for curve, 10,10,40 for surface]" in text
+            assert f"--{info.name.replace('_', '-')} " in text
+        assert all(preset in text.replace("- ", "-") for preset in method.presets)
+    epochs = METHODS["surface"].infos()[-2].default
+    assert f"[default: 30 for chain and curve, {epochs} for surface]" in text
+    assert "--optimizer sgd|adamw Optimiser. [default: sgd]" in text
+    assert "--nesterov true|false " in text
+    assert "--bends VALUE Control points between the two ends (chain, curve). [default: 1]" in text
+    assert text.index("Methods: --linear") < text.index("Options: --name") < text.index("Settings of chain, curve and")
 
 
 def test_version(commands: Any, tmp_path: Path) -> None:

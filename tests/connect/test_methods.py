@@ -334,7 +334,7 @@ def test_how_many_values_split_a_batch(settings, expected):
             "A batch of 8 cannot be split between 9 parameter values of at least 1",
         ),
         ({"samples": 5, "batch_size": 8}, True, r"between 5 .* of at least 2 examples \(BatchNorm needs two\)"),
-        ({"batch_size": 1}, True, r"A batch of 1 cannot be .* at least 2 examples \(BatchNorm needs two\)"),
+        ({"batch_size": 1}, True, r"A step needs at least 2 examples \(BatchNorm needs two\), not 1"),
     ],
 )
 def test_a_batch_too_small_to_be_split_is_refused(settings, statistics, message):

@@ -18,7 +18,7 @@ def test_the_front_page_works(tmp_path: Path) -> None:
     """As in the package's docstring, with smaller settings."""
     g = mgraph.create(tmp_path / "digits.mgraph", arch="mlp?hidden=8,", data="digits", device="cpu")
     a, b, c, d = (g.train(seed=s, name=n, epochs=1) for s, n in enumerate("abcd"))
-    s = g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2), epochs=(1, 1, 1)), grid=2)
+    s = g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2), epochs=3), grid=2)
     s.sweep(grid=3)
     assert set(s.best().state_dict()) == set(a.state_dict())
     assert s.merge(name="m").node.selected_on == "valid"
@@ -45,9 +45,9 @@ def test_progress_is_reported(graph: Any) -> None:
     assert {(p.phase, p.total) for p in seen} == {("train", 22)}
     assert all(p.loss > 0 for p in seen)
     seen.clear()
-    method = mgraph.BezierSurface(epochs=(1, 1, 1), batch_size=300)
+    method = mgraph.BezierSurface(phases=("edges:1", "columns:1", "surface:1"), batch_size=300)
     graph.connect(*"abcd", method=method, grid=2, report=seen.append)
-    assert list(dict.fromkeys(p.phase for p in seen)) == ["edge curves", "cross curves", "surface", "sweep"]
+    assert list(dict.fromkeys(p.phase for p in seen)) == ["edges", "columns", "surface", "sweep"]
     assert (seen[-1].done, seen[-1].total) == (4, 4)
 
 

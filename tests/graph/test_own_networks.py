@@ -74,7 +74,7 @@ def test_a_network_of_ones_own_goes_the_whole_road(commands: Any, tmp_path: Path
     assert made["parameters"] == 7 * 4 + 2 * (4 * 4 * 4 + 4 * 4) + (3 * 16 + 12) + (16 + 4) + 8
     for seed, name in enumerate("abcd"):
         run("train", "--seed", seed, "--epochs", 2, "--name", name)
-    for args in (["ab", "--curve", "--epochs", 1], ["abcd", "--surface", "--epochs", "1,1,1"]):
+    for args in (["ab", "--curve", "--epochs", 1], ["abcd", "--surface", "--epochs", 2]):
         ends, method, *rest = args
         row = run("connect", *ends, method, *rest, "--name", method[2:], "--grid", 3, "--json").row
         assert row["status"] == "complete"

@@ -21,8 +21,16 @@ torch.set_num_threads(1)
 g = mgraph.create(sys.argv[1], arch="cnn?bn=true&channels=4,8&hidden=16,", data="digits", device="cpu")
 for seed, name in enumerate("abcd"):
     g.train(seed=seed, epochs=1, name=name)
-s = g.connect(*"abcd", method=mgraph.BezierSurface(epochs=(1, 1, 1)), grid=3, name="s")
+s = g.connect(*"abcd", method=mgraph.BezierSurface(phases=("edges:1", "columns:1", "surface:1")), grid=3, name="s")
 g.connect("a", "b", method=mgraph.BezierCurve(epochs=1, samples=2, weight_decay=1e-4), grid=4, name="k")
+# Split batches, layers, rows that start elsewhere, and a sweep that refines.
+chain = mgraph.PolygonalChain(bends=2, epochs=1, samples=2, batch_size=64)
+g.connect("a", "b", method=chain, grid=4, name="chain")
+split = dict(samples=4, batch_size=128, measure="area", gram_every=3, optimizer="adamw", lr=1e-3)
+g.connect(*"abcd", method=mgraph.BezierSurface(epochs=1, **split), sweep=False, name="split")
+layers = mgraph.BezierCurve(bends=2, epochs=1, train_only="9.*,11.*", draw="lattice")
+g.connect("a", "b", method=layers, init="chain", sweep=False, name="layers")
+g.connect(*"abc", method=mgraph.Simplex(), sweep=False, name="tri").sweep(3, refine=0.5, max_points=40)
 s.merge(name="m")
 s.merge(soup="greedy", name="g")
 s.ensemble(grid=2)
@@ -51,10 +59,10 @@ def test_the_same_seeds_give_the_same_numbers(tmp_path: Path) -> None:
         for i in range(2)
     ]
     first, second = (json.loads(child.communicate(timeout=120)[0]) for child in children)
-    assert len(first["digests"]) == 4 + 5 + 1 + 2
+    assert len(first["digests"]) == 4 + 5 + 1 + (2 + 5 + 2) + 2
     assert len(first["buffers"]) == 4 + 2
-    assert len(first["evaluations"]) == 6 * (4 + 9 + 4 + 2)
-    assert len(first["edges"]) == 6 * (6 + 1)
+    assert len(first["evaluations"]) >= 6 * (4 + 9 + 4 + 4 + 6 + 2)
+    assert len(first["edges"]) == 6 * (6 + 1 + 1 + 3)
     assert len({digest for *_, digest in first["digests"]}) >= 10
     for what in first:
         assert first[what] == second[what], what

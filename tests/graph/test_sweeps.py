@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -296,11 +297,31 @@ def test_ctrl_c_on_the_command_line_says_what_is_kept_and_how_to_go_on(
 
     monkeypatch.setattr("mgraph.graph.sweeps.sweep", pressed)
     args = ["sweep", "line", "--grid", "5", "--splits", "train,test"]
-    said = beside(*args, code=130).stderr.splitlines()
-    assert said[0] == "2 points are measured and stored; the same sweep goes on from there."
-    assert said[-1].endswith("Run again: mgraph sweep line --grid 5 --splits train,test")
+    said = "Interrupted. 2 points are measured and stored; the same sweep goes on from there. Run again: mgraph"
+    assert beside(*args, code=130).stderr.strip() == f"{said} sweep line --grid 5 --splits train,test"
+    # What connect sweeps is kept as well, and its connection with it; programs are told in one document.
+    new = ["connect", "a", "c", "--linear", "--name", "new", "--grid", "5", "--json"]
+    told = json.loads(beside(*new, code=130).stderr)["error"]
+    assert told == {"kind": "interrupted", "message": f"{said} sweep new --grid 5"}
     monkeypatch.undo()
     assert beside(*args).stderr == "Note: 2 of 5 points were measured before and are reused.\n"
+    assert beside("sweep", "new", "--grid", 5).stderr == "Note: 2 of 5 points were measured before and are reused.\n"
+
+
+def test_an_error_of_a_sweep_says_what_is_kept(g: Any, beside: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **options: Any) -> Iterator[Any]:
+        yield from islice(sweep(*args, **options), 1)
+        raise error
+
+    monkeypatch.setattr("mgraph.graph.sweeps.sweep", broken)
+    error: Exception = StoreError("The disk is full.")
+    said = beside("sweep", "line", "--grid", 5, code=1).stderr
+    assert said == "Error: The disk is full. 1 point is measured and stored; the same sweep goes on from there.\n"
+    error = ZeroDivisionError("by zero")
+    said = beside("sweep", "chain", "--grid", 5, "--no-reuse", code=1).stderr
+    assert said.endswith(
+        "ZeroDivisionError: by zero (mgraph --traceback … shows where) 1 point is measured and stored.\n"
+    )
 
 
 def test_nodes_of_a_stopped_sweep_are_only_those_it_measured(g: Any, tables: Any, stop: Any) -> None:

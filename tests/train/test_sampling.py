@@ -54,16 +54,24 @@ def test_stratified_values_on_a_path_lie_one_in_each_interval(samples, seed):
     assert np.array_equal(np.sort(np.floor(t * samples), axis=1), np.tile(np.arange(samples), (20, 1)))
 
 
-@pytest.mark.parametrize("samples", [4, 9, 16])
-def test_a_square_number_of_values_on_a_surface_lies_one_in_each_cell(samples):
-    side = round(samples**0.5)
-    u, v = np.moveaxis(np.floor(some(samples, 2, "stratified") * side), 2, 0)
-    assert np.array_equal(np.sort(u * side + v, axis=1), np.tile(np.arange(samples), (STEPS, 1)))
+@pytest.mark.parametrize(("rows", "columns"), [(2, 2), (2, 3), (2, 4), (3, 3), (3, 4), (4, 4)])
+def test_a_composite_number_of_values_on_a_surface_lies_one_in_each_cell(rows, columns):
+    """Of the most square grid, either way round, both about equally often."""
+    samples = rows * columns
+    t = some(samples, 2, "stratified")
+
+    def fills(a, b):
+        u, v = np.floor(t[:, :, 0] * a), np.floor(t[:, :, 1] * b)
+        return (np.sort(u * b + v, axis=1) == np.arange(samples)).all(axis=1)
+
+    one, other = fills(rows, columns), fills(columns, rows)
+    assert (one | other).all()
+    assert abs(one.mean() - other.mean()) < 0.1
 
 
 @settings(max_examples=40, deadline=None)
-@given(samples=st.integers(2, 30).filter(lambda n: round(n**0.5) ** 2 != n), seed=st.integers(0, 999))
-def test_any_other_number_on_a_surface_is_a_latin_hypercube(samples, seed):
+@given(samples=st.integers(2, 30).filter(lambda n: all(n % d for d in range(2, n))), seed=st.integers(0, 999))
+def test_a_prime_number_on_a_surface_is_a_latin_hypercube(samples, seed):
     t = some(samples, 2, "stratified", seed, steps=20)
     for axis in (0, 1):
         strata = np.sort(np.floor(t[:, :, axis] * samples), axis=1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from click.core import ParameterSource
 from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError
 from mgraph_cli.options import (
+    SectionedCommand,
+    SectionOption,
     chosen_settings,
     grid_option,
     output_options,
@@ -28,22 +29,31 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
 
 
+_GRID = "n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a simplex)"
 _EDGES = ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution")
 _SUMMARY = ("split", "metric", "min", "max", "mean", "integral", "integral_uniform")
 
 
 def _method_flags(command: Any) -> Any:
     for name, method in reversed(METHODS.items()):
-        command = click.option(f"--{name}", "methods", flag_value=name, multiple=True, help=method.summary)(command)
+        command = click.option(
+            f"--{name}",
+            "methods",
+            cls=SectionOption,
+            section="Methods",
+            flag_value=name,
+            multiple=True,
+            help=f"{method.summary[0].upper()}{method.summary[1:]}.",
+        )(command)
     return command
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("ends", nargs=-1, required=True)
 @_method_flags
 @click.option("--name", help="Name of the connection.")
 @click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
-@grid_option("Points of the sweep: n or n,m (default: 61 on a curve, 11,11 on a surface).")
+@grid_option(f"Points of the sweep: {_GRID}.")
 @click.option("--init", metavar="CONN", help="Start where this connection of the same ends has its control points.")
 @preset_option(METHODS)
 @click.option("--same-layout", is_flag=True, help="Connect across tasks, on the first end's task.")
@@ -69,22 +79,21 @@ def connect(
 ) -> None:
     """Connect modes by exactly one method, and sweep the result.
 
-    Under torchrun all processes train one connection together.
-
-    Corner order of a surface A B C D: A = (0,0), B = (0,1), C = (1,0), D = (1,1). mgraph methods NAME lists the
-    settings of a method.
+    Corner order of a surface A B C D: A = (0,0), B = (0,1), C = (1,0), D = (1,1). mgraph methods NAME prints the
+    settings of one method. Under torchrun all processes train one connection together.
 
     \b
     Example:
       mgraph connect a b --curve --bends 1
       mgraph connect a b c d --surface --degree 2,2 --name s
       mgraph connect a b --curve --bends 3 --init s
+      mgraph connect a b c --simplex --grid 6
     """
-    from mgraph.train.parallel import follows
-
     if len(methods) != 1:
         raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}.")
     method = chosen_settings(METHODS[methods[0]], flags, pairs, config, preset)
+    from mgraph.train.parallel import follows
+
     with progress_bars("connect") as report:
         connected = graph.connect(
             *ends,
@@ -123,7 +132,7 @@ def _sweep_command(name: str, grid: Sequence[int] | None) -> str:
 
 @click.command()
 @click.argument("connection")
-@grid_option("Points: n or n,m (default: 61 on a path, 11,11 on a surface, 11 along the edges of a simplex).")
+@grid_option(f"Points: {_GRID}.")
 @click.option("--splits", default="train,valid,test", show_default=True, help="Splits to measure.")
 @click.option("--examples", type=int, help="Use a fixed random subset of so many examples per split.")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
@@ -172,7 +181,7 @@ def sweep(
         raise InputError("--refine-on and --max-points go with --refine BOUND.")
     options |= {k: v for k, v in (("refine_on", refine_on), ("max_points", max_points)) if v is not None}
     connected = graph.connection(connection)
-    with _telling_what_is_kept(), progress_bars("sweep") as report:
+    with progress_bars("sweep") as report:
         swept = connected.sweep(
             grid,
             splits=[s.strip() for s in splits.split(",")],
@@ -185,17 +194,6 @@ def sweep(
     for text in swept.notes:
         note(f"Note: {text}")
     _print_connection(connected.describe(), form)
-
-
-@contextmanager
-def _telling_what_is_kept() -> Iterator[None]:
-    """Pass on what an interrupted sweep says of itself; how to go on is said where the program ends."""
-    try:
-        yield
-    except KeyboardInterrupt as stopped:
-        for text in getattr(stopped, "__notes__", ()):
-            note(text)
-        raise
 
 
 def _print_connection(row: dict[str, Any], form: str) -> None:

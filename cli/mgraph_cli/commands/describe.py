@@ -17,14 +17,22 @@ from mgraph_cli.output import emit
 @click.argument("name", required=False)
 @output_options
 def methods(name: str | None, form: str) -> None:
-    """List the connection methods, or print one method's settings as TOML (for --config).
+    """List the connection methods, or print one method's settings (as TOML, for --config) and presets.
 
     \b
     Example:
       mgraph methods surface
     """
     if name is None:
-        rows = [{"name": m.name, "summary": m.summary, "references": " ".join(m.references)} for m in METHODS.values()]
+        rows = [
+            {
+                "name": m.name,
+                "summary": m.summary,
+                "presets": {preset: dict(values) for preset, values in m.presets.items()},
+                "references": " ".join(m.references),
+            }
+            for m in METHODS.values()
+        ]
         emit(rows, ("name", "summary"), form=form)
         return
     infos = method_named(name).infos()
@@ -35,7 +43,11 @@ def methods(name: str | None, form: str) -> None:
     click.echo(f"# mgraph connect … --{name}: {METHODS[name].summary}")
     for info in infos:
         unit = f" [{info.unit}]" if info.unit else ""
-        click.echo(f"{info.name} = {_toml(info.default)}  # {info.help}{unit}")
+        # TOML has no word for nothing; the setting has one of its own.
+        value = info.nothing if info.default is None else info.default
+        click.echo(f"{info.name} = {_toml(value)}  # {info.help}{unit}")
+    for preset, values in METHODS[name].presets.items():
+        click.echo(f"# --preset {preset}: {', '.join(f'{key} = {_toml(value)}' for key, value in values.items())}")
     for reference in METHODS[name].references:
         click.echo(f"# {reference}")
 

@@ -9,6 +9,7 @@ import click
 
 from mgraph.train.settings import TrainSettings
 from mgraph_cli.options import (
+    SectionedCommand,
     chosen_settings,
     output_options,
     settings_options,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.option("--name", help="Name of the mode.")
 @settings_options({"train": TrainSettings})
 @space_option
@@ -46,9 +47,9 @@ def train(
     Example:
       mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
     """
+    settings = chosen_settings(TrainSettings, flags, pairs, config)
     from mgraph.train.parallel import follows
 
-    settings = chosen_settings(TrainSettings, flags, pairs, config)
     with progress_bars("train") as report:
         mode = graph.train(settings, name=name, space=space, report=report)
     if follows():
