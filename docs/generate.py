@@ -118,7 +118,10 @@ def methods_page() -> str:
         parts.append(f"## {name}\n\n`{how}`, in Python `mgraph.{settings.__name__}`: {summary}.\n")
         if settings.infos():
             parts.append("| setting | type | default | unit | meaning |\n|---|---|---|---|---|")
-            parts += [f"| `{i.name}` | {i.kind} | {i.example()} | {i.unit} | {i.help} |" for i in settings.infos()]
+            parts += [
+                f"| `{i.name}` | {', '.join(i.choices) or i.kind} | {i.example()} | {i.unit} | {i.help} |"
+                for i in settings.infos()
+            ]
             parts.append("")
         for preset, values in settings.presets.items():
             written = ", ".join(f"`{key}={format_value(value)}`" for key, value in values.items())

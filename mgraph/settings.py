@@ -57,6 +57,7 @@ class SettingInfo:
     help: str
     unit: str
     nothing: str = "none"
+    choices: tuple[str, ...] = ()
 
     def example(self) -> str:
         """Write the default as it would be typed."""
@@ -90,6 +91,7 @@ class Settings:
                 f.metadata["help"],
                 f.metadata["unit"],
                 f.metadata["nothing"],
+                f.metadata["choices"],
             )
             for f in fields(cls)
         ]

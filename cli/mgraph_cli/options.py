@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -119,12 +118,10 @@ def settings_options(classes: Mapping[str, type[Settings]]) -> Decorator:
     A field that several classes have becomes one flag whose help names their defaults.
     """
     merged: dict[str, list[tuple[str, SettingInfo]]] = {}
-    choices: dict[str, tuple[str, ...]] = {}
     for name, cls in classes.items():
-        choices |= {f.name: f.metadata["choices"] for f in fields(cls)}
         for info in cls.infos():
             merged.setdefault(info.name, []).append((name, info))
-    having = [name for name, cls in classes.items() if fields(cls)]
+    having = [name for name, cls in classes.items() if cls.infos()]
     section = f"Settings of {_listed(having)}" if len(classes) > 1 else "Settings"
 
     def decorate(command: Any) -> Any:
@@ -135,7 +132,7 @@ def settings_options(classes: Mapping[str, type[Settings]]) -> Decorator:
                 cls=SectionOption,
                 section=section,
                 help=_help(users, len(having)),
-                metavar=_metavar(users[0][1].kind, choices[field]),
+                metavar=_metavar(users[0][1]),
             )(command)
         command = click.option(
             "--config", type=click.Path(path_type=Path), help="TOML file of settings; -s and flags win over it."
@@ -193,9 +190,8 @@ def find_graph(start: Path) -> Path:
     raise NotFoundError("There is no graph here or above; make one with mgraph init, or name one with --graph.")
 
 
-def _metavar(kind: str, choices: Sequence[str]) -> str:
-    if kind == "true or false":
-        choices = ("true", "false")
+def _metavar(info: SettingInfo) -> str:
+    choices = ("true", "false") if info.kind == "true or false" else info.choices
     return "|".join(choices) or "VALUE"
 
 

@@ -97,6 +97,10 @@ def _origin(session: Session, family: Family, ends: Sequence[Node], init: Connec
     store = session.store
     if init is None:
         return _Origin(ends, Start.between(family, [store.read_parameters(node) for node in ends]))
+    if not family.free:
+        raise InputError(
+            f"A {family.name} has no control points besides its ends, so there is nothing to start elsewhere."
+        )
     with store.reading() as reader:
         theirs, nodes = [node.id for node in ends_of(reader, init)], rows_of(reader, init)
     for end in ends:

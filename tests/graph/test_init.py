@@ -145,10 +145,16 @@ def test_what_cannot_be_a_start(
 def test_a_simplex_of_four_starts_a_surface_but_none_starts_it(g: Any) -> None:
     bilinear = g.connect(*"abcd", method=SURFACE(epochs=0), init="tetra", grid=3)
     same(g.connection("wall").sweep(3), bilinear.swept())
-    with pytest.raises(InputError, match=r"of 2 dimension.* cannot start a simplex of 4 modes"):
+    with pytest.raises(InputError, match="A simplex has no control points besides its ends"):
         g.connect(*"abcd", method=mgraph.Simplex(), init="s")
 
 
 def _rows(g: Any, connected: Any) -> Any:
     nodes = [g.node(p["node"]).record for p in connected.describe()["control_points"]]
     return np.stack([g.session.store.read_parameters(node) for node in nodes])
+
+
+@pytest.mark.parametrize(("method", "ends"), [(mgraph.Linear(), "ab"), (mgraph.Simplex(), "abc")])
+def test_what_has_no_control_points_cannot_start_elsewhere(graph, method, ends):
+    with pytest.raises(mgraph.MGraphError, match="no control points besides its ends"):
+        graph.connect(*ends, method=method, init="s")
