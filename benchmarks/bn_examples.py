@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--subsets", type=int, default=3)
     parser.add_argument("--points", type=int, default=5)
     options = parser.parse_args()
-    quieten(2)
+    quieten()
     print(f"{invocation()}\n{machine()}\n")
     known = networks(options.mnist, options.cifar10)
     for name in options.networks.split(","):

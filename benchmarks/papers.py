@@ -50,11 +50,11 @@ SETUPS = {
     "mnist-lenet5": Setup(
         "lenet5",
         IMAGES,
-        {"epochs": 10, "batch_size": 128},
-        (7, 8, 9),
-        {"epochs": 10, "batch_size": 128},
-        {"epochs": 15, "batch_size": 128},
-        10000,
+        {"epochs": 5, "batch_size": 128},
+        (2, 3, 4),
+        {"epochs": 5, "batch_size": 128},
+        {"epochs": 8, "batch_size": 128},
+        2000,
     ),
 }
 
