@@ -312,7 +312,8 @@ def test_training_lowers_the_loss_half_way(method):
         ({}, Sampling(2, True)),  # 64 examples: 32 for each of two values
         ({"batch_size": 128}, Sampling(4, True)),
         ({"batch_size": 127}, Sampling(3, True)),
-        ({"batch_size": 512}, Sampling(4, True)),
+        ({"batch_size": 256}, Sampling(8, True)),
+        ({"batch_size": 512}, Sampling(8, True)),
         ({"batch_size": 63}, Sampling(1, False)),
         ({"batch_size": 1}, Sampling(1, False)),
         ({"batch": "whole", "batch_size": 512}, Sampling(1, False)),
