@@ -39,9 +39,7 @@ CASES = {
     "a path as start of a surface": case("connect a b c d --surface --init line", ("c is no end of line",)),
     "a mode as start": case("connect a b --curve --init a", ("a is a mode, not a connection",)),
     "unknown start": case("connect a b --curve --init curv", ("curv", "did you mean curve")),
-    "start of a simplex": case(
-        "connect a b c d --simplex --init s", ("simplex has no control points besides its ends",)
-    ),
+    "start of a simplex": case("connect a b c d --simplex --init s", ("no control points besides its ends",)),
     "the same node twice": case("connect a b c a --linear", ("a is given twice",)),
     "buffers of a stranger": case("connect a b --linear --buffers-from c", ("c is none",)),
     # Settings
