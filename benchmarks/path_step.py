@@ -270,10 +270,10 @@ def main() -> None:
         progress=Console(stderr=True),
     )
     notes = "Ratios of CPU time to a plain SGD step: median ± half the distance between the quartiles."
-    streams = [Console(width=120)]
+    streams = [Console(width=140)]
     if arguments.output:
         file = arguments.output.open("w")
-        streams.append(Console(file=file, width=120))
+        streams.append(Console(file=file, width=140))
     for console in streams:
         console.print(f"{invocation()}\n{machine()}\n{notes}", highlight=False)
         console.print(table)
