@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.network.flat import FlatModel
     from mgraph.progress import Report
+    from mgraph.train.state import Keeper
 
 Array = NDArray[np.float32]
 
@@ -49,12 +50,30 @@ class Outcome:
     """What a method produced: control points P, shape (K, D), canonical, and how.
 
     ``update`` moved them (eager or compiled); ``trained`` names the parameters that could move, None for all.
+    ``family`` is the one they belong to where the method only finds it on its way (how many pivots, and where).
+    ``series`` are what the method observed, to be kept with the connection.
     """
 
     control_points: Array
     update: str | None = None
     notes: tuple[str, ...] = ()
     trained: frozenset[str] | None = None
+    family: Family | None = None
+    series: tuple[Series, ...] = ()
+
+
+@dataclass(frozen=True)
+class Series:
+    """Numbers that a method observed on its way: ``values`` of a quantity of a subject, by position.
+
+    The quantity says what (train_loss, distance, variance, step, seconds), the subject of what (a layer's name; empty:
+    the whole), positions when (tick, step, cycle; rising).
+    """
+
+    quantity: str
+    subject: str
+    positions: tuple[float, ...]
+    values: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +83,7 @@ class Method(Settings, ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     references: ClassVar[tuple[str, ...]] = ()
+    node_kind: ClassVar[str] = "control"  # of what it finds besides the ends
 
     @abstractmethod
     def family(self, ends: int) -> Family:
@@ -74,8 +94,13 @@ class Method(Settings, ABC):
         del flat, task, family
 
     @abstractmethod
-    def run(self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report) -> Outcome:
-        """Connect; the rows of the ends stay what they are at the start, bit for bit."""
+    def run(
+        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+    ) -> Outcome:
+        """Connect; the rows of the ends stay what they are at the start, bit for bit.
+
+        Where ``keeper`` has a state of this very run, interrupted, it goes on from there; None: nothing is kept.
+        """
 
 
 def wrong_ends(method: str, given: int, expected: str) -> str:

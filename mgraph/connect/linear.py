@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.network.flat import FlatModel
     from mgraph.progress import Report
+    from mgraph.train.state import Keeper
 
 
 @dataclass(frozen=True, kw_only=True)
 class Straight(Method):
     """A method that trains nothing."""
 
-    def run(self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report) -> Outcome:
+    def run(
+        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+    ) -> Outcome:
         """Return the start."""
         return Outcome(start.points())
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mgraph.network.flat import FlatModel
     from mgraph.progress import Report
     from mgraph.train.phases import Phase
+    from mgraph.train.state import Keeper
 
 MOST_SAMPLES = 8
 LEAST_PER_SAMPLE = 32  # examples: fewer are mostly overhead, and too few for BatchNorm's batch statistics
@@ -125,7 +126,9 @@ class TrainedMethod(Method, Optimisation):
                 stacklevel=2,
             )
 
-    def run(self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report) -> Outcome:
+    def run(
+        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+    ) -> Outcome:
         """Train the family's free rows from where they start."""
         import torch
 

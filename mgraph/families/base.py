@@ -138,6 +138,11 @@ class Family(ABC):
         """Points of a sweep along each parameter: 61 on a curve [G], 11×11 on a surface [S]."""
         return (61,) if self.dimension == 1 else (11,) * self.dimension
 
+    @property
+    def sweep_grid(self) -> Grid:
+        """The grid of a sweep that is told none."""
+        return self.grid(self.default_grid)
+
     def describe(self) -> dict[str, Any]:
         """Return the family as plain data, the inverse of :func:`mgraph.families.family_from`."""
-        return {"family": self.name, **asdict(self)}
+        return {"family": self.name} | {key: value for key, value in asdict(self).items() if value is not None}

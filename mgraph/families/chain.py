@@ -10,19 +10,43 @@ from numpy.typing import ArrayLike
 
 from mgraph.errors import InputError
 from mgraph.families.base import Family
-from mgraph.families.grid import Floats
+from mgraph.families.grid import Floats, Grid, TensorGrid
+
+_MOST_INNER = 9  # points of a sweep on a piece: with fewer, a sagging chord goes unseen
+_MOST_POINTS = 400  # of a sweep, as long as every piece keeps one
 
 
 @dataclass(frozen=True)
 class PolygonalChainFamily(Family):
-    """Straight pieces through bends + 2 control points, at knots evenly spaced in t; hat functions."""
+    """Straight pieces through bends + 2 control points; hat functions.
+
+    The knots are evenly spaced in t, or the bends sit ``at`` given values between 0 and 1: a path that has no
+    parameter of its own (a band of pivots) is parametrised by its length.
+    """
 
     name: ClassVar[str] = "polygonal-chain"
     bends: int = 1
+    at: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.bends, int) or self.bends < 0:
             raise InputError(f"The bends of a polygonal chain are a whole number of at least 0, not {self.bends!r}.")
+        if self.at is not None and (
+            len(self.at) != self.bends or not np.all(np.diff([0.0, *self.at, 1.0]) > 0)  # NaN is not above 0
+        ):
+            raise InputError(f"A chain with {self.bends} bends has them at as many rising values between 0 and 1.")
+
+    @classmethod
+    def by_length(cls, lengths: ArrayLike) -> PolygonalChainFamily:
+        """Make the chain whose knots are its cumulative length over the total, from the lengths of its pieces.
+
+        Raises InputError for no pieces, and for a length that is not above 0, also after division by the total.
+        """
+        pieces = np.asarray(lengths, dtype=np.float64)
+        if pieces.ndim != 1 or len(pieces) == 0 or not np.all(np.isfinite(pieces)) or not np.all(pieces > 0):
+            raise InputError("The pieces of a chain have lengths above 0; leave out points that coincide.")
+        reached = np.cumsum(pieces)
+        return cls(len(pieces) - 1, tuple((reached[:-1] / reached[-1]).tolist()))
 
     @property
     def dimension(self) -> int:
@@ -42,7 +66,7 @@ class PolygonalChainFamily(Family):
     @property
     def knots(self) -> Floats:
         """The t of the control points."""
-        return np.linspace(0.0, 1.0, self.size)
+        return np.linspace(0.0, 1.0, self.size) if self.at is None else np.array([0.0, *self.at, 1.0])
 
     def coefficients(self, t: ArrayLike) -> Floats:
         """Return the hat functions, shape (S, K): at most two of a row are not 0."""
@@ -55,15 +79,36 @@ class PolygonalChainFamily(Family):
     def derivatives(self, t: ArrayLike) -> Floats:
         """Return the slopes of the hats, shape (S, 1, K); right derivatives at knots, left at t = 1."""
         piece, _ = self._place(self.points(t)[:, 0])
+        steep = np.full(self.size - 1, self.size - 1.0) if self.at is None else 1.0 / np.diff(self.knots)
         slopes = np.zeros((len(piece), 1, self.size))
-        slopes[np.arange(len(piece)), 0, piece] = -(self.size - 1.0)
-        slopes[np.arange(len(piece)), 0, piece + 1] = self.size - 1.0
+        slopes[np.arange(len(piece)), 0, piece] = -steep[piece]
+        slopes[np.arange(len(piece)), 0, piece + 1] = steep[piece]
         return slopes
 
     def initial(self) -> Floats:
-        """Spread the bends evenly over the segment [G]."""
+        """Spread the bends over the segment: evenly [G], or where they are."""
         along = self.knots[:, None]
         return np.concatenate([1.0 - along, along], axis=1)
+
+    @property
+    def sweep_grid(self) -> Grid:
+        """61 points [G]; where the bends have places of their own, those and up to nine points on every piece."""
+        if self.at is None:
+            return super().sweep_grid
+        inner = max(1, min(_MOST_INNER, _MOST_POINTS // (self.size - 1) - 1))
+        return self.pieces_grid(inner)
+
+    def pieces_grid(self, inner: int) -> Grid:
+        """Return the grid of the control points and ``inner`` evenly spaced points on every piece between them.
+
+        Raises InputError for a negative number.
+        """
+        if not isinstance(inner, int) or inner < 0:
+            raise InputError(f"On each piece of a chain lie a whole number of points of at least 0, not {inner!r}.")
+        knots = self.knots
+        along = np.arange(inner + 1) / (inner + 1)
+        axis = (knots[:-1, None] + np.diff(knots)[:, None] * along).ravel()
+        return TensorGrid((np.append(axis, 1.0),))
 
     def _place(self, t: Floats) -> tuple[np.ndarray, Floats]:
         """Return the piece each t lies on and how far along it, 0 to 1: exactly 0 at its knot."""

@@ -21,7 +21,7 @@ from mgraph.graph.session import Bench, Session
 from mgraph.graph.storing import check_name_is_free, store_parameters, store_partial
 from mgraph.progress import Report, silent
 from mgraph.train.parallel import joined
-from mgraph_store import Connection, Layout, Member, Node, Space, Transaction, columns, new_id
+from mgraph_store import Connection, Layout, Member, Node, Series, Space, Transaction, columns, new_id
 
 
 def connect(
@@ -61,6 +61,7 @@ def connect(
         settings = chosen | {"method": method.name, "ends": [n.id for n in ends], "processes": workers.size}
         with session.run(bench, "connect", settings, getattr(method, "seed", None)) as run:
             outcome = method.run(bench.flat, bench.task, family, origin.start, report)
+            family = outcome.family or family
             if not np.isfinite(outcome.control_points).all():
                 raise NonFiniteError(f"The {method.name} ended with a NaN or infinite control point; nothing stored.")
             connection = Connection(
@@ -76,10 +77,11 @@ def connect(
             if workers.rank == 0:
                 with session.store.transaction() as tx:
                     tx.add(connection)
-                    controls = _store_controls(tx, bench, run, family, origin, outcome)
+                    controls = _store_controls(tx, bench, run, method, family, origin, outcome)
                     for role, rows, nodes in (("end", family.ends, ends), ("control", family.free, controls)):
                         for position, (row, node) in enumerate(zip(rows, nodes, strict=True)):
                             tx.add(Member(connection.id, node.id, role, position, row))
+                    tx.add(*[Series(connection.id, run.id, **asdict(series)) for series in outcome.series])
                     run.complete(tx, update=outcome.update)
     return connection
 
@@ -128,12 +130,18 @@ def _load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffer
 
 
 def _store_controls(
-    tx: Transaction, bench: Bench, run: RunLog, family: Family, origin: _Origin, outcome: Outcome
+    tx: Transaction,
+    bench: Bench,
+    run: RunLog,
+    method: Method,
+    family: Family,
+    origin: _Origin,
+    outcome: Outcome,
 ) -> list[Node]:
     """Store the free control points; of those with layers that could not move, only the columns that could."""
     points = [outcome.control_points[k] for k in family.free]
     if outcome.trained is None:
-        return store_parameters(tx, bench, run.id, "control", points)
+        return store_parameters(tx, bench, run.id, method.node_kind, points)
     ranges, offset = [], 0
     for spec in bench.layout.parameters:
         if spec.name in outcome.trained:
@@ -143,7 +151,7 @@ def _store_controls(
         [(node.id, float(c)) for node, c in zip(origin.nodes, origin.start.matrix[k], strict=True) if c != 0]
         for k in family.free
     ]
-    return store_partial(tx, bench, run.id, "control", points, columns.merge(ranges), recipes)
+    return store_partial(tx, bench, run.id, method.node_kind, points, columns.merge(ranges), recipes)
 
 
 def _common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -> Space:

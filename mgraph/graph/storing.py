@@ -25,7 +25,7 @@ from mgraph_store import (
     validate_name,
 )
 
-_LETTERS = {"mode": "m", "control": "c", "merged": "g"}
+_LETTERS = {"mode": "m", "control": "c", "pivot": "p", "merged": "g"}
 
 
 def store_parameters(

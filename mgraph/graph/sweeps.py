@@ -112,7 +112,7 @@ def _prepare(
     store = session.store
     family = family_of(connection)
     if not isinstance(grid, Grid):
-        grid = family.grid(family.default_grid if grid is None else tuple(grid))
+        grid = family.sweep_grid if grid is None else family.grid(tuple(grid))
     family.points(grid.points)
     splits = list(dict.fromkeys(splits))
     for split in splits:

@@ -191,6 +191,18 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Series:
+    """What a method observed on its way to a connection: numbers by position."""
+
+    connection_id: str = column("the connection")
+    run_id: str | None = column("the run that observed them")
+    quantity: str = column("what: train_loss, distance, variance, step, seconds, …")
+    subject: str = column("of what: name of a layer or tensor; empty: of the whole")
+    positions: Sequence[float] = column("when: tick, step or cycle, rising")
+    values: Sequence[float] = column("the numbers, one for each position")
+
+
+@dataclass(frozen=True)
 class Run:
     """Provenance of everything: what was run, with what, where, and how it ended."""
 
@@ -210,4 +222,6 @@ class Run:
     ended: datetime | None = column("when", default=None)
 
 
-Record = Space | Node | NodeTerm | NodeBuffers | Connection | Member | Sweep | Evaluation | Edge | Summary | Run
+Record = (
+    Space | Node | NodeTerm | NodeBuffers | Connection | Member | Sweep | Evaluation | Edge | Summary | Series | Run
+)

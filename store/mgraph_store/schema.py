@@ -22,6 +22,7 @@ from mgraph_store.records import (
     NodeTerm,
     Record,
     Run,
+    Series,
     Space,
     Summary,
     Sweep,
@@ -40,6 +41,7 @@ TABLES: Mapping[str, type[Record]] = {
     "evaluations": Evaluation,
     "edges": Edge,
     "summaries": Summary,
+    "series": Series,
     "runs": Run,
 }
 TABLE_OF: Mapping[type[Any], str] = {record: table for table, record in TABLES.items()}

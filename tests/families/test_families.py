@@ -23,7 +23,7 @@ from mgraph.network.flat import combine as combine_torch
 from mgraph_store.kernel import combine as combine_store
 
 CURVES = [Segment(), *(BezierCurveFamily(bends) for bends in (0, 1, 2, 3, 4, 12))]
-CHAINS = [PolygonalChainFamily(bends) for bends in (0, 1, 2, 6)]
+CHAINS = [*(PolygonalChainFamily(bends) for bends in (0, 1, 2, 6)), PolygonalChainFamily(3, (0.05, 0.625, 0.75))]
 SURFACES = [BezierSurfaceFamily(degree) for degree in ((1, 1), (2, 1), (1, 3), (2, 2), (3, 2), (8, 8))]
 SIMPLICES = [SimplexFamily(corners) for corners in (2, 3, 4, 6)]
 EVERY = CURVES + CHAINS + SURFACES + SIMPLICES
