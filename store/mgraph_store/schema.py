@@ -61,6 +61,7 @@ META = {
     "format_version": ("BIGINT", "version of the graph's format", ""),
     "created": ("TIMESTAMP", "when the graph was created, UTC", ""),
     "written_by": ("VARCHAR", "version of mgraph that created it", ""),
+    "commits": ("BIGINT", "transactions since then; the counter beside the index has the same number", ""),
 }
 """Columns of the table ``meta``, which has one row: type, meaning, unit."""
 
@@ -90,6 +91,20 @@ class Column:
 def columns(record: type[Any]) -> tuple[Column, ...]:
     """List the columns of a record's table, in the order of its fields."""
     return _COLUMNS[record]
+
+
+def to_row(record: Record) -> tuple[Any, ...]:
+    """Convert a record to SQL values, in the order of its columns; ``InputError`` if one does not fit."""
+    kind = type(record)
+    try:
+        return tuple(c.to_sql(getattr(record, c.name)) for c in _COLUMNS[kind])
+    except InputError as error:
+        raise InputError(f"{kind.__name__}: {error}") from None
+
+
+def tables_with(column: str) -> list[str]:
+    """List the tables that have a column of this name."""
+    return [table for table, record in TABLES.items() if any(c.name == column for c in _COLUMNS[record])]
 
 
 def create_statements() -> Iterable[str]:
