@@ -77,6 +77,33 @@ class Changes:
         return cls(added, replaced, [(table, column, values) for table, column, values in document.get("remove", ())])
 
 
+class Rows:
+    """The rows of an index in memory, as one commit after the other leaves them."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[Any, Row]] = {table: {} for table in TABLES}  # by id, or by a number of their own
+        self._next = 0
+
+    def apply(self, changes: Changes) -> None:
+        """Do what :meth:`Changes.apply` does to a database."""
+        for table, rows in changes.added.items():
+            named = columns(TABLES[table])[0].name == "id"
+            for row in rows:
+                self._next += 1
+                self._rows[table][row[0] if named else self._next] = row
+        for table, rows in changes.replaced.items():
+            for row in rows:
+                self._rows[table][row[0]] = row
+        for table, column, values in changes.removed:
+            place = [c.name for c in columns(TABLES[table])].index(column)
+            gone = set(values)
+            self._rows[table] = {k: row for k, row in self._rows[table].items() if row[place] not in gone}
+
+    def tables(self) -> dict[str, list[Row]]:
+        """Return the rows of every table that has any."""
+        return {table: list(rows.values()) for table, rows in self._rows.items() if rows}
+
+
 def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """Describe a whole index for the journal: its row of ``meta``, and all rows of all tables as added."""
     names = ", ".join(META)
@@ -108,7 +135,7 @@ def _plain(value: Any) -> Any:
 
 def _rows(table: str, part: Mapping[str, Any]) -> list[Row]:
     names = [c.name for c in columns(TABLES[table])] if table in TABLES else None
-    if part["columns"] != names:
+    if part["columns"] != names or names is None:
         raise FormatError(f"The journal has columns of {table} that are not those of this version.")
     times = [i for i, c in enumerate(columns(TABLES[table])) if c.type == "TIMESTAMP"]
     rows = []

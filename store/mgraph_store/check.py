@@ -85,11 +85,9 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
                 found += missing + [Problem(what, subject) for what, subject in _rows(reader)]
                 nodes = reader.all(Node, where="tensor_key IS NOT NULL")
                 buffers = reader.all(NodeBuffers)
-        except LockTimeoutError:
+        except (FormatError, LockTimeoutError):
             raise
         except StoreError as error:
-            if isinstance(error, FormatError) and not state.present:
-                raise
             return [*found, _index_problem(error, state)]
     if deep and state.whole and state.count is not None and state.count.number == number:
         found += _differences(store, state, sums)
@@ -141,7 +139,7 @@ def _sums(reader: Reader) -> dict[str, Any]:
 def _differences(store: GraphStore, state: JournalState, sums: dict[str, Any]) -> list[Problem]:
     """Compare the rows of an index with what the journal says was committed."""
     with duckdb.connect(":memory:", config={"threads": "1"}) as con:
-        commits.replay(con, state.entries)
+        commits.replay(con, state.entries, comments=False)
         made = Reader(con)
         tables = [table for table, expected in _sums(made).items() if sums[table] != expected]
         if not tables:

@@ -13,7 +13,7 @@ from datetime import datetime
 import duckdb
 
 from mgraph_store import schema
-from mgraph_store.changes import Changes, snapshot
+from mgraph_store.changes import Changes, Rows, insert_rows, snapshot
 from mgraph_store.errors import FormatError
 from mgraph_store.journal import Count, Entry, Journal
 
@@ -51,30 +51,28 @@ def seal(journal: Journal, count: Count) -> None:
         journal.seal(count)
 
 
-def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry]) -> int:
-    """Make an empty database the index that a journal describes; the number of its last commit.
+def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments: bool = True) -> int:
+    """Make an empty database the index that the records of a journal describe; the number of its last commit.
 
     Raises
     ------
-    CorruptError
-        If a record is damaged; all before it have been replayed.
     FormatError
         If the journal is that of another format.
     """
-    last = -1
+    state, meta, number = Rows(), {}, 0
     for entry in entries:
-        con.begin()
-        if last < 0:
-            meta = entry.document.get("meta", {})
-            found, present = meta.get("format_version"), schema.FORMAT_VERSION
-            if found != present:
-                raise FormatError(f"The journal is one of format {found}, this mgraph has {present}.")
-            for statement in schema.create_statements():
-                con.execute(statement)
-            created = datetime.fromisoformat(meta["created"])
-            con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [present, created, meta["written_by"]])
-        Changes.from_document(entry.document).apply(con)
-        con.execute("UPDATE meta SET commits = ?", [entry.number])
-        con.commit()
-        last = entry.number
-    return last
+        meta = meta or entry.document.get("meta", {})
+        state.apply(Changes.from_document(entry.document))
+        number = entry.number
+    found, present = meta.get("format_version"), schema.FORMAT_VERSION
+    if found != present:
+        raise FormatError(f"The journal is one of format {found}, this mgraph has {present}.")
+    con.begin()
+    for statement in schema.create_statements(comments=comments):
+        con.execute(statement)
+    created = datetime.fromisoformat(meta["created"])
+    con.execute("INSERT INTO meta VALUES (?, ?, ?, ?)", [present, created, meta["written_by"], number])
+    for table, rows in state.tables().items():
+        insert_rows(con, table, rows)
+    con.commit()
+    return number

@@ -89,6 +89,7 @@ class Journal:
         data = _packed(number, document)
         count = Count(number, secrets.randbits(64), len(data))
         self._write(count.file, data, 0)
+        flush(self._directory)  # the file has its name before the counter says so
         for slot in (0, 1):  # both, one after the other: none is left that names a file about to go
             self._seal(count, slot)
         flush(self._directory)

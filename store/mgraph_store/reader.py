@@ -212,7 +212,7 @@ class Reader:
         return [d[0] for d in self._con.description or ()], rows
 
     def tensor_keys(self, *, of: Sequence[str] | None = None, without: Sequence[str] = ()) -> set[str]:
-        """List the keys of tensor objects that rows refer to: all, those ``of`` some nodes, or all ``without`` those."""
+        """List the keys of tensor objects that rows refer to: all, ``of`` some nodes, or of all ``without`` some."""
         return tensor_keys(self._con, of=of, without=without)
 
     def snapshot(self) -> dict[str, Any]:

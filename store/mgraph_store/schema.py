@@ -107,13 +107,13 @@ def tables_with(column: str) -> list[str]:
     return [table for table, record in TABLES.items() if any(c.name == column for c in _COLUMNS[record])]
 
 
-def create_statements() -> Iterable[str]:
-    """Yield the SQL that makes an empty index, comments included; ``meta`` still needs its row."""
+def create_statements(*, comments: bool = True) -> Iterable[str]:
+    """Yield the SQL that makes an empty index, with comments on its columns; ``meta`` still needs its row."""
     yield f"CREATE TABLE meta ({', '.join(f'{name} {kind} NOT NULL' for name, (kind, _, _) in META.items())})"
     for table, record in TABLES.items():
         parts = [f'"{c.name}" {c.type}{"" if c.nullable else " NOT NULL"}' for c in columns(record)]
         yield f"CREATE TABLE {table} ({', '.join(parts)})"
-    for table, described in describe().items():
+    for table, described in describe().items() if comments else ():
         for name, (_, meaning, unit) in described.items():
             text = (f"{meaning} [{unit}]" if unit else meaning).replace("'", "''")
             yield f"COMMENT ON COLUMN {table}.\"{name}\" IS '{text}'"
