@@ -19,6 +19,7 @@ from mgraph.errors import NonFiniteError
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train import updates
+from mgraph.train.engine import LearningRateWarning
 from mgraph.train.mode import train_mode
 from mgraph.train.settings import TrainSettings
 from mgraph.train.state import InMemory
@@ -130,8 +131,7 @@ def test_what_fails_fails_again_as_it_would_have():
     run = connecting(BezierCurve(epochs=4, batch_size=16, lr=1e28, momentum=0.0), TASK)
     messages = []
     for attempt in (lambda: run(silent, None), lambda: interrupted(run, 1, [4])):
-        with warnings.catch_warnings(), pytest.raises(NonFiniteError) as failed:
-            warnings.simplefilter("ignore")
+        with pytest.warns(LearningRateWarning), pytest.raises(NonFiniteError) as failed:
             attempt()
         messages.append(str(failed.value))
     assert messages[0] == messages[1]

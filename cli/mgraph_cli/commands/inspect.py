@@ -148,8 +148,10 @@ def _run_line(run: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     seed = "" if run["seed"] is None else f", seed {run['seed']}"
     update = f", {run['update']} update" if run["update"] else ""
+    times = len(run["resumptions"])
+    resumed = "" if not times else ", resumed once" if times == 1 else f", resumed {times} times"
     return (
-        f"{run['id']}: {run['command']}, {run['status']}{seed}, {run['device']}, "
+        f"{run['id']}: {run['command']}, {run['status']}{resumed}{seed}, {run['device']}, "
         f"{run['threads']} thread{'' if run['threads'] == 1 else 's'}{update} ({versions})"
     )
 
@@ -160,11 +162,14 @@ def _run_line(run: dict[str, Any]) -> str:
 def log(graph: Graph, form: str) -> None:
     """List everything that was run, with its status.
 
+    A run whose process is gone is interrupted. 'saved' is where the newest state of a run stands; mgraph resume goes
+    on from there.
+
     \b
     Example:
       mgraph log
     """
-    columns = ("id", "command", "status", "seed", "device", "seconds", "started", "reason")
+    columns = ("id", "command", "name", "status", "seed", "device", "seconds", "started", "saved", "reason")
     emit(graph.runs(), columns, form=form)
 
 
