@@ -143,7 +143,7 @@ class Transaction:
             If the index cannot be had, or the disk is full.
         """
         self._check_open()
-        if self._added or self._updated:
+        if self._added or self._updated or self._expected:
             with (
                 self._lock.exclusive(),
                 self._index.connect(read_only=False, patience=self._lock.timeout) as con,
