@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mgraph.architectures.registry import ARCHITECTURES
     from mgraph.connect.base import Method
     from mgraph.connect.linear import Linear, Simplex
+    from mgraph.connect.neb import NudgedElasticBand
     from mgraph.connect.path import BezierCurve, PolygonalChain
     from mgraph.connect.registry import METHODS
     from mgraph.connect.surface import BezierSurface
@@ -46,6 +47,7 @@ _HOMES = {
     "PolygonalChain": "mgraph.connect.path",
     "BezierCurve": "mgraph.connect.path",
     "BezierSurface": "mgraph.connect.surface",
+    "NudgedElasticBand": "mgraph.connect.neb",
     "METHODS": "mgraph.connect.registry",
     "ARCHITECTURES": "mgraph.architectures.registry",
     "DATASETS": "mgraph.data.registry",
@@ -66,6 +68,7 @@ __all__ = [
     "Linear",
     "MGraphError",
     "Method",
+    "NudgedElasticBand",
     "Point",
     "PolygonalChain",
     "Simplex",

@@ -13,7 +13,6 @@ from mgraph.connect.base import Method, Outcome, Start
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
 from mgraph.explore.sweepdata import family_of
 from mgraph.families import Family
-from mgraph.families.refit import is_exact, refit
 from mgraph.graph.members import BUFFERS_FROM, ends_of, label, rows_of
 from mgraph.graph.points import buffers_of, common_constants, load_buffers
 from mgraph.graph.runs import RunLog
@@ -51,8 +50,10 @@ def connect(
     with joined(session.device) as workers:
         bench = session.bench(space)
         _load_constants(session, bench, ends, buffers_from)
-        origin = _origin(session, family, ends, init)
+        origin = _origin(session, method, family, ends, init)
+        family = origin.family
         method.check(bench.flat, bench.task, family)
+        method.check_start(bench.flat, bench.task, origin.start)
         chosen: dict[str, Any] = asdict(method)
         if buffers_from is not None:
             chosen[BUFFERS_FROM] = buffers_from.id
@@ -90,15 +91,16 @@ def connect(
 class _Origin:
     """Where control points start: sums of stored nodes."""
 
+    family: Family
     nodes: Sequence[Node]
     start: Start
     notes: tuple[str, ...] = ()
 
 
-def _origin(session: Session, family: Family, ends: Sequence[Node], init: Connection | None) -> _Origin:
+def _origin(session: Session, method: Method, family: Family, ends: Sequence[Node], init: Connection | None) -> _Origin:
     store = session.store
     if init is None:
-        return _Origin(ends, Start.between(family, [store.read_parameters(node) for node in ends]))
+        return _Origin(family, ends, Start.between(family, [store.read_parameters(node) for node in ends]))
     if not family.free:
         raise InputError(
             f"A {family.name} has no control points besides its ends, so there is nothing to start elsewhere."
@@ -111,9 +113,10 @@ def _origin(session: Session, family: Family, ends: Sequence[Node], init: Connec
                 f"{label(end)} is no end of {label(init)}; a connection can only start from one that joins its ends."
             )
     source, places = family_of(init), [theirs.index(end.id) for end in ends]
-    start = Start(refit(family, source, places), [store.read_parameters(node) for node in nodes])
-    changed = () if is_exact(family, source, places) else (f"started at the least-squares fit to {label(init)}",)
-    return _Origin(nodes, start, changed)
+    family, matrix, on_it = method.starting_from(family, source, places)
+    start = Start(matrix, [store.read_parameters(node) for node in nodes])
+    changed = () if on_it else (f"started at the least-squares fit to {label(init)}",)
+    return _Origin(family, nodes, start, changed)
 
 
 def _load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffers_from: Node | None) -> None:

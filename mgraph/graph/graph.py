@@ -127,6 +127,15 @@ class Graph(Queries):
         node, notes = add_imported_mode(self.session, where, Path(path), name=name, cast=cast)
         return Point(self.session, node, notes)
 
+    def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
+        """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
+
+        Raises InputError for another number of coordinates than the space has.
+        """
+        from mgraph.graph.modes import add_placed_mode
+
+        return Point(self.session, add_placed_mode(self.session, self.session.space(space), coordinates, name=name))
+
     # Connections
 
     def connect(

@@ -90,6 +90,24 @@ def add_imported_mode(
         return _commit_modes(session, bench, run, [made], info), fitted.notes
 
 
+def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, name: str | None) -> Node:
+    """Add the point with these D coordinates, in canonical order, as a mode, and evaluate it.
+
+    Buffers are a fresh network's. InputError for another number of coordinates, or one that is not finite in float32.
+    """
+    check_name_is_free(session, name)
+    bench = session.bench(space)
+    parameters = np.asarray(values, dtype=np.float32)
+    if parameters.shape != (bench.layout.size,):
+        raise InputError(f"A point of {space.name} has {bench.layout.size} coordinates; {len(values)} given.")
+    if not np.isfinite(parameters).all():
+        raise InputError("The coordinates of a point are finite numbers.")
+    flat = bench.new_network(seed=0)
+    with session.run(bench, "add-mode", {"at": parameters.tolist(), "space": space.name}) as run:
+        made = _Made(name, None, parameters, module_buffers(flat, bench.layout))
+        return _commit_modes(session, bench, run, [made], {"origin": "coordinates"})
+
+
 @dataclass(frozen=True)
 class _Made:
     """A mode to be stored: its name, the epoch that it was at, parameters (D,), and buffers by dtype."""
