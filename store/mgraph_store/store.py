@@ -24,8 +24,8 @@ from mgraph_store.lock import GraphLock
 from mgraph_store.reader import Reader
 from mgraph_store.recipes import Computation, is_computed, look_up
 from mgraph_store.records import Node, NodeBuffers, Space
-from mgraph_store.states import StateFiles
 from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
+from mgraph_store.states import StateFiles
 from mgraph_store.tensors import StoredArray, TensorStore, flush, flush_tree, to_the_end
 from mgraph_store.transaction import Transaction
 from mgraph_store.views import TensorView
