@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mgraph.data.registry import DATASETS
     from mgraph.data.task import Task, make_task
     from mgraph.errors import MGraphError
-    from mgraph.explore.topology import Components
+    from mgraph.explore.components import Components
     from mgraph.graph.graph import Graph, create
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
@@ -39,7 +39,7 @@ _HOMES = {
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
-    "Components": "mgraph.explore.topology",
+    "Components": "mgraph.explore.components",
     "TrainSettings": "mgraph.train.settings",
     "Method": "mgraph.connect.base",
     "Linear": "mgraph.connect.linear",

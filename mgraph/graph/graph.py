@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
-from mgraph.explore import topology
+from mgraph.explore.criterion import NODE_KINDS
 from mgraph.graph import listing
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
 
@@ -62,7 +63,7 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
 
 
-class Graph:
+class Graph(Queries):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -226,7 +227,7 @@ class Graph:
     def nodes(self, *kinds: str, space: str | None = None) -> list[dict[str, Any]]:
         """List nodes as rows, by default modes and merged nodes."""
         where = None if space is None else self.session.space(space)
-        return listing.list_nodes(self.session.store, kinds=kinds or topology.NODE_KINDS, space=where)
+        return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, space=where)
 
     def connections(self, *, space: str | None = None) -> list[dict[str, Any]]:
         """List connections as rows."""
@@ -236,33 +237,6 @@ class Graph:
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
-
-    # Questions
-
-    def components(
-        self,
-        *,
-        max_barrier: float | None = None,
-        max_peak: float | None = None,
-        max_drop: float | None = None,
-        metric: str | None = None,
-        split: str = "train",
-        space: str | None = None,
-    ) -> topology.Components:
-        """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``.
-
-        By default on the train loss (drops: on accuracy). InputError if no edge was ever measured so.
-        """
-        threshold = topology.threshold_from(
-            max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split
-        )
-        where = None if space is None else self.session.space(space)
-        return topology.components(self.session.store, threshold, where)
-
-    def to_networkx(self, *, space: str | None = None) -> Any:
-        """Return the modes and measured edges as a networkx MultiGraph."""
-        where = None if space is None else self.session.space(space)
-        return topology.to_networkx(self.session.store, where)
 
 
 def _report(report: Report | None) -> dict[str, Any]:

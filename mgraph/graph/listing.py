@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mgraph.explore.edges import current_edges
 from mgraph.explore.sweepdata import COMPLETE, family_of
-from mgraph.explore.topology import current_edges
 from mgraph.graph.members import ends_of, label, rows_of
 from mgraph.graph.resume import Standing
 from mgraph_store import (
@@ -159,8 +159,7 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
             "target": names[e.target_id],
             **{k: getattr(e, k) for k in ("split", "metric", "peak", "barrier", "drop", "length", "resolution")},
         }
-        for e in current_edges(store, space)
-        if e.connection_id == connection.id
+        for e in current_edges(store, connections=[connection.id])
     ]
     return {
         "id": connection.id,
