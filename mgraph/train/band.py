@@ -89,7 +89,7 @@ class Band:
     def step(self, x: Tensor, y: Tensor, lr: float) -> Floats:
         """Do one step on a batch; return the batch's losses at the N points before it.
 
-        If one of them is not finite, the points have not moved along the gradient.
+        Where a loss, a gradient or a point is not finite, some loss that is returned is not, and nothing has moved.
         """
         if self._rule.spring is None:
             self._redistribute()
@@ -97,9 +97,11 @@ class Band:
         n = len(self.points)
         found = torch.cat([losses.to(self._sums), *self._products()]).cpu().numpy().astype(np.float64)
         values, squares, products, to_left, to_right = np.split(found, np.cumsum([n, n - 1, n - 2, n - 2]))
-        if np.isfinite(values).all():
+        if np.isfinite(found).all():
             slopes = np.stack([to_left, to_right], axis=1)
             self._move(*pulls(values, squares, products, slopes, self._rule.spring), lr)
+        elif np.isfinite(values).all():
+            values = np.full(n, np.nan)
         return values
 
     def grown(self, places: Sequence[tuple[int, float]]) -> Band:
