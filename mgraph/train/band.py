@@ -99,7 +99,9 @@ class Band:
         values, squares, products, to_left, to_right = np.split(found, np.cumsum([n, n - 1, n - 2, n - 2]))
         if np.isfinite(found).all():
             slopes = np.stack([to_left, to_right], axis=1)
-            self._move(*pulls(values, squares, products, slopes, self._rule.spring), lr)
+            with np.errstate(over="ignore", invalid="ignore"):  # the next step's losses tell
+                forces = pulls(values, squares, products, slopes, self._rule.spring)
+            self._move(*forces, lr)
         elif np.isfinite(values).all():
             values = np.full(n, np.nan)
         return values
@@ -128,12 +130,13 @@ class Band:
 
     def _redistribute(self) -> None:
         """Put the inner points back to their shares of the chain's length, along the chain as it is."""
-        reached = np.concatenate([[0.0], np.cumsum(self.lengths())])
-        if not reached[-1] > 0:
+        lengths = self.lengths()
+        reached = np.concatenate([[0.0], np.cumsum(lengths)])
+        if not 0 < reached[-1] < np.inf:
             return
         wanted = np.cumsum(self.spacing)[:-1] / self.spacing.sum() * reached[-1]
         piece = np.clip(np.searchsorted(reached, wanted, side="right") - 1, 0, len(reached) - 2)
-        along = (wanted - reached[piece]) / (reached[piece + 1] - reached[piece])
+        along = (wanted - reached[piece]) / lengths[piece]
         start = torch.from_numpy(piece).to(self.points.device)
         share = torch.from_numpy(along).to(self.points)[:, None]
         for block in self._blocks:

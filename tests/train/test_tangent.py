@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -35,6 +35,7 @@ def test_weights_of_a_point_between_two_neighbours(losses, expected):
 finite = st.floats(-1e3, 1e3)
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.float64, st.integers(3, 12), elements=finite))
 def test_the_side_of_the_higher_neighbour_never_weighs_less(losses):
     weights = tangent_weights(losses)
@@ -45,6 +46,7 @@ def test_the_side_of_the_higher_neighbour_never_weighs_less(losses):
     assert np.all(weights[left > right, 0] >= weights[left > right, 1])
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.float64, st.integers(3, 12), elements=finite))
 def test_a_chain_turned_round_has_the_same_tangents_turned_round(losses):
     np.testing.assert_array_equal(tangent_weights(losses[::-1]), tangent_weights(losses)[::-1, ::-1])
