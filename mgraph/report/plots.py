@@ -198,7 +198,7 @@ def _outline() -> list[Any]:
 
 
 def _draw_curve(
-    data: SweepData, ends: Sequence[str], title: str, before: SweepData | None, cycles: Sequence[Row]
+    data: SweepData, ends: Sequence[str], title: str, before: SweepData | None, cycles: Sequence[Row] = ()
 ) -> Any:
     from matplotlib.figure import Figure
 
