@@ -105,6 +105,12 @@ def grid_option(help: str) -> Decorator:
     return click.option("--grid", callback=lambda _ctx, _param, text: numbers(text, "--grid", int), help=help)
 
 
+def inner_option(command: Any) -> Any:
+    """Add ``--inner``."""
+    help = "Instead of --grid, of a chain or band: its control points and so many points on every piece."
+    return click.option("--inner", type=click.IntRange(min=0), help=help)(command)
+
+
 def numbers(text: str | None, flag: str, kind: type[int] | type[float]) -> list[Any] | None:
     """Parse numbers with commas; InputError otherwise."""
     if text is None:

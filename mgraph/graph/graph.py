@@ -145,6 +145,7 @@ class Graph(Queries):
         name: str | None = None,
         sweep: bool = True,
         grid: int | Sequence[int] | None = None,
+        inner: int | None = None,
         init: Connected | str | None = None,
         same_layout: bool = False,
         buffers_from: Point | str | None = None,
@@ -152,16 +153,19 @@ class Graph(Queries):
     ) -> Connected:
         """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
 
-        Ends are modes, names or ids; afterwards the connection is swept on ``grid`` unless ``sweep`` is
-        False. Control points start where the connection ``init`` has them, if one is given: refine a chain as a
-        Bézier curve, raise a degree, take an edge of a surface as a curve. Raises InputError for ends or settings
-        that do not suit, or a bad grid, and NonFiniteError when training diverges.
+        Ends are modes, names or ids; afterwards the connection is swept on ``grid``, or a chain at its control points
+        and ``inner`` points on every piece, unless ``sweep`` is False. Control points start where the connection
+        ``init`` has them, if one is given: refine a chain as a Bézier curve, raise a degree, take an edge of a
+        surface as a curve, go on with a band. Raises InputError for ends or settings that do not suit, or a bad
+        grid, and NonFiniteError when training diverges.
         """
-        from mgraph.explore.sweepdata import grid_counts
+        from mgraph.explore.sweepdata import grid_counts, inner_grid
         from mgraph.graph.connections import connect
         from mgraph.train.parallel import follows
 
-        if grid is not None:  # now, not after the training
+        if inner is not None:  # now, not after the training
+            inner_grid(method.family(len(ends)), grid, inner)
+        if grid is not None:
             counts = (grid,) if isinstance(grid, int) else grid
             grid = grid_counts(method.family(len(ends)), counts, ())
         connection = connect(
@@ -172,12 +176,12 @@ class Graph(Queries):
             init=None if init is None else self._connection(init).record,
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
-            sweep={"grid": grid} if sweep else None,
+            sweep={"grid": grid, "inner": inner} if sweep else None,
             **_report(report),
         )
         connected = Connected(self.session, connection)
         if sweep and not follows():
-            connected.sweep(grid, report=report)
+            connected.sweep(grid, inner=inner, report=report)
         return connected
 
     def resume(self, run: str | None = None, *, report: Report | None = None) -> Point | Connected:
