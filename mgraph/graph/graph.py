@@ -22,6 +22,7 @@ from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
+    from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
@@ -241,6 +242,50 @@ class Graph(Queries):
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
+
+    # Upkeep
+
+    def check(self, *, deep: bool = False, repair: bool = False) -> CheckReport:
+        """Check rows and tensors; see :func:`mgraph.check`, which also takes a graph that cannot be opened."""
+        from mgraph.graph.upkeep import check
+
+        return check(self.path, deep=deep, repair=repair)
+
+    def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> Plan:
+        """Delete what nothing refers to and is at least ``older_than`` hours old; returns what went, or would go."""
+        from mgraph.graph.upkeep import plan_collection
+
+        return _carried_out(plan_collection(self.session.store, older_than=older_than), dry_run)
+
+    def remove(self, *things: Point | Connected | Space | str, cascade: bool = False, dry_run: bool = False) -> Plan:
+        """Remove nodes, connections, sweeps or spaces with all that is theirs; returns what went, or would go.
+
+        Raises StillNeededError, naming it, if something else depends on them; ``cascade`` takes that along.
+        """
+        from mgraph.graph.upkeep import plan_removal
+
+        return _carried_out(plan_removal(self.session.store, things, cascade=cascade), dry_run)
+
+    def rename(self, thing: Point | Connected | Space | str, name: str) -> Point | Connected | Space:
+        """Give a node, connection or space another name; returns it. NameTakenError if the name is in use."""
+        from mgraph.graph.upkeep import rename
+
+        record = rename(self.session.store, thing, name)
+        if isinstance(record, Space):
+            return record
+        return Connected(self.session, record) if isinstance(record, Connection) else Point(self.session, record)
+
+    def usage(self) -> dict[str, Any]:
+        """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""
+        from mgraph.graph.upkeep import usage
+
+        return usage(self.session.store)
+
+
+def _carried_out(plan: Plan, dry_run: bool) -> Plan:
+    if not dry_run:
+        plan.apply()
+    return plan
 
 
 def _report(report: Report | None) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from mgraph_store.errors import (
     InputError,
     NameTakenError,
     NotFoundError,
+    OldFormatError,
 )
 from mgraph_store.ids import random_characters
 from mgraph_store.index import Index
 from mgraph_store.layout import Layout
 from mgraph_store.lock import GraphLock
-from mgraph_store.reader import Reader
+from mgraph_store.reader import Reader, time_limit
 from mgraph_store.recipes import Computation, is_computed, look_up
 from mgraph_store.records import Node, NodeBuffers, Space
 from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
@@ -49,8 +50,8 @@ class GraphStore:
     def __init__(self, path: Path, *, lock_timeout: float | None = None) -> None:
         self.path = path
         self.tensor_store = TensorStore(path / TENSORS, path / TEMPORARY)
-        self._index = Index(path / INDEX)
-        self._lock = GraphLock(path, lock_timeout)
+        self.index = Index(path / INDEX)
+        self.lock = GraphLock(path, lock_timeout)
 
     @classmethod
     def create(cls, path: str | Path, *, lock_timeout: float | None = None) -> GraphStore:
@@ -98,7 +99,7 @@ class GraphStore:
         NotFoundError
             If there is no graph at that path.
         FormatError, CorruptError
-            If this version cannot read it, or it is damaged.
+            If this version cannot read it, or it is damaged or has lost commits. An older format is migrated.
         LockTimeoutError
             If somebody writes for longer than ``lock_timeout`` seconds.
         """
@@ -110,29 +111,43 @@ class GraphStore:
                 raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
             raise NotFoundError(f"{path} is not a graph, it has no {INDEX}: make one with `mgraph init`.")
         store = cls(path, lock_timeout=lock_timeout)
-        with (
-            store._lock.shared(),
-            store._index.connect(read_only=True, patience=store._lock.timeout) as connection,
-        ):
-            store._index.check_tables(connection)
+        try:
+            store._check()
+        except OldFormatError:
+            with store.lock.exclusive():
+                store.index.migrate(store.lock.timeout)
+            store._check()
         return store
 
+    def _check(self) -> None:
+        with (
+            self.lock.shared(),
+            self.index.connect(read_only=True, patience=self.lock.timeout) as connection,
+        ):
+            self.index.check_tables(connection)
+
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Reader]:
+    def reading(self, *, limit: float | None = None, behind: bool = False) -> Iterator[Reader]:
         """Read rows through one short-lived connection; writers wait meanwhile, so do not compute inside.
+
+        A query that is not ours runs under a ``limit`` in seconds. Only a check reads an index that is ``behind`` the
+        counter.
 
         Raises
         ------
         LockTimeoutError
             If somebody writes for too long.
         CorruptError, FormatError
-            If the index cannot be read.
+            If the index cannot be read, or has lost commits.
+        TimeLimitError
+            If the limit is over.
         """
         with (
-            self._lock.shared(),
-            self._index.connect(read_only=True, patience=self._lock.timeout) as connection,
+            self.lock.shared(),
+            self.index.connect(read_only=True, patience=self.lock.timeout, behind=behind) as connection,
+            time_limit(connection, limit) as deadline,
         ):
-            yield Reader(connection)
+            yield Reader(connection, deadline)
 
     def query_guarded(
         self,
@@ -174,7 +189,7 @@ class GraphStore:
         MGraphError
             On leaving, whatever :meth:`Transaction.commit` raises.
         """
-        transaction = Transaction(self.tensor_store, self._index, self._lock)
+        transaction = Transaction(self.tensor_store, self.index, self.lock)
         try:
             yield transaction
             transaction.commit()
