@@ -150,9 +150,9 @@ def _itemsize(dtype: str) -> int:
 
 def _bytes(values: NDArray[Any], dtype: str) -> memoryview:
     if values.dtype.name == dtype:
-        return memoryview(np.ascontiguousarray(values)).cast("B")
+        return np.ascontiguousarray(values).view(np.uint8).data
     converted = torch.from_numpy(np.ascontiguousarray(values)).to(getattr(torch, dtype))
-    return memoryview(converted.view(torch.uint8).numpy())
+    return converted.view(torch.uint8).numpy().data
 
 
 def _write_at(descriptor: int, data: bytes | memoryview, place: int) -> None:

@@ -23,10 +23,10 @@ def is_raw(array: zarr.Array[Any]) -> bool:
     """Say whether the chunks of an array, or the rows of its one shard, are raw numbers and their checksums."""
     from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
-    codecs = getattr(array.metadata, "codecs", ())
+    codecs: tuple[Any, ...] = tuple(getattr(array.metadata, "codecs", ()))
     if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
-        codecs = codecs[0].codecs
-    return sys.byteorder == "little" and tuple(codecs) == (BytesCodec(endian="little"), Crc32cCodec())
+        codecs = tuple(codecs[0].codecs)
+    return sys.byteorder == "little" and codecs == (BytesCodec(endian="little"), Crc32cCodec())
 
 
 def read_chunk(file: Path, out: NDArray[Any], offset: int = 0) -> None:
@@ -42,7 +42,7 @@ def read_chunk(file: Path, out: NDArray[Any], offset: int = 0) -> None:
     checksum = bytearray(CHECKSUM_BYTES)
     with file.open("rb", buffering=0) as source:
         source.seek(offset)
-        for part in (memoryview(out).cast("B"), memoryview(checksum)):
+        for part in (out.view(np.uint8).data, memoryview(checksum)):
             while part:
                 count = source.readinto(part)
                 if not count:
