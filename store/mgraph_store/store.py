@@ -27,6 +27,7 @@ from mgraph_store.reader import Reader
 from mgraph_store.recipes import Computation, is_computed, look_up
 from mgraph_store.records import Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
+from mgraph_store.states import StateFiles
 from mgraph_store.tensors import TensorStore, flush, flush_tree, to_the_end
 from mgraph_store.transaction import Transaction
 from mgraph_store.views import TensorView
@@ -182,6 +183,10 @@ class GraphStore:
         except BaseException:
             transaction.discard()
             raise
+
+    def states(self, run_id: str) -> StateFiles:
+        """Return the saved states of a run; there may be none."""
+        return StateFiles(self.path, run_id)
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed
