@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mgraph_store.arrays import StoredArray
 from mgraph_store.errors import (
     CorruptError,
     InputError,
@@ -20,14 +21,15 @@ from mgraph_store.errors import (
 )
 from mgraph_store.ids import random_characters
 from mgraph_store.index import Index
+from mgraph_store.kernel import KERNEL_VERSION, active_terms
 from mgraph_store.layout import Layout
 from mgraph_store.lock import GraphLock
 from mgraph_store.reader import Reader, time_limit
 from mgraph_store.recipes import Computation, is_computed, look_up
-from mgraph_store.records import Node, NodeBuffers, Space
+from mgraph_store.records import Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
 from mgraph_store.states import StateFiles
-from mgraph_store.tensors import StoredArray, TensorStore, flush, flush_tree, to_the_end
+from mgraph_store.tensors import TensorStore, flush, flush_tree, to_the_end
 from mgraph_store.transaction import Transaction
 from mgraph_store.views import TensorView
 
@@ -203,7 +205,7 @@ class GraphStore:
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed
-        chunk by chunk, with one chunk of every node that they refer to in memory.
+        chunk by chunk, with a few chunks in memory beside it.
 
         Raises
         ------
@@ -217,9 +219,45 @@ class GraphStore:
         node = self._node(node)
         if not is_computed(node):
             return to_the_end(self._stored(node).read)
+        return to_the_end(lambda: self.computation(node).run())
+
+    def computation(self, node: Node | str) -> Computation:
+        """Open a node's parameters without reading them, to stream or read parts; errors as
+        :meth:`read_parameters`.
+
+        For nodes larger than memory: ``store.computation("m").stream(lambda offset, values: …)``.
+        """
+        node = self._node(node)
         with self.reading() as reader:
             recipes = look_up(reader, node)
-        return to_the_end(lambda: Computation(recipes, self._stored).run())
+        return Computation(recipes, self._stored)
+
+    def combination(self, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
+        """Open Σ c_k P_k of stored and partial nodes as :meth:`computation` opens a derived node, same bits.
+
+        Raises
+        ------
+        InputError
+            If coefficients and nodes do not go together, or a node is derived or of another space.
+        NotFoundError, CorruptError, FormatError
+            As :meth:`read_parameters`.
+        """
+        found = [self._node(node) for node in nodes]
+        if not found or len(found) != len(coefficients):
+            raise InputError(f"{len(coefficients)} coefficients for {len(found)} nodes: give one for each.")
+        active_terms(coefficients)
+        for node in found:
+            if node.space_id != found[0].space_id:
+                raise InputError(f"Nodes {found[0].id} and {node.id} are of different spaces: they have no sum.")
+            if node.tensor_key is None:
+                raise InputError(f"Node {node.id} is derived: a sum may only refer to stored and partial nodes.")
+        total = Node(id="the sum", kind="sample", space_id=found[0].space_id, kernel=KERNEL_VERSION)
+        terms = [
+            NodeTerm(total.id, k, n.id, float(c)) for k, (c, n) in enumerate(zip(coefficients, found, strict=True))
+        ]
+        with self.reading() as reader:
+            recipes = look_up(reader, total, terms)
+        return Computation(recipes, self._stored)
 
     def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
         """Read a node's buffers under a policy: dtype name → flat array, none if the layout has none.
@@ -247,9 +285,11 @@ class GraphStore:
         )
 
     def tensors(self, node: Node | str, policy: str | None = None) -> Mapping[str, NDArray[Any]]:
-        """Map names to tensors of a node, read on first use: views of one flat array, tied names included.
+        """Map names to tensors of a node, tied names included; nothing is read before it is looked at.
 
-        With a ``policy`` the buffers are there too; without, only the parameters.
+        A tensor of a node larger than a chunk (4 MiB) is read, or computed, from the chunks that it lies in, and
+        only those last looked at are kept: keep what you need again. With a ``policy`` the buffers are there too;
+        without, only the parameters.
 
         Raises
         ------
@@ -262,7 +302,7 @@ class GraphStore:
         found = node
         return TensorView(
             layout,
-            lambda: self.read_parameters(found),
+            lambda: to_the_end(lambda: self.computation(found)),
             None if policy is None else lambda: self.read_buffers(found, policy),
         )
 
