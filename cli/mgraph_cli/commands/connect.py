@@ -114,12 +114,12 @@ def connect(
             note(f"Corners: {a} (0,0), {b} (0,1), {c} (1,0), {d} (1,1); opposite are {a}-{d} and {b}-{c}.")
         if not no_sweep:
             # The connection is stored by now: after Ctrl-C only its sweep is missing.
-            click.get_current_context().obj.command = _sweep_command(shown, grid)
+            click.get_current_context().obj.command = sweep_command(shown, grid)
             connected.sweep(grid, report=report)
-    _print_connection(connected.describe(), form)
+    print_connection(connected.describe(), form)
 
 
-def _sweep_command(name: str, grid: Sequence[int] | None) -> str:
+def sweep_command(name: str, grid: Sequence[int] | None) -> str:
     """Write the command that does what is left, with the options that were given."""
     words = ["mgraph", "sweep", name]
     words += [] if grid is None else ["--grid", ",".join(map(str, grid))]
@@ -193,10 +193,11 @@ def sweep(
         )
     for text in swept.notes:
         note(f"Note: {text}")
-    _print_connection(connected.describe(), form)
+    print_connection(connected.describe(), form)
 
 
-def _print_connection(row: dict[str, Any], form: str) -> None:
+def print_connection(row: dict[str, Any], form: str) -> None:
+    """Print a connection with what its sweep says."""
     if form != "table":
         emit_one(row, form=form)
         return
