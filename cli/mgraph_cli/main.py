@@ -33,6 +33,7 @@ _COMMANDS = {
     "log": "inspect",
     "components": "topology",
     "route": "topology",
+    "compose": "topology",
     "mst": "topology",
     "dendrogram": "topology",
     "neighbours": "topology",

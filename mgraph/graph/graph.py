@@ -22,6 +22,7 @@ from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
+    from mgraph.explore.routes import Route
     from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
@@ -198,6 +199,37 @@ class Graph(Queries):
 
         made = resume(self.session, run, report)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
+
+    def compose(
+        self,
+        *pieces: Connected | str | Route,
+        name: str | None = None,
+        thin: float | None = None,
+        sweep: bool = True,
+        grid: int | Sequence[int] | None = None,
+        report: Report | None = None,
+    ) -> Connected:
+        """Join connections end to end into one: ``g.compose("ab", "bc")``, or ``g.compose(g.route("a", "d"))``.
+
+        A piece is a connection or its name, ``"s:a:d"`` where it has several ends (a surface is crossed along its swept
+        minimax route), or a whole route. Afterwards it is swept, unless ``sweep`` is False. With ``thin`` it becomes a
+        polygonal chain through as few points as keep it within that share of its length. Raises InputError for pieces
+        that do not share modes or a space.
+        """
+        from mgraph.explore.routes import Route
+        from mgraph.graph.composing import Leg, compose, leg_from, legs_of
+
+        legs: list[Leg] = []
+        with self.session.store.reading() as reader:
+            for piece in pieces:
+                if isinstance(piece, Route):
+                    legs += legs_of(reader, piece)
+                else:
+                    legs.append(Leg(piece.record) if isinstance(piece, Connected) else leg_from(reader, piece))
+        connected = Connected(self.session, compose(self.session, legs, name=name, thin=thin))
+        if sweep:
+            connected.sweep(grid, report=report)
+        return connected
 
     # Looking things up
 

@@ -76,6 +76,11 @@ def show(what: str, table: bool, graph: Graph, form: str) -> None:
     row = graph.find(what).describe()
     if form == "table" and row["run"]:
         row["run"] = _run_line(row["run"])
+    if form == "table" and "pieces" in row.get("family", {}):
+        row["family"] = {
+            "family": row["family"]["family"],
+            "pieces": [p["family"]["family"] for p in row["family"]["pieces"]],
+        }
     if form == "table" and "summary" in row:
         geometry = {s["statistic"]: s["value"] for s in row["summary"] if s["metric"] == "geometry"}
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
