@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import SettingInfo, Settings
@@ -60,6 +61,9 @@ def with_computing_graph(command: Any) -> Any:
     ) -> Any:
         import mgraph
 
+        context = click.get_current_context()
+        if context.get_parameter_source("graph_path") is ParameterSource.COMMANDLINE:
+            context.obj.graph = str(graph_path)
         path = graph_path or find_graph(Path.cwd())
         graph = mgraph.open(path, device=device, threads=threads, trust=trust)
         return command(*args, graph=graph, **options)
@@ -100,6 +104,12 @@ def output_options(command: Any) -> Any:
 def grid_option(help: str) -> Decorator:
     """Add ``--grid n`` or ``--grid n,m``."""
     return click.option("--grid", callback=lambda _ctx, _param, text: numbers(text, "--grid", int), help=help)
+
+
+def inner_option(command: Any) -> Any:
+    """Add ``--inner``."""
+    help = "Instead of --grid, of a chain or band: its control points and so many points on every piece."
+    return click.option("--inner", type=click.IntRange(min=0), help=help)(command)
 
 
 def numbers(text: str | None, flag: str, kind: type[int] | type[float]) -> list[Any] | None:

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
-from mgraph.explore import topology
+from mgraph.explore.criterion import NODE_KINDS
 from mgraph.graph import listing
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
+    from mgraph.explore.routes import Route
     from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
@@ -63,7 +65,7 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
 
 
-class Graph:
+class Graph(Queries):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -127,6 +129,15 @@ class Graph:
         node, notes = add_imported_mode(self.session, where, Path(path), name=name, cast=cast)
         return Point(self.session, node, notes)
 
+    def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
+        """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
+
+        Raises InputError for another number of coordinates than the space has.
+        """
+        from mgraph.graph.modes import add_placed_mode
+
+        return Point(self.session, add_placed_mode(self.session, self.session.space(space), coordinates, name=name))
+
     # Connections
 
     def connect(
@@ -136,6 +147,7 @@ class Graph:
         name: str | None = None,
         sweep: bool = True,
         grid: int | Sequence[int] | None = None,
+        inner: int | None = None,
         init: Connected | str | None = None,
         same_layout: bool = False,
         buffers_from: Point | str | None = None,
@@ -143,16 +155,19 @@ class Graph:
     ) -> Connected:
         """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
 
-        Ends are modes, names or ids; afterwards the connection is swept on ``grid`` unless ``sweep`` is
-        False. Control points start where the connection ``init`` has them, if one is given: refine a chain as a
-        Bézier curve, raise a degree, take an edge of a surface as a curve. Raises InputError for ends or settings
-        that do not suit, or a bad grid, and NonFiniteError when training diverges.
+        Ends are modes, names or ids; afterwards the connection is swept on ``grid``, or a chain at its control points
+        and ``inner`` points on every piece, unless ``sweep`` is False. Control points start where the connection
+        ``init`` has them, if one is given: refine a chain as a Bézier curve, raise a degree, take an edge of a
+        surface as a curve, go on with a band. Raises InputError for ends or settings that do not suit, or a bad
+        grid, and NonFiniteError when training diverges.
         """
-        from mgraph.explore.sweepdata import grid_counts
+        from mgraph.explore.sweepdata import grid_counts, inner_grid
         from mgraph.graph.connections import connect
         from mgraph.train.parallel import follows
 
-        if grid is not None:  # now, not after the training
+        if inner is not None:  # now, not after the training
+            inner_grid(method.family(len(ends)), grid, inner)
+        if grid is not None:
             counts = (grid,) if isinstance(grid, int) else grid
             grid = grid_counts(method.family(len(ends)), counts, ())
         connection = connect(
@@ -163,10 +178,56 @@ class Graph:
             init=None if init is None else self._connection(init).record,
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
+            sweep={"grid": grid, "inner": inner} if sweep else None,
             **_report(report),
         )
         connected = Connected(self.session, connection)
         if sweep and not follows():
+            connected.sweep(grid, inner=inner, report=report)
+        return connected
+
+    def resume(self, run: str | None = None, *, report: Report | None = None) -> Point | Connected:
+        """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
+
+        ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
+        connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
+        there is none, with the device and threads that they had. On a CPU the result is the one that the run would
+        have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
+        others. Raises InputError for a run that cannot go on, saying why.
+        """
+        from mgraph.graph.resume import resume
+
+        made = resume(self.session, run, report)
+        return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
+
+    def compose(
+        self,
+        *pieces: Connected | str | Route,
+        name: str | None = None,
+        thin: float | None = None,
+        sweep: bool = True,
+        grid: int | Sequence[int] | None = None,
+        report: Report | None = None,
+    ) -> Connected:
+        """Join connections end to end into one: ``g.compose("ab", "bc")``, or ``g.compose(g.route("a", "d"))``.
+
+        A piece is a connection or its name, ``"s:a:d"`` where it has several ends (a surface is crossed along its swept
+        minimax route), or a whole route. Afterwards it is swept, unless ``sweep`` is False. With ``thin`` it becomes a
+        polygonal chain through as few points as keep it within that share of its length. Raises InputError for pieces
+        that do not share modes or a space.
+        """
+        from mgraph.explore.routes import Route
+        from mgraph.graph.composing import Leg, compose, leg_from, legs_of
+
+        legs: list[Leg] = []
+        with self.session.store.reading() as reader:
+            for piece in pieces:
+                if isinstance(piece, Route):
+                    legs += legs_of(reader, piece)
+                else:
+                    legs.append(Leg(piece.record) if isinstance(piece, Connected) else leg_from(reader, piece))
+        connected = Connected(self.session, compose(self.session, legs, name=name, thin=thin))
+        if sweep:
             connected.sweep(grid, report=report)
         return connected
 
@@ -203,7 +264,7 @@ class Graph:
     def nodes(self, *kinds: str, space: str | None = None) -> list[dict[str, Any]]:
         """List nodes as rows, by default modes and merged nodes."""
         where = None if space is None else self.session.space(space)
-        return listing.list_nodes(self.session.store, kinds=kinds or topology.NODE_KINDS, space=where)
+        return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, space=where)
 
     def connections(self, *, space: str | None = None) -> list[dict[str, Any]]:
         """List connections as rows."""
@@ -251,33 +312,6 @@ class Graph:
         from mgraph.graph.upkeep import usage
 
         return usage(self.session.store)
-
-    # Questions
-
-    def components(
-        self,
-        *,
-        max_barrier: float | None = None,
-        max_peak: float | None = None,
-        max_drop: float | None = None,
-        metric: str | None = None,
-        split: str = "train",
-        space: str | None = None,
-    ) -> topology.Components:
-        """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``.
-
-        By default on the train loss (drops: on accuracy). InputError if no edge was ever measured so.
-        """
-        threshold = topology.threshold_from(
-            max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split
-        )
-        where = None if space is None else self.session.space(space)
-        return topology.components(self.session.store, threshold, where)
-
-    def to_networkx(self, *, space: str | None = None) -> Any:
-        """Return the modes and measured edges as a networkx MultiGraph."""
-        where = None if space is None else self.session.space(space)
-        return topology.to_networkx(self.session.store, where)
 
 
 def _carried_out(plan: Plan, dry_run: bool) -> Plan:

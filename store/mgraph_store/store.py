@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mgraph_store.arrays import StoredArray
 from mgraph_store.errors import (
     CorruptError,
     InputError,
@@ -20,12 +21,15 @@ from mgraph_store.errors import (
 )
 from mgraph_store.ids import random_characters
 from mgraph_store.index import Index
+from mgraph_store.kernel import KERNEL_VERSION, active_terms
 from mgraph_store.layout import Layout
 from mgraph_store.lock import GraphLock
 from mgraph_store.reader import Reader, time_limit
 from mgraph_store.recipes import Computation, is_computed, look_up
-from mgraph_store.records import Node, NodeBuffers, Space
-from mgraph_store.tensors import StoredArray, TensorStore, flush, flush_tree, to_the_end
+from mgraph_store.records import Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
+from mgraph_store.states import StateFiles
+from mgraph_store.tensors import TensorStore, flush, flush_tree, to_the_end
 from mgraph_store.transaction import Transaction
 from mgraph_store.views import TensorView
 
@@ -147,6 +151,37 @@ class GraphStore:
         ):
             yield Reader(connection, deadline)
 
+    def query_guarded(
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        limit_seconds: float = LIMIT_SECONDS,
+        limit_rows: int = LIMIT_ROWS,
+        limit_memory: int = LIMIT_MEMORY,
+    ) -> Answer:
+        """Run one reading SQL statement from a user, under limits of time (s), rows, and memory (bytes).
+
+        It cannot write, nor reach files, extensions, settings or Python; see :mod:`mgraph_store.sql`. Writers
+        wait until it is done. Times come in UTC without zone.
+
+        Raises
+        ------
+        InputError
+            If the SQL is wrong or does more than read, or passes a limit.
+        LockTimeoutError, StoreError
+            If the index cannot be had or read.
+        """
+        with self._lock.shared():
+            return run_guarded(
+                self.path / INDEX,
+                sql,
+                parameters,
+                limit_seconds=limit_seconds,
+                limit_rows=limit_rows,
+                limit_memory=limit_memory,
+            )
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Write tensors and rows, all or nothing: any exception inside, Ctrl-C included, leaves no trace.
@@ -164,9 +199,13 @@ class GraphStore:
             transaction.discard()
             raise
 
+    def states(self, run_id: str) -> StateFiles:
+        """Return the saved states of a run; there may be none."""
+        return StateFiles(self.path, run_id)
+
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed
-        chunk by chunk, with one chunk of every node that they refer to in memory.
+        chunk by chunk, with a few chunks in memory beside it.
 
         Raises
         ------
@@ -180,9 +219,45 @@ class GraphStore:
         node = self._node(node)
         if not is_computed(node):
             return to_the_end(self._stored(node).read)
+        return to_the_end(lambda: self.computation(node).run())
+
+    def computation(self, node: Node | str) -> Computation:
+        """Open a node's parameters without reading them, to stream or read parts; errors as
+        :meth:`read_parameters`.
+
+        For nodes larger than memory: ``store.computation("m").stream(lambda offset, values: …)``.
+        """
+        node = self._node(node)
         with self.reading() as reader:
             recipes = look_up(reader, node)
-        return to_the_end(lambda: Computation(recipes, self._stored).run())
+        return Computation(recipes, self._stored)
+
+    def combination(self, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
+        """Open Σ c_k P_k of stored and partial nodes as :meth:`computation` opens a derived node, same bits.
+
+        Raises
+        ------
+        InputError
+            If coefficients and nodes do not go together, or a node is derived or of another space.
+        NotFoundError, CorruptError, FormatError
+            As :meth:`read_parameters`.
+        """
+        found = [self._node(node) for node in nodes]
+        if not found or len(found) != len(coefficients):
+            raise InputError(f"{len(coefficients)} coefficients for {len(found)} nodes: give one for each.")
+        active_terms(coefficients)
+        for node in found:
+            if node.space_id != found[0].space_id:
+                raise InputError(f"Nodes {found[0].id} and {node.id} are of different spaces: they have no sum.")
+            if node.tensor_key is None:
+                raise InputError(f"Node {node.id} is derived: a sum may only refer to stored and partial nodes.")
+        total = Node(id="the sum", kind="sample", space_id=found[0].space_id, kernel=KERNEL_VERSION)
+        terms = [
+            NodeTerm(total.id, k, n.id, float(c)) for k, (c, n) in enumerate(zip(coefficients, found, strict=True))
+        ]
+        with self.reading() as reader:
+            recipes = look_up(reader, total, terms)
+        return Computation(recipes, self._stored)
 
     def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
         """Read a node's buffers under a policy: dtype name → flat array, none if the layout has none.
@@ -210,9 +285,11 @@ class GraphStore:
         )
 
     def tensors(self, node: Node | str, policy: str | None = None) -> Mapping[str, NDArray[Any]]:
-        """Map names to tensors of a node, read on first use: views of one flat array, tied names included.
+        """Map names to tensors of a node, tied names included; nothing is read before it is looked at.
 
-        With a ``policy`` the buffers are there too; without, only the parameters.
+        A tensor of a node larger than a chunk (4 MiB) is read, or computed, from the chunks that it lies in, and
+        only those last looked at are kept: keep what you need again. With a ``policy`` the buffers are there too;
+        without, only the parameters.
 
         Raises
         ------
@@ -225,7 +302,7 @@ class GraphStore:
         found = node
         return TensorView(
             layout,
-            lambda: self.read_parameters(found),
+            lambda: to_the_end(lambda: self.computation(found)),
             None if policy is None else lambda: self.read_buffers(found, policy),
         )
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mgraph_store import commits
 from mgraph_store.changes import Changes
 from mgraph_store.constraints import misfit, verify
-from mgraph_store.errors import InputError, MGraphError, NonFiniteError, StoreError
+from mgraph_store.errors import ConflictError, InputError, MGraphError, NonFiniteError, StoreError
 from mgraph_store.ids import validate_name
 from mgraph_store.index import Index, tensor_keys
 from mgraph_store.lock import GraphLock
@@ -124,6 +124,23 @@ class Transaction:
             raise InputError(f"Rows of {TABLE_OF[type(record)]} have no id and cannot be updated.")
         self._updated.append(record)
 
+    def expect(self, record: Run | Node | Connection | Space | Sweep) -> None:
+        """Store nothing unless the row with the record's id is still this record when the transaction ends.
+
+        Raises
+        ------
+        ConflictError
+            At the end, if it is another one by then, or gone.
+        """
+
+        def unchanged(reader: Reader) -> None:
+            if reader.all(type(record), id=record.id) != [record]:
+                raise ConflictError(
+                    f"Another process has changed or removed {record.id} meanwhile: look again, repeat."
+                )
+
+        self.require(unchanged)
+
     def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
         """Remove the rows of a record's table whose ``column``, a text, is one of ``values``.
 
@@ -155,11 +172,13 @@ class Transaction:
         ------
         InputError
             If a name or id is taken (``NameTakenError``), or a row refers to something that does not exist.
+        ConflictError
+            If a row is not what was expected.
         LockTimeoutError, StoreError
             If the index cannot be had, or the disk is full.
         """
         self._check_open()
-        if self._added or self._updated or self._removed:
+        if self._added or self._updated or self._removed or self._required:
             with (
                 self._lock.exclusive(),
                 self._index.connect(read_only=False, patience=self._lock.timeout) as con,
