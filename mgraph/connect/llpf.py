@@ -150,7 +150,9 @@ class LLPF(Method, WalkSettings):
             raise InputError("The two modes have exactly the same parameters; there is no way to walk.")
         own = self._own_losses(flat, task, training_loss(task, self), ends)
         if not np.isfinite(own).all():
-            raise InputError(f"The modes' own train loss is {', '.join(f'{x:g}' for x in own)}; walk between good ones.")
+            raise InputError(
+                f"The modes' own train loss is {', '.join(f'{x:g}' for x in own)}; walk between good ones."
+            )
         if self.loss_threshold is not None and self.min_iters < self.max_iters and max(own) > self.loss_threshold:
             listed = " and ".join(f"{x:.3g}" for x in own)
             raise InputError(
@@ -183,7 +185,15 @@ class LLPF(Method, WalkSettings):
             rows.reverse()
         stretches = self._stretches(flat, units, phases, rows, crossing=len(rows) == 2 and self._crosses(sizes))
         walk = Walk(
-            flat, loss, task.train, units, self, threshold, measure=self._measure(flat, task), keeper=keeper, report=report
+            flat,
+            loss,
+            task.train,
+            units,
+            self,
+            threshold,
+            measure=self._measure(flat, task),
+            keeper=keeper,
+            report=report,
         )
         walked = walk.run(rows[0], stretches)
         return self._outcome(flat, units, walk, walked, given, rows, keeper, backwards=backwards)
@@ -310,7 +320,7 @@ class LLPF(Method, WalkSettings):
         points = KeptPoints(given[::-1] if backwards else given, keeper, len(walked.kept))
         family, points, order = chain(points, backwards=backwards)
         weights = [name for name, weight in zip(flat.names, units.weight, strict=True) if weight]
-        series = observed(walked.log, units, weights, walked.start_loss, kept, order)
+        series = observed(walked, units, weights, kept, order)
         return Outcome(points, notes=tuple(notes), family=family, series=series, found_end=not to_mode)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mgraph.train.legs import Units
     from mgraph.train.state import Keeper
     from mgraph.train.thinning import Kept
-    from mgraph.train.walk import Log
+    from mgraph.train.walk import Walked
 
 _CHUNK = 1 << 20
 
@@ -68,13 +68,14 @@ def chain(points: KeptPoints, *, backwards: bool) -> tuple[PolygonalChainFamily,
 
 
 def observed(
-    log: Log, units: Units, weights: Sequence[str], start_loss: float, kept: Sequence[Kept], order: Sequence[int]
+    walked: Walked, units: Units, weights: Sequence[str], kept: Sequence[Kept], order: Sequence[int]
 ) -> tuple[Series, ...]:
     """Write down what was observed: by tick, by layer, and of the points that were kept.
 
-    ``row`` says which control point the point of a tick is; ``point_loss`` and ``piece_loss`` are train losses there
+    ``left`` is the part of each layer's way (towards the origin: of its norm) that was left after the last tick. ``row`` says which control point the point of a tick is; ``point_loss`` and ``piece_loss`` are train losses there
     and in the middle of the straight piece that leads there, on the examples of the check.
     """
+    log = walked.log
     ticks = tuple(range(1, len(log.ticks) + 1))
     series = [
         Series(quantity, "", tuple(map(float, ticks)), tuple(log.column(quantity)))
@@ -90,11 +91,19 @@ def observed(
         series += [
             Series(quantity, name, entries, tuple(values[:, i].tolist())) for i, name in enumerate(names) if len(rows)
         ]
+    last = (float(len(log.ticks)),)
+    whole = np.linalg.norm(walked.distances) / np.linalg.norm(walked.leg.gap)
+    series.append(Series("left", "", last, (float(whole),)))
+    series += [
+        Series("left", name, last, (float(distance / gap),))
+        for name, distance, gap in zip(units.names, walked.distances, walked.leg.gap, strict=True)
+        if gap > 0
+    ]
     passed = [0.0, *(float(k.tick) for k in kept)]
     by_tick = sorted((passed[place], float(row)) for row, place in enumerate(order))
     series += [
         Series("row", "", tuple(tick for tick, _ in by_tick), tuple(row for _, row in by_tick)),
-        Series("point_loss", "", tuple(passed), (start_loss, *(k.loss for k in kept))),
+        Series("point_loss", "", tuple(passed), (walked.start_loss, *(k.loss for k in kept))),
         Series("piece_loss", "", tuple(passed[1:]), tuple(k.middle for k in kept)),
     ]
     return tuple(series)

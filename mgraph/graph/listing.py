@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mgraph.explore.sweepdata import COMPLETE, family_of
+from mgraph.explore.sweepdata import COMPLETE, family_of, load_sweep
 from mgraph.explore.topology import current_edges
 from mgraph.graph.members import ends_of, label, rows_of
+from mgraph.report.walk import Observed, layer_rows, walk_checks, weight_rows
 from mgraph_store import (
     Connection,
     Edge,
@@ -22,6 +23,7 @@ from mgraph_store import (
     NodeTerm,
     Reader,
     Run,
+    Series,
     Space,
     Summary,
     Sweep,
@@ -149,6 +151,8 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         rows = rows_of(reader, connection)
         sweeps = reader.all(Sweep, connection_id=connection.id, status=COMPLETE)
         summaries = reader.all(Summary, connection_id=connection.id)
+        observed = Observed.of(reader.all(Series, connection_id=connection.id))
+        data = load_sweep(reader, connection) if observed.is_walk and sweeps else None
         run = _run(reader, connection.run_id)
     names = {n.id: label(n) for n in ends}
     newest = max(sweeps, key=lambda s: s.created) if sweeps else None
@@ -190,6 +194,10 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
             if newest is not None and s.sweep_id in (newest.id, None)
         ],
         "edges": edges,
+        "checks": walk_checks(observed, data) if observed.is_walk else None,
+        "layers": layer_rows(observed) if observed.is_walk else [],
+        "weights": weight_rows(observed) if observed.is_walk else [],
+        "series": observed.summary(),
     }
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
 from mgraph.families import Floats, Grid, SimplexGrid
+from mgraph.report.walk import Observed
+from mgraph.report.walkplot import draw_walk
 
 FORMATS = (".png", ".pdf", ".svg")
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}
@@ -18,14 +20,20 @@ _TITLES = {"loss": "loss", "accuracy": "accuracy"}
 
 
 def plot_sweep(
-    data: SweepData, ends: Sequence[str], path: Path, *, title: str = "", before: SweepData | None = None
+    data: SweepData,
+    ends: Sequence[str],
+    path: Path,
+    *,
+    title: str = "",
+    before: SweepData | None = None,
+    observed: Observed | None = None,
 ) -> Path:
     """Draw a sweep to ``path`` (.png, .pdf or .svg), the modes marked by name.
 
     A surface becomes one column of heat maps per stage (``before`` on the left, at the same colour scale) with
     train loss and test accuracy, a simplex of three modes likewise, as triangles; a path becomes two panels along
-    t with every split, the bends of a chain marked. Raises InputError for another file type, a directory that
-    cannot be written, or what has no picture.
+    t with every split, the bends of a chain marked; where a walk was ``observed``, its figure by tick. Raises
+    InputError for another file type, a directory that cannot be written, or what has no picture.
     """
     check_path(path)
     check_drawable(data)
@@ -33,8 +41,12 @@ def plot_sweep(
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9}):
-        draw = _draw_maps if _is_flat(data.grid) else _draw_curve
-        figure: Figure = draw(data, ends, title, before)
+        figure: Figure
+        if observed is not None and observed.is_walk:
+            figure = draw_walk(observed, data, ends, title, before)
+        else:
+            draw = _draw_maps if _is_flat(data.grid) else _draw_curve
+            figure = draw(data, ends, title, before)
         try:
             # No date in the file: the same numbers give the same picture.
             metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}

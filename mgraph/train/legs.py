@@ -84,7 +84,12 @@ class Phase:
 
 
 class Leg(ABC):
-    """A way to move the network's row, a tick at a time, from where it was when the leg began."""
+    """A way to move the network's row, a tick at a time, from where it was when the leg began.
+
+    ``gap`` are the distances (U,) at its beginning, ``variances`` (W,) those of the weights after the last tick.
+    """
+
+    gap: Floats
 
     def __init__(self, flat: FlatModel, units: Units, how: WalkSettings) -> None:
         self._flat, self._units, self._how = flat, units, how

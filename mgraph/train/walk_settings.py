@@ -63,7 +63,8 @@ class WalkSettings(Settings):
     conformal: bool = setting(True, "towards the origin, lower a weight's learning rate with its variance")
     keep_every: int = setting(10, "ticks between two points that are kept, unless the path bends", unit="ticks", low=1)
     piece_error: float = setting(
-        0.01, "how far the train loss inside a straight piece may rise above its ends before points between are kept",
+        0.01,
+        "how far the train loss inside a straight piece may rise above its ends before points between are kept",
         low=0,
     )
     check_examples: int = setting(
