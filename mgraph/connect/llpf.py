@@ -120,8 +120,8 @@ class LLPF(Method, WalkSettings):
     )
     walk: str = setting(
         "auto",
-        "m2m: to the other mode; across: from the larger mode towards the origin to the other's variance, then m2m; m2o: "
-        "one mode towards the origin; auto: across where the modes' norms differ by a tenth, else m2m",
+        "m2m: to the other mode; across: from the larger mode towards the origin to the other's variance, then m2m; "
+        "m2o: one mode towards the origin; auto: across where the modes' norms differ by a tenth, else m2m",
         choices=("auto", "m2m", "across", "m2o"),
     )
 
@@ -157,8 +157,8 @@ class LLPF(Method, WalkSettings):
             listed = " and ".join(f"{x:.3g}" for x in own)
             raise InputError(
                 f"loss_threshold={self.loss_threshold:g} is below the modes' own train loss in batches of "
-                f"{self.batch_size} ({listed}), so no tick could reach it: raise it above {max(own):.2g}, leave it auto, "
-                f"or train the modes longer."
+                f"{self.batch_size} ({listed}), so no tick could reach it: raise it above {max(own):.2g}, leave it "
+                f"auto, or train the modes longer."
             )
 
     def run(
@@ -262,7 +262,7 @@ class LLPF(Method, WalkSettings):
         *,
         crossing: bool,
     ) -> list[Stretch]:
-        from mgraph.train.legs import Leg, Phase, TowardsMode, TowardsOrigin
+        from mgraph.train.legs import Phase, TowardsMode, TowardsOrigin
         from mgraph.train.walk import Stretch
 
         limits = _variances(flat, units, rows[1]) if crossing else None

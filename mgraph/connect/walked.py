@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -58,7 +59,7 @@ def chain(points: KeptPoints, *, backwards: bool) -> tuple[PolygonalChainFamily,
     The last point stands for itself and those that it repeats: the destination is exact. ``backwards``: the chain
     runs from where the walk ended to where it began.
     """
-    lengths = [_distance(a, b) for a, b in zip(points[:-1], points[1:], strict=True)]
+    lengths = [_distance(a, b) for a, b in pairwise(points)]
     order = [0, *(i + 1 for i, length in enumerate(lengths) if length > 0)]
     order[-1] = len(points) - 1
     lengths = [length for length in lengths if length > 0]
@@ -72,7 +73,8 @@ def observed(
 ) -> tuple[Series, ...]:
     """Write down what was observed: by tick, by layer, and of the points that were kept.
 
-    ``left`` is the part of each layer's way (towards the origin: of its norm) that was left after the last tick. ``row`` says which control point the point of a tick is; ``point_loss`` and ``piece_loss`` are train losses there
+    ``left`` is the part of each layer's way (towards the origin: of its norm) that was left after the last tick.
+    ``row`` says which control point the point of a tick is; ``point_loss`` and ``piece_loss`` are train losses there
     and in the middle of the straight piece that leads there, on the examples of the check.
     """
     log = walked.log

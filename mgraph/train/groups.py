@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mgraph.errors import InputError
@@ -120,7 +121,7 @@ def _flow(traced: Sequence[Layer], most: int) -> list[tuple[str, set[str]]]:
     count = min(most, len(runs))
     edges = [round(i * len(runs) / count) for i in range(count + 1)]
     groups = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         joined = [layer for run in runs[start:stop] for layer in run]
         first, last = (joined[i].name or "network" for i in (0, -1))
         name = first if first == last else f"{first} … {last}"

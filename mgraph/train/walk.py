@@ -234,8 +234,8 @@ class Walk:
             self._first_loss = value
         if not (math.isfinite(value) and value < _BLOWN_UP * (1.0 + abs(self._first_loss))):
             raise NonFiniteError(
-                f"The loss became {value:g} in tick {self._tick + 1}; lower the learning rate (it was {self._how.lr:g}) "
-                f"or the steps."
+                f"The loss became {value:g} in tick {self._tick + 1}; lower the learning rate (it was "
+                f"{self._how.lr:g}) or the steps."
             )
         return value
 
