@@ -150,9 +150,8 @@ class LLPF(Method, WalkSettings):
             raise InputError("The two modes have exactly the same parameters; there is no way to walk.")
         own = self._own_losses(flat, task, training_loss(task, self), ends)
         if not np.isfinite(own).all():
-            raise InputError(
-                f"The modes' own train loss is {', '.join(f'{x:g}' for x in own)}; walk between good ones."
-            )
+            found = " and ".join(f"{x:g}" for x in own)
+            raise InputError(f"The modes' own train loss is {found}; a walk needs finite ones.")
         if self.loss_threshold is not None and self.min_iters < self.max_iters and max(own) > self.loss_threshold:
             listed = " and ".join(f"{x:.3g}" for x in own)
             raise InputError(

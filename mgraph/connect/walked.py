@@ -89,9 +89,9 @@ def observed(
         ("step", units.names, log.lengths),
         ("variance", weights, log.variances),
     ):
-        values = np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+        values = np.array(rows, dtype=np.float64)
         series += [
-            Series(quantity, name, entries, tuple(values[:, i].tolist())) for i, name in enumerate(names) if len(rows)
+            Series(quantity, name, entries, tuple(values[:, i].tolist())) for i, name in enumerate(names) if entries
         ]
     last = (float(len(log.ticks)),)
     whole = np.linalg.norm(walked.distances) / np.linalg.norm(walked.leg.gap)

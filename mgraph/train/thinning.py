@@ -60,7 +60,7 @@ class Thinner:
         """Keep this point, and those before it that the bound asks for."""
         if tick == self._tick:
             return
-        points = [*self.waiting, (tick, row.clone())]
+        points = [*(point for point in self.waiting if point[0] < tick), (tick, row.clone())]
         while points:
             at = len(points) - 1
             found = self._piece(*points[at])
