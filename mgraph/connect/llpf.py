@@ -146,7 +146,7 @@ class LLPF(Method, WalkSettings):
         """Refuse modes that are the same, and a threshold below what they reach themselves."""
         from mgraph.train.losses import training_loss
 
-        if len(ends) == 2 and np.array_equal(*ends):
+        if len(ends) == 2 and np.array_equal(ends[0], ends[1]):
             raise InputError("The two modes have exactly the same parameters; there is no way to walk.")
         own = self._own_losses(flat, task, training_loss(task, self), ends)
         if not np.isfinite(own).all():

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 ALL, FDF, AUTO = "all", "fdf", "auto"
 
 _GROUP = re.compile(r"(?P<what>[^:@]+)(:(?P<ticks>[0-9]+))?(@(?P<step>[0-9.eE+-]+))?")
-_FORMAT = "Groups are written PATTERN,PATTERN[:TICKS][@STEP];…, fdf or all among them, e.g. conv1.*,bn1.*;layer1.*;*"
 
 
 @dataclass(frozen=True)
@@ -36,28 +35,27 @@ class GroupSpec:
     @classmethod
     def parse_all(cls, text: str) -> tuple[GroupSpec, ...]:
         """Read groups separated by semicolons; InputError saying how they are written."""
-        return tuple(cls._parse(part.strip(), text) for part in text.split(";") if part.strip()) or cls._refuse(text)
+        parts = [part.strip() for part in text.split(";") if part.strip()]
+        if not parts:
+            raise _badly_written(text)
+        return tuple(cls._parse(part, text) for part in parts)
 
     @classmethod
     def _parse(cls, part: str, text: str) -> GroupSpec:
         found = _GROUP.fullmatch(part)
         what = tuple(p.strip() for p in found["what"].split(",") if p.strip()) if found else ()
         if not found or not what:
-            cls._refuse(text)
+            raise _badly_written(text)
         ticks = None if found["ticks"] is None else int(found["ticks"])
         try:
             step = None if found["step"] is None else float(found["step"])
         except ValueError:
-            step = -1.0
+            raise _badly_written(text) from None
         if ticks == 0 or (step is not None and not 0 < step <= 1):
             raise InputError(f"In the group {part!r} ticks are at least 1, and a relative step is above 0, at most 1.")
         if len(what) > 1 and {ALL, FDF} & set(what):
             raise InputError(f"In the group {part!r} {ALL} and {FDF} stand alone; separate groups by semicolons.")
         return cls(what, ticks, step)
-
-    @staticmethod
-    def _refuse(text: str) -> tuple[GroupSpec, ...]:
-        raise InputError(f"{_FORMAT}; not {text!r}.")
 
 
 @dataclass(frozen=True)
@@ -127,3 +125,10 @@ def _flow(traced: Sequence[Layer], most: int) -> list[tuple[str, set[str]]]:
         name = first if first == last else f"{first} … {last}"
         groups.append((name, {parameter for layer in joined for parameter in layer.parameters}))
     return groups
+
+
+def _badly_written(text: str) -> InputError:
+    return InputError(
+        f"Groups are written PATTERN,PATTERN[:TICKS][@STEP];…, fdf or all among them, e.g. conv1.*,bn1.*;layer1.*;*, "
+        f"not {text!r}."
+    )

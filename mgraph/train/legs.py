@@ -207,7 +207,7 @@ class TowardsMode(Leg):
 
     def arrived(self, distances: Floats) -> Mask:
         """Tell of each unit whether a hundredth of its way is left, or less (or there was no way to go)."""
-        return (distances <= ARRIVED * self.gap) | (self.gap == 0)
+        return np.asarray((distances <= ARRIVED * self.gap) | (self.gap == 0))
 
     def finished(self, distances: Floats) -> bool:
         """Whether all that moves has arrived."""
