@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mgraph.architectures.registry import ARCHITECTURES
     from mgraph.connect.base import Method
     from mgraph.connect.linear import Linear, Simplex
+    from mgraph.connect.llpf import LLPF
     from mgraph.connect.neb import NudgedElasticBand
     from mgraph.connect.path import BezierCurve, PolygonalChain
     from mgraph.connect.registry import METHODS
@@ -46,6 +47,7 @@ _HOMES = {
     "Method": "mgraph.connect.base",
     "Linear": "mgraph.connect.linear",
     "Simplex": "mgraph.connect.linear",
+    "LLPF": "mgraph.connect.llpf",
     "PolygonalChain": "mgraph.connect.path",
     "BezierCurve": "mgraph.connect.path",
     "BezierSurface": "mgraph.connect.surface",
@@ -61,6 +63,7 @@ _HOMES = {
 __all__ = [
     "ARCHITECTURES",
     "DATASETS",
+    "LLPF",
     "METHODS",
     "BezierCurve",
     "BezierSurface",

@@ -145,6 +145,13 @@ class Connected:
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
 
+    def series(self) -> list[dict[str, Any]]:
+        """Return everything that its method observed on its way, one row for each number."""
+        from mgraph.report.walk import Observed
+
+        with self._session.store.reading() as reader:
+            return Observed.of(reader.all(Series, connection_id=self.record.id)).numbers()
+
     def table(self) -> dict[str, Any]:
         """Return the papers' tables of its newest sweep as plain data; InputError if there is none.
 
@@ -227,17 +234,27 @@ class Connected:
     def plot(self, path: PathLike, *, before: Connected | None = None) -> Path:
         """Draw its newest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t.
 
-        A band's pivots are marked, and its saddle is drawn by cycle.
+        A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
+        variances by tick, the test curves, and continuity.
         """
         from mgraph.report.cycles import cycle_rows
         from mgraph.report.plots import plot_sweep
+        from mgraph.report.walk import Observed
 
         with self._session.store.reading() as reader:
             data = load_sweep(reader, self.record)
             earlier = None if before is None else load_sweep(reader, before.record)
             names = [label(node) for node in ends_of(reader, self.record)]
-            cycles = cycle_rows(reader.all(Series, connection_id=self.record.id))
-        return plot_sweep(data, names, Path(path), title=label(self.record), before=earlier, cycles=cycles)
+            series = reader.all(Series, connection_id=self.record.id)
+        return plot_sweep(
+            data,
+            names,
+            Path(path),
+            title=label(self.record),
+            before=earlier,
+            cycles=cycle_rows(series),
+            observed=Observed.of(series),
+        )
 
     def check_plot(self, path: PathLike) -> None:
         """Raise InputError now for what :meth:`plot` could not draw later."""

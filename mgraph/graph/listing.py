@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from mgraph.explore.edges import current_edges
-from mgraph.explore.sweepdata import COMPLETE, family_of
+from mgraph.explore.sweepdata import COMPLETE, family_of, load_sweep
 from mgraph.graph.members import ends_of, label, rows_of
 from mgraph.graph.resume import Standing
 from mgraph.report.cycles import cycle_rows
+from mgraph.report.walk import Observed, layer_rows, walk_checks, weight_rows
 from mgraph_store import (
     Connection,
     Edge,
@@ -153,6 +154,8 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         sweeps = reader.all(Sweep, connection_id=connection.id, status=COMPLETE)
         summaries = reader.all(Summary, connection_id=connection.id)
         series = reader.all(Series, connection_id=connection.id)
+        observed = Observed.of(series)
+        data = load_sweep(reader, connection) if observed.is_walk and sweeps else None
         run = _run(reader, connection.run_id)
     names = {n.id: label(n) for n in ends}
     newest = max(sweeps, key=lambda s: s.created) if sweeps else None
@@ -194,10 +197,10 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         ],
         "edges": edges,
         "cycles": cycle_rows(series),
-        "series": [
-            {"quantity": s.quantity, "subject": s.subject, "positions": list(s.positions), "values": list(s.values)}
-            for s in series
-        ],
+        "checks": walk_checks(observed, data) if observed.is_walk else None,
+        "layers": layer_rows(observed) if observed.is_walk else [],
+        "weights": weight_rows(observed) if observed.is_walk else [],
+        "series": observed.summary(),
     }
 
 
