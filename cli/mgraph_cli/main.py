@@ -31,6 +31,8 @@ _COMMANDS = {
     "show": "inspect",
     "log": "inspect",
     "components": "inspect",
+    "compare": "measures",
+    "sharpness": "measures",
     "merge": "merge",
     "ensemble": "merge",
     "export": "merge",

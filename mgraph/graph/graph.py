@@ -21,6 +21,7 @@ from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
+    from mgraph.graph.comparisons import Comparison
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
@@ -234,6 +235,16 @@ class Graph:
         )
         where = None if space is None else self.session.space(space)
         return topology.components(self.session.store, threshold, where)
+
+    def compare(self, *points: Point | str) -> Comparison:
+        """Compare every two points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
+
+        Cosine, distance, norms and variances, and whether the two look like the same run. Raises
+        LayoutMismatchError, naming the first tensor, for points of different networks. Needs no torch.
+        """
+        from mgraph.graph.comparisons import compare
+
+        return compare(self.session, [self._node(point) for point in points])
 
     def to_networkx(self, *, space: str | None = None) -> Any:
         """Return the modes and measured edges as a networkx MultiGraph."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,21 @@ def plot_sweep(
     t with every split, the bends of a chain marked. Raises InputError for another file type, a directory that
     cannot be written, or what has no picture.
     """
-    check_path(path)
     check_drawable(data)
+    draw = _draw_maps if _is_flat(data.grid) else _draw_curve
+    return write_picture(path, lambda: draw(data, ends, title, before))
+
+
+def write_picture(path: Path, draw: Callable[[], Any]) -> Path:
+    """Write the matplotlib figure that ``draw`` makes; the same numbers give the same file.
+
+    Raises InputError for another file type, or a directory that cannot be written.
+    """
+    check_path(path)
     import matplotlib as mpl
-    from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9}):
-        draw = _draw_maps if _is_flat(data.grid) else _draw_curve
-        figure: Figure = draw(data, ends, title, before)
+        figure = draw()
         try:
             # No date in the file: the same numbers give the same picture.
             metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}

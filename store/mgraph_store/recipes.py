@@ -85,14 +85,15 @@ class Computation:
             if node.columns is not None:
                 self._columns[node.id] = _stored_columns(node, self._arrays[node.id].size, sizes[node.id])
         self._done = [[k for k, last in last_use.items() if last == i] for i in range(len(recipes))]
-        self._size = sizes[recipes[-1].node.id]
-        self._chunk = next(self._arrays[r.node.id].chunk for r in recipes if not r.terms)
+        self.size = sizes[recipes[-1].node.id]
+        self.chunk = next(self._arrays[r.node.id].chunk for r in recipes if not r.terms)
 
-    def run(self) -> NDArray[np.float32]:
-        """Compute all; a new array of shape (D,)."""
-        out = np.empty(self._size, np.float32)
-        for start in range(0, self._size, self._chunk):
-            self._fill(out[start : start + self._chunk], start)
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """Compute the elements from ``start`` up to ``stop``; a new array."""
+        stop = self.size if stop is None else min(stop, self.size)
+        out = np.empty(stop - start, np.float32)
+        for first in range(start, stop, self.chunk):
+            self._fill(out[first - start : first - start + self.chunk], first)
         return out
 
     def _fill(self, out: NDArray[np.float32], start: int) -> None:

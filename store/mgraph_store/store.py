@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +163,29 @@ class GraphStore:
         FormatError
             If a recipe needs another version of the summation kernel.
         """
-        node = self._node(node)
-        if not is_computed(node):
-            return to_the_end(self._stored(node).read)
-        with self.reading() as reader:
-            recipes = look_up(reader, node)
-        return to_the_end(lambda: Computation(recipes, self._stored).run())
+        return to_the_end(self._open(self._node(node)).read)
+
+    def parameter_blocks(self, nodes: Sequence[Node]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
+        """Yield (offset, one array of each node) along the parameters of several nodes, side by side.
+
+        So that only a block of each is in memory. Errors as :meth:`read_parameters`, and
+
+        Raises
+        ------
+        InputError
+            If the nodes have different numbers of parameters.
+        """
+        opened = [self._open(node) for node in nodes]
+        sizes = {source.size for source in opened}
+        if len(sizes) > 1:
+            raise InputError(f"The nodes have different numbers of parameters: {', '.join(map(str, sorted(sizes)))}.")
+        size, step = sizes.pop(), max(source.chunk for source in opened)
+
+        def block(start: int) -> list[NDArray[np.float32]]:
+            return [source.read(start, min(start + step, size)) for source in opened]
+
+        for start in range(0, size, step):
+            yield start, to_the_end(partial(block, start))
 
     def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
         """Read a node's buffers under a policy: dtype name → flat array, none if the layout has none.
@@ -219,6 +237,13 @@ class GraphStore:
             return node
         with self.reading() as reader:
             return reader.find_node(node)
+
+    def _open(self, node: Node) -> StoredArray | Computation:
+        if not is_computed(node):
+            return self._stored(node)
+        with self.reading() as reader:
+            recipes = look_up(reader, node)
+        return Computation(recipes, self._stored)
 
     def _stored(self, node: Node) -> StoredArray:
         if node.tensor_key is None:
