@@ -70,6 +70,7 @@ __all__ = [
     "Method",
     "Point",
     "PolygonalChain",
+    "SharpnessSettings",
     "Simplex",
     "Task",
     "TrainSettings",

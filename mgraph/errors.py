@@ -14,6 +14,7 @@ from mgraph_store.errors import (
     NonFiniteError,
     NotFoundError,
     StoreError,
+    UnconnectedError,
     UntrustedError,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
     "NonFiniteError",
     "NotFoundError",
     "StoreError",
+    "UnconnectedError",
     "UntrustedError",
 ]

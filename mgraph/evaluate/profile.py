@@ -6,6 +6,7 @@ S(r) = mean over M directions of |L(θ + r Σ_ℓ ‖θ_ℓ‖ u_ℓ) - L(θ)|, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def direction(parameters: NDArray[np.float32], sizes: Sequence[int], seed: int, 
     """
     drawn = np.random.default_rng([seed, number]).standard_normal(len(parameters), dtype=np.float32)
     edges = np.cumsum([0, *sizes])
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         u, theta = drawn[start:stop], parameters[start:stop].astype(np.float64)
         u *= np.float32(np.linalg.norm(theta) / np.linalg.norm(u.astype(np.float64)))
     return drawn

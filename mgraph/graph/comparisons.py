@@ -13,7 +13,7 @@ from mgraph.graph.members import label
 from mgraph.graph.session import Session
 from mgraph_store import Layout, Node, Space
 
-WHOLE = "(all parameters)"
+WHOLE = "(all)"
 WHOLE_MISLEADS = (
     "The whole vector's cosine misleads where there is normalisation, whose factors are near 1 in every mode; look at "
     "the layers' weights."

@@ -45,12 +45,11 @@ def connect(
     """
     family = method.family(len(ends))
     check_name_is_free(session, name)
-    if buffers_from is not None and buffers_from.id not in {n.id for n in ends}:
-        raise InputError(f"Buffers can only be those of an end; {label(buffers_from)} is none.")
-    space = _common_space(session, ends, same_layout=same_layout)
+    check_buffers_from(ends, buffers_from)
+    space = common_space(session, ends, same_layout=same_layout)
     with joined(session.device) as workers:
         bench = session.bench(space)
-        _load_constants(session, bench, ends, buffers_from)
+        load_constants(session, bench, ends, buffers_from)
         origin = _origin(session, family, ends, init)
         method.check(bench.flat, bench.task, family)
         chosen: dict[str, Any] = asdict(method)
@@ -116,7 +115,13 @@ def _origin(session: Session, family: Family, ends: Sequence[Node], init: Connec
     return _Origin(nodes, start, changed)
 
 
-def _load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffers_from: Node | None) -> None:
+def check_buffers_from(ends: Sequence[Node], buffers_from: Node | None) -> None:
+    """Raise InputError unless the buffers are those of an end."""
+    if buffers_from is not None and buffers_from.id not in {n.id for n in ends}:
+        raise InputError(f"Buffers can only be those of an end; {label(buffers_from)} is none.")
+
+
+def load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffers_from: Node | None) -> None:
     """Load what is no coordinate, and the data: what is wrong there is bad input, not a failed run."""
     store = session.store
     with store.reading() as reader:
@@ -154,7 +159,8 @@ def _store_controls(
     return store_partial(tx, bench, run.id, method.node_kind, points, columns.merge(ranges), recipes)
 
 
-def _common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -> Space:
+def common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -> Space:
+    """Return the space in which ends can be connected, the first one's; InputError for ends that cannot."""
     seen: set[str] = set()
     for node in ends:
         if node.id in seen:

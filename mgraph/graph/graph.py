@@ -7,13 +7,14 @@ that trains, evaluates or reads tensors; listing and querying never load it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
 from mgraph.explore import topology
+from mgraph.families import Segment
 from mgraph.graph import listing
 from mgraph.graph.handles import Connected, Point
 from mgraph.graph.session import Session
@@ -21,6 +22,7 @@ from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
+    from mgraph.graph.auto import AutoResult
     from mgraph.graph.comparisons import Comparison
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
@@ -169,6 +171,56 @@ class Graph:
         if sweep and not follows():
             connected.sweep(grid, report=report)
         return connected
+
+    def connect_auto(
+        self,
+        *ends: Point | str,
+        max_barrier: float | None = None,
+        max_peak: float | None = None,
+        max_drop: float | None = None,
+        metric: str | None = None,
+        split: str = "train",
+        budget: float | str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        methods: Sequence[str] | None = None,
+        name: str | None = None,
+        grid: int | Sequence[int] | None = None,
+        same_layout: bool = False,
+        buffers_from: Point | str | None = None,
+        say: Callable[[str], None] | None = None,
+        report: Report | None = None,
+    ) -> AutoResult:
+        """Connect two modes by the cheapest method that meets a limit: ``g.connect_auto(a, b, max_barrier=0.1)``.
+
+        Methods are tried from the cheapest to the dearest (or ``methods``, in that order), and every attempt is kept,
+        called NAME-METHOD where a name is given. ``settings`` go to every method that has them. ``budget`` is in
+        seconds, or such as "30m": a method that would surely exceed it is not begun. ``say`` is told every choice;
+        ``winner`` of the result is None where no method meets the limit. Raises InputError, storing nothing, for
+        other than two ends, and for a limit that the ends themselves exceed.
+        """
+        from mgraph.duration import seconds
+        from mgraph.graph.auto import connect_auto
+
+        limit = topology.threshold_from(
+            max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split
+        )
+        counts = (grid,) if isinstance(grid, int) else grid
+        if counts is not None:
+            Segment().grid(tuple(counts))
+        return connect_auto(
+            self.session,
+            [self._node(end) for end in ends],
+            limit,
+            budget=None if budget is None else seconds(budget),
+            settings=settings,
+            methods=methods,
+            name=name,
+            grid=counts,
+            same_layout=same_layout,
+            buffers_from=None if buffers_from is None else self._node(buffers_from),
+            **({} if say is None else {"say": say}),
+            **_report(report),
+        )
 
     # Looking things up
 

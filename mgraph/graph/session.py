@@ -149,15 +149,23 @@ class Session:
     @contextmanager
     def run(self, bench: Bench, command: str, settings: Mapping[str, Any], seed: int | None = None) -> Iterator[RunLog]:
         """Record a run around a block that computes on a bench, with the bench's number of threads."""
-        import torch
-
         from mgraph.graph.runs import recorded_run
+
+        with (
+            self.threads(bench),
+            recorded_run(self.store, command, settings, seed=seed, device=self.device) as log,
+        ):
+            yield log
+
+    @contextmanager
+    def threads(self, bench: Bench) -> Iterator[None]:
+        """Compute inside a block with the bench's number of threads."""
+        import torch
 
         before = torch.get_num_threads()
         torch.set_num_threads(bench.threads)
         try:
-            with recorded_run(self.store, command, settings, seed=seed, device=self.device) as log:
-                yield log
+            yield
         finally:
             torch.set_num_threads(before)
 
