@@ -374,4 +374,5 @@ class _Auto:
         nearest = f"; the nearest was {min(best)[1]} with {min(best)[0]:.4g}" if best else ""
         skipped = [a.method for a in attempts if a.outcome == SKIPPED]
         rest = f"; not tried for lack of time: {', '.join(skipped)} (raise --budget)" if skipped else ""
-        return f"No method connects {label(self.ends[0])} and {label(self.ends[1])} at {limit}{nearest}{rest}. What was tried is kept."
+        ends = f"{label(self.ends[0])} and {label(self.ends[1])}"
+        return f"No method connects {ends} at {limit}{nearest}{rest}. What was tried is kept."

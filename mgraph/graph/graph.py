@@ -187,7 +187,7 @@ class Graph:
         grid: int | Sequence[int] | None = None,
         same_layout: bool = False,
         buffers_from: Point | str | None = None,
-        say: Callable[[str], None] | None = None,
+        say: Callable[[str], None] = lambda _: None,
         report: Report | None = None,
     ) -> AutoResult:
         """Connect two modes by the cheapest method that meets a limit: ``g.connect_auto(a, b, max_barrier=0.1)``.
@@ -218,7 +218,7 @@ class Graph:
             grid=counts,
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
-            **({} if say is None else {"say": say}),
+            say=say,
             **_report(report),
         )
 

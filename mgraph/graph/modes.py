@@ -144,7 +144,8 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
         if found.same_run:
             warnings.warn(
                 f"{label(node)} is no independent run of {label(other)}: the median cosine similarity of their "
-                f"layers is {found.median_cosine:.2f}, where independent runs have about 0. Same seed, or one trained on?",
+                f"layers is {found.median_cosine:.2f}, where independent runs have about 0. Same seed, or one "
+                f"trained on?",
                 SimilarModeWarning,
                 stacklevel=5,
             )

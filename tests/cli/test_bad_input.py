@@ -165,7 +165,7 @@ CASES = {
     "auto with a taken name": Case(
         "connect a c --auto --max-barrier 1 --name x",
         ("x-curve",),
-        lambda run, _: run(*"connect c d --linear --no-sweep --name x-curve".split()),
+        lambda run, _: run("connect", "c", "d", "--linear", "--no-sweep", "--name", "x-curve"),
     ),
     "limit without auto": Case("connect a b --curve --max-barrier 1", ("--max-barrier goes with --auto",)),
     "budget without auto": Case("connect a b --linear --budget 1m", ("--budget goes with --auto",)),
