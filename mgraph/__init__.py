@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mgraph.architectures.registry import ARCHITECTURES
     from mgraph.connect.base import Method
     from mgraph.connect.linear import Linear, Simplex
+    from mgraph.connect.neb import NudgedElasticBand
     from mgraph.connect.path import BezierCurve, PolygonalChain
     from mgraph.connect.registry import METHODS
     from mgraph.connect.surface import BezierSurface
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task, make_task
     from mgraph.errors import MGraphError
     from mgraph.evaluate.sharpness import SharpnessSettings
-    from mgraph.explore.topology import Components
+    from mgraph.explore.components import Components
     from mgraph.graph.graph import Graph, create
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
@@ -39,7 +40,7 @@ _HOMES = {
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
-    "Components": "mgraph.explore.topology",
+    "Components": "mgraph.explore.components",
     "TrainSettings": "mgraph.train.settings",
     "SharpnessSettings": "mgraph.evaluate.sharpness",
     "Method": "mgraph.connect.base",
@@ -48,6 +49,7 @@ _HOMES = {
     "PolygonalChain": "mgraph.connect.path",
     "BezierCurve": "mgraph.connect.path",
     "BezierSurface": "mgraph.connect.surface",
+    "NudgedElasticBand": "mgraph.connect.neb",
     "METHODS": "mgraph.connect.registry",
     "ARCHITECTURES": "mgraph.architectures.registry",
     "DATASETS": "mgraph.data.registry",
@@ -68,6 +70,7 @@ __all__ = [
     "Linear",
     "MGraphError",
     "Method",
+    "NudgedElasticBand",
     "Point",
     "PolygonalChain",
     "SharpnessSettings",

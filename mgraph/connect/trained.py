@@ -163,6 +163,7 @@ class TrainedMethod(Method, Optimisation):
                 held=held,
                 update=self.update,
                 report=report,
+                keeper=keeper,
             )
             for k in family.free:
                 rows[k][: flat.trained] = P[k]

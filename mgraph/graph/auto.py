@@ -21,7 +21,8 @@ from mgraph.duration import spoken
 from mgraph.errors import InputError, MGraphError
 from mgraph.evaluate.metrics import Subset
 from mgraph.evaluate.sweep import sweep
-from mgraph.explore.topology import Threshold, current_edges
+from mgraph.explore.criterion import Criterion
+from mgraph.explore.edges import current_edges
 from mgraph.families import Segment
 from mgraph.graph.comparisons import Pair, compare
 from mgraph.graph.connections import check_buffers_from, common_space, connect, load_constants
@@ -32,10 +33,8 @@ from mgraph.graph.session import Bench, Session
 from mgraph.graph.storing import check_name_is_free
 from mgraph.graph.sweeps import sweep_connection
 from mgraph.progress import Report, silent
-from mgraph.train.losses import training_loss
 from mgraph.train.parallel import under_torchrun
 from mgraph.train.probe import seconds_per_example
-from mgraph.train.settings import Optimisation
 from mgraph_store import Connection, Edge, Node, Run
 
 Say = Callable[[str], None]
@@ -75,7 +74,7 @@ class Attempt:
 class AutoResult:
     """What was tried between two modes: ``winner`` is the connection that meets the limit, None if none does."""
 
-    threshold: Threshold
+    threshold: Criterion
     budget: float | None
     pair: Pair
     end_values: tuple[float, float]
@@ -116,7 +115,7 @@ class AutoResult:
 def connect_auto(
     session: Session,
     ends: Sequence[Node],
-    threshold: Threshold,
+    threshold: Criterion,
     *,
     budget: float | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -137,6 +136,8 @@ def connect_auto(
     """
     if len(ends) != 2:
         raise InputError(f"Methods are chosen between exactly 2 modes; {len(ends)} given.")
+    if threshold.limit is None:
+        raise InputError("A method is chosen by a limit; give one.")
     if under_torchrun():
         raise InputError("A method cannot be chosen under torchrun: name one, such as --curve.")
     rungs = ladder(settings, methods)
@@ -153,7 +154,7 @@ class _Auto:
     session: Session
     bench: Bench
     ends: tuple[Node, ...]
-    threshold: Threshold
+    threshold: Criterion
     budget: float | None
     name: str | None
     grid: Sequence[int] | None
@@ -165,6 +166,11 @@ class _Auto:
     said: list[str] = field(default_factory=list)
     seconds_per_point: float = 0.0  # of a sweep
     speed: dict[int, float] = field(default_factory=dict)  # seconds per example of a batch size
+
+    @property
+    def limit(self) -> float:
+        assert self.threshold.limit is not None
+        return self.threshold.limit
 
     def tell(self, text: str) -> None:
         self.said.append(text)
@@ -214,7 +220,7 @@ class _Auto:
         least = {"peak": max(values), "drop": max(values) - sum(values) / 2, "barrier": 0.0}[t.quantity]
         if not np.isfinite(values).all():
             raise InputError(f"The {t.split} {t.metric} of an end is NaN or infinite; it cannot be connected.")
-        if t.limit < least:
+        if self.limit < least:
             worse = label(self.ends[int(np.argmax(values))])
             why = {
                 "peak": f"the {t.split} {t.metric} of {worse} itself is {least:.4g}",
@@ -222,7 +228,7 @@ class _Auto:
                 "barrier": "a barrier is never below 0",
             }[t.quantity]
             raise InputError(
-                f"No path can meet --max-{t.quantity} {t.limit:g}: {why}; raise the limit, or take other modes."
+                f"No path can meet --max-{t.quantity} {self.limit:g}: {why}; raise the limit, or take other modes."
             )
         return values[0], values[1]
 
@@ -262,8 +268,8 @@ class _Auto:
         took = time.monotonic() - begin
         t = self.threshold
         value = float(getattr(edge, t.quantity))
-        met = value <= t.limit  # NaN compares false
-        verdict = f"within {t.limit:g}: chosen" if met else f"above {t.limit:g}"
+        met = value <= self.limit  # NaN compares false
+        verdict = f"within {self.limit:g}: chosen" if met else f"above {self.limit:g}"
         how = "already there" if present is not None else f"in {spoken(took)}"
         reason = f"{method.name}: {t.split} {t.metric} {t.quantity} {value:.4g} {how}, {verdict}."
         if present is None:
@@ -300,8 +306,8 @@ class _Auto:
 
     def edge_of(self, connection: Connection) -> Edge | None:
         t = self.threshold
-        edges = current_edges(self.session.store, self.bench.space, metric=t.metric, split=t.split)
-        return next((e for e in edges if e.connection_id == connection.id), None)
+        edges = current_edges(self.session.store, metric=t.metric, split=t.split, connections=[connection.id])
+        return edges[0] if edges else None
 
     def remember(self, connection: Connection, reason: str) -> Connection:
         """Keep with the connection why it was made, and what came of it."""
@@ -353,17 +359,16 @@ class _Auto:
         return min(times, default=None)
 
     def pass_seconds(self, method: Method) -> float:
-        batch = method.batch_size if isinstance(method, Optimisation) else 64
+        batch = int(getattr(method, "batch_size", 64))
         if batch not in self.speed:
             task = self.bench.task
-            loss = training_loss(task, method) if isinstance(method, Optimisation) else task.loss
             with self.session.threads(self.bench):
-                self.speed[batch] = seconds_per_example(self.bench.flat, loss, task.train, batch)
+                self.speed[batch] = seconds_per_example(self.bench.flat, task.loss, task.train, batch)
         return self.speed[batch]
 
     def conclusion(self, attempts: Sequence[Attempt]) -> str:
         t = self.threshold
-        limit = f"{t.split} {t.metric} {t.quantity} <= {t.limit:g}"
+        limit = str(t)
         last = attempts[-1]
         if last.outcome == MET and last.connection is not None:
             return (

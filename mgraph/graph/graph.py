@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
-from mgraph.explore import topology
+from mgraph.explore.criterion import NODE_KINDS, criterion_from
 from mgraph.families import Segment
 from mgraph.graph import listing
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
 
@@ -65,7 +66,7 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
 
 
-class Graph:
+class Graph(Queries):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -129,6 +130,15 @@ class Graph:
         node, notes = add_imported_mode(self.session, where, Path(path), name=name, cast=cast)
         return Point(self.session, node, notes)
 
+    def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
+        """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
+
+        Raises InputError for another number of coordinates than the space has.
+        """
+        from mgraph.graph.modes import add_placed_mode
+
+        return Point(self.session, add_placed_mode(self.session, self.session.space(space), coordinates, name=name))
+
     # Connections
 
     def connect(
@@ -165,6 +175,7 @@ class Graph:
             init=None if init is None else self._connection(init).record,
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
+            sweep={"grid": grid} if sweep else None,
             **_report(report),
         )
         connected = Connected(self.session, connection)
@@ -201,8 +212,13 @@ class Graph:
         from mgraph.duration import seconds
         from mgraph.graph.auto import connect_auto
 
-        limit = topology.threshold_from(
-            max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split
+        limit = criterion_from(
+            max_barrier=max_barrier,
+            max_peak=max_peak,
+            max_drop=max_drop,
+            metric=metric,
+            split=split,
+            threshold=True,
         )
         counts = (grid,) if isinstance(grid, int) else grid
         if counts is not None:
@@ -221,6 +237,20 @@ class Graph:
             say=say,
             **_report(report),
         )
+
+    def resume(self, run: str | None = None, *, report: Report | None = None) -> Point | Connected:
+        """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
+
+        ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
+        connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
+        there is none, with the device and threads that they had. On a CPU the result is the one that the run would
+        have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
+        others. Raises InputError for a run that cannot go on, saying why.
+        """
+        from mgraph.graph.resume import resume
+
+        made = resume(self.session, run, report)
+        return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
     # Looking things up
 
@@ -255,7 +285,7 @@ class Graph:
     def nodes(self, *kinds: str, space: str | None = None) -> list[dict[str, Any]]:
         """List nodes as rows, by default modes and merged nodes."""
         where = None if space is None else self.session.space(space)
-        return listing.list_nodes(self.session.store, kinds=kinds or topology.NODE_KINDS, space=where)
+        return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, space=where)
 
     def connections(self, *, space: str | None = None) -> list[dict[str, Any]]:
         """List connections as rows."""
@@ -266,27 +296,7 @@ class Graph:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
 
-    # Questions
-
-    def components(
-        self,
-        *,
-        max_barrier: float | None = None,
-        max_peak: float | None = None,
-        max_drop: float | None = None,
-        metric: str | None = None,
-        split: str = "train",
-        space: str | None = None,
-    ) -> topology.Components:
-        """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``.
-
-        By default on the train loss (drops: on accuracy). InputError if no edge was ever measured so.
-        """
-        threshold = topology.threshold_from(
-            max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split
-        )
-        where = None if space is None else self.session.space(space)
-        return topology.components(self.session.store, threshold, where)
+    # Measures
 
     def compare(self, *points: Point | str) -> Comparison:
         """Compare every two points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
@@ -297,11 +307,6 @@ class Graph:
         from mgraph.graph.comparisons import compare
 
         return compare(self.session, [self._node(point) for point in points])
-
-    def to_networkx(self, *, space: str | None = None) -> Any:
-        """Return the modes and measured edges as a networkx MultiGraph."""
-        where = None if space is None else self.session.space(space)
-        return topology.to_networkx(self.session.store, where)
 
 
 def _report(report: Report | None) -> dict[str, Any]:

@@ -144,8 +144,8 @@ CASES = {
     "sharpness of too little": Case("sharpness a --examples 1", ("at least 2",)),
     "unknown setting of sharpness": Case("sharpness a -s radius=1", ("no setting 'radius'", "radii")),
     "picture of sharpness nowhere": Case("sharpness a -o x/s.png", ("does not exist",)),
-    "auto without a limit": Case("connect a b --auto", ("exactly one of --max-barrier, --max-peak and --max-drop",)),
-    "auto with two limits": Case("connect a b --auto --max-barrier 1 --max-peak 2", ("exactly one of --max-barrier",)),
+    "auto without a limit": Case("connect a b --auto", ("Give one of --max-barrier, --max-peak and --max-drop",)),
+    "auto with two limits": Case("connect a b --auto --max-barrier 1 --max-peak 2", ("only one of --max-barrier",)),
     "auto between three": Case("connect a b c --auto --max-barrier 1", ("exactly 2 modes; 3 given",)),
     "auto and a method": Case("connect a b --auto --curve --max-barrier 1", ("exactly one method", "or --auto")),
     "auto below the modes' own loss": Case(

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 COMMANDS = [
-    *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "ls", "show", "log", "components"),
-    *("compare", "sharpness", "merge", "ensemble", "export", "plot", "methods", "archs", "datasets", "demo"),
+    *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "resume", "ls", "show", "log"),
+    *("components", "route", "mst", "dendrogram", "neighbours", "isolated", "compare", "sharpness"),
+    *("merge", "ensemble", "export", "plot", "methods", "archs", "datasets", "demo"),
 ]
 
 _WITHOUT_TORCH = """
