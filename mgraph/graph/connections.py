@@ -203,9 +203,9 @@ def common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -
                 f"networks: {difference}; only nodes of one space can be connected."
             )
         if not same_layout:
+            tasks = [f"{s.arch} on {s.data} by {s.loss}" for s in (first, space)]
             raise InputError(
-                f"{label(ends[0])} and {label(node)} have the same tensors but other tasks: {first.arch} on "
-                f"{first.data} against {space.arch} on {space.data}; add --same-layout to connect them on the "
-                f"first one's task."
+                f"{label(ends[0])} and {label(node)} have the same tensors but other tasks: {' against '.join(tasks)}; "
+                f"add --same-layout to connect them on the first one's task."
             )
     return first

@@ -36,6 +36,7 @@ def create(
     *,
     arch: str,
     data: str,
+    loss: str | None = None,
     name: str | None = None,
     codec: str = "none",
     device: str = "auto",
@@ -44,14 +45,16 @@ def create(
     """Create a graph directory with its first space and open it.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
-    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. Raises InputError, and
-    leaves nothing behind, if the path exists, a spec is wrong, or the data do not load.
+    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. ``loss`` names a function
+    (outputs, targets) → scalar mean likewise, to train and evaluate by instead of the data's loss. Raises
+    InputError, and leaves nothing behind, if the path exists, a spec is wrong, or the data do not load.
 
     >>> g = mgraph.create("digits.mgraph", arch="cnn", data="digits")
     """
     from mgraph.graph.spaces import create_graph
 
-    return Graph(create_graph(Path(path), arch, data, name=name, codec=codec), device=device, threads=threads)
+    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec)
+    return Graph(store, device=device, threads=threads)
 
 
 def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, threads: int | None = None) -> Graph:
@@ -84,11 +87,13 @@ class Graph(Queries):
 
     # Spaces and modes
 
-    def add_space(self, arch: str, data: str, *, name: str | None = None, codec: str = "none") -> Space:
-        """Add a space, or return the one that is the same already."""
+    def add_space(
+        self, arch: str, data: str, *, loss: str | None = None, name: str | None = None, codec: str = "none"
+    ) -> Space:
+        """Add a space, or return the one that is the same already; arguments as of :func:`mgraph.create`."""
         from mgraph.graph.spaces import add_space, describe_space
 
-        space = describe_space(self.path, arch, data, name=name, codec=codec)
+        space = describe_space(self.path, arch, data, loss=loss, name=name, codec=codec)
         return add_space(self.session.store, space, named=name is not None)
 
     def spaces(self) -> list[dict[str, Any]]:
