@@ -68,10 +68,9 @@ def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
     with store.reading() as reader:
         present = reader.all(Space)
     for other in present:
-        same = ("arch", "layout_hash", "data_hash", "loss", "codec")
-        if all(getattr(other, field) == getattr(space, field) for field in same) and loss_code(other) == loss_code(
-            space
-        ):
+        fields = ("arch", "layout_hash", "data_hash", "loss", "codec")
+        same = all(getattr(other, field) == getattr(space, field) for field in fields)
+        if same and _loss_code(other) == _loss_code(space):
             return other
     if not named:
         space = _with_free_name(space, {s.name for s in present})
