@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mgraph.data.registry import DATASETS
     from mgraph.data.task import Task, make_task
     from mgraph.errors import MGraphError
+    from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.explore.components import Components
     from mgraph.graph.graph import Graph, create
     from mgraph.graph.graph import open_graph as open
@@ -44,6 +45,7 @@ _HOMES = {
     "Connected": "mgraph.graph.handles",
     "Components": "mgraph.explore.components",
     "TrainSettings": "mgraph.train.settings",
+    "SharpnessSettings": "mgraph.evaluate.sharpness",
     "Method": "mgraph.connect.base",
     "Linear": "mgraph.connect.linear",
     "Simplex": "mgraph.connect.linear",
@@ -76,6 +78,7 @@ __all__ = [
     "NudgedElasticBand",
     "Point",
     "PolygonalChain",
+    "SharpnessSettings",
     "Simplex",
     "Task",
     "TrainSettings",

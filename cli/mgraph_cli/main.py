@@ -38,6 +38,8 @@ _COMMANDS = {
     "dendrogram": "topology",
     "neighbours": "topology",
     "isolated": "topology",
+    "compare": "measures",
+    "sharpness": "measures",
     "merge": "merge",
     "ensemble": "merge",
     "export": "merge",

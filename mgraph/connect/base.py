@@ -109,6 +109,14 @@ class Method(Settings, ABC):
         """
         return family, refit(family, source, ends), is_exact(family, source, ends)
 
+    def cost(self, family: Family, examples: int) -> float | None:
+        """Tell how many examples a run passes forward and backward, at the least, of that many in the training split.
+
+        None where that cannot be told before.
+        """
+        del family, examples
+        return None
+
     @abstractmethod
     def run(
         self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None

@@ -56,12 +56,11 @@ def connect(
     check_name_is_free(session, name)
     end_name = f"{name}-end" if name is not None and len(ends) == 1 else None
     check_name_is_free(session, end_name)
-    if buffers_from is not None and buffers_from.id not in {n.id for n in ends}:
-        raise InputError(f"Buffers can only be those of an end; {label(buffers_from)} is none.")
-    space = _common_space(session, ends, same_layout=same_layout)
+    check_buffers_from(ends, buffers_from)
+    space = common_space(session, ends, same_layout=same_layout)
     with joined(session.device) as workers:
         bench = session.bench(space)
-        _load_constants(session, bench, ends, buffers_from)
+        load_constants(session, bench, ends, buffers_from)
         origin = _origin(session, method, family, ends, init)
         family = origin.family
         method.check(bench.flat, bench.task, family)
@@ -146,7 +145,13 @@ def _origin(session: Session, method: Method, family: Family, ends: Sequence[Nod
     return _Origin(family, nodes, start, changed)
 
 
-def _load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffers_from: Node | None) -> None:
+def check_buffers_from(ends: Sequence[Node], buffers_from: Node | None) -> None:
+    """Raise InputError unless the buffers are those of an end."""
+    if buffers_from is not None and buffers_from.id not in {n.id for n in ends}:
+        raise InputError(f"Buffers can only be those of an end; {label(buffers_from)} is none.")
+
+
+def load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffers_from: Node | None) -> None:
     """Load what is no coordinate, and the data: what is wrong there is bad input, not a failed run."""
     store = session.store
     with store.reading() as reader:
@@ -210,7 +215,8 @@ def _store_end(
     )
 
 
-def _common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -> Space:
+def common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -> Space:
+    """Return the space in which ends can be connected, the first one's; InputError for ends that cannot."""
     seen: set[str] = set()
     for node in ends:
         if node.id in seen:
@@ -231,9 +237,9 @@ def _common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) 
                 f"networks: {difference}; only nodes of one space can be connected."
             )
         if not same_layout:
+            tasks = [f"{s.arch} on {s.data} by {s.loss}" for s in (first, space)]
             raise InputError(
-                f"{label(ends[0])} and {label(node)} have the same tensors but other tasks: {first.arch} on "
-                f"{first.data} against {space.arch} on {space.data}; add --same-layout to connect them on the "
-                f"first one's task."
+                f"{label(ends[0])} and {label(node)} have the same tensors but other tasks: {' against '.join(tasks)}; "
+                f"add --same-layout to connect them on the first one's task."
             )
     return first

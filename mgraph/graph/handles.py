@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     import torch
 
     from mgraph.evaluate.metrics import Measured
+    from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.families import Grid
     from mgraph.graph.ensembles import EnsembleReport
     from mgraph.graph.merging import MergeReport
+    from mgraph.graph.surroundings import Sharpness
     from mgraph.progress import Report
 
 PathLike = str | os.PathLike[str]
@@ -60,6 +63,20 @@ class Point:
         from mgraph.graph.points import evaluate_node
 
         return evaluate_node(self._session, self.record, split)
+
+    def sharpness(
+        self, settings: SharpnessSettings | None = None, *, report: Report | None = None, **changes: Any
+    ) -> Sharpness:
+        """Measure how sharp the minimum around it is: perturbation profile and relative flatness, and store them.
+
+        Keywords are fields of :class:`SharpnessSettings`. BatchNorm statistics are recomputed for every perturbed
+        point. Raises NonFiniteError, storing nothing, where a loss is NaN or infinite.
+        """
+        from mgraph.evaluate.sharpness import SharpnessSettings
+        from mgraph.graph.surroundings import measure_sharpness
+
+        chosen = replace(settings, **changes) if settings else SharpnessSettings.parse(changes)
+        return measure_sharpness(self._session, self.record, chosen, **_report(report))
 
     def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads."""

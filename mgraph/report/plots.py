@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,28 @@ def plot_sweep(
     with the saddle of each; where a walk was ``observed``, its figure by tick. Raises InputError for another file
     type, a directory that cannot be written, or what has no picture.
     """
-    check_path(path)
     check_drawable(data)
+
+    def draw() -> Any:
+        if observed is not None and observed.is_walk:
+            return draw_walk(observed, data, ends, title, before)
+        if _is_flat(data.grid):
+            return _draw_maps(data, ends, title, before)
+        return _draw_curve(data, ends, title, before, cycles)
+
+    return write_picture(path, draw)
+
+
+def write_picture(path: Path, draw: Callable[[], Any]) -> Path:
+    """Write the matplotlib figure that ``draw`` makes; the same numbers give the same file.
+
+    Raises InputError for another file type, or a directory that cannot be written.
+    """
+    check_path(path)
     import matplotlib as mpl
-    from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9}):
-        figure: Figure
-        if observed is not None and observed.is_walk:
-            figure = draw_walk(observed, data, ends, title, before)
-        elif _is_flat(data.grid):
-            figure = _draw_maps(data, ends, title, before)
-        else:
-            figure = _draw_curve(data, ends, title, before, cycles)
+        figure = draw()
         try:
             # No date in the file: the same numbers give the same picture.
             metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}

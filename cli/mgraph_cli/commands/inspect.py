@@ -8,6 +8,7 @@ import click
 
 from mgraph.errors import InputError
 from mgraph_cli.commands.connect import summary_table
+from mgraph_cli.commands.measures import MEASURE_COLUMNS, measure_tables
 from mgraph_cli.options import output_options, space_option, with_graph
 from mgraph_cli.output import emit, emit_one
 
@@ -97,6 +98,8 @@ def show(what: str, table: bool, series: bool, graph: Graph, form: str) -> None:
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
         row |= {"geometry": geometry, "summary": summary_table(row["summary"]), "ensembles": ensembles}
         row |= _shortened(row)
+    if form == "table" and "measures" in row:
+        row |= measure_tables(row.pop("measures"))
     emit_one(
         row,
         form=form,
@@ -104,6 +107,7 @@ def show(what: str, table: bool, series: bool, graph: Graph, form: str) -> None:
             "control_points": ("row", "node", "kind", "name"),
             "terms": ("node", "c"),
             "evaluations": ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id"),
+            **MEASURE_COLUMNS,
             "sweeps": ("id", "grid", "batchnorm", "precision"),
             "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
             "ensembles": ("split", "metric", "statistic", "value"),
