@@ -26,6 +26,7 @@ PAGES = (
     "docs/paths-and-surfaces.md",
     "docs/measures.md",
     "docs/your-own.md",
+    "docs/resume.md",
     "docs/python.md",
 )
 COLUMNS = "100"

@@ -10,7 +10,7 @@ from mgraph.errors import InputError
 from mgraph_cli.commands.connect import summary_table
 from mgraph_cli.commands.measures import MEASURE_COLUMNS, measure_tables
 from mgraph_cli.options import output_options, space_option, with_graph
-from mgraph_cli.output import emit, emit_one
+from mgraph_cli.output import emit, emit_one, note
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -205,12 +205,20 @@ def _run_line(run: dict[str, Any]) -> str:
 def log(graph: Graph, form: str) -> None:
     """List everything that was run, with its status.
 
-    A run whose process is gone is interrupted. 'saved' is where the newest state of a run stands; mgraph resume goes
-    on from there.
+    A run whose process is gone is interrupted; what can go on, and from where, is said below the table. Seeds, devices
+    and more are in --json and --csv.
 
     \b
     Example:
       mgraph log
     """
-    columns = ("id", "command", "name", "status", "seed", "device", "seconds", "started", "saved", "reason")
-    emit(graph.runs(), columns, form=form)
+    columns = ("id", "command", "name", "status", "seconds", "started", "reason")
+    rows = graph.runs()
+    if form != "table":
+        emit(rows, columns, form=form)
+        return
+    emit([row | {"started": row["started"][:16].replace("T", " ")} for row in rows], columns)
+    for row in rows:
+        if row["resumable"]:
+            where = f"from {row['saved']}, saved {row['saved_when']}" if row["saved"] else "from its beginning"
+            note(f"{row['command'].capitalize()} {row['id']} can go on {where}: mgraph resume {row['id']}")
