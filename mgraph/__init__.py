@@ -21,26 +21,31 @@ if TYPE_CHECKING:
     from mgraph.connect.base import Method
     from mgraph.connect.linear import Linear, Simplex
     from mgraph.connect.llpf import LLPF
+    from mgraph.connect.neb import NudgedElasticBand
     from mgraph.connect.path import BezierCurve, PolygonalChain
     from mgraph.connect.registry import METHODS
     from mgraph.connect.surface import BezierSurface
     from mgraph.data.registry import DATASETS
     from mgraph.data.task import Task, make_task
     from mgraph.errors import MGraphError
-    from mgraph.explore.topology import Components
+    from mgraph.evaluate.sharpness import SharpnessSettings
+    from mgraph.explore.components import Components
     from mgraph.graph.graph import Graph, create
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
+    from mgraph.graph.upkeep import check
     from mgraph.train.settings import TrainSettings
 
 _HOMES = {
     "create": "mgraph.graph.graph",
     "open": "mgraph.graph.graph:open_graph",
+    "check": "mgraph.graph.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
-    "Components": "mgraph.explore.topology",
+    "Components": "mgraph.explore.components",
     "TrainSettings": "mgraph.train.settings",
+    "SharpnessSettings": "mgraph.evaluate.sharpness",
     "Method": "mgraph.connect.base",
     "Linear": "mgraph.connect.linear",
     "Simplex": "mgraph.connect.linear",
@@ -48,6 +53,7 @@ _HOMES = {
     "PolygonalChain": "mgraph.connect.path",
     "BezierCurve": "mgraph.connect.path",
     "BezierSurface": "mgraph.connect.surface",
+    "NudgedElasticBand": "mgraph.connect.neb",
     "METHODS": "mgraph.connect.registry",
     "ARCHITECTURES": "mgraph.architectures.registry",
     "DATASETS": "mgraph.data.registry",
@@ -69,11 +75,14 @@ __all__ = [
     "Linear",
     "MGraphError",
     "Method",
+    "NudgedElasticBand",
     "Point",
     "PolygonalChain",
+    "SharpnessSettings",
     "Simplex",
     "Task",
     "TrainSettings",
+    "check",
     "create",
     "make_task",
     "open",

@@ -142,10 +142,11 @@ class LLPF(Method, WalkSettings):
         check_loss(flat, task, training_loss(task, self))
         self._plan(flat, task)
 
-    def check_ends(self, flat: FlatModel, task: Task, ends: Sequence[Array]) -> None:
+    def check_start(self, flat: FlatModel, task: Task, start: Start) -> None:
         """Refuse modes that are the same, and a threshold below what they reach themselves."""
         from mgraph.train.losses import training_loss
 
+        ends = start.rows
         if len(ends) == 2 and np.array_equal(ends[0], ends[1]):
             raise InputError("The two modes have exactly the same parameters; there is no way to walk.")
         own = self._own_losses(flat, task, training_loss(task, self), ends)

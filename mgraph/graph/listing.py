@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
+from mgraph.explore.edges import current_edges
 from mgraph.explore.sweepdata import COMPLETE, family_of, load_sweep
-from mgraph.explore.topology import current_edges
 from mgraph.graph.members import ends_of, label, rows_of
+from mgraph.graph.resume import Standing
+from mgraph.report.cycles import cycle_rows
 from mgraph.report.walk import Observed, layer_rows, walk_checks, weight_rows
 from mgraph_store import (
     Connection,
     Edge,
     Evaluation,
     GraphStore,
+    Measure,
     Member,
     Node,
     NodeTerm,
@@ -115,6 +119,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         terms = reader.all(NodeTerm, node_id=node.id)
         sources = {n.id: label(n) for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
         evaluations = reader.all(Evaluation, node_id=node.id)
+        measures = reader.all(Measure, node_id=node.id)
         members = reader.all(Member, node_id=node.id)
         connections = {c.id: c for c in reader.all(Connection, id=[m.connection_id for m in members])}
         run = _run(reader, node.run_id)
@@ -134,6 +139,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         "run": run,
         "terms": [{"node": sources[t.source_id], "c": t.coefficient} for t in terms],
         "evaluations": [_evaluation(e) for e in evaluations],
+        "measures": [{f.name: getattr(m, f.name) for f in fields(m) if f.name != "node_id"} for m in measures],
         "connections": sorted(
             {
                 f"{m.role} of {label(connections[m.connection_id])} ({connections[m.connection_id].kind})"
@@ -151,7 +157,8 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         rows = rows_of(reader, connection)
         sweeps = reader.all(Sweep, connection_id=connection.id, status=COMPLETE)
         summaries = reader.all(Summary, connection_id=connection.id)
-        observed = Observed.of(reader.all(Series, connection_id=connection.id))
+        series = reader.all(Series, connection_id=connection.id)
+        observed = Observed.of(series)
         data = load_sweep(reader, connection) if observed.is_walk and sweeps else None
         run = _run(reader, connection.run_id)
     names = {n.id: label(n) for n in ends}
@@ -162,8 +169,7 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
             "target": names[e.target_id],
             **{k: getattr(e, k) for k in ("split", "metric", "peak", "barrier", "drop", "length", "resolution")},
         }
-        for e in current_edges(store, space)
-        if e.connection_id == connection.id
+        for e in current_edges(store, connections=[connection.id])
     ]
     return {
         "id": connection.id,
@@ -194,6 +200,7 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
             if newest is not None and s.sweep_id in (newest.id, None)
         ],
         "edges": edges,
+        "cycles": cycle_rows(series),
         "checks": walk_checks(observed, data) if observed.is_walk else None,
         "layers": layer_rows(observed) if observed.is_walk else [],
         "weights": weight_rows(observed) if observed.is_walk else [],
@@ -202,22 +209,45 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
 
 
 def list_runs(store: GraphStore) -> list[Row]:
-    """List every run with its status, oldest first."""
+    """List every run with its status, oldest first; one whose process is gone is interrupted.
+
+    ``saved`` tells of one that is not complete where its newest state stands, ``resumable`` whether it can go on.
+    """
     with store.reading() as reader:
         runs = reader.all(Run)
-    return [
-        {
-            "id": r.id,
-            "command": r.command,
-            "status": r.status,
-            "reason": r.reason,
-            "seed": r.seed,
-            "device": r.device,
-            "seconds": (r.ended - r.started).total_seconds() if r.ended else None,
-            "started": _when(r.started),
-        }
-        for r in runs
+    rows = []
+    for run in runs:
+        standing = Standing.of(store, run)
+        rows.append(
+            {
+                "id": run.id,
+                "command": run.command,
+                "name": (standing.plan or {}).get("name"),
+                "status": standing.status,
+                "reason": standing.reason,
+                "seed": run.seed,
+                "device": run.device,
+                "seconds": _seconds(run),
+                "started": _when(run.started),
+                "resumable": standing.can_go_on,
+                "saved": standing.at,
+                "saved_when": None if standing.saved is None else _when(standing.saved),
+                "resumed": len(json.loads(run.resumptions)),
+                "host": run.host,
+                "pid": run.pid,
+            }
+        )
+    return rows
+
+
+def _seconds(run: Run) -> float | None:
+    """How long a run that has ended was under way, without the time between interruption and resumption."""
+    if run.ended is None:
+        return None
+    pauses = [
+        datetime.fromisoformat(r["when"]) - datetime.fromisoformat(r["stopped"]) for r in json.loads(run.resumptions)
     ]
+    return (run.ended - run.started).total_seconds() - sum(pause.total_seconds() for pause in pauses)
 
 
 def _when(moment: datetime) -> str:
@@ -240,6 +270,7 @@ def _run(reader: Reader, run_id: str | None) -> Row | None:
         "device": run.device,
         "threads": run.threads,
         "update": run.update,
+        "resumptions": json.loads(run.resumptions),
         "settings": json.loads(run.settings),
         "versions": json.loads(run.versions),
     }

@@ -1,52 +1,58 @@
-"""An endless stream of shuffled batches that can be written down and taken up again where it was."""
+"""An endless stream of shuffled batches that knows where it stands, for training that is counted in steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mgraph.data.splits import Batch, Split
 
 
 class Batches:
-    """Batches of one epoch after another, each shuffled anew.
+    """Batches of equal size, each example once in a pass; the few that fill no batch wait for the next pass."""
 
-    A last batch of fewer than ``least`` examples is left out (batch statistics need two), unless it is the only one.
-    """
+    def __init__(self, split: Split, batch_size: int, order: torch.Generator, device: torch.device) -> None:
+        """Draw the passes' orders from ``order``; a batch is at most the whole split."""
+        self._split, self._order, self._device = split, order, device
+        self._size = min(batch_size, len(split))
+        self._per_pass = len(split) // self._size
+        self._batches: Iterator[Batch]
+        self._shuffle()
 
-    def __init__(
-        self, split: Split, batch_size: int, order: torch.Generator, device: torch.device, least: int = 2
-    ) -> None:
-        self._split, self._size, self._order, self._device = split, batch_size, order, device
-        count = len(split)
-        rest = count % batch_size
-        self._used = count - rest if 0 < rest < least and rest < count else count
-        self._begin()
+    def __iter__(self) -> Batches:
+        return self
 
-    def next(self) -> Batch:
-        """Return the next batch, (x, y) on the device."""
-        if self._position >= self._used:
-            self._begin()
-        x, y = next(self._coming)
-        self._position += len(y)
-        return x, y
+    def __next__(self) -> Batch:
+        """Return the next batch."""
+        if self._position == self._per_pass:
+            self._shuffle()
+        self._position += 1
+        return next(self._batches)
 
-    def state(self) -> tuple[int, NDArray[np.uint8]]:
-        """Return what :meth:`go_on` needs: how many examples of the epoch are past, and the epoch's generator."""
-        return self._position, self._before.numpy().copy()
+    @property
+    def position(self) -> int:
+        """How many batches of the present pass were taken."""
+        return self._position
 
-    def go_on(self, position: int, generator: NDArray[Any]) -> None:
-        """Take up the stream where :meth:`state` left it."""
-        self._order.set_state(torch.from_numpy(np.array(generator, dtype=np.uint8)))
+    @property
+    def pass_state(self) -> Tensor:
+        """State of the generator before it drew the present order."""
+        return self._before
+
+    def go_to(self, position: int, pass_state: Tensor) -> None:
+        """Go on where a stream of the same split was that stood at this position of this pass."""
+        self._before = pass_state.clone()
+        self._order.set_state(self._before)
         self._begin(position)
 
-    def _begin(self, position: int = 0) -> None:
-        self._before: Tensor = self._order.get_state()
-        permutation = torch.randperm(len(self._split), generator=self._order)[position : self._used]
+    def _shuffle(self) -> None:
+        self._before = self._order.get_state()  # of the generator, when it drew the present order
+        self._begin(0)
+
+    def _begin(self, position: int) -> None:
+        order = torch.randperm(len(self._split), generator=self._order)
+        rest = order[position * self._size : self._per_pass * self._size]
+        self._batches = self._split.batches(self._size, order=rest, device=self._device)
         self._position = position
-        self._coming: Iterator[Batch] = self._split.batches(self._size, order=permutation, device=self._device)

@@ -21,19 +21,19 @@ from mgraph.specs import Spec
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-class Choice(Protocol):
-    """Settings that choose a training loss."""
+class Objective(Protocol):
+    """The settings that say what is minimised."""
 
     @property
     def loss(self) -> str | None:
-        """A user's own function; None: the task's loss."""
+        """A loss of the user's own, as module:function or file.py:function."""
 
     @property
     def label_smoothing(self) -> float:
-        """Of a cross-entropy."""
+        """Label smoothing of a cross-entropy."""
 
 
-def training_loss(task: Task, how: Choice) -> Loss:
+def training_loss(task: Task, how: Objective) -> Loss:
     """Return the function of (outputs, targets) that training minimises.
 
     A loss named in the settings is the user's own code, and naming it is consent to run it. Raises InputError

@@ -95,8 +95,7 @@ class Walk:
         self._threshold, self._measure, self._report = threshold, measure, report
         self._keeper = InMemory() if keeper is None else keeper
         self._workers, self._streams = present(), Streams.of(how.seed)
-        least = (2 if flat.statistics else 1) * self._workers.size
-        self._batches = Batches(split, how.batch_size, self._streams.order, flat.device, max(2, least))
+        self._batches = Batches(split, how.batch_size, self._streams.order, flat.device)
         self._module = torch.compile(flat.module) if how.compile else flat.module
         self._x = flat.theta
         self._aside = torch.empty_like(flat.theta)
@@ -220,7 +219,7 @@ class Walk:
     def _gradient(self) -> float:
         """Fill the flat gradient from the next batch, and return its loss."""
         flat = self._flat
-        x, y = self._batches.next()
+        x, y = next(self._batches)
         x, y, fraction = self._workers.share(x, y)
         flat.grad.zero_()
         loss = self._loss(self._module(flat.inputs(x)), y)
@@ -279,12 +278,11 @@ class Walk:
 
     def _save(self) -> None:
         """Write down everything that the next tick depends on."""
-        position, order = self._batches.state()
         waiting = self._thinner.waiting
         arrays: dict[str, NDArray[Any]] = {
             "x": self._flat.unpack(self._x).numpy(),
             "before": self._before,
-            "order": order,
+            "order": self._batches.pass_state.numpy(),
             "random": torch.get_rng_state().numpy(),
             "kept": np.array([(k.tick, k.loss, k.middle) for k in self._kept], dtype=np.float64).reshape(-1, 3),
             "log": np.array([list(tick.values()) for tick in self._log.ticks], dtype=np.float64),
@@ -300,7 +298,7 @@ class Walk:
             "phase": self._phase,
             "done": self._done,
             "from": self._from,
-            "position": position,
+            "position": self._batches.position,
             "elapsed": self._elapsed,
             "first_loss": None if math.isnan(self._first_loss) else self._first_loss,
             "reasons": list(self._reasons),
@@ -317,7 +315,7 @@ class Walk:
         self._reasons = list(values["reasons"])
         self._x.copy_(self._row(arrays["x"]))
         self._before = np.array(arrays["before"])
-        self._batches.go_on(values["position"], arrays["order"])
+        self._batches.go_to(values["position"], torch.from_numpy(np.array(arrays["order"], dtype=np.uint8)))
         torch.set_rng_state(torch.from_numpy(np.array(arrays["random"], dtype=np.uint8)))
         if "random-cuda" in arrays:
             torch.cuda.set_rng_state(torch.from_numpy(np.array(arrays["random-cuda"])), self._flat.device)

@@ -52,7 +52,7 @@ def walk(method, ends, *, keeper=None, report=silent, module=None):
     flat = FlatModel(module or network())
     family = method.family(len(ends))
     method.check(flat, TASK, family)
-    method.check_ends(flat, TASK, ends)
+    method.check_start(flat, TASK, Start(np.eye(len(ends)), ends))
     return method.run(flat, TASK, family, Start(np.eye(len(ends)), ends), report, keeper)
 
 
@@ -96,7 +96,7 @@ class Reference:
                 for p, name in zip(self.module.parameters(), self.names, strict=True):
                     p.copy_(self.x[name])
             self.module.zero_grad()
-            x, y = self.batches.next()
+            x, y = next(self.batches)
             loss = F.cross_entropy(self.module(x), y)
             loss.backward()
             for p, name in zip(self.module.parameters(), self.names, strict=True):
@@ -177,7 +177,7 @@ def test_ticks_towards_the_origin_are_those_of_the_definition(ends):
 
 
 def test_the_walk_arrives_and_ends_at_the_destination(ends):
-    outcome = walk(LLPF(ticks=800, **(FEW | {"keep_every": 20})), ends)
+    outcome = walk(LLPF(ticks=1600, **(FEW | {"keep_every": 20})), ends)
     points, family = rows(outcome), outcome.family
     assert np.array_equal(points[[0, -1]], np.stack(ends))
     assert "all: arrived after" in "; ".join(outcome.notes)
