@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mgraph.train.state import Keeper
     from mgraph.train.walk import Stretch, Walk, Walked
 
-_APART = 1.1  # times the smaller mode's norm: where variances differ more, the walk crosses them first
+_APART = 1.25  # times the smaller mode's norm: where variances differ more, the walk crosses them first
 _FEW_LAYERS = 8  # with weights; up to so many all move at once unless told else
 _LOWEST_THRESHOLD, _OVER_OWN = 0.02, 1.5
 
@@ -121,7 +121,7 @@ class LLPF(Method, WalkSettings):
     walk: str = setting(
         "auto",
         "m2m: to the other mode; across: from the larger mode towards the origin to the other's variance, then m2m; "
-        "m2o: one mode towards the origin; auto: across where the modes' norms differ by a tenth, else m2m",
+        "m2o: one mode towards the origin; auto: across where the modes' norms differ by a quarter, else m2m",
         choices=("auto", "m2m", "across", "m2o"),
     )
 
