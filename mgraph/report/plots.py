@@ -10,7 +10,7 @@ import numpy as np
 
 from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
-from mgraph.families import Floats, Grid, SimplexGrid
+from mgraph.families import CompositePath, Floats, Grid, SimplexGrid
 
 FORMATS = (".png", ".pdf", ".svg")
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}
@@ -24,8 +24,8 @@ def plot_sweep(
 
     A surface becomes one column of heat maps per stage (``before`` on the left, at the same colour scale) with
     train loss and test accuracy, a simplex of three modes likewise, as triangles; a path becomes two panels along
-    t with every split, the bends of a chain marked. Raises InputError for another file type, a directory that
-    cannot be written, or what has no picture.
+    t with every split, the bends of a chain or the joints of a composite marked. Raises InputError for another file
+    type, a directory that cannot be written, or what has no picture.
     """
     check_path(path)
     check_drawable(data)
@@ -193,6 +193,9 @@ def _draw_curve(data: SweepData, ends: Sequence[str], title: str, before: SweepD
     figure = Figure(figsize=(4.8 * len(metrics), 3.6), layout="constrained")
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     t = data.parameters[:, 0]
+    family = data.family
+    composite = isinstance(family, CompositePath)
+    marks = family.joint_parameters if isinstance(family, CompositePath) else family.knots[1:-1]
     for axis, metric in zip(axes, metrics, strict=True):
         for split, colour in _SPLIT_COLOURS.items():
             if (split, metric) not in data.values:
@@ -202,7 +205,7 @@ def _draw_curve(data: SweepData, ends: Sequence[str], title: str, before: SweepD
             axis.plot([0, 1], values[[0, -1]], "o", color=colour, clip_on=False, zorder=3)
             if before is not None and (split, metric) in before.values:
                 axis.plot(before.parameters[:, 0], before.values[split, metric], ":", color=colour, linewidth=1)
-        for knot in data.family.knots[1:-1]:
+        for knot in marks:
             axis.axvline(knot, color="grey", linestyle="--", linewidth=0.8, zorder=0)
         axis.set_xlabel(f"t   ({ends[0]} at 0, {ends[1]} at 1)")
         axis.set_ylabel(_TITLES[metric])
@@ -210,8 +213,8 @@ def _draw_curve(data: SweepData, ends: Sequence[str], title: str, before: SweepD
         axis.grid(alpha=0.3)
     if before is not None:
         axes[0].plot([], [], ":", color="grey", label="straight line")
-    if len(data.family.knots) > 2:
-        axes[0].plot([], [], "--", color="grey", linewidth=0.8, label="bend")
+    if len(marks):
+        axes[0].plot([], [], "--", color="grey", linewidth=0.8, label="joint" if composite else "bend")
     axes[0].legend()
     figure.suptitle(title)
     return figure
