@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import SettingInfo, Settings
@@ -48,7 +49,7 @@ def with_graph(command: Any) -> Any:
 
         return command(*args, graph=mgraph.open(graph_path or find_graph(Path.cwd())), **options)
 
-    return _graph_option(opened)
+    return graph_option(opened)
 
 
 def with_computing_graph(command: Any) -> Any:
@@ -60,6 +61,9 @@ def with_computing_graph(command: Any) -> Any:
     ) -> Any:
         import mgraph
 
+        context = click.get_current_context()
+        if context.get_parameter_source("graph_path") is ParameterSource.COMMANDLINE:
+            context.obj.graph = str(graph_path)
         path = graph_path or find_graph(Path.cwd())
         graph = mgraph.open(path, device=device, threads=threads, trust=trust)
         return command(*args, graph=graph, **options)
@@ -70,10 +74,11 @@ def with_computing_graph(command: Any) -> Any:
     decorated = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")(
         decorated
     )
-    return _graph_option(decorated)
+    return graph_option(decorated)
 
 
-def _graph_option(command: Any) -> Any:
+def graph_option(command: Any) -> Any:
+    """Add ``--graph``, passed on as ``graph_path``."""
     return click.option(
         "--graph",
         "graph_path",
@@ -99,6 +104,12 @@ def output_options(command: Any) -> Any:
 def grid_option(help: str) -> Decorator:
     """Add ``--grid n`` or ``--grid n,m``."""
     return click.option("--grid", callback=lambda _ctx, _param, text: numbers(text, "--grid", int), help=help)
+
+
+def inner_option(command: Any) -> Any:
+    """Add ``--inner``."""
+    help = "Instead of --grid, of a chain or band: its control points and so many points on every piece."
+    return click.option("--inner", type=click.IntRange(min=0), help=help)(command)
 
 
 def numbers(text: str | None, flag: str, kind: type[int] | type[float]) -> list[Any] | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from mgraph.graph.session import Bench, Session
 from mgraph.graph.storing import check_name_is_free, store_parameters, store_partial
 from mgraph.progress import Report, silent
 from mgraph.train.parallel import joined
-from mgraph_store import Connection, Layout, Member, Node, Series, Space, Transaction, columns, new_id
+from mgraph_store import Connection, Layout, Member, Node, Run, Series, Space, Transaction, columns, new_id
 
 
 def connect(
@@ -32,9 +33,14 @@ def connect(
     init: Connection | None = None,
     same_layout: bool = False,
     buffers_from: Node | None = None,
+    sweep: Mapping[str, Any] | None = None,
     report: Report = silent,
+    resumed: Run | None = None,
 ) -> Connection:
     """Run a method on its ends and store the result; everything is checked before the run starts.
+
+    ``sweep`` notes for a run that goes on after an interruption which sweep is to follow, if any. With an interrupted
+    run ``resumed``, whose arguments the others must be, the method goes on where that run was saved.
 
     Control points start between the ends, or where the connection ``init`` has them, whose ends must be among
     its own. Under torchrun all processes train together and the first stores. Raises InputError for a wrong
@@ -60,8 +66,21 @@ def connect(
         if init is not None:
             chosen["init"] = init.id
         settings = chosen | {"method": method.name, "ends": [n.id for n in ends], "processes": workers.size}
-        with session.run(bench, "connect", settings, getattr(method, "seed", None)) as run:
-            outcome = method.run(bench.flat, bench.task, family, origin.start, report)
+        plan = {
+            "operation": "connect",
+            "method": method.name,
+            "settings": asdict(method),
+            "ends": [n.id for n in ends],
+            "name": name,
+            "init": None if init is None else init.id,
+            "same_layout": same_layout,
+            "buffers_from": None if buffers_from is None else buffers_from.id,
+            "sweep": sweep,
+            "directory": str(Path.cwd()),
+        }
+        seed = getattr(method, "seed", None)
+        with session.run(bench, "connect", settings, seed, plan=plan, resumed=resumed) as run:
+            outcome = method.run(bench.flat, bench.task, family, origin.start, report, run.keeper)
             family = outcome.family or family
             if not np.isfinite(outcome.control_points).all():
                 raise NonFiniteError(f"The {method.name} ended with a NaN or infinite control point; nothing stored.")

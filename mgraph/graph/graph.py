@@ -23,6 +23,7 @@ from mgraph_store import Connection, GraphStore, Node, Space
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
     from mgraph.explore.routes import Route
+    from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
@@ -146,6 +147,7 @@ class Graph(Queries):
         name: str | None = None,
         sweep: bool = True,
         grid: int | Sequence[int] | None = None,
+        inner: int | None = None,
         init: Connected | str | None = None,
         same_layout: bool = False,
         buffers_from: Point | str | None = None,
@@ -153,16 +155,19 @@ class Graph(Queries):
     ) -> Connected:
         """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
 
-        Ends are modes, names or ids; afterwards the connection is swept on ``grid`` unless ``sweep`` is
-        False. Control points start where the connection ``init`` has them, if one is given: refine a chain as a
-        Bézier curve, raise a degree, take an edge of a surface as a curve. Raises InputError for ends or settings
-        that do not suit, or a bad grid, and NonFiniteError when training diverges.
+        Ends are modes, names or ids; afterwards the connection is swept on ``grid``, or a chain at its control points
+        and ``inner`` points on every piece, unless ``sweep`` is False. Control points start where the connection
+        ``init`` has them, if one is given: refine a chain as a Bézier curve, raise a degree, take an edge of a
+        surface as a curve, go on with a band. Raises InputError for ends or settings that do not suit, or a bad
+        grid, and NonFiniteError when training diverges.
         """
-        from mgraph.explore.sweepdata import grid_counts
+        from mgraph.explore.sweepdata import grid_counts, inner_grid
         from mgraph.graph.connections import connect
         from mgraph.train.parallel import follows
 
-        if grid is not None:  # now, not after the training
+        if inner is not None:  # now, not after the training
+            inner_grid(method.family(len(ends)), grid, inner)
+        if grid is not None:
             counts = (grid,) if isinstance(grid, int) else grid
             grid = grid_counts(method.family(len(ends)), counts, ())
         connection = connect(
@@ -173,12 +178,27 @@ class Graph(Queries):
             init=None if init is None else self._connection(init).record,
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
+            sweep={"grid": grid, "inner": inner} if sweep else None,
             **_report(report),
         )
         connected = Connected(self.session, connection)
         if sweep and not follows():
-            connected.sweep(grid, report=report)
+            connected.sweep(grid, inner=inner, report=report)
         return connected
+
+    def resume(self, run: str | None = None, *, report: Report | None = None) -> Point | Connected:
+        """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
+
+        ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
+        connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
+        there is none, with the device and threads that they had. On a CPU the result is the one that the run would
+        have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
+        others. Raises InputError for a run that cannot go on, saying why.
+        """
+        from mgraph.graph.resume import resume
+
+        made = resume(self.session, run, report)
+        return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
     def compose(
         self,
@@ -254,6 +274,50 @@ class Graph(Queries):
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
+
+    # Upkeep
+
+    def check(self, *, deep: bool = False, repair: bool = False) -> CheckReport:
+        """Check rows and tensors; see :func:`mgraph.check`, which also takes a graph that cannot be opened."""
+        from mgraph.graph.upkeep import check
+
+        return check(self.path, deep=deep, repair=repair)
+
+    def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> Plan:
+        """Delete what nothing refers to and is at least ``older_than`` hours old; returns what went, or would go."""
+        from mgraph.graph.upkeep import plan_collection
+
+        return _carried_out(plan_collection(self.session.store, older_than=older_than), dry_run)
+
+    def remove(self, *things: Point | Connected | Space | str, cascade: bool = False, dry_run: bool = False) -> Plan:
+        """Remove nodes, connections, sweeps or spaces with all that is theirs; returns what went, or would go.
+
+        Raises StillNeededError, naming it, if something else depends on them; ``cascade`` takes that along.
+        """
+        from mgraph.graph.upkeep import plan_removal
+
+        return _carried_out(plan_removal(self.session.store, things, cascade=cascade), dry_run)
+
+    def rename(self, thing: Point | Connected | Space | str, name: str) -> Point | Connected | Space:
+        """Give a node, connection or space another name; returns it. NameTakenError if the name is in use."""
+        from mgraph.graph.upkeep import rename
+
+        record = rename(self.session.store, thing, name)
+        if isinstance(record, Space):
+            return record
+        return Connected(self.session, record) if isinstance(record, Connection) else Point(self.session, record)
+
+    def usage(self) -> dict[str, Any]:
+        """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""
+        from mgraph.graph.upkeep import usage
+
+        return usage(self.session.store)
+
+
+def _carried_out(plan: Plan, dry_run: bool) -> Plan:
+    if not dry_run:
+        plan.apply()
+    return plan
 
 
 def _report(report: Report | None) -> dict[str, Any]:

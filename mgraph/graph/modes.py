@@ -26,7 +26,7 @@ from mgraph.progress import Report, silent
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
 from mgraph.train.settings import TrainSettings
-from mgraph_store import Node, Space, new_id
+from mgraph_store import Node, Run, Space, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
@@ -34,10 +34,17 @@ class SimilarModeWarning(MGraphWarning):
 
 
 def add_trained_mode(
-    session: Session, space: Space, settings: TrainSettings, *, name: str | None, report: Report = silent
+    session: Session,
+    space: Space,
+    settings: TrainSettings,
+    *,
+    name: str | None,
+    report: Report = silent,
+    resumed: Run | None = None,
 ) -> Node:
     """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
 
+    With an interrupted run ``resumed``, whose arguments the others must be, it goes on where that run was saved.
     Under torchrun all processes train together and the first stores. Raises NonFiniteError, naming the step, when
     training diverges; the graph then holds only the failed run.
     """
@@ -52,15 +59,26 @@ def add_trained_mode(
         flat = bench.new_network(settings.seed)
         bench.flat = flat
         check_training(flat, bench.task, settings)
-        kept: dict[int, tuple[NDArray[np.float32], dict[str, NDArray[Any]]]] = {}
+        plan = {
+            "operation": "train",
+            "space": space.id,
+            "settings": asdict(settings),
+            "name": name,
+            "directory": str(Path.cwd()),
+        }
+        stated = asdict(settings) | {"space": space.name}
+        with session.run(bench, "train", stated, settings.seed, plan=plan, resumed=resumed) as run:
 
-        def keep(epoch: int) -> None:
-            kept[epoch] = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
+            def keep(_: int) -> None:
+                theta = flat.unpack(flat.theta).numpy()
+                run.keeper.append({"parameters": theta, **module_buffers(flat, bench.layout)})
 
-        with session.run(bench, "train", asdict(settings) | {"space": space.name}, settings.seed) as run:
-            trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report)
+            trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report, keeper=run.keeper)
             last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
-            made = [_Made(kept_names[epoch], epoch, *kept[epoch]) for epoch in settings.keep]
+            made = []
+            for number, epoch in enumerate(settings.keep):
+                kept = run.keeper.appended(number)
+                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept))
             made.append(_Made(name, settings.epochs, *last))
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             if workers.rank > 0:

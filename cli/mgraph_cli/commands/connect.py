@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError
@@ -17,6 +14,7 @@ from mgraph_cli.options import (
     SectionOption,
     chosen_settings,
     grid_option,
+    inner_option,
     output_options,
     preset_option,
     settings_options,
@@ -29,7 +27,10 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
 
 
-_GRID = "n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a simplex)"
+_GRID = (
+    "n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a simplex; of a band its pivots "
+    "and 9 points in every gap)"
+)
 _EDGES = ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution")
 _SUMMARY = ("split", "metric", "min", "max", "mean", "integral", "integral_uniform")
 
@@ -54,6 +55,7 @@ def _method_flags(command: Any) -> Any:
 @click.option("--name", help="Name of the connection.")
 @click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
 @grid_option(f"Points of the sweep: {_GRID}.")
+@inner_option
 @click.option("--init", metavar="CONN", help="Start where this connection of the same ends has its control points.")
 @preset_option(METHODS)
 @click.option("--same-layout", is_flag=True, help="Connect across tasks, on the first end's task.")
@@ -67,6 +69,7 @@ def connect(
     name: str | None,
     no_sweep: bool,
     grid: list[int] | None,
+    inner: int | None,
     init: str | None,
     preset: str | None,
     same_layout: bool,
@@ -88,6 +91,7 @@ def connect(
       mgraph connect a b c d --surface --degree 2,2 --name s
       mgraph connect a b --curve --bends 3 --init s
       mgraph connect a b c --simplex --grid 6
+      mgraph connect a b --neb --preset quick
     """
     if len(methods) != 1:
         raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}.")
@@ -99,40 +103,26 @@ def connect(
             *ends,
             method=method,
             name=name,
-            sweep=False,
+            sweep=not no_sweep,
             grid=grid,
+            inner=inner,
             init=init,
             same_layout=same_layout,
             buffers_from=buffers_from,
             report=report,
         )
-        if follows():
-            return
-        shown = connected.name or connected.id
-        if len(ends) == 4:
-            a, b, c, d = ends
-            note(f"Corners: {a} (0,0), {b} (0,1), {c} (1,0), {d} (1,1); opposite are {a}-{d} and {b}-{c}.")
-        if not no_sweep:
-            # The connection is stored by now: after Ctrl-C only its sweep is missing.
-            click.get_current_context().obj.command = sweep_command(shown, grid)
-            connected.sweep(grid, report=report)
+    if follows():
+        return
+    if len(ends) == 4:
+        a, b, c, d = ends
+        note(f"Corners: {a} (0,0), {b} (0,1), {c} (1,0), {d} (1,1); opposite are {a}-{d} and {b}-{c}.")
     print_connection(connected.describe(), form)
-
-
-def sweep_command(name: str, grid: Sequence[int] | None) -> str:
-    """Write the command that does what is left, with the options that were given."""
-    words = ["mgraph", "sweep", name]
-    words += [] if grid is None else ["--grid", ",".join(map(str, grid))]
-    context = click.get_current_context()
-    for option, flag in (("graph_path", "--graph"), ("device", "--device"), ("threads", "--threads")):
-        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            words += [flag, str(context.params[option])]
-    return shlex.join(words)
 
 
 @click.command()
 @click.argument("connection")
 @grid_option(f"Points: {_GRID}.")
+@inner_option
 @click.option("--splits", default="train,valid,test", show_default=True, help="Splits to measure.")
 @click.option("--examples", type=int, help="Use a fixed random subset of so many examples per split.")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
@@ -153,6 +143,7 @@ def sweep_command(name: str, grid: Sequence[int] | None) -> str:
 def sweep(
     connection: str,
     grid: list[int] | None,
+    inner: int | None,
     splits: str,
     metrics: tuple[str, ...],
     refine: float | None,
@@ -184,6 +175,7 @@ def sweep(
     with progress_bars("sweep") as report:
         swept = connected.sweep(
             grid,
+            inner=inner,
             splits=[s.strip() for s in splits.split(",")],
             metrics=metrics,
             refine=refine,
@@ -197,7 +189,7 @@ def sweep(
 
 
 def print_connection(row: dict[str, Any], form: str) -> None:
-    """Print a connection with what its sweep says."""
+    """Print a connection with its newest sweep."""
     if form != "table":
         emit_one(row, form=form)
         return

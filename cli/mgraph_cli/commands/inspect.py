@@ -84,6 +84,7 @@ def show(what: str, table: bool, graph: Graph, form: str) -> None:
     if form == "table" and "summary" in row:
         geometry = {s["statistic"]: s["value"] for s in row["summary"] if s["metric"] == "geometry"}
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
+        del row["series"]  # numbers by position: for programs and pictures
         row |= {"geometry": geometry, "summary": summary_table(row["summary"]), "ensembles": ensembles}
     emit_one(
         row,
@@ -95,6 +96,7 @@ def show(what: str, table: bool, graph: Graph, form: str) -> None:
             "sweeps": ("id", "grid", "batchnorm", "precision"),
             "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
             "ensembles": ("split", "metric", "statistic", "value"),
+            "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
             "edges": ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution"),
         },
     )
@@ -153,8 +155,10 @@ def _run_line(run: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     seed = "" if run["seed"] is None else f", seed {run['seed']}"
     update = f", {run['update']} update" if run["update"] else ""
+    times = len(run["resumptions"])
+    resumed = "" if not times else ", resumed once" if times == 1 else f", resumed {times} times"
     return (
-        f"{run['id']}: {run['command']}, {run['status']}{seed}, {run['device']}, "
+        f"{run['id']}: {run['command']}, {run['status']}{resumed}{seed}, {run['device']}, "
         f"{run['threads']} thread{'' if run['threads'] == 1 else 's'}{update} ({versions})"
     )
 
@@ -165,9 +169,12 @@ def _run_line(run: dict[str, Any]) -> str:
 def log(graph: Graph, form: str) -> None:
     """List everything that was run, with its status.
 
+    A run whose process is gone is interrupted. 'saved' is where the newest state of a run stands; mgraph resume goes
+    on from there.
+
     \b
     Example:
       mgraph log
     """
-    columns = ("id", "command", "status", "seed", "device", "seconds", "started", "reason")
+    columns = ("id", "command", "name", "status", "seed", "device", "seconds", "started", "saved", "reason")
     emit(graph.runs(), columns, form=form)

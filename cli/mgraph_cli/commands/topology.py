@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph.errors import InputError
-from mgraph_cli.commands.connect import print_connection, sweep_command
+from mgraph_cli.commands.connect import print_connection
 from mgraph_cli.options import Decorator, grid_option, output_options, space_option, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
@@ -176,8 +176,6 @@ def compose(
         composed = graph.compose(*pieces, name=name, thin=thin, sweep=False)
         note(f"{composed.record.reason}.")
         if not no_sweep:
-            # The connection is stored by now: after Ctrl-C only its sweep is missing.
-            click.get_current_context().obj.command = sweep_command(composed.name or composed.id, grid)
             composed.sweep(grid, report=report)
     print_connection(composed.describe(), form)
 
