@@ -31,6 +31,8 @@ _COMMANDS = {
     "show": "inspect",
     "log": "inspect",
     "components": "inspect",
+    "suggest": "explore",
+    "explore": "explore",
     "merge": "merge",
     "ensemble": "merge",
     "export": "merge",

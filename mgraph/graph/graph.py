@@ -7,7 +7,7 @@ that trains, evaluates or reads tensors; listing and querying never load it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
+    from mgraph.graph.exploring import Done, Exploration, Limits, Outlook
+    from mgraph.graph.planning import Request, Suggestion
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
@@ -235,10 +237,125 @@ class Graph:
         where = None if space is None else self.session.space(space)
         return topology.components(self.session.store, threshold, where)
 
+    # What to do next
+
+    def suggest(
+        self,
+        *modes: Point | str,
+        method: Method | None = None,
+        count: int = 1,
+        until: str | None = None,
+        metric: str = "loss",
+        split: str = "train",
+        space: str | None = None,
+    ) -> list[Suggestion]:
+        """Say which pairs to connect next, and why: ``g.suggest(count=3, until="components(0.1) == 1")``.
+
+        Between the given modes, or all of a space, by a method of two ends (default: a Bézier curve). Later ones
+        assume that the earlier ones turn out well. InputError for fewer than two modes, or an ``until`` that is no
+        goal (see :mod:`mgraph.explore.goals`).
+        """
+        from mgraph.graph.planning import Plan
+
+        if count < 1:
+            raise InputError(f"There must be at least 1 suggestion, not {count}.")
+        request = self._request(modes, method, until, metric, split, space)
+        return list(Plan(self.session.store, request).steps(count))
+
+    def plan(
+        self,
+        *modes: Point | str,
+        method: Method | None = None,
+        max_pairs: int | None = None,
+        budget: str | float | None = None,
+        until: str | None = None,
+        engine: str | None = None,
+        metric: str = "loss",
+        split: str = "train",
+        space: str | None = None,
+    ) -> Outlook:
+        """Say what :meth:`explore` would do, and what time and disk that will take, judged by the runs so far."""
+        from mgraph.engines.registry import check_engine
+        from mgraph.graph.exploring import outlook
+
+        request = self._request(modes, method, until, metric, split, space)
+        _, places = check_engine(engine)
+        return outlook(self.session, request, _limits(max_pairs, budget, None), places or 1)
+
+    def explore(
+        self,
+        *modes: Point | str,
+        method: Method | None = None,
+        max_pairs: int | None = None,
+        budget: str | float | None = None,
+        until: str | None = None,
+        grid: int | Sequence[int] | None = None,
+        engine: str | None = None,
+        metric: str = "loss",
+        split: str = "train",
+        space: str | None = None,
+        tell: Callable[[Done], None] | None = None,
+        report: Report | None = None,
+    ) -> Exploration:
+        """Connect and sweep the pairs that :meth:`suggest` names, one after the other or on an engine.
+
+        ``g.explore(until="components(0.1) == 1", max_pairs=20, engine="local:2")`` stops at the goal, after
+        ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is spent; asked for again it goes on.
+        ``tell`` hears of everything done. Raises InputError if nothing says when to stop, and for an engine that is
+        unknown or cannot be had. With ``local:N``, a script needs the guard ``if __name__ == "__main__":``.
+        """
+        from mgraph.engines.registry import check_engine, open_engine
+        from mgraph.graph.exploring import explore
+        from mgraph.graph.workers import Place
+
+        request = self._request(modes, method, until, metric, split, space)
+        limits = _limits(max_pairs, budget, grid, request)
+        check_engine(engine)
+        options = self.session.options
+        further = {} if tell is None else {"tell": tell}
+        with open_engine(engine, options["device"]) as opened:
+            device = opened.device or options["device"]
+            place = Place(self.path, device, options["threads"] or 1, options["trust"])
+            return explore(self.session, request, limits, opened, place=place, **further, **_report(report))
+
+    def _request(
+        self,
+        modes: Sequence[Point | str],
+        method: Method | None,
+        until: str | None,
+        metric: str,
+        split: str,
+        space: str | None,
+    ) -> Request:
+        from mgraph.connect.path import BezierCurve
+        from mgraph.explore.goals import Goal
+        from mgraph.graph.planning import Request, nodes_to_connect
+
+        nodes = [self._node(mode) for mode in modes]
+        where, nodes = nodes_to_connect(self.session, nodes, space)
+        goal = None if until is None else Goal.parse(until)
+        return Request(where, tuple(nodes), method or BezierCurve(), goal, metric, split)
+
     def to_networkx(self, *, space: str | None = None) -> Any:
         """Return the modes and measured edges as a networkx MultiGraph."""
         where = None if space is None else self.session.space(space)
         return topology.to_networkx(self.session.store, where)
+
+
+def _limits(
+    max_pairs: int | None,
+    budget: str | float | None,
+    grid: int | Sequence[int] | None,
+    request: Request | None = None,
+) -> Limits:
+    from mgraph.durations import seconds
+    from mgraph.explore.sweepdata import grid_counts
+    from mgraph.graph.exploring import Limits
+
+    counts = (grid,) if isinstance(grid, int) else grid
+    if counts is not None and request is not None:
+        counts = grid_counts(request.method.family(2), counts, ())
+    return Limits(max_pairs, None if budget is None else seconds(budget), None if counts is None else tuple(counts))
 
 
 def _report(report: Report | None) -> dict[str, Any]:

@@ -128,6 +128,11 @@ class Session:
         self._device, self._trust, self._threads = device, trust, threads
         self._benches: dict[str, Bench] = {}
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it was opened, for another process to open it alike: device, trust and threads as they were given."""
+        return {"device": self._device, "trust": self._trust, "threads": self._threads}
+
     @cached_property
     def device(self) -> str:
         """The device to compute on: the one asked for, or the best there is."""

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -21,6 +21,9 @@ from mgraph_store.lock import GraphLock
 from mgraph_store.records import Connection, Node, Record, Run, Space, Sweep
 from mgraph_store.schema import TABLE_OF
 from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, TensorStore, digest, digest_groups, new_key
+
+if TYPE_CHECKING:
+    from mgraph_store.handover import Handover
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,19 @@ class Transaction:
         if not hasattr(record, "id"):
             raise InputError(f"Rows of {TABLE_OF[type(record)]} have no id and cannot be updated.")
         self._updated.append(record)
+
+    def take_over(self, handover: Handover) -> None:
+        """Add and update what a worker hands over; its tensors are kept or removed with this transaction's own.
+
+        Raises
+        ------
+        InputError
+            As :meth:`add`; at the end as :meth:`commit`.
+        """
+        self._keys += handover.keys
+        self.add(*handover.added)
+        for record in handover.updated:
+            self.update(record)  # type: ignore[arg-type]  # checked there
 
     def commit(self) -> None:
         """Store all rows at once; :meth:`GraphStore.transaction` calls it on leaving.
