@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Hashable
+import secrets
+import sys
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from typing import Any
 
 from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
 from mgraph.errors import InputError
 
-# A local one: no telemetry, and reachable from this machine only.
-_LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# A local one: no telemetry, on the loopback address, open to whom we tell the token.
+_LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 _OBJECTS = 256 << 20  # bytes for what is passed through Ray: rows, not tensors
 
 
@@ -76,21 +79,36 @@ def _made(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _start() -> Any:
-    local = "RAY_ADDRESS" not in os.environ
-    if local:
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
         for variable, value in _LOCAL.items():
             os.environ.setdefault(variable, value)  # before the import: Ray looks only then
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
     except ImportError:
         raise InputError("--engine ray needs Ray: pip install 'mgraph[ray]'") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
-    if local:
+    if address is None:
         options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECTS}
     try:
-        ray.init(**options)
+        with _own_modules():
+            ray.init(**options)
     except Exception as error:  # ConnectionError, RuntimeError, …: what it says is all that is known
-        where = "here" if local else f"at {os.environ['RAY_ADDRESS']}"
-        raise InputError(f"Ray cannot be had {where}: {' '.join(str(error).split()).rstrip('.')}.") from error
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"Ray cannot be had {f'at {address}' if address else 'here'}: {why}.") from error
     return ray
+
+
+@contextmanager
+def _own_modules() -> Iterator[None]:
+    """Let workers that are started here find the modules that this process finds."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
