@@ -18,7 +18,7 @@ from mgraph.explore.estimate import Estimate, estimate
 from mgraph.explore.goals import Goal
 from mgraph.explore.suggest import BARRIER, IMPROVE, JOIN, PEAK, Pair, Step, Terrain, next_step, ordered
 from mgraph.explore.sweepdata import COMPLETE
-from mgraph.explore.topology import current_edges
+from mgraph.explore.topology import Threshold, current_edges
 from mgraph.graph.members import ends_of, label
 from mgraph.settings import format_value
 from mgraph_store import Connection, Evaluation, GraphStore, Member, Node, Reader, Run, Space, Sweep
@@ -63,6 +63,7 @@ class Request:
     split: str = "train"
 
     def __post_init__(self) -> None:
+        Threshold(self.quantity, 0.0, self.metric, self.split)  # InputError for what no edge is measured by
         self.method.family(2)  # InputError for a method that does not join two
         if len(self.nodes) < 2:
             there = f"only {label(self.nodes[0])}" if self.nodes else "none"

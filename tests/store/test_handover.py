@@ -73,10 +73,14 @@ def test_what_cannot_be_committed_leaves_nothing(graph: Any, worker: Any) -> Non
 
 def test_a_failed_transaction_of_a_worker_hands_nothing_over(graph: Any, worker: Any) -> None:
     before = graph.store.tensor_store.keys()
-    with pytest.raises(NonFiniteError), worker.transaction() as tx:
+
+    def fail(tx: Any) -> None:
         (ref,) = tx.write_parameters([graph.parameters(2)])
         tx.add(graph.node(ref))
         tx.write_parameters([np.full(3, np.nan, np.float32)])
+
+    with pytest.raises(NonFiniteError), worker.transaction() as tx:
+        fail(tx)
     assert worker.hand_over() == Handover()
     assert graph.store.tensor_store.keys() == before
     with pytest.raises(StoreError):
