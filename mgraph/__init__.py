@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from mgraph.architectures.registry import ARCHITECTURES
     from mgraph.connect.base import Method
     from mgraph.connect.linear import Linear, Simplex
+    from mgraph.connect.neb import NudgedElasticBand
     from mgraph.connect.path import BezierCurve, PolygonalChain
     from mgraph.connect.registry import METHODS
     from mgraph.connect.surface import BezierSurface
     from mgraph.data.registry import DATASETS
     from mgraph.data.task import Task, make_task
     from mgraph.errors import MGraphError
-    from mgraph.explore.topology import Components
+    from mgraph.explore.components import Components
     from mgraph.graph.graph import Graph, create
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
@@ -38,7 +39,7 @@ _HOMES = {
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
-    "Components": "mgraph.explore.topology",
+    "Components": "mgraph.explore.components",
     "TrainSettings": "mgraph.train.settings",
     "Method": "mgraph.connect.base",
     "Linear": "mgraph.connect.linear",
@@ -46,6 +47,7 @@ _HOMES = {
     "PolygonalChain": "mgraph.connect.path",
     "BezierCurve": "mgraph.connect.path",
     "BezierSurface": "mgraph.connect.surface",
+    "NudgedElasticBand": "mgraph.connect.neb",
     "METHODS": "mgraph.connect.registry",
     "ARCHITECTURES": "mgraph.architectures.registry",
     "DATASETS": "mgraph.data.registry",
@@ -66,6 +68,7 @@ __all__ = [
     "Linear",
     "MGraphError",
     "Method",
+    "NudgedElasticBand",
     "Point",
     "PolygonalChain",
     "Simplex",

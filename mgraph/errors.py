@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mgraph_store.errors import (
     AmbiguousError,
+    ConflictError,
     CorruptError,
     FormatError,
     InputError,
@@ -24,6 +25,7 @@ class MGraphWarning(UserWarning):
 
 __all__ = [
     "AmbiguousError",
+    "ConflictError",
     "CorruptError",
     "FormatError",
     "InputError",

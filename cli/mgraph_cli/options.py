@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import SettingInfo, Settings
@@ -60,6 +61,9 @@ def with_computing_graph(command: Any) -> Any:
     ) -> Any:
         import mgraph
 
+        context = click.get_current_context()
+        if context.get_parameter_source("graph_path") is ParameterSource.COMMANDLINE:
+            context.obj.graph = str(graph_path)
         path = graph_path or find_graph(Path.cwd())
         graph = mgraph.open(path, device=device, threads=threads, trust=trust)
         return command(*args, graph=graph, **options)

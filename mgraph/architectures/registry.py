@@ -35,6 +35,12 @@ _ENTRIES = (
         (_CLASSES,),
     ),
     BuiltIn(
+        "toy",
+        "a landscape of two weights: the loss on the data toy is a potential",
+        "mgraph.architectures.landscapes:toy",
+        (Param("potential", "str", "ring", "ring, valley or muller-brown"),),
+    ),
+    BuiltIn(
         "torchvision",
         "a classification network of torchvision, freshly initialised",
         "mgraph.architectures.libraries:torchvision",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph.families import Family, Floats
+from mgraph.families.refit import is_exact, refit
 from mgraph.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,6 +93,18 @@ class Method(Settings, ABC):
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Raise InputError now for settings that do not suit the network, the task or the family."""
         del flat, task, family
+
+    def check_start(self, flat: FlatModel, task: Task, start: Start) -> None:
+        """Raise InputError now for ends, or a start, that the method cannot use."""
+        del flat, task, start
+
+    def starting_from(self, family: Family, source: Family, ends: Sequence[int]) -> tuple[Family, Floats, bool]:
+        """Return where to start from another connection, whose end number ``ends[i]`` is the i-th end here.
+
+        The family, its control points as combinations of the source's, shape (K, K_source), and whether they lie on
+        the source: by default the least-squares fit. InputError for a source that the method cannot start from.
+        """
+        return family, refit(family, source, ends), is_exact(family, source, ends)
 
     @abstractmethod
     def run(

@@ -157,6 +157,7 @@ class TrainedMethod(Method, Optimisation):
                 held=held,
                 update=self.update,
                 report=report,
+                keeper=keeper,
             )
             for k in family.free:
                 rows[k][: flat.trained] = P[k]

@@ -48,6 +48,7 @@ _ENTRIES = (
         (Param("size", "int", 32, "height and width to which images are resized"), _MEAN, _STD, _LIMIT),
         argument="DIR",
     ),
+    BuiltIn("toy", "for the architecture toy, whose output is its loss", "mgraph.data.toy:toy"),
 )
 
 DATASETS: Mapping[str, BuiltIn] = MappingProxyType({entry.name: entry for entry in _ENTRIES})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from mgraph.connect.base import Method, Outcome, Start
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
 from mgraph.explore.sweepdata import family_of
 from mgraph.families import Family
-from mgraph.families.refit import is_exact, refit
 from mgraph.graph.members import BUFFERS_FROM, ends_of, label, rows_of
 from mgraph.graph.points import buffers_of, common_constants, load_buffers
 from mgraph.graph.runs import RunLog
@@ -21,7 +21,7 @@ from mgraph.graph.session import Bench, Session
 from mgraph.graph.storing import check_name_is_free, store_parameters, store_partial
 from mgraph.progress import Report, silent
 from mgraph.train.parallel import joined
-from mgraph_store import Connection, Layout, Member, Node, Series, Space, Transaction, columns, new_id
+from mgraph_store import Connection, Layout, Member, Node, Run, Series, Space, Transaction, columns, new_id
 
 
 def connect(
@@ -33,9 +33,14 @@ def connect(
     init: Connection | None = None,
     same_layout: bool = False,
     buffers_from: Node | None = None,
+    sweep: Mapping[str, Any] | None = None,
     report: Report = silent,
+    resumed: Run | None = None,
 ) -> Connection:
     """Run a method on its ends and store the result; everything is checked before the run starts.
+
+    ``sweep`` notes for a run that goes on after an interruption which sweep is to follow, if any. With an interrupted
+    run ``resumed``, whose arguments the others must be, the method goes on where that run was saved.
 
     Control points start between the ends, or where the connection ``init`` has them, whose ends must be among
     its own. Under torchrun all processes train together and the first stores. Raises InputError for a wrong
@@ -51,16 +56,31 @@ def connect(
     with joined(session.device) as workers:
         bench = session.bench(space)
         _load_constants(session, bench, ends, buffers_from)
-        origin = _origin(session, family, ends, init)
+        origin = _origin(session, method, family, ends, init)
+        family = origin.family
         method.check(bench.flat, bench.task, family)
+        method.check_start(bench.flat, bench.task, origin.start)
         chosen: dict[str, Any] = asdict(method)
         if buffers_from is not None:
             chosen[BUFFERS_FROM] = buffers_from.id
         if init is not None:
             chosen["init"] = init.id
         settings = chosen | {"method": method.name, "ends": [n.id for n in ends], "processes": workers.size}
-        with session.run(bench, "connect", settings, getattr(method, "seed", None)) as run:
-            outcome = method.run(bench.flat, bench.task, family, origin.start, report)
+        plan = {
+            "operation": "connect",
+            "method": method.name,
+            "settings": asdict(method),
+            "ends": [n.id for n in ends],
+            "name": name,
+            "init": None if init is None else init.id,
+            "same_layout": same_layout,
+            "buffers_from": None if buffers_from is None else buffers_from.id,
+            "sweep": sweep,
+            "directory": str(Path.cwd()),
+        }
+        seed = getattr(method, "seed", None)
+        with session.run(bench, "connect", settings, seed, plan=plan, resumed=resumed) as run:
+            outcome = method.run(bench.flat, bench.task, family, origin.start, report, run.keeper)
             family = outcome.family or family
             if not np.isfinite(outcome.control_points).all():
                 raise NonFiniteError(f"The {method.name} ended with a NaN or infinite control point; nothing stored.")
@@ -90,15 +110,16 @@ def connect(
 class _Origin:
     """Where control points start: sums of stored nodes."""
 
+    family: Family
     nodes: Sequence[Node]
     start: Start
     notes: tuple[str, ...] = ()
 
 
-def _origin(session: Session, family: Family, ends: Sequence[Node], init: Connection | None) -> _Origin:
+def _origin(session: Session, method: Method, family: Family, ends: Sequence[Node], init: Connection | None) -> _Origin:
     store = session.store
     if init is None:
-        return _Origin(ends, Start.between(family, [store.read_parameters(node) for node in ends]))
+        return _Origin(family, ends, Start.between(family, [store.read_parameters(node) for node in ends]))
     if not family.free:
         raise InputError(
             f"A {family.name} has no control points besides its ends, so there is nothing to start elsewhere."
@@ -111,9 +132,10 @@ def _origin(session: Session, family: Family, ends: Sequence[Node], init: Connec
                 f"{label(end)} is no end of {label(init)}; a connection can only start from one that joins its ends."
             )
     source, places = family_of(init), [theirs.index(end.id) for end in ends]
-    start = Start(refit(family, source, places), [store.read_parameters(node) for node in nodes])
-    changed = () if is_exact(family, source, places) else (f"started at the least-squares fit to {label(init)}",)
-    return _Origin(nodes, start, changed)
+    family, matrix, on_it = method.starting_from(family, source, places)
+    start = Start(matrix, [store.read_parameters(node) for node in nodes])
+    changed = () if on_it else (f"started at the least-squares fit to {label(init)}",)
+    return _Origin(family, nodes, start, changed)
 
 
 def _load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffers_from: Node | None) -> None:

@@ -13,14 +13,15 @@ from functools import partial
 from typing import Any
 
 from mgraph.engines.base import Engine, Finished
-from mgraph.errors import InputError, MGraphError
+from mgraph.errors import ConflictError, InputError, MGraphError
 from mgraph.explore.estimate import Estimate
 from mgraph.explore.suggest import Pair, ordered
 from mgraph.graph.members import label
-from mgraph.graph.planning import SWEEP, Plan, Request, Suggestion
+from mgraph.graph.planning import CONNECT, Plan, Request
 from mgraph.graph.runs import record_failure
 from mgraph.graph.session import Session
-from mgraph.graph.workers import CONNECT, Delivery, Order, Place, deliver, perform
+from mgraph.graph.suggestions import RESUME, SWEEP, Suggestion
+from mgraph.graph.workers import Delivery, Order, Place, deliver, perform
 from mgraph.progress import Report, silent
 from mgraph_store import Connection, Edge
 
@@ -129,9 +130,9 @@ def explore(
     request: Request,
     limits: Limits,
     engine: Engine,
+    place: Place,
     *,
-    place: Place | None = None,
-    tell: Callable[[Done], None] = lambda _: None,
+    tell: Callable[[Done], None] | None = None,
     report: Report = silent,
 ) -> Exploration:
     """Connect pair after pair, as many at once as the engine has places for.
@@ -140,14 +141,15 @@ def explore(
     alone; bad input, or three failures in a row, end it. Ctrl-C stores what is done, notes on the exception how far
     it got, and passes on.
     """
-    limits.check(request)
     explorer = _Explorer(session, request, limits, engine, place, tell, report)
     try:
         explorer.run()
     except KeyboardInterrupt as stopped:
         explorer.wind_up()
-        stopped.add_note(explorer.so_far())
-        raise
+        interrupted = KeyboardInterrupt()  # not of one run: exploring goes on with all that is unfinished
+        for note in (explorer.so_far(), *getattr(stopped, "__notes__", ())):
+            interrupted.add_note(note)
+        raise interrupted from stopped
     return explorer.result()
 
 
@@ -160,19 +162,18 @@ class _Explorer:
         request: Request,
         limits: Limits,
         engine: Engine,
-        place: Place | None,
-        tell: Callable[[Done], None],
+        place: Place,
+        tell: Callable[[Done], None] | None,
         report: Report,
     ) -> None:
         self._session, self._request, self._limits, self._engine = session, request, limits, engine
-        self._work: Callable[[Order], Delivery] = partial(perform, session, report=report)
-        if engine.remote and place is not None:
-            self._work = partial(deliver, place)
-        self._tell = tell
+        remote, here = partial(deliver, place), partial(perform, session, report=report)
+        self._work: Callable[[Order], Delivery] = remote if engine.remote else here
+        self._tell = tell or (lambda _: None)
         self._begin = time.monotonic()
         self._under_way: dict[int, tuple[Done, float]] = {}
         self._given_up: set[Pair] = set()
-        self._left_alone: set[str] = set()  # connections whose sweep failed
+        self._left_alone: set[str] = set()  # runs and connections that could not be finished
         self._number = self._begun = self._failures = 0
         self._refusals: list[str] = []
         self._interrupted: list[Done] = []
@@ -188,7 +189,7 @@ class _Explorer:
             finished = self._engine.wait()
             assert finished is not None
             self._settle(finished)
-        if self._refusals and len(self._refusals) == len(self._exploration.done):
+        if self._refusals and not self._exploration.connected:
             raise InputError(self._refusals[0])
         self._exploration.stopped = stop
 
@@ -224,6 +225,7 @@ class _Explorer:
         """Read the graph, and assume that what is under way succeeds."""
         under_way = [done for done, _ in self._under_way.values()]
         aside = self._left_alone | {done.connection.id for done in under_way if done.connection is not None}
+        aside |= {done.suggestion.subject for done in under_way if done.suggestion.subject is not None}
         plan = Plan(self._session.store, self._request, given_up=self._given_up, aside=aside)
         for done in under_way:
             plan.assume(done.suggestion)
@@ -263,11 +265,13 @@ class _Explorer:
 
     def _start(self, suggestion: Suggestion) -> None:
         self._begun += suggestion.step != SWEEP
-        done, since = Done(suggestion), time.monotonic()
         if suggestion.step == SWEEP:
-            self._submit(done, Order(SWEEP, connection=suggestion.connection, grid=self._limits.grid), since)
+            order = Order(SWEEP, subject=suggestion.subject, grid=self._limits.grid)
+        elif suggestion.step == RESUME:
+            order = Order(RESUME, subject=suggestion.subject)
         else:
-            self._submit(done, Order(CONNECT, suggestion.ends, method=self._request.method), since)
+            order = Order(CONNECT, suggestion.ends, self._request.method)
+        self._submit(Done(suggestion), order, time.monotonic())
 
     def _submit(self, done: Done, order: Order, since: float) -> None:
         self._number += 1
@@ -278,13 +282,13 @@ class _Explorer:
         """Store what came of a call; sweep a new connection, or tell of one that is done."""
         done, since = self._under_way[finished.key]
         delivery = self._lost(done, finished.error) if finished.error is not None else finished.value
-        self._take_over(delivery)
+        delivery = self._take_over(delivery)
         del self._under_way[finished.key]
         is_new = done.connection is None and done.suggestion.step != SWEEP
         done.connection, done.problem = delivery.connection or done.connection, delivery.problem
         done.seconds = time.monotonic() - since
         if is_new and done.connection is not None and done.problem is None:
-            self._submit(done, Order(SWEEP, connection=done.connection.id, grid=self._limits.grid), since)
+            self._submit(done, Order(SWEEP, subject=done.connection.id, grid=self._limits.grid), since)
             return
         if done.problem is None and done.connection is not None:
             done.peak, done.barrier = self._measured(done.connection)
@@ -295,17 +299,22 @@ class _Explorer:
         self._exploration.done.append(done)
         self._tell(done)
 
-    def _take_over(self, delivery: Delivery) -> None:
-        if delivery.rows.added or delivery.rows.updated:
+    def _take_over(self, delivery: Delivery) -> Delivery:
+        """Commit what a worker hands over; if somebody else changed the same rows meanwhile, that is the problem."""
+        if not delivery.rows:
+            return delivery
+        try:
             with self._session.store.transaction() as tx:
                 tx.take_over(delivery.rows)
+        except ConflictError as error:
+            return Delivery(problem=str(error))
+        return delivery
 
     def _give_up(self, done: Done) -> None:
         self._failures += 1
-        if done.connection is not None:
-            self._left_alone.add(done.connection.id)
-        elif done.suggestion.connection is not None:
-            self._left_alone.add(done.suggestion.connection)
+        subject = done.suggestion.subject if done.connection is None else done.connection.id
+        if subject is not None:
+            self._left_alone.add(subject)
         else:
             one, other = (self._place[end] for end in done.suggestion.ends)
             self._given_up.add(ordered((one, other)))
@@ -315,7 +324,8 @@ class _Explorer:
         if not isinstance(error, MGraphError):
             raise error
         settings = {"method": self._request.method.name, "ends": list(done.suggestion.ends)}
-        record_failure(self._session.store, CONNECT if done.connection is None else SWEEP, settings, str(error))
+        if done.connection is None and done.suggestion.is_new:
+            record_failure(self._session.store, CONNECT, settings, str(error))
         return Delivery(problem=str(error))
 
     def _measured(self, connection: Connection) -> tuple[float | None, float | None]:

@@ -7,22 +7,22 @@ that trains, evaluates or reads tensors; listing and querying never load it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
-from mgraph.explore import topology
+from mgraph.explore.criterion import NODE_KINDS
 from mgraph.graph import listing
+from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
-    from mgraph.graph.exploring import Done, Exploration, Limits, Outlook
-    from mgraph.graph.planning import Request, Suggestion
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
@@ -64,7 +64,7 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
 
 
-class Graph:
+class Graph(Queries, Explorations):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -128,6 +128,15 @@ class Graph:
         node, notes = add_imported_mode(self.session, where, Path(path), name=name, cast=cast)
         return Point(self.session, node, notes)
 
+    def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
+        """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
+
+        Raises InputError for another number of coordinates than the space has.
+        """
+        from mgraph.graph.modes import add_placed_mode
+
+        return Point(self.session, add_placed_mode(self.session, self.session.space(space), coordinates, name=name))
+
     # Connections
 
     def connect(
@@ -164,12 +173,27 @@ class Graph:
             init=None if init is None else self._connection(init).record,
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
+            sweep={"grid": grid} if sweep else None,
             **_report(report),
         )
         connected = Connected(self.session, connection)
         if sweep and not follows():
             connected.sweep(grid, report=report)
         return connected
+
+    def resume(self, run: str | None = None, *, report: Report | None = None) -> Point | Connected:
+        """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
+
+        ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
+        connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
+        there is none, with the device and threads that they had. On a CPU the result is the one that the run would
+        have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
+        others. Raises InputError for a run that cannot go on, saying why.
+        """
+        from mgraph.graph.resume import resume
+
+        made = resume(self.session, run, report)
+        return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
     # Looking things up
 
@@ -204,7 +228,7 @@ class Graph:
     def nodes(self, *kinds: str, space: str | None = None) -> list[dict[str, Any]]:
         """List nodes as rows, by default modes and merged nodes."""
         where = None if space is None else self.session.space(space)
-        return listing.list_nodes(self.session.store, kinds=kinds or topology.NODE_KINDS, space=where)
+        return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, space=where)
 
     def connections(self, *, space: str | None = None) -> list[dict[str, Any]]:
         """List connections as rows."""
@@ -214,148 +238,6 @@ class Graph:
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
-
-    # Questions
-
-    def components(
-        self,
-        *,
-        max_barrier: float | None = None,
-        max_peak: float | None = None,
-        max_drop: float | None = None,
-        metric: str | None = None,
-        split: str = "train",
-        space: str | None = None,
-    ) -> topology.Components:
-        """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``.
-
-        By default on the train loss (drops: on accuracy). InputError if no edge was ever measured so.
-        """
-        threshold = topology.threshold_from(
-            max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split
-        )
-        where = None if space is None else self.session.space(space)
-        return topology.components(self.session.store, threshold, where)
-
-    # What to do next
-
-    def suggest(
-        self,
-        *modes: Point | str,
-        method: Method | None = None,
-        count: int = 1,
-        until: str | None = None,
-        metric: str = "loss",
-        split: str = "train",
-        space: str | None = None,
-    ) -> list[Suggestion]:
-        """Say which pairs to connect next, and why: ``g.suggest(count=3, until="components(0.1) == 1")``.
-
-        Between the given modes, or all of a space, by a method of two ends (default: a Bézier curve). Later ones
-        assume that the earlier ones turn out well. InputError for fewer than two modes, or an ``until`` that is no
-        goal (see :mod:`mgraph.explore.goals`).
-        """
-        from mgraph.graph.planning import Plan
-
-        if count < 1:
-            raise InputError(f"There must be at least 1 suggestion, not {count}.")
-        request = self._request(modes, method, until, metric, split, space)
-        return list(Plan(self.session.store, request).steps(count))
-
-    def plan(
-        self,
-        *modes: Point | str,
-        method: Method | None = None,
-        max_pairs: int | None = None,
-        budget: str | float | None = None,
-        until: str | None = None,
-        engine: str | None = None,
-        metric: str = "loss",
-        split: str = "train",
-        space: str | None = None,
-    ) -> Outlook:
-        """Say what :meth:`explore` would do, and what time and disk that will take, judged by the runs so far."""
-        from mgraph.engines.registry import check_engine
-        from mgraph.graph.exploring import outlook
-
-        request = self._request(modes, method, until, metric, split, space)
-        _, places = check_engine(engine)
-        return outlook(self.session, request, _limits(max_pairs, budget, None), places or 1)
-
-    def explore(
-        self,
-        *modes: Point | str,
-        method: Method | None = None,
-        max_pairs: int | None = None,
-        budget: str | float | None = None,
-        until: str | None = None,
-        grid: int | Sequence[int] | None = None,
-        engine: str | None = None,
-        metric: str = "loss",
-        split: str = "train",
-        space: str | None = None,
-        tell: Callable[[Done], None] | None = None,
-        report: Report | None = None,
-    ) -> Exploration:
-        """Connect and sweep the pairs that :meth:`suggest` names, one after the other or on an engine.
-
-        ``g.explore(until="components(0.1) == 1", max_pairs=20, engine="local:2")`` stops at the goal, after
-        ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is spent; asked for again it goes on.
-        ``tell`` hears of everything done. Raises InputError if nothing says when to stop, and for an engine that is
-        unknown or cannot be had. With ``local:N``, a script needs the guard ``if __name__ == "__main__":``.
-        """
-        from mgraph.engines.registry import check_engine, open_engine
-        from mgraph.graph.exploring import explore
-        from mgraph.graph.workers import Place
-
-        request = self._request(modes, method, until, metric, split, space)
-        limits = _limits(max_pairs, budget, grid, request)
-        check_engine(engine)
-        options = self.session.options
-        further = {} if tell is None else {"tell": tell}
-        with open_engine(engine, options["device"]) as opened:
-            device = opened.device or options["device"]
-            place = Place(self.path, device, options["threads"] or 1, options["trust"])
-            return explore(self.session, request, limits, opened, place=place, **further, **_report(report))
-
-    def _request(
-        self,
-        modes: Sequence[Point | str],
-        method: Method | None,
-        until: str | None,
-        metric: str,
-        split: str,
-        space: str | None,
-    ) -> Request:
-        from mgraph.connect.path import BezierCurve
-        from mgraph.explore.goals import Goal
-        from mgraph.graph.planning import Request, nodes_to_connect
-
-        nodes = [self._node(mode) for mode in modes]
-        where, nodes = nodes_to_connect(self.session, nodes, space)
-        goal = None if until is None else Goal.parse(until)
-        return Request(where, tuple(nodes), method or BezierCurve(), goal, metric, split)
-
-    def to_networkx(self, *, space: str | None = None) -> Any:
-        """Return the modes and measured edges as a networkx MultiGraph."""
-        where = None if space is None else self.session.space(space)
-        return topology.to_networkx(self.session.store, where)
-
-
-def _limits(
-    max_pairs: int | None,
-    budget: str | float | None,
-    grid: int | Sequence[int] | None,
-    request: Request | None = None,
-) -> Limits:
-    from mgraph.durations import seconds
-    from mgraph.explore.sweepdata import grid_counts
-    from mgraph.graph.exploring import Limits
-
-    counts = (grid,) if isinstance(grid, int) else grid
-    if counts is not None and request is not None:
-        counts = grid_counts(request.method.family(2), counts, ())
-    return Limits(max_pairs, None if budget is None else seconds(budget), None if counts is None else tuple(counts))
 
 
 def _report(report: Report | None) -> dict[str, Any]:

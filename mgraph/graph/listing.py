@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from mgraph.explore.edges import current_edges
 from mgraph.explore.sweepdata import COMPLETE, family_of
-from mgraph.explore.topology import current_edges
 from mgraph.graph.members import ends_of, label, rows_of
+from mgraph.graph.resume import Standing
 from mgraph_store import (
     Connection,
     Edge,
@@ -158,8 +159,7 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
             "target": names[e.target_id],
             **{k: getattr(e, k) for k in ("split", "metric", "peak", "barrier", "drop", "length", "resolution")},
         }
-        for e in current_edges(store, space)
-        if e.connection_id == connection.id
+        for e in current_edges(store, connections=[connection.id])
     ]
     return {
         "id": connection.id,
@@ -194,22 +194,45 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
 
 
 def list_runs(store: GraphStore) -> list[Row]:
-    """List every run with its status, oldest first."""
+    """List every run with its status, oldest first; one whose process is gone is interrupted.
+
+    ``saved`` tells of one that is not complete where its newest state stands, ``resumable`` whether it can go on.
+    """
     with store.reading() as reader:
         runs = reader.all(Run)
-    return [
-        {
-            "id": r.id,
-            "command": r.command,
-            "status": r.status,
-            "reason": r.reason,
-            "seed": r.seed,
-            "device": r.device,
-            "seconds": (r.ended - r.started).total_seconds() if r.ended else None,
-            "started": _when(r.started),
-        }
-        for r in runs
+    rows = []
+    for run in runs:
+        standing = Standing.of(store, run)
+        rows.append(
+            {
+                "id": run.id,
+                "command": run.command,
+                "name": (standing.plan or {}).get("name"),
+                "status": standing.status,
+                "reason": standing.reason,
+                "seed": run.seed,
+                "device": run.device,
+                "seconds": _seconds(run),
+                "started": _when(run.started),
+                "resumable": standing.can_go_on,
+                "saved": standing.at,
+                "saved_when": None if standing.saved is None else _when(standing.saved),
+                "resumed": len(json.loads(run.resumptions)),
+                "host": run.host,
+                "pid": run.pid,
+            }
+        )
+    return rows
+
+
+def _seconds(run: Run) -> float | None:
+    """How long a run that has ended was under way, without the time between interruption and resumption."""
+    if run.ended is None:
+        return None
+    pauses = [
+        datetime.fromisoformat(r["when"]) - datetime.fromisoformat(r["stopped"]) for r in json.loads(run.resumptions)
     ]
+    return (run.ended - run.started).total_seconds() - sum(pause.total_seconds() for pause in pauses)
 
 
 def _when(moment: datetime) -> str:
@@ -232,6 +255,7 @@ def _run(reader: Reader, run_id: str | None) -> Row | None:
         "device": run.device,
         "threads": run.threads,
         "update": run.update,
+        "resumptions": json.loads(run.resumptions),
         "settings": json.loads(run.settings),
         "versions": json.loads(run.versions),
     }

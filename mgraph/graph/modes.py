@@ -26,7 +26,7 @@ from mgraph.progress import Report, silent
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
 from mgraph.train.settings import TrainSettings
-from mgraph_store import Node, Space, new_id
+from mgraph_store import Node, Run, Space, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
@@ -34,10 +34,17 @@ class SimilarModeWarning(MGraphWarning):
 
 
 def add_trained_mode(
-    session: Session, space: Space, settings: TrainSettings, *, name: str | None, report: Report = silent
+    session: Session,
+    space: Space,
+    settings: TrainSettings,
+    *,
+    name: str | None,
+    report: Report = silent,
+    resumed: Run | None = None,
 ) -> Node:
     """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
 
+    With an interrupted run ``resumed``, whose arguments the others must be, it goes on where that run was saved.
     Under torchrun all processes train together and the first stores. Raises NonFiniteError, naming the step, when
     training diverges; the graph then holds only the failed run.
     """
@@ -52,15 +59,26 @@ def add_trained_mode(
         flat = bench.new_network(settings.seed)
         bench.flat = flat
         check_training(flat, bench.task, settings)
-        kept: dict[int, tuple[NDArray[np.float32], dict[str, NDArray[Any]]]] = {}
+        plan = {
+            "operation": "train",
+            "space": space.id,
+            "settings": asdict(settings),
+            "name": name,
+            "directory": str(Path.cwd()),
+        }
+        stated = asdict(settings) | {"space": space.name}
+        with session.run(bench, "train", stated, settings.seed, plan=plan, resumed=resumed) as run:
 
-        def keep(epoch: int) -> None:
-            kept[epoch] = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
+            def keep(_: int) -> None:
+                theta = flat.unpack(flat.theta).numpy()
+                run.keeper.append({"parameters": theta, **module_buffers(flat, bench.layout)})
 
-        with session.run(bench, "train", asdict(settings) | {"space": space.name}, settings.seed) as run:
-            trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report)
+            trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report, keeper=run.keeper)
             last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
-            made = [_Made(kept_names[epoch], epoch, *kept[epoch]) for epoch in settings.keep]
+            made = []
+            for number, epoch in enumerate(settings.keep):
+                kept = run.keeper.appended(number)
+                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept))
             made.append(_Made(name, settings.epochs, *last))
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             if workers.rank > 0:
@@ -88,6 +106,24 @@ def add_imported_mode(
     with session.run(bench, "add-mode", {"file": str(path), "space": space.name, "cast": cast}) as run:
         made = _Made(name, None, fitted.parameters, fitted.buffers)
         return _commit_modes(session, bench, run, [made], info), fitted.notes
+
+
+def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, name: str | None) -> Node:
+    """Add the point with these D coordinates, in canonical order, as a mode, and evaluate it.
+
+    Buffers are a fresh network's. InputError for another number of coordinates, or one that is not finite in float32.
+    """
+    check_name_is_free(session, name)
+    bench = session.bench(space)
+    parameters = np.asarray(values, dtype=np.float32)
+    if parameters.shape != (bench.layout.size,):
+        raise InputError(f"A point of {space.name} has {bench.layout.size} coordinates; {len(values)} given.")
+    if not np.isfinite(parameters).all():
+        raise InputError("The coordinates of a point are finite numbers.")
+    flat = bench.new_network(seed=0)
+    with session.run(bench, "add-mode", {"at": parameters.tolist(), "space": space.name}) as run:
+        made = _Made(name, None, parameters, module_buffers(flat, bench.layout))
+        return _commit_modes(session, bench, run, [made], {"origin": "coordinates"})
 
 
 @dataclass(frozen=True)

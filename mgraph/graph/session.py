@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError, LayoutMismatchError
-from mgraph_store import Layout, Space
+from mgraph_store import Layout, Run, Space
 
 if TYPE_CHECKING:
     from mgraph.data.task import Task
@@ -133,6 +133,20 @@ class Session:
         """How it was opened, for another process to open it alike: device, trust and threads as they were given."""
         return {"device": self._device, "trust": self._trust, "threads": self._threads}
 
+    def like(self, run: Run) -> Session:
+        """Return a session that computes where and as a run did, as far as this one was not told otherwise."""
+        return Session(
+            self.store,
+            device=run.device if self._device == "auto" else self._device,
+            trust=self._trust,
+            threads=self._threads or run.threads,
+        )
+
+    @property
+    def trusts(self) -> bool:
+        """Whether the user has said to run code that the graph names."""
+        return self._trust
+
     @cached_property
     def device(self) -> str:
         """The device to compute on: the one asked for, or the best there is."""
@@ -152,8 +166,20 @@ class Session:
             return reader.find_space(text)
 
     @contextmanager
-    def run(self, bench: Bench, command: str, settings: Mapping[str, Any], seed: int | None = None) -> Iterator[RunLog]:
-        """Record a run around a block that computes on a bench, with the bench's number of threads."""
+    def run(
+        self,
+        bench: Bench,
+        command: str,
+        settings: Mapping[str, Any],
+        seed: int | None = None,
+        *,
+        plan: Mapping[str, Any] | None = None,
+        resumed: Run | None = None,
+    ) -> Iterator[RunLog]:
+        """Record a run around a block that computes on a bench, with the bench's number of threads.
+
+        See :func:`mgraph.graph.runs.recorded_run`.
+        """
         import torch
 
         from mgraph.graph.runs import recorded_run
@@ -161,7 +187,9 @@ class Session:
         before = torch.get_num_threads()
         torch.set_num_threads(bench.threads)
         try:
-            with recorded_run(self.store, command, settings, seed=seed, device=self.device) as log:
+            with recorded_run(
+                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed
+            ) as log:
                 yield log
         finally:
             torch.set_num_threads(before)

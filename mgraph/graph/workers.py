@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError, MGraphError, NonFiniteError
 from mgraph.graph.session import Session
+from mgraph.graph.suggestions import RESUME
 from mgraph.progress import Report, silent
 from mgraph_store import Connection, Handover, Node, WorkerStore
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
 
-CONNECT, SWEEP = "connect", "sweep"
 INTERRUPTED = "interrupted"
 
 
@@ -35,12 +35,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Order:
-    """What to do: ``connect`` ends (ids) by a method, or ``sweep`` a connection (an id), on a grid."""
+    """What to do: ``connect`` ends (ids) by a method, ``resume`` a run, or ``sweep`` a connection on a grid.
+
+    ``subject`` is the id of that run or connection.
+    """
 
     what: str
     ends: tuple[str, ...] = ()
     method: Method | None = None
-    connection: str | None = None
+    subject: str | None = None
     grid: tuple[int, ...] | None = None
 
 
@@ -58,25 +61,34 @@ class Delivery:
 
 
 def perform(session: Session, order: Order, *, report: Report = silent) -> Delivery:
-    """Do it with this session, which stores the results; errors of its own kind are part of the answer."""
-    from mgraph.graph.connections import connect
-    from mgraph.graph.sweeps import sweep_connection
-
-    with session.store.reading() as reader:
-        ends = [reader.get(Node, id=end) for end in order.ends]
-        connection = None if order.connection is None else reader.get(Connection, id=order.connection)
+    """Do it with this session, which stores the results; whatever goes wrong is part of the answer."""
     try:
-        if connection is None:
-            assert order.method is not None
-            connection = connect(session, ends, order.method, report=report)
-        else:
-            sweep_connection(session, connection, grid=order.grid, report=report)
+        return Delivery(_carry_out(session, order, report))
     except MGraphError as error:
         refused = isinstance(error, InputError) and not isinstance(error, NonFiniteError)
-        return Delivery(connection, problem=str(error), refused=refused)
+        return Delivery(problem=str(error), refused=refused)
     except Exception as error:  # a bug of ours, or of the user's own network; its run is recorded as failed
-        return Delivery(connection, problem=f"{type(error).__name__}: {error}")
-    return Delivery(connection)
+        return Delivery(problem=f"{type(error).__name__}: {error}")
+
+
+def _carry_out(session: Session, order: Order, report: Report) -> Connection:
+    from mgraph.graph.connections import connect
+    from mgraph.graph.resume import resume
+    from mgraph.graph.sweeps import sweep_connection
+
+    if order.what == RESUME:
+        made = resume(session, order.subject, report, sweep=False)
+        assert isinstance(made, Connection)
+        return made
+    with session.store.reading() as reader:
+        ends = [reader.get(Node, id=end) for end in order.ends]
+        connection = None if order.subject is None else reader.get(Connection, id=order.subject)
+    if connection is None:
+        assert order.method is not None
+        grid = None if order.grid is None else list(order.grid)
+        return connect(session, ends, order.method, sweep={"grid": grid}, report=report)
+    sweep_connection(session, connection, grid=order.grid, report=report)
+    return connection
 
 
 def deliver(place: Place, order: Order) -> Delivery:

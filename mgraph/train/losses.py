@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,12 +17,23 @@ from mgraph.errors import InputError
 from mgraph.factories import load_factory, source_of
 from mgraph.network.flat import FlatModel
 from mgraph.specs import Spec
-from mgraph.train.settings import Optimisation
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def training_loss(task: Task, how: Optimisation) -> Loss:
+class Objective(Protocol):
+    """The settings that say what is minimised."""
+
+    @property
+    def loss(self) -> str | None:
+        """A loss of the user's own, as module:function or file.py:function."""
+
+    @property
+    def label_smoothing(self) -> float:
+        """Label smoothing of a cross-entropy."""
+
+
+def training_loss(task: Task, how: Objective) -> Loss:
     """Return the function of (outputs, targets) that training minimises.
 
     A loss named in the settings is the user's own code, and naming it is consent to run it. Raises InputError

@@ -44,11 +44,13 @@ if TYPE_CHECKING:
     from mgraph_store.kernel import KERNEL_VERSION, combine
     from mgraph_store.reader import Reader
     from mgraph_store.schema import FORMAT_VERSION, describe
+    from mgraph_store.sql import Answer
     from mgraph_store.store import GraphStore
     from mgraph_store.tensors import digest, digest_groups
     from mgraph_store.transaction import TensorRef, Transaction
 
 _LAZY = {
+    "Answer": "sql",
     "FORMAT_VERSION": "schema",
     "KERNEL_VERSION": "kernel",
     "GraphStore": "store",
@@ -69,6 +71,7 @@ _LAZY = {
 __all__ = [
     "FORMAT_VERSION",
     "KERNEL_VERSION",
+    "Answer",
     "Connection",
     "Edge",
     "Evaluation",

@@ -66,6 +66,12 @@ class StoreError(MGraphError):
     kind = "store"
 
 
+class ConflictError(StoreError):
+    """Another process changed what this one was about to change."""
+
+    kind = "conflict"
+
+
 class FormatError(StoreError):
     """The graph was written in a format that this version does not read."""
 

@@ -26,12 +26,16 @@ class Handover:
     """Rows of ended transactions, as they are to be committed, and the keys of the tensors written for them.
 
     Of a row that a later transaction updated there is only the last version: among ``added`` if it is new, else among
-    ``updated``.
+    ``updated``. ``expected`` are rows of the index as the first of them found it.
     """
 
     added: tuple[Record, ...] = ()
     updated: tuple[Record, ...] = ()
+    expected: tuple[Record, ...] = ()
     keys: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.updated)
 
 
 class WorkerStore(GraphStore):
@@ -69,14 +73,26 @@ class _Waiting(Transaction):
         """Put the rows aside; nothing in them is checked against the index before they are taken over."""
         self._check_open()
         added = tuple(record for records in self._added.values() for record in records)
-        self._ended.append(Handover(added, tuple(self._updated), tuple(self._keys)))
+        if not added and not self._updated:
+            self.discard()
+            return
+        self._ended.append(Handover(added, tuple(self._updated), tuple(self._expected), tuple(self._keys)))
         self._open = False
 
 
 def merged(parts: Sequence[Handover]) -> Handover:
     """Join handovers, in order, into one whose rows are final."""
-    updates: dict[str, Record] = {}
+    added: dict[str, Record] = {}  # by id, or by number where there is none
+    updated: dict[str, Record] = {}
+    expected: dict[str, Record] = {}
     for part in parts:
-        updates |= {record.id: record for record in part.updated if hasattr(record, "id")}
-    added = [updates.pop(getattr(record, "id", ""), record) for part in parts for record in part.added]
-    return Handover(tuple(added), tuple(updates.values()), tuple(key for part in parts for key in part.keys))
+        added |= {_id_of(record) or str(len(added) + i): record for i, record in enumerate(part.added)}
+        expected |= {i: r for r in part.expected if (i := _id_of(r)) not in added.keys() | updated.keys()}
+        for record in part.updated:
+            (added if _id_of(record) in added else updated)[_id_of(record)] = record
+    keys = tuple(key for part in parts for key in part.keys)
+    return Handover(tuple(added.values()), tuple(updated.values()), tuple(expected.values()), keys)
+
+
+def _id_of(record: Record) -> str:
+    return getattr(record, "id", "")

@@ -18,6 +18,7 @@ from typing import Any
 import duckdb
 
 from mgraph_store.errors import (
+    ConflictError,
     CorruptError,
     FormatError,
     InputError,
@@ -172,6 +173,17 @@ def update(con: duckdb.DuckDBPyConnection, record: Record) -> None:
     changed = con.execute(f"UPDATE {TABLE_OF[kind]} SET {sets} WHERE id = ?", values).fetchone()
     if changed is None or changed[0] == 0:
         raise NotFoundError(f"Nothing in {TABLE_OF[kind]} has the id {values[-1]}: it cannot be updated.")
+
+
+def require(con: duckdb.DuckDBPyConnection, record: Record) -> None:
+    """Raise ``ConflictError`` unless the row that has the record's id is the record."""
+    kind = type(record)
+    own = columns(kind)[0]
+    value = getattr(record, own.name)
+    names = ", ".join(f'"{c.name}"' for c in columns(kind))
+    rows = con.execute(f"SELECT {names} FROM {TABLE_OF[kind]} WHERE {own.name} = ?", [value]).fetchall()
+    if rows_to_records(kind, rows) != [record]:
+        raise ConflictError(f"Another process has changed or removed {value} meanwhile; look again and repeat.")
 
 
 def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[Any]:

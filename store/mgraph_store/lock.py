@@ -25,6 +25,7 @@ from typing import Any
 
 from mgraph_store.errors import InputError, LockTimeoutError, StoreError
 from mgraph_store.ids import random_characters
+from mgraph_store.processes import is_alive
 
 DEFAULT_TIMEOUT = 60.0
 TIMEOUT_VARIABLE = "MGRAPH_LOCK_TIMEOUT"
@@ -136,7 +137,7 @@ class GraphLock:
     def _holders(self) -> list[dict[str, Any]]:
         try:
             with self._open("index.lock", fcntl.LOCK_SH) as descriptor:
-                return [h for h in _read(descriptor) if _alive(h["pid"])]
+                return [h for h in _read(descriptor) if is_alive(h["pid"])]
         except (StoreError, OSError):
             return []
 
@@ -161,7 +162,7 @@ def _sign(descriptor: int, token: str, mode: int) -> None:
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:80] if sys.argv else ""
     doing = "reading" if mode == fcntl.LOCK_SH else "writing"
     entry = {"pid": os.getpid(), "command": command or "python", "doing": doing, "token": token}
-    others = [h for h in _read(descriptor) if _alive(h["pid"])] if mode == fcntl.LOCK_SH else []
+    others = [h for h in _read(descriptor) if is_alive(h["pid"])] if mode == fcntl.LOCK_SH else []
     with contextlib.suppress(OSError):  # a full disk or a read-only graph: only the signature is lost
         _write(descriptor, [*others, entry])
 
@@ -192,13 +193,3 @@ def _write(descriptor: int, entries: list[dict[str, Any]]) -> None:
     data = json.dumps(entries).encode() if entries else b""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, data, 0)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

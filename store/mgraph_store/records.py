@@ -218,6 +218,10 @@ class Run:
     reason: str | None = column("why it ended as it did", default=None)
     host: str = column("machine", default="")
     pid: int | None = column("process", default=None)
+    plan: str | None = column(
+        "JSON: the operation and its arguments, by which an interrupted run goes on; none: it cannot", default=None
+    )
+    resumptions: str = column("JSON: when and where an interrupted run went on, and from where", default="[]")
     started: datetime = column("when", default=now)
     ended: datetime | None = column("when", default=None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from mgraph_store.lock import GraphLock
 from mgraph_store.reader import Reader
 from mgraph_store.recipes import Computation, is_computed, look_up
 from mgraph_store.records import Node, NodeBuffers, Space
+from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
+from mgraph_store.states import StateFiles
 from mgraph_store.tensors import StoredArray, TensorStore, flush, flush_tree, to_the_end
 from mgraph_store.transaction import Transaction
 from mgraph_store.views import TensorView
@@ -132,6 +134,37 @@ class GraphStore:
         ):
             yield Reader(connection)
 
+    def query_guarded(
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        limit_seconds: float = LIMIT_SECONDS,
+        limit_rows: int = LIMIT_ROWS,
+        limit_memory: int = LIMIT_MEMORY,
+    ) -> Answer:
+        """Run one reading SQL statement from a user, under limits of time (s), rows, and memory (bytes).
+
+        It cannot write, nor reach files, extensions, settings or Python; see :mod:`mgraph_store.sql`. Writers
+        wait until it is done. Times come in UTC without zone.
+
+        Raises
+        ------
+        InputError
+            If the SQL is wrong or does more than read, or passes a limit.
+        LockTimeoutError, StoreError
+            If the index cannot be had or read.
+        """
+        with self._lock.shared():
+            return run_guarded(
+                self.path / INDEX,
+                sql,
+                parameters,
+                limit_seconds=limit_seconds,
+                limit_rows=limit_rows,
+                limit_memory=limit_memory,
+            )
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Write tensors and rows, all or nothing: any exception inside, Ctrl-C included, leaves no trace.
@@ -148,6 +181,10 @@ class GraphStore:
         except BaseException:
             transaction.discard()
             raise
+
+    def states(self, run_id: str) -> StateFiles:
+        """Return the saved states of a run; there may be none."""
+        return StateFiles(self.path, run_id)
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed

@@ -47,6 +47,7 @@ class Transaction:
         self._keys: list[str] = []
         self._added: dict[type[Any], list[Record]] = {}
         self._updated: list[Record] = []
+        self._expected: list[Record] = []
         self._open, self._attempted = True, False
 
     def write_parameters(self, rows: Sequence[NDArray[np.float32]], *, codec: str = "none") -> list[TensorRef]:
@@ -127,12 +128,25 @@ class Transaction:
         Raises
         ------
         InputError
-            As :meth:`add`; at the end as :meth:`commit`.
+            As :meth:`add`; at the end as :meth:`commit`, ConflictError included.
         """
         self._keys += handover.keys
         self.add(*handover.added)
         for record in handover.updated:
             self.update(record)  # type: ignore[arg-type]  # checked there
+        for record in handover.expected:
+            self.expect(record)  # type: ignore[arg-type]  # was checked when the worker said so
+
+    def expect(self, record: Run | Node | Connection | Space | Sweep) -> None:
+        """Store nothing unless the row with the record's id is still this record when the transaction ends.
+
+        Raises
+        ------
+        ConflictError
+            At the end, if it is another one by then, or gone.
+        """
+        self._check_open()
+        self._expected.append(record)
 
     def commit(self) -> None:
         """Store all rows at once; :meth:`GraphStore.transaction` calls it on leaving.
@@ -141,6 +155,8 @@ class Transaction:
         ------
         InputError
             If a name or id is taken (``NameTakenError``), or a row refers to something that does not exist.
+        ConflictError
+            If a row is not what was expected.
         LockTimeoutError, StoreError
             If the index cannot be had, or the disk is full.
         """
@@ -177,6 +193,8 @@ class Transaction:
                 self._tensors.remove(key)
 
     def _store(self, con: duckdb.DuckDBPyConnection) -> None:
+        for record in self._expected:
+            index.require(con, record)
         for kind, records in self._added.items():
             index.insert(con, kind, records)
         for record in self._updated:

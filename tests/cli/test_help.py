@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 COMMANDS = [
-    *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "ls", "show", "log", "components"),
-    *("merge", "ensemble", "export", "plot", "methods", "archs", "datasets", "demo"),
+    *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "resume", "ls", "show", "log"),
+    *("components", "merge", "ensemble", "export", "plot", "methods", "archs", "datasets", "demo"),
 ]
 
 _WITHOUT_TORCH = """

@@ -128,7 +128,7 @@ def test_unfinished_sweeps_come_first(g: Any) -> None:
 
     c = g.connect("a", "b", method=mgraph.Linear(), name="bare", sweep=False)
     (first,) = g.suggest()
-    assert (first.step, first.connection, first.command) == ("sweep", c.id, "mgraph sweep bare")
+    assert (first.step, first.subject, first.command) == ("sweep", c.id, "mgraph sweep bare")
     found = g.explore(method=curve(), max_pairs=1, grid=3)
     assert [d.suggestion.step for d in found.done] == ["sweep", found.done[1].suggestion.step]
     assert found.connected == 1
@@ -198,7 +198,11 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(g: Any) -> None:
 
     with pytest.raises(KeyboardInterrupt) as stopped:
         g.explore(method=curve(), max_pairs=3, grid=3, tell=told.append, report=report)
-    assert "1 pair is connected and stored, 1 was under way; exploring again goes on" in stopped.value.__notes__[-1]
+    assert "1 pair is connected and stored, 1 was under way; exploring again goes on" in stopped.value.__notes__[0]
+    (next_one,) = g.suggest(method=curve())
+    (run,) = [r for r in g.runs() if r["status"] == "interrupted"]
+    assert (next_one.step, next_one.subject) == ("resume", run["id"])
+    assert next_one.command == f"mgraph resume {run['id']}"
     g.explore(method=curve(), until="components(10) == 1", grid=3)
     assert len(set(pairs(g))) == len(pairs(g)) == 3
     assert_consistent(g.session.store)

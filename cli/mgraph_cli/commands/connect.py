@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError
@@ -99,35 +96,19 @@ def connect(
             *ends,
             method=method,
             name=name,
-            sweep=False,
+            sweep=not no_sweep,
             grid=grid,
             init=init,
             same_layout=same_layout,
             buffers_from=buffers_from,
             report=report,
         )
-        if follows():
-            return
-        shown = connected.name or connected.id
-        if len(ends) == 4:
-            a, b, c, d = ends
-            note(f"Corners: {a} (0,0), {b} (0,1), {c} (1,0), {d} (1,1); opposite are {a}-{d} and {b}-{c}.")
-        if not no_sweep:
-            # The connection is stored by now: after Ctrl-C only its sweep is missing.
-            click.get_current_context().obj.command = _sweep_command(shown, grid)
-            connected.sweep(grid, report=report)
-    _print_connection(connected.describe(), form)
-
-
-def _sweep_command(name: str, grid: Sequence[int] | None) -> str:
-    """Write the command that does what is left, with the options that were given."""
-    words = ["mgraph", "sweep", name]
-    words += [] if grid is None else ["--grid", ",".join(map(str, grid))]
-    context = click.get_current_context()
-    for option, flag in (("graph_path", "--graph"), ("device", "--device"), ("threads", "--threads")):
-        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            words += [flag, str(context.params[option])]
-    return shlex.join(words)
+    if follows():
+        return
+    if len(ends) == 4:
+        a, b, c, d = ends
+        note(f"Corners: {a} (0,0), {b} (0,1), {c} (1,0), {d} (1,1); opposite are {a}-{d} and {b}-{c}.")
+    print_connection(connected.describe(), form)
 
 
 @click.command()
@@ -193,10 +174,11 @@ def sweep(
         )
     for text in swept.notes:
         note(f"Note: {text}")
-    _print_connection(connected.describe(), form)
+    print_connection(connected.describe(), form)
 
 
-def _print_connection(row: dict[str, Any], form: str) -> None:
+def print_connection(row: dict[str, Any], form: str) -> None:
+    """Print a connection with its newest sweep."""
     if form != "table":
         emit_one(row, form=form)
         return

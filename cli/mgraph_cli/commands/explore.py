@@ -92,7 +92,7 @@ def suggest(
         [s.row() for s in found],
         (*_STEPS, "command"),
         form=form,
-        empty="Nothing: every pair was tried, or the goal is met.",
+        empty=_NOTHING,
     )
 
 

@@ -1,4 +1,4 @@
-"""Looking: ls, show, log, components."""
+"""Looking: ls, show, log."""
 
 from __future__ import annotations
 
@@ -148,8 +148,10 @@ def _run_line(run: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     seed = "" if run["seed"] is None else f", seed {run['seed']}"
     update = f", {run['update']} update" if run["update"] else ""
+    times = len(run["resumptions"])
+    resumed = "" if not times else ", resumed once" if times == 1 else f", resumed {times} times"
     return (
-        f"{run['id']}: {run['command']}, {run['status']}{seed}, {run['device']}, "
+        f"{run['id']}: {run['command']}, {run['status']}{resumed}{seed}, {run['device']}, "
         f"{run['threads']} thread{'' if run['threads'] == 1 else 's'}{update} ({versions})"
     )
 
@@ -160,76 +162,12 @@ def _run_line(run: dict[str, Any]) -> str:
 def log(graph: Graph, form: str) -> None:
     """List everything that was run, with its status.
 
+    A run whose process is gone is interrupted. 'saved' is where the newest state of a run stands; mgraph resume goes
+    on from there.
+
     \b
     Example:
       mgraph log
     """
-    columns = ("id", "command", "status", "seed", "device", "seconds", "started", "reason")
+    columns = ("id", "command", "name", "status", "seed", "device", "seconds", "started", "saved", "reason")
     emit(graph.runs(), columns, form=form)
-
-
-@click.command()
-@click.option("--max-barrier", type=float, help="Largest loss above the chord of the two ends.")
-@click.option("--max-peak", type=float, help="Largest loss along the route.")
-@click.option("--max-drop", type=float, help="Largest drop below the mean of the two ends (of accuracy).")
-@click.option("--metric", help="loss or error [default: loss; error for --max-drop].")
-@click.option("--split", default="train", show_default=True, help="train, valid or test.")
-@space_option
-@with_graph
-@output_options
-def components(
-    max_barrier: float | None,
-    max_peak: float | None,
-    max_drop: float | None,
-    metric: str | None,
-    split: str,
-    space: str | None,
-    graph: Graph,
-    form: str,
-) -> None:
-    """Print which modes are connected at a threshold, and the edges that do it.
-
-    Of every connection and pair the finest sweep counts; among parallel connections the lowest one is enough.
-
-    \b
-    Example:
-      mgraph components --max-barrier 0.1
-    """
-    found = graph.components(
-        max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split, space=space
-    )
-    names = {n.id: n.name or n.id for group in found.groups for n in group}
-    groups = [
-        {"component": i, "size": len(group), "nodes": [names[n.id] for n in group]}
-        for i, group in enumerate(found.groups, start=1)
-    ]
-    edges = [
-        {
-            "source": names[e.source_id],
-            "target": names[e.target_id],
-            "connection": found.connections[e.connection_id].name or e.connection_id,
-            "method": found.connections[e.connection_id].kind,
-            "split": e.split,
-            "metric": e.metric,
-            "peak": e.peak,
-            "barrier": e.barrier,
-            "drop": e.drop,
-            "length": e.length,
-            "resolution": e.resolution,
-        }
-        for e in found.edges
-    ]
-    t = found.threshold
-    if form == "json":
-        threshold = {"quantity": t.quantity, "limit": t.limit, "metric": t.metric, "split": t.split}
-        emit_one({"threshold": threshold, "components": groups, "edges": edges}, form=form)
-        return
-    if form == "csv":
-        emit(groups, ("component", "size", "nodes"), form=form)
-        return
-    how_many = f"{len(groups)} component{'' if len(groups) == 1 else 's'}"
-    click.echo(f"{how_many} at {t.split} {t.metric} {t.quantity} <= {t.limit:g}")
-    click.echo()
-    emit(groups, ("component", "size", "nodes"))
-    columns = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
-    emit(edges, columns, title="edges", empty="No edge is below the threshold.")

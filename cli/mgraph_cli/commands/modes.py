@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph.errors import InputError
 from mgraph.train.settings import TrainSettings
 from mgraph_cli.options import (
     SectionedCommand,
     chosen_settings,
+    numbers,
     output_options,
     settings_options,
     space_option,
@@ -54,18 +56,20 @@ def train(
         mode = graph.train(settings, name=name, space=space, report=report)
     if follows():
         return
-    _print_mode(mode.describe(), form)
+    print_mode(mode.describe(), form)
 
 
 @click.command("add-mode")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--at", "coordinates", metavar="W1,W2,…", help="Instead of a file: the coordinates of a small space.")
 @click.option("--name", help="Name of the mode.")
 @click.option("--cast", is_flag=True, help="Round float64 tensors to float32.")
 @space_option
 @with_computing_graph
 @output_options
 def add_mode(
-    file: Path,
+    file: Path | None,
+    coordinates: str | None,
     name: str | None,
     cast: bool,
     space: str | None,
@@ -75,19 +79,27 @@ def add_mode(
     """Import a checkpoint (.pt, .pth, .safetensors) as a mode, and evaluate it.
 
     The state_dict may sit in a common wrapper (state_dict, model, model_state, model_state_dict) and carry DDP or
-    compile prefixes. Nothing in the file is executed.
+    compile prefixes. Nothing in the file is executed. With --at the point is given by its coordinates, as suits a
+    landscape of two weights.
 
     \b
     Example:
       mgraph add-mode checkpoint.safetensors --name b
+      mgraph add-mode --at 1,0 --name right
     """
-    mode = graph.add_mode(file, name=name, space=space, cast=cast)
+    if (file is None) == (coordinates is None):
+        raise InputError("Give a checkpoint file, or coordinates with --at.")
+    if file is not None:
+        mode = graph.add_mode(file, name=name, space=space, cast=cast)
+    else:
+        mode = graph.add_point(numbers(coordinates, "--at", float) or [], name=name, space=space)
     for text in mode.notes:
         note(f"Note: {text}")
-    _print_mode(mode.describe(), form)
+    print_mode(mode.describe(), form)
 
 
-def _print_mode(row: dict[str, Any], form: str) -> None:
+def print_mode(row: dict[str, Any], form: str) -> None:
+    """Print a mode with its numbers."""
     if form == "table":
         measured = {f"{e['split']} {e['metric']}": e["value"] for e in row["evaluations"]}
         row = {key: row[key] for key in ("id", "name", "kind", "space", "digest")} | measured

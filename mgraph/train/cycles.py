@@ -1,0 +1,95 @@
+"""Settings of a nudged elastic band and its schedule of cycles (torch-free)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mgraph.errors import InputError
+from mgraph.settings import Settings, setting
+
+STOPS = ("gaps", "saddle")
+
+_STAGE = re.compile(r"(?P<cycles>\d+)x(?P<steps>\d+)(@(?P<lr>[0-9.eE+-]+))?")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Cycles of equal length at one learning rate, written ``CYCLESxSTEPS[@LR]``, e.g. ``4x1000@0.1``."""
+
+    cycles: int
+    steps: int
+    lr: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Stage:
+        """Read one stage; InputError saying how it is written."""
+        found = _STAGE.fullmatch(text.strip())
+        if not found:
+            raise InputError(f"Cycles are written CYCLESxSTEPS[@LR], e.g. 4x1000@0.1; got {text!r}.")
+        cycles, steps = int(found["cycles"]), int(found["steps"])
+        if not 1 <= cycles <= 10_000 or not 1 <= steps <= 10**9:
+            raise InputError(f"Cycles {text!r} must be at least one cycle of at least one step.")
+        try:
+            lr = None if found["lr"] is None else float(found["lr"])
+        except ValueError:
+            lr = -1.0
+        if lr is not None and not 0 < lr < 1e30:
+            raise InputError(f"The learning rate of cycles {text!r} must be a number above 0.")
+        return cls(cycles, steps, lr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandSettings(Settings):
+    """How a band of pivots relaxes, cycle by cycle, and where it gets further pivots in between."""
+
+    seed: int = setting(0, "seed of all randomness of the run", low=0, high=2**63 - 1)
+    pivots: int = setting(3, "pivots between the two ends at the start", low=1, high=1000)
+    cycles: tuple[str, ...] = setting(
+        ("5x60",), "cycles in order, each CYCLESxSTEPS[@LR], e.g. 4x1000@0.1,4x1000@0.01", unit="steps"
+    )
+    lr: float = setting(0.05, "learning rate of cycles that name none", above=0, high=1e30)
+    batch_size: int = setting(256, "examples per step, the same ones for every pivot", unit="examples", low=1)
+    momentum: float = setting(0.9, "SGD momentum", low=0, below=1)
+    weight_decay: float = setting(1e-4, "weight decay: an L2 penalty as part of the gradient", low=0)
+    spring: float | None = setting(
+        None, "constant of the springs between pivots; inf: pivots keep their shares of the length", above=0,
+        nothing="inf",
+    )  # fmt: skip
+    insert: int = setting(2, "at most so many pivots are inserted after a cycle, one in a gap", unit="pivots", low=0)
+    gap: float = setting(
+        0.1, "a gap gets a pivot where the loss exceeds its pivots' by more than this share of the loss's range", low=0
+    )
+    dense: int = setting(
+        9, "points inside every gap where the loss is evaluated after a cycle", unit="points", low=1, high=1000
+    )
+    dense_examples: int | None = setting(
+        None, "training examples of those evaluations, a fixed random subset", unit="examples", low=1, nothing="all"
+    )
+    noise: float = setting(
+        1e-3, "length of the random push that every pivot gets at the start, relative to the chord", low=0
+    )
+    stop: tuple[str, ...] = setting(
+        (), "what ends a learning rate's cycles early, with commas: gaps (none asks for a pivot), saddle (it fell by "
+        "less than 1 % in a cycle)",
+    )  # fmt: skip
+    target: float | None = setting(None, "stop as soon as no point between the ends has a higher train loss", above=0)
+    max_steps: int | None = setting(None, "stop after so many steps", unit="steps", low=1)
+    max_seconds: float | None = setting(None, "stop after so much time, finishing what was begun", unit="s", above=0)
+    loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
+    label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
+    precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
+    compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.cycles:
+            raise InputError("A band needs at least one cycle, e.g. cycles=5x60.")
+        self.stages()
+        for word in self.stop:
+            if word not in STOPS:
+                raise InputError(f"stop takes {' and '.join(STOPS)}, with commas, or none; not {word!r}.")
+
+    def stages(self) -> list[Stage]:
+        """Return the stages in order."""
+        return [Stage.parse(text) for text in self.cycles]
