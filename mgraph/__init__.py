@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph, create
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
+    from mgraph.graph.upkeep import check
     from mgraph.train.settings import TrainSettings
 
 _HOMES = {
     "create": "mgraph.graph.graph",
     "open": "mgraph.graph.graph:open_graph",
+    "check": "mgraph.graph.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
@@ -74,6 +76,7 @@ __all__ = [
     "Simplex",
     "Task",
     "TrainSettings",
+    "check",
     "create",
     "make_task",
     "open",

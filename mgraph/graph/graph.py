@@ -23,6 +23,8 @@ from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
+    from mgraph.explore.routes import Route
+    from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
@@ -146,6 +148,7 @@ class Graph(Queries, Explorations):
         name: str | None = None,
         sweep: bool = True,
         grid: int | Sequence[int] | None = None,
+        inner: int | None = None,
         init: Connected | str | None = None,
         same_layout: bool = False,
         buffers_from: Point | str | None = None,
@@ -153,16 +156,19 @@ class Graph(Queries, Explorations):
     ) -> Connected:
         """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
 
-        Ends are modes, names or ids; afterwards the connection is swept on ``grid`` unless ``sweep`` is
-        False. Control points start where the connection ``init`` has them, if one is given: refine a chain as a
-        Bézier curve, raise a degree, take an edge of a surface as a curve. Raises InputError for ends or settings
-        that do not suit, or a bad grid, and NonFiniteError when training diverges.
+        Ends are modes, names or ids; afterwards the connection is swept on ``grid``, or a chain at its control points
+        and ``inner`` points on every piece, unless ``sweep`` is False. Control points start where the connection
+        ``init`` has them, if one is given: refine a chain as a Bézier curve, raise a degree, take an edge of a
+        surface as a curve, go on with a band. Raises InputError for ends or settings that do not suit, or a bad
+        grid, and NonFiniteError when training diverges.
         """
-        from mgraph.explore.sweepdata import grid_counts
+        from mgraph.explore.sweepdata import grid_counts, inner_grid
         from mgraph.graph.connections import connect
         from mgraph.train.parallel import follows
 
-        if grid is not None:  # now, not after the training
+        if inner is not None:  # now, not after the training
+            inner_grid(method.family(len(ends)), grid, inner)
+        if grid is not None:
             counts = (grid,) if isinstance(grid, int) else grid
             grid = grid_counts(method.family(len(ends)), counts, ())
         connection = connect(
@@ -173,12 +179,12 @@ class Graph(Queries, Explorations):
             init=None if init is None else self._connection(init).record,
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
-            sweep={"grid": grid} if sweep else None,
+            sweep={"grid": grid, "inner": inner} if sweep else None,
             **_report(report),
         )
         connected = Connected(self.session, connection)
         if sweep and not follows():
-            connected.sweep(grid, report=report)
+            connected.sweep(grid, inner=inner, report=report)
         return connected
 
     def resume(self, run: str | None = None, *, report: Report | None = None) -> Point | Connected:
@@ -194,6 +200,37 @@ class Graph(Queries, Explorations):
 
         made = resume(self.session, run, report)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
+
+    def compose(
+        self,
+        *pieces: Connected | str | Route,
+        name: str | None = None,
+        thin: float | None = None,
+        sweep: bool = True,
+        grid: int | Sequence[int] | None = None,
+        report: Report | None = None,
+    ) -> Connected:
+        """Join connections end to end into one: ``g.compose("ab", "bc")``, or ``g.compose(g.route("a", "d"))``.
+
+        A piece is a connection or its name, ``"s:a:d"`` where it has several ends (a surface is crossed along its swept
+        minimax route), or a whole route. Afterwards it is swept, unless ``sweep`` is False. With ``thin`` it becomes a
+        polygonal chain through as few points as keep it within that share of its length. Raises InputError for pieces
+        that do not share modes or a space.
+        """
+        from mgraph.explore.routes import Route
+        from mgraph.graph.composing import Leg, compose, leg_from, legs_of
+
+        legs: list[Leg] = []
+        with self.session.store.reading() as reader:
+            for piece in pieces:
+                if isinstance(piece, Route):
+                    legs += legs_of(reader, piece)
+                else:
+                    legs.append(Leg(piece.record) if isinstance(piece, Connected) else leg_from(reader, piece))
+        connected = Connected(self.session, compose(self.session, legs, name=name, thin=thin))
+        if sweep:
+            connected.sweep(grid, report=report)
+        return connected
 
     # Looking things up
 
@@ -238,6 +275,50 @@ class Graph(Queries, Explorations):
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
+
+    # Upkeep
+
+    def check(self, *, deep: bool = False, repair: bool = False) -> CheckReport:
+        """Check rows and tensors; see :func:`mgraph.check`, which also takes a graph that cannot be opened."""
+        from mgraph.graph.upkeep import check
+
+        return check(self.path, deep=deep, repair=repair)
+
+    def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> Plan:
+        """Delete what nothing refers to and is at least ``older_than`` hours old; returns what went, or would go."""
+        from mgraph.graph.upkeep import plan_collection
+
+        return _carried_out(plan_collection(self.session.store, older_than=older_than), dry_run)
+
+    def remove(self, *things: Point | Connected | Space | str, cascade: bool = False, dry_run: bool = False) -> Plan:
+        """Remove nodes, connections, sweeps or spaces with all that is theirs; returns what went, or would go.
+
+        Raises StillNeededError, naming it, if something else depends on them; ``cascade`` takes that along.
+        """
+        from mgraph.graph.upkeep import plan_removal
+
+        return _carried_out(plan_removal(self.session.store, things, cascade=cascade), dry_run)
+
+    def rename(self, thing: Point | Connected | Space | str, name: str) -> Point | Connected | Space:
+        """Give a node, connection or space another name; returns it. NameTakenError if the name is in use."""
+        from mgraph.graph.upkeep import rename
+
+        record = rename(self.session.store, thing, name)
+        if isinstance(record, Space):
+            return record
+        return Connected(self.session, record) if isinstance(record, Connection) else Point(self.session, record)
+
+    def usage(self) -> dict[str, Any]:
+        """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""
+        from mgraph.graph.upkeep import usage
+
+        return usage(self.session.store)
+
+
+def _carried_out(plan: Plan, dry_run: bool) -> Plan:
+    if not dry_run:
+        plan.apply()
+    return plan
 
 
 def _report(report: Report | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mgraph.explore.edges import current_edges
 from mgraph.explore.sweepdata import COMPLETE, family_of
 from mgraph.graph.members import ends_of, label, rows_of
 from mgraph.graph.resume import Standing
+from mgraph.report.cycles import cycle_rows
 from mgraph_store import (
     Connection,
     Edge,
@@ -23,6 +24,7 @@ from mgraph_store import (
     NodeTerm,
     Reader,
     Run,
+    Series,
     Space,
     Summary,
     Sweep,
@@ -150,6 +152,7 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         rows = rows_of(reader, connection)
         sweeps = reader.all(Sweep, connection_id=connection.id, status=COMPLETE)
         summaries = reader.all(Summary, connection_id=connection.id)
+        series = reader.all(Series, connection_id=connection.id)
         run = _run(reader, connection.run_id)
     names = {n.id: label(n) for n in ends}
     newest = max(sweeps, key=lambda s: s.created) if sweeps else None
@@ -190,6 +193,11 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
             if newest is not None and s.sweep_id in (newest.id, None)
         ],
         "edges": edges,
+        "cycles": cycle_rows(series),
+        "series": [
+            {"quantity": s.quantity, "subject": s.subject, "positions": list(s.positions), "values": list(s.values)}
+            for s in series
+        ],
     }
 
 

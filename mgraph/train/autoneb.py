@@ -430,4 +430,5 @@ class _Relaxation:
             arrays["random_cuda"] = torch.cuda.get_rng_state(self._flat.device).numpy()
         for number, buffer in enumerate(self._flat.module.buffers()):
             arrays[f"buffer{number}"] = to_numpy(buffer).reshape(-1)
-        self._keeper.save(State(values, arrays))
+        s = self.standing
+        self._keeper.save(State(values, arrays, f"cycle {s.cycle + 1}, step {s.step}" if s.ended is None else s.ended))

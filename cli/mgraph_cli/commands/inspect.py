@@ -76,9 +76,15 @@ def show(what: str, table: bool, graph: Graph, form: str) -> None:
     row = graph.find(what).describe()
     if form == "table" and row["run"]:
         row["run"] = _run_line(row["run"])
+    if form == "table" and "pieces" in row.get("family", {}):
+        row["family"] = {
+            "family": row["family"]["family"],
+            "pieces": [p["family"]["family"] for p in row["family"]["pieces"]],
+        }
     if form == "table" and "summary" in row:
         geometry = {s["statistic"]: s["value"] for s in row["summary"] if s["metric"] == "geometry"}
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
+        del row["series"]  # numbers by position: for programs and pictures
         row |= {"geometry": geometry, "summary": summary_table(row["summary"]), "ensembles": ensembles}
     emit_one(
         row,
@@ -90,6 +96,7 @@ def show(what: str, table: bool, graph: Graph, form: str) -> None:
             "sweeps": ("id", "grid", "batchnorm", "precision"),
             "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
             "ensembles": ("split", "metric", "statistic", "value"),
+            "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
             "edges": ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution"),
         },
     )
