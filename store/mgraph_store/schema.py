@@ -16,6 +16,7 @@ from mgraph_store.records import (
     Connection,
     Edge,
     Evaluation,
+    Measure,
     Member,
     Node,
     NodeBuffers,
@@ -42,6 +43,7 @@ TABLES: Mapping[str, type[Record]] = {
     "edges": Edge,
     "summaries": Summary,
     "series": Series,
+    "measures": Measure,
     "runs": Run,
 }
 TABLE_OF: Mapping[type[Any], str] = {record: table for table, record in TABLES.items()}
