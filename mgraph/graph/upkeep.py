@@ -101,7 +101,8 @@ def plan_collection(store: GraphStore, *, older_than: float) -> Plan:
         raise InputError(f"The least age must be hours ≥ 0, not {older_than}.")
     found: Collection = plan_collection(store, older_than * 3600)
     rows = [{"kind": i.kind, "name": i.name, "nbytes": i.nbytes, "why": i.why} for i in found.items]
-    young = f"{found.young} more {'is' if found.young == 1 else 'are'} younger than {older_than:g} h and stay."
+    stay = "1 more is" if found.young == 1 else f"{found.young} more are"
+    young = f"{stay} younger than {older_than:g} h, and left alone."
     return Plan(tuple(rows), found.nbytes, (young,) if found.young else (), lambda: found.apply(store))
 
 

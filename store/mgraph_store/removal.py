@@ -90,7 +90,8 @@ def plan_removal(reader: Reader, targets: Sequence[Target], *, cascade: bool = F
     goes: dict[str, Goes] = {}
     level = [Goes(target, "asked for") for target in targets]
     while level:
-        goes |= {g.record.id: g for g in level if g.record.id not in goes}
+        for g in level:
+            goes.setdefault(g.record.id, g)  # the first reason is the closest one
         level = [g for g in _following(reader, goes) if g.record.id not in goes]
     needed = [g for g in goes.values() if g.depends]
     if needed and not cascade:
@@ -108,19 +109,46 @@ def _following(reader: Reader, goes: dict[str, Goes]) -> list[Goes]:
     if connections:
         found += _belonging(reader, connections)
     if nodes:
-        places: dict[str, tuple[str, str]] = {}
-        for m in reader.all(Member, node_id=list(nodes)):
-            if m.connection_id not in goes:
-                places.setdefault(m.connection_id, (m.role, m.node_id))
-        for c in reader.all(Connection, id=list(places)) if places else []:
-            role, node = places[c.id]
-            found.append(Goes(c, f"{_label(nodes[node])} is {'an' if role == 'end' else 'a'} {role} of it", True))
-        uses = {t.node_id: t.source_id for t in reader.all(NodeTerm, source_id=list(nodes))}
-        users = reader.all(Node, id=list(uses), where="kernel IS NOT NULL") if uses else []
-        found += [Goes(n, f"it is computed from {_label(nodes[uses[n.id]])}", True) for n in users]
+        found += _ending(reader, nodes, goes)
+        found += _computed(reader, nodes, goes)
     for space in spaces.values():
         inside: list[Any] = [*reader.all(Connection, space_id=space.id), *reader.all(Node, space_id=space.id)]
         found += [Goes(record, f"it lies in space {space.name}", True) for record in inside]
+    return found
+
+
+def _ending(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> list[Goes]:
+    # Connections of which a node is an end, a control point or a sample.
+    places: dict[str, Member] = {}
+    for m in reader.all(Member, node_id=list(nodes)):
+        if m.connection_id not in goes:
+            places.setdefault(m.connection_id, m)
+    found = []
+    for c in reader.all(Connection, id=list(places)) if places else []:
+        role = places[c.id].role
+        found.append(
+            Goes(c, f"{_label(nodes[places[c.id].node_id])} is {'an' if role == 'end' else 'a'} {role} of it", True)
+        )
+    return found
+
+
+def _computed(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> list[Goes]:
+    # Nodes that are sums of a node; for what belongs to connections, those.
+    uses = {t.node_id: t.source_id for t in reader.all(NodeTerm, source_id=list(nodes)) if t.node_id not in goes}
+    users = reader.all(Node, id=list(uses), where="kernel IS NOT NULL") if uses else []
+    owners: dict[str, list[str]] = {}
+    for m in reader.all(Member, node_id=[n.id for n in users], where="role <> 'end'") if users else []:
+        owners.setdefault(m.node_id, []).append(m.connection_id)
+    found, through = [], dict[str, Node]()
+    for n in users:
+        if n.id in owners and n.kind in _OWNED and n.name is None:
+            through |= dict.fromkeys(owners[n.id], n)
+        else:
+            found.append(Goes(n, f"it is computed from {_label(nodes[uses[n.id]])}", True))
+    connections = reader.all(Connection, id=list(through)) if through else []
+    for c in connections:
+        part = through[c.id]
+        found.append(Goes(c, f"its {part.kind} {part.id} is computed from {_label(nodes[uses[part.id]])}", True))
     return found
 
 
