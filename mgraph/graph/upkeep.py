@@ -176,12 +176,12 @@ def _target(reader: Any, thing: Thing) -> Node | Connection | Sweep | Space:
 
 
 def _removal_notes(removal: Removal) -> tuple[str, ...]:
+    notes = []
     forgetful = len(removal.forget)
-    if not forgetful:
-        return ()
-    nodes = (
-        "1 merged node keeps its tensors, but forgets"
-        if forgetful == 1
-        else (f"{forgetful} merged nodes keep their tensors, but forget")
-    )
-    return (f"{nodes} what it was made of.",)
+    if forgetful:
+        one = "1 merged node keeps its tensors, but forgets what it was made of."
+        several = f"{forgetful} merged nodes keep their tensors, but forget what they were made of."
+        notes.append(one if forgetful == 1 else several)
+    if removal.abandoned:
+        notes.append(f"Without it no longer to be resumed: {', '.join(removal.abandoned)}.")
+    return tuple(notes)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mgraph_store.collect import remove_objects
 from mgraph_store.errors import StillNeededError, StoreError
-from mgraph_store.records import Connection, Member, Node, NodeTerm, Record, Space, Sweep
+from mgraph_store.processes import may_run
+from mgraph_store.records import Connection, Member, Node, NodeTerm, Record, Run, Space, Sweep
 from mgraph_store.schema import REFERENCES, TABLES, columns
 
 if TYPE_CHECKING:
@@ -45,13 +46,17 @@ class Goes:
 
 @dataclass(frozen=True)
 class Removal:
-    """A plan: what goes, which nodes forget their recipe, which tensor objects become free."""
+    """A plan: what goes, which nodes forget their recipe, which tensor objects become free.
+
+    ``abandoned`` are interrupted runs that cannot go on without what goes.
+    """
 
     targets: tuple[Target, ...]
     cascade: bool
     goes: tuple[Goes, ...]
     forget: tuple[str, ...]
     free: tuple[str, ...]
+    abandoned: tuple[str, ...] = ()
 
     def apply(self, store: GraphStore) -> None:
         """Remove the rows in one transaction, then the tensors that nobody refers to any more.
@@ -85,7 +90,8 @@ def plan_removal(reader: Reader, targets: Sequence[Target], *, cascade: bool = F
     Raises
     ------
     StillNeededError
-        If something depends on them, unless ``cascade`` takes it along; the message names it.
+        If something depends on them, unless ``cascade`` takes it along, or a run under way needs them; the
+        message names it.
     """
     goes: dict[str, Goes] = {}
     level = [Goes(target, "asked for") for target in targets]
@@ -96,8 +102,34 @@ def plan_removal(reader: Reader, targets: Sequence[Target], *, cascade: bool = F
     needed = [g for g in goes.values() if g.depends]
     if needed and not cascade:
         raise StillNeededError(_refusal(needed))
+    runs = [(run, need) for run in _resumable(reader) if (need := _needed_by(run, goes)) is not None]
+    under_way = [
+        (run, need) for run, need in runs if run.status == "running" and may_run(run.host, run.pid, run.started)
+    ]
+    if under_way and not cascade:
+        run, need = under_way[0]
+        raise StillNeededError(
+            f"Run {run.id} ({run.command}) is under way and needs {need.kind} {_label(need.record)}: stop it or wait for it; "
+            "--cascade takes that away from it."
+        )
     nodes = [g.record.id for g in goes.values() if isinstance(g.record, Node)]
-    return Removal(tuple(targets), cascade, tuple(goes.values()), _forgetful(reader, nodes), _free(reader, nodes))
+    return Removal(
+        tuple(targets),
+        cascade,
+        tuple(goes.values()),
+        _forgetful(reader, nodes),
+        _free(reader, nodes),
+        tuple(run.id for run, _ in runs),
+    )
+
+
+def _resumable(reader: Reader) -> list[Run]:
+    return reader.all(Run, status=["running", "interrupted"], where="plan IS NOT NULL")
+
+
+def _needed_by(run: Run, goes: dict[str, Goes]) -> Goes | None:
+    # A plan names what it works on by ids, which are long and random: no other text looks like one.
+    return next((g for identifier, g in goes.items() if f'"{identifier}"' in (run.plan or "")), None)
 
 
 def _following(reader: Reader, goes: dict[str, Goes]) -> list[Goes]:
