@@ -165,6 +165,7 @@ def _train(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping
 
 def _connect(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Connection:
     from mgraph.connect.registry import method_named
+    from mgraph.explore.sweepdata import family_of, inner_grid
     from mgraph.graph.connections import connect
     from mgraph.graph.sweeps import sweep_connection
 
@@ -181,8 +182,11 @@ def _connect(session: Session, run: Run, plan: Mapping[str, Any], further: Mappi
         **further,
     )
     if plan["sweep"] is not None:
+        grid, inner = plan["sweep"]["grid"], plan["sweep"]["inner"]
+        if inner is not None:
+            grid = inner_grid(family_of(connection), grid, inner)
         report = {key: value for key, value in further.items() if key == "report"}
-        sweep_connection(session, connection, grid=plan["sweep"]["grid"], **report)
+        sweep_connection(session, connection, grid=grid, **report)
     return connection
 
 

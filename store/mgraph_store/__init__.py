@@ -6,7 +6,7 @@ The nouns, each one row of a table (:mod:`mgraph_store.records`):
 - **node**: one point of a space, *stored* as tensors, *derived* as a weighted sum of other nodes, or *partial*:
   a sum of which some columns are stored instead (:mod:`mgraph_store.columns`);
 - **connection**: a method's result between two or more modes, with its members;
-- **sweep**, **evaluation**, **edge**, **summary**: what was measured, where, and what follows from it;
+- **sweep**, **evaluation**, **edge**, **summary**, **measure**: what was measured, where, and what follows from it;
 - **run**: what produced all that.
 
 :class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and
@@ -26,6 +26,7 @@ from mgraph_store.records import (
     Connection,
     Edge,
     Evaluation,
+    Measure,
     Member,
     Node,
     NodeBuffers,
@@ -74,6 +75,7 @@ __all__ = [
     "Evaluation",
     "GraphStore",
     "Layout",
+    "Measure",
     "Member",
     "Node",
     "NodeBuffers",

@@ -41,11 +41,14 @@ as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere"
 # --- create and open ---------------------------------------------------------------------------------------
 
 
+LAYOUT = ("index.duckdb", "journal", "tensors.zarr", "tmp", "gate.lock", "index.lock")
+
+
 def test_create_then_open(tmp_path: Path) -> None:
     made = GraphStore.create(tmp_path / "g.mgraph")
     assert GraphStore.open(str(tmp_path / "g.mgraph")).path == made.path
     assert [p.name for p in tmp_path.iterdir()] == ["g.mgraph"]
-    assert {p.name for p in made.path.iterdir()} == {"index.duckdb", "tensors.zarr", "tmp", "gate.lock", "index.lock"}
+    assert {p.name for p in made.path.iterdir()} == set(LAYOUT)
     assert problems(made, deep=True) == []
 
 
