@@ -38,6 +38,8 @@ _COMMANDS = {
     "dendrogram": "topology",
     "neighbours": "topology",
     "isolated": "topology",
+    "suggest": "explore",
+    "explore": "explore",
     "compare": "measures",
     "sharpness": "measures",
     "merge": "merge",

@@ -16,6 +16,7 @@ from mgraph.errors import InputError
 from mgraph.explore.criterion import NODE_KINDS, criterion_from
 from mgraph.families import Segment
 from mgraph.graph import listing
+from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
 from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
@@ -71,7 +72,7 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
 
 
-class Graph(Queries):
+class Graph(Queries, Explorations):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -220,7 +221,7 @@ class Graph(Queries):
         ``winner`` of the result is None where no method meets the limit. Raises InputError, storing nothing, for
         other than two ends, and for a limit that the ends themselves exceed.
         """
-        from mgraph.duration import seconds
+        from mgraph.durations import seconds
         from mgraph.graph.auto import connect_auto
 
         limit = criterion_from(

@@ -41,6 +41,7 @@ from mgraph_store.records import (
 
 if TYPE_CHECKING:
     from mgraph_store.check import assert_consistent, garbage, problems
+    from mgraph_store.handover import Handover, WorkerStore
     from mgraph_store.kernel import KERNEL_VERSION, combine
     from mgraph_store.reader import Reader
     from mgraph_store.schema import FORMAT_VERSION, describe
@@ -54,9 +55,11 @@ _LAZY = {
     "FORMAT_VERSION": "schema",
     "KERNEL_VERSION": "kernel",
     "GraphStore": "store",
+    "Handover": "handover",
     "Reader": "reader",
     "TensorRef": "transaction",
     "Transaction": "transaction",
+    "WorkerStore": "handover",
     "assert_consistent": "check",
     "combine": "kernel",
     "describe": "schema",
@@ -74,6 +77,7 @@ __all__ = [
     "Edge",
     "Evaluation",
     "GraphStore",
+    "Handover",
     "Layout",
     "Measure",
     "Member",
@@ -90,6 +94,7 @@ __all__ = [
     "TensorRef",
     "TensorSpec",
     "Transaction",
+    "WorkerStore",
     "assert_consistent",
     "columns",
     "combine",

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -24,6 +24,9 @@ from mgraph_store.reader import Reader
 from mgraph_store.records import Connection, Node, Record, Run, Space, Sweep
 from mgraph_store.schema import TABLE_OF, columns
 from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, TensorStore, digest, digest_groups, disk_error, new_key
+
+if TYPE_CHECKING:
+    from mgraph_store.handover import Handover
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,21 @@ class Transaction:
         if not hasattr(record, "id"):
             raise InputError(f"Rows of {TABLE_OF[type(record)]} have no id and cannot be updated.")
         self._updated.append(record)
+
+    def take_over(self, handover: Handover) -> None:
+        """Add and update what a worker hands over; its tensors are kept or removed with this transaction's own.
+
+        Raises
+        ------
+        InputError
+            As :meth:`add`; at the end as :meth:`commit`, ConflictError included.
+        """
+        self._keys += handover.keys
+        self.add(*handover.added)
+        for record in handover.updated:
+            self.update(record)  # type: ignore[arg-type]  # checked there
+        for record in handover.expected:
+            self.expect(record)  # type: ignore[arg-type]  # was checked when the worker said so
 
     def expect(self, record: Run | Node | Connection | Space | Sweep) -> None:
         """Store nothing unless the row with the record's id is still this record when the transaction ends.
