@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task, make_task
     from mgraph.errors import MGraphError
     from mgraph.explore.components import Components
-    from mgraph.graph.graph import Graph, create
+    from mgraph.graph.graph import Graph, create, unpack
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
     from mgraph.train.settings import TrainSettings
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "create": "mgraph.graph.graph",
     "open": "mgraph.graph.graph:open_graph",
+    "unpack": "mgraph.graph.graph",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
@@ -77,6 +78,7 @@ __all__ = [
     "create",
     "make_task",
     "open",
+    "unpack",
 ]
 
 

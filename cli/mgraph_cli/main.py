@@ -40,6 +40,8 @@ _COMMANDS = {
     "merge": "merge",
     "ensemble": "merge",
     "export": "merge",
+    "pack": "sharing",
+    "unpack": "sharing",
     "plot": "plot",
     "methods": "describe",
     "archs": "describe",
