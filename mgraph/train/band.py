@@ -89,7 +89,7 @@ class Band:
     def step(self, x: Tensor, y: Tensor, lr: float) -> Floats:
         """Do one step on a batch; return the batch's losses at the N points before it.
 
-        If one of them is not finite, the points have not moved along the gradient.
+        Where a loss, a gradient or a point is not finite, some loss that is returned is not, and nothing has moved.
         """
         if self._rule.spring is None:
             self._redistribute()
@@ -97,9 +97,13 @@ class Band:
         n = len(self.points)
         found = torch.cat([losses.to(self._sums), *self._products()]).cpu().numpy().astype(np.float64)
         values, squares, products, to_left, to_right = np.split(found, np.cumsum([n, n - 1, n - 2, n - 2]))
-        if np.isfinite(values).all():
+        if np.isfinite(found).all():
             slopes = np.stack([to_left, to_right], axis=1)
-            self._move(*pulls(values, squares, products, slopes, self._rule.spring), lr)
+            with np.errstate(over="ignore", invalid="ignore"):  # the next step's losses tell
+                forces = pulls(values, squares, products, slopes, self._rule.spring)
+            self._move(*forces, lr)
+        elif np.isfinite(values).all():
+            values = np.full(n, np.nan)
         return values
 
     def grown(self, places: Sequence[tuple[int, float]]) -> Band:
@@ -126,12 +130,13 @@ class Band:
 
     def _redistribute(self) -> None:
         """Put the inner points back to their shares of the chain's length, along the chain as it is."""
-        reached = np.concatenate([[0.0], np.cumsum(self.lengths())])
-        if not reached[-1] > 0:
+        lengths = self.lengths()
+        reached = np.concatenate([[0.0], np.cumsum(lengths)])
+        if not 0 < reached[-1] < np.inf:
             return
         wanted = np.cumsum(self.spacing)[:-1] / self.spacing.sum() * reached[-1]
         piece = np.clip(np.searchsorted(reached, wanted, side="right") - 1, 0, len(reached) - 2)
-        along = (wanted - reached[piece]) / (reached[piece + 1] - reached[piece])
+        along = (wanted - reached[piece]) / lengths[piece]
         start = torch.from_numpy(piece).to(self.points.device)
         share = torch.from_numpy(along).to(self.points)[:, None]
         for block in self._blocks:

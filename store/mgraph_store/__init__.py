@@ -6,7 +6,7 @@ The nouns, each one row of a table (:mod:`mgraph_store.records`):
 - **node**: one point of a space, *stored* as tensors, *derived* as a weighted sum of other nodes, or *partial*:
   a sum of which some columns are stored instead (:mod:`mgraph_store.columns`);
 - **connection**: a method's result between two or more modes, with its members;
-- **sweep**, **evaluation**, **edge**, **summary**: what was measured, where, and what follows from it;
+- **sweep**, **evaluation**, **edge**, **summary**, **measure**: what was measured, where, and what follows from it;
 - **run**: what produced all that.
 
 :class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and
@@ -26,6 +26,7 @@ from mgraph_store.records import (
     Connection,
     Edge,
     Evaluation,
+    Measure,
     Member,
     Node,
     NodeBuffers,
@@ -40,6 +41,7 @@ from mgraph_store.records import (
 
 if TYPE_CHECKING:
     from mgraph_store.check import assert_consistent, garbage, problems
+    from mgraph_store.handover import Handover, WorkerStore
     from mgraph_store.kernel import KERNEL_VERSION, combine
     from mgraph_store.reader import Reader
     from mgraph_store.schema import FORMAT_VERSION, describe
@@ -53,9 +55,11 @@ _LAZY = {
     "FORMAT_VERSION": "schema",
     "KERNEL_VERSION": "kernel",
     "GraphStore": "store",
+    "Handover": "handover",
     "Reader": "reader",
     "TensorRef": "transaction",
     "Transaction": "transaction",
+    "WorkerStore": "handover",
     "assert_consistent": "check",
     "combine": "kernel",
     "describe": "schema",
@@ -73,7 +77,9 @@ __all__ = [
     "Edge",
     "Evaluation",
     "GraphStore",
+    "Handover",
     "Layout",
+    "Measure",
     "Member",
     "Node",
     "NodeBuffers",
@@ -88,6 +94,7 @@ __all__ = [
     "TensorRef",
     "TensorSpec",
     "Transaction",
+    "WorkerStore",
     "assert_consistent",
     "columns",
     "combine",

@@ -42,6 +42,18 @@ class NameTakenError(InputError):
     kind = "name-taken"
 
 
+class StillNeededError(InputError):
+    """Something else in the graph depends on what should go."""
+
+    kind = "still-needed"
+
+
+class TimeLimitError(InputError, TimeoutError):
+    """A query took longer than it may keep others waiting."""
+
+    kind = "time-limit"
+
+
 class LayoutMismatchError(InputError):
     """Tensors do not have the names, shapes or types that the space demands."""
 
@@ -58,6 +70,12 @@ class NonFiniteError(InputError, ArithmeticError):
     """A NaN or an infinity turned up where only numbers may pass."""
 
     kind = "non-finite"
+
+
+class UnconnectedError(MGraphError):
+    """No method that was tried meets the limit: nothing is wrong with the request."""
+
+    kind = "unconnected"
 
 
 class StoreError(MGraphError):
@@ -77,6 +95,10 @@ class FormatError(StoreError):
 
     kind = "format"
     exit_code = 2
+
+
+class OldFormatError(FormatError):
+    """The graph has an older format, from which a migration leads to the present one."""
 
 
 class CorruptError(StoreError):

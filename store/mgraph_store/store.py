@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,14 @@ from mgraph_store.errors import (
     InputError,
     NameTakenError,
     NotFoundError,
+    OldFormatError,
 )
 from mgraph_store.ids import random_characters
 from mgraph_store.index import Index
 from mgraph_store.kernel import KERNEL_VERSION, active_terms
 from mgraph_store.layout import Layout
 from mgraph_store.lock import GraphLock
-from mgraph_store.reader import Reader
+from mgraph_store.reader import Reader, time_limit
 from mgraph_store.recipes import Computation, is_computed, look_up
 from mgraph_store.records import Connection, Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
@@ -55,8 +57,8 @@ class GraphStore:
     def __init__(self, path: Path, *, lock_timeout: float | None = None) -> None:
         self.path = path
         self.tensor_store = TensorStore(path / TENSORS, path / TEMPORARY)
-        self._index = Index(path / INDEX)
-        self._lock = GraphLock(path, lock_timeout)
+        self.index = Index(path / INDEX)
+        self.lock = GraphLock(path, lock_timeout)
 
     @classmethod
     def create(cls, path: str | Path, *, lock_timeout: float | None = None) -> GraphStore:
@@ -104,7 +106,7 @@ class GraphStore:
         NotFoundError
             If there is no graph at that path.
         FormatError, CorruptError
-            If this version cannot read it, or it is damaged.
+            If this version cannot read it, or it is damaged or has lost commits. An older format is migrated.
         LockTimeoutError
             If somebody writes for longer than ``lock_timeout`` seconds.
         """
@@ -116,29 +118,43 @@ class GraphStore:
                 raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
             raise NotFoundError(f"{path} is not a graph, it has no {INDEX}: make one with `mgraph init`.")
         store = cls(path, lock_timeout=lock_timeout)
-        with (
-            store._lock.shared(),
-            store._index.connect(read_only=True, patience=store._lock.timeout) as connection,
-        ):
-            store._index.check_tables(connection)
+        try:
+            store._check()
+        except OldFormatError:
+            with store.lock.exclusive():
+                store.index.migrate(store.lock.timeout)
+            store._check()
         return store
 
+    def _check(self) -> None:
+        with (
+            self.lock.shared(),
+            self.index.connect(read_only=True, patience=self.lock.timeout) as connection,
+        ):
+            self.index.check_tables(connection)
+
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Reader]:
+    def reading(self, *, limit: float | None = None, behind: bool = False) -> Iterator[Reader]:
         """Read rows through one short-lived connection; writers wait meanwhile, so do not compute inside.
+
+        A query that is not ours runs under a ``limit`` in seconds. Only a check reads an index that is ``behind`` the
+        counter.
 
         Raises
         ------
         LockTimeoutError
             If somebody writes for too long.
         CorruptError, FormatError
-            If the index cannot be read.
+            If the index cannot be read, or has lost commits.
+        TimeLimitError
+            If the limit is over.
         """
         with (
-            self._lock.shared(),
-            self._index.connect(read_only=True, patience=self._lock.timeout) as connection,
+            self.lock.shared(),
+            self.index.connect(read_only=True, patience=self.lock.timeout, behind=behind) as connection,
+            time_limit(connection, limit) as deadline,
         ):
-            yield Reader(connection)
+            yield Reader(connection, deadline)
 
     def query_guarded(
         self,
@@ -161,7 +177,7 @@ class GraphStore:
         LockTimeoutError, StoreError
             If the index cannot be had or read.
         """
-        with self._lock.shared():
+        with self.lock.shared():
             return run_guarded(
                 self.path / INDEX,
                 sql,
@@ -180,7 +196,7 @@ class GraphStore:
         MGraphError
             On leaving, whatever :meth:`Transaction.commit` raises.
         """
-        transaction = Transaction(self.tensor_store, self._index, self._lock)
+        transaction = Transaction(self.tensor_store, self.index, self.lock)
         try:
             yield transaction
             transaction.commit()
@@ -247,6 +263,28 @@ class GraphStore:
         with self.reading() as reader:
             recipes = look_up(reader, total, terms)
         return Computation(recipes, self._stored)
+
+    def parameter_blocks(self, nodes: Sequence[Node]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
+        """Yield (offset, one array of each node) along the parameters of several nodes, side by side.
+
+        So that only a block of each is in memory. Errors as :meth:`read_parameters`, and
+
+        Raises
+        ------
+        InputError
+            If the nodes have different numbers of parameters.
+        """
+        opened = [self.computation(node) for node in nodes]
+        sizes = {source.size for source in opened}
+        if len(sizes) > 1:
+            raise InputError(f"The nodes have different numbers of parameters: {', '.join(map(str, sorted(sizes)))}.")
+        size, step = sizes.pop(), max(source.chunk for source in opened)
+
+        def block(start: int) -> list[NDArray[np.float32]]:
+            return [source.read(start, min(start + step, size)) for source in opened]
+
+        for start in range(0, size, step):
+            yield start, to_the_end(partial(block, start))
 
     def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
         """Read a node's buffers under a policy: dtype name → flat array, none if the layout has none.

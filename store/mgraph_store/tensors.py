@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -64,6 +65,11 @@ class TensorStore:
 
     def __init__(self, root: Path, temporary: Path) -> None:
         self._root, self._temporary = root, temporary
+
+    @property
+    def name(self) -> str:
+        """Name of the directory that holds the objects."""
+        return self._root.name
 
     def write(self, key: str, arrays: Mapping[str, NDArray[Any]], codec: str = "none") -> None:
         """Write an object: flat arrays by dtype name, each (P,) with P > 0.
@@ -137,14 +143,29 @@ class TensorStore:
         """List the keys of all objects on disk, those that no row refers to included."""
         return {p.name for p in self._root.iterdir() if p.is_dir()}
 
+    def has(self, key: str) -> bool:
+        """Say whether there is an object of that key."""
+        return _KEY.fullmatch(key) is not None and (self._root / key).is_dir()
+
+    def sizes(self) -> dict[str, int]:
+        """Map the key of every object to the bytes that its files take."""
+        return {key: tree_size(self._root / key) for key in self.keys()}
+
+    def age(self, key: str) -> float:
+        """Seconds since an object was written; 0 if it is gone."""
+        return age(self._root / key)
+
+    def hide(self, key: str) -> None:
+        """Take an object out of sight in one step; :meth:`remove` deletes it then."""
+        with contextlib.suppress(OSError):
+            self._temporary.mkdir(exist_ok=True)
+            (self._root / key).rename(self._temporary / key)
+
     def remove(self, key: str) -> None:
         """Delete an object, as far as the file system lets us; only for objects that no row refers to."""
         _remove(self._temporary / key)
         if (self._root / key).exists():
-            # First out of sight in one step, so that no half object is ever found below the root.
-            with contextlib.suppress(OSError):
-                self._temporary.mkdir(exist_ok=True)
-                (self._root / key).rename(self._temporary / key)
+            self.hide(key)  # so that no half object is ever found below the root
             _remove(self._temporary / key)
 
     def _publish(self, key: str, build: Callable[[Path], None], codec: str) -> None:
@@ -172,6 +193,24 @@ def disk_error(error: OSError, place: Path) -> StoreError:
             f"No space left for {place}: nothing was stored; free some disk space (or quota) and try again."
         )
     return StoreError(f"Cannot write {place} ({error.strerror or error}): nothing was stored.")
+
+
+def tree_size(path: Path) -> int:
+    """Add up the sizes of a file or of all files below a directory; what vanishes meanwhile counts nothing."""
+    total = 0
+    for file in [path, *path.rglob("*")]:
+        with contextlib.suppress(OSError):
+            status = file.lstat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
+
+
+def age(path: Path) -> float:
+    """Seconds since a file or directory was changed; 0 if it is gone."""
+    try:
+        return max(0.0, time.time() - path.lstat().st_mtime)
+    except OSError:
+        return 0.0
 
 
 def flush(path: Path) -> None:

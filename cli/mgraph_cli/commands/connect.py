@@ -9,11 +9,13 @@ import click
 
 from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError
+from mgraph_cli.commands.auto import LIMITS, auto_options, connect_auto
 from mgraph_cli.options import (
     SectionedCommand,
     SectionOption,
     chosen_settings,
     grid_option,
+    inner_option,
     output_options,
     preset_option,
     settings_options,
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
 
 
-_GRID = "n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a simplex)"
+_GRID = (
+    "n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a simplex; of a band its pivots "
+    "and 9 points in every gap)"
+)
 _EDGES = ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution")
 _SUMMARY = ("split", "metric", "min", "max", "mean", "integral", "integral_uniform")
 
@@ -48,9 +53,11 @@ def _method_flags(command: Any) -> Any:
 @click.command(cls=SectionedCommand)
 @click.argument("ends", nargs=-1, required=True)
 @_method_flags
+@auto_options
 @click.option("--name", help="Name of the connection.")
 @click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
 @grid_option(f"Points of the sweep: {_GRID}.")
+@inner_option
 @click.option("--init", metavar="CONN", help="Start where this connection of the same ends has its control points.")
 @preset_option(METHODS)
 @click.option("--same-layout", is_flag=True, help="Connect across tasks, on the first end's task.")
@@ -64,6 +71,7 @@ def connect(
     name: str | None,
     no_sweep: bool,
     grid: list[int] | None,
+    inner: int | None,
     init: str | None,
     preset: str | None,
     same_layout: bool,
@@ -76,6 +84,9 @@ def connect(
 ) -> None:
     """Connect modes by exactly one method, and sweep the result.
 
+    With --auto and a limit, methods are tried from the cheapest to the dearest until one meets the limit: settings go
+    to every method that has them, and every attempt is kept, called NAME-METHOD.
+
     Corner order of a surface A B C D: A = (0,0), B = (0,1), C = (1,0), D = (1,1). mgraph methods NAME prints the
     settings of one method. Under torchrun all processes train one connection together.
 
@@ -85,9 +96,33 @@ def connect(
       mgraph connect a b c d --surface --degree 2,2 --name s
       mgraph connect a b --curve --bends 3 --init s
       mgraph connect a b c --simplex --grid 6
+      mgraph connect a b --neb --preset quick
+      mgraph connect a b --auto --max-barrier 0.1 --budget 30m --name ab
     """
     if len(methods) != 1:
-        raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}.")
+        raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}; or --auto.")
+    limits = {key: flags.pop(key) for key in LIMITS}
+    if methods == ("auto",):
+        connect_auto(
+            graph,
+            ends,
+            limits,
+            flags,
+            pairs,
+            config,
+            form,
+            name=name,
+            no_sweep=no_sweep,
+            grid=grid,
+            init=init,
+            preset=preset,
+            same_layout=same_layout,
+            buffers_from=buffers_from,
+        )
+        return
+    for key, value in limits.items():
+        if value is not None:
+            raise InputError(f"--{key.replace('_', '-')} goes with --auto.")
     method = chosen_settings(METHODS[methods[0]], flags, pairs, config, preset)
     from mgraph.train.parallel import follows
 
@@ -98,6 +133,7 @@ def connect(
             name=name,
             sweep=not no_sweep,
             grid=grid,
+            inner=inner,
             init=init,
             same_layout=same_layout,
             buffers_from=buffers_from,
@@ -114,6 +150,7 @@ def connect(
 @click.command()
 @click.argument("connection")
 @grid_option(f"Points: {_GRID}.")
+@inner_option
 @click.option("--splits", default="train,valid,test", show_default=True, help="Splits to measure.")
 @click.option("--examples", type=int, help="Use a fixed random subset of so many examples per split.")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
@@ -134,6 +171,7 @@ def connect(
 def sweep(
     connection: str,
     grid: list[int] | None,
+    inner: int | None,
     splits: str,
     metrics: tuple[str, ...],
     refine: float | None,
@@ -165,6 +203,7 @@ def sweep(
     with progress_bars("sweep") as report:
         swept = connected.sweep(
             grid,
+            inner=inner,
             splits=[s.strip() for s in splits.split(",")],
             metrics=metrics,
             refine=refine,

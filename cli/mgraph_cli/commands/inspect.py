@@ -8,8 +8,9 @@ import click
 
 from mgraph.errors import InputError
 from mgraph_cli.commands.connect import summary_table
+from mgraph_cli.commands.measures import MEASURE_COLUMNS, measure_tables
 from mgraph_cli.options import output_options, space_option, with_graph
-from mgraph_cli.output import emit, emit_one
+from mgraph_cli.output import emit, emit_one, note
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -55,9 +56,10 @@ def ls(kind: str | None, space: str | None, graph: Graph, form: str) -> None:
 @click.command()
 @click.argument("what")
 @click.option("--table", is_flag=True, help="The papers' tables of a connection's newest sweep.")
+@click.option("--series", is_flag=True, help="Every number that a connection's method observed on its way.")
 @with_graph
 @output_options
-def show(what: str, table: bool, graph: Graph, form: str) -> None:
+def show(what: str, table: bool, series: bool, graph: Graph, form: str) -> None:
     """Tell everything about a node or connection, by name, id, or id prefix.
 
     With --table, what the papers print: the minimum, the integral over the path or surface (Int) and the maximum of
@@ -65,21 +67,39 @@ def show(what: str, table: bool, graph: Graph, form: str) -> None:
     accuracy of the point that is best on validation data, of the mean and of the corners. 'oracle' is the best on
     test data; it is never the result.
 
+    With --series, what a method noted on its way, one number a row: of a walk (LLPF) the loss, the iterations and the
+    seconds of each tick, distance, step and variance of each layer, and the loss at the points that were kept.
+
     \b
     Example:
       mgraph show s
       mgraph show s --table
+      mgraph show path --series --csv
     """
+    if table and series:
+        raise InputError("Show either --table or --series.")
     if table:
         _print_tables(graph.connection(what).table(), form)
+        return
+    if series:
+        rows = graph.connection(what).series()
+        emit(rows, ("quantity", "subject", "position", "value"), form=form, empty="Its method observed nothing.")
         return
     row = graph.find(what).describe()
     if form == "table" and row["run"]:
         row["run"] = _run_line(row["run"])
+    if form == "table" and "pieces" in row.get("family", {}):
+        row["family"] = {
+            "family": row["family"]["family"],
+            "pieces": [p["family"]["family"] for p in row["family"]["pieces"]],
+        }
     if form == "table" and "summary" in row:
         geometry = {s["statistic"]: s["value"] for s in row["summary"] if s["metric"] == "geometry"}
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
         row |= {"geometry": geometry, "summary": summary_table(row["summary"]), "ensembles": ensembles}
+        row |= _shortened(row)
+    if form == "table" and "measures" in row:
+        row |= measure_tables(row.pop("measures"))
     emit_one(
         row,
         form=form,
@@ -87,12 +107,35 @@ def show(what: str, table: bool, graph: Graph, form: str) -> None:
             "control_points": ("row", "node", "kind", "name"),
             "terms": ("node", "c"),
             "evaluations": ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id"),
+            **MEASURE_COLUMNS,
             "sweeps": ("id", "grid", "batchnorm", "precision"),
             "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
             "ensembles": ("split", "metric", "statistic", "value"),
+            "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
             "edges": ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution"),
+            "checks": ("check", "value"),
+            "layers": ("layer", "first_distance", "last_distance", "left"),
+            "weights": ("weight", "first_variance", "last_variance"),
         },
     )
+
+
+_MOST_ROWS = 12  # of control points in a table for people
+
+
+def _shortened(row: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a connection what fills screens: places of many bends, their nodes, long series."""
+    checks = row["checks"] or {}
+    short: dict[str, Any] = {
+        "checks": [{"check": k.replace("_", " "), "value": v} for k, v in checks.items() if v is not None],
+        "series": len(row["series"]) and f"{len(row['series'])}; --series prints them",
+    }
+    if row["family"].get("at"):
+        short["family"] = {k: v for k, v in row["family"].items() if k != "at"}
+    if len(row["control_points"]) > _MOST_ROWS:
+        short["control_points"] = row["control_points"][:2] + row["control_points"][-2:]
+        short["rows"] = f"{len(row['control_points'])}, of which the first and last are shown; --json has all"
+    return short
 
 
 _MODELS = {
@@ -162,12 +205,20 @@ def _run_line(run: dict[str, Any]) -> str:
 def log(graph: Graph, form: str) -> None:
     """List everything that was run, with its status.
 
-    A run whose process is gone is interrupted. 'saved' is where the newest state of a run stands; mgraph resume goes
-    on from there.
+    A run whose process is gone is interrupted; what can go on, and from where, is said below the table. Seeds, devices
+    and more are in --json and --csv.
 
     \b
     Example:
       mgraph log
     """
-    columns = ("id", "command", "name", "status", "seed", "device", "seconds", "started", "saved", "reason")
-    emit(graph.runs(), columns, form=form)
+    columns = ("id", "command", "name", "status", "seconds", "started", "reason")
+    rows = graph.runs()
+    if form != "table":
+        emit(rows, columns, form=form)
+        return
+    emit([row | {"started": row["started"][:16].replace("T", " ")} for row in rows], columns)
+    for row in rows:
+        if row["resumable"]:
+            where = f"from {row['saved']}, saved {row['saved_when']}" if row["saved"] else "from its beginning"
+            note(f"{row['command'].capitalize()} {row['id']} can go on {where}: mgraph resume {row['id']}")
