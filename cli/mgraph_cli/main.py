@@ -45,6 +45,8 @@ _COMMANDS = {
     "merge": "merge",
     "ensemble": "merge",
     "export": "merge",
+    "pack": "sharing",
+    "unpack": "sharing",
     "plot": "plot",
     "check": "upkeep",
     "gc": "upkeep",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mgraph.connect.base import Method
     from mgraph.explore.routes import Route
     from mgraph.graph.auto import AutoResult
+    from mgraph.graph.bundles import Arrived
     from mgraph.graph.comparisons import Comparison
     from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
@@ -70,6 +71,16 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     >>> g = mgraph.open("digits.mgraph")
     """
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
+
+
+def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads: int | None = None) -> Graph:
+    """Make a new graph of a bundle and open it; raises InputError, and leaves nothing, if either is wrong.
+
+    >>> g = mgraph.unpack("s.mgraph.zip", "copy.mgraph")
+    """
+    from mgraph.graph.bundles import create_from_bundle
+
+    return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
 class Graph(Queries, Explorations):
@@ -338,6 +349,29 @@ class Graph(Queries, Explorations):
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
+
+    # Sharing
+
+    def pack(self, *things: Point | Connected | str, path: PathLike, overwrite: bool = False) -> dict[str, Any]:
+        """Write nodes and connections, with everything they need, into one file: ``g.pack("s", path="s.mgraph.zip")``.
+
+        Returns what is in it: rows by table, and the size in bytes. Raises InputError if the file exists (unless
+        ``overwrite``).
+        """
+        from mgraph.graph.bundles import pack
+
+        found = [self.find(thing) if isinstance(thing, str) else thing for thing in things]
+        return pack(self.session.store, [thing.record for thing in found], Path(path), overwrite=overwrite)
+
+    def unpack(self, path: PathLike, *, prefix: str = "") -> Arrived:
+        """Add what a bundle holds, all or nothing; what is there already is recognised, names that are taken change.
+
+        Raises InputError if the file is no bundle, or an id in it stands for something else here; CorruptError if
+        its tensors are not those that it says.
+        """
+        from mgraph.graph.bundles import unpack
+
+        return unpack(self.session.store, Path(path), prefix=prefix)
 
     # Upkeep
 
