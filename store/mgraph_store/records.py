@@ -203,6 +203,18 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a person wrote about a node or a connection: a tag, or a key with a value."""
+
+    id: str = column("'n' and 12 base32 characters")
+    key: str = column("the tag, or the key; at most once for each subject")
+    value: str | None = column("the value; none: a tag", default=None)
+    node_id: str | None = column("its subject, if that is a node", default=None)
+    connection_id: str | None = column("its subject, if that is a connection", default=None)
+    created: datetime = column("when", default=now)
+
+
+@dataclass(frozen=True)
 class Run:
     """Provenance of everything: what was run, with what, where, and how it ended."""
 
@@ -227,5 +239,17 @@ class Run:
 
 
 Record = (
-    Space | Node | NodeTerm | NodeBuffers | Connection | Member | Sweep | Evaluation | Edge | Summary | Series | Run
+    Space
+    | Node
+    | NodeTerm
+    | NodeBuffers
+    | Connection
+    | Member
+    | Sweep
+    | Evaluation
+    | Edge
+    | Summary
+    | Series
+    | Note
+    | Run
 )

@@ -20,6 +20,7 @@ from mgraph_store.records import (
     Node,
     NodeBuffers,
     NodeTerm,
+    Note,
     Record,
     Run,
     Series,
@@ -42,6 +43,7 @@ TABLES: Mapping[str, type[Record]] = {
     "edges": Edge,
     "summaries": Summary,
     "series": Series,
+    "notes": Note,
     "runs": Run,
 }
 TABLE_OF: Mapping[type[Any], str] = {record: table for table, record in TABLES.items()}
