@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
 from mgraph.errors import InputError
 from mgraph.explore.edges import current_edges
-from mgraph.explore.sweepdata import COMPLETE, family_of
+from mgraph.explore.sweepdata import COMPLETE, family_of, load_sweep
 from mgraph.graph.labels import labels_of
 from mgraph.graph.members import ends_of, label, rows_of
 from mgraph.graph.resume import Standing
 from mgraph.report.cycles import cycle_rows
+from mgraph.report.walk import Observed, layer_rows, walk_checks, weight_rows
 from mgraph_store import (
     Connection,
     Evaluation,
     GraphStore,
+    Measure,
     Member,
     Node,
     NodeTerm,
@@ -170,6 +173,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         terms = reader.all(NodeTerm, node_id=node.id)
         sources = {n.id: label(n) for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
         evaluations = reader.all(Evaluation, node_id=node.id)
+        measures = reader.all(Measure, node_id=node.id)
         members = reader.all(Member, node_id=node.id)
         connections = {c.id: c for c in reader.all(Connection, id=[m.connection_id for m in members])}
         run = _run(reader, node.run_id)
@@ -191,6 +195,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         "run": run,
         "terms": [{"node": sources[t.source_id], "c": t.coefficient} for t in terms],
         "evaluations": [_evaluation(e) for e in evaluations],
+        "measures": [{f.name: getattr(m, f.name) for f in fields(m) if f.name != "node_id"} for m in measures],
         "connections": sorted(
             {
                 f"{m.role} of {label(connections[m.connection_id])} ({connections[m.connection_id].kind})"
@@ -209,6 +214,8 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         sweeps = reader.all(Sweep, connection_id=connection.id, status=COMPLETE)
         summaries = reader.all(Summary, connection_id=connection.id)
         series = reader.all(Series, connection_id=connection.id)
+        observed = Observed.of(series)
+        data = load_sweep(reader, connection) if observed.is_walk and sweeps else None
         run = _run(reader, connection.run_id)
         labels = labels_of(reader, connection)
     names = {n.id: label(n) for n in ends}
@@ -252,10 +259,10 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         ],
         "edges": edges,
         "cycles": cycle_rows(series),
-        "series": [
-            {"quantity": s.quantity, "subject": s.subject, "positions": list(s.positions), "values": list(s.values)}
-            for s in series
-        ],
+        "checks": walk_checks(observed, data) if observed.is_walk else None,
+        "layers": layer_rows(observed) if observed.is_walk else [],
+        "weights": weight_rows(observed) if observed.is_walk else [],
+        "series": observed.summary(),
     }
 
 

@@ -121,8 +121,12 @@ def _require(standing: Standing) -> Standing:
     raise InputError(f"A run of {run.command} cannot go on; give the command again.")
 
 
-def resume(session: Session, text: str | None, report: Report | None = None) -> Node | Connection:
+def resume(
+    session: Session, text: str | None, report: Report | None = None, *, sweep: bool = True
+) -> Node | Connection:
     """Go on with an interrupted run and return what it makes: a mode, or a connection, with its sweep if it has one.
+
+    With ``sweep`` False a connection is not swept, whatever was to follow.
 
     The result is the one of the run without interruption, on a CPU bit for bit, if versions, device and number of
     threads are the same; else a ResumedElsewhereWarning names the difference. Raises InputError for a run that cannot
@@ -131,6 +135,8 @@ def resume(session: Session, text: str | None, report: Report | None = None) -> 
     standing = find_interrupted(session.store, text)
     run, plan = standing.run, standing.plan
     assert plan is not None
+    if not sweep and "sweep" in plan:
+        plan = {**plan, "sweep": None}
     settings: Mapping[str, Any] = json.loads(run.settings)
     if settings.get("processes", 1) > 1:
         raise InputError(

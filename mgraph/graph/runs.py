@@ -207,6 +207,13 @@ def _differences(run: Run, device: str, threads: int) -> dict[str, tuple[Any, An
     return {what: (then.get(what), here[what]) for what in here if here[what] != then.get(what)}
 
 
+def record_failure(store: GraphStore, command: str, settings: Mapping[str, Any], reason: str) -> None:
+    """Record a run that failed without being able to say so itself."""
+    text = json.dumps(dict(settings), sort_keys=True, default=str)
+    with store.transaction() as tx:
+        tx.add(Run(new_id("r"), command, text, host=platform.node(), status="failed", reason=reason, ended=now()))
+
+
 def versions() -> dict[str, str]:
     """Return the versions that decide a run's numbers."""
     names = ("mgraph", "torch", "torchvision", "numpy")

@@ -72,6 +72,12 @@ class NonFiniteError(InputError, ArithmeticError):
     kind = "non-finite"
 
 
+class UnconnectedError(MGraphError):
+    """No method that was tried meets the limit: nothing is wrong with the request."""
+
+    kind = "unconnected"
+
+
 class StoreError(MGraphError):
     """The graph directory itself is at fault, not the request."""
 

@@ -16,6 +16,7 @@ from mgraph_store.records import (
     Connection,
     Edge,
     Evaluation,
+    Measure,
     Member,
     Node,
     NodeBuffers,
@@ -43,6 +44,7 @@ TABLES: Mapping[str, type[Record]] = {
     "edges": Edge,
     "summaries": Summary,
     "series": Series,
+    "measures": Measure,
     "notes": Note,
     "runs": Run,
 }

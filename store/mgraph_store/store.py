@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ class GraphStore:
         LockTimeoutError, StoreError
             If the index cannot be had or read.
         """
-        with self._lock.shared():
+        with self.lock.shared():
             return run_guarded(
                 self.path / INDEX,
                 sql,
@@ -258,6 +259,28 @@ class GraphStore:
         with self.reading() as reader:
             recipes = look_up(reader, total, terms)
         return Computation(recipes, self._stored)
+
+    def parameter_blocks(self, nodes: Sequence[Node]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
+        """Yield (offset, one array of each node) along the parameters of several nodes, side by side.
+
+        So that only a block of each is in memory. Errors as :meth:`read_parameters`, and
+
+        Raises
+        ------
+        InputError
+            If the nodes have different numbers of parameters.
+        """
+        opened = [self.computation(node) for node in nodes]
+        sizes = {source.size for source in opened}
+        if len(sizes) > 1:
+            raise InputError(f"The nodes have different numbers of parameters: {', '.join(map(str, sorted(sizes)))}.")
+        size, step = sizes.pop(), max(source.chunk for source in opened)
+
+        def block(start: int) -> list[NDArray[np.float32]]:
+            return [source.read(start, min(start + step, size)) for source in opened]
+
+        for start in range(0, size, step):
+            yield start, to_the_end(partial(block, start))
 
     def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
         """Read a node's buffers under a policy: dtype name → flat array, none if the layout has none.

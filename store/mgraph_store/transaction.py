@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
@@ -24,6 +24,9 @@ from mgraph_store.reader import Reader
 from mgraph_store.records import Connection, Node, Record, Run, Space, Sweep
 from mgraph_store.schema import TABLE_OF, columns
 from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, TensorStore, digest, digest_groups, disk_error, new_key
+
+if TYPE_CHECKING:
+    from mgraph_store.handover import Handover
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Transaction:
         self._added: dict[type[Any], list[Record]] = {}
         self._updated: list[Record] = []
         self._removed: list[tuple[str, str, Sequence[str]]] = []
+        self._expected: list[Run | Node | Connection | Space | Sweep] = []
         self._required: list[Callable[[Reader], None]] = []
         self._open, self._attempted = True, False
         self._process = os.getpid()
@@ -124,6 +128,21 @@ class Transaction:
             raise InputError(f"Rows of {TABLE_OF[type(record)]} have no id and cannot be updated.")
         self._updated.append(record)
 
+    def take_over(self, handover: Handover) -> None:
+        """Add and update what a worker hands over; its tensors are kept or removed with this transaction's own.
+
+        Raises
+        ------
+        InputError
+            As :meth:`add`; at the end as :meth:`commit`, ConflictError included.
+        """
+        self._keys += handover.keys
+        self.add(*handover.added)
+        for record in handover.updated:
+            self.update(record)  # type: ignore[arg-type]  # checked there
+        for record in handover.expected:
+            self.expect(record)  # type: ignore[arg-type]  # was checked when the worker said so
+
     def expect(self, record: Run | Node | Connection | Space | Sweep) -> None:
         """Store nothing unless the row with the record's id is still this record when the transaction ends.
 
@@ -132,14 +151,8 @@ class Transaction:
         ConflictError
             At the end, if it is another one by then, or gone.
         """
-
-        def unchanged(reader: Reader) -> None:
-            if reader.all(type(record), id=record.id) != [record]:
-                raise ConflictError(
-                    f"Another process has changed or removed {record.id} meanwhile: look again, repeat."
-                )
-
-        self.require(unchanged)
+        self._check_open()
+        self._expected.append(record)
 
     def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
         """Remove the rows of a record's table whose ``column``, a text, is one of ``values``.
@@ -178,7 +191,7 @@ class Transaction:
             If the index cannot be had, or the disk is full.
         """
         self._check_open()
-        if self._added or self._updated or self._removed or self._required:
+        if self._added or self._updated or self._removed or self._expected or self._required:
             with (
                 self._lock.exclusive(),
                 self._index.connect(read_only=False, patience=self._lock.timeout) as con,
@@ -214,8 +227,14 @@ class Transaction:
     def _store(self, con: duckdb.DuckDBPyConnection) -> None:
         journal = self._index.journal
         changes = Changes.of(self._added, self._updated, self._removed)
+        reader = Reader(con)
+        for record in self._expected:
+            if reader.all(type(record), id=record.id) != [record]:
+                raise ConflictError(
+                    f"Another process has changed or removed {record.id} meanwhile: look again, repeat."
+                )
         for check in self._required:
-            check(Reader(con))
+            check(reader)
         self._check_tensors()
         changes.apply(con)
         verify(con, self._added, self._updated, self._removed)

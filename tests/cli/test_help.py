@@ -13,7 +13,8 @@ import pytest
 
 COMMANDS = [
     *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "resume", "ls", "show", "log"),
-    *("components", "merge", "ensemble", "export", "plot", "methods", "archs", "datasets", "demo"),
+    *("components", "route", "mst", "dendrogram", "neighbours", "isolated", "compare", "sharpness"),
+    *("merge", "ensemble", "export", "plot", "methods", "archs", "datasets", "demo"),
 ]
 
 _WITHOUT_TORCH = """
@@ -35,6 +36,7 @@ def test_looking_and_asking_never_import_torch(python: Callable[..., str], path:
     lines += [
         ["components", "--max-barrier", "0.5"],
         ["methods"],
+        ["compare", "a", "b", "--json"],
         ["methods", "surface"],
         ["archs"],
         ["show", "s", "--table"],

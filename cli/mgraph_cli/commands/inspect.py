@@ -8,8 +8,9 @@ import click
 
 from mgraph.errors import InputError
 from mgraph_cli.commands.connect import summary_table
+from mgraph_cli.commands.measures import MEASURE_COLUMNS, measure_tables
 from mgraph_cli.options import output_options, space_option, with_graph
-from mgraph_cli.output import emit, emit_one
+from mgraph_cli.output import emit, emit_one, note
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -72,18 +73,17 @@ def ls(
     if "connections" in sides:
         found["connections"] = graph.connections(**options)
     if form != "table":
-        emit(
-            [{"type": side[:-1], **r} for side, rows in found.items() for r in rows],
-            ("type", *_NODE_COLUMNS),
-            form=form,
-        )
+        both = [{"type": side[:-1], **row} for side, rows in found.items() for row in rows]
+        emit(both, ("type", *_NODE_COLUMNS), form=form)
         return
     for side, rows in found.items():
-        if not rows and side == "connections" and kind is None and "nodes" in found:
+        if not rows and len(found) > 1 and (side == "connections" or where is not None):
             continue
         shown = _shown(side, rows, named, wanted if columns and not columns.startswith("+") else None)
         empty = _EMPTY[side] if where is None else f"No {side} of which this is true."
         emit(rows, shown, title=side, empty=empty)
+    if where is not None and len(found) > 1 and not any(found.values()):
+        click.echo("Nothing of which this is true.")
 
 
 _EMPTY = {
@@ -104,10 +104,11 @@ def _shown(side: str, rows: list[dict[str, Any]], named: list[str], only: list[s
 @click.command()
 @click.argument("what")
 @click.option("--table", is_flag=True, help="The papers' tables of a connection's newest sweep.")
+@click.option("--series", is_flag=True, help="Every number that a connection's method observed on its way.")
 @click.option("--ancestry", is_flag=True, help="What it was made from, back to training runs and files.")
 @with_graph
 @output_options
-def show(what: str, table: bool, ancestry: bool, graph: Graph, form: str) -> None:
+def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, form: str) -> None:
     """Tell everything about a node or connection, by name, id, or id prefix.
 
     With --table, what the papers print: the minimum, the integral over the path or surface (Int) and the maximum of
@@ -115,17 +116,27 @@ def show(what: str, table: bool, ancestry: bool, graph: Graph, form: str) -> Non
     accuracy of the point that is best on validation data, of the mean and of the corners. 'oracle' is the best on
     test data; it is never the result.
 
+    With --series, what a method noted on its way, one number a row: of a walk (LLPF) the loss, the iterations and the
+    seconds of each tick, distance, step and variance of each layer, and the loss at the points that were kept.
+
     \b
     Example:
       mgraph show s
       mgraph show s --table
       mgraph show m --ancestry
+      mgraph show path --series --csv
     """
+    if table + series + ancestry > 1:
+        raise InputError("Show one of --table, --series and --ancestry.")
     if ancestry:
         _print_ancestry(graph.find(what).ancestry(), form)
         return
     if table:
         _print_tables(graph.connection(what).table(), form)
+        return
+    if series:
+        rows = graph.connection(what).series()
+        emit(rows, ("quantity", "subject", "position", "value"), form=form, empty="Its method observed nothing.")
         return
     row = graph.find(what).describe()
     if form == "table" and row["run"]:
@@ -138,8 +149,10 @@ def show(what: str, table: bool, ancestry: bool, graph: Graph, form: str) -> Non
     if form == "table" and "summary" in row:
         geometry = {s["statistic"]: s["value"] for s in row["summary"] if s["metric"] == "geometry"}
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
-        del row["series"]  # numbers by position: for programs and pictures
         row |= {"geometry": geometry, "summary": summary_table(row["summary"]), "ensembles": ensembles}
+        row |= _shortened(row)
+    if form == "table" and "measures" in row:
+        row |= measure_tables(row.pop("measures"))
     emit_one(
         row,
         form=form,
@@ -147,11 +160,15 @@ def show(what: str, table: bool, ancestry: bool, graph: Graph, form: str) -> Non
             "control_points": ("row", "node", "kind", "name"),
             "terms": ("node", "c"),
             "evaluations": ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id"),
+            **MEASURE_COLUMNS,
             "sweeps": ("id", "grid", "batchnorm", "precision"),
             "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
             "ensembles": ("split", "metric", "statistic", "value"),
             "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
             "edges": ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution"),
+            "checks": ("check", "value"),
+            "layers": ("layer", "first_distance", "last_distance", "left"),
+            "weights": ("weight", "first_variance", "last_variance"),
         },
     )
 
@@ -165,6 +182,24 @@ def _print_ancestry(tree: dict[str, Any], form: str) -> None:
         emit_one(tree, form=form)
         return
     click.echo("\n".join(tree_lines(tree)))
+
+
+_MOST_ROWS = 12  # of control points in a table for people
+
+
+def _shortened(row: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a connection what fills screens: places of many bends, their nodes, long series."""
+    checks = row["checks"] or {}
+    short: dict[str, Any] = {
+        "checks": [{"check": k.replace("_", " "), "value": v} for k, v in checks.items() if v is not None],
+        "series": len(row["series"]) and f"{len(row['series'])}; --series prints them",
+    }
+    if row["family"].get("at"):
+        short["family"] = {k: v for k, v in row["family"].items() if k != "at"}
+    if len(row["control_points"]) > _MOST_ROWS:
+        short["control_points"] = row["control_points"][:2] + row["control_points"][-2:]
+        short["rows"] = f"{len(row['control_points'])}, of which the first and last are shown; --json has all"
+    return short
 
 
 _MODELS = {
@@ -234,12 +269,20 @@ def _run_line(run: dict[str, Any]) -> str:
 def log(graph: Graph, form: str) -> None:
     """List everything that was run, with its status.
 
-    A run whose process is gone is interrupted. 'saved' is where the newest state of a run stands; mgraph resume goes
-    on from there.
+    A run whose process is gone is interrupted; what can go on, and from where, is said below the table. Seeds, devices
+    and more are in --json and --csv.
 
     \b
     Example:
       mgraph log
     """
-    columns = ("id", "command", "name", "status", "seed", "device", "seconds", "started", "saved", "reason")
-    emit(graph.runs(), columns, form=form)
+    columns = ("id", "command", "name", "status", "seconds", "started", "reason")
+    rows = graph.runs()
+    if form != "table":
+        emit(rows, columns, form=form)
+        return
+    emit([row | {"started": row["started"][:16].replace("T", " ")} for row in rows], columns)
+    for row in rows:
+        if row["resumable"]:
+            where = f"from {row['saved']}, saved {row['saved_when']}" if row["saved"] else "from its beginning"
+            note(f"{row['command'].capitalize()} {row['id']} can go on {where}: mgraph resume {row['id']}")
