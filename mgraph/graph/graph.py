@@ -336,15 +336,44 @@ class Graph(Queries, Explorations):
             raise InputError(f"{given} is a connection, not a node.")
         return found.record
 
-    def nodes(self, *kinds: str, space: str | None = None) -> list[dict[str, Any]]:
-        """List nodes as rows, by default modes and merged nodes."""
-        where = None if space is None else self.session.space(space)
-        return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, space=where)
+    def nodes(
+        self,
+        *kinds: str,
+        space: str | None = None,
+        where: str | None = None,
+        sort: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List nodes as rows, by default modes and merged nodes: ``g.nodes(where="test_accuracy > 0.9")``.
 
-    def connections(self, *, space: str | None = None) -> list[dict[str, Any]]:
-        """List connections as rows."""
-        where = None if space is None else self.session.space(space)
-        return listing.list_connections(self.session.store, space=where)
+        ``where`` is an expression over the columns of ``mgraph ls --help-columns`` (:mod:`mgraph_store.filters`),
+        ``sort`` names columns, with ``-`` before those that descend.
+        """
+        return listing.list_nodes(
+            self.session.store,
+            kinds=kinds or NODE_KINDS,
+            space=self._space_of(space),
+            where=where,
+            sort=listing.sort_keys(sort),
+            limit=limit,
+        )
+
+    def connections(
+        self,
+        *,
+        space: str | None = None,
+        where: str | None = None,
+        sort: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List connections as rows, each with the worst of its pairs of ends; arguments as of :meth:`nodes`."""
+        return listing.list_connections(
+            self.session.store,
+            space=self._space_of(space),
+            where=where,
+            sort=listing.sort_keys(sort),
+            limit=limit,
+        )
 
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
