@@ -173,7 +173,7 @@ class GraphStore:
         LockTimeoutError, StoreError
             If the index cannot be had or read.
         """
-        with self._lock.shared():
+        with self.lock.shared():
             return run_guarded(
                 self.path / INDEX,
                 sql,
