@@ -44,6 +44,8 @@ _COMMANDS = {
     "ensemble": "merge",
     "export": "merge",
     "plot": "plot",
+    "map": "plot",
+    "matrix": "plot",
     "check": "upkeep",
     "gc": "upkeep",
     "rm": "upkeep",

@@ -17,6 +17,7 @@ from mgraph.explore.criterion import NODE_KINDS
 from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
@@ -66,7 +67,7 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
 
 
-class Graph(Queries, Explorations):
+class Graph(Queries, Explorations, Pictures):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(

@@ -12,8 +12,8 @@ from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
 from mgraph.families import Floats, Grid, PolygonalChainFamily, SimplexGrid
 from mgraph.report.cycles import Row, draw_cycles
+from mgraph.report.figures import check_path, style, write_figure
 
-FORMATS = (".png", ".pdf", ".svg")
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}
 _TITLES = {"loss": "loss", "accuracy": "accuracy"}
 
@@ -37,30 +37,12 @@ def plot_sweep(
     """
     check_path(path)
     check_drawable(data)
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9}):
-        figure: Figure
+    with style():
         if _is_flat(data.grid):
             figure = _draw_maps(data, ends, title, before)
         else:
             figure = _draw_curve(data, ends, title, before, cycles)
-        try:
-            # No date in the file: the same numbers give the same picture.
-            metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-            figure.savefig(path, dpi=150, metadata=metadata[path.suffix])
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    return path
-
-
-def check_path(path: Path) -> None:
-    """Raise InputError for a picture that cannot be written: its type, or its directory."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"The directory {path.parent} does not exist; create it first.")
+        return write_figure(figure, path)
 
 
 def check_drawable(data: SweepData) -> None:
