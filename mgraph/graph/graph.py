@@ -18,6 +18,7 @@ from mgraph.families import Segment
 from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
@@ -83,7 +84,7 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
-class Graph(Queries, Explorations):
+class Graph(Queries, Explorations, Pictures):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
