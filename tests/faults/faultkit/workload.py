@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,10 +33,13 @@ from mgraph_store import (
     digest,
     new_id,
 )
+from mgraph_store.arrival import unpack as unpack_bundle
+from mgraph_store.bundle import pack
 from mgraph_store.changes import Changes
 from mgraph_store.collect import plan_collection
 from mgraph_store.errors import MGraphError
 from mgraph_store.removal import plan_removal
+from mgraph_store.transaction import Transaction
 
 LAYOUT = Layout(
     (
@@ -97,14 +101,19 @@ class Work:
         self.done += 1
 
     def announce(
-        self, what: str, add: list[Any] = (), gone: list[Any] = (), values: dict[str, Floats] | None = None, **more: Any
+        self,
+        what: str,
+        add: list[Any] = (),
+        gone: list[Any] = (),
+        values: dict[str, Floats | str] | None = None,
+        **more: Any,
     ) -> None:
         """Say what is about to be changed: records that come and go, and the numbers of new nodes."""
         self._announced = {
             "what": what,
             "add": _document(add),
             "gone": _document(gone),
-            "values": {k: digest(v) for k, v in (values or {}).items()},
+            "values": {k: v if isinstance(v, str) else digest(v) for k, v in (values or {}).items()},
             **more,
         }
         self.say(self._announced)
@@ -260,6 +269,29 @@ def gc(work: Work) -> None:
     plan_collection(work.store, 0).apply(work.store)
 
 
+def unpack(work: Work) -> None:
+    """Take up a bundle of modes from another graph."""
+    commit = Transaction.commit
+
+    def announced(tx: Transaction) -> None:
+        # Only now are the rows known, and nothing of them is visible yet.
+        records = [r for added in tx._added.values() for r in added]
+        work.announce("unpack", records, values={r.id: str(r.digest) for r in records if isinstance(r, Node)})
+        commit(tx)
+
+    with tempfile.TemporaryDirectory() as directory:
+        other = make_graph(Path(directory) / "other.mgraph")
+        maker = Work(other, work.rng, os.open(os.devnull, os.O_WRONLY), f"u{work.name}")
+        add(maker)
+        pack(other, [n.id for n in maker.modes()], Path(directory) / "bundle.zip")
+        os.close(maker.log)
+        Transaction.commit = announced  # type: ignore[method-assign]
+        try:
+            unpack_bundle(work.store, Path(directory) / "bundle.zip")
+        finally:
+            Transaction.commit = commit  # type: ignore[method-assign]
+
+
 OPERATIONS: dict[str, Callable[[Work], None]] = {
     "add": add,
     "connect": connect,
@@ -268,6 +300,7 @@ OPERATIONS: dict[str, Callable[[Work], None]] = {
     "rename": rename,
     "rm": rm,
     "gc": gc,
+    "unpack": unpack,
 }
 WEIGHTS = {"add": 2.0, "connect": 2.0, "sweep": 2.0}
 
