@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mgraph_store import GraphStore, Node
+from mgraph_store import GraphStore, Node, problems
 
 WRITE = """
 import json, sys
@@ -97,15 +97,21 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 for limit in a["limits"]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     try:
-        GraphStore.create(a["path"])
+        GraphStore.create(f"{a['path']}/{limit}.mgraph")
+        print(limit)
     except MGraphError as error:
         print(error)
 """
-    limits = [0, 50, 3000, 9000, 100_000, 300_000]
-    out, errors = python(script, path=str(tmp_path / "g.mgraph"), limits=limits).communicate(timeout=60)
+    limits = [0, 50, 3000, 9000, 100_000, 1_000_000]
+    out, errors = python(script, path=str(tmp_path), limits=limits).communicate(timeout=60)
     assert errors == ""
-    assert out.count("\n") == len(limits)
-    assert list(tmp_path.iterdir()) == []
+    told = out.splitlines()
+    assert len(told) == len(limits)
+    made = [line for line in told if line.isdigit()]
+    assert 1 <= len(made) < len(limits)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{limit}.mgraph" for limit in made)
+    for limit in made:
+        assert problems(GraphStore.open(tmp_path / f"{limit}.mgraph"), deep=True) == []
 
 
 def test_threads_of_one_process(graph: Any) -> None:
