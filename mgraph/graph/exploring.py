@@ -329,7 +329,7 @@ class _Explorer:
         return Delivery(problem=str(error))
 
     def _measured(self, connection: Connection) -> tuple[float | None, float | None]:
-        of = {"connection_id": connection.id, "metric": self._request.metric, "split": self._request.split}
+        r = self._request
         with self._session.store.reading() as reader:
-            edges = reader.all(Edge, **of)
+            edges = reader.all(Edge, connection_id=connection.id, metric=r.metric, split=r.split)
         return (max(e.peak for e in edges), max(e.barrier for e in edges)) if edges else (None, None)

@@ -359,8 +359,8 @@ class _Relaxation:
         recent = s.history[-_PATIENCE:]
         if len(s.history) <= _PATIENCE or any(self._plan[r["cycle"] - 1][0] != stage for r in recent):
             return False
-        before = min(r["saddle"] for r in s.history[:-_PATIENCE])
-        return before - min(r["saddle"] for r in recent) < _FALLS * abs(before)
+        before = float(min(r["saddle"] for r in s.history[:-_PATIENCE]))
+        return before - float(min(r["saddle"] for r in recent)) < _FALLS * abs(before)
 
     def _skip(self, stage: int, why: str) -> None:
         """Go on at the next stage, or end."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mgraph_store.errors import StoreError
 from mgraph_store.index import Index
 from mgraph_store.lock import GraphLock
 from mgraph_store.records import Record
@@ -48,7 +49,7 @@ class WorkerStore(GraphStore):
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Write tensors and collect rows, all or nothing; the rows wait for :meth:`hand_over`."""
-        transaction = _Waiting(self.tensor_store, self._index, self._lock, self._ended)
+        transaction = _Waiting(self.tensor_store, self.index, self.lock, self._ended)
         try:
             yield transaction
             transaction.commit()
@@ -72,6 +73,8 @@ class _Waiting(Transaction):
     def commit(self) -> None:
         """Put the rows aside; nothing in them is checked against the index before they are taken over."""
         self._check_open()
+        if self._removed or self._required:
+            raise StoreError("A worker hands over new and changed rows only: remove rows where the index is written.")
         added = tuple(record for records in self._added.values() for record in records)
         if not added and not self._updated:
             self.discard()

@@ -1,9 +1,8 @@
-"""Removing, collecting, measuring, migrating; queries under a limit; processes that fork."""
+"""Removing, collecting, measuring, migrating; processes that fork."""
 
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,7 @@ from mgraph_store import (
     schema,
 )
 from mgraph_store.collect import plan_collection
-from mgraph_store.errors import FormatError, InputError, OldFormatError, StillNeededError, StoreError, TimeLimitError
+from mgraph_store.errors import FormatError, InputError, OldFormatError, StillNeededError, StoreError
 from mgraph_store.index import Index
 from mgraph_store.removal import plan_removal
 from mgraph_store.usage import measure
@@ -295,23 +294,6 @@ def test_a_step_that_fails_leaves_the_old_format(graph: Any, monkeypatch: pytest
 
 
 # Others at work
-
-
-def test_a_query_is_stopped_when_its_time_is_over(graph: Any) -> None:
-    endless = "SELECT count(*) FROM range(1000000000) a, range(1000) b WHERE a.range * b.range % 7 = 3"
-    many = "SELECT range, range::VARCHAR FROM range(1000000000)"
-    for sql in (endless, many):
-        begun = time.monotonic()
-        with pytest.raises(TimeLimitError, match=r"longer than 0\.3 s"), graph.store.reading(limit=0.3) as reader:
-            reader.query(sql)
-        assert time.monotonic() - begun < 30
-    with graph.store.reading(limit=60) as reader:
-        assert reader.query("SELECT 1")[1] == [(1,)]
-    with graph.store.reading(limit=0.05) as reader:
-        time.sleep(0.1)
-        with pytest.raises(TimeLimitError):
-            reader.query("SELECT 1")
-    graph.add(graph.parameters())  # nobody holds the lock
 
 
 def test_a_forked_child_neither_commits_nor_discards(graph: Any) -> None:
