@@ -276,6 +276,13 @@ class Graph(Queries, Explorations, Pictures):
         made = resume(self.session, run, report)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
+    def discard(self, run: str | None = None) -> dict[str, Any]:
+        """Give up an interrupted run, named as for :meth:`resume`, with what it saved; return its row of the log."""
+        from mgraph.graph.resume import discard
+
+        given_up = discard(self.session.store, run)
+        return next(row for row in self.runs() if row["id"] == given_up.id)
+
     def compose(
         self,
         *pieces: Connected | str | Route,
