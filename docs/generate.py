@@ -20,7 +20,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/tutorial.md", "docs/paths-and-surfaces.md", "docs/your-own.md", "docs/python.md")
+PAGES = (
+    "README.md",
+    "docs/tutorial.md",
+    "docs/paths-and-surfaces.md",
+    "docs/neb.md",
+    "docs/your-own.md",
+    "docs/python.md",
+)
 COLUMNS = "100"
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -51,7 +51,15 @@ def masked(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/tutorial.md", "docs/paths-and-surfaces.md", "docs/your-own.md", "docs/python.md"]
+    "page",
+    [
+        "README.md",
+        "docs/tutorial.md",
+        "docs/paths-and-surfaces.md",
+        "docs/neb.md",
+        "docs/your-own.md",
+        "docs/python.md",
+    ],
 )
 def test_page_runs_and_prints_what_it_shows(page: str, generate: ModuleType) -> None:
     text = (ROOT / page).read_text()
