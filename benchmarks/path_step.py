@@ -35,7 +35,8 @@ from torch.nn import functional as F
 from mgraph.architectures.loading import build_network
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, Family, PolygonalChainFamily
 from mgraph.network.flat import FlatModel
-from mgraph.train.engine import PathTrainer, draws, on_device
+from mgraph.train.draws import draws, on_device
+from mgraph.train.engine import PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.updates import Rule

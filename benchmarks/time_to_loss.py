@@ -27,7 +27,8 @@ from mgraph.evaluate.batchnorm import BatchNormPolicy
 from mgraph.evaluate.metrics import Subset
 from mgraph.evaluate.sweep import sweep
 from mgraph.network.flat import FlatModel
-from mgraph.train.engine import PathTrainer, draws, on_device
+from mgraph.train.draws import draws, on_device
+from mgraph.train.engine import PathTrainer
 from mgraph.train.loop import Streams
 
 CONTENDERS = {

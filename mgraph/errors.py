@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mgraph_store.errors import (
     AmbiguousError,
+    ConflictError,
     CorruptError,
     FormatError,
     InputError,
@@ -14,6 +15,7 @@ from mgraph_store.errors import (
     NonFiniteError,
     NotFoundError,
     StoreError,
+    UnconnectedError,
     UntrustedError,
 )
 
@@ -24,6 +26,7 @@ class MGraphWarning(UserWarning):
 
 __all__ = [
     "AmbiguousError",
+    "ConflictError",
     "CorruptError",
     "FormatError",
     "InputError",
@@ -35,5 +38,6 @@ __all__ = [
     "NonFiniteError",
     "NotFoundError",
     "StoreError",
+    "UnconnectedError",
     "UntrustedError",
 ]

@@ -27,14 +27,35 @@ _COMMANDS = {
     "add-mode": "modes",
     "connect": "connect",
     "sweep": "connect",
+    "resume": "resume",
     "ls": "inspect",
     "show": "inspect",
     "log": "inspect",
-    "components": "inspect",
+    "components": "topology",
+    "route": "topology",
+    "compose": "topology",
+    "mst": "topology",
+    "dendrogram": "topology",
+    "neighbours": "topology",
+    "isolated": "topology",
+    "suggest": "explore",
+    "explore": "explore",
+    "tag": "labels",
+    "note": "labels",
+    "sql": "sql",
+    "compare": "measures",
+    "sharpness": "measures",
     "merge": "merge",
     "ensemble": "merge",
     "export": "merge",
+    "pack": "sharing",
+    "unpack": "sharing",
     "plot": "plot",
+    "check": "upkeep",
+    "gc": "upkeep",
+    "rm": "upkeep",
+    "mv": "upkeep",
+    "du": "upkeep",
     "methods": "describe",
     "archs": "describe",
     "datasets": "describe",
@@ -74,7 +95,7 @@ class Commands(click.Group):
             except click.Abort as stopped:
                 kept = _notes(stopped.__cause__)
                 what = f"Interrupted. {kept}" if kept else "Interrupted; nothing half-made was stored."
-                message = f"{what} Run again: {again.command}"
+                message = f"{what} {again.after(stopped.__cause__)}"
                 _say(given, "interrupted", message, message)
                 code = 130
             except click.ClickException as error:
@@ -94,10 +115,19 @@ class Commands(click.Group):
 
 
 class _Again:
-    """The command to type after an interruption; a command that got further says so itself."""
+    """The command to type after an interruption: the same one, or if a run can go on, the one that does it."""
 
     def __init__(self, given: Sequence[str]) -> None:
         self.command = shlex.join(["mgraph", *given])
+        self.graph: str | None = None  # if --graph names it
+
+    def after(self, stopped: BaseException | None) -> str:
+        """Say what to type."""
+        run = getattr(stopped, "run_id", None)
+        if run is None:
+            return f"Run again: {self.command}"
+        words = ["mgraph", "resume", run, *([] if self.graph is None else ["--graph", self.graph])]
+        return f"Go on with: {shlex.join(words)}"
 
 
 def _notes(error: BaseException | None) -> str:

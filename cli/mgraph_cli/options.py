@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import SettingInfo, Settings
@@ -48,7 +49,7 @@ def with_graph(command: Any) -> Any:
 
         return command(*args, graph=mgraph.open(graph_path or find_graph(Path.cwd())), **options)
 
-    return _graph_option(opened)
+    return graph_option(opened)
 
 
 def with_computing_graph(command: Any) -> Any:
@@ -60,6 +61,9 @@ def with_computing_graph(command: Any) -> Any:
     ) -> Any:
         import mgraph
 
+        context = click.get_current_context()
+        if context.get_parameter_source("graph_path") is ParameterSource.COMMANDLINE:
+            context.obj.graph = str(graph_path)
         path = graph_path or find_graph(Path.cwd())
         graph = mgraph.open(path, device=device, threads=threads, trust=trust)
         return command(*args, graph=graph, **options)
@@ -70,10 +74,11 @@ def with_computing_graph(command: Any) -> Any:
     decorated = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")(
         decorated
     )
-    return _graph_option(decorated)
+    return graph_option(decorated)
 
 
-def _graph_option(command: Any) -> Any:
+def graph_option(command: Any) -> Any:
+    """Add ``--graph``, passed on as ``graph_path``."""
     return click.option(
         "--graph",
         "graph_path",
@@ -164,6 +169,12 @@ def chosen_settings(
     preset: str | None = None,
 ) -> Any:
     """Combine preset, config file, ``-s`` pairs and flags, in rising order of weight, into checked settings."""
+    values = setting_values(flags, pairs, config)
+    return cls.parse(values) if preset is None else cls.preset(preset, **values)
+
+
+def setting_values(flags: Mapping[str, Any], pairs: Sequence[str], config: Path | None) -> dict[str, Any]:
+    """Combine config file, ``-s`` pairs and flags, in rising order of weight; nothing of it is checked yet."""
     values: dict[str, Any] = {}
     if config is not None:
         try:
@@ -177,8 +188,7 @@ def chosen_settings(
         if not equals:
             raise InputError(f"-s takes key=value, not {pair!r}.")
         values[key.strip().replace("-", "_")] = value.strip()
-    values |= {key: value for key, value in flags.items() if value is not None}
-    return cls.parse(values) if preset is None else cls.preset(preset, **values)
+    return values | {key: value for key, value in flags.items() if value is not None}
 
 
 def find_graph(start: Path) -> Path:

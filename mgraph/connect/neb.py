@@ -72,6 +72,13 @@ class NudgedElasticBand(Method, BandSettings):
             raise InputError(wrong_ends("--neb", ends, "exactly 2 modes"))
         return PolygonalChainFamily(self.pivots)
 
+    def cost(self, family: Family, examples: int) -> float | None:
+        """Every pivot sees the batch of every step; None where it may end before its last cycle."""
+        if self.stop or self.target is not None or self.max_seconds is not None:
+            return None
+        steps = sum(stage.cycles * stage.steps for stage in self.stages())
+        return float(min(steps, self.max_steps or steps) * self.pivots * min(self.batch_size, examples))
+
     def starting_from(self, family: Family, source: Family, ends: Sequence[int]) -> tuple[Family, Floats, bool]:
         """Go on with the pivots of an earlier band; or begin with evenly spaced points of a curve, in its parameter."""
         first, last = source.end_parameters()[list(ends)]

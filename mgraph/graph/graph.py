@@ -7,20 +7,28 @@ that trains, evaluates or reads tensors; listing and querying never load it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
-from mgraph.explore import topology
+from mgraph.explore.criterion import NODE_KINDS, criterion_from
+from mgraph.families import Segment
 from mgraph.graph import listing
+from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
+    from mgraph.explore.routes import Route
+    from mgraph.graph.auto import AutoResult
+    from mgraph.graph.bundles import Arrived
+    from mgraph.graph.comparisons import Comparison
+    from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
@@ -32,6 +40,7 @@ def create(
     *,
     arch: str,
     data: str,
+    loss: str | None = None,
     name: str | None = None,
     codec: str = "none",
     device: str = "auto",
@@ -40,14 +49,16 @@ def create(
     """Create a graph directory with its first space and open it.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
-    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. Raises InputError, and
-    leaves nothing behind, if the path exists, a spec is wrong, or the data do not load.
+    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. ``loss`` names a function
+    (outputs, targets) → scalar mean likewise, to train and evaluate by instead of the data's loss. Raises
+    InputError, and leaves nothing behind, if the path exists, a spec is wrong, or the data do not load.
 
     >>> g = mgraph.create("digits.mgraph", arch="cnn", data="digits")
     """
     from mgraph.graph.spaces import create_graph
 
-    return Graph(create_graph(Path(path), arch, data, name=name, codec=codec), device=device, threads=threads)
+    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec)
+    return Graph(store, device=device, threads=threads)
 
 
 def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, threads: int | None = None) -> Graph:
@@ -62,7 +73,17 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
 
 
-class Graph:
+def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads: int | None = None) -> Graph:
+    """Make a new graph of a bundle and open it; raises InputError, and leaves nothing, if either is wrong.
+
+    >>> g = mgraph.unpack("s.mgraph.zip", "copy.mgraph")
+    """
+    from mgraph.graph.bundles import create_from_bundle
+
+    return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
+
+
+class Graph(Queries, Explorations):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -80,11 +101,13 @@ class Graph:
 
     # Spaces and modes
 
-    def add_space(self, arch: str, data: str, *, name: str | None = None, codec: str = "none") -> Space:
-        """Add a space, or return the one that is the same already."""
+    def add_space(
+        self, arch: str, data: str, *, loss: str | None = None, name: str | None = None, codec: str = "none"
+    ) -> Space:
+        """Add a space, or return the one that is the same already; arguments as of :func:`mgraph.create`."""
         from mgraph.graph.spaces import add_space, describe_space
 
-        space = describe_space(self.path, arch, data, name=name, codec=codec)
+        space = describe_space(self.path, arch, data, loss=loss, name=name, codec=codec)
         return add_space(self.session.store, space, named=name is not None)
 
     def spaces(self) -> list[dict[str, Any]]:
@@ -175,11 +198,112 @@ class Graph:
             init=None if init is None else self._connection(init).record,
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
+            sweep={"grid": grid, "inner": inner} if sweep else None,
             **_report(report),
         )
         connected = Connected(self.session, connection)
         if sweep and not follows():
             connected.sweep(grid, inner=inner, report=report)
+        return connected
+
+    def connect_auto(
+        self,
+        *ends: Point | str,
+        max_barrier: float | None = None,
+        max_peak: float | None = None,
+        max_drop: float | None = None,
+        metric: str | None = None,
+        split: str = "train",
+        budget: float | str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        methods: Sequence[str] | None = None,
+        name: str | None = None,
+        grid: int | Sequence[int] | None = None,
+        same_layout: bool = False,
+        buffers_from: Point | str | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        report: Report | None = None,
+    ) -> AutoResult:
+        """Connect two modes by the cheapest method that meets a limit: ``g.connect_auto(a, b, max_barrier=0.1)``.
+
+        Methods are tried from the cheapest to the dearest (or ``methods``, in that order), and every attempt is kept,
+        called NAME-METHOD where a name is given. ``settings`` go to every method that has them. ``budget`` is in
+        seconds, or such as "30m": a method that would surely exceed it is not begun. ``say`` is told every choice;
+        ``winner`` of the result is None where no method meets the limit. Raises InputError, storing nothing, for
+        other than two ends, and for a limit that the ends themselves exceed.
+        """
+        from mgraph.durations import seconds
+        from mgraph.graph.auto import connect_auto
+
+        limit = criterion_from(
+            max_barrier=max_barrier,
+            max_peak=max_peak,
+            max_drop=max_drop,
+            metric=metric,
+            split=split,
+            threshold=True,
+        )
+        counts = (grid,) if isinstance(grid, int) else grid
+        if counts is not None:
+            Segment().grid(tuple(counts))
+        return connect_auto(
+            self.session,
+            [self._node(end) for end in ends],
+            limit,
+            budget=None if budget is None else seconds(budget),
+            settings=settings,
+            methods=methods,
+            name=name,
+            grid=counts,
+            same_layout=same_layout,
+            buffers_from=None if buffers_from is None else self._node(buffers_from),
+            say=say,
+            **_report(report),
+        )
+
+    def resume(self, run: str | None = None, *, report: Report | None = None) -> Point | Connected:
+        """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
+
+        ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
+        connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
+        there is none, with the device and threads that they had. On a CPU the result is the one that the run would
+        have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
+        others. Raises InputError for a run that cannot go on, saying why.
+        """
+        from mgraph.graph.resume import resume
+
+        made = resume(self.session, run, report)
+        return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
+
+    def compose(
+        self,
+        *pieces: Connected | str | Route,
+        name: str | None = None,
+        thin: float | None = None,
+        sweep: bool = True,
+        grid: int | Sequence[int] | None = None,
+        report: Report | None = None,
+    ) -> Connected:
+        """Join connections end to end into one: ``g.compose("ab", "bc")``, or ``g.compose(g.route("a", "d"))``.
+
+        A piece is a connection or its name, ``"s:a:d"`` where it has several ends (a surface is crossed along its swept
+        minimax route), or a whole route. Afterwards it is swept, unless ``sweep`` is False. With ``thin`` it becomes a
+        polygonal chain through as few points as keep it within that share of its length. Raises InputError for pieces
+        that do not share modes or a space.
+        """
+        from mgraph.explore.routes import Route
+        from mgraph.graph.composing import Leg, compose, leg_from, legs_of
+
+        legs: list[Leg] = []
+        with self.session.store.reading() as reader:
+            for piece in pieces:
+                if isinstance(piece, Route):
+                    legs += legs_of(reader, piece)
+                else:
+                    legs.append(Leg(piece.record) if isinstance(piece, Connected) else leg_from(reader, piece))
+        connected = Connected(self.session, compose(self.session, legs, name=name, thin=thin))
+        if sweep:
+            connected.sweep(grid, report=report)
         return connected
 
     # Looking things up
@@ -212,46 +336,127 @@ class Graph:
             raise InputError(f"{given} is a connection, not a node.")
         return found.record
 
-    def nodes(self, *kinds: str, space: str | None = None) -> list[dict[str, Any]]:
-        """List nodes as rows, by default modes and merged nodes."""
-        where = None if space is None else self.session.space(space)
-        return listing.list_nodes(self.session.store, kinds=kinds or topology.NODE_KINDS, space=where)
+    def nodes(
+        self,
+        *kinds: str,
+        space: str | None = None,
+        where: str | None = None,
+        sort: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List nodes as rows, by default modes and merged nodes: ``g.nodes(where="test_accuracy > 0.9")``.
 
-    def connections(self, *, space: str | None = None) -> list[dict[str, Any]]:
-        """List connections as rows."""
-        where = None if space is None else self.session.space(space)
-        return listing.list_connections(self.session.store, space=where)
+        ``where`` is an expression over the columns of ``mgraph ls --help-columns`` (:mod:`mgraph_store.filters`),
+        ``sort`` names columns, with ``-`` before those that descend.
+        """
+        return listing.list_nodes(
+            self.session.store,
+            kinds=kinds or NODE_KINDS,
+            space=self._space_of(space),
+            where=where,
+            sort=listing.sort_keys(sort),
+            limit=limit,
+        )
+
+    def connections(
+        self,
+        *,
+        space: str | None = None,
+        where: str | None = None,
+        sort: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List connections as rows, each with the worst of its pairs of ends; arguments as of :meth:`nodes`."""
+        return listing.list_connections(
+            self.session.store,
+            space=self._space_of(space),
+            where=where,
+            sort=listing.sort_keys(sort),
+            limit=limit,
+        )
 
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
 
-    # Questions
+    # Sharing
 
-    def components(
-        self,
-        *,
-        max_barrier: float | None = None,
-        max_peak: float | None = None,
-        max_drop: float | None = None,
-        metric: str | None = None,
-        split: str = "train",
-        space: str | None = None,
-    ) -> topology.Components:
-        """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``.
+    def pack(self, *things: Point | Connected | str, path: PathLike, overwrite: bool = False) -> dict[str, Any]:
+        """Write nodes and connections, with everything they need, into one file: ``g.pack("s", path="s.mgraph.zip")``.
 
-        By default on the train loss (drops: on accuracy). InputError if no edge was ever measured so.
+        Returns what is in it: rows by table, and the size in bytes. Raises InputError if the file exists (unless
+        ``overwrite``).
         """
-        threshold = topology.threshold_from(
-            max_barrier=max_barrier, max_peak=max_peak, max_drop=max_drop, metric=metric, split=split
-        )
-        where = None if space is None else self.session.space(space)
-        return topology.components(self.session.store, threshold, where)
+        from mgraph.graph.bundles import pack
 
-    def to_networkx(self, *, space: str | None = None) -> Any:
-        """Return the modes and measured edges as a networkx MultiGraph."""
-        where = None if space is None else self.session.space(space)
-        return topology.to_networkx(self.session.store, where)
+        found = [self.find(thing) if isinstance(thing, str) else thing for thing in things]
+        return pack(self.session.store, [thing.record for thing in found], Path(path), overwrite=overwrite)
+
+    def unpack(self, path: PathLike, *, prefix: str = "") -> Arrived:
+        """Add what a bundle holds, all or nothing; what is there already is recognised, names that are taken change.
+
+        Raises InputError if the file is no bundle, or an id in it stands for something else here; CorruptError if
+        its tensors are not those that it says.
+        """
+        from mgraph.graph.bundles import unpack
+
+        return unpack(self.session.store, Path(path), prefix=prefix)
+
+    # Upkeep
+
+    def check(self, *, deep: bool = False, repair: bool = False) -> CheckReport:
+        """Check rows and tensors; see :func:`mgraph.check`, which also takes a graph that cannot be opened."""
+        from mgraph.graph.upkeep import check
+
+        return check(self.path, deep=deep, repair=repair)
+
+    def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> Plan:
+        """Delete what nothing refers to and is at least ``older_than`` hours old; returns what went, or would go."""
+        from mgraph.graph.upkeep import plan_collection
+
+        return _carried_out(plan_collection(self.session.store, older_than=older_than), dry_run)
+
+    def remove(self, *things: Point | Connected | Space | str, cascade: bool = False, dry_run: bool = False) -> Plan:
+        """Remove nodes, connections, sweeps or spaces with all that is theirs; returns what went, or would go.
+
+        Raises StillNeededError, naming it, if something else depends on them; ``cascade`` takes that along.
+        """
+        from mgraph.graph.upkeep import plan_removal
+
+        return _carried_out(plan_removal(self.session.store, things, cascade=cascade), dry_run)
+
+    def rename(self, thing: Point | Connected | Space | str, name: str) -> Point | Connected | Space:
+        """Give a node, connection or space another name; returns it. NameTakenError if the name is in use."""
+        from mgraph.graph.upkeep import rename
+
+        record = rename(self.session.store, thing, name)
+        if isinstance(record, Space):
+            return record
+        return Connected(self.session, record) if isinstance(record, Connection) else Point(self.session, record)
+
+    def usage(self) -> dict[str, Any]:
+        """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""
+        from mgraph.graph.upkeep import usage
+
+        return usage(self.session.store)
+
+    # Measures
+
+    def compare(self, *points: Point | str) -> Comparison:
+        """Compare every two points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
+
+        Cosine, distance, norms and variances, and whether the two look like the same run. Raises
+        LayoutMismatchError, naming the first tensor, for points of different networks. Needs no torch.
+        """
+        from mgraph.graph.comparisons import compare
+
+        return compare(self.session, [self._node(point) for point in points])
+
+
+def _carried_out(plan: Plan, dry_run: bool) -> Plan:
+    if not dry_run:
+        plan.apply()
+    return plan
 
 
 def _report(report: Report | None) -> dict[str, Any]:

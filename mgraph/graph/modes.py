@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
-from mgraph.evaluate.similarity import layer_cosines, looks_like_same_run
+from mgraph.evaluate.similarity import similarities
 from mgraph.graph.members import label
 from mgraph.graph.points import evaluate_splits, load_buffers, module_buffers, own_policy
 from mgraph.graph.runs import RunLog
@@ -26,7 +26,7 @@ from mgraph.progress import Report, silent
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
 from mgraph.train.settings import TrainSettings
-from mgraph_store import Node, Space, new_id
+from mgraph_store import Node, Run, Space, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
@@ -34,10 +34,17 @@ class SimilarModeWarning(MGraphWarning):
 
 
 def add_trained_mode(
-    session: Session, space: Space, settings: TrainSettings, *, name: str | None, report: Report = silent
+    session: Session,
+    space: Space,
+    settings: TrainSettings,
+    *,
+    name: str | None,
+    report: Report = silent,
+    resumed: Run | None = None,
 ) -> Node:
     """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
 
+    With an interrupted run ``resumed``, whose arguments the others must be, it goes on where that run was saved.
     Under torchrun all processes train together and the first stores. Raises NonFiniteError, naming the step, when
     training diverges; the graph then holds only the failed run.
     """
@@ -52,15 +59,26 @@ def add_trained_mode(
         flat = bench.new_network(settings.seed)
         bench.flat = flat
         check_training(flat, bench.task, settings)
-        kept: dict[int, tuple[NDArray[np.float32], dict[str, NDArray[Any]]]] = {}
+        plan = {
+            "operation": "train",
+            "space": space.id,
+            "settings": asdict(settings),
+            "name": name,
+            "directory": str(Path.cwd()),
+        }
+        stated = asdict(settings) | {"space": space.name}
+        with session.run(bench, "train", stated, settings.seed, plan=plan, resumed=resumed) as run:
 
-        def keep(epoch: int) -> None:
-            kept[epoch] = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
+            def keep(_: int) -> None:
+                theta = flat.unpack(flat.theta).numpy()
+                run.keeper.append({"parameters": theta, **module_buffers(flat, bench.layout)})
 
-        with session.run(bench, "train", asdict(settings) | {"space": space.name}, settings.seed) as run:
-            trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report)
+            trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report, keeper=run.keeper)
             last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
-            made = [_Made(kept_names[epoch], epoch, *kept[epoch]) for epoch in settings.keep]
+            made = []
+            for number, epoch in enumerate(settings.keep):
+                kept = run.keeper.appended(number)
+                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept))
             made.append(_Made(name, settings.epochs, *last))
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             if workers.rank > 0:
@@ -149,7 +167,6 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
     with session.store.reading() as reader:
         others = [n for n in reader.all(Node, kind="mode", space_id=bench.space.id) if n.id != node.id]
     others = [n for n in others if n.run_id != node.run_id]  # earlier epochs of the same run are meant to be alike
-    mine = bench.layout.parameter_views(parameters)
     for other in others:
         if other.digest == node.digest:
             warnings.warn(
@@ -158,12 +175,13 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
                 stacklevel=5,
             )
             continue
-        cosines = layer_cosines(mine, bench.layout.parameter_views(session.store.read_parameters(other)))
-        if looks_like_same_run(cosines, {t.name: t.size for t in bench.layout.parameters}):
-            median = float(np.median(list(cosines.values())))
+        theirs = session.store.read_parameters(other)
+        found = similarities(bench.layout.parameters, 2, [(0, [parameters, theirs])])[0, 1]
+        if found.same_run:
             warnings.warn(
                 f"{label(node)} is no independent run of {label(other)}: the median cosine similarity of their "
-                f"layers is {median:.2f}, where independent runs have about 0. Same seed, or one trained on?",
+                f"layers is {found.median_cosine:.2f}, where independent runs have about 0. Same seed, or one "
+                f"trained on?",
                 SimilarModeWarning,
                 stacklevel=5,
             )

@@ -1,4 +1,4 @@
-"""Provenance: every command that computes is a run, recorded when it starts and when it ends."""
+"""Provenance: every command that computes is a run, recorded when it starts, when it goes on, and when it ends."""
 
 from __future__ import annotations
 
@@ -6,17 +6,34 @@ import json
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning, NonFiniteError
+from mgraph.graph.keeping import OnDisk, save_seconds
+from mgraph.train.state import InMemory, Keeper
 from mgraph_store import Run, new_id
+from mgraph_store.processes import may_run
 from mgraph_store.records import now
 
 if TYPE_CHECKING:
     from mgraph_store import GraphStore, Transaction
+
+
+class ResumedElsewhereWarning(MGraphWarning):
+    """A run goes on under other conditions than it began under."""
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a run that can go on: ``run_id`` says which, its notes what is kept."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} can go on")
+        self.run_id = run_id
 
 
 class RunLog:
@@ -25,9 +42,10 @@ class RunLog:
     Of several processes that compute one run together only the first records it.
     """
 
-    def __init__(self, store: GraphStore, run: Run, *, follows: bool = False) -> None:
+    def __init__(self, store: GraphStore, run: Run, keeper: Keeper, *, follows: bool = False) -> None:
+        """``keeper`` keeps the states of the run until it is complete."""
         self._store = store
-        self.record = run
+        self.record, self.keeper = run, keeper
         self._ended = follows
 
     @property
@@ -49,41 +67,151 @@ class RunLog:
             with self._store.transaction() as tx:
                 tx.update(self.record)
 
+    def stop(self, status: str, error: BaseException, reason: str) -> None:
+        """End the run by an exception, and note on it what is saved; a run that left the finite numbers goes not on."""
+        if self._ended:
+            with suppress(MGraphError), self._store.reading() as reader:
+                self._ended = reader.get(Run, id=self.id).status == "complete"  # else its results were not stored
+        with suppress(MGraphError):  # the first error matters
+            self.end(status, reason)
+        files = self._store.states(self.id)
+        if self.record.status == "complete" or isinstance(error, NonFiniteError):
+            files.remove()
+        elif saved := files.summary():
+            how = "" if isinstance(error, RunInterrupted) else f"; go on with: mgraph resume {self.id}"
+            error.add_note(f"The state at {saved[0]} is saved{how}.")
+
+    def forget_states(self) -> None:
+        """Remove what was saved: the results are stored."""
+        self._store.states(self.id).remove()
+
 
 @contextmanager
 def recorded_run(
-    store: GraphStore, command: str, settings: Mapping[str, Any], *, seed: int | None, device: str
+    store: GraphStore,
+    command: str,
+    settings: Mapping[str, Any],
+    *,
+    seed: int | None,
+    device: str,
+    plan: Mapping[str, Any] | None = None,
+    resumed: Run | None = None,
 ) -> Iterator[RunLog]:
-    """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error."""
+    """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error.
+
+    With a ``plan``, the arguments of the operation, it can go on after an interruption: then it is ``resumed``, the
+    same run with the same settings. Raises RunInterrupted at Ctrl-C in a run with a plan, and InputError if another
+    process resumes the same run.
+    """
     import torch
 
     from mgraph.train.parallel import present
 
-    run = Run(
-        id=new_id("r"),
-        command=command,
-        settings=json.dumps(dict(settings), sort_keys=True, default=str),
-        seed=seed,
-        versions=json.dumps(versions()),
-        device=device,
-        threads=torch.get_num_threads(),
-        host=platform.node(),
-        pid=os.getpid(),
-    )
-    follows = present().rank > 0
-    if not follows:
-        with store.transaction() as tx:
-            tx.add(run)
-    log = RunLog(store, run, follows=follows)
+    follows, alone, seconds = present().rank > 0, present().size == 1, save_seconds()
+    if resumed is not None:
+        keeper: Keeper = OnDisk(store.states(resumed.id), seconds)
+        keeper.last  # noqa: B018  (a damaged state is found before the run is under way again)
+        run = _claim(store, resumed, device)
+    else:
+        run = Run(
+            id=new_id("r"),
+            command=command,
+            settings=json.dumps(dict(settings), sort_keys=True, default=str),
+            seed=seed,
+            versions=json.dumps(versions()),
+            device=device,
+            threads=torch.get_num_threads(),
+            host=platform.node(),
+            pid=os.getpid(),
+            plan=None if plan is None else json.dumps(plan, sort_keys=True),
+        )
+        # Each of several processes would need states of its own, all of one moment: they keep none.
+        keeper = OnDisk(store.states(run.id), seconds) if alone else InMemory()
+        if not follows:
+            with store.transaction() as tx:
+                tx.add(run)
+    log = RunLog(store, run, keeper, follows=follows)
     try:
         yield log
-    except KeyboardInterrupt:
-        log.end("interrupted", "stopped by the user")
-        raise
+        log.end("complete")
+    except KeyboardInterrupt as stopped:
+        interrupted = stopped if run.plan is None or follows else RunInterrupted(run.id)
+        if interrupted is not stopped:
+            for note in getattr(stopped, "__notes__", ()):
+                interrupted.add_note(note)
+        log.stop("interrupted", interrupted, "stopped by the user")
+        if log.record.status == "complete" or interrupted is stopped:
+            raise
+        raise interrupted from stopped
     except BaseException as error:
-        log.end("failed", str(error) or type(error).__name__)
+        log.stop("failed", error, str(error) or type(error).__name__)
         raise
-    log.end("complete")
+    if not follows:
+        log.forget_states()
+
+
+def is_running(run: Run) -> bool:
+    """Tell whether a run may still be under way; on another machine that cannot be known, so it may."""
+    if run.status != "running":
+        return False
+    moments = [r["when"] for r in json.loads(run.resumptions)]
+    began = run.started.fromisoformat(moments[-1]) if moments else run.started
+    return may_run(run.host, run.pid, began)
+
+
+def _claim(store: GraphStore, resumed: Run, device: str) -> Run:
+    """Make an interrupted run this process's own; InputError if another one was faster."""
+    import torch
+
+    saved = store.states(resumed.id).summary()
+    then = resumed.ended or (saved[1] if saved else resumed.started)
+    other = _differences(resumed, device, torch.get_num_threads())
+    if other:
+        changes = ", ".join(f"{what} {here} instead of {there}" for what, (there, here) in other.items())
+        warnings.warn(
+            f"Run {resumed.id} goes on with {changes}: what it makes may differ in the last bits from what it would "
+            f"have made.",
+            ResumedElsewhereWarning,
+            stacklevel=2,
+        )
+    entry = {
+        "when": now().isoformat(),
+        "stopped": then.isoformat(),
+        "at": saved[0] if saved else None,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "other": {what: here for what, (_, here) in other.items()},
+    }
+    run = replace(
+        resumed,
+        status="running",
+        reason=None,
+        ended=None,
+        host=platform.node(),
+        pid=os.getpid(),
+        resumptions=json.dumps([*json.loads(resumed.resumptions), entry]),
+    )
+    try:
+        with store.transaction() as tx:
+            tx.expect(resumed)
+            tx.update(run)
+    except ConflictError:
+        raise InputError(f"Run {resumed.id} was resumed or removed by another process meanwhile.") from None
+    return run
+
+
+def _differences(run: Run, device: str, threads: int) -> dict[str, tuple[Any, Any]]:
+    """Return what a run's numbers depend on and was other where it began: what it was, and what it is here."""
+    then = json.loads(run.versions) | {"device": run.device, "threads": run.threads}
+    here = versions() | {"device": device, "threads": threads}
+    return {what: (then.get(what), here[what]) for what in here if here[what] != then.get(what)}
+
+
+def record_failure(store: GraphStore, command: str, settings: Mapping[str, Any], reason: str) -> None:
+    """Record a run that failed without being able to say so itself."""
+    text = json.dumps(dict(settings), sort_keys=True, default=str)
+    with store.transaction() as tx:
+        tx.add(Run(new_id("r"), command, text, host=platform.node(), status="failed", reason=reason, ended=now()))
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError, LayoutMismatchError
-from mgraph_store import Layout, Space
+from mgraph_store import Layout, Run, Space
 
 if TYPE_CHECKING:
     from mgraph.data.task import Task
@@ -42,9 +42,17 @@ class Bench:
     @cached_property
     def task(self) -> Task:
         """The data, checked against the fingerprint that the space recorded."""
-        from mgraph.data.loading import load_task
+        from mgraph.data.loading import judged_by, load_task
 
         task = load_task(self.space.data, base=self._path, expected=self._trusted(self.space.data))
+        code = self._trusted(self.space.loss)
+        if code is not None:
+            if code != json.loads(self.space.factories)[self.space.loss]["hash"]:
+                raise InputError(
+                    f"The loss {self.space.loss} is not the one that space {self.space.name} was made with (its code "
+                    f"changed), and its numbers would not compare; restore it or add a new space."
+                )
+            task = judged_by(task, self.space.loss, base=self._path, expected=code)
         if task.fingerprint != self.space.data_hash:
             raise InputError(
                 f"The data {self.space.data!r} are not those that space {self.space.name} was made with "
@@ -128,6 +136,25 @@ class Session:
         self._device, self._trust, self._threads = device, trust, threads
         self._benches: dict[str, Bench] = {}
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it was opened, for another process to open it alike: device, trust and threads as they were given."""
+        return {"device": self._device, "trust": self._trust, "threads": self._threads}
+
+    def like(self, run: Run) -> Session:
+        """Return a session that computes where and as a run did, as far as this one was not told otherwise."""
+        return Session(
+            self.store,
+            device=run.device if self._device == "auto" else self._device,
+            trust=self._trust,
+            threads=self._threads or run.threads,
+        )
+
+    @property
+    def trusts(self) -> bool:
+        """Whether the user has said to run code that the graph names."""
+        return self._trust
+
     @cached_property
     def device(self) -> str:
         """The device to compute on: the one asked for, or the best there is."""
@@ -147,17 +174,39 @@ class Session:
             return reader.find_space(text)
 
     @contextmanager
-    def run(self, bench: Bench, command: str, settings: Mapping[str, Any], seed: int | None = None) -> Iterator[RunLog]:
-        """Record a run around a block that computes on a bench, with the bench's number of threads."""
-        import torch
+    def run(
+        self,
+        bench: Bench,
+        command: str,
+        settings: Mapping[str, Any],
+        seed: int | None = None,
+        *,
+        plan: Mapping[str, Any] | None = None,
+        resumed: Run | None = None,
+    ) -> Iterator[RunLog]:
+        """Record a run around a block that computes on a bench, with the bench's number of threads.
 
+        See :func:`mgraph.graph.runs.recorded_run`.
+        """
         from mgraph.graph.runs import recorded_run
+
+        with (
+            self.threads(bench),
+            recorded_run(
+                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed
+            ) as log,
+        ):
+            yield log
+
+    @contextmanager
+    def threads(self, bench: Bench) -> Iterator[None]:
+        """Compute inside a block with the bench's number of threads."""
+        import torch
 
         before = torch.get_num_threads()
         torch.set_num_threads(bench.threads)
         try:
-            with recorded_run(self.store, command, settings, seed=seed, device=self.device) as log:
-                yield log
+            yield
         finally:
             torch.set_num_threads(before)
 

@@ -8,8 +8,6 @@ asked for again, adopts it, and any other one reuses its numbers where the condi
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +18,7 @@ from mgraph.errors import MGraphError
 from mgraph.evaluate.metrics import Measured
 from mgraph.explore.sweepdata import COMPLETE, PARTIAL, parameter_key
 from mgraph.graph.points import evaluation_rows
+from mgraph.graph.runs import is_running
 from mgraph_store import (
     KERNEL_VERSION,
     Connection,
@@ -63,6 +62,12 @@ class Conditions:
         return {m.name: m.identity for m in self.metrics}
 
 
+def own_sweep(reader: Reader, run: Run) -> Sweep | None:
+    """Find what a run that goes on had begun."""
+    found = reader.all(Sweep, run_id=run.id, status=PARTIAL)
+    return found[-1] if found else None
+
+
 def adoptable(reader: Reader, connection: Connection, settings: Mapping[str, Any]) -> Sweep | None:
     """Find the newest partial sweep that was started with exactly these settings and runs no more."""
     if None in settings[METRICS].values():
@@ -70,24 +75,9 @@ def adoptable(reader: Reader, connection: Connection, settings: Mapping[str, Any
     wanted = json.loads(json.dumps(dict(settings), default=str))
     for sweep in reversed(reader.all(Sweep, connection_id=connection.id, status=PARTIAL)):
         run = reader.get(Run, id=sweep.run_id)
-        if json.loads(run.settings) == wanted and not _is_alive(run):
+        if json.loads(run.settings) == wanted and not is_running(run):
             return sweep
     return None
-
-
-def _is_alive(run: Run) -> bool:
-    """Tell whether a run may still be under way; on another machine that cannot be known, so it may."""
-    if run.status != "running":
-        return False
-    if run.host != platform.node() or run.pid is None:
-        return True
-    try:
-        os.kill(run.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class SweepLog:
@@ -110,13 +100,15 @@ class SweepLog:
             self._samples[parameter_key(member.parameter or ())] = member.node_id
         self._positions = len(self._samples)
         self._can_go_on = reuse and None not in conditions.identities.values()
-        if reuse:
-            self._look_up(reader)
+        if reuse or adopted:
+            self._look_up(reader, only=None if reuse else record)
 
-    def _look_up(self, reader: Reader) -> None:
+    def _look_up(self, reader: Reader, only: Sweep | None) -> None:
         c = self._conditions
         same: dict[str, Any] = {"batchnorm": c.batchnorm, "precision": c.precision}
         sweeps = [s.id for s in reader.all(Sweep, connection_id=self._connection.id, **same)]
+        if only is not None:
+            sweeps = [only.id]
         rows = reader.all(Evaluation, sweep_id=sweeps, **same) if sweeps else []
         runs = reader.all(Run, id=list({r.run_id for r in rows})) if rows and c.metrics else []
         identities_then = {run.id: json.loads(run.settings).get(METRICS, {}) for run in runs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,11 @@ from mgraph.families.gram import gram
 from mgraph.graph.members import constants_source, ends_of, label, rows_of
 from mgraph.graph.points import buffers_of, load_buffers, packed_rows, policy_name
 from mgraph.graph.session import Bench, Session
-from mgraph.graph.sweeplog import METRICS, Conditions, SweepLog, adoptable
+from mgraph.graph.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
 from mgraph.graph.sweeprows import Numbers, edges, summaries
 from mgraph.network.precision import check_precision
 from mgraph.progress import Report, silent
-from mgraph_store import Connection, Node, Record, Space, Summary, Sweep, new_id
+from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
 
 
 def sweep_connection(
@@ -41,6 +42,7 @@ def sweep_connection(
     refine: Refinement | None = None,
     reuse: bool = True,
     report: Report = silent,
+    resumed: Run | None = None,
 ) -> SweepData:
     """Measure a connection on a grid and store the result.
 
@@ -48,16 +50,34 @@ def sweep_connection(
     BatchNorm statistics are recomputed from; ``metrics`` are measured besides the loss and the task's own.
     ``refine`` adds points where its metric bends. With ``reuse``, numbers that an earlier sweep of this connection
     measured under the same conditions are taken over, and an interrupted sweep with the same settings goes on.
-    What was measured is stored while the sweep runs, and when it is interrupted.
+    What was measured is stored while the sweep runs, and when it is interrupted. With an interrupted run ``resumed``,
+    whose arguments the others must be, that run's sweep goes on.
 
     Raises InputError for a bad grid, split, precision or metric, and NonFiniteError after storing what was found
     if any number is NaN or infinite; the connection is then marked failed.
     """
     work = _prepare(session, connection, grid, splits, examples, bn_examples, precision, metrics, refine)
-    with session.run(work.bench, "sweep", work.settings) as run:
+    plan = {
+        "operation": "sweep",
+        "connection": connection.id,
+        "grid": work.grid.counts,
+        "axes": axes_of(work.grid),
+        "splits": list(splits),
+        "examples": examples,
+        "bn_examples": bn_examples,
+        "precision": precision,
+        "metrics": list(metrics),
+        "refine": None if refine is None else asdict(refine),
+        "reuse": reuse,
+        "directory": str(Path.cwd()),
+    }
+    named = all(isinstance(metric, str) for metric in metrics)  # a function cannot be found again
+    with session.run(work.bench, "sweep", work.settings, plan=plan if named else None, resumed=resumed) as run:
         log = SweepLog(session.store, run, connection, work.nodes)
         with session.store.reading() as reader:
-            partial = adoptable(reader, connection, work.settings) if reuse else None
+            partial = None if resumed is None else own_sweep(reader, resumed)
+            if partial is None and reuse:
+                partial = adoptable(reader, connection, work.settings)
             record = partial or work.new_record(connection)
             log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=reuse)
         with _kept(log):

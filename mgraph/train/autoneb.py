@@ -359,8 +359,8 @@ class _Relaxation:
         recent = s.history[-_PATIENCE:]
         if len(s.history) <= _PATIENCE or any(self._plan[r["cycle"] - 1][0] != stage for r in recent):
             return False
-        before = min(r["saddle"] for r in s.history[:-_PATIENCE])
-        return before - min(r["saddle"] for r in recent) < _FALLS * abs(before)
+        before = float(min(r["saddle"] for r in s.history[:-_PATIENCE]))
+        return before - float(min(r["saddle"] for r in recent)) < _FALLS * abs(before)
 
     def _skip(self, stage: int, why: str) -> None:
         """Go on at the next stage, or end."""
@@ -440,4 +440,5 @@ class _Relaxation:
             arrays["random_cuda"] = torch.cuda.get_rng_state(self._flat.device).numpy()
         for number, buffer in enumerate(self._flat.module.buffers()):
             arrays[f"buffer{number}"] = to_numpy(buffer).reshape(-1)
-        self._keeper.save(State(values, arrays))
+        s = self.standing
+        self._keeper.save(State(values, arrays, f"cycle {s.cycle + 1}, step {s.step}" if s.ended is None else s.ended))

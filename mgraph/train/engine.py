@@ -10,31 +10,31 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mgraph.data.splits import Split
 from mgraph.errors import MGraphWarning, NonFiniteError
-from mgraph.families import Floats
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
 from mgraph.progress import Report, silent
-from mgraph.train.controlpoints import Held, Measure
-from mgraph.train.loop import DivergedError, Streams, run_epochs
+from mgraph.train.controlpoints import Held
+from mgraph.train.draws import Draw, DrawStream
+from mgraph.train.loop import DivergedError, Position, Streams, run_epochs
 from mgraph.train.losses import Loss
 from mgraph.train.parallel import Workers, present
 from mgraph.train.phases import Phase
-from mgraph.train.sampling import Sampling, cover
+from mgraph.train.sampling import Sampling
 from mgraph.train.schedules import SCHEDULES
 from mgraph.train.settings import Optimisation
+from mgraph.train.state import InMemory, Keeper, State
 from mgraph.train.updates import EagerUpdate, Rule, choose_update
-
-# Steps drawn at once: a draw's many small NumPy calls would cost a small network 5 % of every step.
-_AHEAD = 256
 
 _MOST_LANES = 8  # points in memory at once; more samples than these go in groups
 
@@ -44,39 +44,6 @@ _BLOWN_UP = 1e6  # times what the weights were: as good as infinite
 
 class LearningRateWarning(MGraphWarning):
     """A phase diverged and was begun again with half the learning rate."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The samples of one step on the device: coefficients C (n, K), weighted ones of the free rows (F, n).
-
-    ``held`` are coefficients of the rows that held columns are sums of, shape (n, R).
-    """
-
-    coefficients: Tensor
-    pull: Tensor
-    held: Tensor | None
-
-
-def draws(
-    phase: Phase, sampling: Sampling, rng: np.random.Generator, measure: Measure | None = None
-) -> Iterator[tuple[Floats, Floats]]:
-    """Yield block after block of steps: coefficients (steps, n, K) and weights (steps, n), n = samples · curves.
-
-    Parameters are uniform in the domain ([G] eq. 3, [S] eq. 9); under another measure the weight of each is
-    its density over the mean density ([G] eq. 1, [S] eq. 7, the density held constant), else 1. The samples of
-    the first curve come first, then those of the next.
-    """
-    k = sampling.samples
-    while True:
-        steps = _AHEAD if measure is None else min(_AHEAD, sampling.gram_every)
-        G = None if measure is None else measure.gram()
-        coefficients, weights = [], []
-        for curve in phase.curves:
-            t = cover(steps, k, curve.family.dimension, sampling.draw, rng).reshape(steps * k, -1)
-            coefficients.append(curve.coefficients(t).reshape(steps, k, -1))
-            weights.append(np.ones((steps, k)) if G is None else curve.relative_density(G, t).reshape(steps, k))
-        yield np.concatenate(coefficients, axis=1), np.concatenate(weights, axis=1)
 
 
 class PathTrainer:
@@ -216,16 +183,22 @@ def train_phases(
     update: str = "auto",
     after_epoch: Callable[[int], None] | None = None,
     report: Report = silent,
+    keeper: Keeper | None = None,
 ) -> Trained:
     """Train P, shape (K, trained columns), in place through all phases.
 
     Each phase runs its own learning-rate schedule from zero momentum. A phase that leaves the finite numbers
     begins again with half the learning rate, with a LearningRateWarning. Raises NonFiniteError, naming the step,
     if that does not help, or the loss is not finite at the very start.
+
+    Where ``keeper`` has a state, P and the network must be what they were when that training began; it goes on from
+    the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
     """
     workers = present()
     streams = Streams.of(how.seed)
+    keeper = keeper if keeper is not None and workers.size == 1 else InMemory()
     module = torch.compile(flat.module) if how.compile else flat.module
+    saved = None if keeper.last is None else _Saved(keeper.last)
     run = _Run(
         flat,
         loss,
@@ -235,19 +208,67 @@ def train_phases(
         sampling or Sampling(),
         decay,
         held,
-        update,
+        update if saved is None else saved.values["update"],
         after_epoch,
         report,
         workers,
         streams,
         module,
+        keeper,
+        [] if saved is None else list(saved.values["notes"]),
+        tuple(sorted({row for phase in phases for row in phase.free})),
+        min((number for number, phase in enumerate(phases) if phase.epochs and phase.free), default=0),
     )
     gpus = [] if flat.device.type == "cpu" else [flat.device]
     flat.module.train()
+    used = "eager"
     with torch.random.fork_rng(devices=gpus), computing_in(how.precision, flat.device):
         torch.manual_seed(streams.network + workers.rank)
-        used = [run.until_finite(phase) for phase in phases if phase.epochs and phase.free]
-    return Trained(used[-1] if used else "eager", tuple(run.notes))
+        for number, phase in enumerate(phases):
+            if phase.epochs and phase.free and (saved is None or number >= saved.values["phase"]):
+                used = run.until_finite(number, phase, saved)
+                saved = None
+    return Trained(used, tuple(run.notes))
+
+
+class _Saved:
+    """A state of a training that goes on, as tensors."""
+
+    def __init__(self, state: State) -> None:
+        self.values, self._arrays = state.values, state.arrays
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays whose names begin so, without the beginning."""
+        return {name[len(prefix) :]: array for name, array in self._arrays.items() if name.startswith(prefix)}
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """Return copies of those arrays."""
+        return {name: torch.from_numpy(np.array(array)) for name, array in self.arrays(prefix).items()}
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a copy of one array."""
+        return torch.from_numpy(np.array(self._arrays[name]))
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What a phase began with, to begin it again: the rows that move in it, and the buffers (as bytes)."""
+
+    rows: Tensor
+    buffers: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """Which phase is trained, for which time from 0, at which learning rate, from where."""
+
+    phase: int
+    number: int
+    lr: float
+    before: _Before
 
 
 @dataclass(frozen=True)
@@ -268,33 +289,50 @@ class _Run:
     workers: Workers
     streams: Streams
     module: Callable[[Tensor], Tensor]
-    notes: list[str] = field(default_factory=list)
+    keeper: Keeper
+    notes: list[str]
+    moving: tuple[int, ...]
+    first: int
 
-    def until_finite(self, phase: Phase) -> str:
+    def until_finite(self, number: int, phase: Phase, saved: _Saved | None) -> str:
         """Train a phase, anew with half the learning rate as often as it diverges; return the update used."""
         lr = self.how.lr if phase.lr is None else phase.lr
-        free = list(phase.free)
-        before = self.P[free].clone()
-        buffers = [(buffer, buffer.clone()) for buffer in self.flat.module.buffers()]
-        for attempt in range(_HALVINGS + 1):
+        attempt = _Attempt(number, 0, lr, self._present(phase))
+        if saved is not None:
+            attempt = self._restore(saved, attempt)
+        while True:
             try:
-                used = self.once(phase, lr)
+                used = self.once(phase, attempt, saved)
                 largest = float(self.P.abs().max())  # NaN if any is
-                if not largest < _BLOWN_UP * max(1.0, float(before.abs().max())):
+                if not largest < _BLOWN_UP * max(1.0, float(attempt.before.rows.abs().max())):
                     became = f"grew to {largest:.3g}" if math.isfinite(largest) else "became NaN or infinite"
                     raise DivergedError(f"A weight {became} in training; lower the learning rate.", 2)
                 return used
             except DivergedError as error:
-                if error.steps <= 1 or attempt == _HALVINGS:
+                if error.steps <= 1 or attempt.number == _HALVINGS:
                     raise NonFiniteError(str(error)) from None
-                lr /= 2
-                self._say(str(error), phase, lr)
-                self.P[free] = before
-                for buffer, value in buffers:  # a diverging run leaves NaN in running statistics
-                    buffer.copy_(value)
-        raise AssertionError("the last attempt returns or raises")
+                attempt, saved = replace(attempt, number=attempt.number + 1, lr=attempt.lr / 2), None
+                self._say(str(error), phase, attempt.lr)
+                self.P[list(phase.free)] = attempt.before.rows
+                self._load(attempt.before.buffers)  # a diverging run leaves NaN in running statistics
 
-    def once(self, phase: Phase, lr: float) -> str:
+    def _present(self, phase: Phase) -> _Before:
+        return _Before(self.P[list(phase.free)], {name: _bytes(b).clone() for name, b in self._buffers().items()})
+
+    def _load(self, buffers: Mapping[str, Tensor]) -> None:
+        for name, buffer in self._buffers().items():
+            buffer.copy_(buffers[name].to(buffer.device).view(buffer.dtype).view(buffer.shape))
+
+    def _restore(self, saved: _Saved, attempt: _Attempt) -> _Attempt:
+        """Put control points and buffers where they were, and return the attempt that was under way."""
+        before = attempt.before
+        if "before.points" in saved:
+            before = _Before(saved.tensor("before.points").to(self.P), saved.tensors("before.buffer."))
+        self.P[list(self.moving)] = saved.tensor("points").to(self.P)
+        self._load(saved.tensors("buffer."))
+        return replace(attempt, number=saved.values["attempt"], lr=saved.values["lr"], before=before)
+
+    def once(self, phase: Phase, attempt: _Attempt, saved: _Saved | None) -> str:
         """Train a phase through its epochs; DivergedError when it leaves the finite numbers."""
         rule = Rule.of(self.how, self.decay)
         trainer = PathTrainer(
@@ -309,15 +347,29 @@ class _Run:
             module=self.module,
             workers=self.workers,
         )
-        measure = None if self.sampling.measure == "uniform" else Measure(self.P, self.held)
-        blocks = draws(phase, self.sampling, self.streams.draws, measure)
+        stream = DrawStream(phase, self.sampling, self.streams.draws, self.P, self.held)
+        if saved is not None:
+            stream.again(saved.values["draws"], saved.arrays("draws."))
+        upcoming = next(stream)
+        trainer.begin(upcoming)
+        at = None if saved is None else self._go_on(saved, trainer)
+
+        def step(x: Tensor, y: Tensor, lr: float) -> Tensor:
+            # It knows the next one's draws, so that each update can write the next points.
+            nonlocal upcoming
+            current, upcoming = upcoming, next(stream)
+            return trainer.step(x, y, lr, current, upcoming)
+
+        def save(position: Position) -> None:
+            self.keeper.save(self._state(phase, attempt, trainer, stream, position))
+
         try:
             run_epochs(
                 self.split,
-                _stepper(trainer, phase, self.P, blocks, self.held),
+                step,
                 epochs=phase.epochs,
                 batch_size=self.how.batch_size,
-                lr=lr,
+                lr=attempt.lr,
                 order=self.streams.order,
                 device=self.flat.device,
                 schedule=SCHEDULES[self.how.schedule],
@@ -325,10 +377,61 @@ class _Run:
                 phase=phase.name,
                 after_epoch=self.after_epoch,
                 report=self.report,
+                at=at,
+                due=lambda: self.keeper.due,
+                save=save,
             )
         finally:
             trainer.finish()
         return trainer.update.name
+
+    def _state(
+        self, phase: Phase, attempt: _Attempt, trainer: PathTrainer, stream: DrawStream, position: Position
+    ) -> State:
+        """Write down all that the coming steps depend on."""
+        drawn, arrays = stream.state()
+        tensors = {"points": self.P[list(self.moving)], "order": position.order, "torch": torch.get_rng_state()}
+        if self.flat.device.type == "cuda":
+            tensors["cuda"] = torch.cuda.get_rng_state(self.flat.device)
+        if position.pending:
+            tensors["pending"] = torch.stack(position.pending)
+        tensors |= {f"update.{name}": tensor for name, tensor in trainer.update.state().items()}
+        tensors |= {f"buffer.{name}": _bytes(buffer) for name, buffer in self._buffers().items()}
+        if attempt.phase > self.first:  # the first one's is known when the training goes on
+            tensors["before.points"] = attempt.before.rows
+            tensors |= {f"before.buffer.{name}": _bytes(buffer) for name, buffer in attempt.before.buffers.items()}
+        values = {
+            "phase": attempt.phase,
+            "attempt": attempt.number,
+            "lr": attempt.lr,
+            "epoch": position.epoch,
+            "batch": position.batch,
+            "first": position.first,
+            "draws": drawn,
+            "notes": list(self.notes),
+            "update": trainer.update.name,
+        }
+        arrays = {f"draws.{name}": array for name, array in arrays.items()}
+        arrays |= {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        return State(values, arrays, f"step {position.done} of {position.total} ({phase.name})")
+
+    def _go_on(self, saved: _Saved, trainer: PathTrainer) -> Position:
+        """Take back the optimiser and torch's generators, and return the position in the phase."""
+        trainer.update.restore(saved.tensors("update."))
+        torch.set_rng_state(saved.tensor("torch"))
+        if self.flat.device.type == "cuda":
+            torch.cuda.set_rng_state(saved.tensor("cuda"), self.flat.device)
+        pending = saved.tensors("pending")
+        return Position(
+            saved.values["epoch"],
+            saved.values["batch"],
+            saved.values["first"],
+            saved.tensor("order"),
+            tuple(pending[""].to(self.flat.device).unbind()) if pending else (),
+        )
+
+    def _buffers(self) -> dict[str, Tensor]:
+        return dict(self.flat.module.named_buffers())
 
     def _say(self, error: str, phase: Phase, lr: float) -> None:
         self.notes.append(f"phase {phase.name} diverged and began again at learning rate {lr:g}")
@@ -341,33 +444,6 @@ class _Run:
             )
 
 
-def _stepper(
-    trainer: PathTrainer,
-    phase: Phase,
-    P: Tensor,
-    blocks: Iterator[tuple[Floats, Floats]],
-    held: Held | None,
-) -> Callable[[Tensor, Tensor, float], Tensor]:
-    """Return a step that knows the next one's draws, so that each update can write the next points."""
-    coming = on_device(blocks, phase.free, P, held)
-    upcoming = next(coming)
-    trainer.begin(upcoming)
-
-    def step(x: Tensor, y: Tensor, lr: float) -> Tensor:
-        nonlocal upcoming
-        current, upcoming = upcoming, next(coming)
-        return trainer.step(x, y, lr, current, upcoming)
-
-    return step
-
-
-def on_device(
-    blocks: Iterator[tuple[Floats, Floats]], free: Sequence[int], P: Tensor, held: Held | None = None
-) -> Iterator[Draw]:
-    """Turn blocks of draws into the tensors of one step after another, in P's type and on its device."""
-    for coefficients, weights in blocks:
-        pulls = np.swapaxes(coefficients[:, :, list(free)] * weights[:, :, None], 1, 2)
-        arrays = [coefficients, pulls] + ([coefficients @ held.matrix] if held is not None else [])
-        tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(P.device, P.dtype) for a in arrays]
-        for step in range(len(coefficients)):
-            yield Draw(tensors[0][step], tensors[1][step], tensors[2][step] if held is not None else None)
+def _bytes(tensor: Tensor) -> Tensor:
+    """Flatten to bytes: NumPy has not all of torch's types."""
+    return tensor.detach().reshape(-1).contiguous().view(torch.uint8)

@@ -18,6 +18,7 @@ from mgraph.train.engine import Trained, train_phases
 from mgraph.train.losses import check_loss, training_loss
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.settings import TrainSettings
+from mgraph.train.state import Keeper
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,12 @@ def train_mode(
     *,
     at_epoch: Callable[[int], None] | None = None,
     report: Report = silent,
+    keeper: Keeper | None = None,
 ) -> Trained:
     """Train the network in place on the task's training split.
 
-    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Raises
+    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where ``keeper``
+    has a state of this training, begun with a network of the same seed, it goes on from there. Raises
     NonFiniteError, naming the step, when the loss leaves the finite numbers at every learning rate tried.
     """
     P = flat.theta.clone()[None]
@@ -75,6 +78,7 @@ def train_mode(
         update="eager",
         after_epoch=after_epoch,
         report=report,
+        keeper=keeper,
     )
     flat.theta.copy_(P[0])
     return trained

@@ -24,11 +24,12 @@ class State:
 
     ``values`` is plain data, as JSON can hold it: positions, counters, the state of NumPy's generators. ``arrays``
     are what is large or must be exact: control points, momenta, the state of torch's generators (uint8). Parts of a
-    computation keep theirs under names of their own.
+    computation keep theirs under names of their own. ``where`` says it to a person: step 40 of 510.
     """
 
     values: Mapping[str, Any]
     arrays: Arrays = field(default_factory=dict)
+    where: str = ""
 
 
 class Keeper(ABC):
@@ -91,7 +92,7 @@ class InMemory(Keeper):
     def save(self, state: State) -> None:
         """Keep a copy."""
         copy = {name: np.array(array) for name, array in state.arrays.items()}
-        self._last = State(dict(state.values), copy), len(self._finished)
+        self._last = State(dict(state.values), copy, state.where), len(self._finished)
 
     def append(self, arrays: Arrays) -> None:
         """Keep a copy."""

@@ -10,7 +10,7 @@ torch optimiser: AdamW, Nesterov momentum, clipping.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -88,6 +88,14 @@ class EagerUpdate:
         self._move(lr)
         self.points(following)
 
+    def state(self) -> dict[str, Tensor]:
+        """Return what the next step depends on besides P, between two steps."""
+        return {"momentum": self._M}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back a state, after P and the points."""
+        self._M.copy_(state["momentum"])
+
     def _fold(self, buffer: Tensor, pull: Tensor, keep: float) -> None:
         """``buffer ← keep·buffer + pull·(G + wd·Θ)``."""
         n = pull.shape[1]
@@ -138,6 +146,15 @@ class CompiledUpdate(EagerUpdate):
                 torch.tensor(scalars, dtype=self._P.dtype, device=self._P.device),
             )
 
+    def state(self) -> dict[str, Tensor]:
+        """Add the points: this pass rounds them otherwise than :meth:`points` does."""
+        return super().state() | {"points": self._theta}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back the points, too."""
+        super().restore(state)
+        self._theta.copy_(state["points"])
+
 
 class BufferedUpdate(EagerUpdate):
     """Gradients of all free rows, clipped if asked, and a step of a torch optimiser with its moments per row.
@@ -172,6 +189,19 @@ class BufferedUpdate(EagerUpdate):
         if self._pulled is not None:
             theta = self._theta[: pull.shape[1]]
             torch.addmm(self._pulled, pull, theta, beta=0.0 if first else 1.0, out=self._pulled)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the optimiser's moments and counters, row by row."""
+        rows = self._optimizer.state_dict()["state"]
+        return {f"{row}.{name}": t for row, kept in rows.items() for name, t in kept.items() if t is not None}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Give them back to the optimiser."""
+        whole, rows = self._optimizer.state_dict(), dict[int, dict[str, Tensor]]()
+        for key, tensor in state.items():
+            row, _, name = key.partition(".")
+            rows.setdefault(int(row), {})[name] = tensor.clone()
+        self._optimizer.load_state_dict(whole | {"state": rows})
 
     def _move(self, lr: float) -> None:
         rule = self._rule

@@ -6,7 +6,8 @@ The nouns, each one row of a table (:mod:`mgraph_store.records`):
 - **node**: one point of a space, *stored* as tensors, *derived* as a weighted sum of other nodes, or *partial*:
   a sum of which some columns are stored instead (:mod:`mgraph_store.columns`);
 - **connection**: a method's result between two or more modes, with its members;
-- **sweep**, **evaluation**, **edge**, **summary**: what was measured, where, and what follows from it;
+- **sweep**, **evaluation**, **edge**, **summary**, **measure**: what was measured, where, and what follows from it;
+- **note**: what a person wrote about a node or a connection: a tag, or a key with a value;
 - **run**: what produced all that.
 
 :class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and
@@ -26,10 +27,12 @@ from mgraph_store.records import (
     Connection,
     Edge,
     Evaluation,
+    Measure,
     Member,
     Node,
     NodeBuffers,
     NodeTerm,
+    Note,
     Record,
     Run,
     Series,
@@ -40,20 +43,25 @@ from mgraph_store.records import (
 
 if TYPE_CHECKING:
     from mgraph_store.check import assert_consistent, garbage, problems
+    from mgraph_store.handover import Handover, WorkerStore
     from mgraph_store.kernel import KERNEL_VERSION, combine
     from mgraph_store.reader import Reader
     from mgraph_store.schema import FORMAT_VERSION, describe
+    from mgraph_store.sql import Answer
     from mgraph_store.store import GraphStore
     from mgraph_store.tensors import digest, digest_groups
     from mgraph_store.transaction import TensorRef, Transaction
 
 _LAZY = {
+    "Answer": "sql",
     "FORMAT_VERSION": "schema",
     "KERNEL_VERSION": "kernel",
     "GraphStore": "store",
+    "Handover": "handover",
     "Reader": "reader",
     "TensorRef": "transaction",
     "Transaction": "transaction",
+    "WorkerStore": "handover",
     "assert_consistent": "check",
     "combine": "kernel",
     "describe": "schema",
@@ -66,15 +74,19 @@ _LAZY = {
 __all__ = [
     "FORMAT_VERSION",
     "KERNEL_VERSION",
+    "Answer",
     "Connection",
     "Edge",
     "Evaluation",
     "GraphStore",
+    "Handover",
     "Layout",
+    "Measure",
     "Member",
     "Node",
     "NodeBuffers",
     "NodeTerm",
+    "Note",
     "Reader",
     "Record",
     "Run",
@@ -85,6 +97,7 @@ __all__ = [
     "TensorRef",
     "TensorSpec",
     "Transaction",
+    "WorkerStore",
     "assert_consistent",
     "columns",
     "combine",

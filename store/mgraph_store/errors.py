@@ -42,6 +42,12 @@ class NameTakenError(InputError):
     kind = "name-taken"
 
 
+class StillNeededError(InputError):
+    """Something else in the graph depends on what should go."""
+
+    kind = "still-needed"
+
+
 class LayoutMismatchError(InputError):
     """Tensors do not have the names, shapes or types that the space demands."""
 
@@ -60,10 +66,22 @@ class NonFiniteError(InputError, ArithmeticError):
     kind = "non-finite"
 
 
+class UnconnectedError(MGraphError):
+    """No method that was tried meets the limit: nothing is wrong with the request."""
+
+    kind = "unconnected"
+
+
 class StoreError(MGraphError):
     """The graph directory itself is at fault, not the request."""
 
     kind = "store"
+
+
+class ConflictError(StoreError):
+    """Another process changed what this one was about to change."""
+
+    kind = "conflict"
 
 
 class FormatError(StoreError):
@@ -71,6 +89,10 @@ class FormatError(StoreError):
 
     kind = "format"
     exit_code = 2
+
+
+class OldFormatError(FormatError):
+    """The graph has an older format, from which a migration leads to the present one."""
 
 
 class CorruptError(StoreError):

@@ -60,9 +60,9 @@ def test_ctrl_c_while_training(
     out, err = interrupt(child, path, command, runs)
     assert child.returncode == 130
     assert out == ""
-    assert err.strip() == f"Interrupted; nothing half-made was stored. Run again: mgraph {' '.join(args)}"
     rows = run("log", "--json").rows
     assert len(rows) == runs + 1
+    assert err.strip() == f"Interrupted; nothing half-made was stored. Go on with: mgraph resume {rows[-1]['id']}"
     assert (rows[-1]["status"], rows[-1]["reason"]) == ("interrupted", "stopped by the user")
     assert snapshot(path, runs=False) == before
     assert leftovers(path) == []
@@ -77,7 +77,8 @@ def test_ctrl_c_while_sweeping_keeps_the_connection(process: Callable[..., Proce
     assert (child.returncode, out) == (130, "")
     message = json.loads(err.splitlines()[-1])["error"]
     assert message["kind"] == "interrupted"
-    assert message["message"].endswith(f"Run again: mgraph sweep kept --grid 300,300 --graph {path}")
+    resume = f"mgraph resume {run('log', '--json').rows[-1]['id']} --graph {path}"
+    assert message["message"].endswith(f"Go on with: {resume}")
     row = run("show", "kept", "--json").row
     assert (row["status"], row["sweeps"], row["edges"]) == ("complete", [], [])
     assert [r["status"] for r in run("log", "--json").rows[runs:]] == ["complete", "interrupted"]

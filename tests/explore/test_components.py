@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mgraph.errors import InputError
-from mgraph.explore.topology import Threshold, components, current_edges, threshold_from, to_networkx
+from mgraph.explore.asnetworkx import to_networkx
+from mgraph.explore.components import components
+from mgraph.explore.criterion import Criterion, criterion_from
+from mgraph.explore.edges import Vertex, current_edges
 from mgraph_store import Connection, Edge, GraphStore, Layout, Node, Space, Sweep, TensorSpec, new_id
 
 LAYOUT = Layout((TensorSpec("w", (2,), "float32", "parameter"),))
@@ -80,7 +83,7 @@ def builder(tmp_path: Path) -> Builder:
 
 
 def partition(groups: Any) -> set[frozenset[str]]:
-    return {frozenset(n.id if isinstance(n, Node) else n for n in g) for g in groups}
+    return {frozenset(n.id if isinstance(n, Vertex) else n for n in g) for g in groups}
 
 
 Drawn = list[tuple[int, int, float, int, str]]
@@ -123,12 +126,12 @@ def test_components_are_those_of_networkx(builder: Builder, drawn: Drawn, limit:
                 expected.add_edge(nodes[one].id, nodes[other].id)
                 good += 1
     store = b.done()
-    found = components(store, Threshold(quantity, limit), space)
+    found = components(store, Criterion(quantity, limit), space)
     assert partition(found.groups) == partition(nx.connected_components(expected))
     assert [len(g) for g in found.groups] == sorted((len(g) for g in found.groups), reverse=True)
     assert len(found.edges) == good
     assert all(getattr(e, quantity) <= limit for e in found.edges)
-    assert set(found.connections) == {e.connection_id for e in found.edges}
+    assert {e.connection for e in found.edges} == {e.connection_id for e in found.edges}
     graph = to_networkx(store, space)
     assert sorted(map(sorted, graph.edges())) == sorted(map(sorted, every.edges()))
     # The oracle once more, now on the graph that users get.
@@ -170,8 +173,8 @@ def test_each_split_and_metric_has_its_own_finest_sweep(builder: Builder) -> Non
     store = builder.done()
     found = {(e.split, e.metric): e.barrier for e in current_edges(store)}
     assert found == {("test", "loss"): 0.1, ("train", "loss"): 0.3, ("train", "error"): 0.4}
-    assert len(components(store, Threshold("barrier", 0.1, split="test")).groups) == 1
-    assert len(components(store, Threshold("barrier", 0.35, metric="error")).groups) == 2
+    assert len(components(store, Criterion("barrier", 0.1, split="test")).groups) == 1
+    assert len(components(store, Criterion("barrier", 0.35, metric="error")).groups) == 2
 
 
 def test_only_modes_and_connected_merged_nodes_are_grouped(builder: Builder) -> None:
@@ -181,7 +184,7 @@ def test_only_modes_and_connected_merged_nodes_are_grouped(builder: Builder) -> 
     builder.node(space, "control")
     builder.edge(builder.sweep(builder.connection(space)), a, m, 0.0)
     store = builder.done()
-    assert partition(components(store, Threshold("barrier", 0.0)).groups) == {frozenset((a.id, m.id))}
+    assert partition(components(store, Criterion("barrier", 0.0)).groups) == {frozenset((a.id, m.id))}
     assert len(to_networkx(store)) == 3
 
 
@@ -208,6 +211,8 @@ def test_the_networkx_graph_carries_names_and_numbers(builder: Builder) -> None:
         "length": 2.0,
         "resolution": 11,
         "examples": 10,
+        "batchnorm": "none",
+        "precision": "fp32",
     }
     assert graph.edges[a.id, b.id, (plain.id, "valid", "error")]["connection"] == plain.id
     json.dumps(nx.node_link_data(graph, edges="edges"))  # plain data throughout
@@ -217,7 +222,7 @@ def test_isolated_modes_are_components_of_their_own_in_order(builder: Builder) -
     space = builder.space()
     nodes = [builder.node(space) for _ in range(6)]
     builder.edge(builder.sweep(builder.connection(space)), nodes[3], nodes[4], 0.0)
-    found = components(builder.done(), Threshold("barrier", 0.0))
+    found = components(builder.done(), Criterion("barrier", 0.0))
     assert [[n.id for n in g] for g in found.groups] == [
         [nodes[3].id, nodes[4].id],
         *([nodes[i].id] for i in (0, 1, 2, 5)),
@@ -225,13 +230,25 @@ def test_isolated_modes_are_components_of_their_own_in_order(builder: Builder) -
 
 
 def test_thresholds() -> None:
-    assert threshold_from(max_barrier=0.1) == Threshold("barrier", 0.1, "loss", "train")
-    assert threshold_from(max_drop=0.1) == Threshold("drop", 0.1, "error", "train")
-    assert threshold_from(max_drop=0.1, metric="loss", split="test") == Threshold("drop", 0.1, "loss", "test")
-    assert threshold_from(max_peak=0.1, metric="accuracy").metric == "error"
-    for wrong in ({}, {"max_peak": 1.0, "max_drop": 1.0}, {"max_peak": math.inf}, {"max_drop": 1.0, "metric": "f1"}):
+    assert criterion_from(max_barrier=0.1) == Criterion("barrier", 0.1, "loss", "train")
+    assert criterion_from(max_drop=0.1) == Criterion("drop", 0.1, "error", "train")
+    assert criterion_from(max_drop=0.1, metric="loss", split="test") == Criterion("drop", 0.1, "loss", "test")
+    assert criterion_from(max_peak=0.1, metric="accuracy").metric == "error"
+    assert criterion_from() == Criterion("peak", None, "loss", "train")
+    assert criterion_from(by="drop").metric == "error"
+    assert criterion_from(min_examples=5).certified
+    for wrong in (
+        {"threshold": True},
+        {"max_peak": 1.0, "max_drop": 1.0},
+        {"max_peak": math.inf},
+        {"max_drop": 1.0, "metric": "f1"},
+        {"max_drop": 1.0, "by": "peak"},
+        {"by": "height"},
+        {"split": "all"},
+        {"min_resolution": 0},
+    ):
         with pytest.raises(InputError):
-            threshold_from(**wrong)  # type: ignore[arg-type]
+            criterion_from(**wrong)  # type: ignore[arg-type]
 
 
 def test_without_edges_it_says_what_to_do(builder: Builder) -> None:
@@ -240,7 +257,7 @@ def test_without_edges_it_says_what_to_do(builder: Builder) -> None:
     builder.edge(builder.sweep(builder.connection(space)), a, b, 0.0)
     store = builder.done()
     with pytest.raises(InputError, match=r"no edge with a test error.*mgraph sweep"):
-        components(store, Threshold("barrier", 0.1, "error", "test"))
+        components(store, Criterion("barrier", 0.1, "error", "test"))
 
 
 def test_many_modes_are_grouped_quickly(builder: Builder) -> None:
@@ -251,6 +268,6 @@ def test_many_modes_are_grouped_quickly(builder: Builder) -> None:
     builder.edge(builder.sweep(builder.connection(space)), nodes[0], nodes[1], 0.0)
     store = builder.done()
     start = time.perf_counter()
-    found = components(store, Threshold("barrier", 0.1))
+    found = components(store, Criterion("barrier", 0.1))
     assert len(found.groups) == 3999
     assert time.perf_counter() - start < 5  # quadratic work took ten times that

@@ -297,15 +297,16 @@ def test_ctrl_c_on_the_command_line_says_what_is_kept_and_how_to_go_on(
 
     monkeypatch.setattr("mgraph.graph.sweeps.sweep", pressed)
     args = ["sweep", "line", "--grid", "5", "--splits", "train,test"]
-    said = "Interrupted. 2 points are measured and stored; the same sweep goes on from there. Run again: mgraph"
-    assert beside(*args, code=130).stderr.strip() == f"{said} sweep line --grid 5 --splits train,test"
+    said = "Interrupted. 2 points are measured and stored; the same sweep goes on from there. Go on with: mgraph resume"
+    assert beside(*args, code=130).stderr.strip() == f"{said} {g.runs()[-1]['id']}"
     # What connect sweeps is kept as well, and its connection with it; programs are told in one document.
     new = ["connect", "a", "c", "--linear", "--name", "new", "--grid", "5", "--json"]
     told = json.loads(beside(*new, code=130).stderr)["error"]
-    assert told == {"kind": "interrupted", "message": f"{said} sweep new --grid 5"}
+    assert told == {"kind": "interrupted", "message": f"{said} {g.runs()[-1]['id']}"}
     monkeypatch.undo()
     assert beside(*args).stderr == "Note: 2 of 5 points were measured before and are reused.\n"
-    assert beside("sweep", "new", "--grid", 5).stderr == "Note: 2 of 5 points were measured before and are reused.\n"
+    assert beside("resume", "new", "--json").row["sweeps"][0]["grid"] == [5]
+    assert [(r["command"], r["status"], r["resumed"]) for r in g.runs()[-1:]] == [("sweep", "complete", 0)]
 
 
 def test_an_error_of_a_sweep_says_what_is_kept(g: Any, beside: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from mgraph.errors import NonFiniteError
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily
 from mgraph.network.flat import FlatModel
 from mgraph.train import engine, updates
-from mgraph.train.engine import Draw, PathTrainer, train_phases
+from mgraph.train.draws import Draw
+from mgraph.train.engine import PathTrainer, train_phases
 from mgraph.train.parallel import Workers
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling

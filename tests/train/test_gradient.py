@@ -15,7 +15,8 @@ from mgraph.architectures.loading import build_network
 from mgraph.connect.surface import BezierSurface
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChainFamily
 from mgraph.network.flat import FlatModel
-from mgraph.train.engine import Draw, PathTrainer, draws, on_device
+from mgraph.train.draws import Draw, draws, on_device
+from mgraph.train.engine import PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.updates import Rule

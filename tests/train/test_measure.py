@@ -12,7 +12,7 @@ from mgraph.families import PolygonalChainFamily as Chain
 from mgraph.families.gram import gram
 from mgraph.network.flat import FlatModel
 from mgraph.train.controlpoints import Held, Measure
-from mgraph.train.engine import draws
+from mgraph.train.draws import draws
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 

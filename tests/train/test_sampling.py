@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily
-from mgraph.train.engine import draws
+from mgraph.train.draws import draws
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import DRAWS, Sampling, cover
 

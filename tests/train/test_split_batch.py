@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChainFamily
 from mgraph.families.quadrature import gauss_legendre
 from mgraph.network.flat import FlatModel
-from mgraph.train.engine import PathTrainer, draws, on_device
+from mgraph.train.draws import draws, on_device
+from mgraph.train.engine import PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.updates import Rule

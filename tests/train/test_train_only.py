@@ -11,7 +11,8 @@ from mgraph.connect.surface import BezierSurface
 from mgraph.data.splits import ArraySplit
 from mgraph.network.flat import FlatModel
 from mgraph.train.controlpoints import Held
-from mgraph.train.engine import draws, train_phases
+from mgraph.train.draws import draws
+from mgraph.train.engine import train_phases
 from mgraph.train.loop import Streams
 
 

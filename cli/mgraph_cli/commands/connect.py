@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError
+from mgraph_cli.commands.auto import LIMITS, auto_options, connect_auto
 from mgraph_cli.options import (
     SectionedCommand,
     SectionOption,
@@ -55,6 +53,7 @@ def _method_flags(command: Any) -> Any:
 @click.command(cls=SectionedCommand)
 @click.argument("ends", nargs=-1, required=True)
 @_method_flags
+@auto_options
 @click.option("--name", help="Name of the connection.")
 @click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
 @grid_option(f"Points of the sweep: {_GRID}.")
@@ -85,6 +84,9 @@ def connect(
 ) -> None:
     """Connect modes by exactly one method, and sweep the result.
 
+    With --auto and a limit, methods are tried from the cheapest to the dearest until one meets the limit: settings go
+    to every method that has them, and every attempt is kept, called NAME-METHOD.
+
     Corner order of a surface A B C D: A = (0,0), B = (0,1), C = (1,0), D = (1,1). mgraph methods NAME prints the
     settings of one method. Under torchrun all processes train one connection together.
 
@@ -95,9 +97,32 @@ def connect(
       mgraph connect a b --curve --bends 3 --init s
       mgraph connect a b c --simplex --grid 6
       mgraph connect a b --neb --preset quick
+      mgraph connect a b --auto --max-barrier 0.1 --budget 30m --name ab
     """
     if len(methods) != 1:
-        raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}.")
+        raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}; or --auto.")
+    limits = {key: flags.pop(key) for key in LIMITS}
+    if methods == ("auto",):
+        connect_auto(
+            graph,
+            ends,
+            limits,
+            flags,
+            pairs,
+            config,
+            form,
+            name=name,
+            no_sweep=no_sweep,
+            grid=grid,
+            init=init,
+            preset=preset,
+            same_layout=same_layout,
+            buffers_from=buffers_from,
+        )
+        return
+    for key, value in limits.items():
+        if value is not None:
+            raise InputError(f"--{key.replace('_', '-')} goes with --auto.")
     method = chosen_settings(METHODS[methods[0]], flags, pairs, config, preset)
     from mgraph.train.parallel import follows
 
@@ -106,7 +131,7 @@ def connect(
             *ends,
             method=method,
             name=name,
-            sweep=False,
+            sweep=not no_sweep,
             grid=grid,
             inner=inner,
             init=init,
@@ -114,29 +139,12 @@ def connect(
             buffers_from=buffers_from,
             report=report,
         )
-        if follows():
-            return
-        shown = connected.name or connected.id
-        if len(ends) == 4:
-            a, b, c, d = ends
-            note(f"Corners: {a} (0,0), {b} (0,1), {c} (1,0), {d} (1,1); opposite are {a}-{d} and {b}-{c}.")
-        if not no_sweep:
-            # The connection is stored by now: after Ctrl-C only its sweep is missing.
-            click.get_current_context().obj.command = _sweep_command(shown, grid, inner)
-            connected.sweep(grid, inner=inner, report=report)
-    _print_connection(connected.describe(), form)
-
-
-def _sweep_command(name: str, grid: Sequence[int] | None, inner: int | None) -> str:
-    """Write the command that does what is left, with the options that were given."""
-    words = ["mgraph", "sweep", name]
-    words += [] if grid is None else ["--grid", ",".join(map(str, grid))]
-    words += [] if inner is None else ["--inner", str(inner)]
-    context = click.get_current_context()
-    for option, flag in (("graph_path", "--graph"), ("device", "--device"), ("threads", "--threads")):
-        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            words += [flag, str(context.params[option])]
-    return shlex.join(words)
+    if follows():
+        return
+    if len(ends) == 4:
+        a, b, c, d = ends
+        note(f"Corners: {a} (0,0), {b} (0,1), {c} (1,0), {d} (1,1); opposite are {a}-{d} and {b}-{c}.")
+    print_connection(connected.describe(), form)
 
 
 @click.command()
@@ -205,10 +213,11 @@ def sweep(
         )
     for text in swept.notes:
         note(f"Note: {text}")
-    _print_connection(connected.describe(), form)
+    print_connection(connected.describe(), form)
 
 
-def _print_connection(row: dict[str, Any], form: str) -> None:
+def print_connection(row: dict[str, Any], form: str) -> None:
+    """Print a connection with its newest sweep."""
     if form != "table":
         emit_one(row, form=form)
         return

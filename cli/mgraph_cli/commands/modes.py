@@ -56,7 +56,7 @@ def train(
         mode = graph.train(settings, name=name, space=space, report=report)
     if follows():
         return
-    _print_mode(mode.describe(), form)
+    print_mode(mode.describe(), form)
 
 
 @click.command("add-mode")
@@ -95,10 +95,11 @@ def add_mode(
         mode = graph.add_point(numbers(coordinates, "--at", float) or [], name=name, space=space)
     for text in mode.notes:
         note(f"Note: {text}")
-    _print_mode(mode.describe(), form)
+    print_mode(mode.describe(), form)
 
 
-def _print_mode(row: dict[str, Any], form: str) -> None:
+def print_mode(row: dict[str, Any], form: str) -> None:
+    """Print a mode with its numbers."""
     if form == "table":
         measured = {f"{e['split']} {e['metric']}": e["value"] for e in row["evaluations"]}
         row = {key: row[key] for key in ("id", "name", "kind", "space", "digest")} | measured

@@ -1,0 +1,40 @@
+"""Going on with what was interrupted: resume."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mgraph_cli.commands.connect import print_connection
+from mgraph_cli.commands.modes import print_mode
+from mgraph_cli.options import output_options, with_computing_graph
+from mgraph_cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
+
+
+@click.command()
+@click.argument("run", required=False)
+@with_computing_graph
+@output_options
+def resume(run: str | None, graph: Graph, form: str) -> None:
+    """Go on with an interrupted run: train, connect (and the sweep after it) or sweep.
+
+    RUN is an id or prefix as mgraph log lists it, or the name that the run was to give; without it, the only
+    interrupted run. It goes on from the last state saved (every 30 seconds, or $MGRAPH_SAVE_SECONDS), with the device
+    and threads that it had, and on a CPU ends bit for bit where it would have ended.
+
+    \b
+    Example:
+      mgraph resume
+      mgraph resume r2ab
+    """
+    with progress_bars("resume") as report:
+        made = graph.resume(run, report=report)
+    row = made.describe()
+    if "ends" in row:
+        print_connection(row, form)
+    else:
+        print_mode(row, form)

@@ -1,0 +1,314 @@
+"""Asking: components, route (and compose), mst, dendrogram, neighbours, isolated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgraph.errors import InputError
+from mgraph_cli.commands.connect import print_connection
+from mgraph_cli.options import Decorator, grid_option, output_options, space_option, with_computing_graph, with_graph
+from mgraph_cli.output import emit, emit_one, note
+from mgraph_cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from mgraph.explore.criterion import Criterion
+    from mgraph.explore.edges import Link
+    from mgraph.graph.graph import Graph
+
+_EDGE_COLUMNS = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
+
+
+def criteria_options(*, by: bool = True) -> Decorator:
+    """Add the options that say by what edges are compared, and which of them count."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(_criteria(by)):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def thin_option(command: Any) -> Any:
+    """Add ``--thin``."""
+    return click.option(
+        "--thin",
+        type=float,
+        metavar="SHARE",
+        help="Make it a chain of as few points as keep it within this share of its length, e.g. 0.01.",
+    )(command)
+
+
+def _criteria(by: bool) -> list[Any]:
+    options = [
+        click.option("--max-barrier", type=float, help="Largest loss above the chord of the two ends."),
+        click.option("--max-peak", type=float, help="Largest loss along the route."),
+        click.option("--max-drop", type=float, help="Largest drop below the mean of the two ends (of accuracy)."),
+        click.option("--metric", help="loss or error [default: loss; error for drops]."),
+        click.option("--split", default="train", show_default=True, help="train, valid or test."),
+        click.option("--certified", is_flag=True, help="Only edges measured at least as finely as the next two say."),
+        click.option("--min-resolution", type=int, metavar="N", help="Points on an edge's route [default: 11]."),
+        click.option(
+            "--min-examples", type=int, metavar="N", help="Examples per point [default: 1000, or the whole split]."
+        ),
+        click.option("--batchnorm", metavar="POLICY", help="Only edges measured under this BatchNorm policy."),
+    ]
+    quantity = click.option("--by", help="peak, barrier or drop [default: that of the limit, or peak].")
+    return [quantity, *options] if by else options
+
+
+@click.command()
+@criteria_options(by=False)
+@space_option
+@with_graph
+@output_options
+def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+    """Print which modes are connected at a threshold, and the edges that do it.
+
+    Of every connection and pair the finest sweep counts; among parallel connections the lowest one is enough. Edges
+    with fewer than 11 points, or on fewer than 1000 examples of a larger split, are marked uncertain.
+
+    \b
+    Example:
+      mgraph components --max-barrier 0.1
+      mgraph components --max-drop 0.01 --split test --certified
+    """
+    found = graph.components(space=space, **criteria)
+    groups = [
+        {"component": i, "size": len(group), "nodes": [vertex.label for vertex in group]}
+        for i, group in enumerate(found.groups, start=1)
+    ]
+    if form == "json":
+        rows = [edge.row() for edge in found.edges]
+        emit_one({"threshold": _criterion(found.criterion), "components": groups, "edges": rows}, form=form)
+        return
+    if form == "csv":
+        emit(groups, ("component", "size", "nodes"), form=form)
+        return
+    click.echo(f"{_count(len(groups), 'component')} at {found.criterion}")
+    click.echo()
+    emit(groups, ("component", "size", "nodes"))
+    _print_edges(found.edges, title="edges", empty="No edge is below the threshold.")
+
+
+@click.command()
+@click.argument("start", metavar="A")
+@click.argument("goal", metavar="B")
+@click.option("--save", metavar="NAME", help="Make it one connection of that name, and sweep it (see compose).")
+@thin_option
+@criteria_options()
+@space_option
+@with_computing_graph
+@output_options
+def route(
+    start: str,
+    goal: str,
+    save: str | None,
+    thin: float | None,
+    space: str | None,
+    graph: Graph,
+    form: str,
+    **criteria: Any,
+) -> None:
+    """Find the best way from A to B, over as many connections as it takes.
+
+    Best: its largest peak (or --by barrier or drop) is as low as can be; of such ways the shortest. On a surface it
+    follows the swept minimax route between two corners.
+
+    \b
+    Example:
+      mgraph route a d
+      mgraph route a d --by barrier --save ad
+    """
+    if thin is not None and save is None:
+        raise InputError("--thin goes with --save NAME.")
+    found = graph.route(start, goal, space=space, **criteria)
+    if save is not None:
+        with progress_bars("route") as report:
+            saved = graph.compose(found, name=save, thin=thin, report=report)
+        note(f"Saved as {save}: {saved.record.reason}.")
+    if form == "json":
+        emit_one(found.row(), form=form)
+        return
+    rows = [step.row() for step in found.steps]
+    if form == "csv":
+        emit(rows, _EDGE_COLUMNS, form=form)
+        return
+    through = " → ".join(vertex.label for vertex in found.vertices)
+    click.echo(f"{through}: {_quantity(found.criterion)} {found.value:.4g}, length {found.length:.4g}")
+    click.echo()
+    shown = [row | {"parameters": _ends(row["parameters"])} for row in rows]
+    emit(shown, _shown_columns(shown, (*_EDGE_COLUMNS[:4], "parameters", *_EDGE_COLUMNS[4:])))
+    _explain(shown)
+
+
+@click.command()
+@click.argument("pieces", nargs=-1, required=True, metavar="CONN[:FROM:TO]...")
+@click.option("--name", help="Name of the connection.")
+@thin_option
+@click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
+@grid_option("Points of the sweep (default: about 60 on every piece, joints included).")
+@with_computing_graph
+@output_options
+def compose(
+    pieces: tuple[str, ...],
+    name: str | None,
+    thin: float | None,
+    no_sweep: bool,
+    grid: list[int] | None,
+    graph: Graph,
+    form: str,
+) -> None:
+    """Join connections end to end into one that can be swept, plotted, merged, ensembled and exported.
+
+    They meet at the modes that they share. Of a connection with more than two ends say between which of them the path
+    runs: s:a:d. A surface is crossed along its swept minimax route.
+
+    \b
+    Example:
+      mgraph compose ab bc --name ac
+      mgraph compose s:a:d de --name ae --thin 0.01
+    """
+    with progress_bars("compose") as report:
+        composed = graph.compose(*pieces, name=name, thin=thin, sweep=False)
+        note(f"{composed.record.reason}.")
+        if not no_sweep:
+            composed.sweep(grid, report=report)
+    print_connection(composed.describe(), form)
+
+
+@click.command()
+@criteria_options()
+@space_option
+@with_graph
+@output_options
+def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+    """Print the minimum spanning tree: the fewest and best edges that connect what is connected.
+
+    The way between two modes within the tree has the lowest maximum of all ways. One tree for every component.
+
+    \b
+    Example:
+      mgraph mst
+      mgraph mst --by barrier --max-barrier 0.5
+    """
+    found = graph.mst(space=space, **criteria)
+    rows = [edge.row() for edge in found.edges]
+    if form == "json":
+        facts = {"criterion": _criterion(found.criterion), "trees": found.trees, "total": found.total}
+        emit_one(facts | {"edges": rows}, form=form)
+        return
+    if form == "csv":
+        emit(rows, _EDGE_COLUMNS, form=form)
+        return
+    click.echo(f"{_count(found.trees, 'tree')} by {found.criterion}, total {found.total:.4g}")
+    click.echo()
+    _print_edges(found.edges, empty="No edge counts.")
+
+
+@click.command()
+@criteria_options()
+@space_option
+@with_graph
+@output_options
+def dendrogram(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+    """Draw at which level groups of modes merge: the single-linkage tree of the edges.
+
+    A number is the peak (or --by) of the best edge between the two groups below it; beside a mode stands its own loss.
+    --json has the merges as SciPy's linkage matrix.
+
+    \b
+    Example:
+      mgraph dendrogram
+      mgraph dendrogram --by barrier --json
+    """
+    found = graph.dendrogram(space=space, **criteria)
+    if form == "json":
+        emit_one({"criterion": _criterion(found.criterion)} | found.row(), form=form)
+        return
+    if form == "csv":
+        columns = ("left", "right", "value", "modes")
+        rows = [dict(zip(columns, row, strict=True)) for row in found.row()["linkage"]]
+        emit(rows, columns, form=form)
+        return
+    click.echo(f"{_quantity(found.criterion)}")
+    click.echo(str(found))
+
+
+@click.command()
+@click.argument("node", metavar="A")
+@criteria_options()
+@space_option
+@with_graph
+@output_options
+def neighbours(node: str, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+    """List the modes that an edge joins to A, by the best edge to each, best first.
+
+    \b
+    Example:
+      mgraph neighbours a --max-barrier 0.1
+    """
+    links = graph.neighbours(node, space=space, **criteria)
+    if form == "table":
+        _print_edges(links, empty="No edge that counts reaches it.")
+        return
+    emit([link.row() for link in links], _EDGE_COLUMNS, form=form)
+
+
+@click.command()
+@criteria_options()
+@space_option
+@with_graph
+@output_options
+def isolated(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+    """List the modes that no edge reaches, and why.
+
+    With a limit, those whose lowest edge is above it.
+
+    \b
+    Example:
+      mgraph isolated --max-barrier 0.1
+    """
+    found = graph.isolated(space=space, **criteria)
+    rows = [
+        {"name": row["vertex"].name, "id": row["vertex"].id, "reason": row["reason"], "lowest": row["lowest"]}
+        for row in found
+    ]
+    emit(rows, ("name", "id", "reason", "lowest"), form=form, empty="No mode is isolated.")
+
+
+def _criterion(criterion: Criterion) -> dict[str, Any]:
+    names = ("quantity", "limit", "metric", "split", "certified", "min_resolution", "min_examples", "batchnorm")
+    return {name: getattr(criterion, name) for name in names}
+
+
+def _quantity(criterion: Criterion) -> str:
+    return f"{criterion.split} {criterion.metric} {criterion.quantity}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _print_edges(links: Sequence[Link], *, title: str = "", empty: str) -> None:
+    rows = [link.row() for link in links]
+    emit(rows, _shown_columns(rows, _EDGE_COLUMNS), title=title, empty=empty)
+    _explain(rows)
+
+
+def _shown_columns(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> tuple[str, ...]:
+    """Show whether an edge is uncertain only where one is."""
+    return (*columns, *(("uncertain",) if any(row["uncertain"] for row in rows) else ()))
+
+
+def _explain(rows: Sequence[dict[str, Any]]) -> None:
+    if any(row["uncertain"] for row in rows):
+        note("Uncertain edges have fewer than 11 points, or few examples of a larger split: sweep them finer.")
+
+
+def _ends(parameters: Sequence[Sequence[float]]) -> str:
+    first, last = (",".join(f"{p:g}" for p in parameters[i]) for i in (0, -1))
+    return f"{first} → {last}"

@@ -1,0 +1,97 @@
+"""By what edges are compared and which of them count: a quantity of a metric on a split, a limit, how well measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mgraph.errors import InputError
+
+QUANTITIES = ("peak", "barrier", "drop")
+METRICS = ("loss", "error")
+SPLITS = ("train", "valid", "test")
+NODE_KINDS = ("mode", "merged")
+
+COARSE = 11
+"""An edge of a route with fewer points is uncertain: the coarsest grid that a sweep has by default."""
+FEW = 1000
+"""An edge measured on fewer examples is uncertain, unless the split has no more."""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """By what edges are compared, and which of them count.
+
+    ``limit``: only those with a quantity of at most so much. ``certified``: only those whose route has at least
+    ``min_resolution`` points (default 11) and which were measured on at least ``min_examples`` (default 1000, or the
+    whole split where it has fewer); a finer edge that is not certified does not hide one that is. ``batchnorm``: only
+    those measured under this BatchNorm policy.
+    """
+
+    quantity: str = "peak"
+    limit: float | None = None
+    metric: str = "loss"
+    split: str = "train"
+    certified: bool = False
+    min_resolution: int | None = None
+    min_examples: int | None = None
+    batchnorm: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.quantity not in QUANTITIES:
+            raise InputError(f"An edge has a {', '.join(QUANTITIES)}, not a {self.quantity!r}.")
+        if self.metric not in METRICS:
+            raise InputError(f"Edges are measured by {' or '.join(METRICS)}, not {self.metric!r}.")
+        if self.split not in SPLITS:
+            raise InputError(f"There is no split {self.split!r}; choose from {', '.join(SPLITS)}.")
+        if self.limit is not None and not np.isfinite(self.limit):
+            raise InputError(f"A threshold is a finite number, not {self.limit}.")
+        for name, value in (("resolution", self.min_resolution), ("examples", self.min_examples)):
+            if value is not None and value < 1:
+                raise InputError(f"--min-{name} is a whole number of at least 1, not {value}.")
+
+    def __str__(self) -> str:
+        text = f"{self.split} {self.metric} {self.quantity}"
+        return text if self.limit is None else f"{text} <= {self.limit:g}"
+
+    def without_limit(self) -> Criterion:
+        """Return the same, whatever the values."""
+        return replace(self, limit=None)
+
+
+def criterion_from(
+    *,
+    by: str | None = None,
+    max_barrier: float | None = None,
+    max_peak: float | None = None,
+    max_drop: float | None = None,
+    metric: str | None = None,
+    split: str = "train",
+    certified: bool = False,
+    min_resolution: int | None = None,
+    min_examples: int | None = None,
+    batchnorm: str | None = None,
+    threshold: bool = False,
+) -> Criterion:
+    """Build a criterion from what commands and methods of a graph take.
+
+    At most one limit (with ``threshold``, exactly one), which also says the quantity; else ``by`` does (default peak).
+    Drops are of accuracy, that is by error, unless a metric is named. A minimum implies ``certified``. Raises
+    InputError for limits that contradict each other or ``by``.
+    """
+    limits = {"barrier": max_barrier, "peak": max_peak, "drop": max_drop}
+    given = [(quantity, limit) for quantity, limit in limits.items() if limit is not None]
+    flags = "--max-barrier, --max-peak and --max-drop"
+    if threshold and not given:
+        raise InputError(f"Give one of {flags}.")
+    if len(given) > 1:
+        raise InputError(f"Give only one of {flags}: edges are compared by one quantity.")
+    quantity, limit = given[0] if given else (by or "peak", None)
+    if by is not None and by != quantity:
+        raise InputError(f"--by {by} and --max-{quantity} contradict each other: edges are compared by one quantity.")
+    if metric == "accuracy":
+        metric = "error"
+    chosen = metric or ("error" if quantity == "drop" else "loss")
+    certified = certified or min_resolution is not None or min_examples is not None
+    return Criterion(quantity, limit, chosen, split, certified, min_resolution, min_examples, batchnorm)

@@ -1,0 +1,325 @@
+"""Which edges count, and by what: one SQL query that leaves one edge per connection and pair, as arrays.
+
+A query names a quantity of a metric on a split (the train loss' `peak`, say). Of every connection and pair the edge of
+the finest sweep counts: a coarse sweep can miss a barrier that a finer one found. Of equally fine ones the one on more
+examples counts, then the one in full precision, then the newest. An edge that is not finite is no edge, nor is one of
+a failed connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgraph.errors import InputError
+from mgraph.explore.criterion import COARSE, FEW, NODE_KINDS, Criterion
+from mgraph_store import Connection, Edge, GraphStore, Reader, Space
+
+if TYPE_CHECKING:
+    from mgraph.explore.arrays import EdgeArrays
+
+
+class Vertex(NamedTuple):
+    """A mode, or a merged node that is connected to something."""
+
+    id: str
+    name: str | None
+    kind: str
+
+    @property
+    def label(self) -> str:
+        """The name by which people know it."""
+        return self.name or self.id
+
+
+@dataclass(frozen=True)
+class Link:
+    """An edge as answers hold it: two vertices, the connection between them, and how well it was measured."""
+
+    source: Vertex
+    target: Vertex
+    connection_id: str
+    connection: str
+    method: str
+    split: str
+    metric: str
+    peak: float
+    barrier: float
+    drop: float
+    length: float
+    resolution: int
+    examples: int
+    uncertain: bool
+
+    def turned(self) -> Link:
+        """Return it in the other direction."""
+        return replace(self, source=self.target, target=self.source)
+
+    def row(self) -> dict[str, Any]:
+        """Return it as plain data, vertices by their labels."""
+        names = {"source": self.source.label, "target": self.target.label, "connection": self.connection}
+        names |= {"source_id": self.source.id, "target_id": self.target.id}
+        return names | {name: getattr(self, name) for name in _LINK_FIELDS}
+
+
+_NUMBERS = ("peak", "barrier", "drop", "length", "resolution", "examples")
+_LINK_FIELDS = ("connection_id", "method", "split", "metric", *_NUMBERS, "uncertain")
+
+
+@dataclass(frozen=True, eq=False)
+class CountingEdges:
+    """The edges that count, E of them, over n vertices in order of creation.
+
+    ``arrays`` are for :mod:`mgraph.explore.arrays`; their values are the criterion's quantity. ``uncertain`` marks
+    edges of a coarse sweep or on few examples, ``connection`` holds ids, ``numbers`` every stored number by name.
+    """
+
+    criterion: Criterion
+    ids: NDArray[np.object_]
+    names: NDArray[np.object_]
+    merged: NDArray[np.bool_]
+    arrays: EdgeArrays
+    connection: NDArray[np.object_]
+    uncertain: NDArray[np.bool_]
+    numbers: dict[str, NDArray[Any]]
+
+    @property
+    def size(self) -> int:
+        """n, the number of vertices."""
+        return len(self.ids)
+
+    def vertex(self, place: int) -> Vertex:
+        """Return the vertex of that number."""
+        return Vertex(self.ids[place], self.names[place] or None, "merged" if self.merged[place] else "mode")
+
+    def index(self, node_id: str) -> int:
+        """Return the number of a vertex; InputError if the node is none."""
+        if node_id not in self._places:
+            raise InputError(f"{node_id} is no mode of this space, nor connected to one.")
+        return self._places[node_id]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {identifier: i for i, identifier in enumerate(self.ids.tolist())}
+
+    def within(self, limit: float) -> NDArray[np.int64]:
+        """Return the edges with a value of at most ``limit``."""
+        return np.flatnonzero(self.arrays.value <= limit)
+
+    def links(self, store: GraphStore, chosen: Sequence[int] | NDArray[np.int64]) -> list[Link]:
+        """Return some of the edges, in the order in which they are chosen."""
+        places = np.asarray(chosen, dtype=np.int64)
+        ids = self.connection[places].tolist()
+        with store.reading() as reader:
+            found = {c.id: c for c in reader.all(Connection, id=list(dict.fromkeys(ids)))}
+        if len(found) < len(set(ids)):
+            raise InputError("A connection was removed while the graph was read; ask again.")
+        numbers = [self.numbers[name][places].tolist() for name in _NUMBERS]
+        ends = zip(self.arrays.source[places].tolist(), self.arrays.target[places].tolist(), strict=True)
+        return [
+            Link(
+                self.vertex(source),
+                self.vertex(target),
+                identifier,
+                found[identifier].name or identifier,
+                found[identifier].kind,
+                self.criterion.split,
+                self.criterion.metric,
+                uncertain=uncertain,
+                **dict(zip(_NUMBERS, values, strict=True)),
+            )
+            for (source, target), identifier, values, uncertain in zip(
+                ends, ids, zip(*numbers, strict=True), self.uncertain[places].tolist(), strict=True
+            )
+        ]
+
+
+def load_edges(store: GraphStore, criterion: Criterion, space: Space | None = None) -> CountingEdges:
+    """Read the edges that count, of one space or of all; about a second for a million.
+
+    Of another space only what --same-layout connected to this one is a vertex. Raises InputError if no edge was ever
+    measured so, saying what to sweep, and for a BatchNorm policy that no edge has.
+    """
+    from mgraph.explore.arrays import EdgeArrays
+
+    sql, parameters = _counting(criterion, space)
+    relation, inside = _vertices(criterion, space)
+    with store.reading() as reader:
+        vertices = reader.fetch(f"WITH {relation} SELECT id, name, merged, inside FROM vertices ORDER BY place", inside)
+        rows = reader.fetch(sql, parameters)
+        if not len(rows["line"]):
+            raise InputError(_why_none(reader, criterion, space))
+    order = np.argsort(rows["line"], kind="stable")  # as written, so that nothing depends on DuckDB's plan
+    if not np.array_equal(order, np.arange(len(order))):
+        rows = {name: column[order] for name, column in rows.items()}
+    kept = vertices["inside"] & ~vertices["merged"]
+    kept[rows["source"]] = kept[rows["target"]] = True
+    place = np.cumsum(kept) - 1
+    value, length = rows[criterion.quantity], rows["length"]
+    counts = np.isfinite(value) & np.isfinite(length) & ~rows["failed"]
+    if criterion.limit is not None:
+        counts &= value <= criterion.limit
+    rows = {name: column[counts] for name, column in rows.items()}
+    source, target = place[rows["source"]], place[rows["target"]]
+    return CountingEdges(
+        criterion=criterion,
+        ids=vertices["id"][kept],
+        names=vertices["name"][kept],
+        merged=vertices["merged"][kept],
+        arrays=EdgeArrays(int(kept.sum()), source, target, rows[criterion.quantity], rows["length"]),
+        connection=rows["connection_id"],
+        uncertain=(rows["resolution"] < COARSE) | (rows["examples"] < rows["enough"]),
+        numbers={name: rows[name] for name in _NUMBERS},
+    )
+
+
+def edge_records(store: GraphStore, edges: CountingEdges, places: Sequence[int]) -> list[Edge]:
+    """Read some of the edges in full, in the order of ``places``.
+
+    Raises InputError if one of them is gone meanwhile.
+    """
+    a = edges.arrays
+    keys = [(edges.connection[i], edges.ids[a.source[i]], edges.ids[a.target[i]]) for i in places]
+    sql, parameters = _counting(edges.criterion, None, sorted({key[0] for key in keys}))
+    with store.reading() as reader:
+        found = reader.all(Edge, where=f"rowid IN (SELECT line FROM ({sql}))", parameters=parameters)
+    by_key = {(e.connection_id, e.source_id, e.target_id): e for e in found}
+    if any(key not in by_key for key in keys):
+        raise InputError("The graph was changed while it was read; ask again.")
+    return [by_key[key] for key in keys]
+
+
+def current_edges(
+    store: GraphStore,
+    space: Space | None = None,
+    *,
+    metric: str | None = None,
+    split: str | None = None,
+    connections: Sequence[str] | None = None,
+) -> list[Edge]:
+    """Return the edges of the finest sweep of every connection and pair, in full, those of failed connections too."""
+    where, parameters = _belonging(space, connections)
+    for column, value in (("metric", metric), ("split", split)):
+        if value is not None:
+            where.append(f"e.{column} = ?")
+            parameters.append(value)
+    conditions = " AND ".join(where)
+    sql = f"WITH {_finest(conditions)} SELECT e.rowid FROM edges e WHERE {conditions} AND {_IS_FINEST}"
+    with store.reading() as reader:
+        return reader.all(Edge, where=f"rowid IN ({sql})", parameters=parameters * 2)
+
+
+def _belonging(space: Space | None, connections: Sequence[str] | None) -> tuple[list[str], list[Any]]:
+    """Return SQL conditions on an edge ``e``, and their parameters."""
+    where, parameters = ["TRUE"], list[Any]()
+    if space is not None:
+        where.append("e.connection_id IN (SELECT id FROM connections WHERE space_id = ?)")
+        parameters.append(space.id)
+    if connections is not None:
+        where.append("e.connection_id IN (SELECT unnest(?::VARCHAR[]))")
+        parameters.append(list(connections))
+    return where, parameters
+
+
+def _finest(where: str, source: str = "edges e") -> str:
+    """Return SQL of ``several`` and ``picked``: which edges to compare, and those of them that count.
+
+    Most connections were swept once; comparing only the others' edges halves the time.
+    """
+    return f"""several AS (SELECT connection_id FROM sweeps GROUP BY connection_id HAVING count(*) > 1),
+picked AS (
+    SELECT max_by(
+        e.rowid, row(w.points, e.examples, e."precision" IN ('fp32', 'fp64'), w.created, e.rowid)
+    ) AS line
+    FROM {source} JOIN (
+        SELECT id, list_product(grid) AS points, created FROM sweeps SEMI JOIN several USING (connection_id)
+    ) w ON w.id = e.sweep_id
+    WHERE {where} GROUP BY e.connection_id, e.source_id, e.target_id, e.split, e.metric
+)"""
+
+
+_IS_FINEST = "(e.connection_id NOT IN (FROM several) OR e.rowid IN (FROM picked))"
+
+
+def _vertices(criterion: Criterion, space: Space | None) -> tuple[str, list[Any]]:
+    """Return SQL of the relation ``vertices``, and its parameters.
+
+    Modes are measured on the whole of every split when they are made: that tells how many examples it has, and so how
+    many are ``enough``.
+    """
+    inside = "TRUE" if space is None else "n.space_id = ?"
+    sql = f"""whole AS (
+    SELECT n.space_id, max(v.count) AS examples FROM evaluations v JOIN nodes n ON n.id = v.node_id
+    WHERE v.sweep_id IS NULL AND v.split = '{criterion.split}' AND n.kind = 'mode' GROUP BY n.space_id
+),
+vertices AS (
+    SELECT n.id, coalesce(n.name, '') AS name, n.kind = 'merged' AS merged, {inside} AS inside,
+        (row_number() OVER (ORDER BY n.created, n.rowid) - 1)::INTEGER AS place,
+        least({FEW}, coalesce(whole.examples, {FEW})) AS enough
+    FROM nodes n LEFT JOIN whole ON whole.space_id = n.space_id
+    WHERE n.kind IN ({", ".join(f"'{kind}'" for kind in NODE_KINDS)})
+)"""
+    return sql, [] if space is None else [space.id]
+
+
+def _counting(
+    criterion: Criterion, space: Space | None, connections: Sequence[str] | None = None
+) -> tuple[str, list[Any]]:
+    """Return SQL for the current edges by a criterion, whatever their values, and its parameters."""
+    where, parameters = _belonging(space, connections)
+    where += [f"e.split = '{criterion.split}'", f"e.metric = '{criterion.metric}'"]
+    if criterion.certified:
+        examples = "a.enough" if criterion.min_examples is None else int(criterion.min_examples)
+        where += [f"e.resolution >= {int(criterion.min_resolution or COARSE)}", f"e.examples >= {examples}"]
+    if criterion.batchnorm is not None:
+        where.append("e.batchnorm = ?")
+        parameters.append(criterion.batchnorm)
+    vertices, inside = _vertices(criterion, space)
+    conditions = " AND ".join(where)
+    ends = "edges e JOIN vertices a ON a.id = e.source_id"
+    sql = f"""WITH {vertices},
+{_finest(conditions, ends)}
+SELECT e.rowid AS line, e.connection_id, a.place AS source, b.place AS target,
+    e.peak, e.barrier, e."drop", e.length, e.resolution, e.examples, a.enough,
+    e.connection_id IN (SELECT id FROM connections WHERE status = 'failed') AS failed
+FROM {ends} JOIN vertices b ON b.id = e.target_id WHERE {conditions} AND {_IS_FINEST}"""
+    return sql, [*inside, *parameters, *parameters]
+
+
+def _why_none(reader: Reader, criterion: Criterion, space: Space | None) -> str:
+    """Say why no edge counts, and what to do."""
+    what = f"{criterion.split} {criterion.metric}"
+    where = "The graph" if space is None else f"Space {space.name}"
+    plain, parameters = _counting(Criterion(criterion.quantity, None, criterion.metric, criterion.split), space)
+    sql = f"SELECT DISTINCT e.batchnorm FROM edges e WHERE rowid IN (SELECT line FROM ({plain})) ORDER BY 1"
+    policies = [row[0] for row in reader.query(sql, parameters)[1]]
+    if not policies:
+        unswept = _unswept(reader, space)
+        do = f"mgraph sweep {unswept}" if unswept else "mgraph connect A B --linear"
+        return f"{where} has no edge with a {what}; sweep a connection first: {do}"
+    if criterion.batchnorm is not None and criterion.batchnorm not in policies:
+        return (
+            f"No edge with a {what} has the BatchNorm policy {criterion.batchnorm!r}; there are {', '.join(policies)}."
+        )
+    resolution = criterion.min_resolution or COARSE
+    return (
+        f"{where} has no edge with a {what} on a route of {resolution} points or more and on "
+        f"{criterion.min_examples or 'enough'} examples; sweep finer: mgraph sweep CONN --grid N"
+    )
+
+
+def _unswept(reader: Reader, space: Space | None) -> str | None:
+    """Return the newest connection that could be swept."""
+    found = reader.all(
+        Connection,
+        where="status <> 'failed'",
+        order="created DESC, rowid DESC",
+        limit=1,
+        **({} if space is None else {"space_id": space.id}),
+    )
+    return (found[0].name or found[0].id) if found else None

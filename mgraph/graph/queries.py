@@ -1,0 +1,109 @@
+"""Questions that a graph answers from its stored edges (no torch): a part of :class:`mgraph.Graph`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from mgraph.explore.criterion import criterion_from
+
+if TYPE_CHECKING:
+    from mgraph.explore.answers import Answer
+    from mgraph.explore.components import Components
+    from mgraph.explore.edges import Link
+    from mgraph.explore.routes import Route
+    from mgraph.explore.tree import Dendrogram, SpanningForest
+    from mgraph.graph.handles import Point
+    from mgraph.graph.session import Session
+    from mgraph_store import Node, Space
+
+
+class Criteria(TypedDict, total=False):
+    """What every question takes: by what edges are compared, and which of them count.
+
+    One of ``max_barrier``, ``max_peak`` and ``max_drop`` limits the edges and names the quantity; else ``by`` names it
+    (default peak). ``metric`` is loss (default; error for drops) or error, on the ``split`` train (default), valid or
+    test. ``certified`` counts only edges on routes of at least ``min_resolution`` points (default 11) and at least
+    ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they were measured.
+    """
+
+    by: str | None
+    max_barrier: float | None
+    max_peak: float | None
+    max_drop: float | None
+    metric: str | None
+    split: str
+    certified: bool
+    min_resolution: int | None
+    min_examples: int | None
+    batchnorm: str | None
+
+
+class Queries:
+    """The questions; :class:`Criteria` lists their common keywords. InputError if no edge was measured so."""
+
+    session: Session
+
+    def components(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Components:
+        """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``."""
+        from mgraph.explore.components import components
+
+        return components(self.session.store, criterion_from(threshold=True, **criteria), self._space_of(space))
+
+    def route(
+        self, start: Point | str, goal: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]
+    ) -> Route:
+        """Find the best way from one mode to another: lowest largest value, then shortest: ``g.route("a", "b")``.
+
+        Raises NotFoundError if there is none.
+        """
+        from mgraph.explore.routes import route
+
+        ends = self._node(start), self._node(goal)
+        return route(self.session.store, criterion_from(**criteria), *ends, self._space_of(space))
+
+    def mst(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> SpanningForest:
+        """Return the minimum spanning tree of the edges, one for every component: ``g.mst(by="barrier").edges``."""
+        from mgraph.explore.tree import spanning_forest
+
+        return spanning_forest(self.session.store, criterion_from(**criteria), self._space_of(space))
+
+    def dendrogram(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Dendrogram:
+        """Return at which value groups of modes merge: ``print(g.dendrogram())``."""
+        from mgraph.explore.tree import dendrogram
+
+        return dendrogram(self.session.store, criterion_from(**criteria), self._space_of(space))
+
+    def neighbours(self, node: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]) -> list[Link]:
+        """Return the best edge to each neighbour of a mode, best first: ``g.neighbours("a", max_barrier=0.1)``."""
+        from mgraph.explore.components import neighbours
+
+        return neighbours(self.session.store, criterion_from(**criteria), self._node(node), self._space_of(space))
+
+    def isolated(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> list[dict[str, Any]]:
+        """Return the modes that no edge reaches, each with the reason: ``g.isolated(max_barrier=0.1)``."""
+        from mgraph.explore.components import isolated
+
+        return isolated(self.session.store, criterion_from(**criteria), self._space_of(space))
+
+    def sql(self, query: str, *, limit_seconds: float | None = None) -> Answer:
+        """Run one reading SQL statement: ``g.sql("SELECT name, test_accuracy FROM modes").df()``.
+
+        It sees the tables of the index and the views ``modes``, ``connections``, ``edges``, ``samples`` and
+        ``evaluations``, and nothing else. The answer has ``columns``, ``rows``, ``records()``, ``df()`` (with pandas),
+        ``arrow()`` (with pyarrow) and ``write("x.parquet")``. Raises InputError for anything that does more than read.
+        """
+        from mgraph.explore.answers import ask
+
+        return ask(self.session.store, query, limit_seconds=limit_seconds)
+
+    def to_networkx(self, *, space: str | None = None) -> Any:
+        """Return the modes and measured edges as a networkx MultiGraph."""
+        from mgraph.explore.asnetworkx import to_networkx
+
+        return to_networkx(self.session.store, self._space_of(space))
+
+    def _space_of(self, name: str | None) -> Space | None:
+        return None if name is None else self.session.space(name)
+
+    def _node(self, given: Point | str) -> Node:
+        raise NotImplementedError

@@ -1,0 +1,229 @@
+"""Going on with interrupted runs: which can, and from where (finding and listing them loads no torch)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mgraph.errors import AmbiguousError, InputError, NotFoundError, UntrustedError
+from mgraph.graph.runs import is_running
+from mgraph_store import Connection, GraphStore, Node, Run, Space
+
+if TYPE_CHECKING:
+    from mgraph.graph.session import Session
+    from mgraph.progress import Report
+    from mgraph_store import Reader
+
+R = TypeVar("R", Space, Node, Connection)
+
+_SHORTEST_PREFIX = 4
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run stands: its status as it is now, why, and where its newest state stands, saved when."""
+
+    run: Run
+    status: str
+    reason: str | None
+    at: str | None
+    saved: datetime | None
+
+    @classmethod
+    def of(cls, store: GraphStore, run: Run) -> Standing:
+        """Look whether the process of a run that is under way is gone, and what it has saved."""
+        status, reason = run.status, run.reason
+        if status == "running" and not is_running(run):
+            status, reason = "interrupted", "its process is gone"
+        summary = None if status == "complete" else store.states(run.id).summary()
+        at, saved = summary or (None, None)
+        return cls(run, status, reason, at, saved)
+
+    @property
+    def plan(self) -> Mapping[str, Any] | None:
+        """The operation and its arguments; None: it cannot go on."""
+        plan: dict[str, Any] | None = None if self.run.plan is None else json.loads(self.run.plan)
+        return plan
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it was interrupted, or failed for a reason that may pass and has a state."""
+        stopped = self.status == "interrupted" or (self.status == "failed" and self.saved is not None)
+        return stopped and self.run.plan is not None
+
+    def __str__(self) -> str:
+        plan = self.plan or {}
+        made = f" of {plan['name']}" if plan.get("name") else ""
+        return f"{self.run.id} ({self.run.command}{made}, {self.at or 'nothing saved'})"
+
+
+def interrupted_runs(store: GraphStore) -> list[Standing]:
+    """List the runs that can go on, oldest first."""
+    with store.reading() as reader:
+        runs = reader.all(Run, status=["running", "interrupted", "failed"])
+    return [standing for run in runs if (standing := Standing.of(store, run)).can_go_on]
+
+
+def find_interrupted(store: GraphStore, text: str | None) -> Standing:
+    """Look up a run that can go on: by id, id prefix, or the name that it was to give; None: the only one.
+
+    Raises NotFoundError if there is none, AmbiguousError if there are several, and InputError, saying why, for a
+    run that cannot go on.
+    """
+    waiting = interrupted_runs(store)
+    if text is None:
+        if not waiting:
+            raise NotFoundError("No run is interrupted.")
+        found = waiting
+    else:
+        with store.reading() as reader:
+            runs = [run for run in reader.all(Run) if _matches(run.id, text)]
+            names = {s.run.id: _names(reader, s) for s in waiting}
+        if len(runs) == 1:
+            return _require(Standing.of(store, runs[0]))
+        found = [s for s in waiting if _matches(s.run.id, text) or text in names[s.run.id]]
+        if not found:
+            raise NotFoundError(f"No interrupted run is {text!r} or was to make it; mgraph log lists all runs.")
+    if len(found) > 1:
+        raise AmbiguousError(f"Several runs can go on: {', '.join(map(str, found))}; say which.")
+    return found[0]
+
+
+def _matches(run_id: str, text: str) -> bool:
+    return run_id == text or (len(text) >= _SHORTEST_PREFIX and run_id.startswith(text))
+
+
+def _names(reader: Reader, standing: Standing) -> set[str]:
+    """Return the names by which people know what a run was to make, or to sweep."""
+    plan = standing.plan or {}
+    names = {plan.get("name"), plan.get("connection")}
+    if plan.get("connection"):
+        names |= {c.name for c in reader.all(Connection, id=plan["connection"])}
+    return {name for name in names if name}
+
+
+def _require(standing: Standing) -> Standing:
+    """Say why a run cannot go on, if it cannot."""
+    run = standing.run
+    if standing.can_go_on:
+        return standing
+    if standing.status == "running":
+        where = f"process {run.pid} on {run.host}"
+        raise InputError(f"Run {run.id} is still under way, in {where}; stop it there, or wait for it.")
+    if standing.status == "complete":
+        raise InputError(f"Run {run.id} is complete; there is nothing left to do.")
+    if standing.status == "failed":
+        raise InputError(f"Run {run.id} failed and cannot go on: {run.reason}")
+    raise InputError(f"A run of {run.command} cannot go on; give the command again.")
+
+
+def resume(
+    session: Session, text: str | None, report: Report | None = None, *, sweep: bool = True
+) -> Node | Connection:
+    """Go on with an interrupted run and return what it makes: a mode, or a connection, with its sweep if it has one.
+
+    With ``sweep`` False a connection is not swept, whatever was to follow.
+
+    The result is the one of the run without interruption, on a CPU bit for bit, if versions, device and number of
+    threads are the same; else a ResumedElsewhereWarning names the difference. Raises InputError for a run that cannot
+    go on, also if what it needs is gone from the graph, and UntrustedError if it runs code of the user's.
+    """
+    standing = find_interrupted(session.store, text)
+    run, plan = standing.run, standing.plan
+    assert plan is not None
+    if not sweep and "sweep" in plan:
+        plan = {**plan, "sweep": None}
+    settings: Mapping[str, Any] = json.loads(run.settings)
+    if settings.get("processes", 1) > 1:
+        raise InputError(
+            f"Run {run.id} was computed by {settings['processes']} processes together, which keep no state; give the "
+            f"command again."
+        )
+    _require_consent(session, run, plan)
+    further: dict[str, Any] = {"resumed": run} | ({} if report is None else {"report": report})
+    return _OPERATIONS[plan["operation"]](session.like(run), run, plan, further)
+
+
+def _require_consent(session: Session, run: Run, plan: Mapping[str, Any]) -> None:
+    """Refuse to run code that only the graph names: it may be a stranger's."""
+    named = [plan.get("settings", {}).get("loss"), *plan.get("metrics", ())]
+    own = [name for name in named if name and ":" in name]
+    if not own:
+        return
+    if not session.trusts:
+        raise UntrustedError(f"Run {run.id} runs your code {', '.join(own)}; if you know it, add --trust.")
+    if plan["directory"] != str(Path.cwd()):
+        raise InputError(f"Run {run.id} runs {', '.join(own)} from {plan['directory']}; go there to resume it.")
+
+
+def _train(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Node:
+    from mgraph.graph.modes import add_trained_mode
+    from mgraph.train.settings import TrainSettings
+
+    space = _still_there(session, run, Space, plan["space"])
+    settings = TrainSettings.parse(plan["settings"])
+    return add_trained_mode(session, space, settings, name=plan["name"], **further)
+
+
+def _connect(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Connection:
+    from mgraph.connect.registry import method_named
+    from mgraph.explore.sweepdata import family_of, inner_grid
+    from mgraph.graph.connections import connect
+    from mgraph.graph.sweeps import sweep_connection
+
+    init, lender = plan["init"], plan["buffers_from"]
+    connection = connect(
+        session,
+        [_still_there(session, run, Node, end) for end in plan["ends"]],
+        method_named(plan["method"]).parse(plan["settings"]),
+        name=plan["name"],
+        init=None if init is None else _still_there(session, run, Connection, init),
+        same_layout=plan["same_layout"],
+        buffers_from=None if lender is None else _still_there(session, run, Node, lender),
+        sweep=plan["sweep"],
+        **further,
+    )
+    if plan["sweep"] is not None:
+        grid, inner = plan["sweep"]["grid"], plan["sweep"]["inner"]
+        if inner is not None:
+            grid = inner_grid(family_of(connection), grid, inner)
+        report = {key: value for key, value in further.items() if key == "report"}
+        sweep_connection(session, connection, grid=grid, **report)
+    return connection
+
+
+def _sweep(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Connection:
+    import numpy as np
+
+    from mgraph.evaluate.refine import Refinement
+    from mgraph.families import TensorGrid
+    from mgraph.graph.sweeps import sweep_connection
+
+    connection = _still_there(session, run, Connection, plan["connection"])
+    axes = None if plan["axes"] is None else [np.array(axis) for axis in json.loads(plan["axes"])]
+    names = ("splits", "examples", "bn_examples", "precision", "metrics", "reuse")
+    sweep_connection(
+        session,
+        connection,
+        grid=tuple(plan["grid"]) if axes is None else TensorGrid(tuple(axes)),
+        refine=None if plan["refine"] is None else Refinement(**plan["refine"]),
+        **{name: plan[name] for name in names},
+        **further,
+    )
+    return connection
+
+
+_OPERATIONS: Mapping[str, Callable[..., Node | Connection]] = {"train": _train, "connect": _connect, "sweep": _sweep}
+
+
+def _still_there(session: Session, run: Run, kind: type[R], identifier: str) -> R:
+    with session.store.reading() as reader:
+        found = reader.all(kind, id=identifier)
+    if not found:
+        what = kind.__name__.lower()
+        raise InputError(f"Run {run.id} cannot go on: the {what} {identifier} is gone from the graph.")
+    return found[0]

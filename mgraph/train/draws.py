@@ -1,0 +1,105 @@
+"""The parameter values that the steps of a phase see: drawn in blocks, ahead, and handed out one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgraph.families import Floats
+from mgraph.train.controlpoints import Held, Measure
+from mgraph.train.phases import Phase
+from mgraph.train.sampling import Sampling, cover
+
+# Steps drawn at once: a draw's many small NumPy calls would cost a small network 5 % of every step.
+_AHEAD = 256
+
+Block = tuple[Floats, Floats]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The samples of one step on the device: coefficients C (n, K), weighted ones of the free rows (F, n).
+
+    ``held`` are coefficients of the rows that held columns are sums of, shape (n, R).
+    """
+
+    coefficients: Tensor
+    pull: Tensor
+    held: Tensor | None
+
+
+def draws(
+    phase: Phase, sampling: Sampling, rng: np.random.Generator, measure: Measure | None = None
+) -> Iterator[Block]:
+    """Yield block after block of steps: coefficients (steps, n, K) and weights (steps, n), n = samples · curves.
+
+    Parameters are uniform in the domain ([G] eq. 3, [S] eq. 9); under another measure the weight of each is
+    its density over the mean density ([G] eq. 1, [S] eq. 7, the density held constant), else 1. The samples of
+    the first curve come first, then those of the next.
+    """
+    while True:
+        yield _block(phase, sampling, rng, None if measure is None else measure.gram())
+
+
+def _block(phase: Phase, sampling: Sampling, rng: np.random.Generator, G: Floats | None) -> Block:
+    """Draw for a block of steps, under the measure of control points with Gram matrix ``G``, if there is one."""
+    k = sampling.samples
+    steps = _AHEAD if G is None else min(_AHEAD, sampling.gram_every)
+    coefficients, weights = [], []
+    for curve in phase.curves:
+        t = cover(steps, k, curve.family.dimension, sampling.draw, rng).reshape(steps * k, -1)
+        coefficients.append(curve.coefficients(t).reshape(steps, k, -1))
+        weights.append(np.ones((steps, k)) if G is None else curve.relative_density(G, t).reshape(steps, k))
+    return np.concatenate(coefficients, axis=1), np.concatenate(weights, axis=1)
+
+
+def on_device(blocks: Iterable[Block], free: Sequence[int], P: Tensor, held: Held | None = None) -> Iterator[Draw]:
+    """Turn blocks of draws into the tensors of one step after another, in P's type and on its device."""
+    for coefficients, weights in blocks:
+        pulls = np.swapaxes(coefficients[:, :, list(free)] * weights[:, :, None], 1, 2)
+        arrays = [coefficients, pulls] + ([coefficients @ held.matrix] if held is not None else [])
+        tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(P.device, P.dtype) for a in arrays]
+        for step in range(len(coefficients)):
+            yield Draw(tensors[0][step], tensors[1][step], tensors[2][step] if held is not None else None)
+
+
+class DrawStream(Iterator[Draw]):
+    """The draws of a phase's steps, one after another; knows where it stands, so that another one can go on there."""
+
+    def __init__(
+        self, phase: Phase, sampling: Sampling, rng: np.random.Generator, P: Tensor, held: Held | None = None
+    ) -> None:
+        self._phase, self._sampling, self._rng, self._P, self._held = phase, sampling, rng, P, held
+        self._measure = None if sampling.measure == "uniform" else Measure(P, held)
+        self._steps: Iterator[Draw] = iter(())
+        self._taken = 0
+
+    def __next__(self) -> Draw:
+        draw = next(self._steps, None)
+        if draw is None:
+            self._begin(None if self._measure is None else self._measure.gram())
+            draw = next(self._steps)
+        self._taken += 1
+        return draw
+
+    def _begin(self, G: Floats | None) -> None:
+        self._before, self._G, self._taken = self._rng.bit_generator.state, G, 0
+        block = _block(self._phase, self._sampling, self._rng, G)
+        self._steps = on_device([block], self._phase.free, self._P, self._held)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Floats]]:
+        """Return values and arrays by which :meth:`again` finds the draw that was handed out last."""
+        arrays = {} if self._G is None else {"gram": self._G}
+        return {"generator": self._before, "taken": self._taken}, arrays
+
+    def again(self, values: Mapping[str, Any], arrays: Mapping[str, Floats]) -> None:
+        """Go back to a state: the next draw is the one that was handed out last then."""
+        self._rng.bit_generator.state = values["generator"]
+        self._begin(arrays.get("gram"))
+        for _ in range(values["taken"] - 1):
+            next(self)

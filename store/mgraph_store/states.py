@@ -1,0 +1,211 @@
+"""States of runs under way, so that an interrupted one can go on: files below ``states/RUN_ID``.
+
+``state-000007.safetensors`` is the newest state: arrays, and in the file's metadata plain values as JSON and a
+digest of all of it. It is written under another name, flushed, renamed, and its directory flushed, before the state
+that it follows is removed: whenever a process is killed, a whole state is there. ``item-000012.safetensors`` is
+something that the run has finished for good; a state counts those that belong to it, and an item is on the disk
+before the first state that counts it. Nothing else refers to these files; they go when their run is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store.ids import is_id
+
+if TYPE_CHECKING:
+    from mgraph_store.store import GraphStore
+
+STATES = "states"
+_STATE = re.compile(r"state-(\d{6,})\.safetensors")
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A state on disk: values, arrays, how many items belong to it, and when it was saved.
+
+    ``where`` says it to a person.
+    """
+
+    values: Mapping[str, Any]
+    arrays: Arrays = field(repr=False)
+    items: int
+    where: str
+    saved: datetime
+
+
+class StateFiles:
+    """The states and items of one run, in a directory of its own; nothing is made before the first one is saved."""
+
+    def __init__(self, graph: Path, run_id: str) -> None:
+        if not is_id(run_id):  # it becomes a path, which is deleted one day
+            raise CorruptError(f"The index has a run {run_id!r}, which is no id: run `mgraph check`.")
+        self.path = graph / STATES / run_id
+
+    def save(self, values: Mapping[str, Any], arrays: Arrays, *, items: int, where: str = "") -> None:
+        """Save a state that counts the items from 0 to ``items``; the one before goes when this one is durable.
+
+        Raises
+        ------
+        StoreError
+            If the disk is full or refuses; the state before is then still there.
+        """
+        document = {"values": values, "items": items, "where": where, "saved": datetime.now(UTC).isoformat()}
+        earlier = self._states()
+        number = max(earlier, default=0) + 1
+        self._write(f"state-{number:06}.safetensors", document, arrays)
+        for old in earlier.values():
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+    def append(self, index: int, arrays: Arrays) -> None:
+        """Save an item; one of the same number that no state counts is replaced. Raises as :meth:`save`."""
+        self._write(self._item(index).name, {}, arrays)
+
+    def newest(self) -> SavedState | None:
+        """Read the newest state that is whole; None if none was ever saved.
+
+        Raises
+        ------
+        CorruptError
+            If there are states, but none that is whole.
+        """
+        damage: CorruptError | None = None
+        for _, file in sorted(self._states().items(), reverse=True):
+            try:
+                document, arrays = _read(file)
+                moment = datetime.fromisoformat(document["saved"])
+                return SavedState(document["values"], arrays, document["items"], document["where"], moment)
+            except CorruptError as error:
+                damage = damage or error
+        if damage is not None:
+            raise damage
+        return None
+
+    def item(self, index: int) -> dict[str, NDArray[Any]]:
+        """Read an item; ``CorruptError`` if it is missing or damaged."""
+        return _read(self._item(index))[1]
+
+    def summary(self) -> tuple[str, datetime] | None:
+        """Say where the newest state stands and when it was saved, without its arrays; None if there is none."""
+        for _, file in sorted(self._states().items(), reverse=True):
+            with contextlib.suppress(CorruptError):
+                document = _header(file)
+                return document["where"], datetime.fromisoformat(document["saved"])
+        return None
+
+    def remove(self) -> None:
+        """Delete all of it, as far as the file system lets us."""
+        # The states first: items without one are never taken for anything.
+        for file in self._states().values():
+            with contextlib.suppress(OSError):
+                file.unlink()
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()  # if it was the last one
+
+    def _states(self) -> dict[int, Path]:
+        try:
+            found = [(_STATE.fullmatch(p.name), p) for p in self.path.iterdir()]
+        except OSError:
+            return {}
+        return {int(match[1]): p for match, p in found if match}
+
+    def _item(self, index: int) -> Path:
+        return self.path / f"item-{index:06}.safetensors"
+
+    def _write(self, name: str, document: Mapping[str, Any], arrays: Arrays) -> None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        from mgraph_store.tensors import disk_error, flush
+
+        # What is not contiguous would be saved in the order of memory.
+        tensors = {key: np.asarray(array, order="C") for key, array in arrays.items()}
+        text = json.dumps(document, sort_keys=True)
+        final, temporary = self.path / name, self.path / f"{name}.tmp"
+        try:
+            if not self.path.is_dir():
+                self.path.mkdir(parents=True, exist_ok=True)
+                flush(self.path.parent.parent)
+                flush(self.path.parent)
+            save_file(tensors, temporary, {"state": text, "digest": _digest(text, tensors)})
+            flush(temporary)
+            temporary.replace(final)
+            flush(self.path)
+        except (OSError, SafetensorError) as error:
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise disk_error(error, self.path) from error
+            raise StoreError(f"Cannot write {final} ({error}): nothing was stored.") from error
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def leftovers(store: GraphStore) -> list[Path]:
+    """List directories of states that no run needs any more: it is complete, or not in the index."""
+    from mgraph_store.records import Run
+
+    try:
+        found = sorted(p for p in (store.path / STATES).iterdir())
+    except OSError:
+        return []
+    with store.reading() as reader:
+        needed = {run.id for run in reader.all(Run) if run.status != "complete"}
+    return [p for p in found if p.name not in needed]
+
+
+def _digest(text: str, arrays: Arrays) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"\n{name} {array.dtype} {list(array.shape)}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _header(file: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            document: dict[str, Any] = json.loads(opened.metadata()["state"])
+            return document
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(file, error) from error
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            metadata = opened.metadata()
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+        text, digest = metadata["state"], metadata["digest"]
+        document = json.loads(text)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(file, error) from error
+    if _digest(text, arrays) != digest:
+        raise _damaged(file, "its digest is another")
+    return document, arrays
+
+
+def _damaged(file: Path, why: object) -> CorruptError:
+    return CorruptError(f"The state {file} is missing or damaged ({why}): the run has to be started anew.")
