@@ -21,7 +21,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 CURVE = ["connect", "a", "b", "--curve", "--epochs", "60", "--grid", "7"]
 SURFACE = ["connect", *"abcd", "--surface", "--phases", "edges:12,surface:12", "--grid", "3"]
 NEB = ["connect", "a", "b", "--neb", "--pivots", "3", "--cycles", "3x20@0.05", "--batch-size", "256", "--grid", "7"]
-LLPF = ["connect", "a", "b", "--llpf", "--ticks", "40", "--min-iters", "2", "--max-iters", "4", "--grid", "7"]
+LLPF = ["connect", "a", "b", "--llpf", "--groups", "fdf", "--max-groups", "2", "--ticks", "25", "--keep-every", "7"]
 TRAIN = ["train", "--seed", "9", "--epochs", "40", "--keep", "3,30"]
 
 
@@ -52,7 +52,10 @@ def numbers(run: Any, name: str) -> Any:
         pytest.param(CURVE, signal.SIGINT, id="curve"),
         pytest.param(TRAIN, signal.SIGKILL, id="train"),
         pytest.param(NEB, signal.SIGKILL, id="neb"),
-        pytest.param(LLPF, signal.SIGKILL, id="llpf"),
+        pytest.param([*LLPF, "--grid", "7"], signal.SIGKILL, id="llpf"),
+        pytest.param(
+            [*LLPF, "--walk", "across", "--origin-ticks", "20", "--no-sweep"], signal.SIGINT, id="llpf-across"
+        ),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(
@@ -69,7 +72,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
         assert said.strip() == kept
     else:
         assert row["reason"] == "its process is gone"
-    assert row["saved"].split()[0] == {"--neb": "cycle", "--llpf": "tick"}.get(args[3], "step")
+    assert row["saved"].startswith("cycle " if args is NEB else "tick " if "--llpf" in args else "step ")
     assert run("ls", "--json").rows == run("ls", "--json").rows
     assert "x" not in [r["name"] for r in run("ls", "--json").rows]
     resumed = run("resume", *(["x"] if how == signal.SIGINT else []), "--json").row
