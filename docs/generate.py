@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/tutorial.md", "docs/paths-and-surfaces.md", "docs/your-own.md", "docs/python.md")
+PAGES = (
+    "README.md",
+    "docs/tutorial.md",
+    "docs/paths-and-surfaces.md",
+    "docs/llpf.md",
+    "docs/measures.md",
+    "docs/your-own.md",
+    "docs/resume.md",
+    "docs/python.md",
+)
 COLUMNS = "100"
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -108,13 +117,15 @@ def commands_page() -> str:
 def methods_page() -> str:
     """Write the reference of methods and settings from the dataclasses."""
     from mgraph.connect.registry import METHODS
+    from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.settings import format_value
     from mgraph.train.settings import TrainSettings
 
     parts = ["# Methods and settings\n\nGenerated from the settings' dataclasses by `docs/generate.py`.\n"]
-    for name, settings in ({"train": TrainSettings} | METHODS).items():
-        how = "mgraph train" if name == "train" else f"mgraph connect … --{name}"
-        summary = getattr(settings, "summary", "training of a mode")
+    others = {"train": "training of a mode", "sharpness": "how sharp the minimum around a point is"}
+    for name, settings in ({"train": TrainSettings} | METHODS | {"sharpness": SharpnessSettings}).items():
+        how = f"mgraph {name}" if name in others else f"mgraph connect … --{name}"
+        summary = getattr(settings, "summary", None) or others[name]
         parts.append(f"## {name}\n\n`{how}`, in Python `mgraph.{settings.__name__}`: {summary}.\n")
         if settings.infos():
             parts.append("| setting | type | default | unit | meaning |\n|---|---|---|---|---|")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mgraph.architectures.registry import ARCHITECTURES
     from mgraph.connect.base import Method
     from mgraph.connect.linear import Linear, Simplex
+    from mgraph.connect.llpf import LLPF
     from mgraph.connect.neb import NudgedElasticBand
     from mgraph.connect.path import BezierCurve, PolygonalChain
     from mgraph.connect.registry import METHODS
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from mgraph.data.registry import DATASETS
     from mgraph.data.task import Task, make_task
     from mgraph.errors import MGraphError
+    from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.explore.components import Components
-    from mgraph.graph.graph import Graph, create
+    from mgraph.graph.graph import Graph, create, unpack
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
     from mgraph.graph.upkeep import check
@@ -37,15 +39,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "create": "mgraph.graph.graph",
     "open": "mgraph.graph.graph:open_graph",
+    "unpack": "mgraph.graph.graph",
     "check": "mgraph.graph.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
     "Components": "mgraph.explore.components",
     "TrainSettings": "mgraph.train.settings",
+    "SharpnessSettings": "mgraph.evaluate.sharpness",
     "Method": "mgraph.connect.base",
     "Linear": "mgraph.connect.linear",
     "Simplex": "mgraph.connect.linear",
+    "LLPF": "mgraph.connect.llpf",
     "PolygonalChain": "mgraph.connect.path",
     "BezierCurve": "mgraph.connect.path",
     "BezierSurface": "mgraph.connect.surface",
@@ -61,6 +66,7 @@ _HOMES = {
 __all__ = [
     "ARCHITECTURES",
     "DATASETS",
+    "LLPF",
     "METHODS",
     "BezierCurve",
     "BezierSurface",
@@ -73,6 +79,7 @@ __all__ = [
     "NudgedElasticBand",
     "Point",
     "PolygonalChain",
+    "SharpnessSettings",
     "Simplex",
     "Task",
     "TrainSettings",
@@ -80,6 +87,7 @@ __all__ = [
     "create",
     "make_task",
     "open",
+    "unpack",
 ]
 
 

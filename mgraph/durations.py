@@ -8,24 +8,29 @@ import re
 from mgraph.errors import InputError
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_PARTS = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
+_PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
 
 
-def seconds(text: str | float) -> float:
-    """Return a length of time in seconds; a bare number is one. InputError if it is none."""
-    if not isinstance(text, str):
-        return float(text)
-    whole = text.replace(" ", "").lower()
-    parts = _PARTS.findall(whole)
-    if parts and "".join(number + unit for number, unit in parts) == whole:
+def seconds(given: str | float) -> float:
+    """Read a length of time above 0: a number of seconds, or parts with units, ``90``, ``30m``, ``1h30m``, ``1.5h``.
+
+    Raises InputError for anything else.
+    """
+    value = _parsed("".join(given.split()).lower()) if isinstance(given, str) else float(given)
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"A length of time is a number above 0 with units, such as 2h, 1h30m or 90s; got {given!r}.")
+    return value
+
+
+def _parsed(text: str) -> float:
+    parts = _PART.findall(text)
+    units = [unit for _, unit in parts]
+    if parts and "".join(number + unit for number, unit in parts) == text and len(set(units)) == len(units):
         return sum(float(number) * _UNITS[unit] for number, unit in parts)
     try:
-        number = float(whole)
+        return float(text)
     except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f"A length of time is written like 2h, 1h30m, 45s or 90 (seconds), not {text!r}.")
-    return number
+        return math.nan
 
 
 def spoken(length: float) -> str:

@@ -15,6 +15,7 @@ from mgraph_store.errors import (
     NonFiniteError,
     NotFoundError,
     StoreError,
+    UnconnectedError,
     UntrustedError,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "NonFiniteError",
     "NotFoundError",
     "StoreError",
+    "UnconnectedError",
     "UntrustedError",
 ]

@@ -169,6 +169,12 @@ def chosen_settings(
     preset: str | None = None,
 ) -> Any:
     """Combine preset, config file, ``-s`` pairs and flags, in rising order of weight, into checked settings."""
+    values = setting_values(flags, pairs, config)
+    return cls.parse(values) if preset is None else cls.preset(preset, **values)
+
+
+def setting_values(flags: Mapping[str, Any], pairs: Sequence[str], config: Path | None) -> dict[str, Any]:
+    """Combine config file, ``-s`` pairs and flags, in rising order of weight; nothing of it is checked yet."""
     values: dict[str, Any] = {}
     if config is not None:
         try:
@@ -182,8 +188,7 @@ def chosen_settings(
         if not equals:
             raise InputError(f"-s takes key=value, not {pair!r}.")
         values[key.strip().replace("-", "_")] = value.strip()
-    values |= {key: value for key, value in flags.items() if value is not None}
-    return cls.parse(values) if preset is None else cls.preset(preset, **values)
+    return values | {key: value for key, value in flags.items() if value is not None}
 
 
 def find_graph(start: Path) -> Path:

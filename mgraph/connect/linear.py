@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 class Straight(Method):
     """A method that trains nothing."""
 
+    def cost(self, family: Family, examples: int) -> float:
+        """Nothing."""
+        return 0.0
+
     def run(
         self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
     ) -> Outcome:

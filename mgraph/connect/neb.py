@@ -52,12 +52,14 @@ class NudgedElasticBand(Method, BandSettings):
                 "pivots": 3,
                 "cycles": ("4x1000@0.1", "2x2000@0.1", "4x1000@0.01", "4x1000@0.001"),
                 "batch_size": 512,
+                "stop": (),
             },
             "fast": {
                 "pivots": 15,
                 "cycles": ("3x2000@0.1", "2x2000@0.01", "2x2000@0.001"),
                 "insert": 0,
                 "batch_size": 512,
+                "stop": (),
             },
             # Small networks on a CPU, in minutes at most.
             "quick": {"pivots": 3, "cycles": ("5x60@0.05",), "batch_size": 256},
@@ -69,6 +71,13 @@ class NudgedElasticBand(Method, BandSettings):
         if ends != 2:
             raise InputError(wrong_ends("--neb", ends, "exactly 2 modes"))
         return PolygonalChainFamily(self.pivots)
+
+    def cost(self, family: Family, examples: int) -> float | None:
+        """Every pivot sees the batch of every step; None where it may end before its last cycle."""
+        if self.stop or self.target is not None or self.max_seconds is not None:
+            return None
+        steps = sum(stage.cycles * stage.steps for stage in self.stages())
+        return float(min(steps, self.max_steps or steps) * self.pivots * min(self.batch_size, examples))
 
     def starting_from(self, family: Family, source: Family, ends: Sequence[int]) -> tuple[Family, Floats, bool]:
         """Go on with the pivots of an earlier band; or begin with evenly spaced points of a curve, in its parameter."""

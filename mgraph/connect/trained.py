@@ -71,6 +71,12 @@ class TrainedMethod(Method, Optimisation):
             k = max(1, min(MOST_SAMPLES, self.batch_size // LEAST_PER_SAMPLE)) if split else 1
         return Sampling(k, split and k > 1, self.draw, self.measure, self.gram_every)
 
+    def cost(self, family: Family, examples: int) -> float:
+        """Every curve of a phase sees every batch, or each of its values does."""
+        sampling = self.sampling()
+        each = 1 if sampling.split else sampling.samples
+        return float(examples * each * sum(phase.epochs * len(phase.curves) for phase in self.plan(family)))
+
     def trained_names(self, names: Sequence[str]) -> frozenset[str]:
         """Return which of the network's parameters are trained; InputError for a pattern that matches none."""
         if not self.train_only:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ def load_task(spec: Spec | str, *, base: Path | None = None, expected: str | Non
     arguments = [locate(spec.argument, base)] if entry.argument else []
     task: Task = entry.function()(*arguments, **params)
     return task
+
+
+def judged_by(task: Task, loss: Spec | str, *, base: Path | None = None, expected: str | None = None) -> Task:
+    """Return the task with an evaluation loss of the user's own: a function of (outputs, targets), a batch's mean.
+
+    Its code is run when it is named: ask :mod:`mgraph.trust` first, and pass the trusted hash as ``expected``. What
+    single examples lose is then not known. Raises InputError for a name that is none, NotFoundError if there is no
+    such function.
+    """
+    spec = Spec.parse(loss)
+    if not spec.is_factory or spec.params:
+        raise InputError(f"A loss is named module:function or file.py:function, not {str(loss)!r}.")
+    function = load_factory(spec, base=base or Path.cwd(), expected=expected)
+    return replace(task, loss=function, loss_name=str(spec), example_loss=None)
 
 
 def _made(spec: Spec, result: Any) -> Task:

@@ -1,39 +1,173 @@
-"""How alike two modes are, layer by layer (NumPy)."""
+"""How alike points are, tensor by tensor (NumPy; a block of each point in memory at a time).
+
+Per tensor, since a cosine over the whole vector misleads: normalisation's γ ≈ 1 alone gives two independent modes
+0.3-0.7 [L, appendix B]. Weight tensors (two or more axes) decide; biases and normalisation's parameters are
+measured, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mgraph_store.layout import TensorSpec
+
 # Independent runs have a cosine of about 0 per layer, the same run twice 0.45-0.98 [L, appendices].
 SAME_RUN = 0.3
 
+Blocks = Iterable[tuple[int, Sequence[NDArray[np.floating]]]]
 
-def layer_cosines(left: Mapping[str, NDArray[Any]], right: Mapping[str, NDArray[Any]]) -> dict[str, float]:
-    """Return the cosine similarity of every weight tensor (two or more axes) of two modes.
 
-    Biases and normalisation's affine parameters are left out: their γ ≈ 1 alone gives 0.3-0.7. A tensor that
-    is zero in either mode has no direction and is left out too.
+@dataclass(frozen=True)
+class TensorSimilarity:
+    """One tensor in two points a and b: the angle between them, how far they are apart, and how each is spread.
+
+    ``cosine`` is None where either is zero or not finite: it has no direction then. ``relative`` is the distance
+    over √(‖a‖² + ‖b‖²): 0 for equal tensors, 1 for orthogonal ones, √2 for opposite ones. Variances are about each
+    tensor's own mean, over its elements.
     """
-    cosines: dict[str, float] = {}
-    for name, a in left.items():
-        if a.ndim < 2:
-            continue
-        x, y = a.ravel().astype(np.float64), right[name].ravel().astype(np.float64)
-        norms = float(np.linalg.norm(x) * np.linalg.norm(y))
-        if norms > 0:
-            cosines[name] = float(x @ y) / norms
-    return cosines
+
+    name: str
+    shape: tuple[int, ...]
+    cosine: float | None
+    distance: float
+    relative: float | None
+    norms: tuple[float, float]
+    variances: tuple[float, float]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is a layer's weight, not a bias or a parameter of a normalisation."""
+        return len(self.shape) >= 2
 
 
-def looks_like_same_run(cosines: Mapping[str, float], sizes: Mapping[str, int]) -> bool:
-    """Tell whether most layers are more alike than independent runs ever are.
+@dataclass(frozen=True)
+class Similarity:
+    """How alike two points are: each tensor in canonical order, and all parameters as one vector."""
 
-    ``sizes`` are the layers' numbers of elements n: by chance alone a cosine has a standard deviation of 1/√n, so a
-    small layer must exceed five of these.
+    tensors: tuple[TensorSimilarity, ...]
+
+    @property
+    def weights(self) -> tuple[TensorSimilarity, ...]:
+        """The weight tensors that have a direction: what tells independent runs from one run."""
+        return tuple(t for t in self.tensors if t.is_weight and t.cosine is not None)
+
+    @property
+    def median_cosine(self) -> float | None:
+        """Median cosine of the weight tensors; None if there are none."""
+        return float(np.median([t.cosine for t in self.weights])) if self.weights else None
+
+    @property
+    def variance_ratio(self) -> float | None:
+        """Summed variance of b's weight tensors, each times its size, over a's: about 1 on one variance sphere [L]."""
+        a, b = (sum(t.size * t.variances[i] for t in self.tensors if t.is_weight) for i in (0, 1))
+        return b / a if a > 0 else None
+
+    @property
+    def same_run(self) -> bool:
+        """Whether most layers are more alike than independent runs ever are.
+
+        By chance alone a cosine of n elements has a standard deviation of 1/√n, so a small layer must exceed five
+        of these.
+        """
+        alike = [t.cosine is not None and t.cosine > max(SAME_RUN, 5.0 / np.sqrt(t.size)) for t in self.weights]
+        return bool(sum(alike) > len(alike) / 2)
+
+    @property
+    def whole(self) -> TensorSimilarity:
+        """All parameters as one vector; its cosine misleads where there is normalisation.
+
+        Its variances are those of the tensors, averaged by size.
+        """
+        distance = float(np.sqrt(sum(t.distance**2 for t in self.tensors)))
+        norms = tuple(float(np.sqrt(sum(t.norms[i] ** 2 for t in self.tensors))) for i in (0, 1))
+        dot = sum((t.cosine or 0.0) * t.norms[0] * t.norms[1] for t in self.tensors)
+        size = sum(t.size for t in self.tensors)
+        means = [sum(t.size * t.variances[i] for t in self.tensors) / size for i in (0, 1)]
+        return _similarity("", (size,), dot, distance, (norms[0], norms[1]), (means[0], means[1]))
+
+
+def similarities(tensors: Sequence[TensorSpec], count: int, blocks: Blocks) -> dict[tuple[int, int], Similarity]:
+    """Compare every two of ``count`` points.
+
+    ``blocks`` go along the parameters, shape (D,), of all points side by side, ``tensors`` say where each tensor
+    begins and ends. Sums are in float64; variances are merged from part to part, which cannot cancel.
     """
-    alike = [c > max(SAME_RUN, 5.0 / np.sqrt(sizes[name])) for name, c in cosines.items()]
-    return bool(sum(alike) > len(alike) / 2)
+    sums = [_Sums(count) for _ in tensors]
+    edges = np.cumsum([0, *(t.size for t in tensors)])
+    for offset, block in blocks:
+        stop = offset + len(block[0])
+        first = int(np.searchsorted(edges, offset, side="right")) - 1
+        for k in range(first, len(tensors)):
+            if edges[k] >= stop:
+                break
+            part = slice(max(int(edges[k]) - offset, 0), int(edges[k + 1]) - offset)
+            sums[k].add([points[part].astype(np.float64) for points in block])
+    return {
+        pair: Similarity(tuple(s.similarity(t, *pair) for t, s in zip(tensors, sums, strict=True)))
+        for pair in combinations(range(count), 2)
+    }
+
+
+class _Sums:
+    """What has been summed of one tensor in every point."""
+
+    def __init__(self, count: int) -> None:
+        self.size = 0
+        self.mean, self.spread = np.zeros(count), np.zeros(count)  # Σ (x - mean)²
+        self.dots = np.zeros((count, count))
+        self.squares = np.zeros((count, count))  # of distances: taken from differences, where equals give 0
+
+    def add(self, parts: Sequence[NDArray[np.float64]]) -> None:
+        count = len(parts[0])
+        if count == 0:
+            return
+        means = np.array([x.mean() for x in parts])
+        spreads = np.array([np.square(x - m).sum() for x, m in zip(parts, means, strict=True)])
+        total = self.size + count
+        shift = means - self.mean
+        self.spread += spreads + shift**2 * (self.size * count / total)
+        self.mean += shift * (count / total)
+        self.size = total
+        for i, x in enumerate(parts):
+            self.dots[i, i] += x @ x
+            for j in range(i):
+                self.dots[j, i] += x @ parts[j]
+                difference = x - parts[j]
+                self.squares[j, i] += difference @ difference
+
+    def similarity(self, tensor: TensorSpec, i: int, j: int) -> TensorSimilarity:
+        norms = float(np.sqrt(self.dots[i, i])), float(np.sqrt(self.dots[j, j]))
+        variances = self.spread / max(1, self.size)
+        distance = float(np.sqrt(self.squares[i, j]))
+        return _similarity(
+            tensor.name,
+            tensor.shape,
+            float(self.dots[i, j]),
+            distance,
+            norms,
+            (float(variances[i]), float(variances[j])),
+        )
+
+
+def _similarity(
+    name: str,
+    shape: tuple[int, ...],
+    dot: float,
+    distance: float,
+    norms: tuple[float, float],
+    variances: tuple[float, float],
+) -> TensorSimilarity:
+    product, extent = norms[0] * norms[1], float(np.hypot(*norms))
+    cosine = min(1.0, max(-1.0, dot / product)) if product > 0 and np.isfinite(product) else None
+    relative = distance / extent if extent > 0 else None
+    return TensorSimilarity(name, shape, cosine, distance, relative, norms, variances)

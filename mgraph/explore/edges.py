@@ -130,8 +130,8 @@ class CountingEdges:
                 found[identifier].kind,
                 self.criterion.split,
                 self.criterion.metric,
-                *values,
-                uncertain,
+                uncertain=uncertain,
+                **dict(zip(_NUMBERS, values, strict=True)),
             )
             for (source, target), identifier, values, uncertain in zip(
                 ends, ids, zip(*numbers, strict=True), self.uncertain[places].tolist(), strict=True

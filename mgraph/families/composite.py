@@ -187,7 +187,7 @@ class CompositePath(Family):
         result = np.zeros((len(self.points(t)), self.size))
         for part in self._parts(t):
             c = part.piece.family.coefficients(part.parameters())
-            result[np.ix_(part.samples, part.piece.rows)] = c
+            result[part.samples[:, None], part.piece.rows] = c
         return result
 
     def derivatives(self, t: ArrayLike) -> Floats:
@@ -197,7 +197,7 @@ class CompositePath(Family):
             # What is straight between waypoints has one slope there; in the middle it is that of no other step.
             straight = part.piece.family.order == 1
             slopes = part.piece.family.derivatives(part.parameters(0.5 if straight else None))
-            result[np.ix_(part.samples, [0], part.piece.rows)] = np.einsum("sd,sdk->sk", part.speed(), slopes)[:, None]
+            result[part.samples[:, None], 0, part.piece.rows] = np.einsum("sd,sdk->sk", part.speed(), slopes)
         return result
 
     def _parts(self, t: ArrayLike) -> Iterator[_Part]:

@@ -24,8 +24,7 @@ from mgraph.graph.session import Session
 from mgraph.graph.storing import check_name_is_free, store_parameters
 from mgraph_store import Connection, GraphStore, Layout, Member, Node, Reader, Space, combine, new_id
 
-KIND = "composite"
-_INNER = 4  # points between two waypoints of a piece that is not straight, where thinning looks
+_FINE = 1 / 64  # of a domain: how close to each other the points are at which thinning looks
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ def legs_of(reader: Reader, route: Route) -> list[Leg]:
     legs = []
     for step in route.steps:
         link = step.link
-        ends = (reader.get(Node, id=v.id) for v in (link.source, link.target))
-        legs.append(Leg(reader.get(Connection, id=link.connection_id), *ends, waypoints=step.parameters))
+        start, goal = (reader.get(Node, id=v.id) for v in (link.source, link.target))
+        legs.append(Leg(reader.get(Connection, id=link.connection_id), start, goal, step.parameters))
     return legs
 
 
@@ -56,7 +55,8 @@ def leg_from(reader: Reader, text: str) -> Leg:
     name, *ends = text.split(":")
     if len(ends) not in (0, 2):
         raise InputError(f"A piece of a path is CONN or CONN:FROM:TO, not {text!r}.")
-    return Leg(reader.find_connection(name), *(reader.find_node(end) for end in ends))
+    start, goal = (reader.find_node(end) for end in ends) if ends else (None, None)
+    return Leg(reader.find_connection(name), start, goal)
 
 
 def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, thin: float | None = None) -> Connection:
@@ -79,8 +79,8 @@ def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, t
         ends = [ends_of(reader, leg.connection) for leg in turned]
     nodes: dict[str, Node] = {}
     pieces: list[Piece] = []
-    for (leg, family, rows), corners in zip(parts, ends, strict=True):
-        for part, chosen in _pieces(store, leg, family, corners):
+    for (leg, own, rows), corners in zip(parts, ends, strict=True):
+        for part, chosen in _pieces(store, leg, own, corners):
             numbers = []
             for k in chosen:
                 nodes.setdefault(rows[k].id, rows[k])
@@ -96,18 +96,15 @@ def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, t
         family: Family = path
         if thin is not None:
             t, chain = thinned(path, G, thin)
-            rows, new = [], []
-            for c in path.coefficients(t[:, None]):
-                known = _single(c)
-                rows.append(None if known is None else members[known])
-                if known is None:
-                    new.append(np.asarray(combine(c, points)))
+            C = path.coefficients(t[:, None])
+            known = [_single(c) for c in C]
+            new = [np.asarray(combine(c, points)) for c, k in zip(C, known, strict=True) if k is None]
             stored = iter(store_parameters(tx, session.bench(space), run.id, "control", new))
-            members, family = [node or next(stored) for node in rows], chain
+            members, family = [next(stored) if k is None else members[k] for k in known], chain
             said += f"; {len(t)} of {len(_dense(path))} points kept, within {100 * thin:g} % of its length"
         connection = Connection(
             id=new_id("k"),
-            kind=KIND,
+            kind=CompositePath.name,
             space_id=space.id,
             family=json.dumps(family.describe()),
             settings=json.dumps(settings, sort_keys=True),
@@ -116,8 +113,8 @@ def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, t
             reason=said,
         )
         tx.add(connection)
-        for role, numbers in (("end", family.ends), ("control", family.free)):
-            for position, row in enumerate(numbers):
+        for role, which in (("end", family.ends), ("control", family.free)):
+            for position, row in enumerate(which):
                 tx.add(Member(connection.id, members[row].id, role, position, row))
         run.complete(tx)
     return connection
@@ -164,9 +161,9 @@ def _dense(path: CompositePath) -> Floats:
     axis: list[Floats] = []
     knots = iter(pairwise(path.knots))
     for piece in path.pieces:
-        inner = 0 if piece.family.order == 1 else _INNER
-        for left, right in (next(knots) for _ in piece.waypoints[1:]):
-            axis.append(np.linspace(left, right, inner + 2)[:-1])
+        for one, other in pairwise(np.array(piece.waypoints)):
+            steps = 1 if piece.family.order == 1 else max(1, round(float(np.abs(other - one).max()) / _FINE))
+            axis.append(np.linspace(*next(knots), steps + 1)[:-1])
     return np.append(np.concatenate(axis), 1.0)
 
 

@@ -7,13 +7,14 @@ that trains, evaluates or reads tensors; listing and querying never load it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
-from mgraph.explore.criterion import NODE_KINDS
+from mgraph.explore.criterion import NODE_KINDS, criterion_from
+from mgraph.families import Segment
 from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
@@ -25,6 +26,9 @@ from mgraph_store import Connection, GraphStore, Node, Space
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
     from mgraph.explore.routes import Route
+    from mgraph.graph.auto import AutoResult
+    from mgraph.graph.bundles import Arrived
+    from mgraph.graph.comparisons import Comparison
     from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
@@ -37,6 +41,7 @@ def create(
     *,
     arch: str,
     data: str,
+    loss: str | None = None,
     name: str | None = None,
     codec: str = "none",
     device: str = "auto",
@@ -45,14 +50,16 @@ def create(
     """Create a graph directory with its first space and open it.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
-    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. Raises InputError, and
-    leaves nothing behind, if the path exists, a spec is wrong, or the data do not load.
+    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. ``loss`` names a function
+    (outputs, targets) → scalar mean likewise, to train and evaluate by instead of the data's loss. Raises
+    InputError, and leaves nothing behind, if the path exists, a spec is wrong, or the data do not load.
 
     >>> g = mgraph.create("digits.mgraph", arch="cnn", data="digits")
     """
     from mgraph.graph.spaces import create_graph
 
-    return Graph(create_graph(Path(path), arch, data, name=name, codec=codec), device=device, threads=threads)
+    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec)
+    return Graph(store, device=device, threads=threads)
 
 
 def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, threads: int | None = None) -> Graph:
@@ -65,6 +72,16 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     >>> g = mgraph.open("digits.mgraph")
     """
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
+
+
+def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads: int | None = None) -> Graph:
+    """Make a new graph of a bundle and open it; raises InputError, and leaves nothing, if either is wrong.
+
+    >>> g = mgraph.unpack("s.mgraph.zip", "copy.mgraph")
+    """
+    from mgraph.graph.bundles import create_from_bundle
+
+    return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
 class Graph(Queries, Explorations, Pictures):
@@ -85,11 +102,13 @@ class Graph(Queries, Explorations, Pictures):
 
     # Spaces and modes
 
-    def add_space(self, arch: str, data: str, *, name: str | None = None, codec: str = "none") -> Space:
-        """Add a space, or return the one that is the same already."""
+    def add_space(
+        self, arch: str, data: str, *, loss: str | None = None, name: str | None = None, codec: str = "none"
+    ) -> Space:
+        """Add a space, or return the one that is the same already; arguments as of :func:`mgraph.create`."""
         from mgraph.graph.spaces import add_space, describe_space
 
-        space = describe_space(self.path, arch, data, name=name, codec=codec)
+        space = describe_space(self.path, arch, data, loss=loss, name=name, codec=codec)
         return add_space(self.session.store, space, named=name is not None)
 
     def spaces(self) -> list[dict[str, Any]]:
@@ -188,6 +207,61 @@ class Graph(Queries, Explorations, Pictures):
             connected.sweep(grid, inner=inner, report=report)
         return connected
 
+    def connect_auto(
+        self,
+        *ends: Point | str,
+        max_barrier: float | None = None,
+        max_peak: float | None = None,
+        max_drop: float | None = None,
+        metric: str | None = None,
+        split: str = "train",
+        budget: float | str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        methods: Sequence[str] | None = None,
+        name: str | None = None,
+        grid: int | Sequence[int] | None = None,
+        same_layout: bool = False,
+        buffers_from: Point | str | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        report: Report | None = None,
+    ) -> AutoResult:
+        """Connect two modes by the cheapest method that meets a limit: ``g.connect_auto(a, b, max_barrier=0.1)``.
+
+        Methods are tried from the cheapest to the dearest (or ``methods``, in that order), and every attempt is kept,
+        called NAME-METHOD where a name is given. ``settings`` go to every method that has them. ``budget`` is in
+        seconds, or such as "30m": a method that would surely exceed it is not begun. ``say`` is told every choice;
+        ``winner`` of the result is None where no method meets the limit. Raises InputError, storing nothing, for
+        other than two ends, and for a limit that the ends themselves exceed.
+        """
+        from mgraph.durations import seconds
+        from mgraph.graph.auto import connect_auto
+
+        limit = criterion_from(
+            max_barrier=max_barrier,
+            max_peak=max_peak,
+            max_drop=max_drop,
+            metric=metric,
+            split=split,
+            threshold=True,
+        )
+        counts = (grid,) if isinstance(grid, int) else grid
+        if counts is not None:
+            Segment().grid(tuple(counts))
+        return connect_auto(
+            self.session,
+            [self._node(end) for end in ends],
+            limit,
+            budget=None if budget is None else seconds(budget),
+            settings=settings,
+            methods=methods,
+            name=name,
+            grid=counts,
+            same_layout=same_layout,
+            buffers_from=None if buffers_from is None else self._node(buffers_from),
+            say=say,
+            **_report(report),
+        )
+
     def resume(self, run: str | None = None, *, report: Report | None = None) -> Point | Connected:
         """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
 
@@ -263,19 +337,71 @@ class Graph(Queries, Explorations, Pictures):
             raise InputError(f"{given} is a connection, not a node.")
         return found.record
 
-    def nodes(self, *kinds: str, space: str | None = None) -> list[dict[str, Any]]:
-        """List nodes as rows, by default modes and merged nodes."""
-        where = None if space is None else self.session.space(space)
-        return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, space=where)
+    def nodes(
+        self,
+        *kinds: str,
+        space: str | None = None,
+        where: str | None = None,
+        sort: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List nodes as rows, by default modes and merged nodes: ``g.nodes(where="test_accuracy > 0.9")``.
 
-    def connections(self, *, space: str | None = None) -> list[dict[str, Any]]:
-        """List connections as rows."""
-        where = None if space is None else self.session.space(space)
-        return listing.list_connections(self.session.store, space=where)
+        ``where`` is an expression over the columns of ``mgraph ls --help-columns`` (:mod:`mgraph_store.filters`),
+        ``sort`` names columns, with ``-`` before those that descend.
+        """
+        return listing.list_nodes(
+            self.session.store,
+            kinds=kinds or NODE_KINDS,
+            space=self._space_of(space),
+            where=where,
+            sort=listing.sort_keys(sort),
+            limit=limit,
+        )
+
+    def connections(
+        self,
+        *,
+        space: str | None = None,
+        where: str | None = None,
+        sort: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List connections as rows, each with the worst of its pairs of ends; arguments as of :meth:`nodes`."""
+        return listing.list_connections(
+            self.session.store,
+            space=self._space_of(space),
+            where=where,
+            sort=listing.sort_keys(sort),
+            limit=limit,
+        )
 
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
+
+    # Sharing
+
+    def pack(self, *things: Point | Connected | str, path: PathLike, overwrite: bool = False) -> dict[str, Any]:
+        """Write nodes and connections, with everything they need, into one file: ``g.pack("s", path="s.mgraph.zip")``.
+
+        Returns what is in it: rows by table, and the size in bytes. Raises InputError if the file exists (unless
+        ``overwrite``).
+        """
+        from mgraph.graph.bundles import pack
+
+        found = [self.find(thing) if isinstance(thing, str) else thing for thing in things]
+        return pack(self.session.store, [thing.record for thing in found], Path(path), overwrite=overwrite)
+
+    def unpack(self, path: PathLike, *, prefix: str = "") -> Arrived:
+        """Add what a bundle holds, all or nothing; what is there already is recognised, names that are taken change.
+
+        Raises InputError if the file is no bundle, or an id in it stands for something else here; CorruptError if
+        its tensors are not those that it says.
+        """
+        from mgraph.graph.bundles import unpack
+
+        return unpack(self.session.store, Path(path), prefix=prefix)
 
     # Upkeep
 
@@ -314,6 +440,18 @@ class Graph(Queries, Explorations, Pictures):
         from mgraph.graph.upkeep import usage
 
         return usage(self.session.store)
+
+    # Measures
+
+    def compare(self, *points: Point | str) -> Comparison:
+        """Compare every two points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
+
+        Cosine, distance, norms and variances, and whether the two look like the same run. Raises
+        LayoutMismatchError, naming the first tensor, for points of different networks. Needs no torch.
+        """
+        from mgraph.graph.comparisons import compare
+
+        return compare(self.session, [self._node(point) for point in points])
 
 
 def _carried_out(plan: Plan, dry_run: bool) -> Plan:

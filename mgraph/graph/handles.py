@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,50 @@ if TYPE_CHECKING:
     import torch
 
     from mgraph.evaluate.metrics import Measured
+    from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.families import Grid
     from mgraph.graph.ensembles import EnsembleReport
     from mgraph.graph.merging import MergeReport
+    from mgraph.graph.surroundings import Sharpness
     from mgraph.progress import Report
 
 PathLike = str | os.PathLike[str]
 
 
-class Point:
+class Labelled:
+    """What nodes and connections have in common: tags, notes, ancestry."""
+
+    _session: Session
+    record: Node | Connection
+
+    def tag(self, *tags: str) -> dict[str, Any]:
+        """Give it tags; return all its ``tags`` and ``notes``."""
+        return self._label(dict.fromkeys(tags))
+
+    def note(self, **notes: str | float) -> dict[str, Any]:
+        """Note values by key, in place of those it had: ``x.note(lr="0.1", by="me")``; return all tags and notes."""
+        return self._label({key: str(value) for key, value in notes.items()})
+
+    def unlabel(self, *names: str) -> dict[str, Any]:
+        """Take tags and notes away; InputError if it has not got one of them."""
+        return self._label({}, names)
+
+    def _label(self, notes: dict[str, str | None], remove: Sequence[str] = ()) -> dict[str, Any]:
+        from mgraph.graph.labels import set_labels
+
+        return set_labels(self._session.store, self.record, notes=notes, remove=remove)
+
+    def ancestry(self) -> dict[str, Any]:
+        """Tell what it was made from, back to training runs and files, as a tree of plain data."""
+        from mgraph.graph.ancestry import ancestry
+
+        return ancestry(self._session.store, self.record)
+
+
+class Point(Labelled):
     """A node of the graph."""
+
+    record: Node
 
     def __init__(self, session: Session, record: Node, notes: Sequence[str] = ()) -> None:
         self._session = session
@@ -61,6 +96,20 @@ class Point:
 
         return evaluate_node(self._session, self.record, split)
 
+    def sharpness(
+        self, settings: SharpnessSettings | None = None, *, report: Report | None = None, **changes: Any
+    ) -> Sharpness:
+        """Measure how sharp the minimum around it is: perturbation profile and relative flatness, and store them.
+
+        Keywords are fields of :class:`SharpnessSettings`. BatchNorm statistics are recomputed for every perturbed
+        point. Raises NonFiniteError, storing nothing, where a loss is NaN or infinite.
+        """
+        from mgraph.evaluate.sharpness import SharpnessSettings
+        from mgraph.graph.surroundings import measure_sharpness
+
+        chosen = replace(settings, **changes) if settings else SharpnessSettings.parse(changes)
+        return measure_sharpness(self._session, self.record, chosen, **_report(report))
+
     def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads."""
         from mgraph.graph.export import export_node
@@ -68,8 +117,10 @@ class Point:
         return export_node(self._session, self.record, Path(path), overwrite=overwrite)
 
 
-class Connected:
+class Connected(Labelled):
     """A connection of the graph."""
+
+    record: Connection
 
     def __init__(self, session: Session, record: Connection) -> None:
         self._session = session
@@ -144,6 +195,13 @@ class Connected:
         """Return its newest sweep; InputError if there is none."""
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
+
+    def series(self) -> list[dict[str, Any]]:
+        """Return everything that its method observed on its way, one row for each number."""
+        from mgraph.report.walk import Observed
+
+        with self._session.store.reading() as reader:
+            return Observed.of(reader.all(Series, connection_id=self.record.id)).numbers()
 
     def table(self) -> dict[str, Any]:
         """Return the papers' tables of its newest sweep as plain data; InputError if there is none.
@@ -227,17 +285,27 @@ class Connected:
     def plot(self, path: PathLike, *, before: Connected | None = None) -> Path:
         """Draw its newest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t.
 
-        A band's pivots are marked, and its saddle is drawn by cycle.
+        A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
+        variances by tick, the test curves, and continuity.
         """
         from mgraph.report.cycles import cycle_rows
         from mgraph.report.plots import plot_sweep
+        from mgraph.report.walk import Observed
 
         with self._session.store.reading() as reader:
             data = load_sweep(reader, self.record)
             earlier = None if before is None else load_sweep(reader, before.record)
             names = [label(node) for node in ends_of(reader, self.record)]
-            cycles = cycle_rows(reader.all(Series, connection_id=self.record.id))
-        return plot_sweep(data, names, Path(path), title=label(self.record), before=earlier, cycles=cycles)
+            series = reader.all(Series, connection_id=self.record.id)
+        return plot_sweep(
+            data,
+            names,
+            Path(path),
+            title=label(self.record),
+            before=earlier,
+            cycles=cycle_rows(series),
+            observed=Observed.of(series),
+        )
 
     def check_plot(self, path: PathLike) -> None:
         """Raise InputError now for what :meth:`plot` could not draw later."""

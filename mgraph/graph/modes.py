@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
-from mgraph.evaluate.similarity import layer_cosines, looks_like_same_run
+from mgraph.evaluate.similarity import similarities
 from mgraph.graph.members import label
 from mgraph.graph.points import evaluate_splits, load_buffers, module_buffers, own_policy
 from mgraph.graph.runs import RunLog
@@ -167,7 +167,6 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
     with session.store.reading() as reader:
         others = [n for n in reader.all(Node, kind="mode", space_id=bench.space.id) if n.id != node.id]
     others = [n for n in others if n.run_id != node.run_id]  # earlier epochs of the same run are meant to be alike
-    mine = bench.layout.parameter_views(parameters)
     for other in others:
         if other.digest == node.digest:
             warnings.warn(
@@ -176,12 +175,13 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
                 stacklevel=5,
             )
             continue
-        cosines = layer_cosines(mine, bench.layout.parameter_views(session.store.read_parameters(other)))
-        if looks_like_same_run(cosines, {t.name: t.size for t in bench.layout.parameters}):
-            median = float(np.median(list(cosines.values())))
+        theirs = session.store.read_parameters(other)
+        found = similarities(bench.layout.parameters, 2, [(0, [parameters, theirs])])[0, 1]
+        if found.same_run:
             warnings.warn(
                 f"{label(node)} is no independent run of {label(other)}: the median cosine similarity of their "
-                f"layers is {median:.2f}, where independent runs have about 0. Same seed, or one trained on?",
+                f"layers is {found.median_cosine:.2f}, where independent runs have about 0. Same seed, or one "
+                f"trained on?",
                 SimilarModeWarning,
                 stacklevel=5,
             )

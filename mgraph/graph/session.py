@@ -42,9 +42,17 @@ class Bench:
     @cached_property
     def task(self) -> Task:
         """The data, checked against the fingerprint that the space recorded."""
-        from mgraph.data.loading import load_task
+        from mgraph.data.loading import judged_by, load_task
 
         task = load_task(self.space.data, base=self._path, expected=self._trusted(self.space.data))
+        code = self._trusted(self.space.loss)
+        if code is not None:
+            if code != json.loads(self.space.factories)[self.space.loss]["hash"]:
+                raise InputError(
+                    f"The loss {self.space.loss} is not the one that space {self.space.name} was made with (its code "
+                    f"changed), and its numbers would not compare; restore it or add a new space."
+                )
+            task = judged_by(task, self.space.loss, base=self._path, expected=code)
         if task.fingerprint != self.space.data_hash:
             raise InputError(
                 f"The data {self.space.data!r} are not those that space {self.space.name} was made with "
@@ -180,17 +188,25 @@ class Session:
 
         See :func:`mgraph.graph.runs.recorded_run`.
         """
-        import torch
-
         from mgraph.graph.runs import recorded_run
+
+        with (
+            self.threads(bench),
+            recorded_run(
+                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed
+            ) as log,
+        ):
+            yield log
+
+    @contextmanager
+    def threads(self, bench: Bench) -> Iterator[None]:
+        """Compute inside a block with the bench's number of threads."""
+        import torch
 
         before = torch.get_num_threads()
         torch.set_num_threads(bench.threads)
         try:
-            with recorded_run(
-                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed
-            ) as log:
-                yield log
+            yield
         finally:
             torch.set_num_threads(before)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from mgraph import trust
 from mgraph.architectures.loading import build_network
-from mgraph.data.loading import load_task
+from mgraph.data.loading import judged_by, load_task
 from mgraph.data.task import Task
 from mgraph.errors import InputError, NameTakenError, NotFoundError
 from mgraph.factories import source_of
@@ -24,25 +24,28 @@ from mgraph_store import GraphStore, Space, new_id, validate_name
 CODECS = ("none", "blosc")
 
 
-def describe_space(path: Path, arch: str, data: str, *, name: str | None, codec: str) -> Space:
+def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None, name: str | None, codec: str) -> Space:
     """Load architecture and data once and describe the space they make; the graph is not touched.
 
-    Specs of files are stored relative to the graph directory ``path``. Naming code here trusts it.
+    ``loss`` names a function of the user's own to evaluate by instead of the data's loss. Specs of files are stored
+    relative to the graph directory ``path``. Naming code here trusts it.
     """
     if name is not None:
         validate_name(name)
     if codec not in CODECS:
         raise InputError(f"The codec must be one of {', '.join(CODECS)}, not {codec!r}.")
     specs, factories = [], {}
-    for text in (arch, data):
+    for text in (arch, data, *([] if loss is None else [loss])):
         spec, source = source_of(Spec.parse(text), typed_in=Path.cwd(), base=path)
         specs.append(str(spec))
         if source is not None:
             factories[str(spec)] = {"kind": source.kind, "path": source.path, "hash": source.hash}
-    arch, data = specs
+    arch, data, *named = specs
     for spec_text, described in factories.items():
         trust.trust(path, spec_text, described["hash"])
     task = load_task(data, base=path)
+    for own in named:
+        task = judged_by(task, own, base=path)
     module = build_network(arch, input_shape=task.input_shape, classes=task.classes, seed=0, base=path)
     layout = layout_of(module)
     _try_forward(module, task, arch, data)
@@ -65,8 +68,9 @@ def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
     with store.reading() as reader:
         present = reader.all(Space)
     for other in present:
-        same = ("arch", "layout_hash", "data_hash", "loss", "codec")
-        if all(getattr(other, field) == getattr(space, field) for field in same):
+        fields = ("arch", "layout_hash", "data_hash", "loss", "codec")
+        same = all(getattr(other, field) == getattr(space, field) for field in fields)
+        if same and _loss_code(other) == _loss_code(space):
             return other
     if not named:
         space = _with_free_name(space, {s.name for s in present})
@@ -75,14 +79,22 @@ def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
     return space
 
 
-def create_graph(path: Path, arch: str, data: str, *, name: str | None = None, codec: str = "none") -> GraphStore:
+def _loss_code(space: Space) -> str | None:
+    """Return the hash of the code of an evaluation loss of the user's own; None where the loss comes with the data."""
+    found: str | None = json.loads(space.factories).get(space.loss, {}).get("hash")
+    return found
+
+
+def create_graph(
+    path: Path, arch: str, data: str, *, loss: str | None = None, name: str | None = None, codec: str = "none"
+) -> GraphStore:
     """Create a graph with its first space, or nothing at all."""
     path = path.absolute()
     if path.exists():
         raise NameTakenError(f"{path} exists already; choose another directory or open that graph.")
     if not path.parent.is_dir():
         raise NotFoundError(f"The directory {path.parent} does not exist; create it first.")
-    space = describe_space(path, arch, data, name=name, codec=codec)
+    space = describe_space(path, arch, data, loss=loss, name=name, codec=codec)
     store = GraphStore.create(path)
     try:
         add_space(store, space, named=name is not None)

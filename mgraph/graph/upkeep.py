@@ -114,7 +114,7 @@ def rename(store: GraphStore, thing: Thing, name: str) -> Node | Connection | Sp
         raise InputError(f"{record.id} is a sweep, and sweeps have no names.")
     renamed = replace(record, name=name)
     with store.transaction() as tx:
-        tx.require(lambda reader: _unchanged(reader, record))
+        tx.expect(record)
         tx.update(renamed)
     return renamed
 
@@ -172,11 +172,6 @@ def _target(reader: Any, thing: Thing) -> Node | Connection | Sweep | Space:
                 return sweeps[0]
             raise error from None
         return space
-
-
-def _unchanged(reader: Any, record: Node | Connection | Space) -> None:
-    if record not in reader.all(type(record), id=record.id):
-        raise InputError(f"{record.name or record.id} has changed meanwhile: look again.")
 
 
 def _removal_notes(removal: Removal) -> tuple[str, ...]:

@@ -10,9 +10,11 @@ import numpy as np
 
 from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
-from mgraph.families import Floats, Grid, PolygonalChainFamily, SimplexGrid
+from mgraph.families import CompositePath, Floats, Grid, PolygonalChainFamily, SimplexGrid
 from mgraph.report.cycles import Row, draw_cycles
 from mgraph.report.figures import check_path, style, write_figure
+from mgraph.report.walk import Observed
+from mgraph.report.walkplot import draw_walk
 
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}
 _TITLES = {"loss": "loss", "accuracy": "accuracy"}
@@ -26,19 +28,22 @@ def plot_sweep(
     title: str = "",
     before: SweepData | None = None,
     cycles: Sequence[Row] = (),
+    observed: Observed | None = None,
 ) -> Path:
     """Draw a sweep to ``path`` (.png, .pdf or .svg), the modes marked by name.
 
     A surface becomes one column of heat maps per stage (``before`` on the left, at the same colour scale) with
     train loss and test accuracy, a simplex of three modes likewise, as triangles; a path becomes two panels along
-    t with every split, the bends of a chain or the pivots of a band marked, and where there are ``cycles`` a third
-    with the saddle of each. Raises InputError for another file type, a directory that
-    cannot be written, or what has no picture.
+    t with every split, the bends of a chain, the pivots of a band or the joints of a composite marked, and where there
+    are ``cycles`` a third with the saddle of each; where a walk was ``observed``, its figure by tick. Raises InputError
+    for another file type, a directory that cannot be written, or what has no picture.
     """
     check_path(path)
     check_drawable(data)
     with style():
-        if _is_flat(data.grid):
+        if observed is not None and observed.is_walk:
+            figure = draw_walk(observed, data, ends, title, before)
+        elif _is_flat(data.grid):
             figure = _draw_maps(data, ends, title, before)
         else:
             figure = _draw_curve(data, ends, title, before, cycles)
@@ -191,7 +196,10 @@ def _draw_curve(
     t = data.parameters[:, 0]
     if cycles:
         draw_cycles(axes[-1], cycles, _SPLIT_COLOURS["train"])
-    band = isinstance(data.family, PolygonalChainFamily) and data.family.at is not None
+    family = data.family
+    band = isinstance(family, PolygonalChainFamily) and family.at is not None
+    composite = isinstance(family, CompositePath)
+    bends = family.joint_parameters if isinstance(family, CompositePath) else family.knots[1:-1]
     for axis, metric in zip(axes, metrics, strict=False):
         for split, colour in _SPLIT_COLOURS.items():
             if (split, metric) not in data.values:
@@ -202,10 +210,10 @@ def _draw_curve(
             if before is not None and (split, metric) in before.values:
                 axis.plot(before.parameters[:, 0], before.values[split, metric], ":", color=colour, linewidth=1)
             if band:
-                at = np.isin(t, data.family.knots[1:-1])
+                at = np.isin(t, bends)
                 axis.plot(t[at], values[at], ".", color=colour, markersize=7)
-        for knot in () if band else data.family.knots[1:-1]:
-            axis.axvline(knot, color="grey", linestyle="--", linewidth=0.8, zorder=0)
+        for bend in () if band else bends:
+            axis.axvline(bend, color="grey", linestyle="--", linewidth=0.8, zorder=0)
         axis.set_xlabel(f"{'share of the length' if band else 't'}   ({ends[0]} at 0, {ends[1]} at 1)")
         axis.set_ylabel(_TITLES[metric])
         axis.set_xlim(0, 1)
@@ -214,8 +222,8 @@ def _draw_curve(
         axes[0].plot([], [], ":", color="grey", label="straight line")
     if band:
         axes[0].plot([], [], ".", color="grey", markersize=7, label="pivot")
-    elif len(data.family.knots) > 2:
-        axes[0].plot([], [], "--", color="grey", linewidth=0.8, label="bend")
+    elif len(bends):
+        axes[0].plot([], [], "--", color="grey", linewidth=0.8, label="joint" if composite else "bend")
     axes[0].legend()
     figure.suptitle(title)
     return figure

@@ -6,7 +6,8 @@ The nouns, each one row of a table (:mod:`mgraph_store.records`):
 - **node**: one point of a space, *stored* as tensors, *derived* as a weighted sum of other nodes, or *partial*:
   a sum of which some columns are stored instead (:mod:`mgraph_store.columns`);
 - **connection**: a method's result between two or more modes, with its members;
-- **sweep**, **evaluation**, **edge**, **summary**: what was measured, where, and what follows from it;
+- **sweep**, **evaluation**, **edge**, **summary**, **measure**: what was measured, where, and what follows from it;
+- **note**: what a person wrote about a node or a connection: a tag, or a key with a value;
 - **run**: what produced all that.
 
 :class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and
@@ -26,10 +27,12 @@ from mgraph_store.records import (
     Connection,
     Edge,
     Evaluation,
+    Measure,
     Member,
     Node,
     NodeBuffers,
     NodeTerm,
+    Note,
     Record,
     Run,
     Series,
@@ -78,10 +81,12 @@ __all__ = [
     "GraphStore",
     "Handover",
     "Layout",
+    "Measure",
     "Member",
     "Node",
     "NodeBuffers",
     "NodeTerm",
+    "Note",
     "Reader",
     "Record",
     "Run",

@@ -90,8 +90,9 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
         except StoreError as error:
             return [*found, _index_problem(error, state)]
     if deep and state.whole and state.count is not None and state.count.number == number:
-        found += _differences(store, state, sums)
-    return found + _tensors(store, nodes, buffers, deep, behind=any(p.subject == "index" for p in missing))
+        missing += _differences(store, state, sums)
+    found += [p for p in missing if p not in found]
+    return found + _tensors(store, nodes, buffers, deep, behind=any(p.subject != "journal" for p in missing))
 
 
 def problems(store: GraphStore, deep: bool = False) -> list[str]:

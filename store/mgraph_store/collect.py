@@ -6,9 +6,7 @@ some hours stays: it may belong to a process that is still at work.
 
 from __future__ import annotations
 
-import json
 import shutil
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mgraph_store.changes import snapshot
 from mgraph_store.commits import number_of
+from mgraph_store.journal import record_size
 from mgraph_store.records import Run
 from mgraph_store.tensors import age, tree_size
 
@@ -84,7 +83,9 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     with store.reading() as reader:
         used = reader.tensor_keys()
         complete = _complete(reader, names)
-        shortest = _shortest_journal(reader, store.index.journal.nbytes)
+        count = store.index.journal.count()
+        length = 0 if count is None else count.length
+        shortest = _shortest_journal(reader, length)
     found = [
         (Garbage("object", key, nbytes, "no row refers to it"), store.tensor_store.age(key))
         for key, nbytes in sorted(sizes.items())
@@ -99,7 +100,7 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
         path = store.path / STATES / name
         found.append((Garbage("state", name, tree_size(path), why), _newest(path)))
     old = [item for item, seconds in found if seconds >= min_age]
-    saved = store.index.journal.nbytes - shortest
+    saved = length - shortest
     if saved > max(_LEAST_JOURNAL, shortest):
         old.append(Garbage("journal", "journal", saved, "its rows once more are shorter than their history"))
     return Collection(tuple(old), len(found) - sum(item.kind != "journal" for item in old), min_age)
@@ -129,7 +130,7 @@ def _complete(reader: Reader, runs: list[str]) -> dict[str, str]:
 def _shortest_journal(reader: Reader, present: int) -> int:
     if present <= _LEAST_JOURNAL:
         return present
-    return len(zlib.compress(json.dumps(reader.snapshot()).encode(), 1))
+    return record_size(0, reader.snapshot())
 
 
 def _names(directory: Path) -> list[str]:

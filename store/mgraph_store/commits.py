@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 import duckdb
 
@@ -59,7 +60,8 @@ def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments
     FormatError
         If the journal is that of another format.
     """
-    state, meta, number = Rows(), {}, 0
+    state, number = Rows(), 0
+    meta: dict[str, Any] = {}
     for entry in entries:
         meta = meta or entry.document.get("meta", {})
         state.apply(Changes.from_document(entry.document))

@@ -48,12 +48,6 @@ class StillNeededError(InputError):
     kind = "still-needed"
 
 
-class TimeLimitError(InputError, TimeoutError):
-    """A query took longer than it may keep others waiting."""
-
-    kind = "time-limit"
-
-
 class LayoutMismatchError(InputError):
     """Tensors do not have the names, shapes or types that the space demands."""
 
@@ -70,6 +64,12 @@ class NonFiniteError(InputError, ArithmeticError):
     """A NaN or an infinity turned up where only numbers may pass."""
 
     kind = "non-finite"
+
+
+class UnconnectedError(MGraphError):
+    """No method that was tried meets the limit: nothing is wrong with the request."""
+
+    kind = "unconnected"
 
 
 class StoreError(MGraphError):

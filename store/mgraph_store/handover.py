@@ -88,6 +88,8 @@ class _Waiting(Transaction):
     def commit(self) -> None:
         """Put the rows aside; nothing in them is checked against the index before they are taken over."""
         self._check_open()
+        if self._removed or self._required:
+            raise StoreError("A worker hands over new and changed rows only: remove rows where the index is written.")
         added = tuple(record for records in self._added.values() for record in records)
         if not added and not self._updated:
             self.discard()

@@ -66,16 +66,6 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    @property
-    def exists(self) -> bool:
-        """Whether there are any files of a journal."""
-        return self._directory.is_dir() and any(self._directory.iterdir())
-
-    @property
-    def nbytes(self) -> int:
-        """Size on disk, in bytes."""
-        return sum(f.stat().st_size for f in self._directory.glob("*")) if self._directory.is_dir() else 0
-
     def count(self) -> Count | None:
         """Read the counter: the newer of its two slots; None if it is missing or neither can be read."""
         return max((c for c in self._slots() if c is not None), key=lambda c: c.number, default=None)
@@ -172,6 +162,11 @@ class Journal:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def record_size(number: int, document: dict[str, Any]) -> int:
+    """Say how many bytes the record of a commit takes."""
+    return len(_packed(number, document))
 
 
 def _checksum(data: bytes) -> bytes:

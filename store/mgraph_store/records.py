@@ -203,6 +203,37 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """One number about a node's surroundings, not about the point alone: sharpness, relative flatness."""
+
+    node_id: str = column("the node")
+    run_id: str | None = column("the run that measured it; its settings say from which seed")
+    quantity: str = column("what: sharpness, relative_flatness, loss (of the point itself, beside its sharpness)")
+    radius: float | None = column("sharpness: size of the perturbations, relative to each tensor's norm; else none")
+    statistic: str = column("mean, std or max over random directions, or mean over examples")
+    value: float = column("the number")
+    standard_error: float | None = column("of that mean, if it is one")
+    samples: int = column("directions or examples that the statistic is over")
+    split: str = column("train, valid or test")
+    subset: str = column("all, or the hash of the examples used")
+    examples: int = column("examples that each loss is a mean over")
+    batchnorm: str = column("BatchNorm policy, for every perturbed point anew")
+    precision: str = column("fp32, fp64, …")
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a person wrote about a node or a connection: a tag, or a key with a value."""
+
+    id: str = column("'n' and 12 base32 characters")
+    key: str = column("the tag, or the key; at most once for each subject")
+    value: str | None = column("the value; none: a tag", default=None)
+    node_id: str | None = column("its subject, if that is a node", default=None)
+    connection_id: str | None = column("its subject, if that is a connection", default=None)
+    created: datetime = column("when", default=now)
+
+
+@dataclass(frozen=True)
 class Run:
     """Provenance of everything: what was run, with what, where, and how it ended."""
 
@@ -227,5 +258,18 @@ class Run:
 
 
 Record = (
-    Space | Node | NodeTerm | NodeBuffers | Connection | Member | Sweep | Evaluation | Edge | Summary | Series | Run
+    Space
+    | Node
+    | NodeTerm
+    | NodeBuffers
+    | Connection
+    | Member
+    | Sweep
+    | Evaluation
+    | Edge
+    | Summary
+    | Series
+    | Measure
+    | Note
+    | Run
 )

@@ -16,10 +16,12 @@ from mgraph_store.records import (
     Connection,
     Edge,
     Evaluation,
+    Measure,
     Member,
     Node,
     NodeBuffers,
     NodeTerm,
+    Note,
     Record,
     Run,
     Series,
@@ -42,6 +44,8 @@ TABLES: Mapping[str, type[Record]] = {
     "edges": Edge,
     "summaries": Summary,
     "series": Series,
+    "measures": Measure,
+    "notes": Note,
     "runs": Run,
 }
 TABLE_OF: Mapping[type[Any], str] = {record: table for table, record in TABLES.items()}

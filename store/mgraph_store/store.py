@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,18 @@ from mgraph_store.index import Index
 from mgraph_store.kernel import KERNEL_VERSION, active_terms
 from mgraph_store.layout import Layout
 from mgraph_store.lock import GraphLock
-from mgraph_store.reader import Reader, time_limit
+from mgraph_store.reader import Reader
 from mgraph_store.recipes import Computation, is_computed, look_up
-from mgraph_store.records import Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.records import Connection, Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
 from mgraph_store.states import StateFiles
 from mgraph_store.tensors import TensorStore, flush, flush_tree, to_the_end
 from mgraph_store.transaction import Transaction
 from mgraph_store.views import TensorView
+
+if TYPE_CHECKING:
+    from mgraph_store.arrival import Unpacked
+    from mgraph_store.bundle import Packed
 
 INDEX = "index.duckdb"
 TENSORS = "tensors.zarr"
@@ -129,11 +134,10 @@ class GraphStore:
             self.index.check_tables(connection)
 
     @contextlib.contextmanager
-    def reading(self, *, limit: float | None = None, behind: bool = False) -> Iterator[Reader]:
+    def reading(self, *, behind: bool = False) -> Iterator[Reader]:
         """Read rows through one short-lived connection; writers wait meanwhile, so do not compute inside.
 
-        A query that is not ours runs under a ``limit`` in seconds. Only a check reads an index that is ``behind`` the
-        counter.
+        Only a check reads an index that is ``behind`` the counter of commits.
 
         Raises
         ------
@@ -141,15 +145,12 @@ class GraphStore:
             If somebody writes for too long.
         CorruptError, FormatError
             If the index cannot be read, or has lost commits.
-        TimeLimitError
-            If the limit is over.
         """
         with (
             self.lock.shared(),
             self.index.connect(read_only=True, patience=self.lock.timeout, behind=behind) as connection,
-            time_limit(connection, limit) as deadline,
         ):
-            yield Reader(connection, deadline)
+            yield Reader(connection)
 
     def query_guarded(
         self,
@@ -172,7 +173,9 @@ class GraphStore:
         LockTimeoutError, StoreError
             If the index cannot be had or read.
         """
-        with self._lock.shared():
+        with self.lock.shared():
+            with self.index.connect(read_only=True, patience=self.lock.timeout):
+                pass  # an index of this format that has lost nothing
             return run_guarded(
                 self.path / INDEX,
                 sql,
@@ -259,6 +262,28 @@ class GraphStore:
             recipes = look_up(reader, total, terms)
         return Computation(recipes, self._stored)
 
+    def parameter_blocks(self, nodes: Sequence[Node]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
+        """Yield (offset, one array of each node) along the parameters of several nodes, side by side.
+
+        So that only a block of each is in memory. Errors as :meth:`read_parameters`, and
+
+        Raises
+        ------
+        InputError
+            If the nodes have different numbers of parameters.
+        """
+        opened = [self.computation(node) for node in nodes]
+        sizes = {source.size for source in opened}
+        if len(sizes) > 1:
+            raise InputError(f"The nodes have different numbers of parameters: {', '.join(map(str, sorted(sizes)))}.")
+        size, step = sizes.pop(), max(source.chunk for source in opened)
+
+        def block(start: int) -> list[NDArray[np.float32]]:
+            return [source.read(start, min(start + step, size)) for source in opened]
+
+        for start in range(0, size, step):
+            yield start, to_the_end(partial(block, start))
+
     def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
         """Read a node's buffers under a policy: dtype name → flat array, none if the layout has none.
 
@@ -305,6 +330,20 @@ class GraphStore:
             lambda: to_the_end(lambda: self.computation(found)),
             None if policy is None else lambda: self.read_buffers(found, policy),
         )
+
+    def pack(self, things: Sequence[str], path: str | Path, *, overwrite: bool = False) -> Packed:
+        """Write nodes and connections, by id, with all that they need into a bundle; see :func:`bundle.pack`."""
+        from mgraph_store.bundle import pack
+
+        return pack(self, things, Path(path), overwrite=overwrite)
+
+    def unpack(
+        self, path: str | Path, *, prefix: str = "", check: Callable[[Connection], object] | None = None
+    ) -> Unpacked:
+        """Add everything in a bundle to this graph, all or nothing; see :func:`arrival.unpack`."""
+        from mgraph_store.arrival import unpack
+
+        return unpack(self, Path(path), prefix=prefix, check=check)
 
     def _node(self, node: Node | str) -> Node:
         if isinstance(node, Node):

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.arrays import LocalFiles, StoredArray, one_at_a_time
+from mgraph_store.chunkfiles import is_raw, write_chunks
 from mgraph_store.errors import CorruptError, InputError, StoreError
 from mgraph_store.ids import random_characters
 
@@ -249,7 +250,10 @@ def _create(
         fill_value=float("nan") if data.dtype.kind == "f" else int(np.iinfo(data.dtype).min),
         config={"write_empty_chunks": True},
     )
-    array[...] = data
+    if shards is None and is_raw(array):
+        write_chunks(path / "c", data, chunks[0], array.fill_value)
+    else:
+        array[...] = data
 
 
 def _remove(path: Path) -> None:

@@ -51,6 +51,7 @@ class Transaction:
         self._added: dict[type[Any], list[Record]] = {}
         self._updated: list[Record] = []
         self._removed: list[tuple[str, str, Sequence[str]]] = []
+        self._expected: list[Run | Node | Connection | Space | Sweep] = []
         self._required: list[Callable[[Reader], None]] = []
         self._open, self._attempted = True, False
         self._process = os.getpid()
@@ -150,14 +151,8 @@ class Transaction:
         ConflictError
             At the end, if it is another one by then, or gone.
         """
-
-        def unchanged(reader: Reader) -> None:
-            if reader.all(type(record), id=record.id) != [record]:
-                raise ConflictError(
-                    f"Another process has changed or removed {record.id} meanwhile: look again, repeat."
-                )
-
-        self.require(unchanged)
+        self._check_open()
+        self._expected.append(record)
 
     def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
         """Remove the rows of a record's table whose ``column``, a text, is one of ``values``.
@@ -196,7 +191,7 @@ class Transaction:
             If the index cannot be had, or the disk is full.
         """
         self._check_open()
-        if self._added or self._updated or self._removed or self._required:
+        if self._added or self._updated or self._removed or self._expected or self._required:
             with (
                 self._lock.exclusive(),
                 self._index.connect(read_only=False, patience=self._lock.timeout) as con,
@@ -232,8 +227,14 @@ class Transaction:
     def _store(self, con: duckdb.DuckDBPyConnection) -> None:
         journal = self._index.journal
         changes = Changes.of(self._added, self._updated, self._removed)
+        reader = Reader(con)
+        for record in self._expected:
+            if reader.all(type(record), id=record.id) != [record]:
+                raise ConflictError(
+                    f"Another process has changed or removed {record.id} meanwhile: look again, repeat."
+                )
         for check in self._required:
-            check(Reader(con))
+            check(reader)
         self._check_tensors()
         changes.apply(con)
         verify(con, self._added, self._updated, self._removed)

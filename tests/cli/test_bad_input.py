@@ -132,6 +132,59 @@ CASES = {
         ("a (space cnn-digits)", "z (space mlp)", "0.weight [4, 1, 3, 3] float32", "against 1.weight [4, 64]"),
         with_mlp,
     ),
+    # Measures, and methods chosen by them
+    "compare one point": Case("compare a", ("at least 2 points",)),
+    "compare a point with itself": Case("compare a b a", ("a is given twice",)),
+    "compare other networks": Case("compare a z", ("z (space mlp)", "0.weight [4, 1, 3, 3] float32"), with_mlp),
+    "compare a connection": Case("compare a line", ("line is a connection",)),
+    "wrong suffix of a comparison": Case("compare a b -o x.jpg", (".png, .pdf, .svg",)),
+    "sharpness of a connection": Case("sharpness line", ("line is a connection",)),
+    "sharpness without radii": Case("sharpness a --radii 0.1,0.1", ("rising numbers",)),
+    "sharpness of no split": Case("sharpness a --split all", ("train, valid, test",)),
+    "sharpness of too little": Case("sharpness a --examples 1", ("at least 2",)),
+    "unknown setting of sharpness": Case("sharpness a -s radius=1", ("no setting 'radius'", "radii")),
+    "picture of sharpness nowhere": Case("sharpness a -o x/s.png", ("does not exist",)),
+    "auto without a limit": Case("connect a b --auto", ("Give one of --max-barrier, --max-peak and --max-drop",)),
+    "auto with two limits": Case("connect a b --auto --max-barrier 1 --max-peak 2", ("only one of --max-barrier",)),
+    "auto between three": Case("connect a b c --auto --max-barrier 1", ("exactly 2 modes; 3 given",)),
+    "auto and a method": Case("connect a b --auto --curve --max-barrier 1", ("exactly one method", "or --auto")),
+    "auto below the modes' own loss": Case(
+        "connect a b --auto --max-peak 1e-9", ("No path can meet --max-peak 1e-09", "itself is", "raise the limit")
+    ),
+    "auto below any barrier": Case("connect a b --auto --max-barrier=-1", ("a barrier is never below 0",)),
+    "auto with no time": Case("connect a b --auto --max-barrier 1 --budget 0m", ("above 0", "30m", "'0m'")),
+    "auto with no length of time": Case("connect a b --auto --max-barrier 1 --budget soon", ("'soon'", "1h30m")),
+    "auto on no metric": Case("connect a b --auto --max-barrier 1 --metric f1", ("loss or error", "'f1'")),
+    "auto on no split": Case("connect a b --auto --max-barrier 1 --split all", ("train, valid, test",)),
+    "auto with a preset": Case("connect a b --auto --max-barrier 1 --preset quick", ("--preset is for one method",)),
+    "auto from elsewhere": Case("connect a b --auto --max-barrier 1 --init s", ("--init is for one method",)),
+    "auto without a sweep": Case("connect a b --auto --max-barrier 1 --no-sweep", ("--no-sweep does not go",)),
+    "auto with a setting of no method": Case(
+        "connect a b --auto --max-barrier 1 -s epoch=2", ("no setting 'epoch'", "epochs")
+    ),
+    "auto with a taken name": Case(
+        "connect a c --auto --max-barrier 1 --name x",
+        ("x-curve",),
+        lambda run, _: run("connect", "c", "d", "--linear", "--no-sweep", "--name", "x-curve"),
+    ),
+    "a walk of one mode": Case(
+        "connect a --llpf", ("exactly 2 modes, or 1 towards the origin by --walk m2o", "1 given")
+    ),
+    "a walk of three": Case("connect a b c --llpf", ("exactly 2 modes", "3 given")),
+    "a walk between spaces": Case("connect a z --llpf", ("different networks",), with_mlp),
+    "groups that match nothing": Case("connect a b --llpf --groups layer1.*;*", ("'layer1.*'", "there are 0.weight")),
+    "groups that miss something": Case("connect a b --llpf --groups 0.*;1.*", ("No group moves 4.weight", "group *")),
+    "groups badly written": Case("connect a b --llpf --groups 0.*@fast;*", ("Groups are written", "0.*@fast")),
+    "a walk of no ticks": Case("connect a b --llpf --ticks 0", ("ticks must be at least 1",)),
+    "a walk of no time": Case("connect a b --llpf --seconds 0", ("seconds must be above 0",)),
+    "a walk of no steps": Case("connect a b --llpf --step-a 0 --step-f 0", ("nothing would move",)),
+    "a threshold below the modes": Case(
+        "connect a b --llpf --loss-threshold 1e-6", ("below the modes' own train loss", "raise it above", "auto")
+    ),
+    "the same mode twice in a walk": Case("connect a a --llpf", ("given twice",)),
+    "a walk from another path": Case("connect a b --llpf --init curve", ("nothing to start elsewhere",)),
+    "limit without auto": Case("connect a b --curve --max-barrier 1", ("--max-barrier goes with --auto",)),
+    "budget without auto": Case("connect a b --linear --budget 1m", ("--budget goes with --auto",)),
     # Checkpoints
     "missing file": Case("add-mode none.pt", ("none.pt", "does not exist")),
     "directory": Case("add-mode digits.mgraph", ("is no file",)),
@@ -345,6 +398,7 @@ def test_data_that_changed_are_refused(commands: Any, tmp_path: Path, refused: C
     [
         ["train", "--seed", "5", "--epochs", "2", "--lr", "1e30", "--name", "bad"],
         ["connect", "a", "b", "--curve", "--epochs", "2", "--lr", "1e30", "--name", "bad"],
+        ["connect", "a", "b", "--llpf", "--lr", "1e30", "--name", "bad"],
         ["connect", *"abcd", "--surface", "--epochs", "1", "--lr", "1e30", "--name", "bad"],
     ],
 )

@@ -1,9 +1,14 @@
 """How alike two modes are, layer by layer."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mgraph.evaluate.similarity import layer_cosines, looks_like_same_run
+from mgraph.evaluate.similarity import Similarity, similarities
+from mgraph_store import TensorSpec
 
 
 def mode(seed):
@@ -16,17 +21,87 @@ def mode(seed):
     }
 
 
-def test_cosines_of_the_weight_tensors_alone():
+def compare(*points, step=None):
+    """Compare points as the store gives them: flat arrays, block by block."""
+    tensors = [TensorSpec(name, t.shape, "float32", "parameter") for name, t in points[0].items()]
+    flat = [np.concatenate([t.ravel() for t in point.values()]) for point in points]
+    step = step or len(flat[0])
+    blocks = ((start, [x[start : start + step] for x in flat]) for start in range(0, len(flat[0]), step))
+    return similarities(tensors, len(points), blocks)
+
+
+def two(left, right) -> Similarity:
+    return compare(left, right)[0, 1]
+
+
+def test_every_tensor_is_compared_as_the_formulas_say():
     left, right = mode(0), mode(1)
-    cosines = layer_cosines(left, right)
-    assert list(cosines) == ["conv.weight", "head.weight"]
-    for name, cosine in cosines.items():
-        x, y = left[name].ravel().astype(float), right[name].ravel().astype(float)
-        assert cosine == pytest.approx(x @ y / np.sqrt((x @ x) * (y @ y)))
+    found = two(left, right)
+    assert [t.name for t in found.tensors] == list(left)
+    for t in found.tensors:
+        x, y = left[t.name].ravel().astype(float), right[t.name].ravel().astype(float)
+        assert t.cosine == pytest.approx(x @ y / np.sqrt((x @ x) * (y @ y)))
+        assert t.distance == pytest.approx(np.linalg.norm(x - y))
+        assert t.relative == pytest.approx(np.linalg.norm(x - y) / np.sqrt(x @ x + y @ y))
+        assert t.norms == pytest.approx((np.linalg.norm(x), np.linalg.norm(y)))
+        assert t.variances == pytest.approx((x.var(), y.var()), abs=1e-15)
+        assert t.shape == left[t.name].shape
+    assert [t.name for t in found.weights] == ["conv.weight", "head.weight"]
+    x, y = (np.concatenate([t.ravel() for t in point.values()]).astype(float) for point in (left, right))
+    whole = found.whole
+    assert whole.cosine == pytest.approx(x @ y / np.sqrt((x @ x) * (y @ y)))
+    lengths = np.linalg.norm([x - y, x, y], axis=1)
+    assert (whole.distance, *whole.norms) == pytest.approx(tuple(lengths))
+
+
+def test_the_whole_vector_misleads_where_there_is_normalisation():
+    rng = np.random.default_rng(3)
+    modes = [
+        {"w": (0.05 * rng.normal(size=(20, 20))).astype(np.float32), "gamma": np.ones(20, np.float32)} for _ in "ab"
+    ]
+    found = two(*modes)
+    assert abs(found.median_cosine) < 0.2
+    assert found.whole.cosine > 0.9
+    assert not found.same_run
+
+
+@given(st.integers(1, 800), st.integers(0, 50))
+def test_blocks_of_any_size_give_the_same(step, seed):
+    points = [mode(seed), mode(seed + 1), mode(seed + 2)]
+    at_once, in_blocks = compare(*points), compare(*points, step=step)
+    assert list(at_once) == list(in_blocks) == list(combinations(range(3), 2))
+    for pair, found in at_once.items():
+        for a, b in zip(found.tensors, in_blocks[pair].tensors, strict=True):
+            assert (b.cosine, b.distance) == pytest.approx((a.cosine, a.distance), rel=1e-12, abs=1e-13)
+            assert (*b.norms, *b.variances) == pytest.approx((*a.norms, *a.variances), rel=1e-12, abs=1e-13)
+
+
+def test_a_small_variance_about_a_large_mean_is_not_lost():
+    rng = np.random.default_rng(0)
+    tensor = (1000 + 1e-3 * rng.normal(size=5000)).astype(np.float32)
+    found = compare({"t": tensor}, {"t": tensor}, step=7)[0, 1].tensors[0]
+    assert found.variances[0] == pytest.approx(tensor.astype(float).var(), rel=1e-9)
+
+
+def test_equal_opposite_and_orthogonal_tensors():
+    left = {"w": np.eye(4, dtype=np.float32)[:2]}
+    (same,) = two(left, left).tensors
+    assert (same.cosine, same.distance, same.relative) == (pytest.approx(1), 0, 0)
+    (opposite,) = two(left, {"w": -left["w"]}).tensors
+    assert (opposite.cosine, opposite.relative) == (pytest.approx(-1), pytest.approx(np.sqrt(2)))
+    (orthogonal,) = two(left, {"w": np.eye(4, dtype=np.float32)[2:]}).tensors
+    assert (orthogonal.cosine, orthogonal.relative) == (0, pytest.approx(1))
+
+
+def test_the_ratio_of_variances_is_that_of_the_weights():
+    left = mode(0)
+    right = {name: 2 * t if t.ndim > 1 else 7 * t for name, t in left.items()}
+    assert two(left, right).variance_ratio == pytest.approx(4)
+    assert two({"b": np.ones(3, np.float32)}, {"b": np.ones(3, np.float32)}).variance_ratio is None
 
 
 def same_run(left, right):
-    return looks_like_same_run(layer_cosines(left, right), {name: t.size for name, t in left.items()})
+    return two(left, right).same_run
 
 
 def perturbed(mode, noise):
@@ -65,5 +140,7 @@ def test_zero_and_non_finite_tensors_have_no_direction():
     left = mode(0)
     for value in (0.0, np.nan):
         right = {name: np.full_like(t, value) for name, t in left.items()}
-        assert layer_cosines(left, right) == {}
-        assert not same_run(left, right)
+        found = two(left, right)
+        assert {t.cosine for t in found.tensors} == {None}
+        assert found.median_cosine is None
+        assert not found.same_run

@@ -64,6 +64,12 @@ def test_any_partial_node_and_what_refers_to_it_agree_with_numpy_bit_for_bit(gra
                 assert graph.store.read_parameters(nodes[-1]).tobytes() == rows[-1].tobytes()
             c = coefficients()
             derived = graph.derive(c, nodes)
+            pair = [nodes[-1], derived]
+            blocks = list(graph.store.parameter_blocks(pair))
+            assert [start for start, _ in blocks] == list(range(0, size, len(blocks[0][1][0])))
+            for i, node in enumerate(pair):
+                parts = np.concatenate([block[i] for _, block in blocks])
+                assert parts.tobytes() == graph.store.read_parameters(node).tobytes()
         materialised = [graph.store.read_parameters(n) for n in nodes]
         assert graph.store.read_parameters(derived).tobytes() == combine(c, materialised).tobytes()
 
@@ -260,3 +266,11 @@ def test_damage_is_found_and_never_a_traceback(damaged: Any, sql: str, problem: 
         return
     with pytest.raises((CorruptError, FormatError), match=error):
         damaged.store.read_parameters(derived)
+
+
+def test_nodes_of_different_sizes_cannot_be_read_side_by_side(graph: Any, space_factory: Any) -> None:
+    (a,) = graph.add(graph.parameters(0))
+    of_size(graph, 3, space_factory)
+    (b,) = graph.add(np.ones(3, np.float32))
+    with pytest.raises(InputError, match=r"different numbers of parameters: 3, \d+\."):
+        next(graph.store.parameter_blocks([a, b]))

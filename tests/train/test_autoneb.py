@@ -167,14 +167,14 @@ def test_it_stops_at_its_target():
 def test_a_saddle_that_no_longer_falls_ends_the_cycles_of_its_learning_rate():
     flat = FlatModel(network())
     constant = {"measure": lambda rows, coefficients, _: np.ones(len(coefficients))}
-    how = replace(HOW, cycles=("3x2@0.1", "2x2@0.01"), stop=("saddle",))
+    how = replace(HOW, cycles=("4x2@0.1", "3x2@0.01"), stop=("saddle",))
     run = relax(flat, F.cross_entropy, SPLIT, line(flat, 2), how, **constant)
-    assert [(r.cycle, r.lr) for r in run.history] == [(0, 0.0), (1, 0.1), (4, 0.01)]
+    assert [(r.cycle, r.lr) for r in run.history] == [(0, 0.0), (1, 0.1), (2, 0.1), (5, 0.01), (6, 0.01)]
     assert run.ended == "the saddle no longer falls"
-    assert "after cycle 1 the saddle no longer falls: cycles at the next learning rate" in run.notes
+    assert "after cycle 2 the saddle no longer falls: cycles at the next learning rate" in run.notes
     run = relax(flat, F.cross_entropy, SPLIT, line(flat, 2), replace(how, stop=("gaps",)), **constant)
     assert run.ended == "no gap asks for a pivot"
-    assert len(relax(flat, F.cross_entropy, SPLIT, line(flat, 2), replace(how, stop=()), **constant).history) == 6
+    assert len(relax(flat, F.cross_entropy, SPLIT, line(flat, 2), replace(how, stop=()), **constant).history) == 8
 
 
 # Divergence

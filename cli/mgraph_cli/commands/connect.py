@@ -9,6 +9,7 @@ import click
 
 from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError
+from mgraph_cli.commands.auto import LIMITS, auto_options, connect_auto
 from mgraph_cli.options import (
     SectionedCommand,
     SectionOption,
@@ -52,6 +53,7 @@ def _method_flags(command: Any) -> Any:
 @click.command(cls=SectionedCommand)
 @click.argument("ends", nargs=-1, required=True)
 @_method_flags
+@auto_options
 @click.option("--name", help="Name of the connection.")
 @click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
 @grid_option(f"Points of the sweep: {_GRID}.")
@@ -82,6 +84,9 @@ def connect(
 ) -> None:
     """Connect modes by exactly one method, and sweep the result.
 
+    With --auto and a limit, methods are tried from the cheapest to the dearest until one meets the limit: settings go
+    to every method that has them, and every attempt is kept, called NAME-METHOD.
+
     Corner order of a surface A B C D: A = (0,0), B = (0,1), C = (1,0), D = (1,1). mgraph methods NAME prints the
     settings of one method. Under torchrun all processes train one connection together.
 
@@ -92,9 +97,32 @@ def connect(
       mgraph connect a b --curve --bends 3 --init s
       mgraph connect a b c --simplex --grid 6
       mgraph connect a b --neb --preset quick
+      mgraph connect a b --auto --max-barrier 0.1 --budget 30m --name ab
     """
     if len(methods) != 1:
-        raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}.")
+        raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}; or --auto.")
+    limits = {key: flags.pop(key) for key in LIMITS}
+    if methods == ("auto",):
+        connect_auto(
+            graph,
+            ends,
+            limits,
+            flags,
+            pairs,
+            config,
+            form,
+            name=name,
+            no_sweep=no_sweep,
+            grid=grid,
+            init=init,
+            preset=preset,
+            same_layout=same_layout,
+            buffers_from=buffers_from,
+        )
+        return
+    for key, value in limits.items():
+        if value is not None:
+            raise InputError(f"--{key.replace('_', '-')} goes with --auto.")
     method = chosen_settings(METHODS[methods[0]], flags, pairs, config, preset)
     from mgraph.train.parallel import follows
 

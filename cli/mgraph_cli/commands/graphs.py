@@ -15,16 +15,20 @@ if TYPE_CHECKING:
 
 
 _COLUMNS = ("name", "id", "arch", "data", "loss", "parameters", "modes", "codec")
+_loss = click.option(
+    "--loss", help="Evaluation loss of your own, pkg.module:fn or file.py:fn (default: what comes with the data)."
+)
 
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--arch", required=True, help="Architecture: a spec, or a factory pkg.module:fn or file.py:fn.")
 @click.option("--data", required=True, help="Data: a spec, or a factory pkg.module:fn or file.py:fn.")
+@_loss
 @click.option("--name", help="Name of the space (default: made of the two specs).")
 @click.option("--codec", default="none", show_default=True, help="Tensor codec: none or blosc.")
 @output_options
-def init(directory: Path, arch: str, data: str, name: str | None, codec: str, form: str) -> None:
+def init(directory: Path, arch: str, data: str, loss: str | None, name: str | None, codec: str, form: str) -> None:
     """Make a graph and its first space.
 
     mgraph archs and mgraph datasets list what can be named. A factory is your own code: naming it trusts it.
@@ -35,7 +39,7 @@ def init(directory: Path, arch: str, data: str, name: str | None, codec: str, fo
     """
     import mgraph
 
-    graph = mgraph.create(directory, arch=arch, data=data, name=name, codec=codec)
+    graph = mgraph.create(directory, arch=arch, data=data, loss=loss, name=name, codec=codec)
     note(f"Made {directory}.")
     emit_one(graph.spaces()[0], form=form)
 
@@ -43,18 +47,19 @@ def init(directory: Path, arch: str, data: str, name: str | None, codec: str, fo
 @click.command("add-space")
 @click.option("--arch", required=True, help="Architecture spec or factory.")
 @click.option("--data", required=True, help="Data spec or factory.")
+@_loss
 @click.option("--name", help="Name of the space.")
 @click.option("--codec", default="none", show_default=True, help="Tensor codec: none or blosc.")
 @with_graph
 @output_options
-def add_space(arch: str, data: str, name: str | None, codec: str, graph: Graph, form: str) -> None:
+def add_space(arch: str, data: str, loss: str | None, name: str | None, codec: str, graph: Graph, form: str) -> None:
     """Add a space: another architecture, data set or loss. The same one twice returns the first.
 
     \b
     Example:
       mgraph add-space --arch "mlp?hidden=64" --data digits --name mlp
     """
-    space = graph.add_space(arch, data, name=name, codec=codec)
+    space = graph.add_space(arch, data, loss=loss, name=name, codec=codec)
     emit_one(next(row for row in graph.spaces() if row["id"] == space.id), form=form)
 
 

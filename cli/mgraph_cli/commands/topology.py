@@ -10,7 +10,7 @@ import click
 
 from mgraph.errors import InputError
 from mgraph_cli.commands.connect import print_connection
-from mgraph_cli.options import grid_option, output_options, space_option, with_computing_graph, with_graph
+from mgraph_cli.options import Decorator, grid_option, output_options, space_option, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _EDGE_COLUMNS = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
 
 
-def criteria_options(*, by: bool = True) -> Any:
+def criteria_options(*, by: bool = True) -> Decorator:
     """Add the options that say by what edges are compared, and which of them count."""
 
     def decorate(command: Any) -> Any:

@@ -1,0 +1,154 @@
+"""Measures of modes: compare, sharpness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgraph.evaluate.sharpness import SharpnessSettings
+from mgraph_cli.options import (
+    SectionedCommand,
+    chosen_settings,
+    output_options,
+    settings_options,
+    with_computing_graph,
+    with_graph,
+)
+from mgraph_cli.output import emit, emit_one, note
+from mgraph_cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
+
+_LAYERS = (
+    *("layer", "shape", "cosine", "distance", "relative", "norm source", "norm target"),
+    *("variance source", "variance target"),
+)
+_picture = click.option("-o", "--output", type=click.Path(path_type=Path), help="Picture: .png, .pdf or .svg.")
+
+
+@click.command()
+@click.argument("points", nargs=-1, required=True)
+@_picture
+@with_graph
+@output_options
+def compare(points: tuple[str, ...], output: Path | None, graph: Graph, form: str) -> None:
+    """Tell how alike two or more points are, layer by layer, and whether two look like the same run.
+
+    Of each tensor: the cosine of the two, their distance (also relative: over the root of the summed squares of both
+    norms, 1 where they are orthogonal), the norm and the variance in each. Independent runs have a cosine of about 0
+    in every weight tensor; several hundredths are usual in small ones.
+
+    \b
+    Example:
+      mgraph compare a b
+      mgraph compare a b c --csv
+      mgraph compare a b -o compare.png
+    """
+    found = graph.compare(*points)
+    if output is not None:
+        found.plot(output)
+    if form == "csv":
+        emit(found.rows(), ("source", "target", *_LAYERS), form=form)
+        return
+    pairs = found.describe()
+    if form == "json":
+        emit(pairs, (), form=form)
+        return
+    for pair in pairs:
+        facts = ("source", "target", "median_cosine", "variance_ratio", "verdict")
+        emit_one({key: pair[key] for key in facts})
+        click.echo()
+        ends = {"source": pair["source"], "target": pair["target"]}
+        rows = [_named(row, ends) for row in (*pair["layers"], pair["whole"])]
+        emit(rows, tuple(_named(dict.fromkeys(c.replace(" ", "_") for c in _LAYERS), ends)))
+    note(f"Note: {pairs[0]['whole']['note']}")
+    if output is not None:
+        note(f"Drew {output}.")
+
+
+def _named(row: Mapping[str, Any], ends: Mapping[str, str]) -> dict[str, Any]:
+    """Call the columns of the two ends by their names."""
+    renamed = {}
+    for key, value in row.items():
+        what, _, end = key.rpartition("_")
+        renamed[f"{what} {ends[end]}" if end in ends else key] = value
+    return renamed
+
+
+@click.command(cls=SectionedCommand)
+@click.argument("points", nargs=-1, required=True)
+@_picture
+@settings_options({"sharpness": SharpnessSettings})
+@with_computing_graph
+@output_options
+def sharpness(
+    points: tuple[str, ...],
+    output: Path | None,
+    pairs: tuple[str, ...],
+    config: Path | None,
+    graph: Graph,
+    form: str,
+    **flags: Any,
+) -> None:
+    """Measure how sharp the minimum around a point is, and store it with the point.
+
+    The profile is the change of the loss when every tensor moves in a random direction by a share r of its own norm:
+    mean, standard deviation and largest over the directions. BatchNorm statistics are recomputed for every perturbed
+    point. The relative flatness (Petzka et al. 2021) is that of a linear last layer under mean cross-entropy. Several
+    points are measured alike and drawn together.
+
+    \b
+    Example:
+      mgraph sharpness a
+      mgraph sharpness a b --directions 20 -o sharpness.png
+    """
+    settings = chosen_settings(SharpnessSettings, flags, pairs, config)
+    nodes = [graph.node(point) for point in points]
+    if output is not None:
+        _check_picture(output)
+    with progress_bars("sharpness") as report:
+        found = [node.sharpness(settings, report=report) for node in nodes]
+    rows = [one.describe() for one in found]
+    if output is not None:
+        found[0].plot(output, *found[1:])
+    for text in dict.fromkeys(text for one in found for text in one.notes):
+        note(f"Note: {text}")
+    if form == "json":
+        emit(rows, (), form=form)
+    elif form == "csv":
+        emit([{"node": row["node"], "split": row["split"]} | r for row in rows for r in row["profile"]], (), form=form)
+    else:
+        for row in rows:
+            emit_one(row, tables={"profile": ("radius", "mean", "std", "max")})
+    if output is not None:
+        note(f"Drew {output}.")
+
+
+def _check_picture(output: Path) -> None:
+    from mgraph.report.figures import check_path
+
+    check_path(output)
+
+
+MEASURE_COLUMNS = {
+    "sharpness": ("radius", "mean", "std", "max", "directions", "split", "examples", "run"),
+    "flatness": ("relative_flatness", "standard_error", "split", "examples", "run"),
+}
+
+
+def measure_tables(measures: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Turn one row per number into a table of sharpness, one row per radius and run, and one of flatness."""
+    sharp: dict[tuple[Any, ...], dict[str, Any]] = {}
+    flat = []
+    for m in measures:
+        where = {"split": m["split"], "examples": m["examples"], "run": m["run_id"]}
+        if m["quantity"] == "sharpness":
+            row = {"radius": m["radius"], "directions": m["samples"]} | where
+            sharp.setdefault(tuple(row.values()), row)[m["statistic"]] = m["value"]
+        elif m["quantity"] == "relative_flatness":
+            flat.append({"relative_flatness": m["value"], "standard_error": m["standard_error"]} | where)
+    return {"sharpness": list(sharp.values()), "flatness": flat}

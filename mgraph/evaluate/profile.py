@@ -1,0 +1,83 @@
+"""The sharpness profile: how far the loss moves when every tensor moves by a share of its own norm [L, appendix L].
+
+S(r) = mean over M directions of |L(θ + r Σ_ℓ ‖θ_ℓ‖ u_ℓ) - L(θ)|,  u_ℓ a random unit direction for each tensor ℓ
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgraph.data.task import Task
+from mgraph.errors import NonFiniteError
+from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
+from mgraph.evaluate.metrics import LOSS, Measured, Subset, measure
+from mgraph.evaluate.sharpness import Profile
+from mgraph.network.flat import FlatModel
+from mgraph.network.precision import computing_in
+from mgraph.progress import Progress, Report, silent
+
+
+def direction(parameters: NDArray[np.float32], sizes: Sequence[int], seed: int, number: int) -> NDArray[np.float32]:
+    """Return Σ_ℓ ‖θ_ℓ‖ u_ℓ, shape (D,), of the direction of that number; ``sizes`` are those of the tensors.
+
+    Normal numbers from NumPy's default generator seeded with (seed, number), so that a direction depends neither on
+    the device nor on how many there are.
+    """
+    drawn = np.random.default_rng([seed, number]).standard_normal(len(parameters), dtype=np.float32)
+    edges = np.cumsum([0, *sizes])
+    for start, stop in pairwise(edges):
+        u, theta = drawn[start:stop], parameters[start:stop].astype(np.float64)
+        u *= np.float32(np.linalg.norm(theta) / np.linalg.norm(u.astype(np.float64)))
+    return drawn
+
+
+def sharpness_profile(
+    flat: FlatModel,
+    task: Task,
+    parameters: NDArray[np.float32],
+    sizes: Sequence[int],
+    *,
+    radii: Sequence[float],
+    directions: int,
+    seed: int,
+    split: str,
+    subset: Subset,
+    policy: BatchNormPolicy,
+    precision: str = "fp32",
+    report: Report = silent,
+) -> Profile:
+    """Measure the profile around a point, shape (D,), canonical.
+
+    BatchNorm statistics are recomputed for every perturbed point, and for θ itself by the same policy: as
+    everywhere, no point is judged with another's. Raises NonFiniteError where a loss is none.
+    """
+    theta = flat.pack(torch.from_numpy(np.array(parameters)))
+
+    def loss() -> Measured:
+        with computing_in(precision, flat.device):
+            recompute_statistics(flat, task.train, policy)
+        return measure(flat, task, split, subset, precision=precision)[LOSS]
+
+    flat.theta.copy_(theta)
+    base = loss()
+    if not np.isfinite(base.value):
+        raise NonFiniteError(f"The {split} loss of the point itself is {base.value}; nothing was stored.")
+    changes = np.zeros((directions, len(radii)))
+    for m in range(directions):
+        moved = flat.pack(torch.from_numpy(direction(parameters, sizes, seed, m)))
+        for i, radius in enumerate(radii):
+            torch.add(theta, moved, alpha=radius, out=flat.theta)
+            changes[m, i] = abs(loss().value - base.value)
+            if not np.isfinite(changes[m, i]):
+                raise NonFiniteError(
+                    f"The {split} loss became NaN or infinite at radius {radius:g}; nothing was stored. Choose "
+                    f"smaller radii."
+                )
+            report(Progress("sharpness", m * len(radii) + i + 1, directions * len(radii), base.value))
+    flat.theta.copy_(theta)
+    return Profile(tuple(radii), changes, base.value, base.standard_error)

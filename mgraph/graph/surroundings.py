@@ -1,0 +1,168 @@
+"""Measuring the surroundings of a node, and storing what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mgraph.errors import InputError, NonFiniteError
+from mgraph.evaluate.batchnorm import recompute_statistics
+from mgraph.evaluate.flatness import linear_head, relative_flatness
+from mgraph.evaluate.metrics import Measured, Subset
+from mgraph.evaluate.profile import sharpness_profile
+from mgraph.evaluate.sharpness import Profile, SharpnessSettings
+from mgraph.graph.members import label
+from mgraph.graph.points import load_node, policy_name
+from mgraph.graph.session import Session
+from mgraph.network.precision import check_precision, computing_in
+from mgraph.progress import Report, silent
+from mgraph_store import Measure, Node
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """How sharp the minimum around a node is.
+
+    ``profile`` and ``flatness`` are None where they were not measured, ``head`` names the layer that the flatness is
+    of, and ``notes`` say why something was left out.
+    """
+
+    node: str
+    profile: Profile | None
+    flatness: Measured | None
+    head: str | None
+    split: str
+    subset: str
+    examples: int
+    batchnorm: str
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        facts = {
+            "node": self.node,
+            "split": self.split,
+            "subset": self.subset,
+            "examples": self.examples,
+            "batchnorm": self.batchnorm,
+            "loss": None if self.profile is None else self.profile.loss,
+            "loss_standard_error": None if self.profile is None else self.profile.loss_error,
+            "relative_flatness": None if self.flatness is None else self.flatness.value,
+            "relative_flatness_standard_error": None if self.flatness is None else self.flatness.standard_error,
+            "head": self.head,
+            "directions": None if self.profile is None else len(self.profile.changes),
+            "notes": list(self.notes),
+        }
+        return facts | {"profile": self._rows()}
+
+    def _rows(self) -> list[dict[str, Any]]:
+        p = self.profile
+        if p is None:
+            return []
+        std = [None] * len(p.radii) if p.std is None else p.std.tolist()
+        columns = zip(p.radii, p.mean.tolist(), std, p.max.tolist(), strict=True)
+        return [{"radius": r, "mean": mean, "std": s, "max": largest} for r, mean, s, largest in columns]
+
+    def plot(self, path: str | Path, *others: Sharpness) -> Path:
+        """Draw the profile, beside those of ``others``; InputError if one has none."""
+        from mgraph.report.measures import plot_sharpness
+
+        return plot_sharpness([one.describe() for one in (self, *others)], Path(path))
+
+
+def measure_sharpness(
+    session: Session, node: Node, settings: SharpnessSettings, *, report: Report = silent
+) -> Sharpness:
+    """Measure profile and relative flatness of a node, and store them.
+
+    BatchNorm statistics are recomputed by one policy for the node and every perturbed point. Raises InputError where
+    the relative flatness is asked for and not defined, and NonFiniteError, storing nothing, where a loss is none.
+    """
+    bench = load_node(session, node)
+    flat, task = bench.flat, bench.task
+    check_precision(settings.precision, flat.device)
+    policy = bench.policy(settings.bn_examples)
+    subset = Subset.random(len(task.splits[settings.split]), settings.examples)
+    head, notes = None, []
+    if settings.what != "profile":
+        try:
+            head = linear_head(flat, task)
+        except InputError as error:
+            if settings.what != "auto":
+                raise
+            notes.append(str(error).partition(";")[0] + ".")
+    parameters = np.array(session.store.read_parameters(node))
+    with session.run(bench, "sharpness", asdict(settings) | {"node": node.id}, settings.seed) as run:
+        flatness = profile = None
+        if head is not None:
+            with computing_in(settings.precision, flat.device):
+                recompute_statistics(flat, task.train, policy)
+            flatness = relative_flatness(flat, task, head[1], settings.split, subset, settings.precision)
+            if not np.isfinite(flatness.value):
+                raise NonFiniteError(f"The relative flatness of {label(node)} is {flatness.value}; nothing was stored.")
+        if settings.profile:
+            profile = sharpness_profile(
+                flat,
+                task,
+                parameters,
+                [t.size for t in bench.layout.parameters],
+                radii=settings.radii,
+                directions=settings.directions,
+                seed=settings.seed,
+                split=settings.split,
+                subset=subset,
+                policy=policy,
+                precision=settings.precision,
+                report=report,
+            )
+        found = Sharpness(
+            label(node),
+            profile,
+            flatness,
+            None if head is None else head[0],
+            settings.split,
+            subset.name,
+            len(task.splits[settings.split]) if subset.order is None else len(subset.order),
+            policy_name(bench, policy),
+            tuple(notes),
+        )
+        with session.store.transaction() as tx:
+            tx.add(*_rows(found, node.id, run.id, settings.precision))
+            run.complete(tx)
+    return found
+
+
+def _rows(found: Sharpness, node_id: str, run_id: str, precision: str) -> list[Measure]:
+    """Turn what was found into rows."""
+
+    def row(
+        quantity: str,
+        statistic: str,
+        value: float,
+        samples: int,
+        radius: float | None = None,
+        error: float | None = None,
+    ) -> Measure:
+        where = (found.split, found.subset, found.examples, found.batchnorm, precision)
+        return Measure(node_id, run_id, quantity, radius, statistic, value, error, samples, *where)
+
+    rows = []
+    if found.flatness is not None:
+        kappa = found.flatness
+        rows.append(row("relative_flatness", "mean", kappa.value, kappa.count, error=kappa.standard_error))
+    if found.profile is not None:
+        profile = found.profile
+        rows.append(row("loss", "mean", profile.loss, found.examples, error=profile.loss_error))
+        directions = len(profile.changes)
+        statistics: Sequence[tuple[str, Any]] = (("mean", profile.mean), ("std", profile.std), ("max", profile.max))
+        for statistic, values in statistics:
+            if values is not None:
+                rows += [
+                    row("sharpness", statistic, float(value), directions, radius)
+                    for radius, value in zip(profile.radii, values, strict=True)
+                ]
+    return rows
