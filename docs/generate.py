@@ -26,6 +26,7 @@ PAGES = (
     "docs/paths-and-surfaces.md",
     "docs/llpf.md",
     "docs/measures.md",
+    "docs/explore.md",
     "docs/your-own.md",
     "docs/resume.md",
     "docs/python.md",
