@@ -27,6 +27,7 @@ PAGES = (
     "docs/neb.md",
     "docs/llpf.md",
     "docs/measures.md",
+    "docs/explore.md",
     "docs/your-own.md",
     "docs/resume.md",
     "docs/upkeep.md",
