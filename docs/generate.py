@@ -24,8 +24,10 @@ PAGES = (
     "README.md",
     "docs/tutorial.md",
     "docs/paths-and-surfaces.md",
+    "docs/llpf.md",
     "docs/measures.md",
     "docs/your-own.md",
+    "docs/resume.md",
     "docs/python.md",
 )
 COLUMNS = "100"

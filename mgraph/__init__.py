@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mgraph.architectures.registry import ARCHITECTURES
     from mgraph.connect.base import Method
     from mgraph.connect.linear import Linear, Simplex
+    from mgraph.connect.llpf import LLPF
     from mgraph.connect.neb import NudgedElasticBand
     from mgraph.connect.path import BezierCurve, PolygonalChain
     from mgraph.connect.registry import METHODS
@@ -29,14 +30,17 @@ if TYPE_CHECKING:
     from mgraph.errors import MGraphError
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.explore.components import Components
-    from mgraph.graph.graph import Graph, create
+    from mgraph.graph.graph import Graph, create, unpack
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
+    from mgraph.graph.upkeep import check
     from mgraph.train.settings import TrainSettings
 
 _HOMES = {
     "create": "mgraph.graph.graph",
     "open": "mgraph.graph.graph:open_graph",
+    "unpack": "mgraph.graph.graph",
+    "check": "mgraph.graph.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
@@ -46,6 +50,7 @@ _HOMES = {
     "Method": "mgraph.connect.base",
     "Linear": "mgraph.connect.linear",
     "Simplex": "mgraph.connect.linear",
+    "LLPF": "mgraph.connect.llpf",
     "PolygonalChain": "mgraph.connect.path",
     "BezierCurve": "mgraph.connect.path",
     "BezierSurface": "mgraph.connect.surface",
@@ -61,6 +66,7 @@ _HOMES = {
 __all__ = [
     "ARCHITECTURES",
     "DATASETS",
+    "LLPF",
     "METHODS",
     "BezierCurve",
     "BezierSurface",
@@ -77,9 +83,11 @@ __all__ = [
     "Simplex",
     "Task",
     "TrainSettings",
+    "check",
     "create",
     "make_task",
     "open",
+    "unpack",
 ]
 
 

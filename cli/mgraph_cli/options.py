@@ -49,7 +49,7 @@ def with_graph(command: Any) -> Any:
 
         return command(*args, graph=mgraph.open(graph_path or find_graph(Path.cwd())), **options)
 
-    return _graph_option(opened)
+    return graph_option(opened)
 
 
 def with_computing_graph(command: Any) -> Any:
@@ -74,10 +74,11 @@ def with_computing_graph(command: Any) -> Any:
     decorated = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")(
         decorated
     )
-    return _graph_option(decorated)
+    return graph_option(decorated)
 
 
-def _graph_option(command: Any) -> Any:
+def graph_option(command: Any) -> Any:
+    """Add ``--graph``, passed on as ``graph_path``."""
     return click.option(
         "--graph",
         "graph_path",
@@ -103,6 +104,12 @@ def output_options(command: Any) -> Any:
 def grid_option(help: str) -> Decorator:
     """Add ``--grid n`` or ``--grid n,m``."""
     return click.option("--grid", callback=lambda _ctx, _param, text: numbers(text, "--grid", int), help=help)
+
+
+def inner_option(command: Any) -> Any:
+    """Add ``--inner``."""
+    help = "Instead of --grid, of a chain or band: its control points and so many points on every piece."
+    return click.option("--inner", type=click.IntRange(min=0), help=help)(command)
 
 
 def numbers(text: str | None, flag: str, kind: type[int] | type[float]) -> list[Any] | None:

@@ -48,19 +48,22 @@ class Start:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method produced: control points P, shape (K, D), canonical, and how.
+    """What a method produced: control points P, K rows of shape (D,), canonical, and how.
 
+    The rows may be a sequence that reads each when it is asked for, where all do not fit in memory.
     ``update`` moved them (eager or compiled); ``trained`` names the parameters that could move, None for all.
     ``family`` is the one they belong to where the method only finds it on its way (how many pivots, and where).
-    ``series`` are what the method observed, to be kept with the connection.
+    ``series`` are what the method observed, to be kept with the connection. ``found_end``: the family's last end is
+    a point that the method found, not one that it was given; it becomes a mode.
     """
 
-    control_points: Array
+    control_points: Sequence[Array] | Array
     update: str | None = None
     notes: tuple[str, ...] = ()
     trained: frozenset[str] | None = None
     family: Family | None = None
     series: tuple[Series, ...] = ()
+    found_end: bool = False
 
 
 @dataclass(frozen=True)

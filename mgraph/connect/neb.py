@@ -52,12 +52,14 @@ class NudgedElasticBand(Method, BandSettings):
                 "pivots": 3,
                 "cycles": ("4x1000@0.1", "2x2000@0.1", "4x1000@0.01", "4x1000@0.001"),
                 "batch_size": 512,
+                "stop": (),
             },
             "fast": {
                 "pivots": 15,
                 "cycles": ("3x2000@0.1", "2x2000@0.01", "2x2000@0.001"),
                 "insert": 0,
                 "batch_size": 512,
+                "stop": (),
             },
             # Small networks on a CPU, in minutes at most.
             "quick": {"pivots": 3, "cycles": ("5x60@0.05",), "batch_size": 256},

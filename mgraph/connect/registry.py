@@ -6,13 +6,14 @@ import difflib
 
 from mgraph.connect.base import Method
 from mgraph.connect.linear import Linear, Simplex
+from mgraph.connect.llpf import LLPF
 from mgraph.connect.neb import NudgedElasticBand
 from mgraph.connect.path import BezierCurve, PolygonalChain
 from mgraph.connect.surface import BezierSurface
 from mgraph.errors import InputError
 
 METHODS: dict[str, type[Method]] = {
-    m.name: m for m in (Linear, Simplex, PolygonalChain, BezierCurve, BezierSurface, NudgedElasticBand)
+    m.name: m for m in (Linear, Simplex, PolygonalChain, BezierCurve, BezierSurface, NudgedElasticBand, LLPF)
 }
 
 

@@ -83,11 +83,12 @@ def spanning_forest(edges: EdgeArrays) -> Ints:
 
     A tree for every component, n - components edges in all.
     """
-    order, low, high = _one_per_pair(edges)
+    (order, rank), low, high = _one_per_pair(edges)
     # Ranks in place of values: all different, so the forest is unique, and none is 0, which SciPy takes for no edge.
-    matrix = csr_array((order[1].astype(np.float64), (low, high)), shape=(edges.size, edges.size))
-    kept = np.sort(minimum_spanning_tree(matrix).data.astype(np.int64))
-    return order[0][kept - 1]
+    matrix = csr_array((rank.astype(np.float64), (low, high)), shape=(edges.size, edges.size))
+    kept: Ints = np.sort(minimum_spanning_tree(matrix).data.astype(np.int64))
+    chosen: Ints = order[kept - 1]
+    return chosen
 
 
 def _one_per_pair(edges: EdgeArrays) -> tuple[tuple[Ints, Ints], Ints, Ints]:
@@ -115,7 +116,7 @@ def bottleneck_route(edges: EdgeArrays, start: int, goal: int) -> list[int] | No
         return None
     candidates = np.flatnonzero((edges.value <= forest.value[way].max()) & (edges.source != edges.target))
     bound = float(forest.length[way].sum()) * (1 + 1e-9)
-    route = candidates[_shortest(edges.take(candidates), low, high, bound)].tolist()
+    route: list[int] = candidates[_shortest(edges.take(candidates), low, high, bound)].tolist()
     return route if start == high else route[::-1]
 
 

@@ -63,6 +63,7 @@ class Link:
     def row(self) -> dict[str, Any]:
         """Return it as plain data, vertices by their labels."""
         names = {"source": self.source.label, "target": self.target.label, "connection": self.connection}
+        names |= {"source_id": self.source.id, "target_id": self.target.id}
         return names | {name: getattr(self, name) for name in _LINK_FIELDS}
 
 
@@ -129,8 +130,8 @@ class CountingEdges:
                 found[identifier].kind,
                 self.criterion.split,
                 self.criterion.metric,
-                *values,
-                uncertain,
+                uncertain=uncertain,
+                **dict(zip(_NUMBERS, values, strict=True)),
             )
             for (source, target), identifier, values, uncertain in zip(
                 ends, ids, zip(*numbers, strict=True), self.uncertain[places].tolist(), strict=True

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgraph.errors import InputError
-from mgraph.families import Family, Floats, Grid, TensorGrid, family_from
+from mgraph.families import Family, Floats, Grid, PolygonalChainFamily, TensorGrid, family_from
 from mgraph_store import Connection, Evaluation, Member, Reader, Sweep
 
 Key = tuple[str, str]  # split, metric
@@ -72,6 +72,18 @@ def parameter_key(parameter: ArrayLike) -> tuple[float, ...]:
 def grid_counts(family: Family, grid: Sequence[int] | None, default: Sequence[int]) -> tuple[int, ...]:
     """Return points along each direction of a grid; one number stands for all. InputError for a bad grid."""
     return tuple(int(n) for n in family.grid(tuple(default if grid is None else grid)).counts)
+
+
+def inner_grid(family: Family, grid: object, inner: int) -> Grid:
+    """Return the grid of a chain's control points and ``inner`` points on every piece between them.
+
+    Raises InputError for a family without pieces, a negative number, and a ``grid`` given as well.
+    """
+    if grid is not None:
+        raise InputError("A sweep takes a grid or inner points of every piece, not both.")
+    if not isinstance(family, PolygonalChainFamily):
+        raise InputError(f"A {family.name} has no pieces with points inside; give a grid.")
+    return family.pieces_grid(inner)
 
 
 def grid_of(family: Family, sweep: Sweep) -> Grid:

@@ -11,6 +11,7 @@ from typing import Any
 from mgraph.errors import InputError
 from mgraph.families.base import Family
 from mgraph.families.chain import PolygonalChainFamily
+from mgraph.families.composite import CompositePath
 from mgraph.families.curve import BezierCurveFamily
 from mgraph.families.grid import Floats, Grid, SimplexGrid, TensorGrid
 from mgraph.families.segment import Segment
@@ -18,7 +19,8 @@ from mgraph.families.simplex import SimplexFamily
 from mgraph.families.surface import BezierSurfaceFamily
 
 FAMILIES: dict[str, type[Family]] = {
-    f.name: f for f in (Segment, SimplexFamily, PolygonalChainFamily, BezierCurveFamily, BezierSurfaceFamily)
+    f.name: f
+    for f in (Segment, SimplexFamily, PolygonalChainFamily, BezierCurveFamily, BezierSurfaceFamily, CompositePath)
 }
 
 
@@ -34,13 +36,14 @@ def family_from(description: dict[str, Any]) -> Family:
             raise InputError(
                 f"This version knows no {field!r} of a {name}; it has {', '.join(known) or 'no settings'}."
             )
-    return FAMILIES[name](**values)
+    return FAMILIES[name].from_description(values)
 
 
 __all__ = [
     "FAMILIES",
     "BezierCurveFamily",
     "BezierSurfaceFamily",
+    "CompositePath",
     "Family",
     "Floats",
     "Grid",

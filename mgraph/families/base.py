@@ -12,7 +12,7 @@ small, and no torch is needed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
@@ -142,6 +142,11 @@ class Family(ABC):
     def sweep_grid(self) -> Grid:
         """The grid of a sweep that is told none."""
         return self.grid(self.default_grid)
+
+    @classmethod
+    def from_description(cls, values: Mapping[str, Any]) -> Family:
+        """Rebuild it from the fields of :meth:`describe`, lists as tuples."""
+        return cls(**values)
 
     def describe(self) -> dict[str, Any]:
         """Return the family as plain data, the inverse of :func:`mgraph.families.family_from`."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from mgraph.connect.base import Method
 from mgraph.connect.ladder import ladder
-from mgraph.duration import spoken
+from mgraph.durations import spoken
 from mgraph.errors import InputError, MGraphError
 from mgraph.evaluate.metrics import Subset
 from mgraph.evaluate.sweep import sweep

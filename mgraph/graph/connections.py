@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mgraph.connect.base import Method, Outcome, Start
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
+from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.explore.sweepdata import family_of
 from mgraph.families import Family
 from mgraph.graph.members import BUFFERS_FROM, ends_of, label, rows_of
-from mgraph.graph.points import buffers_of, common_constants, load_buffers
+from mgraph.graph.points import buffers_of, common_constants, evaluate_splits, load_buffers, policy_name
 from mgraph.graph.runs import RunLog
 from mgraph.graph.session import Bench, Session
-from mgraph.graph.storing import check_name_is_free, store_parameters, store_partial
+from mgraph.graph.storing import Part, check_name_is_free, require_finite, store_partial, store_point
 from mgraph.progress import Report, silent
 from mgraph.train.parallel import joined
-from mgraph_store import Connection, Layout, Member, Node, Run, Series, Space, Transaction, columns, new_id
+from mgraph_store import Connection, Layout, Member, Node, Run, Series, Space, Transaction, new_id
+
+_BATCH_BYTES = 64 << 20  # of points that are written at once
 
 
 def connect(
@@ -50,6 +54,8 @@ def connect(
     """
     family = method.family(len(ends))
     check_name_is_free(session, name)
+    end_name = f"{name}-end" if name is not None and len(ends) == 1 else None
+    check_name_is_free(session, end_name)
     check_buffers_from(ends, buffers_from)
     space = common_space(session, ends, same_layout=same_layout)
     with joined(session.device) as workers:
@@ -81,7 +87,7 @@ def connect(
         with session.run(bench, "connect", settings, seed, plan=plan, resumed=resumed) as run:
             outcome = method.run(bench.flat, bench.task, family, origin.start, report, run.keeper)
             family = outcome.family or family
-            if not np.isfinite(outcome.control_points).all():
+            if not all(np.isfinite(row).all() for row in outcome.control_points):
                 raise NonFiniteError(f"The {method.name} ended with a NaN or infinite control point; nothing stored.")
             connection = Connection(
                 id=new_id("k"),
@@ -96,7 +102,9 @@ def connect(
             if workers.rank == 0:
                 with session.store.transaction() as tx:
                     tx.add(connection)
-                    controls = _store_controls(tx, bench, run, method, family, origin, outcome)
+                    controls = _store_controls(tx, bench, run, method, family, ends, origin, outcome)
+                    if outcome.found_end:
+                        ends = [*ends, _store_end(tx, bench, run, method, family, ends[0], outcome, end_name)]
                     for role, rows, nodes in (("end", family.ends, ends), ("control", family.free, controls)):
                         for position, (row, node) in enumerate(zip(rows, nodes, strict=True)):
                             tx.add(Member(connection.id, node.id, role, position, row))
@@ -162,23 +170,49 @@ def _store_controls(
     run: RunLog,
     method: Method,
     family: Family,
+    ends: Sequence[Node],
     origin: _Origin,
     outcome: Outcome,
 ) -> list[Node]:
-    """Store the free control points; of those with layers that could not move, only the columns that could."""
-    points = [outcome.control_points[k] for k in family.free]
-    if outcome.trained is None:
-        return store_parameters(tx, bench, run.id, method.node_kind, points)
-    ranges, offset = [], 0
-    for spec in bench.layout.parameters:
-        if spec.name in outcome.trained:
-            ranges.append((offset, offset + spec.size))
-        offset += spec.size
-    recipes = [
-        [(node.id, float(c)) for node, c in zip(origin.nodes, origin.start.matrix[k], strict=True) if c != 0]
-        for k in family.free
-    ]
-    return store_partial(tx, bench, run.id, method.node_kind, points, columns.merge(ranges), recipes)
+    """Store the free control points: of each only the layers that could move, or that differ from the ends'."""
+    layout, points = bench.layout, outcome.control_points
+    given = [(node.id, points[row]) for node, row in zip(ends, family.ends, strict=False)]
+
+    def part(k: int) -> Part:
+        if outcome.trained is None:
+            return Part.unlike(layout, points[k], given)
+        terms = zip(origin.nodes, origin.start.matrix[k].tolist(), strict=True)
+        return Part(points[k], layout.columns(outcome.trained), [(node.id, c) for node, c in terms if c != 0])
+
+    nodes: list[Node] = []
+    per_batch = max(1, _BATCH_BYTES // (4 * layout.size))  # the points may be more than memory holds
+    for start in range(0, len(family.free), per_batch):
+        parts = [part(k) for k in family.free[start : start + per_batch]]
+        nodes += store_partial(tx, bench, run.id, method.node_kind, parts)
+    return nodes
+
+
+def _store_end(
+    tx: Transaction,
+    bench: Bench,
+    run: RunLog,
+    method: Method,
+    family: Family,
+    source: Node,
+    outcome: Outcome,
+    name: str | None,
+) -> Node:
+    """Store the end that the method found as a mode, with numbers and BatchNorm statistics of its own."""
+    parameters, policy = outcome.control_points[family.ends[-1]], bench.policy()
+    bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))
+    recompute_statistics(bench.flat, bench.task.train, policy)
+    results = evaluate_splits(bench)
+    require_finite(results, "The end of the path")
+    text = policy_name(bench, policy)
+    info = {"origin": method.name, "from": source.id, "batchnorm": text}
+    return store_point(
+        tx, bench, run.id, "mode", parameters, results, buffers=text, measured_with=text, info=info, name=name
+    )
 
 
 def common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -> Space:

@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
 from mgraph.graph.members import label
-from mgraph.graph.points import load_node, module_buffers
+from mgraph.graph.points import buffers_of, load_node, module_buffers
 from mgraph.graph.runs import versions
 from mgraph.graph.session import Bench, Session
-from mgraph.network.checkpoints import state_dict, write_pt, write_safetensors
+from mgraph.network.checkpoints import state_dict, write_pt
 from mgraph.network.layout import dtype_name
-from mgraph_store import Connection, Evaluation, Node, NodeTerm, Run, Space
+from mgraph.network.tensorfile import stream_safetensors
+from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Run, Space
 
 FORMATS = (".safetensors", ".pt", ".pth")
 
@@ -28,22 +29,42 @@ def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
 
     A node without stored statistics (a sample, a control point) gets them recomputed by the default policy.
     """
-    bench = load_node(session, node)
-    parameters = np.array(session.store.read_parameters(node))
-    return state_dict(bench.layout, parameters, module_buffers(bench.flat, bench.layout))
+    layout, buffers = _layout_and_buffers(session, node)
+    return state_dict(layout, session.store.read_parameters(node), buffers)
 
 
 def export_node(session: Session, node: Node, path: Path, *, overwrite: bool = False) -> Path:
-    """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict)."""
+    """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict).
+
+    To .safetensors its parameters are streamed chunk by chunk, so a node that has no BatchNorm statistics to be
+    recomputed may be larger than memory.
+    """
     if path.suffix not in FORMATS:
         raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
-    state = node_state(session, node)
     if path.suffix == ".safetensors":
         facts = json.dumps(node_facts(session, node), sort_keys=True)
-        write_safetensors(path, state, {"format": "pt", "mgraph": facts}, overwrite=overwrite)
+        layout, buffers = _layout_and_buffers(session, node)
+        stream_safetensors(
+            path,
+            layout,
+            session.store.computation(node).stream,
+            buffers,
+            {"format": "pt", "mgraph": facts},
+            overwrite=overwrite,
+        )
     else:
-        write_pt(path, state, overwrite=overwrite)
+        write_pt(path, node_state(session, node), overwrite=overwrite)
     return path
+
+
+def _layout_and_buffers(session: Session, node: Node) -> tuple[Layout, dict[str, NDArray[Any]]]:
+    with session.store.reading() as reader:
+        layout = Layout.from_json(reader.get(Space, id=node.space_id).layout)
+        buffers = buffers_of(session.store, reader, node)
+    if layout.buffers and not buffers:  # it takes the network to make them
+        bench = load_node(session, node)
+        buffers = module_buffers(bench.flat, layout)
+    return layout, buffers
 
 
 def node_facts(session: Session, node: Node) -> dict[str, Any]:

@@ -16,15 +16,20 @@ from mgraph.errors import InputError
 from mgraph.explore.criterion import NODE_KINDS, criterion_from
 from mgraph.families import Segment
 from mgraph.graph import listing
+from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
+    from mgraph.explore.routes import Route
     from mgraph.graph.auto import AutoResult
+    from mgraph.graph.bundles import Arrived
     from mgraph.graph.comparisons import Comparison
+    from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
@@ -69,7 +74,17 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
 
 
-class Graph(Queries):
+def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads: int | None = None) -> Graph:
+    """Make a new graph of a bundle and open it; raises InputError, and leaves nothing, if either is wrong.
+
+    >>> g = mgraph.unpack("s.mgraph.zip", "copy.mgraph")
+    """
+    from mgraph.graph.bundles import create_from_bundle
+
+    return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
+
+
+class Graph(Queries, Explorations, Pictures):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -153,6 +168,7 @@ class Graph(Queries):
         name: str | None = None,
         sweep: bool = True,
         grid: int | Sequence[int] | None = None,
+        inner: int | None = None,
         init: Connected | str | None = None,
         same_layout: bool = False,
         buffers_from: Point | str | None = None,
@@ -160,16 +176,19 @@ class Graph(Queries):
     ) -> Connected:
         """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
 
-        Ends are modes, names or ids; afterwards the connection is swept on ``grid`` unless ``sweep`` is
-        False. Control points start where the connection ``init`` has them, if one is given: refine a chain as a
-        Bézier curve, raise a degree, take an edge of a surface as a curve. Raises InputError for ends or settings
-        that do not suit, or a bad grid, and NonFiniteError when training diverges.
+        Ends are modes, names or ids; afterwards the connection is swept on ``grid``, or a chain at its control points
+        and ``inner`` points on every piece, unless ``sweep`` is False. Control points start where the connection
+        ``init`` has them, if one is given: refine a chain as a Bézier curve, raise a degree, take an edge of a
+        surface as a curve, go on with a band. Raises InputError for ends or settings that do not suit, or a bad
+        grid, and NonFiniteError when training diverges.
         """
-        from mgraph.explore.sweepdata import grid_counts
+        from mgraph.explore.sweepdata import grid_counts, inner_grid
         from mgraph.graph.connections import connect
         from mgraph.train.parallel import follows
 
-        if grid is not None:  # now, not after the training
+        if inner is not None:  # now, not after the training
+            inner_grid(method.family(len(ends)), grid, inner)
+        if grid is not None:
             counts = (grid,) if isinstance(grid, int) else grid
             grid = grid_counts(method.family(len(ends)), counts, ())
         connection = connect(
@@ -180,12 +199,12 @@ class Graph(Queries):
             init=None if init is None else self._connection(init).record,
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
-            sweep={"grid": grid} if sweep else None,
+            sweep={"grid": grid, "inner": inner} if sweep else None,
             **_report(report),
         )
         connected = Connected(self.session, connection)
         if sweep and not follows():
-            connected.sweep(grid, report=report)
+            connected.sweep(grid, inner=inner, report=report)
         return connected
 
     def connect_auto(
@@ -214,7 +233,7 @@ class Graph(Queries):
         ``winner`` of the result is None where no method meets the limit. Raises InputError, storing nothing, for
         other than two ends, and for a limit that the ends themselves exceed.
         """
-        from mgraph.duration import seconds
+        from mgraph.durations import seconds
         from mgraph.graph.auto import connect_auto
 
         limit = criterion_from(
@@ -257,6 +276,37 @@ class Graph(Queries):
         made = resume(self.session, run, report)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
+    def compose(
+        self,
+        *pieces: Connected | str | Route,
+        name: str | None = None,
+        thin: float | None = None,
+        sweep: bool = True,
+        grid: int | Sequence[int] | None = None,
+        report: Report | None = None,
+    ) -> Connected:
+        """Join connections end to end into one: ``g.compose("ab", "bc")``, or ``g.compose(g.route("a", "d"))``.
+
+        A piece is a connection or its name, ``"s:a:d"`` where it has several ends (a surface is crossed along its swept
+        minimax route), or a whole route. Afterwards it is swept, unless ``sweep`` is False. With ``thin`` it becomes a
+        polygonal chain through as few points as keep it within that share of its length. Raises InputError for pieces
+        that do not share modes or a space.
+        """
+        from mgraph.explore.routes import Route
+        from mgraph.graph.composing import Leg, compose, leg_from, legs_of
+
+        legs: list[Leg] = []
+        with self.session.store.reading() as reader:
+            for piece in pieces:
+                if isinstance(piece, Route):
+                    legs += legs_of(reader, piece)
+                else:
+                    legs.append(Leg(piece.record) if isinstance(piece, Connected) else leg_from(reader, piece))
+        connected = Connected(self.session, compose(self.session, legs, name=name, thin=thin))
+        if sweep:
+            connected.sweep(grid, report=report)
+        return connected
+
     # Looking things up
 
     def find(self, text: str) -> Point | Connected:
@@ -287,19 +337,109 @@ class Graph(Queries):
             raise InputError(f"{given} is a connection, not a node.")
         return found.record
 
-    def nodes(self, *kinds: str, space: str | None = None) -> list[dict[str, Any]]:
-        """List nodes as rows, by default modes and merged nodes."""
-        where = None if space is None else self.session.space(space)
-        return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, space=where)
+    def nodes(
+        self,
+        *kinds: str,
+        space: str | None = None,
+        where: str | None = None,
+        sort: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List nodes as rows, by default modes and merged nodes: ``g.nodes(where="test_accuracy > 0.9")``.
 
-    def connections(self, *, space: str | None = None) -> list[dict[str, Any]]:
-        """List connections as rows."""
-        where = None if space is None else self.session.space(space)
-        return listing.list_connections(self.session.store, space=where)
+        ``where`` is an expression over the columns of ``mgraph ls --help-columns`` (:mod:`mgraph_store.filters`),
+        ``sort`` names columns, with ``-`` before those that descend.
+        """
+        return listing.list_nodes(
+            self.session.store,
+            kinds=kinds or NODE_KINDS,
+            space=self._space_of(space),
+            where=where,
+            sort=listing.sort_keys(sort),
+            limit=limit,
+        )
+
+    def connections(
+        self,
+        *,
+        space: str | None = None,
+        where: str | None = None,
+        sort: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List connections as rows, each with the worst of its pairs of ends; arguments as of :meth:`nodes`."""
+        return listing.list_connections(
+            self.session.store,
+            space=self._space_of(space),
+            where=where,
+            sort=listing.sort_keys(sort),
+            limit=limit,
+        )
 
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
+
+    # Sharing
+
+    def pack(self, *things: Point | Connected | str, path: PathLike, overwrite: bool = False) -> dict[str, Any]:
+        """Write nodes and connections, with everything they need, into one file: ``g.pack("s", path="s.mgraph.zip")``.
+
+        Returns what is in it: rows by table, and the size in bytes. Raises InputError if the file exists (unless
+        ``overwrite``).
+        """
+        from mgraph.graph.bundles import pack
+
+        found = [self.find(thing) if isinstance(thing, str) else thing for thing in things]
+        return pack(self.session.store, [thing.record for thing in found], Path(path), overwrite=overwrite)
+
+    def unpack(self, path: PathLike, *, prefix: str = "") -> Arrived:
+        """Add what a bundle holds, all or nothing; what is there already is recognised, names that are taken change.
+
+        Raises InputError if the file is no bundle, or an id in it stands for something else here; CorruptError if
+        its tensors are not those that it says.
+        """
+        from mgraph.graph.bundles import unpack
+
+        return unpack(self.session.store, Path(path), prefix=prefix)
+
+    # Upkeep
+
+    def check(self, *, deep: bool = False, repair: bool = False) -> CheckReport:
+        """Check rows and tensors; see :func:`mgraph.check`, which also takes a graph that cannot be opened."""
+        from mgraph.graph.upkeep import check
+
+        return check(self.path, deep=deep, repair=repair)
+
+    def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> Plan:
+        """Delete what nothing refers to and is at least ``older_than`` hours old; returns what went, or would go."""
+        from mgraph.graph.upkeep import plan_collection
+
+        return _carried_out(plan_collection(self.session.store, older_than=older_than), dry_run)
+
+    def remove(self, *things: Point | Connected | Space | str, cascade: bool = False, dry_run: bool = False) -> Plan:
+        """Remove nodes, connections, sweeps or spaces with all that is theirs; returns what went, or would go.
+
+        Raises StillNeededError, naming it, if something else depends on them; ``cascade`` takes that along.
+        """
+        from mgraph.graph.upkeep import plan_removal
+
+        return _carried_out(plan_removal(self.session.store, things, cascade=cascade), dry_run)
+
+    def rename(self, thing: Point | Connected | Space | str, name: str) -> Point | Connected | Space:
+        """Give a node, connection or space another name; returns it. NameTakenError if the name is in use."""
+        from mgraph.graph.upkeep import rename
+
+        record = rename(self.session.store, thing, name)
+        if isinstance(record, Space):
+            return record
+        return Connected(self.session, record) if isinstance(record, Connection) else Point(self.session, record)
+
+    def usage(self) -> dict[str, Any]:
+        """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""
+        from mgraph.graph.upkeep import usage
+
+        return usage(self.session.store)
 
     # Measures
 
@@ -312,6 +452,12 @@ class Graph(Queries):
         from mgraph.graph.comparisons import compare
 
         return compare(self.session, [self._node(point) for point in points])
+
+
+def _carried_out(plan: Plan, dry_run: bool) -> Plan:
+    if not dry_run:
+        plan.apply()
+    return plan
 
 
 def _report(report: Report | None) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgraph.explore.sweepdata import SweepData, family_of, latest_sweep, load_sweep
+from mgraph.explore.sweepdata import SweepData, family_of, inner_grid, latest_sweep, load_sweep
 from mgraph.graph import listing
 from mgraph.graph.members import ends_of, label
 from mgraph.graph.session import Session
-from mgraph_store import Connection, Node, Space, Summary
+from mgraph_store import Connection, Node, Series, Space, Summary
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +28,40 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 
-class Point:
+class Labelled:
+    """What nodes and connections have in common: tags, notes, ancestry."""
+
+    _session: Session
+    record: Node | Connection
+
+    def tag(self, *tags: str) -> dict[str, Any]:
+        """Give it tags; return all its ``tags`` and ``notes``."""
+        return self._label(dict.fromkeys(tags))
+
+    def note(self, **notes: str | float) -> dict[str, Any]:
+        """Note values by key, in place of those it had: ``x.note(lr="0.1", by="me")``; return all tags and notes."""
+        return self._label({key: str(value) for key, value in notes.items()})
+
+    def unlabel(self, *names: str) -> dict[str, Any]:
+        """Take tags and notes away; InputError if it has not got one of them."""
+        return self._label({}, names)
+
+    def _label(self, notes: dict[str, str | None], remove: Sequence[str] = ()) -> dict[str, Any]:
+        from mgraph.graph.labels import set_labels
+
+        return set_labels(self._session.store, self.record, notes=notes, remove=remove)
+
+    def ancestry(self) -> dict[str, Any]:
+        """Tell what it was made from, back to training runs and files, as a tree of plain data."""
+        from mgraph.graph.ancestry import ancestry
+
+        return ancestry(self._session.store, self.record)
+
+
+class Point(Labelled):
     """A node of the graph."""
+
+    record: Node
 
     def __init__(self, session: Session, record: Node, notes: Sequence[str] = ()) -> None:
         self._session = session
@@ -85,8 +117,10 @@ class Point:
         return export_node(self._session, self.record, Path(path), overwrite=overwrite)
 
 
-class Connected:
+class Connected(Labelled):
     """A connection of the graph."""
+
+    record: Connection
 
     def __init__(self, session: Session, record: Connection) -> None:
         self._session = session
@@ -113,6 +147,7 @@ class Connected:
         self,
         grid: int | Sequence[int] | Grid | None = None,
         *,
+        inner: int | None = None,
         splits: Sequence[str] = ("train", "valid", "test"),
         examples: int | None = None,
         bn_examples: int | None = None,
@@ -126,18 +161,22 @@ class Connected:
     ) -> SweepData:
         """Measure it on a grid (default 61 points of a path, 11×11 of a surface) and store points, numbers, edges.
 
-        ``examples`` per split and ``bn_examples`` for BatchNorm statistics are fixed random subsets; ``metrics``
-        are measured besides the loss and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function',
-        'module:function', or functions (outputs, targets) → one number, or one for each example. With ``refine``
-        points are added where ``refine_on`` bends, until linear interpolation errs by about that much at most, or
-        there are ``max_points``. Numbers of earlier sweeps under the same conditions are reused, and a sweep that
-        was interrupted goes on, unless ``reuse`` is False.
+        ``inner`` is, in place of a grid, the number of points on every piece of a chain between its control points;
+        a band is by default swept at its pivots and nine points in every gap. ``examples`` per split and
+        ``bn_examples`` for BatchNorm statistics are fixed random subsets; ``metrics`` are measured besides the loss
+        and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function', 'module:function', or functions
+        (outputs, targets) → one number, or one for each example. With ``refine`` points are added where
+        ``refine_on`` bends, until linear interpolation errs by about that much at most, or there are ``max_points``.
+        Numbers of earlier sweeps under the same conditions are reused, and a sweep that was interrupted goes on,
+        unless ``reuse`` is False.
 
         Raises NonFiniteError, after storing what was found, if any number is NaN or infinite.
         """
         from mgraph.evaluate.refine import Refinement
         from mgraph.graph.sweeps import sweep_connection
 
+        if inner is not None:
+            grid = inner_grid(family_of(self.record), grid, inner)
         return sweep_connection(
             self._session,
             self.record,
@@ -156,6 +195,13 @@ class Connected:
         """Return its newest sweep; InputError if there is none."""
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
+
+    def series(self) -> list[dict[str, Any]]:
+        """Return everything that its method observed on its way, one row for each number."""
+        from mgraph.report.walk import Observed
+
+        with self._session.store.reading() as reader:
+            return Observed.of(reader.all(Series, connection_id=self.record.id)).numbers()
 
     def table(self) -> dict[str, Any]:
         """Return the papers' tables of its newest sweep as plain data; InputError if there is none.
@@ -237,18 +283,34 @@ class Connected:
         )
 
     def plot(self, path: PathLike, *, before: Connected | None = None) -> Path:
-        """Draw its newest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t."""
+        """Draw its newest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t.
+
+        A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
+        variances by tick, the test curves, and continuity.
+        """
+        from mgraph.report.cycles import cycle_rows
         from mgraph.report.plots import plot_sweep
+        from mgraph.report.walk import Observed
 
         with self._session.store.reading() as reader:
             data = load_sweep(reader, self.record)
             earlier = None if before is None else load_sweep(reader, before.record)
             names = [label(node) for node in ends_of(reader, self.record)]
-        return plot_sweep(data, names, Path(path), title=label(self.record), before=earlier)
+            series = reader.all(Series, connection_id=self.record.id)
+        return plot_sweep(
+            data,
+            names,
+            Path(path),
+            title=label(self.record),
+            before=earlier,
+            cycles=cycle_rows(series),
+            observed=Observed.of(series),
+        )
 
     def check_plot(self, path: PathLike) -> None:
         """Raise InputError now for what :meth:`plot` could not draw later."""
-        from mgraph.report.plots import check_drawable, check_path
+        from mgraph.report.figures import check_path
+        from mgraph.report.plots import check_drawable
 
         check_path(Path(path))
         check_drawable(self.swept())
@@ -266,7 +328,7 @@ class Connected:
     @property
     def trained(self) -> bool:
         """Whether its method had something to train, so that there is a before and an after."""
-        return self.kind != "linear" and bool(family_of(self.record).free)
+        return self.kind not in ("linear", "composite") and bool(family_of(self.record).free)
 
     def straight(self) -> Connected | None:
         """Return the newest swept linear connection of the same ends in the same order, if there is one."""

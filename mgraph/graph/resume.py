@@ -121,8 +121,12 @@ def _require(standing: Standing) -> Standing:
     raise InputError(f"A run of {run.command} cannot go on; give the command again.")
 
 
-def resume(session: Session, text: str | None, report: Report | None = None) -> Node | Connection:
+def resume(
+    session: Session, text: str | None, report: Report | None = None, *, sweep: bool = True
+) -> Node | Connection:
     """Go on with an interrupted run and return what it makes: a mode, or a connection, with its sweep if it has one.
+
+    With ``sweep`` False a connection is not swept, whatever was to follow.
 
     The result is the one of the run without interruption, on a CPU bit for bit, if versions, device and number of
     threads are the same; else a ResumedElsewhereWarning names the difference. Raises InputError for a run that cannot
@@ -131,6 +135,8 @@ def resume(session: Session, text: str | None, report: Report | None = None) -> 
     standing = find_interrupted(session.store, text)
     run, plan = standing.run, standing.plan
     assert plan is not None
+    if not sweep and "sweep" in plan:
+        plan = {**plan, "sweep": None}
     settings: Mapping[str, Any] = json.loads(run.settings)
     if settings.get("processes", 1) > 1:
         raise InputError(
@@ -165,6 +171,7 @@ def _train(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping
 
 def _connect(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Connection:
     from mgraph.connect.registry import method_named
+    from mgraph.explore.sweepdata import family_of, inner_grid
     from mgraph.graph.connections import connect
     from mgraph.graph.sweeps import sweep_connection
 
@@ -181,8 +188,11 @@ def _connect(session: Session, run: Run, plan: Mapping[str, Any], further: Mappi
         **further,
     )
     if plan["sweep"] is not None:
+        grid, inner = plan["sweep"]["grid"], plan["sweep"]["inner"]
+        if inner is not None:
+            grid = inner_grid(family_of(connection), grid, inner)
         report = {key: value for key, value in further.items() if key == "report"}
-        sweep_connection(session, connection, grid=plan["sweep"]["grid"], **report)
+        sweep_connection(session, connection, grid=grid, **report)
     return connection
 
 

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -43,26 +42,16 @@ class RunLog:
     Of several processes that compute one run together only the first records it.
     """
 
-    def __init__(self, store: GraphStore, run: Run, *, follows: bool = False, keeper: Keeper | None = None) -> None:
-        self._store, self._keeper = store, keeper
-        self.record = run
+    def __init__(self, store: GraphStore, run: Run, keeper: Keeper, *, follows: bool = False) -> None:
+        """``keeper`` keeps the states of the run until it is complete."""
+        self._store = store
+        self.record, self.keeper = run, keeper
         self._ended = follows
 
     @property
     def id(self) -> str:
         """Id of the run."""
         return self.record.id
-
-    @cached_property
-    def keeper(self) -> Keeper:
-        """Keeps the run's states in the graph until it is complete; under torchrun there are none."""
-        from mgraph.train.parallel import present
-
-        if self._keeper is not None:
-            return self._keeper
-        if present().size > 1:  # each process would need its own, all of the same moment
-            return InMemory()
-        return OnDisk(self._store.states(self.id), save_seconds())
 
     def complete(self, tx: Transaction, **changes: Any) -> None:
         """Mark the run complete as part of ``tx``; ``changes`` are further columns, e.g. ``update``."""
@@ -118,11 +107,10 @@ def recorded_run(
 
     from mgraph.train.parallel import present
 
-    follows = present().rank > 0
-    kept: Keeper | None = None
+    follows, alone, seconds = present().rank > 0, present().size == 1, save_seconds()
     if resumed is not None:
-        kept = OnDisk(store.states(resumed.id), save_seconds())
-        kept.last  # noqa: B018  (a damaged state is found before the run is under way again)
+        keeper: Keeper = OnDisk(store.states(resumed.id), seconds)
+        keeper.last  # noqa: B018  (a damaged state is found before the run is under way again)
         run = _claim(store, resumed, device)
     else:
         run = Run(
@@ -137,10 +125,12 @@ def recorded_run(
             pid=os.getpid(),
             plan=None if plan is None else json.dumps(plan, sort_keys=True),
         )
+        # Each of several processes would need states of its own, all of one moment: they keep none.
+        keeper = OnDisk(store.states(run.id), seconds) if alone else InMemory()
         if not follows:
             with store.transaction() as tx:
                 tx.add(run)
-    log = RunLog(store, run, follows=follows, keeper=kept)
+    log = RunLog(store, run, keeper, follows=follows)
     try:
         yield log
         log.end("complete")
@@ -215,6 +205,13 @@ def _differences(run: Run, device: str, threads: int) -> dict[str, tuple[Any, An
     then = json.loads(run.versions) | {"device": run.device, "threads": run.threads}
     here = versions() | {"device": device, "threads": threads}
     return {what: (then.get(what), here[what]) for what in here if here[what] != then.get(what)}
+
+
+def record_failure(store: GraphStore, command: str, settings: Mapping[str, Any], reason: str) -> None:
+    """Record a run that failed without being able to say so itself."""
+    text = json.dumps(dict(settings), sort_keys=True, default=str)
+    with store.transaction() as tx:
+        tx.add(Run(new_id("r"), command, text, host=platform.node(), status="failed", reason=reason, ended=now()))
 
 
 def versions() -> dict[str, str]:

@@ -136,6 +136,11 @@ class Session:
         self._device, self._trust, self._threads = device, trust, threads
         self._benches: dict[str, Bench] = {}
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """How it was opened, for another process to open it alike: device, trust and threads as they were given."""
+        return {"device": self._device, "trust": self._trust, "threads": self._threads}
+
     def like(self, run: Run) -> Session:
         """Return a session that computes where and as a run did, as far as this one was not told otherwise."""
         return Session(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from mgraph.graph.session import Bench, Session
 from mgraph_store import (
     KERNEL_VERSION,
     Connection,
+    Layout,
     Node,
     NodeBuffers,
     NodeTerm,
@@ -25,6 +27,7 @@ from mgraph_store import (
     validate_name,
 )
 
+_LEAST_SHARED = 0.1  # of the coordinates: a recipe for fewer costs more than it saves
 _LETTERS = {"mode": "m", "control": "c", "pivot": "p", "merged": "g"}
 
 
@@ -32,8 +35,44 @@ def store_parameters(
     tx: Transaction, bench: Bench, run_id: str, kind: str, rows: Sequence[NDArray[np.float32]], **further: Any
 ) -> list[Node]:
     """Write points, each of shape (D,), and add a node of one kind for each; ``further`` are columns of its row."""
-    if not rows:
+    return store_partial(tx, bench, run_id, kind, [Part(row) for row in rows], **further)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is stored of a point of shape (D,): the columns in ``ranges`` (None: all); a recipe gives the others.
+
+    The recipe is the terms (id of a node with tensors, coefficient) of a point with the same other columns.
+    """
+
+    point: NDArray[np.float32]
+    ranges: columns.Ranges | None = None
+    recipe: Sequence[tuple[str, float]] = ()
+
+    @classmethod
+    def unlike(
+        cls, layout: Layout, point: NDArray[np.float32], sources: Sequence[tuple[str, NDArray[np.float32]]]
+    ) -> Part:
+        """Leave out the tensors that one of the sources (id of a node, its point) has bit for bit, if that is much."""
+        best = cls(point)
+        left = (1.0 - _LEAST_SHARED) * len(point)
+        mine = layout.parameter_views(point.view(np.uint32))
+        for node_id, other in sources:
+            theirs = layout.parameter_views(other.view(np.uint32))
+            differing = [name for name in mine if not np.array_equal(mine[name], theirs[name])]
+            own = layout.columns(differing) if differing else ()
+            if own and columns.count(own) <= left:
+                best, left = cls(point, own, [(node_id, 1.0)]), columns.count(own) - 1
+        return best
+
+
+def store_partial(
+    tx: Transaction, bench: Bench, run_id: str, kind: str, parts: Sequence[Part], **further: Any
+) -> list[Node]:
+    """Write points, whole or in part, and add a node of one kind for each; ``further`` are columns of its row."""
+    if not parts:
         return []
+    rows = [p.point if p.ranges is None else columns.take(p.point, p.ranges) for p in parts]
     nodes = [
         Node(
             id=new_id(_LETTERS[kind]),
@@ -44,38 +83,15 @@ def store_parameters(
             tensor_row=ref.row,
             digest=ref.digest,
             nbytes=ref.nbytes,
+            columns=None if part.ranges is None else columns.to_json(part.ranges),
+            kernel=None if part.ranges is None else KERNEL_VERSION,
             **further,
         )
-        for ref in tx.write_parameters(rows, codec=bench.space.codec)
+        for part, ref in zip(parts, tx.write_parameters(rows, codec=bench.space.codec), strict=True)
     ]
     tx.add(*nodes)
-    return nodes
-
-
-def store_partial(
-    tx: Transaction,
-    bench: Bench,
-    run_id: str,
-    kind: str,
-    rows: Sequence[NDArray[np.float32]],
-    ranges: columns.Ranges,
-    recipes: Sequence[Sequence[tuple[str, float]]],
-) -> list[Node]:
-    """Write only the columns in ``ranges`` of points, each of shape (D,); recipes give the others.
-
-    A recipe is the terms (id of a node with tensors, coefficient) of the point before those columns were changed.
-    """
-    nodes = store_parameters(
-        tx,
-        bench,
-        run_id,
-        kind,
-        [columns.take(row, ranges) for row in rows],
-        columns=columns.to_json(ranges),
-        kernel=KERNEL_VERSION,
-    )
-    for node, terms in zip(nodes, recipes, strict=True):
-        tx.add(*[NodeTerm(node.id, i, source, c) for i, (source, c) in enumerate(terms)])
+    for node, part in zip(nodes, parts, strict=True):
+        tx.add(*[NodeTerm(node.id, i, source, c) for i, (source, c) in enumerate(part.recipe)])
     return nodes
 
 

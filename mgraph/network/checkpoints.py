@@ -149,7 +149,7 @@ def write_safetensors(
         pointer = tensor.untyped_storage().data_ptr()
         dense[name] = tensor.clone() if pointer in seen else tensor  # the format has no sharing
         seen.add(pointer)
-    _write(path, lambda p: safetensors.torch.save_file(dense, p, dict(metadata or {})), overwrite)
+    write_whole(path, lambda p: safetensors.torch.save_file(dense, p, dict(metadata or {})), overwrite)
 
 
 def write_pt(path: Path | str, state: Mapping[str, Tensor], *, overwrite: bool = False) -> None:
@@ -157,7 +157,33 @@ def write_pt(path: Path | str, state: Mapping[str, Tensor], *, overwrite: bool =
 
     Raises InputError if the file exists (unless ``overwrite``) or cannot be written.
     """
-    _write(path, lambda p: torch.save(dict(state), p), overwrite)
+    write_whole(path, lambda p: torch.save(dict(state), p), overwrite)
+
+
+def write_whole(path: Path | str, save: Callable[[Path], Any], overwrite: bool) -> None:
+    """Write a file by ``save(temporary path)``, durable on return: whole under its name, or not at all.
+
+    Raises InputError if the file exists (unless ``overwrite``) or cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; name a file.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already; choose another name or allow overwriting.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.touch(exist_ok=False)  # the plain error, before a library wraps it
+        mode = temporary.stat().st_mode
+        save(temporary)
+        temporary.chmod(mode)  # safetensors makes its files private
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+    finally:
+        with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
+            temporary.unlink()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -269,23 +295,9 @@ def _first_line(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def _write(path: Path | str, save: Callable[[Path], Any], overwrite: bool) -> None:
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a directory; name a file.")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already; choose another name or allow overwriting.")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        temporary.touch(exist_ok=False)  # the plain error, before a library wraps it
-        mode = temporary.stat().st_mode
-        save(temporary)
-        temporary.chmod(mode)  # safetensors makes its files private
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+        os.fsync(descriptor)
     finally:
-        with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
-            temporary.unlink()
+        os.close(descriptor)

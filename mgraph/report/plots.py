@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,53 +10,44 @@ import numpy as np
 
 from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
-from mgraph.families import Floats, Grid, SimplexGrid
+from mgraph.families import CompositePath, Floats, Grid, PolygonalChainFamily, SimplexGrid
+from mgraph.report.cycles import Row, draw_cycles
+from mgraph.report.figures import check_path, style, write_figure
+from mgraph.report.walk import Observed
+from mgraph.report.walkplot import draw_walk
 
-FORMATS = (".png", ".pdf", ".svg")
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}
 _TITLES = {"loss": "loss", "accuracy": "accuracy"}
 
 
 def plot_sweep(
-    data: SweepData, ends: Sequence[str], path: Path, *, title: str = "", before: SweepData | None = None
+    data: SweepData,
+    ends: Sequence[str],
+    path: Path,
+    *,
+    title: str = "",
+    before: SweepData | None = None,
+    cycles: Sequence[Row] = (),
+    observed: Observed | None = None,
 ) -> Path:
     """Draw a sweep to ``path`` (.png, .pdf or .svg), the modes marked by name.
 
     A surface becomes one column of heat maps per stage (``before`` on the left, at the same colour scale) with
     train loss and test accuracy, a simplex of three modes likewise, as triangles; a path becomes two panels along
-    t with every split, the bends of a chain marked. Raises InputError for another file type, a directory that
-    cannot be written, or what has no picture.
-    """
-    check_drawable(data)
-    draw = _draw_maps if _is_flat(data.grid) else _draw_curve
-    return write_picture(path, lambda: draw(data, ends, title, before))
-
-
-def write_picture(path: Path, draw: Callable[[], Any]) -> Path:
-    """Write the matplotlib figure that ``draw`` makes; the same numbers give the same file.
-
-    Raises InputError for another file type, or a directory that cannot be written.
+    t with every split, the bends of a chain, the pivots of a band or the joints of a composite marked, and where there
+    are ``cycles`` a third with the saddle of each; where a walk was ``observed``, its figure by tick. Raises InputError
+    for another file type, a directory that cannot be written, or what has no picture.
     """
     check_path(path)
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9}):
-        figure = draw()
-        try:
-            # No date in the file: the same numbers give the same picture.
-            metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-            figure.savefig(path, dpi=150, metadata=metadata[path.suffix])
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    return path
-
-
-def check_path(path: Path) -> None:
-    """Raise InputError for a picture that cannot be written: its type, or its directory."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"The directory {path.parent} does not exist; create it first.")
+    check_drawable(data)
+    with style():
+        if observed is not None and observed.is_walk:
+            figure = draw_walk(observed, data, ends, title, before)
+        elif _is_flat(data.grid):
+            figure = _draw_maps(data, ends, title, before)
+        else:
+            figure = _draw_curve(data, ends, title, before, cycles)
+        return write_figure(figure, path)
 
 
 def check_drawable(data: SweepData) -> None:
@@ -193,14 +184,23 @@ def _outline() -> list[Any]:
     return [patheffects.withStroke(linewidth=2, foreground="black")]
 
 
-def _draw_curve(data: SweepData, ends: Sequence[str], title: str, before: SweepData | None) -> Any:
+def _draw_curve(
+    data: SweepData, ends: Sequence[str], title: str, before: SweepData | None, cycles: Sequence[Row] = ()
+) -> Any:
     from matplotlib.figure import Figure
 
     metrics = [m for m in ("loss", "accuracy") if any(metric == m for _, metric in data.values)]
-    figure = Figure(figsize=(4.8 * len(metrics), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    panels = len(metrics) + bool(cycles)
+    figure = Figure(figsize=(4.8 * panels, 3.6), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
     t = data.parameters[:, 0]
-    for axis, metric in zip(axes, metrics, strict=True):
+    if cycles:
+        draw_cycles(axes[-1], cycles, _SPLIT_COLOURS["train"])
+    family = data.family
+    band = isinstance(family, PolygonalChainFamily) and family.at is not None
+    composite = isinstance(family, CompositePath)
+    bends = family.joint_parameters if isinstance(family, CompositePath) else family.knots[1:-1]
+    for axis, metric in zip(axes, metrics, strict=False):
         for split, colour in _SPLIT_COLOURS.items():
             if (split, metric) not in data.values:
                 continue
@@ -209,16 +209,21 @@ def _draw_curve(data: SweepData, ends: Sequence[str], title: str, before: SweepD
             axis.plot([0, 1], values[[0, -1]], "o", color=colour, clip_on=False, zorder=3)
             if before is not None and (split, metric) in before.values:
                 axis.plot(before.parameters[:, 0], before.values[split, metric], ":", color=colour, linewidth=1)
-        for knot in data.family.knots[1:-1]:
-            axis.axvline(knot, color="grey", linestyle="--", linewidth=0.8, zorder=0)
-        axis.set_xlabel(f"t   ({ends[0]} at 0, {ends[1]} at 1)")
+            if band:
+                at = np.isin(t, bends)
+                axis.plot(t[at], values[at], ".", color=colour, markersize=7)
+        for bend in () if band else bends:
+            axis.axvline(bend, color="grey", linestyle="--", linewidth=0.8, zorder=0)
+        axis.set_xlabel(f"{'share of the length' if band else 't'}   ({ends[0]} at 0, {ends[1]} at 1)")
         axis.set_ylabel(_TITLES[metric])
         axis.set_xlim(0, 1)
         axis.grid(alpha=0.3)
     if before is not None:
         axes[0].plot([], [], ":", color="grey", label="straight line")
-    if len(data.family.knots) > 2:
-        axes[0].plot([], [], "--", color="grey", linewidth=0.8, label="bend")
+    if band:
+        axes[0].plot([], [], ".", color="grey", markersize=7, label="pivot")
+    elif len(bends):
+        axes[0].plot([], [], "--", color="grey", linewidth=0.8, label="joint" if composite else "bend")
     axes[0].legend()
     figure.suptitle(title)
     return figure

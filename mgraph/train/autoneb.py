@@ -43,7 +43,8 @@ Measure = Callable[[Sequence[Tensor], Floats, str], Floats]
 
 _HALVINGS = 6  # of the learning rate, before a diverging cycle is given up
 _BLOWN_UP = 1e4  # times the first loss: as good as infinite
-_FALLS = 0.01  # the share by which a saddle must fall to be falling
+_FALLS = 0.01  # the share by which a saddle must fall, in so many cycles, to be falling
+_PATIENCE = 2
 
 
 class BandWarning(MGraphWarning):
@@ -238,7 +239,7 @@ class _Relaxation:
                 s.ended = spent
             elif "gaps" in self._how.stop and not asking:
                 self._skip(stage, "no gap asks for a pivot")
-            elif "saddle" in self._how.stop and saddle > (1.0 - _FALLS) * before:
+            elif "saddle" in self._how.stop and self._rests(stage):
                 self._skip(stage, "the saddle no longer falls")
             elif s.cycle == len(self._plan):
                 s.ended = "all its cycles are done"
@@ -352,6 +353,15 @@ class _Relaxation:
         s.ended = f"the saddle is at most the target, {target:g}"
         return True
 
+    def _rests(self, stage: int) -> bool:
+        """Tell whether the last cycles of a stage brought the saddle no further."""
+        s = self.standing
+        recent = s.history[-_PATIENCE:]
+        if len(s.history) <= _PATIENCE or any(self._plan[r["cycle"] - 1][0] != stage for r in recent):
+            return False
+        before = float(min(r["saddle"] for r in s.history[:-_PATIENCE]))
+        return before - float(min(r["saddle"] for r in recent)) < _FALLS * abs(before)
+
     def _skip(self, stage: int, why: str) -> None:
         """Go on at the next stage, or end."""
         s = self.standing
@@ -430,4 +440,5 @@ class _Relaxation:
             arrays["random_cuda"] = torch.cuda.get_rng_state(self._flat.device).numpy()
         for number, buffer in enumerate(self._flat.module.buffers()):
             arrays[f"buffer{number}"] = to_numpy(buffer).reshape(-1)
-        self._keeper.save(State(values, arrays))
+        s = self.standing
+        self._keeper.save(State(values, arrays, f"cycle {s.cycle + 1}, step {s.step}" if s.ended is None else s.ended))

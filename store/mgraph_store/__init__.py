@@ -7,6 +7,7 @@ The nouns, each one row of a table (:mod:`mgraph_store.records`):
   a sum of which some columns are stored instead (:mod:`mgraph_store.columns`);
 - **connection**: a method's result between two or more modes, with its members;
 - **sweep**, **evaluation**, **edge**, **summary**, **measure**: what was measured, where, and what follows from it;
+- **note**: what a person wrote about a node or a connection: a tag, or a key with a value;
 - **run**: what produced all that.
 
 :class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and
@@ -31,6 +32,7 @@ from mgraph_store.records import (
     Node,
     NodeBuffers,
     NodeTerm,
+    Note,
     Record,
     Run,
     Series,
@@ -41,6 +43,7 @@ from mgraph_store.records import (
 
 if TYPE_CHECKING:
     from mgraph_store.check import assert_consistent, garbage, problems
+    from mgraph_store.handover import Handover, WorkerStore
     from mgraph_store.kernel import KERNEL_VERSION, combine
     from mgraph_store.reader import Reader
     from mgraph_store.schema import FORMAT_VERSION, describe
@@ -54,9 +57,11 @@ _LAZY = {
     "FORMAT_VERSION": "schema",
     "KERNEL_VERSION": "kernel",
     "GraphStore": "store",
+    "Handover": "handover",
     "Reader": "reader",
     "TensorRef": "transaction",
     "Transaction": "transaction",
+    "WorkerStore": "handover",
     "assert_consistent": "check",
     "combine": "kernel",
     "describe": "schema",
@@ -74,12 +79,14 @@ __all__ = [
     "Edge",
     "Evaluation",
     "GraphStore",
+    "Handover",
     "Layout",
     "Measure",
     "Member",
     "Node",
     "NodeBuffers",
     "NodeTerm",
+    "Note",
     "Reader",
     "Record",
     "Run",
@@ -90,6 +97,7 @@ __all__ = [
     "TensorRef",
     "TensorSpec",
     "Transaction",
+    "WorkerStore",
     "assert_consistent",
     "columns",
     "combine",

@@ -1,41 +1,103 @@
-"""The invariants of a graph, verified: every row's tensors are there and right, every reference resolves."""
+"""The invariants of a graph, verified: nothing committed is missing, every row's tensors are there and right.
+
+Each problem says what is wrong and what becomes of it: ``repairable`` (by :func:`mgraph_store.repair.repair`, which
+does only what it can prove), ``remake`` (by a command), ``lost``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import duckdb
+
+from mgraph_store import commits, rescue
 from mgraph_store.constraints import PARTIAL_TERMS, circle, misfit
-from mgraph_store.errors import CorruptError
+from mgraph_store.errors import CorruptError, FormatError, LockTimeoutError, StoreError
+from mgraph_store.journal import Count, Entry, Journal
 from mgraph_store.layout import Layout
-from mgraph_store.records import Node, NodeBuffers, Space
-from mgraph_store.schema import REFERENCES, TABLE_OF, TABLES, columns
+from mgraph_store.reader import Reader
+from mgraph_store.records import Connection, Member, Node, NodeBuffers, Run, Space
+from mgraph_store.schema import FORMAT_VERSION, META, REFERENCES, TABLE_OF, TABLES, columns
 from mgraph_store.tensors import digest, digest_groups
 
 if TYPE_CHECKING:
-    from mgraph_store.reader import Reader
     from mgraph_store.store import GraphStore
 
+REPAIRABLE, REMAKE, LOST = "repairable", "remake", "lost"
+_NAMED = 20  # ids that one sentence names
 
-def problems(store: GraphStore, deep: bool = False) -> list[str]:
-    """List what is wrong with a graph, one sentence each; empty if nothing is.
 
-    Checks rows against rows, and for every stored and partial node that its tensors exist in full size. ``deep``
-    also reads all tensors and compares their digests.
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: a sentence, what it is about, what becomes of it, and what to do."""
+
+    what: str
+    subject: str
+    outcome: str = LOST
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class JournalState:
+    """What the journal beside an index can tell: the counter, the records that can be read, what is wrong."""
+
+    count: Count | None
+    entries: tuple[Entry, ...]
+    wrong: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has every commit that was counted."""
+        return self.wrong is None
+
+    @property
+    def present(self) -> bool:
+        """Whether it begins with an index of the present format."""
+        return bool(self.entries) and self.entries[0].document.get("meta", {}).get("format_version") == FORMAT_VERSION
+
+
+def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
+    """List what is wrong with a graph; empty if nothing is.
+
+    Checks that index and journal have every commit, rows against rows, and for every stored and partial node that its
+    tensors exist in full size. ``deep`` also compares every row of the index with the journal, reads all tensors
+    and compares their digests.
 
     Raises
     ------
-    StoreError
-        If the index itself cannot be read.
+    FormatError
+        If the graph is of a format that this version does not read.
+    LockTimeoutError
+        If somebody writes for too long.
     """
-    with store.reading() as reader:
-        found = _rows(reader)
-        nodes = reader.all(Node, where="tensor_key IS NOT NULL")
-        buffers = reader.all(NodeBuffers)
-    for node in nodes:
-        found += _parameters(store, node, deep)
-    for row in buffers:
-        found += _buffers(store, row, deep)
-    return found
+    with store.lock.shared():
+        state = journal_state(store.index.journal)
+        found = [] if state.whole else [_journal_problem(state)]
+        try:
+            with store.reading(behind=True) as reader:
+                number = commits_of(reader)
+                missing = _commits(number, state, store.index.journal)
+                sums = _sums(reader) if deep else {}  # reads every block of the index, too
+                found += missing + [Problem(what, subject) for what, subject in _rows(reader)]
+                nodes = reader.all(Node, where="tensor_key IS NOT NULL")
+                buffers = reader.all(NodeBuffers)
+        except (FormatError, LockTimeoutError):
+            raise
+        except StoreError as error:
+            return [*found, _index_problem(error, state)]
+    if deep and state.whole and state.count is not None and state.count.number == number:
+        missing += _differences(store, state, sums)
+    found += [p for p in missing if p not in found]
+    return found + _tensors(store, nodes, buffers, deep, behind=any(p.subject != "journal" for p in missing))
+
+
+def problems(store: GraphStore, deep: bool = False) -> list[str]:
+    """List what :func:`examine` finds, one sentence each."""
+    return [p.what for p in examine(store, deep)]
 
 
 def assert_consistent(store: GraphStore, deep: bool = True) -> None:
@@ -49,37 +111,240 @@ def garbage(store: GraphStore) -> list[str]:
     """List keys of tensor objects that no row refers to: left by a crash, or about to be committed."""
     keys = store.tensor_store.keys()  # before the rows, so that an object committed meanwhile is not listed
     with store.reading() as reader:
-        _, rows = reader.query("SELECT tensor_key FROM nodes UNION SELECT tensor_key FROM node_buffers")
-    return sorted(keys - {row[0] for row in rows})
+        return sorted(keys - reader.tensor_keys())
 
 
-def _parameters(store: GraphStore, node: Node, deep: bool) -> list[str]:
+def journal_state(journal: Journal) -> JournalState:
+    """Read the whole journal; it does not raise."""
+    count = journal.count()
+    if count is None:
+        return JournalState(None, (), "The counter of commits is missing or damaged")
+    entries: list[Entry] = []
+    try:
+        entries.extend(journal.entries(count))
+    except CorruptError as error:
+        return JournalState(count, tuple(entries), str(error).rstrip("."))
+    return JournalState(count, tuple(entries))
+
+
+def commits_of(reader: Reader) -> int:
+    """Read how many commits an index has seen."""
+    return int(reader.query("SELECT commits FROM meta")[1][0][0])
+
+
+def _sums(reader: Reader) -> dict[str, Any]:
+    # Two tables with the same rows in any order have the same sum; another bit anywhere makes another one.
+    return {t: reader.query(f"SELECT count(*), sum(hash(t)::HUGEINT) FROM {t} t")[1] for t in ("meta", *TABLES)}
+
+
+def _differences(store: GraphStore, state: JournalState, sums: dict[str, Any]) -> list[Problem]:
+    """Compare the rows of an index with what the journal says was committed."""
+    with duckdb.connect(":memory:", config={"threads": "1"}) as con:
+        commits.replay(con, state.entries, comments=False)
+        made = Reader(con)
+        tables = [table for table, expected in _sums(made).items() if sums[table] != expected]
+        if not tables:
+            return []
+        with store.reading(behind=True) as reader:
+            return [_difference(table, reader, made) for table in tables]
+
+
+def _difference(table: str, reader: Reader, made: Reader) -> Problem:
+    names = list(META) if table == "meta" else [c.name for c in columns(TABLES[table])]
+    listed = ", ".join(f'"{name}"' for name in names)
+    present, committed = (Counter(map(repr, r.query(f"SELECT {listed} FROM {table}")[1])) for r in (reader, made))
+    lost, strange = committed - present, present - committed
+    which = ""
+    if names[0] == "id":
+        which = f" ({_listed(dict.fromkeys(text.split(chr(39))[1] for text in [*lost, *strange]))})"
+    return Problem(
+        f"{table}: {lost.total()} of {committed.total()} rows that were committed are not there, {strange.total()} "
+        f"others are{which}.",
+        table,
+        REPAIRABLE,
+        "the journal has what was committed: mgraph check --repair",
+    )
+
+
+def described(entry: Entry) -> str:
+    """Say what a commit did, by names where there are names."""
+    parts = []
+    for verb, key in (("", "add"), ("changed ", "update")):
+        for table, part in entry.document.get(key, {}).items():
+            rows = [dict(zip(part["columns"], row, strict=True)) for row in part["rows"]]
+            told = [r["name"] or r["id"] for r in rows if r.get("name") or r.get("kind") in ("mode", "merged")]
+            told += [r["id"] for r in rows if table == "connections" and not r["name"]]
+            names = f" ({_listed(told)})" if told else ""
+            parts.append(f"{verb}{len(rows)} of {table}{names}")
+    parts += [f"removed {len(values)} of {table}" for table, _, values in entry.document.get("remove", ())]
+    return ", ".join(parts) or "nothing"
+
+
+def _commits(number: int, state: JournalState, journal: Journal) -> list[Problem]:
+    count = state.count
+    if count is None:
+        return []
+    if number > count.number and not (number == count.number + 1 and journal.prepared(count)):
+        return [_journal_problem(JournalState(count, (), f"The journal lacks {number - count.number} commits"))]
+    if number < count.number:
+        lost = [e for e in state.entries if e.number > number]
+        what = "; ".join(f"commit {e.number}: {described(e)}" for e in lost)
+        unknown = count.number - number - len(lost)
+        more = f"{'; ' if what else ''}{unknown} of which the journal has no record" if unknown else ""
+        return [
+            Problem(
+                f"The index has lost its last {count.number - number} of {count.number} commits ({what}{more}).",
+                "index",
+                LOST if unknown else REPAIRABLE,
+                "mgraph check --repair takes them from the journal" + (", as far as it has them" if unknown else ""),
+            )
+        ]
+    return []
+
+
+def _journal_problem(state: JournalState) -> Problem:
+    return Problem(
+        f"{state.wrong}: a commit that the index loses could not be brought back.",
+        "journal",
+        REPAIRABLE,
+        "mgraph check --repair begins a new journal with all rows of the index",
+    )
+
+
+def _index_problem(error: StoreError, state: JournalState) -> Problem:
+    if state.whole:
+        return Problem(str(error), "index", REPAIRABLE, "mgraph check --repair makes it of the journal, which is whole")
+    if state.entries:
+        what = f"the journal is readable up to commit {state.entries[-1].number}"
+        return Problem(str(error), "index", LOST, f"{what}: mgraph check --repair brings back that much")
+    return Problem(str(error), "index", LOST, "restore index.duckdb and journal from a copy of the graph")
+
+
+# Tensors
+
+
+def _tensors(
+    store: GraphStore, nodes: Sequence[Node], buffers: Sequence[NodeBuffers], deep: bool, *, behind: bool
+) -> list[Problem]:
+    damaged: dict[str, Node] = {}
+    found = []
+    for node in nodes:
+        what = parameters_problem(store, node, deep)
+        if what is not None:
+            saved = not behind and rescue.parameters(store, node) is not None
+            damaged |= {} if saved else {node.id: node}
+            found.append(_tensor_problem(store, what, node, saved, behind))
+    for row in buffers:
+        what = buffers_problem(store, row, deep)
+        if what is not None:
+            saved = not behind and rescue.buffers(store, row) is not None
+            outcome = REPAIRABLE if saved else LOST if row.policy == "own" else REMAKE
+            remedy = (
+                "the same buffers are stored elsewhere: mgraph check --repair" if saved else _restore(row.tensor_key)
+            )
+            found.append(Problem(what, row.node_id, outcome, remedy))
+    return found + ([] if behind else _dependents(store, damaged))
+
+
+def parameters_problem(store: GraphStore, node: Node, deep: bool) -> str | None:
+    """Say what is wrong with the tensors of a stored or partial node, or None."""
     assert node.tensor_key is not None
     try:
         array = store.tensor_store.open(node.tensor_key, "float32", node.tensor_row)
         if array.nbytes != node.nbytes:
-            return [f"Node {node.id}: {array.nbytes} bytes are stored instead of {node.nbytes}."]
+            return f"Node {_label(node)}: {array.nbytes} bytes are stored instead of {node.nbytes}."
         if deep and digest(array.read()) != node.digest:
-            return [f"Node {node.id}: the digest of its parameters is not {node.digest}."]
-    except CorruptError as error:
-        return [f"Node {node.id}: {error}"]
-    return []
+            return f"Node {_label(node)}: the digest of its parameters is not {node.digest}."
+    except StoreError as error:
+        return f"Node {_label(node)}: {error}"
+    return None
 
 
-def _buffers(store: GraphStore, row: NodeBuffers, deep: bool) -> list[str]:
+def buffers_problem(store: GraphStore, row: NodeBuffers, deep: bool) -> str | None:
+    """Say what is wrong with the buffers of a node, or None."""
     what = f"Buffers {row.policy} of node {row.node_id}"
     try:
         size = sum(a.nbytes for a in store.tensor_store.arrays(row.tensor_key).values())
         if size != row.nbytes:
-            return [f"{what}: {size} bytes are stored instead of {row.nbytes}."]
+            return f"{what}: {size} bytes are stored instead of {row.nbytes}."
         if deep and digest_groups(store.tensor_store.groups(row.tensor_key)) != row.digest:
-            return [f"{what}: their digest is not {row.digest}."]
-    except CorruptError as error:
-        return [f"{what}: {error}"]
-    return []
+            return f"{what}: their digest is not {row.digest}."
+    except StoreError as error:
+        return f"{what}: {error}"
+    return None
 
 
-def _rows(reader: Reader) -> list[str]:
+def _tensor_problem(store: GraphStore, what: str, node: Node, saved: bool, behind: bool) -> Problem:
+    if behind:
+        return Problem(what, node.id, LOST, "look again when the index is repaired")
+    if saved:
+        return Problem(what, node.id, REPAIRABLE, "its digest can be had from other nodes: mgraph check --repair")
+    with store.reading() as reader:
+        runs = reader.all(Run, id=node.run_id) if node.run_id else []
+    remedy = _restore(node.tensor_key or "")
+    if node.kind == "mode" and runs and runs[0].command == "train":
+        return Problem(
+            what, node.id, REMAKE, f"{remedy}, or train it again as run {runs[0].id} did (seed {runs[0].seed})"
+        )
+    return Problem(what, node.id, LOST, remedy)
+
+
+def _restore(key: str) -> str:
+    return f"restore tensors.zarr/{key} from a copy of the graph"
+
+
+def _dependents(store: GraphStore, damaged: dict[str, Node]) -> list[Problem]:
+    # What is a sum of damaged nodes, together with them; a surface has thousands of such samples.
+    if not damaged:
+        return []
+    with store.reading() as reader:
+        sql = (
+            "SELECT n.id, t.source_id, max(m.connection_id) FROM nodes n JOIN node_terms t ON t.node_id = n.id "
+            "LEFT JOIN members m ON m.node_id = n.id AND m.role <> 'end' WHERE n.kernel IS NOT NULL AND "
+            "t.source_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY ALL ORDER BY 3, 2, 1"
+        )
+        rows = reader.query(sql, [list(damaged)])[1]
+        names = {c.id: c.name or c.id for c in reader.all(Connection)}
+        ends = reader.all(Member, node_id=list(damaged))
+    found = []
+    for (connection, source), group in itertools.groupby(rows, key=lambda row: (row[2], row[1])):
+        ids = [row[0] for row in group]
+        where = f" of connection {names.get(connection, connection)}" if connection else ""
+        found.append(
+            Problem(
+                f"{len(ids)} computed nodes{where} need node {_label(damaged[source])} ({_listed(ids)}).",
+                connection or ids[0],
+                LOST,
+                f"they come back with node {source}",
+            )
+        )
+    for connection in dict.fromkeys(m.connection_id for m in ends):
+        nodes = [_label(damaged[m.node_id]) for m in ends if m.connection_id == connection]
+        found.append(
+            Problem(
+                f"Connection {names.get(connection, connection)} has lost {_listed(nodes)} of its nodes.",
+                connection,
+                LOST,
+                f"connect its ends again, or remove it: mgraph rm {names.get(connection, connection)}",
+            )
+        )
+    return found
+
+
+def _label(node: Node) -> str:
+    return f"{node.id} ({node.name})" if node.name else node.id
+
+
+def _listed(names: Iterable[Any]) -> str:
+    names = list(names)
+    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    return ", ".join([*map(str, names[:_NAMED]), *more])
+
+
+# Rows
+
+
+def _rows(reader: Reader) -> list[tuple[str, str]]:
     found = []
     for table, record in TABLES.items():
         for column in columns(record):
@@ -90,42 +355,47 @@ def _rows(reader: Reader) -> list[str]:
                     f"AND {column.name} NOT IN (SELECT id FROM {TABLE_OF[target]}) ORDER BY 1"
                 )
                 found += [
-                    f"{table}.{column.name} {value} is not in {TABLE_OF[target]}." for (value,) in reader.query(sql)[1]
+                    (f"{table}.{column.name} {value} is not in {TABLE_OF[target]}.", value)
+                    for (value,) in reader.query(sql)[1]
                 ]
         if columns(record)[0].name == "id":
             sql = f"SELECT id FROM {table} GROUP BY id HAVING count(*) > 1 ORDER BY id"
-            found += [f"{table} has several rows with the id {value}." for (value,) in reader.query(sql)[1]]
+            found += [(f"{table} has several rows with the id {value}.", value) for (value,) in reader.query(sql)[1]]
     for tables in ("nodes UNION ALL SELECT name FROM connections", "spaces"):
         sql = (
             f"SELECT name FROM (SELECT name FROM {tables}) WHERE name IS NOT NULL "
             "GROUP BY name HAVING count(*) > 1 ORDER BY name"
         )
-        found += [f"The name {value!r} is used more than once." for (value,) in reader.query(sql)[1]]
+        found += [(f"The name {value!r} is used more than once.", value) for (value,) in reader.query(sql)[1]]
     sql = (
         "SELECT id FROM nodes WHERE CASE WHEN columns IS NULL THEN (tensor_key IS NULL) = (kernel IS NULL) "
         "ELSE tensor_key IS NULL OR kernel IS NULL END ORDER BY id"
     )
-    found += [f"Node {value} is not exactly one of stored, derived and partial." for (value,) in reader.query(sql)[1]]
+    found += [
+        (f"Node {value} is not exactly one of stored, derived and partial.", value) for (value,) in reader.query(sql)[1]
+    ]
     sql = (
         "SELECT if(columns IS NULL, 'Derived', 'Partial'), id FROM nodes "
         "WHERE kernel IS NOT NULL AND id NOT IN (SELECT node_id FROM node_terms) ORDER BY id"
     )
-    found += [f"{kind} node {value} has no recipe." for kind, value in reader.query(sql)[1]]
+    found += [(f"{kind} node {value} has no recipe.", value) for kind, value in reader.query(sql)[1]]
     sql = (
         "SELECT id FROM nodes WHERE tensor_key IS NULL "
         "AND id IN (SELECT DISTINCT source_id FROM node_terms) ORDER BY id"
     )
-    found += [f"Node {value} is the source of a sum, but has no tensors." for (value,) in reader.query(sql)[1]]
+    found += [(f"Node {value} is the source of a sum, but has no tensors.", value) for (value,) in reader.query(sql)[1]]
     return found + _partial(reader)
 
 
-def _partial(reader: Reader) -> list[str]:
+def _partial(reader: Reader) -> list[tuple[str, str]]:
     nodes = reader.all(Node, where="columns IS NOT NULL", order="id")
     if not nodes:
         return []
     spaces = reader.all(Space, id=list({n.space_id for n in nodes}))
     sizes = {s.id: Layout.from_json(s.layout).size for s in spaces}
     wrong = {n.id: misfit(n, sizes.get(n.space_id)) for n in nodes}
-    found = [f"Node {node}: {what}." for node, what in wrong.items() if what]
+    found = [(f"Node {node}: {what}.", node) for node, what in wrong.items() if what]
     around = circle(reader.query(PARTIAL_TERMS)[1])
-    return found + ([f"The partial nodes {', '.join(around)} refer to each other in a circle."] if around else [])
+    if around:
+        found.append((f"The partial nodes {', '.join(around)} refer to each other in a circle.", around[0]))
+    return found

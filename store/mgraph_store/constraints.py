@@ -16,11 +16,14 @@ from mgraph_store.columns import count, from_json
 from mgraph_store.errors import InputError, NameTakenError
 from mgraph_store.layout import Layout
 from mgraph_store.records import Node, NodeBuffers, NodeTerm, Record, Space
-from mgraph_store.schema import REFERENCES, TABLE_OF, columns
+from mgraph_store.schema import REFERENCES, TABLE_OF, columns, tables_with
 
 
 def verify(
-    con: duckdb.DuckDBPyConnection, added: Mapping[type[Any], Sequence[Record]], updated: Sequence[Record]
+    con: duckdb.DuckDBPyConnection,
+    added: Mapping[type[Any], Sequence[Record]],
+    updated: Sequence[Record],
+    removed: Sequence[tuple[str, str, Sequence[str]]] = (),
 ) -> None:
     """Check the rows just written but not committed.
 
@@ -30,7 +33,8 @@ def verify(
         If a name is used twice (nodes and connections share one set of names, spaces have their own).
     InputError
         If an id is used twice, a row refers to something that is not there, a sum to a derived node or in a
-        circle, or a partial node has no terms, or columns outside its space.
+        circle, or a partial node has no terms, or columns outside its space; or something that was removed
+        (table, column, values) is still referred to.
     """
     changed: dict[type[Any], list[Record]] = {kind: list(records) for kind, records in added.items()}
     for record in updated:
@@ -47,6 +51,9 @@ def verify(
     _check_partial(con, [r for r in changed.get(Node, ()) if isinstance(r, Node) and r.columns is not None])
     if NodeBuffers in added:
         _check_buffers(con, _values(added[NodeBuffers], "node_id"))
+    for table, name, values in removed:
+        if name == "id":
+            _check_removed(con, table, values)
 
 
 PARTIAL_TERMS = (
@@ -172,6 +179,14 @@ def _check_buffers(con: duckdb.DuckDBPyConnection, nodes: list[Any]) -> None:
     )
     if twice:
         raise InputError(f"The buffers of node {twice} are already stored.")
+
+
+def _check_removed(con: duckdb.DuckDBPyConnection, table: str, ids: Sequence[str]) -> None:
+    for column, target in REFERENCES.items():
+        for other in tables_with(column) if TABLE_OF[target] == table else ():
+            kept = _first(con, f"SELECT {column} FROM {other} WHERE {column} IN (SELECT unnest(?::VARCHAR[]))", [*ids])
+            if kept:
+                raise InputError(f"A row of {other} still refers to {kept} of {table}: remove it, too.")
 
 
 def _values(records: Sequence[Record], name: str) -> list[Any]:

@@ -42,6 +42,12 @@ class NameTakenError(InputError):
     kind = "name-taken"
 
 
+class StillNeededError(InputError):
+    """Something else in the graph depends on what should go."""
+
+    kind = "still-needed"
+
+
 class LayoutMismatchError(InputError):
     """Tensors do not have the names, shapes or types that the space demands."""
 
@@ -83,6 +89,10 @@ class FormatError(StoreError):
 
     kind = "format"
     exit_code = 2
+
+
+class OldFormatError(FormatError):
+    """The graph has an older format, from which a migration leads to the present one."""
 
 
 class CorruptError(StoreError):

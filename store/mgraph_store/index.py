@@ -17,18 +17,22 @@ from typing import Any
 
 import duckdb
 
+from mgraph_store import migrations, schema
+from mgraph_store.changes import insert_rows, snapshot
 from mgraph_store.errors import (
-    ConflictError,
     CorruptError,
     FormatError,
     InputError,
     LockTimeoutError,
     MGraphError,
-    NotFoundError,
+    OldFormatError,
     StoreError,
 )
+from mgraph_store.journal import Journal
 from mgraph_store.records import Record, now
-from mgraph_store.schema import FORMAT_VERSION, TABLE_OF, TABLES, Column, columns, create_statements
+from mgraph_store.schema import TABLE_OF, TABLES, Column, columns, create_statements, tables_with, to_row
+
+JOURNAL = "journal"
 
 _CONFIG = {
     "threads": "1",
@@ -44,8 +48,13 @@ class Index:
 
     path: Path
 
+    @property
+    def journal(self) -> Journal:
+        """The journal beside it."""
+        return Journal(self.path.parent / JOURNAL)
+
     def create(self) -> None:
-        """Make an empty index of the present format."""
+        """Make an empty index of the present format, and its journal."""
         try:
             mgraph = version("mgraph")
         except PackageNotFoundError:
@@ -56,26 +65,44 @@ class Index:
             for statement in create_statements():
                 con.execute(statement)
             moment = now().replace(tzinfo=None)
-            con.execute("INSERT INTO meta VALUES (?, ?, ?)", [FORMAT_VERSION, moment, mgraph])
+            con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [schema.FORMAT_VERSION, moment, mgraph])
             con.commit()
+            self.journal.begin(0, snapshot(con))
         finally:
             con.close()
 
     @contextlib.contextmanager
-    def connect(self, *, read_only: bool, patience: float = 0.0) -> Iterator[duckdb.DuckDBPyConnection]:
+    def connect(
+        self, *, read_only: bool, patience: float = 0.0, behind: bool = False
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open the index, check its format, and close it again; the caller holds the graph's lock.
 
         Raises
         ------
         CorruptError, FormatError
-            If it is damaged, or no index that this version reads.
+            If it is damaged, or no index that this version reads; or if it has lost commits, unless it may be
+            ``behind`` the counter.
         LockTimeoutError
             If a program that ignores our lock has it open for ``patience`` seconds more.
         """
         con = self._open(read_only, patience)
         try:
-            self._check_format(con)
+            commits = self._check_format(con)
+            if not behind:
+                self._check_count(commits)
             yield con
+        except duckdb.Error as error:
+            raise self._translate(error) from error
+        finally:
+            con.close()
+
+    def migrate(self, patience: float) -> None:
+        """Bring an index of an older format to the present one; the caller holds the graph's lock exclusively."""
+        con = self._open(False, patience)
+        try:
+            row = con.execute("SELECT format_version FROM meta").fetchone()
+            if row is not None and row[0] < schema.FORMAT_VERSION:  # nobody else was faster
+                migrations.migrate(con, self.journal, row[0])
         except duckdb.Error as error:
             raise self._translate(error) from error
         finally:
@@ -115,24 +142,38 @@ class Index:
                     raise self._translate(error) from error
             time.sleep(0.05)
 
-    def _check_format(self, con: duckdb.DuckDBPyConnection) -> None:
+    def _check_count(self, commits: int) -> None:
+        count = self.journal.count()
+        if count is not None and commits < count.number:
+            lost = count.number - commits
+            raise CorruptError(
+                f"Graph {self.path.parent} has lost its last {'commit' if lost == 1 else f'{lost} commits'}, the index "
+                f"has {commits} of {count.number}: `mgraph check` says what is lost, `mgraph check --repair` brings it "
+                "back from the journal."
+            )
+
+    def _check_format(self, con: duckdb.DuckDBPyConnection) -> int:
         try:
-            row = con.execute("SELECT format_version, written_by FROM meta").fetchone()
+            row = con.execute("SELECT format_version, written_by, commits FROM meta").fetchone()
+        except duckdb.BinderException:
+            raise FormatError(
+                f"Graph {self.path.parent} was written by an unreleased mgraph, its index lacks meta.commits: "
+                "make the graph anew."
+            ) from None
         except duckdb.CatalogException:
             row = None
         if row is None:
             raise FormatError(f"{self.path} is a DuckDB file, but not the index of a graph.")
-        found, writer = row
-        if found > FORMAT_VERSION:
-            raise FormatError(
-                f"Graph {self.path.parent} has format {found}, written by mgraph {writer}; "
-                f"this mgraph reads format {FORMAT_VERSION}: install a newer mgraph."
-            )
-        if found < FORMAT_VERSION:
-            raise FormatError(
-                f"Graph {self.path.parent} has format {found}, written by mgraph {writer}; "
-                f"this mgraph reads only format {FORMAT_VERSION}: open it with mgraph {writer}."
-            )
+        found, writer, commits = row
+        present = schema.FORMAT_VERSION
+        written = f"Graph {self.path.parent} has format {found}, written by mgraph {writer}; this mgraph"
+        if found > present:
+            raise FormatError(f"{written} reads format {present}: install a newer mgraph.")
+        if found < present and migrations.can_migrate(found):
+            raise OldFormatError(f"{written} has format {present}: open the graph once where it may be written.")
+        if found < present:
+            raise FormatError(f"{written} reads only format {present}: open it with mgraph {writer}.")
+        return int(commits)
 
     def _translate(self, error: duckdb.Error) -> MGraphError:
         text = str(error)
@@ -157,33 +198,20 @@ class Index:
 
 def insert(con: duckdb.DuckDBPyConnection, record: type[Any], records: Sequence[Record]) -> None:
     """Append records of one type in one statement."""
+    insert_rows(con, TABLE_OF[record], [to_row(r) for r in records])
+
+
+def tensor_keys(
+    con: duckdb.DuckDBPyConnection, *, of: Sequence[str] | None = None, without: Sequence[str] = ()
+) -> set[str]:
+    """List the keys of tensor objects that rows refer to: all rows, those ``of`` some nodes, or ``without`` some."""
     parts, values = [], []
-    for c in columns(record):
-        parts.append(f"unnest(?::{c.type}[])")
-        values.append([_value(record, c, getattr(r, c.name)) for r in records])
-    con.execute(f"INSERT INTO {TABLE_OF[record]} SELECT {', '.join(parts)}", values)
-
-
-def update(con: duckdb.DuckDBPyConnection, record: Record) -> None:
-    """Replace the row that has the record's id; ``NotFoundError`` if there is none."""
-    kind = type(record)
-    own, *rest = columns(kind)
-    sets = ", ".join(f'"{c.name}" = ?' for c in rest)
-    values = [_value(kind, c, getattr(record, c.name)) for c in [*rest, own]]
-    changed = con.execute(f"UPDATE {TABLE_OF[kind]} SET {sets} WHERE id = ?", values).fetchone()
-    if changed is None or changed[0] == 0:
-        raise NotFoundError(f"Nothing in {TABLE_OF[kind]} has the id {values[-1]}: it cannot be updated.")
-
-
-def require(con: duckdb.DuckDBPyConnection, record: Record) -> None:
-    """Raise ``ConflictError`` unless the row that has the record's id is the record."""
-    kind = type(record)
-    own = columns(kind)[0]
-    value = getattr(record, own.name)
-    names = ", ".join(f'"{c.name}"' for c in columns(kind))
-    rows = con.execute(f"SELECT {names} FROM {TABLE_OF[kind]} WHERE {own.name} = ?", [value]).fetchall()
-    if rows_to_records(kind, rows) != [record]:
-        raise ConflictError(f"Another process has changed or removed {value} meanwhile; look again and repeat.")
+    for table in tables_with("tensor_key"):
+        owner = "id" if table == "nodes" else "node_id"
+        condition = "NOT IN" if of is None else "IN"
+        parts.append(f"SELECT tensor_key FROM {table} WHERE {owner} {condition} (SELECT unnest(?::VARCHAR[]))")
+        values.append(list(without if of is None else of))
+    return {key for (key,) in con.execute(" UNION ".join(parts), values).fetchall() if key is not None}
 
 
 def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[Any]:

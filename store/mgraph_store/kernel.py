@@ -16,7 +16,8 @@ from mgraph_store.errors import InputError
 
 KERNEL_VERSION = 1
 
-_BLOCK = 1 << 16  # elements: output, product and one row stay in the cache
+BLOCK = 1 << 16
+"""Elements that are summed at a time: output, product and one row stay in the cache."""
 
 
 def active_terms(coefficients: Sequence[float]) -> list[tuple[int, np.float32]]:
@@ -62,12 +63,31 @@ def combine_into(
     if len(rows) == 1 and coefficients[0] == 1:
         out[...] = rows[0]
         return
-    product = np.empty(min(_BLOCK, out.shape[0]), np.float32)
+    product = np.empty(min(BLOCK, out.shape[0]), np.float32)
+    for start in range(0, out.shape[0], BLOCK):
+        stop = start + BLOCK
+        for k, (c, row) in enumerate(zip(coefficients, rows, strict=True)):
+            add_term(out[start:stop], c, row[start:stop], product, first=k == 0)
+
+
+def add_term(
+    out: NDArray[np.float32],
+    coefficient: np.float32,
+    row: NDArray[np.float32],
+    product: NDArray[np.float32],
+    *,
+    first: bool,
+) -> None:
+    """Add one term to a sum, or begin it with the ``first``; ``product`` is scratch memory for :data:`BLOCK` elements.
+
+    Terms added one after the other to all of ``out`` give the same bits as all of them added block by block.
+    """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        for start in range(0, out.shape[0], _BLOCK):
-            block = out[start : start + _BLOCK]
+        if first:
+            np.multiply(row, coefficient, out=out)
+            return
+        for start in range(0, out.shape[0], BLOCK):
+            block = out[start : start + BLOCK]
             scratch = product[: block.shape[0]]
-            np.multiply(rows[0][start : start + _BLOCK], coefficients[0], out=block)
-            for c, row in zip(coefficients[1:], rows[1:], strict=True):
-                np.multiply(row[start : start + _BLOCK], c, out=scratch)
-                np.add(block, scratch, out=block)
+            np.multiply(row[start : start + BLOCK], coefficient, out=scratch)
+            np.add(block, scratch, out=block)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mgraph_store import columns
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,15 @@ class Layout:
         document: dict[str, Any] = json.loads(text)
         tensors = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"], t["role"]) for t in document["tensors"])
         return cls(tensors, document["aliases"])
+
+    def columns(self, names: Collection[str]) -> columns.Ranges:
+        """Return the columns of these trainable tensors in an array of shape (D,); ``InputError`` if there are none."""
+        ranges, offset = [], 0
+        for t in self.parameters:
+            if t.name in names:
+                ranges.append((offset, offset + t.size))
+            offset += t.size
+        return columns.merge(ranges)
 
     def parameter_views(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Map each trainable name to its view of ``flat``, shape (D,)."""

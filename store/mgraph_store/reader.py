@@ -10,8 +10,9 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from mgraph_store.changes import snapshot
 from mgraph_store.errors import AmbiguousError, InputError, NotFoundError
-from mgraph_store.index import conditions, rows_to_records
+from mgraph_store.index import conditions, rows_to_records, tensor_keys
 from mgraph_store.records import Connection, Node, Space
 from mgraph_store.schema import TABLE_OF, columns
 
@@ -169,6 +170,14 @@ class Reader:
         """
         rows: list[tuple[Any, ...]] = self._execute(sql, parameters, "fetchall")
         return [d[0] for d in self._con.description or ()], rows
+
+    def tensor_keys(self, *, of: Sequence[str] | None = None, without: Sequence[str] = ()) -> set[str]:
+        """List the keys of tensor objects that rows refer to: all, ``of`` some nodes, or of all ``without`` some."""
+        return tensor_keys(self._con, of=of, without=without)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Describe the whole index, as the first record of a journal does."""
+        return snapshot(self._con)
 
     def _matches(self, text: str) -> list[tuple[str, str, str | None]]:
         # All that a text can mean: (node or connection, id, name).

@@ -1,25 +1,29 @@
 """Nodes that are computed: a derived node is a sum of others, a partial node has its own columns laid over one.
 
-What a node depends on, sources of sources included, is looked up at once. Then it is computed chunk by chunk:
-every node of the recipe has one chunk at a time in memory, and is read or summed once per chunk, no matter
-how many others need it.
+What a node depends on, sources of sources included, is looked up at once. Then it is computed chunk by chunk, and
+every node of the recipe is read or summed once per chunk, no matter how many others need it.
 """
 
 from __future__ import annotations
 
 import graphlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store import columns
+from mgraph_store.arrays import StoredArray
 from mgraph_store.errors import CorruptError, FormatError, InputError
-from mgraph_store.kernel import KERNEL_VERSION, active_terms, combine_into
+from mgraph_store.kernel import BLOCK, KERNEL_VERSION, active_terms, add_term
 from mgraph_store.reader import Reader
 from mgraph_store.records import Node, NodeTerm
-from mgraph_store.tensors import StoredArray
+
+THREADS = 2
+"""How many threads compute a node: while one waits for the disk or checks a sum, the other adds."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,10 @@ def is_computed(node: Node) -> bool:
     return node.tensor_key is None or node.columns is not None
 
 
-def look_up(reader: Reader, node: Node) -> list[Recipe]:
+def look_up(reader: Reader, node: Node, given: Sequence[NodeTerm] | None = None) -> list[Recipe]:
     """Read what a node depends on: sources before what they are summed to, the node itself last.
+
+    A node that is not stored comes with its terms.
 
     Raises
     ------
@@ -50,9 +56,8 @@ def look_up(reader: Reader, node: Node) -> list[Recipe]:
     while level:
         computed = [n for n in level if is_computed(n)]
         terms: dict[str, list[NodeTerm]] = {n.id: [] for n in computed}
-        if computed:
-            for term in reader.all(NodeTerm, node_id=list(terms)):
-                terms[term.node_id].append(term)
+        for term in given if given is not None and level == [node] else _terms_of(reader, terms):
+            terms[term.node_id].append(term)
         recipes |= {n.id: Recipe(n, _terms(n, terms[n.id]) if n.id in terms else ()) for n in level}
         wanted = {source for n in computed for _, source in recipes[n.id].terms} - recipes.keys()
         level = reader.all(Node, id=list(wanted)) if wanted else []
@@ -68,52 +73,174 @@ def look_up(reader: Reader, node: Node) -> list[Recipe]:
 class Computation:
     """Computes the parameters of the last of some recipes, in the order of :func:`look_up`.
 
-    ``open_stored`` opens the tensors of a stored or partial node.
+    ``open_stored`` opens the tensors of a stored or partial node. Several threads work on a chunk each, and the
+    memory they need does not grow with the nodes: two or three chunks each, and one more for every node that
+    several others refer to or that is itself a sum.
     """
+
+    size: int
+    """D, the number of coordinates."""
+
+    chunk: int
+    """How many of them are computed at a time."""
 
     def __init__(self, recipes: Sequence[Recipe], open_stored: Callable[[Node], StoredArray]) -> None:
         self._recipes = recipes
         self._arrays: dict[str, StoredArray] = {}
         self._columns: dict[str, columns.Ranges] = {}
-        last_use: dict[str, int] = {}
+        uses: dict[str, list[int]] = {}
         sizes: dict[str, int] = {}
         for i, (node, terms) in enumerate((r.node, r.terms) for r in recipes):
-            last_use |= {source: i for _, source in terms}
+            for _, source in terms:
+                uses.setdefault(source, []).append(i)
             if node.tensor_key is not None or node.columns is not None:
                 self._arrays[node.id] = open_stored(node)
             sizes[node.id] = _common_size(terms, sizes) if terms else self._arrays[node.id].size
             if node.columns is not None:
                 self._columns[node.id] = _stored_columns(node, self._arrays[node.id].size, sizes[node.id])
-        self._done = [[k for k, last in last_use.items() if last == i] for i in range(len(recipes))]
+        # A stored node that is used once is read when its turn in the sum comes.
+        self._passing = {r.node.id for r in recipes[:-1] if not r.terms and len(uses[r.node.id]) == 1}
+        kept = {k: max(at) for k, at in uses.items() if k not in self._passing}
+        self._done = [[k for k, last in kept.items() if last == i] for i in range(len(recipes))]
         self.size = sizes[recipes[-1].node.id]
         self.chunk = next(self._arrays[r.node.id].chunk for r in recipes if not r.terms)
 
-    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
-        """Compute the elements from ``start`` up to ``stop``; a new array."""
-        stop = self.size if stop is None else min(stop, self.size)
-        out = np.empty(stop - start, np.float32)
-        for first in range(start, stop, self.chunk):
-            self._fill(out[first - start : first - start + self.chunk], first)
+    def run(self, threads: int = THREADS) -> NDArray[np.float32]:
+        """Compute all; a new array of shape (D,)."""
+        out = np.empty(self.size, np.float32)
+
+        def work(starts: Iterator[int]) -> None:
+            scratch = _Scratch(min(self.chunk, self.size))
+            for start in starts:
+                self._fill(out[start : start + self.chunk], start, scratch)
+
+        self._on_threads(work, threads)
         return out
 
-    def _fill(self, out: NDArray[np.float32], start: int) -> None:
+    def stream(self, write: Callable[[int, NDArray[np.float32]], None], threads: int = THREADS) -> None:
+        """Compute all and hand it out in chunks: ``write(offset, values)``, from ``threads`` threads, in no order.
+
+        The values are overwritten when ``write`` returns.
+        """
+
+        def work(starts: Iterator[int]) -> None:
+            length = min(self.chunk, self.size)
+            out, scratch = np.empty(length, np.float32), _Scratch(length)
+            for start in starts:
+                part = out[: min(self.chunk, self.size - start)]
+                self._fill(part, start, scratch)
+                write(start, part)
+
+        self._on_threads(work, threads)
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Compute only the coordinates from ``start`` up to ``stop``; a new array."""
+        out = np.empty(stop - start, np.float32)
+        scratch = _Scratch(min(self.chunk, out.shape[0]))
+        while start < stop:  # to the end of a chunk, for one that is read in parts is read as often
+            end = min(stop, (start // self.chunk + 1) * self.chunk)
+            self._fill(out[out.shape[0] - (stop - start) :][: end - start], start, scratch)
+            start = end
+        return out
+
+    def _on_threads(self, work: Callable[[Iterator[int]], None], threads: int) -> None:
+        """Deal out the chunks; after an error or Ctrl-C, return when the chunks under way are done."""
+        stop = threading.Event()
+        lock = threading.Lock()
+        starts = iter(range(0, self.size, self.chunk))
+
+        def dealt() -> Iterator[int]:
+            while not stop.is_set():
+                with lock:
+                    start = next(starts, None)
+                if start is None:
+                    return
+                yield start
+
+        def until_done() -> None:
+            try:
+                work(dealt())
+            except BaseException:
+                stop.set()
+                raise
+
+        count = max(1, min(threads, -(-self.size // self.chunk)))
+        with ThreadPoolExecutor(count) as pool:
+            try:
+                for future in [pool.submit(until_done) for _ in range(count)]:
+                    future.result()
+            finally:
+                stop.set()
+
+    def _fill(self, out: NDArray[np.float32], start: int, scratch: _Scratch) -> None:
         stop = start + out.shape[0]
         values: dict[str, NDArray[np.float32]] = {}
         for i, (node, terms) in enumerate((r.node, r.terms) for r in self._recipes):
+            if node.id in self._passing:
+                continue
+            value = out if i == len(self._recipes) - 1 else scratch.take(out.shape[0])
             if terms:
-                values[node.id] = out if i == len(self._recipes) - 1 else np.empty_like(out)
-                used = [(c, values[source]) for c, source in terms if c != 0]
-                combine_into(values[node.id], [c for c, _ in used], [row for _, row in used])
-                del used
+                self._sum(value, [(c, s) for c, s in terms if c != 0], values, start, scratch)
             else:
-                values[node.id] = self._arrays[node.id].read(start, stop)
+                self._arrays[node.id].read_into(value, start)
             if node.id in self._columns:
                 before, ranges = columns.clip(self._columns[node.id], start, stop)
                 if ranges:
                     own = self._arrays[node.id].read(before, before + columns.count(ranges))
-                    columns.put(values[node.id], ranges, own)
+                    columns.put(value, ranges, own)
+            values[node.id] = value
             for source in self._done[i]:
-                del values[source]
+                scratch.give_back(values.pop(source))
+
+    def _sum(
+        self,
+        out: NDArray[np.float32],
+        terms: Sequence[tuple[np.float32, str]],
+        values: Mapping[str, NDArray[np.float32]],
+        start: int,
+        scratch: _Scratch,
+    ) -> None:
+        # As kernel.combine_into, but a stored node is read only when its turn comes.
+        if not terms:
+            out[...] = 0
+        elif len(terms) == 1 and terms[0][0] == 1:
+            self._copy(out, terms[0][1], values, start)
+        else:
+            row = scratch.take(out.shape[0])
+            for k, (c, source) in enumerate(terms):
+                if source in self._passing:
+                    self._copy(row, source, values, start)
+                add_term(out, c, values.get(source, row), scratch.product, first=k == 0)
+            scratch.give_back(row)
+
+    def _copy(
+        self, out: NDArray[np.float32], source: str, values: Mapping[str, NDArray[np.float32]], start: int
+    ) -> None:
+        if source in self._passing:
+            self._arrays[source].read_into(out, start)
+        else:
+            out[...] = values[source]
+
+
+class _Scratch:
+    """The memory of one thread, used again for every chunk: fresh memory costs as much time as the sum."""
+
+    def __init__(self, length: int) -> None:
+        self.product = np.empty(min(BLOCK, length), np.float32)
+        self._length = length
+        self._free: list[NDArray[np.float32]] = []
+
+    def take(self, length: int) -> NDArray[np.float32]:
+        whole = self._free.pop() if self._free else np.empty(self._length, np.float32)
+        return whole[:length]
+
+    def give_back(self, array: NDArray[np.float32]) -> None:
+        self._free.append(array if array.base is None else array.base)
+
+
+def _terms_of(reader: Reader, nodes: Iterable[str]) -> list[NodeTerm]:
+    wanted = list(nodes)
+    return reader.all(NodeTerm, node_id=wanted) if wanted else []
 
 
 def _terms(node: Node, terms: Sequence[NodeTerm]) -> tuple[tuple[np.float32, str], ...]:

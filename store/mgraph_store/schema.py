@@ -21,6 +21,7 @@ from mgraph_store.records import (
     Node,
     NodeBuffers,
     NodeTerm,
+    Note,
     Record,
     Run,
     Series,
@@ -44,6 +45,7 @@ TABLES: Mapping[str, type[Record]] = {
     "summaries": Summary,
     "series": Series,
     "measures": Measure,
+    "notes": Note,
     "runs": Run,
 }
 TABLE_OF: Mapping[type[Any], str] = {record: table for table, record in TABLES.items()}
@@ -63,6 +65,7 @@ META = {
     "format_version": ("BIGINT", "version of the graph's format", ""),
     "created": ("TIMESTAMP", "when the graph was created, UTC", ""),
     "written_by": ("VARCHAR", "version of mgraph that created it", ""),
+    "commits": ("BIGINT", "transactions since then; the counter beside the index has the same number", ""),
 }
 """Columns of the table ``meta``, which has one row: type, meaning, unit."""
 
@@ -94,13 +97,27 @@ def columns(record: type[Any]) -> tuple[Column, ...]:
     return _COLUMNS[record]
 
 
-def create_statements() -> Iterable[str]:
-    """Yield the SQL that makes an empty index, comments included; ``meta`` still needs its row."""
+def to_row(record: Record) -> tuple[Any, ...]:
+    """Convert a record to SQL values, in the order of its columns; ``InputError`` if one does not fit."""
+    kind = type(record)
+    try:
+        return tuple(c.to_sql(getattr(record, c.name)) for c in _COLUMNS[kind])
+    except InputError as error:
+        raise InputError(f"{kind.__name__}: {error}") from None
+
+
+def tables_with(column: str) -> list[str]:
+    """List the tables that have a column of this name."""
+    return [table for table, record in TABLES.items() if any(c.name == column for c in _COLUMNS[record])]
+
+
+def create_statements(*, comments: bool = True) -> Iterable[str]:
+    """Yield the SQL that makes an empty index, with comments on its columns; ``meta`` still needs its row."""
     yield f"CREATE TABLE meta ({', '.join(f'{name} {kind} NOT NULL' for name, (kind, _, _) in META.items())})"
     for table, record in TABLES.items():
         parts = [f'"{c.name}" {c.type}{"" if c.nullable else " NOT NULL"}' for c in columns(record)]
         yield f"CREATE TABLE {table} ({', '.join(parts)})"
-    for table, described in describe().items():
+    for table, described in describe().items() if comments else ():
         for name, (_, meaning, unit) in described.items():
             text = (f"{meaning} [{unit}]" if unit else meaning).replace("'", "''")
             yield f"COMMENT ON COLUMN {table}.\"{name}\" IS '{text}'"

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mgraph_store.arrays import StoredArray
 from mgraph_store.errors import (
     CorruptError,
     InputError,
     NameTakenError,
     NotFoundError,
+    OldFormatError,
 )
 from mgraph_store.ids import random_characters
 from mgraph_store.index import Index
+from mgraph_store.kernel import KERNEL_VERSION, active_terms
 from mgraph_store.layout import Layout
 from mgraph_store.lock import GraphLock
 from mgraph_store.reader import Reader
 from mgraph_store.recipes import Computation, is_computed, look_up
-from mgraph_store.records import Node, NodeBuffers, Space
+from mgraph_store.records import Connection, Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
 from mgraph_store.states import StateFiles
-from mgraph_store.tensors import StoredArray, TensorStore, flush, flush_tree, to_the_end
+from mgraph_store.tensors import TensorStore, flush, flush_tree, to_the_end
 from mgraph_store.transaction import Transaction
 from mgraph_store.views import TensorView
+
+if TYPE_CHECKING:
+    from mgraph_store.arrival import Unpacked
+    from mgraph_store.bundle import Packed
 
 INDEX = "index.duckdb"
 TENSORS = "tensors.zarr"
@@ -50,8 +57,8 @@ class GraphStore:
     def __init__(self, path: Path, *, lock_timeout: float | None = None) -> None:
         self.path = path
         self.tensor_store = TensorStore(path / TENSORS, path / TEMPORARY)
-        self._index = Index(path / INDEX)
-        self._lock = GraphLock(path, lock_timeout)
+        self.index = Index(path / INDEX)
+        self.lock = GraphLock(path, lock_timeout)
 
     @classmethod
     def create(cls, path: str | Path, *, lock_timeout: float | None = None) -> GraphStore:
@@ -99,7 +106,7 @@ class GraphStore:
         NotFoundError
             If there is no graph at that path.
         FormatError, CorruptError
-            If this version cannot read it, or it is damaged.
+            If this version cannot read it, or it is damaged or has lost commits. An older format is migrated.
         LockTimeoutError
             If somebody writes for longer than ``lock_timeout`` seconds.
         """
@@ -111,27 +118,37 @@ class GraphStore:
                 raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
             raise NotFoundError(f"{path} is not a graph, it has no {INDEX}: make one with `mgraph init`.")
         store = cls(path, lock_timeout=lock_timeout)
-        with (
-            store._lock.shared(),
-            store._index.connect(read_only=True, patience=store._lock.timeout) as connection,
-        ):
-            store._index.check_tables(connection)
+        try:
+            store._check()
+        except OldFormatError:
+            with store.lock.exclusive():
+                store.index.migrate(store.lock.timeout)
+            store._check()
         return store
 
+    def _check(self) -> None:
+        with (
+            self.lock.shared(),
+            self.index.connect(read_only=True, patience=self.lock.timeout) as connection,
+        ):
+            self.index.check_tables(connection)
+
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Reader]:
+    def reading(self, *, behind: bool = False) -> Iterator[Reader]:
         """Read rows through one short-lived connection; writers wait meanwhile, so do not compute inside.
+
+        Only a check reads an index that is ``behind`` the counter of commits.
 
         Raises
         ------
         LockTimeoutError
             If somebody writes for too long.
         CorruptError, FormatError
-            If the index cannot be read.
+            If the index cannot be read, or has lost commits.
         """
         with (
-            self._lock.shared(),
-            self._index.connect(read_only=True, patience=self._lock.timeout) as connection,
+            self.lock.shared(),
+            self.index.connect(read_only=True, patience=self.lock.timeout, behind=behind) as connection,
         ):
             yield Reader(connection)
 
@@ -156,7 +173,9 @@ class GraphStore:
         LockTimeoutError, StoreError
             If the index cannot be had or read.
         """
-        with self._lock.shared():
+        with self.lock.shared():
+            with self.index.connect(read_only=True, patience=self.lock.timeout):
+                pass  # an index of this format that has lost nothing
             return run_guarded(
                 self.path / INDEX,
                 sql,
@@ -175,7 +194,7 @@ class GraphStore:
         MGraphError
             On leaving, whatever :meth:`Transaction.commit` raises.
         """
-        transaction = Transaction(self.tensor_store, self._index, self._lock)
+        transaction = Transaction(self.tensor_store, self.index, self.lock)
         try:
             yield transaction
             transaction.commit()
@@ -189,7 +208,7 @@ class GraphStore:
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed
-        chunk by chunk, with one chunk of every node that they refer to in memory.
+        chunk by chunk, with a few chunks in memory beside it.
 
         Raises
         ------
@@ -200,7 +219,48 @@ class GraphStore:
         FormatError
             If a recipe needs another version of the summation kernel.
         """
-        return to_the_end(self._open(self._node(node)).read)
+        node = self._node(node)
+        if not is_computed(node):
+            return to_the_end(self._stored(node).read)
+        return to_the_end(lambda: self.computation(node).run())
+
+    def computation(self, node: Node | str) -> Computation:
+        """Open a node's parameters without reading them, to stream or read parts; errors as
+        :meth:`read_parameters`.
+
+        For nodes larger than memory: ``store.computation("m").stream(lambda offset, values: …)``.
+        """
+        node = self._node(node)
+        with self.reading() as reader:
+            recipes = look_up(reader, node)
+        return Computation(recipes, self._stored)
+
+    def combination(self, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
+        """Open Σ c_k P_k of stored and partial nodes as :meth:`computation` opens a derived node, same bits.
+
+        Raises
+        ------
+        InputError
+            If coefficients and nodes do not go together, or a node is derived or of another space.
+        NotFoundError, CorruptError, FormatError
+            As :meth:`read_parameters`.
+        """
+        found = [self._node(node) for node in nodes]
+        if not found or len(found) != len(coefficients):
+            raise InputError(f"{len(coefficients)} coefficients for {len(found)} nodes: give one for each.")
+        active_terms(coefficients)
+        for node in found:
+            if node.space_id != found[0].space_id:
+                raise InputError(f"Nodes {found[0].id} and {node.id} are of different spaces: they have no sum.")
+            if node.tensor_key is None:
+                raise InputError(f"Node {node.id} is derived: a sum may only refer to stored and partial nodes.")
+        total = Node(id="the sum", kind="sample", space_id=found[0].space_id, kernel=KERNEL_VERSION)
+        terms = [
+            NodeTerm(total.id, k, n.id, float(c)) for k, (c, n) in enumerate(zip(coefficients, found, strict=True))
+        ]
+        with self.reading() as reader:
+            recipes = look_up(reader, total, terms)
+        return Computation(recipes, self._stored)
 
     def parameter_blocks(self, nodes: Sequence[Node]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
         """Yield (offset, one array of each node) along the parameters of several nodes, side by side.
@@ -212,7 +272,7 @@ class GraphStore:
         InputError
             If the nodes have different numbers of parameters.
         """
-        opened = [self._open(node) for node in nodes]
+        opened = [self.computation(node) for node in nodes]
         sizes = {source.size for source in opened}
         if len(sizes) > 1:
             raise InputError(f"The nodes have different numbers of parameters: {', '.join(map(str, sorted(sizes)))}.")
@@ -250,9 +310,11 @@ class GraphStore:
         )
 
     def tensors(self, node: Node | str, policy: str | None = None) -> Mapping[str, NDArray[Any]]:
-        """Map names to tensors of a node, read on first use: views of one flat array, tied names included.
+        """Map names to tensors of a node, tied names included; nothing is read before it is looked at.
 
-        With a ``policy`` the buffers are there too; without, only the parameters.
+        A tensor of a node larger than a chunk (4 MiB) is read, or computed, from the chunks that it lies in, and
+        only those last looked at are kept: keep what you need again. With a ``policy`` the buffers are there too;
+        without, only the parameters.
 
         Raises
         ------
@@ -265,22 +327,29 @@ class GraphStore:
         found = node
         return TensorView(
             layout,
-            lambda: self.read_parameters(found),
+            lambda: to_the_end(lambda: self.computation(found)),
             None if policy is None else lambda: self.read_buffers(found, policy),
         )
+
+    def pack(self, things: Sequence[str], path: str | Path, *, overwrite: bool = False) -> Packed:
+        """Write nodes and connections, by id, with all that they need into a bundle; see :func:`bundle.pack`."""
+        from mgraph_store.bundle import pack
+
+        return pack(self, things, Path(path), overwrite=overwrite)
+
+    def unpack(
+        self, path: str | Path, *, prefix: str = "", check: Callable[[Connection], object] | None = None
+    ) -> Unpacked:
+        """Add everything in a bundle to this graph, all or nothing; see :func:`arrival.unpack`."""
+        from mgraph_store.arrival import unpack
+
+        return unpack(self, Path(path), prefix=prefix, check=check)
 
     def _node(self, node: Node | str) -> Node:
         if isinstance(node, Node):
             return node
         with self.reading() as reader:
             return reader.find_node(node)
-
-    def _open(self, node: Node) -> StoredArray | Computation:
-        if not is_computed(node):
-            return self._stored(node)
-        with self.reading() as reader:
-            recipes = look_up(reader, node)
-        return Computation(recipes, self._stored)
 
     def _stored(self, node: Node) -> StoredArray:
         if node.tensor_key is None:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store import index
+from mgraph_store import commits
+from mgraph_store.changes import Changes
 from mgraph_store.constraints import misfit, verify
-from mgraph_store.errors import InputError, MGraphError, NonFiniteError, StoreError
+from mgraph_store.errors import ConflictError, InputError, MGraphError, NonFiniteError, StoreError
 from mgraph_store.ids import validate_name
-from mgraph_store.index import Index
+from mgraph_store.index import Index, tensor_keys
 from mgraph_store.lock import GraphLock
+from mgraph_store.reader import Reader
 from mgraph_store.records import Connection, Node, Record, Run, Space, Sweep
-from mgraph_store.schema import TABLE_OF
-from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, TensorStore, digest, digest_groups, new_key
+from mgraph_store.schema import TABLE_OF, columns
+from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, TensorStore, digest, digest_groups, disk_error, new_key
+
+if TYPE_CHECKING:
+    from mgraph_store.handover import Handover
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,11 @@ class Transaction:
         self._keys: list[str] = []
         self._added: dict[type[Any], list[Record]] = {}
         self._updated: list[Record] = []
-        self._expected: list[Record] = []
+        self._removed: list[tuple[str, str, Sequence[str]]] = []
+        self._expected: list[Run | Node | Connection | Space | Sweep] = []
+        self._required: list[Callable[[Reader], None]] = []
         self._open, self._attempted = True, False
+        self._process = os.getpid()
 
     def write_parameters(self, rows: Sequence[NDArray[np.float32]], *, codec: str = "none") -> list[TensorRef]:
         """Write the parameters of several nodes, each float32 of shape (D,); durable on return.
@@ -119,6 +128,21 @@ class Transaction:
             raise InputError(f"Rows of {TABLE_OF[type(record)]} have no id and cannot be updated.")
         self._updated.append(record)
 
+    def take_over(self, handover: Handover) -> None:
+        """Add and update what a worker hands over; its tensors are kept or removed with this transaction's own.
+
+        Raises
+        ------
+        InputError
+            As :meth:`add`; at the end as :meth:`commit`, ConflictError included.
+        """
+        self._keys += handover.keys
+        self.add(*handover.added)
+        for record in handover.updated:
+            self.update(record)  # type: ignore[arg-type]  # checked there
+        for record in handover.expected:
+            self.expect(record)  # type: ignore[arg-type]  # was checked when the worker said so
+
     def expect(self, record: Run | Node | Connection | Space | Sweep) -> None:
         """Store nothing unless the row with the record's id is still this record when the transaction ends.
 
@@ -129,6 +153,30 @@ class Transaction:
         """
         self._check_open()
         self._expected.append(record)
+
+    def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
+        """Remove the rows of a record's table whose ``column``, a text, is one of ``values``.
+
+        Tensors stay: when the transaction has ended, what no row refers to is garbage.
+
+        Raises
+        ------
+        InputError
+            If there is no such column; at the end, if another row still refers to one that goes.
+        """
+        self._check_open()
+        if column not in {c.name for c in columns(record)}:
+            raise InputError(f"{TABLE_OF[record]} has no column {column!r}.")
+        if values:
+            self._removed.append((TABLE_OF[record], column, list(values)))
+
+    def require(self, check: Callable[[Reader], None]) -> None:
+        """Call ``check`` when nobody else can write any more and nothing is changed yet: it raises to stop it all.
+
+        So a plan that was made earlier is carried out only if it is still the right one.
+        """
+        self._check_open()
+        self._required.append(check)
 
     def commit(self) -> None:
         """Store all rows at once; :meth:`GraphStore.transaction` calls it on leaving.
@@ -143,7 +191,7 @@ class Transaction:
             If the index cannot be had, or the disk is full.
         """
         self._check_open()
-        if self._added or self._updated:
+        if self._added or self._updated or self._removed or self._expected or self._required:
             with (
                 self._lock.exclusive(),
                 self._index.connect(read_only=False, patience=self._lock.timeout) as con,
@@ -163,11 +211,13 @@ class Transaction:
     def discard(self) -> None:
         """Drop the records and remove the tensors written here, unless a row refers to them after all."""
         self._open = False
+        if os.getpid() != self._process:  # a forked child goes its way, the tensors are its parent's
+            return
         kept: set[str] = set()
         if self._attempted:  # the commit was interrupted: ask what became of it
             try:
                 with self._lock.shared(), self._index.connect(read_only=True) as con:
-                    kept = _referenced(con, self._keys)
+                    kept = tensor_keys(con)
             except MGraphError:
                 return  # unknown; garbage is better than a row without tensors
         for key in self._keys:
@@ -175,15 +225,33 @@ class Transaction:
                 self._tensors.remove(key)
 
     def _store(self, con: duckdb.DuckDBPyConnection) -> None:
+        journal = self._index.journal
+        changes = Changes.of(self._added, self._updated, self._removed)
+        reader = Reader(con)
         for record in self._expected:
-            index.require(con, record)
-        for kind, records in self._added.items():
-            index.insert(con, kind, records)
-        for record in self._updated:
-            index.update(con, record)
-        verify(con, self._added, self._updated)
+            if reader.all(type(record), id=record.id) != [record]:
+                raise ConflictError(
+                    f"Another process has changed or removed {record.id} meanwhile: look again, repeat."
+                )
+        for check in self._required:
+            check(reader)
+        self._check_tensors()
+        changes.apply(con)
+        verify(con, self._added, self._updated, self._removed)
+        try:
+            count = commits.prepare(con, journal, commits.settle(con, journal), changes)
+        except OSError as error:
+            raise disk_error(error, self._index.path.parent) from error
         self._attempted = True
         con.commit()
+        commits.seal(journal, count)
+
+    def _check_tensors(self) -> None:
+        # Somebody may have removed them since: an impatient gc those that were written here, rm those of another node.
+        keys = {key for records in self._added.values() for r in records if (key := getattr(r, "tensor_key", None))}
+        for key in sorted(keys):
+            if not self._tensors.has(key):
+                raise StoreError(f"Tensor object {key} was removed before its row was stored: begin again.")
 
     def _new_key(self) -> str:
         # Noted before it is written, so that an interruption at any moment finds it.
@@ -193,6 +261,8 @@ class Transaction:
     def _check_open(self) -> None:
         if not self._open:
             raise StoreError("This transaction has ended: begin another one.")
+        if os.getpid() != self._process:
+            raise StoreError("This transaction belongs to another process, from which this one was forked.")
 
 
 def _check_parameters(i: int, row: NDArray[np.float32]) -> None:
@@ -244,11 +314,3 @@ def _check_kind(node: Node) -> None:
     wrong = misfit(node) if node.columns is not None else None
     if wrong:
         raise InputError(f"Node {node.id}: {wrong}.")
-
-
-def _referenced(con: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> set[str]:
-    sql = (
-        "SELECT tensor_key FROM nodes WHERE tensor_key IN (SELECT unnest($keys::VARCHAR[])) UNION "
-        "SELECT tensor_key FROM node_buffers WHERE tensor_key IN (SELECT unnest($keys::VARCHAR[]))"
-    )
-    return {row[0] for row in con.execute(sql, {"keys": list(keys)}).fetchall()}

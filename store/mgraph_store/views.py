@@ -1,35 +1,60 @@
-"""A node as a mapping from names to tensors, read only when looked at."""
+"""A node as a mapping from names to tensors, read only when looked at, and then only what is looked at."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.layout import Layout
+from mgraph_store.layout import Layout, TensorSpec
+
+_KEPT = 2  # chunks: a tensor may begin where the one before it ended
+
+
+class Source(Protocol):
+    """What can be read in parts: a stored, derived or partial node."""
+
+    size: int
+    chunk: int
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Read the elements from ``start`` up to ``stop``; a new array."""
 
 
 class TensorView(Mapping[str, NDArray[Any]]):
-    """Names in the order of the layout, then tied names; values are views of one flat array per dtype."""
+    """Names in the order of the layout, then tied names.
+
+    A tensor within one chunk is a view of it, so that going through all in order reads every chunk once; one that
+    reaches over several is read into memory of its own.
+    """
 
     def __init__(
         self,
         layout: Layout,
-        parameters: Callable[[], NDArray[np.float32]],
+        parameters: Callable[[], Source],
         buffers: Callable[[], Mapping[str, NDArray[Any]]] | None,
     ) -> None:
-        self._layout, self._parameters, self._buffers = layout, parameters, buffers
+        self._layout, self._open, self._buffers = layout, parameters, buffers
         own = [t.name for t in layout.tensors if buffers is not None or t.role == "parameter"]
         self._target = dict(zip(own, own, strict=True))
         self._target |= {alias: name for alias, name in layout.aliases.items() if name in self._target}
-        self._trainable = {t.name for t in layout.parameters}
+        self._chunks: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._in_use: WeakValueDictionary[str, NDArray[np.float32]] = WeakValueDictionary()
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         target = self._target[name]
-        return (self._parameter_views if target in self._trainable else self._buffer_views)[target]
+        place = self._places.get(target)
+        if place is None:
+            return self._buffer_views[target]
+        tensor = self._in_use.get(target)
+        if tensor is None:
+            tensor = self._in_use[target] = self._read(*place)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._target)
@@ -37,9 +62,37 @@ class TensorView(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self._target)
 
+    def _read(self, start: int, t: TensorSpec) -> NDArray[np.float32]:
+        stop, source = start + t.size, self._parameters
+        if t.size == 0:
+            return np.empty(t.shape, np.float32)
+        first, last = start // source.chunk, (stop - 1) // source.chunk
+        if first == last:
+            begin = first * source.chunk
+            return self._chunk(first)[start - begin : stop - begin].reshape(t.shape)
+        return source.read(start, stop).reshape(t.shape)
+
+    def _chunk(self, i: int) -> NDArray[np.float32]:
+        if i not in self._chunks:
+            begin = i * self._parameters.chunk
+            stop = min(begin + self._parameters.chunk, self._parameters.size)
+            self._chunks[i] = self._parameters.read(begin, stop)
+            if len(self._chunks) > _KEPT:
+                self._chunks.popitem(last=False)
+        self._chunks.move_to_end(i)
+        return self._chunks[i]
+
     @cached_property
-    def _parameter_views(self) -> dict[str, NDArray[Any]]:
-        return self._layout.parameter_views(self._parameters())
+    def _places(self) -> dict[str, tuple[int, TensorSpec]]:
+        places, offset = {}, 0
+        for t in self._layout.parameters:
+            places[t.name] = (offset, t)
+            offset += t.size
+        return places
+
+    @cached_property
+    def _parameters(self) -> Source:
+        return self._open()
 
     @cached_property
     def _buffer_views(self) -> dict[str, NDArray[Any]]:

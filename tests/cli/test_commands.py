@@ -181,7 +181,7 @@ def test_an_empty_graph_lists_nothing(commands: Any, tmp_path: Path) -> None:
     assert "mgraph train" in run("ls").stdout
     assert run("ls", "--json").rows == []
     assert run("log", "--json").rows == []
-    assert run("log", "--csv").stdout.splitlines() == ["id,command,status,seed,device,seconds,started,reason"]
+    assert run("log", "--csv").stdout.splitlines() == ["id,command,name,status,seconds,started,reason"]
 
 
 def test_show_every_kind_of_thing(run: Any) -> None:

@@ -19,6 +19,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 CURVE = ["connect", "a", "b", "--curve", "--epochs", "60", "--grid", "7"]
 SURFACE = ["connect", *"abcd", "--surface", "--phases", "edges:12,surface:12", "--grid", "3"]
+NEB = ["connect", "a", "b", "--neb", "--pivots", "3", "--cycles", "3x40@0.05", "--batch-size", "256", "--grid", "7"]
 TRAIN = ["train", "--seed", "9", "--epochs", "40", "--keep", "3,30"]
 
 
@@ -49,6 +50,7 @@ def numbers(run: Any, name: str) -> Any:
         pytest.param(CURVE, signal.SIGINT, id="curve"),
         pytest.param(SURFACE, signal.SIGKILL, id="surface"),
         pytest.param(TRAIN, signal.SIGKILL, id="train"),
+        pytest.param(NEB, signal.SIGKILL, id="neb"),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(
@@ -65,7 +67,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
         assert said.strip() == kept
     else:
         assert row["reason"] == "its process is gone"
-    assert row["saved"].startswith("step ")
+    assert row["saved"].startswith("cycle " if args is NEB else "step ")
     assert run("ls", "--json").rows == run("ls", "--json").rows
     assert "x" not in [r["name"] for r in run("ls", "--json").rows]
     resumed = run("resume", *(["x"] if how == signal.SIGINT else []), "--json").row

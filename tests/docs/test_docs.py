@@ -14,14 +14,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def generate() -> ModuleType:
+def _generate() -> ModuleType:
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+GENERATE = _generate()
 
 
 @pytest.fixture(autouse=True)
@@ -50,32 +52,22 @@ def masked(text: str) -> set[str]:
     return {line for line in lines if not line.startswith(("Note: the chosen point", "info batchnorm"))}
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "docs/tutorial.md",
-        "docs/paths-and-surfaces.md",
-        "docs/measures.md",
-        "docs/your-own.md",
-        "docs/python.md",
-    ],
-)
-def test_page_runs_and_prints_what_it_shows(page: str, generate: ModuleType) -> None:
+@pytest.mark.parametrize("page", GENERATE.PAGES)
+def test_page_runs_and_prints_what_it_shows(page: str) -> None:
     text = (ROOT / page).read_text()
-    assert masked(generate.run_page(text)) == masked(text)
+    assert masked(GENERATE.run_page(text)) == masked(text)
 
 
-def test_every_page_with_code_is_run(generate: ModuleType) -> None:
+def test_every_page_with_code_is_run() -> None:
     pages = ["README.md", *(f"docs/{f.name}" for f in (ROOT / "docs").glob("*.md"))]
     with_code = {p for p in pages if re.search(r"^```(console|python)", (ROOT / p).read_text(), re.MULTILINE)}
     # The store's page reads a graph with DuckDB and Zarr alone; the store's own tests run it.
-    assert with_code - {"docs/store-format.md"} == set(generate.PAGES)
+    assert with_code - {"docs/store-format.md"} == set(GENERATE.PAGES)
 
 
 @pytest.mark.parametrize("page", ["docs/commands.md", "docs/methods.md", "docs/results.md"])
-def test_reference_is_up_to_date(page: str, generate: ModuleType) -> None:
-    assert (ROOT / page).read_text() == generate.GENERATED[page](), "run: python docs/generate.py"
+def test_reference_is_up_to_date(page: str) -> None:
+    assert (ROOT / page).read_text() == GENERATE.GENERATED[page](), "run: python docs/generate.py"
 
 
 def test_every_public_name_is_shown_in_the_python_page() -> None:

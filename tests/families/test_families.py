@@ -14,11 +14,13 @@ from mgraph.families import (
     FAMILIES,
     BezierCurveFamily,
     BezierSurfaceFamily,
+    CompositePath,
     PolygonalChainFamily,
     Segment,
     SimplexFamily,
     family_from,
 )
+from mgraph.families.composite import Piece, path_waypoints
 from mgraph.network.flat import combine as combine_torch
 from mgraph_store.kernel import combine as combine_store
 
@@ -26,10 +28,26 @@ CURVES = [Segment(), *(BezierCurveFamily(bends) for bends in (0, 1, 2, 3, 4, 12)
 CHAINS = [*(PolygonalChainFamily(bends) for bends in (0, 1, 2, 6)), PolygonalChainFamily(3, (0.05, 0.625, 0.75))]
 SURFACES = [BezierSurfaceFamily(degree) for degree in ((1, 1), (2, 1), (1, 3), (2, 2), (3, 2), (8, 8))]
 SIMPLICES = [SimplexFamily(corners) for corners in (2, 3, 4, 6)]
-EVERY = CURVES + CHAINS + SURFACES + SIMPLICES
+ONCE = (((0.0,), (1.0,)), ((1.0,), (0.0,)))  # a path's domain, in both directions
+COMPOSITES = [
+    CompositePath((Piece(Segment(), (0, 1), ONCE[0]),)),
+    CompositePath((Piece(Segment(), (0, 2), ONCE[0]), Piece(Segment(), (1, 2), ONCE[1])), (0.3,)),
+    CompositePath(
+        (
+            Piece(PolygonalChainFamily(1), (3, 1, 0), path_waypoints(PolygonalChainFamily(1), backwards=True)),
+            Piece(SimplexFamily(2), (3, 2), path_waypoints(SimplexFamily(2))),
+        ),
+        (0.25, 0.5),
+    ),
+    CompositePath(
+        (Piece(BezierCurveFamily(2), (0, 1, 2, 3), ONCE[0]), Piece(BezierCurveFamily(2), (6, 5, 4, 3), ONCE[1])),
+        (0.75,),
+    ),
+]
+EVERY = CURVES + CHAINS + SURFACES + SIMPLICES + COMPOSITES
 every_family = pytest.mark.parametrize("family", EVERY, ids=str)
 every_smooth_family = pytest.mark.parametrize("family", CURVES + SURFACES + SIMPLICES, ids=str)
-every_cube = pytest.mark.parametrize("family", CURVES + CHAINS + SURFACES, ids=str)
+every_cube = pytest.mark.parametrize("family", CURVES + CHAINS + SURFACES + COMPOSITES, ids=str)
 every_chain = pytest.mark.parametrize("family", CHAINS, ids=str)
 every_surface = pytest.mark.parametrize("family", SURFACES, ids=str)
 every_simplex = pytest.mark.parametrize("family", SIMPLICES, ids=str)

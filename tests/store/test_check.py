@@ -25,9 +25,9 @@ def test_check_finds_damage(damaged: Any) -> None:
         con.execute("UPDATE nodes SET name = 'n'")
     found = " ".join(problems(damaged.store, deep=True))
     for what in (
-        f"Node {a.id}: the digest",
-        f"Node {b.id}: 68 bytes are stored instead of 4",
-        f"Node {c.id}: Tensor object tmissingmissing22 is missing",
+        f"Node {a.id} (n): the digest",
+        f"Node {b.id} (n): 68 bytes are stored instead of 4",
+        f"Node {c.id} (n): Tensor object tmissingmissing22 is missing",
         f"Buffers own of node {c.id}: 16 bytes",
         "members.connection_id k is not in connections",
         f"nodes has several rows with the id {b.id}",

@@ -25,6 +25,7 @@ from mgraph_store import (
     problems,
 )
 from mgraph_store.errors import (
+    ConflictError,
     CorruptError,
     FormatError,
     InputError,
@@ -33,17 +34,21 @@ from mgraph_store.errors import (
     NotFoundError,
     StoreError,
 )
+from mgraph_store.records import now
 
 as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 
 # --- create and open ---------------------------------------------------------------------------------------
 
 
+LAYOUT = ("index.duckdb", "journal", "tensors.zarr", "tmp", "gate.lock", "index.lock")
+
+
 def test_create_then_open(tmp_path: Path) -> None:
     made = GraphStore.create(tmp_path / "g.mgraph")
     assert GraphStore.open(str(tmp_path / "g.mgraph")).path == made.path
     assert [p.name for p in tmp_path.iterdir()] == ["g.mgraph"]
-    assert {p.name for p in made.path.iterdir()} == {"index.duckdb", "tensors.zarr", "tmp", "gate.lock", "index.lock"}
+    assert {p.name for p in made.path.iterdir()} == set(LAYOUT)
     assert problems(made, deep=True) == []
 
 
@@ -395,3 +400,25 @@ def test_a_full_disk_at_the_commit_leaves_nothing(graph: Any, monkeypatch: pytes
     with pytest.raises(StoreError, match=r"No space left for .*index\.duckdb"):
         graph.add(graph.parameters())
     assert graph.files() == files
+
+
+def test_a_row_that_changed_meanwhile_is_not_overwritten(graph: Any) -> None:
+    run = Run(new_id("r"), "train", "{}", status="interrupted", started=now())
+    with graph.store.transaction() as tx:
+        tx.add(run)
+    mine, other = (dataclasses.replace(run, status="running", pid=pid) for pid in (1, 2))
+    with graph.store.transaction() as tx:
+        tx.expect(run)
+        tx.update(other)
+
+    def claim(by: Run, seen: Run) -> None:
+        with graph.store.transaction() as tx:
+            tx.expect(seen)
+            tx.update(by)
+
+    with pytest.raises(ConflictError, match=f"changed or removed {run.id}"):
+        claim(mine, run)
+    with graph.store.reading() as reader:
+        assert reader.get(Run, id=run.id) == other
+    with pytest.raises(ConflictError), graph.store.transaction() as tx:
+        tx.expect(dataclasses.replace(run, id=new_id("r")))

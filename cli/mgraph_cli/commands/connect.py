@@ -15,6 +15,7 @@ from mgraph_cli.options import (
     SectionOption,
     chosen_settings,
     grid_option,
+    inner_option,
     output_options,
     preset_option,
     settings_options,
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
 
 
-_GRID = "n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a simplex)"
+_GRID = (
+    "n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a simplex; of a band its pivots "
+    "and 9 points in every gap)"
+)
 _EDGES = ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution")
 _SUMMARY = ("split", "metric", "min", "max", "mean", "integral", "integral_uniform")
 
@@ -53,6 +57,7 @@ def _method_flags(command: Any) -> Any:
 @click.option("--name", help="Name of the connection.")
 @click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
 @grid_option(f"Points of the sweep: {_GRID}.")
+@inner_option
 @click.option("--init", metavar="CONN", help="Start where this connection of the same ends has its control points.")
 @preset_option(METHODS)
 @click.option("--same-layout", is_flag=True, help="Connect across tasks, on the first end's task.")
@@ -66,6 +71,7 @@ def connect(
     name: str | None,
     no_sweep: bool,
     grid: list[int] | None,
+    inner: int | None,
     init: str | None,
     preset: str | None,
     same_layout: bool,
@@ -90,6 +96,7 @@ def connect(
       mgraph connect a b c d --surface --degree 2,2 --name s
       mgraph connect a b --curve --bends 3 --init s
       mgraph connect a b c --simplex --grid 6
+      mgraph connect a b --neb --preset quick
       mgraph connect a b --auto --max-barrier 0.1 --budget 30m --name ab
     """
     if len(methods) != 1:
@@ -126,6 +133,7 @@ def connect(
             name=name,
             sweep=not no_sweep,
             grid=grid,
+            inner=inner,
             init=init,
             same_layout=same_layout,
             buffers_from=buffers_from,
@@ -142,6 +150,7 @@ def connect(
 @click.command()
 @click.argument("connection")
 @grid_option(f"Points: {_GRID}.")
+@inner_option
 @click.option("--splits", default="train,valid,test", show_default=True, help="Splits to measure.")
 @click.option("--examples", type=int, help="Use a fixed random subset of so many examples per split.")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
@@ -162,6 +171,7 @@ def connect(
 def sweep(
     connection: str,
     grid: list[int] | None,
+    inner: int | None,
     splits: str,
     metrics: tuple[str, ...],
     refine: float | None,
@@ -193,6 +203,7 @@ def sweep(
     with progress_bars("sweep") as report:
         swept = connected.sweep(
             grid,
+            inner=inner,
             splits=[s.strip() for s in splits.split(",")],
             metrics=metrics,
             refine=refine,

@@ -15,17 +15,26 @@ from mgraph_cli.progress import progress_bars
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="demo", show_default=True, help="Directory.")
 @click.option("--overwrite", is_flag=True, help="Replace the graph of an earlier demo.")
+@click.option(
+    "--toy", is_flag=True, help="Instead: a band that relaxes on landscapes of two weights, drawn as it moves."
+)
 @output_options
-def demo(output: Path, overwrite: bool, form: str) -> None:
+def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
     """Show on real digits what mode connectivity gives, in a minute or two on a CPU.
 
     Trains four modes, connects them by straight lines, a bilinear and a Bézier surface, merges, ensembles, and writes
     the graph, pictures and an exported model.
 
+    With --toy, in seconds: the nudged elastic band between two wells of three landscapes whose saddles are known.
+
     \b
     Example:
       mgraph demo -o demo
+      mgraph demo --toy -o demo
     """
+    if toy:
+        _toy(output, overwrite, form)
+        return
     from mgraph.demo import COLUMNS, MAX_BARRIER, run_demo
 
     if not (output / "digits.mgraph").exists() or overwrite:  # what Ctrl-C leaves behind is ours to replace
@@ -41,3 +50,17 @@ def demo(output: Path, overwrite: bool, form: str) -> None:
         for path in result.files:
             click.echo(f"Wrote {path}")
         click.echo(f"Go on:  mgraph ls --graph {result.files[-1]}")
+
+
+def _toy(output: Path, overwrite: bool, form: str) -> None:
+    from mgraph.toydemo import COLUMNS, run_toy_demo
+
+    if not (output / "toy.mgraph").exists() or overwrite:
+        words = ["mgraph", "demo", "--toy", "-o", str(output), "--overwrite"]
+        click.get_current_context().obj.command = shlex.join(words)
+    with progress_bars("demo") as report:
+        result = run_toy_demo(output, overwrite=overwrite, report=report, say=note)
+    emit(result.rows, COLUMNS, form=form)
+    if form == "table":
+        for path in result.files:
+            click.echo(f"Wrote {path}")

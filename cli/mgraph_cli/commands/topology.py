@@ -1,14 +1,18 @@
-"""Asking: components, route, mst, dendrogram, neighbours, isolated."""
+"""Asking: components, route (and compose), mst, dendrogram, neighbours, isolated."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph_cli.options import output_options, space_option, with_graph
+from mgraph.errors import InputError
+from mgraph_cli.commands.connect import print_connection
+from mgraph_cli.options import Decorator, grid_option, output_options, space_option, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
+from mgraph_cli.progress import progress_bars
 
 if TYPE_CHECKING:
     from mgraph.explore.criterion import Criterion
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 _EDGE_COLUMNS = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
 
 
-def criteria_options(*, by: bool = True) -> Any:
+def criteria_options(*, by: bool = True) -> Decorator:
     """Add the options that say by what edges are compared, and which of them count."""
 
     def decorate(command: Any) -> Any:
@@ -27,6 +31,16 @@ def criteria_options(*, by: bool = True) -> Any:
         return command
 
     return decorate
+
+
+def thin_option(command: Any) -> Any:
+    """Add ``--thin``."""
+    return click.option(
+        "--thin",
+        type=float,
+        metavar="SHARE",
+        help="Make it a chain of as few points as keep it within this share of its length, e.g. 0.01.",
+    )(command)
 
 
 def _criteria(by: bool) -> list[Any]:
@@ -84,11 +98,22 @@ def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> N
 @click.command()
 @click.argument("start", metavar="A")
 @click.argument("goal", metavar="B")
+@click.option("--save", metavar="NAME", help="Make it one connection of that name, and sweep it (see compose).")
+@thin_option
 @criteria_options()
 @space_option
-@with_graph
+@with_computing_graph
 @output_options
-def route(start: str, goal: str, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+def route(
+    start: str,
+    goal: str,
+    save: str | None,
+    thin: float | None,
+    space: str | None,
+    graph: Graph,
+    form: str,
+    **criteria: Any,
+) -> None:
     """Find the best way from A to B, over as many connections as it takes.
 
     Best: its largest peak (or --by barrier or drop) is as low as can be; of such ways the shortest. On a surface it
@@ -97,9 +122,15 @@ def route(start: str, goal: str, space: str | None, graph: Graph, form: str, **c
     \b
     Example:
       mgraph route a d
-      mgraph route a d --by barrier --json
+      mgraph route a d --by barrier --save ad
     """
+    if thin is not None and save is None:
+        raise InputError("--thin goes with --save NAME.")
     found = graph.route(start, goal, space=space, **criteria)
+    if save is not None:
+        with progress_bars("route") as report:
+            saved = graph.compose(found, name=save, thin=thin, report=report)
+        note(f"Saved as {save}: {saved.record.reason}.")
     if form == "json":
         emit_one(found.row(), form=form)
         return
@@ -113,6 +144,41 @@ def route(start: str, goal: str, space: str | None, graph: Graph, form: str, **c
     shown = [row | {"parameters": _ends(row["parameters"])} for row in rows]
     emit(shown, _shown_columns(shown, (*_EDGE_COLUMNS[:4], "parameters", *_EDGE_COLUMNS[4:])))
     _explain(shown)
+
+
+@click.command()
+@click.argument("pieces", nargs=-1, required=True, metavar="CONN[:FROM:TO]...")
+@click.option("--name", help="Name of the connection.")
+@thin_option
+@click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
+@grid_option("Points of the sweep (default: about 60 on every piece, joints included).")
+@with_computing_graph
+@output_options
+def compose(
+    pieces: tuple[str, ...],
+    name: str | None,
+    thin: float | None,
+    no_sweep: bool,
+    grid: list[int] | None,
+    graph: Graph,
+    form: str,
+) -> None:
+    """Join connections end to end into one that can be swept, plotted, merged, ensembled and exported.
+
+    They meet at the modes that they share. Of a connection with more than two ends say between which of them the path
+    runs: s:a:d. A surface is crossed along its swept minimax route.
+
+    \b
+    Example:
+      mgraph compose ab bc --name ac
+      mgraph compose s:a:d de --name ae --thin 0.01
+    """
+    with progress_bars("compose") as report:
+        composed = graph.compose(*pieces, name=name, thin=thin, sweep=False)
+        note(f"{composed.record.reason}.")
+        if not no_sweep:
+            composed.sweep(grid, report=report)
+    print_connection(composed.describe(), form)
 
 
 @click.command()
@@ -145,21 +211,27 @@ def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
 
 
 @click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it as a picture: .png, .pdf or .svg.")
 @criteria_options()
 @space_option
 @with_graph
 @output_options
-def dendrogram(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
     """Draw at which level groups of modes merge: the single-linkage tree of the edges.
 
     A number is the peak (or --by) of the best edge between the two groups below it; beside a mode stands its own loss.
-    --json has the merges as SciPy's linkage matrix.
+    --json has the merges as SciPy's linkage matrix. In a picture (-o) a limit is marked, and what merges within it
+    coloured.
 
     \b
     Example:
       mgraph dendrogram
       mgraph dendrogram --by barrier --json
+      mgraph dendrogram --max-peak 0.5 -o dendrogram.png
     """
+    if output is not None:
+        click.echo(str(graph.plot_dendrogram(output, space=space, **criteria)))
+        return
     found = graph.dendrogram(space=space, **criteria)
     if form == "json":
         emit_one({"criterion": _criterion(found.criterion)} | found.row(), form=form)

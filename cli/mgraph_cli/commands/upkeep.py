@@ -1,0 +1,160 @@
+"""Upkeep: check, gc, rm, mv, du."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgraph_cli.options import find_graph, graph_option, output_options, with_graph
+from mgraph_cli.output import emit, emit_one, note
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
+    from mgraph.graph.upkeep import Plan
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+@click.command()
+@click.option("--deep", is_flag=True, help="Read every row and every tensor, and compare digests.")
+@click.option("--repair", is_flag=True, help="Repair what can be proven (checks deep).")
+@graph_option
+@output_options
+@click.pass_context
+def check(ctx: click.Context, deep: bool, repair: bool, graph_path: Path | None, form: str) -> None:
+    """Check that nothing is lost or damaged; exit code 1 if something is.
+
+    Every problem says what becomes of it: 'repairable' by --repair, to 'remake' by a command, or 'lost'.
+
+    \b
+    Example:
+      mgraph check --deep
+    """
+    import mgraph
+
+    report = mgraph.check(graph_path or find_graph(Path.cwd()), deep=deep, repair=repair)
+    for line in report.repaired:
+        note(line)
+    emit(report.rows(), ("problem", "outcome", "remedy"), form=form, empty="No problems.")
+    if not report.ok:
+        ctx.exit(1)
+
+
+@click.command()
+@click.option("--older-than", type=float, default=24.0, show_default=True, help="Least age of garbage, in hours.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@with_graph
+@output_options
+def gc(older_than: float, dry_run: bool, graph: Graph, form: str) -> None:
+    """Delete what nothing refers to: leavings of killed processes, objects without a row, states of complete runs.
+
+    What is young stays, since it may belong to a process that is still at work.
+
+    \b
+    Example:
+      mgraph gc --dry-run
+    """
+    plan = graph.gc(older_than=older_than, dry_run=True)
+    rows = [{**row, "size": _size(row["nbytes"])} for row in plan.rows] if form == "table" else plan.rows
+    emit(rows, ("kind", "name", "size", "why"), form=form, empty="No garbage.")
+    _carry_out(plan, dry_run)
+
+
+@click.command()
+@click.argument("things", nargs=-1, required=True)
+@click.option("--cascade", is_flag=True, help="Take along what depends on it.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@with_graph
+@output_options
+def rm(things: tuple[str, ...], cascade: bool, dry_run: bool, graph: Graph, form: str) -> None:
+    """Remove nodes, connections, sweeps or spaces, with all that is theirs.
+
+    Refuses while something else depends on them, and names it; --cascade takes that along. A connection takes its
+    control points, samples and numbers with it, but not the modes that it joins. A merged node stays when the nodes
+    go that it was made of.
+
+    \b
+    Example:
+      mgraph rm curve --dry-run
+    """
+    plan = graph.remove(*things, cascade=cascade, dry_run=True)
+    emit(plan.rows if form != "table" else _shortened(plan), ("kind", "name", "id", "why"), form=form)
+    _carry_out(plan, dry_run)
+
+
+@click.command()
+@click.argument("old")
+@click.argument("new")
+@with_graph
+@output_options
+def mv(old: str, new: str, graph: Graph, form: str) -> None:
+    """Give a node, connection or space another name.
+
+    \b
+    Example:
+      mgraph mv a first
+    """
+    renamed = graph.rename(old, new)
+    emit_one({"id": renamed.id, "name": renamed.name}, form=form)
+
+
+@click.command()
+@with_graph
+@output_options
+def du(graph: Graph, form: str) -> None:
+    """Tell where the bytes are, by kind and by connection, and what recipes and sharing save.
+
+    'whole' is what the nodes would take as a checkpoint file each, 'disk' what they take here.
+
+    \b
+    Example:
+      mgraph du
+    """
+    found = graph.usage()
+    columns = ("nodes", "stored", "whole", "disk", "saved")
+    if form == "json":
+        emit_one(found, form=form)
+        return
+    if form == "csv":
+        rows = [{"type": "kind", "name": r.pop("kind"), **r} for r in found["kinds"]]
+        rows += [{"type": "connection", "name": r.pop("connection"), **r} for r in found["connections"]]
+        emit(rows, ("type", "name", *columns), form=form)
+        return
+    for title, key in (("kinds", "kind"), ("connections", "connection")):
+        rows = [{**r, **{c: _size(r[c]) for c in columns[2:]}} for r in found[title]]
+        if rows:
+            emit(rows, (key, *columns), title=title)
+    parts = {name: size for name, size in found["files"].items() if size}
+    emit_one({k: _size(v) for k, v in {"buffers": found["buffers"], **parts, "garbage": found["garbage"]}.items() if v})
+    click.echo(f"\ntotal {_size(found['total'])}")
+
+
+def _carry_out(plan: Plan, dry_run: bool) -> None:
+    for line in plan.notes:
+        note(line)
+    if dry_run:
+        if plan.rows:
+            note(f"Nothing was deleted; without --dry-run {_size(plan.nbytes)} become free.")
+        return
+    plan.apply()
+    if plan.rows:
+        note(f"{_size(plan.nbytes)} are free now.")
+
+
+def _shortened(plan: Plan) -> list[dict[str, Any]]:
+    """Count the many samples and controls that have the same reason instead of listing each."""
+    rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in plan.rows:
+        key = (row["kind"], row["why"]) if row["name"] is None else (row["id"], "")
+        rows.setdefault(key, []).append(row)
+    return [group[0] if len(group) == 1 else {**group[0], "id": f"{len(group)} of them"} for group in rows.values()]
+
+
+def _size(nbytes: int) -> str:
+    """Write bytes for people, with decimal prefixes."""
+    value, unit = float(nbytes), 0
+    while abs(value) >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.3g} {_UNITS[unit]}"

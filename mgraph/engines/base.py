@@ -1,0 +1,94 @@
+"""What an engine is: calls go in, finished ones come out in the order in which they end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mgraph.errors import MGraphError
+
+ATTEMPTS = 3
+"""How often a call is made before its worker's death is taken for the call's own fault."""
+
+
+class WorkerLostError(MGraphError):
+    """The worker of a call ended again and again before the call did."""
+
+    kind = "worker-lost"
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(
+            f"Its worker ended {attempts} times without a result (killed, or out of memory?); run it alone, without "
+            "--engine, to see why."
+        )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A call that ended: its key, and what it returned or raised."""
+
+    key: Any
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Engine(AbstractContextManager["Engine"], ABC):
+    """Runs calls of module-level functions; a call whose worker is lost is made again.
+
+    ``places`` is how many run at once, ``device`` what they compute on when nobody chose (None: they find out). As a
+    context manager it stops its workers at the end, whatever they are doing.
+    """
+
+    spec: ClassVar[str]
+    summary: ClassVar[str]
+    places: int
+    device: str | None = None
+    remote: ClassVar[bool] = True  # whether calls run in other processes
+
+    @abstractmethod
+    def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
+        """Make a call, as soon as there is a place for it."""
+
+    @abstractmethod
+    def wait(self, timeout: float | None = None) -> Finished | None:
+        """Wait for the next call to end; only while one is under way. None: it took more than ``timeout`` seconds."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Ask the calls under way to stop as Ctrl-C would, and make none of them again."""
+
+
+class Here(Engine):
+    """One call at a time, in this process."""
+
+    spec = "none"
+    summary = "one connection after the other, in this process"
+    remote = False
+
+    def __init__(self) -> None:
+        self.places = 1
+        self._calls: deque[tuple[Hashable, Callable[..., Any], tuple[Any, ...]]] = deque()
+
+    def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
+        """Note the call; it is made by :meth:`wait`."""
+        self._calls.append((key, function, arguments))
+
+    def wait(self, timeout: float | None = None) -> Finished:
+        """Make the next call, however long it takes."""
+        del timeout
+        key, function, arguments = self._calls.popleft()
+        try:
+            return Finished(key, function(*arguments))
+        except Exception as error:
+            return Finished(key, error=error)
+
+    def interrupt(self) -> None:
+        """Do nothing: Ctrl-C has stopped the call itself."""
+
+    def __exit__(self, *_: object) -> None:
+        """Forget what was not begun."""
+        self._calls.clear()

@@ -1,0 +1,107 @@
+"""Processes on this machine: the pool of the standard library."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Hashable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
+
+
+@dataclass(eq=False)
+class _Call:
+    key: Hashable
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    attempts: int = 0
+
+
+class Local(Engine):
+    """``local:N``: N processes, started afresh (spawn), each with a Python and a torch of its own.
+
+    When a process dies, the pool is broken, as the standard library has it: a new one is made, and every call that was
+    under way is made again.
+    """
+
+    spec = "local:N"
+    summary = "N processes on this machine, one thread each"
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._calls: dict[Future[Any], _Call] = {}
+        self._pool: ProcessPoolExecutor | None = None
+        self._stopping = False
+
+    def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
+        """Hand the call to the pool."""
+        self._start(_Call(key, function, arguments))
+
+    def wait(self, timeout: float | None = None) -> Finished | None:
+        """Wait for a call to end; after the death of a process make those again that it took with it."""
+        while True:
+            ended, _ = wait(self._calls, timeout, return_when=FIRST_COMPLETED)
+            future = next((f for f in self._calls if f in ended), None)  # in the order in which they were made
+            if future is None:
+                return None
+            call, error = self._calls.pop(future), future.exception()
+            if not isinstance(error, BrokenProcessPool):
+                return Finished(call.key, None if error else future.result(), error)
+            if self._stopping or call.attempts >= ATTEMPTS:
+                return Finished(call.key, error=WorkerLostError(call.attempts))
+            self._again([call, *self._calls.values()])
+
+    def _again(self, lost: list[_Call]) -> None:
+        """Make calls again in a new pool: all that were under way broke with the one whose process died."""
+        self._calls.clear()
+        self._stop(cut_off=False)
+        for call in lost:
+            self._start(call)
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the processes."""
+        self._stopping = True
+        for process in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid or 0, signal.SIGINT)
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes; a call under way is cut off."""
+        self._stop(cut_off=bool(self._calls))
+        self._calls.clear()
+
+    def _start(self, call: _Call) -> None:
+        call.attempts += 1
+        if self._pool is None:
+            self._before = {p.pid for p in multiprocessing.active_children()}
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.places, context, initializer=_ignore_interruptions)
+        try:
+            future = self._pool.submit(call.function, *call.arguments)
+        except BrokenProcessPool as error:  # it broke since the last look
+            future = Future()
+            future.set_exception(error)
+        self._calls[future] = call
+
+    def _processes(self) -> list[Any]:
+        if self._pool is None:
+            return []
+        return [p for p in multiprocessing.active_children() if p.pid not in self._before]
+
+    def _stop(self, *, cut_off: bool) -> None:
+        if self._pool is not None:
+            for process in self._processes() if cut_off else ():
+                process.terminate()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def _ignore_interruptions() -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the one that started this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

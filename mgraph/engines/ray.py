@@ -1,0 +1,114 @@
+"""Ray: processes on this machine or on a cluster, placed and restarted by it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from typing import Any
+
+from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
+from mgraph.errors import InputError
+
+# A local one: no telemetry, on the loopback address, open to whom we tell the token.
+_LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+_OBJECTS = 256 << 20  # bytes for what is passed through Ray: rows, not tensors
+
+
+class Ray(Engine):
+    """``ray``: the cluster at $RAY_ADDRESS, else one that is started here and stopped at the end.
+
+    A connection takes one CPU, and one GPU where the cluster has any and none forbids it; all machines must see the
+    graph's directory under the same path.
+    """
+
+    spec = "ray"
+    summary = "the Ray cluster at $RAY_ADDRESS, or one started here; needs pip install 'mgraph[ray]'"
+
+    def __init__(self, places: int | None = None, device: str = "auto") -> None:
+        """Connect; ``places`` limits how many calls run at once. InputError if Ray is not there or refuses."""
+        self._ray = _start()
+        resources = self._ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        if device.startswith("cuda") and not gpus:
+            raise InputError("The Ray cluster has no GPU; choose --device cpu or auto.")
+        self._gpus = 1 if gpus and (device == "auto" or device.startswith("cuda")) else 0
+        self.device = "cuda" if self._gpus else device  # Ray shows each call its own GPU only
+        most = gpus if self._gpus else int(resources.get("CPU", 1))
+        self.places = max(1, most if places is None else min(places, most))
+        self._calls: dict[Future[Any], tuple[Hashable, Any]] = {}
+
+    def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
+        """Make it a task of Ray's, which makes it again when its worker is lost."""
+        task = self._ray.remote(_made).options(num_cpus=1, num_gpus=self._gpus, max_retries=ATTEMPTS - 1)
+        reference = task.remote(function, *arguments)
+        self._calls[reference.future()] = key, reference
+
+    def wait(self, timeout: float | None = None) -> Finished | None:
+        """Wait for a task to end."""
+        ended, _ = wait(self._calls, timeout, return_when=FIRST_COMPLETED)
+        future = next((f for f in self._calls if f in ended), None)  # in the order in which they were made
+        if future is None:
+            return None
+        key, _ = self._calls.pop(future)
+        error = future.exception()
+        if isinstance(error, self._ray.exceptions.RayTaskError):
+            error = error.cause or error
+        elif isinstance(error, self._ray.exceptions.RayError):
+            error = WorkerLostError(ATTEMPTS)
+        return Finished(key, None if error else future.result(), error)
+
+    def interrupt(self) -> None:
+        """Cancel the tasks: Ray raises KeyboardInterrupt in their workers."""
+        for _, reference in self._calls.values():
+            self._ray.cancel(reference)
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the cluster, or stop the one that was started here."""
+        self._calls.clear()
+        self._ray.shutdown()
+
+
+def _made(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Make a call, in a worker; Ray takes plain functions only."""
+    return function(*arguments)
+
+
+def _start() -> Any:
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        for variable, value in _LOCAL.items():
+            os.environ.setdefault(variable, value)  # before the import: Ray looks only then
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--engine ray needs Ray: pip install 'mgraph[ray]'") from None
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
+    if address is None:
+        options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECTS}
+    try:
+        with _own_modules():
+            ray.init(**options)
+    except Exception as error:  # ConnectionError, RuntimeError, …: what it says is all that is known
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"Ray cannot be had {f'at {address}' if address else 'here'}: {why}.") from error
+    return ray
+
+
+@contextmanager
+def _own_modules() -> Iterator[None]:
+    """Let workers that are started here find the modules that this process finds."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before

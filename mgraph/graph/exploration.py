@@ -1,0 +1,129 @@
+"""What to connect next, and doing it: a part of :class:`mgraph.Graph`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from mgraph.errors import InputError
+
+if TYPE_CHECKING:
+    from mgraph.connect.base import Method
+    from mgraph.graph.exploring import Done, Exploration, Limits, Outlook
+    from mgraph.graph.handles import Point
+    from mgraph.graph.planning import Request
+    from mgraph.graph.session import Session
+    from mgraph.graph.suggestions import Suggestion
+    from mgraph.progress import Report
+    from mgraph_store import Node
+
+
+class Aims(TypedDict, total=False):
+    """What exploration is about: the ``method`` that connects (of two ends; default a Bézier curve), the goal
+    ``until`` ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (loss or error) and ``split``
+    that edges are compared on, and the ``space`` whose modes are meant if none are given.
+    """
+
+    method: Method | None
+    until: str | None
+    metric: str
+    split: str
+    space: str | None
+
+
+class Explorations:
+    """Suggesting, planning, exploring; :class:`Aims` lists their common keywords."""
+
+    session: Session
+
+    def suggest(self, *modes: Point | str, count: int = 1, **aims: Unpack[Aims]) -> list[Suggestion]:
+        """Say which pairs to connect next, and why: ``g.suggest(count=3, until="components(0.1) == 1")``.
+
+        Between the given modes, or all of a space. Later suggestions assume that the earlier ones turn out well.
+        InputError for fewer than two modes, a method that does not join two, or an ``until`` that is no goal.
+        """
+        from mgraph.graph.planning import Plan
+
+        if count < 1:
+            raise InputError(f"There must be at least 1 suggestion, not {count}.")
+        return list(Plan(self.session.store, self._request(modes, aims)).steps(count))
+
+    def plan(
+        self,
+        *modes: Point | str,
+        max_pairs: int | None = None,
+        budget: str | float | None = None,
+        engine: str | None = None,
+        **aims: Unpack[Aims],
+    ) -> Outlook:
+        """Say what :meth:`explore` would do, and what time and disk that will take, judged by the runs so far."""
+        from mgraph.engines.registry import check_engine
+        from mgraph.graph.exploring import outlook
+
+        request = self._request(modes, aims)
+        _, places = check_engine(engine)
+        return outlook(self.session, request, _limits(request, max_pairs, budget, None), places or 1)
+
+    def explore(
+        self,
+        *modes: Point | str,
+        max_pairs: int | None = None,
+        budget: str | float | None = None,
+        grid: int | Sequence[int] | None = None,
+        engine: str | None = None,
+        tell: Callable[[Done], None] | None = None,
+        report: Report | None = None,
+        **aims: Unpack[Aims],
+    ) -> Exploration:
+        """Connect and sweep the pairs that :meth:`suggest` names, one after the other or several on an engine.
+
+        ``g.explore(until="components(0.1) == 1", max_pairs=20, engine="local:2")`` stops at the goal, after
+        ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is spent; asked for again it goes on.
+        ``tell`` hears of everything done. Raises InputError if nothing says when to stop, and for an engine that is
+        unknown or cannot be had. With ``local:N``, a script needs the guard ``if __name__ == "__main__":``.
+        """
+        from mgraph.engines.registry import check_engine, open_engine
+        from mgraph.graph.exploring import explore
+        from mgraph.graph.workers import Place
+        from mgraph.progress import silent
+
+        request = self._request(modes, aims)
+        limits = _limits(request, max_pairs, budget, grid)
+        limits.check(request)
+        check_engine(engine)
+        options = self.session.options
+        with open_engine(engine, options["device"]) as opened:
+            device = opened.device or options["device"]
+            place = Place(self.session.store.path, device, options["threads"] or 1, options["trust"])
+            return explore(self.session, request, limits, opened, place, tell=tell, report=report or silent)
+
+    def _request(self, modes: Sequence[Point | str], aims: Aims) -> Request:
+        from mgraph.connect.path import BezierCurve
+        from mgraph.explore.goals import Goal
+        from mgraph.graph.planning import Request, nodes_to_connect
+
+        where, nodes = nodes_to_connect(self.session, [self._node(mode) for mode in modes], aims.get("space"))
+        until = aims.get("until")
+        return Request(
+            where,
+            tuple(nodes),
+            aims.get("method") or BezierCurve(),
+            None if until is None else Goal.parse(until),
+            aims.get("metric", "loss"),
+            aims.get("split", "train"),
+        )
+
+    def _node(self, given: Point | str) -> Node:
+        raise NotImplementedError
+
+
+def _limits(
+    request: Request, max_pairs: int | None, budget: str | float | None, grid: int | Sequence[int] | None
+) -> Limits:
+    from mgraph.durations import seconds
+    from mgraph.explore.sweepdata import grid_counts
+    from mgraph.graph.exploring import Limits
+
+    counts = (grid,) if isinstance(grid, int) else grid
+    chosen = None if counts is None else grid_counts(request.method.family(2), counts, ())
+    return Limits(max_pairs, None if budget is None else seconds(budget), chosen)

@@ -1,0 +1,100 @@
+"""In which order the layers of a network compute, found by running it once: nobody lists them by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+_NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module with trainable parameters of its own (none of its submodules'): their names, in canonical order.
+
+    ``normalises`` tells a normalisation layer, whose scale and shift are no weights. The name of the network itself
+    is empty.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    normalises: bool = False
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The parameters that are no bias and belong to no normalisation."""
+        return () if self.normalises else tuple(p for p in self.parameters if not p.endswith("bias"))
+
+
+def layers_of(module: nn.Module) -> list[Layer]:
+    """List the layers in canonical order; a tied parameter belongs to the first module that has it."""
+    modules = dict(module.named_modules(remove_duplicate=False))
+    owned: dict[str, list[str]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            owned.setdefault(name.rpartition(".")[0], []).append(name)
+    return [Layer(name, tuple(names), _normalises(modules[name])) for name, names in owned.items()]
+
+
+def execution_order(module: nn.Module, x: Tensor) -> tuple[list[Layer], list[Layer]]:
+    """Run the network on a batch and return its layers in the order in which they compute, and those that do not.
+
+    A layer computes when its module is called, or any other that shares a parameter with it. Parameters that a called
+    module uses of a submodule that is not (the output projection of ``nn.MultiheadAttention``) compute with that
+    module, unless it is the network itself. Parallel branches come one after the other, as they run. The network is
+    left in eval mode; no number of it changes.
+    """
+    called: dict[int, int] = {}
+
+    def note(layer: nn.Module, _: object) -> None:
+        called.setdefault(id(layer), len(called))
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in module.modules()]
+    try:
+        module.eval()
+        with torch.enable_grad():  # without, transformer layers take a fused path that calls no submodule
+            module(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    placed: list[tuple[int, Layer]] = []
+    idle: list[Layer] = []
+    positions = _positions(module, called)
+    for layer in layers_of(module):
+        own = dict(module.named_parameters())
+        found = [positions[id(own[name])] for name in layer.parameters if id(own[name]) in positions]
+        if found:
+            placed.append((min(found), layer))
+        else:
+            idle.append(layer)
+    placed.sort(key=lambda item: item[0])  # stable: what computes together stays in canonical order
+    return [layer for _, layer in placed], idle
+
+
+def _positions(module: nn.Module, called: dict[int, int]) -> dict[int, int]:
+    """Return by id of parameter when the first module that uses it was called."""
+    positions: dict[int, int] = {}
+    for path, holder in module.named_modules(remove_duplicate=False):
+        at = called.get(id(holder))
+        if at is None:
+            at = next((called[id(above)] for above in _above(module, path) if id(above) in called), None)
+        if at is None:
+            continue
+        for parameter in holder.parameters(recurse=False):
+            positions[id(parameter)] = min(at, positions.get(id(parameter), at))
+    return positions
+
+
+def _above(module: nn.Module, path: str) -> Iterator[nn.Module]:
+    """Yield the modules that a module lies in, the nearest first; not the network itself."""
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield module.get_submodule(path)
+
+
+def _normalises(module: nn.Module) -> bool:
+    return isinstance(module, _NORMALISATION) or "norm" in type(module).__name__.lower()

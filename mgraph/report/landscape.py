@@ -1,0 +1,83 @@
+"""Paths on landscapes of two weights: the landscape from above with a path at several moments, and their losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mgraph.families import Floats
+from mgraph.report.figures import check_path, style, write_figure
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A path of points, shape (N, 2), and the loss along it: shares of its length and values, each (S,)."""
+
+    label: str
+    points: Floats
+    along: Floats
+    losses: Floats
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """A potential over a rectangle: heights of shape (len(y), len(x)), a path's moments, and its known saddle."""
+
+    title: str
+    x: Floats
+    y: Floats
+    heights: Floats
+    moments: Sequence[Moment]
+    saddle: float
+
+
+def plot_landscapes(landscapes: Sequence[Landscape], path: Path) -> Path:
+    """Draw landscapes side by side to ``path`` (.png, .pdf, .svg): from above, and below that the losses.
+
+    Moments go from light to dark. Raises InputError for a picture that cannot be written.
+    """
+    check_path(path)
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with style():
+        figure = Figure(figsize=(4.3 * len(landscapes), 7.0), layout="constrained")
+        axes = figure.subplots(2, len(landscapes), squeeze=False, height_ratios=(1.5, 1.0))
+        for (above, below), landscape in zip(axes.T, landscapes, strict=True):
+            colours = mpl.colormaps["plasma_r"](np.linspace(0.15, 0.9, len(landscape.moments)))
+            _from_above(above, landscape, colours)
+            _losses(below, landscape, colours)
+        return write_figure(figure, path)
+
+
+def _from_above(axis: Any, landscape: Landscape, colours: Any) -> None:
+    top = max(1.5 * landscape.saddle, 1.2 * max(float(m.losses.max()) for m in landscape.moments))
+    # Close together near the bottom: what happens, happens in the valleys.
+    levels = top * np.linspace(0.0, 1.0, 22) ** 2
+    axis.contourf(landscape.x, landscape.y, landscape.heights, levels=levels, cmap="Greys", extend="max", alpha=0.75)
+    axis.contour(landscape.x, landscape.y, landscape.heights, levels=levels, colors="white", linewidths=0.3)
+    for moment, colour in zip(landscape.moments, colours, strict=True):
+        axis.plot(*moment.points.T, ".-", color=colour, linewidth=1.3, markersize=5, label=moment.label)
+    ends = landscape.moments[-1].points[[0, -1]]
+    axis.plot(*ends.T, "o", color="white", markeredgecolor="black", markersize=7, zorder=5)
+    axis.set_xlim(landscape.x[0], landscape.x[-1])
+    axis.set_ylim(landscape.y[0], landscape.y[-1])
+    axis.set_aspect("equal")
+    axis.set_title(landscape.title)
+    axis.set_xlabel("w₁")
+    axis.set_ylabel("w₂")
+
+
+def _losses(axis: Any, landscape: Landscape, colours: Any) -> None:
+    for moment, colour in zip(landscape.moments, colours, strict=True):
+        axis.plot(moment.along, moment.losses, color=colour, label=moment.label)
+    axis.axhline(landscape.saddle, color="black", linestyle=":", linewidth=1, label="known saddle", zorder=0)
+    axis.set_xlim(0, 1)
+    axis.set_xlabel("share of the length")
+    axis.set_ylabel("loss")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)

@@ -1,0 +1,119 @@
+"""What a walk observed on its way, as the papers check it: loss, arrival, distances, variances (no torch).
+
+[L] judges a path by three things: the train loss stays low, every layer's distance to the destination falls to 0, and
+the loss stays low on the straight pieces between its points. ``tolerance`` is how far the path's train loss rises
+above the higher end's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mgraph.explore.sweepdata import SweepData
+from mgraph.families import Floats
+from mgraph_store import Series
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The series of one connection: positions and values, both of shape (N,), by (quantity, subject)."""
+
+    series: Mapping[tuple[str, str], tuple[Floats, Floats]]
+
+    @classmethod
+    def of(cls, rows: Sequence[Series]) -> Observed:
+        """Arrange stored series."""
+        return cls({(s.quantity, s.subject): (np.array(s.positions), np.array(s.values)) for s in rows})
+
+    @property
+    def is_walk(self) -> bool:
+        """Whether these are those of a walk, tick by tick."""
+        return ("row", "") in self.series
+
+    def subjects(self, quantity: str) -> list[str]:
+        """List what a quantity was observed of, the whole left out."""
+        return [subject for q, subject in self.series if q == quantity and subject]
+
+    def ticks_along(self, t: Floats, knots: Floats) -> Floats:
+        """Return the tick of each parameter, linear between the points that were kept."""
+        ticks, rows = self.series["row", ""]
+        return np.asarray(np.interp(t, knots[rows.astype(np.int64)][np.argsort(rows)], ticks[np.argsort(rows)]))
+
+    def summary(self) -> list[Row]:
+        """Return one row for each series: how many numbers, the first, the last, least and largest."""
+        return [
+            {
+                "quantity": quantity,
+                "subject": subject,
+                "count": len(values),
+                "first": float(values[0]),
+                "last": float(values[-1]),
+                "min": float(values.min()),
+                "max": float(values.max()),
+            }
+            for (quantity, subject), (_, values) in self.series.items()
+            if len(values)
+        ]
+
+    def numbers(self) -> list[Row]:
+        """Return one row for each number."""
+        return [
+            {"quantity": quantity, "subject": subject, "position": p, "value": v}
+            for (quantity, subject), (positions, values) in self.series.items()
+            for p, v in zip(positions.tolist(), values.tolist(), strict=True)
+        ]
+
+
+def walk_checks(observed: Observed, data: SweepData | None) -> Row:
+    """Return the checks of a walk; loss and tolerance of the sweep where there is one, else of the kept points."""
+    points, pieces = observed.series["point_loss", ""][1], observed.series["piece_loss", ""][1]
+    losses, ends = np.concatenate([points, pieces]), points[[0, -1]]
+    measured_on = "kept points and the middles of the pieces between"
+    if data is not None and ("train", "loss") in data.values:
+        losses = data.values["train", "loss"]
+        ends, measured_on = losses[[0, -1]], f"a sweep of {len(losses)} points"
+    ticks = {name: observed.series[name, ""][1] for name in ("iterations", "seconds") if (name, "") in observed.series}
+    left = {subject or "all": values[-1] for (q, subject), (_, values) in observed.series.items() if q == "left"}
+    return {
+        "ticks": len(ticks["iterations"]) if ticks else 0,
+        "iterations": int(ticks["iterations"].sum()) if ticks else 0,
+        "seconds": float(ticks["seconds"][-1]) if ticks else 0.0,
+        "max_train_loss": float(losses.max()),
+        "tolerance": float(losses.max() - ends.max()),
+        "measured_on": measured_on,
+        "largest_rise_within_a_piece": float((pieces - np.maximum(points[:-1], points[1:])).max()),
+        "left_before_the_last_piece": float(left.pop("all")) if "all" in left else None,
+        "most_left_of_a_layer": float(max(left.values())) if left else None,
+    }
+
+
+def layer_rows(observed: Observed) -> list[Row]:
+    """Return the layers: distance after the first and the last tick, and the part of the way that was left."""
+    rows = []
+    for layer in observed.subjects("distance"):
+        values = observed.series["distance", layer][1]
+        left = observed.series.get(("left", layer))
+        rows.append(
+            {
+                "layer": layer,
+                "first_distance": float(values[0]),
+                "last_distance": float(values[-1]),
+                "left": None if left is None else float(left[1][-1]),
+            }
+        )
+    return rows
+
+
+def weight_rows(observed: Observed) -> list[Row]:
+    """Return the variance of every weight after the first and the last tick."""
+    return [
+        {"weight": name, "first_variance": float(values[0]), "last_variance": float(values[-1])}
+        for name in observed.subjects("variance")
+        for values in [observed.series["variance", name][1]]
+    ]

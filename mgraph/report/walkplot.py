@@ -1,0 +1,120 @@
+"""The figure of a walk, as [L] draws it: loss and accuracy, distances and variances by tick, and continuity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mgraph.explore.sweepdata import SweepData
+from mgraph.report.walk import Observed
+
+_LOSS, _ACCURACY, _FAINT = "#1b6ca8", "#b3263c", "#9db8cc"
+_MOST_NAMED = 10  # layers in a legend
+_LOW_ACCURACY = 0.9  # the axis reaches down to it, so that a wrong example is no cliff
+
+
+def draw_walk(
+    observed: Observed, data: SweepData, ends: Sequence[str], title: str, before: SweepData | None = None
+) -> Any:
+    """Draw six panels: train and test by tick, distances, variances, continuity, and the loss along t."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14.4, 7.4), layout="constrained")
+    axes = figure.subplots(2, 3)
+    _by_tick(axes[0, 0], observed, data, "train")
+    _layers(axes[0, 1], observed, "distance", "distance to the destination, by layer", log=True)
+    _layers(axes[0, 2], observed, "variance", "variance, by weight", log=True)
+    _by_tick(axes[1, 0], observed, data, "test")
+    _continuity(axes[1, 1], observed, data)
+    _along(axes[1, 2], data, ends, before)
+    for axis in axes[:, :].ravel():
+        axis.grid(alpha=0.3)
+    for axis in (*axes[0], axes[1, 0], axes[1, 1]):
+        axis.set_xlabel("tick")
+        for boundary in _boundaries(observed):
+            axis.axvline(boundary, color="grey", linestyle="--", linewidth=0.8, zorder=0)
+    figure.suptitle(title)
+    return figure
+
+
+def _by_tick(axis: Any, observed: Observed, data: SweepData, split: str) -> None:
+    """Loss (left) and accuracy (right) at the kept points; for training also the mean batch loss of every tick."""
+    ticks, rows = observed.series["row", ""]
+    knots = data.family.knots[rows.astype(np.int64)]
+    t = data.parameters[:, 0]
+    handles, place = [], axis
+    if split == "train" and ("train_loss", "") in observed.series:
+        handles += axis.plot(*observed.series["train_loss", ""], color=_FAINT, linewidth=0.8, label="batches of a tick")
+    for metric, colour in (("loss", _LOSS), ("accuracy", _ACCURACY)):
+        if (split, metric) not in data.values:
+            continue
+        place = axis if metric == "loss" else axis.twinx()
+        values = np.interp(knots, t, data.values[split, metric])
+        handles += place.plot(ticks, values, color=colour, label=f"{split} {metric}")
+        place.set_ylabel(f"{split} {metric}", color=colour)
+        place.tick_params(axis="y", colors=colour)
+        if metric == "accuracy":
+            place.set_ylim(min(_LOW_ACCURACY, float(values.min()) - 0.01), 1.005)
+    axis.set_ylim(bottom=0)
+    place.legend(handles=handles, loc="center right", fontsize=8)
+    axis.set_title(f"{split} loss and accuracy")
+
+
+def _layers(axis: Any, observed: Observed, quantity: str, title: str, *, log: bool) -> None:
+    from matplotlib import colormaps
+
+    subjects = observed.subjects(quantity)
+    shades = colormaps["viridis"](np.linspace(0, 0.92, max(1, len(subjects))))
+    for subject, shade in zip(subjects, shades, strict=True):
+        positions, values = observed.series[quantity, subject]
+        axis.plot(positions, np.where(values > 0, values, np.nan), color=shade, linewidth=1, label=subject)
+    if log:
+        axis.set_yscale("log")
+    axis.set_title(title)
+    if len(subjects) <= _MOST_NAMED:
+        axis.legend(fontsize=8)
+    else:
+        axis.set_title(f"{title} ({len(subjects)}: first dark, last light)")
+
+
+def _continuity(axis: Any, observed: Observed, data: SweepData) -> None:
+    """Train loss on the straight pieces between the kept points, and at these."""
+    ticks = observed.ticks_along(data.parameters[:, 0], data.family.knots)
+    if ("train", "loss") in data.values:
+        axis.plot(ticks, data.values["train", "loss"], color=_LOSS, linewidth=1, label="on the pieces (sweep)")
+        rows = observed.series["row", ""][1].astype(np.int64)
+        at = np.interp(data.family.knots[rows], data.parameters[:, 0], data.values["train", "loss"])
+        axis.plot(observed.series["row", ""][0], at, ".", color="black", markersize=4, label="kept points")
+    ends, middles = observed.series["point_loss", ""][0], observed.series["piece_loss", ""][1]
+    axis.plot((ends[1:] + ends[:-1]) / 2, middles, "x", color=_ACCURACY, markersize=4, label="middles, as walked")
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel("train loss")
+    axis.legend(fontsize=8)
+    axis.set_title("continuity")
+
+
+def _along(axis: Any, data: SweepData, ends: Sequence[str], before: SweepData | None) -> None:
+    for split, colour in (("train", _LOSS), ("valid", "#e08a00"), ("test", _ACCURACY)):
+        if (split, "loss") not in data.values:
+            continue
+        axis.plot(data.parameters[:, 0], data.values[split, "loss"], color=colour, linewidth=1, label=split)
+        if before is not None and (split, "loss") in before.values:
+            axis.plot(before.parameters[:, 0], before.values[split, "loss"], ":", color=colour, linewidth=1)
+    if before is not None:
+        axis.plot([], [], ":", color="grey", label="straight line")
+        axis.set_yscale("log")
+    axis.set_xlim(0, 1)
+    axis.set_xlabel(f"t   ({ends[0]} at 0, {ends[1]} at 1)")
+    axis.set_ylabel("loss")
+    axis.legend(fontsize=8)
+    axis.set_title("loss along the length of the path")
+
+
+def _boundaries(observed: Observed) -> list[float]:
+    """Return the ticks at which a new phase began."""
+    if ("phase", "") not in observed.series:
+        return []
+    positions, phases = observed.series["phase", ""]
+    return [float(p) for p in positions[1:][np.diff(phases) > 0]]

@@ -1,0 +1,353 @@
+"""A walk through weight space, tick by tick: move a little, train until the loss is low, keep points on the way.
+
+The loop of LLPF [L, Alg. 1 and 2]; how a tick moves is its leg's matter. Everything that a tick depends on can be
+written down between two ticks: an interrupted walk goes on bit for bit (on a CPU), in the phase it was in.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mgraph.data.splits import Split
+from mgraph.errors import NonFiniteError
+from mgraph.families import Floats
+from mgraph.network.flat import FlatModel
+from mgraph.network.precision import computing_in
+from mgraph.progress import Progress, Report, silent
+from mgraph.train.batches import Batches
+from mgraph.train.legs import Leg, Phase, Units
+from mgraph.train.loop import Streams
+from mgraph.train.losses import Loss
+from mgraph.train.parallel import present
+from mgraph.train.state import InMemory, Keeper, State
+from mgraph.train.tensors import scale
+from mgraph.train.thinning import Kept, Thinner
+from mgraph.train.walk_settings import WalkSettings
+
+POINT = "point"  # what is appended to the keeper: the canonical parameters of a kept point
+_BLOWN_UP = 1e4  # a loss so many times the first one is as good as infinite
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A leg that begins where the stretch before it ended, through its phases one after the other."""
+
+    name: str
+    leg: Callable[[Tensor], Leg]  # from the row where it starts
+    phases: tuple[Phase, ...]
+
+
+@dataclass
+class Log:
+    """What was observed, by tick: of each tick, and (every so many ticks) of each unit and each weight."""
+
+    ticks: list[dict[str, float]] = field(default_factory=list)
+    entries: list[int] = field(default_factory=list)
+    distances: list[Floats] = field(default_factory=list)
+    lengths: list[Floats] = field(default_factory=list)
+    variances: list[Floats] = field(default_factory=list)
+
+    def column(self, name: str) -> list[float]:
+        """Return one quantity of every tick."""
+        return [tick[name] for tick in self.ticks]
+
+
+@dataclass(frozen=True)
+class Walked:
+    """How a walk went: the points kept after the start, what was observed, where each phase ended, and why."""
+
+    start_loss: float
+    kept: tuple[Kept, ...]
+    log: Log
+    reasons: tuple[str, ...]
+    distances: Floats
+    leg: Leg
+
+
+class Walk:
+    """Walks the network's own row from a start through some stretches."""
+
+    def __init__(
+        self,
+        flat: FlatModel,
+        loss: Loss,
+        split: Split,
+        units: Units,
+        how: WalkSettings,
+        threshold: float,
+        *,
+        measure: Callable[[], float],
+        keeper: Keeper | None = None,
+        report: Report = silent,
+    ) -> None:
+        """``measure`` returns the loss of the network as it stands; kept points are appended to ``keeper``."""
+        self._flat, self._loss, self._units, self._how = flat, loss, units, how
+        self._threshold, self._measure, self._report = threshold, measure, report
+        self._keeper = InMemory() if keeper is None else keeper
+        self._workers, self._streams = present(), Streams.of(how.seed)
+        self._batches = Batches(split, how.batch_size, self._streams.order, flat.device)
+        self._module = torch.compile(flat.module) if how.compile else flat.module
+        self._x = flat.theta
+        self._aside = torch.empty_like(flat.theta)
+        self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
+        self._gradients: list[Tensor] = []
+        self._kept: list[Kept] = []
+        self._log = Log()
+        self._reasons: list[str] = []
+        self._tick = self._stretch = self._phase = self._done = 0  # ticks in all, and where in the plan
+        self._from = -1  # number of the kept point where the present stretch began; -1: the start
+        self._before = np.zeros(len(units))  # distances as the present phase began
+        self._elapsed = 0.0
+        self._first_loss = math.nan
+
+    def run(self, start: Tensor, stretches: Sequence[Stretch]) -> Walked:
+        """Walk from ``start``, or go on where the keeper's last state was.
+
+        Raises NonFiniteError, naming the tick, when a loss leaves the finite numbers.
+        """
+        flat, streams = self._flat, self._streams
+        gpus = [] if flat.device.type == "cpu" else [flat.device]
+        with torch.random.fork_rng(devices=gpus), computing_in(self._how.precision, flat.device):
+            torch.manual_seed(streams.network + self._workers.rank)
+            self._x.copy_(start)
+            self._start_loss = self._loss_at(self._x)
+            if self._keeper.last is None:
+                self._thinner.begin(start, 0, self._start_loss)
+            else:
+                self._go_on(self._keeper.last, start)
+            self._began = time.perf_counter() - self._elapsed
+            leg, distances = self._stretches(start, stretches)
+        return Walked(self._start_loss, tuple(self._kept), self._log, tuple(self._reasons), distances, leg)
+
+    def close(self, destination: Tensor) -> Kept:
+        """Measure the straight piece from the last point to the end of the path, which counts as one tick more."""
+        with computing_in(self._how.precision, self._flat.device):
+            return self._thinner.closing(destination, self._tick + 1)
+
+    def _stretches(self, start: Tensor, stretches: Sequence[Stretch]) -> tuple[Leg, Floats]:
+        while True:
+            stretch = stretches[self._stretch]
+            leg = self._leg(stretch, start)
+            while self._phase < len(stretch.phases):
+                self._ticks(leg, stretch.phases[self._phase])
+                self._phase, self._done = self._phase + 1, 0
+                self._save()
+            if self._stretch == len(stretches) - 1:
+                return leg, leg.distances()
+            self._stretch, self._phase, self._from = self._stretch + 1, 0, len(self._kept) - 1
+
+    def _leg(self, stretch: Stretch, start: Tensor) -> Leg:
+        """Set up a leg as it was when its stretch began."""
+        row = start if self._from < 0 else self._point(self._from)
+        present = self._aside.copy_(self._x)
+        self._x.copy_(row)
+        leg = stretch.leg(row)
+        self._x.copy_(present)
+        return leg
+
+    def _ticks(self, leg: Leg, phase: Phase) -> None:
+        """Walk through one phase, from where it stands."""
+        leg.begin(phase)
+        flat, names = self._flat, self._flat.names
+        weights = np.flatnonzero(self._units.weight)
+        self._weight_gradients = [flat.grad[flat.columns(names[i])] for i in weights]
+        moving = np.flatnonzero(phase.moving[self._units.of])
+        self._trained = None
+        if self._how.train == "active" and len(moving) < len(names):
+            columns = [flat.columns(names[i]) for i in moving]
+            self._trained = [self._x[c] for c in columns], [flat.grad[c] for c in columns]
+        flat.module.train()
+        distances = leg.distances()
+        if self._done == 0:
+            self._before = distances
+        reason = ""
+        while not reason:
+            if leg.finished(distances):
+                reason = "arrived"
+            elif self._done >= phase.ticks:
+                reason = f"{phase.ticks} ticks spent"
+            elif self._how.seconds is not None and time.perf_counter() - self._began >= self._how.seconds:
+                reason = f"{self._how.seconds:g} s spent"
+            else:
+                distances = self._one(leg, phase, distances)
+        self._thinner.settle(self._tick, self._x)
+        self._reasons.append(f"{phase.name}: {reason} after {self._done} ticks")
+
+    def _one(self, leg: Leg, phase: Phase, distances: Floats) -> Floats:
+        lengths = leg.lengths(distances, self._before)
+        leg.move(distances, lengths)
+        loss, iterations = self._train(leg.rates())
+        leg.settle()
+        distances = leg.distances()
+        self._tick, self._done = self._tick + 1, self._done + 1
+        self._elapsed = time.perf_counter() - self._began
+        self._note(loss, iterations, lengths, distances, leg)
+        self._thinner.add(self._tick, self._x)
+        self._report(Progress(phase.name, self._done, phase.ticks, loss))
+        if self._keeper.due:
+            self._save()
+        return distances
+
+    def _train(self, rates: Floats | None) -> tuple[float, int]:
+        """Train until the loss is low enough; return the mean of the last losses, and how many iterations it took."""
+        how, flat = self._how, self._flat
+        lr = how.lr if rates is None or how.origin_lr is None else how.origin_lr
+        recent: deque[float] = deque(maxlen=how.min_iters)
+        for iteration in range(1, how.max_iters + 1):
+            recent.append(self._gradient())
+            if rates is not None:
+                scale(self._weight_gradients, rates)
+            if self._trained is None:
+                self._x.add_(flat.grad, alpha=-lr)
+            else:
+                torch._foreach_add_(*self._trained, alpha=-lr)
+            mean = sum(recent) / len(recent)
+            if iteration >= how.min_iters and mean < self._threshold:
+                break
+        return mean, iteration
+
+    def _gradient(self) -> float:
+        """Fill the flat gradient from the next batch, and return its loss."""
+        flat = self._flat
+        x, y = next(self._batches)
+        x, y, fraction = self._workers.share(x, y)
+        flat.grad.zero_()
+        loss = self._loss(self._module(flat.inputs(x)), y)
+        if fraction != 1.0:
+            loss = loss * fraction
+        loss.backward()  # type: ignore[no-untyped-call]
+        mean = loss.detach().to(flat.grad.dtype)
+        self._workers.add_up([flat.grad, mean])
+        value = float(mean)
+        if math.isnan(self._first_loss):
+            self._first_loss = value
+        if not (math.isfinite(value) and value < _BLOWN_UP * (1.0 + abs(self._first_loss))):
+            raise NonFiniteError(
+                f"The loss became {value:g} in tick {self._tick + 1}; lower the learning rate (it was "
+                f"{self._how.lr:g}) or the steps."
+            )
+        return value
+
+    def _note(self, loss: float, iterations: int, lengths: Floats, distances: Floats, leg: Leg) -> None:
+        self._log.ticks.append(
+            {
+                "train_loss": loss,
+                "iterations": float(iterations),
+                "step": float(np.linalg.norm(lengths)),
+                "distance": float(np.linalg.norm(distances)),
+                "phase": float(len(self._reasons)),
+                "seconds": self._elapsed,
+            }
+        )
+        if self._tick % self._how.log_every == 0:
+            self._log.entries.append(self._tick)
+            self._log.distances.append(distances)
+            self._log.lengths.append(lengths)
+            self._log.variances.append(leg.variances)
+
+    def _loss_at(self, row: Tensor) -> float:
+        """Measure the loss at a row; the network is afterwards where it was, and in training mode."""
+        if row.data_ptr() == self._x.data_ptr():
+            loss = self._measure()
+        else:
+            self._aside.copy_(self._x)
+            self._x.copy_(row)
+            loss = self._measure()
+            self._x.copy_(self._aside)
+        self._flat.module.train()
+        if not math.isfinite(loss):
+            raise NonFiniteError(f"The train loss of a point of the path is {loss:g} (tick {self._tick}).")
+        return loss
+
+    def _keep(self, row: Tensor, kept: Kept) -> None:
+        self._keeper.append({POINT: self._flat.unpack(row).numpy()})
+        self._kept.append(kept)
+
+    def _point(self, index: int) -> Tensor:
+        return self._flat.pack(torch.from_numpy(self._keeper.appended(index)[POINT]))
+
+    def _save(self) -> None:
+        """Write down everything that the next tick depends on."""
+        waiting = self._thinner.waiting
+        arrays: dict[str, NDArray[Any]] = {
+            "x": self._flat.unpack(self._x).numpy(),
+            "before": self._before,
+            "order": self._batches.pass_state.numpy(),
+            "random": torch.get_rng_state().numpy(),
+            "kept": np.array([(k.tick, k.loss, k.middle) for k in self._kept], dtype=np.float64).reshape(-1, 3),
+            "log": np.array([list(tick.values()) for tick in self._log.ticks], dtype=np.float64),
+            "entries": np.array(self._log.entries, dtype=np.int64),
+            **{name: np.array(getattr(self._log, name), dtype=np.float64) for name in _BY_ENTRY},
+            **{f"waiting{i}": self._flat.unpack(row).numpy() for i, (_, row) in enumerate(waiting)},
+        }
+        if self._flat.device.type == "cuda":
+            arrays["random-cuda"] = torch.cuda.get_rng_state(self._flat.device).numpy()
+        values = {
+            "tick": self._tick,
+            "stretch": self._stretch,
+            "phase": self._phase,
+            "done": self._done,
+            "from": self._from,
+            "position": self._batches.position,
+            "elapsed": self._elapsed,
+            "first_loss": None if math.isnan(self._first_loss) else self._first_loss,
+            "reasons": list(self._reasons),
+            "waiting": [tick for tick, _ in waiting],
+            "columns": list(self._log.ticks[0]) if self._log.ticks else [],
+        }
+        self._keeper.save(State(values, arrays))
+
+    def _go_on(self, state: State, start: Tensor) -> None:
+        values, arrays = state.values, state.arrays
+        self._tick, self._stretch, self._phase = values["tick"], values["stretch"], values["phase"]
+        self._done, self._from, self._elapsed = values["done"], values["from"], values["elapsed"]
+        self._first_loss = math.nan if values["first_loss"] is None else values["first_loss"]
+        self._reasons = list(values["reasons"])
+        self._x.copy_(self._row(arrays["x"]))
+        self._before = np.array(arrays["before"])
+        self._batches.go_to(values["position"], torch.from_numpy(np.array(arrays["order"], dtype=np.uint8)))
+        torch.set_rng_state(torch.from_numpy(np.array(arrays["random"], dtype=np.uint8)))
+        if "random-cuda" in arrays:
+            torch.cuda.set_rng_state(torch.from_numpy(np.array(arrays["random-cuda"])), self._flat.device)
+        self._kept = [Kept(int(tick), float(loss), float(middle)) for tick, loss, middle in arrays["kept"]]
+        log = [dict(zip(values["columns"], row, strict=True)) for row in np.array(arrays["log"]).tolist()]
+        self._log = Log(log, np.array(arrays["entries"]).tolist(), *[list(arrays[name]) for name in _BY_ENTRY])
+        waiting = [(tick, self._row(arrays[f"waiting{i}"])) for i, tick in enumerate(values["waiting"])]
+        if self._kept:
+            last = self._kept[-1]
+            self._thinner.begin(self._point(len(self._kept) - 1), last.tick, last.loss, waiting)
+        else:
+            self._thinner.begin(start, 0, self._start_loss, waiting)
+
+    def _row(self, canonical: NDArray[Any]) -> Tensor:
+        return self._flat.pack(torch.from_numpy(np.array(canonical)))
+
+
+_BY_ENTRY = ("distances", "lengths", "variances")
+
+
+@torch.no_grad()
+def batch_loss(flat: FlatModel, loss: Loss, split: Split, how: WalkSettings, examples: int = 2000) -> float:
+    """Return the mean loss of the network as training would see it: batch statistics, dropout; nothing is learnt."""
+    buffers = [(buffer, buffer.clone()) for buffer in flat.module.buffers()]
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:examples]
+    gpus = [] if flat.device.type == "cpu" else [flat.device]
+    flat.module.train()
+    with torch.random.fork_rng(devices=gpus), computing_in(how.precision, flat.device):
+        torch.manual_seed(how.seed)
+        whole = split.batches(how.batch_size, order=order, device=flat.device, drop_last=len(order) >= how.batch_size)
+        losses = [float(loss(flat.module(flat.inputs(x)), y)) for x, y in whole]
+    for buffer, value in buffers:
+        buffer.copy_(value)
+    flat.module.eval()
+    return sum(losses) / len(losses)

@@ -1,0 +1,149 @@
+"""What may go: objects that no row refers to, unfinished files, states of runs that are complete, a journal too long.
+
+A plan is made first and carried out then, so that a dry run and a real one cannot disagree. What is younger than
+some hours stays: it may belong to a process that is still at work.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mgraph_store.changes import snapshot
+from mgraph_store.commits import number_of
+from mgraph_store.journal import record_size
+from mgraph_store.records import Run
+from mgraph_store.tensors import age, tree_size
+
+if TYPE_CHECKING:
+    from mgraph_store.reader import Reader
+    from mgraph_store.store import GraphStore
+
+STATES = "states"
+DEFAULT_AGE = 24 * 3600.0
+_LEAST_JOURNAL = 1 << 20  # bytes to be saved before a journal is begun anew
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """One thing that may go: what it is (object, unfinished, state, journal), its name, bytes on disk, and why."""
+
+    kind: str
+    name: str
+    nbytes: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A plan: what goes, and how many things are garbage, too, but too young yet."""
+
+    items: tuple[Garbage, ...]
+    young: int
+    min_age: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that become free."""
+        return sum(item.nbytes for item in self.items)
+
+    def apply(self, store: GraphStore) -> None:
+        """Delete what was planned, but what is in use by now."""
+        remove_objects(store, [i.name for i in self.items if i.kind == "object"])
+        for item in self.items:
+            if item.kind == "unfinished" and _newest(store.path / "tmp" / item.name) >= self.min_age:
+                _delete(store.path / "tmp" / item.name)
+        states = [i.name for i in self.items if i.kind == "state"]
+        if states:
+            with store.reading() as reader:
+                over = _complete(reader, states)
+            for name in over:
+                _delete(store.path / STATES / name)
+        if any(i.kind == "journal" for i in self.items):
+            with (
+                store.lock.exclusive(),
+                store.index.connect(read_only=False, patience=store.lock.timeout) as con,
+            ):
+                store.index.journal.begin(number_of(con), snapshot(con))
+
+
+def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collection:
+    """Look for garbage that is at least ``min_age`` seconds old.
+
+    Raises
+    ------
+    CorruptError
+        If the index cannot be read or has lost commits: then nothing is known to be garbage.
+    """
+    sizes = store.tensor_store.sizes()  # before the rows, so that an object committed meanwhile is no garbage
+    names = _names(store.path / STATES)
+    with store.reading() as reader:
+        used = reader.tensor_keys()
+        complete = _complete(reader, names)
+        count = store.index.journal.count()
+        length = 0 if count is None else count.length
+        shortest = _shortest_journal(reader, length)
+    found = [
+        (Garbage("object", key, nbytes, "no row refers to it"), store.tensor_store.age(key))
+        for key, nbytes in sorted(sizes.items())
+        if key not in used
+    ]
+    for name in _names(store.path / "tmp"):
+        path = store.path / "tmp" / name
+        found.append(
+            (Garbage("unfinished", name, tree_size(path), "left by a process that was stopped"), _newest(path))
+        )
+    for name, why in complete.items():
+        path = store.path / STATES / name
+        found.append((Garbage("state", name, tree_size(path), why), _newest(path)))
+    old = [item for item, seconds in found if seconds >= min_age]
+    saved = length - shortest
+    if saved > max(_LEAST_JOURNAL, shortest):
+        old.append(Garbage("journal", "journal", saved, "its rows once more are shorter than their history"))
+    return Collection(tuple(old), len(found) - sum(item.kind != "journal" for item in old), min_age)
+
+
+def remove_objects(store: GraphStore, keys: Iterable[str]) -> list[str]:
+    """Delete those tensor objects that no row refers to; their keys."""
+    with store.reading() as reader:  # nobody commits a row meanwhile
+        used = reader.tensor_keys()
+        gone = [key for key in keys if key not in used]
+        for key in gone:
+            store.tensor_store.hide(key)
+    for key in gone:
+        store.tensor_store.remove(key)
+    return gone
+
+
+def _complete(reader: Reader, runs: list[str]) -> dict[str, str]:
+    # A run that was interrupted or failed may be resumed from its state; one that is complete, or gone, never.
+    if not runs:
+        return {}
+    status = {run.id: run.status for run in reader.all(Run, id=runs)}
+    over = {name: status.get(name, "gone") for name in runs}
+    return {name: f"its run is {what}" for name, what in over.items() if what in ("complete", "gone")}
+
+
+def _shortest_journal(reader: Reader, present: int) -> int:
+    if present <= _LEAST_JOURNAL:
+        return present
+    return record_size(0, reader.snapshot())
+
+
+def _names(directory: Path) -> list[str]:
+    return sorted(p.name for p in directory.iterdir()) if directory.is_dir() else []
+
+
+def _newest(path: Path) -> float:
+    """Seconds since anything in a file or directory was changed."""
+    return min([age(path), *map(age, path.rglob("*"))])
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""Commits: the order in which index and journal are written, and how one is made of the other.
+
+See :mod:`mgraph_store.journal` for what is written when. All functions are called under the exclusive lock, but
+:func:`replay`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import duckdb
+
+from mgraph_store import schema
+from mgraph_store.changes import Changes, Rows, insert_rows, snapshot
+from mgraph_store.errors import FormatError
+from mgraph_store.journal import Count, Entry, Journal
+
+
+def number_of(con: duckdb.DuckDBPyConnection) -> int:
+    """Read how many commits an index has seen."""
+    row = con.execute("SELECT commits FROM meta").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def settle(con: duckdb.DuckDBPyConnection, journal: Journal) -> Count:
+    """Bring the journal up to an index that is not behind it; what a crash has left is put right here."""
+    number, count = number_of(con), journal.count()
+    if count is not None and number == count.number:
+        return count
+    if count is not None and number == count.number + 1:
+        prepared = journal.prepared(count)
+        if prepared is not None:
+            journal.seal(prepared)
+            return prepared
+    return journal.begin(number, snapshot(con))
+
+
+def prepare(con: duckdb.DuckDBPyConnection, journal: Journal, count: Count, changes: Changes) -> Count:
+    """Write the record of a transaction that is about to be committed, and its number into the index."""
+    con.execute("UPDATE meta SET commits = ?", [count.number + 1])
+    return journal.prepare(count, changes.document())
+
+
+def seal(journal: Journal, count: Count) -> None:
+    """Count a transaction that was committed."""
+    # The rows are safe. If the disk refuses this last write, the next writer makes up for it.
+    with contextlib.suppress(OSError):
+        journal.seal(count)
+
+
+def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments: bool = True) -> int:
+    """Make an empty database the index that the records of a journal describe; the number of its last commit.
+
+    Raises
+    ------
+    FormatError
+        If the journal is that of another format.
+    """
+    state, number = Rows(), 0
+    meta: dict[str, Any] = {}
+    for entry in entries:
+        meta = meta or entry.document.get("meta", {})
+        state.apply(Changes.from_document(entry.document))
+        number = entry.number
+    found, present = meta.get("format_version"), schema.FORMAT_VERSION
+    if found != present:
+        raise FormatError(f"The journal is one of format {found}, this mgraph has {present}.")
+    con.begin()
+    for statement in schema.create_statements(comments=comments):
+        con.execute(statement)
+    created = datetime.fromisoformat(meta["created"])
+    con.execute("INSERT INTO meta VALUES (?, ?, ?, ?)", [present, created, meta["written_by"], number])
+    for table, rows in state.tables().items():
+        insert_rows(con, table, rows)
+    con.commit()
+    return number

@@ -1,0 +1,101 @@
+"""Writing from several processes: workers write tensors, one of them all commits the rows.
+
+A :class:`WorkerStore` reads the graph and makes tensors durable like any store, but its transactions end without
+touching the index: their rows wait until the worker hands them over. Whoever may write the index takes them into
+a transaction of its own (:meth:`Transaction.take_over`), all or none. What was never taken over has no row, and is
+garbage like anything else without one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgraph_store.errors import StoreError
+from mgraph_store.index import Index
+from mgraph_store.lock import GraphLock
+from mgraph_store.records import Record
+from mgraph_store.store import GraphStore
+from mgraph_store.tensors import TensorStore
+from mgraph_store.transaction import Transaction
+
+
+@dataclass(frozen=True)
+class Handover:
+    """Rows of ended transactions, as they are to be committed, and the keys of the tensors written for them.
+
+    Of a row that a later transaction updated there is only the last version: among ``added`` if it is new, else among
+    ``updated``. ``expected`` are rows of the index as the first of them found it.
+    """
+
+    added: tuple[Record, ...] = ()
+    updated: tuple[Record, ...] = ()
+    expected: tuple[Record, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.updated)
+
+
+class WorkerStore(GraphStore):
+    """A graph that this process reads, and writes tensors to, while another one writes the index."""
+
+    def __init__(self, path: Path, *, lock_timeout: float | None = None) -> None:
+        super().__init__(path, lock_timeout=lock_timeout)
+        self._ended: list[Handover] = []
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Write tensors and collect rows, all or nothing; the rows wait for :meth:`hand_over`."""
+        transaction = _Waiting(self.tensor_store, self.index, self.lock, self._ended)
+        try:
+            yield transaction
+            transaction.commit()
+        except BaseException:
+            transaction.discard()
+            raise
+
+    def hand_over(self) -> Handover:
+        """Return the rows of all transactions that ended since the last time, and forget them."""
+        ended, self._ended[:] = list(self._ended), []
+        return merged(ended)
+
+
+class _Waiting(Transaction):
+    """A transaction whose end puts its rows aside."""
+
+    def __init__(self, tensors: TensorStore, index: Index, lock: GraphLock, ended: list[Handover]) -> None:
+        super().__init__(tensors, index, lock)
+        self._ended = ended
+
+    def commit(self) -> None:
+        """Put the rows aside; nothing in them is checked against the index before they are taken over."""
+        self._check_open()
+        if self._removed or self._required:
+            raise StoreError("A worker hands over new and changed rows only: remove rows where the index is written.")
+        added = tuple(record for records in self._added.values() for record in records)
+        if not added and not self._updated:
+            self.discard()
+            return
+        self._ended.append(Handover(added, tuple(self._updated), tuple(self._expected), tuple(self._keys)))
+        self._open = False
+
+
+def merged(parts: Sequence[Handover]) -> Handover:
+    """Join handovers, in order, into one whose rows are final."""
+    added: dict[str, Record] = {}  # by id, or by number where there is none
+    updated: dict[str, Record] = {}
+    expected: dict[str, Record] = {}
+    for part in parts:
+        added |= {_id_of(record) or str(len(added) + i): record for i, record in enumerate(part.added)}
+        expected |= {i: r for r in part.expected if (i := _id_of(r)) not in added.keys() | updated.keys()}
+        for record in part.updated:
+            (added if _id_of(record) in added else updated)[_id_of(record)] = record
+    keys = tuple(key for part in parts for key in part.keys)
+    return Handover(tuple(added.values()), tuple(updated.values()), tuple(expected.values()), keys)
+
+
+def _id_of(record: Record) -> str:
+    return getattr(record, "id", "")

@@ -1,0 +1,160 @@
+"""Removing nodes, connections, sweeps and spaces, with all that is theirs, and with what depends on them if wanted.
+
+What *belongs* to a connection goes with it: its control points and samples, its sweeps, all numbers measured there.
+What *depends* on something else is of its own right: a connection that ends in a node, a node that is computed from
+it, whatever lies in a space. Removal refuses while such a thing is left, or takes it along (``cascade``).
+
+A merged node has tensors of its own and depends on nobody: it stays, and only forgets its recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mgraph_store.collect import remove_objects
+from mgraph_store.errors import StillNeededError, StoreError
+from mgraph_store.records import Connection, Member, Node, NodeTerm, Record, Space, Sweep
+from mgraph_store.schema import REFERENCES, TABLES, columns
+
+if TYPE_CHECKING:
+    from mgraph_store.reader import Reader
+    from mgraph_store.store import GraphStore
+
+Target = Node | Connection | Sweep | Space
+
+_OWNED = ("control", "pivot", "sample")  # kinds of nodes that belong to the connection they are part of
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Goes:
+    """One thing that goes, and why: asked for, or what it belongs to or depends on."""
+
+    record: Target
+    why: str
+    depends: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Node kind, connection, sweep or space."""
+        record = self.record
+        return record.kind if isinstance(record, Node) else type(record).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A plan: what goes, which nodes forget their recipe, which tensor objects become free."""
+
+    targets: tuple[Target, ...]
+    cascade: bool
+    goes: tuple[Goes, ...]
+    forget: tuple[str, ...]
+    free: tuple[str, ...]
+
+    def apply(self, store: GraphStore) -> None:
+        """Remove the rows in one transaction, then the tensors that nobody refers to any more.
+
+        Raises
+        ------
+        StoreError
+            If the graph has changed since, so that the plan is no longer right.
+        """
+
+        def still_right(reader: Reader) -> None:
+            if plan_removal(reader, self.targets, cascade=self.cascade) != self:
+                raise StoreError("The graph has changed since this was planned; nothing was removed: look again.")
+
+        with store.transaction() as tx:
+            tx.require(still_right)
+            for kind in (Node, Connection, Sweep, Space):
+                ids = [g.record.id for g in self.goes if isinstance(g.record, kind)]
+                for record in TABLES.values():
+                    for column in columns(record):
+                        if REFERENCES.get(column.name) is kind:
+                            tx.remove(record, column.name, ids)
+                tx.remove(kind, "id", ids)
+            tx.remove(NodeTerm, "node_id", self.forget)
+        remove_objects(store, self.free)
+
+
+def plan_removal(reader: Reader, targets: Sequence[Target], *, cascade: bool = False) -> Removal:
+    """Find out what goes with some things.
+
+    Raises
+    ------
+    StillNeededError
+        If something depends on them, unless ``cascade`` takes it along; the message names it.
+    """
+    goes: dict[str, Goes] = {}
+    level = [Goes(target, "asked for") for target in targets]
+    while level:
+        goes |= {g.record.id: g for g in level if g.record.id not in goes}
+        level = [g for g in _following(reader, goes) if g.record.id not in goes]
+    needed = [g for g in goes.values() if g.depends]
+    if needed and not cascade:
+        raise StillNeededError(_refusal(needed))
+    nodes = [g.record.id for g in goes.values() if isinstance(g.record, Node)]
+    return Removal(tuple(targets), cascade, tuple(goes.values()), _forgetful(reader, nodes), _free(reader, nodes))
+
+
+def _following(reader: Reader, goes: dict[str, Goes]) -> list[Goes]:
+    # One step: what belongs to things that go, and what depends on them.
+    nodes, connections, spaces = (
+        {i: g.record for i, g in goes.items() if isinstance(g.record, kind)} for kind in (Node, Connection, Space)
+    )
+    found: list[Goes] = []
+    if connections:
+        found += _belonging(reader, connections)
+    if nodes:
+        places: dict[str, tuple[str, str]] = {}
+        for m in reader.all(Member, node_id=list(nodes)):
+            if m.connection_id not in goes:
+                places.setdefault(m.connection_id, (m.role, m.node_id))
+        for c in reader.all(Connection, id=list(places)) if places else []:
+            role, node = places[c.id]
+            found.append(Goes(c, f"{_label(nodes[node])} is {'an' if role == 'end' else 'a'} {role} of it", True))
+        uses = {t.node_id: t.source_id for t in reader.all(NodeTerm, source_id=list(nodes))}
+        users = reader.all(Node, id=list(uses), where="kernel IS NOT NULL") if uses else []
+        found += [Goes(n, f"it is computed from {_label(nodes[uses[n.id]])}", True) for n in users]
+    for space in spaces.values():
+        inside: list[Any] = [*reader.all(Connection, space_id=space.id), *reader.all(Node, space_id=space.id)]
+        found += [Goes(record, f"it lies in space {space.name}", True) for record in inside]
+    return found
+
+
+def _belonging(reader: Reader, connections: dict[str, Any]) -> list[Goes]:
+    members = reader.all(Member, connection_id=list(connections), where="role <> 'end'")
+    owner = {m.node_id: m.connection_id for m in members}
+    elsewhere = {m.node_id for m in reader.all(Member, node_id=list(owner)) if m.connection_id not in connections}
+    nodes = reader.all(Node, id=list(owner), kind=list(_OWNED), name=None) if owner else []
+    found = [Goes(n, f"it belongs to {_label(connections[owner[n.id]])}") for n in nodes if n.id not in elsewhere]
+    sweeps = reader.all(Sweep, connection_id=list(connections))
+    return [Goes(s, f"it belongs to {_label(connections[s.connection_id])}") for s in sweeps] + found
+
+
+def _forgetful(reader: Reader, nodes: list[str]) -> tuple[str, ...]:
+    if not nodes:
+        return ()
+    sql = (
+        "SELECT DISTINCT t.node_id FROM node_terms t JOIN nodes n ON n.id = t.node_id WHERE n.kernel IS NULL AND "
+        "t.source_id IN (SELECT unnest($1::VARCHAR[])) AND n.id NOT IN (SELECT unnest($1::VARCHAR[])) ORDER BY 1"
+    )
+    return tuple(row[0] for row in reader.query(sql, [nodes])[1])
+
+
+def _free(reader: Reader, nodes: list[str]) -> tuple[str, ...]:
+    theirs, others = (reader.tensor_keys(of=nodes), reader.tensor_keys(without=nodes)) if nodes else (set(), set())
+    return tuple(sorted(theirs - others))
+
+
+def _refusal(needed: Sequence[Goes]) -> str:
+    told = [f"{g.kind} {_label(g.record)} ({g.why})" for g in needed]
+    more = [f"{len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
+    listed = ", ".join([*told[:_SHOWN], *more])
+    return f"Nothing was removed, for this would go, too: {listed}; --cascade takes it along."
+
+
+def _label(record: Record) -> str:
+    return str(getattr(record, "name", None) or getattr(record, "id", ""))

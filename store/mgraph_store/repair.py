@@ -1,0 +1,143 @@
+"""Repairs, of what can be proven only: the journal's checksums prove rows, digests prove tensors."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from mgraph_store import commits, rescue
+from mgraph_store.changes import snapshot
+from mgraph_store.check import JournalState, buffers_problem, examine, journal_state, parameters_problem
+from mgraph_store.errors import StoreError
+from mgraph_store.ids import random_characters
+from mgraph_store.records import Node, NodeBuffers, Space, now
+from mgraph_store.schema import TABLES
+from mgraph_store.tensors import flush, flush_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mgraph_store.store import GraphStore
+
+SET_ASIDE = "damaged"
+
+
+def repair(store: GraphStore) -> list[str]:
+    """Repair what :func:`mgraph_store.check.examine` calls repairable; what was done, one sentence each.
+
+    An index that has lost or changed rows is made anew from the journal, and a journal from the index. The damaged
+    index is set aside below ``damaged``, never deleted. Tensors are written again under a new key, and their rows
+    changed, if their digest shows that they are the same.
+
+    Raises
+    ------
+    StoreError
+        If nothing is left to repair the index from, or the disk is full.
+    """
+    subjects = {p.subject for p in examine(store, deep=True)}
+    with store.lock.exclusive():
+        done = _repair_rows(store, subjects)
+    return done + _repair_parameters(store) + _repair_buffers(store)
+
+
+def _repair_rows(store: GraphStore, subjects: set[str]) -> list[str]:
+    state = journal_state(store.index.journal)
+    number = _number(store)
+    readable = state.entries[-1].number if state.present else -1
+    behind = number is None or (state.count is not None and number < state.count.number)
+    changed = state.whole and not subjects.isdisjoint(("meta", *TABLES))
+    if (behind or changed) and readable >= 0 and readable >= (-1 if number is None else number):
+        done = [_rebuild(store, state)]
+        return done if state.whole else [*done, _begin_again(store)]
+    if number is None:
+        raise StoreError(
+            f"Neither the index nor the journal of graph {store.path} can be read: restore both from a copy of it."
+        )
+    if behind or "journal" in subjects:
+        return [_begin_again(store)]
+    return []
+
+
+def _number(store: GraphStore) -> int | None:
+    # How many commits the index has seen, None if it cannot be read.
+    try:
+        with store.index.connect(read_only=True, patience=store.lock.timeout, behind=True) as con:
+            store.index.check_tables(con)
+            snapshot(con)
+            return commits.number_of(con)
+    except StoreError:
+        return None
+
+
+def _rebuild(store: GraphStore, state: JournalState) -> str:
+    # The order matters: an old write-ahead log must never lie beside the new index. A crash in between leaves an
+    # index that is behind, or none, and the journal, from which the next repair makes it.
+    new = store.path / "tmp" / f"index-{random_characters(8)}.duckdb"
+    new.parent.mkdir(exist_ok=True)
+    with duckdb.connect(str(new), config={"threads": "1"}) as con:
+        number = commits.replay(con, state.entries)
+    flush(new)
+    aside = store.path / SET_ASIDE / f"{now():%Y%m%dT%H%M%S}-{random_characters(4)}"
+    aside.mkdir(parents=True)
+    old, log = store.index.path, _log(store.index.path)
+    if old.exists():
+        shutil.copyfile(old, aside / old.name)
+    if log.exists():
+        shutil.copyfile(log, aside / log.name)
+    flush_tree(aside)
+    log.unlink(missing_ok=True)
+    flush(store.path)
+    new.replace(old)
+    flush(store.path)
+    where = aside.relative_to(store.path)
+    return f"The index was made anew from the journal, with all rows up to commit {number}; the old one is in {where}."
+
+
+def _begin_again(store: GraphStore) -> str:
+    with store.index.connect(read_only=False, patience=store.lock.timeout, behind=True) as con:
+        number = commits.number_of(con)
+        store.index.journal.begin(number, snapshot(con))
+    return f"The journal was begun anew with all rows of the index, up to commit {number}."
+
+
+def _log(index: Path) -> Path:
+    return index.with_name(index.name + ".wal")
+
+
+def _repair_parameters(store: GraphStore) -> list[str]:
+    done = []
+    with store.reading() as reader:
+        nodes = reader.all(Node, where="tensor_key IS NOT NULL")
+        codecs = {s.id: s.codec for s in reader.all(Space)}
+    for node in nodes:
+        if parameters_problem(store, node, deep=True) is None:
+            continue
+        found = rescue.parameters(store, node)
+        if found is not None:
+            with store.transaction() as tx:
+                (ref,) = tx.write_parameters([found], codec=codecs[node.space_id])
+                tx.update(replace(node, tensor_key=ref.key, tensor_row=ref.row, nbytes=ref.nbytes))
+            done.append(f"The parameters of node {node.name or node.id} were written again, with the digest they had.")
+    return done
+
+
+def _repair_buffers(store: GraphStore) -> list[str]:
+    done = []
+    with store.reading() as reader:
+        rows = reader.all(NodeBuffers)
+    for key in dict.fromkeys(row.tensor_key for row in rows):
+        same = [row for row in rows if row.tensor_key == key]  # nodes may share an object
+        if buffers_problem(store, same[0], deep=True) is None:
+            continue
+        found = rescue.buffers(store, same[0])
+        if found is not None:
+            with store.transaction() as tx:
+                ref = tx.write_buffers(found)
+                tx.remove(NodeBuffers, "tensor_key", [key])
+                tx.add(*[replace(row, tensor_key=ref.key, nbytes=ref.nbytes) for row in same])
+            nodes = ", ".join(row.node_id for row in same)
+            done.append(f"The buffers {same[0].policy} of {nodes} were written again, with the digest they had.")
+    return done

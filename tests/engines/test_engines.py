@@ -1,0 +1,166 @@
+"""Engines run calls, make those again whose worker is lost, and stop when they are asked to."""
+
+from __future__ import annotations
+
+import importlib.util
+import operator
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgraph.engines.base import ATTEMPTS, Engine, WorkerLostError
+from mgraph.engines.registry import check_engine, open_engine
+from mgraph.errors import InputError
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+NO_RAY = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install 'mgraph[ray]'")
+
+HELPERS = """
+import os, signal, time
+from pathlib import Path
+
+def die_once(flag):
+    if not Path(flag).exists():
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+def until_interrupted(begun):
+    # As the workers of a graph do: the engine's processes ignore Ctrl-C but for where it is wanted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    Path(begun).touch()
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        return "stopped"
+"""
+
+
+@pytest.fixture(scope="module")
+def helpers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A module that workers can import, too."""
+    directory = tmp_path_factory.mktemp("helpers")
+    (directory / "engine_helpers.py").write_text(HELPERS)
+    patch = pytest.MonkeyPatch()
+    patch.syspath_prepend(str(directory))
+    yield importlib.import_module("engine_helpers")
+    patch.undo()
+
+
+# One for all tests of a kind: starting them takes seconds.
+@pytest.fixture(
+    scope="module", params=["local:2", pytest.param("ray:2", marks=[NO_RAY, pytest.mark.filterwarnings("ignore")])]
+)
+def engine(request: pytest.FixtureRequest, helpers: Any) -> Iterator[Engine]:
+    with open_engine(request.param) as opened:
+        yield opened
+
+
+def ended(engine: Engine) -> Any:
+    finished = engine.wait(60)
+    assert finished is not None
+    return finished
+
+
+def test_calls_come_back_by_their_keys(engine: Engine) -> None:
+    assert engine.places == 2
+    for key in range(4):
+        engine.submit(key, operator.mul, key, 10)
+    assert sorted((f.key, f.value) for f in (ended(engine) for _ in range(4))) == [(k, 10 * k) for k in range(4)]
+
+
+def test_calls_run_in_other_processes_at_once(engine: Engine) -> None:
+    engine.submit("a", time.sleep, 1.5)
+    engine.submit("b", os.getpid)
+    first, second = ended(engine), ended(engine)
+    assert (first.key, second.key) == ("b", "a")
+    assert first.value != os.getpid()
+
+
+def test_an_error_is_the_answer(engine: Engine) -> None:
+    engine.submit("bad", operator.truediv, 1, 0)
+    finished = ended(engine)
+    assert finished.key == "bad"
+    assert isinstance(finished.error, ZeroDivisionError)
+
+
+def test_a_call_whose_worker_dies_is_made_again(engine: Engine, helpers: Any, tmp_path: Path) -> None:
+    engine.submit("victim", helpers.die_once, str(tmp_path / "flag"))
+    engine.submit("other", time.sleep, 0.3)
+    done = {f.key: f for f in (ended(engine), ended(engine))}
+    assert done["victim"].value == "alive"
+    assert done["other"].error is None
+
+
+def test_a_call_that_kills_every_worker_is_given_up(engine: Engine) -> None:
+    engine.submit("killer", os._exit, 1)
+    assert isinstance(ended(engine).error, WorkerLostError)
+    engine.submit("next", operator.neg, 1)
+    assert ended(engine).value == -1
+
+
+def test_waiting_ends_in_time(engine: Engine) -> None:
+    engine.submit("slow", time.sleep, 1)
+    assert engine.wait(0.05) is None
+    assert ended(engine).key == "slow"
+
+
+def test_an_interrupted_call_returns_what_it_has(helpers: Any, tmp_path: Path) -> None:
+    with open_engine("local:1") as engine:
+        engine.submit("long", helpers.until_interrupted, str(tmp_path / "begun"))
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        engine.interrupt()
+        assert ended(engine).value == "stopped"
+
+
+def test_a_call_under_way_is_cut_off_at_the_end() -> None:
+    begin = time.monotonic()
+    with open_engine("local:1") as engine:
+        engine.submit("long", time.sleep, 600)
+        engine.wait(0.5)
+    assert time.monotonic() - begin < 60
+
+
+def test_without_an_engine_calls_are_made_here() -> None:
+    with open_engine(None) as engine:
+        engine.submit(1, os.getpid)
+        engine.submit(2, operator.truediv, 1, 0)
+        assert engine.wait().value == os.getpid()  # type: ignore[union-attr]
+        assert isinstance(ended(engine).error, ZeroDivisionError)
+        assert (engine.places, engine.remote) == (1, False)
+
+
+def test_specs() -> None:
+    assert check_engine(None) == check_engine("none") == ("none", 1)
+    assert check_engine("local:3") == ("local", 3)
+    assert check_engine("ray") == ("ray", None)
+    assert check_engine("ray:4") == ("ray", 4)
+    assert ATTEMPTS > 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("dask", "local:N"),
+        ("local", "at least 1 worker"),
+        ("local:0", "at least 1 worker"),
+        ("local:-1", "at least 1 worker"),
+        ("local:two", "at least 1 worker"),
+        ("ray:0", "at least 1 worker"),
+        ("", "There is no engine ''"),
+    ],
+)
+def test_specs_that_are_none(spec: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        check_engine(spec)
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'mgraph\[ray\]'"):
+        open_engine("ray")

@@ -1,0 +1,264 @@
+"""The journal and the counter beside the index: what each crash window leaves, and what becomes of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgraph_store import Evaluation, GraphStore, Node, NodeTerm, Run, new_id, problems
+from mgraph_store.changes import Changes, Rows
+from mgraph_store.check import LOST, REPAIRABLE, examine, journal_state
+from mgraph_store.errors import CorruptError, FormatError, StoreError
+from mgraph_store.index import Index
+from mgraph_store.journal import Journal
+from mgraph_store.repair import repair
+
+
+def rows(store: GraphStore) -> Any:
+    with store.reading() as reader:
+        return reader.snapshot()
+
+
+def saved(store: GraphStore, to: Path) -> Callable[[str], None]:
+    """Copy index and journal; the function that is returned puts one of them back."""
+    shutil.copytree(store.path, to)
+
+    def put_back(name: str) -> None:
+        part = store.path / name
+        if part.is_dir():
+            shutil.rmtree(part)
+            shutil.copytree(to / name, part)
+        else:
+            part.unlink()
+            shutil.copyfile(to / name, part)
+
+    return put_back
+
+
+def test_every_commit_is_counted_and_in_the_journal(graph: Any) -> None:
+    journal = graph.store.index.journal
+    before = journal.count()
+    graph.add(graph.parameters(), names=("a",))
+    with graph.store.transaction():
+        pass  # nothing to commit
+    (node,) = graph.add(graph.parameters(1))
+    count = journal.count()
+    assert (before.number, count.number) == (1, 3)  # the first is the space
+    numbers = [entry.number for entry in journal.entries(count)]
+    assert numbers == [0, 1, 2, 3]
+    with graph.store.transaction() as tx:
+        tx.update(replace(node, name="b"))
+    assert rows(graph.store)["meta"]["commits"] == 4
+
+
+def test_an_index_from_an_older_copy_is_refused_and_brought_up_to_date(damaged: Any, tmp_path: Path) -> None:
+    damaged.add(damaged.parameters(), names=("a",))
+    put_back = saved(damaged.store, tmp_path / "copy")
+    b, c = damaged.add(damaged.parameters(1), damaged.parameters(2), names=("b", "c"))
+    derived = damaged.derive([0.5, 0.5], [b, c])
+    with damaged.store.transaction() as tx:
+        tx.add(Evaluation(b.id, None, None, "test", "all", "own", "fp32", "loss", float("nan"), None, 3))
+    whole = rows(damaged.store)
+    put_back("index.duckdb")
+    with pytest.raises(CorruptError, match=r"lost its last 3 commits, the index has 2 of 5: .mgraph check"):
+        GraphStore.open(damaged.store.path)
+    with pytest.raises(CorruptError, match="lost its last 3"), damaged.store.transaction() as tx:
+        tx.add(Run(new_id("r"), "train", "{}"))
+    (problem,) = examine(damaged.store)
+    assert problem.outcome == REPAIRABLE
+    for name in ("b, c", "commit 3", "1 of evaluations"):
+        assert name in problem.what
+    (done,) = repair(damaged.store)
+    assert "up to commit 5" in done
+    assert repr(rows(damaged.store)) == repr(whole)
+    assert problems(damaged.store, deep=True) == []
+    assert damaged.store.read_parameters(derived.id) is not None
+    assert list((damaged.store.path / "damaged").rglob("index.duckdb"))
+
+
+def test_a_process_that_stopped_between_commit_and_counter(graph: Any, tmp_path: Path) -> None:
+    """The index is ahead by one: nothing is wrong, and the next writer counts it."""
+    put_back = saved(graph.store, tmp_path / "copy")
+    graph.add(graph.parameters(), names=("a",))
+    count = graph.store.index.journal.count()
+    shutil.copyfile(tmp_path / "copy" / "journal" / "count", graph.store.path / "journal" / "count")
+    assert problems(graph.store, deep=True) == []
+    GraphStore.open(graph.store.path)
+    graph.add(graph.parameters(1))
+    assert graph.store.index.journal.count().number == count.number + 1
+    assert problems(graph.store, deep=True) == []
+    del put_back
+
+
+def test_a_process_that_stopped_between_record_and_commit(graph: Any) -> None:
+    """The journal is ahead by a record that was not counted: the next commit takes its place."""
+    journal = graph.store.index.journal
+    journal.prepare(journal.count(), Changes(removed=[("spaces", "id", [graph.space.id])]).document())
+    assert journal.prepared(journal.count()) is not None
+    assert problems(graph.store, deep=True) == []
+    graph.add(graph.parameters(), names=("a",))
+    assert [e.number for e in journal.entries(journal.count())] == [0, 1, 2]
+
+
+def test_a_failed_commit_changes_nothing(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rows(graph.store)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "prepare", full)
+        with pytest.raises(StoreError, match="No space left"):
+            graph.add(graph.parameters(), names=("a",))
+    assert rows(graph.store) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "seal", full)  # the rows are safe by then: no failure
+        graph.add(graph.parameters(), names=("a",))
+    graph.add(graph.parameters(1), names=("b",))
+    assert graph.store.index.journal.count().number == 3
+
+
+@pytest.mark.parametrize("what", ["count", "log", "everything"])
+def test_a_journal_that_is_gone_is_named_and_begun_anew(damaged: Any, what: str) -> None:
+    damaged.add(damaged.parameters(), names=("a",))
+    directory = damaged.store.path / "journal"
+    for file in list(directory.iterdir()):
+        if what == "everything" or (file.name == "count") == (what == "count"):
+            file.unlink()
+    (problem,) = examine(damaged.store)
+    assert (problem.subject, problem.outcome) == ("journal", REPAIRABLE)
+    before = rows(damaged.store)
+    assert "begun anew" in repair(damaged.store)[0]
+    assert rows(damaged.store) == before
+    assert problems(damaged.store, deep=True) == []
+
+
+def test_a_writer_begins_a_journal_that_lacks_commits_anew(damaged: Any, tmp_path: Path) -> None:
+    put_back = saved(damaged.store, tmp_path / "copy")
+    for seed in range(3):
+        damaged.add(damaged.parameters(seed))
+    put_back("journal")
+    assert "lacks 3 commits" in problems(damaged.store)[0]
+    damaged.add(damaged.parameters(4))
+    assert problems(damaged.store, deep=True) == []
+    assert journal_state(damaged.store.index.journal).entries[0].number == 4
+
+
+def test_what_neither_index_nor_journal_has_is_lost_by_number(damaged: Any, tmp_path: Path) -> None:
+    (a,) = damaged.add(damaged.parameters(), names=("a",))
+    put_back = saved(damaged.store, tmp_path / "copy")
+    for seed in (1, 2, 3):
+        damaged.add(damaged.parameters(seed))
+    put_back("index.duckdb")
+    journal = damaged.store.index.journal
+    (log,) = (damaged.store.path / "journal").glob("*.log")
+    entries = list(journal.entries(journal.count()))
+    data = bytearray(log.read_bytes())
+    data[-1] ^= 1  # the last of three lost commits
+    log.write_bytes(data)
+    found = examine(damaged.store)
+    assert [p.outcome for p in found if p.subject == "index"] == [LOST]
+    assert "1 of which the journal has no record" in " ".join(p.what for p in found)
+    done = repair(damaged.store)
+    assert f"up to commit {entries[-2].number}" in done[0]
+    assert problems(damaged.store, deep=True) == []
+    with damaged.store.reading() as reader:
+        assert len(reader.all(Node)) == 3
+        assert reader.find_node("a") == a
+
+
+def test_neither_index_nor_journal(damaged: Any) -> None:
+    damaged.add(damaged.parameters())
+    (damaged.store.path / "index.duckdb").write_bytes(b"rubbish")
+    shutil.rmtree(damaged.store.path / "journal")
+    found = examine(damaged.store)
+    assert {p.subject for p in found} == {"index", "journal"}
+    with pytest.raises(StoreError, match="Neither the index nor the journal"):
+        repair(damaged.store)
+
+
+def test_rows_that_somebody_changed_behind_our_back(damaged: Any) -> None:
+    import duckdb
+
+    a, _b = damaged.add(damaged.parameters(), damaged.parameters(1), names=("a", "b"))
+    whole = rows(damaged.store)
+    with duckdb.connect(str(damaged.store.path / "index.duckdb")) as con:
+        con.execute("UPDATE nodes SET info = '{\"x\": 1}' WHERE name = 'a'")
+        con.execute("DELETE FROM nodes WHERE name = 'b'")
+    assert problems(damaged.store) == []  # rows fit each other
+    (problem,) = examine(damaged.store, deep=True)
+    assert "2 of 2 rows that were committed are not there, 1 others are" in problem.what
+    assert a.id in problem.what
+    repair(damaged.store)
+    assert rows(damaged.store) == whole
+
+
+def test_a_journal_of_other_tables_is_refused(damaged: Any) -> None:
+    journal = damaged.store.index.journal
+    document = {"meta": {"format_version": 1, "created": "2026-01-01T00:00:00", "written_by": "0"}}
+    journal.begin(1, document | {"add": {"nodes": {"columns": ["id"], "rows": [["m"]]}}})
+    with pytest.raises(FormatError, match="columns of nodes"):
+        examine(damaged.store, deep=True)
+
+
+def test_an_index_without_a_counter_is_one_of_an_unreleased_version(store: GraphStore) -> None:
+    import duckdb
+
+    with duckdb.connect(str(store.path / "index.duckdb")) as con:
+        con.execute("ALTER TABLE meta DROP COLUMN commits")
+    with pytest.raises(FormatError, match=r"lacks meta\.commits"):
+        GraphStore.open(store.path)
+
+
+some_id = st.sampled_from(["ra", "rb", "rc"])
+a_run = st.builds(Run, id=some_id, command=st.sampled_from("xyz"), settings=st.just("{}"))
+a_term = st.builds(
+    NodeTerm, node_id=some_id, position=st.integers(0, 3), source_id=some_id, coefficient=st.floats(allow_nan=False)
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.tuples(st.lists(a_term, max_size=3), st.booleans(), a_run, st.lists(some_id, max_size=2)), max_size=5)
+)
+def test_a_journal_gives_the_rows_that_the_database_has(steps: list[Any]) -> None:
+    import duckdb
+
+    from mgraph_store.schema import create_statements
+
+    con, memory, present = duckdb.connect(":memory:"), Rows(), set[str]()
+    for statement in create_statements(comments=False):
+        con.execute(statement)
+    for terms, removes, run, gone in steps:
+        added = {Run: [run]} if run.id not in present else {}
+        updated = [] if added else [run]
+        present.add(run.id)
+        removed = [("runs", "id", [run.id]), ("node_terms", "source_id", gone)] if removes else []
+        present -= {run.id} if removes else set()
+        changes = Changes.of(added | ({NodeTerm: terms} if terms else {}), updated, removed)
+        changes.apply(con)
+        memory.apply(Changes.from_document(changes.document()))
+    for table in ("runs", "node_terms"):
+        expected = con.execute(f"SELECT * FROM {table}").fetchall()
+        assert sorted(map(repr, expected)) == sorted(map(repr, memory.tables().get(table, [])))
+    con.close()
+
+
+def test_the_counter_survives_a_torn_write(graph: Any) -> None:
+    for seed in range(3):
+        graph.add(graph.parameters(seed))
+    counter = graph.store.path / "journal" / "count"
+    data = counter.read_bytes()
+    for slot in (0, 1):
+        counter.write_bytes(data[: slot * 4096] + bytes(4096) + data[slot * 4096 + 4096 :])
+        assert graph.store.index.journal.count().number in (3, 4)
+        assert problems(graph.store, deep=True) == []
+    counter.write_bytes(data)
+    assert Index(graph.store.path / "index.duckdb").journal.count().number == 4
