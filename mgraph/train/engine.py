@@ -34,6 +34,8 @@ from mgraph.train.standing import Attempt, Before, Saved, buffer_bytes, load_buf
 from mgraph.train.state import InMemory, Keeper, State
 from mgraph.train.updates import EagerUpdate, Rule, choose_update
 
+_MEMORY = 0.98  # of the mean loss along a path, from step to step
+
 _MOST_LANES = 8  # points in memory at once; more samples than these go in groups
 
 _HALVINGS = 6  # of the learning rate, before a diverging phase is given up
@@ -69,11 +71,14 @@ class PathTrainer:
         self._workers = workers or Workers()
         samples = self._sampling.samples * self._curves
         self.lanes = flat.lanes(min(samples, _MOST_LANES))
-        kind = choose_update(P, update, rule or Rule())
+        choice = "eager" if self._sampling.exact else update
+        kind = choose_update(P, choice, rule or Rule(), free=len(phase.free), samples=len(self.lanes))
         trained = self.lanes.theta[:, : flat.trained]
         self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule())
         self._least = least_examples(flat, self._workers)
         self._shares: dict[int, tuple[list[int], Tensor]] = {}
+        self._free = list(phase.free)
+        self._level: Tensor | None = None  # running mean of the loss under the measure
 
     def begin(self, draw: Draw) -> None:
         """Write the first points; all later ones are written by the steps before them."""
@@ -104,7 +109,8 @@ class PathTrainer:
             last = stop == total
             coming = self._group(following, 0) if last else self._group(draw, stop)
             if last:
-                self.update.apply(pull[:, start:stop], start == 0, lr, coming.coefficients)
+                stretch = None if draw.slopes is None else self._stretch(draw, torch.stack(losses), shares)
+                self.update.apply(pull[:, start:stop], start == 0, lr, coming.coefficients, stretch)
             else:
                 self.update.accumulate(pull[:, start:stop], start == 0)
                 self.update.points(coming.coefficients)
@@ -113,6 +119,17 @@ class PathTrainer:
         mean = losses[0] if total == 1 else (torch.stack(losses) * shares).sum() / self._curves
         self._workers.add_up([mean])
         return mean
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the next step depends on besides P and the network, between two steps."""
+        return self.update.state() | ({} if self._level is None else {"level": self._level})
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back a state, after P and the points."""
+        kept = dict(state)
+        level = kept.pop("level", None)
+        self._level = None if level is None else level.to(self.lanes.grad)
+        self.update.restore(kept)
 
     def finish(self) -> None:
         """Give the network its own buffer back."""
@@ -129,6 +146,22 @@ class PathTrainer:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach().to(self.lanes.grad.dtype)
+
+    def _stretch(self, draw: Draw, losses: Tensor, shares: Tensor) -> Tensor:
+        """Return what of the free rows' gradient comes from the measure, as combinations of all rows, shape (F, K).
+
+        The objective is F = ∫ L q dt / ∫ q dt ([G] eq. 1); besides the part that moves the points its gradient has
+        Σ_i s_i (L_i - F) ∂q_i/∂P / q̄: towards a shorter way where the loss is above its mean. F is taken from the
+        running mean of the steps so far.
+        """
+        assert draw.slopes is not None
+        assert draw.weights is not None
+        self._workers.add_up([losses])
+        now = (losses * shares * draw.weights).sum() / self._curves
+        self._level = now if self._level is None else torch.lerp(now, self._level, _MEMORY)
+        excess = (losses - self._level) * shares
+        # No product of matrices: autocast would round it to bf16.
+        return (draw.slopes[:, self._free, None] * excess[:, None, None] * draw.slopes[:, None, :]).sum(dim=0)
 
     def _division(self, count: int) -> tuple[list[int], Tensor]:
         """Return the examples of every sample of a curve, and all samples' shares of the batch, shape (n,)."""
@@ -147,7 +180,8 @@ class PathTrainer:
         if len(draw.coefficients) <= len(self.lanes):
             return draw
         part = slice(start, start + len(self.lanes))
-        return Draw(draw.coefficients[part], draw.pull[:, part], None if draw.held is None else draw.held[part])
+        held = None if draw.held is None else draw.held[part]
+        return Draw(draw.coefficients[part], draw.pull[:, part], held, draw.weights, draw.slopes)
 
     def _write_held(self, draw: Draw) -> None:
         if self._held is not None and draw.held is not None:
@@ -351,7 +385,7 @@ class _Run:
             tensors["cuda"] = torch.cuda.get_rng_state(self.flat.device)
         if position.pending:
             tensors["pending"] = torch.stack(position.pending)
-        tensors |= {f"update.{name}": tensor for name, tensor in trainer.update.state().items()}
+        tensors |= {f"update.{name}": tensor for name, tensor in trainer.state().items()}
         tensors |= {f"buffer.{name}": buffer for name, buffer in buffer_bytes(self.flat.module).items()}
         if attempt.phase > self.first:  # the first one's is known when the training goes on
             tensors["before.points"] = attempt.before.rows
@@ -373,7 +407,7 @@ class _Run:
 
     def _go_on(self, saved: Saved, trainer: PathTrainer) -> Position:
         """Take back the optimiser and torch's generators, and return the position in the phase."""
-        trainer.update.restore(saved.tensors("update."))
+        trainer.restore(saved.tensors("update."))
         torch.set_rng_state(saved.tensor("torch"))
         if self.flat.device.type == "cuda":
             torch.cuda.set_rng_state(saved.tensor("cuda"), self.flat.device)
