@@ -17,7 +17,7 @@ from mgraph_store.errors import StoreError
 from mgraph_store.index import Index
 from mgraph_store.lock import GraphLock
 from mgraph_store.reader import Reader
-from mgraph_store.records import Connection, Node, Record, Run, Space, Sweep
+from mgraph_store.records import Record
 from mgraph_store.store import GraphStore
 from mgraph_store.tensors import TensorStore
 from mgraph_store.transaction import Transaction
@@ -70,12 +70,6 @@ class _Waiting(Transaction):
     def __init__(self, tensors: TensorStore, index: Index, lock: GraphLock, ended: list[Handover]) -> None:
         super().__init__(tensors, index, lock)
         self._ended = ended
-        self._expected: list[Record] = []
-
-    def expect(self, record: Run | Node | Connection | Space | Sweep) -> None:
-        """Let the one who takes the rows over expect it."""
-        self._check_open()
-        self._expected.append(record)
 
     def require(self, check: Callable[[Reader], None]) -> None:
         """Refuse: a check cannot be handed over."""
@@ -88,8 +82,6 @@ class _Waiting(Transaction):
     def commit(self) -> None:
         """Put the rows aside; nothing in them is checked against the index before they are taken over."""
         self._check_open()
-        if self._removed or self._required:
-            raise StoreError("A worker hands over new and changed rows only: remove rows where the index is written.")
         added = tuple(record for records in self._added.values() for record in records)
         if not added and not self._updated:
             self.discard()
