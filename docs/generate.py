@@ -27,6 +27,7 @@ PAGES = (
     "docs/measures.md",
     "docs/your-own.md",
     "docs/resume.md",
+    "docs/sharing.md",
     "docs/python.md",
 )
 COLUMNS = "100"
