@@ -18,6 +18,7 @@ from mgraph.families import Segment
 from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
@@ -84,7 +85,7 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
-class Graph(Queries, Explorations):
+class Graph(Queries, Explorations, Pictures):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -276,6 +277,13 @@ class Graph(Queries, Explorations):
         made = resume(self.session, run, report)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
+    def discard(self, run: str | None = None) -> dict[str, Any]:
+        """Give up an interrupted run, named as for :meth:`resume`, with what it saved; return its row of the log."""
+        from mgraph.graph.resume import discard
+
+        given_up = discard(self.session.store, run)
+        return next(row for row in self.runs() if row["id"] == given_up.id)
+
     def compose(
         self,
         *pieces: Connected | str | Route,
@@ -337,15 +345,44 @@ class Graph(Queries, Explorations):
             raise InputError(f"{given} is a connection, not a node.")
         return found.record
 
-    def nodes(self, *kinds: str, space: str | None = None) -> list[dict[str, Any]]:
-        """List nodes as rows, by default modes and merged nodes."""
-        where = None if space is None else self.session.space(space)
-        return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, space=where)
+    def nodes(
+        self,
+        *kinds: str,
+        space: str | None = None,
+        where: str | None = None,
+        sort: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List nodes as rows, by default modes and merged nodes: ``g.nodes(where="test_accuracy > 0.9")``.
 
-    def connections(self, *, space: str | None = None) -> list[dict[str, Any]]:
-        """List connections as rows."""
-        where = None if space is None else self.session.space(space)
-        return listing.list_connections(self.session.store, space=where)
+        ``where`` is an expression over the columns of ``mgraph ls --help-columns`` (:mod:`mgraph_store.filters`),
+        ``sort`` names columns, with ``-`` before those that descend.
+        """
+        return listing.list_nodes(
+            self.session.store,
+            kinds=kinds or NODE_KINDS,
+            space=self._space_of(space),
+            where=where,
+            sort=listing.sort_keys(sort),
+            limit=limit,
+        )
+
+    def connections(
+        self,
+        *,
+        space: str | None = None,
+        where: str | None = None,
+        sort: str | Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """List connections as rows, each with the worst of its pairs of ends; arguments as of :meth:`nodes`."""
+        return listing.list_connections(
+            self.session.store,
+            space=self._space_of(space),
+            where=where,
+            sort=listing.sort_keys(sort),
+            limit=limit,
+        )
 
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""

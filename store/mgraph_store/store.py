@@ -25,7 +25,7 @@ from mgraph_store.index import Index
 from mgraph_store.kernel import KERNEL_VERSION, active_terms
 from mgraph_store.layout import Layout
 from mgraph_store.lock import GraphLock
-from mgraph_store.reader import Reader, time_limit
+from mgraph_store.reader import Reader
 from mgraph_store.recipes import Computation, is_computed, look_up
 from mgraph_store.records import Connection, Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.remote import RemoteTensorStore, check_url, read_config, write_config
@@ -159,11 +159,10 @@ class GraphStore:
             self.index.check_tables(connection)
 
     @contextlib.contextmanager
-    def reading(self, *, limit: float | None = None, behind: bool = False) -> Iterator[Reader]:
+    def reading(self, *, behind: bool = False) -> Iterator[Reader]:
         """Read rows through one short-lived connection; writers wait meanwhile, so do not compute inside.
 
-        A query that is not ours runs under a ``limit`` in seconds. Only a check reads an index that is ``behind`` the
-        counter.
+        Only a check reads an index that is ``behind`` the counter of commits.
 
         Raises
         ------
@@ -171,15 +170,12 @@ class GraphStore:
             If somebody writes for too long.
         CorruptError, FormatError
             If the index cannot be read, or has lost commits.
-        TimeLimitError
-            If the limit is over.
         """
         with (
             self.lock.shared(),
             self.index.connect(read_only=True, patience=self.lock.timeout, behind=behind) as connection,
-            time_limit(connection, limit) as deadline,
         ):
-            yield Reader(connection, deadline)
+            yield Reader(connection)
 
     def query_guarded(
         self,
@@ -203,6 +199,8 @@ class GraphStore:
             If the index cannot be had or read.
         """
         with self.lock.shared():
+            with self.index.connect(read_only=True, patience=self.lock.timeout):
+                pass  # an index of this format that has lost nothing
             return run_guarded(
                 self.path / INDEX,
                 sql,
