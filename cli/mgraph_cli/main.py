@@ -51,6 +51,8 @@ _COMMANDS = {
     "pack": "sharing",
     "unpack": "sharing",
     "plot": "plot",
+    "map": "plot",
+    "matrix": "plot",
     "check": "upkeep",
     "gc": "upkeep",
     "rm": "upkeep",

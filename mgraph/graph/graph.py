@@ -18,6 +18,7 @@ from mgraph.families import Segment
 from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
@@ -43,10 +44,11 @@ def create(
     loss: str | None = None,
     name: str | None = None,
     codec: str = "none",
+    tensors: str | None = None,
     device: str = "auto",
     threads: int | None = None,
 ) -> Graph:
-    """Create a graph directory with its first space and open it.
+    """Create a graph directory with its first space and open it; with ``tensors``, a URL, those lie there.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
     ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. ``loss`` names a function
@@ -57,7 +59,7 @@ def create(
     """
     from mgraph.graph.spaces import create_graph
 
-    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec)
+    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec, tensors=tensors)
     return Graph(store, device=device, threads=threads)
 
 
@@ -83,7 +85,7 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
-class Graph(Queries, Explorations):
+class Graph(Queries, Explorations, Pictures):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -274,6 +276,13 @@ class Graph(Queries, Explorations):
 
         made = resume(self.session, run, report)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
+
+    def discard(self, run: str | None = None) -> dict[str, Any]:
+        """Give up an interrupted run, named as for :meth:`resume`, with what it saved; return its row of the log."""
+        from mgraph.graph.resume import discard
+
+        given_up = discard(self.session.store, run)
+        return next(row for row in self.runs() if row["id"] == given_up.id)
 
     def compose(
         self,
