@@ -53,8 +53,9 @@ def test_costs_count_examples_of_every_pass():
     whole = BezierCurve(epochs=3, batch="whole", samples=4)
     assert whole.cost(whole.family(2), 1000) == 4 * 3 * 1000
     assert Linear().cost(Linear().family(2), 1000) == 0
-    band = METHODS["neb"].preset("quick", pivots=4)
+    band = METHODS["neb"].preset("quick", pivots=4, stop=())
     assert band.cost(band.family(2), 1000) == 5 * 60 * 4 * 256  # without the pivots that are inserted
+    assert METHODS["neb"](pivots=4).cost(band.family(2), 1000) == 2 * 60 * 4 * 256  # it may rest after two cycles
     assert METHODS["neb"](target=0.1).cost(band.family(2), 1000) is None
     phases = BezierSurface(degree=(2, 2), phases=("edges:1", "columns:2", "surface:5"))
     assert phases.cost(phases.family(4), 10) == 10 * (1 * 2 + 2 * 3 + 5)
