@@ -24,7 +24,6 @@ from mgraph.graph.session import Session
 from mgraph.graph.storing import check_name_is_free, store_parameters
 from mgraph_store import Connection, GraphStore, Layout, Member, Node, Reader, Space, combine, new_id
 
-KIND = "composite"
 _FINE = 1 / 64  # of a domain: how close to each other the points are at which thinning looks
 
 
@@ -105,7 +104,7 @@ def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, t
             said += f"; {len(t)} of {len(_dense(path))} points kept, within {100 * thin:g} % of its length"
         connection = Connection(
             id=new_id("k"),
-            kind=KIND,
+            kind=CompositePath.name,
             space_id=space.id,
             family=json.dumps(family.describe()),
             settings=json.dumps(settings, sort_keys=True),

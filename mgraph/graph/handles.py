@@ -28,8 +28,40 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 
-class Point:
+class Labelled:
+    """What nodes and connections have in common: tags, notes, ancestry."""
+
+    _session: Session
+    record: Node | Connection
+
+    def tag(self, *tags: str) -> dict[str, Any]:
+        """Give it tags; return all its ``tags`` and ``notes``."""
+        return self._label(dict.fromkeys(tags))
+
+    def note(self, **notes: str | float) -> dict[str, Any]:
+        """Note values by key, in place of those it had: ``x.note(lr="0.1", by="me")``; return all tags and notes."""
+        return self._label({key: str(value) for key, value in notes.items()})
+
+    def unlabel(self, *names: str) -> dict[str, Any]:
+        """Take tags and notes away; InputError if it has not got one of them."""
+        return self._label({}, names)
+
+    def _label(self, notes: dict[str, str | None], remove: Sequence[str] = ()) -> dict[str, Any]:
+        from mgraph.graph.labels import set_labels
+
+        return set_labels(self._session.store, self.record, notes=notes, remove=remove)
+
+    def ancestry(self) -> dict[str, Any]:
+        """Tell what it was made from, back to training runs and files, as a tree of plain data."""
+        from mgraph.graph.ancestry import ancestry
+
+        return ancestry(self._session.store, self.record)
+
+
+class Point(Labelled):
     """A node of the graph."""
+
+    record: Node
 
     def __init__(self, session: Session, record: Node, notes: Sequence[str] = ()) -> None:
         self._session = session
@@ -85,8 +117,10 @@ class Point:
         return export_node(self._session, self.record, Path(path), overwrite=overwrite)
 
 
-class Connected:
+class Connected(Labelled):
     """A connection of the graph."""
+
+    record: Connection
 
     def __init__(self, session: Session, record: Connection) -> None:
         self._session = session
@@ -275,7 +309,8 @@ class Connected:
 
     def check_plot(self, path: PathLike) -> None:
         """Raise InputError now for what :meth:`plot` could not draw later."""
-        from mgraph.report.plots import check_drawable, check_path
+        from mgraph.report.figures import check_path
+        from mgraph.report.plots import check_drawable
 
         check_path(Path(path))
         check_drawable(self.swept())

@@ -8,17 +8,16 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
+from mgraph.errors import InputError
 from mgraph.explore.edges import current_edges
 from mgraph.explore.sweepdata import COMPLETE, family_of, load_sweep
+from mgraph.graph.labels import labels_of
 from mgraph.graph.members import ends_of, label, rows_of
 from mgraph.graph.resume import Standing
 from mgraph.report.cycles import cycle_rows
 from mgraph.report.walk import Observed, layer_rows, walk_checks, weight_rows
 from mgraph_store import (
     Connection,
-    Edge,
     Evaluation,
     GraphStore,
     Measure,
@@ -32,58 +31,113 @@ from mgraph_store import (
     Summary,
     Sweep,
     columns,
+    filters,
 )
+from mgraph_store.relations import CONNECTIONS, NODES, Relation
 
 Row = dict[str, Any]
 
 
-def list_nodes(store: GraphStore, *, kinds: Sequence[str], space: Space | None = None) -> list[Row]:
-    """List nodes with their losses and accuracies (those not measured in a sweep), oldest first."""
+def list_nodes(
+    store: GraphStore,
+    *,
+    kinds: Sequence[str] = (),
+    space: Space | None = None,
+    where: str | None = None,
+    sort: Sequence[str] = (),
+    limit: int | None = None,
+) -> list[Row]:
+    """List nodes of some kinds (default all) with their own losses and accuracies, oldest first unless sorted.
+
+    ``where`` is an expression of :mod:`mgraph_store.filters`, ``sort`` are column names, with ``-`` if descending.
+    Raises InputError for what is none, and for a limit below 1.
+    """
+    inside = [f"kind IN ({', '.join('?' * len(kinds))})"] if kinds else []
+    return _listed(store, NODES, inside, list(kinds), space, where, sort, limit)
+
+
+def list_connections(
+    store: GraphStore,
+    *,
+    space: Space | None = None,
+    where: str | None = None,
+    sort: Sequence[str] = (),
+    limit: int | None = None,
+) -> list[Row]:
+    """List connections with the worst edge of each on the train loss; arguments and errors as :func:`list_nodes`."""
+    return _listed(store, CONNECTIONS, [], [], space, where, sort, limit)
+
+
+def _listed(
+    store: GraphStore,
+    relation: Relation,
+    inside: list[str],
+    parameters: list[Any],
+    space: Space | None,
+    where: str | None,
+    sort: Sequence[str],
+    limit: int | None,
+) -> list[Row]:
+    if limit is not None and limit < 1:
+        raise InputError(f"A limit is a whole number of at least 1, not {limit}.")
+    parts = list(inside)
+    if space is not None:
+        parts.append("space = ?")
+        parameters = [*parameters, space.name]
+    if where is not None:
+        condition = filters.parse(where, relation.by_name)
+        parts.append(condition.sql)
+        parameters = [*parameters, *condition.parameters]
+    ordered = filters.order([*sort, "created", "id"], relation.by_name)
+    sql = "SELECT * FROM ({}){} ORDER BY {}{}".format(
+        relation.select(),
+        f" WHERE {' AND '.join(parts)}" if parts else "",
+        ordered,
+        "" if limit is None else f" LIMIT {int(limit)}",
+    )
     with store.reading() as reader:
-        filters: dict[str, Any] = {"kind": list(kinds)} | ({"space_id": space.id} if space else {})
-        nodes = reader.all(Node, **filters)
-        spaces = {s.id: s.name for s in reader.all(Space)}
-        ids = [n.id for n in nodes if n.kind in ("mode", "merged")]
-        found = reader.all(Evaluation, node_id=ids, sweep_id=None) if ids else []
-    values = {(e.node_id, e.split, e.metric): e.value for e in found}
-    shown = (("train", "loss"), ("valid", "accuracy"), ("test", "accuracy"))
+        names, rows = reader.query(sql, parameters)
+    when = names.index("created")
+    return [dict(zip(names, row, strict=True)) | {"created": _when(row[when])} for row in rows]
+
+
+SIDES = ("nodes", "connections")
+"""What a listing has: nodes, and connections; each with columns of its own."""
+
+_RELATIONS = {"nodes": NODES, "connections": CONNECTIONS}
+
+
+def list_columns(sides: Sequence[str] = SIDES) -> list[Row]:
+    """List the columns that can be shown, filtered and sorted by."""
     return [
-        {
-            "id": n.id,
-            "name": n.name,
-            "kind": n.kind,
-            "space": spaces[n.space_id],
-            **{f"{s}_{m}": values.get((n.id, s, m)) for s, m in shown},
-            "stored": n.tensor_key is not None,
-            "nbytes": n.nbytes,
-            "created": _when(n.created),
-        }
-        for n in nodes
+        {"of": side, "name": f.name, "type": f.type, "unit": f.unit, "meaning": f.meaning}
+        for side in sides
+        for f in _RELATIONS[side].fields
     ]
 
 
-def list_connections(store: GraphStore, *, space: Space | None = None) -> list[Row]:
-    """List connections with the worst edge of each: largest peak and barrier of the train loss."""
-    edges: dict[str, list[Edge]] = {}
-    for edge in current_edges(store, space, metric="loss", split="train"):
-        edges.setdefault(edge.connection_id, []).append(edge)
-    with store.reading() as reader:
-        filters: dict[str, Any] = {"space_id": space.id} if space else {}
-        connections = reader.all(Connection, **filters)
-        ends = {c.id: [label(n) for n in ends_of(reader, c)] for c in connections}
-    return [
-        {
-            "id": c.id,
-            "name": c.name,
-            "kind": c.kind,
-            "ends": ends[c.id],
-            "status": c.status,
-            "peak": _worst([e.peak for e in edges.get(c.id, [])]),
-            "barrier": _worst([e.barrier for e in edges.get(c.id, [])]),
-            "created": _when(c.created),
-        }
-        for c in connections
-    ]
+def columns_named(where: str | None, sort: str | None) -> list[str]:
+    """List the columns that an expression and sort keys name; InputError if the expression cannot be read."""
+    keys = [key.lstrip("-+") for key in sort_keys(sort)] if sort else []
+    several = {"tag": "tags", "end": "ends"}
+    named = [several.get(n, "notes" if n.startswith("note.") else n) for n in filters.names_in(where or "")]
+    return list(dict.fromkeys([*named, *keys]))
+
+
+def sides_with(named: Sequence[str], sides: Sequence[str] = SIDES) -> tuple[str, ...]:
+    """Return those of the sides that have all columns; InputError if none has."""
+    having = tuple(side for side in sides if all(name in _RELATIONS[side].by_name for name in named))
+    if having or not sides:
+        return having
+    for name in named:
+        if not any(name in _RELATIONS[side].by_name for side in sides):
+            raise InputError(filters.unknown(name, (n for side in sides for n in _RELATIONS[side].by_name)))
+    raise InputError(f"No listing has all of {', '.join(named)}: some are of nodes, some of connections.")
+
+
+def sort_keys(given: str | Sequence[str]) -> list[str]:
+    """Split sort keys that were given as one text with commas."""
+    return [key.strip() for key in given.split(",")] if isinstance(given, str) else list(given)
 
 
 def list_spaces(store: GraphStore) -> list[Row]:
@@ -123,6 +177,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         members = reader.all(Member, node_id=node.id)
         connections = {c.id: c for c in reader.all(Connection, id=[m.connection_id for m in members])}
         run = _run(reader, node.run_id)
+        labels = labels_of(reader, node)
     return {
         "id": node.id,
         "name": node.name,
@@ -136,6 +191,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         "selected_on": node.selected_on,
         "created": _when(node.created),
         "info": json.loads(node.info),
+        **labels,
         "run": run,
         "terms": [{"node": sources[t.source_id], "c": t.coefficient} for t in terms],
         "evaluations": [_evaluation(e) for e in evaluations],
@@ -161,6 +217,7 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         observed = Observed.of(series)
         data = load_sweep(reader, connection) if observed.is_walk and sweeps else None
         run = _run(reader, connection.run_id)
+        labels = labels_of(reader, connection)
     names = {n.id: label(n) for n in ends}
     newest = max(sweeps, key=lambda s: s.created) if sweeps else None
     edges = [
@@ -183,6 +240,7 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         "family": family_of(connection).describe(),
         "control_points": [{"row": k, "node": n.id, "kind": n.kind, "name": n.name} for k, n in enumerate(rows)],
         "settings": json.loads(connection.settings),
+        **labels,
         "run": run,
         "sweeps": [
             {
@@ -252,10 +310,6 @@ def _seconds(run: Run) -> float | None:
 
 def _when(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _worst(values: Sequence[float]) -> float | None:
-    return float(np.max(values)) if values else None  # NaN if any is
 
 
 def _run(reader: Reader, run_id: str | None) -> Row | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from mgraph.explore.criterion import criterion_from
 
 if TYPE_CHECKING:
+    from mgraph.explore.answers import Answer
     from mgraph.explore.components import Components
     from mgraph.explore.edges import Link
     from mgraph.explore.routes import Route
@@ -83,6 +84,17 @@ class Queries:
         from mgraph.explore.components import isolated
 
         return isolated(self.session.store, criterion_from(**criteria), self._space_of(space))
+
+    def sql(self, query: str, *, limit_seconds: float | None = None) -> Answer:
+        """Run one reading SQL statement: ``g.sql("SELECT name, test_accuracy FROM modes").df()``.
+
+        It sees the tables of the index and the views ``modes``, ``connections``, ``edges``, ``samples`` and
+        ``evaluations``, and nothing else. The answer has ``columns``, ``rows``, ``records()``, ``df()`` (with pandas),
+        ``arrow()`` (with pyarrow) and ``write("x.parquet")``. Raises InputError for anything that does more than read.
+        """
+        from mgraph.explore.answers import ask
+
+        return ask(self.session.store, query, limit_seconds=limit_seconds)
 
     def to_networkx(self, *, space: str | None = None) -> Any:
         """Return the modes and measured edges as a networkx MultiGraph."""

@@ -70,7 +70,7 @@ class Band:
         self._scratch = points.new_empty(len(points) - 1, width)
         # Sums over millions of columns; there is no float64 on Apple's GPUs.
         self._sums = torch.float32 if flat.device.type == "mps" else torch.float64
-        self._lengths: Tensor | None = None
+        self._squares: Tensor | None = None  # of the lengths of the pieces, where they are known
         self.spacing = self.lengths() if spacing is None else np.asarray(spacing, dtype=np.float64)
 
     def leave(self) -> None:
@@ -79,12 +79,11 @@ class Band:
 
     def lengths(self) -> Floats:
         """Return the lengths of the N - 1 pieces, in float64."""
-        if self._lengths is None:
-            squares = self._zeros(len(self.points) - 1)
+        if self._squares is None:
+            self._squares = self._zeros(len(self.points) - 1)
             for _, differences in self._differences():
-                squares += torch.linalg.vecdot(differences, differences)
-            self._lengths = squares.sqrt()
-        return np.asarray(self._lengths.cpu().numpy(), dtype=np.float64)
+                self._squares += _squares(differences)
+        return np.sqrt(self._squares.cpu().numpy().astype(np.float64))
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Floats:
         """Do one step on a batch; return the batch's losses at the N points before it.
@@ -142,7 +141,7 @@ class Band:
         for block in self._blocks:
             P = self.points[:, block]
             P[1:-1] = torch.lerp(P[start], P[start + 1], share)
-        self._lengths = None
+        self._squares = None
 
     def _gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Fill in the gradients of the inner points; return the losses of all, shape (N,), on the device."""
@@ -166,17 +165,20 @@ class Band:
 
     def _products(self) -> tuple[Tensor, ...]:
         """Add the weight decay to the gradients; return |e|², e⁻·e⁺, g·e⁻ and g·e⁺."""
-        inner = len(self._grad)
-        sums = [self._zeros(n) for n in (inner + 1, *[inner] * 3)]
+        inner, known = len(self._grad), self._squares
+        squares = self._zeros(inner + 1)
+        sums = [self._zeros(inner) for _ in range(3)]
         for block, differences in self._differences():
             gradients = self._grad[:, block]
             if self._rule.weight_decay:
                 gradients.add_(self.points[1:-1, block], alpha=self._rule.weight_decay)
             before, after = differences[:-1], differences[1:]
-            pairs = ((differences, differences), (before, after), (gradients, before), (gradients, after))
+            if known is None:
+                squares += _squares(differences)
+            pairs = ((before, after), (gradients, before), (gradients, after))
             for total, (left, right) in zip(sums, pairs, strict=True):
                 total += torch.linalg.vecdot(left, right)
-        return tuple(sums)
+        return squares if known is None else known, *sums
 
     def _move(self, before: Floats, after: Floats, lr: float) -> None:
         """Update momentum and points: M ← μM + g - (a⁻ e⁻ + a⁺ e⁺), p ← p - lr M; note the new lengths."""
@@ -189,8 +191,8 @@ class Band:
             M.addcmul_(to_right, differences[1:], value=-1.0)
             P[1:-1].sub_(M, alpha=lr)
             torch.sub(P[1:], P[:-1], out=differences)
-            squares += torch.linalg.vecdot(differences, differences)
-        self._lengths = squares.sqrt()
+            squares += _squares(differences)
+        self._squares = squares
 
     def _zeros(self, count: int) -> Tensor:
         return torch.zeros(count, dtype=self._sums, device=self.points.device)
@@ -202,3 +204,9 @@ class Band:
             differences = self._scratch[:, : P.shape[1]]
             torch.sub(P[1:], P[:-1], out=differences)
             yield block, differences
+
+
+def _squares(differences: Tensor) -> Tensor:
+    """Return the squared lengths of rows; unlike an inner product it makes no products in between."""
+    norms: Tensor = torch.linalg.vector_norm(differences, dim=1)
+    return norms.square()

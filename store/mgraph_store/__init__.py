@@ -7,6 +7,7 @@ The nouns, each one row of a table (:mod:`mgraph_store.records`):
   a sum of which some columns are stored instead (:mod:`mgraph_store.columns`);
 - **connection**: a method's result between two or more modes, with its members;
 - **sweep**, **evaluation**, **edge**, **summary**, **measure**: what was measured, where, and what follows from it;
+- **note**: what a person wrote about a node or a connection: a tag, or a key with a value;
 - **run**: what produced all that.
 
 :class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and
@@ -31,6 +32,7 @@ from mgraph_store.records import (
     Node,
     NodeBuffers,
     NodeTerm,
+    Note,
     Record,
     Run,
     Series,
@@ -84,6 +86,7 @@ __all__ = [
     "Node",
     "NodeBuffers",
     "NodeTerm",
+    "Note",
     "Reader",
     "Record",
     "Run",

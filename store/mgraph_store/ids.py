@@ -21,6 +21,7 @@ KIND_LETTERS = {
     "connection": "k",
     "sweep": "w",
     "run": "r",
+    "note": "n",
 }
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"  # RFC 4648 base32, in lower case

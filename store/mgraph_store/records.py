@@ -222,6 +222,18 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a person wrote about a node or a connection: a tag, or a key with a value."""
+
+    id: str = column("'n' and 12 base32 characters")
+    key: str = column("the tag, or the key; at most once for each subject")
+    value: str | None = column("the value; none: a tag", default=None)
+    node_id: str | None = column("its subject, if that is a node", default=None)
+    connection_id: str | None = column("its subject, if that is a connection", default=None)
+    created: datetime = column("when", default=now)
+
+
+@dataclass(frozen=True)
 class Run:
     """Provenance of everything: what was run, with what, where, and how it ended."""
 
@@ -258,5 +270,6 @@ Record = (
     | Summary
     | Series
     | Measure
+    | Note
     | Run
 )

@@ -21,6 +21,7 @@ from mgraph_store.records import (
     Node,
     NodeBuffers,
     NodeTerm,
+    Note,
     Record,
     Run,
     Series,
@@ -44,6 +45,7 @@ TABLES: Mapping[str, type[Record]] = {
     "summaries": Summary,
     "series": Series,
     "measures": Measure,
+    "notes": Note,
     "runs": Run,
 }
 TABLE_OF: Mapping[type[Any], str] = {record: table for table, record in TABLES.items()}

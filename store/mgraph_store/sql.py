@@ -29,6 +29,7 @@ from uuid import UUID
 import duckdb
 
 from mgraph_store.errors import CorruptError, InputError, MGraphError, StoreError
+from mgraph_store.relations import view_statements
 
 READING_KINDS = ("SELECT", "EXPLAIN")
 """Kinds of statements that are run: SELECT includes FROM, WITH, VALUES, DESCRIBE, SHOW and SUMMARIZE."""
@@ -196,6 +197,8 @@ def open_guarded(index: Path, memory: int = LIMIT_MEMORY) -> duckdb.DuckDBPyConn
         "lock_configuration = true",
     ):
         con.execute(f"SET {setting}")
+    for statement in view_statements(index.stem):
+        con.execute(statement)
     return con
 
 

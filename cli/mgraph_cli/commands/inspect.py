@@ -24,42 +24,91 @@ _KINDS = ("mode", "control", "pivot", "sample", "merged")
 @click.option(
     "--kind", help=f"Only this kind: {', '.join(_KINDS)} or connection (default: modes, merged, connections)."
 )
+@click.option("--where", metavar="EXPR", help="Only what this is true of, e.g. \"test_accuracy > 0.9 and tag = 'x'\".")
+@click.option("--sort", metavar="COLUMN,…", help="Sort by columns, - before those that descend [default: created].")
+@click.option("--limit", type=int, metavar="N", help="At most so many nodes, and so many connections.")
+@click.option("--columns", metavar="COLUMN,…", help="Show these columns, with + before the first: these as well.")
+@click.option("--list-columns", is_flag=True, help="List the columns with their meaning, and nothing else.")
 @space_option
 @with_graph
 @output_options
-def ls(kind: str | None, space: str | None, graph: Graph, form: str) -> None:
+def ls(
+    kind: str | None,
+    where: str | None,
+    sort: str | None,
+    limit: int | None,
+    columns: str | None,
+    list_columns: bool,
+    space: str | None,
+    graph: Graph,
+    form: str,
+) -> None:
     """List modes, merged nodes and connections.
 
-    Peak and barrier of a connection are those of its worst pair of ends, on the train loss.
+    Peak and barrier of a connection are those of its worst pair of ends, on the train loss. EXPR compares columns with
+    values: = != < <= > >=, like 'a%', in (…), is null, and, or, not; tag, end and note.KEY are columns, too. What names
+    a column that only nodes or only connections have lists only these.
 
     \b
     Example:
       mgraph ls
-      mgraph ls --kind sample --json
+      mgraph ls --kind mode --where "test_accuracy > 0.9 and tag = 'good'" --sort -test_accuracy --limit 5
+      mgraph ls --where "end = 'a' and barrier < 0.1"
     """
     if kind is not None and kind not in (*_KINDS, "connection"):
         raise InputError(f"There is no kind {kind!r}; choose from {', '.join(_KINDS)}, connection.")
-    nodes: list[dict[str, Any]] = []
-    if kind != "connection":
-        nodes = graph.nodes(*([kind] if kind else []), space=space)
-    connections = graph.connections(space=space) if kind in (None, "connection") else []
-    if form != "table":
-        rows = [{"type": "node", **r} for r in nodes] + [{"type": "connection", **r} for r in connections]
-        emit(rows, ("type", *_NODE_COLUMNS), form=form)
+    from mgraph.graph import listing
+
+    sides = {None: listing.SIDES, "connection": ("connections",)}.get(kind, ("nodes",))
+    if list_columns:
+        emit(listing.list_columns(sides), ("of", "name", "type", "unit", "meaning"), form=form)
         return
-    if kind != "connection":
-        emit(nodes, _NODE_COLUMNS, title="nodes", empty="No nodes yet; add one with mgraph train or mgraph add-mode.")
-    if connections or kind == "connection":
-        emit(connections, _CONNECTION_COLUMNS, title="connections", empty="No connections yet.")
+    wanted = [] if columns is None else listing.sort_keys(columns.removeprefix("+"))
+    named = listing.columns_named(where, sort) + wanted
+    sides = listing.sides_with(named, sides)
+    found: dict[str, list[dict[str, Any]]] = {}
+    options: dict[str, Any] = {"space": space, "where": where, "sort": sort or (), "limit": limit}
+    if "nodes" in sides:
+        found["nodes"] = graph.nodes(*([kind] if kind else []), **options)
+    if "connections" in sides:
+        found["connections"] = graph.connections(**options)
+    if form != "table":
+        both = [{"type": side[:-1], **row} for side, rows in found.items() for row in rows]
+        emit(both, ("type", *_NODE_COLUMNS), form=form)
+        return
+    for side, rows in found.items():
+        if not rows and len(found) > 1 and (side == "connections" or where is not None):
+            continue
+        shown = _shown(side, rows, named, wanted if columns and not columns.startswith("+") else None)
+        empty = _EMPTY[side] if where is None else f"No {side} of which this is true."
+        emit(rows, shown, title=side, empty=empty)
+    if where is not None and len(found) > 1 and not any(found.values()):
+        click.echo("Nothing of which this is true.")
+
+
+_EMPTY = {
+    "nodes": "No nodes yet; add one with mgraph train or mgraph add-mode.",
+    "connections": "No connections yet.",
+}
+
+
+def _shown(side: str, rows: list[dict[str, Any]], named: list[str], only: list[str] | None) -> tuple[str, ...]:
+    """Choose columns: the usual ones, those that were named, and tags where there are any."""
+    if only is not None:
+        return tuple(only)
+    usual = _NODE_COLUMNS if side == "nodes" else _CONNECTION_COLUMNS
+    tags = ["tags"] if any(row["tags"] for row in rows) else []
+    return tuple(dict.fromkeys([*usual, *named, *tags]))
 
 
 @click.command()
 @click.argument("what")
 @click.option("--table", is_flag=True, help="The papers' tables of a connection's newest sweep.")
 @click.option("--series", is_flag=True, help="Every number that a connection's method observed on its way.")
+@click.option("--ancestry", is_flag=True, help="What it was made from, back to training runs and files.")
 @with_graph
 @output_options
-def show(what: str, table: bool, series: bool, graph: Graph, form: str) -> None:
+def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, form: str) -> None:
     """Tell everything about a node or connection, by name, id, or id prefix.
 
     With --table, what the papers print: the minimum, the integral over the path or surface (Int) and the maximum of
@@ -74,10 +123,14 @@ def show(what: str, table: bool, series: bool, graph: Graph, form: str) -> None:
     Example:
       mgraph show s
       mgraph show s --table
+      mgraph show m --ancestry
       mgraph show path --series --csv
     """
-    if table and series:
-        raise InputError("Show either --table or --series.")
+    if table + series + ancestry > 1:
+        raise InputError("Show one of --table, --series and --ancestry.")
+    if ancestry:
+        _print_ancestry(graph.find(what).ancestry(), form)
+        return
     if table:
         _print_tables(graph.connection(what).table(), form)
         return
@@ -118,6 +171,17 @@ def show(what: str, table: bool, series: bool, graph: Graph, form: str) -> None:
             "weights": ("weight", "first_variance", "last_variance"),
         },
     )
+
+
+def _print_ancestry(tree: dict[str, Any], form: str) -> None:
+    from mgraph.graph.ancestry import tree_lines
+
+    if form == "csv":
+        raise InputError("A tree is no table; print it as text or with --json.")
+    if form == "json":
+        emit_one(tree, form=form)
+        return
+    click.echo("\n".join(tree_lines(tree)))
 
 
 _MOST_ROWS = 12  # of control points in a table for people

@@ -1,0 +1,46 @@
+"""Asking in SQL: sql."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mgraph.errors import InputError
+from mgraph_cli.options import output_options, with_graph
+from mgraph_cli.output import emit, note
+
+if TYPE_CHECKING:
+    from mgraph.graph.graph import Graph
+
+
+@click.command()
+@click.argument("query")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write .csv, .json or .parquet instead.")
+@click.option("--overwrite", is_flag=True, help="Replace that file.")
+@click.option("--limit-seconds", type=float, help="Give up after so many seconds (default: 10).")
+@with_graph
+@output_options
+def sql(query: str, output: Path | None, overwrite: bool, limit_seconds: float | None, graph: Graph, form: str) -> None:
+    """Run one SQL statement that reads the graph's index; - reads it from standard input.
+
+    Besides the tables there are views with names and numbers: modes, connections, edges (current: those that count),
+    samples (swept points) and evaluations. DESCRIBE modes lists the columns of one. Nothing can be written, and no
+    file or setting reached.
+
+    \b
+    Example:
+      mgraph sql "SELECT name, test_accuracy FROM modes ORDER BY 2 DESC LIMIT 3"
+      mgraph sql "SELECT * FROM samples" -o samples.parquet
+    """
+    if output is not None and form != "table":
+        raise InputError("-o writes a file by its ending; --json and --csv print.")
+    text = click.get_text_stream("stdin").read() if query == "-" else query
+    answer = graph.sql(text, limit_seconds=limit_seconds)
+    if output is not None:
+        answer.write(output, overwrite=overwrite)
+        note(f"{len(answer)} rows written to {output}.")
+        return
+    rows = answer.records()
+    emit(rows, list(rows[0]) if rows else answer.columns, form=form, empty="no rows")

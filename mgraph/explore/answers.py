@@ -1,0 +1,138 @@
+"""What a user's SQL returned, as rows, data frame, Arrow table or file (no torch)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mgraph.errors import InputError
+from mgraph_store import GraphStore
+
+FORMATS = (".csv", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Columns with their DuckDB types, and rows in order."""
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows as plain data by column: times as text, decimals as numbers, maps with texts as keys.
+
+        Of columns with the same name all but the first get a number.
+        """
+        names = self._names()
+        return [dict(zip(names, map(_plain, row), strict=True)) for row in self.rows]
+
+    def df(self) -> Any:
+        """Return a pandas DataFrame; InputError if pandas is not installed (it is optional)."""
+        return _optional("pandas").DataFrame(self.rows, columns=list(self.columns))
+
+    def arrow(self) -> Any:
+        """Return a pyarrow Table; InputError if pyarrow is not installed (it is optional)."""
+        arrow = _optional("pyarrow")
+        names = self._names()
+        # A mapping becomes a list of pairs, which is what Arrow takes for a map.
+        rows = [dict(zip(names, row, strict=True)) for row in self.rows]
+        return arrow.Table.from_pylist(rows) if rows else arrow.table({name: [] for name in names})
+
+    def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the rows as .csv, .json or .parquet; InputError for another ending, or a file that is there."""
+        target = Path(path)
+        if target.suffix not in FORMATS:
+            raise InputError(f"{target.name} must end in {', '.join(FORMATS)}.")
+        if target.exists() and not overwrite:
+            raise InputError(f"{target} exists already; choose another name, or overwrite it.")
+        if not target.parent.is_dir():
+            raise InputError(f"There is no directory {target.parent}.")
+        writers = {".csv": self._write_csv, ".json": self._write_json, ".parquet": self._write_parquet}
+        writers[target.suffix](target)
+        return target
+
+    def _names(self) -> list[str]:
+        names: list[str] = []
+        for name in self.columns:
+            number = 1
+            unique = name
+            while unique in names:
+                number += 1
+                unique = f"{name}_{number}"
+            names.append(unique)
+        return names
+
+    def _write_csv(self, path: Path) -> None:
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(self._names())
+            for record in self.records():
+                writer.writerow([json.dumps(v) if isinstance(v, list | dict) else v for v in record.values()])
+
+    def _write_json(self, path: Path) -> None:
+        rows = [{k: _finite(v) for k, v in record.items()} for record in self.records()]
+        path.write_text(json.dumps({"format": 1, "rows": rows}, indent=2) + "\n")
+
+    def _write_parquet(self, path: Path) -> None:
+        import duckdb
+
+        names = [_quoted(name) for name in self._names()]
+        declared = ", ".join(f"{n} {t}" for n, t in zip(names, self.types, strict=True))
+        with duckdb.connect(":memory:", config={"threads": "1"}) as con:
+            con.execute(f"CREATE TABLE answer ({declared})")
+            if self.rows:
+                con.executemany(f"INSERT INTO answer VALUES ({', '.join('?' * len(names))})", self.rows)
+            con.execute(f"COPY answer TO '{str(path).replace(chr(39), chr(39) * 2)}' (FORMAT parquet)")
+
+
+def ask(store: GraphStore, sql: str, *, limit_seconds: float | None = None) -> Answer:
+    """Run one reading SQL statement on the tables and views of a graph; see :mod:`mgraph_store.relations`.
+
+    Raises InputError for anything that is no such statement, that reaches beyond the graph, or takes too long.
+    """
+    limits = {} if limit_seconds is None else {"limit_seconds": limit_seconds}
+    found = store.query_guarded(sql, **limits)
+    return Answer(found.columns, found.types, found.rows)
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+def _optional(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError:
+        raise InputError(f"{module} is not installed; install it to use this: pip install {module}") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(_plain(k)): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
