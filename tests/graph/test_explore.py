@@ -337,7 +337,6 @@ def test_a_worker_hands_over_rows_and_warnings(g: Any, monkeypatch: pytest.Monke
 
     def run(*given: Any, **further: Any) -> Any:
         warnings.warn("It was lowered.", MGraphWarning, stacklevel=2)
-        warnings.warn("Not for people.", UserWarning, stacklevel=2)
         return real(*given, **further)
 
     monkeypatch.setattr(mgraph.BezierCurve, "run", run)
