@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +61,7 @@ def create_from_bundle(path: Path, directory: Path) -> GraphStore:
     try:
         unpack(store, path)
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        store.discard()
         raise
     return store
 

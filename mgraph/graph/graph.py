@@ -44,10 +44,11 @@ def create(
     loss: str | None = None,
     name: str | None = None,
     codec: str = "none",
+    tensors: str | None = None,
     device: str = "auto",
     threads: int | None = None,
 ) -> Graph:
-    """Create a graph directory with its first space and open it.
+    """Create a graph directory with its first space and open it; with ``tensors``, a URL, those lie there.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
     ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. ``loss`` names a function
@@ -58,7 +59,7 @@ def create(
     """
     from mgraph.graph.spaces import create_graph
 
-    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec)
+    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec, tensors=tensors)
     return Graph(store, device=device, threads=threads)
 
 
@@ -275,6 +276,13 @@ class Graph(Queries, Explorations, Pictures):
 
         made = resume(self.session, run, report)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
+
+    def discard(self, run: str | None = None) -> dict[str, Any]:
+        """Give up an interrupted run, named as for :meth:`resume`, with what it saved; return its row of the log."""
+        from mgraph.graph.resume import discard
+
+        given_up = discard(self.session.store, run)
+        return next(row for row in self.runs() if row["id"] == given_up.id)
 
     def compose(
         self,

@@ -208,4 +208,5 @@ class Band:
 
 def _squares(differences: Tensor) -> Tensor:
     """Return the squared lengths of rows; unlike an inner product it makes no products in between."""
-    return torch.linalg.vector_norm(differences, dim=1).square()
+    norms: Tensor = torch.linalg.vector_norm(differences, dim=1)
+    return norms.square()

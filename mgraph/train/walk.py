@@ -305,7 +305,7 @@ class Walk:
             "waiting": [tick for tick, _ in waiting],
             "columns": list(self._log.ticks[0]) if self._log.ticks else [],
         }
-        self._keeper.save(State(values, arrays))
+        self._keeper.save(State(values, arrays, f"tick {self._tick}"))
 
     def _go_on(self, state: State, start: Tensor) -> None:
         values, arrays = state.values, state.arrays

@@ -129,8 +129,9 @@ def _match_spaces(reader: Reader, spaces: Sequence[Space]) -> tuple[dict[str, st
 
 def _identity(space: Space) -> tuple[Any, ...]:
     # Of code only its hash counts: two people keep the same file in different places.
-    code = json.loads(space.factories).get(space.arch)
-    return space.layout_hash, space.data_hash, space.loss, code.get("hash") if code else space.arch
+    code = json.loads(space.factories)
+    arch, loss = (code.get(spec, {}).get("hash", spec) for spec in (space.arch, space.loss))
+    return space.layout_hash, space.data_hash, loss, arch
 
 
 def _resolve(spaces: Mapping[str, str], record: Any) -> str:

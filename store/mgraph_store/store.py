@@ -28,6 +28,7 @@ from mgraph_store.lock import GraphLock
 from mgraph_store.reader import Reader
 from mgraph_store.recipes import Computation, is_computed, look_up
 from mgraph_store.records import Connection, Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.remote import RemoteTensorStore, check_url, read_config, write_config
 from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
 from mgraph_store.states import StateFiles
 from mgraph_store.tensors import TensorStore, flush, flush_tree, to_the_end
@@ -56,30 +57,55 @@ class GraphStore:
 
     def __init__(self, path: Path, *, lock_timeout: float | None = None) -> None:
         self.path = path
-        self.tensor_store = TensorStore(path / TENSORS, path / TEMPORARY)
+        url = read_config(path)
+        self.tensor_store = (
+            TensorStore(path / TENSORS, path / TEMPORARY)
+            if url is None
+            else RemoteTensorStore(url, path / TENSORS, path / TEMPORARY)
+        )
         self.index = Index(path / INDEX)
         self.lock = GraphLock(path, lock_timeout)
 
     @classmethod
-    def create(cls, path: str | Path, *, lock_timeout: float | None = None) -> GraphStore:
-        """Make an empty graph in a new directory, whole or not at all.
+    def create(cls, path: str | Path, *, tensors: str | None = None, lock_timeout: float | None = None) -> GraphStore:
+        """Make an empty graph in a new directory, whole or not at all; its tensors may lie at a URL instead.
 
         Raises
         ------
         NameTakenError
-            If the path exists.
+            If the path exists, or there is something at the URL.
         InputError
-            If its parent does not exist or cannot be written.
+            If its parent does not exist or cannot be written, or the URL is of no kind that is known.
+        StoreError
+            If the URL cannot be reached or written.
         """
         path = Path(path).absolute()
+        url = None if tensors is None else check_url(tensors)
         if path.exists() or path.is_symlink():
             raise NameTakenError(f"{path} exists already: choose another path for the new graph.")
+        if url is None:
+            cls._make(path, None)
+            return cls(path, lock_timeout=lock_timeout)
+        place = RemoteTensorStore(url, path / TENSORS, path / TEMPORARY)
+        place.claim()
+        try:
+            cls._make(path, url)
+        except BaseException:
+            place.release()
+            raise
+        return cls(path, lock_timeout=lock_timeout)
+
+    @staticmethod
+    def _make(path: Path, url: str | None) -> None:
         building = path.parent / f".{path.name}.{random_characters(8)}"
         try:
             building.mkdir()
-            (building / TENSORS).mkdir()
             (building / TEMPORARY).mkdir()
-            (building / TENSORS / "zarr.json").write_text(_ROOT_GROUP)
+            if url is None:
+                (building / TENSORS).mkdir()
+                (building / TENSORS / "zarr.json").write_text(_ROOT_GROUP)
+            else:
+                write_config(building, url)
             for name in ("gate.lock", "index.lock"):
                 (building / name).touch()
             Index(building / INDEX).create()
@@ -95,7 +121,6 @@ class GraphStore:
             raise InputError(f"Cannot create a graph at {path} ({reason}): choose a writable place.") from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        return cls(path, lock_timeout=lock_timeout)
 
     @classmethod
     def open(cls, path: str | Path, *, lock_timeout: float | None = None) -> GraphStore:
@@ -344,6 +369,12 @@ class GraphStore:
         from mgraph_store.arrival import unpack
 
         return unpack(self, Path(path), prefix=prefix, check=check)
+
+    def discard(self) -> None:
+        """Delete the whole graph: for one that was just made, and that something then went wrong with."""
+        if isinstance(self.tensor_store, RemoteTensorStore):
+            self.tensor_store.release()
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _node(self, node: Node | str) -> Node:
         if isinstance(node, Node):

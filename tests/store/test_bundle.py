@@ -320,7 +320,7 @@ def test_what_is_no_bundle_is_said_to_be_none(untouched: Any, tmp_path: Path) ->
         refused(write(path, {MANIFEST: text}), untouched, "The manifest of")
     refused(
         write(path, {MANIFEST: b'{"format": "mgraph-bundle", "version": 2, "graph_format": 1, "tables": {}}'}),
-        other, "install a newer", FormatError,
+        untouched, "install a newer", FormatError,
     )  # fmt: skip
 
 

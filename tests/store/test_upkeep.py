@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,20 @@ def test_a_plan_that_is_no_longer_right_is_not_carried_out(graph: Any) -> None:
     with pytest.raises(StoreError, match="has changed since"):
         plan.apply(graph.store)
     assert ids(graph) == {a.id, b.id, sample.id}
+
+
+def test_what_a_run_under_way_needs_stays(graph: Any) -> None:
+    (a,) = graph.add(graph.parameters(), names=("a",))
+    plan = f'{{"operation": "connect", "ends": ["{a.id}", "m"]}}'
+    run = Run(new_id("r"), "connect", "{}", plan=plan, host=platform.node(), pid=os.getpid())
+    with graph.store.transaction() as tx:
+        tx.add(run)
+    with pytest.raises(StillNeededError, match=f"Run {run.id} .connect. is under way and needs mode a"):
+        remove(graph, a)
+    with graph.store.transaction() as tx:
+        tx.update(replace(run, status="interrupted"))
+    assert remove(graph, a).abandoned == (run.id,)
+    assert ids(graph) == set()
 
 
 def test_nothing_may_refer_to_what_a_transaction_removes(graph: Any) -> None:
