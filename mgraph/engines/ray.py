@@ -89,6 +89,7 @@ def _start() -> Any:
     except ImportError:
         raise InputError("--engine ray needs Ray: pip install 'mgraph[ray]'") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
+    _speak_on_stderr(ray._private.worker)
     options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
     if address is None:
         options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECTS}
@@ -99,6 +100,13 @@ def _start() -> Any:
         why = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"Ray cannot be had {f'at {address}' if address else 'here'}: {why}.") from error
     return ray
+
+
+def _speak_on_stderr(worker: Any) -> None:
+    """Let Ray tell of dead workers on stderr; it prints that on stdout, which is for data, and has no setting for it."""
+    say = getattr(worker, "print_to_stdstream", None)
+    if say is not None:
+        worker.print_to_stdstream = lambda data, *further: say({**data, "is_err": True}, *further)
 
 
 @contextmanager

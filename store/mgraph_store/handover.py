@@ -9,15 +9,14 @@ garbage like anything else without one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mgraph_store.errors import StoreError
 from mgraph_store.index import Index
 from mgraph_store.lock import GraphLock
-from mgraph_store.reader import Reader
-from mgraph_store.records import Connection, Node, Record, Run, Space, Sweep
+from mgraph_store.records import Record
 from mgraph_store.store import GraphStore
 from mgraph_store.tensors import TensorStore
 from mgraph_store.transaction import Transaction
@@ -70,20 +69,6 @@ class _Waiting(Transaction):
     def __init__(self, tensors: TensorStore, index: Index, lock: GraphLock, ended: list[Handover]) -> None:
         super().__init__(tensors, index, lock)
         self._ended = ended
-        self._expected: list[Record] = []
-
-    def expect(self, record: Run | Node | Connection | Space | Sweep) -> None:
-        """Let the one who takes the rows over expect it."""
-        self._check_open()
-        self._expected.append(record)
-
-    def require(self, check: Callable[[Reader], None]) -> None:
-        """Refuse: a check cannot be handed over."""
-        raise StoreError("A worker's transaction adds and updates rows; this must be done by the one who commits them.")
-
-    def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
-        """Refuse: a worker removes nothing."""
-        raise StoreError("A worker's transaction adds and updates rows; this must be done by the one who commits them.")
 
     def commit(self) -> None:
         """Put the rows aside; nothing in them is checked against the index before they are taken over."""
