@@ -103,7 +103,7 @@ def _start() -> Any:
 
 
 def _speak_on_stderr(worker: Any) -> None:
-    """Let Ray tell of dead workers on stderr; it prints that on stdout, which is for data, and has no setting for it."""
+    """Let Ray tell of dead workers on stderr: it prints on stdout, which is for data, and has no setting for that."""
     say = getattr(worker, "print_to_stdstream", None)
     if say is not None:
         worker.print_to_stdstream = lambda data, *further: say({**data, "is_err": True}, *further)

@@ -33,7 +33,7 @@ class Draw:
 
     coefficients: Tensor
     pull: Tensor
-    held: Tensor | None
+    held: Tensor | None = None
     weights: Tensor | None = None
     slopes: Tensor | None = None
 
@@ -76,7 +76,7 @@ def on_device(blocks: Iterable[Block], free: Sequence[int], P: Tensor, held: Hel
             arrays |= {"weights": weights, "slopes": slopes[0]}
         tensors = {k: torch.from_numpy(np.ascontiguousarray(a)).to(P.device, P.dtype) for k, a in arrays.items()}
         for step in range(len(coefficients)):
-            yield Draw(**{"held": None} | {name: tensor[step] for name, tensor in tensors.items()})
+            yield Draw(**{name: tensor[step] for name, tensor in tensors.items()})
 
 
 class DrawStream(Iterator[Draw]):
