@@ -26,15 +26,13 @@ class Ray(Engine):
     graph's directory under the same path.
     """
 
-    spec = "ray"
-    summary = "the Ray cluster at $RAY_ADDRESS, or one started here; needs pip install 'mgraph[ray]'"
-
     def __init__(self, places: int | None = None, device: str = "auto") -> None:
         """Connect; ``places`` limits how many calls run at once. InputError if Ray is not there or refuses."""
         self._ray = _start()
         resources = self._ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         if device.startswith("cuda") and not gpus:
+            self._ray.shutdown()
             raise InputError("The Ray cluster has no GPU; choose --device cpu or auto.")
         self._gpus = 1 if gpus and (device == "auto" or device.startswith("cuda")) else 0
         self.device = "cuda" if self._gpus else device  # Ray shows each call its own GPU only

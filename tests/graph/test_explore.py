@@ -259,6 +259,7 @@ def test_an_engine_gives_the_same_even_when_a_worker_is_killed(
     assert_consistent(g.session.store)
 
 
+@pytest.mark.stress
 def test_a_worker_that_dies_every_time_leaves_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mgraph
 
