@@ -299,6 +299,7 @@ class _Auto:
             name=self.name_of(method),
             same_layout=self.same_layout,
             buffers_from=self.buffers_from,
+            sweep={"grid": self.grid},
             report=self.report,
         )
 
