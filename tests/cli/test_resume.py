@@ -54,7 +54,10 @@ def numbers(run: Any, name: str) -> Any:
         pytest.param(NEB, signal.SIGKILL, id="neb"),
         pytest.param([*LLPF, "--grid", "7"], signal.SIGKILL, id="llpf"),
         pytest.param(
-            [*LLPF, "--walk", "across", "--origin-ticks", "20", "--no-sweep"], signal.SIGINT, id="llpf-across"
+            [*LLPF, "--walk", "across", "--origin-ticks", "20", "--no-sweep"],
+            signal.SIGINT,
+            id="llpf-across",
+            marks=pytest.mark.stress,
         ),
     ],
 )
