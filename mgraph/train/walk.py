@@ -100,7 +100,6 @@ class Walk:
         self._x = flat.theta
         self._aside = torch.empty_like(flat.theta)
         self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
-        self._gradients: list[Tensor] = []
         self._kept: list[Kept] = []
         self._log = Log()
         self._reasons: list[str] = []
