@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,9 @@ class Matrix:
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         names = self.labels
-        for i, j in zip(*np.triu_indices(len(names), 1), strict=True):
-            yield {"source": names[i], "target": names[j], "direct": _known(self.direct, i, j)} | {
-                "best": _known(self.best, i, j)
-            }
+        for i, j in combinations(range(len(names)), 2):
+            numbers = {"direct": _known(self.direct[i, j]), "best": _known(self.best[i, j])}
+            yield {"source": names[i], "target": names[j]} | numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,5 +128,5 @@ def leaf_order(tree: Dendrogram) -> list[int]:
     return order
 
 
-def _known(values: Floats, i: int, j: int) -> float | None:
-    return None if np.isnan(values[i, j]) else float(values[i, j])
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def _draw_map(chart: Chart, distances: Floats, layout: str) -> Figure:
     places = _places(distances)
     side = float(np.clip(3.4 + 0.12 * n, 4.2, 8.0))
     figure, axes = _canvas(side + 0.9, side)
-    pairs = [(int(i), int(j)) for i, j in zip(*np.triu_indices(n, 1), strict=True) if np.isfinite(peaks[i, j])]
+    pairs = [(i, j) for i, j in combinations(range(n), 2) if np.isfinite(peaks[i, j])]
     for number in np.unique(chart.components).tolist():
         group = np.flatnonzero(chart.components == number)
         if len(group) > 1:
@@ -65,7 +66,7 @@ def _draw_map(chart: Chart, distances: Floats, layout: str) -> Figure:
             inside = [places[list(p)] for p in pairs if within[p] and chart.components[p[0]] == number]
             band = LineCollection(inside, colors=shade, linewidths=24, zorder=0, capstyle="round")
             axes.add_collection(band)
-            axes.scatter(*places[group].T, s=1500, color=shade, zorder=0, linewidths=0)
+            axes.scatter(places[group, 0], places[group, 1], s=1500, color=shade, zorder=0, linewidths=0)
     lines = LineCollection(
         [places[list(p)] for p in pairs],
         array=np.array([peaks[p] for p in pairs]),
@@ -75,12 +76,11 @@ def _draw_map(chart: Chart, distances: Floats, layout: str) -> Figure:
         zorder=1,
     )
     axes.add_collection(lines)
-    axes.scatter(*places.T, s=60, color="white", edgecolors="black", linewidths=1.0, zorder=2)
+    axes.scatter(places[:, 0], places[:, 1], s=60, color="white", edgecolors="black", linewidths=1.0, zorder=2)
     for i in range(n) if n <= _LABELLED else ():
-        away = _away(places, i, [j for p in pairs if i in p for j in p if j != i])
-        text = axes.annotate(
-            chart.modes[i].label, places[i], 11 * away, textcoords="offset points", ha="center", va="center", zorder=3
-        )
+        x, y = 11 * _away(places, i, [j for p in pairs if i in p for j in p if j != i])
+        where: dict[str, Any] = {"xytext": (x, y), "textcoords": "offset points", "ha": "center", "va": "center"}
+        text = axes.annotate(chart.modes[i].label, tuple(places[i]), **where, zorder=3)
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     c = chart.criterion
     if pairs:
@@ -152,8 +152,10 @@ def _draw_matrix(matrix: Matrix) -> Figure:
     colours = mpl.colormaps["viridis_r"].with_extremes(bad="0.93")
     image = axes.imshow(np.ma.masked_invalid(shown), cmap=colours)
     if n <= _WRITTEN:
+        known = shown[np.isfinite(shown)]
+        dark = float(known.min() + 0.55 * np.ptp(known)) if len(known) else 0.0
         for i, j in np.argwhere(np.isfinite(shown)).tolist():
-            colour = "white" if image.norm(shown[i, j]) > 0.55 else "black"
+            colour = "white" if shown[i, j] > dark else "black"
             axes.text(j, i, _short(shown[i, j]), ha="center", va="center", fontsize=6.5, color=colour)
     upright = max(map(len, matrix.labels)) <= 3
     axes.set_xticks(range(n), matrix.labels, rotation=0 if upright else 60, ha="center" if upright else "right")

@@ -13,8 +13,9 @@ import pytest
 
 COMMANDS = [
     *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "resume", "ls", "show", "log"),
-    *("components", "route", "mst", "dendrogram", "neighbours", "isolated", "compare", "sharpness"),
-    *("merge", "ensemble", "export", "plot", "methods", "archs", "datasets", "demo"),
+    *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
+    *("tag", "note", "sql", "compare", "sharpness", "merge", "ensemble", "export", "pack", "unpack"),
+    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "du", "methods", "archs", "datasets", "demo"),
 ]
 
 _WITHOUT_TORCH = """
