@@ -32,6 +32,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from mgraph.architectures.builtin import lenet5
+from mgraph.graph.listing import list_nodes
 from mgraph.network.layout import layout_of
 from mgraph.network.tensorfile import stream_safetensors
 from mgraph_store import Evaluation, GraphStore, Layout, Node, NodeTerm, Run, Space, TensorSpec, new_id
@@ -274,13 +275,10 @@ def many(scratch: Path, count: int, rounds: int) -> None:
                 tx.add(Evaluation(node.id, None, run.id, "test", "all", "none", "fp32", "accuracy", i / count, None, 9))
 
     def page(_: int) -> Any:
-        with store.reading() as reader:
-            return reader.all(Node, kind="sample", limit=100)
+        return list_nodes(store, sort=["-created"], limit=100)
 
     def by_value(_: int) -> Any:
-        with store.reading() as reader:
-            where = "id IN (SELECT node_id FROM evaluations WHERE metric = 'accuracy' AND value > 0.999)"
-            return reader.all(Node, kind="sample", where=where)
+        return list_nodes(store, kinds=("sample",), where="test_accuracy > 0.999")
 
     def ids(_: int) -> Any:
         with store.reading() as reader:

@@ -30,6 +30,7 @@ PAGES = (
     "docs/explore.md",
     "docs/your-own.md",
     "docs/resume.md",
+    "docs/sharing.md",
     "docs/upkeep.md",
     "docs/python.md",
 )

@@ -8,7 +8,7 @@ from typing import Any
 from mgraph.errors import InputError, NotFoundError
 from mgraph.explore.components import place_of
 from mgraph.explore.criterion import Criterion
-from mgraph.explore.edges import CountingEdges, Link, Vertex, edge_records, load_edges
+from mgraph.explore.edges import CountingEdges, Link, Vertex, load_edges
 from mgraph_store import Edge, GraphStore, Member, Node, Reader, Space
 
 
@@ -97,8 +97,8 @@ def route(store: GraphStore, criterion: Criterion, start: Node, goal: Node, spac
 
 def _steps(store: GraphStore, edges: CountingEdges, found: list[int], start: str) -> list[Step]:
     links = edges.links(store, found)
-    records = edge_records(store, edges, found)
     with store.reading() as reader:
+        records = edges.records(reader, found)
         places = _parameters(reader, records)
     steps: list[Step] = []
     at = start

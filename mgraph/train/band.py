@@ -67,7 +67,8 @@ class Band:
         self.momentum = torch.zeros_like(self._grad) if momentum is None else momentum
         width = min(_COLUMNS.get(flat.device.type, _COLUMNS_ELSEWHERE), flat.size)
         self._blocks = [slice(start, min(start + width, flat.size)) for start in range(0, flat.size, width)]
-        self._scratch = points.new_empty(len(points) - 1, width)
+        self._scratch = points.new_empty(2, len(points) - 1, width)
+        self._clear = True  # whether the gradients are all 0
         # Sums over millions of columns; there is no float64 on Apple's GPUs.
         self._sums = torch.float32 if flat.device.type == "mps" else torch.float64
         self._squares: Tensor | None = None  # of the lengths of the pieces, where they are known
@@ -88,7 +89,8 @@ class Band:
     def step(self, x: Tensor, y: Tensor, lr: float) -> Floats:
         """Do one step on a batch; return the batch's losses at the N points before it.
 
-        Where a loss, a gradient or a point is not finite, some loss that is returned is not, and nothing has moved.
+        Where a loss, a gradient or a point is not finite, some loss that is returned is not, and no pivot has followed
+        a gradient.
         """
         if self._rule.spring is None:
             self._redistribute()
@@ -147,7 +149,9 @@ class Band:
         """Fill in the gradients of the inner points; return the losses of all, shape (N,), on the device."""
         x, y, fraction = self._workers.share(x, y)
         x = self._flat.inputs(x)
-        self._grad.zero_()
+        if not self._clear:
+            self._grad.zero_()
+        self._clear = False
         last = len(self.points) - 1
         losses = []
         for i in range(last + 1):
@@ -164,14 +168,15 @@ class Band:
         return everything
 
     def _products(self) -> tuple[Tensor, ...]:
-        """Add the weight decay to the gradients; return |e|², e⁻·e⁺, g·e⁻ and g·e⁺."""
+        """Return |e|², e⁻·e⁺, g·e⁻ and g·e⁺, g the gradients with weight decay."""
         inner, known = len(self._grad), self._squares
         squares = self._zeros(inner + 1)
         sums = [self._zeros(inner) for _ in range(3)]
         for block, differences in self._differences():
             gradients = self._grad[:, block]
             if self._rule.weight_decay:
-                gradients.add_(self.points[1:-1, block], alpha=self._rule.weight_decay)
+                decayed = self._scratch[1, : len(gradients), : gradients.shape[1]]
+                gradients = torch.add(gradients, self.points[1:-1, block], alpha=self._rule.weight_decay, out=decayed)
             before, after = differences[:-1], differences[1:]
             if known is None:
                 squares += _squares(differences)
@@ -186,7 +191,11 @@ class Band:
         squares = self._zeros(len(before) + 1)
         for block, differences in self._differences():
             P, M = self.points[:, block], self.momentum[:, block]
-            torch.add(self._grad[:, block], M, alpha=self._rule.momentum, out=M)
+            gradients = self._grad[:, block]
+            torch.add(gradients, M, alpha=self._rule.momentum, out=M)
+            gradients.zero_()  # here they are in cache
+            if self._rule.weight_decay:
+                M.add_(P[1:-1], alpha=self._rule.weight_decay)
             M.addcmul_(to_left, differences[:-1], value=-1.0)
             M.addcmul_(to_right, differences[1:], value=-1.0)
             P[1:-1].sub_(M, alpha=lr)
@@ -201,7 +210,7 @@ class Band:
         """Yield blocks of columns with the differences of neighbouring points there, in a buffer that is reused."""
         for block in self._blocks:
             P = self.points[:, block]
-            differences = self._scratch[:, : P.shape[1]]
+            differences = self._scratch[0, :, : P.shape[1]]
             torch.sub(P[1:], P[:-1], out=differences)
             yield block, differences
 

@@ -9,6 +9,8 @@ from mgraph.errors import InputError
 from mgraph.settings import Settings, setting
 
 STOPS = ("gaps", "saddle")
+FALLS = 0.01  # the share by which a saddle must fall, in so many cycles, to be falling
+PATIENCE = 2
 
 _STAGE = re.compile(r"(?P<cycles>\d+)x(?P<steps>\d+)(@(?P<lr>[0-9.eE+-]+))?")
 

@@ -76,7 +76,8 @@ def on_device(blocks: Iterable[Block], free: Sequence[int], P: Tensor, held: Hel
             arrays |= {"weights": weights, "slopes": slopes[0]}
         tensors = {k: torch.from_numpy(np.ascontiguousarray(a)).to(P.device, P.dtype) for k, a in arrays.items()}
         for step in range(len(coefficients)):
-            yield Draw(**{name: tensor[step] for name, tensor in tensors.items()})
+            of = {name: tensor[step] for name, tensor in tensors.items()}
+            yield Draw(of["coefficients"], of["pull"], of.get("held"), of.get("weights"), of.get("slopes"))
 
 
 class DrawStream(Iterator[Draw]):

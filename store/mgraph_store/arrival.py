@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.bundle import Bundle
+from mgraph_store.closure import owners
 from mgraph_store.errors import CorruptError, InputError
 from mgraph_store.ids import validate_name
 from mgraph_store.reader import Reader
-from mgraph_store.records import Connection, Node, NodeBuffers, Run, Space, Sweep
-from mgraph_store.schema import TABLES, columns
+from mgraph_store.records import Connection, Node, NodeBuffers, NodeTerm, Note, Run, Space, Sweep
+from mgraph_store.schema import TABLES
 from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, digest, digest_groups
 
 if TYPE_CHECKING:
@@ -155,13 +156,15 @@ def _not_there(
     reader: Reader, kind: type[Any], records: Sequence[Any], there: Mapping[type[Any], set[str]]
 ) -> list[Any]:
     """Leave out rows that the graph has: what defines a node of its own, and whatever is exactly equal."""
-    names = [c.name for c in columns(kind)]
-    column, owner = ("connection_id", Connection) if "connection_id" in names else ("node_id", Node)
-    if "parameter" not in names and "source_id" in names and owner is Node:  # terms: given with their node
+    if kind is NodeTerm:  # given with their node
         return [r for r in records if r.node_id not in there[Node]]
-    owners = {getattr(r, column) for r in records} & there[owner]
-    equals: dict[str, Any] = {column: sorted(owners)}
-    known: list[Any] = reader.all(kind, **equals) if owners else []
+    known: list[Any] = []
+    for column, owner in owners(kind):
+        equals: dict[str, Any] = {column: sorted({getattr(r, column) for r in records} & there[owner])}
+        known += reader.all(kind, **equals) if equals[column] else []
+    if kind is Note:  # what stands here stays
+        said = {(n.node_id, n.connection_id, n.key) for n in known}
+        return [n for n in records if (n.node_id, n.connection_id, n.key) not in said]
     if kind is NodeBuffers:
         policies = {(b.node_id, b.policy): b.digest for b in known}
         for b in records:

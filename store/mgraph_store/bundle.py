@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.closure import Rows, closure
-from mgraph_store.errors import CorruptError, FormatError, InputError, NotFoundError
+from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphError, NotFoundError
 from mgraph_store.ids import is_id, random_characters
 from mgraph_store.layout import Layout
 from mgraph_store.records import Node, NodeBuffers, Space
@@ -206,7 +206,7 @@ def _rows(path: Path, data: bytes) -> Rows:
             raise refuse(f"has a table {str(table)[:80]!r}, which is unknown")
         try:
             rows[TABLES[table]] = list(_records(TABLES[table], content))
-        except (InputError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (MGraphError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise refuse(f"has a row of {table} that does not fit ({error})") from None
     return rows
 

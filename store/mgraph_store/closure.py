@@ -55,16 +55,23 @@ def _add_connections(reader: Reader, found: dict[type[Any], dict[str, Any]]) -> 
         found[Sweep] |= {s.id: s for s in sweeps}
 
 
+def owners(kind: type[Any]) -> list[tuple[str, type[Any]]]:
+    """Say to what the rows of a table belong: column and kind; two where it is one or the other, as for notes."""
+    nullable = {c.name: c.nullable for c in columns(kind)}
+    found = [(c, k) for c, k in (("connection_id", Connection), ("node_id", Node)) if c in nullable]
+    return found if all(nullable[c] for c, _ in found) else found[:1]
+
+
 def _owned(reader: Reader, found: dict[type[Any], dict[str, Any]]) -> Rows:
-    """Read the rows without an id: those of a connection, else those of a node."""
+    """Read the rows that belong to something: to a connection, else to a node."""
     rows: Rows = {}
     for kind in TABLES.values():
-        names = [c.name for c in columns(kind)]
-        if names[0] == "id":
+        if kind in _NAMED:
             continue
-        column, owner = ("connection_id", Connection) if "connection_id" in names else ("node_id", Node)
-        equals: dict[str, Any] = {column: list(found[owner])}
-        records: list[Any] = reader.all(kind, **equals) if found[owner] else []
+        records: list[Any] = []
+        for column, owner in owners(kind):
+            equals: dict[str, Any] = {column: list(found[owner])}
+            records += reader.all(kind, **equals) if found[owner] else []
         if kind is Evaluation:  # of a sweep of another connection that the node is part of
             records = [r for r in records if r.sweep_id is None or r.sweep_id in found[Sweep]]
         rows[kind] = records

@@ -109,7 +109,7 @@ def plan_removal(reader: Reader, targets: Sequence[Target], *, cascade: bool = F
     if under_way and not cascade:
         run, need = under_way[0]
         raise StillNeededError(
-            f"Run {run.id} ({run.command}) is under way and needs {need.kind} {_label(need.record)}: stop it or wait "
+            f"Run {run.id} ({run.command}) is under way and needs {need.kind} {_label(need.record)}: stop it, or wait "
             "for it; --cascade takes that away from it."
         )
     nodes = [g.record.id for g in goes.values() if isinstance(g.record, Node)]

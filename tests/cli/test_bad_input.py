@@ -162,27 +162,9 @@ CASES = {
     "auto with a setting of no method": Case(
         "connect a b --auto --max-barrier 1 -s epoch=2", ("no setting 'epoch'", "epochs")
     ),
-    "auto with a taken name": Case(
-        "connect a c --auto --max-barrier 1 --name x",
-        ("x-curve",),
-        lambda run, _: run("connect", "c", "d", "--linear", "--no-sweep", "--name", "x-curve"),
+    "auto with a bad name": Case(
+        "connect a c --auto --max-barrier 1 --name 1st", ("'1st-linear'", "start with a letter")
     ),
-    "a walk of one mode": Case(
-        "connect a --llpf", ("exactly 2 modes, or 1 towards the origin by --walk m2o", "1 given")
-    ),
-    "a walk of three": Case("connect a b c --llpf", ("exactly 2 modes", "3 given")),
-    "a walk between spaces": Case("connect a z --llpf", ("different networks",), with_mlp),
-    "groups that match nothing": Case("connect a b --llpf --groups layer1.*;*", ("'layer1.*'", "there are 0.weight")),
-    "groups that miss something": Case("connect a b --llpf --groups 0.*;1.*", ("No group moves 4.weight", "group *")),
-    "groups badly written": Case("connect a b --llpf --groups 0.*@fast;*", ("Groups are written", "0.*@fast")),
-    "a walk of no ticks": Case("connect a b --llpf --ticks 0", ("ticks must be at least 1",)),
-    "a walk of no time": Case("connect a b --llpf --seconds 0", ("seconds must be above 0",)),
-    "a walk of no steps": Case("connect a b --llpf --step-a 0 --step-f 0", ("nothing would move",)),
-    "a threshold below the modes": Case(
-        "connect a b --llpf --loss-threshold 1e-6", ("below the modes' own train loss", "raise it above", "auto")
-    ),
-    "the same mode twice in a walk": Case("connect a a --llpf", ("given twice",)),
-    "a walk from another path": Case("connect a b --llpf --init curve", ("nothing to start elsewhere",)),
     "limit without auto": Case("connect a b --curve --max-barrier 1", ("--max-barrier goes with --auto",)),
     "budget without auto": Case("connect a b --linear --budget 1m", ("--budget goes with --auto",)),
     # Checkpoints

@@ -93,7 +93,7 @@ def stopped_at_random(child: subprocess.Popen[str], draw: random.Random, seconds
         child.wait(draw.uniform(0, seconds))
     except subprocess.TimeoutExpired:
         child.send_signal(draw.choice([signal.SIGINT, signal.SIGKILL, signal.SIGKILL]))
-    child.communicate(timeout=120)
+    child.communicate(timeout=600)
 
 
 def named(run: Any, name: str) -> list[Any]:

@@ -25,6 +25,7 @@ from mgraph_store import (
     GraphStore,
     Member,
     Node,
+    Note,
     Run,
     Space,
     Sweep,
@@ -35,7 +36,17 @@ from mgraph_store import (
 from mgraph_store.bundle import MANIFEST, Bundle
 from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphError, NotFoundError
 
-EVERYTHING = ("spaces", "nodes", "node_terms", "node_buffers", "connections", "members", "sweeps", "evaluations")
+EVERYTHING = (
+    "spaces",
+    "nodes",
+    "node_terms",
+    "node_buffers",
+    "connections",
+    "members",
+    "sweeps",
+    "evaluations",
+    "notes",
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +73,10 @@ def original(tmp_path_factory: pytest.TempPathFactory, graph_helper: Callable[[P
         members = [(a, "end", 0, 0, None), (b, "end", 1, 2, None), (c, "control", 0, 1, None)]
         tx.add(*(Member(connection.id, n.id, role, i, row, p) for n, role, i, row, p in members))
         tx.add(Member(connection.id, sample.id, "sample", 0, None, (0.5,)))
+        tx.add(
+            Note(new_id("n"), "best", node_id=a.id), Note(new_id("n"), "why", "it works", connection_id=connection.id)
+        )
+        tx.add(Note(new_id("n"), "apart", node_id=apart.id))
     graph.k, graph.sample, graph.apart = connection, sample, apart
     graph.packed = tmp_path_factory.mktemp("packed") / "k.mgraph.zip"
     graph.store.pack([graph.k.id], graph.packed)
@@ -168,6 +183,18 @@ def test_a_graph_takes_up_what_came_later(rich: Any, bundle: Path, other: Any, t
     other.unpack(tmp_path / "later.zip")
     assert rows(other, "sweeps") == rows(rich.store, "sweeps")
     assert rows(other, "evaluations") == rows(rich.store, "evaluations")
+
+
+def test_notes_of_two_graphs_do_not_overwrite_each_other(original: Any, bundle: Path, other: Any) -> None:
+    other.unpack(bundle)
+    with other.reading() as reader:
+        theirs = reader.get(Note, key="why")
+    with other.transaction() as tx:
+        tx.remove(Note, "id", [theirs.id])
+        tx.add(replace(theirs, id=new_id("n"), value="I think so"))
+    other.unpack(bundle)
+    with other.reading() as reader:
+        assert [n.value for n in reader.all(Note, key="why")] == ["I think so"]
 
 
 def test_the_same_part_gives_the_same_bytes(original: Any, bundle: Path, tmp_path: Path) -> None:

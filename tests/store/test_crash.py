@@ -6,11 +6,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mgraph_store import GraphStore, Node
+from mgraph_store import GraphStore, Node, problems
 
 WRITE = """
 import json, sys
@@ -83,6 +84,34 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(graph: Any, python: Star
     assert errors == ""
     assert graph.files() == files
     assert graph.counts() == counts
+
+
+def test_a_graph_is_made_whole_or_not_at_all(tmp_path: Path, python: Start) -> None:
+    """Whatever file it is that cannot grow any more: the index, its log, the journal."""
+    script = """
+import json, resource, signal, sys
+from mgraph_store import GraphStore
+from mgraph_store.errors import MGraphError
+a = json.loads(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for limit in a["limits"]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    try:
+        GraphStore.create(f"{a['path']}/{limit}.mgraph")
+        print(limit)
+    except MGraphError as error:
+        print(error)
+"""
+    limits = [0, 50, 3000, 9000, 100_000, 1_000_000]
+    out, errors = python(script, path=str(tmp_path), limits=limits).communicate(timeout=60)
+    assert errors == ""
+    told = out.splitlines()
+    assert len(told) == len(limits)
+    made = [line for line in told if line.isdigit()]
+    assert 1 <= len(made) < len(limits)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{limit}.mgraph" for limit in made)
+    for limit in made:
+        assert problems(GraphStore.open(tmp_path / f"{limit}.mgraph"), deep=True) == []
 
 
 def test_threads_of_one_process(graph: Any) -> None:
