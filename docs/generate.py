@@ -24,6 +24,7 @@ PAGES = (
     "README.md",
     "docs/tutorial.md",
     "docs/paths-and-surfaces.md",
+    "docs/queries.md",
     "docs/measures.md",
     "docs/your-own.md",
     "docs/resume.md",

@@ -15,6 +15,7 @@ from typing import Any
 
 from mgraph.errors import InputError
 from mgraph_store import GraphStore
+from mgraph_store.relations import VIEWS
 
 FORMATS = (".csv", ".json", ".parquet")
 
@@ -105,6 +106,15 @@ def ask(store: GraphStore, sql: str, *, limit_seconds: float | None = None) -> A
     limits = {} if limit_seconds is None else {"limit_seconds": limit_seconds}
     found = store.query_guarded(sql, **limits)
     return Answer(found.columns, found.types, found.rows)
+
+
+def list_views() -> list[dict[str, str]]:
+    """List the views that SQL finds, with their columns."""
+    return [
+        {"view": view, "column": f.name, "type": f.type, "unit": f.unit, "meaning": f.meaning}
+        for view, relation in VIEWS.items()
+        for f in relation.fields
+    ]
 
 
 def _quoted(name: str) -> str:

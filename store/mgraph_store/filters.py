@@ -185,8 +185,8 @@ class _Parser:
         return f"(NOT {sql})" if negated else sql
 
     def _column(self, name: str) -> tuple[Field, str]:
-        if name.startswith("note.") and "notes" in self._fields:
-            key = name.removeprefix("note.")
+        key = name.removeprefix("note.")
+        if key and key != name and "notes" in self._fields:
             self._columns.append("notes")
             self._parameters.append(key)
             return Field(name, "note", f"the note {key}"), "map_extract_value(notes, ?)"
