@@ -25,9 +25,14 @@ PAGES = (
     "docs/tutorial.md",
     "docs/paths-and-surfaces.md",
     "docs/queries.md",
+    "docs/neb.md",
+    "docs/llpf.md",
     "docs/measures.md",
+    "docs/explore.md",
     "docs/your-own.md",
     "docs/resume.md",
+    "docs/sharing.md",
+    "docs/upkeep.md",
     "docs/python.md",
 )
 COLUMNS = "100"
@@ -55,7 +60,8 @@ def _run_block(match: re.Match[str], namespace: dict[str, Any]) -> str:
         for line in body.splitlines():
             if line.startswith("$ "):
                 lines.append(line)
-                lines += _command(line[2:]).rstrip("\n").splitlines()
+                # The directory has another name each time.
+                lines += _command(line[2:]).replace(f"{Path.cwd()}/", "").rstrip("\n").splitlines()
         body = "\n".join(line.rstrip() for line in lines) + "\n"
     return f"```{language}{info}\n{body}```"
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mgraph.errors import MGraphError
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.explore.components import Components
-    from mgraph.graph.graph import Graph, create
+    from mgraph.graph.graph import Graph, create, unpack
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
     from mgraph.graph.upkeep import check
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "create": "mgraph.graph.graph",
     "open": "mgraph.graph.graph:open_graph",
+    "unpack": "mgraph.graph.graph",
     "check": "mgraph.graph.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
@@ -86,6 +87,7 @@ __all__ = [
     "create",
     "make_task",
     "open",
+    "unpack",
 ]
 
 

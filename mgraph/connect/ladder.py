@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mgraph.connect.base import Method
@@ -10,6 +11,9 @@ from mgraph.connect.registry import METHODS, method_named
 from mgraph.errors import InputError
 
 LADDER = ("linear", "curve", "chain", "neb", "llpf")
+TIME_LIMITS = ("max_seconds", "seconds")
+"""Settings by which methods that can end at any time are given how much they may take."""
+
 _PRESET = "quick"  # of methods that have one: made for trying
 
 
@@ -31,3 +35,12 @@ def ladder(settings: Mapping[str, Any] | None = None, names: Sequence[str] | Non
         cls.parse({**cls.presets.get(_PRESET, {}), **{key: value for key, value in given.items() if key in known[cls]}})
         for cls in chosen
     ]
+
+
+def within(method: Method, seconds: float) -> Method:
+    """Return the method with that time to end in, if it can be told and was not told less."""
+    for name in TIME_LIMITS:
+        if any(info.name == name for info in method.infos()):
+            given = getattr(method, name)
+            return replace(method, **{name: seconds if given is None else min(given, seconds)})
+    return method

@@ -297,6 +297,8 @@ class LLPF(Method, WalkSettings):
         kept = list(walked.kept)
         notes = [*walked.reasons]
         to_mode = len(rows) == 2
+        if not (to_mode or kept):
+            raise InputError("The walk towards the origin ended before its first tick; give it more seconds.")
         if to_mode:
             assert isinstance(walked.leg, TowardsMode)
             kept.append(walk.close(rows[1]))

@@ -13,7 +13,7 @@ import numpy as np
 from mgraph.connect.base import Array, Method, Outcome, Series, Start, wrong_ends
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.families import Family, Floats, PolygonalChainFamily
-from mgraph.train.cycles import BandSettings
+from mgraph.train.cycles import PATIENCE, BandSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,10 +73,12 @@ class NudgedElasticBand(Method, BandSettings):
         return PolygonalChainFamily(self.pivots)
 
     def cost(self, family: Family, examples: int) -> float | None:
-        """Every pivot sees the batch of every step; None where it may end before its last cycle."""
-        if self.stop or self.target is not None or self.max_seconds is not None:
+        """Every pivot sees the batch of every step that is surely done; None where it may end at its first cycle."""
+        if self.target is not None or self.max_seconds is not None:
             return None
-        steps = sum(stage.cycles * stage.steps for stage in self.stages())
+        least = 1 if "gaps" in self.stop else PATIENCE
+        cycles = [(s.steps, min(s.cycles, least) if self.stop else s.cycles) for s in self.stages()]
+        steps = sum(steps * count for steps, count in cycles)
         return float(min(steps, self.max_steps or steps) * self.pivots * min(self.batch_size, examples))
 
     def starting_from(self, family: Family, source: Family, ends: Sequence[int]) -> tuple[Family, Floats, bool]:

@@ -50,6 +50,12 @@ class TrainedMethod(Method, Optimisation):
         "what the parameter's distribution is uniform in: the parameter, or the length (paths) or area (surfaces)",
         choices=MEASURES,
     )
+    measure_gradient: str = setting(
+        "held",
+        "gradient under measure=arc: held (the length element held constant), exact (with its own gradient, from "
+        "a geometry at most gram_every steps old)",
+        choices=("held", "exact"),
+    )
     gram_every: int = setting(100, "steps between two looks at the geometry (arc, area)", unit="steps", low=1)
     decay: str = setting("point", "what weight decay acts on", choices=("point", "control"))
     train_only: tuple[str, ...] = setting(
@@ -69,7 +75,8 @@ class TrainedMethod(Method, Optimisation):
         k = self.samples
         if k is None:
             k = max(1, min(MOST_SAMPLES, self.batch_size // LEAST_PER_SAMPLE)) if split else 1
-        return Sampling(k, split and k > 1, self.draw, self.measure, self.gram_every)
+        exact = self.measure_gradient == "exact"
+        return Sampling(k, split and k > 1, self.draw, self.measure, self.gram_every, exact)
 
     def cost(self, family: Family, examples: int) -> float:
         """Every curve of a phase sees every batch, or each of its values does."""
@@ -103,6 +110,8 @@ class TrainedMethod(Method, Optimisation):
         suits = {1: ("uniform", "arc"), 2: ("uniform", "area")}[family.dimension]
         if self.measure not in suits:
             raise InputError(f"The measure of a {family.name} is {' or '.join(suits)}, not {self.measure}.")
+        if self.measure_gradient == "exact" and (self.measure != "arc" or self.update == "compiled"):
+            raise InputError("measure_gradient=exact is for measure=arc and the eager update.")
         self.trained_names(flat.names)
         check_precision(self.precision, flat.device)
         self._check_division(flat)

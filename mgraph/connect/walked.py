@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mgraph.connect.base import Array, Series
 from mgraph.families import Floats, PolygonalChainFamily
@@ -73,26 +74,26 @@ def observed(
 ) -> tuple[Series, ...]:
     """Write down what was observed: by tick, by layer, and of the points that were kept.
 
-    ``left`` is the part of each layer's way (towards the origin: of its norm) that was left after the last tick.
-    ``row`` says which control point the point of a tick is; ``point_loss`` and ``piece_loss`` are train losses there
+    Distances are to the destination; towards the origin they are called ``norm``. ``left`` is the part of each
+    layer's way (towards the origin: of its norm) that was left after the last tick. ``row`` says which control point
+    the point of a tick is; ``point_loss`` and ``piece_loss`` are train losses there
     and in the middle of the straight piece that leads there, on the examples of the check.
     """
     log = walked.log
-    ticks = tuple(range(1, len(log.ticks) + 1))
-    series = [
-        Series(quantity, "", tuple(map(float, ticks)), tuple(log.column(quantity)))
-        for quantity in (log.ticks[0] if log.ticks else ())
-    ]
-    entries = tuple(map(float, log.entries))
+    ticks = np.arange(1.0, len(log.ticks) + 1)
+    down = np.array(log.column("to_origin"), dtype=bool)
+    series = []
+    for quantity in log.ticks[0] if log.ticks else ():
+        series += _by_goal(quantity, "", ticks, np.array(log.column(quantity)), down)
+    entries = np.array(log.entries, dtype=np.int64)
     for quantity, names, rows in (
         ("distance", units.names, log.distances),
         ("step", units.names, log.lengths),
         ("variance", weights, log.variances),
     ):
         values = np.array(rows, dtype=np.float64)
-        series += [
-            Series(quantity, name, entries, tuple(values[:, i].tolist())) for i, name in enumerate(names) if entries
-        ]
+        for i, name in enumerate(names if len(entries) else ()):
+            series += _by_goal(quantity, name, entries.astype(np.float64), values[:, i], down[entries - 1])
     last = (float(len(log.ticks)),)
     whole = np.linalg.norm(walked.distances) / np.linalg.norm(walked.leg.gap)
     series.append(Series("left", "", last, (float(whole),)))
@@ -109,6 +110,18 @@ def observed(
         Series("piece_loss", "", tuple(passed[1:]), tuple(k.middle for k in kept)),
     ]
     return tuple(series)
+
+
+def _by_goal(quantity: str, subject: str, positions: Floats, values: Floats, down: NDArray[np.bool_]) -> list[Series]:
+    """Make a series; of distances one to the destination and, of the ticks towards the origin, one called norm."""
+    parts = [(quantity, np.ones_like(down))]
+    if quantity == "distance":
+        parts = [("norm", down), ("distance", ~down)]
+    return [
+        Series(name, subject, tuple(positions[chosen].tolist()), tuple(values[chosen].tolist()))
+        for name, chosen in parts
+        if chosen.any()
+    ]
 
 
 def _distance(a: Array, b: Array) -> float:

@@ -43,8 +43,6 @@ class Engine(AbstractContextManager["Engine"], ABC):
     context manager it stops its workers at the end, whatever they are doing.
     """
 
-    spec: ClassVar[str]
-    summary: ClassVar[str]
     places: int
     device: str | None = None
     remote: ClassVar[bool] = True  # whether calls run in other processes
@@ -65,8 +63,6 @@ class Engine(AbstractContextManager["Engine"], ABC):
 class Here(Engine):
     """One call at a time, in this process."""
 
-    spec = "none"
-    summary = "one connection after the other, in this process"
     remote = False
 
     def __init__(self) -> None:

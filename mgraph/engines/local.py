@@ -30,9 +30,6 @@ class Local(Engine):
     under way is made again.
     """
 
-    spec = "local:N"
-    summary = "N processes on this machine, one thread each"
-
     def __init__(self, places: int) -> None:
         self.places = places
         self._calls: dict[Future[Any], _Call] = {}

@@ -26,15 +26,13 @@ class Ray(Engine):
     graph's directory under the same path.
     """
 
-    spec = "ray"
-    summary = "the Ray cluster at $RAY_ADDRESS, or one started here; needs pip install 'mgraph[ray]'"
-
     def __init__(self, places: int | None = None, device: str = "auto") -> None:
         """Connect; ``places`` limits how many calls run at once. InputError if Ray is not there or refuses."""
         self._ray = _start()
         resources = self._ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         if device.startswith("cuda") and not gpus:
+            self._ray.shutdown()
             raise InputError("The Ray cluster has no GPU; choose --device cpu or auto.")
         self._gpus = 1 if gpus and (device == "auto" or device.startswith("cuda")) else 0
         self.device = "cuda" if self._gpus else device  # Ray shows each call its own GPU only
@@ -89,6 +87,7 @@ def _start() -> Any:
     except ImportError:
         raise InputError("--engine ray needs Ray: pip install 'mgraph[ray]'") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
+    _speak_on_stderr(ray._private.worker)
     options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
     if address is None:
         options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECTS}
@@ -99,6 +98,13 @@ def _start() -> Any:
         why = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"Ray cannot be had {f'at {address}' if address else 'here'}: {why}.") from error
     return ray
+
+
+def _speak_on_stderr(worker: Any) -> None:
+    """Let Ray tell of dead workers on stderr: it prints on stdout, which is for data, and has no setting for that."""
+    say = getattr(worker, "print_to_stdstream", None)
+    if say is not None:
+        worker.print_to_stdstream = lambda data, *further: say({**data, "is_err": True}, *further)
 
 
 @contextmanager

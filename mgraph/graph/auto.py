@@ -10,15 +10,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from mgraph.connect.base import Method
-from mgraph.connect.ladder import ladder
+from mgraph.connect.ladder import TIME_LIMITS, ladder, within
 from mgraph.durations import spoken
-from mgraph.errors import InputError, MGraphError
+from mgraph.errors import InputError, MGraphError, NameTakenError
 from mgraph.evaluate.metrics import Subset
 from mgraph.evaluate.sweep import sweep
 from mgraph.explore.criterion import Criterion
@@ -35,7 +37,7 @@ from mgraph.graph.sweeps import sweep_connection
 from mgraph.progress import Report, silent
 from mgraph.train.parallel import under_torchrun
 from mgraph.train.probe import seconds_per_example
-from mgraph_store import Connection, Edge, Node, Run
+from mgraph_store import Connection, Edge, Node, Run, validate_name
 
 Say = Callable[[str], None]
 
@@ -130,9 +132,9 @@ def connect_auto(
     """Try methods from the cheapest to the dearest until one meets the limit; keep every attempt.
 
     ``settings`` go to every method that has them. A method is not begun if it would surely exceed the rest of
-    ``budget`` (seconds); what has begun is finished. A connection of the same ends by the same method and settings
-    that is there already is taken as it is. Raises InputError, storing nothing, for other than two ends, and for a
-    limit that the ends themselves exceed.
+    ``budget`` (seconds); one that can end at any time is given the rest; what has begun is finished. A connection of
+    the same ends by the same method and settings that is there already is taken as it is. Raises InputError, storing
+    nothing, for other than two ends, and for a limit that the ends themselves exceed.
     """
     if len(ends) != 2:
         raise InputError(f"Methods are chosen between exactly 2 modes; {len(ends)} given.")
@@ -145,7 +147,8 @@ def connect_auto(
     space = common_space(session, ends, same_layout=same_layout)
     bench = session.bench(space)
     auto = _Auto(session, bench, tuple(ends), threshold, budget, name, grid, same_layout, buffers_from, say, report)
-    auto.check_names(rungs)
+    if name is not None:
+        validate_name(f"{name}-{rungs[0].name}")
     return auto.run(rungs)
 
 
@@ -176,13 +179,16 @@ class _Auto:
         self.said.append(text)
         self.say(text)
 
-    def check_names(self, rungs: Sequence[Method]) -> None:
-        for method in rungs:
-            if self.present(method) is None:
-                check_name_is_free(self.session, self.name_of(method))
-
     def name_of(self, method: Method) -> str | None:
-        return None if self.name is None else f"{self.name}-{method.name}"
+        """Return the first of NAME-METHOD, NAME-METHOD-2, … that is free: earlier attempts keep theirs."""
+        if self.name is None:
+            return None
+        for number in count(1):
+            name = f"{self.name}-{method.name}" + ("" if number == 1 else f"-{number}")
+            with suppress(NameTakenError):
+                check_name_is_free(self.session, name)
+                return name
+        raise AssertionError("numbers do not end")
 
     def run(self, rungs: Sequence[Method]) -> AutoResult:
         pair = compare(self.session, self.ends).pairs[0]
@@ -259,7 +265,7 @@ class _Auto:
         begin = time.monotonic()
         connection = present
         try:
-            connection = connection or self.connect(method)
+            connection = connection or self.connect(method if left is None else within(method, left))
             edge = self.edge_of(connection) or self.sweep(connection)
         except MGraphError as error:
             kept = None if connection is None else Connected(self.session, connection)
@@ -293,6 +299,7 @@ class _Auto:
             name=self.name_of(method),
             same_layout=self.same_layout,
             buffers_from=self.buffers_from,
+            sweep={"grid": self.grid},
             report=self.report,
         )
 
@@ -318,14 +325,18 @@ class _Auto:
         return connection
 
     def present(self, method: Method) -> Connection | None:
-        """Return the newest connection of these ends by this very method, if there is one that did not fail."""
+        """Return the newest connection of these ends by this very method, if there is one that did not fail.
+
+        Nor was it stopped by a limit of time of its own.
+        """
         wanted = asdict(method) | ({} if self.buffers_from is None else {BUFFERS_FROM: self.buffers_from.id})
-        wanted = json.loads(json.dumps(wanted))
         mine = [end.id for end in self.ends]
         with self.session.store.reading() as reader:
             others = reader.all(Connection, kind=method.name, space_id=self.bench.space.id, status="complete")
-            same = [c for c in others if json.loads(c.settings) == wanted]
-            return next((c for c in reversed(same) if [n.id for n in ends_of(reader, c)] == mine), None)
+            same = [c for c in others if _plain(json.loads(c.settings)) == _plain(wanted)]
+            same = [c for c in same if [n.id for n in ends_of(reader, c)] == mine]
+            runs = {r.id: r for r in reader.all(Run, id=[c.run_id for c in same if c.run_id])} if same else {}
+        return next((c for c in reversed(same) if _ended_by_itself(c, runs.get(c.run_id or ""))), None)
 
     # How long it takes
 
@@ -346,7 +357,7 @@ class _Auto:
         return past + points * self.seconds_per_point
 
     def past(self, method: Method) -> float | None:
-        wanted = {k: v for k, v in json.loads(json.dumps(asdict(method))).items() if k != "seed"}
+        wanted = {k: v for k, v in _plain(asdict(method)).items() if k != "seed"}
         with self.session.store.reading() as reader:
             others = reader.all(Connection, kind=method.name, space_id=self.bench.space.id)
             runs = reader.all(Run, id=[c.run_id for c in others], status="complete") if others else []
@@ -381,3 +392,18 @@ class _Auto:
         rest = f"; not tried for lack of time: {', '.join(skipped)} (raise --budget)" if skipped else ""
         ends = f"{label(self.ends[0])} and {label(self.ends[1])}"
         return f"No method connects {ends} at {limit}{nearest}{rest}. What was tried is kept."
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they are stored, without limits of time, which do not change what is computed in time."""
+    found: dict[str, Any] = json.loads(json.dumps({k: v for k, v in settings.items() if k not in TIME_LIMITS}))
+    return found
+
+
+def _ended_by_itself(connection: Connection, run: Run | None) -> bool:
+    """Tell whether a method ended before any limit of time that it had."""
+    settings = json.loads(connection.settings)
+    limits = [settings[name] for name in TIME_LIMITS if settings.get(name) is not None]
+    if not limits:
+        return True
+    return run is not None and run.ended is not None and (run.ended - run.started).total_seconds() < min(limits)

@@ -7,13 +7,15 @@ writes the index; on an engine the workers compute, and hand over their rows.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from mgraph.durations import spoken
 from mgraph.engines.base import Engine, Finished
-from mgraph.errors import ConflictError, InputError, MGraphError
+from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning
 from mgraph.explore.estimate import Estimate
 from mgraph.explore.suggest import Pair, ordered
 from mgraph.graph.members import label
@@ -258,9 +260,9 @@ class _Explorer:
         left = limits.budget - (time.monotonic() - self._begin)
         each = 0.0 if plan.estimate is None else plan.estimate.seconds(1, 0, 1)
         if left <= 0:
-            return f"the budget of {limits.budget:g} s is spent"
+            return f"the budget of {spoken(limits.budget)} is spent"
         if each > left:
-            return f"a connection takes about {each:.3g} s, and {left:.3g} s of the budget are left"
+            return f"a connection takes about {spoken(each)}, and only {spoken(left)} of the budget are left"
         return ""
 
     def _start(self, suggestion: Suggestion) -> None:
@@ -283,6 +285,8 @@ class _Explorer:
         done, since = self._under_way[finished.key]
         delivery = self._lost(done, finished.error) if finished.error is not None else finished.value
         delivery = self._take_over(delivery)
+        for text in delivery.warnings:
+            warnings.warn(text, MGraphWarning, stacklevel=2)
         del self._under_way[finished.key]
         is_new = done.connection is None and done.suggestion.step != SWEEP
         done.connection, done.problem = delivery.connection or done.connection, delivery.problem
@@ -329,8 +333,7 @@ class _Explorer:
         return Delivery(problem=str(error))
 
     def _measured(self, connection: Connection) -> tuple[float | None, float | None]:
+        r = self._request
         with self._session.store.reading() as reader:
-            edges = reader.all(
-                Edge, connection_id=connection.id, metric=self._request.metric, split=self._request.split
-            )
+            edges = reader.all(Edge, connection_id=connection.id, metric=r.metric, split=r.split)
         return (max(e.peak for e in edges), max(e.barrier for e in edges)) if edges else (None, None)

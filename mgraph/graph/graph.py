@@ -18,6 +18,7 @@ from mgraph.families import Segment
 from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mgraph.connect.base import Method
     from mgraph.explore.routes import Route
     from mgraph.graph.auto import AutoResult
+    from mgraph.graph.bundles import Arrived
     from mgraph.graph.comparisons import Comparison
     from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
@@ -42,10 +44,11 @@ def create(
     loss: str | None = None,
     name: str | None = None,
     codec: str = "none",
+    tensors: str | None = None,
     device: str = "auto",
     threads: int | None = None,
 ) -> Graph:
-    """Create a graph directory with its first space and open it.
+    """Create a graph directory with its first space and open it; with ``tensors``, a URL, those lie there.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
     ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. ``loss`` names a function
@@ -56,7 +59,7 @@ def create(
     """
     from mgraph.graph.spaces import create_graph
 
-    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec)
+    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec, tensors=tensors)
     return Graph(store, device=device, threads=threads)
 
 
@@ -72,7 +75,17 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
     return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
 
 
-class Graph(Queries, Explorations):
+def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads: int | None = None) -> Graph:
+    """Make a new graph of a bundle and open it; raises InputError, and leaves nothing, if either is wrong.
+
+    >>> g = mgraph.unpack("s.mgraph.zip", "copy.mgraph")
+    """
+    from mgraph.graph.bundles import create_from_bundle
+
+    return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
+
+
+class Graph(Queries, Explorations, Pictures):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -264,6 +277,13 @@ class Graph(Queries, Explorations):
         made = resume(self.session, run, report)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
+    def discard(self, run: str | None = None) -> dict[str, Any]:
+        """Give up an interrupted run, named as for :meth:`resume`, with what it saved; return its row of the log."""
+        from mgraph.graph.resume import discard
+
+        given_up = discard(self.session.store, run)
+        return next(row for row in self.runs() if row["id"] == given_up.id)
+
     def compose(
         self,
         *pieces: Connected | str | Route,
@@ -367,6 +387,29 @@ class Graph(Queries, Explorations):
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
+
+    # Sharing
+
+    def pack(self, *things: Point | Connected | str, path: PathLike, overwrite: bool = False) -> dict[str, Any]:
+        """Write nodes and connections, with everything they need, into one file: ``g.pack("s", path="s.mgraph.zip")``.
+
+        Returns what is in it: rows by table, and the size in bytes. Raises InputError if the file exists (unless
+        ``overwrite``).
+        """
+        from mgraph.graph.bundles import pack
+
+        found = [self.find(thing) if isinstance(thing, str) else thing for thing in things]
+        return pack(self.session.store, [thing.record for thing in found], Path(path), overwrite=overwrite)
+
+    def unpack(self, path: PathLike, *, prefix: str = "") -> Arrived:
+        """Add what a bundle holds, all or nothing; what is there already is recognised, names that are taken change.
+
+        Raises InputError if the file is no bundle, or an id in it stands for something else here; CorruptError if
+        its tensors are not those that it says.
+        """
+        from mgraph.graph.bundles import unpack
+
+        return unpack(self.session.store, Path(path), prefix=prefix)
 
     # Upkeep
 

@@ -309,7 +309,8 @@ class Connected(Labelled):
 
     def check_plot(self, path: PathLike) -> None:
         """Raise InputError now for what :meth:`plot` could not draw later."""
-        from mgraph.report.plots import check_drawable, check_path
+        from mgraph.report.figures import check_path
+        from mgraph.report.plots import check_drawable
 
         check_path(Path(path))
         check_drawable(self.swept())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -119,6 +119,21 @@ def _require(standing: Standing) -> Standing:
     if standing.status == "failed":
         raise InputError(f"Run {run.id} failed and cannot go on: {run.reason}")
     raise InputError(f"A run of {run.command} cannot go on; give the command again.")
+
+
+def discard(store: GraphStore, text: str | None) -> Run:
+    """Give up an interrupted run: it cannot go on any more, and what it saved is removed; return it.
+
+    Errors as for :func:`find_interrupted`, and ConflictError if it is resumed at this moment.
+    """
+    standing = find_interrupted(store, text)
+    reason = "; ".join(part for part in (standing.reason, "given up") if part)
+    run = replace(standing.run, status=standing.status, reason=reason, plan=None)
+    with store.transaction() as tx:
+        tx.expect(standing.run)
+        tx.update(run)
+    store.states(run.id).remove()
+    return run
 
 
 def resume(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,20 +85,27 @@ def _loss_code(space: Space) -> str | None:
 
 
 def create_graph(
-    path: Path, arch: str, data: str, *, loss: str | None = None, name: str | None = None, codec: str = "none"
+    path: Path,
+    arch: str,
+    data: str,
+    *,
+    loss: str | None = None,
+    name: str | None = None,
+    codec: str = "none",
+    tensors: str | None = None,
 ) -> GraphStore:
-    """Create a graph with its first space, or nothing at all."""
+    """Create a graph with its first space, or nothing at all; its tensors may lie at a URL."""
     path = path.absolute()
     if path.exists():
         raise NameTakenError(f"{path} exists already; choose another directory or open that graph.")
     if not path.parent.is_dir():
         raise NotFoundError(f"The directory {path.parent} does not exist; create it first.")
     space = describe_space(path, arch, data, loss=loss, name=name, codec=codec)
-    store = GraphStore.create(path)
+    store = GraphStore.create(path, tensors=tensors)
     try:
         add_space(store, space, named=name is not None)
     except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
+        store.discard()
         raise
     return store
 

@@ -89,6 +89,7 @@ class SweepLog:
         self._samples: dict[tuple[float, ...], str] = {}
         self._earlier: dict[tuple[str, str], dict[str, Evaluation]] = {}
         self._pending: list[Record] = []
+        self._former: Run | None = None
         self._last_flush = time.monotonic()
         self._finishing = False
         self.kept = self.waiting = 0  # points stored, and points to be stored, by this run
@@ -96,6 +97,8 @@ class SweepLog:
     def begin(self, reader: Reader, record: Sweep, conditions: Conditions, *, adopted: bool, reuse: bool) -> None:
         """Start a new sweep, or go on with an adopted one; look up what is there already."""
         self.record, self._conditions, self._stored = replace(record, run_id=self._run.id), conditions, adopted
+        if adopted and record.run_id != self._run.id:
+            self._former = reader.get(Run, id=record.run_id)
         for member in reader.all(Member, connection_id=self._connection.id, role="sample"):
             self._samples[parameter_key(member.parameter or ())] = member.node_id
         self._positions = len(self._samples)
@@ -177,10 +180,17 @@ class SweepLog:
         return self._rows[terms[0]].id if len(terms) == 1 and coefficients[terms[0]] == 1.0 else None
 
     def claim(self) -> None:
-        """Tell others that an adopted sweep is this run's now."""
+        """Tell others that an adopted sweep is this run's now; the one that it was of has nothing left to go on with.
+
+        Raises ConflictError if another process has adopted it meanwhile.
+        """
         if self._stored:
             with self._store.transaction() as tx:
                 tx.update(self.record)
+                if self._former is not None:
+                    reason = f"run {self._run.id} went on with its sweep"
+                    tx.expect(self._former)
+                    tx.update(replace(self._former, status="interrupted", reason=reason, plan=None))
 
     def flush(self, *, at_once: bool = False) -> None:
         """Commit what was collected, if the last batch is old enough, or at once."""

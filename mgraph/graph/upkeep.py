@@ -101,7 +101,8 @@ def plan_collection(store: GraphStore, *, older_than: float) -> Plan:
         raise InputError(f"The least age must be hours ≥ 0, not {older_than}.")
     found: Collection = plan_collection(store, older_than * 3600)
     rows = [{"kind": i.kind, "name": i.name, "nbytes": i.nbytes, "why": i.why} for i in found.items]
-    young = f"{found.young} more {'is' if found.young == 1 else 'are'} younger than {older_than:g} h and stay."
+    stay = "1 more is" if found.young == 1 else f"{found.young} more are"
+    young = f"{stay} younger than {older_than:g} h, and left alone."
     return Plan(tuple(rows), found.nbytes, (young,) if found.young else (), lambda: found.apply(store))
 
 
@@ -114,7 +115,7 @@ def rename(store: GraphStore, thing: Thing, name: str) -> Node | Connection | Sp
         raise InputError(f"{record.id} is a sweep, and sweeps have no names.")
     renamed = replace(record, name=name)
     with store.transaction() as tx:
-        tx.require(lambda reader: _unchanged(reader, record))
+        tx.expect(record)
         tx.update(renamed)
     return renamed
 
@@ -174,18 +175,13 @@ def _target(reader: Any, thing: Thing) -> Node | Connection | Sweep | Space:
         return space
 
 
-def _unchanged(reader: Any, record: Node | Connection | Space) -> None:
-    if record not in reader.all(type(record), id=record.id):
-        raise InputError(f"{record.name or record.id} has changed meanwhile: look again.")
-
-
 def _removal_notes(removal: Removal) -> tuple[str, ...]:
+    notes = []
     forgetful = len(removal.forget)
-    if not forgetful:
-        return ()
-    nodes = (
-        "1 merged node keeps its tensors, but forgets"
-        if forgetful == 1
-        else (f"{forgetful} merged nodes keep their tensors, but forget")
-    )
-    return (f"{nodes} what it was made of.",)
+    if forgetful:
+        one = "1 merged node keeps its tensors, but forgets what it was made of."
+        several = f"{forgetful} merged nodes keep their tensors, but forget what they were made of."
+        notes.append(one if forgetful == 1 else several)
+    if removal.abandoned:
+        notes.append(f"Without it no longer to be resumed: {', '.join(removal.abandoned)}.")
+    return tuple(notes)

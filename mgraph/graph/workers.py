@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgraph.errors import InputError, MGraphError, NonFiniteError
+from mgraph.errors import InputError, MGraphError, MGraphWarning, NonFiniteError
 from mgraph.graph.session import Session
 from mgraph.graph.suggestions import RESUME
 from mgraph.progress import Report, silent
@@ -51,13 +52,14 @@ class Order:
 class Delivery:
     """What came of it: the connection, or why not, and rows that nobody has committed yet.
 
-    ``refused``: nothing was begun, the request itself is at fault.
+    ``refused``: nothing was begun, the request itself is at fault. ``warnings`` are those of a worker process.
     """
 
     connection: Connection | None = None
     rows: Handover = Handover()
     problem: str | None = None
     refused: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def perform(session: Session, order: Order, *, report: Report = silent) -> Delivery:
@@ -98,9 +100,12 @@ def deliver(place: Place, order: Order) -> Delivery:
     assert isinstance(store, WorkerStore)
     store.hand_over()
     done = Delivery(problem=INTERRUPTED)
-    with suppress(KeyboardInterrupt), _interruptible():
-        done = perform(session, order)
-    return Delivery(done.connection, store.hand_over(), done.problem, done.refused)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MGraphWarning)
+        with suppress(KeyboardInterrupt), _interruptible():
+            done = perform(session, order)
+    said = tuple(str(w.message) for w in caught if issubclass(w.category, MGraphWarning))
+    return replace(done, rows=store.hand_over(), warnings=said)
 
 
 @lru_cache(maxsize=4)

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mgraph.errors import InputError
 from mgraph.families import Floats
-from mgraph.report.plots import check_path
+from mgraph.report.figures import check_path, style, write_figure
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,14 @@ def plot_landscapes(landscapes: Sequence[Landscape], path: Path) -> Path:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9}):
+    with style():
         figure = Figure(figsize=(4.3 * len(landscapes), 7.0), layout="constrained")
         axes = figure.subplots(2, len(landscapes), squeeze=False, height_ratios=(1.5, 1.0))
         for (above, below), landscape in zip(axes.T, landscapes, strict=True):
             colours = mpl.colormaps["plasma_r"](np.linspace(0.15, 0.9, len(landscape.moments)))
             _from_above(above, landscape, colours)
             _losses(below, landscape, colours)
-        try:
-            metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-            figure.savefig(path, dpi=150, metadata=metadata[path.suffix])
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    return path
+        return write_figure(figure, path)
 
 
 def _from_above(axis: Any, landscape: Landscape, colours: Any) -> None:

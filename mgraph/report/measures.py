@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mgraph.errors import InputError
-from mgraph.report.plots import write_picture
+from mgraph.report.figures import check_path, style, write_figure
 
 _MOST_LABELS = 60  # names below the bars; beyond these they could not be read
 
@@ -21,9 +21,10 @@ def plot_comparison(pairs: Sequence[Mapping[str, Any]], path: Path) -> Path:
     file type than .png, .pdf or .svg, or a directory that cannot be written.
     """
 
-    def draw() -> Any:
-        from matplotlib.figure import Figure
+    check_path(path)
+    from matplotlib.figure import Figure
 
+    with style():
         layers = [row["layer"] for row in pairs[0]["layers"]]
         figure = Figure(figsize=(min(30.0, 3.0 + 0.35 * len(layers)), 8.5), layout="constrained")
         cosine, distance, variance = figure.subplots(3, 1, sharex=True)
@@ -45,9 +46,7 @@ def plot_comparison(pairs: Sequence[Mapping[str, Any]], path: Path) -> Path:
             variance.set_xticks(range(len(layers)), layers, rotation=90)
         for axis in (cosine, variance):
             axis.legend(fontsize=7)
-        return figure
-
-    return write_picture(path, draw)
+        return write_figure(figure, path)
 
 
 def _bars(axis: Any, series: Mapping[str, Sequence[float | None]]) -> None:
@@ -70,9 +69,10 @@ def plot_sharpness(found: Sequence[Mapping[str, Any]], path: Path) -> Path:
                 f"The sharpness of {one['node']} was measured without a profile; there is nothing to draw."
             )
 
-    def draw() -> Any:
-        from matplotlib.figure import Figure
+    check_path(path)
+    from matplotlib.figure import Figure
 
+    with style():
         figure = Figure(figsize=(5.6, 4.0), layout="constrained")
         axis = figure.subplots()
         floor = _floor(found)
@@ -92,9 +92,7 @@ def plot_sharpness(found: Sequence[Mapping[str, Any]], path: Path) -> Path:
         axis.set_ylabel(f"|change of the {found[0]['split']} loss|: mean ± sd, max dotted")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-        return figure
-
-    return write_picture(path, draw)
+        return write_figure(figure, path)
 
 
 def _floor(found: Sequence[Mapping[str, Any]]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
 from mgraph.families import CompositePath, Floats, Grid, PolygonalChainFamily, SimplexGrid
 from mgraph.report.cycles import Row, draw_cycles
+from mgraph.report.figures import check_path, style, write_figure
 from mgraph.report.walk import Observed
 from mgraph.report.walkplot import draw_walk
 
-FORMATS = (".png", ".pdf", ".svg")
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}
 _TITLES = {"loss": "loss", "accuracy": "accuracy"}
 
@@ -38,43 +38,16 @@ def plot_sweep(
     are ``cycles`` a third with the saddle of each; where a walk was ``observed``, its figure by tick. Raises InputError
     for another file type, a directory that cannot be written, or what has no picture.
     """
-    check_drawable(data)
-
-    def draw() -> Any:
-        if observed is not None and observed.is_walk:
-            return draw_walk(observed, data, ends, title, before)
-        if _is_flat(data.grid):
-            return _draw_maps(data, ends, title, before)
-        return _draw_curve(data, ends, title, before, cycles)
-
-    return write_picture(path, draw)
-
-
-def write_picture(path: Path, draw: Callable[[], Any]) -> Path:
-    """Write the matplotlib figure that ``draw`` makes; the same numbers give the same file.
-
-    Raises InputError for another file type, or a directory that cannot be written.
-    """
     check_path(path)
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9}):
-        figure = draw()
-        try:
-            # No date in the file: the same numbers give the same picture.
-            metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
-            figure.savefig(path, dpi=150, metadata=metadata[path.suffix])
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    return path
-
-
-def check_path(path: Path) -> None:
-    """Raise InputError for a picture that cannot be written: its type, or its directory."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise InputError(f"The directory {path.parent} does not exist; create it first.")
+    check_drawable(data)
+    with style():
+        if observed is not None and observed.is_walk:
+            figure = draw_walk(observed, data, ends, title, before)
+        elif _is_flat(data.grid):
+            figure = _draw_maps(data, ends, title, before)
+        else:
+            figure = _draw_curve(data, ends, title, before, cycles)
+        return write_figure(figure, path)
 
 
 def check_drawable(data: SweepData) -> None:

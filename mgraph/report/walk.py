@@ -94,10 +94,14 @@ def walk_checks(observed: Observed, data: SweepData | None) -> Row:
 
 
 def layer_rows(observed: Observed) -> list[Row]:
-    """Return the layers: distance after the first and the last tick, and the part of the way that was left."""
+    """Return the layers: distance after the first and the last tick, and the part of the way that was left.
+
+    Of a walk towards the origin alone, it is the distance from there.
+    """
     rows = []
-    for layer in observed.subjects("distance"):
-        values = observed.series["distance", layer][1]
+    quantity = "distance" if observed.subjects("distance") else "norm"
+    for layer in observed.subjects(quantity):
+        values = observed.series[quantity, layer][1]
         left = observed.series.get(("left", layer))
         rows.append(
             {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,8 @@ def draw_walk(
     figure = Figure(figsize=(14.4, 7.4), layout="constrained")
     axes = figure.subplots(2, 3)
     _by_tick(axes[0, 0], observed, data, "train")
-    _layers(axes[0, 1], observed, "distance", "distance to the destination, by layer", log=True)
-    _layers(axes[0, 2], observed, "variance", "variance, by weight", log=True)
+    _layers(axes[0, 1], observed, {"distance": "-", "norm": "--"}, _distances(observed))
+    _layers(axes[0, 2], observed, {"variance": "-"}, "variance, by weight")
     _by_tick(axes[1, 0], observed, data, "test")
     _continuity(axes[1, 1], observed, data)
     _along(axes[1, 2], data, ends, before)
@@ -62,18 +62,30 @@ def _by_tick(axis: Any, observed: Observed, data: SweepData, split: str) -> None
     axis.set_title(f"{split} loss and accuracy")
 
 
-def _layers(axis: Any, observed: Observed, quantity: str, title: str, *, log: bool) -> None:
+def _distances(observed: Observed) -> str:
+    to_mode, down = (bool(observed.subjects(quantity)) for quantity in ("distance", "norm"))
+    if not down:
+        return "distance to the destination, by layer"
+    return "distance to the destination (dashed: norm)" if to_mode else "norm, by layer"
+
+
+def _layers(axis: Any, observed: Observed, styles: Mapping[str, str], title: str) -> None:
+    """Draw quantities of every layer, each with its line style, in one colour for each layer."""
     from matplotlib import colormaps
 
-    subjects = observed.subjects(quantity)
+    subjects = list(dict.fromkeys(subject for quantity in styles for subject in observed.subjects(quantity)))
     shades = colormaps["viridis"](np.linspace(0, 0.92, max(1, len(subjects))))
     for subject, shade in zip(subjects, shades, strict=True):
-        positions, values = observed.series[quantity, subject]
-        axis.plot(positions, np.where(values > 0, values, np.nan), color=shade, linewidth=1, label=subject)
-    if log:
-        axis.set_yscale("log")
+        label: str | None = subject
+        for quantity, style in styles.items():
+            if (quantity, subject) in observed.series:
+                positions, values = observed.series[quantity, subject]
+                shown = np.where(values > 0, values, np.nan)  # on a logarithmic axis
+                axis.plot(positions, shown, style, color=shade, linewidth=1, label=label)
+                label = None
+    axis.set_yscale("log")
     axis.set_title(title)
-    if len(subjects) <= _MOST_NAMED:
+    if 0 < len(subjects) <= _MOST_NAMED:
         axis.legend(fontsize=8)
     else:
         axis.set_title(f"{title} ({len(subjects)}: first dark, last light)")

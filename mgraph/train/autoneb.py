@@ -31,7 +31,7 @@ from mgraph.network.precision import computing_in
 from mgraph.progress import Progress, Report, silent
 from mgraph.train.band import Band, Rule
 from mgraph.train.batches import Batches
-from mgraph.train.cycles import BandSettings
+from mgraph.train.cycles import FALLS, PATIENCE, BandSettings
 from mgraph.train.loop import Streams
 from mgraph.train.losses import Loss
 from mgraph.train.parallel import present
@@ -43,8 +43,6 @@ Measure = Callable[[Sequence[Tensor], Floats, str], Floats]
 
 _HALVINGS = 6  # of the learning rate, before a diverging cycle is given up
 _BLOWN_UP = 1e4  # times the first loss: as good as infinite
-_FALLS = 0.01  # the share by which a saddle must fall, in so many cycles, to be falling
-_PATIENCE = 2
 
 
 class BandWarning(MGraphWarning):
@@ -356,11 +354,11 @@ class _Relaxation:
     def _rests(self, stage: int) -> bool:
         """Tell whether the last cycles of a stage brought the saddle no further."""
         s = self.standing
-        recent = s.history[-_PATIENCE:]
-        if len(s.history) <= _PATIENCE or any(self._plan[r["cycle"] - 1][0] != stage for r in recent):
+        recent = s.history[-PATIENCE:]
+        if len(s.history) <= PATIENCE or any(self._plan[r["cycle"] - 1][0] != stage for r in recent):
             return False
-        before = float(min(r["saddle"] for r in s.history[:-_PATIENCE]))
-        return before - float(min(r["saddle"] for r in recent)) < _FALLS * abs(before)
+        before = float(min(r["saddle"] for r in s.history[:-PATIENCE]))
+        return before - float(min(r["saddle"] for r in recent)) < FALLS * abs(before)
 
     def _skip(self, stage: int, why: str) -> None:
         """Go on at the next stage, or end."""

@@ -67,10 +67,11 @@ class Band:
         self.momentum = torch.zeros_like(self._grad) if momentum is None else momentum
         width = min(_COLUMNS.get(flat.device.type, _COLUMNS_ELSEWHERE), flat.size)
         self._blocks = [slice(start, min(start + width, flat.size)) for start in range(0, flat.size, width)]
-        self._scratch = points.new_empty(len(points) - 1, width)
+        self._scratch = points.new_empty(2, len(points) - 1, width)
+        self._clear = True  # whether the gradients are all 0
         # Sums over millions of columns; there is no float64 on Apple's GPUs.
         self._sums = torch.float32 if flat.device.type == "mps" else torch.float64
-        self._lengths: Tensor | None = None
+        self._squares: Tensor | None = None  # of the lengths of the pieces, where they are known
         self.spacing = self.lengths() if spacing is None else np.asarray(spacing, dtype=np.float64)
 
     def leave(self) -> None:
@@ -79,17 +80,17 @@ class Band:
 
     def lengths(self) -> Floats:
         """Return the lengths of the N - 1 pieces, in float64."""
-        if self._lengths is None:
-            squares = self._zeros(len(self.points) - 1)
+        if self._squares is None:
+            self._squares = self._zeros(len(self.points) - 1)
             for _, differences in self._differences():
-                squares += torch.linalg.vecdot(differences, differences)
-            self._lengths = squares.sqrt()
-        return np.asarray(self._lengths.cpu().numpy(), dtype=np.float64)
+                self._squares += _squares(differences)
+        return np.sqrt(self._squares.cpu().numpy().astype(np.float64))
 
     def step(self, x: Tensor, y: Tensor, lr: float) -> Floats:
         """Do one step on a batch; return the batch's losses at the N points before it.
 
-        Where a loss, a gradient or a point is not finite, some loss that is returned is not, and nothing has moved.
+        Where a loss, a gradient or a point is not finite, some loss that is returned is not, and no pivot has followed
+        a gradient.
         """
         if self._rule.spring is None:
             self._redistribute()
@@ -142,13 +143,15 @@ class Band:
         for block in self._blocks:
             P = self.points[:, block]
             P[1:-1] = torch.lerp(P[start], P[start + 1], share)
-        self._lengths = None
+        self._squares = None
 
     def _gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Fill in the gradients of the inner points; return the losses of all, shape (N,), on the device."""
         x, y, fraction = self._workers.share(x, y)
         x = self._flat.inputs(x)
-        self._grad.zero_()
+        if not self._clear:
+            self._grad.zero_()
+        self._clear = False
         last = len(self.points) - 1
         losses = []
         for i in range(last + 1):
@@ -165,18 +168,22 @@ class Band:
         return everything
 
     def _products(self) -> tuple[Tensor, ...]:
-        """Add the weight decay to the gradients; return |e|², e⁻·e⁺, g·e⁻ and g·e⁺."""
-        inner = len(self._grad)
-        sums = [self._zeros(n) for n in (inner + 1, *[inner] * 3)]
+        """Return |e|², e⁻·e⁺, g·e⁻ and g·e⁺, g the gradients with weight decay."""
+        inner, known = len(self._grad), self._squares
+        squares = self._zeros(inner + 1)
+        sums = [self._zeros(inner) for _ in range(3)]
         for block, differences in self._differences():
             gradients = self._grad[:, block]
             if self._rule.weight_decay:
-                gradients.add_(self.points[1:-1, block], alpha=self._rule.weight_decay)
+                decayed = self._scratch[1, : len(gradients), : gradients.shape[1]]
+                gradients = torch.add(gradients, self.points[1:-1, block], alpha=self._rule.weight_decay, out=decayed)
             before, after = differences[:-1], differences[1:]
-            pairs = ((differences, differences), (before, after), (gradients, before), (gradients, after))
+            if known is None:
+                squares += _squares(differences)
+            pairs = ((before, after), (gradients, before), (gradients, after))
             for total, (left, right) in zip(sums, pairs, strict=True):
                 total += torch.linalg.vecdot(left, right)
-        return tuple(sums)
+        return squares if known is None else known, *sums
 
     def _move(self, before: Floats, after: Floats, lr: float) -> None:
         """Update momentum and points: M ← μM + g - (a⁻ e⁻ + a⁺ e⁺), p ← p - lr M; note the new lengths."""
@@ -184,13 +191,17 @@ class Band:
         squares = self._zeros(len(before) + 1)
         for block, differences in self._differences():
             P, M = self.points[:, block], self.momentum[:, block]
-            torch.add(self._grad[:, block], M, alpha=self._rule.momentum, out=M)
+            gradients = self._grad[:, block]
+            torch.add(gradients, M, alpha=self._rule.momentum, out=M)
+            gradients.zero_()  # here they are in cache
+            if self._rule.weight_decay:
+                M.add_(P[1:-1], alpha=self._rule.weight_decay)
             M.addcmul_(to_left, differences[:-1], value=-1.0)
             M.addcmul_(to_right, differences[1:], value=-1.0)
             P[1:-1].sub_(M, alpha=lr)
             torch.sub(P[1:], P[:-1], out=differences)
-            squares += torch.linalg.vecdot(differences, differences)
-        self._lengths = squares.sqrt()
+            squares += _squares(differences)
+        self._squares = squares
 
     def _zeros(self, count: int) -> Tensor:
         return torch.zeros(count, dtype=self._sums, device=self.points.device)
@@ -199,6 +210,12 @@ class Band:
         """Yield blocks of columns with the differences of neighbouring points there, in a buffer that is reused."""
         for block in self._blocks:
             P = self.points[:, block]
-            differences = self._scratch[:, : P.shape[1]]
+            differences = self._scratch[0, :, : P.shape[1]]
             torch.sub(P[1:], P[:-1], out=differences)
             yield block, differences
+
+
+def _squares(differences: Tensor) -> Tensor:
+    """Return the squared lengths of rows; unlike an inner product it makes no products in between."""
+    norms: Tensor = torch.linalg.vector_norm(differences, dim=1)
+    return norms.square()

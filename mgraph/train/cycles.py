@@ -9,6 +9,8 @@ from mgraph.errors import InputError
 from mgraph.settings import Settings, setting
 
 STOPS = ("gaps", "saddle")
+FALLS = 0.01  # the share by which a saddle must fall, in so many cycles, to be falling
+PATIENCE = 2
 
 _STAGE = re.compile(r"(?P<cycles>\d+)x(?P<steps>\d+)(@(?P<lr>[0-9.eE+-]+))?")
 
@@ -70,8 +72,8 @@ class BandSettings(Settings):
         1e-3, "length of the random push that every pivot gets at the start, relative to the chord", low=0
     )
     stop: tuple[str, ...] = setting(
-        (), "what ends a learning rate's cycles early, with commas: gaps (none asks for a pivot), saddle (it fell by "
-        "less than 1 % in a cycle)",
+        ("saddle",), "what ends a learning rate's cycles early, with commas: gaps (none asks for a pivot), saddle (it "
+        "fell by less than 1 % in two cycles)",
     )  # fmt: skip
     target: float | None = setting(None, "stop as soon as no point between the ends has a higher train loss", above=0)
     max_steps: int | None = setting(None, "stop after so many steps", unit="steps", low=1)

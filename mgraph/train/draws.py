@@ -18,19 +18,24 @@ from mgraph.train.sampling import Sampling, cover
 # Steps drawn at once: a draw's many small NumPy calls would cost a small network 5 % of every step.
 _AHEAD = 256
 
-Block = tuple[Floats, Floats]
+Block = tuple[Floats, ...]
+"""Coefficients (steps, n, K) and weights (steps, n) of many steps; slopes (steps, n, K) where the gradient has them."""
 
 
 @dataclass(frozen=True)
 class Draw:
     """The samples of one step on the device: coefficients C (n, K), weighted ones of the free rows (F, n).
 
-    ``held`` are coefficients of the rows that held columns are sums of, shape (n, R).
+    ``held`` are coefficients of the rows that held columns are sums of, shape (n, R). Where the gradient has a part
+    that comes from the measure itself, ``weights`` (n,) are the samples' and ``slopes`` (n, K) those of
+    :meth:`Curve.slopes`.
     """
 
     coefficients: Tensor
     pull: Tensor
-    held: Tensor | None
+    held: Tensor | None = None
+    weights: Tensor | None = None
+    slopes: Tensor | None = None
 
 
 def draws(
@@ -50,22 +55,29 @@ def _block(phase: Phase, sampling: Sampling, rng: np.random.Generator, G: Floats
     """Draw for a block of steps, under the measure of control points with Gram matrix ``G``, if there is one."""
     k = sampling.samples
     steps = _AHEAD if G is None else min(_AHEAD, sampling.gram_every)
-    coefficients, weights = [], []
+    coefficients, weights, slopes = [], [], []
     for curve in phase.curves:
         t = cover(steps, k, curve.family.dimension, sampling.draw, rng).reshape(steps * k, -1)
         coefficients.append(curve.coefficients(t).reshape(steps, k, -1))
         weights.append(np.ones((steps, k)) if G is None else curve.relative_density(G, t).reshape(steps, k))
-    return np.concatenate(coefficients, axis=1), np.concatenate(weights, axis=1)
+        if sampling.exact and G is not None:
+            slopes.append(curve.slopes(G, t).reshape(steps, k, -1))
+    return tuple(np.concatenate(parts, axis=1) for parts in (coefficients, weights, slopes) if parts)
 
 
 def on_device(blocks: Iterable[Block], free: Sequence[int], P: Tensor, held: Held | None = None) -> Iterator[Draw]:
     """Turn blocks of draws into the tensors of one step after another, in P's type and on its device."""
-    for coefficients, weights in blocks:
+    for coefficients, weights, *slopes in blocks:
         pulls = np.swapaxes(coefficients[:, :, list(free)] * weights[:, :, None], 1, 2)
-        arrays = [coefficients, pulls] + ([coefficients @ held.matrix] if held is not None else [])
-        tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(P.device, P.dtype) for a in arrays]
+        arrays = {"coefficients": coefficients, "pull": pulls}
+        if held is not None:
+            arrays["held"] = coefficients @ held.matrix
+        if slopes:
+            arrays |= {"weights": weights, "slopes": slopes[0]}
+        tensors = {k: torch.from_numpy(np.ascontiguousarray(a)).to(P.device, P.dtype) for k, a in arrays.items()}
         for step in range(len(coefficients)):
-            yield Draw(tensors[0][step], tensors[1][step], tensors[2][step] if held is not None else None)
+            of = {name: tensor[step] for name, tensor in tensors.items()}
+            yield Draw(of["coefficients"], of["pull"], of.get("held"), of.get("weights"), of.get("slopes"))
 
 
 class DrawStream(Iterator[Draw]):

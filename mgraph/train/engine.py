@@ -12,11 +12,8 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mgraph.data.splits import Split
@@ -33,8 +30,11 @@ from mgraph.train.phases import Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.schedules import SCHEDULES
 from mgraph.train.settings import Optimisation
+from mgraph.train.standing import Attempt, Before, Saved, buffer_bytes, load_buffer_bytes
 from mgraph.train.state import InMemory, Keeper, State
 from mgraph.train.updates import EagerUpdate, Rule, choose_update
+
+_MEMORY = 0.98  # of the mean loss along a path, from step to step
 
 _MOST_LANES = 8  # points in memory at once; more samples than these go in groups
 
@@ -71,11 +71,14 @@ class PathTrainer:
         self._workers = workers or Workers()
         samples = self._sampling.samples * self._curves
         self.lanes = flat.lanes(min(samples, _MOST_LANES))
-        kind = choose_update(P, update, rule or Rule())
+        choice = "eager" if self._sampling.exact else update
+        kind = choose_update(P, choice, rule or Rule(), free=len(phase.free), samples=len(self.lanes))
         trained = self.lanes.theta[:, : flat.trained]
         self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule())
         self._least = least_examples(flat, self._workers)
         self._shares: dict[int, tuple[list[int], Tensor]] = {}
+        self._free = list(phase.free)
+        self._level: Tensor | None = None  # running mean of the loss under the measure
 
     def begin(self, draw: Draw) -> None:
         """Write the first points; all later ones are written by the steps before them."""
@@ -106,7 +109,8 @@ class PathTrainer:
             last = stop == total
             coming = self._group(following, 0) if last else self._group(draw, stop)
             if last:
-                self.update.apply(pull[:, start:stop], start == 0, lr, coming.coefficients)
+                stretch = None if draw.slopes is None else self._stretch(draw, torch.stack(losses), shares)
+                self.update.apply(pull[:, start:stop], start == 0, lr, coming.coefficients, stretch)
             else:
                 self.update.accumulate(pull[:, start:stop], start == 0)
                 self.update.points(coming.coefficients)
@@ -115,6 +119,17 @@ class PathTrainer:
         mean = losses[0] if total == 1 else (torch.stack(losses) * shares).sum() / self._curves
         self._workers.add_up([mean])
         return mean
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the next step depends on besides P and the network, between two steps."""
+        return self.update.state() | ({} if self._level is None else {"level": self._level})
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back a state, after P and the points."""
+        kept = dict(state)
+        level = kept.pop("level", None)
+        self._level = None if level is None else level.to(self.lanes.grad)
+        self.update.restore(kept)
 
     def finish(self) -> None:
         """Give the network its own buffer back."""
@@ -131,6 +146,22 @@ class PathTrainer:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach().to(self.lanes.grad.dtype)
+
+    def _stretch(self, draw: Draw, losses: Tensor, shares: Tensor) -> Tensor:
+        """Return what of the free rows' gradient comes from the measure, as combinations of all rows, shape (F, K).
+
+        The objective is F = ∫ L q dt / ∫ q dt ([G] eq. 1); besides the part that moves the points its gradient has
+        Σ_i s_i (L_i - F) ∂q_i/∂P / q̄: towards a shorter way where the loss is above its mean. F is taken from the
+        running mean of the steps so far.
+        """
+        assert draw.slopes is not None
+        assert draw.weights is not None
+        self._workers.add_up([losses])
+        now = (losses * shares * draw.weights).sum() / self._curves
+        self._level = now if self._level is None else torch.lerp(now, self._level, _MEMORY)
+        excess = (losses - self._level) * shares
+        # No product of matrices: autocast would round it to bf16.
+        return (draw.slopes[:, self._free, None] * excess[:, None, None] * draw.slopes[:, None, :]).sum(dim=0)
 
     def _division(self, count: int) -> tuple[list[int], Tensor]:
         """Return the examples of every sample of a curve, and all samples' shares of the batch, shape (n,)."""
@@ -149,7 +180,8 @@ class PathTrainer:
         if len(draw.coefficients) <= len(self.lanes):
             return draw
         part = slice(start, start + len(self.lanes))
-        return Draw(draw.coefficients[part], draw.pull[:, part], None if draw.held is None else draw.held[part])
+        held = None if draw.held is None else draw.held[part]
+        return Draw(draw.coefficients[part], draw.pull[:, part], held, draw.weights, draw.slopes)
 
     def _write_held(self, draw: Draw) -> None:
         if self._held is not None and draw.held is not None:
@@ -198,7 +230,7 @@ def train_phases(
     streams = Streams.of(how.seed)
     keeper = keeper if keeper is not None and workers.size == 1 else InMemory()
     module = torch.compile(flat.module) if how.compile else flat.module
-    saved = None if keeper.last is None else _Saved(keeper.last)
+    saved = None if keeper.last is None else Saved(keeper.last)
     run = _Run(
         flat,
         loss,
@@ -231,46 +263,6 @@ def train_phases(
     return Trained(used, tuple(run.notes))
 
 
-class _Saved:
-    """A state of a training that goes on, as tensors."""
-
-    def __init__(self, state: State) -> None:
-        self.values, self._arrays = state.values, state.arrays
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._arrays
-
-    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Return the arrays whose names begin so, without the beginning."""
-        return {name[len(prefix) :]: array for name, array in self._arrays.items() if name.startswith(prefix)}
-
-    def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """Return copies of those arrays."""
-        return {name: torch.from_numpy(np.array(array)) for name, array in self.arrays(prefix).items()}
-
-    def tensor(self, name: str) -> Tensor:
-        """Return a copy of one array."""
-        return torch.from_numpy(np.array(self._arrays[name]))
-
-
-@dataclass(frozen=True)
-class _Before:
-    """What a phase began with, to begin it again: the rows that move in it, and the buffers (as bytes)."""
-
-    rows: Tensor
-    buffers: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """Which phase is trained, for which time from 0, at which learning rate, from where."""
-
-    phase: int
-    number: int
-    lr: float
-    before: _Before
-
-
 @dataclass(frozen=True)
 class _Run:
     """What the phases of one training have in common."""
@@ -294,10 +286,10 @@ class _Run:
     moving: tuple[int, ...]
     first: int
 
-    def until_finite(self, number: int, phase: Phase, saved: _Saved | None) -> str:
+    def until_finite(self, number: int, phase: Phase, saved: Saved | None) -> str:
         """Train a phase, anew with half the learning rate as often as it diverges; return the update used."""
         lr = self.how.lr if phase.lr is None else phase.lr
-        attempt = _Attempt(number, 0, lr, self._present(phase))
+        attempt = Attempt(number, 0, lr, self._present(phase))
         if saved is not None:
             attempt = self._restore(saved, attempt)
         while True:
@@ -314,25 +306,23 @@ class _Run:
                 attempt, saved = replace(attempt, number=attempt.number + 1, lr=attempt.lr / 2), None
                 self._say(str(error), phase, attempt.lr)
                 self.P[list(phase.free)] = attempt.before.rows
-                self._load(attempt.before.buffers)  # a diverging run leaves NaN in running statistics
+                load_buffer_bytes(
+                    self.flat.module, attempt.before.buffers
+                )  # a diverging run leaves NaN in running statistics
 
-    def _present(self, phase: Phase) -> _Before:
-        return _Before(self.P[list(phase.free)], {name: _bytes(b).clone() for name, b in self._buffers().items()})
+    def _present(self, phase: Phase) -> Before:
+        return Before(self.P[list(phase.free)], buffer_bytes(self.flat.module))
 
-    def _load(self, buffers: Mapping[str, Tensor]) -> None:
-        for name, buffer in self._buffers().items():
-            buffer.copy_(buffers[name].to(buffer.device).view(buffer.dtype).view(buffer.shape))
-
-    def _restore(self, saved: _Saved, attempt: _Attempt) -> _Attempt:
+    def _restore(self, saved: Saved, attempt: Attempt) -> Attempt:
         """Put control points and buffers where they were, and return the attempt that was under way."""
         before = attempt.before
         if "before.points" in saved:
-            before = _Before(saved.tensor("before.points").to(self.P), saved.tensors("before.buffer."))
+            before = Before(saved.tensor("before.points").to(self.P), saved.tensors("before.buffer."))
         self.P[list(self.moving)] = saved.tensor("points").to(self.P)
-        self._load(saved.tensors("buffer."))
+        load_buffer_bytes(self.flat.module, saved.tensors("buffer."))
         return replace(attempt, number=saved.values["attempt"], lr=saved.values["lr"], before=before)
 
-    def once(self, phase: Phase, attempt: _Attempt, saved: _Saved | None) -> str:
+    def once(self, phase: Phase, attempt: Attempt, saved: Saved | None) -> str:
         """Train a phase through its epochs; DivergedError when it leaves the finite numbers."""
         rule = Rule.of(self.how, self.decay)
         trainer = PathTrainer(
@@ -386,7 +376,7 @@ class _Run:
         return trainer.update.name
 
     def _state(
-        self, phase: Phase, attempt: _Attempt, trainer: PathTrainer, stream: DrawStream, position: Position
+        self, phase: Phase, attempt: Attempt, trainer: PathTrainer, stream: DrawStream, position: Position
     ) -> State:
         """Write down all that the coming steps depend on."""
         drawn, arrays = stream.state()
@@ -395,11 +385,11 @@ class _Run:
             tensors["cuda"] = torch.cuda.get_rng_state(self.flat.device)
         if position.pending:
             tensors["pending"] = torch.stack(position.pending)
-        tensors |= {f"update.{name}": tensor for name, tensor in trainer.update.state().items()}
-        tensors |= {f"buffer.{name}": _bytes(buffer) for name, buffer in self._buffers().items()}
+        tensors |= {f"update.{name}": tensor for name, tensor in trainer.state().items()}
+        tensors |= {f"buffer.{name}": buffer for name, buffer in buffer_bytes(self.flat.module).items()}
         if attempt.phase > self.first:  # the first one's is known when the training goes on
             tensors["before.points"] = attempt.before.rows
-            tensors |= {f"before.buffer.{name}": _bytes(buffer) for name, buffer in attempt.before.buffers.items()}
+            tensors |= {f"before.buffer.{name}": buffer for name, buffer in attempt.before.buffers.items()}
         values = {
             "phase": attempt.phase,
             "attempt": attempt.number,
@@ -415,9 +405,9 @@ class _Run:
         arrays |= {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
         return State(values, arrays, f"step {position.done} of {position.total} ({phase.name})")
 
-    def _go_on(self, saved: _Saved, trainer: PathTrainer) -> Position:
+    def _go_on(self, saved: Saved, trainer: PathTrainer) -> Position:
         """Take back the optimiser and torch's generators, and return the position in the phase."""
-        trainer.update.restore(saved.tensors("update."))
+        trainer.restore(saved.tensors("update."))
         torch.set_rng_state(saved.tensor("torch"))
         if self.flat.device.type == "cuda":
             torch.cuda.set_rng_state(saved.tensor("cuda"), self.flat.device)
@@ -430,9 +420,6 @@ class _Run:
             tuple(pending[""].to(self.flat.device).unbind()) if pending else (),
         )
 
-    def _buffers(self) -> dict[str, Tensor]:
-        return dict(self.flat.module.named_buffers())
-
     def _say(self, error: str, phase: Phase, lr: float) -> None:
         self.notes.append(f"phase {phase.name} diverged and began again at learning rate {lr:g}")
         if self.workers.rank == 0:
@@ -442,8 +429,3 @@ class _Run:
                 LearningRateWarning,
                 stacklevel=4,
             )
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    """Flatten to bytes: NumPy has not all of torch's types."""
-    return tensor.detach().reshape(-1).contiguous().view(torch.uint8)

@@ -39,6 +39,22 @@ class Curve:
         q = density(self.family, mine, np.concatenate([t, points]))
         return np.asarray(q[: len(t)] / (weights @ q[len(t) :]))
 
+    def slopes(self, G: Floats, t: Floats) -> Floats:
+        """Return c'(t) / √(q q̄) on all K rows, shape (S, K), for q the length element of a path and q̄ its mean.
+
+        The outer product of a row with itself, times P, is ∂q/∂P / q̄ = c' θ'ᵀ / (q q̄). Where q is 0, so is the row.
+        """
+        mine = G[np.ix_(self.rows, self.rows)]
+        points, weights = self.family.quadrature(_NODES)
+        slopes = self.family.derivatives(t)[:, 0]
+        squares = np.einsum("si,ij,sj->s", slopes, mine, slopes)
+        product = np.sqrt(np.maximum(squares, 0.0)) * (weights @ density(self.family, mine, points))
+        c = np.zeros((len(t), self.size))
+        c[:, self.rows] = np.divide(
+            slopes, np.sqrt(product)[:, None], where=product[:, None] > 0, out=np.zeros_like(slopes)
+        )
+        return c
+
 
 @dataclass(frozen=True)
 class Phase:

@@ -23,6 +23,7 @@ class Sampling:
 
     With ``split`` each value sees its own part of the batch, else the whole batch. Under a ``measure`` other than
     uniform draws are weighted by the length or area element, from control points at most ``gram_every`` steps old.
+    ``exact``: the gradient has the part that comes from the length element itself, too.
     """
 
     samples: int = 1
@@ -30,6 +31,7 @@ class Sampling:
     draw: str = "stratified"
     measure: str = "uniform"
     gram_every: int = 100
+    exact: bool = False
 
 
 def cover(steps: int, samples: int, dimension: int, how: str, rng: np.random.Generator) -> Floats:

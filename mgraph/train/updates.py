@@ -24,6 +24,10 @@ from mgraph.train.settings import Optimisation
 # Below this many control-point scalars (K·D) the seconds of compiling are not won back.
 COMPILE_FROM = 4_000_000
 
+# The fused pass walks through so many arrays side by side: control points, momenta, and points and gradients of the
+# samples. With more it runs out of registers and prefetching, and loses to library calls (at K = 20 by a quarter).
+MOST_ARRAYS = 32
+
 _MOST_SHAPES = 256  # numbers of rows, free rows, samples and columns in one process
 
 
@@ -82,9 +86,14 @@ class EagerUpdate:
         if first and self._rule.weight_decay and self._rule.decay == "control":
             torch._foreach_add_(self._momentum_rows, self._free_rows, alpha=self._rule.weight_decay)
 
-    def apply(self, pull: Tensor, first: bool, lr: float, following: Tensor) -> None:
-        """Accumulate, move the free rows, and write the following points."""
+    def apply(self, pull: Tensor, first: bool, lr: float, following: Tensor, stretch: Tensor | None = None) -> None:
+        """Accumulate, move the free rows, and write the following points.
+
+        ``stretch``, shape (F, K), times P is a further part of the gradient of the free rows.
+        """
         self.accumulate(pull, first)
+        if stretch is not None:
+            torch.addmm(self._M, stretch, self._P, out=self._M)
         self._move(lr)
         self.points(following)
 
@@ -123,8 +132,9 @@ class CompiledUpdate(EagerUpdate):
 
     name = "compiled"
 
-    def apply(self, pull: Tensor, first: bool, lr: float, following: Tensor) -> None:
+    def apply(self, pull: Tensor, first: bool, lr: float, following: Tensor, stretch: Tensor | None = None) -> None:
         """Do all three in one pass."""
+        assert stretch is None, "the fused pass has no room for a further part of the gradient"
         rule = self._rule
         on_point = rule.decay == "point"
         scalars = [
@@ -250,8 +260,11 @@ def _fused_pass() -> Any:
     return torch.compile(fused, dynamic=False)
 
 
-def choose_update(P: Tensor, choice: str, rule: Rule) -> type[EagerUpdate]:
+def choose_update(P: Tensor, choice: str, rule: Rule, *, free: int = 0, samples: int = 0) -> type[EagerUpdate]:
     """Choose by rule and size: compiled for K·D of 4 million and more where a compiler works, else eager.
+
+    ``free`` is the number of rows that move, ``samples`` that of the points per step: with too many arrays in one
+    pass (K + free + 2·samples above 32) it is eager, too.
 
     Raises InputError if compiled is asked for and no compiler works, or the rule is not plain SGD.
     """
@@ -259,7 +272,8 @@ def choose_update(P: Tensor, choice: str, rule: Rule) -> type[EagerUpdate]:
         if choice == "compiled":
             raise InputError("update=compiled is for SGD without Nesterov momentum or clipping; take update=auto.")
         return BufferedUpdate
-    if choice == "eager" or (choice == "auto" and P.numel() < COMPILE_FROM):
+    crowded = len(P) + free + 2 * samples > MOST_ARRAYS
+    if choice == "eager" or (choice == "auto" and (P.numel() < COMPILE_FROM or crowded)):
         return EagerUpdate
     if _compiler_works():
         return CompiledUpdate

@@ -25,7 +25,7 @@ from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
 from mgraph.progress import Progress, Report, silent
 from mgraph.train.batches import Batches
-from mgraph.train.legs import Leg, Phase, Units
+from mgraph.train.legs import Leg, Phase, TowardsOrigin, Units
 from mgraph.train.loop import Streams
 from mgraph.train.losses import Loss
 from mgraph.train.parallel import present
@@ -246,6 +246,7 @@ class Walk:
                 "step": float(np.linalg.norm(lengths)),
                 "distance": float(np.linalg.norm(distances)),
                 "phase": float(len(self._reasons)),
+                "to_origin": float(isinstance(leg, TowardsOrigin)),
                 "seconds": self._elapsed,
             }
         )
@@ -305,7 +306,7 @@ class Walk:
             "waiting": [tick for tick, _ in waiting],
             "columns": list(self._log.ticks[0]) if self._log.ticks else [],
         }
-        self._keeper.save(State(values, arrays))
+        self._keeper.save(State(values, arrays, f"tick {self._tick}"))
 
     def _go_on(self, state: State, start: Tensor) -> None:
         values, arrays = state.values, state.arrays

@@ -85,7 +85,8 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
         complete = _complete(reader, names)
         count = store.index.journal.count()
         length = 0 if count is None else count.length
-        shortest = _shortest_journal(reader, length)
+        rows = reader.snapshot() if length > _LEAST_JOURNAL else None
+    shortest = length if rows is None else record_size(0, rows)
     found = [
         (Garbage("object", key, nbytes, "no row refers to it"), store.tensor_store.age(key))
         for key, nbytes in sorted(sizes.items())
@@ -125,12 +126,6 @@ def _complete(reader: Reader, runs: list[str]) -> dict[str, str]:
     status = {run.id: run.status for run in reader.all(Run, id=runs)}
     over = {name: status.get(name, "gone") for name in runs}
     return {name: f"its run is {what}" for name, what in over.items() if what in ("complete", "gone")}
-
-
-def _shortest_journal(reader: Reader, present: int) -> int:
-    if present <= _LEAST_JOURNAL:
-        return present
-    return record_size(0, reader.snapshot())
 
 
 def _names(directory: Path) -> list[str]:

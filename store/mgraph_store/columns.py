@@ -71,7 +71,7 @@ def from_json(text: str) -> Ranges:
     """Read what :func:`to_json` wrote; ``InputError`` if it is anything else."""
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, list):
         raise InputError(f"{text!r} is no JSON list of columns: give [[start, stop], …].")

@@ -48,12 +48,6 @@ class StillNeededError(InputError):
     kind = "still-needed"
 
 
-class TimeLimitError(InputError, TimeoutError):
-    """A query took longer than it may keep others waiting."""
-
-    kind = "time-limit"
-
-
 class LayoutMismatchError(InputError):
     """Tensors do not have the names, shapes or types that the space demands."""
 

@@ -9,13 +9,14 @@ garbage like anything else without one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mgraph_store.errors import StoreError
 from mgraph_store.index import Index
 from mgraph_store.lock import GraphLock
+from mgraph_store.reader import Reader
 from mgraph_store.records import Record
 from mgraph_store.store import GraphStore
 from mgraph_store.tensors import TensorStore
@@ -70,11 +71,17 @@ class _Waiting(Transaction):
         super().__init__(tensors, index, lock)
         self._ended = ended
 
+    def require(self, check: Callable[[Reader], None]) -> None:
+        """Refuse: a check cannot be handed over."""
+        raise StoreError("A worker's transaction adds and updates rows; this must be done by the one who commits them.")
+
+    def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
+        """Refuse: a worker removes nothing."""
+        raise StoreError("A worker's transaction adds and updates rows; this must be done by the one who commits them.")
+
     def commit(self) -> None:
         """Put the rows aside; nothing in them is checked against the index before they are taken over."""
         self._check_open()
-        if self._removed or self._required:
-            raise StoreError("A worker hands over new and changed rows only: remove rows where the index is written.")
         added = tuple(record for records in self._added.values() for record in records)
         if not added and not self._updated:
             self.discard()

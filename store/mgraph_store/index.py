@@ -54,22 +54,22 @@ class Index:
         return Journal(self.path.parent / JOURNAL)
 
     def create(self) -> None:
-        """Make an empty index of the present format, and its journal."""
+        """Make an empty index of the present format, and its journal; StoreError or OSError if the disk refuses."""
         try:
             mgraph = version("mgraph")
         except PackageNotFoundError:
             mgraph = "unknown"
-        con = duckdb.connect(str(self.path), config=dict(_CONFIG))
         try:
-            con.begin()
-            for statement in create_statements():
-                con.execute(statement)
-            moment = now().replace(tzinfo=None)
-            con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [schema.FORMAT_VERSION, moment, mgraph])
-            con.commit()
-            self.journal.begin(0, snapshot(con))
-        finally:
-            con.close()
+            with duckdb.connect(str(self.path), config=dict(_CONFIG)) as con:
+                con.begin()
+                for statement in create_statements():
+                    con.execute(statement)
+                moment = now().replace(tzinfo=None)
+                con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [schema.FORMAT_VERSION, moment, mgraph])
+                con.commit()
+                self.journal.begin(0, snapshot(con))
+        except duckdb.Error as error:
+            raise self._translate(error) from error
 
     @contextlib.contextmanager
     def connect(

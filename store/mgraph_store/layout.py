@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,6 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store import columns
+from mgraph_store.errors import CorruptError
+
+ROLES = ("parameter", "frozen", "statistic", "buffer")
+_LARGEST = 1 << 48  # elements of a tensor
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,30 @@ class Layout:
 
     @classmethod
     def from_json(cls, text: str) -> Layout:
-        """Read what :meth:`to_json` wrote."""
-        document: dict[str, Any] = json.loads(text)
-        tensors = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"], t["role"]) for t in document["tensors"])
-        return cls(tensors, document["aliases"])
+        """Read what :meth:`to_json` wrote; ``CorruptError`` if it is anything else."""
+        try:
+            document: dict[str, Any] = json.loads(text)
+            found = document["tensors"]
+            tensors = tuple(TensorSpec(t["name"], tuple(t["shape"]), t["dtype"], t["role"]) for t in found)
+            layout = cls(tensors, dict(document["aliases"]))
+            layout._check()
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CorruptError(f"The layout of a space cannot be read ({why}): restore it from a copy.") from None
+        return layout
+
+    def _check(self) -> None:
+        names = {t.name for t in self.tensors}
+        for t in self.tensors:
+            sizes = [n for n in t.shape if type(n) is int and 0 <= n < _LARGEST]
+            if len(sizes) != len(t.shape) or math.prod(sizes) >= _LARGEST:
+                raise ValueError(f"{t.name!r} has shape {list(t.shape)}")
+            if t.role not in ROLES or not isinstance(t.name, str) or not isinstance(t.dtype, str):
+                raise ValueError(f"{t.name!r} has dtype {t.dtype!r} and role {t.role!r}")
+        if len(names) != len(self.tensors):
+            raise ValueError("two tensors have the same name")
+        if not all(isinstance(k, str) and v in names for k, v in self.aliases.items()):
+            raise ValueError("an alias leads nowhere")
 
     def columns(self, names: Collection[str]) -> columns.Ranges:
         """Return the columns of these trainable tensors in an array of shape (D,); ``InputError`` if there are none."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import duckdb
@@ -15,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.changes import snapshot
-from mgraph_store.errors import AmbiguousError, InputError, NotFoundError, TimeLimitError
+from mgraph_store.errors import AmbiguousError, InputError, NotFoundError
 from mgraph_store.index import conditions, rows_to_records, tensor_keys
 from mgraph_store.records import Connection, Node, Space
 from mgraph_store.schema import TABLE_OF, columns
@@ -25,49 +21,13 @@ R = TypeVar("R")
 _ORDER = ("created", "started", "position", "rowid")
 _FINDABLE: dict[str, type[Node] | type[Connection]] = {"node": Node, "connection": Connection}
 _SHOWN = 5
-_PART = 20_000  # rows
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """When (of ``time.monotonic``) the ``limit`` of a reader, in seconds, is over."""
-
-    moment: float
-    limit: float
-
-    def check(self) -> None:
-        """Raise TimeLimitError if it is over."""
-        if time.monotonic() >= self.moment:
-            raise TimeLimitError(
-                f"The query took longer than {self.limit:g} s and was stopped, so that nobody must wait: ask for less."
-            )
-
-
-@contextlib.contextmanager
-def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[Deadline | None]:
-    """Interrupt what a connection does when some seconds are over; TimeLimitError then."""
-    if seconds is None:
-        yield None
-        return
-    deadline = Deadline(time.monotonic() + seconds, seconds)
-    timer = threading.Timer(seconds, connection.interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield deadline
-    except duckdb.InterruptException:
-        deadline.check()
-        raise
-    finally:
-        timer.cancel()
-        timer.join()
 
 
 class Reader:
     """One short look at the index, from :meth:`GraphStore.reading`; no writer gets in while it lasts."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, deadline: Deadline | None = None) -> None:
-        self._con, self._deadline = connection, deadline
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._con = connection
 
     def all(
         self,
@@ -231,11 +191,7 @@ class Reader:
 
     def _execute(self, sql: str, parameters: Sequence[Any], fetch: str = "") -> Any:
         try:
-            if self._deadline is not None:
-                self._deadline.check()
             result = self._con.execute(sql, list(parameters))
-            if fetch == "fetchall" and self._deadline is not None:
-                return self._in_time(result, self._deadline)
             return getattr(result, fetch)() if fetch else result
         except (duckdb.ProgrammingError, duckdb.NotSupportedError, duckdb.DataError) as error:
             if "pytz" in str(error):
@@ -243,14 +199,6 @@ class Reader:
             raise InputError(" ".join(str(error).split("\n\n")[0].split())) from None
         except duckdb.PermissionException as error:
             raise InputError(" ".join(str(error).split("\n\n")[0].split())) from None
-
-    def _in_time(self, result: duckdb.DuckDBPyConnection, deadline: Deadline) -> list[tuple[Any, ...]]:
-        # Turning many rows into Python takes long, too, and cannot be interrupted from outside.
-        rows: list[tuple[Any, ...]] = []
-        while part := result.fetchmany(_PART):
-            rows += part
-            deadline.check()
-        return rows
 
 
 def _listed(matches: Sequence[tuple[str, str, str | None]]) -> str:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mgraph_store.collect import remove_objects
 from mgraph_store.errors import StillNeededError, StoreError
-from mgraph_store.records import Connection, Member, Node, NodeTerm, Record, Space, Sweep
+from mgraph_store.processes import may_run
+from mgraph_store.records import Connection, Member, Node, NodeTerm, Record, Run, Space, Sweep
 from mgraph_store.schema import REFERENCES, TABLES, columns
 
 if TYPE_CHECKING:
@@ -45,13 +46,17 @@ class Goes:
 
 @dataclass(frozen=True)
 class Removal:
-    """A plan: what goes, which nodes forget their recipe, which tensor objects become free."""
+    """A plan: what goes, which nodes forget their recipe, which tensor objects become free.
+
+    ``abandoned`` are interrupted runs that cannot go on without what goes.
+    """
 
     targets: tuple[Target, ...]
     cascade: bool
     goes: tuple[Goes, ...]
     forget: tuple[str, ...]
     free: tuple[str, ...]
+    abandoned: tuple[str, ...] = ()
 
     def apply(self, store: GraphStore) -> None:
         """Remove the rows in one transaction, then the tensors that nobody refers to any more.
@@ -85,18 +90,46 @@ def plan_removal(reader: Reader, targets: Sequence[Target], *, cascade: bool = F
     Raises
     ------
     StillNeededError
-        If something depends on them, unless ``cascade`` takes it along; the message names it.
+        If something depends on them, unless ``cascade`` takes it along, or a run under way needs them; the
+        message names it.
     """
     goes: dict[str, Goes] = {}
     level = [Goes(target, "asked for") for target in targets]
     while level:
-        goes |= {g.record.id: g for g in level if g.record.id not in goes}
+        for g in level:
+            goes.setdefault(g.record.id, g)  # the first reason is the closest one
         level = [g for g in _following(reader, goes) if g.record.id not in goes]
     needed = [g for g in goes.values() if g.depends]
     if needed and not cascade:
         raise StillNeededError(_refusal(needed))
+    runs = [(run, need) for run in _resumable(reader) if (need := _needed_by(run, goes)) is not None]
+    under_way = [
+        (run, need) for run, need in runs if run.status == "running" and may_run(run.host, run.pid, run.started)
+    ]
+    if under_way and not cascade:
+        run, need = under_way[0]
+        raise StillNeededError(
+            f"Run {run.id} ({run.command}) is under way and needs {need.kind} {_label(need.record)}: stop it, or wait "
+            "for it; --cascade takes that away from it."
+        )
     nodes = [g.record.id for g in goes.values() if isinstance(g.record, Node)]
-    return Removal(tuple(targets), cascade, tuple(goes.values()), _forgetful(reader, nodes), _free(reader, nodes))
+    return Removal(
+        tuple(targets),
+        cascade,
+        tuple(goes.values()),
+        _forgetful(reader, nodes),
+        _free(reader, nodes),
+        tuple(run.id for run, _ in runs),
+    )
+
+
+def _resumable(reader: Reader) -> list[Run]:
+    return reader.all(Run, status=["running", "interrupted"], where="plan IS NOT NULL")
+
+
+def _needed_by(run: Run, goes: dict[str, Goes]) -> Goes | None:
+    # A plan names what it works on by ids, which are long and random: no other text looks like one.
+    return next((g for identifier, g in goes.items() if f'"{identifier}"' in (run.plan or "")), None)
 
 
 def _following(reader: Reader, goes: dict[str, Goes]) -> list[Goes]:
@@ -108,19 +141,46 @@ def _following(reader: Reader, goes: dict[str, Goes]) -> list[Goes]:
     if connections:
         found += _belonging(reader, connections)
     if nodes:
-        places: dict[str, tuple[str, str]] = {}
-        for m in reader.all(Member, node_id=list(nodes)):
-            if m.connection_id not in goes:
-                places.setdefault(m.connection_id, (m.role, m.node_id))
-        for c in reader.all(Connection, id=list(places)) if places else []:
-            role, node = places[c.id]
-            found.append(Goes(c, f"{_label(nodes[node])} is {'an' if role == 'end' else 'a'} {role} of it", True))
-        uses = {t.node_id: t.source_id for t in reader.all(NodeTerm, source_id=list(nodes))}
-        users = reader.all(Node, id=list(uses), where="kernel IS NOT NULL") if uses else []
-        found += [Goes(n, f"it is computed from {_label(nodes[uses[n.id]])}", True) for n in users]
+        found += _ending(reader, nodes, goes)
+        found += _computed(reader, nodes, goes)
     for space in spaces.values():
         inside: list[Any] = [*reader.all(Connection, space_id=space.id), *reader.all(Node, space_id=space.id)]
         found += [Goes(record, f"it lies in space {space.name}", True) for record in inside]
+    return found
+
+
+def _ending(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> list[Goes]:
+    # Connections of which a node is an end, a control point or a sample.
+    places: dict[str, Member] = {}
+    for m in reader.all(Member, node_id=list(nodes)):
+        if m.connection_id not in goes:
+            places.setdefault(m.connection_id, m)
+    found = []
+    for c in reader.all(Connection, id=list(places)) if places else []:
+        role = places[c.id].role
+        found.append(
+            Goes(c, f"{_label(nodes[places[c.id].node_id])} is {'an' if role == 'end' else 'a'} {role} of it", True)
+        )
+    return found
+
+
+def _computed(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> list[Goes]:
+    # Nodes that are sums of a node; for what belongs to connections, those.
+    uses = {t.node_id: t.source_id for t in reader.all(NodeTerm, source_id=list(nodes)) if t.node_id not in goes}
+    users = reader.all(Node, id=list(uses), where="kernel IS NOT NULL") if uses else []
+    owners: dict[str, list[str]] = {}
+    for m in reader.all(Member, node_id=[n.id for n in users], where="role <> 'end'") if users else []:
+        owners.setdefault(m.node_id, []).append(m.connection_id)
+    found, through = [], dict[str, Node]()
+    for n in users:
+        if n.id in owners and n.kind in _OWNED and n.name is None:
+            through |= dict.fromkeys(owners[n.id], n)
+        else:
+            found.append(Goes(n, f"it is computed from {_label(nodes[uses[n.id]])}", True))
+    connections = reader.all(Connection, id=list(through)) if through else []
+    for c in connections:
+        part = through[c.id]
+        found.append(Goes(c, f"its {part.kind} {part.id} is computed from {_label(nodes[uses[part.id]])}", True))
     return found
 
 

@@ -80,8 +80,7 @@ def _rebuild(store: GraphStore, state: JournalState) -> str:
     with duckdb.connect(str(new), config={"threads": "1"}) as con:
         number = commits.replay(con, state.entries)
     flush(new)
-    aside = store.path / SET_ASIDE / f"{now():%Y%m%dT%H%M%S}-{random_characters(4)}"
-    aside.mkdir(parents=True)
+    aside = _new_directory(store.path / SET_ASIDE)
     old, log = store.index.path, _log(store.index.path)
     if old.exists():
         shutil.copyfile(old, aside / old.name)
@@ -101,6 +100,20 @@ def _begin_again(store: GraphStore) -> str:
         number = commits.number_of(con)
         store.index.journal.begin(number, snapshot(con))
     return f"The journal was begun anew with all rows of the index, up to commit {number}."
+
+
+def _new_directory(parent: Path) -> Path:
+    parent.mkdir(exist_ok=True)
+    moment = f"{now():%Y%m%dT%H%M%S}"
+    number = 0
+    while True:
+        path = parent / (f"{moment}-{number}" if number else moment)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return path
 
 
 def _log(index: Path) -> Path:

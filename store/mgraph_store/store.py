@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,19 @@ from mgraph_store.index import Index
 from mgraph_store.kernel import KERNEL_VERSION, active_terms
 from mgraph_store.layout import Layout
 from mgraph_store.lock import GraphLock
-from mgraph_store.reader import Reader, time_limit
+from mgraph_store.reader import Reader
 from mgraph_store.recipes import Computation, is_computed, look_up
-from mgraph_store.records import Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.records import Connection, Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.remote import RemoteTensorStore, check_url, read_config, write_config
 from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
 from mgraph_store.states import StateFiles
 from mgraph_store.tensors import TensorStore, flush, flush_tree, to_the_end
 from mgraph_store.transaction import Transaction
 from mgraph_store.views import TensorView
+
+if TYPE_CHECKING:
+    from mgraph_store.arrival import Unpacked
+    from mgraph_store.bundle import Packed
 
 INDEX = "index.duckdb"
 TENSORS = "tensors.zarr"
@@ -52,30 +57,55 @@ class GraphStore:
 
     def __init__(self, path: Path, *, lock_timeout: float | None = None) -> None:
         self.path = path
-        self.tensor_store = TensorStore(path / TENSORS, path / TEMPORARY)
+        url = read_config(path)
+        self.tensor_store = (
+            TensorStore(path / TENSORS, path / TEMPORARY)
+            if url is None
+            else RemoteTensorStore(url, path / TENSORS, path / TEMPORARY)
+        )
         self.index = Index(path / INDEX)
         self.lock = GraphLock(path, lock_timeout)
 
     @classmethod
-    def create(cls, path: str | Path, *, lock_timeout: float | None = None) -> GraphStore:
-        """Make an empty graph in a new directory, whole or not at all.
+    def create(cls, path: str | Path, *, tensors: str | None = None, lock_timeout: float | None = None) -> GraphStore:
+        """Make an empty graph in a new directory, whole or not at all; its tensors may lie at a URL instead.
 
         Raises
         ------
         NameTakenError
-            If the path exists.
+            If the path exists, or there is something at the URL.
         InputError
-            If its parent does not exist or cannot be written.
+            If its parent does not exist or cannot be written, or the URL is of no kind that is known.
+        StoreError
+            If the URL cannot be reached or written.
         """
         path = Path(path).absolute()
+        url = None if tensors is None else check_url(tensors)
         if path.exists() or path.is_symlink():
             raise NameTakenError(f"{path} exists already: choose another path for the new graph.")
+        if url is None:
+            cls._make(path, None)
+            return cls(path, lock_timeout=lock_timeout)
+        place = RemoteTensorStore(url, path / TENSORS, path / TEMPORARY)
+        place.claim()
+        try:
+            cls._make(path, url)
+        except BaseException:
+            place.release()
+            raise
+        return cls(path, lock_timeout=lock_timeout)
+
+    @staticmethod
+    def _make(path: Path, url: str | None) -> None:
         building = path.parent / f".{path.name}.{random_characters(8)}"
         try:
             building.mkdir()
-            (building / TENSORS).mkdir()
             (building / TEMPORARY).mkdir()
-            (building / TENSORS / "zarr.json").write_text(_ROOT_GROUP)
+            if url is None:
+                (building / TENSORS).mkdir()
+                (building / TENSORS / "zarr.json").write_text(_ROOT_GROUP)
+            else:
+                write_config(building, url)
             for name in ("gate.lock", "index.lock"):
                 (building / name).touch()
             Index(building / INDEX).create()
@@ -91,7 +121,6 @@ class GraphStore:
             raise InputError(f"Cannot create a graph at {path} ({reason}): choose a writable place.") from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
-        return cls(path, lock_timeout=lock_timeout)
 
     @classmethod
     def open(cls, path: str | Path, *, lock_timeout: float | None = None) -> GraphStore:
@@ -130,11 +159,10 @@ class GraphStore:
             self.index.check_tables(connection)
 
     @contextlib.contextmanager
-    def reading(self, *, limit: float | None = None, behind: bool = False) -> Iterator[Reader]:
+    def reading(self, *, behind: bool = False) -> Iterator[Reader]:
         """Read rows through one short-lived connection; writers wait meanwhile, so do not compute inside.
 
-        A query that is not ours runs under a ``limit`` in seconds. Only a check reads an index that is ``behind`` the
-        counter.
+        Only a check reads an index that is ``behind`` the counter of commits.
 
         Raises
         ------
@@ -142,15 +170,12 @@ class GraphStore:
             If somebody writes for too long.
         CorruptError, FormatError
             If the index cannot be read, or has lost commits.
-        TimeLimitError
-            If the limit is over.
         """
         with (
             self.lock.shared(),
             self.index.connect(read_only=True, patience=self.lock.timeout, behind=behind) as connection,
-            time_limit(connection, limit) as deadline,
         ):
-            yield Reader(connection, deadline)
+            yield Reader(connection)
 
     def query_guarded(
         self,
@@ -174,6 +199,8 @@ class GraphStore:
             If the index cannot be had or read.
         """
         with self.lock.shared():
+            with self.index.connect(read_only=True, patience=self.lock.timeout):
+                pass  # an index of this format that has lost nothing
             return run_guarded(
                 self.path / INDEX,
                 sql,
@@ -328,6 +355,26 @@ class GraphStore:
             lambda: to_the_end(lambda: self.computation(found)),
             None if policy is None else lambda: self.read_buffers(found, policy),
         )
+
+    def pack(self, things: Sequence[str], path: str | Path, *, overwrite: bool = False) -> Packed:
+        """Write nodes and connections, by id, with all that they need into a bundle; see :func:`bundle.pack`."""
+        from mgraph_store.bundle import pack
+
+        return pack(self, things, Path(path), overwrite=overwrite)
+
+    def unpack(
+        self, path: str | Path, *, prefix: str = "", check: Callable[[Connection], object] | None = None
+    ) -> Unpacked:
+        """Add everything in a bundle to this graph, all or nothing; see :func:`arrival.unpack`."""
+        from mgraph_store.arrival import unpack
+
+        return unpack(self, Path(path), prefix=prefix, check=check)
+
+    def discard(self) -> None:
+        """Delete the whole graph: for one that was just made, and that something then went wrong with."""
+        if isinstance(self.tensor_store, RemoteTensorStore):
+            self.tensor_store.release()
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _node(self, node: Node | str) -> Node:
         if isinstance(node, Node):

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.arrays import LocalFiles, StoredArray, one_at_a_time
+from mgraph_store.chunkfiles import is_raw, write_chunks
 from mgraph_store.errors import CorruptError, InputError, StoreError
 from mgraph_store.ids import random_characters
 
@@ -35,8 +37,11 @@ CODECS = ("none", "blosc")
 CHUNK_BYTES = 4 << 20
 SEGMENT_BYTES = 64 << 20  # a shard is put together in memory
 
-_DTYPES = ("float32", "float64", "int64")
-_KEY = re.compile(r"[a-z0-9]{8,64}")
+Create = Callable[..., None]
+"""Creates an array (name, data, chunks, shards, codec), or a group if the data are None: :func:`create_array`."""
+
+DTYPES = ("float32", "float64", "int64")
+KEY = re.compile(r"[a-z0-9]{8,64}")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -81,22 +86,20 @@ class TensorStore:
             If the disk is full or refuses; nothing is left behind.
         """
         for name, array in arrays.items():
-            if name not in _DTYPES or array.dtype.name != name or array.ndim != 1 or array.size == 0:
+            if name not in DTYPES or array.dtype.name != name or array.ndim != 1 or array.size == 0:
                 raise InputError(
                     f"Cannot store {array.dtype} of shape {list(array.shape)} as {name}: "
-                    f"give flat, not empty arrays of {', '.join(_DTYPES)}."
+                    f"give flat, not empty arrays of {', '.join(DTYPES)}."
                 )
         if not arrays:
             raise InputError("A tensor object needs at least one array.")
 
-        def build(directory: Path) -> None:
-            import zarr
-
-            zarr.create_group(str(directory), zarr_format=3)
+        def build(create: Create) -> None:
+            create("", None, (), None, codec)
             for name, array in arrays.items():
                 longest = CHUNK_BYTES // array.dtype.itemsize
                 pieces = -(-array.size // longest)
-                _create(directory / name, array, (-(-array.size // pieces),), None, codec)
+                create(name, array, (-(-array.size // pieces),), None, codec)
 
         self._publish(key, build, codec)
 
@@ -108,8 +111,8 @@ class TensorStore:
             raise InputError(f"A segment holds rows of at most {CHUNK_BYTES} bytes, {SEGMENT_BYTES} in all.")
         stacked = np.stack(rows)
 
-        def build(directory: Path) -> None:
-            _create(directory, stacked, (1, stacked.shape[1]), stacked.shape, codec)
+        def build(create: Create) -> None:
+            create("", stacked, (1, stacked.shape[1]), stacked.shape, codec)
 
         self._publish(key, build, codec)
 
@@ -121,7 +124,7 @@ class TensorStore:
         CorruptError
             If it is missing, incomplete or not what was asked for.
         """
-        if not _KEY.fullmatch(key):
+        if not KEY.fullmatch(key):
             raise CorruptError(f"The index names a tensor object {key!r}, which is no key: run `mgraph check`.")
         return StoredArray(LocalFiles(self._root / key), key, dtype, row)
 
@@ -131,7 +134,7 @@ class TensorStore:
 
     def arrays(self, key: str) -> dict[str, StoredArray]:
         """Open all arrays of an object, by dtype name; ``CorruptError`` if there is none."""
-        names = [d for d in _DTYPES if _KEY.fullmatch(key) and (self._root / key / d).is_dir()]
+        names = [d for d in DTYPES if KEY.fullmatch(key) and (self._root / key / d).is_dir()]
         return {name: self.open(key, name) for name in names or ["float32"]}
 
     def groups(self, key: str) -> dict[str, NDArray[Any]]:
@@ -144,7 +147,7 @@ class TensorStore:
 
     def has(self, key: str) -> bool:
         """Say whether there is an object of that key."""
-        return _KEY.fullmatch(key) is not None and (self._root / key).is_dir()
+        return KEY.fullmatch(key) is not None and (self._root / key).is_dir()
 
     def sizes(self) -> dict[str, int]:
         """Map the key of every object to the bytes that its files take."""
@@ -167,14 +170,14 @@ class TensorStore:
             self.hide(key)  # so that no half object is ever found below the root
             _remove(self._temporary / key)
 
-    def _publish(self, key: str, build: Callable[[Path], None], codec: str) -> None:
+    def _publish(self, key: str, build: Callable[[Create], None], codec: str) -> None:
         if codec not in CODECS:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
         temporary, final = self._temporary / key, self._root / key
         try:
             self._temporary.mkdir(exist_ok=True)
             with one_at_a_time():
-                to_the_end(lambda: build(temporary))
+                to_the_end(lambda: build(partial(create_array, temporary)))
             flush_tree(temporary)
             temporary.rename(final)
             flush(self._root)
@@ -229,17 +232,30 @@ def flush_tree(directory: Path) -> None:
         flush(Path(folder))
 
 
-def _create(
-    path: Path, data: NDArray[Any], chunks: tuple[int, ...], shards: tuple[int, ...] | None, codec: str
+def create_array(
+    store: Any,
+    name: str,
+    data: NDArray[Any] | None,
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None,
+    codec: str,
 ) -> None:
+    """Write an array of an object into a directory or Zarr store, or a group without ``data``."""
     import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
 
+    directory = store if isinstance(store, Path) else None
+    where = {"store": store, "path": name} if directory is None else {"store": str(directory / name)}
+    if data is None:
+        zarr.create_group(**where, zarr_format=3)
+        return
+    if directory is None:
+        where = {"store": store, "name": name or None}
     # Zarr's own Blosc codec is the one of numcodecs, and unlike those of zarr.codecs.numcodecs it is
     # in the specification. Bitshuffle gains most on weights; two digits of per cent at best.
     blosc = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=data.dtype.itemsize)
     array = zarr.create_array(
-        str(path),
+        **where,
         shape=data.shape,
         dtype=data.dtype.name,
         chunks=chunks,
@@ -249,7 +265,10 @@ def _create(
         fill_value=float("nan") if data.dtype.kind == "f" else int(np.iinfo(data.dtype).min),
         config={"write_empty_chunks": True},
     )
-    array[...] = data
+    if directory is not None and shards is None and is_raw(array):
+        write_chunks(directory / name / "c", data, chunks[0], array.fill_value)
+    else:
+        array[...] = data
 
 
 def _remove(path: Path) -> None:

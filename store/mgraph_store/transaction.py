@@ -23,6 +23,7 @@ from mgraph_store.lock import GraphLock
 from mgraph_store.reader import Reader
 from mgraph_store.records import Connection, Node, Record, Run, Space, Sweep
 from mgraph_store.schema import TABLE_OF, columns
+from mgraph_store.sharing import buffers_at, parameters_at
 from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, TensorStore, digest, digest_groups, disk_error, new_key
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Transaction:
     def write_parameters(self, rows: Sequence[NDArray[np.float32]], *, codec: str = "none") -> list[TensorRef]:
         """Write the parameters of several nodes, each float32 of shape (D,); durable on return.
 
+        What the graph holds already is not written again, the node then shares it (:mod:`mgraph_store.sharing`).
         For a partial node give what :func:`mgraph_store.columns.take` takes from them.
         Rows of at most 4 MiB that come together share a segment; larger or single ones get an object each.
 
@@ -74,17 +76,19 @@ class Transaction:
         self._check_open()
         for i, row in enumerate(rows):
             _check_parameters(i, row)
-        refs: dict[int, TensorRef] = {}
-        for batch in _batches(rows):
+        digests = [digest(row) for row in rows]
+        places = dict(parameters_at(self._tensors, self._index, self._lock, digests)) if digests else {}
+        first = {d: i for i, d in reversed(list(enumerate(digests))) if d not in places}
+        new = sorted(first.values())
+        for batch in _batches([rows[i] for i in new]):
             key = self._new_key()
+            written = [new[i] for i in batch]
             if len(batch) == 1:
-                self._tensors.write(key, {"float32": rows[batch[0]]}, codec)
+                self._tensors.write(key, {"float32": rows[written[0]]}, codec)
             else:
-                self._tensors.write_segment(key, [rows[i] for i in batch], codec)
-            for position, i in enumerate(batch):
-                place = position if len(batch) > 1 else None
-                refs[i] = TensorRef(key, place, digest(rows[i]), rows[i].nbytes)
-        return [refs[i] for i in range(len(rows))]
+                self._tensors.write_segment(key, [rows[i] for i in written], codec)
+            places |= {digests[i]: (key, k if len(batch) > 1 else None) for k, i in enumerate(written)}
+        return [TensorRef(*places[d], d, row.nbytes) for d, row in zip(digests, rows, strict=True)]
 
     def write_buffers(self, groups: Mapping[str, NDArray[Any]], *, codec: str = "none") -> TensorRef:
         """Write the buffers of a node: dtype name (float32, float64, int64) → flat array; durable on return.
@@ -97,9 +101,12 @@ class Transaction:
             If the disk is full or refuses.
         """
         self._check_open()
-        key = self._new_key()
-        self._tensors.write(key, groups, codec)
-        return TensorRef(key, None, digest_groups(groups), sum(a.nbytes for a in groups.values()))
+        found = digest_groups(groups)
+        key = buffers_at(self._tensors, self._index, self._lock, found) if groups else None
+        if key is None:
+            key = self._new_key()
+            self._tensors.write(key, groups, codec)
+        return TensorRef(key, None, found, sum(a.nbytes for a in groups.values()))
 
     def add(self, *records: Record) -> None:
         """Add records of any kind; they are stored when the transaction ends.

@@ -162,10 +162,8 @@ CASES = {
     "auto with a setting of no method": Case(
         "connect a b --auto --max-barrier 1 -s epoch=2", ("no setting 'epoch'", "epochs")
     ),
-    "auto with a taken name": Case(
-        "connect a c --auto --max-barrier 1 --name x",
-        ("x-curve",),
-        lambda run, _: run("connect", "c", "d", "--linear", "--no-sweep", "--name", "x-curve"),
+    "auto with a bad name": Case(
+        "connect a c --auto --max-barrier 1 --name 1st", ("'1st-linear'", "start with a letter")
     ),
     "limit without auto": Case("connect a b --curve --max-barrier 1", ("--max-barrier goes with --auto",)),
     "budget without auto": Case("connect a b --linear --budget 1m", ("--budget goes with --auto",)),
@@ -382,6 +380,7 @@ def test_data_that_changed_are_refused(commands: Any, tmp_path: Path, refused: C
     [
         ["train", "--seed", "5", "--epochs", "2", "--lr", "1e30", "--name", "bad"],
         ["connect", "a", "b", "--curve", "--epochs", "2", "--lr", "1e30", "--name", "bad"],
+        ["connect", "a", "b", "--llpf", "--lr", "1e30", "--name", "bad"],
         ["connect", *"abcd", "--surface", "--epochs", "1", "--lr", "1e30", "--name", "bad"],
     ],
 )

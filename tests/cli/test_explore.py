@@ -42,9 +42,11 @@ def test_suggest_names_pairs_reasons_and_commands(run: Any) -> None:
     assert {row["step"] for row in new} <= {"improve", "fill"}
     assert ["a", "b"] not in [sorted(row["ends"]) for row in new]  # --curve has connected them
     assert new[0]["command"] == f"mgraph connect {' '.join(new[0]['ends'])} --curve -s epochs=1"
-    table = run("suggest").stdout
-    assert table.split()[:4] == ["step", "ends", "reason", "command"]
-    assert "never swept" in table
+    bare = next(row["id"] for row in run("ls", "--kind", "connection", "--json").rows if row["name"] == "bare")
+    assert bare == rows[0]["subject"]
+    assert run("suggest").stdout == (
+        "sweep c d: The linear bare was never swept; until it is swept, it makes no edge.\n  mgraph sweep bare\n"
+    )
     assert run("suggest", "--csv").stdout.startswith("step,ends,ids,subject,reason,command\n")
     assert "Nothing to do" in run("suggest", "--until", "components(1000) == 1").stdout
 

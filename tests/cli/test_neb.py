@@ -39,7 +39,6 @@ def test_a_band_on_the_ring_from_nothing(commands: Any, tmp_path: Path) -> None:
     lines = shown[shown.index("\ncycles\n") :].splitlines()
     assert lines[3].split() == ["cycle", "pivots", "saddle", "length", "train", "loss", "lr", "seconds"]
     assert [line.split()[:2] for line in lines[5:8]] == [["0", "3"], ["1", "3"], ["2", "5"]]
-    assert "series" not in shown
     assert "ended because all its cycles are done: saddle" in shown
     assert [r["cycle"] for r in first["cycles"]] == [0, 1, 2]
 

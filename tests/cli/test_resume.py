@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from mgraph_store import GraphStore, assert_consistent
+from mgraph_store.states import leftovers
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
 CURVE = ["connect", "a", "b", "--curve", "--epochs", "60", "--grid", "7"]
 SURFACE = ["connect", *"abcd", "--surface", "--phases", "edges:12,surface:12", "--grid", "3"]
-NEB = ["connect", "a", "b", "--neb", "--pivots", "3", "--cycles", "3x40@0.05", "--batch-size", "256", "--grid", "7"]
+NEB = ["connect", "a", "b", "--neb", "--pivots", "3", "--cycles", "3x20@0.05", "--batch-size", "256", "--grid", "7"]
+LLPF = ["connect", "a", "b", "--llpf", "--groups", "fdf", "--max-groups", "2", "--ticks", "25", "--keep-every", "7"]
 TRAIN = ["train", "--seed", "9", "--epochs", "40", "--keep", "3,30"]
 
 
@@ -48,9 +50,12 @@ def numbers(run: Any, name: str) -> Any:
     ("args", "how"),
     [
         pytest.param(CURVE, signal.SIGINT, id="curve"),
-        pytest.param(SURFACE, signal.SIGKILL, id="surface"),
         pytest.param(TRAIN, signal.SIGKILL, id="train"),
         pytest.param(NEB, signal.SIGKILL, id="neb"),
+        pytest.param([*LLPF, "--grid", "7"], signal.SIGKILL, id="llpf"),
+        pytest.param(
+            [*LLPF, "--walk", "across", "--origin-ticks", "20", "--no-sweep"], signal.SIGINT, id="llpf-across"
+        ),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(
@@ -67,7 +72,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
         assert said.strip() == kept
     else:
         assert row["reason"] == "its process is gone"
-    assert row["saved"].startswith("cycle " if args is NEB else "step ")
+    assert row["saved"].startswith("cycle " if args is NEB else "tick " if "--llpf" in args else "step ")
     assert run("ls", "--json").rows == run("ls", "--json").rows
     assert "x" not in [r["name"] for r in run("ls", "--json").rows]
     resumed = run("resume", *(["x"] if how == signal.SIGINT else []), "--json").row
@@ -80,3 +85,64 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     for epoch in (3, 30) if args is TRAIN else ():
         assert numbers(run, f"x-{epoch}") == numbers(run, f"y-{epoch}")
     assert_consistent(GraphStore.open(path))
+
+
+def stopped_at_random(child: subprocess.Popen[str], draw: random.Random, seconds: float) -> None:
+    """Stop a process at any moment of its life, by a signal of either kind."""
+    try:
+        child.wait(draw.uniform(0, seconds))
+    except subprocess.TimeoutExpired:
+        child.send_signal(draw.choice([signal.SIGINT, signal.SIGKILL, signal.SIGKILL]))
+    child.communicate(timeout=600)
+
+
+def named(run: Any, name: str) -> list[Any]:
+    return [row for row in run("log", "--json").rows if row["name"] == name]
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    ("args", "others"),
+    [
+        pytest.param(CURVE, ["--optimizer", "adamw", "--lr", "0.01"], id="curve"),
+        pytest.param(CURVE, ["--nesterov", "true", "--samples", "3"], id="nesterov"),
+        pytest.param(SURFACE, [], id="surface"),
+        pytest.param(["connect", "a", "b", "--chain", "--bends", "3", "--epochs", "60", "--grid", "7"], [], id="chain"),
+        pytest.param(NEB, ["--cycles", "3x40@0.05"], id="neb"),
+        pytest.param(LLPF, [], id="llpf"),
+        pytest.param(TRAIN, [], id="train"),
+    ],
+)
+def test_stopped_at_any_moment_again_and_again(
+    args: list[str], others: list[str], process: Start, path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MGRAPH_SAVE_SECONDS", "0.02")
+    draw = random.Random(str(args + others))
+    args = [*args, *others, "--device", "cpu"]
+    began = time.monotonic()
+    process(*args, "--name", "whole", cwd=path.parent, env=dict(os.environ)).communicate()
+    seconds = time.monotonic() - began
+    assert named(run, "whole")[0]["status"] == "complete"
+    resumed = 0
+    for attempt in range(3):
+        name = f"x{attempt}"
+        for _ in range(3):
+            rows = named(run, name)
+            if rows and rows[0]["status"] == "complete":
+                break
+            child = process(*(["resume", name] if rows else [*args, "--name", name]), cwd=path.parent)
+            stopped_at_random(child, draw, 1.2 * seconds)
+            assert_consistent(GraphStore.open(path))
+        rows = named(run, name)
+        if not rows or rows[0]["status"] != "complete":
+            run(*(["resume", name] if rows else [*args, "--name", name]))
+        unfinished = [row for row in run("log", "--json").rows if row["resumable"]]
+        if unfinished:  # its sweep
+            run("resume", name)
+        elif args[0] == "connect" and not run("show", name, "--json").row["sweeps"]:
+            run("sweep", name, "--grid", args[args.index("--grid") + 1])  # killed between the two
+        assert numbers(run, name) == numbers(run, "whole")
+        resumed += named(run, name)[0]["resumed"]
+        left = leftovers(GraphStore.open(path))  # of a run that was killed as its results were stored
+        assert left == sorted((path / "states").glob("*"))
+    assert resumed > 0  # else every signal came too early or too late to show anything

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mgraph.connect.ladder import LADDER, ladder
+from mgraph.connect.ladder import LADDER, ladder, within
 from mgraph.connect.linear import Linear
 from mgraph.connect.path import BezierCurve, PolygonalChain
 from mgraph.connect.registry import METHODS
@@ -53,8 +53,18 @@ def test_costs_count_examples_of_every_pass():
     whole = BezierCurve(epochs=3, batch="whole", samples=4)
     assert whole.cost(whole.family(2), 1000) == 4 * 3 * 1000
     assert Linear().cost(Linear().family(2), 1000) == 0
-    band = METHODS["neb"].preset("quick", pivots=4)
+    band = METHODS["neb"].preset("quick", pivots=4, stop=())
     assert band.cost(band.family(2), 1000) == 5 * 60 * 4 * 256  # without the pivots that are inserted
+    assert METHODS["neb"](pivots=4).cost(band.family(2), 1000) == 2 * 60 * 4 * 256  # it may rest after two cycles
     assert METHODS["neb"](target=0.1).cost(band.family(2), 1000) is None
     phases = BezierSurface(degree=(2, 2), phases=("edges:1", "columns:2", "surface:5"))
     assert phases.cost(phases.family(4), 10) == 10 * (1 * 2 + 2 * 3 + 5)
+
+
+def test_methods_that_can_end_at_any_time_are_told_how_long_they_have():
+    assert within(BezierCurve(), 5.0) == BezierCurve()
+    for name, field in (("neb", "max_seconds"), ("llpf", "seconds")):
+        cls = METHODS[name]
+        assert getattr(within(cls(), 5.0), field) == 5.0
+        assert getattr(within(cls(**{field: 3.0}), 5.0), field) == 3.0
+        assert getattr(within(cls(**{field: 7.0}), 5.0), field) == 5.0

@@ -244,6 +244,11 @@ def test_towards_the_origin_the_norm_falls_and_norms_stay(ends):
     moved = np.r_[0:72, 96 : len(first)]
     assert np.linalg.norm(last[moved]) <= 0.7 * np.linalg.norm(first[moved]) * 1.001
     assert series(outcome, "step", "1").max() == 0
+    norms = series(outcome, "norm")
+    assert np.all(np.diff(norms) < 0)
+    assert not any(s.quantity == "distance" for s in outcome.series)
+    with pytest.raises(InputError, match="ended before its first tick"):
+        walk(LLPF(walk="m2o", seconds=1e-9, **FEW), ends[:1])
 
 
 class Stopped(Exception):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from mgraph.connect.base import Method, Start
 from mgraph.connect.linear import Linear, Simplex
 from mgraph.connect.llpf import LLPF
+from mgraph.connect.neb import NudgedElasticBand
 from mgraph.connect.path import BezierCurve, PolygonalChain
 from mgraph.connect.registry import METHODS, method_named
 from mgraph.connect.surface import BezierSurface
@@ -54,13 +55,14 @@ def start_of(family, ends):
 
 
 def test_methods_are_known_by_name():
-    assert list(METHODS.values()) == [Linear, Simplex, PolygonalChain, BezierCurve, BezierSurface, LLPF]
-    assert list(METHODS) == ["linear", "simplex", "chain", "curve", "surface", "llpf"]
+    known = [Linear, Simplex, PolygonalChain, BezierCurve, BezierSurface, NudgedElasticBand, LLPF]
+    assert list(METHODS.values()) == known
+    assert list(METHODS) == ["linear", "simplex", "chain", "curve", "surface", "neb", "llpf"]
     assert method_named("curve") is BezierCurve
-    with pytest.raises(InputError, match=r"linear, simplex, chain, curve, surface, llpf. Did you mean surface\?"):
+    with pytest.raises(InputError, match=r"linear, simplex, chain, curve, surface, neb, llpf. Did you mean surface\?"):
         method_named("surfaces")
-    with pytest.raises(InputError, match=r"no method 'neb'; known are linear, simplex, chain, curve, surface.$"):
-        method_named("neb")
+    with pytest.raises(InputError, match=r"no method 'magic'; known are linear, .*, llpf.$"):
+        method_named("magic")
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))

@@ -96,9 +96,11 @@ def test_a_call_whose_worker_dies_is_made_again(engine: Engine, helpers: Any, tm
     assert done["other"].error is None
 
 
-def test_a_call_that_kills_every_worker_is_given_up(engine: Engine) -> None:
+def test_a_call_that_kills_every_worker_is_given_up(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     engine.submit("killer", os._exit, 1)
     assert isinstance(ended(engine).error, WorkerLostError)
+    time.sleep(0.5)  # Ray tells of it in a thread of its own
+    assert capfd.readouterr().out == ""
     engine.submit("next", operator.neg, 1)
     assert ended(engine).value == -1
 

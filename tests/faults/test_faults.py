@@ -5,6 +5,7 @@ The quick part runs with the tests, the long one with ``make stress``. ``MGRAPH_
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -56,7 +57,7 @@ def test_the_work_does_what_it_announces(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kill", [crash.kill_at_random, crash.kill_at_event])
-@rounds(9, 260)
+@rounds(4, 260)
 def test_killed_at_any_instant(
     path: Path, tmp_path: Path, count: int, kill: Callable[[Path, Model, int, Path], Model]
 ) -> None:
@@ -66,7 +67,7 @@ def test_killed_at_any_instant(
     assert now != first  # else every kill came too early to prove anything
 
 
-@rounds(9, 200)
+@rounds(4, 200)
 def test_power_cut_at_any_flush(path: Path, tmp_path: Path, count: int) -> None:
     before = Model.of(GraphStore.open(path))
     changed = 0
@@ -81,18 +82,17 @@ def test_power_cut_at_any_flush(path: Path, tmp_path: Path, count: int) -> None:
 
 def test_a_power_cut_finds_out_who_does_not_flush(path: Path, tmp_path: Path) -> None:
     before = Model.of(GraphStore.open(path))
-    found = 0
-    for seed in range(4):
+    for seed in range(8):
         shutil.copytree(path, tmp_path / "copy.mgraph")
         try:
             power.cut_power(tmp_path / "copy.mgraph", before, seed + 40, tmp_path, careless=True)
         except (AssertionError, StoreError):
-            found += 1
+            return
         shutil.rmtree(tmp_path / "copy.mgraph")
-    assert found
+    pytest.fail("eight cuts of a careless process went unnoticed")
 
 
-@rounds(8, 120)
+@rounds(4, 120)
 def test_no_file_may_grow_beyond_some_size(path: Path, tmp_path: Path, count: int) -> None:
     now, told = Model.of(GraphStore.open(path)), list[str]()
     for seed in range(SEED, SEED + count):
@@ -102,7 +102,7 @@ def test_no_file_may_grow_beyond_some_size(path: Path, tmp_path: Path, count: in
     assert {text.partition(" for ")[0] for text in told} == {"StoreError: No space left"}
 
 
-@rounds(3, 30)
+@rounds(2, 30)
 def test_a_full_disk(tmp_path: Path, count: int) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -167,7 +167,7 @@ def put_back(path: Path, copy: Path) -> None:
     shutil.copytree(copy / "journal", path / "journal")
 
 
-@rounds(24, 600)
+@rounds(8, 600)
 def test_flipped_bits_in_index_log_and_journal(logged: Path, tmp_path: Path, count: int) -> None:
     copy, sound = Path(shutil.copytree(logged, tmp_path / "copy")), Model.of(GraphStore.open(logged))
     named = dict.fromkeys(("index.duckdb", "index.duckdb.wal", "log", "count"), 0)
@@ -183,24 +183,23 @@ def test_flipped_bits_in_index_log_and_journal(logged: Path, tmp_path: Path, cou
         what = damage.flip_bit(files[kind], draw)
         named[kind] += bool(judge(logged, sound, f"seed {seed}: {what}"))
         put_back(logged, copy)
-    assert named["index.duckdb.wal"] > 0
-    assert named["log"] > 0
+    assert sum(named.values()) > 0
+    assert count < 100 or all(named[kind] for kind in ("index.duckdb", "index.duckdb.wal", "log")), named
 
 
-@pytest.mark.parametrize("how", [damage.cut, damage.remove])
-@pytest.mark.parametrize("name", ["index.duckdb", "index.duckdb.wal", "log", "count"])
 @rounds(1, 12)
-def test_cut_and_removed_files(
-    logged: Path, tmp_path: Path, name: str, count: int, how: Callable[[Path, random.Random], str]
-) -> None:
+def test_cut_and_removed_files(logged: Path, tmp_path: Path, count: int) -> None:
     copy, sound = Path(shutil.copytree(logged, tmp_path / "copy")), Model.of(GraphStore.open(logged))
-    for seed in range(SEED, SEED + count):
-        journal = logged / "journal"
-        file = next(journal.glob("*.log")) if name == "log" else journal / name if name == "count" else logged / name
-        found = judge(logged, sound, how(file, random.Random(seed)))
-        # The counter has a second slot, and nothing but zeros at the end of both.
-        assert found or (name, how) == ("count", damage.cut), f"seed {seed}"
-        put_back(logged, copy)
+    cases = itertools.product(("index.duckdb", "index.duckdb.wal", "log", "count"), (damage.cut, damage.remove))
+    for name, how in list(cases)[:: 1 if count > 1 else 3]:
+        for seed in range(SEED, SEED + count):
+            journal = logged / "journal"
+            files = {"log": next(journal.glob("*.log")), "count": journal / "count"}
+            what = how(files.get(name, logged / name), random.Random(seed))
+            found = judge(logged, sound, what)
+            # The counter has a second slot, and nothing but zeros at the end of both.
+            assert found or (name, how) == ("count", damage.cut), what
+            put_back(logged, copy)
 
 
 def pieces(path: Path) -> dict[str, list[tuple[Path, range]]]:
@@ -224,7 +223,7 @@ def pieces(path: Path) -> dict[str, list[tuple[Path, range]]]:
     return found
 
 
-@rounds(4, 60)
+@rounds(2, 60)
 def test_damaged_tensor_objects(path: Path, count: int) -> None:
     store = GraphStore.open(path)
     sound = Model.of(store)

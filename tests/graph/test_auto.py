@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +91,8 @@ def test_what_would_surely_exceed_the_budget_is_not_begun(g: Any, monkeypatch: p
     result = g.connect_auto("b", "d", max_barrier=0.0, settings=QUICK, budget="10m", grid=5, methods=PATHS)
     assert attempts(result) == {"linear": "missed", "curve": "skipped", "chain": "skipped"}
     assert result.attempts[1].expected == pytest.approx(1077, rel=0.1)  # so many examples, a second each
-    assert result.attempts[1].reason.startswith("curve: skipped, it takes 18 min or more, and 10 min of the budget")
+    reason = r"curve: skipped, it takes 1[78] m \d+ s or more, and 9 m \d+ s of the budget are left\."
+    assert re.fullmatch(reason, result.attempts[1].reason)
     assert "not tried for lack of time: curve, chain (raise --budget)" in result.reason
     assert result.budget == 600
 
@@ -162,12 +166,26 @@ def test_bad_input_is_refused_before_anything_is_stored(g: Any, limits: Any, mes
     assert snapshot(g.path) == before
 
 
-def test_a_name_that_is_taken_is_refused_at_once(g: Any) -> None:
-    g.connect("c", "d", method=mgraph.Linear(), name="z-curve", sweep=False)
-    before = rows(g)
-    with pytest.raises(InputError, match="z-curve"):
-        g.connect_auto("a", "b", max_barrier=0.1, name="z")
-    assert rows(g) == before
+def test_names_that_are_taken_are_numbered(g: Any) -> None:
+    g.connect("c", "d", method=mgraph.Linear(), name="z-linear", sweep=False)
+    assert g.connect_auto("b", "d", max_barrier=100.0, name="z", grid=3).winner.name == "z-linear-2"
+
+
+def test_a_method_that_can_end_at_any_time_gets_the_rest_of_the_budget(g: Any) -> None:
+    few = {"cycles": "1x2", "dense": 1}
+    first = g.connect_auto("b", "d", max_barrier=0.0, settings=few, budget=300, name="n", methods=["neb"])
+    (attempt,) = first.attempts
+    assert attempt.outcome == "missed"
+    assert 200 < json.loads(attempt.connection.record.settings)["max_seconds"] < 300
+    assert json.loads(attempt.connection.record.settings)["pivots"] == 3  # the preset quick, but for what was set
+    # It ended before, so there is nothing to repeat; one that was stopped by its limit is tried again.
+    assert g.connect_auto("b", "d", max_barrier=0.0, settings=few, name="n", methods=["neb"]).attempts[0].reused
+    record = attempt.connection.record
+    with g.session.store.transaction() as tx:
+        tx.update(replace(record, settings=json.dumps(json.loads(record.settings) | {"max_seconds": 1e-6})))
+    (again,) = g.connect_auto("b", "d", max_barrier=0.0, settings=few, name="n", methods=["neb"]).attempts
+    assert not again.reused
+    assert again.connection.name == "n-neb-2"
 
 
 @pytest.mark.parametrize(

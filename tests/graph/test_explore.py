@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mgraph.errors import InputError
-from mgraph_store import Connection, Edge, GraphStore, Member, Node, Run, Sweep, assert_consistent
+from mgraph_store import Connection, Edge, Member, Node, Run, Sweep, assert_consistent
 
 RAY = pytest.param(
     "ray:2",
@@ -257,6 +259,7 @@ def test_an_engine_gives_the_same_even_when_a_worker_is_killed(
     assert_consistent(g.session.store)
 
 
+@pytest.mark.stress
 def test_a_worker_that_dies_every_time_leaves_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mgraph
 
@@ -326,7 +329,28 @@ def test_merged_nodes_may_be_named(path: Path) -> None:
         g.suggest("a", control)
 
 
-def test_the_store_is_opened_by_workers_as_it_is(four: Path) -> None:
-    from mgraph_store import WorkerStore
+def test_a_worker_hands_over_rows_and_warnings(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mgraph
+    from mgraph.errors import MGraphWarning
+    from mgraph.graph.workers import Order, Place, deliver
 
-    assert isinstance(WorkerStore.open(four), GraphStore)
+    real = mgraph.BezierCurve.run
+
+    def run(*given: Any, **further: Any) -> Any:
+        warnings.warn("It was lowered.", MGraphWarning, stacklevel=2)
+        return real(*given, **further)
+
+    monkeypatch.setattr(mgraph.BezierCurve, "run", run)
+    before = g.runs(), pairs(g)
+    ends = (g.node("a").id, g.node("b").id)
+    done = pickle.loads(pickle.dumps(deliver(Place(g.path, "cpu"), Order("connect", ends, curve()))))
+    assert (done.problem, done.refused, done.warnings) == (None, False, ("It was lowered.",))
+    assert (g.runs(), pairs(g)) == before
+    with g.session.store.transaction() as tx:
+        tx.take_over(done.rows)
+    assert pairs(g) == [("a", "b")]
+    assert g.runs()[-1]["status"] == "complete"
+    refused = deliver(Place(g.path, "cpu"), Order("connect", (ends[0], ends[0]), curve()))
+    assert (refused.refused, bool(refused.rows)) == (True, False)
+    assert "given twice" in refused.problem
+    assert_consistent(g.session.store)

@@ -180,6 +180,28 @@ def test_which_run_is_meant(g: Any, stopped: Any) -> None:
     assert g.resume("x").name == "x"
 
 
+def test_a_run_that_is_given_up_goes_and_leaves_nothing(g: Any, stopped: Any, beside: Any) -> None:
+    run = stopped(lambda report: g.train(epochs=1, name="x", report=report))
+    other = stopped(lambda report: g.train(epochs=1, seed=9, report=report))
+    row = beside("resume", "x", "--discard", "--json").row
+    assert (row["id"], row["status"], row["resumable"]) == (run.id, "interrupted", False)
+    assert row["reason"] == "stopped by the user; given up"
+    assert [p.name for p in (g.path / "states").iterdir()] == [other.id]
+    with pytest.raises(InputError, match="cannot go on; give the command again"):
+        g.resume(run.id)
+    assert g.discard()["id"] == other.id
+    assert not (g.path / "states").exists()
+    g.train(epochs=1, name="x")
+
+
+def test_a_sweep_that_another_run_went_on_with_is_not_resumed(g: Any, stopped: Any) -> None:
+    run = stopped(lambda report: g.connection("line").sweep(5, report=report), 2)
+    g.connection("line").sweep(5)
+    row, newer = runs(g)[run.id], g.runs()[-1]
+    assert (row["status"], row["resumable"]) == ("interrupted", False)
+    assert row["reason"] == f"run {newer['id']} went on with its sweep"
+
+
 def test_runs_that_cannot_go_on_say_why(g: Any, stopped: Any) -> None:
     complete = g.runs()[0]["id"]
     with pytest.raises(InputError, match=f"Run {complete} is complete; there is nothing left to do"):

@@ -120,6 +120,12 @@ class Helper:
             return {t: reader.query(f"SELECT count(*) FROM {t}")[1][0][0] for t in tables}
 
 
+@pytest.fixture(scope="session")
+def graph_helper() -> Callable[[Path], Helper]:
+    """Make a graph with one small space at a path; nobody checks it at the end."""
+    return lambda path: Helper(GraphStore.create(path, lock_timeout=30))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> GraphStore:
     return GraphStore.create(tmp_path / "test.mgraph", lock_timeout=10)

@@ -1,17 +1,17 @@
-"""Killed, starved and crowded writers: whatever happens, every row has its tensors."""
+"""Starved, crowded and interrupted writers: whatever happens, every row has its tensors (kills are in tests/faults)."""
 
 from __future__ import annotations
 
-import random
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mgraph_store import GraphStore, Node, assert_consistent, garbage
+from mgraph_store import GraphStore, Node, problems
 
 WRITE = """
 import json, sys
@@ -58,26 +58,6 @@ def names(store: GraphStore) -> set[str]:
         return {n.name for n in reader.all(Node) if n.name}
 
 
-def test_killed_writers_leave_no_row_without_tensors(graph: Any, python: Start) -> None:
-    draw = random.Random(7)
-    acknowledged = set()
-    for attempt in range(10):
-        arguments = {"path": str(graph.store.path), "space": graph.space.id, "seed": attempt, "name": f"w{attempt}"}
-        with python(WRITE, **arguments, count=1000, size=5000, rows=3) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(draw.uniform(0.05, 0.5))
-            process.kill()
-            done = [int(line) for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
-        acknowledged |= {f"w{attempt}.{i}.{k}" for i in done for k in range(3)}
-        assert_consistent(graph.store, deep=True)
-    found = names(graph.store)
-    assert acknowledged <= found
-    assert len(found) % 3 == 0  # whole transactions only
-    assert acknowledged  # else every kill came too early to prove anything
-    assert len(garbage(graph.store)) >= len(acknowledged) / 3  # the buffers, which nothing refers to
-
-
 def test_four_writers_and_a_reader(graph: Any, python: Start) -> None:
     arguments = {"path": str(graph.store.path), "space": graph.space.id, "count": 6, "size": 200, "rows": 2}
     writers = [python(WRITE, **arguments, seed=w, name=f"w{w}") for w in range(4)]
@@ -104,6 +84,34 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(graph: Any, python: Star
     assert errors == ""
     assert graph.files() == files
     assert graph.counts() == counts
+
+
+def test_a_graph_is_made_whole_or_not_at_all(tmp_path: Path, python: Start) -> None:
+    """Whatever file it is that cannot grow any more: the index, its log, the journal."""
+    script = """
+import json, resource, signal, sys
+from mgraph_store import GraphStore
+from mgraph_store.errors import MGraphError
+a = json.loads(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for limit in a["limits"]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    try:
+        GraphStore.create(f"{a['path']}/{limit}.mgraph")
+        print(limit)
+    except MGraphError as error:
+        print(error)
+"""
+    limits = [0, 50, 3000, 9000, 100_000, 1_000_000]
+    out, errors = python(script, path=str(tmp_path), limits=limits).communicate(timeout=60)
+    assert errors == ""
+    told = out.splitlines()
+    assert len(told) == len(limits)
+    made = [line for line in told if line.isdigit()]
+    assert 1 <= len(made) < len(limits)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(f"{limit}.mgraph" for limit in made)
+    for limit in made:
+        assert problems(GraphStore.open(tmp_path / f"{limit}.mgraph"), deep=True) == []
 
 
 def test_threads_of_one_process(graph: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mgraph_store import Handover, Node, Run, WorkerStore, new_id
-from mgraph_store.errors import NameTakenError, NonFiniteError, StoreError
+from mgraph_store.errors import ConflictError, NameTakenError, NonFiniteError, StoreError
 
 
 @pytest.fixture
@@ -85,3 +85,29 @@ def test_a_failed_transaction_of_a_worker_hands_nothing_over(graph: Any, worker:
     assert graph.store.tensor_store.keys() == before
     with pytest.raises(StoreError):
         tx.add()
+
+
+def test_what_a_worker_found_must_still_be_so(graph: Any, worker: Any) -> None:
+    run = Run(new_id("r"), "sweep", "{}")
+    with graph.store.transaction() as tx:
+        tx.add(run)
+    with worker.transaction() as tx:
+        tx.expect(run)
+        tx.update(replace(run, status="interrupted"))
+    with worker.transaction() as tx:
+        tx.expect(replace(run, status="interrupted"))  # its own change, which nobody else can have made
+        tx.update(replace(run, status="complete"))
+    handover = worker.hand_over()
+    assert [r.status for r in handover.expected] == ["running"]
+    with graph.store.transaction() as tx:
+        tx.update(replace(run, status="failed"))
+    with pytest.raises(ConflictError), graph.store.transaction() as tx:
+        tx.take_over(handover)
+    with graph.store.reading() as reader:
+        assert reader.get(Run, id=run.id).status == "failed"
+
+
+def test_a_worker_removes_nothing(graph: Any, worker: Any) -> None:
+    for act in (lambda tx: tx.remove(Node, "id", ["x"]), lambda tx: tx.require(lambda _: None)):
+        with pytest.raises(StoreError, match="the one who commits"), worker.transaction() as tx:
+            act(tx)

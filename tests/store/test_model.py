@@ -26,7 +26,9 @@ from mgraph_store import (
     garbage,
     new_id,
 )
-from mgraph_store.errors import NameTakenError
+from mgraph_store.collect import plan_collection
+from mgraph_store.errors import NameTakenError, StillNeededError
+from mgraph_store.removal import plan_removal
 
 SIZE = 5
 LAYOUT = Layout((TensorSpec("weight", (SIZE,), "float32", "parameter"),))
@@ -45,6 +47,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.values: dict[str, Any] = {}  # id -> vector
         self.stored: list[str] = []  # and partial: whatever a sum may refer to
         self.named: dict[str, str] = {}  # name -> id
+        self.sources: dict[str, set[str]] = {}  # id -> ids that it is computed from
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -98,6 +101,7 @@ class StoreMachine(RuleBasedStateMachine):
             tx.add(node)
             tx.add(*(NodeTerm(node.id, k, s, c) for k, (s, c) in enumerate(zip(sources, coefficients, strict=True))))
         self.values[node.id] = combine(coefficients, [self.values[s] for s in sources])
+        self.sources[node.id] = set(sources)
 
     @precondition(lambda self: self.stored)
     @rule(data=st.data(), row=vectors, start=st.integers(0, SIZE - 1), length=st.integers(1, SIZE))
@@ -123,6 +127,7 @@ class StoreMachine(RuleBasedStateMachine):
         value[slice(*ranges[0])] = row[slice(*ranges[0])]
         self.values[node.id] = value
         self.stored.append(node.id)
+        self.sources[node.id] = set(sources)
 
     @precondition(lambda self: self.named)
     @rule(data=st.data(), to=a_name)
@@ -140,6 +145,33 @@ class StoreMachine(RuleBasedStateMachine):
             assert to != old
         else:
             self.named[to] = self.named.pop(old)
+
+    @precondition(lambda self: self.values)
+    @rule(data=st.data(), cascade=st.booleans())
+    def rm(self, data: st.DataObject, cascade: bool) -> None:
+        first = data.draw(st.sampled_from(sorted(self.values)))
+        gone, level = {first}, {first}
+        while level:
+            level = {node for node, sources in self.sources.items() if sources & level} - gone
+            gone |= level
+        with self.store.reading() as reader:
+            node = reader.get(Node, id=first)
+            if len(gone) > 1 and not cascade:
+                with pytest.raises(StillNeededError):
+                    plan_removal(reader, [node])
+                return
+            plan = plan_removal(reader, [node], cascade=cascade)
+        plan.apply(self.store)
+        self.values = {k: v for k, v in self.values.items() if k not in gone}
+        self.stored = [k for k in self.stored if k not in gone]
+        self.named = {name: k for name, k in self.named.items() if k not in gone}
+        self.sources = {k: v for k, v in self.sources.items() if k not in gone}
+
+    @rule()
+    def gc(self) -> None:
+        plan = plan_collection(self.store, 0)
+        assert plan.items == ()  # every failure has cleaned up after itself
+        plan.apply(self.store)
 
     @rule()
     def reopen(self) -> None:

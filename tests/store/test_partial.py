@@ -133,7 +133,7 @@ def test_reading_takes_few_chunks_of_memory_and_few_looks_at_the_index(
     graph.store.read_parameters(derived)
     looks: list[int] = []
     real = GraphStore.reading
-    monkeypatch.setattr(GraphStore, "reading", lambda self: looks.append(1) or real(self))
+    monkeypatch.setattr(GraphStore, "reading", lambda self, **options: looks.append(1) or real(self, **options))
     tracemalloc.start()
     try:
         found = graph.store.read_parameters(derived)

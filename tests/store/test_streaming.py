@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ def test_a_flipped_bit_is_found_by_a_direct_read_too(damaged: Any, place: str) -
 
 @pytest.mark.parametrize("codec", ["none", "blosc"])
 @pytest.mark.parametrize("size", [1, 1000, CHUNK, 2 * CHUNK + 3])
-def test_direct_reads_agree_with_those_of_zarr(graph: Any, codec: str, size: int) -> None:
+def test_direct_reads_and_writes_agree_with_those_of_zarr(graph: Any, codec: str, size: int, tmp_path: Path) -> None:
     import zarr
 
     row = np.random.default_rng(size).standard_normal(size).astype(np.float32)
@@ -178,3 +179,20 @@ def test_direct_reads_agree_with_those_of_zarr(graph: Any, codec: str, size: int
     theirs = zarr.open_array(str(graph.store.path / "tensors.zarr" / node.tensor_key / "float32"), mode="r")
     for start, stop in ((0, size), (0, 1), (size // 2, size), (size // 3, size // 2 + 1), (size - 1, size)):
         assert array.read(start, stop).tobytes() == theirs[start:stop].tobytes()
+    copy = zarr.create_array(
+        str(tmp_path / "copy"),
+        shape=theirs.shape,
+        dtype=theirs.dtype,
+        chunks=theirs.chunks,
+        filters=None,
+        compressors=theirs.compressors,
+        fill_value=theirs.fill_value,
+        config={"write_empty_chunks": True},
+    )
+    copy[...] = row
+    mine = graph.store.path / "tensors.zarr" / node.tensor_key / "float32"
+    files = {str(p.relative_to(mine)): p.read_bytes() for p in mine.rglob("*") if p.is_file()}
+    expected = {
+        str(p.relative_to(tmp_path / "copy")): p.read_bytes() for p in (tmp_path / "copy").rglob("*") if p.is_file()
+    }
+    assert files == expected

@@ -1,11 +1,12 @@
-"""Removing, collecting, measuring, migrating; queries under a limit; processes that fork."""
+"""Removing, collecting, measuring, migrating; processes that fork."""
 
 from __future__ import annotations
 
 import os
-import time
+import platform
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from mgraph_store import (
     schema,
 )
 from mgraph_store.collect import plan_collection
-from mgraph_store.errors import FormatError, InputError, OldFormatError, StillNeededError, StoreError, TimeLimitError
+from mgraph_store.errors import FormatError, InputError, OldFormatError, StillNeededError, StoreError
 from mgraph_store.index import Index
 from mgraph_store.removal import plan_removal
 from mgraph_store.usage import measure
@@ -143,6 +144,20 @@ def test_a_plan_that_is_no_longer_right_is_not_carried_out(graph: Any) -> None:
     with pytest.raises(StoreError, match="has changed since"):
         plan.apply(graph.store)
     assert ids(graph) == {a.id, b.id, sample.id}
+
+
+def test_what_a_run_under_way_needs_stays(graph: Any) -> None:
+    (a,) = graph.add(graph.parameters(), names=("a",))
+    plan = f'{{"operation": "connect", "ends": ["{a.id}", "m"]}}'
+    run = Run(new_id("r"), "connect", "{}", plan=plan, host=platform.node(), pid=os.getpid())
+    with graph.store.transaction() as tx:
+        tx.add(run)
+    with pytest.raises(StillNeededError, match=f"Run {run.id} .connect. is under way and needs mode a"):
+        remove(graph, a)
+    with graph.store.transaction() as tx:
+        tx.update(replace(run, status="interrupted"))
+    assert remove(graph, a).abandoned == (run.id,)
+    assert ids(graph) == set()
 
 
 def test_nothing_may_refer_to_what_a_transaction_removes(graph: Any) -> None:
@@ -295,23 +310,6 @@ def test_a_step_that_fails_leaves_the_old_format(graph: Any, monkeypatch: pytest
 
 
 # Others at work
-
-
-def test_a_query_is_stopped_when_its_time_is_over(graph: Any) -> None:
-    endless = "SELECT count(*) FROM range(1000000000) a, range(1000) b WHERE a.range * b.range % 7 = 3"
-    many = "SELECT range, range::VARCHAR FROM range(1000000000)"
-    for sql in (endless, many):
-        begun = time.monotonic()
-        with pytest.raises(TimeLimitError, match=r"longer than 0\.3 s"), graph.store.reading(limit=0.3) as reader:
-            reader.query(sql)
-        assert time.monotonic() - begun < 30
-    with graph.store.reading(limit=60) as reader:
-        assert reader.query("SELECT 1")[1] == [(1,)]
-    with graph.store.reading(limit=0.05) as reader:
-        time.sleep(0.1)
-        with pytest.raises(TimeLimitError):
-            reader.query("SELECT 1")
-    graph.add(graph.parameters())  # nobody holds the lock
 
 
 def test_a_forked_child_neither_commits_nor_discards(graph: Any) -> None:

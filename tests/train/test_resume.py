@@ -93,6 +93,7 @@ METHODS = {
     "clipped": BezierCurve(bends=3, fixed=(2,), epochs=4, batch_size=16, clip=0.1, samples=2),
     "whole": BezierCurve(epochs=4, batch_size=13, batch="whole", samples=11, draw="lattice"),
     "arc": BezierCurve(bends=2, epochs=4, batch_size=16, measure="arc", gram_every=3, samples=2),
+    "exact": BezierCurve(bends=2, epochs=4, batch_size=16, measure="arc", measure_gradient="exact", samples=2),
     "area": BezierSurface(epochs=2, batch_size=16, measure="area", gram_every=5, samples=4),
     "phases": BezierSurface(phases=("edges:2@0.05", "columns:2", "surface:2"), batch_size=16, samples=2),
     "train_only": BezierCurve(epochs=4, batch_size=16, train_only=("0.*",), measure="arc", gram_every=4),

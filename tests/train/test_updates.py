@@ -149,6 +149,12 @@ def test_the_update_is_chosen_by_rule_and_size_and_falls_back_without_a_compiler
         choose_update(small, "compiled", plain)
     monkeypatch.setattr(updates, "_compiler_works", lambda: True)
     assert choose_update(small, "compiled", plain) is CompiledUpdate
+    # Many control points, or many samples, are too many arrays for one pass; who asks for it gets it all the same.
+    nine, many = (torch.empty(k, COMPILE_FROM // k + 1, device="meta") for k in (9, 25))
+    assert choose_update(nine, "auto", plain, free=5, samples=8) is CompiledUpdate
+    assert choose_update(nine, "auto", plain, free=7, samples=9) is EagerUpdate
+    assert choose_update(many, "auto", plain, free=21, samples=1) is EagerUpdate
+    assert choose_update(many, "compiled", plain, free=21, samples=1) is CompiledUpdate
 
 
 @pytest.mark.filterwarnings("ignore")

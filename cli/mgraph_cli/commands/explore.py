@@ -24,6 +24,7 @@ from mgraph_cli.progress import progress_bars
 if TYPE_CHECKING:
     from mgraph.graph.exploring import Done, Outlook
     from mgraph.graph.graph import Graph
+    from mgraph.graph.suggestions import Suggestion
 
 _STEPS = ("step", "ends", "reason")
 _DONE = ("step", "ends", "connection", "peak", "barrier", "seconds", "problem")
@@ -88,12 +89,18 @@ def suggest(
     """
     chosen = _method(method_name, pairs, config, preset)
     found = graph.suggest(*modes, method=chosen, count=count, until=until, metric=metric, split=split, space=space)
-    emit(
-        [s.row() for s in found],
-        (*_STEPS, "command"),
-        form=form,
-        empty=_NOTHING,
-    )
+    if form != "table":
+        emit([s.row() for s in found], (*_STEPS, "command"), form=form)
+        return
+    for suggestion in found:
+        _print_suggestion(suggestion)
+        click.echo(f"  {suggestion.command}")
+    if not found:
+        click.echo(_NOTHING)
+
+
+def _print_suggestion(suggestion: Suggestion) -> None:
+    click.echo(f"{suggestion.step} {' '.join(suggestion.names)}: {suggestion.reason}")
 
 
 @click.command()
@@ -195,7 +202,10 @@ def _print_outlook(outlook: Outlook, form: str) -> None:
         basis = None if outlook.estimate is None else str(outlook.estimate)
         emit_one({"steps": rows, **numbers, "basis": basis}, form=form)
         return
-    emit(rows, _STEPS, empty="Nothing to do.")
+    for suggestion in outlook.suggestions:
+        _print_suggestion(suggestion)
+    if not rows:
+        click.echo(_NOTHING)
     if outlook.seconds is None or outlook.nbytes is None:
         click.echo("No estimate yet: nothing was connected by this method in this space.")
     elif rows:

@@ -27,8 +27,18 @@ _loss = click.option(
 @_loss
 @click.option("--name", help="Name of the space (default: made of the two specs).")
 @click.option("--codec", default="none", show_default=True, help="Tensor codec: none or blosc.")
+@click.option("--tensors", metavar="URL", help="Keep the tensors there: s3://bucket/path, gs://…, az://….")
 @output_options
-def init(directory: Path, arch: str, data: str, loss: str | None, name: str | None, codec: str, form: str) -> None:
+def init(
+    directory: Path,
+    arch: str,
+    data: str,
+    loss: str | None,
+    name: str | None,
+    codec: str,
+    tensors: str | None,
+    form: str,
+) -> None:
     """Make a graph and its first space.
 
     mgraph archs and mgraph datasets list what can be named. A factory is your own code: naming it trusts it.
@@ -39,7 +49,7 @@ def init(directory: Path, arch: str, data: str, loss: str | None, name: str | No
     """
     import mgraph
 
-    graph = mgraph.create(directory, arch=arch, data=data, loss=loss, name=name, codec=codec)
+    graph = mgraph.create(directory, arch=arch, data=data, loss=loss, name=name, codec=codec, tensors=tensors)
     note(f"Made {directory}.")
     emit_one(graph.spaces()[0], form=form)
 

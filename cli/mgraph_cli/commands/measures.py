@@ -129,7 +129,7 @@ def sharpness(
 
 
 def _check_picture(output: Path) -> None:
-    from mgraph.report.plots import check_path
+    from mgraph.report.figures import check_path
 
     check_path(output)
 

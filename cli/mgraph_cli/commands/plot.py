@@ -1,14 +1,15 @@
-"""Pictures: plot."""
+"""Pictures: plot, map, matrix."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph_cli.options import with_computing_graph
-from mgraph_cli.output import note
+from mgraph_cli.commands.topology import criteria_options
+from mgraph_cli.options import output_options, space_option, with_computing_graph, with_graph
+from mgraph_cli.output import emit, note
 from mgraph_cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -46,3 +47,46 @@ def plot(
                 before = connected.connect_straight(report=report)
     path = connected.plot(output, before=before)
     click.echo(str(path))
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
+@click.option("--layout", default="barrier", show_default=True, help="barrier, or distance (in weight space).")
+@criteria_options()
+@space_option
+@with_graph
+def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: Any) -> None:
+    """Draw the graph: modes as points, the best edge of each pair as a line coloured by its peak.
+
+    Modes joined within the limit (--max-barrier, --max-peak, --max-drop; without one, by any edge) are a component,
+    and shaded. They are laid out so that the distances on the page follow the barriers, or those in weight space.
+
+    \b
+    Example:
+      mgraph map -o graph.png --max-barrier 0.05
+      mgraph map -o graph.pdf --layout distance
+    """
+    click.echo(str(graph.plot_map(output, layout=layout, space=space, **criteria)))
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it as a heat map: .png, .pdf or .svg.")
+@criteria_options()
+@space_option
+@with_graph
+@output_options
+def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+    """Print the peaks (or --by barrier, drop) of all pairs of modes, or draw them as a heat map.
+
+    direct is that of the best edge between the two, best the largest on the best route. In a picture the former are
+    below the diagonal, the latter above; modes that are well connected stand beside each other.
+
+    \b
+    Example:
+      mgraph matrix --by barrier
+      mgraph matrix --by barrier -o matrix.png
+    """
+    if output is not None:
+        click.echo(str(graph.plot_matrix(output, space=space, **criteria)))
+        return
+    emit(graph.matrix(space=space, **criteria).rows(), ("source", "target", "direct", "best"), form=form)

@@ -9,6 +9,7 @@ import click
 from mgraph_cli.commands.connect import print_connection
 from mgraph_cli.commands.modes import print_mode
 from mgraph_cli.options import output_options, with_computing_graph
+from mgraph_cli.output import emit_one
 from mgraph_cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", required=False)
+@click.option("--discard", is_flag=True, help="Give the run up instead, and remove what it saved.")
 @with_computing_graph
 @output_options
-def resume(run: str | None, graph: Graph, form: str) -> None:
+def resume(run: str | None, discard: bool, graph: Graph, form: str) -> None:
     """Go on with an interrupted run: train, connect (and the sweep after it) or sweep.
 
     RUN is an id or prefix as mgraph log lists it, or the name that the run was to give; without it, the only
@@ -30,7 +32,11 @@ def resume(run: str | None, graph: Graph, form: str) -> None:
     Example:
       mgraph resume
       mgraph resume r2ab
+      mgraph resume r2ab --discard
     """
+    if discard:
+        emit_one(graph.discard(run), form=form)
+        return
     with progress_bars("resume") as report:
         made = graph.resume(run, report=report)
     row = made.describe()

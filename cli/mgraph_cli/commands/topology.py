@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -210,21 +211,27 @@ def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
 
 
 @click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it as a picture: .png, .pdf or .svg.")
 @criteria_options()
 @space_option
 @with_graph
 @output_options
-def dendrogram(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
     """Draw at which level groups of modes merge: the single-linkage tree of the edges.
 
     A number is the peak (or --by) of the best edge between the two groups below it; beside a mode stands its own loss.
-    --json has the merges as SciPy's linkage matrix.
+    --json has the merges as SciPy's linkage matrix. In a picture (-o) a limit is marked, and what merges within it
+    coloured.
 
     \b
     Example:
       mgraph dendrogram
       mgraph dendrogram --by barrier --json
+      mgraph dendrogram --max-peak 0.5 -o dendrogram.png
     """
+    if output is not None:
+        click.echo(str(graph.plot_dendrogram(output, space=space, **criteria)))
+        return
     found = graph.dendrogram(space=space, **criteria)
     if form == "json":
         emit_one({"criterion": _criterion(found.criterion)} | found.row(), form=form)

@@ -139,7 +139,7 @@ def _carry_out(plan: Plan, dry_run: bool) -> None:
             note(f"Nothing was deleted; without --dry-run {_size(plan.nbytes)} become free.")
         return
     plan.apply()
-    if plan.rows:
+    if plan.nbytes:
         note(f"{_size(plan.nbytes)} are free now.")
 
 

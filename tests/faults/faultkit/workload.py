@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import resource
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,10 +35,13 @@ from mgraph_store import (
     digest,
     new_id,
 )
+from mgraph_store.arrival import unpack as unpack_bundle
+from mgraph_store.bundle import pack
 from mgraph_store.changes import Changes
 from mgraph_store.collect import plan_collection
 from mgraph_store.errors import MGraphError
 from mgraph_store.removal import plan_removal
+from mgraph_store.transaction import Transaction
 
 LAYOUT = Layout(
     (
@@ -57,6 +63,17 @@ def make_graph(path: Path) -> GraphStore:
     with store.transaction() as tx:
         tx.add(space)
     return store
+
+
+@contextlib.contextmanager
+def no_limit() -> Iterator[None]:
+    """Let files grow again for a while: what is no part of the graph must not fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @dataclass
@@ -97,21 +114,27 @@ class Work:
         self.done += 1
 
     def announce(
-        self, what: str, add: list[Any] = (), gone: list[Any] = (), values: dict[str, Floats] | None = None, **more: Any
+        self,
+        what: str,
+        add: list[Any] = (),
+        gone: list[Any] = (),
+        values: dict[str, Floats | str] | None = None,
+        **more: Any,
     ) -> None:
         """Say what is about to be changed: records that come and go, and the numbers of new nodes."""
         self._announced = {
             "what": what,
             "add": _document(add),
             "gone": _document(gone),
-            "values": {k: digest(v) for k, v in (values or {}).items()},
+            "values": {k: v if isinstance(v, str) else digest(v) for k, v in (values or {}).items()},
             **more,
         }
         self.say(self._announced)
 
     def say(self, entry: dict[str, Any]) -> None:
         """Append a line to the log; it survives the process."""
-        os.write(self.log, json.dumps(entry).encode() + b"\n")
+        with no_limit():
+            os.write(self.log, json.dumps(entry).encode() + b"\n")
 
     def modes(self) -> list[Node]:
         """List the nodes that connections can end in."""
@@ -260,6 +283,31 @@ def gc(work: Work) -> None:
     plan_collection(work.store, 0).apply(work.store)
 
 
+def unpack(work: Work) -> None:
+    """Take up a bundle of modes from another graph."""
+    commit = Transaction.commit
+
+    def announced(tx: Transaction) -> None:
+        # Only now are the rows known, and nothing of them is visible yet.
+        records = [r for added in tx._added.values() for r in added]
+        work.announce("unpack", records, values={r.id: str(r.digest) for r in records if isinstance(r, Node)})
+        commit(tx)
+
+    with tempfile.TemporaryDirectory() as directory:
+        bundle = Path(directory) / "bundle.zip"
+        with no_limit():
+            other = make_graph(Path(directory) / "other.mgraph")
+            maker = Work(other, work.rng, os.open(os.devnull, os.O_WRONLY), f"u{work.name}")
+            add(maker)
+            pack(other, [n.id for n in maker.modes()], bundle)
+            os.close(maker.log)
+        Transaction.commit = announced  # type: ignore[method-assign]
+        try:
+            unpack_bundle(work.store, bundle)
+        finally:
+            Transaction.commit = commit  # type: ignore[method-assign]
+
+
 OPERATIONS: dict[str, Callable[[Work], None]] = {
     "add": add,
     "connect": connect,
@@ -268,6 +316,7 @@ OPERATIONS: dict[str, Callable[[Work], None]] = {
     "rename": rename,
     "rm": rm,
     "gc": gc,
+    "unpack": unpack,
 }
 WEIGHTS = {"add": 2.0, "connect": 2.0, "sweep": 2.0}
 

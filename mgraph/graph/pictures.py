@@ -1,0 +1,97 @@
+"""Pictures of a whole graph: a part of :class:`mgraph.Graph` (no torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgraph.explore.criterion import criterion_from
+from mgraph.families.gram import gram
+from mgraph.graph.queries import Criteria
+
+if TYPE_CHECKING:
+    from mgraph.explore.edges import Vertex
+    from mgraph.explore.matrix import Matrix
+    from mgraph.graph.session import Session
+    from mgraph_store import Space
+
+
+class Pictures:
+    """The pictures, of the edges that :class:`Criteria` choose; InputError if no edge was measured so.
+
+    Files end in .png, .pdf or .svg.
+    """
+
+    session: Session
+
+    def matrix(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Matrix:
+        """Return the values of all pairs, by best edge and by best route: ``g.matrix(by="barrier").direct``."""
+        from mgraph.explore.matrix import matrix
+
+        return matrix(self.session.store, criterion_from(**criteria), self._space_of(space))
+
+    def plot_map(
+        self,
+        path: str | PathLike[str],
+        *,
+        layout: str = "barrier",
+        space: str | None = None,
+        **criteria: Unpack[Criteria],
+    ) -> Path:
+        """Draw modes and edges, laid out by ``barrier`` or by ``distance`` in weight space, components shaded.
+
+        Edges are coloured by peak; components are those within the limit, if there is one.
+        """
+        from mgraph.explore.matrix import chart
+        from mgraph.report.figures import check_path
+        from mgraph.report.graphplots import check_layout, plot_map
+
+        check_path(Path(path))
+        check_layout(layout)
+        shown = chart(self.session.store, criterion_from(**criteria), self._space_of(space))
+        if layout == "distance":
+            distances = self._distances(shown.modes)
+        else:
+            barriers = shown.direct["barrier"]
+            distances = np.where(np.isfinite(barriers), barriers, shown.best_barrier)
+        return plot_map(shown, distances, Path(path), layout=layout)
+
+    def plot_dendrogram(
+        self, path: str | PathLike[str], *, space: str | None = None, **criteria: Unpack[Criteria]
+    ) -> Path:
+        """Draw at which value groups of modes merge; a limit is marked, and what merges within it is coloured."""
+        from mgraph.explore.tree import dendrogram
+        from mgraph.report.figures import check_path
+        from mgraph.report.graphplots import plot_dendrogram
+
+        check_path(Path(path))
+        criterion = criterion_from(**criteria)
+        tree = dendrogram(self.session.store, criterion.without_limit(), self._space_of(space))
+        return plot_dendrogram(tree, criterion.limit, Path(path))
+
+    def plot_matrix(self, path: str | PathLike[str], *, space: str | None = None, **criteria: Unpack[Criteria]) -> Path:
+        """Draw the matrix of all pairs as a heat map: below the diagonal by best edge, above by best route."""
+        from mgraph.report.figures import check_path
+        from mgraph.report.graphplots import plot_matrix
+
+        check_path(Path(path))
+        return plot_matrix(self.matrix(space=space, **criteria), Path(path))
+
+    def _distances(self, modes: Sequence[Vertex]) -> NDArray[np.float64]:
+        """Return the distances of modes in weight space, shape (n, n); NaN between modes of different layouts."""
+        points = [self.session.store.read_parameters(mode.id) for mode in modes]
+        distances = np.full((len(points), len(points)), np.nan)
+        for size in {len(point) for point in points}:
+            same = [i for i, point in enumerate(points) if len(point) == size]
+            G = gram([points[i] for i in same])
+            squares = np.diag(G)[:, None] + np.diag(G)[None, :] - 2 * G
+            distances[np.ix_(same, same)] = np.sqrt(np.clip(squares, 0, None))
+        return distances
+
+    def _space_of(self, name: str | None) -> Space | None:
+        raise NotImplementedError

@@ -1,0 +1,39 @@
+"""What all pictures have in common: their look, and how they are written."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgraph.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def check_path(path: Path) -> None:
+    """Raise InputError for a picture that cannot be written: its type, or its directory."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
+    if not path.parent.is_dir():
+        raise InputError(f"The directory {path.parent} does not exist; create it first.")
+
+
+def style() -> AbstractContextManager[Any]:
+    """Return the settings under which a picture is drawn and written."""
+    import matplotlib as mpl
+
+    return mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9})
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Write a picture; the same numbers give the same file. InputError if it cannot be written."""
+    metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # no date
+    try:
+        figure.savefig(path, dpi=150, metadata=metadata[path.suffix])
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+    return path

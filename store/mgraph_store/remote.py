@@ -1,0 +1,268 @@
+"""Tensor objects at a URL, for graphs whose index alone is local: S3-compatible storage, or what else fsspec reaches.
+
+Zarr's own FsspecStore reads and writes. There is no rename and no fsync out there, so an object is written in place
+and then counted, every file by name and size, before a row may refer to it; and it is taken out of sight by removing
+the file that Zarr begins with. One URL belongs to one graph.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgraph_store.arrays import StoredArray, one_at_a_time
+from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
+from mgraph_store.tensors import CODECS, DTYPES, KEY, TensorStore, create_array, to_the_end
+
+if TYPE_CHECKING:
+    import zarr
+    from zarr.storage import FsspecStore
+
+CONFIG = "tensors.json"
+"""File in the graph's directory that holds the URL."""
+
+SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
+"""Where tensors may lie; no scheme that runs code, chains others or reads this machine's files."""
+
+_URL = re.compile(r"([a-z0-9]+)://[A-Za-z0-9][A-Za-z0-9._/=+@-]*")
+_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+_FIRST = "zarr.json"
+
+
+def check_url(url: str) -> str:
+    """Return a URL that tensors may lie at, without a slash at its end; ``InputError`` if it is none."""
+    match = _URL.fullmatch(url)
+    if match is None or match[1] not in SCHEMES or ".." in url:
+        raise InputError(
+            f"{url!r} is no place for tensors: give a URL such as s3://bucket/path ({', '.join(SCHEMES)})."
+        )
+    return url.rstrip("/")
+
+
+def read_config(graph: Path) -> str | None:
+    """Return the URL that a graph's tensors lie at, or None if they lie in its directory."""
+    path = graph / CONFIG
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or not isinstance(document.get("url"), str):
+        raise CorruptError(f"{path} does not say where the tensors are: restore it from a copy of the graph.")
+    return check_url(document["url"])
+
+
+def write_config(graph: Path, url: str) -> None:
+    """Note in a graph's directory where its tensors lie."""
+    (graph / CONFIG).write_text(json.dumps({"url": url}) + "\n")
+
+
+class RemoteTensorStore(TensorStore):
+    """Tensor objects below a URL; credentials and endpoints are those that fsspec finds in the environment."""
+
+    def __init__(self, url: str, root: Path, temporary: Path) -> None:
+        super().__init__(root, temporary)
+        self._url = url
+
+    @cached_property
+    def _fs(self) -> Any:
+        import fsspec
+
+        scheme = self._url.partition("://")[0]
+        try:
+            return fsspec.filesystem(scheme, use_listings_cache=False)
+        except ImportError as error:
+            package = _PACKAGES.get(scheme, scheme)
+            hint = "pip install mgraph[s3]" if package == "s3fs" else f"pip install {package}"
+            raise InputError(f"Tensors at {self._url} need the package {package} ({error}): {hint}.") from None
+
+    def _files_of(self, key: str) -> RemoteFiles:
+        return RemoteFiles(self._fs, f"{self._url}/{key}", self._path(key))
+
+    def _path(self, key: str = "") -> str:
+        return str(self._fs._strip_protocol(f"{self._url}/{key}" if key else self._url))
+
+    def claim(self) -> None:
+        """Take an empty place for a new graph.
+
+        Raises
+        ------
+        NameTakenError
+            If there is something already.
+        StoreError
+            If it cannot be reached or written.
+        """
+        with _Translated(self._url):
+            try:
+                if self._fs.find(self._path()):
+                    raise NameTakenError(f"{self._url} holds something already: choose an empty place for the tensors.")
+                self._fs.pipe_file(self._path(_FIRST), b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}\n')
+            except FileNotFoundError as error:  # a bucket that is not there
+                raise OSError(str(error)) from None
+
+    def release(self) -> None:
+        """Give up the place, with all that this graph has put there."""
+        for key in self.keys():
+            self.remove(key)
+        with _Translated(self._url):
+            self._fs.rm_file(self._path(_FIRST))
+
+    def open(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
+        """Open an array of an object, or one row of a segment; errors as those of the local store."""
+        if not KEY.fullmatch(key):
+            raise CorruptError(f"The index names a tensor object {key!r}, which is no key: run `mgraph check`.")
+        return StoredArray(self._files_of(key), key, dtype, row)
+
+    def arrays(self, key: str) -> dict[str, StoredArray]:
+        """Open all arrays of an object, by dtype name; ``CorruptError`` if there is none."""
+        with _Translated(self._url):
+            names = [d for d in DTYPES if KEY.fullmatch(key) and self._fs.exists(self._path(f"{key}/{d}/{_FIRST}"))]
+        return {name: self.open(key, name) for name in names or ["float32"]}
+
+    def keys(self) -> set[str]:
+        """List the keys of all objects, those that no row refers to included."""
+        return set(self.sizes())
+
+    def has(self, key: str) -> bool:
+        """Say whether there is an object of that key."""
+        with _Translated(self._url):
+            return KEY.fullmatch(key) is not None and bool(self._fs.exists(self._path(f"{key}/{_FIRST}")))
+
+    def sizes(self) -> dict[str, int]:
+        """Map the key of every object to the bytes that its files take."""
+        found: dict[str, int] = {}
+        for key, info in self._files():
+            found[key] = found.get(key, 0) + int(info["size"])
+        return found
+
+    def age(self, key: str) -> float:
+        """Seconds since an object was written; 0 if it is gone."""
+        times = [_written(info) for k, info in self._files(key) if k == key]
+        return max(0.0, time.time() - max(times)) if times else 0.0
+
+    def hide(self, key: str) -> None:
+        """Take an object out of sight in one step; :meth:`remove` deletes it then."""
+        if self.has(key):
+            with _Translated(self._url):
+                self._fs.rm_file(self._path(f"{key}/{_FIRST}"))
+
+    def remove(self, key: str) -> None:
+        """Delete an object, as far as we may; only for objects that no row refers to."""
+        try:
+            with _Translated(self._url):
+                if self._fs.find(self._path(key)):
+                    self._fs.rm(self._path(key), recursive=True)
+        except StoreError:
+            return  # it is garbage, which is found again
+
+    def _files(self, key: str = "") -> list[tuple[str, dict[str, Any]]]:
+        with _Translated(self._url):
+            found = self._fs.find(self._path(key), detail=True)
+        root = self._path() + "/"
+        names = {name.removeprefix(root): info for name, info in found.items()}
+        return [(name.partition("/")[0], info) for name, info in names.items() if "/" in name]
+
+    def _publish(self, key: str, build: Callable[[Any], None], codec: str) -> None:
+        if codec not in CODECS:
+            raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
+
+        def write() -> None:
+            store = self._files_of(key).zarr_store(read_only=False)
+            build(lambda name, *rest: create_array(store, name, *rest))
+
+        try:
+            with _Translated(self._url), one_at_a_time():
+                to_the_end(write)
+            self._count(key)
+        except BaseException:
+            self.remove(key)
+            raise
+
+    def _count(self, key: str) -> None:
+        files = self._files_of(key)
+        names = {name.partition("/")[0] for name in files.names()} & set(DTYPES)
+        for name in names:
+            StoredArray(files, key, name, None)
+        if not names:
+            StoredArray(files, key, "float32", 0)
+
+
+class RemoteFiles:
+    """Files of a tensor object at a URL, listed once."""
+
+    def __init__(self, fs: Any, url: str, path: str) -> None:
+        self._fs, self._url, self._path = fs, url, path
+
+    @cached_property
+    def _sizes(self) -> dict[str, int]:
+        with _Translated(self._url):
+            found = self._fs.find(self._path, detail=True)
+        return {name.removeprefix(f"{self._path}/"): int(info["size"]) for name, info in found.items()}
+
+    def names(self) -> list[str]:
+        """List all files."""
+        return list(self._sizes)
+
+    def zarr_store(self, *, read_only: bool) -> FsspecStore:
+        """Return the object as a store for Zarr."""
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+        from zarr.storage import FsspecStore
+
+        # Wrapped, so that Zarr's thread and ours share one connection, which fsspec closes at the end.
+        fs = AsyncFileSystemWrapper(self._fs, asynchronous=True)
+        return FsspecStore(fs, path=self._path, read_only=read_only)
+
+    def open_array(self, name: str) -> zarr.Array[Any]:
+        """Open a Zarr array for reading; ``FileNotFoundError`` if it is not there."""
+        import zarr
+
+        with _Translated(self._url):
+            return zarr.open_array(self.zarr_store(read_only=True), path=name, mode="r")
+
+    def size(self, name: str) -> int:
+        """Return the size of a file in bytes; ``FileNotFoundError`` if it is not there."""
+        if name not in self._sizes:
+            raise FileNotFoundError(name)
+        return self._sizes[name]
+
+    def tail(self, name: str, length: int) -> bytes:
+        """Read the last ``length`` bytes of a file, or all if it is shorter."""
+        with _Translated(self._url):
+            start = max(0, self.size(name) - length)
+            return bytes(self._fs.cat_file(f"{self._path}/{name}", start=start))
+
+    def local(self, name: str) -> Path | None:
+        """Return None: no file lies on this machine."""
+        return None
+
+
+class _Translated:
+    """Make one sentence of what a client of remote storage raises; ours, and a missing file, pass."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        ours = (FileNotFoundError, StoreError, InputError, MemoryError)
+        if isinstance(error, Exception) and not isinstance(error, ours):
+            why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+            raise StoreError(
+                f"{self._url} cannot be reached or refuses ({why}): check address and credentials."
+            ) from error
+
+
+def _written(info: dict[str, Any]) -> float:
+    moment = info.get("LastModified") or info.get("created") or info.get("mtime")
+    if isinstance(moment, datetime):
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return float(moment) if isinstance(moment, int | float) else time.time()

@@ -1,0 +1,56 @@
+"""The same numbers stored once: before a transaction writes, it asks whether the graph has them already.
+
+Content is known by its digest, and read back before it is relied on: who adds a good copy of a damaged node gets
+a good copy. A row that refers to a tensor object of another node keeps it, as rows of one segment keep each other's.
+What is shared may be removed before our row is there; the commit notices (`Transaction._check_tensors`), for objects
+are taken out of sight only while no row can be added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mgraph_store.errors import MGraphError
+from mgraph_store.index import Index
+from mgraph_store.lock import GraphLock
+from mgraph_store.reader import Reader
+from mgraph_store.records import Node, NodeBuffers
+from mgraph_store.tensors import TensorStore, digest, digest_groups
+
+Place = tuple[str, int | None]
+"""Key of a tensor object, and the row of a segment."""
+
+
+def parameters_at(tensors: TensorStore, index: Index, lock: GraphLock, digests: Iterable[str]) -> Mapping[str, Place]:
+    """Find where the graph holds parameters with these digests, sound ones only."""
+    found: dict[str, Place] = {}
+    try:
+        with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
+            nodes = Reader(con).all(Node, digest=sorted(set(digests)))
+    except MGraphError:
+        return found  # then they are written once more
+    for node in nodes:
+        if node.digest is not None and node.tensor_key is not None and node.digest not in found:
+            try:
+                sound = digest(tensors.read(node.tensor_key, "float32", node.tensor_row)) == node.digest
+            except MGraphError:
+                continue
+            if sound:
+                found[node.digest] = (node.tensor_key, node.tensor_row)
+    return found
+
+
+def buffers_at(tensors: TensorStore, index: Index, lock: GraphLock, wanted: str) -> str | None:
+    """Find the key of sound buffers with this digest, if the graph has some."""
+    try:
+        with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
+            rows = Reader(con).all(NodeBuffers, digest=wanted)
+    except MGraphError:
+        return None
+    for key in dict.fromkeys(row.tensor_key for row in rows):
+        try:
+            if digest_groups(tensors.groups(key)) == wanted:
+                return key
+        except MGraphError:
+            continue
+    return None
