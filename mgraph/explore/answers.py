@@ -103,7 +103,7 @@ def ask(store: GraphStore, sql: str, *, limit_seconds: float | None = None) -> A
 
     Raises InputError for anything that is no such statement, that reaches beyond the graph, or takes too long.
     """
-    limits = {} if limit_seconds is None else {"limit_seconds": limit_seconds}
+    limits: dict[str, Any] = {} if limit_seconds is None else {"limit_seconds": limit_seconds}
     found = store.query_guarded(sql, **limits)
     return Answer(found.columns, found.types, found.rows)
 

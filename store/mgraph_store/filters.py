@@ -284,7 +284,13 @@ def _fitting(field: Field, value: Any) -> Any:
         except (TypeError, ValueError):
             raise InputError(f"{field.name} is a time; compare it with a text like '2026-01-31 12:00'.") from None
         return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-    kinds = {"number": float, "text": str, "texts": str, "yes/no": bool, "note": (str, float)}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "number": float,
+        "text": str,
+        "texts": str,
+        "yes/no": bool,
+        "note": (str, float),
+    }
     if not isinstance(value, kinds[field.type]):
         examples = {"number": "0.5", "text": "'a'", "texts": "'a'", "yes/no": "true", "note": "'a' or 0.5"}
         wanted = examples[field.type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def sql(
         raise InputError('Give a query, e.g. "SELECT name FROM modes"; --views lists what there is to ask.')
     if output is not None and form != "table":
         raise InputError("-o writes a file by its ending; --json and --csv print.")
-    text = click.get_text_stream("stdin").read() if query == "-" else query
+    text = sys.stdin.read() if query == "-" else query
     answer = graph.sql(text, limit_seconds=limit_seconds)
     if output is not None:
         answer.write(output, overwrite=overwrite)
