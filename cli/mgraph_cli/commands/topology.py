@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
 
 _EDGE_COLUMNS = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
-_SHOWN_COLUMNS = (*_EDGE_COLUMNS[:-1], "points")
 
 
 def criteria_options(*, by: bool = True) -> Decorator:
@@ -143,7 +142,7 @@ def route(
     click.echo(f"{through}: {_quantity(found.criterion)} {found.value:.4g}, length {found.length:.4g}")
     click.echo()
     shown = [row | {"parameters": _ends(row["parameters"])} for row in rows]
-    _print_rows(shown, (*_SHOWN_COLUMNS[:4], "parameters", *_SHOWN_COLUMNS[4:]))
+    _print_rows(shown, (*_EDGE_COLUMNS[:4], "parameters", *_EDGE_COLUMNS[4:]))
 
 
 @click.command()
@@ -301,14 +300,16 @@ def _count(number: int, what: str) -> str:
 
 
 def _print_edges(links: Sequence[Link], *, title: str = "", empty: str) -> None:
-    _print_rows([link.row() for link in links], _SHOWN_COLUMNS, title=title, empty=empty)
+    _print_rows([link.row() for link in links], _EDGE_COLUMNS, title=title, empty=empty)
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, title: str = "", empty: str = "") -> None:
-    """Print edges for people: uncertain ones have a question mark at the number of their points."""
-    shown = [row | {"points": f"{row['resolution']}{' ?' if row['uncertain'] else ''}"} for row in rows]
-    emit(shown, columns, title=title, empty=empty)
-    if any(row["uncertain"] for row in rows):
+    """Print edges for people: uncertain ones have a question mark at their resolution."""
+    doubtful = any(row["uncertain"] for row in rows)
+    if doubtful:
+        rows = [row | {"resolution": f"{row['resolution']}{' ?' if row['uncertain'] else ''}"} for row in rows]
+    emit(rows, columns, title=title, empty=empty)
+    if doubtful:
         note("? marks uncertain edges: fewer than 11 points, or few examples of a larger split. Sweep them finer.")
 
 
