@@ -24,6 +24,7 @@ PAGES = (
     "README.md",
     "docs/tutorial.md",
     "docs/paths-and-surfaces.md",
+    "docs/queries.md",
     "docs/neb.md",
     "docs/llpf.md",
     "docs/measures.md",

@@ -15,6 +15,7 @@ from typing import Any
 
 from mgraph.errors import InputError
 from mgraph_store import GraphStore
+from mgraph_store.relations import VIEWS
 
 FORMATS = (".csv", ".json", ".parquet")
 
@@ -102,9 +103,18 @@ def ask(store: GraphStore, sql: str, *, limit_seconds: float | None = None) -> A
 
     Raises InputError for anything that is no such statement, that reaches beyond the graph, or takes too long.
     """
-    limits = {} if limit_seconds is None else {"limit_seconds": limit_seconds}
+    limits: dict[str, Any] = {} if limit_seconds is None else {"limit_seconds": limit_seconds}
     found = store.query_guarded(sql, **limits)
     return Answer(found.columns, found.types, found.rows)
+
+
+def list_views() -> list[dict[str, str]]:
+    """List the views that SQL finds, with their columns."""
+    return [
+        {"view": view, "column": f.name, "type": f.type, "unit": f.unit, "meaning": f.meaning}
+        for view, relation in VIEWS.items()
+        for f in relation.fields
+    ]
 
 
 def _quoted(name: str) -> str:

@@ -326,7 +326,7 @@ def _why_none(reader: Reader, criterion: Criterion, space: Space | None) -> str:
         return f"{where} has no edge with a {what}; sweep a connection first: {do}"
     if criterion.batchnorm is not None and criterion.batchnorm not in policies:
         return (
-            f"No edge with a {what} has the BatchNorm policy {criterion.batchnorm!r}; there are {', '.join(policies)}."
+            f"No edge with a {what} has the BatchNorm policy {criterion.batchnorm!r}; there are: {', '.join(policies)}."
         )
     resolution = criterion.min_resolution or COARSE
     return (

@@ -53,7 +53,7 @@ def set_labels(
         return labels_of(reader, subject)
 
 
-def _about(subject: Subject) -> dict[str, str]:
+def _about(subject: Subject) -> dict[str, Any]:
     return {"node_id" if isinstance(subject, Node) else "connection_id": subject.id}
 
 

@@ -185,8 +185,8 @@ class _Parser:
         return f"(NOT {sql})" if negated else sql
 
     def _column(self, name: str) -> tuple[Field, str]:
-        if name.startswith("note.") and "notes" in self._fields:
-            key = name.removeprefix("note.")
+        key = name.removeprefix("note.")
+        if key and key != name and "notes" in self._fields:
             self._columns.append("notes")
             self._parameters.append(key)
             return Field(name, "note", f"the note {key}"), "map_extract_value(notes, ?)"
@@ -284,7 +284,13 @@ def _fitting(field: Field, value: Any) -> Any:
         except (TypeError, ValueError):
             raise InputError(f"{field.name} is a time; compare it with a text like '2026-01-31 12:00'.") from None
         return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-    kinds = {"number": float, "text": str, "texts": str, "yes/no": bool, "note": (str, float)}
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "number": float,
+        "text": str,
+        "texts": str,
+        "yes/no": bool,
+        "note": (str, float),
+    }
     if not isinstance(value, kinds[field.type]):
         examples = {"number": "0.5", "text": "'a'", "texts": "'a'", "yes/no": "true", "note": "'a' or 0.5"}
         wanted = examples[field.type]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -19,67 +16,9 @@ from mgraph.explore.asnetworkx import to_networkx
 from mgraph.explore.components import components
 from mgraph.explore.criterion import Criterion, criterion_from
 from mgraph.explore.edges import Vertex, current_edges
-from mgraph_store import Connection, Edge, GraphStore, Layout, Node, Space, Sweep, TensorSpec, new_id
 
-LAYOUT = Layout((TensorSpec("w", (2,), "float32", "parameter"),))
 # Ties are the point: few values, and one that is no number.
 BARRIERS = [0.0, 0.1, 0.1 + 1e-12, 0.5, math.nan, math.inf]
-
-
-class Builder:
-    """Writes spaces, modes, connections, sweeps and edges straight into a store."""
-
-    def __init__(self, path: Path) -> None:
-        self.store = GraphStore.create(path)
-        self.records: list[Any] = []
-        self.clock = itertools.count()
-
-    def space(self, name: str = "only") -> Space:
-        layout = (LAYOUT.to_json(), LAYOUT.fingerprint, "0" * 32)
-        space = Space(new_id("a"), name, "mlp", "digits", "cross_entropy", *layout)
-        self.records.append(space)
-        return space
-
-    def node(self, space: Space, kind: str = "mode", name: str | None = None) -> Node:
-        letter = {"mode": "m", "merged": "g", "control": "c"}[kind]
-        node = Node(new_id(letter), kind, space.id, name=name, kernel=1, created=self.tick())
-        self.records.append(node)
-        return node
-
-    def connection(self, space: Space, status: str = "complete", name: str | None = None) -> Connection:
-        connection = Connection(
-            new_id("k"), "linear", space.id, "{}", "{}", name=name, status=status, created=self.tick()
-        )
-        self.records.append(connection)
-        return connection
-
-    def sweep(self, connection: Connection, grid: tuple[int, ...] = (11,)) -> Sweep:
-        sweep = Sweep(new_id("w"), connection.id, None, grid, "none", "fp32", created=self.tick())
-        self.records.append(sweep)
-        return sweep
-
-    def edge(self, sweep: Sweep, one: Node, other: Node, barrier: float, **more: Any) -> Edge:
-        values = {"peak": barrier + 1, "barrier": barrier, "drop": barrier / 2} | more
-        split, metric = values.pop("split", "train"), values.pop("metric", "loss")
-        how = {"length": 2.0, "resolution": 11, "examples": 10, "batchnorm": "none", "precision": "fp32"}
-        ends = (one.id, other.id)
-        edge = Edge(sweep.connection_id, sweep.id, *ends, split, metric, **values, **how, route=ends)
-        self.records.append(edge)
-        return edge
-
-    def tick(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(self.clock))
-
-    def done(self) -> GraphStore:
-        with self.store.transaction() as tx:
-            tx.add(*self.records)
-        self.records.clear()
-        return self.store
-
-
-@pytest.fixture
-def builder(tmp_path: Path) -> Builder:
-    return Builder(tmp_path / "g.mgraph")
 
 
 def partition(groups: Any) -> set[frozenset[str]]:
@@ -106,7 +45,7 @@ DRAWN = st.lists(
 @given(
     drawn=DRAWN, limit=st.sampled_from([-0.5, 0.0, 0.1, 0.3, 0.5, 2.0]), quantity=st.sampled_from(["barrier", "peak"])
 )
-def test_components_are_those_of_networkx(builder: Builder, drawn: Drawn, limit: float, quantity: str) -> None:
+def test_components_are_those_of_networkx(builder: Any, drawn: Drawn, limit: float, quantity: str) -> None:
     b = builder
     space = b.space(f"s{next(b.clock)}")
     nodes = [b.node(space) for _ in range(8)]
@@ -141,7 +80,7 @@ def test_components_are_those_of_networkx(builder: Builder, drawn: Drawn, limit:
     assert partition(nx.connected_components(kept)) == partition(found.groups)
 
 
-def test_the_finest_sweep_decides_and_the_newest_of_equals(builder: Builder) -> None:
+def test_the_finest_sweep_decides_and_the_newest_of_equals(builder: Any) -> None:
     space = builder.space()
     a, b = builder.node(space), builder.node(space)
     connection = builder.connection(space)
@@ -151,7 +90,7 @@ def test_the_finest_sweep_decides_and_the_newest_of_equals(builder: Builder) -> 
     assert edge.barrier == 0.4
 
 
-def test_a_surface_counts_all_its_points(builder: Builder) -> None:
+def test_a_surface_counts_all_its_points(builder: Any) -> None:
     space = builder.space()
     a, b = builder.node(space), builder.node(space)
     connection = builder.connection(space)
@@ -161,7 +100,7 @@ def test_a_surface_counts_all_its_points(builder: Builder) -> None:
     assert edge.barrier == 0.3
 
 
-def test_each_split_and_metric_has_its_own_finest_sweep(builder: Builder) -> None:
+def test_each_split_and_metric_has_its_own_finest_sweep(builder: Any) -> None:
     space = builder.space()
     a, b = builder.node(space), builder.node(space)
     connection = builder.connection(space)
@@ -177,7 +116,7 @@ def test_each_split_and_metric_has_its_own_finest_sweep(builder: Builder) -> Non
     assert len(components(store, Criterion("barrier", 0.35, metric="error")).groups) == 2
 
 
-def test_only_modes_and_connected_merged_nodes_are_grouped(builder: Builder) -> None:
+def test_only_modes_and_connected_merged_nodes_are_grouped(builder: Any) -> None:
     space = builder.space()
     a, m = builder.node(space), builder.node(space, "merged")
     builder.node(space, "merged")
@@ -188,7 +127,7 @@ def test_only_modes_and_connected_merged_nodes_are_grouped(builder: Builder) -> 
     assert len(to_networkx(store)) == 3
 
 
-def test_the_networkx_graph_carries_names_and_numbers(builder: Builder) -> None:
+def test_the_networkx_graph_carries_names_and_numbers(builder: Any) -> None:
     space = builder.space()
     a, b = builder.node(space, name="a"), builder.node(space, name="b")
     named, plain = builder.connection(space, name="line"), builder.connection(space)
@@ -218,7 +157,7 @@ def test_the_networkx_graph_carries_names_and_numbers(builder: Builder) -> None:
     json.dumps(nx.node_link_data(graph, edges="edges"))  # plain data throughout
 
 
-def test_isolated_modes_are_components_of_their_own_in_order(builder: Builder) -> None:
+def test_isolated_modes_are_components_of_their_own_in_order(builder: Any) -> None:
     space = builder.space()
     nodes = [builder.node(space) for _ in range(6)]
     builder.edge(builder.sweep(builder.connection(space)), nodes[3], nodes[4], 0.0)
@@ -251,7 +190,7 @@ def test_thresholds() -> None:
             criterion_from(**wrong)  # type: ignore[arg-type]
 
 
-def test_without_edges_it_says_what_to_do(builder: Builder) -> None:
+def test_without_edges_it_says_what_to_do(builder: Any) -> None:
     space = builder.space()
     a, b = builder.node(space), builder.node(space)
     builder.edge(builder.sweep(builder.connection(space)), a, b, 0.0)
@@ -260,7 +199,7 @@ def test_without_edges_it_says_what_to_do(builder: Builder) -> None:
         components(store, Criterion("barrier", 0.1, "error", "test"))
 
 
-def test_many_modes_are_grouped_quickly(builder: Builder) -> None:
+def test_many_modes_are_grouped_quickly(builder: Any) -> None:
     import time
 
     space = builder.space()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +17,28 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("query")
+@click.argument("query", required=False)
+@click.option(
+    "--views", is_flag=True, help="List the views and their columns, with meaning and unit, and nothing else."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write .csv, .json or .parquet instead.")
 @click.option("--overwrite", is_flag=True, help="Replace that file.")
 @click.option("--limit-seconds", type=float, help="Give up after so many seconds (default: 10).")
 @with_graph
 @output_options
-def sql(query: str, output: Path | None, overwrite: bool, limit_seconds: float | None, graph: Graph, form: str) -> None:
+def sql(
+    query: str | None,
+    views: bool,
+    output: Path | None,
+    overwrite: bool,
+    limit_seconds: float | None,
+    graph: Graph,
+    form: str,
+) -> None:
     """Run one SQL statement that reads the graph's index; - reads it from standard input.
 
     Besides the tables there are views with names and numbers: modes, connections, edges (current: those that count),
-    samples (swept points) and evaluations. DESCRIBE modes lists the columns of one. Nothing can be written, and no
+    samples (swept points) and evaluations. Nothing can be written, and no
     file or setting reached.
 
     \b
@@ -34,9 +46,16 @@ def sql(query: str, output: Path | None, overwrite: bool, limit_seconds: float |
       mgraph sql "SELECT name, test_accuracy FROM modes ORDER BY 2 DESC LIMIT 3"
       mgraph sql "SELECT * FROM samples" -o samples.parquet
     """
+    if views:
+        from mgraph.explore.answers import list_views
+
+        emit(list_views(), ("view", "column", "type", "unit", "meaning"), form=form)
+        return
+    if query is None:
+        raise InputError('Give a query, e.g. "SELECT name FROM modes"; --views lists what there is to ask.')
     if output is not None and form != "table":
         raise InputError("-o writes a file by its ending; --json and --csv print.")
-    text = click.get_text_stream("stdin").read() if query == "-" else query
+    text = sys.stdin.read() if query == "-" else query
     answer = graph.sql(text, limit_seconds=limit_seconds)
     if output is not None:
         answer.write(output, overwrite=overwrite)

@@ -142,8 +142,7 @@ def route(
     click.echo(f"{through}: {_quantity(found.criterion)} {found.value:.4g}, length {found.length:.4g}")
     click.echo()
     shown = [row | {"parameters": _ends(row["parameters"])} for row in rows]
-    emit(shown, _shown_columns(shown, (*_EDGE_COLUMNS[:4], "parameters", *_EDGE_COLUMNS[4:])))
-    _explain(shown)
+    _print_rows(shown, (*_EDGE_COLUMNS[:4], "parameters", *_EDGE_COLUMNS[4:]))
 
 
 @click.command()
@@ -301,19 +300,17 @@ def _count(number: int, what: str) -> str:
 
 
 def _print_edges(links: Sequence[Link], *, title: str = "", empty: str) -> None:
-    rows = [link.row() for link in links]
-    emit(rows, _shown_columns(rows, _EDGE_COLUMNS), title=title, empty=empty)
-    _explain(rows)
+    _print_rows([link.row() for link in links], _EDGE_COLUMNS, title=title, empty=empty)
 
 
-def _shown_columns(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> tuple[str, ...]:
-    """Show whether an edge is uncertain only where one is."""
-    return (*columns, *(("uncertain",) if any(row["uncertain"] for row in rows) else ()))
-
-
-def _explain(rows: Sequence[dict[str, Any]]) -> None:
-    if any(row["uncertain"] for row in rows):
-        note("Uncertain edges have fewer than 11 points, or few examples of a larger split: sweep them finer.")
+def _print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, title: str = "", empty: str = "") -> None:
+    """Print edges for people: uncertain ones have a question mark at their resolution."""
+    doubtful = any(row["uncertain"] for row in rows)
+    if doubtful:
+        rows = [row | {"resolution": f"{row['resolution']}{' ?' if row['uncertain'] else ''}"} for row in rows]
+    emit(rows, columns, title=title, empty=empty)
+    if doubtful:
+        note("? marks uncertain edges: fewer than 11 points, or few examples of a larger split. Sweep them finer.")
 
 
 def _ends(parameters: Sequence[Sequence[float]]) -> str:
