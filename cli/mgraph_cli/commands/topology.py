@@ -288,7 +288,7 @@ def isolated(space: str | None, graph: Graph, form: str, **criteria: Any) -> Non
 
 def _criterion(criterion: Criterion) -> dict[str, Any]:
     names = ("quantity", "limit", "metric", "split", "certified", "min_resolution", "min_examples", "batchnorm")
-    return {name: getattr(criterion, name) for name in names}
+    return {name: value for name in names if (value := getattr(criterion, name)) not in (None, False)}
 
 
 def _quantity(criterion: Criterion) -> str:
