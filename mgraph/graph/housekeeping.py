@@ -23,7 +23,7 @@ class Housekeeping:
     def pack(
         self, *things: Point | Connected | str, path: str | PathLike[str], overwrite: bool = False
     ) -> dict[str, Any]:
-        """Write nodes and connections, with everything they need, into one file: ``g.pack("s", path="s.mgraph.zip")``.
+        """Write nodes and connections, with everything they need, to a file: ``g.pack("s", path="s.mgraph.zip")``.
 
         Returns what is in it: rows by table, and the size in bytes. Raises InputError if the file exists (unless
         ``overwrite``).
