@@ -50,7 +50,7 @@ def fused(name: str) -> Callable[[], None]:
     traced, idle = execution_order(flat.module, torch.zeros(2, *SHAPES[name][1]))
     units = Units.of_layers(flat, [*traced, *idle], [flat.names])
     leg = TowardsMode(flat, units, HOW, flat.theta.clone(), other.theta.clone())
-    leg.begin(Phase("all", np.ones(len(units), dtype=bool), 1, HOW.step_a))
+    leg.begin(Phase("all", np.ones(len(units), dtype=bool), 1, HOW.step_a), anew=True)
     flat.grad.normal_(generator=torch.Generator().manual_seed(0))
     before = leg.distances()
 

@@ -2,7 +2,7 @@
 
 Contenders alternate in one run; figures are medians, ratios those of neighbours. "Add" is durable for every contender
 (files and directories flushed), and ours includes digest, checksums and the commit of the row. The large sum runs in
-processes of its own, whose peak of memory above their start is read from the kernel.
+processes of its own, whose memory (above the start, without mapped files) is watched.
 
 Run: ``python benchmarks/store.py [--quick] [--scratch DIR]``
 """
@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -230,7 +230,7 @@ def child(scratch: Path, way: str) -> None:
     store = GraphStore.open(scratch / "large.mgraph")
     small, _ = new_store(scratch / f"warm{os.getpid()}.mgraph", LARGE)  # imports, threads
     shutil.rmtree(small.path)
-    before = peak_anonymous()
+    memory = Peak()
     wall, cpu = time.perf_counter(), time.process_time()
     if way == "torch.load + sum":
         states = [torch.load(scratch / f"large{k}.pt", weights_only=True) for k in range(4)]
@@ -248,15 +248,33 @@ def child(scratch: Path, way: str) -> None:
             result = computation.run()
         else:
             stream_safetensors(scratch / "sum.safetensors", LARGE, computation.stream, {}, overwrite=True)
-    took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak": peak_anonymous() - before}
+    took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak": memory.stop()}
     print(json.dumps(took))
 
 
-def peak_anonymous() -> int:
-    """Return the highest resident memory so far in bytes, less the part of it that now is of mapped files."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    mapped = 1024 * int(status["RssFile"].split()[0])
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - mapped
+class Peak:
+    """Watches how much anonymous memory this process has above what it has now; mapped files do not count."""
+
+    def __init__(self) -> None:
+        self._start = self._peak = anonymous()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.01):
+            self._peak = max(self._peak, anonymous())
+
+    def stop(self) -> int:
+        """Return the most there was, in bytes."""
+        self._over.set()
+        self._thread.join()
+        return max(self._peak, anonymous()) - self._start
+
+
+def anonymous() -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
+    return 1024 * int(line.split()[1])
 
 
 def many(scratch: Path, count: int, rounds: int) -> None:
@@ -301,6 +319,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds, and no large sum")
     parser.add_argument("--scratch", type=Path, help="where to write some 7 GB (default: a temporary directory)")
+    parser.add_argument("--parts", help="only some of add, sum, large, many, with commas")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     quieten()
@@ -308,21 +327,24 @@ def main() -> None:
         child(options.scratch, options.child)
         return
     rounds = 3 if options.quick else 9
+    parts = {
+        "add": lambda at: [add_and_read(at, *case) for case in cases(rounds)],
+        "sum": lambda at: nine_nodes(at, rounds),
+        "large": large,
+        "many": lambda at: many(at, 10_000 if options.quick else 100_000, rounds),
+    }
+    chosen = options.parts.split(",") if options.parts else [p for p in parts if not (options.quick and p == "large")]
     print(f"{invocation()}\n{machine()}\n")
     print(f"{'what':>24} {'way':>26} {'ms':>9} {'CPU ms':>9} {'ratio':>7} {'of CPU':>7}   peak in nodes")
-    with tempfile.TemporaryDirectory(dir=options.scratch) as directory:
-        scratch = Path(directory)
-        for part in (
-            lambda: add_and_read(scratch, "11 M", resnet18(), rounds, 1),
-            lambda: add_and_read(scratch, "60 k", lenet5(input_shape=(1, 28, 28), classes=10), rounds, 1),
-            lambda: add_and_read(scratch, "60 k, 48 at once", lenet5(input_shape=(1, 28, 28), classes=10), rounds, 48),
-            lambda: nine_nodes(scratch, rounds),
-            lambda: None if options.quick else large(scratch),
-            lambda: many(scratch, 10_000 if options.quick else 100_000, rounds),
-        ):
-            part()
-            for path in scratch.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for part in chosen:
+        with tempfile.TemporaryDirectory(dir=options.scratch) as directory:
+            parts[part](Path(directory))
+
+
+def cases(rounds: int) -> list[tuple[str, nn.Module, int, int]]:
+    """Name the networks whose nodes are added and read: what, network, rounds, nodes at once."""
+    small = lenet5(input_shape=(1, 28, 28), classes=10)
+    return [("11 M", resnet18(), rounds, 1), ("60 k", small, rounds, 1), ("60 k, 48 at once", small, rounds, 48)]
 
 
 if __name__ == "__main__":

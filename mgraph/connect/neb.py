@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.network.flat import FlatModel
     from mgraph.progress import Report
-    from mgraph.train.autoneb import Measure, Relaxed
+    from mgraph.train.autoneb import Measure
+    from mgraph.train.cyclelog import Relaxed
     from mgraph.train.state import Keeper
 
 _BY_CYCLE = ("saddle", "length", "pivots", "lr", "train_loss", "seconds")

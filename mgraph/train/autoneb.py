@@ -14,7 +14,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,13 @@ from mgraph.network.precision import computing_in
 from mgraph.progress import Progress, Report, silent
 from mgraph.train.band import Band, Rule
 from mgraph.train.batches import Batches
+from mgraph.train.cyclelog import Array, CycleRecord, Relaxed, Standing
 from mgraph.train.cycles import FALLS, PATIENCE, BandSettings
 from mgraph.train.loop import Streams
 from mgraph.train.losses import Loss
 from mgraph.train.parallel import present
 from mgraph.train.state import Keeper, State
 
-Array = NDArray[np.float32]
 # Rows, coefficients of shape (S, K), the name of what is under way → the loss at each of S points.
 Measure = Callable[[Sequence[Tensor], Floats, str], Floats]
 
@@ -47,49 +47,6 @@ _BLOWN_UP = 1e4  # times the first loss: as good as infinite
 
 class BandWarning(MGraphWarning):
     """A cycle diverged and was begun again with half the learning rate."""
-
-
-@dataclass(frozen=True)
-class CycleRecord:
-    """What a cycle came to; cycle 0 is the start."""
-
-    cycle: int
-    saddle: float
-    at: float  # share of the length
-    length: float
-    pivots: int
-    lr: float
-    train_loss: float | None  # mean over its steps and pivots, of mini-batches
-    seconds: float  # since the start
-
-
-@dataclass
-class Standing:
-    """Where a run stands, as plain data."""
-
-    cycle: int = 0
-    step: int = 0
-    steps: int = 0
-    scale: float = 1.0  # of learning rates, after divergence
-    halvings: int = 0
-    first: float | None = None  # largest loss of the first step
-    summed: float = 0.0  # of the mean losses of this cycle's steps
-    seconds: float = 0.0
-    best: int = 0  # place in the history of the lowest saddle
-    ended: str | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Relaxed:
-    """The best chain that was found, points of shape (N, D), canonical; how it came about, and why it ended."""
-
-    points: Array
-    history: tuple[CycleRecord, ...]
-    best: CycleRecord
-    ended: str
-    notes: tuple[str, ...]
 
 
 def gaps(values: Floats, inside: int) -> list[tuple[float, int, float]]:

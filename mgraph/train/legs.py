@@ -7,7 +7,7 @@ what is large moves in a few fused calls on the network's own row.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,8 +100,16 @@ class Leg(ABC):
         self.variances = self._tensors.moments(self._weight_views, self._weight_sizes)[1]
 
     @abstractmethod
-    def begin(self, phase: Phase) -> None:
-        """Get ready for a phase."""
+    def begin(self, phase: Phase, *, anew: bool) -> None:
+        """Get ready for a phase, at its beginning (``anew``) or in its midst."""
+
+    def memory(self) -> dict[str, Floats]:
+        """Return what was noted as phases began, for :meth:`recall`."""
+        return {}
+
+    def recall(self, memory: Mapping[str, Floats]) -> None:
+        """Take up what :meth:`memory` returned."""
+        del memory
 
     @abstractmethod
     def distances(self) -> Floats:
@@ -132,7 +140,8 @@ class TowardsMode(Leg):
     """Move, VarianceCorrection, (training), VarianceCorrection [L, Alg. 1].
 
     The variance of a weight is held about its own mean: at the start's, or, with ``variance_target="blend"``, between
-    the start's and the destination's by its layer's progress f = 1 - distance / distance at the start of the leg.
+    what it was when its layer began to move and the destination's, by the layer's progress since then, f = 1 -
+    distance / distance then. (Until then training moves it freely: the start's would be a jump.)
     """
 
     def __init__(self, flat: FlatModel, units: Units, how: WalkSettings, start: Tensor, destination: Tensor) -> None:
@@ -147,10 +156,17 @@ class TowardsMode(Leg):
         ends = [self._tensors.moments(self._tensors.views(row, self._scope), sizes)[1] for row in (start, destination)]
         self._from, self._to = ends
         self.gap = self._between(start)
+        self._way, self._moving = self.gap, np.zeros(len(units), dtype=bool)
 
-    def begin(self, phase: Phase) -> None:
-        """Look up what moves."""
+    def begin(self, phase: Phase, *, anew: bool) -> None:
+        """Look up what moves; note where layers are that begin to."""
         units = self._units
+        entering = phase.moving & ~self._moving
+        if anew and self._how.variance_target == "blend":
+            here = self._tensors.moments(self._scope_views, self._tensors.sizes[self._scope])[1]
+            self._from = np.where(entering[units.of[self._scope]], here, self._from)
+            self._way = np.where(entering, self.distances(), self._way)
+        self._moving = phase.moving
         self._phase = phase
         chosen = np.flatnonzero(phase.moving[units.of])
         self._moved_units = units.of[chosen]
@@ -161,6 +177,15 @@ class TowardsMode(Leg):
             active = phase.moving[units.of[self._scope]]
         self._active = np.flatnonzero(active)
         self._corrected = self._tensors.views(self._flat.theta, self._scope[active])
+
+    def memory(self) -> dict[str, Floats]:
+        """The variances and distances from which layers began to move, and which are moving."""
+        return {"from": self._from, "way": self._way, "moving": self._moving.astype(np.float64)}
+
+    def recall(self, memory: Mapping[str, Floats]) -> None:
+        """Go on with these."""
+        self._from, self._way = np.array(memory["from"]), np.array(memory["way"])
+        self._moving = np.array(memory["moving"], dtype=bool)
 
     def distances(self) -> Floats:
         """‖destination - x‖ of each unit."""
@@ -182,7 +207,7 @@ class TowardsMode(Leg):
         move(self._moved, self._goals, share[self._moved_units])
         self._target = self._from
         if self._how.variance_target == "blend":
-            left = np.divide(distances - lengths, self.gap, out=np.zeros_like(lengths), where=self.gap > 0)
+            left = np.divide(distances - lengths, self._way, out=np.zeros_like(lengths), where=self._way > 0)
             progress = np.clip(1.0 - left, 0.0, 1.0)[self._units.of[self._scope]]
             self._target = self._from + progress * (self._to - self._from)
         if self._how.variance_correction:
@@ -233,7 +258,7 @@ class TowardsOrigin(Leg):
         self._first = self._tensors.moments(self._tensors.views(start, self._weights), self._weight_sizes)[1]
         self._limits = limits
 
-    def begin(self, phase: Phase) -> None:
+    def begin(self, phase: Phase, *, anew: bool) -> None:
         """Look up what moves."""
         self._phase = phase
         self._chosen = np.flatnonzero((phase.moving & self._moving)[self._units.of])

@@ -100,13 +100,13 @@ class Walk:
         self._x = flat.theta
         self._aside = torch.empty_like(flat.theta)
         self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
-        self._gradients: list[Tensor] = []
         self._kept: list[Kept] = []
         self._log = Log()
         self._reasons: list[str] = []
         self._tick = self._stretch = self._phase = self._done = 0  # ticks in all, and where in the plan
         self._from = -1  # number of the kept point where the present stretch began; -1: the start
         self._before = np.zeros(len(units))  # distances as the present phase began
+        self._memory: dict[str, Floats] = {}  # of the leg that a state was saved in
         self._elapsed = 0.0
         self._first_loss = math.nan
 
@@ -153,11 +153,14 @@ class Walk:
         self._x.copy_(row)
         leg = stretch.leg(row)
         self._x.copy_(present)
+        if self._memory:
+            leg.recall(self._memory)
+        self._memory, self._present = {}, leg
         return leg
 
     def _ticks(self, leg: Leg, phase: Phase) -> None:
         """Walk through one phase, from where it stands."""
-        leg.begin(phase)
+        leg.begin(phase, anew=self._done == 0)
         flat, names = self._flat, self._flat.names
         weights = np.flatnonzero(self._units.weight)
         self._weight_gradients = [flat.grad[flat.columns(names[i])] for i in weights]
@@ -283,6 +286,7 @@ class Walk:
         arrays: dict[str, NDArray[Any]] = {
             "x": self._flat.unpack(self._x).numpy(),
             "before": self._before,
+            **{f"leg-{name}": value for name, value in self._present.memory().items()},
             "order": self._batches.pass_state.numpy(),
             "random": torch.get_rng_state().numpy(),
             "kept": np.array([(k.tick, k.loss, k.middle) for k in self._kept], dtype=np.float64).reshape(-1, 3),
@@ -316,6 +320,7 @@ class Walk:
         self._reasons = list(values["reasons"])
         self._x.copy_(self._row(arrays["x"]))
         self._before = np.array(arrays["before"])
+        self._memory = {name.removeprefix("leg-"): np.array(a) for name, a in arrays.items() if name.startswith("leg-")}
         self._batches.go_to(values["position"], torch.from_numpy(np.array(arrays["order"], dtype=np.uint8)))
         torch.set_rng_state(torch.from_numpy(np.array(arrays["random"], dtype=np.uint8)))
         if "random-cuda" in arrays:

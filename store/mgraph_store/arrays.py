@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.chunkfiles import CHECKSUM_BYTES, is_raw, read_chunk, shard_places
+from mgraph_store.chunkfiles import CHECKSUM_BYTES, ChunkStream, is_raw, read_chunk, shard_places
 from mgraph_store.errors import CorruptError, StoreError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class StoredArray:
     def __init__(self, files: Files, key: str, dtype: str, row: int | None) -> None:
         self._files, self._key, self._row = files, key, row
         self._name = dtype if row is None else ""
-        with self._blame():
+        with self.blaming():
             self._array: zarr.Array[Any] = files.open_array(self._name)
         shape = self._array.shape
         if str(self._array.dtype) != dtype or len(shape) != (1 if row is None else 2):
@@ -110,7 +110,7 @@ class StoredArray:
         if not self._raw:
             out[...] = self._decode(start, stop)
             return
-        with self._blame():
+        with self.blaming():
             for i in range(start // self.chunk, -(-stop // self.chunk)):
                 first = i * self.chunk
                 a, b = max(start, first), min(stop, first + self.chunk)
@@ -120,6 +120,17 @@ class StoredArray:
                     whole = np.empty(self.chunk, self._array.dtype)
                     self._read_chunk(i, whole)
                     out[a - start : b - start] = whole[a - first : b - first]
+
+    def is_chunk(self, start: int, stop: int) -> bool:
+        """Say whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one whole raw chunk."""
+        return self._raw and start % self.chunk == 0 and stop - start == self.chunk
+
+    def stream(self, start: int) -> ChunkStream:
+        """Open the chunk that begins at ``start``, to be read piece by piece inside :meth:`blaming`."""
+        with self.blaming():
+            file = self._files.local(self._chunk_name(start // self.chunk))
+            assert file is not None
+            return ChunkStream(file, self._offset)
 
     def chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield (offset, elements) chunk by chunk, so that no more than one is in memory."""
@@ -133,7 +144,7 @@ class StoredArray:
 
     def _decode(self, start: int, stop: int) -> NDArray[Any]:
         part = slice(start, stop)
-        with self._blame(), one_at_a_time():
+        with self.blaming(), one_at_a_time():
             return np.asarray(self._array[part] if self._row is None else self._array[self._row, part])
 
     def _chunk_name(self, i: int) -> str:
@@ -155,7 +166,7 @@ class StoredArray:
         size, length = self._file_size(name), 16 * rows + CHECKSUM_BYTES
         if size <= length:
             raise self._corrupt(f"has a damaged shard of {size} bytes")
-        with self._blame():
+        with self.blaming():
             places = shard_places(self._files.tail(name, length))
         ends = places.astype(object).sum(axis=1) if (places >> 62).any() else places.sum(axis=1)
         if int(ends.max()) + length != size:
@@ -172,7 +183,8 @@ class StoredArray:
             raise self._corrupt(f"lacks chunk {name.removeprefix(f'{self._name}/')}") from None
 
     @contextlib.contextmanager
-    def _blame(self) -> Iterator[None]:
+    def blaming(self) -> Iterator[None]:
+        """Say of what goes wrong inside that it is this array's: ``CorruptError``, or ``StoreError`` of the disk."""
         try:
             yield
         except FileNotFoundError:

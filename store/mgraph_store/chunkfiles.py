@@ -42,13 +42,45 @@ def read_chunk(file: Path, out: NDArray[Any], offset: int = 0) -> None:
     checksum = bytearray(CHECKSUM_BYTES)
     with file.open("rb", buffering=0) as source:
         source.seek(offset)
-        for part in (out.view(np.uint8).data, memoryview(checksum)):
-            while part:
-                count = source.readinto(part)
-                if not count:
-                    raise ValueError("a chunk ends too soon")
-                part = part[count:]
+        _fill(source, out.view(np.uint8).data)
+        _fill(source, memoryview(checksum))
     check(out, bytes(checksum))
+
+
+class ChunkStream:
+    """A chunk read piece by piece, each while it is still wanted: the next use finds it in the processor's cache."""
+
+    def __init__(self, file: Path, offset: int = 0) -> None:
+        self._file = file.open("rb", buffering=0)
+        self._file.seek(offset)
+        self._sum = 0
+
+    def read_into(self, out: NDArray[Any]) -> None:
+        """Read the next elements that fill ``out``; errors as :func:`read_chunk`."""
+        import google_crc32c
+
+        numbers = out.view(np.uint8)
+        _fill(self._file, numbers.data)
+        self._sum = google_crc32c.extend(self._sum, numbers)
+
+    def finish(self) -> None:
+        """Compare the checksum, after all has been read; ``ValueError`` if it does not fit."""
+        checksum = bytearray(CHECKSUM_BYTES)
+        _fill(self._file, memoryview(checksum))
+        if self._sum.to_bytes(CHECKSUM_BYTES, "little") != checksum:
+            raise ValueError("the stored and computed checksum do not match")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _fill(source: Any, part: memoryview) -> None:
+    while part:
+        count = source.readinto(part)
+        if not count:
+            raise ValueError("a chunk ends too soon")
+        part = part[count:]
 
 
 def write_chunks(directory: Path, data: NDArray[Any], length: int, fill: Any) -> None:

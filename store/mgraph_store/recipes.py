@@ -6,6 +6,7 @@ every node of the recipe is read or summed once per chunk, no matter how many ot
 
 from __future__ import annotations
 
+import contextlib
 import graphlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from mgraph_store import columns
 from mgraph_store.arrays import StoredArray
+from mgraph_store.chunkfiles import ChunkStream
 from mgraph_store.errors import CorruptError, FormatError, InputError
 from mgraph_store.kernel import BLOCK, KERNEL_VERSION, active_terms, add_term
 from mgraph_store.reader import Reader
@@ -205,6 +207,8 @@ class Computation:
             out[...] = 0
         elif len(terms) == 1 and terms[0][0] == 1:
             self._copy(out, terms[0][1], values, start)
+        elif all(s not in self._passing or self._arrays[s].is_chunk(start, start + out.shape[0]) for _, s in terms):
+            self._sum_blocks(out, terms, values, start, scratch)
         else:
             row = scratch.take(out.shape[0])
             for k, (c, source) in enumerate(terms):
@@ -212,6 +216,34 @@ class Computation:
                     self._copy(row, source, values, start)
                 add_term(out, c, values.get(source, row), scratch.product, first=k == 0)
             scratch.give_back(row)
+
+    def _sum_blocks(
+        self,
+        out: NDArray[np.float32],
+        terms: Sequence[tuple[np.float32, str]],
+        values: Mapping[str, NDArray[np.float32]],
+        start: int,
+        scratch: _Scratch,
+    ) -> None:
+        # All terms of a block while it is in the cache. What is summed counts only once all checksums fit.
+        with contextlib.ExitStack() as opened:
+            streams: dict[str, ChunkStream] = {}
+            for source in (s for _, s in terms if s in self._passing):
+                streams[source] = self._arrays[source].stream(start)
+                opened.callback(streams[source].close)
+            for begin in range(0, out.shape[0], BLOCK):
+                block = out[begin : begin + BLOCK]
+                row = scratch.row[: block.shape[0]]
+                for k, (c, source) in enumerate(terms):
+                    if source in streams:
+                        with self._arrays[source].blaming():
+                            streams[source].read_into(row)
+                        add_term(block, c, row, scratch.product, first=k == 0)
+                    else:
+                        add_term(block, c, values[source][begin : begin + BLOCK], scratch.product, first=k == 0)
+            for source, stream in streams.items():
+                with self._arrays[source].blaming():
+                    stream.finish()
 
     def _copy(
         self, out: NDArray[np.float32], source: str, values: Mapping[str, NDArray[np.float32]], start: int
@@ -226,7 +258,7 @@ class _Scratch:
     """The memory of one thread, used again for every chunk: fresh memory costs as much time as the sum."""
 
     def __init__(self, length: int) -> None:
-        self.product = np.empty(min(BLOCK, length), np.float32)
+        self.product, self.row = (np.empty(min(BLOCK, length), np.float32) for _ in range(2))
         self._length = length
         self._free: list[NDArray[np.float32]] = []
 

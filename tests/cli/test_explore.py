@@ -89,7 +89,7 @@ def test_explore_plans_works_and_says_why_it_stopped(run: Any) -> None:
         (["explore", "--plan"], "Say when to stop"),
         (["explore", "--max-pairs", "0"], "at least 1 pair"),
         (["explore", "--budget", "tomorrow"], "2h, 1h30m"),
-        (["explore", "--budget", "-3"], "more than 0 seconds"),
+        (["explore", "--budget", "-3"], "a number above 0"),
         (["explore", "--max-pairs", "1", "--engine", "slurm"], "known are local:N"),
         (["explore", "--max-pairs", "1", "--engine", "local:0"], "at least 1 worker"),
         (["explore", "--max-pairs", "1", "--grid", "1"], "at least 2"),

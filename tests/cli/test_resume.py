@@ -18,9 +18,9 @@ from mgraph_store.states import leftovers
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
-CURVE = ["connect", "a", "b", "--curve", "--epochs", "60", "--grid", "7"]
+CURVE = ["connect", "a", "b", "--curve", "--epochs", "40", "--grid", "7"]
 SURFACE = ["connect", *"abcd", "--surface", "--phases", "edges:12,surface:12", "--grid", "3"]
-NEB = ["connect", "a", "b", "--neb", "--pivots", "3", "--cycles", "3x20@0.05", "--batch-size", "256", "--grid", "7"]
+NEB = ["connect", "a", "b", "--neb", "--pivots", "3", "--cycles", "2x20@0.05", "--batch-size", "256", "--grid", "7"]
 LLPF = ["connect", "a", "b", "--llpf", "--groups", "fdf", "--max-groups", "2", "--ticks", "25", "--keep-every", "7"]
 TRAIN = ["train", "--seed", "9", "--epochs", "40", "--keep", "3,30"]
 
@@ -50,11 +50,14 @@ def numbers(run: Any, name: str) -> Any:
     ("args", "how"),
     [
         pytest.param(CURVE, signal.SIGINT, id="curve"),
-        pytest.param(TRAIN, signal.SIGKILL, id="train"),
+        pytest.param(TRAIN, signal.SIGKILL, id="train", marks=pytest.mark.stress),
         pytest.param(NEB, signal.SIGKILL, id="neb"),
         pytest.param([*LLPF, "--grid", "7"], signal.SIGKILL, id="llpf"),
         pytest.param(
-            [*LLPF, "--walk", "across", "--origin-ticks", "20", "--no-sweep"], signal.SIGINT, id="llpf-across"
+            [*LLPF, "--walk", "across", "--origin-ticks", "20", "--no-sweep"],
+            signal.SIGINT,
+            id="llpf-across",
+            marks=pytest.mark.stress,
         ),
     ],
 )

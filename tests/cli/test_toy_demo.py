@@ -35,6 +35,8 @@ def test_the_toy_demo_draws_a_band_that_moves(commands: Any, tmp_path: Path, mon
     assert len(np.unique(pixels[::5, ::5].reshape(-1, 3).round(2), axis=0)) > 20  # shades, and a colour per moment
 
     assert "--overwrite" in run("demo", "--toy", "-o", "shown", code=2).stderr
+    result = toydemo.ToyDemo(done.rows, [Path("shown/toy.png")])
+    monkeypatch.setattr(toydemo, "run_toy_demo", lambda *_, **__: result)
     text = run("demo", "--toy", "-o", "shown", "--overwrite").stdout
     assert "Wrote shown/toy.png" in text
     assert "valley-20" in text

@@ -214,6 +214,13 @@ def test_groups_move_one_after_the_other(ends):
     assert series(outcome, "phase").tolist() == [0.0] * 4 + [1.0] * 4 + [2.0] * 4
 
 
+def test_a_layer_that_begins_to_move_does_not_jump(ends):
+    outcome = walk(LLPF(groups="0.*,1.*;*", ticks=30, lr=0.3, **{k: v for k, v in FEW.items() if k != "lr"}), ends)
+    seen = series(outcome, "variance", "6.weight")
+    assert abs(seen[29] / seen[0] - 1) > 0.02  # training moved it while it was free
+    assert abs(seen[30] / seen[29] - 1) < 0.2 * abs(seen[29] / seen[0] - 1)
+
+
 def test_what_training_leaves_alone_stays_bit_for_bit(ends):
     outcome = walk(LLPF(groups="0.*,1.*;*", ticks=3, train="active", **FEW), ends)
     points = rows(outcome)

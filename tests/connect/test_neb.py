@@ -47,7 +47,7 @@ def ring(tmp_path):
     return landscape(tmp_path, "ring", (-1, 0), (1, 0))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_ring_from_the_exact_straight_line(ring, seed):
     connected = ring.connect("a", "b", method=band(seed=seed), name="x")
     points = rows(connected)
@@ -56,10 +56,13 @@ def test_the_ring_from_the_exact_straight_line(ring, seed):
     assert saddle(connected)[0] < 1e-3
     assert [n.kind for n in nodes(connected)] == ["mode", *["pivot"] * 9, "mode"]
     assert connected.swept().parameters.shape == (101, 1)  # nine points in every gap
+    (edge,) = [e for e in connected.describe()["edges"] if e["split"] == "train"]
+    assert edge["peak"] == saddle(connected)[0]
+    assert edge["resolution"] == 101
 
 
 def test_without_a_push_the_exact_straight_line_stays_where_it_is(ring):
-    connected = ring.connect("a", "b", method=band(noise=0.0))
+    connected = ring.connect("a", "b", method=band(noise=0.0, cycles=("1x20@0.02",)))
     assert np.abs(rows(connected)[:, 1]).max() == 0.0
     assert saddle(connected)[0] == pytest.approx(1.0)
 
@@ -118,13 +121,6 @@ def test_the_connection_is_a_chain_by_length_with_its_history(ring):
     assert connected.describe()["control_points"][1]["kind"] == "pivot"
 
 
-def test_the_edges_peak_is_the_saddle(ring):
-    connected = ring.connect("a", "b", method=band())
-    (edge,) = [e for e in connected.describe()["edges"] if e["split"] == "train"]
-    assert edge["peak"] == saddle(connected)[0]
-    assert edge["resolution"] == 101
-
-
 def test_points_in_every_gap_can_be_chosen(ring):
     connected = ring.connect("a", "b", method=band(pivots=2), inner=3)
     assert len(connected.swept().parameters) == 13
@@ -145,8 +141,8 @@ def test_points_in_every_gap_can_be_chosen(ring):
 
 
 def test_a_finished_band_goes_on_with_its_pivots_and_more_cycles(ring):
-    first = ring.connect("a", "b", method=band(pivots=3, cycles=("2x100@0.02",)), name="first")
-    more = ring.connect("a", "b", method=band(cycles=("2x100@0.02",)), init=first)
+    first = ring.connect("a", "b", method=band(pivots=3, cycles=("2x60@0.02",)), name="first")
+    more = ring.connect("a", "b", method=band(cycles=("2x60@0.02",)), init=first)
     assert history(more, "saddle")[0] == pytest.approx(saddle(first)[0], rel=1e-6)
     # Its gaps are filled at once, and again after its first cycle.
     pivots = history(more, "pivots")

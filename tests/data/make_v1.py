@@ -22,10 +22,12 @@ from mgraph_store import (
     Evaluation,
     GraphStore,
     Layout,
+    Measure,
     Member,
     Node,
     NodeBuffers,
     NodeTerm,
+    Note,
     Run,
     Series,
     Space,
@@ -114,6 +116,10 @@ def make(path: Path) -> GraphStore:
         merged = node("merged", plain, ref, "m", selected_on="valid", info='{"recipe": "mean"}')
         gone = replace(merged, id=new_id("g"), name="gone")
         tx.add(merged, gone, *[NodeTerm(merged.id, i, n.id, 0.5) for i, n in enumerate((a, b))])
+    with store.transaction() as tx:  # what people wrote, and what was measured around a point
+        tx.add(Note(new_id("n"), "good", node_id=a.id), Note(new_id("n"), "why", "flat", connection_id=connection.id))
+        around = ("std", 0.5, None, 8, "train", "all", 100, "fresh", "fp32")
+        tx.add(Measure(a.id, run.id, "sharpness", 0.01, *around))
     with store.transaction() as tx:
         tx.update(replace(run, status="complete", ended=run.started))
         tx.remove(Node, "id", [gone.id])

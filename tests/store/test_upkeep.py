@@ -367,7 +367,10 @@ def test_the_counter_costs_no_second_look_at_the_index(graph: Any, monkeypatch: 
 # Repairing tensors
 
 
-def test_tensors_are_written_again_if_their_digest_can_be_had(damaged: Any) -> None:
+def test_tensors_are_written_again_if_their_digest_can_be_had(damaged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Equal tensors in objects of their own, as from graphs that did not share them.
+    monkeypatch.setattr("mgraph_store.transaction.parameters_at", lambda *_: {})
+    monkeypatch.setattr("mgraph_store.transaction.buffers_at", lambda *_: None)
     a, b = damaged.add(damaged.parameters(), damaged.parameters(1), names=("a", "b"))
     (copy,) = damaged.add(damaged.parameters(), names=("copy",))
     from mgraph_store import combine
@@ -396,6 +399,7 @@ def test_tensors_are_written_again_if_their_digest_can_be_had(damaged: Any) -> N
         connection.id: "lost",
     }
     assert derived.id in " ".join(p.what for p in examine(damaged.store))
+    monkeypatch.undo()
     assert len(repair(damaged.store)) == 3
     assert {p.subject for p in examine(damaged.store, deep=True)} == {lost.id, connection.id}
     assert damaged.store.read_parameters("copy").tobytes() == damaged.parameters().tobytes()

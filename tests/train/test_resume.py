@@ -107,7 +107,7 @@ METHODS = {
     every=st.integers(1, 5),
     stops=st.lists(st.integers(1, 13), min_size=1, max_size=3),
 )
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_a_connection_is_bit_identical(name, kind, every, stops):
     run = connecting(METHODS[name], TASK, **kind)
     with warnings.catch_warnings():

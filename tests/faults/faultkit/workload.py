@@ -24,6 +24,7 @@ from mgraph_store import (
     Node,
     NodeBuffers,
     NodeTerm,
+    Note,
     Run,
     Series,
     Space,
@@ -247,6 +248,7 @@ def merge(work: Work) -> None:
         (ref,) = tx.write_parameters([value])
         node = _node(new_id("g"), "merged", work.space(), ref, run, name=_name(work, 0))
         records = [run, node, *(NodeTerm(node.id, i, n.id, 0.5) for i, n in enumerate(sources))]
+        records.append(Note(new_id("n"), "recipe", "mean", node_id=node.id))
         tx.add(*records)
         work.announce("merge", records, values={node.id: value})
     return None
