@@ -328,7 +328,9 @@ def test_plot_says_where_it_drew(run: Any, path: Path) -> None:
 
 
 def test_lists_of_what_can_be_named(run: Any) -> None:
-    assert [r["name"] for r in run("methods", "--json").rows] == ["linear", "simplex", "chain", "curve", "surface"]
+    assert [r["name"] for r in run("methods", "--json").rows] == [
+        *("linear", "simplex", "chain", "curve", "surface", "neb", "llpf")
+    ]
     surface = run("methods", "--json").rows[-1]
     assert set(surface["presets"]) == {"three-phase", "paper"}
     assert surface["presets"]["paper"]["samples"] == 15

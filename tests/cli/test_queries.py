@@ -154,7 +154,7 @@ def test_a_question_to_a_graph_without_edges(run: Any) -> None:
     run("init", "empty.mgraph", "--arch", "mlp?hidden=4,", "--data", "digits")
     for command in ("components --max-barrier 1", "mst", "dendrogram", "isolated"):
         done = run(*command.split(), "--graph", "empty.mgraph", code=2)
-        assert "no edge with a train loss; sweep a connection first: mgraph connect A B --linear" in done.stderr
+        assert "no edge with a train loss; connect modes first: mgraph connect A B --linear" in done.stderr
 
 
 def test_questions_load_no_torch(python: Any, path: Path) -> None:
