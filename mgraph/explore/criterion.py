@@ -83,10 +83,10 @@ def criterion_from(
     limits = {"barrier": max_barrier, "peak": max_peak, "drop": max_drop}
     given = [(quantity, limit) for quantity, limit in limits.items() if limit is not None]
     flags = "--max-barrier, --max-peak and --max-drop"
-    if threshold and not given:
-        raise InputError(f"Give one of {flags}.")
+    if threshold and len(given) != 1:
+        raise InputError(f"Give exactly one of {flags}.")
     if len(given) > 1:
-        raise InputError(f"Give only one of {flags}: edges are compared by one quantity.")
+        raise InputError(f"Give at most one of {flags}: edges are compared by one quantity.")
     quantity, limit = given[0] if given else (by or "peak", None)
     if by is not None and by != quantity:
         raise InputError(f"--by {by} and --max-{quantity} contradict each other: edges are compared by one quantity.")

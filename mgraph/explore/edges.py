@@ -322,8 +322,9 @@ def _why_none(reader: Reader, criterion: Criterion, space: Space | None) -> str:
     policies = [row[0] for row in reader.query(sql, parameters)[1]]
     if not policies:
         unswept = _unswept(reader, space)
-        do = f"mgraph sweep {unswept}" if unswept else "mgraph connect A B --linear"
-        return f"{where} has no edge with a {what}; sweep a connection first: {do}"
+        if unswept:
+            return f"{where} has no edge with a {what}; sweep a connection first: mgraph sweep {unswept}"
+        return f"{where} has no edge with a {what}; connect modes first: mgraph connect A B --linear"
     if criterion.batchnorm is not None and criterion.batchnorm not in policies:
         return (
             f"No edge with a {what} has the BatchNorm policy {criterion.batchnorm!r}; there are: {', '.join(policies)}."

@@ -18,6 +18,7 @@ from mgraph.families import Segment
 from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
+from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.graph.session import Session
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from mgraph.connect.base import Method
     from mgraph.explore.routes import Route
     from mgraph.graph.auto import AutoResult
-    from mgraph.graph.bundles import Arrived
     from mgraph.graph.comparisons import Comparison
-    from mgraph.graph.upkeep import CheckReport, Plan
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
@@ -85,7 +84,7 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
-class Graph(Queries, Explorations, Pictures):
+class Graph(Queries, Explorations, Pictures, Housekeeping):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -388,67 +387,6 @@ class Graph(Queries, Explorations, Pictures):
         """List everything that was run, with its status, as rows."""
         return listing.list_runs(self.session.store)
 
-    # Sharing
-
-    def pack(self, *things: Point | Connected | str, path: PathLike, overwrite: bool = False) -> dict[str, Any]:
-        """Write nodes and connections, with everything they need, into one file: ``g.pack("s", path="s.mgraph.zip")``.
-
-        Returns what is in it: rows by table, and the size in bytes. Raises InputError if the file exists (unless
-        ``overwrite``).
-        """
-        from mgraph.graph.bundles import pack
-
-        found = [self.find(thing) if isinstance(thing, str) else thing for thing in things]
-        return pack(self.session.store, [thing.record for thing in found], Path(path), overwrite=overwrite)
-
-    def unpack(self, path: PathLike, *, prefix: str = "") -> Arrived:
-        """Add what a bundle holds, all or nothing; what is there already is recognised, names that are taken change.
-
-        Raises InputError if the file is no bundle, or an id in it stands for something else here; CorruptError if
-        its tensors are not those that it says.
-        """
-        from mgraph.graph.bundles import unpack
-
-        return unpack(self.session.store, Path(path), prefix=prefix)
-
-    # Upkeep
-
-    def check(self, *, deep: bool = False, repair: bool = False) -> CheckReport:
-        """Check rows and tensors; see :func:`mgraph.check`, which also takes a graph that cannot be opened."""
-        from mgraph.graph.upkeep import check
-
-        return check(self.path, deep=deep, repair=repair)
-
-    def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> Plan:
-        """Delete what nothing refers to and is at least ``older_than`` hours old; returns what went, or would go."""
-        from mgraph.graph.upkeep import plan_collection
-
-        return _carried_out(plan_collection(self.session.store, older_than=older_than), dry_run)
-
-    def remove(self, *things: Point | Connected | Space | str, cascade: bool = False, dry_run: bool = False) -> Plan:
-        """Remove nodes, connections, sweeps or spaces with all that is theirs; returns what went, or would go.
-
-        Raises StillNeededError, naming it, if something else depends on them; ``cascade`` takes that along.
-        """
-        from mgraph.graph.upkeep import plan_removal
-
-        return _carried_out(plan_removal(self.session.store, things, cascade=cascade), dry_run)
-
-    def rename(self, thing: Point | Connected | Space | str, name: str) -> Point | Connected | Space:
-        """Give a node, connection or space another name; returns it. NameTakenError if the name is in use."""
-        from mgraph.graph.upkeep import rename
-
-        record = rename(self.session.store, thing, name)
-        if isinstance(record, Space):
-            return record
-        return Connected(self.session, record) if isinstance(record, Connection) else Point(self.session, record)
-
-    def usage(self) -> dict[str, Any]:
-        """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""
-        from mgraph.graph.upkeep import usage
-
-        return usage(self.session.store)
-
     # Measures
 
     def compare(self, *points: Point | str) -> Comparison:
@@ -460,12 +398,6 @@ class Graph(Queries, Explorations, Pictures):
         from mgraph.graph.comparisons import compare
 
         return compare(self.session, [self._node(point) for point in points])
-
-
-def _carried_out(plan: Plan, dry_run: bool) -> Plan:
-    if not dry_run:
-        plan.apply()
-    return plan
 
 
 def _report(report: Report | None) -> dict[str, Any]:

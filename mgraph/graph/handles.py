@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mgraph.evaluate.metrics import Measured
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.families import Grid
+    from mgraph.graph.archiving import Archived
     from mgraph.graph.ensembles import EnsembleReport
     from mgraph.graph.merging import MergeReport
     from mgraph.graph.surroundings import Sharpness
@@ -95,6 +96,16 @@ class Point(Labelled):
         from mgraph.graph.points import evaluate_node
 
         return evaluate_node(self._session, self.record, split)
+
+    def archive(self, rounding: str, *, name: str | None = None) -> Archived:
+        """Store a rounded copy, compressed: ``point.archive("bf16", name="small").changes()``; the original stays.
+
+        ``rounding`` is bf16, or bitround:N for N bits of the mantissa. What it changes in every split is measured and
+        stays with the copy. Raises InputError for a rounding that is none, NonFiniteError for a copy not finite.
+        """
+        from mgraph.graph.archiving import archive
+
+        return archive(self._session, self.record, rounding, name=name)
 
     def sharpness(
         self, settings: SharpnessSettings | None = None, *, report: Report | None = None, **changes: Any

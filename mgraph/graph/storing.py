@@ -67,9 +67,19 @@ class Part:
 
 
 def store_partial(
-    tx: Transaction, bench: Bench, run_id: str, kind: str, parts: Sequence[Part], **further: Any
+    tx: Transaction,
+    bench: Bench,
+    run_id: str,
+    kind: str,
+    parts: Sequence[Part],
+    *,
+    codec: str | None = None,
+    **further: Any,
 ) -> list[Node]:
-    """Write points, whole or in part, and add a node of one kind for each; ``further`` are columns of its row."""
+    """Write points, whole or in part, and add a node of one kind for each; ``further`` are columns of its row.
+
+    ``codec`` replaces that of the space.
+    """
     if not parts:
         return []
     rows = [p.point if p.ranges is None else columns.take(p.point, p.ranges) for p in parts]
@@ -87,7 +97,7 @@ def store_partial(
             kernel=None if part.ranges is None else KERNEL_VERSION,
             **further,
         )
-        for part, ref in zip(parts, tx.write_parameters(rows, codec=bench.space.codec), strict=True)
+        for part, ref in zip(parts, tx.write_parameters(rows, codec=codec or bench.space.codec), strict=True)
     ]
     tx.add(*nodes)
     for node, part in zip(nodes, parts, strict=True):
@@ -106,6 +116,7 @@ def store_point(
     buffers: str,
     measured_with: str,
     info: Mapping[str, Any],
+    codec: str | None = None,
     **further: Any,
 ) -> Node:
     """Store a point with the buffers that the network holds now and the numbers measured with them.
@@ -113,7 +124,7 @@ def store_point(
     ``buffers`` names the policy that the buffers are stored under, ``measured_with`` that of the numbers.
     """
     further["info"] = json.dumps(info, sort_keys=True)
-    (node,) = store_parameters(tx, bench, run_id, kind, [parameters], **further)
+    (node,) = store_parameters(tx, bench, run_id, kind, [parameters], codec=codec, **further)
     groups = module_buffers(bench.flat, bench.layout)
     if groups:
         ref = tx.write_buffers(groups, codec=bench.space.codec)

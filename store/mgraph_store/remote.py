@@ -142,6 +142,10 @@ class RemoteTensorStore(TensorStore):
             found[key] = found.get(key, 0) + int(info["size"])
         return found
 
+    def size(self, key: str) -> int:
+        """Bytes that the files of an object take; 0 if it is gone."""
+        return sum(int(info["size"]) for of, info in self._files() if of == key)
+
     def age(self, key: str) -> float:
         """Seconds since an object was written; 0 if it is gone."""
         times = [_written(info) for k, info in self._files(key) if k == key]

@@ -153,6 +153,10 @@ class TensorStore:
         """Map the key of every object to the bytes that its files take."""
         return {key: tree_size(self._root / key) for key in self.keys()}
 
+    def size(self, key: str) -> int:
+        """Bytes that the files of an object take; 0 if it is gone."""
+        return tree_size(self._root / key) if self.has(key) else 0
+
     def age(self, key: str) -> float:
         """Seconds since an object was written; 0 if it is gone."""
         return age(self._root / key)

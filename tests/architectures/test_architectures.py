@@ -71,7 +71,7 @@ def test_classes_can_be_given():
 @pytest.mark.parametrize(
     ("spec", "shape", "says"),
     [
-        ("cnm", (1, 8, 8), "did you mean 'cnn'.* there are mlp, cnn, lenet5, torchvision:NAME"),
+        ("cnm", (1, 8, 8), "did you mean 'cnn'.* there are mlp, cnn, lenet5, toy, torchvision:NAME"),
         ("cnn?chanels=3", (1, 8, 8), "did you mean 'channels'.* it has channels, hidden, bn, classes"),
         ("cnn?channels=3,0", (1, 8, 8), "channels must be positive"),
         ("mlp?hidden=-1", (1, 8, 8), "hidden must be positive"),

@@ -144,8 +144,10 @@ CASES = {
     "sharpness of too little": Case("sharpness a --examples 1", ("at least 2",)),
     "unknown setting of sharpness": Case("sharpness a -s radius=1", ("no setting 'radius'", "radii")),
     "picture of sharpness nowhere": Case("sharpness a -o x/s.png", ("does not exist",)),
-    "auto without a limit": Case("connect a b --auto", ("Give one of --max-barrier, --max-peak and --max-drop",)),
-    "auto with two limits": Case("connect a b --auto --max-barrier 1 --max-peak 2", ("only one of --max-barrier",)),
+    "auto without a limit": Case("connect a b --auto", ("Give exactly one of --max-barrier, --max-peak",)),
+    "auto with two limits": Case(
+        "connect a b --auto --max-barrier 1 --max-peak 2", ("Give exactly one of --max-barrier, --max-peak",)
+    ),
     "auto between three": Case("connect a b c --auto --max-barrier 1", ("exactly 2 modes; 3 given",)),
     "auto and a method": Case("connect a b --auto --curve --max-barrier 1", ("exactly one method", "or --auto")),
     "auto below the modes' own loss": Case(
@@ -324,7 +326,7 @@ def test_a_failed_init_leaves_nothing(commands: Any, tmp_path: Path, refused: Ca
 def test_components_without_edges_say_what_to_type(commands: Any, tmp_path: Path, refused: Callable[..., None]) -> None:
     run = commands(tmp_path)
     run("init", "new.mgraph", "--arch", "mlp?hidden=4", "--data", "digits")
-    refused(run, ["components", "--max-barrier", "0.1"], ("no edge", "mgraph connect", "mgraph sweep"))
+    refused(run, ["components", "--max-barrier", "0.1"], ("no edge", "connect modes first: mgraph connect A B --linear"))
 
 
 def test_a_split_that_no_sweep_saw(run: Any, refused: Callable[..., None]) -> None:
@@ -390,7 +392,7 @@ def test_a_loss_that_becomes_nan_stops_and_says_when(
     before, runs = snapshot(path, runs=False), len(run("log", "--json").rows)
     *warnings, error = run(*args, code=2).stderr.splitlines()
     # It was tried again with half the learning rate, one line each time, before it was given up.
-    assert len(warnings) >= 3
+    assert len(warnings) >= (0 if "--llpf" in args else 3)  # a walk has no learning rate to spare
     for i, line in enumerate(warnings, start=1):
         assert line.startswith("Warning: ")
         assert line.endswith(f"begins again with half the learning rate, {1e30 / 2**i:g}.")

@@ -15,7 +15,7 @@ COMMANDS = [
     *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "resume", "ls", "show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "ensemble", "export", "pack", "unpack"),
-    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "du", "methods", "archs", "datasets", "demo"),
+    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "du", "archive", "methods", "archs", "datasets", "demo"),
 ]
 
 _WITHOUT_TORCH = """
@@ -63,7 +63,8 @@ def test_help_ends_its_text_with_an_example(commands: Any, tmp_path: Path, comma
     assert example < options
     shown = [line for line in lines[example + 1 : options] if line.strip()]
     assert shown
-    assert all(line.startswith(f"    mgraph {command}".rstrip()) for line in shown)
+    assert shown[0].startswith(f"    mgraph {command}".rstrip())
+    assert all(line.startswith("    mgraph ") for line in shown)
     assert commands(tmp_path)(*filter(None, [command]), "-h").stdout == text
 
 

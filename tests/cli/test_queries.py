@@ -100,8 +100,9 @@ def test_sql_from_standard_input(process: Any, path: Path) -> None:
     [
         ("components --max-barrier 0.1 --metric f1", "measured by loss or error, not 'f1'"),
         ("components --max-barrier 0.1 --split all", "no split 'all'"),
-        ("components --max-barrier 0.1 --max-peak 1", "Give only one of"),
-        ("components", "Give one of --max-barrier"),
+        ("components --max-barrier 0.1 --max-peak 1", "Give exactly one of"),
+        ("components", "Give exactly one of --max-barrier"),
+        ("mst --max-barrier 1 --max-drop 1", "Give at most one of"),
         ("mst --by height", "not a 'height'"),
         ("mst --by peak --max-barrier 1", "contradict each other"),
         ("mst --max-barrier nan", "finite number"),
@@ -153,7 +154,7 @@ def test_a_question_to_a_graph_without_edges(run: Any) -> None:
     run("init", "empty.mgraph", "--arch", "mlp?hidden=4,", "--data", "digits")
     for command in ("components --max-barrier 1", "mst", "dendrogram", "isolated"):
         done = run(*command.split(), "--graph", "empty.mgraph", code=2)
-        assert "no edge with a train loss; sweep a connection first: mgraph connect A B --linear" in done.stderr
+        assert "no edge with a train loss; connect modes first: mgraph connect A B --linear" in done.stderr
 
 
 def test_questions_load_no_torch(python: Any, path: Path) -> None:

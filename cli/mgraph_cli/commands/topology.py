@@ -288,7 +288,8 @@ def isolated(space: str | None, graph: Graph, form: str, **criteria: Any) -> Non
 
 def _criterion(criterion: Criterion) -> dict[str, Any]:
     names = ("quantity", "limit", "metric", "split", "certified", "min_resolution", "min_examples", "batchnorm")
-    return {name: getattr(criterion, name) for name in names}
+    values = {name: getattr(criterion, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
 def _quantity(criterion: Criterion) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph_cli.options import find_graph, graph_option, output_options, with_graph
+from mgraph_cli.options import find_graph, graph_option, output_options, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
 
 if TYPE_CHECKING:
@@ -129,6 +129,40 @@ def du(graph: Graph, form: str) -> None:
     parts = {name: size for name, size in found["files"].items() if size}
     emit_one({k: _size(v) for k, v in {"buffers": found["buffers"], **parts, "garbage": found["garbage"]}.items() if v})
     click.echo(f"\ntotal {_size(found['total'])}")
+
+
+@click.command()
+@click.argument("node")
+@click.option(
+    "--rounding", default="bf16", show_default=True, metavar="bf16|bitround:N", help="Bits of the mantissa to keep."
+)
+@click.option("--name", help="Name of the rounded copy.")
+@with_computing_graph
+@output_options
+def archive(node: str, rounding: str, name: str | None, graph: Graph, form: str) -> None:
+    """Store a copy of a node with rounded parameters, compressed, and what the rounding changes.
+
+    bf16 keeps 7 bits of every parameter's mantissa, bitround:N keeps N. Loss and accuracy of the original and of the
+    copy are measured and stay with the copy, which says in show that it is lossy. The original stays too: remove it
+    (mgraph rm) to have its space, if nothing depends on it.
+
+    \b
+    Example:
+      mgraph archive a --rounding bitround:10 --name a-small
+    """
+    archived = graph.node(node).archive(rounding, name=name)
+    facts = {"id": archived.node.id, "name": archived.node.name, "of": node, "rounding": rounding}
+    sizes = {"raw_bytes": archived.raw_bytes, "stored_bytes": archived.stored_bytes}
+    if form == "json":
+        emit_one(facts | sizes | {"changes": archived.changes()}, form=form)
+        return
+    columns = ("split", "metric", "before", "after", "change")
+    if form == "csv":
+        emit(archived.changes(), columns, form=form)
+        return
+    emit_one(facts | {"stored": f"{_size(archived.stored_bytes)} of {_size(archived.raw_bytes)}"})
+    click.echo()
+    emit(archived.changes(), columns)
 
 
 def _carry_out(plan: Plan, dry_run: bool) -> None:

@@ -1,0 +1,119 @@
+"""Archiving: copies of points with rounded parameters, and what the rounding has changed, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgraph.errors import InputError, NonFiniteError
+from mgraph.evaluate.metrics import Measured
+from mgraph.graph.members import label
+from mgraph.graph.points import evaluate_splits, load_node, policy_name
+from mgraph.graph.session import Bench, Session
+from mgraph.graph.storing import check_name_is_free, require_finite, store_point
+from mgraph_store import Node, NodeBuffers
+
+CODEC = "blosc"  # zeros at the end of every number are what it compresses best
+_BITS = {"bf16": 7}
+_MANTISSA = 23  # bits of a float32 that are stored
+
+
+@dataclass(frozen=True)
+class Archived:
+    """An archived copy: its node, the numbers of the original and of the copy, and bytes on disk.
+
+    ``before`` and ``after`` were measured in the same run with the same statistics, by split and metric.
+    """
+
+    node: Node
+    before: Mapping[str, Mapping[str, Measured]]
+    after: Mapping[str, Mapping[str, Measured]]
+    raw_bytes: int
+    stored_bytes: int
+
+    def changes(self) -> list[dict[str, Any]]:
+        """List what the rounding changed: one row for each split and metric."""
+        return [
+            {"split": split, "metric": metric, "before": was.value, "after": now.value, "change": now.value - was.value}
+            for split, metrics in self.before.items()
+            for metric, was in metrics.items()
+            for now in [self.after[split][metric]]
+        ]
+
+
+def kept_bits(rounding: str) -> int:
+    """Return how many bits of the mantissa a rounding keeps: bf16 (7), or bitround:N, N from 1 to 22.
+
+    Raises InputError for anything else.
+    """
+    name, _, bits = rounding.partition(":")
+    if rounding in _BITS:
+        return _BITS[rounding]
+    if name == "bitround" and bits.isdecimal() and 1 <= int(bits) < _MANTISSA:
+        return int(bits)
+    raise InputError(f"A rounding is bf16 or bitround:N with N from 1 to {_MANTISSA - 1} bits, not {rounding!r}.")
+
+
+def rounded(parameters: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
+    """Round every number to ``bits`` of its mantissa, ties to even; NonFiniteError if the largest overflow."""
+    from numcodecs.bitround import BitRound
+
+    result: NDArray[np.float32] = BitRound(keepbits=bits).encode(parameters).view(np.float32)
+    if not np.isfinite(result).all():
+        raise NonFiniteError("A parameter is too large to be rounded: it would become infinite.")
+    return result
+
+
+def archive(session: Session, node: Node, rounding: str, *, name: str | None = None) -> Archived:
+    """Store a copy of a node with rounded parameters, compressed, and the numbers of both.
+
+    Buffers, BatchNorm statistics among them, are copied as they are. The original stays; whoever wants its space
+    removes it. Raises InputError for a rounding that is none, and NonFiniteError, storing nothing, if the copy's
+    parameters or numbers are not finite.
+    """
+    bits = kept_bits(rounding)
+    check_name_is_free(session, name)
+    bench = load_node(session, node)
+    with session.run(bench, "archive", {"node": node.id, "rounding": rounding}) as run:
+        before = evaluate_splits(bench)
+        parameters = rounded(session.store.read_parameters(node), bits)
+        bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(parameters)))
+        after = evaluate_splits(bench)
+        require_finite(after, f"The rounded copy of {label(node)}")
+        policy = _policy(session, bench, node)
+        archived = Archived(node, before, after, parameters.nbytes, 0)
+        info = {
+            "origin": "archive",
+            "of": node.id,
+            "lossy": f"{rounding}: {bits} of {_MANTISSA} bits of every parameter's mantissa",
+            "changed": {f"{row['split']}_{row['metric']}": row["change"] for row in archived.changes()},
+        }
+        with session.store.transaction() as tx:
+            copy = store_point(
+                tx,
+                bench,
+                run.id,
+                node.kind if node.kind in ("mode", "merged") else "merged",
+                parameters,
+                after,
+                buffers=policy,
+                measured_with=policy,
+                info=info,
+                codec=CODEC,
+                name=name,
+            )
+            run.complete(tx)
+    assert copy.tensor_key is not None
+    return Archived(copy, before, after, parameters.nbytes, session.store.tensor_store.size(copy.tensor_key))
+
+
+def _policy(session: Session, bench: Bench, node: Node) -> str:
+    """Name the BatchNorm policy of the statistics that :func:`load_node` has loaded or recomputed."""
+    with session.store.reading() as reader:
+        rows = reader.all(NodeBuffers, node_id=node.id)
+    return policy_name(bench, rows[0].policy if rows else bench.policy())

@@ -1,0 +1,90 @@
+"""Sharing a graph, and keeping it sound and small: a part of :class:`mgraph.Graph` (no torch)."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgraph.graph.handles import Connected, Point
+from mgraph_store import Connection, Space
+
+if TYPE_CHECKING:
+    from mgraph.graph.bundles import Arrived
+    from mgraph.graph.session import Session
+    from mgraph.graph.upkeep import CheckReport, Plan
+
+
+class Housekeeping:
+    """Bundles in and out; check and repair, collect garbage, remove, rename, see where the bytes are."""
+
+    session: Session
+
+    def pack(
+        self, *things: Point | Connected | str, path: str | PathLike[str], overwrite: bool = False
+    ) -> dict[str, Any]:
+        """Write nodes and connections, with everything they need, to a file: ``g.pack("s", path="s.mgraph.zip")``.
+
+        Returns what is in it: rows by table, and the size in bytes. Raises InputError if the file exists (unless
+        ``overwrite``).
+        """
+        from mgraph.graph.bundles import pack
+
+        found = [self.find(thing) if isinstance(thing, str) else thing for thing in things]
+        return pack(self.session.store, [thing.record for thing in found], Path(path), overwrite=overwrite)
+
+    def unpack(self, path: str | PathLike[str], *, prefix: str = "") -> Arrived:
+        """Add what a bundle holds, all or nothing; what is there already is recognised, names that are taken change.
+
+        Raises InputError if the file is no bundle, or an id in it stands for something else here; CorruptError if
+        its tensors are not those that it says.
+        """
+        from mgraph.graph.bundles import unpack
+
+        return unpack(self.session.store, Path(path), prefix=prefix)
+
+    def check(self, *, deep: bool = False, repair: bool = False) -> CheckReport:
+        """Check rows and tensors; see :func:`mgraph.check`, which also takes a graph that cannot be opened."""
+        from mgraph.graph.upkeep import check
+
+        return check(self.session.store.path, deep=deep, repair=repair)
+
+    def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> Plan:
+        """Delete what nothing refers to and is at least ``older_than`` hours old; returns what went, or would go."""
+        from mgraph.graph.upkeep import plan_collection
+
+        return _carried_out(plan_collection(self.session.store, older_than=older_than), dry_run)
+
+    def remove(self, *things: Point | Connected | Space | str, cascade: bool = False, dry_run: bool = False) -> Plan:
+        """Remove nodes, connections, sweeps or spaces with all that is theirs; returns what went, or would go.
+
+        Raises StillNeededError, naming it, if something else depends on them; ``cascade`` takes that along.
+        """
+        from mgraph.graph.upkeep import plan_removal
+
+        return _carried_out(plan_removal(self.session.store, things, cascade=cascade), dry_run)
+
+    def rename(self, thing: Point | Connected | Space | str, name: str) -> Point | Connected | Space:
+        """Give a node, connection or space another name; returns it. NameTakenError if the name is in use."""
+        from mgraph.graph.upkeep import rename
+
+        record = rename(self.session.store, thing, name)
+        if isinstance(record, Space):
+            return record
+        return Connected(self.session, record) if isinstance(record, Connection) else Point(self.session, record)
+
+    def usage(self) -> dict[str, Any]:
+        """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""
+        from mgraph.graph.upkeep import usage
+
+        return usage(self.session.store)
+
+    def find(self, text: str) -> Point | Connected:
+        """Look up a node or connection by name, id, or id prefix of at least four characters."""
+        raise NotImplementedError
+
+
+def _carried_out(plan: Plan, dry_run: bool) -> Plan:
+    if not dry_run:
+        plan.apply()
+    return plan
