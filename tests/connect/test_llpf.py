@@ -230,7 +230,7 @@ def test_what_training_leaves_alone_stays_bit_for_bit(ends):
 
 def test_across_variances_the_walk_shrinks_first_and_may_run_backwards(ends):
     larger = (ends[1] * 1.4).astype(np.float32)
-    method = LLPF(ticks=300, origin_step=0.02, **(FEW | {"keep_every": 10, "loss_threshold": 0.5}))
+    method = LLPF(walk="across", ticks=300, origin_step=0.02, **(FEW | {"keep_every": 10, "loss_threshold": 0.5}))
     for pair, backwards in (([larger, ends[0]], False), ([ends[0], larger], True)):
         outcome = walk(method, pair)
         points = rows(outcome)
@@ -241,7 +241,11 @@ def test_across_variances_the_walk_shrinks_first_and_may_run_backwards(ends):
         assert np.all(np.diff(ticks) > 0)
         order = series(outcome, "row")
         assert np.all(np.diff(order) < 0) if backwards else np.all(np.diff(order) > 0)
-    assert len(walk(LLPF(walk="m2m", ticks=2, **FEW), [larger, ends[0]]).control_points) == 4
+    few = FEW | {"loss_threshold": 0.5}
+    assert len(walk(LLPF(ticks=2, **few), [larger, ends[0]]).control_points) == 4  # blended: straight there
+    pinned = LLPF(ticks=2, variance_target="start", origin_ticks=2, **few)
+    assert walk(pinned, [larger, ends[0]]).notes[0] == "towards the origin: 2 ticks spent after 2 ticks"
+    assert walk(pinned, ends).notes[0] == "all: 2 ticks spent after 2 ticks"
 
 
 def test_towards_the_origin_the_norm_falls_and_norms_stay(ends):
