@@ -7,7 +7,7 @@ always the one with the lowest mode, then with the lowest other mode. A pair is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,8 +89,12 @@ def next_step(terrain: Terrain) -> Step | None:
         if found is not None:
             return Step(JOIN, *found, components=components)
     for worst, value, sides in _cuts(terrain.edges):
-        found = _lowest(order, blocked, sides)
-        if found is not None and terrain.floor(found[0], terrain.quantity) < value:
+
+        def may_improve(pair: Pair, value: float = value) -> bool:
+            return terrain.floor(pair, terrain.quantity) < value
+
+        found = _lowest(order, blocked, sides, may_improve)
+        if found is not None:
             return Step(IMPROVE, *found, worst=worst, value=value)
     found = _lowest(order, blocked, np.arange(terrain.size))
     return None if found is None else Step(FILL, *found)
@@ -129,10 +133,12 @@ def _blocked(terrain: Terrain) -> dict[int, set[int]]:
     return blocked
 
 
-def _lowest(order: Ints, blocked: dict[int, set[int]], groups: Ints) -> tuple[Pair, bool] | None:
+def _lowest(
+    order: Ints, blocked: dict[int, set[int]], groups: Ints, will_do: Callable[[Pair], bool] = lambda _: True
+) -> tuple[Pair, bool] | None:
     """Return the lowest untried pair of modes of different groups, and whether no tried one came before it.
 
-    Group -1 belongs to nobody's other side.
+    Group -1 belongs to nobody's other side; pairs that will not do are as good as not there.
     """
     first = True
     for i, low in enumerate(order.tolist()):
@@ -142,6 +148,8 @@ def _lowest(order: Ints, blocked: dict[int, set[int]], groups: Ints) -> tuple[Pa
         others = later[(groups[later] != groups[low]) & (groups[later] >= 0)].tolist()
         not_yet = blocked.get(low, set())
         for high in others:
+            if not will_do((low, high)):
+                continue
             if high not in not_yet:
                 return (low, high), first
             first = False

@@ -165,7 +165,7 @@ class _Auto:
     buffers_from: Node | None
     say: Say
     report: Report
-    begun: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=lambda: time.monotonic())
     said: list[str] = field(default_factory=list)
     seconds_per_point: float = 0.0  # of a sweep
     speed: dict[int, float] = field(default_factory=dict)  # seconds per example of a batch size

@@ -326,7 +326,9 @@ def test_a_failed_init_leaves_nothing(commands: Any, tmp_path: Path, refused: Ca
 def test_components_without_edges_say_what_to_type(commands: Any, tmp_path: Path, refused: Callable[..., None]) -> None:
     run = commands(tmp_path)
     run("init", "new.mgraph", "--arch", "mlp?hidden=4", "--data", "digits")
-    refused(run, ["components", "--max-barrier", "0.1"], ("no edge", "connect modes first: mgraph connect A B --linear"))
+    refused(
+        run, ["components", "--max-barrier", "0.1"], ("no edge", "connect modes first: mgraph connect A B --linear")
+    )
 
 
 def test_a_split_that_no_sweep_saw(run: Any, refused: Callable[..., None]) -> None:

@@ -143,7 +143,7 @@ def test_commands(run: Any, tmp_path: Path) -> None:
         (["map", "-o", "nowhere/map.png"], "does not exist"),
         (["map", "-o", "map.png", "--layout", "circle"], "barrier or distance"),
         (["map"], "--output"),
-        (["map", "-o", "map.png", "--max-barrier", "1", "--max-peak", "2"], "only one"),
+        (["map", "-o", "map.png", "--max-barrier", "1", "--max-peak", "2"], "at most one"),
         (["dendrogram", "-o", "tree.txt"], ".png, .pdf, .svg"),
         (["matrix", "-o", "m.jpeg"], ".png, .pdf, .svg"),
         (["matrix", "--by", "height"], "height"),

@@ -109,6 +109,13 @@ def test_the_order_is_the_documented_one(t: Terrain) -> None:
     assert ordered(step.pair) not in t.tried
 
 
+def test_a_pair_that_cannot_improve_hides_none_that_can():
+    # Modes 1 and 2 are the lowest across both cuts, but no edge of theirs can be below 0.1; one of 0 and 1 can.
+    step = next_step(terrain([math.nan, 0.0, 0.1], [(0, 1, 0.05), (0, 2, 0.05)], tried=set(), quantity="peak"))
+    assert step is not None
+    assert (step.why, ordered(step.pair), step.lowest) == (IMPROVE, (0, 1), True)
+
+
 @settings(max_examples=50, deadline=None)
 @given(terrains())
 def test_a_plan_suggests_every_pair_once(t: Terrain) -> None:
