@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # blended variance need not, and was lower without (benchmarks/llpf_digits.py).
 _APART = 1.25
 _FEW_LAYERS = 8  # with weights; up to so many all move at once unless told else
-_LOWEST_THRESHOLD, _OVER_OWN = 0.02, 1.5
+_LOWEST_THRESHOLD, _OVER_OWN = 0.02, 1.2
 
 _RESNET = {
     "batch_size": 256,
@@ -56,7 +56,7 @@ class LLPF(Method, WalkSettings):
     node_kind: ClassVar[str] = "pivot"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
-            "quick": {"step_a": 1e-2, "step_f": 0.02, "lr": 0.05, "min_iters": 5, "max_iters": 20},
+            "quick": {"step_a": 1e-2, "step_f": 0.02, "lr": 0.05, "min_iters": 5, "max_iters": 30},
             # Table 4 of [L], ResNet-18 on CIFAR-10; the mean of the losses is over ten iterations there.
             "paper": {
                 **_RESNET,

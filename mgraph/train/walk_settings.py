@@ -29,10 +29,10 @@ class WalkSettings(Settings):
     lr: float = setting(0.05, "learning rate of plain SGD, without momentum or weight decay", above=0, high=1e30)
     batch_size: int = setting(64, "examples per iteration", unit="examples", low=1)
     min_iters: int = setting(5, "iterations of every tick at least, and of the mean that loss_threshold is for", low=1)
-    max_iters: int = setting(20, "iterations of a tick at most", low=1)
+    max_iters: int = setting(30, "iterations of a tick at most", low=1)
     loss_threshold: float | None = setting(
         None,
-        "mean batch loss below which a tick stops training (auto: 0.02, or 1.5 times the modes' own if that is more)",
+        "mean batch loss below which a tick stops training (auto: 0.02, or 1.2 times the modes' own if that is more)",
         above=0,
         nothing="auto",
     )

@@ -338,8 +338,8 @@ def test_what_cannot_be_walked_is_refused(ends):
         LLPF(walk="m2o").family(2)
     with pytest.raises(InputError, match="nothing would move"):
         LLPF(step_a=0, step_f=0)
-    with pytest.raises(InputError, match="min_iters=30 is more than max_iters=20"):
-        LLPF(min_iters=30)
+    with pytest.raises(InputError, match="min_iters=40 is more than max_iters=30"):
+        LLPF(min_iters=40)
     with pytest.raises(InputError, match="ticks must be at least 1"):
         LLPF(ticks=0)
     with pytest.raises(
