@@ -123,6 +123,7 @@ for args in (["suggest"], ["suggest", "--help"], ["explore", "--max-pairs", "2",
     python(script, template)
 
 
+@pytest.mark.stress
 def test_ctrl_c_stops_the_workers_and_keeps_what_they_have(tmp_path: Path, process: Any, commands: Any) -> None:
     import mgraph
 
@@ -130,10 +131,9 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_they_have(tmp_path: Path, proce
     g = mgraph.create(tmp_path / "g.mgraph", arch=f"{tmp_path}/net.py:make", data="digits", device="cpu")
     for seed in range(2):
         g.train(seed=seed, epochs=1)
-    (tmp_path / "under-way").unlink(missing_ok=True)
     saving = os.environ | {"MGRAPH_SAVE_SECONDS": "0.2"}
     working = process("explore", "--max-pairs", 1, "-s", "epochs=200", "--engine", "local:1", cwd=tmp_path, env=saving)
-    while not (tmp_path / "under-way").exists():
+    while not list((g.path / "states").glob("*/*")):
         assert working.poll() is None, working.communicate()
         time.sleep(0.05)
     working.send_signal(signal.SIGINT)

@@ -51,7 +51,7 @@ def numbers(run: Any, name: str) -> Any:
     [
         pytest.param(CURVE, signal.SIGINT, id="curve"),
         pytest.param(TRAIN, signal.SIGKILL, id="train", marks=pytest.mark.stress),
-        pytest.param(NEB, signal.SIGKILL, id="neb"),
+        pytest.param(NEB, signal.SIGKILL, id="neb", marks=pytest.mark.stress),
         pytest.param([*LLPF, "--grid", "7"], signal.SIGKILL, id="llpf"),
         pytest.param(
             [*LLPF, "--walk", "across", "--origin-ticks", "20", "--no-sweep"],

@@ -360,7 +360,8 @@ def test_the_counter_costs_no_second_look_at_the_index(graph: Any, monkeypatch: 
         return original(index, read_only, patience)
 
     monkeypatch.setattr(Index, "_open", watched)
-    graph.add(graph.parameters())
+    with graph.store.transaction() as tx:
+        tx.add(Run(id=new_id("r"), command="test", settings="{}"))
     assert len(opened) == 1
 
 
