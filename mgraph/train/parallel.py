@@ -66,5 +66,6 @@ def joined(device: str) -> Iterator[Workers]:
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield present()
+        dist.barrier()  # who is done first must not hang up on the others
     finally:
         dist.destroy_process_group()
