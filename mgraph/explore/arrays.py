@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, dijkstra, minimum_spanning_tree
 
+_FIRST = 3
+"""A spanning forest is looked for among so many edges per node first: of many edges, most are never needed."""
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -83,22 +86,30 @@ def spanning_forest(edges: EdgeArrays) -> Ints:
 
     A tree for every component, n - components edges in all.
     """
-    (order, rank), low, high = _one_per_pair(edges)
-    # Ranks in place of values: all different, so the forest is unique, and none is 0, which SciPy takes for no edge.
-    matrix = csr_array((rank.astype(np.float64), (low, high)), shape=(edges.size, edges.size))
-    kept: Ints = np.sort(minimum_spanning_tree(matrix).data.astype(np.int64))
-    chosen: Ints = order[kept - 1]
-    return chosen
+    few = _FIRST * edges.size
+    if len(edges) <= few:
+        return _forest(ranking(edges), edges.source, edges.target, edges.size)
+    # Whatever the others are, the forest of the best edges is part of the whole; few others join two of its trees.
+    bound = np.partition(edges.value, few)[few]
+    best = np.flatnonzero(edges.value <= bound)
+    best = best[ranking(edges.take(best))]
+    best = _forest(best, edges.source, edges.target, edges.size)
+    tree = labels(edges.take(best))
+    others = np.flatnonzero((edges.value > bound) & (tree[edges.source] != tree[edges.target]))
+    ranked = others[ranking(edges.take(others))]
+    return np.concatenate([best, _forest(ranked, tree[edges.source], tree[edges.target], edges.size)])
 
 
-def _one_per_pair(edges: EdgeArrays) -> tuple[tuple[Ints, Ints], Ints, Ints]:
-    """Return all edges by rank, and of each pair of different nodes the best rank (from 1), lower and higher node."""
-    order = ranking(edges)
-    low = np.minimum(edges.source, edges.target)[order]
-    high = np.maximum(edges.source, edges.target)[order]
-    _, first = np.unique(low * edges.size + high, return_index=True)
+def _forest(ranked: Ints, source: Ints, target: Ints, size: int) -> Ints:
+    """Return the spanning forest of some edges, which are given best first, in that order."""
+    low = np.minimum(source[ranked], target[ranked])
+    high = np.maximum(source[ranked], target[ranked])
+    _, first = np.unique(low * size + high, return_index=True)  # of each pair of nodes the best
     first = first[low[first] != high[first]]
-    return (order, first + 1), low[first], high[first]
+    # Ranks in place of values: all different, so the forest is unique, and none is 0, which SciPy takes for no edge.
+    matrix = csr_array((first + 1.0, (low[first], high[first])), shape=(size, size))
+    kept: Ints = np.sort(minimum_spanning_tree(matrix).data.astype(np.int64)) - 1
+    return ranked[kept]
 
 
 def bottleneck_route(edges: EdgeArrays, start: int, goal: int) -> list[int] | None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph.errors import InputError
-from mgraph.explore.criterion import COARSE, FEW, NODE_KINDS, Criterion
+from mgraph.explore.criterion import COARSE, FEW, NODE_KINDS, QUANTITIES, Criterion
 from mgraph_store import Connection, Edge, GraphStore, Reader, Space
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class CountingEdges:
     """The edges that count, E of them, over n vertices in order of creation.
 
     ``arrays`` are for :mod:`mgraph.explore.arrays`; their values are the criterion's quantity. ``uncertain`` marks
-    edges of a coarse sweep or on few examples, ``numbers`` holds every stored number by name, ``line`` the place in the
+    edges of a coarse sweep or on few examples, ``numbers`` holds peak, barrier and drop, ``line`` the place in the
     table.
     """
 
@@ -116,9 +116,8 @@ class CountingEdges:
         """Return some of the edges, in the order in which they are chosen."""
         places = np.asarray(chosen, dtype=np.int64)
         with store.reading() as reader:
-            ids = self._connections(reader, places)
-            found = {c.id: c for c in reader.all(Connection, id=list(dict.fromkeys(ids)))}
-        numbers = [self.numbers[name][places].tolist() for name in _NUMBERS]
+            stored = self._stored(reader, places)
+            found = {c.id: c for c in reader.all(Connection, id=list({row[0]: None for row in stored}))}
         ends = zip(self.arrays.source[places].tolist(), self.arrays.target[places].tolist(), strict=True)
         return [
             Link(
@@ -130,10 +129,10 @@ class CountingEdges:
                 self.criterion.split,
                 self.criterion.metric,
                 uncertain=uncertain,
-                **dict(zip(_NUMBERS, values, strict=True)),
+                **dict(zip(_NUMBERS, numbers, strict=True)),
             )
-            for (source, target), identifier, values, uncertain in zip(
-                ends, ids, zip(*numbers, strict=True), self.uncertain[places].tolist(), strict=True
+            for (source, target), (identifier, *numbers), uncertain in zip(
+                ends, stored, self.uncertain[places].tolist(), strict=True
             )
         ]
 
@@ -143,7 +142,7 @@ class CountingEdges:
         Raises InputError if one of them is gone meanwhile.
         """
         places = np.asarray(chosen, dtype=np.int64)
-        ids = self._connections(reader, places)
+        ids = [row[0] for row in self._stored(reader, places)]
         sql = "rowid IN (SELECT unnest(?::BIGINT[]))"
         by_key = {
             (e.connection_id, e.source_id, e.target_id): e
@@ -152,23 +151,25 @@ class CountingEdges:
         ends = zip(self.arrays.source[places].tolist(), self.arrays.target[places].tolist(), strict=True)
         return [by_key[c, self.ids[s], self.ids[t]] for c, (s, t) in zip(ids, ends, strict=True)]
 
-    def _connections(self, reader: Reader, places: NDArray[np.int64]) -> list[str]:
-        """Return the connections of some of the edges; InputError if these are not what they were when read."""
+    def _stored(self, reader: Reader, places: NDArray[np.int64]) -> list[tuple[Any, ...]]:
+        """Read the connection and the numbers of some of the edges; InputError if these are not what they were."""
+        fields = ", ".join(f'"{name}"' for name in _NUMBERS)
         sql = (
-            f'SELECT rowid, connection_id, source_id, target_id, "{self.criterion.quantity}" FROM edges '
+            f"SELECT rowid, source_id, target_id, connection_id, {fields} FROM edges "
             "WHERE rowid IN (SELECT unnest(?::BIGINT[]))"
         )
         lines = self.line[places].tolist()
         found = {row[0]: row[1:] for row in reader.query(sql, [lines])[1]}
+        column = 3 + _NUMBERS.index(self.criterion.quantity)
         a = self.arrays
         columns = (a.source[places].tolist(), a.target[places].tolist(), a.value[places].tolist())
-        ids = []
+        stored = []
         for line, source, target, value in zip(lines, *columns, strict=True):
-            connection, *now = found.get(line, (None,))
-            if now != [self.ids[source], self.ids[target], value]:
+            row = found.get(line)
+            if row is None or (row[0], row[1], row[column]) != (self.ids[source], self.ids[target], value):
                 raise InputError("The graph was changed while it was read; ask again.")
-            ids.append(connection)
-        return ids
+            stored.append(row[2:])
+        return stored
 
 
 def load_edges(store: GraphStore, criterion: Criterion, space: Space | None = None) -> CountingEdges:
@@ -181,22 +182,20 @@ def load_edges(store: GraphStore, criterion: Criterion, space: Space | None = No
 
     relation, inside = _vertices(criterion, space)
     with store.reading() as reader:
-        sql, parameters = _counting(criterion, space, compare=bool(reader.query(_ANY_SEVERAL)[1]))
         vertices = reader.fetch(f"WITH {relation} SELECT id, name, merged, inside FROM vertices ORDER BY place", inside)
-        rows = reader.fetch(sql, parameters)
+        rows = reader.fetch(*_counting(criterion, space))
         if not len(rows["line"]):
             raise InputError(_why_none(reader, criterion, space))
-    order = np.argsort(rows["line"], kind="stable")  # as written, so that nothing depends on DuckDB's plan
-    if not np.array_equal(order, np.arange(len(order))):
-        rows = {name: column[order] for name, column in rows.items()}
+        if not np.all(rows["line"][1:] > rows["line"][:-1]):  # as written, so that nothing depends on DuckDB's plan
+            rows = _take(rows, np.argsort(rows["line"]))
+        rows = _finest_of(reader, rows)
     kept = vertices["inside"] & ~vertices["merged"]
     kept[rows["source"]] = kept[rows["target"]] = True
     place = np.cumsum(kept) - 1
-    value, length = rows[criterion.quantity], rows["length"]
-    counts = np.isfinite(value) & np.isfinite(length) & ~rows["failed"]
+    counts = np.isfinite(rows[criterion.quantity]) & np.isfinite(rows["length"]) & ~rows["failed"]
     if criterion.limit is not None:
-        counts &= value <= criterion.limit
-    rows = {name: column[counts] for name, column in rows.items()}
+        counts &= rows[criterion.quantity] <= criterion.limit
+    rows = _take(rows, np.flatnonzero(counts))
     source, target = place[rows["source"]], place[rows["target"]]
     return CountingEdges(
         criterion=criterion,
@@ -204,10 +203,34 @@ def load_edges(store: GraphStore, criterion: Criterion, space: Space | None = No
         names=vertices["name"][kept],
         merged=vertices["merged"][kept],
         arrays=EdgeArrays(int(kept.sum()), source, target, rows[criterion.quantity], rows["length"]),
-        uncertain=(rows["resolution"] < COARSE) | (rows["examples"] < rows["enough"]),
-        numbers={name: rows[name] for name in _NUMBERS},
+        uncertain=rows["uncertain"],
+        numbers={name: rows[name] for name in QUANTITIES},
         line=rows["line"],
     )
+
+
+def _take(rows: dict[str, NDArray[Any]], chosen: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Return some of the rows, by their places."""
+    return {name: column[chosen] for name, column in rows.items()}
+
+
+def _finest_of(reader: Reader, rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return those of the rows, which are in the table's order, that no finer one of the same connection replaces.
+
+    Most connections were swept once: only edges that may be one of several are compared, which saves half of the time.
+    """
+    pair = (rows["source"].astype(np.uint64) << np.uint64(32)) | rows["target"].astype(np.uint64)
+    key = rows["joined_by"] ^ (pair * np.uint64(0x9E3779B97F4A7C15))  # the same for the same, hardly for others
+    ordered = np.sort(key)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(repeated):
+        return rows
+    several = np.isin(key, repeated)
+    sql = _finest("e.rowid IN (SELECT unnest(?::BIGINT[]))")
+    finest = reader.fetch(sql, [rows["line"][several].tolist()])["line"]
+    counts = ~several
+    counts[np.searchsorted(rows["line"], finest)] = True
+    return _take(rows, np.flatnonzero(counts))
 
 
 def current_edges(
@@ -224,10 +247,9 @@ def current_edges(
         if value is not None:
             where.append(f"e.{column} = ?")
             parameters.append(value)
-    conditions = " AND ".join(where)
-    sql = f"WITH {_finest(conditions)} SELECT e.rowid FROM edges e WHERE {conditions} AND {_IS_FINEST}"
+    sql = f"rowid IN ({_finest(' AND '.join(where))})"
     with store.reading() as reader:
-        return reader.all(Edge, where=f"rowid IN ({sql})", parameters=parameters * 2)
+        return reader.all(Edge, where=sql, parameters=parameters)
 
 
 def _belonging(space: Space | None, connections: Sequence[str] | None) -> tuple[list[str], list[Any]]:
@@ -242,24 +264,12 @@ def _belonging(space: Space | None, connections: Sequence[str] | None) -> tuple[
     return where, parameters
 
 
-def _finest(where: str, source: str = "edges e") -> str:
-    """Return SQL of ``several`` and ``picked``: which edges to compare, and those of them that count.
-
-    Most connections were swept once; comparing only the others' edges halves the time.
-    """
-    return f"""several AS (SELECT connection_id FROM sweeps GROUP BY connection_id HAVING count(*) > 1),
-picked AS (
-    SELECT max_by(
-        e.rowid, row(w.points, e.examples, e."precision" IN ('fp32', 'fp64'), w.created, e.rowid)
-    ) AS line
-    FROM {source} JOIN (
-        SELECT id, list_product(grid) AS points, created FROM sweeps SEMI JOIN several USING (connection_id)
-    ) w ON w.id = e.sweep_id
-    WHERE {where} GROUP BY e.connection_id, e.source_id, e.target_id, e.split, e.metric
-)"""
-
-
-_IS_FINEST = "(e.connection_id NOT IN (FROM several) OR e.rowid IN (FROM picked))"
+def _finest(where: str) -> str:
+    """Return SQL of ``line``: the rowids of the edges ``e`` that count, of those that meet a condition."""
+    return f"""SELECT max_by(
+    e.rowid, row(list_product(w.grid), e.examples, e."precision" IN ('fp32', 'fp64'), w.created, e.rowid)
+) AS line FROM edges e JOIN sweeps w ON w.id = e.sweep_id WHERE {where}
+GROUP BY e.connection_id, e.source_id, e.target_id, e.split, e.metric"""
 
 
 def _vertices(criterion: Criterion, space: Space | None) -> tuple[str, list[Any]]:
@@ -285,14 +295,8 @@ vertices AS (
     return sql, [] if space is None else [space.id]
 
 
-_ANY_SEVERAL = "SELECT connection_id FROM sweeps GROUP BY connection_id HAVING count(*) > 1 LIMIT 1"
-
-
-def _counting(criterion: Criterion, space: Space | None, *, compare: bool = True) -> tuple[str, list[Any]]:
-    """Return SQL for the current edges by a criterion, whatever their values, and its parameters.
-
-    Without ``compare``, every connection was swept once, which saves half of the time.
-    """
+def _counting(criterion: Criterion, space: Space | None) -> tuple[str, list[Any]]:
+    """Return SQL for the edges by a criterion, of all sweeps and whatever their values, and its parameters."""
     where, parameters = _belonging(space, None)
     where += [f"e.split = '{criterion.split}'", f"e.metric = '{criterion.metric}'"]
     if criterion.certified:
@@ -302,15 +306,13 @@ def _counting(criterion: Criterion, space: Space | None, *, compare: bool = True
         where.append("e.batchnorm = ?")
         parameters.append(criterion.batchnorm)
     vertices, inside = _vertices(criterion, space)
-    conditions = " AND ".join(where)
-    ends = "edges e JOIN vertices a ON a.id = e.source_id"
-    finest = f",\n{_finest(conditions, ends)}" if compare else ""
-    sql = f"""WITH {vertices}{finest}
-SELECT e.rowid AS line, a.place AS source, b.place AS target,
-    e.peak, e.barrier, e."drop", e.length, e.resolution, e.examples, a.enough,
+    sql = f"""WITH {vertices}
+SELECT e.rowid AS line, a.place AS source, b.place AS target, e.peak, e.barrier, e."drop", e.length,
+    e.resolution < {COARSE} OR e.examples < a.enough AS uncertain, hash(e.connection_id) AS joined_by,
     e.connection_id IN (SELECT id FROM connections WHERE status = 'failed') AS failed
-FROM {ends} JOIN vertices b ON b.id = e.target_id WHERE {conditions}{f" AND {_IS_FINEST}" if compare else ""}"""
-    return sql, [*inside, *parameters * (2 if compare else 1)]
+FROM edges e JOIN vertices a ON a.id = e.source_id JOIN vertices b ON b.id = e.target_id
+WHERE {" AND ".join(where)}"""
+    return sql, [*inside, *parameters]
 
 
 def _why_none(reader: Reader, criterion: Criterion, space: Space | None) -> str:
