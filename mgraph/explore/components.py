@@ -44,7 +44,8 @@ class Components:
         """The edges within the limit, best first."""
         from mgraph.explore.arrays import ranking
 
-        return self.counting.links(self.store, ranking(self.counting.arrays))
+        with self.store.reading() as reader:
+            return self.counting.links(reader, ranking(self.counting.arrays))
 
 
 def components(store: GraphStore, criterion: Criterion, space: Space | None = None) -> Components:
@@ -69,7 +70,9 @@ def neighbours(store: GraphStore, criterion: Criterion, node: Node, space: Space
     best: dict[int, int] = {}
     for i in mine[ranking(a.take(mine))].tolist():
         best.setdefault(int(a.target[i] if a.source[i] == here else a.source[i]), i)
-    return [link.turned() if link.target.id == node.id else link for link in edges.links(store, list(best.values()))]
+    with store.reading() as reader:
+        links = edges.links(reader, list(best.values()))
+    return [link.turned() if link.target.id == node.id else link for link in links]
 
 
 def isolated(store: GraphStore, criterion: Criterion, space: Space | None = None) -> list[dict[str, Any]]:

@@ -39,7 +39,10 @@ class Vertex(NamedTuple):
 
 @dataclass(frozen=True)
 class Link:
-    """An edge as answers hold it: two vertices, the connection between them, and how well it was measured."""
+    """An edge as answers hold it: two vertices, the connection between them, and how well it was measured.
+
+    ``route`` are the ids of the swept nodes along it, from source to target.
+    """
 
     source: Vertex
     target: Vertex
@@ -55,10 +58,11 @@ class Link:
     resolution: int
     examples: int
     uncertain: bool
+    route: tuple[str, ...]
 
     def turned(self) -> Link:
         """Return it in the other direction."""
-        return replace(self, source=self.target, target=self.source)
+        return replace(self, source=self.target, target=self.source, route=self.route[::-1])
 
     def row(self) -> dict[str, Any]:
         """Return it as plain data, vertices by their labels."""
@@ -112,64 +116,41 @@ class CountingEdges:
         """Return the edges with a value of at most ``limit``."""
         return np.flatnonzero(self.arrays.value <= limit)
 
-    def links(self, store: GraphStore, chosen: Sequence[int] | NDArray[np.int64]) -> list[Link]:
-        """Return some of the edges, in the order in which they are chosen."""
-        places = np.asarray(chosen, dtype=np.int64)
-        with store.reading() as reader:
-            stored = self._stored(reader, places)
-            found = {c.id: c for c in reader.all(Connection, id=list({row[0]: None for row in stored}))}
-        ends = zip(self.arrays.source[places].tolist(), self.arrays.target[places].tolist(), strict=True)
-        return [
-            Link(
-                self.vertex(source),
-                self.vertex(target),
-                identifier,
-                found[identifier].name or identifier,
-                found[identifier].kind,
-                self.criterion.split,
-                self.criterion.metric,
-                uncertain=uncertain,
-                **dict(zip(_NUMBERS, numbers, strict=True)),
-            )
-            for (source, target), (identifier, *numbers), uncertain in zip(
-                ends, stored, self.uncertain[places].tolist(), strict=True
-            )
-        ]
-
-    def records(self, reader: Reader, chosen: Sequence[int] | NDArray[np.int64]) -> list[Edge]:
+    def links(self, reader: Reader, chosen: Sequence[int] | NDArray[np.int64]) -> list[Link]:
         """Read some of the edges in full, in the order in which they are chosen.
 
-        Raises InputError if one of them is gone meanwhile.
+        Raises InputError if one of them is gone or another meanwhile.
         """
-        places = np.asarray(chosen, dtype=np.int64)
-        ids = [row[0] for row in self._stored(reader, places)]
-        sql = "rowid IN (SELECT unnest(?::BIGINT[]))"
-        by_key = {
-            (e.connection_id, e.source_id, e.target_id): e
-            for e in reader.all(Edge, where=sql, parameters=[self.line[places].tolist()])
-        }
-        ends = zip(self.arrays.source[places].tolist(), self.arrays.target[places].tolist(), strict=True)
-        return [by_key[c, self.ids[s], self.ids[t]] for c, (s, t) in zip(ids, ends, strict=True)]
+        records = self._records(reader, chosen)
+        found = {c.id: c for c in reader.all(Connection, id=list({r.connection_id: None for r in records}))}
+        return [
+            Link(
+                self.vertex(int(self.arrays.source[place])),
+                self.vertex(int(self.arrays.target[place])),
+                record.connection_id,
+                found[record.connection_id].name or record.connection_id,
+                found[record.connection_id].kind,
+                record.split,
+                record.metric,
+                uncertain=bool(self.uncertain[place]),
+                route=tuple(record.route),
+                **{name: getattr(record, name) for name in _NUMBERS},
+            )
+            for place, record in zip(chosen, records, strict=True)
+        ]
 
-    def _stored(self, reader: Reader, places: NDArray[np.int64]) -> list[tuple[Any, ...]]:
-        """Read the connection and the numbers of some of the edges; InputError if these are not what they were."""
-        fields = ", ".join(f'"{name}"' for name in _NUMBERS)
-        sql = (
-            f"SELECT rowid, source_id, target_id, connection_id, {fields} FROM edges "
-            "WHERE rowid IN (SELECT unnest(?::BIGINT[]))"
-        )
-        lines = self.line[places].tolist()
-        found = {row[0]: row[1:] for row in reader.query(sql, [lines])[1]}
-        column = 3 + _NUMBERS.index(self.criterion.quantity)
-        a = self.arrays
-        columns = (a.source[places].tolist(), a.target[places].tolist(), a.value[places].tolist())
-        stored = []
-        for line, source, target, value in zip(lines, *columns, strict=True):
-            row = found.get(line)
-            if row is None or (row[0], row[1], row[column]) != (self.ids[source], self.ids[target], value):
-                raise InputError("The graph was changed while it was read; ask again.")
-            stored.append(row[2:])
-        return stored
+    def _records(self, reader: Reader, chosen: Sequence[int] | NDArray[np.int64]) -> list[Edge]:
+        a, places = self.arrays, np.asarray(chosen, dtype=np.int64)
+        lines, back = np.unique(self.line[places], return_inverse=True)
+        sql = "rowid IN (SELECT unnest(?::BIGINT[]))"
+        found = reader.all(Edge, where=sql, parameters=[lines.tolist()], order="rowid")
+        if len(found) == len(lines):
+            edges = [found[i] for i in back.tolist()]
+            known = zip(a.source[places].tolist(), a.target[places].tolist(), a.value[places].tolist(), strict=True)
+            now = [(e.source_id, e.target_id, getattr(e, self.criterion.quantity)) for e in edges]
+            if now == [(self.ids[source], self.ids[target], value) for source, target, value in known]:
+                return edges
+        raise InputError("The graph was changed while it was read; ask again.")
 
 
 def load_edges(store: GraphStore, criterion: Criterion, space: Space | None = None) -> CountingEdges:

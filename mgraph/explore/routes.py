@@ -9,7 +9,7 @@ from mgraph.errors import InputError, NotFoundError
 from mgraph.explore.components import place_of
 from mgraph.explore.criterion import Criterion
 from mgraph.explore.edges import CountingEdges, Link, Vertex, load_edges
-from mgraph_store import Edge, GraphStore, Member, Node, Reader, Space
+from mgraph_store import GraphStore, Member, Node, Reader, Space
 
 
 @dataclass(frozen=True)
@@ -96,23 +96,21 @@ def route(store: GraphStore, criterion: Criterion, start: Node, goal: Node, spac
 
 
 def _steps(store: GraphStore, edges: CountingEdges, found: list[int], start: str) -> list[Step]:
-    links = edges.links(store, found)
     with store.reading() as reader:
-        records = edges.records(reader, found)
-        places = _parameters(reader, records)
+        links = edges.links(reader, found)
+        places = _parameters(reader, links)
     steps: list[Step] = []
     at = start
-    for link, record in zip(links, records, strict=True):
-        nodes = tuple(record.route)
+    for link in links:
         if link.source.id != at:
-            link, nodes = link.turned(), nodes[::-1]
-        steps.append(Step(link, nodes, tuple(places[record.connection_id, node] for node in nodes)))
+            link = link.turned()
+        steps.append(Step(link, link.route, tuple(places[link.connection_id, node] for node in link.route)))
         at = link.target.id
     return steps
 
 
-def _parameters(reader: Reader, records: list[Edge]) -> dict[tuple[str, str], tuple[float, ...]]:
+def _parameters(reader: Reader, links: list[Link]) -> dict[tuple[str, str], tuple[float, ...]]:
     """Map (connection, node) to the parameter of a swept point."""
-    connections = list({record.connection_id for record in records})
+    connections = list({link.connection_id for link in links})
     members = reader.all(Member, connection_id=connections, role="sample")
     return {(m.connection_id, m.node_id): tuple(m.parameter or ()) for m in members}

@@ -30,7 +30,8 @@ class SpanningForest:
     @cached_property
     def edges(self) -> list[Link]:
         """Its edges, best first."""
-        return self.counting.links(self.store, self.chosen)
+        with self.store.reading() as reader:
+            return self.counting.links(reader, self.chosen)
 
     @property
     def trees(self) -> int:

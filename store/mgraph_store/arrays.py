@@ -122,15 +122,15 @@ class StoredArray:
                     out[a - start : b - start] = whole[a - first : b - first]
 
     def is_chunk(self, start: int, stop: int) -> bool:
-        """Say whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one whole raw chunk."""
-        return self._raw and start % self.chunk == 0 and stop - start == self.chunk
+        """Say whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one raw chunk."""
+        return self._raw and start % self.chunk == 0 and stop == min(start + self.chunk, self.size)
 
     def stream(self, start: int) -> ChunkStream:
         """Open the chunk that begins at ``start``, to be read piece by piece inside :meth:`blaming`."""
         with self.blaming():
             file = self._files.local(self._chunk_name(start // self.chunk))
             assert file is not None
-            return ChunkStream(file, self._offset)
+            return ChunkStream(file, self._offset, self.chunk * self._array.dtype.itemsize)
 
     def chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield (offset, elements) chunk by chunk, so that no more than one is in memory."""

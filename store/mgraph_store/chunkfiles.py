@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 CHECKSUM_BYTES = 4
 
+_PART = 1 << 20
+"""Bytes that are read at a time where only the checksum counts."""
+
 
 def is_raw(array: zarr.Array[Any]) -> bool:
     """Say whether the chunks of an array, or the rows of its one shard, are raw numbers and their checksums."""
@@ -50,9 +53,10 @@ def read_chunk(file: Path, out: NDArray[Any], offset: int = 0) -> None:
 class ChunkStream:
     """A chunk read piece by piece, each while it is still wanted: the next use finds it in the processor's cache."""
 
-    def __init__(self, file: Path, offset: int = 0) -> None:
+    def __init__(self, file: Path, offset: int, nbytes: int) -> None:
         self._file = file.open("rb", buffering=0)
         self._file.seek(offset)
+        self._left = nbytes
         self._sum = 0
 
     def read_into(self, out: NDArray[Any]) -> None:
@@ -62,9 +66,13 @@ class ChunkStream:
         numbers = out.view(np.uint8)
         _fill(self._file, numbers.data)
         self._sum = google_crc32c.extend(self._sum, numbers)
+        self._left -= numbers.nbytes
 
     def finish(self) -> None:
-        """Compare the checksum, after all has been read; ``ValueError`` if it does not fit."""
+        """Read what is left, an array's end is filled up, and compare the checksum; ``ValueError`` if it differs."""
+        rest = np.empty(min(self._left, _PART), np.uint8)
+        while self._left:
+            self.read_into(rest[: self._left])
         checksum = bytearray(CHECKSUM_BYTES)
         _fill(self._file, memoryview(checksum))
         if self._sum.to_bytes(CHECKSUM_BYTES, "little") != checksum:

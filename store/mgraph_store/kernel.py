@@ -91,3 +91,13 @@ def add_term(
             scratch = product[: block.shape[0]]
             np.multiply(row[start : start + BLOCK], coefficient, out=scratch)
             np.add(block, scratch, out=block)
+
+
+def add_consumed(out: NDArray[np.float32], coefficient: np.float32, row: NDArray[np.float32], *, first: bool) -> None:
+    """Add one term as :func:`add_term` does, same bits, but overwrite ``row`` instead of scratch memory."""
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        if first:
+            np.multiply(row, coefficient, out=out)
+            return
+        np.multiply(row, coefficient, out=row)
+        np.add(out, row, out=out)

@@ -20,12 +20,15 @@ from mgraph_store import columns
 from mgraph_store.arrays import StoredArray
 from mgraph_store.chunkfiles import ChunkStream
 from mgraph_store.errors import CorruptError, FormatError, InputError
-from mgraph_store.kernel import BLOCK, KERNEL_VERSION, active_terms, add_term
+from mgraph_store.kernel import BLOCK, KERNEL_VERSION, active_terms, add_consumed, add_term
 from mgraph_store.reader import Reader
 from mgraph_store.records import Node, NodeTerm
 
 THREADS = 2
 """How many threads compute a node: while one waits for the disk or checks a sum, the other adds."""
+
+STREAM_BLOCK = 1 << 18
+"""Elements that are read and summed at a time: with fewer, the threads wait for each other more than they work."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,14 @@ class Recipe:
 
     node: Node
     terms: tuple[tuple[np.float32, str], ...] = ()
+
+
+def sum_of_stored(total: Node, terms: Sequence[NodeTerm], sources: Sequence[Node]) -> list[Recipe]:
+    """Return what :func:`look_up` would of a node whose sources are known, and all stored."""
+    active = _terms(total, terms)
+    used = {source for _, source in active}
+    recipes = {n.id: Recipe(n) for n in sources if n.id in used}
+    return [*recipes.values(), Recipe(total, active)]
 
 
 def is_computed(node: Node) -> bool:
@@ -231,16 +242,17 @@ class Computation:
             for source in (s for _, s in terms if s in self._passing):
                 streams[source] = self._arrays[source].stream(start)
                 opened.callback(streams[source].close)
-            for begin in range(0, out.shape[0], BLOCK):
-                block = out[begin : begin + BLOCK]
+            for begin in range(0, out.shape[0], STREAM_BLOCK):
+                block = out[begin : begin + STREAM_BLOCK]
                 row = scratch.row[: block.shape[0]]
                 for k, (c, source) in enumerate(terms):
                     if source in streams:
                         with self._arrays[source].blaming():
                             streams[source].read_into(row)
-                        add_term(block, c, row, scratch.product, first=k == 0)
+                        add_consumed(block, c, row, first=k == 0)
                     else:
-                        add_term(block, c, values[source][begin : begin + BLOCK], scratch.product, first=k == 0)
+                        value = values[source][begin : begin + STREAM_BLOCK]
+                        add_term(block, c, value, scratch.product, first=k == 0)
             for source, stream in streams.items():
                 with self._arrays[source].blaming():
                     stream.finish()
@@ -258,7 +270,7 @@ class _Scratch:
     """The memory of one thread, used again for every chunk: fresh memory costs as much time as the sum."""
 
     def __init__(self, length: int) -> None:
-        self.product, self.row = (np.empty(min(BLOCK, length), np.float32) for _ in range(2))
+        self.product, self.row = (np.empty(min(n, length), np.float32) for n in (BLOCK, STREAM_BLOCK))
         self._length = length
         self._free: list[NDArray[np.float32]] = []
 

@@ -26,7 +26,7 @@ from mgraph_store.kernel import KERNEL_VERSION, active_terms
 from mgraph_store.layout import Layout
 from mgraph_store.lock import GraphLock
 from mgraph_store.reader import Reader
-from mgraph_store.recipes import Computation, is_computed, look_up
+from mgraph_store.recipes import Computation, is_computed, look_up, sum_of_stored
 from mgraph_store.records import Connection, Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.remote import RemoteTensorStore, check_url, read_config, write_config
 from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
@@ -283,9 +283,10 @@ class GraphStore:
         terms = [
             NodeTerm(total.id, k, n.id, float(c)) for k, (c, n) in enumerate(zip(coefficients, found, strict=True))
         ]
+        if not any(is_computed(node) for node in found):
+            return Computation(sum_of_stored(total, terms, found), self._stored)
         with self.reading() as reader:
-            recipes = look_up(reader, total, terms)
-        return Computation(recipes, self._stored)
+            return Computation(look_up(reader, total, terms), self._stored)
 
     def parameter_blocks(self, nodes: Sequence[Node]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
         """Yield (offset, one array of each node) along the parameters of several nodes, side by side.

@@ -168,10 +168,11 @@ def test_a_flipped_bit_is_found_by_a_direct_read_too(damaged: Any, place: str) -
     assert damaged.store.computation(node).read(0, 3).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("what", ["flip", "cut", "lost"])
+@pytest.mark.parametrize("what", ["flip", "cut", "lost", "filling"])
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_a_sum_names_the_source_that_is_damaged(damaged: Any, which: int, what: str) -> None:
-    nodes = damaged.add(*[np.random.default_rng(i).standard_normal(2 * CHUNK).astype(np.float32) for i in range(3)])
+    size = 2 * CHUNK if what != "filling" else CHUNK + 7
+    nodes = damaged.add(*[np.random.default_rng(i).standard_normal(size).astype(np.float32) for i in range(3)])
     total = damaged.derive([0.5, 0.25, 0.25], nodes)
     computation = damaged.store.computation(total)
     file = damaged.store.path / "tensors.zarr" / nodes[which].tensor_key / "float32/c/1"
@@ -180,7 +181,7 @@ def test_a_sum_names_the_source_that_is_damaged(damaged: Any, which: int, what: 
     if what == "lost":
         file.unlink()
     else:
-        file.write_bytes(data if what == "flip" else data[:1000])
+        file.write_bytes(data[:1000] if what == "cut" else data)
     with pytest.raises(CorruptError, match=nodes[which].tensor_key):
         computation.run()
 
