@@ -163,7 +163,12 @@ def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_M
     return node
 
 
+_OTHERS, _COORDINATES = 64, 1 << 20
+"""With how many of the newest modes a new one is compared, and along how many parameters: a graph may have thousands."""
+
+
 def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDArray[np.float32]) -> None:
+    part = parameters[:_COORDINATES]
     with session.store.reading() as reader:
         others = [n for n in reader.all(Node, kind="mode", space_id=bench.space.id) if n.id != node.id]
     others = [n for n in others if n.run_id != node.run_id]  # earlier epochs of the same run are meant to be alike
@@ -174,9 +179,9 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
                 SimilarModeWarning,
                 stacklevel=5,
             )
-            continue
-        theirs = session.store.read_parameters(other)
-        found = similarities(bench.layout.parameters, 2, [(0, [parameters, theirs])])[0, 1]
+    for other in [n for n in others if n.digest != node.digest][-_OTHERS:]:
+        theirs = session.store.computation(other).read(0, len(part))
+        found = similarities(bench.layout.parameters, 2, [(0, [part, theirs])])[0, 1]
         if found.same_run:
             warnings.warn(
                 f"{label(node)} is no independent run of {label(other)}: the median cosine similarity of their "
