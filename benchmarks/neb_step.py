@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from harness import invocation, machine, quieten
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
+from mgraph.families import Floats
 from mgraph.network.flat import FlatModel
 from mgraph.train.band import Band, Rule
 
@@ -68,9 +70,9 @@ class BandWithoutPasses(Band):
             self._lanes.enter(i)
         return self.losses
 
-    def _products(self) -> tuple[Tensor, ...]:
+    def _products(self, sides: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
         self._grad = self.given  # cleared by the first step: what the numbers are costs no time
-        return super()._products()
+        return super()._products(sides)
 
 
 class Loop:

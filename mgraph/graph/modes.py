@@ -164,7 +164,7 @@ def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_M
 
 
 _OTHERS, _COORDINATES = 64, 1 << 20
-"""With how many of the newest modes a new one is compared, and along how many parameters: a graph may have thousands."""
+"""With how many of the newest modes a new one is compared, and on how many parameters: a graph may have thousands."""
 
 
 def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDArray[np.float32]) -> None:

@@ -3,7 +3,8 @@
 P, shape (N, size), holds the points, the modes first and last. The network's parameters are pointed at one row
 after the other, so that no point is copied anywhere. All that the forces need of N - 2 gradients are a few inner
 products with the differences e_i = p_{i+1} - p_i; these, and then the update, are one pass over memory each, in
-blocks of columns that stay in cache. Scalars are NumPy's: that is where tangents are decided.
+blocks of columns that stay in cache. Scalars are NumPy's: that is where tangents are decided. Most of them look to
+one side only, so inner products and pulls are taken row by row, where one is wanted.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mgraph.families import Floats
 from mgraph.network.flat import FlatModel
 from mgraph.train.losses import Loss
 from mgraph.train.parallel import Workers
-from mgraph.train.tangent import pulls
+from mgraph.train.tangent import pulls, squared_lengths, tangent_weights
 
-_COLUMNS = {"cpu": 1 << 14}  # of a block: with a dozen points and their gradients it fits into cache
+_COLUMNS = {"cpu": 1 << 16}  # of a block: with a dozen points and their gradients it fits into cache
 _COLUMNS_ELSEWHERE = 1 << 22
 
 
@@ -69,6 +71,7 @@ class Band:
         self._blocks = [slice(start, min(start + width, flat.size)) for start in range(0, flat.size, width)]
         self._scratch = points.new_empty(2, len(points) - 1, width)
         self._clear = True  # whether the gradients are all 0
+        self._decayed = False  # whether they have the weight decay
         # Sums over millions of columns; there is no float64 on Apple's GPUs.
         self._sums = torch.float32 if flat.device.type == "mps" else torch.float64
         self._squares: Tensor | None = None  # of the lengths of the pieces, where they are known
@@ -94,17 +97,19 @@ class Band:
         """
         if self._rule.spring is None:
             self._redistribute()
-        losses = self._gradients(x, y)
-        n = len(self.points)
-        found = torch.cat([losses.to(self._sums), *self._products()]).cpu().numpy().astype(np.float64)
-        values, squares, products, to_left, to_right = np.split(found, np.cumsum([n, n - 1, n - 2, n - 2]))
-        if np.isfinite(found).all():
-            slopes = np.stack([to_left, to_right], axis=1)
-            with np.errstate(over="ignore", invalid="ignore"):  # the next step's losses tell
-                forces = pulls(values, squares, products, slopes, self._rule.spring)
-            self._move(*forces, lr)
-        elif np.isfinite(values).all():
-            values = np.full(n, np.nan)
+        values = self._gradients(x, y).to(self._sums).cpu().numpy().astype(np.float64)
+        if not np.isfinite(values).all():
+            return values
+        self._decayed = False
+        weights = tangent_weights(values)
+        found = self._products(weights != 0)
+        if _finite(found) and (squared_lengths(weights, *found[:2]) == 0).any():  # where a tangent vanishes
+            found = self._products(np.ones_like(weights, dtype=np.bool_))  # the other side counts, too
+        if not _finite(found):
+            return np.full(len(values), np.nan)
+        with np.errstate(over="ignore", invalid="ignore"):  # the next step's losses tell
+            forces = pulls(values, *found, self._rule.spring)
+        self._move(*forces, lr)
         return values
 
     def grown(self, places: Sequence[tuple[int, float]]) -> Band:
@@ -138,11 +143,12 @@ class Band:
         wanted = np.cumsum(self.spacing)[:-1] / self.spacing.sum() * reached[-1]
         piece = np.clip(np.searchsorted(reached, wanted, side="right") - 1, 0, len(reached) - 2)
         along = (wanted - reached[piece]) / lengths[piece]
-        start = torch.from_numpy(piece).to(self.points.device)
-        share = torch.from_numpy(along).to(self.points)[:, None]
         for block in self._blocks:
             P = self.points[:, block]
-            P[1:-1] = torch.lerp(P[start], P[start + 1], share)
+            new = self._scratch[1, : len(piece), : P.shape[1]]
+            for row, k, share in zip(new, piece.tolist(), along.tolist(), strict=True):
+                torch.lerp(P[k], P[k + 1], share, out=row)
+            P[1:-1] = new
         self._squares = None
 
     def _gradients(self, x: Tensor, y: Tensor) -> Tensor:
@@ -167,41 +173,53 @@ class Band:
         self._workers.add_up([everything, self._grad])
         return everything
 
-    def _products(self) -> tuple[Tensor, ...]:
-        """Return |e|², e⁻·e⁺, g·e⁻ and g·e⁺, g the gradients with weight decay."""
-        inner, known = len(self._grad), self._squares
-        squares = self._zeros(inner + 1)
-        sums = [self._zeros(inner) for _ in range(3)]
+    def _products(self, sides: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+        """Return |e|², shape (N - 1,), e⁻·e⁺, (N - 2,), and g·e⁻ and g·e⁺, (N - 2, 2), g with weight decay.
+
+        ``sides``, shape (N - 2, 2), are those that a tangent looks to; e⁻·e⁺ is found where it looks to both, and what
+        is not asked for is 0.
+        """
+        slopes, products = np.argwhere(sides), np.flatnonzero(sides.all(axis=1))
+        pairs = [(int(i), int(i + side)) for i, side in slopes]
+        squares = self._zeros(len(sides) + 1) if self._squares is None else self._squares
+        found: list[Tensor] = []
         for block, differences in self._differences():
-            gradients = self._grad[:, block]
-            if self._rule.weight_decay:
-                decayed = self._scratch[1, : len(gradients), : gradients.shape[1]]
-                gradients = torch.add(gradients, self.points[1:-1, block], alpha=self._rule.weight_decay, out=decayed)
-            before, after = differences[:-1], differences[1:]
-            if known is None:
+            if self._squares is None:
                 squares += _squares(differences)
-            pairs = ((before, after), (gradients, before), (gradients, after))
-            for total, (left, right) in zip(sums, pairs, strict=True):
-                total += torch.linalg.vecdot(left, right)
-        return squares if known is None else known, *sums
+            gradients = self._grad[:, block]
+            if self._rule.weight_decay and not self._decayed:
+                gradients.add_(self.points[1:-1, block], alpha=self._rule.weight_decay)
+            e, g = differences.unbind(), gradients.unbind()
+            found += [torch.dot(g[i], e[k]) for i, k in pairs]
+            found += [torch.dot(e[i], e[i + 1]) for i in products.tolist()]
+        self._squares, self._decayed = squares, True
+        sums = torch.stack(found).view(len(self._blocks), -1).to(self._sums).sum(0)
+        numbers = torch.cat([squares, sums]).cpu().numpy().astype(np.float64)
+        dots, along = np.zeros(len(sides)), np.zeros(sides.shape)
+        along[sides] = numbers[len(squares) :][: len(pairs)]
+        dots[products] = numbers[len(squares) + len(pairs) :]
+        return numbers[: len(squares)], dots, along
 
     def _move(self, before: Floats, after: Floats, lr: float) -> None:
-        """Update momentum and points: M ← μM + g - (a⁻ e⁻ + a⁺ e⁺), p ← p - lr M; note the new lengths."""
-        to_left, to_right = (torch.from_numpy(a).to(self.points)[:, None] for a in (before, after))
-        squares = self._zeros(len(before) + 1)
+        """Update momentum and points: M ← μM + g - (a⁻ e⁻ + a⁺ e⁺), p ← p - lr M.
+
+        The new lengths are noted where the next step begins with them.
+        """
+        pulled = [(i, i + side, float(-a[i])) for side, a in enumerate((before, after)) for i in np.flatnonzero(a)]
+        squares = self._zeros(len(before) + 1) if self._rule.spring is None else None
         for block, differences in self._differences():
             P, M = self.points[:, block], self.momentum[:, block]
             gradients = self._grad[:, block]
             torch.add(gradients, M, alpha=self._rule.momentum, out=M)
             gradients.zero_()  # here they are in cache
-            if self._rule.weight_decay:
-                M.add_(P[1:-1], alpha=self._rule.weight_decay)
-            M.addcmul_(to_left, differences[:-1], value=-1.0)
-            M.addcmul_(to_right, differences[1:], value=-1.0)
+            m, e = M.unbind(), differences.unbind()
+            for i, k, pull in pulled:
+                m[i].add_(e[k], alpha=pull)
             P[1:-1].sub_(M, alpha=lr)
-            torch.sub(P[1:], P[:-1], out=differences)
-            squares += _squares(differences)
-        self._squares = squares
+            if squares is not None:
+                torch.sub(P[1:], P[:-1], out=differences)
+                squares += _squares(differences)
+        self._squares, self._clear = squares, True
 
     def _zeros(self, count: int) -> Tensor:
         return torch.zeros(count, dtype=self._sums, device=self.points.device)
@@ -219,3 +237,7 @@ def _squares(differences: Tensor) -> Tensor:
     """Return the squared lengths of rows; unlike an inner product it makes no products in between."""
     norms: Tensor = torch.linalg.vector_norm(differences, dim=1)
     return norms.square()
+
+
+def _finite(numbers: Sequence[Floats]) -> bool:
+    return all(np.isfinite(n).all() for n in numbers)

@@ -70,6 +70,8 @@ class Spelt:
                 larger = max(abs(left - here), abs(right - here))
                 smaller = min(abs(left - here), abs(right - here))
                 tangent = after * larger + before * smaller if right > left else after * smaller + before * larger
+            if not tangent.any():
+                tangent = p[i + 1] - p[i - 1]
             tangent = tangent / np.linalg.norm(tangent)
             gradient = found[i][1]
             forces[i] = -gradient + (gradient @ tangent) * tangent
@@ -99,6 +101,19 @@ def test_ten_steps_are_those_of_the_formulas(rule, columns, monkeypatch):
     np.testing.assert_allclose(found, spelt.points, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(found[[0, -1]], points[[0, -1]].numpy())
     np.testing.assert_allclose(band.lengths(), np.linalg.norm(np.diff(found, axis=0), axis=1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("place", [1, 2, 4])
+def test_of_two_pivots_in_one_place_each_looks_to_the_other_side(place):
+    flat, rule = FlatModel(network()), Rule(0.9, 0.01, spring=0.3)
+    points = chain(6, flat.dimension)
+    points[place] = points[place - 1]  # equal losses: the tangent is the difference between them, which is none
+    spelt = Spelt(network(), points, rule)
+    band = Band(flat, F.cross_entropy, torch.stack([flat.pack(p) for p in points]), rule=rule)
+    for _ in range(3):
+        np.testing.assert_allclose(band.step(X, Y, 0.1), spelt.step(0.1), rtol=1e-9)
+    found = torch.stack([flat.unpack(row) for row in band.points]).numpy()
+    np.testing.assert_allclose(found, spelt.points, rtol=1e-9, atol=1e-12)
 
 
 def test_the_force_has_no_part_along_the_tangent_of_a_rising_chain():
