@@ -23,7 +23,7 @@ from harness import invocation, machine, quieten
 
 import mgraph
 from mgraph.explore.sweepdata import family_of
-from mgraph.graph.modes import SimilarModeWarning
+from mgraph.operations.modes import SimilarModeWarning
 
 NETWORKS = ("mlp", "cnn", "cnn?bn=true")
 SEEDS = range(100, 105)

@@ -1,5 +1,6 @@
-"""The graph: what ties methods, evaluation and merging to the store. :class:`Graph` is its front door.
+"""The graph as its users hold it: :class:`Graph` is its front door, :mod:`mgraph.graph.handles` what it hands out.
 
-A *session* holds the open store and the loaded spaces; the operations (train, connect, sweep, merge, …) are
-functions on a session, one module each; :mod:`mgraph.graph.graph` is the thin façade over them.
+Each chapter of the front door has a module (queries, exploration, housekeeping, pictures). They are thin over
+:mod:`mgraph.operations`, functions on a :mod:`mgraph.session` that each are one run; what chooses among several
+operations, connecting by the cheapest method and exploring, is here.
 """

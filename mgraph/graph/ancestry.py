@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from mgraph.families import CompositePath
-from mgraph.graph.members import ends_of
+from mgraph.session.members import ends_of
 from mgraph_store import Connection, GraphStore, Member, Node, NodeTerm, Reader, Run
 
 Row = dict[str, Any]

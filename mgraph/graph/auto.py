@@ -26,15 +26,15 @@ from mgraph.evaluate.sweep import sweep
 from mgraph.explore.criterion import Criterion
 from mgraph.explore.edges import current_edges
 from mgraph.families import Segment
-from mgraph.graph.comparisons import Pair, compare
-from mgraph.graph.connections import check_buffers_from, common_space, connect, load_constants
 from mgraph.graph.handles import Connected
-from mgraph.graph.members import BUFFERS_FROM, ends_of, label
-from mgraph.graph.points import packed_rows
-from mgraph.graph.session import Bench, Session
-from mgraph.graph.storing import check_name_is_free
-from mgraph.graph.sweeps import sweep_connection
+from mgraph.operations.comparisons import Pair, compare
+from mgraph.operations.connections import check_buffers_from, common_space, connect, load_constants
+from mgraph.operations.sweeps import sweep_connection
 from mgraph.progress import Report, silent
+from mgraph.session.members import BUFFERS_FROM, ends_of, label
+from mgraph.session.points import packed_rows
+from mgraph.session.session import Bench, Session
+from mgraph.session.storing import check_name_is_free
 from mgraph.train.parallel import under_torchrun
 from mgraph.train.probe import seconds_per_example
 from mgraph_store import Connection, Edge, Node, Run, validate_name

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from mgraph.graph.exploring import Done, Exploration, Limits, Outlook
     from mgraph.graph.handles import Point
     from mgraph.graph.planning import Request
-    from mgraph.graph.session import Session
     from mgraph.graph.suggestions import Suggestion
     from mgraph.progress import Report
+    from mgraph.session.session import Session
     from mgraph_store import Node
 
 

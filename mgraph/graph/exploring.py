@@ -18,13 +18,13 @@ from mgraph.engines.base import Engine, Finished
 from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning
 from mgraph.explore.estimate import Estimate
 from mgraph.explore.suggest import Pair, ordered
-from mgraph.graph.members import label
 from mgraph.graph.planning import CONNECT, Plan, Request
-from mgraph.graph.runs import record_failure
-from mgraph.graph.session import Session
 from mgraph.graph.suggestions import RESUME, SWEEP, Suggestion
 from mgraph.graph.workers import Delivery, Order, Place, deliver, perform
 from mgraph.progress import Report, silent
+from mgraph.session.members import label
+from mgraph.session.runs import record_failure
+from mgraph.session.session import Session
 from mgraph_store import Connection, Edge
 
 GRACE = 20.0  # seconds that workers have to stop in after Ctrl-C

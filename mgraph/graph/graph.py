@@ -21,14 +21,14 @@ from mgraph.graph.handles import Connected, Point
 from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
-from mgraph.graph.session import Session
+from mgraph.session.session import Session
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
     from mgraph.explore.routes import Route
     from mgraph.graph.auto import AutoResult
-    from mgraph.graph.comparisons import Comparison
+    from mgraph.operations.comparisons import Comparison
     from mgraph.progress import Report
     from mgraph.train.settings import TrainSettings
 
@@ -56,7 +56,7 @@ def create(
 
     >>> g = mgraph.create("digits.mgraph", arch="cnn", data="digits")
     """
-    from mgraph.graph.spaces import create_graph
+    from mgraph.session.spaces import create_graph
 
     store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec, tensors=tensors)
     return Graph(store, device=device, threads=threads)
@@ -106,7 +106,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         self, arch: str, data: str, *, loss: str | None = None, name: str | None = None, codec: str = "none"
     ) -> Space:
         """Add a space, or return the one that is the same already; arguments as of :func:`mgraph.create`."""
-        from mgraph.graph.spaces import add_space, describe_space
+        from mgraph.session.spaces import add_space, describe_space
 
         space = describe_space(self.path, arch, data, loss=loss, name=name, codec=codec)
         return add_space(self.session.store, space, named=name is not None)
@@ -129,7 +129,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         Keywords are fields of :class:`TrainSettings`. Raises NonFiniteError, naming the step, when training
         diverges; nothing but the failed run is then recorded.
         """
-        from mgraph.graph.modes import add_trained_mode
+        from mgraph.operations.modes import add_trained_mode
         from mgraph.train.settings import TrainSettings
 
         chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
@@ -144,7 +144,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         Raises LayoutMismatchError or NonFiniteError naming the tensor that does not fit; warns when the mode
         is no independent run of one that is there. ``cast`` allows float64 tensors to be rounded to float32.
         """
-        from mgraph.graph.modes import add_imported_mode
+        from mgraph.operations.modes import add_imported_mode
 
         where = self.session.space(space)
         node, notes = add_imported_mode(self.session, where, Path(path), name=name, cast=cast)
@@ -155,7 +155,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
 
         Raises InputError for another number of coordinates than the space has.
         """
-        from mgraph.graph.modes import add_placed_mode
+        from mgraph.operations.modes import add_placed_mode
 
         return Point(self.session, add_placed_mode(self.session, self.session.space(space), coordinates, name=name))
 
@@ -183,7 +183,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         grid, and NonFiniteError when training diverges.
         """
         from mgraph.explore.sweepdata import grid_counts, inner_grid
-        from mgraph.graph.connections import connect
+        from mgraph.operations.connections import connect
         from mgraph.train.parallel import follows
 
         if inner is not None:  # now, not after the training
@@ -271,14 +271,14 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
         others. Raises InputError for a run that cannot go on, saying why.
         """
-        from mgraph.graph.resume import resume
+        from mgraph.operations.resume import resume
 
         made = resume(self.session, run, report)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
     def discard(self, run: str | None = None) -> dict[str, Any]:
         """Give up an interrupted run, named as for :meth:`resume`, with what it saved; return its row of the log."""
-        from mgraph.graph.resume import discard
+        from mgraph.operations.resume import discard
 
         given_up = discard(self.session.store, run)
         return next(row for row in self.runs() if row["id"] == given_up.id)
@@ -300,7 +300,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         that do not share modes or a space.
         """
         from mgraph.explore.routes import Route
-        from mgraph.graph.composing import Leg, compose, leg_from, legs_of
+        from mgraph.operations.composing import Leg, compose, leg_from, legs_of
 
         legs: list[Leg] = []
         with self.session.store.reading() as reader:
@@ -395,7 +395,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         Cosine, distance, norms and variances, and whether the two look like the same run. Raises
         LayoutMismatchError, naming the first tensor, for points of different networks. Needs no torch.
         """
-        from mgraph.graph.comparisons import compare
+        from mgraph.operations.comparisons import compare
 
         return compare(self.session, [self._node(point) for point in points])
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mgraph.explore.sweepdata import SweepData, family_of, inner_grid, latest_sweep, load_sweep
 from mgraph.graph import listing
-from mgraph.graph.members import ends_of, label
-from mgraph.graph.session import Session
+from mgraph.session.members import ends_of, label
+from mgraph.session.session import Session
 from mgraph_store import Connection, Node, Series, Space, Summary
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from mgraph.evaluate.metrics import Measured
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.families import Grid
-    from mgraph.graph.archiving import Archived
-    from mgraph.graph.ensembles import EnsembleReport
-    from mgraph.graph.merging import MergeReport
-    from mgraph.graph.surroundings import Sharpness
+    from mgraph.operations.archiving import Archived
+    from mgraph.operations.ensembles import EnsembleReport
+    from mgraph.operations.merging import MergeReport
+    from mgraph.operations.surroundings import Sharpness
     from mgraph.progress import Report
 
 PathLike = str | os.PathLike[str]
@@ -87,13 +87,13 @@ class Point(Labelled):
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return parameters and buffers as plain PyTorch loads them; missing statistics are recomputed."""
-        from mgraph.graph.export import node_state
+        from mgraph.operations.export import node_state
 
         return node_state(self._session, self.record)
 
     def evaluate(self, split: str = "test") -> dict[str, Measured]:
         """Measure it now on a split with its own statistics; nothing is stored."""
-        from mgraph.graph.points import evaluate_node
+        from mgraph.session.points import evaluate_node
 
         return evaluate_node(self._session, self.record, split)
 
@@ -103,7 +103,7 @@ class Point(Labelled):
         ``rounding`` is bf16, or bitround:N for N bits of the mantissa. What it changes in every split is measured and
         stays with the copy. Raises InputError for a rounding that is none, NonFiniteError for a copy not finite.
         """
-        from mgraph.graph.archiving import archive
+        from mgraph.operations.archiving import archive
 
         return archive(self._session, self.record, rounding, name=name)
 
@@ -116,14 +116,14 @@ class Point(Labelled):
         point. Raises NonFiniteError, storing nothing, where a loss is NaN or infinite.
         """
         from mgraph.evaluate.sharpness import SharpnessSettings
-        from mgraph.graph.surroundings import measure_sharpness
+        from mgraph.operations.surroundings import measure_sharpness
 
         chosen = replace(settings, **changes) if settings else SharpnessSettings.parse(changes)
         return measure_sharpness(self._session, self.record, chosen, **_report(report))
 
     def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads."""
-        from mgraph.graph.export import export_node
+        from mgraph.operations.export import export_node
 
         return export_node(self._session, self.record, Path(path), overwrite=overwrite)
 
@@ -184,7 +184,7 @@ class Connected(Labelled):
         Raises NonFiniteError, after storing what was found, if any number is NaN or infinite.
         """
         from mgraph.evaluate.refine import Refinement
-        from mgraph.graph.sweeps import sweep_connection
+        from mgraph.operations.sweeps import sweep_connection
 
         if inner is not None:
             grid = inner_grid(family_of(self.record), grid, inner)
@@ -248,7 +248,7 @@ class Connected(Labelled):
 
         BatchNorm statistics are recomputed and stored; the report holds validation and test numbers.
         """
-        from mgraph.graph.merging import merge
+        from mgraph.operations.merging import merge
 
         where = None if at is None else [at] if isinstance(at, int | float) else list(at)
         return merge(
@@ -269,7 +269,7 @@ class Connected(Labelled):
         report: Report | None = None,
     ) -> EnsembleReport:
         """Evaluate the ensembles of its ends and of its whole grid (default step 0.1)."""
-        from mgraph.graph.ensembles import ensemble
+        from mgraph.operations.ensembles import ensemble
 
         return ensemble(self._session, self.record, grid=_grid(grid), bn_examples=bn_examples, **_report(report))
 
@@ -282,7 +282,7 @@ class Connected(Labelled):
         report: Report | None = None,
     ) -> dict[str, Any]:
         """Write one file per member and a manifest; return the manifest."""
-        from mgraph.graph.ensembles import export_ensemble
+        from mgraph.operations.ensembles import export_ensemble
 
         return export_ensemble(
             self._session,
@@ -329,7 +329,7 @@ class Connected(Labelled):
     def connect_straight(self, *, report: Report | None = None) -> Connected:
         """Connect the same ends by linear interpolation and sweep that on the same grid."""
         from mgraph.connect.linear import Linear
-        from mgraph.graph.connections import connect
+        from mgraph.operations.connections import connect
 
         ends = [point.record for point in self.ends]
         straight = Connected(self._session, connect(self._session, ends, Linear()))

@@ -11,8 +11,8 @@ from mgraph_store import Connection, Space
 
 if TYPE_CHECKING:
     from mgraph.graph.bundles import Arrived
-    from mgraph.graph.session import Session
     from mgraph.graph.upkeep import CheckReport, Plan
+    from mgraph.session.session import Session
 
 
 class Housekeeping:

@@ -12,10 +12,10 @@ from mgraph.errors import InputError
 from mgraph.explore.edges import current_edges
 from mgraph.explore.sweepdata import COMPLETE, family_of, load_sweep
 from mgraph.graph.labels import labels_of
-from mgraph.graph.members import ends_of, label, rows_of
-from mgraph.graph.resume import Standing
+from mgraph.operations.resume import Standing
 from mgraph.report.cycles import cycle_rows
 from mgraph.report.walk import Observed, layer_rows, walk_checks, weight_rows
+from mgraph.session.members import ends_of, label, rows_of
 from mgraph_store import (
     Connection,
     Evaluation,

@@ -17,7 +17,7 @@ from mgraph.graph.queries import Criteria
 if TYPE_CHECKING:
     from mgraph.explore.edges import Vertex
     from mgraph.explore.matrix import Matrix
-    from mgraph.graph.session import Session
+    from mgraph.session.session import Session
     from mgraph_store import Space
 
 

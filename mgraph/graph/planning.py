@@ -19,14 +19,14 @@ from mgraph.explore.edges import load_edges
 from mgraph.explore.estimate import Estimate, estimate
 from mgraph.explore.goals import Goal
 from mgraph.explore.suggest import BARRIER, PEAK, Pair, Terrain, next_step, ordered
-from mgraph.graph.members import label
-from mgraph.graph.runs import is_running
 from mgraph.graph.suggestions import SWEEP, Suggestion, interrupted, to_connect, unswept
+from mgraph.session.members import label
+from mgraph.session.runs import is_running
 from mgraph_store import Connection, Edge, Evaluation, GraphStore, Member, Node, Reader, Run, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
-    from mgraph.graph.session import Session
+    from mgraph.session.session import Session
 
 CONNECT = "connect"
 MOST_FAILURES = 2

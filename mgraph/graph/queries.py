@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mgraph.explore.routes import Route
     from mgraph.explore.tree import Dendrogram, SpanningForest
     from mgraph.graph.handles import Point
-    from mgraph.graph.session import Session
+    from mgraph.session.session import Session
     from mgraph_store import Node, Space
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from mgraph.explore.suggest import IMPROVE, JOIN, Step, Terrain
 from mgraph.explore.sweepdata import COMPLETE
-from mgraph.graph.members import ends_of, label
-from mgraph.graph.resume import interrupted_runs
+from mgraph.operations.resume import interrupted_runs
+from mgraph.session.members import ends_of, label
 from mgraph.settings import format_value
 from mgraph_store import Connection, GraphStore, Node, Sweep
 

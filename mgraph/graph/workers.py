@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError, MGraphError, MGraphWarning, NonFiniteError
-from mgraph.graph.session import Session
 from mgraph.graph.suggestions import RESUME
 from mgraph.progress import Report, silent
+from mgraph.session.session import Session
 from mgraph_store import Connection, Handover, Node, WorkerStore
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ def perform(session: Session, order: Order, *, report: Report = silent) -> Deliv
 
 
 def _carry_out(session: Session, order: Order, report: Report) -> Connection:
-    from mgraph.graph.connections import connect
-    from mgraph.graph.resume import resume
-    from mgraph.graph.sweeps import sweep_connection
+    from mgraph.operations.connections import connect
+    from mgraph.operations.resume import resume
+    from mgraph.operations.sweeps import sweep_connection
 
     if order.what == RESUME:
         made = resume(session, order.subject, report, sweep=False)

@@ -17,7 +17,7 @@ _MOST_LABELS = 60  # names below the bars; beyond these they could not be read
 def plot_comparison(pairs: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Draw, for every tensor, bars of cosine and relative distance of each pair, and each point's variance.
 
-    ``pairs`` are as :meth:`mgraph.graph.comparisons.Comparison.describe` gives them. Raises InputError for another
+    ``pairs`` are as :meth:`mgraph.operations.comparisons.Comparison.describe` gives them. Raises InputError for another
     file type than .png, .pdf or .svg, or a directory that cannot be written.
     """
 
@@ -60,8 +60,8 @@ def _bars(axis: Any, series: Mapping[str, Sequence[float | None]]) -> None:
 def plot_sharpness(found: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Draw sharpness profiles: the mean change of the loss over the radius, a band of one standard deviation, the max.
 
-    ``found`` are as :meth:`mgraph.graph.surroundings.Sharpness.describe` gives them. Raises InputError where one has
-    no profile, and as :func:`plot_comparison`.
+    ``found`` are as :meth:`mgraph.operations.surroundings.Sharpness.describe` gives them. Raises InputError where one
+    has no profile, and as :func:`plot_comparison`.
     """
     for one in found:
         if not one["profile"]:

@@ -90,7 +90,7 @@ def test_ctrl_c_while_sweeping_keeps_the_connection(process: Callable[..., Proce
 
 
 def test_ctrl_c_while_exporting_leaves_no_half_directory(run: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mgraph.graph.ensembles
+    import mgraph.operations.ensembles
 
     written = 0
 
@@ -101,8 +101,8 @@ def test_ctrl_c_while_exporting_leaves_no_half_directory(run: Any, path: Path, m
             raise KeyboardInterrupt
         original(*args, **kwargs)
 
-    original = mgraph.graph.ensembles.write_safetensors
-    monkeypatch.setattr(mgraph.graph.ensembles, "write_safetensors", write)
+    original = mgraph.operations.ensembles.write_safetensors
+    monkeypatch.setattr(mgraph.operations.ensembles, "write_safetensors", write)
     done = run("export", "s", "--ensemble", "--grid", 3, "-o", "e", code=130)
     assert done.stderr.strip().endswith("Run again: mgraph export s --ensemble --grid 3 -o e")
     assert sorted(p.name for p in path.parent.iterdir()) == ["digits.mgraph"]

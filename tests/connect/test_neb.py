@@ -25,7 +25,7 @@ def rows(connected):
 
 
 def nodes(connected):
-    from mgraph.graph.members import rows_of
+    from mgraph.session.members import rows_of
 
     with connected._session.store.reading() as reader:
         return rows_of(reader, connected.record)
@@ -195,7 +195,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_stored(tmp_pat
     assert snapshot(g.path) == before
 
 
-@pytest.mark.filterwarnings("ignore::mgraph.graph.modes.SimilarModeWarning")
+@pytest.mark.filterwarnings("ignore::mgraph.operations.modes.SimilarModeWarning")
 def test_ends_that_are_one_point_are_refused(tmp_path, snapshot):
     g = landscape(tmp_path, "ring", (-1, 0), (-1, 0))
     before = snapshot(g.path)

@@ -24,7 +24,7 @@ from mgraph.families import (
 from mgraph.families.composite import Piece, path_waypoints
 from mgraph.families.gram import arc_length, distance, gram
 from mgraph.families.refit import is_exact
-from mgraph.graph.composing import thinned
+from mgraph.operations.composing import thinned
 
 PATHS: list[Family] = [
     Segment(),

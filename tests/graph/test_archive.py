@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 import mgraph
 from mgraph.errors import InputError, NonFiniteError
-from mgraph.graph.archiving import kept_bits, rounded
+from mgraph.operations.archiving import kept_bits, rounded
 
 finite = arrays(np.float32, st.integers(1, 30), elements=st.floats(-(2.0**120), 2.0**120, width=32))
 

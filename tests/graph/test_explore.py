@@ -179,12 +179,12 @@ def test_after_three_failures_in_a_row_it_stops(g: Any, monkeypatch: pytest.Monk
 
 
 def test_a_sweep_that_fails_is_not_tried_again_and_again(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mgraph.graph.sweeps
+    import mgraph.operations.sweeps
 
     def measure(*_: Any) -> Any:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(mgraph.graph.sweeps, "_measure", measure)
+    monkeypatch.setattr(mgraph.operations.sweeps, "_measure", measure)
     found = g.explore(method=curve(), max_pairs=2)
     assert [d.suggestion.step for d in found.done] == ["join", "join"]
     assert all(d.connection is not None and d.problem for d in found.done)

@@ -113,7 +113,7 @@ def test_the_recipe_travels_in_the_file(graph: Any, tmp_path: Path) -> None:
 
 
 def test_an_exported_node_comes_back_as_it_was(graph: Any, tmp_path: Path) -> None:
-    from mgraph.graph.modes import SimilarModeWarning
+    from mgraph.operations.modes import SimilarModeWarning
 
     for suffix in (".safetensors", ".pth"):
         file = graph.node("b").export(tmp_path / f"b{suffix}")

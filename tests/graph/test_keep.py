@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mgraph.errors import InputError, NameTakenError, NonFiniteError
-from mgraph.graph.modes import SimilarModeWarning
+from mgraph.operations.modes import SimilarModeWarning
 from mgraph_store import Run, assert_consistent
 
 
@@ -50,7 +50,7 @@ def test_a_kept_epoch_of_the_same_run_is_a_prefix_of_the_training(g: Any) -> Non
 
 
 def test_all_or_none_are_stored(g: Any, monkeypatch: pytest.MonkeyPatch, snapshot: Callable[..., Any]) -> None:
-    import mgraph.graph.modes as modes
+    import mgraph.operations.modes as modes
 
     before, runs = snapshot(g.path, runs=False), len(g.runs())
     measure, calls = modes.evaluate_splits, []

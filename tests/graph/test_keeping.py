@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgraph.errors import StoreError
-from mgraph.graph.keeping import NotSavedWarning, OnDisk
+from mgraph.session.keeping import NotSavedWarning, OnDisk
 from mgraph.train.state import InMemory, Keeper, State
 from mgraph_store import new_id
 from mgraph_store.states import StateFiles
@@ -48,7 +48,7 @@ def test_it_keeps_what_the_one_in_memory_keeps(steps: list[Any], tmp_path_factor
 
 def test_when_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
-    monkeypatch.setattr("mgraph.graph.keeping.time.monotonic", lambda: clock)
+    monkeypatch.setattr("mgraph.session.keeping.time.monotonic", lambda: clock)
     keeper, slow = (OnDisk(StateFiles(tmp_path, new_id("r")), 30) for _ in range(2))
     clock = 129.9
     assert not keeper.due

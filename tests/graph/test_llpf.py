@@ -30,7 +30,7 @@ def llpf_graph(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def members(g: Any, name: str) -> list[Any]:
-    from mgraph.graph.members import rows_of
+    from mgraph.session.members import rows_of
 
     with g.session.store.reading() as reader:
         return rows_of(reader, g.connection(name).record)

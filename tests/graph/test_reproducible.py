@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mgraph.graph.modes import SimilarModeWarning
+from mgraph.operations.modes import SimilarModeWarning
 
 _SCRIPT = """
 import json, sys

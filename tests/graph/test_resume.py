@@ -24,14 +24,14 @@ from mgraph.errors import (
     StoreError,
     UntrustedError,
 )
-from mgraph.graph.keeping import NotSavedWarning
-from mgraph.graph.runs import ResumedElsewhereWarning, RunInterrupted
+from mgraph.session.keeping import NotSavedWarning
+from mgraph.session.runs import ResumedElsewhereWarning, RunInterrupted
 from mgraph.train.engine import LearningRateWarning
 from mgraph_store import Node, Run, Sweep, new_id
 from mgraph_store.states import StateFiles
 
 # What is compared is made twice.
-pytestmark = pytest.mark.filterwarnings("ignore::mgraph.graph.modes.SimilarModeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::mgraph.operations.modes.SimilarModeWarning")
 
 CURVE = mgraph.BezierCurve(epochs=2, lr=0.05)
 GONE = 2**22 + 1  # no process has this number
@@ -237,13 +237,13 @@ def test_a_run_whose_process_is_gone_is_interrupted(g: Any, stopped: Any) -> Non
 
 def test_of_two_that_resume_a_run_at_once_one_is_refused(g: Any, stopped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = stopped(lambda report: g.train(epochs=1, name="x", report=report))
-    check = mgraph.graph.modes.check_training
+    check = mgraph.operations.modes.check_training
 
     def meanwhile(*args: Any) -> None:
         check(*args)
         change(g, run, status="running", pid=os.getppid())
 
-    monkeypatch.setattr("mgraph.graph.modes.check_training", meanwhile)
+    monkeypatch.setattr("mgraph.operations.modes.check_training", meanwhile)
     with pytest.raises(InputError, match=f"Run {run.id} was resumed or removed by another process meanwhile"):
         g.resume()
     row = runs(g)[run.id]
@@ -306,7 +306,7 @@ def test_a_full_disk_while_saving_does_not_stop_a_run(g: Any, monkeypatch: pytes
 
 def test_a_failure_at_the_end_loses_nothing(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full when the result is to be stored: later, the run goes on from its last state."""
-    import mgraph.graph.modes as modes
+    import mgraph.operations.modes as modes
 
     def full(*_: Any, **__: Any) -> Any:
         raise StoreError("No space left.")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mgraph
-from mgraph.graph.modes import SimilarModeWarning
+from mgraph.operations.modes import SimilarModeWarning
 
 
 def fine_tuned(state: dict[str, torch.Tensor], amount: float) -> dict[str, torch.Tensor]:

@@ -154,7 +154,7 @@ def test_what_was_measured_under_other_conditions_is_not_reused(g: Any, tables: 
 def test_an_interrupted_sweep_goes_on_and_ends_with_the_same_numbers(
     g: Any, beside: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, tables: Any, reporter: Any, stop: Any
 ) -> None:
-    monkeypatch.setattr("mgraph.graph.sweeplog.FLUSH_SECONDS", seconds)
+    monkeypatch.setattr("mgraph.operations.sweeplog.FLUSH_SECONDS", seconds)
     tri = g.connection("tri")
     stopped = stop(tri, 7, grid=5)
     assert stopped.__notes__ == ["7 points are measured and stored; the same sweep goes on from there."]
@@ -206,8 +206,8 @@ def test_batches_are_as_rare_as_wished(g: Any, monkeypatch: pytest.MonkeyPatch) 
     g.connection("line").sweep(6)
     assert len(commits) == 2  # the run's beginning, and everything else
     clock = iter(range(1000))
-    monkeypatch.setattr("mgraph.graph.sweeplog.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
-    monkeypatch.setattr("mgraph.graph.sweeplog.FLUSH_SECONDS", 3.0)
+    monkeypatch.setattr("mgraph.operations.sweeplog.time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr("mgraph.operations.sweeplog.FLUSH_SECONDS", 3.0)
     commits.clear()
     g.connection("chain").sweep(10)
     # Every third look at the clock is late enough, and a commit looks once more.
@@ -257,7 +257,9 @@ def test_an_error_keeps_what_was_measured_before_it(g: Any, monkeypatch: pytest.
     assert failed.value.__notes__ == ["4 points are measured and stored; the same sweep goes on from there."]
     assert g.runs()[-1]["status"] == "failed"
     # The last commit fails: the points that waited for it are tried once more, on their own.
-    monkeypatch.setattr("mgraph.graph.sweeplog.SweepLog.finish", lambda *_: (_ for _ in ()).throw(StoreError("full")))
+    monkeypatch.setattr(
+        "mgraph.operations.sweeplog.SweepLog.finish", lambda *_: (_ for _ in ()).throw(StoreError("full"))
+    )
     with pytest.raises(StoreError, match="full"):
         line.sweep(6)
     monkeypatch.undo()
@@ -268,7 +270,7 @@ def test_an_error_keeps_what_was_measured_before_it(g: Any, monkeypatch: pytest.
 def test_an_interruption_right_after_the_last_commit_changes_nothing(
     g: Any, monkeypatch: pytest.MonkeyPatch, tables: Any, stop: Any
 ) -> None:
-    monkeypatch.setattr("mgraph.graph.sweeplog.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("mgraph.operations.sweeplog.FLUSH_SECONDS", 0.0)
     commit = Transaction.commit
     left = 2 + 3
 
@@ -295,7 +297,7 @@ def test_ctrl_c_on_the_command_line_says_what_is_kept_and_how_to_go_on(
         yield from islice(sweep(*args, **options), 2)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mgraph.graph.sweeps.sweep", pressed)
+    monkeypatch.setattr("mgraph.operations.sweeps.sweep", pressed)
     args = ["sweep", "line", "--grid", "5", "--splits", "train,test"]
     said = "Interrupted. 2 points are measured and stored; the same sweep goes on from there. Go on with: mgraph resume"
     assert beside(*args, code=130).stderr.strip() == f"{said} {g.runs()[-1]['id']}"
@@ -314,7 +316,7 @@ def test_an_error_of_a_sweep_says_what_is_kept(g: Any, beside: Any, monkeypatch:
         yield from islice(sweep(*args, **options), 1)
         raise error
 
-    monkeypatch.setattr("mgraph.graph.sweeps.sweep", broken)
+    monkeypatch.setattr("mgraph.operations.sweeps.sweep", broken)
     error: Exception = StoreError("The disk is full.")
     said = beside("sweep", "line", "--grid", 5, code=1).stderr
     assert said == "Error: The disk is full. 1 point is measured and stored; the same sweep goes on from there.\n"
@@ -366,7 +368,7 @@ def test_surfaces_and_simplices_are_refined_too(g: Any, tmp_path: Path, name: st
 def test_an_interrupted_refinement_goes_on(
     g: Any, monkeypatch: pytest.MonkeyPatch, tables: Any, reporter: Any, stop: Any
 ) -> None:
-    monkeypatch.setattr("mgraph.graph.sweeplog.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("mgraph.operations.sweeplog.FLUSH_SECONDS", 0.0)
     line, options = g.connection("line"), {"grid": 5, "refine": 0.003, "splits": ("train",)}
     stop(line, 9, **options)
     (partial,) = tables(g, Sweep)["Sweep"]

@@ -15,21 +15,21 @@ from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure, outputs
 from mgraph.explore.sweepdata import SweepData, family_of, latest_sweep, load_sweep
 from mgraph.families import Floats
-from mgraph.graph.members import constants_source, ends_of, label, rows_of
-from mgraph.graph.points import (
+from mgraph.merge.compare import Difference, paired_difference
+from mgraph.merge.soup import greedy_soup, uniform_soup
+from mgraph.network.flat import combine
+from mgraph.progress import Progress, Report, silent
+from mgraph.session.members import constants_source, ends_of, label, rows_of
+from mgraph.session.points import (
     buffers_of,
     evaluate_splits,
     load_buffers,
     packed_rows,
     policy_name,
 )
-from mgraph.graph.runs import RunLog
-from mgraph.graph.session import Bench, Session
-from mgraph.graph.storing import check_name_is_free, require_finite, store_point
-from mgraph.merge.compare import Difference, paired_difference
-from mgraph.merge.soup import greedy_soup, uniform_soup
-from mgraph.network.flat import combine
-from mgraph.progress import Progress, Report, silent
+from mgraph.session.runs import RunLog
+from mgraph.session.session import Bench, Session
+from mgraph.session.storing import check_name_is_free, require_finite, store_point
 from mgraph_store import Connection, Node, NodeTerm, Space
 from mgraph_store.kernel import combine as combine_stored
 

@@ -15,11 +15,11 @@ from mgraph.evaluate.flatness import linear_head, relative_flatness
 from mgraph.evaluate.metrics import Measured, Subset
 from mgraph.evaluate.profile import sharpness_profile
 from mgraph.evaluate.sharpness import Profile, SharpnessSettings
-from mgraph.graph.members import label
-from mgraph.graph.points import load_node, policy_name
-from mgraph.graph.session import Session
 from mgraph.network.precision import check_precision, computing_in
 from mgraph.progress import Report, silent
+from mgraph.session.members import label
+from mgraph.session.points import load_node, policy_name
+from mgraph.session.session import Session
 from mgraph_store import Measure, Node
 
 

@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning, NonFiniteError
-from mgraph.graph.keeping import OnDisk, save_seconds
+from mgraph.session.keeping import OnDisk, save_seconds
 from mgraph.train.state import InMemory, Keeper
 from mgraph_store import Run, new_id
 from mgraph_store.processes import may_run

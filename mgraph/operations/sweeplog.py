@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from mgraph.errors import MGraphError
 from mgraph.evaluate.metrics import Measured
 from mgraph.explore.sweepdata import COMPLETE, PARTIAL, parameter_key
-from mgraph.graph.points import evaluation_rows
-from mgraph.graph.runs import is_running
+from mgraph.session.points import evaluation_rows
+from mgraph.session.runs import is_running
 from mgraph_store import (
     KERNEL_VERSION,
     Connection,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mgraph.evaluate.metrics import Metric, Subset
     from mgraph.evaluate.sweep import PointMetrics
     from mgraph.families import Floats
-    from mgraph.graph.runs import RunLog
+    from mgraph.session.runs import RunLog
     from mgraph_store import GraphStore, Reader
 
 FLUSH_SECONDS = 5.0  # at least, between two batches

@@ -16,8 +16,8 @@ from mgraph_store import Layout, Run, Space
 if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.evaluate.batchnorm import BatchNormPolicy
-    from mgraph.graph.runs import RunLog
     from mgraph.network.flat import FlatModel
+    from mgraph.session.runs import RunLog
     from mgraph_store import GraphStore
 
 
@@ -186,9 +186,9 @@ class Session:
     ) -> Iterator[RunLog]:
         """Record a run around a block that computes on a bench, with the bench's number of threads.
 
-        See :func:`mgraph.graph.runs.recorded_run`.
+        See :func:`mgraph.session.runs.recorded_run`.
         """
-        from mgraph.graph.runs import recorded_run
+        from mgraph.session.runs import recorded_run
 
         with (
             self.threads(bench),

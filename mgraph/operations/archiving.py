@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.metrics import Measured
-from mgraph.graph.members import label
-from mgraph.graph.points import evaluate_splits, load_node, policy_name
-from mgraph.graph.session import Bench, Session
-from mgraph.graph.storing import check_name_is_free, require_finite, store_point
+from mgraph.session.members import label
+from mgraph.session.points import evaluate_splits, load_node, policy_name
+from mgraph.session.session import Bench, Session
+from mgraph.session.storing import check_name_is_free, require_finite, store_point
 from mgraph_store import Node, NodeBuffers
 
 CODEC = "blosc"  # zeros at the end of every number are what it compresses best

@@ -19,13 +19,13 @@ from mgraph.evaluate.sweep import PointMetrics, sweep
 from mgraph.explore.sweepdata import PARTIAL, SweepData, axes_of, family_of, load_sweep, parameter_key
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import gram
-from mgraph.graph.members import constants_source, ends_of, label, rows_of
-from mgraph.graph.points import buffers_of, load_buffers, packed_rows, policy_name
-from mgraph.graph.session import Bench, Session
-from mgraph.graph.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
-from mgraph.graph.sweeprows import Numbers, edges, summaries
 from mgraph.network.precision import check_precision
+from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
+from mgraph.operations.sweeprows import Numbers, edges, summaries
 from mgraph.progress import Report, silent
+from mgraph.session.members import constants_source, ends_of, label, rows_of
+from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
+from mgraph.session.session import Bench, Session
 from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
 
 

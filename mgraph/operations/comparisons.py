@@ -9,8 +9,8 @@ from typing import Any
 
 from mgraph.errors import InputError, LayoutMismatchError
 from mgraph.evaluate.similarity import Similarity, TensorSimilarity, similarities
-from mgraph.graph.members import label
-from mgraph.graph.session import Session
+from mgraph.session.members import label
+from mgraph.session.session import Session
 from mgraph_store import Layout, Node, Space
 
 WHOLE = "(all)"

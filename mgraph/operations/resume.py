@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mgraph.errors import AmbiguousError, InputError, NotFoundError, UntrustedError
-from mgraph.graph.runs import is_running
+from mgraph.session.runs import is_running
 from mgraph_store import Connection, GraphStore, Node, Run, Space
 
 if TYPE_CHECKING:
-    from mgraph.graph.session import Session
     from mgraph.progress import Report
+    from mgraph.session.session import Session
     from mgraph_store import Reader
 
 R = TypeVar("R", Space, Node, Connection)
@@ -176,7 +176,7 @@ def _require_consent(session: Session, run: Run, plan: Mapping[str, Any]) -> Non
 
 
 def _train(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Node:
-    from mgraph.graph.modes import add_trained_mode
+    from mgraph.operations.modes import add_trained_mode
     from mgraph.train.settings import TrainSettings
 
     space = _still_there(session, run, Space, plan["space"])
@@ -187,8 +187,8 @@ def _train(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping
 def _connect(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Connection:
     from mgraph.connect.registry import method_named
     from mgraph.explore.sweepdata import family_of, inner_grid
-    from mgraph.graph.connections import connect
-    from mgraph.graph.sweeps import sweep_connection
+    from mgraph.operations.connections import connect
+    from mgraph.operations.sweeps import sweep_connection
 
     init, lender = plan["init"], plan["buffers_from"]
     connection = connect(
@@ -216,7 +216,7 @@ def _sweep(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping
 
     from mgraph.evaluate.refine import Refinement
     from mgraph.families import TensorGrid
-    from mgraph.graph.sweeps import sweep_connection
+    from mgraph.operations.sweeps import sweep_connection
 
     connection = _still_there(session, run, Connection, plan["connection"])
     axes = None if plan["axes"] is None else [np.array(axis) for axis in json.loads(plan["axes"])]

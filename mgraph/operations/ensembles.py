@@ -19,15 +19,15 @@ from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured
 from mgraph.explore.sweepdata import family_of, grid_counts
 from mgraph.families import Family
-from mgraph.graph.export import data_facts, recipe
-from mgraph.graph.members import label
-from mgraph.graph.merging import SELECTION_SPLIT, Prepared, prepare
-from mgraph.graph.points import module_buffers, policy_name
-from mgraph.graph.session import Session
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.ensemble import ensemble_predictions
 from mgraph.network.checkpoints import state_dict, write_safetensors
+from mgraph.operations.export import data_facts, recipe
+from mgraph.operations.merging import SELECTION_SPLIT, Prepared, prepare
 from mgraph.progress import Progress, Report, silent
+from mgraph.session.members import label
+from mgraph.session.points import module_buffers, policy_name
+from mgraph.session.session import Session
 from mgraph_store import Connection, Summary
 from mgraph_store.kernel import combine as combine_stored
 

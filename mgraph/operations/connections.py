@@ -16,12 +16,12 @@ from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.explore.sweepdata import family_of
 from mgraph.families import Family
-from mgraph.graph.members import BUFFERS_FROM, ends_of, label, rows_of
-from mgraph.graph.points import buffers_of, common_constants, evaluate_splits, load_buffers, policy_name
-from mgraph.graph.runs import RunLog
-from mgraph.graph.session import Bench, Session
-from mgraph.graph.storing import Part, check_name_is_free, require_finite, store_partial, store_point
 from mgraph.progress import Report, silent
+from mgraph.session.members import BUFFERS_FROM, ends_of, label, rows_of
+from mgraph.session.points import buffers_of, common_constants, evaluate_splits, load_buffers, policy_name
+from mgraph.session.runs import RunLog
+from mgraph.session.session import Bench, Session
+from mgraph.session.storing import Part, check_name_is_free, require_finite, store_partial, store_point
 from mgraph.train.parallel import joined
 from mgraph_store import Connection, Layout, Member, Node, Run, Series, Space, Transaction, new_id
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.similarity import similarities
-from mgraph.graph.members import label
-from mgraph.graph.points import evaluate_splits, load_buffers, module_buffers, own_policy
-from mgraph.graph.runs import RunLog
-from mgraph.graph.session import Bench, Session
-from mgraph.graph.storing import check_name_is_free, require_finite, store_point
 from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
 from mgraph.progress import Report, silent
+from mgraph.session.members import label
+from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
+from mgraph.session.runs import RunLog
+from mgraph.session.session import Bench, Session
+from mgraph.session.storing import check_name_is_free, require_finite, store_point
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
 from mgraph.train.settings import TrainSettings

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from mgraph.errors import NameTakenError, NonFiniteError
 from mgraph.evaluate.metrics import Measured
-from mgraph.graph.points import evaluation_rows, module_buffers
-from mgraph.graph.session import Bench, Session
+from mgraph.session.points import evaluation_rows, module_buffers
+from mgraph.session.session import Bench, Session
 from mgraph_store import (
     KERNEL_VERSION,
     Connection,

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
-from mgraph.graph.members import label
-from mgraph.graph.points import buffers_of, load_node, module_buffers
-from mgraph.graph.runs import versions
-from mgraph.graph.session import Bench, Session
 from mgraph.network.checkpoints import state_dict, write_pt
 from mgraph.network.layout import dtype_name
 from mgraph.network.tensorfile import stream_safetensors
+from mgraph.session.members import label
+from mgraph.session.points import buffers_of, load_node, module_buffers
+from mgraph.session.runs import versions
+from mgraph.session.session import Bench, Session
 from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Run, Space
 
 FORMATS = (".safetensors", ".pt", ".pth")

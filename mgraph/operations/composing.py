@@ -17,11 +17,11 @@ from mgraph.explore.sweepdata import family_of
 from mgraph.families import CompositePath, Family, Floats, PolygonalChainFamily
 from mgraph.families.composite import Piece, path_waypoints
 from mgraph.families.gram import distance, gram
-from mgraph.graph.members import constants_source, ends_of, label, rows_of
-from mgraph.graph.points import buffers_of, common_constants
-from mgraph.graph.runs import recorded_run
-from mgraph.graph.session import Session
-from mgraph.graph.storing import check_name_is_free, store_parameters
+from mgraph.session.members import constants_source, ends_of, label, rows_of
+from mgraph.session.points import buffers_of, common_constants
+from mgraph.session.runs import recorded_run
+from mgraph.session.session import Session
+from mgraph.session.storing import check_name_is_free, store_parameters
 from mgraph_store import Connection, GraphStore, Layout, Member, Node, Reader, Space, combine, new_id
 
 _FINE = 1 / 64  # of a domain: how close to each other the points are at which thinning looks

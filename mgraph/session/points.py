@@ -13,14 +13,14 @@ from torch import Tensor
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import NONE, OWN, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
-from mgraph.graph.members import constants_source
 from mgraph.network.layout import tensors_from_module
+from mgraph.session.members import constants_source
 from mgraph_store import Connection, Evaluation, Member, Node, NodeBuffers, Space
 
 if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
-    from mgraph.graph.session import Bench, Session
     from mgraph.network.flat import FlatModel
+    from mgraph.session.session import Bench, Session
     from mgraph_store import GraphStore, Layout, Reader
 
 Array = NDArray[np.float32]
