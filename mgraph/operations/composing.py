@@ -17,7 +17,7 @@ from mgraph.explore.sweepdata import family_of
 from mgraph.families import CompositePath, Family, Floats, PolygonalChainFamily
 from mgraph.families.composite import Piece, path_waypoints
 from mgraph.families.gram import distance, gram
-from mgraph.session.members import constants_source, ends_of, label, rows_of
+from mgraph.session.members import constants_source, ends_of, label, member_rows, rows_of
 from mgraph.session.points import buffers_of, common_constants
 from mgraph.session.runs import recorded_run
 from mgraph.session.session import Session
@@ -112,10 +112,7 @@ def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, t
             name=name,
             reason=said,
         )
-        tx.add(connection)
-        for role, which in (("end", family.ends), ("control", family.free)):
-            for position, row in enumerate(which):
-                tx.add(Member(connection.id, members[row].id, role, position, row))
+        tx.add(connection, *member_rows(connection.id, family, {row: node.id for row, node in enumerate(members)}))
         run.complete(tx)
     return connection
 

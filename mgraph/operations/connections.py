@@ -17,13 +17,13 @@ from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.explore.sweepdata import family_of
 from mgraph.families import Family
 from mgraph.progress import Report, silent
-from mgraph.session.members import BUFFERS_FROM, ends_of, label, rows_of
+from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of
 from mgraph.session.points import buffers_of, common_constants, evaluate_splits, load_buffers, policy_name
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Bench, Session
 from mgraph.session.storing import Part, check_name_is_free, require_finite, store_partial, store_point
 from mgraph.train.parallel import joined
-from mgraph_store import Connection, Layout, Member, Node, Run, Series, Space, Transaction, new_id
+from mgraph_store import Connection, Layout, Node, Run, Series, Space, Transaction, new_id
 
 _BATCH_BYTES = 64 << 20  # of points that are written at once
 
@@ -105,9 +105,8 @@ def connect(
                     controls = _store_controls(tx, bench, run, method, family, ends, origin, outcome)
                     if outcome.found_end:
                         ends = [*ends, _store_end(tx, bench, run, method, family, ends[0], outcome, end_name)]
-                    for role, rows, nodes in (("end", family.ends, ends), ("control", family.free, controls)):
-                        for position, (row, node) in enumerate(zip(rows, nodes, strict=True)):
-                            tx.add(Member(connection.id, node.id, role, position, row))
+                    rows = zip([*family.ends, *family.free], [*ends, *controls], strict=True)
+                    tx.add(*member_rows(connection.id, family, {row: node.id for row, node in rows}))
                     tx.add(*[Series(connection.id, run.id, **asdict(series)) for series in outcome.series])
                     run.complete(tx, update=outcome.update)
     return connection

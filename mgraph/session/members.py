@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from mgraph_store import Connection, Member, Node, Reader
+
+if TYPE_CHECKING:
+    from mgraph.families import Family
 
 BUFFERS_FROM = "buffers_from"  # among a connection's settings: id of the node whose buffers it uses
 
@@ -32,3 +37,12 @@ def constants_source(reader: Reader, connection: Connection) -> Node:
 def label(node: Node | Connection) -> str:
     """Return the name by which people know it."""
     return node.name or node.id
+
+
+def member_rows(connection_id: str, family: Family, nodes: Mapping[int, str]) -> list[Member]:
+    """Return the rows that say which node, by the number of its control point in the family, has which role."""
+    return [
+        Member(connection_id, nodes[row], role, position, row)
+        for role, rows in (("end", family.ends), ("control", family.free))
+        for position, row in enumerate(rows)
+    ]
