@@ -26,7 +26,7 @@ import numpy as np
 import zarr
 
 from mgraph_store import Connection, GraphStore, Layout, Member, Node, Run, Space, TensorSpec, assert_consistent, new_id
-from mgraph_store.lock import GraphLock
+from mgraph_store.index.lock import GraphLock
 
 SIZE = 61_706  # parameters of LeNet-5
 

@@ -135,7 +135,7 @@ def snapshot() -> Callable[..., dict[str, Any]]:
 
     def describe(path: Path, *, runs: bool = True) -> dict[str, Any]:
         from mgraph_store import GraphStore
-        from mgraph_store.schema import TABLES
+        from mgraph_store.rows.schema import TABLES
 
         state: dict[str, Any] = {
             part: sorted(str(p.relative_to(path)) for p in (path / part).rglob("*")) for part in ("tensors.zarr", "tmp")

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from mgraph.errors import MGraphError
 from mgraph.specs import Spec
-from mgraph_store import Layout, columns, validate_name
-from mgraph_store.ids import is_id
+from mgraph_store import Layout, validate_name
+from mgraph_store.rows import columns
+from mgraph_store.rows.ids import is_id
 
 FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DEEP = "[" * 100_000

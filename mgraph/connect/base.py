@@ -41,7 +41,7 @@ class Start:
 
     def points(self) -> Array:
         """Return P, shape (K, D); a one-hot row is a given point bit for bit."""
-        from mgraph_store.kernel import combine
+        from mgraph_store.tensors.kernel import combine
 
         return np.stack([combine(list(c), self.rows) for c in self.matrix])
 

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.layout import TensorSpec
+from mgraph_store.rows.layout import TensorSpec
 
 # Independent runs have a cosine of about 0 per layer, the same run twice 0.45-0.98 [L, appendices].
 SAME_RUN = 0.3

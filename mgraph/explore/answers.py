@@ -15,7 +15,7 @@ from typing import Any
 
 from mgraph.errors import InputError
 from mgraph_store import GraphStore
-from mgraph_store.relations import VIEWS
+from mgraph_store.rows.relations import VIEWS
 
 FORMATS = (".csv", ".json", ".parquet")
 
@@ -99,7 +99,7 @@ class Answer:
 
 
 def ask(store: GraphStore, sql: str, *, limit_seconds: float | None = None) -> Answer:
-    """Run one reading SQL statement on the tables and views of a graph; see :mod:`mgraph_store.relations`.
+    """Run one reading SQL statement on the tables and views of a graph; see :mod:`mgraph_store.rows.relations`.
 
     Raises InputError for anything that is no such statement, that reaches beyond the graph, or takes too long.
     """

@@ -354,7 +354,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
     ) -> list[dict[str, Any]]:
         """List nodes as rows, by default modes and merged nodes: ``g.nodes(where="test_accuracy > 0.9")``.
 
-        ``where`` is an expression over the columns of ``mgraph ls --help-columns`` (:mod:`mgraph_store.filters`),
+        ``where`` is an expression over the columns of ``mgraph ls --help-columns`` (:mod:`mgraph_store.index.filters`),
         ``sort`` names columns, with ``-`` before those that descend.
         """
         return listing.list_nodes(

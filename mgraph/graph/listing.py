@@ -31,9 +31,9 @@ from mgraph_store import (
     Summary,
     Sweep,
     columns,
-    filters,
 )
-from mgraph_store.relations import CONNECTIONS, NODES, Relation
+from mgraph_store.index import filters
+from mgraph_store.rows.relations import CONNECTIONS, NODES, Relation
 
 Row = dict[str, Any]
 
@@ -49,8 +49,8 @@ def list_nodes(
 ) -> list[Row]:
     """List nodes of some kinds (default all) with their own losses and accuracies, oldest first unless sorted.
 
-    ``where`` is an expression of :mod:`mgraph_store.filters`, ``sort`` are column names, with ``-`` if descending.
-    Raises InputError for what is none, and for a limit below 1.
+    ``where`` is an expression of :mod:`mgraph_store.index.filters`, ``sort`` are column names, with ``-`` if
+    descending. Raises InputError for what is none, and for a limit below 1.
     """
     inside = [f"kind IN ({', '.join('?' * len(kinds))})"] if kinds else []
     return _listed(store, NODES, inside, list(kinds), space, where, sort, limit)

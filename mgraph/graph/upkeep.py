@@ -12,9 +12,9 @@ from mgraph.graph.handles import Connected, Point
 from mgraph_store import Connection, GraphStore, Node, Space, Sweep, validate_name
 
 if TYPE_CHECKING:
-    from mgraph_store.check import Problem
-    from mgraph_store.collect import Collection
-    from mgraph_store.removal import Removal
+    from mgraph_store.upkeep.check import Problem
+    from mgraph_store.upkeep.collect import Collection
+    from mgraph_store.upkeep.removal import Removal
 
 Row = dict[str, Any]
 Thing = Point | Connected | Space | str
@@ -47,8 +47,8 @@ def check(path: str | Path, *, deep: bool = False, repair: bool = False) -> Chec
     does so, too, and repairs what can be proven. Raises NotFoundError if there is no graph, FormatError if it is
     one of another version.
     """
-    from mgraph_store.check import examine
-    from mgraph_store.repair import repair as mend
+    from mgraph_store.upkeep.check import examine
+    from mgraph_store.upkeep.repair import repair as mend
 
     store = GraphStore(Path(path).absolute())
     try:
@@ -74,7 +74,7 @@ class Plan:
 
 def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -> Plan:
     """Plan to remove nodes, connections, sweeps or spaces; StillNeededError if something depends on them."""
-    from mgraph_store.removal import plan_removal
+    from mgraph_store.upkeep.removal import plan_removal
 
     if not things:
         raise InputError("Name at least one node, connection, sweep or space to remove.")
@@ -95,7 +95,7 @@ def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -
 
 def plan_collection(store: GraphStore, *, older_than: float) -> Plan:
     """Plan to delete garbage that is at least ``older_than`` hours old."""
-    from mgraph_store.collect import plan_collection
+    from mgraph_store.upkeep.collect import plan_collection
 
     if not older_than >= 0:
         raise InputError(f"The least age must be hours ≥ 0, not {older_than}.")
@@ -126,7 +126,7 @@ def usage(store: GraphStore) -> dict[str, Any]:
     ``whole`` is what the nodes would take as a file each, ``disk`` what they take, ``saved`` the difference: recipes,
     partial nodes, shared objects and compression.
     """
-    from mgraph_store.usage import Share, measure
+    from mgraph_store.upkeep.usage import Share, measure
 
     found = measure(store)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError, NotFoundError
 from mgraph.network.layout import dtype_name, to_numpy
-from mgraph_store.layout import Layout, TensorSpec
+from mgraph_store.rows.layout import Layout, TensorSpec
 
 WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile

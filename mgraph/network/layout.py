@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 from mgraph.errors import InputError
-from mgraph_store.layout import Layout, TensorSpec
+from mgraph_store.rows.layout import Layout, TensorSpec
 
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _INTEGERS = {

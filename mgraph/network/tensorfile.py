@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mgraph.errors import InputError
 from mgraph.network.checkpoints import write_whole
-from mgraph_store.layout import Layout, TensorSpec
+from mgraph_store.rows.layout import Layout, TensorSpec
 
 Write = Callable[[int, NDArray[np.float32]], None]
 

@@ -29,7 +29,7 @@ from mgraph.session.members import label
 from mgraph.session.points import module_buffers, policy_name
 from mgraph.session.session import Session
 from mgraph_store import Connection, Summary
-from mgraph_store.kernel import combine as combine_stored
+from mgraph_store.tensors.kernel import combine as combine_stored
 
 _SPLITS = ("valid", "test")
 _MEMBER = "member-{}.safetensors"

@@ -31,7 +31,7 @@ from mgraph.session.runs import RunLog
 from mgraph.session.session import Bench, Session
 from mgraph.session.storing import check_name_is_free, require_finite, store_point
 from mgraph_store import Connection, Node, NodeTerm, Space
-from mgraph_store.kernel import combine as combine_stored
+from mgraph_store.tensors.kernel import combine as combine_stored
 
 SELECTION_SPLIT = "valid"
 SOUPS = ("uniform", "greedy")

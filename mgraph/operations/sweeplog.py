@@ -31,7 +31,7 @@ from mgraph_store import (
     Sweep,
     new_id,
 )
-from mgraph_store.records import now
+from mgraph_store.rows.records import now
 
 if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy

@@ -17,8 +17,8 @@ from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning,
 from mgraph.session.keeping import OnDisk, save_seconds
 from mgraph.train.state import InMemory, Keeper
 from mgraph_store import Run, new_id
-from mgraph_store.processes import may_run
-from mgraph_store.records import now
+from mgraph_store.index.processes import may_run
+from mgraph_store.rows.records import now
 
 if TYPE_CHECKING:
     from mgraph_store import GraphStore, Transaction

@@ -1,17 +1,19 @@
 """Checkpoint graphs on disk: rows in one DuckDB index, numbers in Zarr arrays.
 
-The nouns, each one row of a table (:mod:`mgraph_store.records`):
+The nouns, each one row of a table (:mod:`mgraph_store.rows.records`):
 
 - **space**: what makes points comparable: layout, architecture, data, evaluation loss;
 - **node**: one point of a space, *stored* as tensors, *derived* as a weighted sum of other nodes, or *partial*:
-  a sum of which some columns are stored instead (:mod:`mgraph_store.columns`);
+  a sum of which some columns are stored instead (:mod:`mgraph_store.rows.columns`);
 - **connection**: a method's result between two or more modes, with its members;
 - **sweep**, **evaluation**, **edge**, **summary**, **measure**: what was measured, where, and what follows from it;
 - **note**: what a person wrote about a node or a connection: a tag, or a key with a value;
 - **run**: what produced all that.
 
 :class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and
-``with store.transaction() as tx`` writes tensors and rows, all or nothing. Layouts, records, identifiers and
+``with store.transaction() as tx`` writes tensors and rows, all or nothing. From below: *rows* (what they are), *tensors*
+(objects of arrays, and sums of them), the *index* (DuckDB, its journal and lock), then transactions and the store;
+*upkeep* (check, repair, removal) and *exchange* (bundles) work on all of it. Layouts, records, identifiers and
 errors import neither DuckDB nor Zarr, so that code which only trains needs neither of them.
 """
 
@@ -20,10 +22,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mgraph_store import columns, errors
-from mgraph_store.ids import new_id, validate_name
-from mgraph_store.layout import Layout, TensorSpec
-from mgraph_store.records import (
+from mgraph_store import errors
+from mgraph_store.rows import columns
+from mgraph_store.rows.ids import new_id, validate_name
+from mgraph_store.rows.layout import Layout, TensorSpec
+from mgraph_store.rows.records import (
     Connection,
     Edge,
     Evaluation,
@@ -42,33 +45,33 @@ from mgraph_store.records import (
 )
 
 if TYPE_CHECKING:
-    from mgraph_store.check import assert_consistent, garbage, problems
     from mgraph_store.handover import Handover, WorkerStore
-    from mgraph_store.kernel import KERNEL_VERSION, combine
-    from mgraph_store.reader import Reader
-    from mgraph_store.schema import FORMAT_VERSION, describe
-    from mgraph_store.sql import Answer
+    from mgraph_store.index.reader import Reader
+    from mgraph_store.index.sql import Answer
+    from mgraph_store.rows.schema import FORMAT_VERSION, describe
     from mgraph_store.store import GraphStore
-    from mgraph_store.tensors import digest, digest_groups
+    from mgraph_store.tensors.kernel import KERNEL_VERSION, combine
+    from mgraph_store.tensors.objects import digest, digest_groups
     from mgraph_store.transaction import TensorRef, Transaction
+    from mgraph_store.upkeep.check import assert_consistent, garbage, problems
 
 _LAZY = {
-    "Answer": "sql",
-    "FORMAT_VERSION": "schema",
-    "KERNEL_VERSION": "kernel",
+    "Answer": "index.sql",
+    "FORMAT_VERSION": "rows.schema",
+    "KERNEL_VERSION": "tensors.kernel",
     "GraphStore": "store",
     "Handover": "handover",
-    "Reader": "reader",
+    "Reader": "index.reader",
     "TensorRef": "transaction",
     "Transaction": "transaction",
     "WorkerStore": "handover",
-    "assert_consistent": "check",
-    "combine": "kernel",
-    "describe": "schema",
-    "digest": "tensors",
-    "digest_groups": "tensors",
-    "garbage": "check",
-    "problems": "check",
+    "assert_consistent": "upkeep.check",
+    "combine": "tensors.kernel",
+    "describe": "rows.schema",
+    "digest": "tensors.objects",
+    "digest_groups": "tensors.objects",
+    "garbage": "upkeep.check",
+    "problems": "upkeep.check",
 }
 
 __all__ = [

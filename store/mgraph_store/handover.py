@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mgraph_store.errors import StoreError
-from mgraph_store.index import Index
-from mgraph_store.lock import GraphLock
-from mgraph_store.reader import Reader
-from mgraph_store.records import Record
+from mgraph_store.index.index import Index
+from mgraph_store.index.lock import GraphLock
+from mgraph_store.index.reader import Reader
+from mgraph_store.rows.records import Record
 from mgraph_store.store import GraphStore
-from mgraph_store.tensors import TensorStore
+from mgraph_store.tensors.objects import TensorStore
 from mgraph_store.transaction import Transaction
 
 

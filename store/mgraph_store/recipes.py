@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store import columns
-from mgraph_store.arrays import StoredArray
-from mgraph_store.chunkfiles import ChunkStream
 from mgraph_store.errors import CorruptError, FormatError, InputError
-from mgraph_store.kernel import BLOCK, KERNEL_VERSION, active_terms, add_consumed, add_term
-from mgraph_store.reader import Reader
-from mgraph_store.records import Node, NodeTerm
+from mgraph_store.index.reader import Reader
+from mgraph_store.rows import columns
+from mgraph_store.rows.records import Node, NodeTerm
+from mgraph_store.tensors.arrays import StoredArray
+from mgraph_store.tensors.chunkfiles import ChunkStream
+from mgraph_store.tensors.kernel import BLOCK, KERNEL_VERSION, active_terms, add_consumed, add_term
 
 THREADS = 2
 """How many threads compute a node: while one waits for the disk or checks a sum, the other adds."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mgraph_store.errors import MGraphError
-from mgraph_store.index import Index
-from mgraph_store.lock import GraphLock
-from mgraph_store.reader import Reader
-from mgraph_store.records import Node, NodeBuffers
-from mgraph_store.tensors import TensorStore, digest, digest_groups
+from mgraph_store.index.index import Index
+from mgraph_store.index.lock import GraphLock
+from mgraph_store.index.reader import Reader
+from mgraph_store.rows.records import Node, NodeBuffers
+from mgraph_store.tensors.objects import TensorStore, digest, digest_groups
 
 Place = tuple[str, int | None]
 """Key of a tensor object, and the row of a segment."""

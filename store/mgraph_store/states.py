@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, StoreError
-from mgraph_store.ids import is_id
+from mgraph_store.rows.ids import is_id
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
@@ -133,7 +133,7 @@ class StateFiles:
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        from mgraph_store.tensors import disk_error, flush
+        from mgraph_store.tensors.objects import disk_error, flush
 
         # What is not contiguous would be saved in the order of memory.
         tensors = {key: np.asarray(array, order="C") for key, array in arrays.items()}
@@ -160,7 +160,7 @@ class StateFiles:
 
 def leftovers(store: GraphStore) -> list[Path]:
     """List directories of states that no run needs any more: it is complete, or not in the index."""
-    from mgraph_store.records import Run
+    from mgraph_store.rows.records import Run
 
     try:
         found = sorted(p for p in (store.path / STATES).iterdir())

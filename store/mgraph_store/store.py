@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.arrays import StoredArray
 from mgraph_store.errors import (
     CorruptError,
     InputError,
@@ -20,24 +19,25 @@ from mgraph_store.errors import (
     NotFoundError,
     OldFormatError,
 )
-from mgraph_store.ids import random_characters
-from mgraph_store.index import Index
-from mgraph_store.kernel import KERNEL_VERSION, active_terms
-from mgraph_store.layout import Layout
-from mgraph_store.lock import GraphLock
-from mgraph_store.reader import Reader
+from mgraph_store.index.index import Index
+from mgraph_store.index.lock import GraphLock
+from mgraph_store.index.reader import Reader
+from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
 from mgraph_store.recipes import Computation, is_computed, look_up, sum_of_stored
-from mgraph_store.records import Connection, Node, NodeBuffers, NodeTerm, Space
-from mgraph_store.remote import RemoteTensorStore, check_url, read_config, write_config
-from mgraph_store.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
+from mgraph_store.rows.ids import random_characters
+from mgraph_store.rows.layout import Layout
+from mgraph_store.rows.records import Connection, Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.rows.views import TensorView
 from mgraph_store.states import StateFiles
-from mgraph_store.tensors import TensorStore, flush, flush_tree, to_the_end
+from mgraph_store.tensors.arrays import StoredArray
+from mgraph_store.tensors.kernel import KERNEL_VERSION, active_terms
+from mgraph_store.tensors.objects import TensorStore, flush, flush_tree, to_the_end
+from mgraph_store.tensors.remote import RemoteTensorStore, check_url, read_config, write_config
 from mgraph_store.transaction import Transaction
-from mgraph_store.views import TensorView
 
 if TYPE_CHECKING:
-    from mgraph_store.arrival import Unpacked
-    from mgraph_store.bundle import Packed
+    from mgraph_store.exchange.arrival import Unpacked
+    from mgraph_store.exchange.bundle import Packed
 
 INDEX = "index.duckdb"
 TENSORS = "tensors.zarr"
@@ -188,7 +188,7 @@ class GraphStore:
     ) -> Answer:
         """Run one reading SQL statement from a user, under limits of time (s), rows, and memory (bytes).
 
-        It cannot write, nor reach files, extensions, settings or Python; see :mod:`mgraph_store.sql`. Writers
+        It cannot write, nor reach files, extensions, settings or Python; see :mod:`mgraph_store.index.sql`. Writers
         wait until it is done. Times come in UTC without zone.
 
         Raises
@@ -359,7 +359,7 @@ class GraphStore:
 
     def pack(self, things: Sequence[str], path: str | Path, *, overwrite: bool = False) -> Packed:
         """Write nodes and connections, by id, with all that they need into a bundle; see :func:`bundle.pack`."""
-        from mgraph_store.bundle import pack
+        from mgraph_store.exchange.bundle import pack
 
         return pack(self, things, Path(path), overwrite=overwrite)
 
@@ -367,7 +367,7 @@ class GraphStore:
         self, path: str | Path, *, prefix: str = "", check: Callable[[Connection], object] | None = None
     ) -> Unpacked:
         """Add everything in a bundle to this graph, all or nothing; see :func:`arrival.unpack`."""
-        from mgraph_store.arrival import unpack
+        from mgraph_store.exchange.arrival import unpack
 
         return unpack(self, Path(path), prefix=prefix, check=check)
 

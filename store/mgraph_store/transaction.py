@@ -13,18 +13,26 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store import commits
-from mgraph_store.changes import Changes
-from mgraph_store.constraints import misfit, verify
 from mgraph_store.errors import ConflictError, InputError, MGraphError, NonFiniteError, StoreError
-from mgraph_store.ids import validate_name
-from mgraph_store.index import Index, tensor_keys
-from mgraph_store.lock import GraphLock
-from mgraph_store.reader import Reader
-from mgraph_store.records import Connection, Node, Record, Run, Space, Sweep
-from mgraph_store.schema import TABLE_OF, columns
+from mgraph_store.index import commits
+from mgraph_store.index.changes import Changes
+from mgraph_store.index.index import Index, tensor_keys
+from mgraph_store.index.lock import GraphLock
+from mgraph_store.index.reader import Reader
+from mgraph_store.rows.constraints import misfit, verify
+from mgraph_store.rows.ids import validate_name
+from mgraph_store.rows.records import Connection, Node, Record, Run, Space, Sweep
+from mgraph_store.rows.schema import TABLE_OF, columns
 from mgraph_store.sharing import buffers_at, parameters_at
-from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, TensorStore, digest, digest_groups, disk_error, new_key
+from mgraph_store.tensors.objects import (
+    CHUNK_BYTES,
+    SEGMENT_BYTES,
+    TensorStore,
+    digest,
+    digest_groups,
+    disk_error,
+    new_key,
+)
 
 if TYPE_CHECKING:
     from mgraph_store.handover import Handover
@@ -61,7 +69,7 @@ class Transaction:
         """Write the parameters of several nodes, each float32 of shape (D,); durable on return.
 
         What the graph holds already is not written again, the node then shares it (:mod:`mgraph_store.sharing`).
-        For a partial node give what :func:`mgraph_store.columns.take` takes from them.
+        For a partial node give what :func:`mgraph_store.rows.columns.take` takes from them.
         Rows of at most 4 MiB that come together share a segment; larger or single ones get an object each.
 
         Raises

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mgraph_store import GraphStore, Run, assert_consistent
-from mgraph_store.check import garbage
+from mgraph_store.upkeep.check import garbage
 
 Process = subprocess.Popen[str]
 

@@ -22,7 +22,7 @@ from mgraph.families import (
 )
 from mgraph.families.composite import Piece, path_waypoints
 from mgraph.network.flat import combine as combine_torch
-from mgraph_store.kernel import combine as combine_store
+from mgraph_store.tensors.kernel import combine as combine_store
 
 CURVES = [Segment(), *(BezierCurveFamily(bends) for bends in (0, 1, 2, 3, 4, 12))]
 CHAINS = [*(PolygonalChainFamily(bends) for bends in (0, 1, 2, 6)), PolygonalChainFamily(3, (0.05, 0.625, 0.75))]

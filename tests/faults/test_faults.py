@@ -21,9 +21,9 @@ from faultkit.model import Model, verify
 from faultkit.workload import OPERATIONS, Work, make_graph
 
 from mgraph_store import GraphStore, Node, digest
-from mgraph_store.check import Problem, examine
 from mgraph_store.errors import StoreError
-from mgraph_store.repair import repair
+from mgraph_store.upkeep.check import Problem, examine
+from mgraph_store.upkeep.repair import repair
 
 SEED = 1000 * int(os.environ.get("MGRAPH_FAULT_SEED", "0"))
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mgraph.errors import MGraphError
 from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
-from mgraph_store.layout import Layout, TensorSpec
+from mgraph_store.rows.layout import Layout, TensorSpec
 
 LAYOUT = Layout(
     (

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from mgraph.errors import InputError
 from mgraph.network.checkpoints import state_dict
 from mgraph.network.tensorfile import stream_safetensors
-from mgraph_store.layout import Layout, TensorSpec
+from mgraph_store.rows.layout import Layout, TensorSpec
 
 DTYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "uint8", "bool")
 ROLES = ("parameter", "parameter", "frozen", "statistic", "buffer")

@@ -33,8 +33,8 @@ from mgraph_store import (
     garbage,
     new_id,
 )
-from mgraph_store.bundle import MANIFEST, Bundle
 from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphError, NotFoundError
+from mgraph_store.exchange.bundle import MANIFEST, Bundle
 
 EVERYTHING = (
     "spaces",
@@ -469,7 +469,7 @@ def test_any_manifest_is_read_or_refused(bundle: Path, data: st.DataObject) -> N
 
 
 def test_a_full_disk_leaves_no_bundle(original: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mgraph_store import bundle as module
+    from mgraph_store.exchange import bundle as module
 
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mgraph_store import Evaluation, GraphStore, Layout, Node, Note, Space, TensorSpec, new_id
 from mgraph_store.errors import InputError
-from mgraph_store.filters import names_in, order, parse
-from mgraph_store.relations import CONNECTIONS, NODES, VIEWS
+from mgraph_store.index.filters import names_in, order, parse
+from mgraph_store.rows.relations import CONNECTIONS, NODES, VIEWS
 
 LAYOUT = Layout((TensorSpec("w", (2,), "float32", "parameter"),))
 # name → accuracy, tags, notes

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mgraph_store.errors import InputError
-from mgraph_store.ids import KIND_LETTERS, is_id, new_id, validate_name
+from mgraph_store.rows.ids import KIND_LETTERS, is_id, new_id, validate_name
 
 
 @pytest.mark.parametrize("letter", KIND_LETTERS.values())

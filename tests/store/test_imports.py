@@ -13,7 +13,8 @@ def _loaded(code: str) -> set[str]:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    assert _loaded("import mgraph_store, mgraph_store.errors, mgraph_store.records, mgraph_store.ids") == set()
+    assert _loaded("import mgraph_store, mgraph_store.errors, mgraph_store.rows.records") == set()
+    assert _loaded("import mgraph_store.rows.ids, mgraph_store.rows.layout") == set()
     assert _loaded("from mgraph_store import Layout, Node, combine, describe, new_id, digest") == set()
 
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgraph_store import Evaluation, GraphStore, Node, NodeTerm, Run, new_id, problems
-from mgraph_store.changes import Changes, Rows
-from mgraph_store.check import LOST, REPAIRABLE, examine, journal_state
 from mgraph_store.errors import CorruptError, FormatError, StoreError
-from mgraph_store.index import Index
-from mgraph_store.journal import Journal
-from mgraph_store.repair import repair
+from mgraph_store.index.changes import Changes, Rows
+from mgraph_store.index.index import Index
+from mgraph_store.index.journal import Journal
+from mgraph_store.upkeep.check import LOST, REPAIRABLE, examine, journal_state
+from mgraph_store.upkeep.repair import repair
 
 
 def rows(store: GraphStore) -> Any:
@@ -231,7 +231,7 @@ a_term = st.builds(
 def test_a_journal_gives_the_rows_that_the_database_has(steps: list[Any]) -> None:
     import duckdb
 
-    from mgraph_store.schema import create_statements
+    from mgraph_store.rows.schema import create_statements
 
     con, memory, present = duckdb.connect(":memory:"), Rows(), set[str]()
     for statement in create_statements(comments=False):

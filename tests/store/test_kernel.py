@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mgraph_store.errors import InputError
-from mgraph_store.kernel import combine
+from mgraph_store.tensors.kernel import combine
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

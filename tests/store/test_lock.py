@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from mgraph_store.errors import InputError, LockTimeoutError, StoreError
-from mgraph_store.lock import GraphLock
+from mgraph_store.index.lock import GraphLock
 
 HOLD = """
 import json, sys, time
 from pathlib import Path
-from mgraph_store.lock import GraphLock
+from mgraph_store.index.lock import GraphLock
 a = json.loads(sys.argv[1])
 with getattr(GraphLock(Path(a["path"]), 10), a["mode"])():
     print("held", flush=True)

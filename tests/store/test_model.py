@@ -26,9 +26,9 @@ from mgraph_store import (
     garbage,
     new_id,
 )
-from mgraph_store.collect import plan_collection
 from mgraph_store.errors import NameTakenError, StillNeededError
-from mgraph_store.removal import plan_removal
+from mgraph_store.upkeep.collect import plan_collection
+from mgraph_store.upkeep.removal import plan_removal
 
 SIZE = 5
 LAYOUT = Layout((TensorSpec("weight", (SIZE,), "float32", "parameter"),))

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mgraph_store import FORMAT_VERSION, GraphStore, migrations, problems
-from mgraph_store.repair import repair
-from mgraph_store.schema import TABLES
+from mgraph_store import FORMAT_VERSION, GraphStore, problems
+from mgraph_store.index import migrations
+from mgraph_store.rows.schema import TABLES
+from mgraph_store.upkeep.repair import repair
 
 DATA = Path(__file__).parents[1] / "data"
 VERSIONS = range(1, FORMAT_VERSION + 1)

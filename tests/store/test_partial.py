@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgraph_store import GraphStore, Layout, NodeTerm, TensorSpec, columns, combine, garbage, new_id, problems
+from mgraph_store import GraphStore, Layout, NodeTerm, TensorSpec, combine, garbage, new_id, problems
 from mgraph_store.errors import CorruptError, FormatError, InputError
+from mgraph_store.rows import columns
 
 
 def reference(ranges: Any, row: Any, coefficients: list[float], rows: list[Any]) -> Any:
@@ -54,7 +55,7 @@ def test_any_partial_node_and_what_refers_to_it_agree_with_numpy_bit_for_bit(gra
             return data.draw(st.lists(coefficient, min_size=len(rows), max_size=len(rows)))
 
         with pytest.MonkeyPatch.context() as patched:
-            for module in ("tensors", "transaction"):
+            for module in ("tensors.objects", "transaction"):
                 patched.setattr(f"mgraph_store.{module}.CHUNK_BYTES", 4 * chunk)
             nodes = graph.add(*rows)
             for _ in range(2):  # the second refers to the first
@@ -122,7 +123,7 @@ def test_long_chains_of_partial_nodes_are_no_problem(graph: Any) -> None:
 def test_reading_takes_few_chunks_of_memory_and_few_looks_at_the_index(
     graph: Any, space_factory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mgraph_store.tensors.CHUNK_BYTES", 16_000)
+    monkeypatch.setattr("mgraph_store.tensors.objects.CHUNK_BYTES", 16_000)
     monkeypatch.setattr("mgraph_store.transaction.CHUNK_BYTES", 16_000)
     size = 400_000  # 1.6 MB, 100 chunks
     of_size(graph, size, space_factory)

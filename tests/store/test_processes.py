@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mgraph_store.processes import is_alive, may_run
+from mgraph_store.index.processes import is_alive, may_run
 
 HERE = platform.node()
 

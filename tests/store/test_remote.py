@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from mgraph_store import GraphStore, Node, NodeBuffers, NodeTerm, assert_consistent, combine, garbage, new_id, problems
-from mgraph_store.collect import plan_collection
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
-from mgraph_store.remote import check_url
+from mgraph_store.tensors.remote import check_url
+from mgraph_store.upkeep.collect import plan_collection
 
 pytest.importorskip("s3fs", reason="s3fs is not installed")
 moto = pytest.importorskip("moto.server", reason="moto is not installed")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mgraph_store import Evaluation, GraphStore, Node, Run, describe
 from mgraph_store.errors import InputError
-from mgraph_store.index import insert, rows_to_records
-from mgraph_store.schema import TABLES, columns, create_statements
+from mgraph_store.index.index import insert, rows_to_records
+from mgraph_store.rows.schema import TABLES, columns, create_statements
 
 _VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(st.characters(codec="utf-8"), max_size=8),

@@ -9,8 +9,8 @@ import pytest
 
 from mgraph_store import Node, new_id
 from mgraph_store.errors import CorruptError, StoreError
-from mgraph_store.removal import plan_removal
-from mgraph_store.usage import measure
+from mgraph_store.upkeep.removal import plan_removal
+from mgraph_store.upkeep.usage import measure
 
 
 def objects(graph: Any) -> set[str]:

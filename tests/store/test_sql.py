@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from mgraph_store import GraphStore
 from mgraph_store.errors import InputError, MGraphError
-from mgraph_store.sql import check_statement, open_guarded, run_guarded
+from mgraph_store.index.sql import check_statement, open_guarded, run_guarded
 
 READING = [
     "SELECT 1",

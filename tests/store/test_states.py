@@ -111,11 +111,11 @@ def killed_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
     import safetensors.numpy
 
-    import mgraph_store.tensors
+    import mgraph_store.tensors.objects
 
     with monkeypatch.context() as patched:
         patched.setattr(safetensors.numpy, "save_file", counted(safetensors.numpy.save_file))
-        patched.setattr(mgraph_store.tensors, "flush", counted(mgraph_store.tensors.flush))
+        patched.setattr(mgraph_store.tensors.objects, "flush", counted(mgraph_store.tensors.objects.flush))
         for name in ("mkdir", "replace", "unlink"):
             patched.setattr(Path, name, counted(getattr(Path, name)))
         yield lambda: count < calls

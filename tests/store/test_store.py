@@ -34,7 +34,7 @@ from mgraph_store.errors import (
     NotFoundError,
     StoreError,
 )
-from mgraph_store.records import now
+from mgraph_store.rows.records import now
 
 as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 
@@ -217,7 +217,7 @@ def test_derived_nodes_are_sums(graph: Any) -> None:
 
 
 def test_derived_nodes_of_many_chunks(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mgraph_store.tensors.CHUNK_BYTES", 400)
+    monkeypatch.setattr("mgraph_store.tensors.objects.CHUNK_BYTES", 400)
     monkeypatch.setattr("mgraph_store.transaction.CHUNK_BYTES", 400)
     rows = [np.random.default_rng(i).standard_normal(1001).astype(np.float32) for i in range(3)]
     nodes = [n for r in rows for n in graph.add(r)]

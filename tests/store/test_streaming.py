@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mgraph_store import GraphStore, Layout, Node, NodeTerm, Space, TensorSpec, combine, new_id
-from mgraph_store.arrays import StoredArray
 from mgraph_store.errors import CorruptError, InputError
+from mgraph_store.tensors.arrays import StoredArray
 
 CHUNK = 1 << 20
 LARGE = Layout(

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mgraph_store import digest, digest_groups, tensors
+from mgraph_store import digest, digest_groups
 from mgraph_store.errors import CorruptError, InputError, StoreError
-from mgraph_store.tensors import TensorStore, new_key
+from mgraph_store.tensors import objects as tensors
+from mgraph_store.tensors.objects import TensorStore, new_key
 
 
 @pytest.fixture

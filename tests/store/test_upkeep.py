@@ -23,16 +23,16 @@ from mgraph_store import (
     Run,
     Sweep,
     garbage,
-    migrations,
     new_id,
     problems,
-    schema,
 )
-from mgraph_store.collect import plan_collection
 from mgraph_store.errors import FormatError, InputError, OldFormatError, StillNeededError, StoreError
-from mgraph_store.index import Index
-from mgraph_store.removal import plan_removal
-from mgraph_store.usage import measure
+from mgraph_store.index import migrations
+from mgraph_store.index.index import Index
+from mgraph_store.rows import schema
+from mgraph_store.upkeep.collect import plan_collection
+from mgraph_store.upkeep.removal import plan_removal
+from mgraph_store.upkeep.usage import measure
 
 
 def join(graph: Any, a: Node, b: Node, *owned: Node, name: str | None = None) -> Connection:
@@ -228,7 +228,7 @@ def test_a_row_is_not_stored_when_its_tensors_were_collected(graph: Any) -> None
 
 
 def test_a_long_journal_is_begun_anew(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mgraph_store.collect._LEAST_JOURNAL", 100)
+    monkeypatch.setattr("mgraph_store.upkeep.collect._LEAST_JOURNAL", 100)
     for seed in range(8):
         (node,) = graph.add(graph.parameters(seed))
         remove(graph, node)
@@ -388,8 +388,8 @@ def test_tensors_are_written_again_if_their_digest_can_be_had(damaged: Any, monk
         first = reader.all(NodeBuffers)[0]
     for key in (copy.tensor_key, merged.tensor_key, first.tensor_key, lost.tensor_key):
         damaged.store.tensor_store.remove(key)
-    from mgraph_store.check import examine
-    from mgraph_store.repair import repair
+    from mgraph_store.upkeep.check import examine
+    from mgraph_store.upkeep.repair import repair
 
     found = {p.subject: p for p in examine(damaged.store)}
     assert {s: p.outcome for s, p in found.items()} == {

@@ -20,7 +20,7 @@ from typing import Any
 
 from faultkit.model import Model, operations, verify
 from faultkit.workload import Work
-from mgraph_store.index import Index
+from mgraph_store.index.index import Index
 
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.listdir", "os.scandir")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mgraph_store import GraphStore, Node, digest
-from mgraph_store.check import examine
-from mgraph_store.schema import REFERENCES, TABLES, columns
+from mgraph_store.rows.schema import REFERENCES, TABLES, columns
+from mgraph_store.upkeep.check import examine
 
 Rows = dict[str, Counter[str]]
 

@@ -36,13 +36,13 @@ from mgraph_store import (
     digest,
     new_id,
 )
-from mgraph_store.arrival import unpack as unpack_bundle
-from mgraph_store.bundle import pack
-from mgraph_store.changes import Changes
-from mgraph_store.collect import plan_collection
 from mgraph_store.errors import MGraphError
-from mgraph_store.removal import plan_removal
+from mgraph_store.exchange.arrival import unpack as unpack_bundle
+from mgraph_store.exchange.bundle import pack
+from mgraph_store.index.changes import Changes
 from mgraph_store.transaction import Transaction
+from mgraph_store.upkeep.collect import plan_collection
+from mgraph_store.upkeep.removal import plan_removal
 
 LAYOUT = Layout(
     (

@@ -12,11 +12,11 @@ from typing import Any
 
 import duckdb
 
-from mgraph_store.columns import count, from_json
 from mgraph_store.errors import InputError, NameTakenError
-from mgraph_store.layout import Layout
-from mgraph_store.records import Node, NodeBuffers, NodeTerm, Record, Space
-from mgraph_store.schema import REFERENCES, TABLE_OF, columns, tables_with
+from mgraph_store.rows.columns import count, from_json
+from mgraph_store.rows.layout import Layout
+from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Record, Space
+from mgraph_store.rows.schema import REFERENCES, TABLE_OF, columns, tables_with
 
 
 def verify(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from mgraph_store.schema import TABLES, columns
+from mgraph_store.rows.schema import TABLES, columns
 
 _WHOLE = ("loss", "accuracy")
 _SPLITS = ("train", "valid", "test")

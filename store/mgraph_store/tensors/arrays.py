@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.chunkfiles import CHECKSUM_BYTES, ChunkStream, is_raw, read_chunk, shard_places
 from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store.tensors.chunkfiles import CHECKSUM_BYTES, ChunkStream, is_raw, read_chunk, shard_places
 
 if TYPE_CHECKING:
     import zarr

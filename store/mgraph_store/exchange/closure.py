@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mgraph_store.errors import InputError, NotFoundError
-from mgraph_store.reader import Reader
-from mgraph_store.records import Connection, Evaluation, Member, Node, Run, Space, Sweep
-from mgraph_store.schema import REFERENCES, TABLES, columns
+from mgraph_store.index.reader import Reader
+from mgraph_store.rows.records import Connection, Evaluation, Member, Node, Run, Space, Sweep
+from mgraph_store.rows.schema import REFERENCES, TABLES, columns
 
 Rows = dict[type[Any], list[Any]]
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from mgraph_store.errors import InputError
-from mgraph_store.relations import Field
+from mgraph_store.rows.relations import Field
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.]))"

@@ -6,9 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mgraph_store.layout import Layout
-from mgraph_store.records import Connection, Member, Node, NodeBuffers, Space
-from mgraph_store.tensors import tree_size
+from mgraph_store.rows.layout import Layout
+from mgraph_store.rows.records import Connection, Member, Node, NodeBuffers, Space
+from mgraph_store.tensors.objects import tree_size
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore

@@ -16,8 +16,8 @@ from typing import Any
 import duckdb
 
 from mgraph_store.errors import FormatError, NotFoundError
-from mgraph_store.records import Record
-from mgraph_store.schema import META, TABLE_OF, TABLES, columns, to_row
+from mgraph_store.rows.records import Record
+from mgraph_store.rows.schema import META, TABLE_OF, TABLES, columns, to_row
 
 Row = tuple[Any, ...]
 

@@ -1,7 +1,7 @@
 """The DuckDB side: open for a moment, read or write records in one transaction, close.
 
 DuckDB admits one writing process or several reading ones, so nobody keeps a connection; who may open is
-settled by :mod:`mgraph_store.lock` before. Extensions and access to other files are off: a query cannot
+settled by :mod:`mgraph_store.index.lock` before. Extensions and access to other files are off: a query cannot
 leave the graph.
 """
 
@@ -17,8 +17,6 @@ from typing import Any
 
 import duckdb
 
-from mgraph_store import migrations, schema
-from mgraph_store.changes import insert_rows, snapshot
 from mgraph_store.errors import (
     CorruptError,
     FormatError,
@@ -28,9 +26,12 @@ from mgraph_store.errors import (
     OldFormatError,
     StoreError,
 )
-from mgraph_store.journal import Journal
-from mgraph_store.records import Record, now
-from mgraph_store.schema import TABLE_OF, TABLES, Column, columns, create_statements, tables_with, to_row
+from mgraph_store.index import migrations
+from mgraph_store.index.changes import insert_rows, snapshot
+from mgraph_store.index.journal import Journal
+from mgraph_store.rows import schema
+from mgraph_store.rows.records import Record, now
+from mgraph_store.rows.schema import TABLE_OF, TABLES, Column, columns, create_statements, tables_with, to_row
 
 JOURNAL = "journal"
 

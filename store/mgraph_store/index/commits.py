@@ -1,6 +1,6 @@
 """Commits: the order in which index and journal are written, and how one is made of the other.
 
-See :mod:`mgraph_store.journal` for what is written when. All functions are called under the exclusive lock, but
+See :mod:`mgraph_store.index.journal` for what is written when. All functions are called under the exclusive lock, but
 :func:`replay`.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 
 import duckdb
 
-from mgraph_store import schema
-from mgraph_store.changes import Changes, Rows, insert_rows, snapshot
 from mgraph_store.errors import FormatError
-from mgraph_store.journal import Count, Entry, Journal
+from mgraph_store.index.changes import Changes, Rows, insert_rows, snapshot
+from mgraph_store.index.journal import Count, Entry, Journal
+from mgraph_store.rows import schema
 
 
 def number_of(con: duckdb.DuckDBPyConnection) -> int:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from mgraph_store import commits, rescue
-from mgraph_store.changes import snapshot
-from mgraph_store.check import JournalState, buffers_problem, examine, journal_state, parameters_problem
 from mgraph_store.errors import StoreError
-from mgraph_store.ids import random_characters
-from mgraph_store.records import Node, NodeBuffers, Space, now
-from mgraph_store.schema import TABLES
-from mgraph_store.tensors import flush, flush_tree
+from mgraph_store.index import commits
+from mgraph_store.index.changes import snapshot
+from mgraph_store.rows.ids import random_characters
+from mgraph_store.rows.records import Node, NodeBuffers, Space, now
+from mgraph_store.rows.schema import TABLES
+from mgraph_store.tensors.objects import flush, flush_tree
+from mgraph_store.upkeep import rescue
+from mgraph_store.upkeep.check import JournalState, buffers_problem, examine, journal_state, parameters_problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ SET_ASIDE = "damaged"
 
 
 def repair(store: GraphStore) -> list[str]:
-    """Repair what :func:`mgraph_store.check.examine` calls repairable; what was done, one sentence each.
+    """Repair what :func:`mgraph_store.upkeep.check.examine` calls repairable; what was done, one sentence each.
 
     An index that has lost or changed rows is made anew from the journal, and a journal from the index. The damaged
     index is set aside below ``damaged``, never deleted. Tensors are written again under a new key, and their rows

@@ -1,7 +1,7 @@
 """The invariants of a graph, verified: nothing committed is missing, every row's tensors are there and right.
 
-Each problem says what is wrong and what becomes of it: ``repairable`` (by :func:`mgraph_store.repair.repair`, which
-does only what it can prove), ``remake`` (by a command), ``lost``.
+Each problem says what is wrong and what becomes of it: ``repairable`` (by :func:`mgraph_store.upkeep.repair.repair`,
+which does only what it can prove), ``remake`` (by a command), ``lost``.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mgraph_store import commits, rescue
-from mgraph_store.constraints import PARTIAL_TERMS, circle, misfit
 from mgraph_store.errors import CorruptError, FormatError, LockTimeoutError, StoreError
-from mgraph_store.journal import Count, Entry, Journal
-from mgraph_store.layout import Layout
-from mgraph_store.reader import Reader
-from mgraph_store.records import Connection, Member, Node, NodeBuffers, Run, Space
-from mgraph_store.schema import FORMAT_VERSION, META, REFERENCES, TABLE_OF, TABLES, columns
-from mgraph_store.tensors import digest, digest_groups
+from mgraph_store.index import commits
+from mgraph_store.index.journal import Count, Entry, Journal
+from mgraph_store.index.reader import Reader
+from mgraph_store.rows.constraints import PARTIAL_TERMS, circle, misfit
+from mgraph_store.rows.layout import Layout
+from mgraph_store.rows.records import Connection, Member, Node, NodeBuffers, Run, Space
+from mgraph_store.rows.schema import FORMAT_VERSION, META, REFERENCES, TABLE_OF, TABLES, columns
+from mgraph_store.tensors.objects import digest, digest_groups
+from mgraph_store.upkeep import rescue
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore

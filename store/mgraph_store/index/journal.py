@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from mgraph_store.errors import CorruptError
-from mgraph_store.tensors import flush
+from mgraph_store.tensors.objects import flush
 
 COUNTER = "count"
 _PAGE = 4096  # bytes between the two slots of the counter: no torn write reaches both

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.layout import Layout, TensorSpec
+from mgraph_store.rows.layout import Layout, TensorSpec
 
 _KEPT = 2  # chunks: a tensor may begin where the one before it ended
 

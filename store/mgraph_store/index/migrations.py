@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import duckdb
 
-from mgraph_store import schema
-from mgraph_store.changes import snapshot
-from mgraph_store.commits import number_of
-from mgraph_store.journal import Journal
+from mgraph_store.index.changes import snapshot
+from mgraph_store.index.commits import number_of
+from mgraph_store.index.journal import Journal
+from mgraph_store.rows import schema
 
 Step = Callable[[duckdb.DuckDBPyConnection], None]
 

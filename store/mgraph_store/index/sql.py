@@ -29,7 +29,7 @@ from uuid import UUID
 import duckdb
 
 from mgraph_store.errors import CorruptError, InputError, MGraphError, StoreError
-from mgraph_store.relations import view_statements
+from mgraph_store.rows.relations import view_statements
 
 READING_KINDS = ("SELECT", "EXPLAIN")
 """Kinds of statements that are run: SELECT includes FROM, WITH, VALUES, DESCRIBE, SHOW and SUMMARIZE."""
@@ -46,7 +46,7 @@ _NO_EXTENSIONS = {
 _BATCH = 10_000
 _GRACE = 2.0  # seconds beyond the limit: to start, and to come to an end when interrupted
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG")
-_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from mgraph_store.sql import main; main()"
+_MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from mgraph_store.index.sql import main; main()"
 
 
 @dataclass(frozen=True)

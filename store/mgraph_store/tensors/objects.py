@@ -28,10 +28,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.arrays import LocalFiles, StoredArray, one_at_a_time
-from mgraph_store.chunkfiles import is_raw, write_chunks
 from mgraph_store.errors import CorruptError, InputError, StoreError
-from mgraph_store.ids import random_characters
+from mgraph_store.rows.ids import random_characters
+from mgraph_store.tensors.arrays import LocalFiles, StoredArray, one_at_a_time
+from mgraph_store.tensors.chunkfiles import is_raw, write_chunks
 
 CODECS = ("none", "blosc")
 CHUNK_BYTES = 4 << 20

@@ -10,11 +10,11 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.changes import snapshot
 from mgraph_store.errors import AmbiguousError, InputError, NotFoundError
-from mgraph_store.index import conditions, rows_to_records, tensor_keys
-from mgraph_store.records import Connection, Node, Space
-from mgraph_store.schema import TABLE_OF, columns
+from mgraph_store.index.changes import snapshot
+from mgraph_store.index.index import conditions, rows_to_records, tensor_keys
+from mgraph_store.rows.records import Connection, Node, Space
+from mgraph_store.rows.schema import TABLE_OF, columns
 
 R = TypeVar("R")
 

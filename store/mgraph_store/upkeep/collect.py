@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mgraph_store.changes import snapshot
-from mgraph_store.commits import number_of
-from mgraph_store.journal import record_size
-from mgraph_store.records import Run
-from mgraph_store.tensors import age, tree_size
+from mgraph_store.index.changes import snapshot
+from mgraph_store.index.commits import number_of
+from mgraph_store.index.journal import record_size
+from mgraph_store.rows.records import Run
+from mgraph_store.tensors.objects import age, tree_size
 
 if TYPE_CHECKING:
-    from mgraph_store.reader import Reader
+    from mgraph_store.index.reader import Reader
     from mgraph_store.store import GraphStore
 
 STATES = "states"

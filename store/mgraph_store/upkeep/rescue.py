@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import InputError, StoreError
-from mgraph_store.kernel import active_terms, combine
-from mgraph_store.records import Node, NodeBuffers, NodeTerm
-from mgraph_store.tensors import digest, digest_groups
+from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm
+from mgraph_store.tensors.kernel import active_terms, combine
+from mgraph_store.tensors.objects import digest, digest_groups
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore

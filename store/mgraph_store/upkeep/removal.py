@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mgraph_store.collect import remove_objects
 from mgraph_store.errors import StillNeededError, StoreError
-from mgraph_store.processes import may_run
-from mgraph_store.records import Connection, Member, Node, NodeTerm, Record, Run, Space, Sweep
-from mgraph_store.schema import REFERENCES, TABLES, columns
+from mgraph_store.index.processes import may_run
+from mgraph_store.rows.records import Connection, Member, Node, NodeTerm, Record, Run, Space, Sweep
+from mgraph_store.rows.schema import REFERENCES, TABLES, columns
+from mgraph_store.upkeep.collect import remove_objects
 
 if TYPE_CHECKING:
-    from mgraph_store.reader import Reader
+    from mgraph_store.index.reader import Reader
     from mgraph_store.store import GraphStore
 
 Target = Node | Connection | Sweep | Space

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.bundle import Bundle
-from mgraph_store.closure import owners
 from mgraph_store.errors import CorruptError, InputError
-from mgraph_store.ids import validate_name
-from mgraph_store.reader import Reader
-from mgraph_store.records import Connection, Node, NodeBuffers, NodeTerm, Note, Run, Space, Sweep
-from mgraph_store.schema import TABLES
-from mgraph_store.tensors import CHUNK_BYTES, SEGMENT_BYTES, digest, digest_groups
+from mgraph_store.exchange.bundle import Bundle
+from mgraph_store.exchange.closure import owners
+from mgraph_store.index.reader import Reader
+from mgraph_store.rows.ids import validate_name
+from mgraph_store.rows.records import Connection, Node, NodeBuffers, NodeTerm, Note, Run, Space, Sweep
+from mgraph_store.rows.schema import TABLES
+from mgraph_store.tensors.objects import CHUNK_BYTES, SEGMENT_BYTES, digest, digest_groups
 
 if TYPE_CHECKING:
-    from mgraph_store.closure import Rows
+    from mgraph_store.exchange.closure import Rows
     from mgraph_store.store import GraphStore
     from mgraph_store.transaction import TensorRef, Transaction
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store import columns
 from mgraph_store.errors import CorruptError
+from mgraph_store.rows import columns
 
 ROLES = ("parameter", "frozen", "statistic", "buffer")
 _LARGEST = 1 << 48  # elements of a tensor

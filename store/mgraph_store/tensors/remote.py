@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgraph_store.arrays import StoredArray, one_at_a_time
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
-from mgraph_store.tensors import CODECS, DTYPES, KEY, TensorStore, create_array, to_the_end
+from mgraph_store.tensors.arrays import StoredArray, one_at_a_time
+from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, TensorStore, create_array, to_the_end
 
 if TYPE_CHECKING:
     import zarr

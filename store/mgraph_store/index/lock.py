@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from mgraph_store.errors import InputError, LockTimeoutError, StoreError
-from mgraph_store.ids import random_characters
-from mgraph_store.processes import is_alive
+from mgraph_store.index.processes import is_alive
+from mgraph_store.rows.ids import random_characters
 
 DEFAULT_TIMEOUT = 60.0
 TIMEOUT_VARIABLE = "MGRAPH_LOCK_TIMEOUT"

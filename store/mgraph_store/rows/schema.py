@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args, get_type_hints
 
 from mgraph_store.errors import InputError
-from mgraph_store.records import (
+from mgraph_store.rows.records import (
     Connection,
     Edge,
     Evaluation,

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph_store.closure import Rows, closure
 from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphError, NotFoundError
-from mgraph_store.ids import is_id, random_characters
-from mgraph_store.layout import Layout
-from mgraph_store.records import Node, NodeBuffers, Space
-from mgraph_store.schema import FORMAT_VERSION, TABLE_OF, TABLES, columns
-from mgraph_store.tensors import disk_error, flush
+from mgraph_store.exchange.closure import Rows, closure
+from mgraph_store.rows.ids import is_id, random_characters
+from mgraph_store.rows.layout import Layout
+from mgraph_store.rows.records import Node, NodeBuffers, Space
+from mgraph_store.rows.schema import FORMAT_VERSION, TABLE_OF, TABLES, columns
+from mgraph_store.tensors.objects import disk_error, flush
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
