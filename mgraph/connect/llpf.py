@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mgraph.train.state import Keeper
     from mgraph.train.walk import Stretch, Walk, Walked
 
-# Times the smaller mode's norm: farther apart, a walk at a pinned variance crosses the difference first. One at a
-# blended variance need not, and was lower without (benchmarks/llpf_digits.py).
+# Times the smaller mode's norm: farther apart, a walk crosses the difference first. A straight one at a blended variance
+# is shorter, but with BatchNorm it slows down far from its goal (benchmarks/llpf_digits.py).
 _APART = 1.25
 _FEW_LAYERS = 8  # with weights; up to so many all move at once unless told else
 _LOWEST_THRESHOLD, _OVER_OWN = 0.02, 1.2
@@ -38,6 +38,7 @@ _RESNET = {
     "lr": 1e-3,
     "step_f": 0.0,
     "variance_target": "start",
+    "take_back": None,
     "origin_step": 1e-3,
     "log_every": 10,
 }
@@ -123,8 +124,7 @@ class LLPF(Method, WalkSettings):
     walk: str = setting(
         "auto",
         "m2m: to the other mode; across: from the larger mode towards the origin to the other's variance, then m2m; "
-        "m2o: one mode towards the origin; auto: m2m, but across where variance_target=start and the modes' norms "
-        "differ by a quarter",
+        "m2o: one mode towards the origin; auto: m2m, but across where the modes' norms differ by a quarter",
         choices=("auto", "m2m", "across", "m2o"),
     )
 
@@ -253,7 +253,7 @@ class LLPF(Method, WalkSettings):
     def _crosses(self, sizes: Sequence[float]) -> bool:
         """Tell whether a walk between modes of these sizes begins towards the origin."""
         if self.walk == "auto":
-            return self.variance_target == "start" and max(sizes) > _APART * min(sizes)
+            return max(sizes) > _APART * min(sizes)
         return self.walk == "across"
 
     def _stretches(

@@ -36,6 +36,7 @@ from mgraph.train.walk_settings import WalkSettings
 
 POINT = "point"  # what is appended to the keeper: the canonical parameters of a kept point
 _BLOWN_UP = 1e4  # a loss so many times the first one is as good as infinite
+_ATTEMPTS, _RECOVERY = 4, 1.1  # at a tick; and by what the learning rate grows again with every tick that was good
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Walk:
         self._batches = Batches(split, how.batch_size, self._streams.order, flat.device)
         self._module = torch.compile(flat.module) if how.compile else flat.module
         self._x = flat.theta
-        self._aside = torch.empty_like(flat.theta)
+        self._aside, self._back, self._best = (torch.empty_like(flat.theta) for _ in range(3))
         self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
         self._kept: list[Kept] = []
         self._log = Log()
@@ -108,7 +109,8 @@ class Walk:
         self._before = np.zeros(len(units))  # distances as the present phase began
         self._memory: dict[str, Floats] = {}  # of the leg that a state was saved in
         self._elapsed = 0.0
-        self._first_loss = math.nan
+        self._first_loss = self._last_loss = math.nan
+        self._rate, self._again = 1.0, 0  # of the learning rate; how many times a tick of this phase was taken back
 
     def run(self, start: Tensor, stretches: Sequence[Stretch]) -> Walked:
         """Walk from ``start``, or go on where the keeper's last state was.
@@ -172,7 +174,7 @@ class Walk:
         flat.module.train()
         distances = leg.distances()
         if self._done == 0:
-            self._before = distances
+            self._before, self._again = distances, 0
         reason = ""
         while not reason:
             if leg.finished(distances):
@@ -184,12 +186,12 @@ class Walk:
             else:
                 distances = self._one(leg, phase, distances)
         self._thinner.settle(self._tick, self._x)
-        self._reasons.append(f"{phase.name}: {reason} after {self._done} ticks")
+        again = f", {self._again} times taken back at half the learning rate" if self._again else ""
+        self._reasons.append(f"{phase.name}: {reason} after {self._done} ticks{again}")
 
     def _one(self, leg: Leg, phase: Phase, distances: Floats) -> Floats:
         lengths = leg.lengths(distances, self._before)
-        leg.move(distances, lengths)
-        loss, iterations = self._train(leg.rates())
+        loss, iterations = self._moved(leg, distances, lengths)
         leg.settle()
         distances = leg.distances()
         self._tick, self._done = self._tick + 1, self._done + 1
@@ -201,10 +203,46 @@ class Walk:
             self._save()
         return distances
 
+    def _moved(self, leg: Leg, distances: Floats, lengths: Floats) -> tuple[float, int]:
+        """Move and train, again and more gently where the loss climbs; return the last loss and all iterations.
+
+        One step too far for a sharp place undoes what a thousand ticks have kept low. Of attempts that all climb, the
+        lowest stands; raises NonFiniteError where none is finite.
+        """
+        bound = math.inf
+        if self._how.take_back is not None:
+            bound = self._how.take_back * max(self._threshold, self._last_loss)  # NaN at first: the threshold counts
+            self._back.copy_(self._x)
+        lowest, spent = math.inf, 0
+        for attempt in range(1, _ATTEMPTS + 1):
+            leg.move(distances, lengths)
+            try:
+                loss, iterations = self._train(leg.rates())
+            except NonFiniteError:
+                if self._how.take_back is None or (attempt == _ATTEMPTS and lowest == math.inf):
+                    raise
+                loss, iterations = math.inf, self._how.max_iters
+            spent += iterations
+            if loss <= bound:
+                break
+            if loss < lowest:
+                lowest = loss
+                self._best.copy_(self._x)
+            if attempt == _ATTEMPTS:
+                loss = lowest
+                self._x.copy_(self._best)
+                break
+            self._x.copy_(self._back)
+            self._rate, self._again = self._rate / 2.0, self._again + 1
+        if attempt == 1:
+            self._rate = min(1.0, self._rate * _RECOVERY)
+        self._last_loss = loss
+        return loss, spent
+
     def _train(self, rates: Floats | None) -> tuple[float, int]:
         """Train until the loss is low enough; return the mean of the last losses, and how many iterations it took."""
         how, flat = self._how, self._flat
-        lr = how.lr if rates is None or how.origin_lr is None else how.origin_lr
+        lr = self._rate * (how.lr if rates is None or how.origin_lr is None else how.origin_lr)
         recent: deque[float] = deque(maxlen=how.min_iters)
         for iteration in range(1, how.max_iters + 1):
             recent.append(self._gradient())
@@ -306,6 +344,9 @@ class Walk:
             "position": self._batches.position,
             "elapsed": self._elapsed,
             "first_loss": None if math.isnan(self._first_loss) else self._first_loss,
+            "last_loss": None if math.isnan(self._last_loss) else self._last_loss,
+            "rate": self._rate,
+            "again": self._again,
             "reasons": list(self._reasons),
             "waiting": [tick for tick, _ in waiting],
             "columns": list(self._log.ticks[0]) if self._log.ticks else [],
@@ -317,6 +358,8 @@ class Walk:
         self._tick, self._stretch, self._phase = values["tick"], values["stretch"], values["phase"]
         self._done, self._from, self._elapsed = values["done"], values["from"], values["elapsed"]
         self._first_loss = math.nan if values["first_loss"] is None else values["first_loss"]
+        self._last_loss = math.nan if values["last_loss"] is None else values["last_loss"]
+        self._rate, self._again = values["rate"], values["again"]
         self._reasons = list(values["reasons"])
         self._x.copy_(self._row(arrays["x"]))
         self._before = np.array(arrays["before"])

@@ -30,6 +30,13 @@ class WalkSettings(Settings):
     batch_size: int = setting(64, "examples per iteration", unit="examples", low=1)
     min_iters: int = setting(5, "iterations of every tick at least, and of the mean that loss_threshold is for", low=1)
     max_iters: int = setting(30, "iterations of a tick at most", low=1)
+    take_back: float | None = setting(
+        3.0,
+        "a tick is done again, at half the learning rate, where its training ends at a loss so many times the "
+        "threshold and the tick before; the learning rate then recovers by a tenth a tick",
+        above=1,
+        nothing="never",
+    )
     loss_threshold: float | None = setting(
         None,
         "mean batch loss below which a tick stops training (auto: 0.02, or 1.2 times the modes' own if that is more)",

@@ -1,5 +1,6 @@
 """LLPF: its ticks against the definition spelt out, arrival, resuming, what is kept, and what is refused."""
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -241,11 +242,22 @@ def test_across_variances_the_walk_shrinks_first_and_may_run_backwards(ends):
         assert np.all(np.diff(ticks) > 0)
         order = series(outcome, "row")
         assert np.all(np.diff(order) < 0) if backwards else np.all(np.diff(order) > 0)
-    few = FEW | {"loss_threshold": 0.5}
-    assert len(walk(LLPF(ticks=2, **few), [larger, ends[0]]).control_points) == 4  # blended: straight there
-    pinned = LLPF(ticks=2, variance_target="start", origin_ticks=2, **few)
-    assert walk(pinned, [larger, ends[0]]).notes[0] == "towards the origin: 2 ticks spent after 2 ticks"
-    assert walk(pinned, ends).notes[0] == "all: 2 ticks spent after 2 ticks"
+    few = FEW | {"loss_threshold": 0.5, "ticks": 2, "origin_ticks": 2}
+    chosen = LLPF(**few)
+    assert walk(chosen, [larger, ends[0]]).notes[0] == "towards the origin: 2 ticks spent after 2 ticks"
+    assert walk(chosen, ends).notes[0] == "all: 2 ticks spent after 2 ticks"  # of nearly one size
+    assert walk(LLPF(walk="m2m", **few), [larger, ends[0]]).notes[0] == "all: 2 ticks spent after 2 ticks"
+
+
+def test_a_tick_whose_training_climbs_is_taken_back_and_done_at_half_the_learning_rate(ends):
+    settings = FEW | {"lr": 6.0, "ticks": 40}
+    as_it_comes, taken_back = (walk(LLPF(take_back=factor, **settings), ends) for factor in (None, 2.0))
+    assert series(taken_back, "train_loss").max() < series(as_it_comes, "train_loss").max() / 2
+    assert re.search(r"ticks, \d+ times taken back at half the learning rate", taken_back.notes[0])
+    assert "taken back" not in as_it_comes.notes[0]
+    assert series(taken_back, "iterations").max() > FEW["max_iters"]  # those of all attempts
+    calm = FEW | {"ticks": 10}
+    assert np.array_equal(*(rows(walk(LLPF(take_back=factor, **calm), ends)) for factor in (None, 3.0)))
 
 
 def test_towards_the_origin_the_norm_falls_and_norms_stay(ends):
@@ -278,7 +290,15 @@ def stopping(after):
     return report
 
 
-@pytest.mark.parametrize("changes", [{}, {"walk": "across", "origin_step": 0.02}, {"groups": "fdf", "train": "active"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"walk": "m2m"},
+        {"walk": "across", "origin_step": 0.02},
+        {"walk": "m2m", "groups": "fdf", "train": "active"},
+        {"walk": "m2m", "lr": 6.0, "take_back": 1.5, "ticks": 30},
+    ],
+)
 def test_an_interrupted_walk_goes_on_bit_for_bit(ends, changes):
     settings = FEW | {"keep_every": 4, "piece_error": 0.001, "seed": 3, "ticks": 14, "loss_threshold": 0.7} | changes
     method = LLPF(**settings)
@@ -309,6 +329,7 @@ def test_an_interrupted_walk_goes_on_bit_for_bit(ends, changes):
             s for s in whole.series if s.quantity != "seconds"
         ]
         assert resumed.notes == whole.notes
+    assert ("taken back" in whole.notes[0]) == ("take_back" in changes)
 
 
 def test_a_budget_of_seconds_closes_the_path_from_where_it_is(ends):
