@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mgraph.train.state import Keeper
     from mgraph.train.walk import Stretch, Walk, Walked
 
-# Times the smaller mode's norm: farther apart, a walk crosses the difference first. A straight one at a blended variance
-# is shorter, but with BatchNorm it slows down far from its goal (benchmarks/llpf_digits.py).
+# Times the smaller mode's norm: farther apart, a walk crosses the difference first. A straight one at a blended
+# variance is shorter, but with BatchNorm it slows down far from its goal (benchmarks/llpf_digits.py).
 _APART = 1.25
 _FEW_LAYERS = 8  # with weights; up to so many all move at once unless told else
 _LOWEST_THRESHOLD, _OVER_OWN = 0.02, 1.2

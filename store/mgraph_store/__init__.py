@@ -11,10 +11,10 @@ The nouns, each one row of a table (:mod:`mgraph_store.rows.records`):
 - **run**: what produced all that.
 
 :class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and
-``with store.transaction() as tx`` writes tensors and rows, all or nothing. From below: *rows* (what they are), *tensors*
-(objects of arrays, and sums of them), the *index* (DuckDB, its journal and lock), then transactions and the store;
-*upkeep* (check, repair, removal) and *exchange* (bundles) work on all of it. Layouts, records, identifiers and
-errors import neither DuckDB nor Zarr, so that code which only trains needs neither of them.
+``with store.transaction() as tx`` writes tensors and rows, all or nothing. From below: *rows* (what they are),
+*tensors* (objects of arrays, and sums of them), the *index* (DuckDB, its journal and lock), then transactions and
+the store; *upkeep* (check, repair, removal) and *exchange* (bundles) work on all of it. Layouts, records, identifiers
+and errors import neither DuckDB nor Zarr, so that code which only trains needs neither of them.
 """
 
 from __future__ import annotations
