@@ -359,7 +359,7 @@ class Walk:
         self._done, self._from, self._elapsed = values["done"], values["from"], values["elapsed"]
         self._first_loss = math.nan if values["first_loss"] is None else values["first_loss"]
         self._last_loss = math.nan if values["last_loss"] is None else values["last_loss"]
-        self._rate, self._again = values["rate"], values["again"]
+        self._rate, self._again = float(values["rate"]), int(values["again"])
         self._reasons = list(values["reasons"])
         self._x.copy_(self._row(arrays["x"]))
         self._before = np.array(arrays["before"])
