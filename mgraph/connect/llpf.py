@@ -40,6 +40,7 @@ _RESNET = {
     "variance_target": "start",
     "take_back": None,
     "origin_step": 1e-3,
+    "origin_push": 1.0,
     "log_every": 10,
 }
 

@@ -22,6 +22,7 @@ from mgraph.train.tensors import Tensors, move, rescale, scale, squares
 from mgraph.train.walk_settings import WalkSettings
 
 ARRIVED = 0.01  # of the way, left
+_PUSH = 1.1  # by which a slow layer is moved farther, from one tick to the next
 
 Mask = NDArray[np.bool_]
 
@@ -257,6 +258,15 @@ class TowardsOrigin(Leg):
         self.gap = self._norms(views)
         self._first = self._tensors.moments(self._tensors.views(start, self._weights), self._weight_sizes)[1]
         self._limits = limits
+        self._push, self._last = np.ones(len(units)), np.full(len(units), np.inf)
+
+    def memory(self) -> dict[str, Floats]:
+        """How much farther each layer is moved, and its norm a tick ago."""
+        return {"push": self._push, "last": self._last}
+
+    def recall(self, memory: Mapping[str, Floats]) -> None:
+        """Go on with these."""
+        self._push, self._last = np.array(memory["push"]), np.array(memory["last"])
 
     def begin(self, phase: Phase, *, anew: bool) -> None:
         """Look up what moves."""
@@ -273,8 +283,14 @@ class TowardsOrigin(Leg):
         return np.where(self._moving, self._units.norms(squares(views)), 0.0)
 
     def lengths(self, distances: Floats, before: Floats) -> Floats:
-        """A share of the norm; 0 of a layer that has stopped."""
-        return np.where(self._stopped(), 0.0, self._phase.step * distances)
+        """A share of the norm; 0 of a layer that has stopped.
+
+        The share grows while a layer loses less than half of it in a tick, for training has grown it again.
+        """
+        slow = distances > (1.0 - self._phase.step / 2.0) * self._last
+        self._push = np.clip(np.where(slow, self._push * _PUSH, self._push / _PUSH), 1.0, self._how.origin_push)
+        self._last = distances
+        return np.where(self._stopped(), 0.0, np.minimum(self._push * self._phase.step, 1.0) * distances)
 
     def _stopped(self) -> Mask:
         if self._limits is None:
@@ -289,10 +305,11 @@ class TowardsOrigin(Leg):
         scale(self._moved, 1.0 - share[self._units.of[self._chosen]])
 
     def rates(self) -> Floats | None:
-        """Var(x) / Var(start) of each weight."""
+        """Var(x) / Var(start) of each weight; not above 1, or what has grown would grow the faster."""
         if not self._how.conformal:
             return None
-        return np.divide(self.variances, self._first, out=np.ones_like(self._first), where=self._first > 0)
+        ratio = np.divide(self.variances, self._first, out=np.ones_like(self._first), where=self._first > 0)
+        return np.minimum(ratio, 1.0)
 
     def settle(self) -> None:
         """Measure the variances."""

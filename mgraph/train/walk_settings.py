@@ -65,6 +65,9 @@ class WalkSettings(Settings):
     origin_step: float = setting(
         5e-3, "length of a move towards the origin, relative to a layer's norm", above=0, high=1
     )
+    origin_push: float = setting(
+        10.0, "a layer that training grows as fast as steps shrink it is moved so many times farther at most", low=1
+    )
     origin_lr: float | None = setting(
         None, "learning rate on the way towards the origin (same: lr)", above=0, high=1e30, nothing="same"
     )

@@ -191,10 +191,11 @@ def test_a_graph_that_changes_meanwhile_is_not_mixed_up(chain: Any) -> None:
     edges = load_edges(chain.store, BARRIER)
     chain.edge(chain.sweep(load_all(chain.store)[0], (99,)), chain.nodes["a"], chain.nodes["b"], 0.7)
     chain.done()
-    assert [link.connection for link in edges.links(chain.store, [0])] == ["ab"]
+    with chain.store.reading() as reader:
+        assert [link.connection for link in edges.links(reader, [0])] == ["ab"]
     with chain.store.transaction() as tx:
         from mgraph_store import Edge
 
         tx.remove(Edge, "connection_id", [load_all(chain.store)[0].id])
-    with pytest.raises(InputError, match="was changed while it was read"):
-        edges.links(chain.store, [0])
+    with chain.store.reading() as reader, pytest.raises(InputError, match="was changed while it was read"):
+        edges.links(reader, [0])

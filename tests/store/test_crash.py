@@ -131,11 +131,11 @@ def test_ctrl_c_while_writing_leaves_nothing(graph: Any, python: Start) -> None:
     files, counts = graph.files(), graph.counts()
     script = WRITE.replace("refs = tx", "print(0, flush=True); refs = tx")
     arguments = {"path": str(graph.store.path), "space": graph.space.id, "seed": 0, "name": "w", "count": 1}
-    with python(script, **arguments, size=4_000_000, rows=8) as process:
+    with python(script, **arguments, size=4_000_000, rows=16) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.readline()
-        time.sleep(0.2)
+        time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
     assert out == ""
