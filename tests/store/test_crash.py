@@ -129,7 +129,9 @@ def test_threads_of_one_process(graph: Any) -> None:
 
 def test_ctrl_c_while_writing_leaves_nothing(graph: Any, python: Start) -> None:
     files, counts = graph.files(), graph.counts()
-    script = WRITE.replace("refs = tx", "print(0, flush=True); refs = tx")
+    # Where a job runs in the background of a shell, SIGINT is ignored unless it is asked for.
+    ask = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    script = ask + WRITE.replace("refs = tx", "print(0, flush=True); refs = tx")
     arguments = {"path": str(graph.store.path), "space": graph.space.id, "seed": 0, "name": "w", "count": 1}
     with python(script, **arguments, size=4_000_000, rows=16) as process:
         assert process.stdout is not None
