@@ -118,7 +118,10 @@ class Leg(ABC):
 
     @abstractmethod
     def lengths(self, distances: Floats, before: Floats) -> Floats:
-        """Return how far each unit moves in this tick, shape (U,); ``before`` are distances as the phase began."""
+        """Return how far each unit moves in this tick, shape (U,); ``before`` are distances as the phase began.
+
+        Called once a tick, while :meth:`move` is called again where the tick is taken back.
+        """
 
     @abstractmethod
     def move(self, distances: Floats, lengths: Floats) -> None:

@@ -99,7 +99,7 @@ class Walk:
         self._batches = Batches(split, how.batch_size, self._streams.order, flat.device)
         self._module = torch.compile(flat.module) if how.compile else flat.module
         self._x = flat.theta
-        self._aside, self._back, self._best = (torch.empty_like(flat.theta) for _ in range(3))
+        self._aside, self._back = torch.empty_like(flat.theta), torch.empty_like(flat.theta)
         self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
         self._kept: list[Kept] = []
         self._log = Log()
@@ -209,17 +209,21 @@ class Walk:
         One step too far for a sharp place undoes what a thousand ticks have kept low. Of attempts that all climb, the
         lowest stands; raises NonFiniteError where none is finite.
         """
-        bound = math.inf
-        if self._how.take_back is not None:
-            bound = self._how.take_back * max(self._threshold, self._last_loss)  # NaN at first: the threshold counts
-            self._back.copy_(self._x)
+        if self._how.take_back is None:
+            leg.move(distances, lengths)
+            return self._train(leg.rates())
+        bound = self._how.take_back * max(self._threshold, self._last_loss)  # NaN at first: the threshold counts
+        self._back.copy_(self._x)
         lowest, spent = math.inf, 0
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                self._x.copy_(self._back)
+                self._rate, self._again = self._rate / 2.0, self._again + 1
             leg.move(distances, lengths)
             try:
                 loss, iterations = self._train(leg.rates())
             except NonFiniteError:
-                if self._how.take_back is None or (attempt == _ATTEMPTS and lowest == math.inf):
+                if attempt == _ATTEMPTS - 1 and lowest == math.inf:
                     raise
                 loss, iterations = math.inf, self._how.max_iters
             spent += iterations
@@ -227,14 +231,11 @@ class Walk:
                 break
             if loss < lowest:
                 lowest = loss
-                self._best.copy_(self._x)
-            if attempt == _ATTEMPTS:
-                loss = lowest
-                self._x.copy_(self._best)
-                break
-            self._x.copy_(self._back)
-            self._rate, self._again = self._rate / 2.0, self._again + 1
-        if attempt == 1:
+                self._aside.copy_(self._x)
+        else:
+            loss = lowest
+            self._x.copy_(self._aside)
+        if attempt == 0:
             self._rate = min(1.0, self._rate * _RECOVERY)
         self._last_loss = loss
         return loss, spent
