@@ -120,5 +120,6 @@ def test_sql(graph: Any) -> None:
                 reader.query(sql)
             with pytest.raises(InputError):
                 reader.fetch(sql)
-        with pytest.raises(InputError, match="cast them"):
-            reader.query("SELECT now()")
+        for read in (reader.query, reader.fetch):
+            with pytest.raises(InputError, match="cast them"):
+                read("SELECT now()")

@@ -183,8 +183,13 @@ def test_values_of_every_type_arrive_as_python_has_them(store: GraphStore) -> No
         *(b"\x00\xff", UUID(int=1), [1, None], [date(2026, 1, 2)], {"a": 1, "$b": [2]}, {date(2026, 1, 2): "x"}, "x"),
     )
     assert row == expected
+
+
+@pytest.mark.parametrize("value", ["now()", "[now()]", "{'a': now()}", "MAP {now(): 1}"])
+def test_times_with_a_zone_are_to_be_cast(store: GraphStore, value: str) -> None:
     with pytest.raises(InputError, match="times with a zone"):
-        store.query_guarded("SELECT now()")
+        store.query_guarded(f"SELECT {value}")
+    assert store.query_guarded(f"SELECT typeof({value}), now()::TIMESTAMP > TIMESTAMP '2026-01-01'").rows[0][1]
 
 
 def test_an_escape_is_refused_end_to_end(store: GraphStore, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mgraph_store.errors import AmbiguousError, InputError, NotFoundError
 from mgraph_store.index.changes import snapshot
 from mgraph_store.index.index import conditions, rows_to_records, tensor_keys
+from mgraph_store.index.sql import without_zones
 from mgraph_store.rows.records import Connection, Node, Space
 from mgraph_store.rows.schema import TABLE_OF, columns
 
@@ -192,10 +193,9 @@ class Reader:
     def _execute(self, sql: str, parameters: Sequence[Any], fetch: str = "") -> Any:
         try:
             result = self._con.execute(sql, list(parameters))
+            without_zones(d[1] for d in result.description or ())
             return getattr(result, fetch)() if fetch else result
         except (duckdb.ProgrammingError, duckdb.NotSupportedError, duckdb.DataError) as error:
-            if "pytz" in str(error):
-                raise InputError("The query returns times with a zone: cast them, `…::TIMESTAMP`.") from None
             raise InputError(" ".join(str(error).split("\n\n")[0].split())) from None
         except duckdb.PermissionException as error:
             raise InputError(" ".join(str(error).split("\n\n")[0].split())) from None

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from datetime import time as time_of_day
@@ -84,6 +84,18 @@ def check_statement(sql: str) -> duckdb.Statement:
         what = "a statement of several steps" if kinds[0] == "MULTI" else f"a statement of kind {kinds[0]}"
         raise InputError(f"This is {what}, which may do more than read: only SELECT and its like are run.")
     return statements[0]
+
+
+def without_zones(types: Iterable[Any]) -> None:
+    """Refuse times with a zone: what they say depends on the session, and not every DuckDB can hand them to Python.
+
+    Raises
+    ------
+    InputError
+        If one of a query's column types holds such times.
+    """
+    if any("TIMESTAMP WITH TIME ZONE" in str(kind) for kind in types):
+        raise InputError("The query returns times with a zone: cast them, `…::TIMESTAMP`.")
 
 
 def run_guarded(
@@ -170,6 +182,7 @@ def _run(index: str, sql: str, parameters: list[Any], seconds: float, rows: int,
     try:
         con.execute(statement, parameters)
         description = [(d[0], str(d[1])) for d in con.description or ()]
+        without_zones(kind for _, kind in description)
         convert = [None if kind in _NATIVE else _plain for _, kind in description]
         while batch := con.fetchmany(_BATCH):
             found += ([f(v) if f else v for f, v in zip(convert, row, strict=True)] for row in batch)
@@ -280,7 +293,4 @@ def _no_memory(memory: int) -> str:
 
 
 def _sentence(error: BaseException) -> str:
-    text = str(error)
-    if "pytz" in text:
-        return "The query returns times with a zone: cast them, `…::TIMESTAMP`."
-    return " ".join(text.split("\n\n")[0].split())
+    return " ".join(str(error).split("\n\n")[0].split())

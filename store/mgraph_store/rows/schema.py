@@ -159,7 +159,7 @@ def _moment(value: Any) -> datetime:
     return value.astimezone(UTC).replace(tzinfo=None)
 
 
-# TIMESTAMP in UTC, not TIMESTAMPTZ: reading the latter from Python needs pytz.
+# TIMESTAMP in UTC, not TIMESTAMPTZ: what the latter says depends on the session that reads it.
 _SCALARS: dict[Any, tuple[str, Callable[[Any], Any], Callable[[Any], Any] | None]] = {
     str: ("VARCHAR", _text, None),
     int: ("BIGINT", _integer, None),
