@@ -6,6 +6,7 @@ update. BatchNorm normalises over a process's own share, as in any data-parallel
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,6 +61,10 @@ def joined(device: str) -> Iterator[Workers]:
     if not under_torchrun():
         yield Workers()
         return
+    # Functions of these modules take the group of the time of their import as a default, and torch's compiler imports
+    # them when it pleases: then the group, and its threads, would outlive its end and abort the process at exit.
+    for module in ("torch.distributed.nn", "torch.distributed.optim"):
+        importlib.import_module(module)
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)

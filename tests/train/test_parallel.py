@@ -17,7 +17,9 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 WHICH = ("0-of-1", "0-of-2", "1-of-2")  # process, of how many
 
 SCRIPT = """
+import gc
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,7 @@ def mode():
 
 
 with joined("cpu") as workers:
+    group = weakref.ref(torch.distributed.group.WORLD or torch.nn.Module())
     made = {
         # 46 examples in batches of 15, the last of 1: slices of 4, 4, 4, 3, of which each process takes a half.
         "curve": connect(BezierCurve(epochs=3, bends=2, batch_size=15), 2),
@@ -75,6 +78,8 @@ with joined("cpu") as workers:
     }
     for name, values in made.items():
         np.save(Path(sys.argv[1]) / f"{name}-{workers.rank}-of-{workers.size}.npy", values)
+gc.collect()
+assert group() is None, "the group and its threads outlive their end"
 """
 
 
