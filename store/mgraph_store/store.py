@@ -75,11 +75,13 @@ class GraphStore:
         NameTakenError
             If the path exists, or there is something at the URL.
         InputError
-            If its parent does not exist or cannot be written, or the URL is of no kind that is known.
+            If its parent does not exist or cannot be written, DuckDB takes no such path, or the URL is of no kind that
+            is known.
         StoreError
             If the URL cannot be reached or written.
         """
         path = Path(path).absolute()
+        _check_path(path)
         url = None if tensors is None else check_url(tensors)
         if path.exists() or path.is_symlink():
             raise NameTakenError(f"{path} exists already: choose another path for the new graph.")
@@ -130,6 +132,8 @@ class GraphStore:
         ------
         NotFoundError
             If there is no graph at that path.
+        InputError
+            If DuckDB takes no such path.
         FormatError, CorruptError
             If this version cannot read it, or it is damaged or has lost commits. An older format is migrated.
         LockTimeoutError
@@ -142,6 +146,7 @@ class GraphStore:
             if (path / TENSORS).exists():
                 raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
             raise NotFoundError(f"{path} is not a graph, it has no {INDEX}: make one with `mgraph init`.")
+        _check_path(path)
         store = cls(path, lock_timeout=lock_timeout)
         try:
             store._check()
@@ -393,3 +398,11 @@ class GraphStore:
                 f"{node.nbytes}: restore tensors.zarr/{node.tensor_key} from a copy of the graph."
             )
         return array
+
+
+def _check_path(path: Path) -> None:
+    if "?" in str(path.resolve()):
+        raise InputError(
+            f"A graph cannot be at {path}, for DuckDB takes what follows a question mark for parameters: "
+            "choose a path without one."
+        )

@@ -115,6 +115,12 @@ def test_sql(graph: Any) -> None:
             "ATTACH 'x.duckdb'",
             "INSTALL httpfs",
             "SELECT 'x'::INTEGER",
+            f"COPY nodes TO '{graph.store.index.path}'",
+            f"EXPLAIN ANALYZE COPY nodes TO '{graph.store.index.path}'",
+            "CREATE TEMP TABLE cats AS SELECT 1",
+            "USE memory",
+            "SELECT 1; SELECT 2",
+            "",
         ):
             with pytest.raises(InputError):
                 reader.query(sql)

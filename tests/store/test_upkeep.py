@@ -28,7 +28,7 @@ from mgraph_store import (
 )
 from mgraph_store.errors import FormatError, InputError, OldFormatError, StillNeededError, StoreError
 from mgraph_store.index import migrations
-from mgraph_store.index.index import Index
+from mgraph_store.index.instances import Instances
 from mgraph_store.rows import schema
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
@@ -353,13 +353,13 @@ def test_a_forked_child_may_work_on_its_own(graph: Any) -> None:
 
 def test_the_counter_costs_no_second_look_at_the_index(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    original = Index._open
+    original = Instances.opened
 
-    def watched(index: Index, read_only: bool, patience: float) -> Any:
-        opened.append(index.path)
-        return original(index, read_only, patience)
+    def watched(instances: Instances, index: Path, *, read_only: bool) -> Any:
+        opened.append(index)
+        return original(instances, index, read_only=read_only)
 
-    monkeypatch.setattr(Index, "_open", watched)
+    monkeypatch.setattr(Instances, "opened", watched)
     with graph.store.transaction() as tx:
         tx.add(Run(id=new_id("r"), command="test", settings="{}"))
     assert len(opened) == 1

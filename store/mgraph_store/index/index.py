@@ -28,19 +28,13 @@ from mgraph_store.errors import (
 )
 from mgraph_store.index import migrations
 from mgraph_store.index.changes import insert_rows, snapshot
+from mgraph_store.index.instances import CONFIG, instances
 from mgraph_store.index.journal import Journal
 from mgraph_store.rows import schema
 from mgraph_store.rows.records import Record, now
 from mgraph_store.rows.schema import TABLE_OF, TABLES, Column, columns, create_statements, tables_with, to_row
 
 JOURNAL = "journal"
-
-_CONFIG = {
-    "threads": "1",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "enable_external_access": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class Index:
         except PackageNotFoundError:
             mgraph = "unknown"
         try:
-            with duckdb.connect(str(self.path), config=dict(_CONFIG)) as con:
+            with duckdb.connect(str(self.path), config={**CONFIG, "enable_external_access": "false"}) as con:
                 con.begin()
                 for statement in create_statements():
                     con.execute(statement)
@@ -86,28 +80,18 @@ class Index:
         LockTimeoutError
             If a program that ignores our lock has it open for ``patience`` seconds more.
         """
-        con = self._open(read_only, patience)
-        try:
+        with self._opened(read_only, patience) as con:
             commits = self._check_format(con)
             if not behind:
                 self._check_count(commits)
             yield con
-        except duckdb.Error as error:
-            raise self._translate(error) from error
-        finally:
-            con.close()
 
     def migrate(self, patience: float) -> None:
         """Bring an index of an older format to the present one; the caller holds the graph's lock exclusively."""
-        con = self._open(False, patience)
-        try:
+        with self._opened(False, patience) as con:
             row = con.execute("SELECT format_version FROM meta").fetchone()
             if row is not None and row[0] < schema.FORMAT_VERSION:  # nobody else was faster
                 migrations.migrate(con, self.journal, row[0])
-        except duckdb.Error as error:
-            raise self._translate(error) from error
-        finally:
-            con.close()
 
     def check_tables(self, con: duckdb.DuckDBPyConnection) -> None:
         """Check that the tables have all columns that this version reads.
@@ -131,17 +115,24 @@ class Index:
                 "make the graph anew."
             ) from None
 
-    def _open(self, read_only: bool, patience: float) -> duckdb.DuckDBPyConnection:
+    @contextlib.contextmanager
+    def _opened(self, read_only: bool, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
         if not self.path.is_file():  # DuckDB would create it
             raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
         deadline = time.monotonic() + patience
-        while True:
+        with contextlib.ExitStack() as stack:
             try:
-                return duckdb.connect(str(self.path), read_only=read_only, config=dict(_CONFIG))
+                while True:
+                    try:
+                        con = stack.enter_context(instances().opened(self.path, read_only=read_only))
+                        break
+                    except duckdb.IOException as error:
+                        if "Could not set lock" not in str(error) or time.monotonic() >= deadline:
+                            raise
+                    time.sleep(0.05)
+                yield con
             except duckdb.Error as error:
-                if "Could not set lock" not in str(error) or time.monotonic() >= deadline:
-                    raise self._translate(error) from error
-            time.sleep(0.05)
+                raise self._translate(error) from error
 
     def _check_count(self, commits: int) -> None:
         count = self.journal.count()

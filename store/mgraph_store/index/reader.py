@@ -192,7 +192,10 @@ class Reader:
 
     def _execute(self, sql: str, parameters: Sequence[Any], fetch: str = "") -> Any:
         try:
-            result = self._con.execute(sql, list(parameters))
+            statements = self._con.extract_statements(sql)
+            if [statement.type.name for statement in statements] != ["SELECT"]:
+                raise InputError("This is not one SELECT statement: only those are run here.")
+            result = self._con.execute(statements[0], list(parameters))
             without_zones(d[1] for d in result.description or ())
             return getattr(result, fetch)() if fetch else result
         except (duckdb.ProgrammingError, duckdb.NotSupportedError, duckdb.DataError) as error:

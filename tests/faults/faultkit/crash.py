@@ -5,6 +5,7 @@ They are forked from a server that has imported DuckDB and Zarr and used neither
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -12,7 +13,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 from faultkit.model import Model, operations, verify
 from faultkit.workload import Work
-from mgraph_store.index.index import Index
+from mgraph_store.index.instances import Instances
 
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.listdir", "os.scandir")
 
@@ -83,15 +84,16 @@ def work(path: Path, seed: int, log: Path, most: int = 1000) -> None:
 
 def work_leaving_log(path: Path, seed: int, log: Path, most: int) -> None:
     """Play random operations like a process that is killed before DuckDB puts them from its log into the file."""
-    opened = Index._open
+    opened = Instances.opened
 
-    def without_checkpoint(index: Index, read_only: bool, patience: float) -> Any:
-        con = opened(index, read_only, patience)
-        if not read_only:
-            con.execute("PRAGMA disable_checkpoint_on_shutdown; SET wal_autocheckpoint = '1GB'")
-        return con
+    @contextlib.contextmanager
+    def without_checkpoint(instances: Instances, index: Path, *, read_only: bool) -> Iterator[Any]:
+        with opened(instances, index, read_only=read_only) as con:
+            if not read_only:
+                con.execute("PRAGMA disable_checkpoint_on_shutdown; SET wal_autocheckpoint = '1GB'")
+            yield con
 
-    Index._open = without_checkpoint  # type: ignore[method-assign]
+    Instances.opened = without_checkpoint  # type: ignore[method-assign]
     work(path, seed, log, most)
 
 

@@ -1,0 +1,119 @@
+"""DuckDB instances that are kept, so that a look at an index need not start one.
+
+Starting DuckDB takes a process ten times as long as opening a file in it. An instance without a database of its own
+is therefore kept for the next use of the same index, which is attached for it and detached after it: no lock is held
+between, and detaching checkpoints what was written, as closing does.
+
+Access to files is off in an instance for as long as it lives, but for the directory of its index, where DuckDB has
+logs and checkpoints beside it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+CONFIG = {
+    "threads": "1",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+
+_KEPT = 4  # of 4 MB each, idle
+_NAME = "graph"
+
+
+class Instances:
+    """Idle instances of this process, the last used last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[tuple[Path, duckdb.DuckDBPyConnection]] = []
+
+    @contextlib.contextmanager
+    def opened(self, index: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open an index for this block; raises duckdb.Error if it cannot be opened."""
+        path = index.resolve()
+        instance = self._take(path) or _started(path)
+        sound = False
+        try:
+            instance.execute(f"ATTACH {_quoted(path)} AS {_NAME}{' (READ_ONLY)' if read_only else ''}")
+            try:
+                with instance.cursor() as con:
+                    con.execute(f"USE {_NAME}")
+                    yield con
+            finally:
+                sound = _detached(instance)
+        except duckdb.Error:
+            sound = False  # whatever it is, it shall not meet the next one
+            raise
+        finally:
+            if sound:
+                self._keep(path, instance)
+            else:
+                instance.close()
+
+    def close(self) -> None:
+        """Close all that are idle."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, instance in idle:
+            instance.close()
+
+    def _take(self, path: Path) -> duckdb.DuckDBPyConnection | None:
+        with self._lock:
+            for i in reversed(range(len(self._idle))):
+                if self._idle[i][0] == path:
+                    return self._idle.pop(i)[1]
+        return None
+
+    def _keep(self, path: Path, instance: duckdb.DuckDBPyConnection) -> None:
+        with self._lock:
+            self._idle.append((path, instance))
+            surplus = self._idle.pop(0)[1] if len(self._idle) > _KEPT else None
+        if surplus is not None:
+            surplus.close()
+
+
+def _started(path: Path) -> duckdb.DuckDBPyConnection:
+    instance = duckdb.connect(":memory:", config=dict(CONFIG))
+    instance.execute(f"SET allowed_directories = [{_quoted(path.parent)}]")
+    instance.execute("SET enable_external_access = false")
+    return instance
+
+
+def _detached(instance: duckdb.DuckDBPyConnection) -> bool:
+    try:
+        instance.execute(f"DETACH {_NAME}")
+    except duckdb.Error:  # a checkpoint without space, say; what is committed is in the log, for whoever opens it next
+        return False
+    return True
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+_of_the_parents: list[Instances] = []  # never closed in a forked child: their locks and threads are not its own
+_present = Instances()
+
+
+def instances() -> Instances:
+    """Return the instances of this process."""
+    return _present
+
+
+def _forked() -> None:
+    global _present
+    _of_the_parents.append(_present)
+    _present = Instances()
+
+
+os.register_at_fork(after_in_child=_forked)
+atexit.register(lambda: instances().close())

@@ -1,0 +1,149 @@
+"""DuckDB is started once and kept for the next reading; nothing else of a reading is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from mgraph_store import GraphStore, Node
+from mgraph_store.errors import InputError, NotFoundError, StoreError
+from mgraph_store.index.instances import Instances
+
+
+def count(store: GraphStore) -> int:
+    with store.reading() as reader:
+        return len(reader.all(Node))
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", 'say "x"', "é", "50%", "x:y", "*", "[1]", "$HOME", "#1"])
+def test_a_graph_may_have_any_name(tmp_path: Path, name: str) -> None:
+    store = GraphStore.create(tmp_path / name)
+    assert count(GraphStore.open(store.path)) == 0
+
+
+def test_but_no_question_mark(tmp_path: Path) -> None:
+    """DuckDB 2 takes what follows for parameters, and would look for its log elsewhere."""
+    with pytest.raises(InputError, match="question mark"):
+        GraphStore.create(tmp_path / "a?b")
+    assert list(tmp_path.iterdir()) == []
+    store = GraphStore.create(tmp_path / "g")
+    with pytest.raises(InputError, match="question mark"):
+        GraphStore.open(store.path.rename(tmp_path / "g?"))
+
+
+def test_the_index_is_free_between_readings(graph: Any) -> None:
+    with pytest.raises(NotFoundError), graph.store.reading() as reader:
+        reader.find_node("nobody")
+    assert count(graph.store) == 0
+    script = "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('CHECKPOINT')"  # asks for DuckDB's own lock
+    subprocess.run([sys.executable, "-c", script, str(graph.store.index.path)], check=True, timeout=60)
+
+
+def test_a_reading_sees_what_was_written_since_the_last(graph: Any) -> None:
+    for i in range(3):
+        assert count(graph.store) == i
+        graph.add(graph.parameters(i), names=(f"n{i}",))
+
+
+def test_readings_within_readings(graph: Any) -> None:
+    graph.add(graph.parameters(), names=("a",))
+    with graph.store.reading() as outer, graph.store.reading() as inner:
+        assert [r.find_node("a").name for r in (outer, inner)] == ["a", "a"]
+
+
+def test_nothing_is_left_for_the_next_reading(graph: Any) -> None:
+    index = graph.store.index
+    with index.connect(read_only=True) as con:
+        con.execute("CREATE TEMP TABLE nodes AS SELECT 1 AS x")
+        con.execute("SET search_path = 'memory'")
+    with index.connect(read_only=True) as con:
+        assert con.execute("SELECT count(*) FROM nodes").fetchall() == [(0,)]
+        with pytest.raises(duckdb.CatalogException):
+            con.execute("SELECT x FROM temp.nodes")
+
+
+def test_only_so_many_are_kept(tmp_path: Path) -> None:
+    instances = Instances()
+    paths = [GraphStore.create(tmp_path / f"{i}").index.path for i in range(6)]
+    for path in paths:
+        with instances.opened(path, read_only=True) as con:
+            assert con.execute("SELECT count(*) FROM nodes").fetchall() == [(0,)]
+    assert len(instances._idle) == 4
+    with (
+        instances.opened(paths[-1], read_only=True) as last,
+        instances.opened(paths[0], read_only=True) as first,
+    ):
+        assert len(instances._idle) == 3
+        for con in (last, first):
+            con.execute("SELECT count(*) FROM nodes")
+    instances.close()
+    assert not instances._idle
+
+
+def test_one_that_failed_is_not_kept(tmp_path: Path) -> None:
+    instances = Instances()
+    index = GraphStore.create(tmp_path / "g").index.path
+    with pytest.raises(duckdb.Error), instances.opened(index, read_only=False) as con:
+        con.execute("SELECT * FROM cats")
+    assert not instances._idle
+    with contextlib.suppress(KeyboardInterrupt), instances.opened(index, read_only=False) as con:
+        con.begin()
+        con.execute("UPDATE meta SET commits = 7")
+        raise KeyboardInterrupt
+    assert len(instances._idle) == 1
+    with instances.opened(index, read_only=True) as con:
+        assert con.execute("SELECT commits FROM meta").fetchall() == [(0,)]
+    instances.close()
+
+
+def test_what_was_written_is_in_the_index_and_not_in_its_log(graph: Any) -> None:
+    graph.add(graph.parameters(), names=("a",))
+    assert [p.name for p in graph.store.path.glob("index.duckdb*")] == ["index.duckdb"]
+
+
+def test_a_query_reaches_no_file_elsewhere(graph: Any, tmp_path: Path) -> None:
+    """Not even one that is hidden in a view of an index that somebody sent."""
+    (tmp_path / "secret.csv").write_text("name\nSesame\n")
+    with duckdb.connect(str(graph.store.index.path)) as con:
+        con.execute(
+            f"CREATE VIEW peek AS SELECT * FROM read_csv('{tmp_path / 'secret.csv'}', columns={{'name': 'VARCHAR'}})"
+        )
+    for read_only in (True, False):
+        with (
+            pytest.raises(StoreError, match="disabled by configuration"),
+            graph.store.index.connect(read_only=read_only) as con,
+        ):
+            con.execute("SELECT * FROM peek")
+
+
+def test_threads_and_forks(graph: Any) -> None:
+    """A child that was forked in the middle of a reading of another thread reads as well, and ends."""
+    graph.add(graph.parameters(), names=("a",))
+    counts: list[int] = []
+    begun, done = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with graph.store.reading() as reader:
+            begun.set()
+            done.wait(30)
+            counts.append(len(reader.all(Node)))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    begun.wait(30)
+    child = os.fork()
+    if child == 0:
+        os._exit(count(graph.store) + 40)
+    status = os.waitpid(child, 0)[1]
+    done.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(status) == 41
+    assert counts == [1]
