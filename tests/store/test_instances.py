@@ -111,17 +111,27 @@ def test_what_was_written_is_in_the_index_and_not_in_its_log(graph: Any) -> None
 
 def test_a_query_reaches_no_file_elsewhere(graph: Any, tmp_path: Path) -> None:
     """Not even one that is hidden in a view of an index that somebody sent."""
-    (tmp_path / "secret.csv").write_text("name\nSesame\n")
-    with duckdb.connect(str(graph.store.index.path)) as con:
-        con.execute(
-            f"CREATE VIEW peek AS SELECT * FROM read_csv('{tmp_path / 'secret.csv'}', columns={{'name': 'VARCHAR'}})"
-        )
+    secret, index = tmp_path / "secret.csv", graph.store.index
+    secret.write_text("name\nSesame\n")
+    with duckdb.connect(str(index.path)) as con:
+        con.execute(f"CREATE VIEW peek AS SELECT * FROM read_csv('{secret}', columns={{'name': 'VARCHAR'}})")
     for read_only in (True, False):
-        with (
-            pytest.raises(StoreError, match="disabled by configuration"),
-            graph.store.index.connect(read_only=read_only) as con,
-        ):
+        with pytest.raises(StoreError, match="leads to a file elsewhere"), index.connect(read_only=read_only) as con:
             con.execute("SELECT * FROM peek")
+
+
+def test_an_index_is_no_link(tmp_path: Path) -> None:
+    path = GraphStore.create(tmp_path / "g").index.path
+    path.rename(tmp_path / "elsewhere.duckdb")
+    path.symlink_to(tmp_path / "elsewhere.duckdb")
+    with pytest.raises(StoreError, match="leads to a file elsewhere"):
+        GraphStore.open(tmp_path / "g")
+
+
+def test_but_a_graph_may_be(graph: Any, tmp_path: Path) -> None:
+    graph.add(graph.parameters(), names=("a",))
+    (tmp_path / "link").symlink_to(graph.store.path)
+    assert count(GraphStore.open(tmp_path / "link")) == 1
 
 
 def test_threads_and_forks(graph: Any) -> None:

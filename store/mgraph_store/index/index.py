@@ -179,6 +179,11 @@ class Index:
             return StoreError(
                 f"No space left for {self.path}: nothing was stored; free some disk space (or quota) and try again."
             )
+        if "disabled by configuration" in text:
+            return StoreError(
+                f"The index of graph {self.path.parent} leads to a file elsewhere, which is not read ({first}): "
+                "index.duckdb must be a file of its own, without views of other files."
+            )
         if "Permission denied" in text or "Read-only file system" in text:
             return StoreError(f"{self.path} is not accessible to this user ({first}).")
         damaged = ("not a valid DuckDB", "Corrupt", "corrupt", "checksum", "WAL file", "deserialize")

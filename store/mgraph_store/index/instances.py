@@ -39,7 +39,7 @@ class Instances:
     @contextlib.contextmanager
     def opened(self, index: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open an index for this block; raises duckdb.Error if it cannot be opened."""
-        path = index.resolve()
+        path = index.parent.resolve() / index.name
         instance = self._take(path) or _started(path)
         sound = False
         try:
