@@ -13,6 +13,8 @@ import mgraph
 from mgraph.train.parallel import Workers, follows, joined, present, under_torchrun
 from mgraph_store import Connection, Member, Node, Run
 
+pytestmark = pytest.mark.xdist_group("parallel")  # what they compare is trained once
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WHICH = ("0-of-1", "0-of-2", "1-of-2")  # process, of how many
 
