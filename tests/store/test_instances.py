@@ -157,3 +157,21 @@ def test_threads_and_forks(graph: Any) -> None:
     thread.join()
     assert os.waitstatus_to_exitcode(status) == 41
     assert counts == [1]
+
+
+def test_a_forked_child_ends_as_any_process(graph: Any) -> None:
+    """Its interpreter's end must not close what only the parent can close."""
+    script = """
+import os, sys
+from mgraph_store import GraphStore, Node
+
+store = GraphStore.open(sys.argv[1])
+child = os.fork()
+with store.reading() as reader:
+    assert reader.all(Node) == []
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+sys.exit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", script, graph.store.path], timeout=60, check=False)
+    assert done.returncode == 7

@@ -61,10 +61,18 @@ class Instances:
 
     def close(self) -> None:
         """Close all that are idle."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for _, instance in idle:
-            instance.close()
+        self.hold()
+        self.let_go()
+
+    def hold(self) -> None:
+        """Close all that are idle, and let none become so until :meth:`let_go`."""
+        self._lock.acquire()
+        while self._idle:
+            self._idle.pop()[1].close()
+
+    def let_go(self) -> None:
+        """Go on after :meth:`hold`."""
+        self._lock.release()
 
     def _take(self, path: Path) -> duckdb.DuckDBPyConnection | None:
         with self._lock:
@@ -100,7 +108,6 @@ def _quoted(path: Path) -> str:
     return "'" + str(path).replace("'", "''") + "'"
 
 
-_of_the_parents: list[Instances] = []  # never closed in a forked child: their locks and threads are not its own
 _present = Instances()
 
 
@@ -109,11 +116,15 @@ def instances() -> Instances:
     return _present
 
 
-def _forked() -> None:
+def _after_in_child() -> None:
     global _present
-    _of_the_parents.append(_present)
-    _present = Instances()
+    _present = Instances()  # the parent's is held
 
 
-os.register_at_fork(after_in_child=_forked)
+# DuckDB has threads of its own, which a forked child has not: it must inherit no instance.
+os.register_at_fork(
+    before=lambda: instances().hold(),
+    after_in_parent=lambda: instances().let_go(),
+    after_in_child=_after_in_child,
+)
 atexit.register(lambda: instances().close())
