@@ -288,9 +288,9 @@ class TowardsOrigin(Leg):
     def lengths(self, distances: Floats, before: Floats) -> Floats:
         """A share of the norm; 0 of a layer that has stopped.
 
-        The share grows while a layer loses less than half of it in a tick, for training has grown it again.
+        The share grows while a layer loses less than a quarter of it in a tick, for training has grown it again.
         """
-        slow = distances > (1.0 - self._phase.step / 2.0) * self._last
+        slow = distances > (1.0 - self._phase.step / 4.0) * self._last
         self._push = np.clip(np.where(slow, self._push * _PUSH, self._push / _PUSH), 1.0, self._how.origin_push)
         self._last = distances
         return np.where(self._stopped(), 0.0, np.minimum(self._push * self._phase.step, 1.0) * distances)

@@ -275,10 +275,10 @@ def test_towards_the_origin_the_norm_falls_and_norms_stay(ends):
 
 
 def test_towards_the_origin_layers_that_training_grows_again_are_moved_farther(ends):
-    settings = FEW | {"walk": "m2o", "origin_step": 2e-3, "origin_ticks": 400, "lr": 0.3, "max_iters": 15}
+    settings = FEW | {"walk": "m2o", "origin_step": 1e-3, "origin_ticks": 1700, "lr": 0.3, "max_iters": 15}
     settings |= {"loss_threshold": 0.12, "take_back": None}
     reasons = [walk(LLPF(origin_push=push, **settings), ends[:1]).notes[0] for push in (1.0, 10.0)]
-    assert reasons[0].startswith("towards the origin: 400 ticks spent")
+    assert reasons[0].startswith("towards the origin: 1700 ticks spent")
     assert reasons[1].startswith("towards the origin: arrived")
 
 
