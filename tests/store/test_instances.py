@@ -88,6 +88,20 @@ def test_only_so_many_are_kept(tmp_path: Path) -> None:
     assert not instances._idle
 
 
+def test_one_is_not_kept_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB keeps some memory of every database that was attached."""
+    monkeypatch.setattr("mgraph_store.index.instances._USES", 3)
+    instances = Instances()
+    index = GraphStore.create(tmp_path / "g").index.path
+    kept = []
+    for _ in range(7):
+        with instances.opened(index, read_only=True) as con:
+            assert con.execute("SELECT count(*) FROM nodes").fetchall() == [(0,)]
+        kept.append(len(instances._idle))
+    assert kept == [1, 1, 0, 1, 1, 0, 1]
+    instances.close()
+
+
 def test_one_that_failed_is_not_kept(tmp_path: Path) -> None:
     instances = Instances()
     index = GraphStore.create(tmp_path / "g").index.path

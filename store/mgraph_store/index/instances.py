@@ -15,6 +15,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -26,7 +27,17 @@ CONFIG = {
 }
 
 _KEPT = 4  # of 4 MB each, idle
+_USES = 500  # of one instance: DuckDB keeps a kilobyte of each
 _NAME = "graph"
+
+
+@dataclass
+class _Instance:
+    """One that is kept for an index."""
+
+    index: Path
+    connection: duckdb.DuckDBPyConnection
+    uses: int = 0
 
 
 class Instances:
@@ -34,30 +45,31 @@ class Instances:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[tuple[Path, duckdb.DuckDBPyConnection]] = []
+        self._idle: list[_Instance] = []
 
     @contextlib.contextmanager
     def opened(self, index: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open an index for this block; raises duckdb.Error if it cannot be opened."""
         path = index.parent.resolve() / index.name
-        instance = self._take(path) or _started(path)
+        instance = self._take(path) or _Instance(path, _started(path))
         sound = False
         try:
-            instance.execute(f"ATTACH {_quoted(path)} AS {_NAME}{' (READ_ONLY)' if read_only else ''}")
+            instance.connection.execute(f"ATTACH {_quoted(path)} AS {_NAME}{' (READ_ONLY)' if read_only else ''}")
             try:
-                with instance.cursor() as con:
+                with instance.connection.cursor() as con:
                     con.execute(f"USE {_NAME}")
                     yield con
             finally:
-                sound = _detached(instance)
+                sound = _detached(instance.connection)
         except duckdb.Error:
             sound = False  # whatever it is, it shall not meet the next one
             raise
         finally:
-            if sound:
-                self._keep(path, instance)
+            instance.uses += 1
+            if sound and instance.uses < _USES:
+                self._keep(instance)
             else:
-                instance.close()
+                instance.connection.close()
 
     def close(self) -> None:
         """Close all that are idle."""
@@ -68,37 +80,37 @@ class Instances:
         """Close all that are idle, and let none become so until :meth:`let_go`."""
         self._lock.acquire()
         while self._idle:
-            self._idle.pop()[1].close()
+            self._idle.pop().connection.close()
 
     def let_go(self) -> None:
         """Go on after :meth:`hold`."""
         self._lock.release()
 
-    def _take(self, path: Path) -> duckdb.DuckDBPyConnection | None:
+    def _take(self, path: Path) -> _Instance | None:
         with self._lock:
             for i in reversed(range(len(self._idle))):
-                if self._idle[i][0] == path:
-                    return self._idle.pop(i)[1]
+                if self._idle[i].index == path:
+                    return self._idle.pop(i)
         return None
 
-    def _keep(self, path: Path, instance: duckdb.DuckDBPyConnection) -> None:
+    def _keep(self, instance: _Instance) -> None:
         with self._lock:
-            self._idle.append((path, instance))
-            surplus = self._idle.pop(0)[1] if len(self._idle) > _KEPT else None
+            self._idle.append(instance)
+            surplus = self._idle.pop(0) if len(self._idle) > _KEPT else None
         if surplus is not None:
-            surplus.close()
+            surplus.connection.close()
 
 
 def _started(path: Path) -> duckdb.DuckDBPyConnection:
-    instance = duckdb.connect(":memory:", config=dict(CONFIG))
-    instance.execute(f"SET allowed_directories = [{_quoted(path.parent)}]")
-    instance.execute("SET enable_external_access = false")
-    return instance
+    connection = duckdb.connect(":memory:", config=dict(CONFIG))
+    connection.execute(f"SET allowed_directories = [{_quoted(path.parent)}]")
+    connection.execute("SET enable_external_access = false")
+    return connection
 
 
-def _detached(instance: duckdb.DuckDBPyConnection) -> bool:
+def _detached(connection: duckdb.DuckDBPyConnection) -> bool:
     try:
-        instance.execute(f"DETACH {_NAME}")
+        connection.execute(f"DETACH {_NAME}")
     except duckdb.Error:  # a checkpoint without space, say; what is committed is in the log, for whoever opens it next
         return False
     return True
