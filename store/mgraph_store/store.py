@@ -19,7 +19,7 @@ from mgraph_store.errors import (
     NotFoundError,
     OldFormatError,
 )
-from mgraph_store.index.index import Index
+from mgraph_store.index.index import Index, check_path
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
@@ -81,7 +81,7 @@ class GraphStore:
             If the URL cannot be reached or written.
         """
         path = Path(path).absolute()
-        _check_path(path)
+        check_path(path)
         url = None if tensors is None else check_url(tensors)
         if path.exists() or path.is_symlink():
             raise NameTakenError(f"{path} exists already: choose another path for the new graph.")
@@ -146,7 +146,7 @@ class GraphStore:
             if (path / TENSORS).exists():
                 raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
             raise NotFoundError(f"{path} is not a graph, it has no {INDEX}: make one with `mgraph init`.")
-        _check_path(path)
+        check_path(path)
         store = cls(path, lock_timeout=lock_timeout)
         try:
             store._check()
@@ -398,11 +398,3 @@ class GraphStore:
                 f"{node.nbytes}: restore tensors.zarr/{node.tensor_key} from a copy of the graph."
             )
         return array
-
-
-def _check_path(path: Path) -> None:
-    if "?" in str(path.resolve()):
-        raise InputError(
-            f"A graph cannot be at {path}, for DuckDB takes what follows a question mark for parameters: "
-            "choose a path without one."
-        )

@@ -193,6 +193,15 @@ class Index:
         return StoreError(f"DuckDB failed on {self.path}: {first}")
 
 
+def check_path(graph: Path) -> None:
+    """Raise InputError for a graph's path that DuckDB does not take as it is."""
+    if "?" in str(graph.resolve()):
+        raise InputError(
+            f"A graph cannot be at {graph}, for DuckDB takes what follows a question mark for parameters: "
+            "choose a path without one."
+        )
+
+
 def insert(con: duckdb.DuckDBPyConnection, record: type[Any], records: Sequence[Record]) -> None:
     """Append records of one type in one statement."""
     insert_rows(con, TABLE_OF[record], [to_row(r) for r in records])
