@@ -18,6 +18,7 @@ from mgraph_store import GraphStore
 from mgraph_store.rows.relations import VIEWS
 
 FORMATS = (".csv", ".json", ".parquet")
+_PART = 50_000  # rows handed to DuckDB at once
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,11 @@ class Answer:
         declared = ", ".join(f"{n} {t}" for n, t in zip(names, self.types, strict=True))
         with duckdb.connect(":memory:", config={"threads": "1"}) as con:
             con.execute(f"CREATE TABLE answer ({declared})")
-            if self.rows:
-                con.executemany(f"INSERT INTO answer VALUES ({', '.join('?' * len(names))})", self.rows)
+            kinds = [duckdb.type(f"{t}[]") for t in self.types]
+            filled = ", ".join("unnest(?)" for _ in kinds)  # whole columns: row by row takes minutes
+            for part in (self.rows[i : i + _PART] for i in range(0, len(self.rows), _PART)):
+                columns = zip(zip(*part, strict=True), kinds, strict=True)
+                con.execute(f"INSERT INTO answer SELECT {filled}", [duckdb.Value(list(c), k) for c, k in columns])
             con.execute(f"COPY answer TO '{str(path).replace(chr(39), chr(39) * 2)}' (FORMAT parquet)")
 
 

@@ -205,6 +205,7 @@ def open_guarded(index: Path, memory: int = LIMIT_MEMORY) -> duckdb.DuckDBPyConn
     for setting in (
         f"memory_limit = '{memory}B'",
         "temp_directory = ''",
+        "enable_progress_bar = false",  # it would be drawn into the answer
         "python_enable_replacements = false",
         "enable_external_access = false",
         "lock_configuration = true",
