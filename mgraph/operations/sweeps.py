@@ -96,7 +96,7 @@ def sweep_connection(
             bad = numbers.bad()
             ruined = bad.pop(numbers.deciding, None)
             with session.store.reading() as reader:
-                verdict = judged(reader, connection, record, numbers.deciding, ruined)
+                verdict = judged(reader, connection, record, numbers.deciding, ruined, swept.ids)
             record = log.finish(record, rows, verdict.changed)
     if ruined:
         raise NonFiniteError(f"{label(connection)}: {ruined}; {verdict.said}")
