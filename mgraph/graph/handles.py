@@ -245,11 +245,14 @@ class Connected(Labelled):
         soup: str | None = None,
         name: str | None = None,
         bn_examples: int | None = None,
+        force: bool = False,
         report: Report | None = None,
     ) -> MergeReport:
         """Materialise a point as a merged node: the best on validation, a given parameter, or a soup.
 
-        BatchNorm statistics are recomputed and stored; the report holds validation and test numbers.
+        BatchNorm statistics are recomputed and stored. The report holds validation and test numbers, and its
+        ``decision`` says on validation data whether the point is better than the best corner, allowing for all points
+        that were looked at. Raises InputError for a point on a wall between the corners, unless ``force``.
         """
         from mgraph.operations.merging import merge
 
@@ -261,6 +264,7 @@ class Connected(Labelled):
             soup=soup,
             name=name,
             bn_examples=bn_examples,
+            force=force,
             **_report(report),
         )
 
