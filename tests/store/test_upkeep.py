@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mgraph_store import (
+    FORMAT_VERSION,
     Connection,
     GraphStore,
     Member,
@@ -270,8 +271,8 @@ def test_usage_counts_every_byte_once(graph: Any) -> None:
 
 def test_an_older_format_is_migrated_once(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     graph.add(graph.parameters(), names=("a",))
-    monkeypatch.setattr(schema, "FORMAT_VERSION", 2)
-    with pytest.raises(FormatError, match="reads only format 2: open it with mgraph"):
+    monkeypatch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
+    with pytest.raises(FormatError, match=f"reads only format {FORMAT_VERSION + 1}: open it with mgraph"):
         GraphStore.open(graph.store.path)
     steps: list[Any] = []
 
@@ -279,7 +280,7 @@ def test_an_older_format_is_migrated_once(graph: Any, monkeypatch: pytest.Monkey
         steps.append(con.execute("SELECT count(*) FROM nodes").fetchone())
         con.execute("UPDATE nodes SET info = '{\"format\": 2}'")
 
-    monkeypatch.setitem(migrations.STEPS, 1, step)
+    monkeypatch.setitem(migrations.STEPS, FORMAT_VERSION, step)
     with pytest.raises(OldFormatError, match="open the graph once"), graph.store.reading():
         pass
     store = GraphStore.open(graph.store.path)
@@ -288,10 +289,10 @@ def test_an_older_format_is_migrated_once(graph: Any, monkeypatch: pytest.Monkey
     assert problems(store, deep=True) == []
     with store.reading() as reader:
         assert reader.find_node("a").info == '{"format": 2}'
-    monkeypatch.setattr(schema, "FORMAT_VERSION", 1)
-    with pytest.raises(FormatError, match="reads format 1: install a newer mgraph"):
+    monkeypatch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION)
+    with pytest.raises(FormatError, match=f"reads format {FORMAT_VERSION}: install a newer mgraph"):
         GraphStore.open(graph.store.path)
-    monkeypatch.setattr(schema, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
 
 
 def test_a_step_that_fails_leaves_the_old_format(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,8 +303,8 @@ def test_a_step_that_fails_leaves_the_old_format(graph: Any, monkeypatch: pytest
         con.execute("SELECT nothing FROM nowhere")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "FORMAT_VERSION", 2)
-        patch.setitem(migrations.STEPS, 1, step)
+        patch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
+        patch.setitem(migrations.STEPS, FORMAT_VERSION, step)
         with pytest.raises(StoreError):
             GraphStore.open(graph.store.path)
     assert len(ids(graph)) == 1
