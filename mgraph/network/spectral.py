@@ -81,16 +81,12 @@ def _of(name: str, part: nn.Module) -> Iterator[Normalised]:
             assert u is not None
             assert v is not None
             names = (f"{dot}{hook.name}_u", f"{dot}{hook.name}_v")
-            yield Normalised(
-                u, v, names, hook.reshape_weight_to_matrix, lambda h=hook: getattr(part, f"{h.name}_orig")
-            )
+            yield Normalised(u, v, names, hook.reshape_weight_to_matrix, lambda h=hook: getattr(part, f"{h.name}_orig"))
 
 
 def _reaching(steps: ParametrizationList, number: int) -> Tensor:
     """Return what a list of parametrisations hands to the one with this number."""
-    value = (
-        steps.original if steps.is_tensor else [getattr(steps, f"original{i}") for i in range(steps.ntensors)]
-    )
+    value = steps.original if steps.is_tensor else [getattr(steps, f"original{i}") for i in range(steps.ntensors)]
     for index in range(number):
         value = steps[index](*value) if index == 0 and isinstance(value, list) else steps[index](value)
     assert isinstance(value, Tensor)

@@ -21,12 +21,23 @@ from mgraph.network.probing.untouched import seed_all, untouched
 
 @dataclass(frozen=True)
 class Habits:
-    """How a network behaves. ``frozen`` are names of modules whose running statistics training leaves alone."""
+    """How a network behaves.
+
+    ``frozen`` are names of modules whose running statistics training leaves alone. ``couples``: in evaluation, examples
+    that share a batch change each other's outputs. ``never_alone``: one example is no batch, even in evaluation.
+    ``needs_two``: nor in training.
+    """
 
     changes_input: bool = False
     frozen: tuple[str, ...] = ()
     couples: bool = False
+    never_alone: bool = False
     needs_two: bool = False
+
+    @property
+    def equal_batches(self) -> bool:
+        """Whether evaluation must not end with a small batch."""
+        return self.couples or self.never_alone
 
 
 def static_habits(module: nn.Module) -> Habits:
@@ -41,7 +52,7 @@ def static_habits(module: nn.Module) -> Habits:
     for part, mode in modes:
         part.training = mode
     without = any(isinstance(part, _BatchNorm) and part.running_mean is None for part in module.modules())
-    return Habits(frozen=frozen, couples=without, needs_two=uses_batch_statistics(module, frozen))
+    return Habits(False, frozen, without, without, uses_batch_statistics(module, frozen))
 
 
 def observe(module: nn.Module, x: Tensor) -> Habits:
@@ -52,7 +63,7 @@ def observe(module: nn.Module, x: Tensor) -> Habits:
     found = static_habits(module)
     with untouched(module), torch.no_grad():
         try:
-            changed, frozen = observe_training(module, x)
+            _, changed, frozen = observe_training(module, x)
         except Exception:  # it will be said where it matters
             changed, frozen = False, found.frozen
     with untouched(module), torch.no_grad():
@@ -65,12 +76,16 @@ def observe(module: nn.Module, x: Tensor) -> Habits:
         changed or changed_too,
         frozen,
         couples or found.couples,
+        not alone,
         uses_batch_statistics(module, frozen) or not alone,
     )
 
 
-def observe_training(module: nn.Module, x: Tensor) -> tuple[bool, tuple[str, ...]]:
-    """Run a forward pass in train mode: whether it changed its input, and the modules that kept their statistics."""
+def observe_training(module: nn.Module, x: Tensor) -> tuple[Any, bool, tuple[str, ...]]:
+    """Run a forward pass in train mode.
+
+    Returns its outputs, whether it changed its input, and the modules that kept their statistics.
+    """
     module.train()
     parts = _with_statistics(module)
     before = [(part.running_mean.clone(), part.running_var.clone()) for _, part in parts]
@@ -81,7 +96,7 @@ def observe_training(module: nn.Module, x: Tensor) -> tuple[bool, tuple[str, ...
     ]
     given = x.clone()
     try:
-        module(given)
+        out = module(given)
     finally:
         for hook in hooks:
             hook.remove()
@@ -91,7 +106,7 @@ def observe_training(module: nn.Module, x: Tensor) -> tuple[bool, tuple[str, ...
         # a module that was not run may be in the next pass, as in stochastic depth
         if name in called and torch.equal(part.running_mean, mean) and torch.equal(part.running_var, var)
     )
-    return not same(given, x), frozen
+    return out, not same(given, x), frozen
 
 
 def observe_evaluation(module: nn.Module, x: Tensor) -> tuple[Any, bool]:
@@ -144,4 +159,3 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 def _with_statistics(module: nn.Module) -> list[tuple[str, Any]]:
     return [(n, m) for n, m in module.named_modules() if isinstance(m, _NormBase) and m.running_mean is not None]
-
