@@ -174,10 +174,8 @@ class FlatModel:
 
         A network that changes its input in place is given a copy: a batch may be a view of the data.
         """
-        if self.channels_last and x.ndim == 4:
-            arranged = x.contiguous(memory_format=torch.channels_last)
-        else:
-            arranged = x
+        spatial = self.channels_last and x.ndim == 4
+        arranged = x.contiguous(memory_format=torch.channels_last) if spatial else x
         return arranged.clone() if self.habits.changes_input and arranged.data_ptr() == x.data_ptr() else arranged
 
     def check_batch(self, size: int) -> None:

@@ -90,10 +90,7 @@ def observe_training(module: nn.Module, x: Tensor) -> tuple[Any, bool, tuple[str
     parts = _with_statistics(module)
     before = [(part.running_mean.clone(), part.running_var.clone()) for _, part in parts]
     called: set[str] = set()
-    hooks = [
-        part.register_forward_hook(lambda *_, name=name: called.add(name))  # type: ignore[misc]
-        for name, part in parts
-    ]
+    hooks = [part.register_forward_hook(lambda *_, name=name: called.add(name)) for name, part in parts]
     given = x.clone()
     try:
         out = module(given)

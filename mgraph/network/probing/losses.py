@@ -67,9 +67,8 @@ def check_pairing(loss: Loss, name: str, out: Any, y: Tensor) -> None:
             given, wanted = list(out.shape), list(y.shape)
             raise InputError(
                 f"The loss {name} compares every output with every target: outputs have shape {given}, targets "
-                f"{wanted}, which broadcast to {list(torch.broadcast_shapes(out.shape, y.shape))}. Give both one shape: "
-                f"targets of shape (N, {', '.join(map(str, given[1:])) or '…'}), or outputs without the last axis "
-                f"(squeeze(-1))."
+                f"{wanted}, and the loss broadcasts them. Give both one shape: in the data factory y[:, None], or in "
+                f"the network outputs without the last axis, squeeze(-1)."
             )
         return
 
@@ -84,7 +83,7 @@ def check_example_loss(example_loss: Loss | None, name: str, out: Any, y: Tensor
     if not isinstance(values, Tensor) or tuple(values.shape) != (len(y),):
         shape = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise InputError(
-            f"The example_loss of {name} must give one number for each example, shape [{len(y)}] for these, not {shape}."
+            f"The example_loss of {name} must give one number for each example, shape [{len(y)}] here, not {shape}."
         )
 
 
@@ -92,7 +91,7 @@ def _broadcasts(out: Tensor, y: Tensor) -> bool:
     if out.shape == y.shape:
         return False
     try:
-        together = torch.broadcast_shapes(out.shape, y.shape)
+        together: Tensor = out.new_empty(()).expand(out.shape) + y.new_empty(()).expand(y.shape)
     except RuntimeError:
         return False
     return together.numel() > max(out.numel(), y.numel())

@@ -7,6 +7,7 @@ what would make numbers wrong is refused with InputError.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -213,7 +214,8 @@ def _check_parameters(module: nn.Module, before: dict[str, int], values: dict[st
 
 def changes_input(module: nn.Module, x: Tensor, about: str) -> Finding:
     """Find the module that changes the network's input in place, by running it in its present mode."""
-    given, active, culprits = x.clone(), [""], []
+    given, active = x.clone(), [""]
+    culprits: list[str] = []
 
     def look() -> None:
         if not culprits and not same(given, x):
@@ -250,7 +252,7 @@ def changes_input(module: nn.Module, x: Tensor, about: str) -> Finding:
 def _coupling(module: nn.Module, x: Tensor, about: str, alone: bool) -> Finding:
     cut = 1 if alone else len(x) // 2
     whole = traced(module.eval(), lambda: module(x.clone()))
-    parts = [traced(module, lambda part=part: module(part.clone())) for part in (x[:cut], x[cut:])]
+    parts = [traced(module, partial(module, part.clone())) for part in (x[:cut], x[cut:])]
     blame = blamed(whole, joined(parts))
     return Finding(
         "couples-examples",
@@ -266,8 +268,8 @@ def _unstored(module: nn.Module, twin: nn.Module, x: Tensor, about: str) -> str:
     how = _listed(names) if names else f", in {_name(blame)}, perhaps drawn in its first forward pass"
     return (
         f"{about} computes with something that no checkpoint holds{how}: two builds of it with the same tensors give "
-        f"different outputs, first in {_name(blame)}. Register it as a parameter or a persistent buffer, or make it the "
-        f"same in every build."
+        f"different outputs, first in {_name(blame)}. Register it as a parameter or a persistent buffer, or make it "
+        f"the same in every build."
     )
 
 

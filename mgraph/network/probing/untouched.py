@@ -33,19 +33,19 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
 def random_states(*modules: nn.Module) -> Iterator[None]:
     """Restore the random states of torch (also of the modules' device), NumPy and Python after the block."""
     devices = {tensor.device for module in modules for tensor in module.parameters()}
-    numpys, pythons = np.random.get_state(), random.getstate()  # noqa: NPY002  (a user's code may draw from it)
+    numpys, pythons = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
             yield
     finally:
-        np.random.set_state(numpys)  # noqa: NPY002
+        np.random.set_state(numpys)
         random.setstate(pythons)
 
 
 def seed_all(seed: int) -> None:
     """Seed the global generators of torch, NumPy and Python."""
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)
     random.seed(seed)
 
 
