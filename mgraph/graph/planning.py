@@ -22,7 +22,7 @@ from mgraph.explore.suggest import BARRIER, PEAK, Pair, Terrain, next_step, orde
 from mgraph.graph.suggestions import SWEEP, Suggestion, interrupted, to_connect, unswept
 from mgraph.session.members import label
 from mgraph.session.runs import is_running
-from mgraph_store import Connection, Edge, Evaluation, GraphStore, Member, Node, Reader, Run, Space
+from mgraph_store import Connection, Evaluation, GraphStore, Member, Node, Reader, Run, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
@@ -147,10 +147,7 @@ class Plan:
         """Read the edges that count between the request's nodes, by their places, by peak and by barrier."""
         r = self.request
         size = len(r.nodes)
-        with store.reading() as reader:
-            if not reader.all(Edge, metric=r.metric, split=r.split, limit=1):
-                return dict.fromkeys((PEAK, BARRIER), EdgeArrays.of(size, (), (), ()))
-        found = load_edges(store, Criterion(PEAK, metric=r.metric, split=r.split))
+        found = load_edges(store, Criterion(PEAK, metric=r.metric, split=r.split), may_lack=True)
         places = np.array([self._place.get(node_id, -1) for node_id in found.ids.tolist()], dtype=np.int64)
         source, target = places[found.arrays.source], places[found.arrays.target]
         inside = (source >= 0) & (target >= 0) & np.isfinite(found.numbers[BARRIER].astype(np.float64))

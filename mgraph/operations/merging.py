@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure, outputs
-from mgraph.explore.sweepdata import SweepData, family_of, latest_sweep, load_sweep
+from mgraph.explore.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.families import Floats
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
@@ -85,7 +85,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
 def choose_point(data: SweepData) -> int:
     """Choose the swept point of highest validation accuracy (ties: loss); never looks at test data."""
     if (SELECTION_SPLIT, "loss") not in data.values:
-        raise InputError("The newest sweep has no validation split, and merging selects on it; sweep it first.")
+        raise InputError("It was not swept on validation data, and merging selects on them; sweep it first.")
     return data.best(SELECTION_SPLIT)
 
 
@@ -112,8 +112,8 @@ def merge(
     check_name_is_free(session, name)
     parameter = None if at is None else family.points(list(at))[0]
     with session.store.reading() as reader:
-        swept = at is None or latest_sweep(reader, connection) is not None
-        data = load_sweep(reader, connection) if swept else None
+        sweep = finest_sweep(reader, connection, split=SELECTION_SPLIT)
+        data = load_sweep(reader, connection, sweep) if sweep is not None or at is None else None
     if data is not None and at is None:
         choose_point(data)
     ready = prepare(session, connection)

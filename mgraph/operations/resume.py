@@ -227,6 +227,7 @@ def _sweep(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping
         grid=tuple(plan["grid"]) if axes is None else TensorGrid(tuple(axes)),
         refine=None if plan["refine"] is None else Refinement(**plan["refine"]),
         **{name: plan[name] for name in names},
+        route_on=plan.get("route_on", "train"),  # a plan of format 1 has none
         **further,
     )
     return connection

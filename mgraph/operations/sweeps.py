@@ -22,6 +22,7 @@ from mgraph.families.gram import gram
 from mgraph.network.precision import check_precision
 from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
 from mgraph.operations.sweeprows import Numbers, edges, summaries
+from mgraph.operations.sweepverdict import judged
 from mgraph.progress import Report, silent
 from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
@@ -40,6 +41,7 @@ def sweep_connection(
     precision: str = "fp32",
     metrics: Sequence[str | Callable[..., Any]] = (),
     refine: Refinement | None = None,
+    route_on: str = "train",
     reuse: bool = True,
     report: Report = silent,
     resumed: Run | None = None,
@@ -48,15 +50,17 @@ def sweep_connection(
 
     ``examples`` limits each split to a fixed random subset of that size, ``bn_examples`` the examples that
     BatchNorm statistics are recomputed from; ``metrics`` are measured besides the loss and the task's own.
-    ``refine`` adds points where its metric bends. With ``reuse``, numbers that an earlier sweep of this connection
+    ``refine`` adds points where its metric bends. ``route_on`` is the split, train or valid, whose loss chooses the
+    route between two ends of a surface or simplex. With ``reuse``, numbers that an earlier sweep of this connection
     measured under the same conditions are taken over, and an interrupted sweep with the same settings goes on.
     What was measured is stored while the sweep runs, and when it is interrupted. With an interrupted run ``resumed``,
     whose arguments the others must be, that run's sweep goes on.
 
     Raises InputError for a bad grid, split, precision or metric, and NonFiniteError after storing what was found
-    if any number is NaN or infinite; the connection is then marked failed.
+    if a train loss is NaN or infinite (or that of the first split measured): in full precision the connection is then
+    marked failed. Any other number that is not finite is noted, and only what is computed from it is NaN.
     """
-    work = _prepare(session, connection, grid, splits, examples, bn_examples, precision, metrics, refine)
+    work = _prepare(session, connection, grid, splits, examples, bn_examples, precision, metrics, refine, route_on)
     plan = {
         "operation": "sweep",
         "connection": connection.id,
@@ -68,6 +72,7 @@ def sweep_connection(
         "precision": precision,
         "metrics": list(metrics),
         "refine": None if refine is None else asdict(refine),
+        "route_on": route_on,
         "reuse": reuse,
         "directory": str(Path.cwd()),
     }
@@ -87,14 +92,17 @@ def sweep_connection(
             record = replace(log.record, grid=swept.grid.counts, axes=axes_of(swept.grid))
             numbers = swept.numbers(work)
             rows: list[Record] = [*summaries(record, numbers, G), *swept.reached(record, refine)]
-            rows += edges(record, numbers, G, swept.ids, work.ends, swept.examples)
-            bad = numbers.first_bad()
-            failed = replace(connection, status="failed", reason=bad) if bad else None
-            record = log.finish(record, rows, failed)
-    if bad:
-        raise NonFiniteError(f"{label(connection)}: {bad}; it is marked failed and makes no edge.")
+            rows += edges(record, numbers, G, swept.ids, work.ends, swept.examples, route_on)
+            bad = numbers.bad()
+            ruined = bad.pop(numbers.deciding, None)
+            with session.store.reading() as reader:
+                verdict = judged(reader, connection, record, numbers.deciding, ruined)
+            record = log.finish(record, rows, verdict.changed)
+    if ruined:
+        raise NonFiniteError(f"{label(connection)}: {ruined}; {verdict.said}")
+    said = (*verdict.notes, *(f"{what}: what is computed from it is NaN, nothing else." for what in bad.values()))
     with session.store.reading() as reader:
-        return replace(load_sweep(reader, connection, record), notes=swept.notes(work, refine))
+        return replace(load_sweep(reader, connection, record), notes=(*swept.notes(work, refine), *said))
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,7 @@ def _prepare(
     precision: str,
     metrics: Sequence[str | Callable[..., Any]],
     refine: Refinement | None,
+    route_on: str,
 ) -> _Work:
     store = session.store
     family = family_of(connection)
@@ -140,6 +149,7 @@ def _prepare(
             raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
     if not splits:
         raise InputError(f"A sweep measures at least one split; choose from {', '.join(SPLITS)}.")
+    _check_route_on(route_on, splits)
     if examples is not None and examples < 1:
         raise InputError(f"A sweep needs at least 1 example per split, not {examples}.")
     with store.reading() as reader:
@@ -169,8 +179,18 @@ def _prepare(
         "precision": precision,
         METRICS: conditions.identities,
         "refine": None if refine is None else asdict(refine),
+        "route_on": route_on,
     }
     return _Work(bench, family, grid, nodes, ends, points, packed_rows(bench, points), conditions, settings)
+
+
+def _check_route_on(route_on: str, splits: Sequence[str]) -> None:
+    if route_on not in ("train", "valid"):
+        raise InputError(
+            f"A route is chosen on train or valid, not on {route_on!r}: what chooses it is not what it is reported on."
+        )
+    if route_on == "valid" and "valid" not in splits:
+        raise InputError("A route that is chosen on valid needs that split: add it to --splits.")
 
 
 @contextmanager
@@ -215,6 +235,11 @@ class _Swept:
     def notes(self, work: _Work, refine: Refinement | None) -> tuple[str, ...]:
         """Say what a person should know about how the numbers came about."""
         said = []
+        if len(work.ends) > 2 and not {"train", "valid"} & set(work.conditions.subsets):
+            said.append(
+                "routes between the ends are chosen on train or validation data, and neither was measured: the edges "
+                "are oracles, chosen on test data, and do not count."
+            )
         if self.reused:
             said.append(f"{self.reused} of {len(self.points)} points were measured before and are reused.")
         if refine is not None and self.error is not None:

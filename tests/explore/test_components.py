@@ -152,6 +152,7 @@ def test_the_networkx_graph_carries_names_and_numbers(builder: Any) -> None:
         "examples": 10,
         "batchnorm": "none",
         "precision": "fp32",
+        "chosen_on": "path",
     }
     assert graph.edges[a.id, b.id, (plain.id, "valid", "error")]["connection"] == plain.id
     json.dumps(nx.node_link_data(graph, edges="edges"))  # plain data throughout

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph.errors import InputError
-from mgraph_cli.commands.connect import summary_table
+from mgraph_cli.commands.connect import edge_columns, say_doubts, summary_table
 from mgraph_cli.commands.measures import MEASURE_COLUMNS, measure_tables
 from mgraph_cli.options import output_options, space_option, with_graph
 from mgraph_cli.output import emit, emit_one, note
@@ -103,7 +103,7 @@ def _shown(side: str, rows: list[dict[str, Any]], named: list[str], only: list[s
 
 @click.command()
 @click.argument("what")
-@click.option("--table", is_flag=True, help="The papers' tables of a connection's newest sweep.")
+@click.option("--table", is_flag=True, help="The papers' tables of a connection's finest sweep.")
 @click.option("--series", is_flag=True, help="Every number that a connection's method observed on its way.")
 @click.option("--ancestry", is_flag=True, help="What it was made from, back to training runs and files.")
 @with_graph
@@ -151,6 +151,8 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
         row |= {"geometry": geometry, "summary": summary_table(row["summary"]), "ensembles": ensembles}
         row |= _shortened(row)
+    if "edges" in row:
+        say_doubts(row["edges"])
     if form == "table" and "measures" in row:
         row |= measure_tables(row.pop("measures"))
     emit_one(
@@ -165,7 +167,7 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
             "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
             "ensembles": ("split", "metric", "statistic", "value"),
             "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
-            "edges": ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution"),
+            "edges": edge_columns(row.get("edges", ())),
             "checks": ("check", "value"),
             "layers": ("layer", "first_distance", "last_distance", "left"),
             "weights": ("weight", "first_variance", "last_variance"),

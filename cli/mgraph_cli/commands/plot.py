@@ -27,7 +27,7 @@ def plot(
     no_before: bool,
     graph: Graph,
 ) -> None:
-    """Draw the newest sweep: loss and accuracy as heat maps of a surface or simplex of three, as curves along t.
+    """Draw the finest sweep: loss and accuracy as heat maps of a surface or simplex of three, as curves along t.
 
     A trained connection is drawn beside the straight one of the same ends (before and after training). If that was
     never made, it is connected by --linear and swept now, and stays in the graph.
@@ -89,4 +89,7 @@ def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **cr
     if output is not None:
         click.echo(str(graph.plot_matrix(output, space=space, **criteria)))
         return
-    emit(graph.matrix(space=space, **criteria).rows(), ("source", "target", "direct", "best"), form=form)
+    found = graph.matrix(space=space, **criteria)
+    for text in found.notes:
+        note(f"Note: {text}")
+    emit(found.rows(), ("source", "target", "direct", "best"), form=form)

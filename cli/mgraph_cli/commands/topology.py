@@ -78,13 +78,15 @@ def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> N
       mgraph components --max-drop 0.01 --split test --certified
     """
     found = graph.components(space=space, **criteria)
+    _say(found.notes)
     groups = [
         {"component": i, "size": len(group), "nodes": [vertex.label for vertex in group]}
         for i, group in enumerate(found.groups, start=1)
     ]
     if form == "json":
         rows = [edge.row() for edge in found.edges]
-        emit_one({"threshold": _criterion(found.criterion), "components": groups, "edges": rows}, form=form)
+        facts = {"threshold": _criterion(found.criterion), "components": groups}
+        emit_one(facts | {"edges": rows, "notes": found.notes}, form=form)
         return
     if form == "csv":
         emit(groups, ("component", "size", "nodes"), form=form)
@@ -131,6 +133,7 @@ def route(
         with progress_bars("route") as report:
             saved = graph.compose(found, name=save, thin=thin, report=report)
         note(f"Saved as {save}: {saved.record.reason}.")
+    _say(found.notes)
     if form == "json":
         emit_one(found.row(), form=form)
         return
@@ -196,10 +199,11 @@ def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
       mgraph mst --by barrier --max-barrier 0.5
     """
     found = graph.mst(space=space, **criteria)
+    _say(found.notes)
     rows = [edge.row() for edge in found.edges]
     if form == "json":
         facts = {"criterion": _criterion(found.criterion), "trees": found.trees, "total": found.total}
-        emit_one(facts | {"edges": rows}, form=form)
+        emit_one(facts | {"edges": rows, "notes": found.notes}, form=form)
         return
     if form == "csv":
         emit(rows, _EDGE_COLUMNS, form=form)
@@ -232,6 +236,7 @@ def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, 
         click.echo(str(graph.plot_dendrogram(output, space=space, **criteria)))
         return
     found = graph.dendrogram(space=space, **criteria)
+    _say(found.notes)
     if form == "json":
         emit_one({"criterion": _criterion(found.criterion)} | found.row(), form=form)
         return
@@ -258,6 +263,7 @@ def neighbours(node: str, space: str | None, graph: Graph, form: str, **criteria
       mgraph neighbours a --max-barrier 0.1
     """
     links = graph.neighbours(node, space=space, **criteria)
+    _say(links.notes)
     if form == "table":
         _print_edges(links, empty="No edge that counts reaches it.")
         return
@@ -284,6 +290,11 @@ def isolated(space: str | None, graph: Graph, form: str, **criteria: Any) -> Non
         for row in found
     ]
     emit(rows, ("name", "id", "reason", "lowest"), form=form, empty="No mode is isolated.")
+
+
+def _say(notes: Sequence[str]) -> None:
+    for text in notes:
+        note(f"Note: {text}")
 
 
 def _criterion(criterion: Criterion) -> dict[str, Any]:
