@@ -19,6 +19,7 @@ from mgraph.network.flat import FlatModel
 OWN = "own"
 NONE = "none"
 FROZEN = "frozen"
+SPECTRAL = "spectral"
 _LARGEST_BATCH = 500
 
 

@@ -37,6 +37,7 @@ class Bench:
     def __init__(self, space: Space, path: Path, device: str, *, trust: bool, threads: int | None = None) -> None:
         self.space, self.device = space, device
         self._habits: Habits | None = None
+        self.met = False  # whether the network was probed here, and found usable
         self._path, self._trust, self._threads = path, trust, threads
 
     @cached_property
@@ -74,7 +75,7 @@ class Bench:
         """Build a freshly initialised network; LayoutMismatchError if the architecture has changed."""
         from mgraph.network.flat import FlatModel
 
-        flat = FlatModel(self._build(seed), device=self.device)
+        flat = FlatModel(self.new_module(seed), device=self.device)
         if self._habits is None:
             from mgraph.network.probing.habits import observe
             from mgraph.session.meeting import first_examples
@@ -92,13 +93,14 @@ class Bench:
         from mgraph.network.probing.untouched import untouched
         from mgraph.session.meeting import meet
 
-        module = self._build(0) if flat is None else flat.module
+        module = self.new_module(0) if flat is None else flat.module
         with untouched(module):
             return meet(
-                module, self._build(1), self.task, arch=self.space.arch, data=self.space.data, fresh=flat is None
+                module, self.new_module(1), self.task, arch=self.space.arch, data=self.space.data, fresh=flat is None
             )
 
-    def _build(self, seed: int) -> nn.Module:
+    def new_module(self, seed: int) -> nn.Module:
+        """Build a freshly initialised network as its factory returns it, as :meth:`new_network` does."""
         from mgraph.architectures.loading import build_network
         from mgraph.network.layout import layout_of
 
