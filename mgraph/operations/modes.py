@@ -17,6 +17,7 @@ from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.similarity import similarities
 from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
+from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import Report, silent
 from mgraph.session.members import label
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
@@ -58,6 +59,7 @@ def add_trained_mode(
         bench.task  # noqa: B018  (load the data before the run starts: bad input is no run)
         flat = bench.new_network(settings.seed)
         bench.flat = flat
+        check_network(bench)
         check_training(flat, bench.task, settings)
         plan = {
             "operation": "train",
@@ -71,18 +73,26 @@ def add_trained_mode(
 
             def keep(_: int) -> None:
                 theta = flat.unpack(flat.theta).numpy()
-                run.keeper.append({"parameters": theta, **module_buffers(flat, bench.layout)})
+                run.keeper.append(
+                    {"parameters": theta, **module_buffers(flat, bench.layout), **outputs_now(bench, flat)}
+                )
 
             trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report, keeper=run.keeper)
             last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
             made = []
             for number, epoch in enumerate(settings.keep):
                 kept = run.keeper.appended(number)
-                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept))
-            made.append(_Made(name, settings.epochs, *last))
+                outputs = [kept.pop(key) for key in sorted(kept) if key.startswith(OUTPUTS)]
+                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs))
+            made.append(_Made(name, settings.epochs, *last, list(outputs_now(bench, flat).values())))
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
+            for mode in made:
+                if mode.outputs:  # a run begun by an older version kept none of its epochs
+                    check_reproduced(
+                        bench, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
+                    )
             return _commit_modes(session, bench, run, made, info)
 
 
@@ -97,6 +107,7 @@ def add_imported_mode(
     check_name_is_free(session, name)
     bench = session.bench(space)
     fitted = fit_to_layout(read_checkpoint(path), bench.layout, cast=cast)
+    check_point(bench, fitted.parameters, fitted.buffers)
     info = {
         "origin": "file",
         "file": path.name,
@@ -128,12 +139,16 @@ def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, 
 
 @dataclass(frozen=True)
 class _Made:
-    """A mode to be stored: its name, the epoch that it was at, parameters (D,), and buffers by dtype."""
+    """A mode to be stored: its name, the epoch that it was at, parameters (D,), and buffers by dtype.
+
+    ``outputs`` are those of the network that was trained, on a few examples.
+    """
 
     name: str | None
     epoch: int | None
     parameters: NDArray[np.float32]
     buffers: dict[str, NDArray[Any]]
+    outputs: Sequence[NDArray[Any]] = ()
 
 
 def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from mgraph.explore.sweepdata import PARTIAL, SweepData, axes_of, family_of, loa
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import gram
 from mgraph.network.precision import check_precision
+from mgraph.operations.endcheck import EndsDifferWarning, doubted, doubts, said
 from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
 from mgraph.operations.sweeprows import Numbers, edges, summaries
 from mgraph.operations.sweepverdict import judged
@@ -93,16 +95,20 @@ def sweep_connection(
             numbers = swept.numbers(work)
             rows: list[Record] = [*summaries(record, numbers, G), *swept.reached(record, refine)]
             rows += edges(record, numbers, G, swept.ids, work.ends, swept.examples, route_on)
+            reasons = _doubts(session, work, swept)
+            rows = list(doubted(rows, reasons))
             bad = numbers.bad()
             ruined = bad.pop(numbers.deciding, None)
             with session.store.reading() as reader:
                 verdict = judged(reader, connection, record, numbers.deciding, ruined, swept.ids)
             record = log.finish(record, rows, verdict.changed)
+    if reasons:
+        warnings.warn(said(reasons), EndsDifferWarning, stacklevel=3)
     if ruined:
         raise NonFiniteError(f"{label(connection)}: {ruined}; {verdict.said}")
-    said = (*verdict.notes, *(f"{what}: what is computed from it is NaN, nothing else." for what in bad.values()))
+    notes = (*verdict.notes, *(f"{what}: what is computed from it is NaN, nothing else." for what in bad.values()))
     with session.store.reading() as reader:
-        return replace(load_sweep(reader, connection, record), notes=(*swept.notes(work, refine), *said))
+        return replace(load_sweep(reader, connection, record), notes=(*swept.notes(work, refine), *notes))
 
 
 @dataclass(frozen=True)
@@ -314,6 +320,15 @@ def _measure_grid(
         done[parameter_key(parameter)] = (node_id, known | new)
         log.flush()
     return reused
+
+
+def _doubts(session: Session, work: _Work, swept: _Swept) -> dict[str, str]:
+    places = dict(enumerate(swept.grid.ends))
+    ends = {i: end for i, end in enumerate(work.ends) if i in places}
+    points = {i: swept.points[places[i]] for i in ends}
+    rows = {i: work.rows[work.family.ends[i]] for i in ends}
+    with session.store.reading() as reader:
+        return doubts(reader, work.bench, work.conditions, ends, points, rows)
 
 
 def _error(m: Measured) -> float:

@@ -14,9 +14,13 @@ from mgraph.errors import InputError, LayoutMismatchError
 from mgraph_store import Layout, Run, Space
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mgraph.data.task import Task
     from mgraph.evaluate.batchnorm import BatchNormPolicy
     from mgraph.network.flat import FlatModel
+    from mgraph.network.probing.habits import Habits
+    from mgraph.network.probing.probe import Finding
     from mgraph.session.runs import RunLog
     from mgraph_store import GraphStore
 
@@ -32,6 +36,8 @@ class Bench:
 
     def __init__(self, space: Space, path: Path, device: str, *, trust: bool, threads: int | None = None) -> None:
         self.space, self.device = space, device
+        self._habits: Habits | None = None
+        self.met = False  # whether the network was probed here, and found usable
         self._path, self._trust, self._threads = path, trust, threads
 
     @cached_property
@@ -67,8 +73,35 @@ class Bench:
 
     def new_network(self, seed: int) -> FlatModel:
         """Build a freshly initialised network; LayoutMismatchError if the architecture has changed."""
-        from mgraph.architectures.loading import build_network
         from mgraph.network.flat import FlatModel
+
+        flat = FlatModel(self.new_module(seed), device=self.device)
+        if self._habits is None:
+            from mgraph.network.probing.habits import observe
+            from mgraph.session.meeting import first_examples
+
+            x, _ = first_examples(self.task, flat.device)
+            self._habits = observe(flat.module, flat.inputs(x))
+        flat.respect(self._habits)
+        return flat
+
+    def probe(self, flat: FlatModel | None = None) -> list[Finding]:
+        """Probe the network at its present point, or a new one; it is left as it was.
+
+        Returns what its user should know; InputError for a network that would be misread.
+        """
+        from mgraph.network.probing.untouched import untouched
+        from mgraph.session.meeting import meet
+
+        module = self.new_module(0) if flat is None else flat.module
+        with untouched(module):
+            return meet(
+                module, self.new_module(1), self.task, arch=self.space.arch, data=self.space.data, fresh=flat is None
+            )
+
+    def new_module(self, seed: int) -> nn.Module:
+        """Build a freshly initialised network as its factory returns it, as :meth:`new_network` does."""
+        from mgraph.architectures.loading import build_network
         from mgraph.network.layout import layout_of
 
         module = build_network(
@@ -85,7 +118,7 @@ class Bench:
                 f"The architecture {self.space.arch!r} no longer makes the network of space "
                 f"{self.space.name}: {difference}; restore its code or add a new space."
             )
-        return FlatModel(module, device=self.device)
+        return module
 
     @cached_property
     def threads(self) -> int:
@@ -96,8 +129,9 @@ class Bench:
 
         if self._threads is not None:
             return self._threads
-        x, _ = self.task.train.examples(torch.zeros(1, dtype=torch.int64))
-        work = multiply_adds(self.flat.module, self.flat.inputs(x.to(self.flat.device))) * _SMALL_BATCH
+        least = self.flat.least_batch
+        x, _ = self.task.train.examples(torch.zeros(least, dtype=torch.int64))
+        work = multiply_adds(self.flat.module, self.flat.inputs(x.to(self.flat.device))) / least * _SMALL_BATCH
         return 1 if work < _SMALL_WORK else torch.get_num_threads()
 
     def policy(self, examples: int | None = None) -> BatchNormPolicy:

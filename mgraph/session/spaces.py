@@ -7,16 +7,15 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from mgraph import trust
 from mgraph.architectures.loading import build_network
 from mgraph.data.loading import judged_by, load_task
-from mgraph.data.task import Task
 from mgraph.errors import InputError, NameTakenError, NotFoundError
 from mgraph.factories import source_of
 from mgraph.network.layout import layout_of
+from mgraph.session.meeting import meet, tell
 from mgraph.specs import Spec
 from mgraph_store import GraphStore, Space, new_id, validate_name
 
@@ -27,7 +26,8 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
     """Load architecture and data once and describe the space they make; the graph is not touched.
 
     ``loss`` names a function of the user's own to evaluate by instead of the data's loss. Specs of files are stored
-    relative to the graph directory ``path``. Naming code here trusts it.
+    relative to the graph directory ``path``. Naming code here trusts it. Raises InputError for what cannot be used,
+    and warns of what the probe finds (:mod:`mgraph.session.meeting`).
     """
     if name is not None:
         validate_name(name)
@@ -45,9 +45,13 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
     task = load_task(data, base=path)
     for own in named:
         task = judged_by(task, own, base=path)
-    module = build_network(arch, input_shape=task.input_shape, classes=task.classes, seed=0, base=path)
+
+    def build(seed: int) -> nn.Module:
+        return build_network(arch, input_shape=task.input_shape, classes=task.classes, seed=seed, base=path)
+
+    module = build(0)
     layout = layout_of(module)
-    _try_forward(module, task, arch, data)
+    tell(meet(module, build(1), task, arch=arch, data=data), stacklevel=4)
     return Space(
         id=new_id("a"),
         name=name or _default_name(arch, data),
@@ -108,23 +112,6 @@ def create_graph(
         store.discard()
         raise
     return store
-
-
-def _try_forward(module: nn.Module, task: Task, arch: str, data: str) -> None:
-    """Raise InputError now if the network cannot take the data, or the loss its outputs."""
-    x, y = task.train.examples(torch.arange(min(2, len(task.train))))
-    try:
-        with torch.no_grad():
-            loss = task.loss(module.eval()(x), y)
-    except Exception as error:  # whatever the network or the loss raises
-        why = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"The network {arch} cannot be run on the data {data}, inputs of shape {list(x.shape)}: "
-            f"{type(error).__name__}: {why}."
-        ) from error
-    if not isinstance(loss, torch.Tensor) or loss.ndim:
-        shape = list(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise InputError(f"The loss {task.loss_name} must return a scalar tensor, the batch's mean, not {shape}.")
 
 
 def _default_name(arch: str, data: str) -> str:

@@ -190,7 +190,7 @@ class PathTrainer:
 
 def least_examples(flat: FlatModel, workers: Workers) -> int:
     """Return how many examples a sample must see: batch statistics need two in every process."""
-    return (2 if flat.statistics else 1) * workers.size
+    return flat.least_batch * workers.size
 
 
 @dataclass(frozen=True)

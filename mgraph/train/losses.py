@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from mgraph.data.task import Task, cross_entropy
 from mgraph.errors import InputError
 from mgraph.factories import load_factory, source_of
 from mgraph.network.flat import FlatModel
+from mgraph.network.probing.losses import check_pairing, describe_outputs, loss_of
+from mgraph.network.probing.untouched import untouched
 from mgraph.specs import Spec
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -54,18 +56,28 @@ def training_loss(task: Task, how: Objective) -> Loss:
 
 
 def check_loss(flat: FlatModel, task: Task, loss: Loss) -> None:
-    """Try the loss on two examples at the present point; InputError unless it returns a scalar with a gradient."""
+    """Try the loss on two examples at the present point, in training; the network is left as it was.
+
+    InputError unless it returns a real scalar with a gradient, of each output with its own target.
+    """
     x, y = task.train.examples(torch.arange(min(2, len(task.train))), device=flat.device)
-    flat.module.eval()
     name = getattr(inspect.unwrap(loss), "__name__", type(loss).__name__)
-    try:
-        with torch.enable_grad():
-            value = loss(flat.module(flat.inputs(x)), y)
-    except Exception as error:  # whatever a user's loss raises
-        why = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"The loss {name} failed on two examples: {type(error).__name__}: {why}.") from error
-    if not isinstance(value, Tensor) or value.ndim:
-        shape = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise InputError(f"The loss {name} must return a scalar tensor, the batch's mean, not {shape}.")
+    out: Any = None
+    with untouched(flat.module), torch.enable_grad():
+        flat.module.train()
+        try:
+            out = flat.module(flat.inputs(x))
+            value = loss_of(loss, name, out, y)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a user's loss raises
+            why = " ".join(str(error).split()).rstrip(".")
+            given = (
+                "" if out is None or isinstance(out, Tensor) else f", given {describe_outputs(out)} in training mode"
+            )
+            raise InputError(
+                f"The loss {name} failed on two examples{given}: {type(error).__name__}: {why}."
+            ) from error
+        check_pairing(loss, name, out, y)
     if not value.requires_grad:
         raise InputError(f"The loss {name} has no gradient; compute it from the outputs by differentiable operations.")
