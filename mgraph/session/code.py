@@ -94,7 +94,7 @@ def of_space(code: Mapping[str, str]) -> dict[str, str]:
 
 
 def warn_of_other_code(store: GraphStore, bench: Bench, things: Sequence[Node | Connection]) -> None:
-    """Load a bench; warn, naming both versions, of nodes and connections that were made with other code than it runs."""
+    """Load a bench; warn, naming both versions, if its code is not the one that these things were made with."""
     bench.flat  # noqa: B018  (what it runs is known then)
     now, space = bench.code, bench.space
     if not now and not recorded(space):
@@ -109,8 +109,8 @@ def warn_of_other_code(store: GraphStore, bench: Bench, things: Sequence[Node | 
     for what, who in found.items():
         were = "was" if len(set(who)) == 1 else "were"
         warnings.warn(
-            f"{what[0].upper()}{what[1:]} is not the one that {', '.join(dict.fromkeys(who))} {were} made with: what is "
-            f"computed now does not compare with the numbers of then.",
+            f"{what[0].upper()}{what[1:]} is not the one that {', '.join(dict.fromkeys(who))} {were} made with: what "
+            f"is computed now does not compare with the numbers of then.",
             OtherCodeWarning,
             stacklevel=4,
         )
