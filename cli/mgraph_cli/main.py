@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from mgraph.errors import MGraphError, MGraphWarning
-from mgraph_cli.process import find_own_modules, tune_allocator
+from mgraph_cli.process import import_nothing_from_here, tune_allocator
 
 _COMMANDS = {
     "init": "graphs",
@@ -86,7 +86,7 @@ class Commands(click.Group):
         """Run a command line and exit with its code."""
         given = list(sys.argv[1:] if args is None else args)
         tune_allocator()
-        find_own_modules()
+        import_nothing_from_here()
         options["standalone_mode"] = False
         again = _Again(given)
         options["obj"] = again

@@ -17,6 +17,7 @@ from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.explore.sweepdata import family_of
 from mgraph.families import Family
 from mgraph.progress import Report, silent
+from mgraph.session.code import warn_of_other_code
 from mgraph.session.constants import check_constants
 from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of
 from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
@@ -62,6 +63,7 @@ def connect(
     with joined(session.device) as workers:
         bench = session.bench(space)
         load_constants(session, bench, ends, buffers_from)
+        warn_of_other_code(session.store, bench, ends)
         origin = _origin(session, method, family, ends, init)
         family = origin.family
         method.check(bench.flat, bench.task, family)

@@ -24,6 +24,7 @@ from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
 from mgraph.network.flat import combine
 from mgraph.progress import Progress, Report, silent
+from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import (
     buffers_of,
@@ -83,6 +84,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
         nodes, ends = rows_of(reader, connection), ends_of(reader, connection)
         groups = buffers_of(store, reader, constants_source(reader, connection))
     bench = session.bench(space)
+    warn_of_other_code(store, bench, [connection, *ends])
     if groups:
         load_buffers(bench, groups)
     points = [np.array(store.read_parameters(node)) for node in nodes]

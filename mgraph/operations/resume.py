@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mgraph.errors import AmbiguousError, InputError, NotFoundError, UntrustedError
+from mgraph.factories import find_source, names_code
 from mgraph.session.runs import is_running
+from mgraph.specs import Spec
+from mgraph.trust import OfGraph, speaking
 from mgraph_store import Connection, GraphStore, Node, Run, Space
 
 if TYPE_CHECKING:
@@ -160,19 +163,27 @@ def resume(
         )
     _require_consent(session, run, plan)
     further: dict[str, Any] = {"resumed": run} | ({} if report is None else {"report": report})
-    return _OPERATIONS[plan["operation"]](session.like(run), run, plan, further)
+    # What the plan names is the graph's word, whoever reads it there.
+    with speaking(OfGraph(session.store.path, session.trusts)):
+        return _OPERATIONS[plan["operation"]](session.like(run), run, plan, further)
 
 
 def _require_consent(session: Session, run: Run, plan: Mapping[str, Any]) -> None:
-    """Refuse to run code that only the graph names: it may be a stranger's."""
-    named = [plan.get("settings", {}).get("loss"), *plan.get("metrics", ())]
-    own = [name for name in named if name and ":" in name]
+    """Refuse early to run code that only the graph names: it may be a stranger's."""
+    named = [plan.get("settings", {}).get("loss"), *(plan.get("metrics") or ())]
+    own = [name for name in named if isinstance(name, str) and names_code(name)]
     if not own:
         return
-    if not session.trusts:
-        raise UntrustedError(f"Run {run.id} runs your code {', '.join(own)}; if you know it, add --trust.")
-    if plan["directory"] != str(Path.cwd()):
-        raise InputError(f"Run {run.id} runs {', '.join(own)} from {plan['directory']}; go there to resume it.")
+    directory = str(plan.get("directory"))
+    consent = OfGraph(session.store.path)
+    try:
+        for name in own if not session.trusts else ():
+            source = find_source(Spec.parse(name), base=Path(directory))
+            consent.ask(str(Spec.parse(name)), source.hash, source.files)
+    except (UntrustedError, NotFoundError):
+        raise UntrustedError(f"Run {run.id} runs your code {', '.join(own)}; if you know it, add --trust.") from None
+    if directory != str(Path.cwd()):
+        raise InputError(f"Run {run.id} runs {', '.join(own)} from {directory}; go there to resume it.")
 
 
 def _train(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Node:

@@ -26,7 +26,10 @@ def style() -> AbstractContextManager[Any]:
     """Return the settings under which a picture is drawn and written."""
     import matplotlib as mpl
 
-    return mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9})
+    # Matplotlib takes its settings from the working directory first, which may be a stranger's, and they may start TeX.
+    fixed = dict(mpl.rcParamsDefault) if Path("matplotlibrc").exists() else {}
+    fixed.pop("backend", None)
+    return mpl.rc_context({**fixed, "svg.hashsalt": "mgraph", "font.size": 9})
 
 
 def write_figure(figure: Figure, path: Path) -> Path:

@@ -9,11 +9,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning, NonFiniteError
+from mgraph.session.code import CODE, changes, code_of, of_space
 from mgraph.session.keeping import OnDisk, save_seconds
 from mgraph.train.state import InMemory, Keeper
 from mgraph_store import Run, new_id
@@ -21,11 +22,24 @@ from mgraph_store.index.processes import may_run
 from mgraph_store.rows.records import now
 
 if TYPE_CHECKING:
-    from mgraph_store import GraphStore, Transaction
+    from mgraph_store import GraphStore, Space, Transaction
 
 
 class ResumedElsewhereWarning(MGraphWarning):
     """A run goes on under other conditions than it began under."""
+
+
+class ResumedWithOtherCodeWarning(ResumedElsewhereWarning):
+    """A run goes on with other code of its network, data or loss than it began with."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """The user code of a run in a space: hashes and specs by role."""
+
+    space: Space
+    hashes: Mapping[str, str]
+    names: Mapping[str, str]
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -96,12 +110,13 @@ def recorded_run(
     device: str,
     plan: Mapping[str, Any] | None = None,
     resumed: Run | None = None,
+    code: Code | None = None,
 ) -> Iterator[RunLog]:
     """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error.
 
-    With a ``plan``, the arguments of the operation, it can go on after an interruption: then it is ``resumed``, the
-    same run with the same settings. Raises RunInterrupted at Ctrl-C in a run with a plan, and InputError if another
-    process resumes the same run.
+    ``code`` is the user code that runs. With a ``plan``, the arguments of the operation, it can go on after an
+    interruption: then it is ``resumed``, the same run with the same settings. Raises RunInterrupted at Ctrl-C in a run
+    with a plan, and InputError if another process resumes the same run.
     """
     import torch
 
@@ -111,14 +126,14 @@ def recorded_run(
     if resumed is not None:
         keeper: Keeper = OnDisk(store.states(resumed.id), seconds)
         keeper.last  # noqa: B018  (a damaged state is found before the run is under way again)
-        run = _claim(store, resumed, device)
+        run = _claim(store, resumed, device, code)
     else:
         run = Run(
             id=new_id("r"),
             command=command,
             settings=json.dumps(dict(settings), sort_keys=True, default=str),
             seed=seed,
-            versions=json.dumps(versions()),
+            versions=json.dumps(versions() | ({CODE: code.hashes} if code is not None and code.hashes else {})),
             device=device,
             threads=torch.get_num_threads(),
             host=platform.node(),
@@ -159,9 +174,11 @@ def is_running(run: Run) -> bool:
     return may_run(run.host, run.pid, began)
 
 
-def _claim(store: GraphStore, resumed: Run, device: str) -> Run:
+def _claim(store: GraphStore, resumed: Run, device: str, code: Code | None) -> Run:
     """Make an interrupted run this process's own; InputError if another one was faster."""
     import torch
+
+    new_code = _other_code(resumed, code)
 
     saved = store.states(resumed.id).summary()
     then = resumed.ended or (saved[1] if saved else resumed.started)
@@ -180,7 +197,7 @@ def _claim(store: GraphStore, resumed: Run, device: str) -> Run:
         "at": saved[0] if saved else None,
         "host": platform.node(),
         "pid": os.getpid(),
-        "other": {what: here for what, (_, here) in other.items()},
+        "other": {what: here for what, (_, here) in other.items()} | ({CODE: new_code} if new_code else {}),
     }
     run = replace(
         resumed,
@@ -198,6 +215,30 @@ def _claim(store: GraphStore, resumed: Run, device: str) -> Run:
     except ConflictError:
         raise InputError(f"Run {resumed.id} was resumed or removed by another process meanwhile.") from None
     return run
+
+
+def _other_code(run: Run, code: Code | None) -> dict[str, str]:
+    """Return the code that a run would go on with and did not begin with, and warn of it.
+
+    Raises InputError for a sweep, whose numbers would be of both: what the old code measured is of no use to it.
+    """
+    if code is None:
+        return {}
+    then, now = code_of(run, code.space), code.hashes
+    if CODE not in json.loads(run.versions):  # it began before runs recorded more than their space does
+        now = of_space(now)
+    what = changes(then, now, code.names)
+    if not what:
+        return {}
+    if run.command == "sweep":
+        raise InputError(f"Run {run.id} cannot go on: {what} has changed; give the command again, it measures anew.")
+    warnings.warn(
+        f"Run {run.id} goes on with other code: {what} has changed since, so one part of what it makes comes from the "
+        f"old code and the other from the new.",
+        ResumedWithOtherCodeWarning,
+        stacklevel=2,
+    )
+    return dict(now)
 
 
 def _differences(run: Run, device: str, threads: int) -> dict[str, tuple[Any, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError, LayoutMismatchError
+from mgraph.factories import find_source, names_code
+from mgraph.session.code import Pinned, names_of, recorded_hash
+from mgraph.specs import Spec
+from mgraph.trust import OfGraph
 from mgraph_store import Layout, Run, Space
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ class Bench:
         self._habits: Habits | None = None
         self.met = False  # whether the network was probed here, and found usable
         self._path, self._trust, self._threads = path, trust, threads
+        self.code: dict[str, str] = {}  # hashes of the user code that ran, by role: arch, data, loss
 
     @cached_property
     def layout(self) -> Layout:
@@ -50,15 +54,14 @@ class Bench:
         """The data, checked against the fingerprint that the space recorded."""
         from mgraph.data.loading import judged_by, load_task
 
-        task = load_task(self.space.data, base=self._path, expected=self._trusted(self.space.data))
-        code = self._trusted(self.space.loss)
-        if code is not None:
-            if code != json.loads(self.space.factories)[self.space.loss]["hash"]:
+        task = load_task(self.space.data, base=self._path, consent=self._consent("data"))
+        if names_code(self.space.loss):
+            task = judged_by(task, self.space.loss, base=self._path, consent=self._consent("loss"))
+            if self.code["loss"] != recorded_hash(self.space, self.space.loss):
                 raise InputError(
                     f"The loss {self.space.loss} is not the one that space {self.space.name} was made with (its code "
                     f"changed), and its numbers would not compare; restore it or add a new space."
                 )
-            task = judged_by(task, self.space.loss, base=self._path, expected=code)
         if task.fingerprint != self.space.data_hash:
             raise InputError(
                 f"The data {self.space.data!r} are not those that space {self.space.name} was made with "
@@ -110,7 +113,7 @@ class Bench:
             classes=self.task.classes,
             seed=seed,
             base=self._path,
-            expected=self._trusted(self.space.arch),
+            consent=self._consent("arch"),
         )
         difference = self.layout.first_difference(layout_of(module))
         if difference:
@@ -143,19 +146,9 @@ class Bench:
         available = len(self.task.train)
         return BatchNormPolicy.default(available, examples) if examples else BatchNormPolicy.default(available)
 
-    def _trusted(self, spec: str) -> str | None:
-        """Return the hash that a factory's code must have, if this user trusts it; None for a built-in."""
-        from mgraph import trust
-        from mgraph.factories import find_source
-        from mgraph.specs import Spec
-
-        if spec not in json.loads(self.space.factories):
-            return None
-        found = find_source(Spec.parse(spec), base=self._path)
-        if self._trust:
-            trust.trust(self._path, spec, found.hash)
-        trust.require(self._path, spec, found.hash)
-        return found.hash
+    def _consent(self, role: str) -> Pinned:
+        """Return who is asked before code of the space runs; what ran is noted in :attr:`code`."""
+        return Pinned(OfGraph(self._path, self._trust), role, self.code)
 
 
 class Session:
@@ -222,15 +215,16 @@ class Session:
 
         See :func:`mgraph.session.runs.recorded_run`.
         """
-        from mgraph.session.runs import recorded_run
+        from mgraph.session.runs import Code, recorded_run
 
-        with (
-            self.threads(bench),
-            recorded_run(
-                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed
-            ) as log,
-        ):
-            yield log
+        with self.threads(bench):  # which loads everything, so it is known now which code runs
+            loss = settings.get("loss")
+            own = {"training loss": _hash_of(loss)} if isinstance(loss, str) and names_code(loss) else {}
+            code = Code(bench.space, bench.code | own, names_of(bench.space, settings))
+            with recorded_run(
+                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed, code=code
+            ) as log:
+                yield log
 
     @contextmanager
     def threads(self, bench: Bench) -> Iterator[None]:
@@ -243,6 +237,10 @@ class Session:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def _hash_of(loss: str) -> str:
+    return find_source(Spec.parse(loss), base=Path.cwd()).hash
 
 
 def resolve_device(text: str) -> str:

@@ -254,11 +254,15 @@ def _with_error(value: float, error: float | None) -> str:
 
 
 def _run_line(run: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    parts = {name: version for name, version in run["versions"].items() if name != "code"}
+    parts |= {f"code of {role}": hash[:8] for role, hash in run["versions"].get("code", {}).items()}
+    versions = ", ".join(f"{name} {version}" for name, version in parts.items())
     seed = "" if run["seed"] is None else f", seed {run['seed']}"
     update = f", {run['update']} update" if run["update"] else ""
     times = len(run["resumptions"])
     resumed = "" if not times else ", resumed once" if times == 1 else f", resumed {times} times"
+    if any(resumption.get("other", {}).get("code") for resumption in run["resumptions"]):
+        resumed += " (with other code than it began with)"
     return (
         f"{run['id']}: {run['command']}, {run['status']}{resumed}{seed}, {run['device']}, "
         f"{run['threads']} thread{'' if run['threads'] == 1 else 's'}{update} ({versions})"
