@@ -6,11 +6,14 @@ from mgraph_store.errors import (
     AmbiguousError,
     ConflictError,
     CorruptError,
+    EntryError,
     FormatError,
     InputError,
     LayoutMismatchError,
     LockTimeoutError,
     MGraphError,
+    MGraphWarning,
+    MovedError,
     NameTakenError,
     NonFiniteError,
     NotFoundError,
@@ -19,21 +22,18 @@ from mgraph_store.errors import (
     UntrustedError,
 )
 
-
-class MGraphWarning(UserWarning):
-    """Something that the user should know before trusting a number."""
-
-
 __all__ = [
     "AmbiguousError",
     "ConflictError",
     "CorruptError",
+    "EntryError",
     "FormatError",
     "InputError",
     "LayoutMismatchError",
     "LockTimeoutError",
     "MGraphError",
     "MGraphWarning",
+    "MovedError",
     "NameTakenError",
     "NonFiniteError",
     "NotFoundError",

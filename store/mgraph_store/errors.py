@@ -78,6 +78,27 @@ class StoreError(MGraphError):
     kind = "store"
 
 
+class EntryError(StoreError):
+    """Something in the graph's directory is not what it should be: a link, a pipe, a device."""
+
+    kind = "entry"
+    exit_code = 2
+
+
+class MovedError(StoreError):
+    """The graph's directory is no longer there, or another one is."""
+
+    kind = "moved"
+
+
+class MGraphWarning(UserWarning):
+    """Something that the user should know before trusting a number."""
+
+
+class MovedWarning(MGraphWarning):
+    """The graph's directory was moved while it was in use."""
+
+
 class ConflictError(StoreError):
     """Another process changed what this one was about to change."""
 

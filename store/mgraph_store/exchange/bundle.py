@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphError, NotFoundError
 from mgraph_store.exchange.closure import Rows, closure
 from mgraph_store.exchange.upgrades import UPGRADES, new_since, upgrade
+from mgraph_store.folder import Folder
 from mgraph_store.rows.ids import is_id, random_characters
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, NodeBuffers, Space
@@ -79,9 +80,10 @@ def pack(store: GraphStore, things: Sequence[str], path: Path, *, overwrite: boo
                 with _new_entry(archive, name) as entry:
                     for chunk in chunks:
                         entry.write(_little_endian(chunk))
-        flush(temporary)
+        folder = Folder(path.parent)  # the user's, not a graph's
+        folder.flush(temporary.name)
         temporary.replace(path)
-        flush(path.parent)
+        flush(folder)
     except OSError as error:
         raise InputError(str(disk_error(error, path))) from None
     finally:
