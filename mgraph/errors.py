@@ -18,10 +18,14 @@ from mgraph_store.errors import (
     UnconnectedError,
     UntrustedError,
 )
+from mgraph_store.visible import visible
 
 
 class MGraphWarning(UserWarning):
-    """Something that the user should know before trusting a number."""
+    """Something that the user should know before trusting a number; as text, one line that is safe to show."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 __all__ = [

@@ -22,6 +22,7 @@ from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.session.session import Session
+from mgraph.shown import visible
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         return self.session.store.path
 
     def __repr__(self) -> str:
-        return f"<Graph {self.path}>"
+        return f"<Graph {visible(str(self.path))}>"
 
     # Spaces and modes
 
