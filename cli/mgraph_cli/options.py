@@ -104,13 +104,12 @@ def output_options(command: Any) -> Any:
         click.get_current_context().meta[CSV_SAFE] = csv_safe
         return command(*args, form="csv" if csv_safe else form, **options)
 
-    command = click.option(
-        "--csv-safe", is_flag=True, help="Print CSV for a spreadsheet: no text in it is taken for a formula."
-    )(chosen)
-    command = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(command)
-    command = click.option("--json", "form", flag_value="json", help="Print one JSON document.")(command)
+    help = "Print CSV for a spreadsheet: no text in it is taken for a formula."
+    decorated = click.option("--csv-safe", is_flag=True, help=help)(chosen)
+    decorated = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(decorated)
+    decorated = click.option("--json", "form", flag_value="json", help="Print one JSON document.")(decorated)
     # What neither asks for needs an option, too, to carry the default.
-    return click.option("--text", "form", flag_value="table", default=True, hidden=True)(command)
+    return click.option("--text", "form", flag_value="table", default=True, hidden=True)(decorated)
 
 
 def grid_option(help: str) -> Decorator:

@@ -37,7 +37,7 @@ def guarded() -> Iterator[None]:
 
 def unguarded(stream: TextIO) -> TextIO:
     """Return the stream behind the guard, for what is escaped already, or has escapes of ours."""
-    return cast(TextIO, stream.stream) if isinstance(stream, _Guard) else stream
+    return stream.stream if isinstance(stream, _Guard) else stream
 
 
 class _Guard:

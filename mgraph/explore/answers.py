@@ -65,7 +65,7 @@ class Answer:
             raise InputError(f"{target} exists already; choose another name, or overwrite it.")
         if not target.parent.is_dir():
             raise InputError(f"There is no directory {target.parent}.")
-        cell = plain_cell if csv_safe else _as_it_is
+        cell: Callable[[Any], Any] = plain_cell if csv_safe else _as_it_is
         writers = {
             ".csv": partial(self._write_csv, cell=cell),
             ".json": self._write_json,
