@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from mgraph.alone import alone
 from mgraph.architectures.registry import ARCHITECTURES
 from mgraph.errors import InputError, MGraphError
 from mgraph.factories import call_factory, load_factory
 from mgraph.specs import Spec, look_up
 
 
+@alone
 def build_network(
     spec: Spec | str,
     *,

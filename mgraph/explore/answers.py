@@ -66,7 +66,7 @@ class Answer:
         if not target.parent.is_dir():
             raise InputError(f"There is no directory {target.parent}.")
         cell: Callable[[Any], Any] = plain_cell if csv_safe else _as_it_is
-        writers = {
+        writers: dict[str, Callable[[Path], None]] = {
             ".csv": partial(self._write_csv, cell=cell),
             ".json": self._write_json,
             ".parquet": self._write_parquet,

@@ -68,14 +68,14 @@ def own_sweep(reader: Reader, run: Run) -> Sweep | None:
     return found[-1] if found else None
 
 
-def adoptable(reader: Reader, connection: Connection, settings: Mapping[str, Any]) -> Sweep | None:
+def adoptable(store: GraphStore, reader: Reader, connection: Connection, settings: Mapping[str, Any]) -> Sweep | None:
     """Find the newest partial sweep that was started with exactly these settings and runs no more."""
     if None in settings[METRICS].values():
         return None
     wanted = json.loads(json.dumps(dict(settings), default=str))
     for sweep in reversed(reader.all(Sweep, connection_id=connection.id, status=PARTIAL)):
         run = reader.get(Run, id=sweep.run_id)
-        if json.loads(run.settings) == wanted and not is_running(run):
+        if json.loads(run.settings) == wanted and not is_running(store, run):
             return sweep
     return None
 

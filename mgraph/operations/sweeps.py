@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.metric_names import resolve_metrics
 from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
@@ -29,6 +30,7 @@ from mgraph.session.session import Bench, Session
 from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
 
 
+@alone
 def sweep_connection(
     session: Session,
     connection: Connection,
@@ -77,7 +79,7 @@ def sweep_connection(
         with session.store.reading() as reader:
             partial = None if resumed is None else own_sweep(reader, resumed)
             if partial is None and reuse:
-                partial = adoptable(reader, connection, work.settings)
+                partial = adoptable(session.store, reader, connection, work.settings)
             record = partial or work.new_record(connection)
             log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=reuse)
         with _kept(log):

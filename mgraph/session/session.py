@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgraph.alone import our_turn
 from mgraph.errors import InputError, LayoutMismatchError
 from mgraph_store import Layout, Run, Space
 
@@ -200,15 +201,16 @@ class Session:
 
     @contextmanager
     def threads(self, bench: Bench) -> Iterator[None]:
-        """Compute inside a block with the bench's number of threads."""
+        """Compute inside a block with the bench's number of threads; no other thread computes meanwhile."""
         import torch
 
-        before = torch.get_num_threads()
-        torch.set_num_threads(bench.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        with our_turn():
+            before = torch.get_num_threads()
+            torch.set_num_threads(bench.threads)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(before)
 
 
 def resolve_device(text: str) -> str:
