@@ -34,24 +34,6 @@ _PATIENCE = 1.0  # seconds: who only looks holds the lock for a moment
 # Disks of one machine at a time. Shared folders of virtual machines (9p, virtiofs), FUSE and networks are not here.
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "overlay", "tmpfs", "ramfs"}
 _LOCAL |= {"vfat", "exfat", "ntfs3"}
-    [
-        "ext2",
-        "ext3",
-        "ext4",
-        "xfs",
-        "btrfs",
-        "zfs",
-        "f2fs",
-        "bcachefs",
-        "jfs",
-        "overlay",
-        "tmpfs",
-        "ramfs",
-        "vfat",
-        "exfat",
-        "ntfs3",
-    ]
-)
 
 
 class Life(Enum):
