@@ -109,8 +109,10 @@ def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False
     waiting = [s for s in unfinished if s.can_go_on or (force and s.can_be_forced)]
     unclear = [s for s in unfinished if s.can_be_forced and not force]
     if text is None:
+        if not waiting and unclear:
+            raise InputError(_unclear(unclear[0]))
         if not waiting:
-            raise InputError(_unclear(unclear[0])) if unclear else NotFoundError("No run is interrupted.")
+            raise NotFoundError("There is no interrupted run to go on with; mgraph log lists all runs.")
         found = waiting
     else:
         with store.reading() as reader:
