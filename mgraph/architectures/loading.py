@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mgraph.alone import alone
 from mgraph.architectures.registry import ARCHITECTURES
 from mgraph.errors import InputError, MGraphError
 from mgraph.factories import call_factory, load_factory
@@ -16,6 +17,7 @@ from mgraph.specs import Spec, look_up
 from mgraph.trust import Consent, speaker
 
 
+@alone
 def build_network(
     spec: Spec | str,
     *,

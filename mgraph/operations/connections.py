@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mgraph.alone import alone
 from mgraph.connect.base import Method, Outcome, Start
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
 from mgraph.evaluate.batchnorm import recompute_statistics
@@ -30,6 +31,7 @@ from mgraph_store import Connection, Layout, Node, Run, Series, Space, Transacti
 _BATCH_BYTES = 64 << 20  # of points that are written at once
 
 
+@alone
 def connect(
     session: Session,
     ends: Sequence[Node],

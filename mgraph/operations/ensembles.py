@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, NameTakenError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured
@@ -60,6 +61,7 @@ class EnsembleReport:
         return self.whole[split]
 
 
+@alone
 def ensemble(
     session: Session,
     connection: Connection,
@@ -139,6 +141,7 @@ def ensemble(
     return result
 
 
+@alone
 def export_ensemble(
     session: Session,
     connection: Connection,

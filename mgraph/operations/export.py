@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from mgraph.alone import alone
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
 from mgraph.network.checkpoints import state_dict, write_pt
@@ -24,6 +25,7 @@ from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Run, Sp
 FORMATS = (".safetensors", ".pt", ".pth")
 
 
+@alone
 def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
     """Return a node's complete state_dict: parameters, constants, and BatchNorm statistics.
 
@@ -33,6 +35,7 @@ def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
     return state_dict(layout, session.store.read_parameters(node), buffers)
 
 
+@alone
 def export_node(session: Session, node: Node, path: Path, *, overwrite: bool = False) -> Path:
     """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict).
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure, outputs
@@ -98,6 +99,7 @@ def choose_point(data: SweepData) -> int:
     return data.best(SELECTION_SPLIT)
 
 
+@alone
 def merge(
     session: Session,
     connection: Connection,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.similarity import similarities
@@ -34,6 +35,7 @@ class SimilarModeWarning(MGraphWarning):
     """A new mode is no independent run of one that is there already."""
 
 
+@alone
 def add_trained_mode(
     session: Session,
     space: Space,
@@ -96,6 +98,7 @@ def add_trained_mode(
             return _commit_modes(session, bench, run, made, info)
 
 
+@alone
 def add_imported_mode(
     session: Session, space: Space, path: Path, *, name: str | None, cast: bool = False
 ) -> tuple[Node, list[str]]:
@@ -119,6 +122,7 @@ def add_imported_mode(
         return _commit_modes(session, bench, run, [made], info), fitted.notes
 
 
+@alone
 def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, name: str | None) -> Node:
     """Add the point with these D coordinates, in canonical order, as a mode, and evaluate it.
 
@@ -192,7 +196,7 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
             warnings.warn(
                 f"{label(node)} has exactly the parameters of {label(other)}: the same checkpoint twice.",
                 SimilarModeWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
     for other in [n for n in others if n.digest != node.digest][-_OTHERS:]:
         theirs = session.store.computation(other).read(0, len(part))
@@ -203,5 +207,5 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
                 f"layers is {found.median_cosine:.2f}, where independent runs have about 0. Same seed, or one "
                 f"trained on?",
                 SimilarModeWarning,
-                stacklevel=5,
+                stacklevel=6,
             )

@@ -76,7 +76,7 @@ def own_sweep(reader: Reader, run: Run) -> Sweep | None:
 
 
 def adoptable(
-    reader: Reader, connection: Connection, settings: Mapping[str, Any], conditions: Conditions
+    store: GraphStore, reader: Reader, connection: Connection, settings: Mapping[str, Any], conditions: Conditions
 ) -> Sweep | None:
     """Find the newest partial sweep that was started with exactly these settings and this code, and runs no more."""
     if None in settings[METRICS].values():
@@ -85,7 +85,7 @@ def adoptable(
     for sweep in reversed(reader.all(Sweep, connection_id=connection.id, status=PARTIAL)):
         run = reader.get(Run, id=sweep.run_id)
         same = json.loads(run.settings) == wanted and same_code(code_of(run, conditions.space), conditions.code)
-        if same and not is_running(run):
+        if same and not is_running(store, run):
             return sweep
     return None
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.metric_names import resolve_metrics
 from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
@@ -34,6 +35,7 @@ from mgraph.session.session import Bench, Session
 from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
 
 
+@alone
 def sweep_connection(
     session: Session,
     connection: Connection,
@@ -88,7 +90,7 @@ def sweep_connection(
         with session.store.reading() as reader:
             partial = None if resumed is None else own_sweep(reader, resumed)
             if partial is None and reuse:
-                partial = adoptable(reader, connection, work.settings, work.conditions)
+                partial = adoptable(session.store, reader, connection, work.settings, work.conditions)
             record = partial or work.new_record(connection)
             log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=reuse)
         with _kept(log):

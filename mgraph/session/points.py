@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import FROZEN, NONE, OWN, SPECTRAL, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
@@ -137,6 +138,7 @@ def own_policy(bench: Bench) -> str:
     return policy_name(bench, OWN)
 
 
+@alone
 def evaluate_node(session: Session, node: Node, split: str) -> dict[str, Measured]:
     """Measure a node on one split with its stored statistics, or recomputed ones where it has none."""
     if split not in SPLITS:

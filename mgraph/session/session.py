@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgraph.alone import our_turn
 from mgraph.errors import InputError, LayoutMismatchError
 from mgraph.factories import find_source, names_code
 from mgraph.session.code import Pinned, names_of, recorded_hash
@@ -228,15 +229,16 @@ class Session:
 
     @contextmanager
     def threads(self, bench: Bench) -> Iterator[None]:
-        """Compute inside a block with the bench's number of threads."""
+        """Compute inside a block with the bench's number of threads; no other thread computes meanwhile."""
         import torch
 
-        before = torch.get_num_threads()
-        torch.set_num_threads(bench.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        with our_turn():
+            before = torch.get_num_threads()
+            torch.set_num_threads(bench.threads)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(before)
 
 
 def _hash_of(loss: str) -> str:

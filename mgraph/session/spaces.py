@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from mgraph import trust
+from mgraph.alone import alone
 from mgraph.architectures.loading import build_network
 from mgraph.data.loading import judged_by, load_task
 from mgraph.errors import InputError, NameTakenError, NotFoundError
@@ -23,6 +24,7 @@ from mgraph_store import GraphStore, Space, new_id, validate_name
 CODECS = ("none", "blosc")
 
 
+@alone
 def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None, name: str | None, codec: str) -> Space:
     """Load architecture and data once and describe the space they make; the graph is not touched.
 

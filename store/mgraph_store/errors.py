@@ -6,15 +6,21 @@ expected, what to do. The command line catches :class:`MGraphError` and nothing 
 
 from __future__ import annotations
 
+from mgraph_store.visible import visible
+
 
 class MGraphError(Exception):
     """Root of every error that mgraph raises on purpose.
 
-    ``kind`` is a stable word for programs; ``exit_code`` is what the command line returns.
+    ``kind`` is a stable word for programs; ``exit_code`` is what the command line returns. As text it is one line that
+    is safe to show, whatever names it quotes (see :mod:`mgraph_store.visible`).
     """
 
     kind = "failed"
     exit_code = 1
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class InputError(MGraphError, ValueError):
@@ -92,7 +98,10 @@ class MovedError(StoreError):
 
 
 class MGraphWarning(UserWarning):
-    """Something that the user should know before trusting a number."""
+    """Something that the user should know before trusting a number; as text, one line that is safe to show."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class MovedWarning(MGraphWarning):
