@@ -33,10 +33,10 @@ from mgraph.train.band import Band, Rule
 from mgraph.train.batches import Batches
 from mgraph.train.cyclelog import Array, CycleRecord, Relaxed, Standing
 from mgraph.train.cycles import FALLS, PATIENCE, BandSettings
-from mgraph.train.loop import Streams
 from mgraph.train.losses import Loss
 from mgraph.train.parallel import present
 from mgraph.train.state import Keeper, State
+from mgraph.train.streams import Streams
 
 # Rows, coefficients of shape (S, K), the name of what is under way → the loss at each of S points.
 Measure = Callable[[Sequence[Tensor], Floats, str], Floats]

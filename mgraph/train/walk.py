@@ -26,10 +26,10 @@ from mgraph.network.precision import computing_in
 from mgraph.progress import Progress, Report, silent
 from mgraph.train.batches import Batches
 from mgraph.train.legs import Leg, Phase, TowardsOrigin, Units
-from mgraph.train.loop import Streams
 from mgraph.train.losses import Loss
 from mgraph.train.parallel import present
 from mgraph.train.state import InMemory, Keeper, State
+from mgraph.train.streams import Streams
 from mgraph.train.tensors import scale
 from mgraph.train.thinning import Kept, Thinner
 from mgraph.train.walk_settings import WalkSettings

@@ -16,8 +16,8 @@ from mgraph.errors import InputError, NonFiniteError
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train.batches import Batches
-from mgraph.train.loop import Streams
 from mgraph.train.state import InMemory
+from mgraph.train.streams import Streams
 
 RNG = np.random.default_rng(0)
 CENTRES = RNG.normal(size=(3, 5)) * 2
