@@ -92,7 +92,8 @@ class Driver:
         """``least`` is for :class:`Batches`; of several processes none keeps states."""
         self._flat, self._how, self._report = flat, how, report
         self.workers, self.streams = present(), Streams.of(how.seed)
-        self.keeper = keeper if keeper is not None and self.workers.size == 1 else InMemory()
+        self.keeper = InMemory() if keeper is None else keeper
+        self._alone = self.workers.size == 1
         self.batches = Batches(split, how.batch_size, self.streams.order, flat.device, least=least)
         self.module: Callable[[Tensor], Tensor] = torch.compile(flat.module) if how.compile else flat.module
         self.notes: list[str] = []
@@ -121,11 +122,11 @@ class Driver:
         with torch.random.fork_rng(devices=gpus), computing_in(self._how.precision, self._flat.device):
             torch.manual_seed(self.streams.network + self.workers.rank)
             try:
-                if self.keeper.last is None:
+                if self._alone and self.keeper.last is not None:
+                    self._load(method, self.keeper.last)
+                else:
                     method.start()
                     self._save_between(method)
-                else:
-                    self._load(method, self.keeper.last)
                 while (segment := method.segment()) is not None:
                     self._drive(method, segment)
                     self._save_between(method)
@@ -184,7 +185,7 @@ class Driver:
             if len(self._pending) >= every or self.done == total or isinstance(loss, float):
                 self._look(segment, lr)
             method.after(self.done)
-            if self.keeper.due:
+            if self._alone and self.keeper.due:
                 self._save(method)
         if self._pending:
             self._look(segment, lr)
@@ -231,7 +232,7 @@ class Driver:
     # Saved states
 
     def _save_between(self, method: Stepper) -> None:
-        if method.saves_between:
+        if self._alone and method.saves_between:
             self._save(method)
 
     def _save(self, method: Stepper) -> None:
