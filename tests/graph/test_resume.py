@@ -27,7 +27,7 @@ from mgraph.errors import (
 )
 from mgraph.session.keeping import NotSavedWarning
 from mgraph.session.runs import ResumedElsewhereWarning, RunInterrupted
-from mgraph.train.engine import LearningRateWarning
+from mgraph.train.driver import LearningRateWarning
 from mgraph_store import Node, Run, Sweep, new_id
 from mgraph_store.errors import StillNeededError
 from mgraph_store.states import StateFiles
