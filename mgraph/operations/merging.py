@@ -236,7 +236,8 @@ def _scores(bench: Bench) -> NDArray[np.float64] | None:
     accuracy = bench.task.metrics.get("accuracy")
     if accuracy is None:
         return None
-    parts = [accuracy(out, y).double().cpu() for out, y in outputs(bench.flat, bench.task.test)]
+    judged = (bench.task.without_void(out, y) for out, y in outputs(bench.flat, bench.task.test))
+    parts = [accuracy(out, y).double().cpu() for out, y in judged]
     return torch.cat(parts).numpy()
 
 

@@ -53,7 +53,7 @@ class Bench:
                     f"changed), and its numbers would not compare; restore it or add a new space."
                 )
             task = judged_by(task, self.space.loss, base=self._path, expected=code)
-        if task.fingerprint != self.space.data_hash:
+        if not task.matches(self.space.data_hash):
             raise InputError(
                 f"The data {self.space.data!r} are not those that space {self.space.name} was made with "
                 f"(their content or normalisation changed); restore them or add a new space."

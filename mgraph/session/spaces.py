@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 from mgraph import trust
 from mgraph.architectures.loading import build_network
 from mgraph.data.loading import judged_by, load_task
-from mgraph.data.task import Task
+from mgraph.data.task import DataWarning, Task
 from mgraph.errors import InputError, NameTakenError, NotFoundError
 from mgraph.factories import source_of
 from mgraph.network.layout import layout_of
@@ -45,6 +46,8 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
     task = load_task(data, base=path)
     for own in named:
         task = judged_by(task, own, base=path)
+    for note in task.notes:
+        warnings.warn(note, DataWarning, stacklevel=4)
     module = build_network(arch, input_shape=task.input_shape, classes=task.classes, seed=0, base=path)
     layout = layout_of(module)
     _try_forward(module, task, arch, data)
