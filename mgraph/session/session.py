@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError, LayoutMismatchError
+from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
 from mgraph_store import Layout, Run, Space
 
 if TYPE_CHECKING:
@@ -34,12 +35,18 @@ class Bench:
         self.space, self.device = space, device
         self._path, self._trust, self._threads = path, trust, threads
 
+    @property
+    def path(self) -> Path:
+        """The graph directory."""
+        return self._path
+
     @cached_property
     def layout(self) -> Layout:
         """The space's tensors."""
         return Layout.from_json(self.space.layout)
 
     @cached_property
+    @tells_if_moved
     def task(self) -> Task:
         """The data, checked against the fingerprint that the space recorded."""
         from mgraph.data.loading import judged_by, load_task
@@ -53,11 +60,8 @@ class Bench:
                     f"changed), and its numbers would not compare; restore it or add a new space."
                 )
             task = judged_by(task, self.space.loss, base=self._path, expected=code)
-        if not task.matches(self.space.data_hash):
-            raise InputError(
-                f"The data {self.space.data!r} are not those that space {self.space.name} was made with "
-                f"(their content or normalisation changed); restore them or add a new space."
-            )
+        if not is_same_data(task, self.space):
+            raise other_data(self.space, task, lambda: load_task(self.space.data, base=self._path))
         return task
 
     @cached_property
@@ -65,6 +69,7 @@ class Bench:
         """A network of the space on the device; its values are whatever was loaded last."""
         return self.new_network(seed=0)
 
+    @tells_if_moved
     def new_network(self, seed: int) -> FlatModel:
         """Build a freshly initialised network; LayoutMismatchError if the architecture has changed."""
         from mgraph.architectures.loading import build_network
@@ -167,6 +172,10 @@ class Session:
                 space, self.store.path, self.device, trust=self._trust, threads=self._threads
             )
         return self._benches[space.id]
+
+    def forget(self, space: Space) -> None:
+        """Load task and network of a space anew when they are next needed: its specs have changed."""
+        self._benches.pop(space.id, None)
 
     def space(self, text: str | None = None) -> Space:
         """Look up a space by name or id; None means the only one."""
