@@ -1,9 +1,9 @@
 """Folders of images: which files count, and how each becomes an array (three channels, one size).
 
-What a file shows is what is read. 8-bit images of any colour mode become RGB; 16-bit PNGs, 16-bit grey TIFFs and PGMs
-keep their precision, as floats of [0, 1]; a camera's orientation mark (EXIF) is applied. Of several frames the first
-is taken. Transparency needs to be told what lies behind it, and what cannot be read rightly is refused by name.
-Colour profiles are not applied.
+What a file shows is what is read. Images of any colour mode become RGB, of 8 bits; grey ones of 16 bits keep their
+precision, as floats in [0, 1]. A camera's orientation mark (EXIF) is applied. Of several frames the first is taken.
+Transparency needs to be told what lies behind it, and what cannot be read rightly is refused by name. Colour profiles
+are not applied.
 """
 
 from __future__ import annotations
@@ -160,6 +160,7 @@ class _Report:
     damaged: list[str] = field(default_factory=list)
     transparent: list[str] = field(default_factory=list)
     frames: list[str] = field(default_factory=list)
+    shortened: list[str] = field(default_factory=list)
     sizes: set[tuple[int, int]] = field(default_factory=set)
     deepest: int = 0
 
@@ -183,6 +184,10 @@ class _Report:
         notes, root = [], self.found.root
         if self.frames:
             notes.append(f"Of files with several frames in {root} the first is taken: {_some(self.frames)}.")
+        if self.shortened:
+            notes.append(
+                f"Colour images of 16 bits in {root} are read with 8 bits per colour: {_some(self.shortened)}."
+            )
         if len(self.sizes) > 1:
             low, high = min(self.sizes), max(self.sizes)
             notes.append(
@@ -207,8 +212,10 @@ def _read(file: Path, size: int, background: str | None, report: _Report) -> NDA
             report.frames.append(_short(file, report.found.root))
         deep = any(";16" in str(tile) for tile in image.tile)  # before it is loaded
         image.load()
-        if deep:
-            return _read_deep(file, image, size, background, report)
+        if image.mode.startswith("I;16") or (deep and image.mode == "I"):
+            return _read_grey(image, size, background, report)
+        if deep:  # of which Pillow takes the upper 8
+            report.shortened.append(_short(file, report.found.root))
         if image.mode in ("I", "F", "LAB", "HSV"):
             what = {"I": "32-bit integers", "F": "floating-point numbers"}.get(image.mode, f"{image.mode} colours")
             raise InputError(f"its pixels are {what}; save it with 8 or 16 bits")
@@ -230,38 +237,20 @@ def _on_background(image: Image.Image, background: str | None) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layered.size, background), layered).convert("RGB")
 
 
-def _read_deep(file: Path, image: Image.Image, size: int, background: str | None, report: _Report) -> NDArray[Any]:
-    """Read an image of 16 bits per channel, shape (3, size, size), as float32 in [0, 1]."""
-    from PIL import Image
+def _read_grey(image: Image.Image, size: int, background: str | None, report: _Report) -> NDArray[np.float32]:
+    """Read a grey image of 16 bits, shape (3, size, size), as float32 in [0, 1]."""
+    from PIL import Image, ImageOps
 
-    channels = _deep_channels(file, image)
-    report.deepest = max(report.deepest, int(channels[: 3 if len(channels) > 2 else 1].max()))
-    values = channels.astype(np.float32) / _FULL
-    if len(values) in (2, 4):
-        values, alpha = values[:-1], values[-1:]
-        if background != "ignore" and alpha.min() < 1:
-            if background is None:
-                raise _TransparentError
-            values = values * alpha + (1 - alpha) * (background == "white")
-    planes = [Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR) for plane in values]
-    stacked: NDArray[Any] = np.stack([np.asarray(plane) for plane in planes] * (3 // len(planes)))
-    return stacked.clip(0, 1)
-
-
-def _deep_channels(file: Path, image: Image.Image) -> NDArray[np.uint16]:
-    """Return what a file holds, shape (C, H, W): grey or RGB, each perhaps with alpha."""
-    if image.format == "PNG":  # Pillow cuts its colours to 8 bits
-        import torch
-        from torchvision.io import decode_image
-
-        if image.has_transparency_data and image.mode != "RGBA":
-            raise InputError("one of its 16-bit colours stands for transparency; save it with an alpha channel")
-        content = torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
-        decoded: NDArray[np.uint16] = decode_image(content, apply_exif_orientation=True).numpy()
-        return decoded
-    if image.mode.startswith("I"):
-        return np.asarray(image).astype(np.uint16)[None]
-    raise InputError(f"it has 16 bits per colour, of which only 8 can be read from {image.format}; save it as PNG")
+    values = np.asarray(ImageOps.exif_transpose(image)).astype(np.float32)
+    report.deepest = max(report.deepest, int(values.max()))
+    clear = values == image.info["transparency"] if "transparency" in image.info else np.zeros_like(values, bool)
+    if clear.any() and background != "ignore":  # one grey stands for it
+        if background is None:
+            raise _TransparentError
+        values[clear] = _FULL if background == "white" else 0
+    plane = Image.fromarray(values / np.float32(_FULL)).resize((size, size), Image.Resampling.BILINEAR)
+    grey: NDArray[np.float32] = np.asarray(plane).clip(0, 1)
+    return np.stack([grey] * 3)
 
 
 def _scaled(values: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -99,7 +99,7 @@ def refuse_words(whose: str, values: NDArray[Any]) -> None:
         first = values.reshape(-1)[0]
         if isinstance(first, str | bytes):
             raise InputError(
-                f"The labels of {whose} are words ({first!r}, …), not numbers; number the classes 0, 1, …: "
+                f"The labels of {whose} are words ({str(first)!r}, …), not numbers; number the classes 0, 1, …: "
                 f"names = sorted(set(y)), then y = [names.index(word) for word in y]."
             )
         what = type(first).__name__

@@ -123,7 +123,7 @@ def tells_if_moved(method: Callable[Concatenate[Bench, P], R]) -> Callable[Conca
     """Let a method of a bench say, where something is not found, how to tell the space that it has moved."""
 
     @wraps(method)
-    def called(bench: Bench, *args: P.args, **options: P.kwargs) -> R:
+    def called(bench: Bench, /, *args: P.args, **options: P.kwargs) -> R:
         try:
             return method(bench, *args, **options)
         except NotFoundError as error:
