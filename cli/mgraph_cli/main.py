@@ -59,6 +59,7 @@ _COMMANDS = {
     "gc": "upkeep",
     "rm": "upkeep",
     "mv": "upkeep",
+    "relocate": "upkeep",
     "du": "upkeep",
     "archive": "upkeep",
     "methods": "describe",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +76,14 @@ def _one(item: str | Callable[..., Any], task: Task, base: Path) -> Metric:
     if task.classes is None or task.train.targets.is_floating_point():
         raise InputError(f"The metric {spec.name} is of class labels, and this task has none.")
     if not top:
-        return _BUILT_IN[spec.name]
+        return _counting(_BUILT_IN[spec.name], task)
     k = int(top[1])
     if k > task.classes:
         raise InputError(f"{spec.name} needs at least {k} classes, and the task has {task.classes}.")
-    return Metric(spec.name, top_k(k))
+    return _counting(Metric(spec.name, top_k(k)), task)
+
+
+def _counting(metric: Metric, task: Task) -> Metric:
+    """Let a built-in metric leave out the labels that do not count."""
+    function: Callable[..., Any] = metric.function
+    return replace(metric, function=partial(function, void=task.void)) if task.void else metric

@@ -117,12 +117,19 @@ def measure(
     losses: list[Tensor] = []
     by_batch = dict(task.metrics) | {m.name: m.function for m in metrics if not m.whole}
     values: dict[str, list[Tensor]] = {name: [] for name in by_batch}
-    sizes: list[int] = []
+    sizes: list[float] = []  # of the batches, in examples whose labels count
+    examples = 0
     everything: list[tuple[Tensor, Tensor]] = []
     at_once = [m for m in metrics if m.whole]
     for out, y in outputs(flat, getattr(task, split), subset, precision):
-        sizes.append(len(y))
-        losses.append((task.example_loss or task.loss)(out, y).double().cpu())
+        size = task.weight(y)
+        if task.example_loss is None and size:
+            losses.append(task.loss(out, y).double().cpu())
+            sizes.append(size)
+        out, y = task.without_void(out, y)
+        examples += len(y)
+        if task.example_loss is not None:
+            losses.append(task.example_loss(out, y).double().cpu())
         for name, metric in by_batch.items():
             values[name].append(metric(out, y).double().cpu())
         if at_once:
@@ -130,9 +137,12 @@ def measure(
     if task.example_loss is not None:
         loss = Measured.of(torch.cat(losses))
     else:  # only batch means are known: weigh them by size, and claim no standard error
-        total = sum(sizes)
-        mean = sum(n * float(batch) for n, batch in zip(sizes, losses, strict=True)) / total
-        loss = Measured(mean, None, total)
+        mean = (
+            sum(n * float(batch) for n, batch in zip(sizes, losses, strict=True)) / sum(sizes)
+            if sizes
+            else float("nan")
+        )
+        loss = Measured(mean, None, examples)
     found = {LOSS: loss} | {name: Measured.of(torch.cat(parts)) for name, parts in values.items()}
     if at_once:
         out, y = (torch.cat(parts) for parts in zip(*everything, strict=True))

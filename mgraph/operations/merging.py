@@ -329,6 +329,7 @@ def _scores(bench: Bench, split: str) -> NDArray[np.float64] | None:
         return None
     parts = []
     for out, y in outputs(bench.flat, bench.task.splits[split]):
+        out, y = bench.task.without_void(out, y)
         found = accuracy(out, y) if accuracy is not None else -loss(out, y) if loss is not None else out
         parts.append(found.double().cpu())
     return torch.cat(parts).numpy()

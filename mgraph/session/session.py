@@ -13,6 +13,7 @@ from mgraph.alone import our_turn
 from mgraph.errors import InputError, LayoutMismatchError
 from mgraph.factories import find_source, names_code
 from mgraph.session.code import Pinned, names_of, recorded_hash
+from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph
 from mgraph_store import Layout, Run, Space
@@ -45,12 +46,18 @@ class Bench:
         self._path, self._trust, self._threads = path, trust, threads
         self.code: dict[str, str] = {}  # hashes of the user code that ran, by role: arch, data, loss
 
+    @property
+    def path(self) -> Path:
+        """The graph directory."""
+        return self._path
+
     @cached_property
     def layout(self) -> Layout:
         """The space's tensors."""
         return Layout.from_json(self.space.layout)
 
     @cached_property
+    @tells_if_moved
     def task(self) -> Task:
         """The data, checked against the fingerprint that the space recorded."""
         from mgraph.data.loading import judged_by, load_task
@@ -63,10 +70,11 @@ class Bench:
                     f"The loss {self.space.loss} is not the one that space {self.space.name} was made with (its code "
                     f"changed), and its numbers would not compare; restore it or add a new space."
                 )
-        if task.fingerprint != self.space.data_hash:
-            raise InputError(
-                f"The data {self.space.data!r} are not those that space {self.space.name} was made with "
-                f"(their content or normalisation changed); restore them or add a new space."
+        if not is_same_data(task, self.space):
+            raise other_data(
+                self.space,
+                task,
+                lambda: load_task(self.space.data, base=self._path, consent=self._consent("data")),
             )
         return task
 
@@ -75,6 +83,7 @@ class Bench:
         """A network of the space on the device; its values are whatever was loaded last."""
         return self.new_network(seed=0)
 
+    @tells_if_moved
     def new_network(self, seed: int) -> FlatModel:
         """Build a freshly initialised network; LayoutMismatchError if the architecture has changed."""
         from mgraph.network.flat import FlatModel
@@ -195,6 +204,10 @@ class Session:
                 space, self.store.path, self.device, trust=self._trust, threads=self._threads
             )
         return self._benches[space.id]
+
+    def forget(self, space: Space) -> None:
+        """Load task and network of a space anew when they are next needed: its specs have changed."""
+        self._benches.pop(space.id, None)
 
     def space(self, text: str | None = None) -> Space:
         """Look up a space by name or id; None means the only one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mgraph import trust
 from mgraph.alone import alone
 from mgraph.architectures.loading import build_network
 from mgraph.data.loading import judged_by, load_task
+from mgraph.data.task import DataWarning
 from mgraph.errors import InputError, NameTakenError, NotFoundError
 from mgraph.factories import names_code, source_of
 from mgraph.network.layout import layout_of
@@ -52,6 +54,8 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
         raise InputError(
             f"The data call their loss {task.loss_name!r}, which reads like code to load; leave out the ':'."
         )
+    for note in task.notes:
+        warnings.warn(note, DataWarning, stacklevel=4)
 
     def build(seed: int) -> nn.Module:
         shape, classes = task.input_shape, task.classes

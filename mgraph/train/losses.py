@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgraph.data.labels import VoidCrossEntropy
 from mgraph.data.task import Task, cross_entropy
 from mgraph.errors import InputError
 from mgraph.factories import load_factory
@@ -51,6 +53,8 @@ def training_loss(task: Task, how: Objective) -> Loss:
             raise InputError(f"A loss is named module:function or file.py:function, not {how.loss!r}.")
         return load_factory(spec, base=Path.cwd(), consent=speaker())
     if how.label_smoothing:
+        if isinstance(task.loss, VoidCrossEntropy):
+            return replace(task.loss, label_smoothing=how.label_smoothing)
         if task.loss is not cross_entropy:
             raise InputError(f"label_smoothing is for cross-entropy, and the task's loss is {task.loss_name}.")
         return partial(F.cross_entropy, label_smoothing=how.label_smoothing)

@@ -1,4 +1,4 @@
-"""Upkeep: check, gc, rm, mv, du."""
+"""Upkeep: check, gc, rm, mv, relocate, du."""
 
 from __future__ import annotations
 
@@ -99,6 +99,46 @@ def mv(old: str, new: str, graph: Graph, form: str) -> None:
     """
     renamed = graph.rename(old, new)
     emit_one({"id": renamed.id, "name": renamed.name}, form=form)
+
+
+@click.command()
+@click.argument("which", nargs=-1, metavar="[SPACE] | OLD NEW")
+@click.option("--arch", help="Where the architecture's code lies now: file.py:fn or pkg.module:fn.")
+@click.option("--data", help="Where the data, or their code, lie now: a spec.")
+@click.option("--loss", help="Where the code of an evaluation loss of your own lies now.")
+@click.option("--trust", is_flag=True, help="With OLD NEW: trust the code there, also if it was not trusted before.")
+@graph_option
+@output_options
+def relocate(
+    which: tuple[str, ...],
+    arch: str | None,
+    data: str | None,
+    loss: str | None,
+    trust: bool,
+    graph_path: Path | None,
+    form: str,
+) -> None:
+    """Say where code or data of a space lie now, after a graph or they were moved.
+
+    Give the new specs of a space, or an old and a new path (file or folder) for all spaces. A spec changes only if the
+    code there has the hash that the space recorded, or the data have the fingerprint; nothing else changes.
+
+    \b
+    Example:
+      mgraph relocate net-data --arch code/net.py:net --data code/net.py:data
+      mgraph relocate ../old-project ../new-project
+    """
+    import mgraph
+
+    if len(which) > 2 or (len(which) == 2 and (arch, data, loss) != (None, None, None)):
+        raise click.UsageError("Give a SPACE with --arch, --data or --loss, or OLD and NEW alone.")
+    graph = mgraph.open(graph_path or find_graph(Path.cwd()), trust=trust)
+    if len(which) == 2:
+        changed = graph.relocate(paths=(which[0], which[1]))
+    else:
+        changed = graph.relocate(which[0] if which else None, arch=arch, data=data, loss=loss)
+    ids = {space.id for space in changed}
+    emit([row for row in graph.spaces() if row["id"] in ids], ("name", "id", "arch", "data", "loss"), form=form)
 
 
 @click.command()
