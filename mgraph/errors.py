@@ -24,6 +24,14 @@ class MGraphWarning(UserWarning):
     """Something that the user should know before trusting a number."""
 
 
+class TrainedCurveError(InputError):
+    """A checkpoint holds a trained curve, not a mode; ``method`` is curve or chain, None where it does not say."""
+
+    def __init__(self, message: str, method: str | None = None) -> None:
+        super().__init__(message)
+        self.method = method
+
+
 __all__ = [
     "AmbiguousError",
     "ConflictError",
@@ -38,6 +46,7 @@ __all__ = [
     "NonFiniteError",
     "NotFoundError",
     "StoreError",
+    "TrainedCurveError",
     "UnconnectedError",
     "UntrustedError",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.similarity import similarities
-from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
+from mgraph.network.checkpoints import Options
+from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
 from mgraph.progress import Report, silent
 from mgraph.session.members import label
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
@@ -87,25 +87,27 @@ def add_trained_mode(
 
 
 def add_imported_mode(
-    session: Session, space: Space, path: Path, *, name: str | None, cast: bool = False
+    session: Session, space: Space, path: Path, *, name: str | None, options: Options
 ) -> tuple[Node, list[str]]:
-    """Add the mode of a checkpoint file; return it with notes on what was converted.
+    """Add the mode of a checkpoint file; return it with notes on what was done to it.
 
-    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, and
+    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError
+    where the file leaves a choice that ``options`` do not make, TrainedCurveError where it holds a trained curve, and
     NonFiniteError for a NaN or an infinity; nothing is added then.
     """
     check_name_is_free(session, name)
     bench = session.bench(space)
-    fitted = fit_to_layout(read_checkpoint(path), bench.layout, cast=cast)
-    info = {
-        "origin": "file",
-        "file": path.name,
-        "blake2b": hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(),
-        "notes": fitted.notes,
-    }
-    with session.run(bench, "add-mode", {"file": str(path), "space": space.name, "cast": cast}) as run:
-        made = _Made(name, None, fitted.parameters, fitted.buffers)
-        return _commit_modes(session, bench, run, [made], info), fitted.notes
+    fitted, info = fit_file(bench, path, options)
+    stated = asdict(options) | {"file": str(path), "space": space.name}
+    with session.run(bench, "add-mode", stated) as run:
+        buffers = fitted.buffers
+        if options.recompute:
+            recompute_own(bench, fitted)
+            buffers = module_buffers(bench.flat, bench.layout)
+        node = _commit_modes(session, bench, run, [_Made(name, None, fitted.parameters, buffers)], info)
+        if not options.recompute:
+            warn_if_stale(bench, node, fitted)
+        return node, fitted.notes
 
 
 def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, name: str | None) -> Node:

@@ -14,6 +14,8 @@ from mgraph.errors import InputError, LayoutMismatchError
 from mgraph_store import Layout, Run, Space
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mgraph.data.task import Task
     from mgraph.evaluate.batchnorm import BatchNormPolicy
     from mgraph.network.flat import FlatModel
@@ -67,8 +69,13 @@ class Bench:
 
     def new_network(self, seed: int) -> FlatModel:
         """Build a freshly initialised network; LayoutMismatchError if the architecture has changed."""
-        from mgraph.architectures.loading import build_network
         from mgraph.network.flat import FlatModel
+
+        return FlatModel(self.new_module(seed), device=self.device)
+
+    def new_module(self, seed: int) -> nn.Module:
+        """Build a freshly initialised network as its factory returns it, as :meth:`new_network` does."""
+        from mgraph.architectures.loading import build_network
         from mgraph.network.layout import layout_of
 
         module = build_network(
@@ -85,7 +92,7 @@ class Bench:
                 f"The architecture {self.space.arch!r} no longer makes the network of space "
                 f"{self.space.name}: {difference}; restore its code or add a new space."
             )
-        return FlatModel(module, device=self.device)
+        return module
 
     @cached_property
     def threads(self) -> int:
