@@ -57,6 +57,7 @@ def fit_file(bench: Bench, path: Path, options: Options) -> tuple[FittedCheckpoi
     info = _of_files(path, content.files) | {"notes": fitted.notes, "checkpoint": fitted.source}
     if options.recompute:
         info["batchnorm"] = str(bench.policy())
+        fitted.notes.append(f"BatchNorm statistics recomputed from the training data: {info['batchnorm']}")
     _load(bench, fitted)
     _require_same_function(bench, fitted)
     return fitted, info

@@ -16,6 +16,7 @@ from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.similarity import similarities
 from mgraph.network.checkpoints import Options
+from mgraph.operations.export import further_states
 from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
 from mgraph.progress import Report, silent
 from mgraph.session.members import label
@@ -141,6 +142,7 @@ class _Made:
 def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
     """Evaluate and store modes of one run, all or none; return the last one."""
     flat = bench.flat
+    info = info | further_states(flat.module)
     with session.store.transaction() as tx:
         for mode in made:
             flat.theta.copy_(flat.pack(torch.from_numpy(mode.parameters)))

@@ -57,7 +57,7 @@ def views_of(candidates: Sequence[Candidate], names: Names, ignore: Sequence[str
             state: dict[str, Any] = {}
             twice: list[str] = []
             for name, spelled in reading.renamed.items():
-                if spelled in state:
+                if spelled in state and not _alike(state[spelled], kept[name]):
                     twice.append(name)
                 state.setdefault(spelled, kept[name])
             found.append(View(candidate, reading, state, tuple(twice)))
@@ -151,9 +151,11 @@ def _distinct(views: Sequence[View]) -> list[View]:
 
 def _same(a: View, b: View) -> bool:
     shared = [n for n in a.state if n in b.state]
-    pairs = [(a.state[n], b.state[n]) for n in shared]
-    tensors = [(x, y) for x, y in pairs if isinstance(x, Tensor) and isinstance(y, Tensor)]
-    return bool(tensors) and all(_same_tensor(x, y) for x, y in tensors)
+    return bool(shared) and all(_alike(a.state[n], b.state[n]) for n in shared)
+
+
+def _alike(x: Any, y: Any) -> bool:
+    return isinstance(x, Tensor) and isinstance(y, Tensor) and _same_tensor(x, y)
 
 
 def _same_tensor(x: Tensor, y: Tensor) -> bool:

@@ -75,7 +75,7 @@ def fit_curve(
     """Fit every control point; return them with notes. BatchNorm statistics are absent: they are to be recomputed."""
     names = network_names(build(0), layout)
     options = Options(cast=cast, recompute=True)
-    fitted = [fit_view(view, names, build, layout, options) for view in curve.points]
+    fitted = [fit_view(view, names, build(0), build, layout, options) for view in curve.points]
     notes = [f"{curve.described}" + (f", taken from {curve.key}" if curve.key else "")]
     if curve.by_order:
         notes.append("parameters matched by their order, as the names differ")

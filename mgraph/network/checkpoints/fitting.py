@@ -22,7 +22,7 @@ from mgraph.network.checkpoints.choosing import View, choose, closest, covers, v
 from mgraph.network.checkpoints.files import Content
 from mgraph.network.checkpoints.inert import Foreign
 from mgraph.network.checkpoints.names import Names, metadata_for
-from mgraph.network.checkpoints.search import EXTRA_STATE, candidates, joined
+from mgraph.network.checkpoints.search import EXTRA_STATE, averages, candidates, joined
 from mgraph.network.layout import dtype_name, named_tensors, to_numpy
 from mgraph_store.rows.layout import Layout, TensorSpec
 
@@ -64,7 +64,8 @@ def fit_content(content: Content, build: Build, layout: Layout, options: Options
     Raises InputError where the file holds several sets of weights that fit, or none; LayoutMismatchError naming the
     first tensor that is missing, extra, misshapen or mistyped; NonFiniteError for NaN and infinity.
     """
-    names = network_names(build(0), layout)
+    module = build(0)
+    names = network_names(module, layout)
 
     def takes(view: View) -> bool:
         try:
@@ -81,8 +82,8 @@ def fit_content(content: Content, build: Build, layout: Layout, options: Options
     if not views:
         raise InputError(_no_tensors(content, where))
     view = chosen or closest(views, layout)[0]
-    fitted = fit_view(view, names, build, layout, options)
-    notes = [*_origin_notes(view, views, layout), *fitted.notes]
+    fitted = fit_view(view, names, module, build, layout, options)
+    notes = [*_origin_notes(view, views, layout, averages(content.value)), *fitted.notes]
     if content.skipped:
         notes.append(f"skipped, as they are no tensors: {_listed(content.skipped)}")
     source = fitted.source | {"skipped": list(content.skipped)[:20]}
@@ -94,15 +95,17 @@ def network_names(module: nn.Module, layout: Layout) -> Names:
     return Names(module, [t.name for t in layout.tensors] + list(layout.aliases))
 
 
-def fit_view(view: View, names: Names, build: Build, layout: Layout, options: Options) -> FittedCheckpoint:
-    """Load one set of weights into a new network and put what it then has into the layout's order."""
+def fit_view(
+    view: View, names: Names, module: nn.Module, build: Build, layout: Layout, options: Options
+) -> FittedCheckpoint:
+    """Load one set of weights into ``module``, a new network, and put what it then has into the layout's order."""
     _refuse_unreadable(view, layout)
-    module = build(0)
     fresh_extra = extra_state(module)
     state = _with_aliases(view, layout)
     loaded = _load(module, names, view)
     notes: list[str] = []
-    ignored = _ignorable(view, loaded.unexpected_keys, module)
+    whole = not _missing_parameters(loaded.missing_keys, layout)
+    ignored = _ignorable(view, loaded.unexpected_keys, module, whole=whole)
     if ignored:
         notes.append(f"ignored, as the network has none: {_listed(ignored)}")
     if view.reading.outside:
@@ -121,6 +124,7 @@ def fit_view(view: View, names: Names, build: Build, layout: Layout, options: Op
         "key": view.key,
         "averaged": view.averaged,
         "prefix": view.reading.prefix,
+        "added": view.reading.added,
         "wrappers": list(view.reading.wrappers),
         "ignored": [*ignored, *view.reading.outside][:50],
         "absent": absent.names[:50],
@@ -230,7 +234,7 @@ def _require_plain(name: str, value: Tensor) -> None:
 # What only one side has
 
 
-def _ignorable(view: View, unexpected: Sequence[str], module: nn.Module) -> list[str]:
+def _ignorable(view: View, unexpected: Sequence[str], module: nn.Module, *, whole: bool) -> list[str]:
     """Return the entries that the network lacks and can do without; LayoutMismatchError if there are others."""
     own = dict(module.named_buffers())  # non-persistent ones, too
     ignored, extra = [], []
@@ -248,9 +252,10 @@ def _ignorable(view: View, unexpected: Sequence[str], module: nn.Module) -> list
         else:
             extra.append(name)
     if extra:
+        todo = " If they are not needed, leave them out with --ignore PATTERN." if whole else ""
         raise LayoutMismatchError(
-            f"The checkpoint has {count(extra)} that the network has not, first {extra[0]}; is it of this network? "
-            f"(--ignore PATTERN leaves entries out.)"
+            f"The checkpoint has {count(extra)} that the network has not, first {extra[0]}; "
+            f"is it of this network?{todo}"
         )
     return ignored + [n for n, v in view.state.items() if isinstance(v, Foreign)]
 
@@ -420,14 +425,17 @@ def _convert(t: TensorSpec, tensor: Tensor, cast: bool) -> tuple[NDArray[Any], s
 # Words
 
 
-def _origin_notes(view: View, views: Sequence[View], layout: Layout) -> list[str]:
+def _origin_notes(view: View, views: Sequence[View], layout: Layout, averages: Sequence[str]) -> list[str]:
     notes = []
     others = [v for v in views if v.candidate.key != view.candidate.key and covers(v, layout)]
     if view.candidate.key or view.averaged:
         kind = " (averaged weights)" if view.averaged else ""
         notes.append(f"taken from {view.candidate.label or 'the file itself'}{kind}")
-    if others:
-        notes.append(f"not taken: {others[0].candidate.label or 'the file itself'}")
+    left = list(dict.fromkeys(v.candidate.label or "the file itself" for v in others))
+    key = view.candidate.label
+    left += [a for a in averages if a not in left and not any(f"{x}.".startswith(f"{a}.") for x in (key, *left))]
+    if left:
+        notes.append(f"not taken: {_listed(left)}")
     return notes + view.reading.notes
 
 

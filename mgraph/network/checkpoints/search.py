@@ -72,6 +72,16 @@ def joined(content: Any) -> list[Candidate]:
     return found
 
 
+def averages(content: Any) -> list[str]:
+    """List the keys under which a file says that it has averaged weights, in whatever form."""
+    found = []
+    for key, mapping in _mappings(content):
+        for name, value in pairs(mapping):
+            if isinstance(name, str) and len(key) < 2 and is_averaged(name) and isinstance(value, dict | list | tuple):
+                found.append(".".join((*key, name)))
+    return found
+
+
 def is_averaged(name: str) -> bool:
     """Tell whether a key or a prefix says that the weights under it are averaged."""
     return bool(_AVERAGED.search(name))
