@@ -22,6 +22,15 @@ from mgraph_store.errors import (
     UntrustedError,
 )
 
+
+class TrainedCurveError(InputError):
+    """A checkpoint holds a trained curve, not a mode; ``method`` is curve or chain, None where it does not say."""
+
+    def __init__(self, message: str, method: str | None = None) -> None:
+        super().__init__(message)
+        self.method = method
+
+
 __all__ = [
     "AmbiguousError",
     "ConflictError",
@@ -38,6 +47,7 @@ __all__ = [
     "NonFiniteError",
     "NotFoundError",
     "StoreError",
+    "TrainedCurveError",
     "UnconnectedError",
     "UntrustedError",
 ]

@@ -134,9 +134,10 @@ class Connected(Labelled):
 
     record: Connection
 
-    def __init__(self, session: Session, record: Connection) -> None:
+    def __init__(self, session: Session, record: Connection, notes: Sequence[str] = ()) -> None:
         self._session = session
         self.record = record
+        self.notes = list(notes)
 
     id = property(lambda self: self.record.id, doc="Its id.")
     name = property(lambda self: self.record.name, doc="Its name, if it has one.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,9 @@ from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.similarity import similarities
-from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
+from mgraph.network.checkpoints import Options
+from mgraph.operations.export import further_states
+from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import Report, silent
 from mgraph.session.members import label
@@ -100,26 +101,28 @@ def add_trained_mode(
 
 @alone
 def add_imported_mode(
-    session: Session, space: Space, path: Path, *, name: str | None, cast: bool = False
+    session: Session, space: Space, path: Path, *, name: str | None, options: Options
 ) -> tuple[Node, list[str]]:
-    """Add the mode of a checkpoint file; return it with notes on what was converted.
+    """Add the mode of a checkpoint file; return it with notes on what was done to it.
 
-    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, and
+    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError
+    where the file leaves a choice that ``options`` do not make, TrainedCurveError where it holds a trained curve, and
     NonFiniteError for a NaN or an infinity; nothing is added then.
     """
     check_name_is_free(session, name)
     bench = session.bench(space)
-    fitted = fit_to_layout(read_checkpoint(path), bench.layout, cast=cast)
+    fitted, info = fit_file(bench, path, options)
     check_point(bench, fitted.parameters, fitted.buffers)
-    info = {
-        "origin": "file",
-        "file": path.name,
-        "blake2b": hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(),
-        "notes": fitted.notes,
-    }
-    with session.run(bench, "add-mode", {"file": str(path), "space": space.name, "cast": cast}) as run:
-        made = _Made(name, None, fitted.parameters, fitted.buffers)
-        return _commit_modes(session, bench, run, [made], info), fitted.notes
+    stated = asdict(options) | {"file": str(path), "space": space.name}
+    with session.run(bench, "add-mode", stated) as run:
+        buffers = fitted.buffers
+        if options.recompute:
+            recompute_own(bench, fitted)
+            buffers = module_buffers(bench.flat, bench.layout)
+        node = _commit_modes(session, bench, run, [_Made(name, None, fitted.parameters, buffers)], info)
+        if not options.recompute:
+            warn_if_stale(bench, node, fitted)
+        return node, fitted.notes
 
 
 @alone
@@ -158,6 +161,7 @@ class _Made:
 def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
     """Evaluate and store modes of one run, all or none; return the last one."""
     flat = bench.flat
+    info = info | further_states(flat.module)
     with session.store.transaction() as tx:
         for mode in made:
             flat.theta.copy_(flat.pack(torch.from_numpy(mode.parameters)))
