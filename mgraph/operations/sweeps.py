@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mgraph.errors import InputError, NonFiniteError
+from mgraph.errors import InputError, MGraphWarning, NonFiniteError
 from mgraph.evaluate.metric_names import resolve_metrics
 from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
 from mgraph.evaluate.refine import Refinement, interpolation_error, refined
@@ -28,6 +29,10 @@ from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
 from mgraph.session.session import Bench, Session
 from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
+
+
+class SweepWarning(MGraphWarning):
+    """A number of a sweep is not finite, or what such a number once did to the connection has changed."""
 
 
 def sweep_connection(
@@ -100,9 +105,11 @@ def sweep_connection(
             record = log.finish(record, rows, verdict.changed)
     if ruined:
         raise NonFiniteError(f"{label(connection)}: {ruined}; {verdict.said}")
-    said = (*verdict.notes, *(f"{what}: what is computed from it is NaN, nothing else." for what in bad.values()))
+    of_others = [f"{what}; only what is computed from that metric is NaN." for what in bad.values()]
+    for text in (*verdict.notes, *of_others):
+        warnings.warn(f"{label(connection)}: {text}", SweepWarning, stacklevel=2)
     with session.store.reading() as reader:
-        return replace(load_sweep(reader, connection, record), notes=(*swept.notes(work, refine), *said))
+        return replace(load_sweep(reader, connection, record), notes=swept.notes(work, refine))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from mgraph.architectures.loading import build_network
 from mgraph.data.loading import judged_by, load_task
 from mgraph.data.task import Task
 from mgraph.errors import InputError, NameTakenError, NotFoundError
+from mgraph.evaluate.metrics import check_metrics
 from mgraph.factories import source_of
 from mgraph.network.layout import layout_of
 from mgraph.specs import Spec
@@ -115,7 +116,8 @@ def _try_forward(module: nn.Module, task: Task, arch: str, data: str) -> None:
     x, y = task.train.examples(torch.arange(min(2, len(task.train))))
     try:
         with torch.no_grad():
-            loss = task.loss(module.eval()(x), y)
+            out = module.eval()(x)
+            loss = task.loss(out, y)
     except Exception as error:  # whatever the network or the loss raises
         why = " ".join(str(error).split()).rstrip(".")
         raise InputError(
@@ -125,6 +127,8 @@ def _try_forward(module: nn.Module, task: Task, arch: str, data: str) -> None:
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         shape = list(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
         raise InputError(f"The loss {task.loss_name} must return a scalar tensor, the batch's mean, not {shape}.")
+    with torch.no_grad():
+        check_metrics(task, out, y)
 
 
 def _default_name(arch: str, data: str) -> str:
