@@ -5,18 +5,26 @@ What was trained is stored before anything is measured, so that a metric that fa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
-from mgraph.errors import InputError, MGraphError, NonFiniteError
+from mgraph.errors import InputError, MGraphError, MGraphWarning, NonFiniteError
+from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import LOSS, Measured
+from mgraph.evaluate.stale import compare_statistics
 from mgraph.session.members import label
 from mgraph.session.points import evaluate_splits, evaluation_rows, load_node, own_policy
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Bench, Session
 from mgraph_store import Evaluation, Node, NodeBuffers
+
+
+class OwnStatisticsWarning(MGraphWarning):
+    """A mode's own BatchNorm statistics do not fit its weights."""
+
 
 Results = dict[str, dict[str, Measured]]
 
@@ -44,8 +52,8 @@ def measure_stored(session: Session, bench: Bench, run: RunLog, node: Node) -> R
     """
     results = evaluate_splits(bench)
     with session.store.reading() as reader:
-        policies = [b.policy for b in reader.all(NodeBuffers, node_id=node.id)]
         there = {(e.split, e.metric) for e in reader.all(Evaluation, node_id=node.id, sweep_id=None)}
+    policies = _policies(session, node)
     policy = policies[0] if policies and bench.flat.statistics else own_policy(bench)
     rows = [
         row
@@ -60,6 +68,25 @@ def measure_stored(session: Session, bench: Bench, run: RunLog, node: Node) -> R
     return results
 
 
+_WILD = 10.0  # times the loss: averages over the last batches of a short training may well be 1.5 times off
+
+
+def warn_of_own_statistics(bench: Bench, node: Node) -> None:
+    """Warn if the present point, which is the node's, does far worse with its own BatchNorm statistics than recomputed.
+
+    The network then holds the recomputed ones.
+    """
+    found = compare_statistics(bench.flat, bench.task, bench.policy())
+    if found is None or not found.stale or found.own.value <= _WILD * abs(found.recomputed.value):
+        return
+    warnings.warn(
+        f"{label(node)} has a train loss of {found.own.value:.4g} with its own BatchNorm statistics, and of "
+        f"{found.recomputed.value:.4g} with recomputed ones, which sweeps use: its own ones do not fit its weights.",
+        OwnStatisticsWarning,
+        stacklevel=2,
+    )
+
+
 def evaluate_again(session: Session, node: Node) -> Results:
     """Measure a mode or merged node on all splits now, and store the numbers that it has not yet.
 
@@ -69,4 +96,12 @@ def evaluate_again(session: Session, node: Node) -> Results:
         raise InputError(f"{label(node)} is a {node.kind}; only modes and merged nodes have numbers of their own.")
     bench = load_node(session, node)
     with session.run(bench, "evaluate", {"node": node.id}) as run, still_stored(node):
-        return measure_stored(session, bench, run, node)
+        results = measure_stored(session, bench, run, node)
+        if any(b == OWN for b in _policies(session, node)):
+            warn_of_own_statistics(bench, node)
+        return results
+
+
+def _policies(session: Session, node: Node) -> list[str]:
+    with session.store.reading() as reader:
+        return [b.policy for b in reader.all(NodeBuffers, node_id=node.id)]

@@ -18,7 +18,7 @@ from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
 from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
-from mgraph.operations.evaluating import measure_stored, still_stored
+from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.progress import Report, silent
 from mgraph.session.members import label
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
@@ -150,6 +150,7 @@ def _keep_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Mad
         with still_stored(node):
             _load(bench, mode)
             measure_stored(session, bench, run, node)
+            warn_of_own_statistics(bench, node)
     _warn_if_similar(session, bench, nodes[-1], made[-1].parameters)
     return nodes[-1]
 

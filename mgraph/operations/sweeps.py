@@ -105,8 +105,8 @@ def sweep_connection(
             record = log.finish(record, rows, verdict.changed)
     if ruined:
         raise NonFiniteError(f"{label(connection)}: {ruined}; {verdict.said}")
-    of_others = [f"{what}; only what is computed from that metric is NaN." for what in bad.values()]
-    for text in (*verdict.notes, *of_others):
+    others = [f"{', '.join(bad.values())}; only what is computed from that is NaN."] if bad else []
+    for text in (*verdict.notes, *others):
         warnings.warn(f"{label(connection)}: {text}", SweepWarning, stacklevel=2)
     with session.store.reading() as reader:
         return replace(load_sweep(reader, connection, record), notes=swept.notes(work, refine))
