@@ -27,6 +27,7 @@ _COMMANDS = {
     "spaces": "graphs",
     "train": "modes",
     "add-mode": "modes",
+    "evaluate": "modes",
     "connect": "connect",
     "sweep": "connect",
     "resume": "resume",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mgraph.errors import MGraphWarning
+from mgraph.evaluate.metrics import check_metrics
 from mgraph.network.probing.probe import Finding, Judged, probe
 
 if TYPE_CHECKING:
@@ -33,14 +34,17 @@ def first_examples(task: Task, device: torch.device | str = "cpu") -> tuple[Tens
 
 
 def meet(module: nn.Module, twin: nn.Module, task: Task, *, arch: str, data: str, fresh: bool = True) -> list[Finding]:
-    """Probe a network on its task against its ``twin``, built from another seed; both are changed.
+    """Probe a network and its task's metrics against its ``twin``, built from another seed; both are changed.
 
     A ``fresh`` one must have a finite loss. Raises InputError for a network that cannot be handled.
     """
     device = next(module.parameters()).device
     x, y = first_examples(task, device)
     judged = Judged(task.loss, task.loss_name, task.example_loss)
-    return probe(module, twin.to(device), x, y, judged, arch=arch, data=data, finite=fresh)
+    findings = probe(module, twin.to(device), x, y, judged, arch=arch, data=data, finite=fresh)
+    with torch.no_grad():
+        check_metrics(task, *task.without_void(module.eval()(x.clone()), y))
+    return findings
 
 
 def tell(findings: Sequence[Finding], *, stacklevel: int = 3) -> None:
