@@ -25,6 +25,7 @@ _COMMANDS = {
     "spaces": "graphs",
     "train": "modes",
     "add-mode": "modes",
+    "evaluate": "modes",
     "connect": "connect",
     "sweep": "connect",
     "resume": "resume",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mgraph.errors import InputError
 from mgraph.explore.criterion import COARSE, FEW, FULL_PRECISION, NODE_KINDS, ORACLE, QUANTITIES, Criterion
-from mgraph_store import Connection, Edge, GraphStore, Reader, Space
+from mgraph_store import Connection, Edge, Evaluation, GraphStore, Reader, Space
 
 if TYPE_CHECKING:
     from mgraph.explore.arrays import EdgeArrays
@@ -350,16 +350,16 @@ def _why_not_measured(reader: Reader, criterion: Criterion, space: Space | None)
             else f"its edges with a {what} are not finite, in less than full precision"
         )
         return f"{where} has no edge with a {what} that counts: {why}; sweep again: mgraph sweep CONN"
-    measured = sorted({f"{split} {metric}" for split, metric, oracle in there if not oracle})
-    if measured:
-        drop = criterion.metric == "error" and not any(text.endswith("error") for text in measured)
-        hint = (
-            f"its task has no accuracy, so a drop is one of the loss: add --metric loss ({', '.join(measured)})"
-            if drop and criterion.quantity == "drop"
-            else f"its edges were measured by {', '.join(measured)}"
-        )
-        return f"{where} has no edge with a {what}: {hint}."
+    measured = ", ".join(sorted({f"{split} {metric}" for split, metric, oracle in there if not oracle}))
+    if measured and criterion.metric == "error" and not reader.all(Evaluation, metric="accuracy", limit=1):
+        drops = "; drops are of accuracy, unless you say" if criterion.quantity == "drop" else ": add"
+        return f"{where} has no edge with a {what}, for its task has no accuracy{drops} --metric loss."
     unswept = _unswept(reader, space)
+    if measured:
+        return (
+            f"{where} has no edge with a {what}; its edges were measured by {measured}. "
+            f"Sweep a connection on it: mgraph sweep {unswept or 'CONN'}"
+        )
     if unswept:
         return f"{where} has no edge with a {what}; sweep a connection first: mgraph sweep {unswept}"
     return f"{where} has no edge with a {what}; connect modes first: mgraph connect A B --linear"

@@ -92,10 +92,20 @@ class Point(Labelled):
         return node_state(self._session, self.record)
 
     def evaluate(self, split: str = "test") -> dict[str, Measured]:
-        """Measure it now on a split with its own statistics; nothing is stored."""
+        """Measure it now on a split with its own statistics; nothing is stored (see :meth:`measure`)."""
         from mgraph.session.points import evaluate_node
 
         return evaluate_node(self._session, self.record, split)
+
+    def measure(self) -> dict[str, dict[str, Measured]]:
+        """Measure a mode or merged node on all splits now, and store the numbers that it has not yet.
+
+        For a mode whose training was stored and whose measuring failed. Numbers that are there stay. Raises InputError
+        if it cannot be measured, and NonFiniteError, after storing, for a loss that is no number.
+        """
+        from mgraph.operations.evaluating import evaluate_again
+
+        return evaluate_again(self._session, self.record)
 
     def archive(self, rounding: str, *, name: str | None = None) -> Archived:
         """Store a rounded copy, compressed: ``point.archive("bf16", name="small").changes()``; the original stays.
@@ -245,11 +255,14 @@ class Connected(Labelled):
         soup: str | None = None,
         name: str | None = None,
         bn_examples: int | None = None,
+        force: bool = False,
         report: Report | None = None,
     ) -> MergeReport:
         """Materialise a point as a merged node: the best on validation, a given parameter, or a soup.
 
-        BatchNorm statistics are recomputed and stored; the report holds validation and test numbers.
+        BatchNorm statistics are recomputed and stored. The report holds validation and test numbers, and its
+        ``decision`` says on validation data whether the point is better than the best corner, allowing for all points
+        that were looked at. Raises InputError for a point on a wall between the corners, unless ``force``.
         """
         from mgraph.operations.merging import merge
 
@@ -261,6 +274,7 @@ class Connected(Labelled):
             soup=soup,
             name=name,
             bn_examples=bn_examples,
+            force=force,
             **_report(report),
         )
 

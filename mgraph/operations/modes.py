@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
+from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
 from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
+from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import Report, silent
 from mgraph.session.members import label
@@ -27,7 +29,7 @@ from mgraph.session.storing import check_name_is_free, require_finite, store_poi
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
 from mgraph.train.settings import TrainSettings
-from mgraph_store import Node, Run, Space, new_id
+from mgraph_store import Node, Run, Space, Transaction, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
@@ -46,8 +48,8 @@ def add_trained_mode(
     """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
 
     With an interrupted run ``resumed``, whose arguments the others must be, it goes on where that run was saved.
-    Under torchrun all processes train together and the first stores. Raises NonFiniteError, naming the step, when
-    training diverges; the graph then holds only the failed run.
+    Under torchrun all processes train together and the first stores, before anything is measured. Raises
+    NonFiniteError, naming the step, when training diverges; the graph then holds only the failed run.
     """
     if settings.keep and name is None:
         raise InputError("keep needs a name: the copies are called NAME-EPOCH.")
@@ -93,7 +95,7 @@ def add_trained_mode(
                     check_reproduced(
                         bench, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
                     )
-            return _commit_modes(session, bench, run, made, info)
+            return _keep_modes(session, bench, run, made, info)
 
 
 def add_imported_mode(
@@ -151,28 +153,60 @@ class _Made:
     outputs: Sequence[NDArray[Any]] = ()
 
 
+def _keep_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
+    """Store what was trained, all or none, and only then measure it; return the last one.
+
+    Raises InputError if they cannot be measured, and NonFiniteError for a loss that is no number: they stay stored.
+    """
+    with session.store.transaction() as tx:
+        nodes = [_store(tx, bench, run, mode, {}, info) for mode in made]
+        run.complete(tx)
+    for node, mode in zip(nodes, made, strict=True):
+        with still_stored(node):
+            _load(bench, mode)
+            measure_stored(session, bench, run, node)
+            warn_of_own_statistics(bench, node)
+    _warn_if_similar(session, bench, nodes[-1], made[-1].parameters)
+    return nodes[-1]
+
+
+def _load(bench: Bench, mode: _Made) -> None:
+    bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(mode.parameters)))
+    if mode.buffers:
+        load_buffers(bench, mode.buffers)
+
+
+def _store(
+    tx: Transaction,
+    bench: Bench,
+    run: RunLog,
+    mode: _Made,
+    results: Mapping[str, Mapping[str, Measured]],
+    info: dict[str, Any],
+) -> Node:
+    _load(bench, mode)
+    return store_point(
+        tx,
+        bench,
+        run.id,
+        "mode",
+        mode.parameters,
+        results,
+        buffers=OWN,
+        measured_with=own_policy(bench),
+        info=info if mode.epoch is None else info | {"epoch": mode.epoch},
+        name=mode.name,
+    )
+
+
 def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
     """Evaluate and store modes of one run, all or none; return the last one."""
-    flat = bench.flat
     with session.store.transaction() as tx:
         for mode in made:
-            flat.theta.copy_(flat.pack(torch.from_numpy(mode.parameters)))
-            if mode.buffers:
-                load_buffers(bench, mode.buffers)
+            _load(bench, mode)
             results = evaluate_splits(bench)
             require_finite(results, "The mode")
-            node = store_point(
-                tx,
-                bench,
-                run.id,
-                "mode",
-                mode.parameters,
-                results,
-                buffers=OWN,
-                measured_with=own_policy(bench),
-                info=info if mode.epoch is None else info | {"epoch": mode.epoch},
-                name=mode.name,
-            )
+            node = _store(tx, bench, run, mode, results, info)
         run.complete(tx)
     _warn_if_similar(session, bench, node, made[-1].parameters)
     return node

@@ -2,13 +2,13 @@
 
 The train loss decides (or the loss on the first split that was measured). A number that is not finite in less than full
 precision says nothing about the connection, for it may be an overflow. A connection that was marked failed is sound
-again once a sweep in full precision, at least as fine as those that found the number, has finite losses everywhere.
+again once a sweep in full precision has measured the points in question anew and finds finite losses everywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from math import prod
 
 from mgraph.explore.criterion import FULL_PRECISION
 from mgraph.explore.sweepdata import COMPLETE
@@ -28,11 +28,17 @@ class Verdict:
 
 
 def judged(
-    reader: Reader, connection: Connection, sweep: Sweep, deciding: tuple[str, str], ruined: str | None
+    reader: Reader,
+    connection: Connection,
+    sweep: Sweep,
+    deciding: tuple[str, str],
+    ruined: str | None,
+    points: Collection[str],
 ) -> Verdict:
     """Judge a connection by a sweep whose numbers are about to be stored.
 
-    ``deciding`` are the split and the metric that matter, ``ruined`` says which of these numbers is not finite.
+    ``deciding`` are the split and the metric that matter, ``ruined`` says which of these numbers is not finite, and
+    ``points`` are the nodes that were measured.
     """
     # What is stored counts: another sweep may have judged it while this one ran.
     connection = reader.get(Connection, id=connection.id)
@@ -42,28 +48,23 @@ def judged(
         return Verdict(replace(connection, status=FAILED, reason=ruined), "it is marked failed and makes no edge.")
     if connection.status != FAILED or sweep.precision not in FULL_PRECISION:
         return Verdict()
-    finer = [n for n in _ruined_sweeps(reader, connection, deciding) if n > prod(sweep.grid)]
-    if finer:
+    what = " ".join(deciding)
+    if _ruined_points(reader, connection, deciding) - set(points):
         return Verdict(
             notes=(
-                f"it stays marked failed ({connection.reason}): that was found on {max(finer)} points; sweep it at "
-                "least as finely.",
+                f"it stays marked failed ({connection.reason}), for that point was not measured again: take a grid "
+                "that has it, and --no-reuse.",
             )
         )
-    reason = (
-        f"swept again, with a finite {' '.join(deciding)} at {prod(sweep.grid)} points; before: {connection.reason}"
-    )
-    return Verdict(
-        replace(connection, status=SOUND, reason=reason),
-        notes=(f"it is no longer marked failed ({connection.reason}): its {' '.join(deciding)} is finite.",),
-    )
+    reason = f"swept again, and its {what} is finite; before, it was marked failed: {connection.reason}"
+    said = f"it is no longer marked failed ({connection.reason}): its {what} is finite."
+    return Verdict(replace(connection, status=SOUND, reason=reason), notes=(said,))
 
 
-def _ruined_sweeps(reader: Reader, connection: Connection, deciding: tuple[str, str]) -> list[int]:
-    """Return the sizes of the grids, in full precision, on which such a number was not finite."""
-    sql = f"""SELECT list_product(w.grid) FROM sweeps w WHERE w.connection_id = ? AND w.status = '{COMPLETE}'
-AND w."precision" IN ({", ".join(f"'{p}'" for p in FULL_PRECISION)}) AND EXISTS (
-    SELECT 1 FROM evaluations v
-    WHERE v.sweep_id = w.id AND v.split = ? AND v.metric = ? AND NOT isfinite(v.value)
-)"""
-    return [int(row[0]) for row in reader.query(sql, [connection.id, *deciding])[1]]
+def _ruined_points(reader: Reader, connection: Connection, deciding: tuple[str, str]) -> set[str]:
+    """Return the points at which such a number, in full precision, was not finite in an earlier sweep."""
+    full = ", ".join(f"'{p}'" for p in FULL_PRECISION)
+    sql = f"""SELECT DISTINCT v.node_id FROM evaluations v JOIN sweeps w ON w.id = v.sweep_id
+WHERE w.connection_id = ? AND w.status = '{COMPLETE}' AND w."precision" IN ({full})
+AND v.split = ? AND v.metric = ? AND NOT isfinite(v.value)"""
+    return {row[0] for row in reader.query(sql, [connection.id, *deciding])[1]}

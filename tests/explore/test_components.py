@@ -196,8 +196,10 @@ def test_without_edges_it_says_what_to_do(builder: Any) -> None:
     a, b = builder.node(space), builder.node(space)
     builder.edge(builder.sweep(builder.connection(space)), a, b, 0.0)
     store = builder.done()
-    with pytest.raises(InputError, match=r"no edge with a test error.*mgraph sweep"):
-        components(store, Criterion("barrier", 0.1, "error", "test"))
+    with pytest.raises(InputError, match=r"no edge with a test loss; .* by train loss\. Sweep .*: mgraph sweep"):
+        components(store, Criterion("barrier", 0.1, "loss", "test"))
+    with pytest.raises(InputError, match=r"no accuracy; drops are of accuracy, unless you say --metric loss"):
+        components(store, Criterion("drop", 0.1, "error", "train"))
 
 
 def test_many_modes_are_grouped_quickly(builder: Any) -> None:
