@@ -110,7 +110,7 @@ class Task:
         for name, split in self.splits.items():
             if self.classes is not None and (known := split.labels_at_hand) is not None:
                 check_labels(name, known, self.classes, self.void)
-        return f"{_WHOLE}{whole}-{self._sample}"
+        return f"{_WHOLE}{whole}-{self.sample}"
 
     def matches(self, fingerprint: str) -> bool:
         """Tell whether these are the data of a recorded fingerprint.
@@ -120,11 +120,12 @@ class Task:
         if not self._streamed:
             return self.fingerprint == fingerprint
         if fingerprint.startswith(_WHOLE):
-            return fingerprint.rpartition("-")[2] == self._sample
+            return fingerprint.rpartition("-")[2] == self.sample
         return fingerprint == self._hash(_feed_eight)  # of a graph made when eight examples stood for a Dataset
 
     @cached_property
-    def _sample(self) -> str:
+    def sample(self) -> str:
+        """BLAKE2b-128 as :attr:`fingerprint`, but of large Datasets of 64 examples only."""
         return self._hash(lambda split, hasher: split.feed_sample(hasher))
 
     @property

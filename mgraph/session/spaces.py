@@ -43,7 +43,7 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
     arch, data, *named = specs
     for spec_text, described in factories.items():
         trust.trust(path, spec_text, described["hash"])
-    task = load_task(data, base=path)
+    task = load_task(data, base=path, first=True)
     for own in named:
         task = judged_by(task, own, base=path)
     for note in task.notes:

@@ -6,9 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import mgraph
+from mgraph.data import repeatable
+from mgraph.data.loading import load_task
 from mgraph.data.task import DataWarning
 from mgraph.errors import InputError
 
@@ -30,6 +33,9 @@ def augmented(): return streamed() | {"train": Points(flip=True)}
 def unseeded():
     x = np.random.default_rng().normal(0, 1, (60, 4)).astype(np.float32)
     return {name: (x, (x[:, 0] > 0).astype(np.int64)) for name in ("train", "valid", "test")}
+def globally_unseeded():
+    x = np.random.normal(0, 1, (60, 4)).astype(np.float32)
+    return {name: (x, (x[:, 0] > 0).astype(np.int64)) for name in ("train", "valid", "test")}
 class Dicts(Points):
     def __getitem__(self, i): return {"image": self.x[i], "label": 0}
 def dicts(): return {name: Dicts() for name in ("train", "valid", "test")}
@@ -44,6 +50,7 @@ def void():
 @pytest.fixture
 def run(tmp_path, commands):
     (tmp_path / "n.py").write_text(CODE)
+    (tmp_path / "seeded.py").write_text(CODE.replace("def globally_unseeded", "np.random.seed(0)\ndef data"))
     return commands(tmp_path)
 
 
@@ -57,6 +64,8 @@ def test_streamed_data_are_the_same_in_the_next_command(run):
     ("data", "says"),
     [
         ("augmented", "The train split is random: .*augmentation in training belongs in the network's forward"),
+        ("unseeded", "n.py:unseeded makes other data when it is called a second time, .*default_rng"),
+        ("globally_unseeded", "makes other data when it is called a second time"),
         ("dicts", "Item 0 of the train split is a dict with 'image', 'label'; .*Wrap the Dataset"),
     ],
 )
@@ -67,7 +76,18 @@ def test_what_cannot_be_taken_is_refused_at_init(run, tmp_path, data, says):
     assert not (tmp_path / "g.mgraph").exists()
 
 
-def test_data_that_are_drawn_anew_are_told_from_data_that_changed(run, tmp_path):
+def test_a_module_that_seeds_the_global_generators_is_repeatable(tmp_path, run):
+    """In every process, that is: it does so when it is imported."""
+    task = load_task("seeded.py:data", base=tmp_path, first=True)
+    left = np.random.get_state()[1].copy()
+    np.random.seed(0)
+    x = np.random.normal(0, 1, (60, 4)).astype(np.float32)
+    assert torch.equal(task.train.inputs, torch.from_numpy(x))
+    assert (np.random.get_state()[1] == left).all()  # as if it had been called once
+
+
+def test_large_data_that_are_drawn_anew_are_told_from_data_that_changed(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(repeatable, "_LARGEST", 100)
     run("init", "g.mgraph", "--arch", "n.py:net", "--data", "n.py:unseeded")
     assert "called a second time: what it draws must be seeded" in run("train", "--epochs", 1, code=2).stderr
     run("init", "h.mgraph", "--arch", "n.py:net", "--data", "n.py:streamed")
