@@ -29,7 +29,7 @@ from mgraph.evaluate.sweep import sweep
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import draws, on_device
 from mgraph.train.engine import PathTrainer
-from mgraph.train.loop import Streams
+from mgraph.train.streams import Streams
 
 CONTENDERS = {
     "ours": {},

@@ -126,14 +126,14 @@ class TrainedMethod(Method, Optimisation):
         sampling, least = self.sampling(), least_examples(flat, present())
         k = sampling.samples if sampling.split else 1
         if self.batch_size < k * least:
-            why = " (BatchNorm needs two)" if flat.statistics else ""
+            why = " (BatchNorm needs two)" if flat.least_batch > 1 else ""
             if k == 1:
                 raise InputError(f"A step needs at least {least} examples{why}, not {self.batch_size}.")
             raise InputError(
                 f"A batch of {self.batch_size} cannot be split between {k} parameter values of at least {least} "
                 f"examples{why}; raise batch_size, lower samples, or take batch=whole."
             )
-        if flat.statistics and k > 1 and self.batch_size // k < LEAST_PER_SAMPLE:
+        if flat.least_batch > 1 and k > 1 and self.batch_size // k < LEAST_PER_SAMPLE:
             warnings.warn(
                 f"Each of {k} parameter values sees {self.batch_size // k} examples, and BatchNorm's batch statistics "
                 f"want {LEAST_PER_SAMPLE} or more: raise batch_size or lower samples.",

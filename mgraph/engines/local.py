@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -75,16 +75,20 @@ class Local(Engine):
 
     def _start(self, call: _Call) -> None:
         call.attempts += 1
-        if self._pool is None:
-            self._before = {p.pid for p in multiprocessing.active_children()}
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.places, context, initializer=_ignore_interruptions)
         try:
-            future = self._pool.submit(call.function, *call.arguments)
+            with _importing_nothing_from_here():  # the pool starts one process at once, others as there is work
+                future = self._open_pool().submit(call.function, *call.arguments)
         except BrokenProcessPool as error:  # it broke since the last look
             future = Future()
             future.set_exception(error)
         self._calls[future] = call
+
+    def _open_pool(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._before = {p.pid for p in multiprocessing.active_children()}
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.places, context, initializer=_ignore_interruptions)
+        return self._pool
 
     def _processes(self) -> list[Any]:
         if self._pool is None:
@@ -97,6 +101,19 @@ class Local(Engine):
                 process.terminate()
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
+
+
+@contextlib.contextmanager
+def _importing_nothing_from_here() -> Iterator[None]:
+    """Let processes that are started here not put the working directory, maybe a stranger's, on their import path."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _ignore_interruptions() -> None:

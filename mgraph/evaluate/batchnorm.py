@@ -1,7 +1,9 @@
 """BatchNorm statistics of a point: which examples they were estimated from goes with every number.
 
 A point on a path is never judged with another point's statistics: they are recomputed for each point, ends
-included [G §3.3]. (Left stale, the loss was off by more than 1 in measurements on small networks.)
+included [G §3.3]. (Left stale, the loss was off by more than 1 in measurements on small networks.) Modules that the
+network itself keeps frozen are left alone: their statistics are constants. The vectors of spectral normalisation
+(:mod:`mgraph.network.spectral`) follow from the point as well, and are recomputed with the statistics.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from mgraph.network.flat import FlatModel
 
 OWN = "own"
 NONE = "none"
+FROZEN = "frozen"
+SPECTRAL = "spectral"
 _LARGEST_BATCH = 500
 
 
@@ -48,9 +52,11 @@ def recompute_statistics(flat: FlatModel, train: Split, policy: BatchNormPolicy)
     """Estimate running statistics at the present θ, in place; leaves the module in eval mode.
 
     Only modules with running statistics are in train mode during the pass (dropout stays off); averaging is
-    cumulative. A network without such modules is only put into eval mode.
+    cumulative. Modules that the network keeps frozen stay as they are. A network without any of these is only put into
+    eval mode.
     """
     flat.module.eval()
+    flat.recompute_vectors()
     if not flat.statistics:
         return
     momenta = [m.momentum for m in flat.statistics]

@@ -18,8 +18,9 @@ from mgraph.data.task import Task, accuracy
 from mgraph.errors import InputError
 from mgraph.evaluate.classification import brier, expected_calibration_error, nll, top_k
 from mgraph.evaluate.metrics import LOSS, Metric
-from mgraph.factories import find_source, load_factory
+from mgraph.factories import find_source, load_factory, names_code
 from mgraph.specs import Spec, suggestion
+from mgraph.trust import speaker
 
 _TOP = re.compile(r"top([1-9][0-9]*)")
 _BUILT_IN = {
@@ -47,7 +48,7 @@ def resolve_metrics(
         metric = _one(item, task, base or Path.cwd())
         if metric.name in found:
             raise InputError(f"Two metrics are called {metric.name}; give each once, functions by names of their own.")
-        own = callable(item) or ":" in item
+        own = callable(item) or names_code(item)
         if own and (metric.name in always or metric.name in _BUILT_IN or _TOP.fullmatch(metric.name)):
             raise InputError(f"The name {metric.name} is taken by a metric that is there already; rename the function.")
         found[metric.name] = metric
@@ -63,7 +64,8 @@ def _one(item: str | Callable[..., Any], task: Task, base: Path) -> Metric:
         if spec.params:
             raise InputError(f"A metric takes no parameters; write {spec.name} alone.")
         name = spec.name.rpartition(":")[2]
-        return Metric(name, load_factory(spec, base=base), whole=True, identity=find_source(spec, base=base).hash)
+        function = load_factory(spec, base=base, consent=speaker())
+        return Metric(name, function, whole=True, identity=find_source(spec, base=base).hash)
     top = _TOP.fullmatch(spec.name)
     if spec.name not in _BUILT_IN and not top:
         hint = suggestion(spec.name, list(_BUILT_IN))

@@ -78,14 +78,25 @@ def outputs(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (outputs, targets) by batches at the present θ and statistics, in eval mode, without gradients.
 
-    Outputs are of float32 or better, also where the network computes in less.
+    Outputs are of float32 or better, also where the network computes in less. Batches have 1000 examples, the last one
+    fewer; where that would change a number, or one example is too few, they are as equal as can be.
     """
     flat.module.eval()
     order = subset.order if subset else None
-    for x, y in split.batches(_BATCH, order=order, device=flat.device):
+    for x, y in split.batches(
+        _batch_size(flat, len(split) if order is None else len(order)), order=order, device=flat.device
+    ):
         with torch.no_grad(), computing_in(precision, flat.device):
             out = flat.module(flat.inputs(x))
         yield _widened(out), y
+
+
+def _batch_size(flat: FlatModel, examples: int) -> int:
+    if not flat.habits.equal_batches:
+        return _BATCH
+    if flat.habits.never_alone and examples == 1:
+        raise InputError("The network takes at least 2 examples in a batch, also in evaluation, and there is only 1.")
+    return -(-examples // -(-examples // _BATCH))
 
 
 @torch.no_grad()

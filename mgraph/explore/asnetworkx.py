@@ -14,7 +14,7 @@ def to_networkx(store: GraphStore, space: Space | None = None) -> Any:
     """Return a networkx MultiGraph: modes and merged nodes, and every edge that counts and has not failed.
 
     Edge keys are (connection id, split, metric); attributes are connection (its name), method, peak, barrier, drop,
-    length, resolution, examples, batchnorm and precision.
+    length, resolution, examples, batchnorm, precision and chosen_on.
     """
     import networkx as nx
 
@@ -42,7 +42,7 @@ def to_networkx(store: GraphStore, space: Space | None = None) -> Any:
 
 _ATTRIBUTES = (
     *("split", "metric", "peak", "barrier", "drop", "length"),
-    *("resolution", "examples", "batchnorm", "precision"),
+    *("resolution", "examples", "batchnorm", "precision", "chosen_on"),
 )
 
 

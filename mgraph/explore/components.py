@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mgraph.errors import InputError
 from mgraph.explore.criterion import NODE_KINDS, Criterion
 from mgraph.explore.edges import CountingEdges, Link, Vertex, load_edges
-from mgraph_store import Connection, GraphStore, Member, Node, Space
+from mgraph.explore.remarks import remarks
+from mgraph_store import Connection, GraphStore, Member, Node, Reader, Space
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,19 @@ class Components:
         with self.store.reading() as reader:
             return self.counting.links(reader, ranking(self.counting.arrays))
 
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader should know of these edges, one sentence each: see :mod:`mgraph.explore.remarks`."""
+        return remarks(self.store, self.counting, self.edges)
+
+
+class Neighbours(list[Link]):
+    """The best edge to each neighbour, best first, and what a reader should know of them in ``notes``."""
+
+    def __init__(self, links: list[Link], notes: list[str]) -> None:
+        super().__init__(links)
+        self.notes = notes
+
 
 def components(store: GraphStore, criterion: Criterion, space: Space | None = None) -> Components:
     """Group modes, and what is connected to them, by the edges that count within the criterion's limit.
@@ -59,7 +73,7 @@ def components(store: GraphStore, criterion: Criterion, space: Space | None = No
     return Components(edges, labels(edges.arrays), store)
 
 
-def neighbours(store: GraphStore, criterion: Criterion, node: Node, space: Space | None = None) -> list[Link]:
+def neighbours(store: GraphStore, criterion: Criterion, node: Node, space: Space | None = None) -> Neighbours:
     """Return the best edge from a node to each of its neighbours, best first, the node as its source."""
     from mgraph.explore.arrays import ranking
 
@@ -72,7 +86,8 @@ def neighbours(store: GraphStore, criterion: Criterion, node: Node, space: Space
         best.setdefault(int(a.target[i] if a.source[i] == here else a.source[i]), i)
     with store.reading() as reader:
         links = edges.links(reader, list(best.values()))
-    return [link.turned() if link.target.id == node.id else link for link in links]
+    links = [link.turned() if link.target.id == node.id else link for link in links]
+    return Neighbours(links, remarks(store, edges, links))
 
 
 def isolated(store: GraphStore, criterion: Criterion, space: Space | None = None) -> list[dict[str, Any]]:
@@ -90,6 +105,7 @@ def isolated(store: GraphStore, criterion: Criterion, space: Space | None = None
     with store.reading() as reader:
         members = reader.all(Member, role="end", node_id=edges.ids[alone].tolist()) if len(alone) else []
         failed = {c.id for c in reader.all(Connection, status="failed")} if members else set()
+        doubted = _connections_of(reader, edges.doubted)
     ends: dict[str, set[str]] = {}
     for member in members:
         ends.setdefault(member.node_id, set()).add(member.connection_id)
@@ -103,12 +119,19 @@ def isolated(store: GraphStore, criterion: Criterion, space: Space | None = None
             reason = "not connected to anything"
         elif joined <= failed:
             reason = "every connection failed"
+        elif joined <= failed | doubted:
+            reason = "its edges have a doubt and do not count"
         else:
             reason = f"no edge has a finite {criterion.split} {criterion.metric}" + (
                 " that is certified" if criterion.certified else ""
             )
         rows.append({"vertex": vertex, "reason": reason, "lowest": value if np.isfinite(value) else None})
     return rows
+
+
+def _connections_of(reader: Reader, lines: NDArray[np.int64]) -> set[str]:
+    sql = "SELECT DISTINCT connection_id FROM edges WHERE rowid IN (SELECT unnest(?::BIGINT[]))"
+    return {row[0] for row in reader.query(sql, [lines.tolist()])[1]} if len(lines) else set()
 
 
 def place_of(edges: CountingEdges, node: Node) -> int:

@@ -13,6 +13,11 @@ METRICS = ("loss", "error")
 SPLITS = ("train", "valid", "test")
 NODE_KINDS = ("mode", "merged")
 
+PATH, ORACLE = "path", "oracle"
+"""What chose the route of an edge, beside a loss: nothing, for a path has but one; or the edge's own numbers. The
+oracle is for comparison and never counts."""
+FULL_PRECISION = ("fp32", "fp64")
+
 COARSE = 11
 """An edge of a route with fewer points is uncertain: the coarsest grid that a sweep has by default."""
 FEW = 1000
@@ -23,10 +28,10 @@ FEW = 1000
 class Criterion:
     """By what edges are compared, and which of them count.
 
-    ``limit``: only those with a quantity of at most so much. ``certified``: only those whose route has at least
-    ``min_resolution`` points (default 11) and which were measured on at least ``min_examples`` (default 1000, or the
-    whole split where it has fewer); a finer edge that is not certified does not hide one that is. ``batchnorm``: only
-    those measured under this BatchNorm policy.
+    ``limit``: only those with a quantity of at most so much. ``certified``: only those in full precision whose route
+    has at least ``min_resolution`` points (default 11) and which were measured on at least ``min_examples`` (default
+    1000, or the whole split where it has fewer); a finer edge that is not certified does not hide one that is.
+    ``batchnorm``: only those measured under this BatchNorm policy.
     """
 
     quantity: str = "peak"

@@ -3,7 +3,9 @@
 A query names a quantity of a metric on a split (the train loss' `peak`, say). Of every connection and pair the edge of
 the finest sweep counts: a coarse sweep can miss a barrier that a finer one found. Of equally fine ones the one on more
 examples counts, then the one in full precision, then the newest. An edge that is not finite is no edge, nor is one of
-a failed connection.
+a failed connection. Three kinds of edges are left out before that, so that they hide no other: oracles, whose route was
+chosen by their own numbers; those with a doubt; and those that are not finite in less than full precision. What else
+a reader should know of the edges in an answer, :mod:`mgraph.explore.remarks` says.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph.errors import InputError
-from mgraph.explore.criterion import COARSE, FEW, NODE_KINDS, QUANTITIES, Criterion
-from mgraph_store import Connection, Edge, GraphStore, Reader, Space
+from mgraph.explore.criterion import COARSE, FEW, FULL_PRECISION, NODE_KINDS, ORACLE, QUANTITIES, Criterion
+from mgraph_store import Connection, Edge, Evaluation, GraphStore, Reader, Space
 
 if TYPE_CHECKING:
     from mgraph.explore.arrays import EdgeArrays
@@ -41,7 +43,7 @@ class Vertex(NamedTuple):
 class Link:
     """An edge as answers hold it: two vertices, the connection between them, and how well it was measured.
 
-    ``route`` are the ids of the swept nodes along it, from source to target.
+    ``route`` are the ids of the swept nodes along it, from source to target, and ``chosen_on`` is what chose it.
     """
 
     source: Vertex
@@ -57,6 +59,9 @@ class Link:
     length: float
     resolution: int
     examples: int
+    batchnorm: str
+    precision: str
+    chosen_on: str
     uncertain: bool
     route: tuple[str, ...]
 
@@ -72,7 +77,8 @@ class Link:
 
 
 _NUMBERS = ("peak", "barrier", "drop", "length", "resolution", "examples")
-_LINK_FIELDS = ("connection_id", "method", "split", "metric", *_NUMBERS, "uncertain")
+_CONDITIONS = ("batchnorm", "precision", "chosen_on")
+_LINK_FIELDS = ("connection_id", "method", "split", "metric", *_NUMBERS, *_CONDITIONS, "uncertain")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +87,7 @@ class CountingEdges:
 
     ``arrays`` are for :mod:`mgraph.explore.arrays`; their values are the criterion's quantity. ``uncertain`` marks
     edges of a coarse sweep or on few examples, ``numbers`` holds peak, barrier and drop, ``line`` the place in the
-    table.
+    table. ``doubted`` are the places there of edges that would count if nothing were known against them.
     """
 
     criterion: Criterion
@@ -92,6 +98,7 @@ class CountingEdges:
     uncertain: NDArray[np.bool_]
     numbers: dict[str, NDArray[Any]]
     line: NDArray[np.int64]
+    doubted: NDArray[np.int64]
 
     @property
     def size(self) -> int:
@@ -134,7 +141,7 @@ class CountingEdges:
                 record.metric,
                 uncertain=bool(self.uncertain[place]),
                 route=tuple(record.route),
-                **{name: getattr(record, name) for name in _NUMBERS},
+                **{name: getattr(record, name) for name in (*_NUMBERS, *_CONDITIONS)},
             )
             for place, record in zip(chosen, records, strict=True)
         ]
@@ -153,11 +160,13 @@ class CountingEdges:
         raise InputError("The graph was changed while it was read; ask again.")
 
 
-def load_edges(store: GraphStore, criterion: Criterion, space: Space | None = None) -> CountingEdges:
+def load_edges(
+    store: GraphStore, criterion: Criterion, space: Space | None = None, *, may_lack: bool = False
+) -> CountingEdges:
     """Read the edges that count, of one space or of all; about a second for a million.
 
     Of another space only what --same-layout connected to this one is a vertex. Raises InputError if no edge was ever
-    measured so, saying what to sweep, and for a BatchNorm policy that no edge has.
+    measured so, saying what to sweep, and for a BatchNorm policy that no edge has; unless there ``may_lack`` edges.
     """
     from mgraph.explore.arrays import EdgeArrays
 
@@ -165,15 +174,17 @@ def load_edges(store: GraphStore, criterion: Criterion, space: Space | None = No
     with store.reading() as reader:
         vertices = reader.fetch(f"WITH {relation} SELECT id, name, merged, inside FROM vertices ORDER BY place", inside)
         rows = reader.fetch(*_counting(criterion, space))
-        if not len(rows["line"]):
+        if not len(rows["line"]) and not may_lack:
             raise InputError(_why_none(reader, criterion, space))
         if not np.all(rows["line"][1:] > rows["line"][:-1]):  # as written, so that nothing depends on DuckDB's plan
             rows = _take(rows, np.argsort(rows["line"]))
-        rows = _finest_of(reader, rows)
+        doubts = rows["doubted"].astype(bool)
+        doubted = rows["line"][doubts]
+        rows = _finest_of(reader, _take(rows, np.flatnonzero(~doubts)))
     kept = vertices["inside"] & ~vertices["merged"]
     kept[rows["source"]] = kept[rows["target"]] = True
     place = np.cumsum(kept) - 1
-    counts = np.isfinite(rows[criterion.quantity]) & np.isfinite(rows["length"]) & ~rows["failed"]
+    counts = np.isfinite(rows[criterion.quantity]) & np.isfinite(rows["length"]) & ~rows["failed"].astype(bool)
     if criterion.limit is not None:
         counts &= rows[criterion.quantity] <= criterion.limit
     rows = _take(rows, np.flatnonzero(counts))
@@ -187,6 +198,7 @@ def load_edges(store: GraphStore, criterion: Criterion, space: Space | None = No
         uncertain=rows["uncertain"],
         numbers={name: rows[name] for name in QUANTITIES},
         line=rows["line"],
+        doubted=doubted,
     )
 
 
@@ -222,8 +234,12 @@ def current_edges(
     split: str | None = None,
     connections: Sequence[str] | None = None,
 ) -> list[Edge]:
-    """Return the edges of the finest sweep of every connection and pair, in full, those of failed connections too."""
+    """Return the edges of the finest sweep of every connection and pair, in full, those of failed connections too.
+
+    Neither oracles nor edges with a doubt are among them.
+    """
     where, parameters = _belonging(space, connections)
+    where += ["e.doubt IS NULL", _NOT_HIDDEN]
     for column, value in (("metric", metric), ("split", split)):
         if value is not None:
             where.append(f"e.{column} = ?")
@@ -231,6 +247,10 @@ def current_edges(
     sql = f"rowid IN ({_finest(' AND '.join(where))})"
     with store.reading() as reader:
         return reader.all(Edge, where=sql, parameters=parameters)
+
+
+_FULL = f"""e."precision" IN ({", ".join(f"'{p}'" for p in FULL_PRECISION)})"""
+_NOT_HIDDEN = f"e.chosen_on <> '{ORACLE}' AND (isfinite(e.peak) OR {_FULL})"
 
 
 def _belonging(space: Space | None, connections: Sequence[str] | None) -> tuple[list[str], list[Any]]:
@@ -248,7 +268,7 @@ def _belonging(space: Space | None, connections: Sequence[str] | None) -> tuple[
 def _finest(where: str) -> str:
     """Return SQL of ``line``: the rowids of the edges ``e`` that count, of those that meet a condition."""
     return f"""SELECT max_by(
-    e.rowid, row(list_product(w.grid), e.examples, e."precision" IN ('fp32', 'fp64'), w.created, e.rowid)
+    e.rowid, row(list_product(w.grid), e.examples, {_FULL}, w.created, e.rowid)
 ) AS line FROM edges e JOIN sweeps w ON w.id = e.sweep_id WHERE {where}
 GROUP BY e.connection_id, e.source_id, e.target_id, e.split, e.metric"""
 
@@ -279,10 +299,10 @@ vertices AS (
 def _counting(criterion: Criterion, space: Space | None) -> tuple[str, list[Any]]:
     """Return SQL for the edges by a criterion, of all sweeps and whatever their values, and its parameters."""
     where, parameters = _belonging(space, None)
-    where += [f"e.split = '{criterion.split}'", f"e.metric = '{criterion.metric}'"]
+    where += [f"e.split = '{criterion.split}'", f"e.metric = '{criterion.metric}'", _NOT_HIDDEN]
     if criterion.certified:
         examples = "a.enough" if criterion.min_examples is None else int(criterion.min_examples)
-        where += [f"e.resolution >= {int(criterion.min_resolution or COARSE)}", f"e.examples >= {examples}"]
+        where += [f"e.resolution >= {int(criterion.min_resolution or COARSE)}", f"e.examples >= {examples}", _FULL]
     if criterion.batchnorm is not None:
         where.append("e.batchnorm = ?")
         parameters.append(criterion.batchnorm)
@@ -290,7 +310,7 @@ def _counting(criterion: Criterion, space: Space | None) -> tuple[str, list[Any]
     sql = f"""WITH {vertices}
 SELECT e.rowid AS line, a.place AS source, b.place AS target, e.peak, e.barrier, e."drop", e.length,
     e.resolution < {COARSE} OR e.examples < a.enough AS uncertain, hash(e.connection_id) AS joined_by,
-    e.connection_id IN (SELECT id FROM connections WHERE status = 'failed') AS failed
+    e.connection_id IN (SELECT id FROM connections WHERE status = 'failed') AS failed, e.doubt IS NOT NULL AS doubted
 FROM edges e JOIN vertices a ON a.id = e.source_id JOIN vertices b ON b.id = e.target_id
 WHERE {" AND ".join(where)}"""
     return sql, [*inside, *parameters]
@@ -304,19 +324,45 @@ def _why_none(reader: Reader, criterion: Criterion, space: Space | None) -> str:
     sql = f"SELECT DISTINCT e.batchnorm FROM edges e WHERE rowid IN (SELECT line FROM ({plain})) ORDER BY 1"
     policies = [row[0] for row in reader.query(sql, parameters)[1]]
     if not policies:
-        unswept = _unswept(reader, space)
-        if unswept:
-            return f"{where} has no edge with a {what}; sweep a connection first: mgraph sweep {unswept}"
-        return f"{where} has no edge with a {what}; connect modes first: mgraph connect A B --linear"
+        return _why_not_measured(reader, criterion, space)
     if criterion.batchnorm is not None and criterion.batchnorm not in policies:
         return (
             f"No edge with a {what} has the BatchNorm policy {criterion.batchnorm!r}; there are: {', '.join(policies)}."
         )
     resolution = criterion.min_resolution or COARSE
     return (
-        f"{where} has no edge with a {what} on a route of {resolution} points or more and on "
+        f"{where} has no edge with a {what} in full precision, on a route of {resolution} points or more and on "
         f"{criterion.min_examples or 'enough'} examples; sweep finer: mgraph sweep CONN --grid N"
     )
+
+
+def _why_not_measured(reader: Reader, criterion: Criterion, space: Space | None) -> str:
+    """Say why there is no edge with this metric on this split at all."""
+    what = f"{criterion.split} {criterion.metric}"
+    where = "The graph" if space is None else f"Space {space.name}"
+    belonging, parameters = _belonging(space, None)
+    sql = f"SELECT DISTINCT e.split, e.metric, e.chosen_on = '{ORACLE}' FROM edges e WHERE {' AND '.join(belonging)}"
+    there = reader.query(f"{sql} ORDER BY ALL", parameters)[1]
+    if any((split, metric) == (criterion.split, criterion.metric) for split, metric, _ in there):
+        why = (
+            f"the routes of its edges with a {what} were chosen by that {what} itself"
+            if (criterion.split, criterion.metric, True) in [tuple(row) for row in there]
+            else f"its edges with a {what} are not finite, in less than full precision"
+        )
+        return f"{where} has no edge with a {what} that counts: {why}; sweep again: mgraph sweep CONN"
+    measured = ", ".join(sorted({f"{split} {metric}" for split, metric, oracle in there if not oracle}))
+    if measured and criterion.metric == "error" and not reader.all(Evaluation, metric="accuracy", limit=1):
+        drops = "; drops are of accuracy, unless you say" if criterion.quantity == "drop" else ": add"
+        return f"{where} has no edge with a {what}, for its task has no accuracy{drops} --metric loss."
+    unswept = _unswept(reader, space)
+    if measured:
+        return (
+            f"{where} has no edge with a {what}; its edges were measured by {measured}. "
+            f"Sweep a connection on it: mgraph sweep {unswept or 'CONN'}"
+        )
+    if unswept:
+        return f"{where} has no edge with a {what}; sweep a connection first: mgraph sweep {unswept}"
+    return f"{where} has no edge with a {what}; connect modes first: mgraph connect A B --linear"
 
 
 def _unswept(reader: Reader, space: Space | None) -> str | None:

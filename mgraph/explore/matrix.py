@@ -31,6 +31,7 @@ class Matrix:
     modes: list[Vertex]
     direct: Floats
     best: Floats
+    notes: tuple[str, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -77,7 +78,8 @@ def matrix(store: GraphStore, criterion: Criterion, space: Space | None = None) 
     order = leaf_order(tree)
     both = np.ix_(order, order)
     direct = best_edges(edges, criterion.quantity)[both]
-    return Matrix(criterion, [tree.leaves[i] for i in order], direct, best_routes(edges.arrays)[both])
+    leaves = [tree.leaves[i] for i in order]
+    return Matrix(criterion, leaves, direct, best_routes(edges.arrays)[both], tree.notes)
 
 
 def chart(store: GraphStore, criterion: Criterion, space: Space | None = None) -> Chart:

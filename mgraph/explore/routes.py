@@ -9,6 +9,7 @@ from mgraph.errors import InputError, NotFoundError
 from mgraph.explore.components import place_of
 from mgraph.explore.criterion import Criterion
 from mgraph.explore.edges import CountingEdges, Link, Vertex, load_edges
+from mgraph.explore.remarks import remarks
 from mgraph_store import GraphStore, Member, Node, Reader, Space
 
 
@@ -31,10 +32,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Route:
-    """A way from one mode to another: ``value`` is the largest of its edges' values, ``length`` the sum of lengths."""
+    """A way from one mode to another: ``value`` is the largest of its edges' values, ``length`` the sum of lengths.
+
+    ``notes`` are what a reader should know of its edges, one sentence each.
+    """
 
     criterion: Criterion
     steps: list[Step]
+    notes: tuple[str, ...] = ()
 
     @property
     def vertices(self) -> list[Vertex]:
@@ -70,6 +75,7 @@ class Route:
             "uncertain": self.uncertain,
             "through": [v.label for v in self.vertices],
             "edges": [step.row() for step in self.steps],
+            "notes": list(self.notes),
         }
 
 
@@ -89,10 +95,13 @@ def route(store: GraphStore, criterion: Criterion, start: Node, goal: Node, spac
     found = bottleneck_route(edges.arrays, here, there)
     if found is None:
         names = f"{start.name or start.id} and {goal.name or goal.id}"
+        left_out = " ".join(f"{text.rstrip('.')}." for text in remarks(store, edges, []) if len(edges.doubted))
         raise NotFoundError(
             f"No edges with a {criterion} join {names}, directly or through others; connect them, or raise the limit."
+            f"{' ' + left_out if left_out else ''}"
         )
-    return Route(criterion, _steps(store, edges, found, start.id))
+    steps = _steps(store, edges, found, start.id)
+    return Route(criterion, steps, tuple(remarks(store, edges, [step.link for step in steps])))
 
 
 def _steps(store: GraphStore, edges: CountingEdges, found: list[int], start: str) -> list[Step]:

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mgraph.errors import InputError
+from mgraph.explore.criterion import FULL_PRECISION
 from mgraph.families import Family, Floats, Grid, PolygonalChainFamily, TensorGrid, family_from
 from mgraph_store import Connection, Evaluation, Member, Reader, Sweep
 
 Key = tuple[str, str]  # split, metric
 
 COMPLETE, PARTIAL = "complete", "partial"
+_FULL = ", ".join(f"'{precision}'" for precision in FULL_PRECISION)
 _DIGITS = 12  # of a parameter: 20 · 1/60 and 1/3 are the same point
 
 
@@ -105,15 +107,28 @@ def family_of(connection: Connection) -> Family:
     return family_from(json.loads(connection.family))
 
 
-def latest_sweep(reader: Reader, connection: Connection) -> Sweep | None:
-    """Return the newest complete sweep of a connection, or None."""
-    sweeps = reader.all(Sweep, connection_id=connection.id, status=COMPLETE)
-    return max(sweeps, key=lambda s: s.created) if sweeps else None
+def finest_sweep(reader: Reader, connection: Connection, *, split: str | None = None) -> Sweep | None:
+    """Return the complete sweep of a connection that counts, or None: of those that measured ``split``, if named.
+
+    The finest one, as for edges: the most points; of equally fine ones that on more examples, then the one in full
+    precision, then the newest. Those whose train loss makes no edge (not measured, not finite, or with a doubt) come
+    last.
+    """
+    sql = f"""SELECT w.id FROM sweeps w JOIN (
+    SELECT sweep_id, max(examples) AS examples,
+        bool_or(split = 'train' AND metric = 'loss' AND isfinite(peak) AND doubt IS NULL) AS counts
+    FROM edges WHERE connection_id = ? {"" if split is None else "AND split = ?"} GROUP BY sweep_id
+) e ON e.sweep_id = w.id
+WHERE w.status = '{COMPLETE}'
+ORDER BY e.counts DESC, list_product(w.grid) DESC, e.examples DESC, (w."precision" IN ({_FULL})) DESC,
+    w.created DESC, w.rowid DESC LIMIT 1"""
+    found = reader.query(sql, [connection.id, *([] if split is None else [split])])[1]
+    return reader.get(Sweep, id=found[0][0]) if found else None
 
 
 def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = None) -> SweepData:
-    """Read a sweep of a connection, by default the newest; InputError if it was never swept."""
-    sweep = sweep or latest_sweep(reader, connection)
+    """Read a sweep of a connection, by default the finest; InputError if it was never swept."""
+    sweep = sweep or finest_sweep(reader, connection)
     if sweep is None:
         name = connection.name or connection.id
         raise InputError(f"{name} has not been swept yet; run: mgraph sweep {name}")

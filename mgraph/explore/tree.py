@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from mgraph.explore.criterion import Criterion
 from mgraph.explore.edges import CountingEdges, Link, Vertex, load_edges
+from mgraph.explore.remarks import remarks
+from mgraph.shown import visible
 from mgraph_store import GraphStore, Space
 
 
@@ -33,6 +35,11 @@ class SpanningForest:
         with self.store.reading() as reader:
             return self.counting.links(reader, self.chosen)
 
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader should know of these edges, one sentence each."""
+        return remarks(self.store, self.counting, self.edges)
+
     @property
     def trees(self) -> int:
         """How many trees it has: 1 if everything is connected."""
@@ -51,13 +58,15 @@ class Dendrogram:
     ``linkage`` has one row for every merge, lowest first, as SciPy has them: two clusters, the value at which they
     merge, the number of modes in both. Cluster i < n is leaf i; cluster n + k came from row k. With fewer than n - 1
     rows, several trees remain: their clusters are the ``roots``. ``own`` is each leaf's own value of the metric, NaN
-    where none is known: where its branch of a tree of peaks begins.
+    where none is known: where its branch of a tree of peaks begins. ``notes`` are what a reader should know of the
+    edges, one sentence each.
     """
 
     criterion: Criterion
     leaves: list[Vertex]
     linkage: NDArray[np.float64]
     own: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     @property
     def roots(self) -> list[int]:
@@ -96,7 +105,7 @@ class Dendrogram:
         if cluster >= n:
             return f"{self.linkage[cluster - n, 2]:.4g}"
         own = self.own[cluster]
-        return self.leaves[cluster].label + ("" if np.isnan(own) else f"  {own:.4g}")
+        return visible(self.leaves[cluster].label) + ("" if np.isnan(own) else f"  {own:.4g}")
 
     def row(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -106,6 +115,7 @@ class Dendrogram:
             ],
             "linkage": [[int(a), int(b), value, int(n)] for a, b, value, n in self.linkage.tolist()],
             "roots": self.roots,
+            "notes": list(self.notes),
         }
 
 
@@ -130,7 +140,8 @@ def dendrogram(store: GraphStore, criterion: Criterion, space: Space | None = No
     forest = spanning_forest(store, criterion, space)
     edges = forest.counting
     leaves = [edges.vertex(i) for i in range(edges.size)]
-    return Dendrogram(criterion, leaves, single_linkage(edges.arrays.take(forest.chosen)), _own(store, edges))
+    linkage = single_linkage(edges.arrays.take(forest.chosen))
+    return Dendrogram(criterion, leaves, linkage, _own(store, edges), tuple(forest.notes))
 
 
 def _own(store: GraphStore, edges: CountingEdges) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Families: the shapes that connect modes, as coefficients over control points (no network, no data).
 
-To add one, subclass :class:`Family` in a module of its own and list it in ``FAMILIES``.
+To add one, subclass :class:`Family` (:class:`BentPath` for a path) in a module of its own and list it in ``FAMILIES``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from mgraph.families.chain import PolygonalChainFamily
 from mgraph.families.composite import CompositePath
 from mgraph.families.curve import BezierCurveFamily
 from mgraph.families.grid import Floats, Grid, SimplexGrid, TensorGrid
+from mgraph.families.path import BentPath
 from mgraph.families.segment import Segment
 from mgraph.families.simplex import SimplexFamily
 from mgraph.families.surface import BezierSurfaceFamily
@@ -41,6 +42,7 @@ def family_from(description: dict[str, Any]) -> Family:
 
 __all__ = [
     "FAMILIES",
+    "BentPath",
     "BezierCurveFamily",
     "BezierSurfaceFamily",
     "CompositePath",

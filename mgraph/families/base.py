@@ -5,6 +5,15 @@ the unit interval, the unit square, or the barycentric coordinates of a simplex.
 their derivatives, the rows at which its ends sit, and where its free rows start. Drawing samples, gradients of
 control points, lengths and areas are written once, elsewhere, and never ask which family they hold.
 
+They rely on four things, which the tests check for every registered family:
+
+- coefficients sum to one everywhere, derivatives to zero (coefficients may be negative, as a spline's are);
+- the ends are exact: at an end's parameter its coefficient is exactly 1 and all others exactly 0, so that a mode on a
+  path is that mode, bit for bit;
+- the start is straight: with the rows at :meth:`Family.initial`, a path is the segment between its ends, a surface the
+  bilinear one between its corners, up to rounding;
+- ``order`` is the polynomial degree between knots, from which quadratures take their number of nodes.
+
 Shapes: S samples, K control points, E ends, d the dimension of the domain. Everything is float64 NumPy: K is
 small, and no torch is needed.
 """

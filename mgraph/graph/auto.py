@@ -25,6 +25,7 @@ from mgraph.evaluate.metrics import Subset
 from mgraph.evaluate.sweep import sweep
 from mgraph.explore.criterion import Criterion
 from mgraph.explore.edges import current_edges
+from mgraph.explore.remarks import doubts_of
 from mgraph.families import Segment
 from mgraph.graph.handles import Connected
 from mgraph.operations.comparisons import Pair, compare
@@ -308,7 +309,8 @@ class _Auto:
         data = sweep_connection(self.session, connection, grid=self.grid, report=self.report)
         self.seconds_per_point = (time.monotonic() - begin) / len(data.grid)
         edge = self.edge_of(connection)
-        assert edge is not None
+        if edge is None:
+            raise InputError(f"its edge does not count: {doubts_of(self.session.store, connection)}")
         return edge
 
     def edge_of(self, connection: Connection) -> Edge | None:

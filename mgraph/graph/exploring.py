@@ -16,6 +16,7 @@ from typing import Any
 from mgraph.durations import spoken
 from mgraph.engines.base import Engine, Finished
 from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning
+from mgraph.explore.edges import current_edges
 from mgraph.explore.estimate import Estimate
 from mgraph.explore.suggest import Pair, ordered
 from mgraph.graph.planning import CONNECT, Plan, Request
@@ -25,7 +26,7 @@ from mgraph.progress import Report, silent
 from mgraph.session.members import label
 from mgraph.session.runs import record_failure
 from mgraph.session.session import Session
-from mgraph_store import Connection, Edge
+from mgraph_store import Connection
 
 GRACE = 20.0  # seconds that workers have to stop in after Ctrl-C
 MOST_FAILURES_IN_A_ROW = 3
@@ -334,6 +335,5 @@ class _Explorer:
 
     def _measured(self, connection: Connection) -> tuple[float | None, float | None]:
         r = self._request
-        with self._session.store.reading() as reader:
-            edges = reader.all(Edge, connection_id=connection.id, metric=r.metric, split=r.split)
+        edges = current_edges(self._session.store, connections=[connection.id], metric=r.metric, split=r.split)
         return (max(e.peak for e in edges), max(e.barrier for e in edges)) if edges else (None, None)

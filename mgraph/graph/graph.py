@@ -22,6 +22,7 @@ from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.session.session import Session
+from mgraph.shown import visible
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         return self.session.store.path
 
     def __repr__(self) -> str:
-        return f"<Graph {self.path}>"
+        return f"<Graph {visible(str(self.path))}>"
 
     # Spaces and modes
 
@@ -137,18 +138,55 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         return Point(self.session, add_trained_mode(self.session, where, chosen, name=name, **_report(report)))
 
     def add_mode(
-        self, path: PathLike, *, name: str | None = None, space: str | None = None, cast: bool = False
+        self,
+        path: PathLike,
+        *,
+        name: str | None = None,
+        space: str | None = None,
+        cast: bool = False,
+        weights: str | None = None,
+        ignore: Sequence[str] = (),
+        recompute_batchnorm: bool = False,
     ) -> Point:
-        """Import a checkpoint (.pt, .pth, .safetensors) as a mode and evaluate it.
+        """Import a checkpoint as a mode and evaluate it; ``notes`` of the point say what was done.
 
-        Raises LayoutMismatchError or NonFiniteError naming the tensor that does not fit; warns when the mode
-        is no independent run of one that is there. ``cast`` allows float64 tensors to be rounded to float32.
+        Read are .safetensors, whatever ``torch.save`` writes (nothing in it is run), and shards by their index or
+        directory; what ``load_state_dict`` of the network takes, is taken. ``weights`` chooses among several sets in
+        one file: "raw", "ema", or the key of one. ``ignore`` are patterns of entries to leave out, ``cast`` allows
+        float64 tensors to be rounded to float32, ``recompute_batchnorm`` stores statistics recomputed from the
+        training data in place of the file's.
+
+        Raises LayoutMismatchError or NonFiniteError naming the tensor that does not fit; InputError where the file
+        leaves a choice; TrainedCurveError if it holds a trained curve (see :meth:`add_curve`). Warns when the mode is
+        no independent run of one that is there, and when its BatchNorm statistics are stale.
         """
+        from mgraph.network.checkpoints import Options
         from mgraph.operations.modes import add_imported_mode
 
-        where = self.session.space(space)
-        node, notes = add_imported_mode(self.session, where, Path(path), name=name, cast=cast)
+        options = Options(cast, weights, tuple(ignore), recompute_batchnorm)
+        node, notes = add_imported_mode(self.session, self.session.space(space), Path(path), name=name, options=options)
         return Point(self.session, node, notes)
+
+    def add_curve(
+        self,
+        path: PathLike,
+        *,
+        method: str | None = None,
+        name: str | None = None,
+        space: str | None = None,
+        cast: bool = False,
+    ) -> Connected:
+        """Import a trained curve of the field's reference code (dnn-mode-connectivity): its ends, and its bends.
+
+        The ends become modes NAME-start and NAME-end. ``method`` is "curve" (Bézier) or "chain" (polygonal), needed
+        where the file does not say. BatchNorm statistics are recomputed. It is not swept yet. Raises InputError for a
+        file that holds no curve of this network.
+        """
+        from mgraph.operations.importing import add_imported_curve
+
+        where = self.session.space(space)
+        connection, notes = add_imported_curve(self.session, where, Path(path), name=name, method=method, cast=cast)
+        return Connected(self.session, connection, notes)
 
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
         """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
@@ -262,25 +300,27 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
             **_report(report),
         )
 
-    def resume(self, run: str | None = None, *, report: Report | None = None) -> Point | Connected:
+    def resume(self, run: str | None = None, *, force: bool = False, report: Report | None = None) -> Point | Connected:
         """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
 
         ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
         connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
         there is none, with the device and threads that they had. On a CPU the result is the one that the run would
         have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
-        others. Raises InputError for a run that cannot go on, saying why.
+        others. ``force`` takes over a run that may still be under way on another machine or in another container,
+        where it cannot be seen from here; a run that is known to be alive is never taken over. Raises InputError for a
+        run that cannot go on, saying why.
         """
         from mgraph.operations.resume import resume
 
-        made = resume(self.session, run, report)
+        made = resume(self.session, run, report, force=force)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
-    def discard(self, run: str | None = None) -> dict[str, Any]:
+    def discard(self, run: str | None = None, *, force: bool = False) -> dict[str, Any]:
         """Give up an interrupted run, named as for :meth:`resume`, with what it saved; return its row of the log."""
         from mgraph.operations.resume import discard
 
-        given_up = discard(self.session.store, run)
+        given_up = discard(self.session.store, run, force=force)
         return next(row for row in self.runs() if row["id"] == given_up.id)
 
     def compose(

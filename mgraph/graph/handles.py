@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgraph.explore.sweepdata import SweepData, family_of, inner_grid, latest_sweep, load_sweep
+from mgraph.explore.sweepdata import SweepData, family_of, finest_sweep, inner_grid, load_sweep
 from mgraph.graph import listing
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
-from mgraph_store import Connection, Node, Series, Space, Summary
+from mgraph.shown import visible
+from mgraph_store import Connection, Node, Series, Space, Summary, Sweep
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,7 @@ class Point(Labelled):
     digest = property(lambda self: self.record.digest, doc="BLAKE2b-128 of its stored parameters.")
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {label(self.record)}>"
+        return visible(f"<{self.kind} {label(self.record)}>")
 
     def describe(self) -> dict[str, Any]:
         """Tell everything about it, as plain data."""
@@ -133,16 +134,17 @@ class Connected(Labelled):
 
     record: Connection
 
-    def __init__(self, session: Session, record: Connection) -> None:
+    def __init__(self, session: Session, record: Connection, notes: Sequence[str] = ()) -> None:
         self._session = session
         self.record = record
+        self.notes = list(notes)
 
     id = property(lambda self: self.record.id, doc="Its id.")
     name = property(lambda self: self.record.name, doc="Its name, if it has one.")
     kind = property(lambda self: self.record.kind, doc="The method that made it.")
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {label(self.record)}>"
+        return visible(f"<{self.kind} {label(self.record)}>")
 
     @property
     def ends(self) -> list[Point]:
@@ -150,9 +152,9 @@ class Connected(Labelled):
         with self._session.store.reading() as reader:
             return [Point(self._session, node) for node in ends_of(reader, self.record)]
 
-    def describe(self) -> dict[str, Any]:
-        """Tell everything about it, as plain data."""
-        return listing.describe_connection(self._session.store, self.record)
+    def describe(self, sweep: Sweep | None = None) -> dict[str, Any]:
+        """Tell everything about it, as plain data; with the numbers of its finest sweep, unless one is given."""
+        return listing.describe_connection(self._session.store, self.record, sweep)
 
     def sweep(
         self,
@@ -167,6 +169,7 @@ class Connected(Labelled):
         refine: float | None = None,
         refine_on: str = "train loss",
         max_points: int = 2000,
+        route_on: str = "train",
         reuse: bool = True,
         report: Report | None = None,
     ) -> SweepData:
@@ -178,10 +181,11 @@ class Connected(Labelled):
         and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function', 'module:function', or functions
         (outputs, targets) → one number, or one for each example. With ``refine`` points are added where
         ``refine_on`` bends, until linear interpolation errs by about that much at most, or there are ``max_points``.
-        Numbers of earlier sweeps under the same conditions are reused, and a sweep that was interrupted goes on,
-        unless ``reuse`` is False.
+        ``route_on`` is the split whose loss chooses the route between two ends of a surface or simplex, train or
+        valid; every split is then measured along it. Numbers of earlier sweeps under the same conditions are reused,
+        and a sweep that was interrupted goes on, unless ``reuse`` is False.
 
-        Raises NonFiniteError, after storing what was found, if any number is NaN or infinite.
+        Raises NonFiniteError, after storing what was found, if a train loss is NaN or infinite.
         """
         from mgraph.evaluate.refine import Refinement
         from mgraph.operations.sweeps import sweep_connection
@@ -198,12 +202,13 @@ class Connected(Labelled):
             precision=precision,
             metrics=metrics,
             refine=None if refine is None else Refinement.of(refine, refine_on, max_points),
+            route_on=route_on,
             reuse=reuse,
             **_report(report),
         )
 
     def swept(self) -> SweepData:
-        """Return its newest sweep; InputError if there is none."""
+        """Return its finest sweep, the one that its edges are of; InputError if there is none."""
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
 
@@ -215,7 +220,7 @@ class Connected(Labelled):
             return Observed.of(reader.all(Series, connection_id=self.record.id)).numbers()
 
     def table(self) -> dict[str, Any]:
-        """Return the papers' tables of its newest sweep as plain data; InputError if there is none.
+        """Return the papers' tables of its finest sweep as plain data; InputError if there is none.
 
         Min, Int and Max of train loss, train error and test error with the length ratio ([G] table 2); on surfaces
         and simplices also the test accuracy of the point chosen on validation data, of the mean, of the corners,
@@ -242,11 +247,14 @@ class Connected(Labelled):
         soup: str | None = None,
         name: str | None = None,
         bn_examples: int | None = None,
+        force: bool = False,
         report: Report | None = None,
     ) -> MergeReport:
         """Materialise a point as a merged node: the best on validation, a given parameter, or a soup.
 
-        BatchNorm statistics are recomputed and stored; the report holds validation and test numbers.
+        BatchNorm statistics are recomputed and stored. The report holds validation and test numbers, and its
+        ``decision`` says on validation data whether the point is better than the best corner, allowing for all points
+        that were looked at. Raises InputError for a point on a wall between the corners, unless ``force``.
         """
         from mgraph.operations.merging import merge
 
@@ -258,6 +266,7 @@ class Connected(Labelled):
             soup=soup,
             name=name,
             bn_examples=bn_examples,
+            force=force,
             **_report(report),
         )
 
@@ -294,7 +303,7 @@ class Connected(Labelled):
         )
 
     def plot(self, path: PathLike, *, before: Connected | None = None) -> Path:
-        """Draw its newest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t.
+        """Draw its finest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t.
 
         A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
         variances by tick, the test curves, and continuity.
@@ -348,7 +357,7 @@ class Connected(Labelled):
             candidates = reader.all(Connection, kind="linear", space_id=self.record.space_id)
             for other in reversed(candidates):
                 same = family_of(other).coordinates == family_of(self.record).coordinates
-                swept = latest_sweep(reader, other) is not None
+                swept = finest_sweep(reader, other) is not None
                 if same and swept and [n.id for n in ends_of(reader, other)] == mine:
                     return Connected(self._session, other)
         return None

@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from mgraph.errors import InputError
+from mgraph.explore.criterion import ORACLE
 from mgraph.explore.edges import current_edges
-from mgraph.explore.sweepdata import COMPLETE, family_of, load_sweep
+from mgraph.explore.sweepdata import COMPLETE, family_of, finest_sweep, load_sweep
 from mgraph.graph.labels import labels_of
 from mgraph.operations.resume import Standing
 from mgraph.report.cycles import cycle_rows
@@ -18,6 +19,7 @@ from mgraph.report.walk import Observed, layer_rows, walk_checks, weight_rows
 from mgraph.session.members import ends_of, label, rows_of
 from mgraph_store import (
     Connection,
+    Edge,
     Evaluation,
     GraphStore,
     Measure,
@@ -34,6 +36,7 @@ from mgraph_store import (
 )
 from mgraph_store.index import filters
 from mgraph_store.rows.relations import CONNECTIONS, NODES, Relation
+from mgraph_store.underway import versions_of
 
 Row = dict[str, Any]
 
@@ -205,29 +208,24 @@ def describe_node(store: GraphStore, node: Node) -> Row:
     }
 
 
-def describe_connection(store: GraphStore, connection: Connection) -> Row:
-    """Tell everything about a connection: ends, control points, settings, its newest sweep, its edges."""
+def describe_connection(store: GraphStore, connection: Connection, sweep: Sweep | None = None) -> Row:
+    """Tell everything about a connection: ends, control points, settings, its edges and a sweep, usually the finest."""
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
         ends = ends_of(reader, connection)
         rows = rows_of(reader, connection)
         sweeps = reader.all(Sweep, connection_id=connection.id, status=COMPLETE)
+        shown = sweep or finest_sweep(reader, connection)
         summaries = reader.all(Summary, connection_id=connection.id)
         series = reader.all(Series, connection_id=connection.id)
         observed = Observed.of(series)
-        data = load_sweep(reader, connection) if observed.is_walk and sweeps else None
+        data = load_sweep(reader, connection, shown) if observed.is_walk and sweeps else None
+        measured = reader.all(Edge, sweep_id=shown.id) if shown else []
         run = _run(reader, connection.run_id)
         labels = labels_of(reader, connection)
     names = {n.id: label(n) for n in ends}
-    newest = max(sweeps, key=lambda s: s.created) if sweeps else None
-    edges = [
-        {
-            "source": names[e.source_id],
-            "target": names[e.target_id],
-            **{k: getattr(e, k) for k in ("split", "metric", "peak", "barrier", "drop", "length", "resolution")},
-        }
-        for e in current_edges(store, connections=[connection.id])
-    ]
+    if sweep is None:  # where the finest sweep lacks a split, another one has the edge that counts
+        measured += [e for e in current_edges(store, connections=[connection.id]) if e.sweep_id != _id(shown)]
     return {
         "id": connection.id,
         "name": connection.name,
@@ -255,15 +253,40 @@ def describe_connection(store: GraphStore, connection: Connection) -> Row:
         "summary": [
             {k: getattr(s, k) for k in ("split", "metric", "statistic", "value", "standard_error")}
             for s in summaries
-            if newest is not None and s.sweep_id in (newest.id, None)
+            if shown is not None and s.sweep_id in (shown.id, None)
         ],
-        "edges": edges,
+        "sweep": _id(shown),
+        "edges": _edge_rows(measured, names),
         "cycles": cycle_rows(series),
         "checks": walk_checks(observed, data) if observed.is_walk else None,
         "layers": layer_rows(observed) if observed.is_walk else [],
         "weights": weight_rows(observed) if observed.is_walk else [],
         "series": observed.summary(),
     }
+
+
+_QUANTITIES = ("peak", "barrier", "drop")
+
+
+def _edge_rows(edges: Sequence[Edge], names: dict[str, str]) -> list[Row]:
+    """Make a row of every pair, split and metric; the oracle's numbers stand beside those that count."""
+    rows: dict[tuple[str, ...], Row] = {}
+    for e in edges:
+        key = (e.source_id, e.target_id, e.split, e.metric)
+        row = rows.setdefault(
+            key,
+            {"source": names[e.source_id], "target": names[e.target_id], "split": e.split, "metric": e.metric},
+        )
+        if e.chosen_on == ORACLE:
+            row |= {f"oracle_{name}": getattr(e, name) for name in _QUANTITIES}
+        else:
+            row |= {name: getattr(e, name) for name in (*_QUANTITIES, "length", "resolution", "examples")}
+            row |= {name: getattr(e, name) for name in ("batchnorm", "precision", "chosen_on", "doubt")}
+    return list(rows.values())
+
+
+def _id(sweep: Sweep | None) -> str | None:
+    return None if sweep is None else sweep.id
 
 
 def list_runs(store: GraphStore) -> list[Row]:
@@ -326,7 +349,7 @@ def _run(reader: Reader, run_id: str | None) -> Row | None:
         "update": run.update,
         "resumptions": json.loads(run.resumptions),
         "settings": json.loads(run.settings),
-        "versions": json.loads(run.versions),
+        "versions": versions_of(run),
     }
 
 

@@ -22,7 +22,7 @@ from mgraph.explore.suggest import BARRIER, PEAK, Pair, Terrain, next_step, orde
 from mgraph.graph.suggestions import SWEEP, Suggestion, interrupted, to_connect, unswept
 from mgraph.session.members import label
 from mgraph.session.runs import is_running
-from mgraph_store import Connection, Edge, Evaluation, GraphStore, Member, Node, Reader, Run, Space
+from mgraph_store import Connection, Evaluation, GraphStore, Member, Node, Reader, Run, Space
 
 if TYPE_CHECKING:
     from mgraph.connect.base import Method
@@ -103,7 +103,7 @@ class Plan:
         self._unfinished = [s for s in unfinished if s.subject not in aside]
         edges = self._read_edges(store)
         with store.reading() as reader:
-            tried = self._tried(reader) | self._hopeless(reader) | set(given_up)
+            tried = self._tried(reader) | self._hopeless(store, reader) | set(given_up)
             self.estimate: Estimate | None = estimate(
                 reader, request.space.id, request.method.name, asdict(request.method)
             )
@@ -147,10 +147,7 @@ class Plan:
         """Read the edges that count between the request's nodes, by their places, by peak and by barrier."""
         r = self.request
         size = len(r.nodes)
-        with store.reading() as reader:
-            if not reader.all(Edge, metric=r.metric, split=r.split, limit=1):
-                return dict.fromkeys((PEAK, BARRIER), EdgeArrays.of(size, (), (), ()))
-        found = load_edges(store, Criterion(PEAK, metric=r.metric, split=r.split))
+        found = load_edges(store, Criterion(PEAK, metric=r.metric, split=r.split), may_lack=True)
         places = np.array([self._place.get(node_id, -1) for node_id in found.ids.tolist()], dtype=np.int64)
         source, target = places[found.arrays.source], places[found.arrays.target]
         inside = (source >= 0) & (target >= 0) & np.isfinite(found.numbers[BARRIER].astype(np.float64))
@@ -168,7 +165,7 @@ class Plan:
             ends.setdefault(member.connection_id, []).append(member.node_id)
         return {pair for nodes in ends.values() if (pair := self._pair(nodes)) is not None}
 
-    def _hopeless(self, reader: Reader) -> set[Pair]:
+    def _hopeless(self, store: GraphStore, reader: Reader) -> set[Pair]:
         """Return the pairs that the method has failed on too often, or that another process is connecting now."""
         runs = reader.all(Run, command=CONNECT, status=["failed", "running"])
         failures: Counter[Pair] = Counter()
@@ -176,7 +173,7 @@ class Plan:
             settings = json.loads(run.settings)
             pair = self._pair(settings.get("ends", ()))
             if pair is not None and settings.get("method") == self.request.method.name:
-                failures[pair] += MOST_FAILURES if is_running(run) else run.status == "failed"
+                failures[pair] += MOST_FAILURES if is_running(store, run) else run.status == "failed"
         return {pair for pair, times in failures.items() if times >= MOST_FAILURES}
 
     def _pair(self, ends: Sequence[str]) -> Pair | None:

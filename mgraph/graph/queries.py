@@ -8,8 +8,7 @@ from mgraph.explore.criterion import criterion_from
 
 if TYPE_CHECKING:
     from mgraph.explore.answers import Answer
-    from mgraph.explore.components import Components
-    from mgraph.explore.edges import Link
+    from mgraph.explore.components import Components, Neighbours
     from mgraph.explore.routes import Route
     from mgraph.explore.tree import Dendrogram, SpanningForest
     from mgraph.graph.handles import Point
@@ -22,8 +21,9 @@ class Criteria(TypedDict, total=False):
 
     One of ``max_barrier``, ``max_peak`` and ``max_drop`` limits the edges and names the quantity; else ``by`` names it
     (default peak). ``metric`` is loss (default; error for drops) or error, on the ``split`` train (default), valid or
-    test. ``certified`` counts only edges on routes of at least ``min_resolution`` points (default 11) and at least
-    ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they were measured.
+    test. ``certified`` counts only edges in full precision on routes of at least ``min_resolution`` points (default 11)
+    and at least ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they
+    were measured.
     """
 
     by: str | None
@@ -73,7 +73,7 @@ class Queries:
 
         return dendrogram(self.session.store, criterion_from(**criteria), self._space_of(space))
 
-    def neighbours(self, node: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]) -> list[Link]:
+    def neighbours(self, node: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Neighbours:
         """Return the best edge to each neighbour of a mode, best first: ``g.neighbours("a", max_barrier=0.1)``."""
         from mgraph.explore.components import neighbours
 

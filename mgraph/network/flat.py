@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mgraph.errors import InputError
+from mgraph.network.probing.habits import Habits, static_habits
+from mgraph.network.spectral import recompute_vectors, spectral_vectors
 
 _ALIGNMENT = 64  # bytes
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,43 @@ class FlatModel:
         self._named = [(name, p, id(p) in convolutions) for name, p in trainable]
         self.dimension = sum(p.numel() for _, p in trainable)
         self._arrange({name for name, _ in trainable})
-        self.statistics = [m for m in module.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+        self.respect(static_habits(module))
+
+    def respect(self, habits: Habits) -> None:
+        """Take over what is known of how the network behaves; ``statistics`` are the modules that are recomputed."""
+        self.habits = habits
+        self.statistics = [
+            m
+            for name, m in self.module.named_modules()
+            if isinstance(m, _NormBase) and m.running_mean is not None and name not in habits.frozen
+        ]
+        self.spectral = spectral_vectors(self.module)
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether buffers follow from the point: running statistics, or the vectors of spectral normalisation."""
+        return bool(self.statistics or self.spectral)
+
+    @property
+    def least_batch(self) -> int:
+        """How many examples a training step must see at least: batch statistics need two."""
+        return 2 if self.habits.needs_two else 1
+
+    @property
+    def constants(self) -> Collection[str]:
+        """Names of all that is no coordinate and does not follow from the point: buffers and frozen parameters."""
+        follows = {name for one in self.spectral for name in one.names}
+        live = {id(m) for m in self.statistics}
+        for prefix, m in self.module.named_modules(remove_duplicate=False):
+            if id(m) in live:
+                follows |= {f"{prefix}.{key}" if prefix else key for key in _STATISTICS}
+        fixed = [n for n, p in self.module.named_parameters(remove_duplicate=False) if not p.requires_grad]
+        buffers = [n for n, _ in self.module.named_buffers(remove_duplicate=False)]
+        return {name for name in (*fixed, *buffers) if name not in follows}
+
+    def recompute_vectors(self) -> None:
+        """Bring the vectors of spectral normalisation to the present point."""
+        recompute_vectors(self.spectral)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,14 +170,17 @@ class FlatModel:
         return slice(slot.offset, slot.offset + slot.parameter.numel())
 
     def inputs(self, x: Tensor) -> Tensor:
-        """Bring a batch of images into the memory order of the network's convolutions."""
-        if self.channels_last and x.ndim == 4:
-            return x.contiguous(memory_format=torch.channels_last)
-        return x
+        """Bring a batch of images into the memory order of the network's convolutions.
+
+        A network that changes its input in place is given a copy: a batch may be a view of the data.
+        """
+        spatial = self.channels_last and x.ndim == 4
+        arranged = x.contiguous(memory_format=torch.channels_last) if spatial else x
+        return arranged.clone() if self.habits.changes_input and arranged.data_ptr() == x.data_ptr() else arranged
 
     def check_batch(self, size: int) -> None:
         """Raise InputError for a batch too small for the network's batch statistics."""
-        if size < 2 and self.statistics:
+        if size < self.least_batch:
             raise InputError(f"The network normalises over the batch: a step needs at least 2 examples, not {size}.")
 
     def load_buffers(self, tensors: Mapping[str, Tensor]) -> None:

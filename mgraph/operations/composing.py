@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.explore.edges import current_edges
 from mgraph.explore.routes import Route
@@ -17,8 +18,9 @@ from mgraph.explore.sweepdata import family_of
 from mgraph.families import CompositePath, Family, Floats, PolygonalChainFamily
 from mgraph.families.composite import Piece, path_waypoints
 from mgraph.families.gram import distance, gram
+from mgraph.session.constants import check_pieces
 from mgraph.session.members import constants_source, ends_of, label, member_rows, rows_of
-from mgraph.session.points import buffers_of, common_constants
+from mgraph.session.points import buffers_of
 from mgraph.session.runs import recorded_run
 from mgraph.session.session import Session
 from mgraph.session.storing import check_name_is_free, store_parameters
@@ -59,6 +61,7 @@ def leg_from(reader: Reader, text: str) -> Leg:
     return Leg(reader.find_connection(name), start, goal)
 
 
+@alone
 def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, thin: float | None = None) -> Connection:
     """Join connections at the modes that they share into one path from the first mode to the last, and store it.
 
@@ -245,7 +248,7 @@ def _common_buffers(store: GraphStore, reader: Reader, space: Space, connections
     layout = Layout.from_json(space.layout)
     if layout.buffers:
         sources = [constants_source(reader, c) for c in connections]
-        common_constants(layout, [buffers_of(store, reader, node) for node in sources], [label(n) for n in sources])
+        check_pieces(layout, [buffers_of(store, reader, node) for node in sources], [label(n) for n in sources])
 
 
 def _pieces(store: GraphStore, leg: Leg, family: Family, ends: Sequence[Node]) -> list[tuple[Piece, Sequence[int]]]:

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from mgraph.alone import alone
 from mgraph.connect.base import Method, Outcome, Start
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.explore.sweepdata import family_of
 from mgraph.families import Family
 from mgraph.progress import Report, silent
+from mgraph.session.code import warn_of_other_code
+from mgraph.session.constants import check_constants
 from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of
-from mgraph.session.points import buffers_of, common_constants, evaluate_splits, load_buffers, policy_name
+from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Bench, Session
 from mgraph.session.storing import Part, check_name_is_free, require_finite, store_partial, store_point
@@ -28,6 +31,7 @@ from mgraph_store import Connection, Layout, Node, Run, Series, Space, Transacti
 _BATCH_BYTES = 64 << 20  # of points that are written at once
 
 
+@alone
 def connect(
     session: Session,
     ends: Sequence[Node],
@@ -61,6 +65,7 @@ def connect(
     with joined(session.device) as workers:
         bench = session.bench(space)
         load_constants(session, bench, ends, buffers_from)
+        warn_of_other_code(session.store, bench, ends)
         origin = _origin(session, method, family, ends, init)
         family = origin.family
         method.check(bench.flat, bench.task, family)
@@ -157,8 +162,7 @@ def load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffers
         groups = [buffers_of(store, reader, node) for node in ends]
         chosen = buffers_of(store, reader, buffers_from) if buffers_from else groups[0]
     if bench.layout.buffers:
-        if buffers_from is None:
-            common_constants(bench.layout, groups, [label(n) for n in ends])
+        check_constants(session, bench, ends, groups, buffers_from)
         load_buffers(bench, chosen)
     bench.task  # noqa: B018
 

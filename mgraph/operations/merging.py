@@ -1,24 +1,31 @@
-"""Merging: choose a point of a swept connection on validation data, store it, and report it on test data."""
+"""Merging: choose a point of a swept connection on validation data, store it, and report it on test data.
+
+What is better or worse than the best corner is decided on validation data, too, allowing for all the points that were
+looked at (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure, outputs
-from mgraph.explore.sweepdata import SweepData, family_of, latest_sweep, load_sweep
+from mgraph.explore.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.families import Floats
+from mgraph.merge.bestof import Decision, decide
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
 from mgraph.network.flat import combine
 from mgraph.progress import Progress, Report, silent
+from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import (
     buffers_of,
@@ -33,7 +40,7 @@ from mgraph.session.storing import check_name_is_free, require_finite, store_poi
 from mgraph_store import Connection, Node, NodeTerm, Space
 from mgraph_store.tensors.kernel import combine as combine_stored
 
-SELECTION_SPLIT = "valid"
+SELECTION_SPLIT, REPORTING_SPLIT = "valid", "test"
 SOUPS = ("uniform", "greedy")
 
 
@@ -54,7 +61,8 @@ class MergeReport:
     """A merged node and what it is worth.
 
     ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the one chosen on
-    validation, ``difference`` the paired test difference to it. ``oracle`` is the best swept test value: what
+    validation, ``decision`` says on validation whether the point is better, and ``difference`` is the paired test
+    difference, measured once, after everything was decided. ``oracle`` is the best swept test value: what
     selecting on test data would have shown, never the result.
     """
 
@@ -63,6 +71,7 @@ class MergeReport:
     results: dict[str, dict[str, Measured]]
     corners: dict[str, dict[str, dict[str, Measured]]]
     baseline: str
+    decision: Decision | None
     difference: Difference | None
     oracle: float | None
     notes: list[str] = field(default_factory=list)
@@ -76,6 +85,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
         nodes, ends = rows_of(reader, connection), ends_of(reader, connection)
         groups = buffers_of(store, reader, constants_source(reader, connection))
     bench = session.bench(space)
+    warn_of_other_code(store, bench, [connection, *ends])
     if groups:
         load_buffers(bench, groups)
     points = [np.array(store.read_parameters(node)) for node in nodes]
@@ -85,10 +95,11 @@ def prepare(session: Session, connection: Connection) -> Prepared:
 def choose_point(data: SweepData) -> int:
     """Choose the swept point of highest validation accuracy (ties: loss); never looks at test data."""
     if (SELECTION_SPLIT, "loss") not in data.values:
-        raise InputError("The newest sweep has no validation split, and merging selects on it; sweep it first.")
+        raise InputError("It was not swept on validation data, and merging selects on them; sweep it first.")
     return data.best(SELECTION_SPLIT)
 
 
+@alone
 def merge(
     session: Session,
     connection: Connection,
@@ -97,12 +108,14 @@ def merge(
     soup: str | None = None,
     name: str | None = None,
     bn_examples: int | None = None,
+    force: bool = False,
     report: Report = silent,
 ) -> MergeReport:
     """Materialise a point as a ``merged`` node: the best on validation, a given parameter, or a soup.
 
     BatchNorm statistics are recomputed and stored with it. Raises InputError if the connection was never
-    swept (unless ``at`` is given) or the parameter lies outside the domain.
+    swept (unless ``at`` is given), the parameter lies outside the domain, or the point is far worse on validation data
+    than every corner; ``force`` stores that all the same.
     """
     if soup is not None and soup not in SOUPS:
         raise InputError(f"A soup is {' or '.join(SOUPS)}, not {soup!r}.")
@@ -112,8 +125,8 @@ def merge(
     check_name_is_free(session, name)
     parameter = None if at is None else family.points(list(at))[0]
     with session.store.reading() as reader:
-        swept = at is None or latest_sweep(reader, connection) is not None
-        data = load_sweep(reader, connection) if swept else None
+        sweep = finest_sweep(reader, connection, split=SELECTION_SPLIT)
+        data = load_sweep(reader, connection, sweep) if sweep is not None or at is None else None
     if data is not None and at is None:
         choose_point(data)
     ready = prepare(session, connection)
@@ -121,23 +134,27 @@ def merge(
     settings: dict[str, Any] = {"connection": connection.id, "at": at, "soup": soup, "batchnorm": str(policy)}
     with session.run(ready.bench, "merge", settings) as run:
         choice = _choose(ready, data, parameter, soup, policy, report)
-        corners, corner_scores = _corners(ready, policy)
+        corners, corner_scores, tests = _corners(ready, policy)
+        baseline = _best_corner(corners)
         theta = combine_stored(choice.coefficients.tolist(), ready.points)
         flat = ready.bench.flat
         flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
         recompute_statistics(flat, ready.bench.task.train, policy)
         results = evaluate_splits(ready.bench)
         require_finite(results, "The merged point")
-        scores = _scores(ready.bench)
+        if not force:
+            _refuse_a_wall(results, corners)
+        scores = _scores(ready.bench, REPORTING_SPLIT)
+        decision = _decided(choice, _scores(ready.bench, SELECTION_SPLIT), corner_scores[baseline])
         node = _store(session, run, ready, choice, theta, results, name=name, policy=policy, soup=soup)
-    baseline = _best_corner(corners)
-    against = corner_scores[baseline]
+    against = tests[baseline]
     return MergeReport(
         node,
         choice.parameter,
         results,
         corners,
         baseline,
+        decision,
         None if scores is None or against is None else paired_difference(scores, against),
         _oracle(data),
         _notes(data, choice.coefficients, ready),
@@ -146,11 +163,15 @@ def merge(
 
 @dataclass(frozen=True)
 class _Choice:
-    """Coefficients of the chosen point, its parameter if it has one, and the split that chose it, if any did."""
+    """Coefficients of the chosen point, its parameter if it has one, and the split that chose it, if any did.
+
+    ``looked_at`` (S, N) are the validation scores by example of everything else that was looked at to choose it.
+    """
 
     coefficients: Floats
     parameter: tuple[float, ...] | None
     selected_on: str | None
+    looked_at: NDArray[np.float32] | None = None
 
 
 def _choose(
@@ -168,9 +189,16 @@ def _choose(
     if soup == "uniform":
         return _Choice(uniform_soup(data.coefficients), None, None)
     if soup == "greedy":
-        return _Choice(_greedy(ready, data, policy, report), None, SELECTION_SPLIT)
+        chosen, looked_at = _greedy(ready, data, policy, report)
+        singles = _looked_at(ready, data.coefficients, policy, report)
+        both = None if singles is None or looked_at is None else np.concatenate([singles, looked_at])
+        return _Choice(chosen, None, SELECTION_SPLIT, both)
     best = choose_point(data)
-    return _Choice(data.coefficients[best], tuple(map(float, data.parameters[best])), SELECTION_SPLIT)
+    place = tuple(map(float, data.parameters[best]))
+    coefficients = data.coefficients[best]
+    if np.count_nonzero(coefficients) == 1:  # a corner: there is nothing to decide
+        return _Choice(coefficients, place, SELECTION_SPLIT)
+    return _Choice(coefficients, place, SELECTION_SPLIT, _looked_at(ready, data.coefficients, policy, report))
 
 
 def _store(
@@ -215,10 +243,65 @@ def _store(
     return node
 
 
-def _greedy(ready: Prepared, data: SweepData, policy: BatchNormPolicy, report: Report) -> Floats:
+def _looked_at(
+    ready: Prepared, coefficients: Floats, policy: BatchNormPolicy, report: Report
+) -> NDArray[np.float32] | None:
+    """Return the validation scores by example of swept points, shape (S, N); None where no example has one."""
+    rows = []
+    for done, c in enumerate(coefficients.tolist(), start=1):
+        combine(c, ready.rows, ready.bench.flat.theta)
+        recompute_statistics(ready.bench.flat, ready.bench.task.train, policy)
+        scores = _scores(ready.bench, SELECTION_SPLIT)
+        if scores is None:
+            return None
+        rows.append(scores.astype(np.float32))
+        report(Progress("deciding", done, len(coefficients)))
+    return np.stack(rows)
+
+
+def _decided(
+    choice: _Choice, scores: NDArray[np.float64] | None, against: NDArray[np.float64] | None
+) -> Decision | None:
+    if scores is None or against is None:
+        return None
+    own = scores[None].astype(np.float32)
+    if choice.looked_at is None:
+        return decide(own, 0, against)
+    # The chosen point is one of those that were looked at; it stands first as it was stored.
+    found = decide(np.concatenate([own, choice.looked_at]), 0, against)
+    return replace(found, looked_at=len(choice.looked_at))
+
+
+_WALL = {"accuracy": 0.05, "loss": 0.5}
+"""How much worse than the worst corner is a wall: so much accuracy, or such a share of the corner's loss."""
+
+
+def _refuse_a_wall(results: dict[str, dict[str, Measured]], corners: dict[str, dict[str, dict[str, Measured]]]) -> None:
+    """Raise InputError for a point that is far worse on validation data than every corner."""
+    metric = "accuracy" if "accuracy" in results[SELECTION_SPLIT] else "loss"
+    sign = 1.0 if metric == "accuracy" else -1.0
+    found = results[SELECTION_SPLIT][metric]
+    values = {name: measured[SELECTION_SPLIT][metric].value for name, measured in corners.items()}
+    worst = min(values, key=lambda name: sign * values[name])
+    allowed = _WALL[metric] * (1.0 if metric == "accuracy" else abs(values[worst]))
+    if sign * (values[worst] - found.value) <= max(allowed, 3.0 * (found.standard_error or 0.0)):
+        return
+    best = max(values, key=lambda name: sign * values[name])
+    raise InputError(
+        f"The point lies on a wall: its validation {metric} is {found.value:.4g}, and the corners have "
+        f"{values[worst]:.4g} ({worst}) to {values[best]:.4g} ({best}); it was not stored. Take the best swept point "
+        "(mgraph merge CONN), or a connection without a barrier; --force stores it all the same."
+    )
+
+
+def _greedy(
+    ready: Prepared, data: SweepData, policy: BatchNormPolicy, report: Report
+) -> tuple[Floats, NDArray[np.float32] | None]:
+    """Return the soup's coefficients, and the validation scores by example of every soup that was tried."""
     metric = "accuracy" if (SELECTION_SPLIT, "accuracy") in data.values else "loss"
     sign = 1.0 if metric == "accuracy" else -1.0
     done = 0
+    tried: list[NDArray[np.float32]] = []
 
     def score(coefficients: Floats) -> float:
         nonlocal done
@@ -226,33 +309,49 @@ def _greedy(ready: Prepared, data: SweepData, policy: BatchNormPolicy, report: R
         recompute_statistics(ready.bench.flat, ready.bench.task.train, policy)
         done += 1
         report(Progress("soup", done, len(data.parameters)))
+        scores = _scores(ready.bench, SELECTION_SPLIT)
+        if scores is not None:
+            tried.append(scores.astype(np.float32))
         return sign * measure(ready.bench.flat, ready.bench.task, SELECTION_SPLIT)[metric].value
 
-    return greedy_soup(data.coefficients, sign * data.values[SELECTION_SPLIT, metric], score)
+    soup = greedy_soup(data.coefficients, sign * data.values[SELECTION_SPLIT, metric], score)
+    return soup, np.stack(tried) if tried else None
 
 
-def _scores(bench: Bench) -> NDArray[np.float64] | None:
-    """Per-example test accuracy of the present point, shape (N,); None where the task has none."""
-    accuracy = bench.task.metrics.get("accuracy")
-    if accuracy is None:
+@torch.no_grad()
+def _scores(bench: Bench, split: str) -> NDArray[np.float64] | None:
+    """Score the present point by example, shape (N,): accuracy; on validation also less the loss, if there is none.
+
+    None where examples have neither.
+    """
+    accuracy, loss = bench.task.metrics.get("accuracy"), bench.task.example_loss
+    if accuracy is None and (loss is None or split == REPORTING_SPLIT):
         return None
-    judged = (bench.task.without_void(out, y) for out, y in outputs(bench.flat, bench.task.test))
-    parts = [accuracy(out, y).double().cpu() for out, y in judged]
+    parts = []
+    for out, y in outputs(bench.flat, bench.task.splits[split]):
+        out, y = bench.task.without_void(out, y)
+        found = accuracy(out, y) if accuracy is not None else -loss(out, y) if loss is not None else out
+        parts.append(found.double().cpu())
     return torch.cat(parts).numpy()
+
+
+_Scores = dict[str, NDArray[np.float64] | None]
 
 
 def _corners(
     ready: Prepared, policy: BatchNormPolicy
-) -> tuple[dict[str, dict[str, dict[str, Measured]]], dict[str, NDArray[np.float64] | None]]:
-    """Measure every end under the same policy as the merged point."""
-    measured, scores = {}, {}
+) -> tuple[dict[str, dict[str, dict[str, Measured]]], _Scores, _Scores]:
+    """Measure every end under the same policy as the merged point; also by example, on validation and on test."""
+    measured: dict[str, dict[str, dict[str, Measured]]] = {}
+    scores: tuple[_Scores, _Scores] = ({}, {})
     by_id = dict(zip([n.id for n in ready.nodes], ready.rows, strict=True))
     for end in ready.ends:
         ready.bench.flat.theta.copy_(by_id[end.id])
         recompute_statistics(ready.bench.flat, ready.bench.task.train, policy)
         measured[label(end)] = evaluate_splits(ready.bench, SPLITS)
-        scores[label(end)] = _scores(ready.bench)
-    return measured, scores
+        for by_corner, split in zip(scores, (SELECTION_SPLIT, REPORTING_SPLIT), strict=True):
+            by_corner[label(end)] = _scores(ready.bench, split)
+    return measured, *scores
 
 
 def _best_corner(corners: dict[str, dict[str, dict[str, Measured]]]) -> str:

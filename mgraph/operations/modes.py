@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,10 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.similarity import similarities
-from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
+from mgraph.network.checkpoints import Options
+from mgraph.operations.export import further_states
+from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
+from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import Report, silent
 from mgraph.session.members import label
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
@@ -33,6 +36,7 @@ class SimilarModeWarning(MGraphWarning):
     """A new mode is no independent run of one that is there already."""
 
 
+@alone
 def add_trained_mode(
     session: Session,
     space: Space,
@@ -58,6 +62,7 @@ def add_trained_mode(
         bench.task  # noqa: B018  (load the data before the run starts: bad input is no run)
         flat = bench.new_network(settings.seed)
         bench.flat = flat
+        check_network(bench)
         check_training(flat, bench.task, settings)
         plan = {
             "operation": "train",
@@ -71,43 +76,56 @@ def add_trained_mode(
 
             def keep(_: int) -> None:
                 theta = flat.unpack(flat.theta).numpy()
-                run.keeper.append({"parameters": theta, **module_buffers(flat, bench.layout)})
+                run.keeper.append(
+                    {"parameters": theta, **module_buffers(flat, bench.layout), **outputs_now(bench, flat)}
+                )
 
             trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report, keeper=run.keeper)
             last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
             made = []
             for number, epoch in enumerate(settings.keep):
                 kept = run.keeper.appended(number)
-                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept))
-            made.append(_Made(name, settings.epochs, *last))
+                outputs = [kept.pop(key) for key in sorted(kept) if key.startswith(OUTPUTS)]
+                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs))
+            made.append(_Made(name, settings.epochs, *last, list(outputs_now(bench, flat).values())))
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
+            for mode in made:
+                if mode.outputs:  # a run begun by an older version kept none of its epochs
+                    check_reproduced(
+                        bench, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
+                    )
             return _commit_modes(session, bench, run, made, info)
 
 
+@alone
 def add_imported_mode(
-    session: Session, space: Space, path: Path, *, name: str | None, cast: bool = False
+    session: Session, space: Space, path: Path, *, name: str | None, options: Options
 ) -> tuple[Node, list[str]]:
-    """Add the mode of a checkpoint file; return it with notes on what was converted.
+    """Add the mode of a checkpoint file; return it with notes on what was done to it.
 
-    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, and
+    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError
+    where the file leaves a choice that ``options`` do not make, TrainedCurveError where it holds a trained curve, and
     NonFiniteError for a NaN or an infinity; nothing is added then.
     """
     check_name_is_free(session, name)
     bench = session.bench(space)
-    fitted = fit_to_layout(read_checkpoint(path), bench.layout, cast=cast)
-    info = {
-        "origin": "file",
-        "file": path.name,
-        "blake2b": hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(),
-        "notes": fitted.notes,
-    }
-    with session.run(bench, "add-mode", {"file": str(path), "space": space.name, "cast": cast}) as run:
-        made = _Made(name, None, fitted.parameters, fitted.buffers)
-        return _commit_modes(session, bench, run, [made], info), fitted.notes
+    fitted, info = fit_file(bench, path, options)
+    check_point(bench, fitted.parameters, fitted.buffers)
+    stated = asdict(options) | {"file": str(path), "space": space.name}
+    with session.run(bench, "add-mode", stated) as run:
+        buffers = fitted.buffers
+        if options.recompute:
+            recompute_own(bench, fitted)
+            buffers = module_buffers(bench.flat, bench.layout)
+        node = _commit_modes(session, bench, run, [_Made(name, None, fitted.parameters, buffers)], info)
+        if not options.recompute:
+            warn_if_stale(bench, node, fitted)
+        return node, fitted.notes
 
 
+@alone
 def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, name: str | None) -> Node:
     """Add the point with these D coordinates, in canonical order, as a mode, and evaluate it.
 
@@ -128,17 +146,22 @@ def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, 
 
 @dataclass(frozen=True)
 class _Made:
-    """A mode to be stored: its name, the epoch that it was at, parameters (D,), and buffers by dtype."""
+    """A mode to be stored: its name, the epoch that it was at, parameters (D,), and buffers by dtype.
+
+    ``outputs`` are those of the network that was trained, on a few examples.
+    """
 
     name: str | None
     epoch: int | None
     parameters: NDArray[np.float32]
     buffers: dict[str, NDArray[Any]]
+    outputs: Sequence[NDArray[Any]] = ()
 
 
 def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
     """Evaluate and store modes of one run, all or none; return the last one."""
     flat = bench.flat
+    info = info | further_states(flat.module)
     with session.store.transaction() as tx:
         for mode in made:
             flat.theta.copy_(flat.pack(torch.from_numpy(mode.parameters)))
@@ -177,7 +200,7 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
             warnings.warn(
                 f"{label(node)} has exactly the parameters of {label(other)}: the same checkpoint twice.",
                 SimilarModeWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
     for other in [n for n in others if n.digest != node.digest][-_OTHERS:]:
         theirs = session.store.computation(other).read(0, len(part))
@@ -188,5 +211,5 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
                 f"layers is {found.median_cosine:.2f}, where independent runs have about 0. Same seed, or one "
                 f"trained on?",
                 SimilarModeWarning,
-                stacklevel=5,
+                stacklevel=6,
             )

@@ -8,12 +8,16 @@ from itertools import combinations
 
 import numpy as np
 
-from mgraph.evaluate.summary import best_route, statistics
+from mgraph.evaluate.summary import Route, best_route, measure_route, statistics
+from mgraph.explore.criterion import ORACLE, PATH, SPLITS
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import extent, trapezoid_weights
 from mgraph_store import Edge, Node, Summary, Sweep
 
 Key = tuple[str, str]  # split, metric
+
+_CHOOSERS = ("train", "valid")
+"""Splits whose loss may choose a route: what is chosen on test data cannot be reported on them."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,24 @@ class Numbers:
     values: Mapping[Key, Floats]
     errors: Mapping[Key, Floats]
 
-    def first_bad(self) -> str | None:
-        """Say which number is NaN or infinite, and where; None if all are finite."""
+    @property
+    def deciding(self) -> Key:
+        """The loss that says whether the connection is sound: on train data, or on the first split that was swept."""
+        return next((split, "loss") for split in SPLITS if (split, "loss") in self.values)
+
+    def bad(self) -> dict[Key, str]:
+        """Say of every split and metric with a NaN or infinite number which number it is, and where."""
+        found = {}
         for (split, metric), array in self.values.items():
-            bad = np.flatnonzero(~np.isfinite(array))
-            if len(bad):
-                at = ",".join(f"{p:g}" for p in self.grid.points[bad[0]])
-                return f"the {split} {metric} is {array[bad[0]]} at {at}"
-        return None
+            places = np.flatnonzero(~np.isfinite(array))
+            if len(places):
+                at = ",".join(f"{p:g}" for p in self.grid.points[places[0]])
+                found[split, metric] = f"the {split} {metric} is {array[places[0]]} at {at}"
+        return found
+
+    def chooser(self, route_on: str) -> str | None:
+        """Return the split whose loss chooses the routes: the one asked for, else valid; None: there is neither."""
+        return next((s for s in (route_on, *_CHOOSERS[1:]) if (s, "loss") in self.values), None)
 
 
 def summaries(record: Sweep, numbers: Numbers, G: Floats) -> Iterator[Summary]:
@@ -64,34 +78,67 @@ def summaries(record: Sweep, numbers: Numbers, G: Floats) -> Iterator[Summary]:
 
 
 def edges(
-    record: Sweep, numbers: Numbers, G: Floats, ids: Sequence[str], ends: Sequence[Node], examples: Mapping[str, int]
+    record: Sweep,
+    numbers: Numbers,
+    G: Floats,
+    ids: Sequence[str],
+    ends: Sequence[Node],
+    examples: Mapping[str, int],
+    route_on: str = "train",
 ) -> Iterator[Edge]:
     """Make an edge for every pair of ends, on loss and on error = 1 - accuracy of every split.
 
-    ``ids`` are the nodes of the grid's points, ``examples`` those that each split was measured on.
+    A path has one route. Over a surface or simplex it is chosen once, by the loss on the split ``route_on``, and all
+    splits and metrics are measured along it. Beside that stands the oracle: each number along the route that is best
+    by this number itself. ``ids`` are the nodes of the grid's points, ``examples`` those that each split was measured
+    on.
     """
-    coefficients = numbers.family.coefficients(numbers.grid.points)
-    neighbours, places = numbers.grid.neighbours, numbers.grid.ends
-    for (split, metric), array in numbers.values.items():
-        if metric not in ("loss", "accuracy"):
-            continue
-        cost = array if metric == "loss" else 1.0 - array
-        for (i, source), (j, target) in combinations(enumerate(ends), 2):
-            route = best_route(places[i], places[j], cost, coefficients, G, neighbours)
-            yield Edge(
-                connection_id=record.connection_id,
-                sweep_id=record.id,
-                source_id=source.id,
-                target_id=target.id,
-                split=split,
-                metric="loss" if metric == "loss" else "error",
-                peak=route.peak,
-                barrier=route.barrier,
-                drop=route.drop,
-                length=route.length,
-                resolution=len(route.nodes),
-                examples=examples[split],
-                batchnorm=record.batchnorm,
-                precision=record.precision,
-                route=[ids[n] for n in route.nodes],
-            )
+    walk = _Walk(numbers, G)
+    costs = {
+        (split, "loss" if metric == "loss" else "error"): array if metric == "loss" else 1.0 - array
+        for (split, metric), array in numbers.values.items()
+        if metric in ("loss", "accuracy")
+    }
+    chooser = numbers.chooser(route_on)
+    for (i, source), (j, target) in combinations(enumerate(ends), 2):
+        alone = len(ends) == 2
+        chosen = walk.best(i, j, numbers.values[chooser or numbers.deciding[0], "loss"]) if chooser or alone else None
+        for (split, metric), cost in costs.items():
+            found: list[tuple[str, Route]] = []
+            if chosen is not None:
+                found.append((PATH if alone else f"{chooser} loss", walk.along(chosen.nodes, cost)))
+            if not alone and (split, metric) != (chooser, "loss"):
+                found.append((ORACLE, walk.best(i, j, cost)))
+            for chosen_on, route in found:
+                yield Edge(
+                    connection_id=record.connection_id,
+                    sweep_id=record.id,
+                    source_id=source.id,
+                    target_id=target.id,
+                    split=split,
+                    metric=metric,
+                    peak=route.peak,
+                    barrier=route.barrier,
+                    drop=route.drop,
+                    length=route.length,
+                    resolution=len(route.nodes),
+                    examples=examples[split],
+                    batchnorm=record.batchnorm,
+                    precision=record.precision,
+                    route=[ids[n] for n in route.nodes],
+                    chosen_on=chosen_on,
+                )
+
+
+class _Walk:
+    """Routes over a swept grid, between its ends by their number."""
+
+    def __init__(self, numbers: Numbers, G: Floats) -> None:
+        self._coefficients, self._G = numbers.family.coefficients(numbers.grid.points), G
+        self._neighbours, self._places = numbers.grid.neighbours, numbers.grid.ends
+
+    def best(self, i: int, j: int, cost: Floats) -> Route:
+        return best_route(self._places[i], self._places[j], cost, self._coefficients, self._G, self._neighbours)
+
+    def along(self, nodes: Sequence[int], cost: Floats) -> Route:
+        return measure_route(nodes, cost, self._coefficients, self._G)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.metric_names import resolve_metrics
 from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
@@ -20,15 +23,19 @@ from mgraph.explore.sweepdata import PARTIAL, SweepData, axes_of, family_of, loa
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import gram
 from mgraph.network.precision import check_precision
+from mgraph.operations.endcheck import EndsDifferWarning, doubted, doubts, said
 from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
 from mgraph.operations.sweeprows import Numbers, edges, summaries
+from mgraph.operations.sweepverdict import judged
 from mgraph.progress import Report, silent
+from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
 from mgraph.session.session import Bench, Session
 from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
 
 
+@alone
 def sweep_connection(
     session: Session,
     connection: Connection,
@@ -40,6 +47,7 @@ def sweep_connection(
     precision: str = "fp32",
     metrics: Sequence[str | Callable[..., Any]] = (),
     refine: Refinement | None = None,
+    route_on: str = "train",
     reuse: bool = True,
     report: Report = silent,
     resumed: Run | None = None,
@@ -48,15 +56,17 @@ def sweep_connection(
 
     ``examples`` limits each split to a fixed random subset of that size, ``bn_examples`` the examples that
     BatchNorm statistics are recomputed from; ``metrics`` are measured besides the loss and the task's own.
-    ``refine`` adds points where its metric bends. With ``reuse``, numbers that an earlier sweep of this connection
+    ``refine`` adds points where its metric bends. ``route_on`` is the split, train or valid, whose loss chooses the
+    route between two ends of a surface or simplex. With ``reuse``, numbers that an earlier sweep of this connection
     measured under the same conditions are taken over, and an interrupted sweep with the same settings goes on.
     What was measured is stored while the sweep runs, and when it is interrupted. With an interrupted run ``resumed``,
     whose arguments the others must be, that run's sweep goes on.
 
     Raises InputError for a bad grid, split, precision or metric, and NonFiniteError after storing what was found
-    if any number is NaN or infinite; the connection is then marked failed.
+    if a train loss is NaN or infinite (or that of the first split measured): in full precision the connection is then
+    marked failed. Any other number that is not finite is noted, and only what is computed from it is NaN.
     """
-    work = _prepare(session, connection, grid, splits, examples, bn_examples, precision, metrics, refine)
+    work = _prepare(session, connection, grid, splits, examples, bn_examples, precision, metrics, refine, route_on)
     plan = {
         "operation": "sweep",
         "connection": connection.id,
@@ -68,16 +78,19 @@ def sweep_connection(
         "precision": precision,
         "metrics": list(metrics),
         "refine": None if refine is None else asdict(refine),
+        "route_on": route_on,
         "reuse": reuse,
         "directory": str(Path.cwd()),
     }
     named = all(isinstance(metric, str) for metric in metrics)  # a function cannot be found again
+    if resumed is not None and json.loads(resumed.settings).get(METRICS) != work.conditions.identities:
+        raise InputError(f"Run {resumed.id} cannot go on: the code of a metric has changed; give the command again.")
     with session.run(work.bench, "sweep", work.settings, plan=plan if named else None, resumed=resumed) as run:
         log = SweepLog(session.store, run, connection, work.nodes)
         with session.store.reading() as reader:
             partial = None if resumed is None else own_sweep(reader, resumed)
             if partial is None and reuse:
-                partial = adoptable(reader, connection, work.settings)
+                partial = adoptable(session.store, reader, connection, work.settings, work.conditions)
             record = partial or work.new_record(connection)
             log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=reuse)
         with _kept(log):
@@ -87,14 +100,21 @@ def sweep_connection(
             record = replace(log.record, grid=swept.grid.counts, axes=axes_of(swept.grid))
             numbers = swept.numbers(work)
             rows: list[Record] = [*summaries(record, numbers, G), *swept.reached(record, refine)]
-            rows += edges(record, numbers, G, swept.ids, work.ends, swept.examples)
-            bad = numbers.first_bad()
-            failed = replace(connection, status="failed", reason=bad) if bad else None
-            record = log.finish(record, rows, failed)
-    if bad:
-        raise NonFiniteError(f"{label(connection)}: {bad}; it is marked failed and makes no edge.")
+            rows += edges(record, numbers, G, swept.ids, work.ends, swept.examples, route_on)
+            reasons = _doubts(session, work, swept)
+            rows = list(doubted(rows, reasons))
+            bad = numbers.bad()
+            ruined = bad.pop(numbers.deciding, None)
+            with session.store.reading() as reader:
+                verdict = judged(reader, connection, record, numbers.deciding, ruined, swept.ids)
+            record = log.finish(record, rows, verdict.changed)
+    if reasons:
+        warnings.warn(said(reasons), EndsDifferWarning, stacklevel=3)
+    if ruined:
+        raise NonFiniteError(f"{label(connection)}: {ruined}; {verdict.said}")
+    notes = (*verdict.notes, *(f"{what}: what is computed from it is NaN, nothing else." for what in bad.values()))
     with session.store.reading() as reader:
-        return replace(load_sweep(reader, connection, record), notes=swept.notes(work, refine))
+        return replace(load_sweep(reader, connection, record), notes=(*log.notes, *swept.notes(work, refine), *notes))
 
 
 @dataclass(frozen=True)
@@ -128,6 +148,7 @@ def _prepare(
     precision: str,
     metrics: Sequence[str | Callable[..., Any]],
     refine: Refinement | None,
+    route_on: str,
 ) -> _Work:
     store = session.store
     family = family_of(connection)
@@ -140,6 +161,7 @@ def _prepare(
             raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
     if not splits:
         raise InputError(f"A sweep measures at least one split; choose from {', '.join(SPLITS)}.")
+    _check_route_on(route_on, splits)
     if examples is not None and examples < 1:
         raise InputError(f"A sweep needs at least 1 example per split, not {examples}.")
     with store.reading() as reader:
@@ -148,6 +170,7 @@ def _prepare(
         ends = ends_of(reader, connection)
         groups = buffers_of(store, reader, constants_source(reader, connection))
     bench = session.bench(space)
+    warn_of_other_code(store, bench, [connection, *ends])
     check_precision(precision, bench.flat.device)
     chosen = resolve_metrics(metrics, bench.task)
     names = (LOSS, *bench.task.metrics, *(m.name for m in chosen))
@@ -158,7 +181,9 @@ def _prepare(
         load_buffers(bench, groups)
     points = [store.read_parameters(node) for node in nodes]
     subsets = {s: Subset.random(len(bench.task.splits[s]), examples) for s in splits}
-    conditions = Conditions(policy, policy_name(bench, policy), precision, subsets, chosen, names)
+    conditions = Conditions(
+        policy, policy_name(bench, policy), precision, subsets, chosen, names, space, of_space(bench.code)
+    )
     settings = {
         "connection": connection.id,
         "grid": grid.counts,
@@ -169,8 +194,18 @@ def _prepare(
         "precision": precision,
         METRICS: conditions.identities,
         "refine": None if refine is None else asdict(refine),
+        "route_on": route_on,
     }
     return _Work(bench, family, grid, nodes, ends, points, packed_rows(bench, points), conditions, settings)
+
+
+def _check_route_on(route_on: str, splits: Sequence[str]) -> None:
+    if route_on not in ("train", "valid"):
+        raise InputError(
+            f"A route is chosen on train or valid, not on {route_on!r}: what chooses it is not what it is reported on."
+        )
+    if route_on == "valid" and "valid" not in splits:
+        raise InputError("A route that is chosen on valid needs that split: add it to --splits.")
 
 
 @contextmanager
@@ -215,6 +250,11 @@ class _Swept:
     def notes(self, work: _Work, refine: Refinement | None) -> tuple[str, ...]:
         """Say what a person should know about how the numbers came about."""
         said = []
+        if len(work.ends) > 2 and not {"train", "valid"} & set(work.conditions.subsets):
+            said.append(
+                "routes between the ends are chosen on train or validation data, and neither was measured: the edges "
+                "are oracles, chosen on test data, and do not count."
+            )
         if self.reused:
             said.append(f"{self.reused} of {len(self.points)} points were measured before and are reused.")
         if refine is not None and self.error is not None:
@@ -289,6 +329,15 @@ def _measure_grid(
         done[parameter_key(parameter)] = (node_id, known | new)
         log.flush()
     return reused
+
+
+def _doubts(session: Session, work: _Work, swept: _Swept) -> dict[str, str]:
+    places = dict(enumerate(swept.grid.ends))
+    ends = {i: end for i, end in enumerate(work.ends) if i in places}
+    points = {i: swept.points[places[i]] for i in ends}
+    rows = {i: work.rows[work.family.ends[i]] for i in ends}
+    with session.store.reading() as reader:
+        return doubts(reader, work.bench, work.conditions, ends, points, rows)
 
 
 def _error(m: Measured) -> float:

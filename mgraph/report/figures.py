@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
+from mgraph.shown import visible, visible_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,14 +27,35 @@ def style() -> AbstractContextManager[Any]:
     """Return the settings under which a picture is drawn and written."""
     import matplotlib as mpl
 
-    return mpl.rc_context({"svg.hashsalt": "mgraph", "font.size": 9})
+    # Matplotlib takes its settings from the working directory first, which may be a stranger's, and they may start TeX.
+    fixed = dict(mpl.rcParamsDefault) if Path("matplotlibrc").exists() else {}
+    fixed.pop("backend", None)
+    return mpl.rc_context({**fixed, "svg.hashsalt": "mgraph", "font.size": 9})
 
 
 def write_figure(figure: Figure, path: Path) -> Path:
     """Write a picture; the same numbers give the same file. InputError if it cannot be written."""
+    _take_literally(figure)
     metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # no date
     try:
         figure.savefig(path, dpi=150, metadata=metadata[path.suffix])
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
     return path
+
+
+def _take_literally(figure: Figure) -> None:
+    """Let no text that came with a graph be taken for a formula of matplotlib's; only numbers on axes may be some."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
+    ticks: set[Text] = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        ticks |= {label for tick in (*axis.majorTicks, *axis.minorTicks) for label in (tick.label1, tick.label2)}
+        formatter = axis.get_major_formatter()
+        if isinstance(formatter, FixedFormatter):  # names
+            formatter.seq = [visible(name).replace("$", r"\$") for name in formatter.seq]
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and text not in ticks:
+            text.set_text(visible_lines(text.get_text()))
+            text.set_parse_math(False)

@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mgraph.alone import alone
 from mgraph.errors import InputError
-from mgraph.evaluate.batchnorm import NONE, OWN, recompute_statistics
+from mgraph.evaluate.batchnorm import FROZEN, NONE, OWN, SPECTRAL, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
 from mgraph.network.layout import tensors_from_module
+from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source
 from mgraph_store import Connection, Evaluation, Member, Node, NodeBuffers, Space
 
@@ -31,10 +33,12 @@ def module_buffers(flat: FlatModel, layout: Layout) -> dict[str, NDArray[Any]]:
     return layout.pack_buffers(tensors_from_module(flat.module, layout.buffers))
 
 
-def load_buffers(bench: Bench, groups: Mapping[str, NDArray[Any]]) -> None:
-    """Copy stored buffers (all roles) into the bench's network."""
+def load_buffers(bench: Bench, groups: Mapping[str, NDArray[Any]], flat: FlatModel | None = None) -> None:
+    """Copy stored buffers (all roles) into the bench's network, or another one of its space."""
     views = bench.layout.buffer_views(groups)
-    bench.flat.load_buffers({name: torch.from_numpy(np.array(view)) for name, view in views.items()})
+    (bench.flat if flat is None else flat).load_buffers(
+        {name: torch.from_numpy(np.array(view)) for name, view in views.items()}
+    )
 
 
 def buffers_of(store: GraphStore, reader: Reader, node: Node) -> dict[str, NDArray[Any]]:
@@ -59,8 +63,9 @@ def load_node(session: Session, node: Node) -> Bench:
     bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))
     if groups:
         load_buffers(bench, groups)
-    if bench.flat.statistics and not own:
+    if bench.flat.recomputes and not own:
         recompute_statistics(bench.flat, bench.task.train, bench.policy())
+    warn_of_other_code(store, bench, [node])
     return bench
 
 
@@ -72,22 +77,6 @@ def _lender(reader: Reader, node: Node) -> Node:
 def packed_rows(bench: Bench, rows: Sequence[Array]) -> list[Tensor]:
     """Arrange K canonical points, each of shape (D,), as rows on the device."""
     return [bench.flat.pack(torch.from_numpy(np.array(row))) for row in rows]
-
-
-def common_constants(layout: Layout, groups: Sequence[Mapping[str, NDArray[Any]]], names: Sequence[str]) -> None:
-    """Check that frozen parameters and buffers other than running statistics agree bit for bit in all ends.
-
-    They are no coordinates, so a path could not say what they are in between: InputError names the first.
-    """
-    first = layout.buffer_views(groups[0])
-    for other, name in zip(groups[1:], names[1:], strict=True):
-        views = layout.buffer_views(other)
-        for t in layout.buffers:
-            if t.role != "statistic" and first[t.name].tobytes() != views[t.name].tobytes():
-                raise InputError(
-                    f"The {t.role} {t.name} differs between {names[0]} and {name}; it is no coordinate of a "
-                    f"path, so it must be the same in all ends. Say whose to use with --buffers-from."
-                )
 
 
 def evaluate_splits(bench: Bench, splits: Sequence[str] = SPLITS) -> dict[str, dict[str, Measured]]:
@@ -126,8 +115,22 @@ def evaluation_rows(
 
 
 def policy_name(bench: Bench, policy: BatchNormPolicy | str) -> str:
-    """Name a policy for storage: 'none' for a network without running statistics."""
-    return str(policy) if bench.flat.statistics else NONE
+    """Name a policy for storage, with all that follows from the point or that the network keeps.
+
+    ``none``: nothing does; ``frozen``: the network keeps all its running statistics; ``spectral``: only the vectors of
+    spectral normalisation are recomputed. Frozen modules among others are counted: ``recompute(…)+frozen(2)``. A name
+    of that kind stays as it is.
+    """
+    flat = bench.flat
+    frozen = len(flat.habits.frozen)
+    if isinstance(policy, str) and (policy != OWN or flat.recomputes):
+        return policy
+    parts = [str(policy)] if flat.statistics else []
+    if frozen:
+        parts.append(f"{FROZEN}({frozen})" if flat.statistics else FROZEN)
+    if flat.spectral:
+        parts.append(SPECTRAL)
+    return "+".join(parts) or NONE
 
 
 def own_policy(bench: Bench) -> str:
@@ -135,6 +138,7 @@ def own_policy(bench: Bench) -> str:
     return policy_name(bench, OWN)
 
 
+@alone
 def evaluate_node(session: Session, node: Node, split: str) -> dict[str, Measured]:
     """Measure a node on one split with its stored statistics, or recomputed ones where it has none."""
     if split not in SPLITS:

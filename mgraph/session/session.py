@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,14 +9,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgraph.alone import our_turn
 from mgraph.errors import InputError, LayoutMismatchError
+from mgraph.factories import find_source, names_code
+from mgraph.session.code import Pinned, names_of, recorded_hash
 from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
+from mgraph.specs import Spec
+from mgraph.trust import OfGraph
 from mgraph_store import Layout, Run, Space
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mgraph.data.task import Task
     from mgraph.evaluate.batchnorm import BatchNormPolicy
     from mgraph.network.flat import FlatModel
+    from mgraph.network.probing.habits import Habits
+    from mgraph.network.probing.probe import Finding
     from mgraph.session.runs import RunLog
     from mgraph_store import GraphStore
 
@@ -33,7 +41,10 @@ class Bench:
 
     def __init__(self, space: Space, path: Path, device: str, *, trust: bool, threads: int | None = None) -> None:
         self.space, self.device = space, device
+        self._habits: Habits | None = None
+        self.met = False  # whether the network was probed here, and found usable
         self._path, self._trust, self._threads = path, trust, threads
+        self.code: dict[str, str] = {}  # hashes of the user code that ran, by role: arch, data, loss
 
     @property
     def path(self) -> Path:
@@ -51,17 +62,20 @@ class Bench:
         """The data, checked against the fingerprint that the space recorded."""
         from mgraph.data.loading import judged_by, load_task
 
-        task = load_task(self.space.data, base=self._path, expected=self._trusted(self.space.data))
-        code = self._trusted(self.space.loss)
-        if code is not None:
-            if code != json.loads(self.space.factories)[self.space.loss]["hash"]:
+        task = load_task(self.space.data, base=self._path, consent=self._consent("data"))
+        if names_code(self.space.loss):
+            task = judged_by(task, self.space.loss, base=self._path, consent=self._consent("loss"))
+            if self.code["loss"] != recorded_hash(self.space, self.space.loss):
                 raise InputError(
                     f"The loss {self.space.loss} is not the one that space {self.space.name} was made with (its code "
                     f"changed), and its numbers would not compare; restore it or add a new space."
                 )
-            task = judged_by(task, self.space.loss, base=self._path, expected=code)
         if not is_same_data(task, self.space):
-            raise other_data(self.space, task, lambda: load_task(self.space.data, base=self._path))
+            raise other_data(
+                self.space,
+                task,
+                lambda: load_task(self.space.data, base=self._path, consent=self._consent("data")),
+            )
         return task
 
     @cached_property
@@ -72,8 +86,35 @@ class Bench:
     @tells_if_moved
     def new_network(self, seed: int) -> FlatModel:
         """Build a freshly initialised network; LayoutMismatchError if the architecture has changed."""
-        from mgraph.architectures.loading import build_network
         from mgraph.network.flat import FlatModel
+
+        flat = FlatModel(self.new_module(seed), device=self.device)
+        if self._habits is None:
+            from mgraph.network.probing.habits import observe
+            from mgraph.session.meeting import first_examples
+
+            x, _ = first_examples(self.task, flat.device)
+            self._habits = observe(flat.module, flat.inputs(x))
+        flat.respect(self._habits)
+        return flat
+
+    def probe(self, flat: FlatModel | None = None) -> list[Finding]:
+        """Probe the network at its present point, or a new one; it is left as it was.
+
+        Returns what its user should know; InputError for a network that would be misread.
+        """
+        from mgraph.network.probing.untouched import untouched
+        from mgraph.session.meeting import meet
+
+        module = self.new_module(0) if flat is None else flat.module
+        with untouched(module):
+            return meet(
+                module, self.new_module(1), self.task, arch=self.space.arch, data=self.space.data, fresh=flat is None
+            )
+
+    def new_module(self, seed: int) -> nn.Module:
+        """Build a freshly initialised network as its factory returns it, as :meth:`new_network` does."""
+        from mgraph.architectures.loading import build_network
         from mgraph.network.layout import layout_of
 
         module = build_network(
@@ -82,7 +123,7 @@ class Bench:
             classes=self.task.classes,
             seed=seed,
             base=self._path,
-            expected=self._trusted(self.space.arch),
+            consent=self._consent("arch"),
         )
         difference = self.layout.first_difference(layout_of(module))
         if difference:
@@ -90,7 +131,7 @@ class Bench:
                 f"The architecture {self.space.arch!r} no longer makes the network of space "
                 f"{self.space.name}: {difference}; restore its code or add a new space."
             )
-        return FlatModel(module, device=self.device)
+        return module
 
     @cached_property
     def threads(self) -> int:
@@ -101,8 +142,9 @@ class Bench:
 
         if self._threads is not None:
             return self._threads
-        x, _ = self.task.train.examples(torch.zeros(1, dtype=torch.int64))
-        work = multiply_adds(self.flat.module, self.flat.inputs(x.to(self.flat.device))) * _SMALL_BATCH
+        least = self.flat.least_batch
+        x, _ = self.task.train.examples(torch.zeros(least, dtype=torch.int64))
+        work = multiply_adds(self.flat.module, self.flat.inputs(x.to(self.flat.device))) / least * _SMALL_BATCH
         return 1 if work < _SMALL_WORK else torch.get_num_threads()
 
     def policy(self, examples: int | None = None) -> BatchNormPolicy:
@@ -114,19 +156,9 @@ class Bench:
         available = len(self.task.train)
         return BatchNormPolicy.default(available, examples) if examples else BatchNormPolicy.default(available)
 
-    def _trusted(self, spec: str) -> str | None:
-        """Return the hash that a factory's code must have, if this user trusts it; None for a built-in."""
-        from mgraph import trust
-        from mgraph.factories import find_source
-        from mgraph.specs import Spec
-
-        if spec not in json.loads(self.space.factories):
-            return None
-        found = find_source(Spec.parse(spec), base=self._path)
-        if self._trust:
-            trust.trust(self._path, spec, found.hash)
-        trust.require(self._path, spec, found.hash)
-        return found.hash
+    def _consent(self, role: str) -> Pinned:
+        """Return who is asked before code of the space runs; what ran is noted in :attr:`code`."""
+        return Pinned(OfGraph(self._path, self._trust), role, self.code)
 
 
 class Session:
@@ -197,27 +229,33 @@ class Session:
 
         See :func:`mgraph.session.runs.recorded_run`.
         """
-        from mgraph.session.runs import recorded_run
+        from mgraph.session.runs import Code, recorded_run
 
-        with (
-            self.threads(bench),
-            recorded_run(
-                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed
-            ) as log,
-        ):
-            yield log
+        with self.threads(bench):  # which loads everything, so it is known now which code runs
+            loss = settings.get("loss")
+            own = {"training loss": _hash_of(loss)} if isinstance(loss, str) and names_code(loss) else {}
+            code = Code(bench.space, bench.code | own, names_of(bench.space, settings))
+            with recorded_run(
+                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed, code=code
+            ) as log:
+                yield log
 
     @contextmanager
     def threads(self, bench: Bench) -> Iterator[None]:
-        """Compute inside a block with the bench's number of threads."""
+        """Compute inside a block with the bench's number of threads; no other thread computes meanwhile."""
         import torch
 
-        before = torch.get_num_threads()
-        torch.set_num_threads(bench.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        with our_turn():
+            before = torch.get_num_threads()
+            torch.set_num_threads(bench.threads)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(before)
+
+
+def _hash_of(loss: str) -> str:
+    return find_source(Spec.parse(loss), base=Path.cwd()).hash
 
 
 def resolve_device(text: str) -> str:

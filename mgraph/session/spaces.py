@@ -8,27 +8,31 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from mgraph import trust
+from mgraph.alone import alone
 from mgraph.architectures.loading import build_network
 from mgraph.data.loading import judged_by, load_task
-from mgraph.data.task import DataWarning, Task
+from mgraph.data.task import DataWarning
 from mgraph.errors import InputError, NameTakenError, NotFoundError
-from mgraph.factories import source_of
+from mgraph.factories import names_code, source_of
 from mgraph.network.layout import layout_of
+from mgraph.session.code import recorded_hash
+from mgraph.session.meeting import meet, tell
 from mgraph.specs import Spec
 from mgraph_store import GraphStore, Space, new_id, validate_name
 
 CODECS = ("none", "blosc")
 
 
+@alone
 def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None, name: str | None, codec: str) -> Space:
     """Load architecture and data once and describe the space they make; the graph is not touched.
 
     ``loss`` names a function of the user's own to evaluate by instead of the data's loss. Specs of files are stored
-    relative to the graph directory ``path``. Naming code here trusts it.
+    relative to the graph directory ``path``. Naming code here trusts it. Raises InputError for what cannot be used,
+    and warns of what the probe finds (:mod:`mgraph.session.meeting`).
     """
     if name is not None:
         validate_name(name)
@@ -40,17 +44,26 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
         specs.append(str(spec))
         if source is not None:
             factories[str(spec)] = {"kind": source.kind, "path": source.path, "hash": source.hash}
+            trust.trust(path, str(spec), source.hash, source.files)
     arch, data, *named = specs
-    for spec_text, described in factories.items():
-        trust.trust(path, spec_text, described["hash"])
-    task = load_task(data, base=path, first=True)
+    consent = trust.OfGraph(path)  # so what runs is what is recorded
+    task = load_task(data, base=path, consent=consent, first=True)
     for own in named:
-        task = judged_by(task, own, base=path)
+        task = judged_by(task, own, base=path, consent=consent)
+    if not named and names_code(task.loss_name):
+        raise InputError(
+            f"The data call their loss {task.loss_name!r}, which reads like code to load; leave out the ':'."
+        )
     for note in task.notes:
         warnings.warn(note, DataWarning, stacklevel=4)
-    module = build_network(arch, input_shape=task.input_shape, classes=task.classes, seed=0, base=path)
+
+    def build(seed: int) -> nn.Module:
+        shape, classes = task.input_shape, task.classes
+        return build_network(arch, input_shape=shape, classes=classes, seed=seed, base=path, consent=consent)
+
+    module = build(0)
     layout = layout_of(module)
-    _try_forward(module, task, arch, data)
+    tell(meet(module, build(1), task, arch=arch, data=data), stacklevel=4)
     return Space(
         id=new_id("a"),
         name=name or _default_name(arch, data),
@@ -83,8 +96,7 @@ def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
 
 def _loss_code(space: Space) -> str | None:
     """Return the hash of the code of an evaluation loss of the user's own; None where the loss comes with the data."""
-    found: str | None = json.loads(space.factories).get(space.loss, {}).get("hash")
-    return found
+    return recorded_hash(space, space.loss)
 
 
 def create_graph(
@@ -111,23 +123,6 @@ def create_graph(
         store.discard()
         raise
     return store
-
-
-def _try_forward(module: nn.Module, task: Task, arch: str, data: str) -> None:
-    """Raise InputError now if the network cannot take the data, or the loss its outputs."""
-    x, y = task.train.examples(torch.arange(min(2, len(task.train))))
-    try:
-        with torch.no_grad():
-            loss = task.loss(module.eval()(x), y)
-    except Exception as error:  # whatever the network or the loss raises
-        why = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"The network {arch} cannot be run on the data {data}, inputs of shape {list(x.shape)}: "
-            f"{type(error).__name__}: {why}."
-        ) from error
-    if not isinstance(loss, torch.Tensor) or loss.ndim:
-        shape = list(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise InputError(f"The loss {task.loss_name} must return a scalar tensor, the batch's mean, not {shape}.")
 
 
 def _default_name(arch: str, data: str) -> str:

@@ -163,7 +163,7 @@ class Band:
         for i in range(last + 1):
             self._lanes.enter(i)
             with torch.set_grad_enabled(0 < i < last):
-                loss = self._loss(self._module(x), y)
+                loss = self._loss(self._module(self._flat.inputs(x)), y)
                 if fraction != 1.0:
                     loss = loss * fraction
                 if 0 < i < last:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,9 +16,12 @@ from torch.nn import functional as F
 from mgraph.data.labels import VoidCrossEntropy
 from mgraph.data.task import Task, cross_entropy
 from mgraph.errors import InputError
-from mgraph.factories import load_factory, source_of
+from mgraph.factories import load_factory
 from mgraph.network.flat import FlatModel
+from mgraph.network.probing.losses import check_pairing, describe_outputs, loss_of
+from mgraph.network.probing.untouched import untouched
 from mgraph.specs import Spec
+from mgraph.trust import speaker
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,16 +41,17 @@ class Objective(Protocol):
 def training_loss(task: Task, how: Objective) -> Loss:
     """Return the function of (outputs, targets) that training minimises.
 
-    A loss named in the settings is the user's own code, and naming it is consent to run it. Raises InputError
-    if it cannot be loaded, or label smoothing is asked of a loss that is no cross-entropy.
+    A loss named in the settings is the user's own code, and naming it is consent to run it, unless it was read from a
+    graph (:func:`mgraph.trust.speaker`): UntrustedError. Raises InputError if it cannot be loaded, or label smoothing
+    is asked of a loss that is no cross-entropy.
     """
     if how.loss is not None:
         if how.label_smoothing:
             raise InputError("label_smoothing is for the task's cross-entropy; build it into your own loss.")
-        spec, source = source_of(Spec.parse(how.loss), typed_in=Path.cwd(), base=Path.cwd())
-        if source is None or spec.params:
+        spec = Spec.parse(how.loss)
+        if not spec.is_factory or spec.params:
             raise InputError(f"A loss is named module:function or file.py:function, not {how.loss!r}.")
-        return load_factory(spec, base=Path.cwd())
+        return load_factory(spec, base=Path.cwd(), consent=speaker())
     if how.label_smoothing:
         if isinstance(task.loss, VoidCrossEntropy):
             return replace(task.loss, label_smoothing=how.label_smoothing)
@@ -58,18 +62,28 @@ def training_loss(task: Task, how: Objective) -> Loss:
 
 
 def check_loss(flat: FlatModel, task: Task, loss: Loss) -> None:
-    """Try the loss on two examples at the present point; InputError unless it returns a scalar with a gradient."""
+    """Try the loss on two examples at the present point, in training; the network is left as it was.
+
+    InputError unless it returns a real scalar with a gradient, of each output with its own target.
+    """
     x, y = task.train.examples(torch.arange(min(2, len(task.train))), device=flat.device)
-    flat.module.eval()
     name = getattr(inspect.unwrap(loss), "__name__", type(loss).__name__)
-    try:
-        with torch.enable_grad():
-            value = loss(flat.module(flat.inputs(x)), y)
-    except Exception as error:  # whatever a user's loss raises
-        why = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"The loss {name} failed on two examples: {type(error).__name__}: {why}.") from error
-    if not isinstance(value, Tensor) or value.ndim:
-        shape = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise InputError(f"The loss {name} must return a scalar tensor, the batch's mean, not {shape}.")
+    out: Any = None
+    with untouched(flat.module), torch.enable_grad():
+        flat.module.train()
+        try:
+            out = flat.module(flat.inputs(x))
+            value = loss_of(loss, name, out, y)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a user's loss raises
+            why = " ".join(str(error).split()).rstrip(".")
+            given = (
+                "" if out is None or isinstance(out, Tensor) else f", given {describe_outputs(out)} in training mode"
+            )
+            raise InputError(
+                f"The loss {name} failed on two examples{given}: {type(error).__name__}: {why}."
+            ) from error
+        check_pairing(loss, name, out, y)
     if not value.requires_grad:
         raise InputError(f"The loss {name} has no gradient; compute it from the outputs by differentiable operations.")

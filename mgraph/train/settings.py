@@ -26,6 +26,8 @@ class Optimisation(Settings):
     beta2: float = setting(0.999, "AdamW's beta2", low=0, below=1)
     weight_decay: float = setting(0.0, "weight decay: an L2 penalty in sgd, decoupled in adamw", low=0)
     clip: float | None = setting(None, "largest norm of the gradient, of all control points together", above=0)
+    max_steps: int | None = setting(None, "stop after so many steps", unit="steps", low=1)
+    max_seconds: float | None = setting(None, "stop after so much time, and keep what there is", unit="s", above=0)
     loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))

@@ -82,7 +82,10 @@ class WalkSettings(Settings):
         1000, "training examples that kept points and straight pieces are measured on", unit="examples", low=2
     )
     log_every: int = setting(1, "ticks between two entries of distances and variances", unit="ticks", low=1)
-    seconds: float | None = setting(None, "stop after so long, and close the path from there", unit="s", above=0)
+    max_steps: int | None = setting(None, "stop after so many ticks in all", unit="ticks", low=1)
+    max_seconds: float | None = setting(
+        None, "stop after so much time, and close the path from there", unit="s", above=0
+    )
     loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))

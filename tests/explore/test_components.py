@@ -152,6 +152,7 @@ def test_the_networkx_graph_carries_names_and_numbers(builder: Any) -> None:
         "examples": 10,
         "batchnorm": "none",
         "precision": "fp32",
+        "chosen_on": "path",
     }
     assert graph.edges[a.id, b.id, (plain.id, "valid", "error")]["connection"] == plain.id
     json.dumps(nx.node_link_data(graph, edges="edges"))  # plain data throughout
@@ -195,8 +196,10 @@ def test_without_edges_it_says_what_to_do(builder: Any) -> None:
     a, b = builder.node(space), builder.node(space)
     builder.edge(builder.sweep(builder.connection(space)), a, b, 0.0)
     store = builder.done()
-    with pytest.raises(InputError, match=r"no edge with a test error.*mgraph sweep"):
-        components(store, Criterion("barrier", 0.1, "error", "test"))
+    with pytest.raises(InputError, match=r"no edge with a test loss; .* by train loss\. Sweep .*: mgraph sweep"):
+        components(store, Criterion("barrier", 0.1, "loss", "test"))
+    with pytest.raises(InputError, match=r"no accuracy; drops are of accuracy, unless you say --metric loss"):
+        components(store, Criterion("drop", 0.1, "error", "train"))
 
 
 def test_many_modes_are_grouped_quickly(builder: Any) -> None:

@@ -7,9 +7,11 @@ import json
 import shutil
 from pathlib import Path
 
+import duckdb
 import pytest
 
-from mgraph_store import FORMAT_VERSION, GraphStore, problems
+from mgraph_store import FORMAT_VERSION, GraphStore, Node, problems
+from mgraph_store.exchange.arrival import unpack
 from mgraph_store.index import migrations
 from mgraph_store.rows.schema import TABLES
 from mgraph_store.upkeep.repair import repair
@@ -30,7 +32,7 @@ def path(version: int, tmp_path: Path) -> Path:
 
 
 def test_it_opens_and_holds_what_it_held(version: int, path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("make_v1", DATA / "make_v1.py")
+    spec = importlib.util.spec_from_file_location("make_graph", DATA / "make_graph.py")
     assert spec is not None
     assert spec.loader is not None
     maker = importlib.util.module_from_spec(spec)
@@ -54,3 +56,67 @@ def test_its_journal_makes_it_anew(version: int, path: Path) -> None:
 def test_a_way_leads_from_every_version_to_this_one() -> None:
     assert all(migrations.can_migrate(version) for version in VERSIONS)
     assert not migrations.can_migrate(0)
+
+
+# Format 2: what chose the route of an edge
+
+
+def chosen(store: GraphStore) -> dict[tuple[str, str, str], set[str]]:
+    """What chose the routes, by method, split and metric."""
+    with store.reading() as reader:
+        sql = "SELECT c.kind, e.split, e.metric, e.chosen_on, e.doubt FROM edges e JOIN connections c"
+        rows = reader.query(f"{sql} ON c.id = e.connection_id")[1]
+    assert {row[4] for row in rows} == {None}
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for *key, value, _ in rows:
+        found.setdefault(tuple(key), set()).add(value)
+    return found
+
+
+OF_VERSION_1 = {
+    ("curve", "test", "loss"): {"path"},
+    ("simplex", "train", "loss"): {"train loss"},
+    ("simplex", "valid", "loss"): {"oracle"},
+    ("simplex", "test", "loss"): {"oracle"},
+    ("simplex", "test", "error"): {"oracle"},
+}
+
+
+def test_edges_of_format_1_say_what_chose_their_routes(tmp_path: Path) -> None:
+    shutil.unpack_archive(DATA / "v1.mgraph.zip", tmp_path)
+    path = tmp_path / "v1.mgraph"
+    with duckdb.connect(str(path / "index.duckdb")) as con:  # three ends more, as format 1 stored a simplex
+        con.execute(
+            "INSERT INTO connections SELECT * REPLACE ('k7' AS id, 'simplex' AS kind, 'three' AS name) FROM connections"
+        )
+        con.execute("INSERT INTO sweeps SELECT * REPLACE ('w7' AS id, 'k7' AS connection_id) FROM sweeps")
+        con.execute(
+            "INSERT INTO members SELECT 'k7', id, 'end', row_number() OVER (), row_number() OVER (), NULL "
+            "FROM nodes WHERE name IN ('a', 'b', 'm')"
+        )
+        for key in OF_VERSION_1:
+            if key[0] == "simplex":
+                other = "'k7' AS connection_id, 'w7' AS sweep_id, ? AS split, ? AS metric"
+                con.execute(
+                    f"INSERT INTO edges SELECT * REPLACE ({other}) FROM edges WHERE connection_id <> 'k7'", key[1:]
+                )
+    store = GraphStore.open(path)
+    assert chosen(store) == OF_VERSION_1
+    with duckdb.connect() as con:  # and the table is the one of a graph made anew
+        con.execute(f"ATTACH '{path / 'index.duckdb'}' AS old (READ_ONLY)")
+        con.execute(f"ATTACH '{GraphStore.create(tmp_path / 'new.mgraph').path / 'index.duckdb'}' AS new (READ_ONLY)")
+        sql = "SELECT column_name, data_type, is_nullable, column_default, comment FROM duckdb_columns() "
+        old, new = (con.execute(f"{sql} WHERE database_name = ? ORDER BY ALL", [d]).fetchall() for d in ("old", "new"))
+        assert old == new
+
+
+def test_a_bundle_of_format_1_is_taken_up(tmp_path: Path) -> None:
+    store = GraphStore.create(tmp_path / "new.mgraph")
+    unpack(store, DATA / "v1.bundle")
+    assert problems(store, deep=True) == []
+    assert chosen(store) == OF_VERSION_1
+    with store.reading() as reader:
+        assert {n.name for n in reader.all(Node) if n.name} == {"a", "b", "c", "m"}
+    again = unpack(store, DATA / "v1.bundle")
+    assert (again.nodes, again.connections) == ([], [])
+    assert chosen(store) == OF_VERSION_1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mgraph_store import (
+    FORMAT_VERSION,
     Connection,
     GraphStore,
     Member,
@@ -29,7 +30,9 @@ from mgraph_store import (
 from mgraph_store.errors import FormatError, InputError, OldFormatError, StillNeededError, StoreError
 from mgraph_store.index import migrations
 from mgraph_store.index.instances import Instances
+from mgraph_store.index.processes import Process
 from mgraph_store.rows import schema
+from mgraph_store.underway import PROCESS
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
 from mgraph_store.upkeep.usage import measure
@@ -149,7 +152,9 @@ def test_a_plan_that_is_no_longer_right_is_not_carried_out(graph: Any) -> None:
 def test_what_a_run_under_way_needs_stays(graph: Any) -> None:
     (a,) = graph.add(graph.parameters(), names=("a",))
     plan = f'{{"operation": "connect", "ends": ["{a.id}", "m"]}}'
-    run = Run(new_id("r"), "connect", "{}", plan=plan, host=platform.node(), pid=os.getpid())
+    here = Process.present()
+    versions = json.dumps({PROCESS: here.marks()})
+    run = Run(new_id("r"), "connect", "{}", plan=plan, host=here.host, pid=here.pid, versions=versions)
     with graph.store.transaction() as tx:
         tx.add(run)
     with pytest.raises(StillNeededError, match=f"Run {run.id} .connect. is under way and needs mode a"):
@@ -270,8 +275,8 @@ def test_usage_counts_every_byte_once(graph: Any) -> None:
 
 def test_an_older_format_is_migrated_once(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     graph.add(graph.parameters(), names=("a",))
-    monkeypatch.setattr(schema, "FORMAT_VERSION", 2)
-    with pytest.raises(FormatError, match="reads only format 2: open it with mgraph"):
+    monkeypatch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
+    with pytest.raises(FormatError, match=f"reads only format {FORMAT_VERSION + 1}: open it with mgraph"):
         GraphStore.open(graph.store.path)
     steps: list[Any] = []
 
@@ -279,7 +284,7 @@ def test_an_older_format_is_migrated_once(graph: Any, monkeypatch: pytest.Monkey
         steps.append(con.execute("SELECT count(*) FROM nodes").fetchone())
         con.execute("UPDATE nodes SET info = '{\"format\": 2}'")
 
-    monkeypatch.setitem(migrations.STEPS, 1, step)
+    monkeypatch.setitem(migrations.STEPS, FORMAT_VERSION, step)
     with pytest.raises(OldFormatError, match="open the graph once"), graph.store.reading():
         pass
     store = GraphStore.open(graph.store.path)
@@ -288,10 +293,10 @@ def test_an_older_format_is_migrated_once(graph: Any, monkeypatch: pytest.Monkey
     assert problems(store, deep=True) == []
     with store.reading() as reader:
         assert reader.find_node("a").info == '{"format": 2}'
-    monkeypatch.setattr(schema, "FORMAT_VERSION", 1)
-    with pytest.raises(FormatError, match="reads format 1: install a newer mgraph"):
+    monkeypatch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION)
+    with pytest.raises(FormatError, match=f"reads format {FORMAT_VERSION}: install a newer mgraph"):
         GraphStore.open(graph.store.path)
-    monkeypatch.setattr(schema, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
 
 
 def test_a_step_that_fails_leaves_the_old_format(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,8 +307,8 @@ def test_a_step_that_fails_leaves_the_old_format(graph: Any, monkeypatch: pytest
         con.execute("SELECT nothing FROM nowhere")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "FORMAT_VERSION", 2)
-        patch.setitem(migrations.STEPS, 1, step)
+        patch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
+        patch.setitem(migrations.STEPS, FORMAT_VERSION, step)
         with pytest.raises(StoreError):
             GraphStore.open(graph.store.path)
     assert len(ids(graph)) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from mgraph_cli.options import (
 )
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -165,6 +168,13 @@ def connect(
 @click.option("--refine", type=float, metavar="BOUND", help="Add points until interpolation errs by less than this.")
 @click.option("--refine-on", metavar="SPLIT:METRIC", help="What --refine looks at. [default: train:loss]")
 @click.option("--max-points", type=int, help="At most so many points by --refine. [default: 2000]")
+@click.option(
+    "--route-on",
+    default="train",
+    show_default=True,
+    metavar="SPLIT",
+    help="train or valid: whose loss chooses the route between two ends of a surface or simplex.",
+)
 @click.option("--no-reuse", is_flag=True, help="Measure everything anew, also what is stored already.")
 @with_computing_graph
 @output_options
@@ -184,7 +194,9 @@ def sweep(
 ) -> None:
     """Measure a connection on a grid; points, numbers and edges are stored.
 
-    BatchNorm statistics are recomputed for every point. The finest sweep of a connection decides its edges. Numbers
+    BatchNorm statistics are recomputed for every point. The finest sweep of a connection decides its edges. On a
+    surface or simplex the train loss chooses the route between two ends, and every split is measured along it; beside
+    that stands the oracle, the route that is best by a number itself. Numbers
     that an earlier sweep measured under the same conditions are reused, and a sweep that was stopped goes on when the
     same command is given again.
 
@@ -213,19 +225,37 @@ def sweep(
         )
     for text in swept.notes:
         note(f"Note: {text}")
-    print_connection(connected.describe(), form)
+    finest = connected.swept().sweep
+    if finest.id != swept.sweep.id:
+        note(f"Note: a finer sweep is there, of {prod(finest.grid)} points: its edges count, not these.")
+    print_connection(graph.connection(connected.id).describe(swept.sweep), form)
 
 
 def print_connection(row: dict[str, Any], form: str) -> None:
-    """Print a connection with its newest sweep."""
+    """Print a connection with a sweep of it."""
     if form != "table":
         emit_one(row, form=form)
         return
     emit_one({key: row[key] for key in ("id", "name", "kind", "status", "ends")})
-    click.echo()
+    echo()
     emit(summary_table(row["summary"]), _SUMMARY, title="summary", empty="")
     edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", "error"))]
-    emit(edges, _EDGES, title="edges", empty="Not swept yet.")
+    emit(edges, edge_columns(edges), title="edges", empty="Not swept yet.")
+    say_doubts(row["edges"])
+
+
+def edge_columns(edges: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the columns of a table of edges: with the oracle's barrier where routes were chosen."""
+    oracle = any("oracle_barrier" in edge for edge in edges)
+    return (*_EDGES, "chosen_on", "oracle_barrier") if oracle else _EDGES
+
+
+def say_doubts(edges: Sequence[Mapping[str, Any]]) -> None:
+    """Say which edges do not count, and why."""
+    for edge in edges:
+        if edge.get("doubt"):
+            what = f"{edge['split']} {edge['metric']} from {edge['source']} to {edge['target']}"
+            note(f"Note: the {what} does not count: {edge['doubt']}")
 
 
 def summary_table(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:

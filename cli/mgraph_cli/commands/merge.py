@@ -11,6 +11,7 @@ from mgraph.errors import InputError
 from mgraph_cli.options import grid_option, numbers, output_options, with_computing_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.evaluate.metrics import Measured
@@ -27,6 +28,7 @@ _COLUMNS = ("what", "valid_accuracy", "test_accuracy", "test_error_bar", "valid_
 @click.option("--soup", help="Average swept points: uniform, or greedy (on validation data).")
 @click.option("--name", help="Name of the merged node.")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
+@click.option("--force", is_flag=True, help="Store a point on a wall between the corners all the same.")
 @with_computing_graph
 @output_options
 def merge(
@@ -36,13 +38,15 @@ def merge(
     soup: str | None,
     name: str | None,
     bn_examples: int | None,
+    force: bool,
     graph: Graph,
     form: str,
 ) -> None:
     """Materialise a point of a connection as a merged node, with its own BatchNorm statistics.
 
-    The point is chosen on validation data and reported on test data. 'oracle' is what choosing on test data would have
-    shown; it is never the result.
+    The point is chosen on validation data, and there it is decided whether it is better than the best corner, allowing
+    for all the points that were looked at; then it is reported on test data, once. 'oracle' is what choosing on test
+    data would have shown; it is never the result.
 
     \b
     Example:
@@ -52,7 +56,9 @@ def merge(
         raise InputError("Give one of --best, --at and --soup.")
     at = numbers(at_text, "--at", float)
     with progress_bars("merge") as report:
-        result = graph.connection(connection).merge(at=at, soup=soup, name=name, bn_examples=bn_examples, report=report)
+        result = graph.connection(connection).merge(
+            at=at, soup=soup, name=name, bn_examples=bn_examples, force=force, report=report
+        )
     for text in result.notes:
         note(f"Note: {text}.")
     rows = [_measured_row(result.node.name or result.node.id, result.results)]
@@ -65,6 +71,9 @@ def merge(
         "against": f"corner {result.baseline}",
         "oracle": result.oracle,
     }
+    if result.decision is not None:
+        d = result.decision
+        facts |= {"points_looked_at": d.looked_at, "valid_difference": d.value, "by_luck": d.p, "verdict": d.verdict}
     if result.difference is not None:
         facts |= _difference("test_accuracy_difference", result.difference)
     _print(facts, rows, form)
@@ -169,5 +178,5 @@ def _print(facts: dict[str, Any], rows: list[dict[str, Any]], form: str) -> None
         emit(rows, _COLUMNS, form=form)
     else:
         emit_one(facts)
-        click.echo()
+        echo()
         emit(rows, _COLUMNS)

@@ -13,6 +13,7 @@ from mgraph_cli.commands.connect import print_connection
 from mgraph_cli.options import Decorator, grid_option, output_options, space_option, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.explore.criterion import Criterion
@@ -78,19 +79,21 @@ def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> N
       mgraph components --max-drop 0.01 --split test --certified
     """
     found = graph.components(space=space, **criteria)
+    _say(found.notes)
     groups = [
         {"component": i, "size": len(group), "nodes": [vertex.label for vertex in group]}
         for i, group in enumerate(found.groups, start=1)
     ]
     if form == "json":
         rows = [edge.row() for edge in found.edges]
-        emit_one({"threshold": _criterion(found.criterion), "components": groups, "edges": rows}, form=form)
+        facts = {"threshold": _criterion(found.criterion), "components": groups}
+        emit_one(facts | {"edges": rows, "notes": found.notes}, form=form)
         return
     if form == "csv":
         emit(groups, ("component", "size", "nodes"), form=form)
         return
-    click.echo(f"{_count(len(groups), 'component')} at {found.criterion}")
-    click.echo()
+    echo(f"{_count(len(groups), 'component')} at {found.criterion}")
+    echo()
     emit(groups, ("component", "size", "nodes"))
     _print_edges(found.edges, title="edges", empty="No edge is below the threshold.")
 
@@ -131,6 +134,7 @@ def route(
         with progress_bars("route") as report:
             saved = graph.compose(found, name=save, thin=thin, report=report)
         note(f"Saved as {save}: {saved.record.reason}.")
+    _say(found.notes)
     if form == "json":
         emit_one(found.row(), form=form)
         return
@@ -139,8 +143,8 @@ def route(
         emit(rows, _EDGE_COLUMNS, form=form)
         return
     through = " → ".join(vertex.label for vertex in found.vertices)
-    click.echo(f"{through}: {_quantity(found.criterion)} {found.value:.4g}, length {found.length:.4g}")
-    click.echo()
+    echo(f"{through}: {_quantity(found.criterion)} {found.value:.4g}, length {found.length:.4g}")
+    echo()
     shown = [row | {"parameters": _ends(row["parameters"])} for row in rows]
     _print_rows(shown, (*_EDGE_COLUMNS[:4], "parameters", *_EDGE_COLUMNS[4:]))
 
@@ -196,16 +200,17 @@ def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
       mgraph mst --by barrier --max-barrier 0.5
     """
     found = graph.mst(space=space, **criteria)
+    _say(found.notes)
     rows = [edge.row() for edge in found.edges]
     if form == "json":
         facts = {"criterion": _criterion(found.criterion), "trees": found.trees, "total": found.total}
-        emit_one(facts | {"edges": rows}, form=form)
+        emit_one(facts | {"edges": rows, "notes": found.notes}, form=form)
         return
     if form == "csv":
         emit(rows, _EDGE_COLUMNS, form=form)
         return
-    click.echo(f"{_count(found.trees, 'tree')} by {found.criterion}, total {found.total:.4g}")
-    click.echo()
+    echo(f"{_count(found.trees, 'tree')} by {found.criterion}, total {found.total:.4g}")
+    echo()
     _print_edges(found.edges, empty="No edge counts.")
 
 
@@ -229,9 +234,10 @@ def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, 
       mgraph dendrogram --max-peak 0.5 -o dendrogram.png
     """
     if output is not None:
-        click.echo(str(graph.plot_dendrogram(output, space=space, **criteria)))
+        echo(str(graph.plot_dendrogram(output, space=space, **criteria)))
         return
     found = graph.dendrogram(space=space, **criteria)
+    _say(found.notes)
     if form == "json":
         emit_one({"criterion": _criterion(found.criterion)} | found.row(), form=form)
         return
@@ -240,8 +246,8 @@ def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, 
         rows = [dict(zip(columns, row, strict=True)) for row in found.row()["linkage"]]
         emit(rows, columns, form=form)
         return
-    click.echo(f"{_quantity(found.criterion)}")
-    click.echo(str(found))
+    echo(f"{_quantity(found.criterion)}")
+    echo(*str(found).split("\n"))
 
 
 @click.command()
@@ -258,6 +264,7 @@ def neighbours(node: str, space: str | None, graph: Graph, form: str, **criteria
       mgraph neighbours a --max-barrier 0.1
     """
     links = graph.neighbours(node, space=space, **criteria)
+    _say(links.notes)
     if form == "table":
         _print_edges(links, empty="No edge that counts reaches it.")
         return
@@ -284,6 +291,11 @@ def isolated(space: str | None, graph: Graph, form: str, **criteria: Any) -> Non
         for row in found
     ]
     emit(rows, ("name", "id", "reason", "lowest"), form=form, empty="No mode is isolated.")
+
+
+def _say(notes: Sequence[str]) -> None:
+    for text in notes:
+        note(f"Note: {text}")
 
 
 def _criterion(criterion: Criterion) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import click
 
 from mgraph_cli.options import find_graph, graph_option, output_options, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -168,7 +169,7 @@ def du(graph: Graph, form: str) -> None:
             emit(rows, (key, *columns), title=title)
     parts = {name: size for name, size in found["files"].items() if size}
     emit_one({k: _size(v) for k, v in {"buffers": found["buffers"], **parts, "garbage": found["garbage"]}.items() if v})
-    click.echo(f"\ntotal {_size(found['total'])}")
+    echo("", f"total {_size(found['total'])}")
 
 
 @click.command()
@@ -201,7 +202,7 @@ def archive(node: str, rounding: str, name: str | None, graph: Graph, form: str)
         emit(archived.changes(), columns, form=form)
         return
     emit_one(facts | {"stored": f"{_size(archived.stored_bytes)} of {_size(archived.raw_bytes)}"})
-    click.echo()
+    echo()
     emit(archived.changes(), columns)
 
 

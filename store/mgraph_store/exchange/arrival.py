@@ -16,7 +16,7 @@ from mgraph_store.exchange.bundle import Bundle
 from mgraph_store.exchange.closure import owners
 from mgraph_store.index.reader import Reader
 from mgraph_store.rows.ids import validate_name
-from mgraph_store.rows.records import Connection, Node, NodeBuffers, NodeTerm, Note, Run, Space, Sweep
+from mgraph_store.rows.records import Connection, Edge, Node, NodeBuffers, NodeTerm, Note, Run, Space, Sweep
 from mgraph_store.rows.schema import TABLES
 from mgraph_store.tensors.objects import CHUNK_BYTES, SEGMENT_BYTES, digest, digest_groups
 
@@ -171,6 +171,9 @@ def _not_there(
             if policies.get((b.node_id, b.policy), b.digest) != b.digest:
                 raise InputError(f"Node {b.node_id} has other {b.policy} buffers in this graph: the bundle is refused.")
         return [b for b in records if (b.node_id, b.policy) not in policies]
+    if kind is Edge:  # whether one is doubted is for this graph to say
+        doubted = {_key(replace(e, doubt=None)) for e in known}
+        return [e for e in records if _key(replace(e, doubt=None)) not in doubted]
     keys = {_key(r) for r in known}
     return [r for r in records if _key(r) not in keys]
 

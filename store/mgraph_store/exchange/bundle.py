@@ -26,6 +26,8 @@ from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphError, NotFoundError
 from mgraph_store.exchange.closure import Rows, closure
+from mgraph_store.exchange.upgrades import UPGRADES, new_since, upgrade
+from mgraph_store.folder import Folder
 from mgraph_store.rows.ids import is_id, random_characters
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, NodeBuffers, Space
@@ -78,9 +80,10 @@ def pack(store: GraphStore, things: Sequence[str], path: Path, *, overwrite: boo
                 with _new_entry(archive, name) as entry:
                     for chunk in chunks:
                         entry.write(_little_endian(chunk))
-        flush(temporary)
+        folder = Folder(path.parent)  # the user's, not a graph's
+        folder.flush(temporary.name)
         temporary.replace(path)
-        flush(path.parent)
+        flush(folder)
     except OSError as error:
         raise InputError(str(disk_error(error, path))) from None
     finally:
@@ -197,6 +200,8 @@ def _rows(path: Path, data: bytes) -> Rows:
             f"{path} is a bundle of version {found} with rows of format {graph}; this mgraph reads version "
             f"{BUNDLE_VERSION} and format {FORMAT_VERSION}: install a newer mgraph."
         )
+    if graph < min(UPGRADES):
+        raise refuse(f"has rows of format {graph}, which never was")
     tables = document.get("tables")
     if not isinstance(tables, dict):
         raise refuse("has no tables")
@@ -205,14 +210,14 @@ def _rows(path: Path, data: bytes) -> Rows:
         if table not in TABLES:
             raise refuse(f"has a table {str(table)[:80]!r}, which is unknown")
         try:
-            rows[TABLES[table]] = list(_records(TABLES[table], content))
+            rows[TABLES[table]] = list(_records(TABLES[table], content, new_since(graph)))
         except (MGraphError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise refuse(f"has a row of {table} that does not fit ({error})") from None
-    return rows
+    return upgrade(rows, graph)
 
 
-def _records(kind: type[Any], content: Any) -> Iterator[Any]:
-    described = {c.name: c for c in columns(kind)}
+def _records(kind: type[Any], content: Any, lacking: frozenset[str]) -> Iterator[Any]:
+    described = {c.name: c for c in columns(kind) if f"{TABLE_OF[kind]}.{c.name}" not in lacking}
     names = content["columns"]
     if set(names) != set(described) or len(names) != len(described):
         raise ValueError(f"its columns are not {', '.join(described)}")

@@ -5,6 +5,11 @@ run in one transaction when it is opened, and the journal begins anew; so a grap
 Every released format has a small graph in ``tests/data`` that must keep opening. What each version changed:
 
 1. the first
+2. edges say what chose their route (``chosen_on``) and why they must not count (``doubt``); until then the route of an
+   edge over three ends or more was the best by that edge's own numbers
+
+Bundles have no migration, for they are never written again: their rows are brought up to date as they are read, by
+:mod:`mgraph_store.exchange.upgrades`.
 """
 
 from __future__ import annotations
@@ -20,7 +25,22 @@ from mgraph_store.rows import schema
 
 Step = Callable[[duckdb.DuckDBPyConnection], None]
 
-STEPS: dict[int, Step] = {}
+
+def _routes_by_their_own_numbers(con: duckdb.DuckDBPyConnection) -> None:
+    """Lead from 1 to 2: a path has one route; of several, the train loss chose its own, and others are oracles."""
+    con.execute("ALTER TABLE edges ADD COLUMN chosen_on VARCHAR DEFAULT 'path'")
+    con.execute("ALTER TABLE edges ALTER COLUMN chosen_on SET NOT NULL")
+    con.execute("ALTER TABLE edges ALTER COLUMN chosen_on DROP DEFAULT")
+    con.execute("ALTER TABLE edges ADD COLUMN doubt VARCHAR")
+    con.execute(
+        """UPDATE edges SET chosen_on = if(split = 'train' AND metric = 'loss', 'train loss', 'oracle')
+WHERE connection_id IN (
+    SELECT connection_id FROM members WHERE role = 'end' GROUP BY connection_id HAVING count(*) > 2
+)"""
+    )
+
+
+STEPS: dict[int, Step] = {1: _routes_by_their_own_numbers}
 """Version → the step from it to the next."""
 
 
@@ -34,6 +54,8 @@ def migrate(con: duckdb.DuckDBPyConnection, journal: Journal, version: int) -> N
     con.begin()
     for step in range(version, schema.FORMAT_VERSION):
         STEPS[step](con)
+    for statement in schema.comment_statements():
+        con.execute(statement)
     con.execute("UPDATE meta SET format_version = ?, commits = commits + 1", [schema.FORMAT_VERSION])
     con.commit()
     journal.begin(number_of(con), snapshot(con))

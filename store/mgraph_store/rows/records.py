@@ -172,6 +172,14 @@ class Edge:
     batchnorm: str = column("BatchNorm policy")
     precision: str = column("fp32, fp64, …")
     route: Sequence[str] = column("the nodes along the route, source first")
+    chosen_on: str = column(
+        "what chose the route: path (nothing, there is only one), train loss, valid loss, or oracle (this edge's own "
+        "numbers: for comparison only, it never counts)",
+        default="path",
+    )
+    doubt: str | None = column(
+        "why the edge must not count, in a sentence; none: nothing is known against it", default=None
+    )
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,10 @@ LEFT JOIN {_labels("node_id")} t ON t.subject = n.id""",
     ),
 )
 
+# An edge ``x`` that counts, before finer ones replace it: no oracle, without a doubt, and no overflow.
+_COUNTS = """x.chosen_on <> 'oracle' AND x.doubt IS NULL
+    AND (isfinite(x.peak) OR x."precision" IN ('fp32', 'fp64'))"""
+
 CONNECTIONS = Relation(
     "every connection, with the worst of its pairs of ends (train loss, finest sweep)",
     """SELECT c.id, c.name, c.kind, s.name AS space, e.ends, c.status, c.reason, q.peak, q.barrier, q."drop", q.length,
@@ -114,11 +118,15 @@ LEFT JOIN (
         ) AS sweep_id
         FROM {db}.sweeps w JOIN (
             SELECT sweep_id, max(examples) AS examples, bool_or("precision" IN ('fp32', 'fp64')) AS full_precision
-            FROM {db}.edges WHERE split = 'train' AND metric = 'loss' GROUP BY sweep_id
+            FROM {db}.edges x WHERE split = 'train' AND metric = 'loss' AND """
+    + _COUNTS
+    + """ GROUP BY sweep_id
         ) g ON g.sweep_id = w.id
         GROUP BY connection_id
     ) f USING (connection_id, sweep_id)
-    WHERE x.split = 'train' AND x.metric = 'loss' GROUP BY x.connection_id
+    WHERE x.split = 'train' AND x.metric = 'loss' AND """
+    + _COUNTS
+    + """ GROUP BY x.connection_id
 ) q ON q.connection_id = c.id
 LEFT JOIN """
     + _labels("connection_id")
@@ -190,17 +198,17 @@ VIEWS: Mapping[str, Relation] = {
             Field("connection", "text", "name of the connection, or its id"),
             Field("method", "text", "its kind: linear, curve, surface, …"),
             Field("status", "text", "its status"),
-            Field("current", "yes/no", "whether it is of the finest sweep, which is the one that counts"),
+            Field("current", "yes/no", "whether it counts: of the finest sweep, no oracle, and without a doubt"),
         ),
-        """SELECT e.*, coalesce(a.name, a.id) AS source, coalesce(b.name, b.id) AS target,
+        f"""SELECT e.*, coalesce(a.name, a.id) AS source, coalesce(b.name, b.id) AS target,
     coalesce(c.name, c.id) AS connection, c.kind AS method, c.status,
-    row_number() OVER (
-        PARTITION BY e.connection_id, e.source_id, e.target_id, e.split, e.metric
+    {_COUNTS.replace("x.", "e.")} AND row_number() OVER (
+        PARTITION BY e.connection_id, e.source_id, e.target_id, e.split, e.metric, {_COUNTS.replace("x.", "e.")}
         ORDER BY list_product(w.grid) DESC, e.examples DESC, (e."precision" IN ('fp32', 'fp64')) DESC,
             w.created DESC, e.rowid DESC
     ) = 1 AS current
-FROM {db}.edges e JOIN {db}.connections c ON c.id = e.connection_id JOIN {db}.sweeps w ON w.id = e.sweep_id
-JOIN {db}.nodes a ON a.id = e.source_id JOIN {db}.nodes b ON b.id = e.target_id""",
+FROM {{db}}.edges e JOIN {{db}}.connections c ON c.id = e.connection_id JOIN {{db}}.sweeps w ON w.id = e.sweep_id
+JOIN {{db}}.nodes a ON a.id = e.source_id JOIN {{db}}.nodes b ON b.id = e.target_id""",
     ),
     "samples": _SAMPLES,
     "evaluations": _with_table(

@@ -1,6 +1,6 @@
 """The tables of the index, generated from the records; the version of the format.
 
-What each version changed: 1, the first.
+What each version changed: see :mod:`mgraph_store.index.migrations`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mgraph_store.rows.records import (
     Sweep,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 TABLES: Mapping[str, type[Record]] = {
     "spaces": Space,
@@ -117,7 +117,13 @@ def create_statements(*, comments: bool = True) -> Iterable[str]:
     for table, record in TABLES.items():
         parts = [f'"{c.name}" {c.type}{"" if c.nullable else " NOT NULL"}' for c in columns(record)]
         yield f"CREATE TABLE {table} ({', '.join(parts)})"
-    for table, described in describe().items() if comments else ():
+    if comments:
+        yield from comment_statements()
+
+
+def comment_statements() -> Iterable[str]:
+    """Yield the SQL that says in the index what each column means."""
+    for table, described in describe().items():
         for name, (_, meaning, unit) in described.items():
             text = (f"{meaning} [{unit}]" if unit else meaning).replace("'", "''")
             yield f"COMMENT ON COLUMN {table}.\"{name}\" IS '{text}'"

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
+from mgraph_store.folder import Folder
 from mgraph_store.tensors.arrays import StoredArray, one_at_a_time
 from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, TensorStore, create_array, to_the_end
 
@@ -45,29 +45,30 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def read_config(graph: Path) -> str | None:
+def read_config(graph: Folder) -> str | None:
     """Return the URL that a graph's tensors lie at, or None if they lie in its directory."""
-    path = graph / CONFIG
     try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        document = json.loads(graph.read(CONFIG))
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or not isinstance(document.get("url"), str):
-        raise CorruptError(f"{path} does not say where the tensors are: restore it from a copy of the graph.")
+        raise CorruptError(
+            f"{graph.path / CONFIG} does not say where the tensors are: restore it from a copy of the graph."
+        )
     return check_url(document["url"])
 
 
-def write_config(graph: Path, url: str) -> None:
+def write_config(graph: Folder, url: str) -> None:
     """Note in a graph's directory where its tensors lie."""
-    (graph / CONFIG).write_text(json.dumps({"url": url}) + "\n")
+    graph.write(CONFIG, json.dumps({"url": url}).encode() + b"\n")
 
 
 class RemoteTensorStore(TensorStore):
     """Tensor objects below a URL; credentials and endpoints are those that fsspec finds in the environment."""
 
-    def __init__(self, url: str, root: Path, temporary: Path) -> None:
+    def __init__(self, url: str, root: Folder, temporary: Folder) -> None:
         super().__init__(root, temporary)
         self._url = url
 
@@ -242,9 +243,11 @@ class RemoteFiles:
             start = max(0, self.size(name) - length)
             return bytes(self._fs.cat_file(f"{self._path}/{name}", start=start))
 
-    def local(self, name: str) -> Path | None:
+    def local(self, name: str) -> None:
         """Return None: no file lies on this machine."""
-        return None
+        return
+
+    is_local = False
 
 
 class _Translated:

@@ -1,7 +1,8 @@
-"""Make the graph of format 1 that every later version must open: ``python tests/data/make_v1.py``.
+"""Make the graph of the present format that every later version must open: ``python tests/data/make_graph.py``.
 
-It writes ``v1.mgraph.zip``, and ``v1.json`` with the digests of all its nodes and buffers. Run it again only as long as
-format 1 is not released; a new format gets a script and a graph of its own, made by the version that introduced it.
+It writes ``v2.mgraph.zip`` for format 2, and ``v2.json`` with the digests of all its nodes and buffers. Run it again
+only as long as that format is not released; the graphs of older formats were made by the versions that had them, and
+``v1.bundle`` was packed by the version of format 1 (everything of its graph, and a simplex of three modes).
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def make(path: Path) -> GraphStore:
             tx.add(Member(connection.id, n.id, "sample", i, parameter=(i / 2,)))
             tx.add(Evaluation(n.id, sweep.id, run.id, "test", "all", "fresh", "fp32", "loss", float(i), 0.1, 10))
         numbers = (2.0, float("inf"), 0.5, 3.0, 3, 10, "fresh", "fp32", [n.id for n in samples])
-        tx.add(Edge(connection.id, sweep.id, a.id, b.id, "test", "loss", *numbers))
+        ends = (connection.id, sweep.id, a.id, b.id)
+        tx.add(Edge(*ends, "test", "loss", *numbers), Edge(*ends, "test", "error", *numbers, "oracle", "It is odd."))
         tx.add(Summary(connection.id, sweep.id, run.id, "test", "loss", "max", 2.0))
     with store.transaction() as tx:  # a merged node, and a commit that changes and removes
         (ref,) = tx.write_parameters([combine([0.5, 0.5], values)])

@@ -1,0 +1,49 @@
+"""Warnings as a person at the terminal sees them: ours, and those of libraries, each once and in one line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mgraph.errors import MGraphWarning
+from mgraph_cli.terminal import echo
+
+_LONGEST = 500  # characters of a library's warning
+
+# Warnings that concern neither the numbers nor the person: the library, and how the text begins.
+_CHATTER: tuple[tuple[str, str], ...] = ()
+
+
+class Warnings:
+    """Shows warnings on stderr; which kinds are shown at all, is for Python's filters (-W) to say."""
+
+    def __init__(self) -> None:
+        self._shown: set[str] = set()
+
+    def show(self, message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+        """Print a warning; in place of :func:`warnings.showwarning`."""
+        text = str(message)
+        if issubclass(category, MGraphWarning):
+            echo(f"Warning: {text}", err=True)
+            return
+        library = library_of(filename)
+        line = " ".join(text.split())
+        if line in self._shown or any(library == whose and line.startswith(start) for whose, start in _CHATTER):
+            return
+        self._shown.add(line)
+        cut = line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
+        echo(f"Warning ({library}): {cut}", err=True)
+
+
+def library_of(filename: str) -> str:
+    """Name the package that a file belongs to, or the file itself if it is the user's own."""
+    path = Path(filename)
+    parts = path.parts
+    for home in ("site-packages", "dist-packages"):
+        if home in parts[:-1]:
+            return re.sub(r"\.py$", "", parts[parts.index(home) + 1])
+    if path.is_relative_to(Path(sys.base_prefix) / "lib"):
+        return "python"
+    return path.name

@@ -1,0 +1,108 @@
+"""What a loss does with outputs and targets: a finite scalar mean, of each output with its own target."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgraph.errors import InputError
+from mgraph.network.probing.habits import same
+from mgraph.network.probing.traces import tensors_in
+
+Loss = Callable[[Any, Tensor], Any]
+
+_ALIKE = 1e-5  # of the loss
+
+
+def loss_of(loss: Loss, name: str, out: Any, y: Tensor) -> Tensor:
+    """Compute a loss and check what came out: a real scalar, nothing given to it changed in place.
+
+    Raises InputError otherwise; what the loss itself raises goes through. Torch's warning of a broadcast is silenced:
+    :func:`check_pairing` says more.
+    """
+    outs, targets = [t.detach().clone() for t in tensors_in(out)], y.clone()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using a target size", UserWarning)
+        value = loss(out, y)
+    if not isinstance(value, Tensor) or value.ndim:
+        shape = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"The loss {name} must return a scalar tensor, the batch's mean, not {shape}.")
+    if value.is_complex() or not value.is_floating_point():
+        raise InputError(f"The loss {name} is of type {value.dtype}; it must be a real floating-point number.")
+    if not same(y, targets):
+        raise InputError(f"The loss {name} changes the targets in place; let it work on a copy (targets.clone()).")
+    if not all(same(now.detach(), before) for now, before in zip(tensors_in(out), outs, strict=True)):
+        raise InputError(f"The loss {name} changes the outputs in place; let it work on a copy (outputs.clone()).")
+    return value
+
+
+@torch.no_grad()
+def check_pairing(loss: Loss, name: str, out: Any, y: Tensor) -> None:
+    """Raise InputError if the loss compares every output with every target, as broadcast shapes make it do.
+
+    Recognised by shapes that broadcast to more elements than either has, and a loss that stays the same when the
+    targets change places. Outputs and targets are varied for it, where the loss takes other values.
+    """
+    if not isinstance(out, Tensor) or len(y) < 2 or not _broadcasts(out, y):
+        return
+    out, generator = out.detach(), torch.Generator().manual_seed(0)
+    noise = torch.randn(out.shape, generator=generator).to(out)
+    other = (
+        y
+        if not bool((y == y[:1]).all()) or not y.is_floating_point()
+        else y + torch.rand(y.shape, generator=generator).to(y)
+    )
+    for outputs, targets in ((out + noise * (1 + out.abs().mean()), other), (out, other), (out, y)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            try:
+                here, there = float(loss(outputs.clone(), targets)), float(loss(outputs.clone(), targets.roll(1, 0)))
+            except Exception:  # outside the loss's domain
+                continue
+        if abs(here - there) <= _ALIKE * abs(here):
+            given, wanted = list(out.shape), list(y.shape)
+            raise InputError(
+                f"The loss {name} compares every output with every target: outputs have shape {given}, targets "
+                f"{wanted}, and the loss broadcasts them. Give both one shape: in the data factory y[:, None], or in "
+                f"the network outputs without the last axis, squeeze(-1)."
+            )
+        return
+
+
+def check_example_loss(example_loss: Loss | None, name: str, out: Any, y: Tensor) -> None:
+    """Raise InputError unless a loss by example, if there is one, gives one number for each."""
+    if example_loss is None:
+        return
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        values = example_loss(out, y)
+    if not isinstance(values, Tensor) or tuple(values.shape) != (len(y),):
+        shape = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise InputError(
+            f"The example_loss of {name} must give one number for each example, shape [{len(y)}] here, not {shape}."
+        )
+
+
+def _broadcasts(out: Tensor, y: Tensor) -> bool:
+    if out.shape == y.shape:
+        return False
+    try:
+        together: Tensor = out.new_empty(()).expand(out.shape) + y.new_empty(()).expand(y.shape)
+    except RuntimeError:
+        return False
+    return together.numel() > max(out.numel(), y.numel())
+
+
+def describe_outputs(out: Any) -> str:
+    """Name the type of a network's outputs, for a sentence."""
+    if isinstance(out, Tensor):
+        return f"a tensor of shape {list(out.shape)}"
+    if isinstance(out, Mapping):
+        return f"a {type(out).__name__} with {', '.join(map(str, out))}"
+    if isinstance(out, tuple | list):
+        return f"a {type(out).__name__} of {len(out)}"
+    return f"a {type(out).__name__}"

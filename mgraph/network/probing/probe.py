@@ -1,0 +1,297 @@
+"""The probe: a network that is first met is run a few times on a few examples, and what would be misread is said.
+
+Every finding names the module that is to blame. What can be handled is handled, and said; what may surprise is said;
+what would make numbers wrong is refused with InputError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mgraph.errors import InputError
+from mgraph.network.probing.habits import (
+    depends_on_batch,
+    observe_evaluation,
+    observe_training,
+    same,
+)
+from mgraph.network.probing.losses import Loss, check_example_loss, check_pairing, describe_outputs, loss_of
+from mgraph.network.probing.state import copy_stored, created, identities, unstored_differences
+from mgraph.network.probing.traces import all_close, blamed, joined, traced
+from mgraph.network.probing.untouched import random_states, seed_all
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a network that its user should know: what was done about it is part of the sentence.
+
+    ``module`` is its name in ``named_modules()``, empty for the network itself.
+    """
+
+    kind: str
+    module: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A loss, by example where that is known, and the name that people know it by."""
+
+    loss: Loss
+    name: str
+    example_loss: Loss | None = None
+
+
+def probe(
+    module: nn.Module,
+    twin: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    judged: Judged,
+    *,
+    arch: str,
+    data: str,
+    finite: bool = True,
+) -> list[Finding]:
+    """Run a network on a few examples, x (n, …) and y (n, …), and return what its user should know.
+
+    ``twin`` is the same architecture built from another seed. Both are changed; the global random states are not.
+    Raises InputError, naming the module, for what cannot be handled: a network that does not take the data, draws
+    something that no checkpoint holds, makes layers in its forward pass, changes its parameters there, or is random
+    in evaluation; a loss that is no finite scalar (where ``finite``), or compares every output with every target.
+    """
+    about = f"The network {arch}"
+    with random_states(module, twin):
+        return [
+            *_in_evaluation(module, twin, x, y, judged, about, f"{about} cannot be run on the data {data}", finite),
+            *_in_training(module, twin, x, y, judged, about),
+        ]
+
+
+@torch.no_grad()
+def _in_evaluation(
+    module: nn.Module, twin: nn.Module, x: Tensor, y: Tensor, judged: Judged, about: str, cannot: str, finite: bool
+) -> list[Finding]:
+    found: list[Finding] = []
+    before = identities(module)
+    values = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    copy_stored(module, twin)
+    try:
+        out, changed = observe_evaluation(module, x)
+        loss = loss_of(judged.loss, judged.name, out, y)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the network or the loss raises
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"{cannot}, inputs of shape {list(x.shape)}: {type(error).__name__}: {why}.") from error
+    _check_parameters(module, before, values, about)
+    if finite and not bool(torch.isfinite(loss)):
+        where = _first_not_finite(module, x)
+        raise InputError(
+            f"The loss {judged.name} of {about.removeprefix('The ')} is {float(loss)} on the first {len(x)} training "
+            f"examples, before any training{where}; look at its initial values and at the data."
+        )
+    check_pairing(judged.loss, judged.name, out, y)
+    check_example_loss(judged.example_loss, judged.name, out, y)
+    if changed:
+        found.append(changes_input(module.eval(), x, about))
+    seed_all(1)
+    if not all_close(module(x.clone()), out):
+        traces = [_traced_seeded(module, x, seed) for seed in (2, 3)]
+        raise InputError(
+            f"{about} is random in evaluation: two passes over the same {len(x)} examples differ, first in "
+            f"{_name(blamed(*traces))}. Let it be random in training only (functional dropout wants "
+            f"training=self.training), and hold no state that evaluation moves."
+        )
+    twin.eval()
+    seed_all(4)
+    if not all_close(twin(x.clone()), out):
+        raise InputError(_unstored(module, twin, x, about))
+    couples, alone = depends_on_batch(module, x, out)
+    if couples:
+        found.append(_coupling(module, x, about, alone))
+    return found
+
+
+def _in_training(module: nn.Module, twin: nn.Module, x: Tensor, y: Tensor, judged: Judged, about: str) -> list[Finding]:
+    found: list[Finding] = []
+    before = identities(module)
+    values = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    try:
+        seed_all(5)
+        out, changed, frozen = observe_training(module, x)
+    except Exception as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        return [
+            Finding("training-fails", "", f"{about} cannot be run in training mode: {type(error).__name__}: {why}.")
+        ]
+    _check_parameters(module, before, values, about)
+    if changed:
+        found.append(changes_input(module.train(), x, about))
+    if frozen:
+        listed = ", ".join(map(_name, frozen[:_SHOWN])) + (
+            f" and {len(frozen) - _SHOWN} more" if frozen[_SHOWN:] else ""
+        )
+        found.append(
+            Finding(
+                "frozen-statistics",
+                frozen[0],
+                f"{about} keeps the running statistics of {listed} frozen in training: they are taken as constants, "
+                f"which no sweep recomputes, and which must be the same in all modes that are connected.",
+            )
+        )
+    found += _gradients(module, out, y, judged, about)
+    with torch.no_grad():
+        seed_all(5)
+        twin.train()
+        if not all_close(twin(x.clone()), out):
+            names = unstored_differences(module, twin)
+            found.append(
+                Finding(
+                    "unstored-in-training",
+                    "",
+                    f"{about} trains with something that no checkpoint holds{_listed(names)}: a path between modes is "
+                    f"trained with that of a fresh network.",
+                )
+            )
+    return found
+
+
+def _gradients(module: nn.Module, out: Any, y: Tensor, judged: Judged, about: str) -> list[Finding]:
+    try:
+        loss = loss_of(judged.loss, judged.name, out, y)
+    except Exception:
+        return [
+            Finding(
+                "other-outputs-in-training",
+                "",
+                f"{about} returns {describe_outputs(out)} in training, which the loss {judged.name} does not take. "
+                f"To train it, let it return the same as in evaluation (torchvision: ?aux_logits=false), or name a "
+                f"loss that takes what it returns (--loss).",
+            )
+        ]
+    if not loss.requires_grad:
+        return []  # a loss to judge by only; whoever trains by it is told
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
+    idle = [name for name, g in zip(trainable, gradients, strict=True) if g is None]
+    if not idle:
+        return []
+    owner = idle[0].rpartition(".")[0]
+    return [
+        Finding(
+            "without-gradient",
+            owner,
+            f"{about} does not use {len(idle)} of its {len(trainable)} parameters to compute the loss{_listed(idle)}: "
+            f"they stay as they were drawn, and every distance counts them.",
+        )
+    ]
+
+
+def _check_parameters(module: nn.Module, before: dict[str, int], values: dict[str, Tensor], about: str) -> None:
+    made = created(before, identities(module))
+    if made:
+        owner = made[0].rpartition(".")[0]
+        raise InputError(
+            f"{about} makes tensors in its forward pass{_listed(made)}, of {_name(owner)}: they were not there when it "
+            f"was built, so they would be neither trained nor stored. Create them in __init__, or let the factory run "
+            f"the network once on an example before it returns it."
+        )
+    for name, parameter in module.named_parameters():
+        if not same(parameter.detach(), values[name]):
+            raise InputError(
+                f"{about} changes its parameter {name} in its forward pass, so that looking at a point moves it; make "
+                f"it a parametrization (torch.nn.utils.parametrize), or compute with a copy."
+            )
+
+
+def changes_input(module: nn.Module, x: Tensor, about: str) -> Finding:
+    """Find the module that changes the network's input in place, by running it in its present mode."""
+    given, active = x.clone(), [""]
+    culprits: list[str] = []
+
+    def look() -> None:
+        if not culprits and not same(given, x):
+            culprits.append(active[-1])
+
+    def before(name: str) -> Any:
+        def hook(*_: Any) -> None:
+            look()
+            active.append(name)
+
+        return hook
+
+    def after(*_: Any) -> None:
+        look()
+        active.pop()
+
+    hooks = []
+    for name, part in module.named_modules():
+        hooks += [part.register_forward_pre_hook(before(name)), part.register_forward_hook(after)]
+    try:
+        with torch.no_grad():
+            module(given)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    blame = culprits[0] if culprits else ""
+    return Finding(
+        "changes-input",
+        blame,
+        f"{about} changes its input in place, in {_name(blame)}: it is handed copies, and the data stay as they are.",
+    )
+
+
+def _coupling(module: nn.Module, x: Tensor, about: str, alone: bool) -> Finding:
+    cut = 1 if alone else len(x) // 2
+    whole = traced(module.eval(), lambda: module(x.clone()))
+    parts = [traced(module, partial(module, part.clone())) for part in (x[:cut], x[cut:])]
+    blame = blamed(whole, joined(parts))
+    return Finding(
+        "couples-examples",
+        blame,
+        f"{about} lets examples that share a batch change each other's outputs in evaluation, first in {_name(blame)}: "
+        f"its numbers hold for the fixed batches that mgraph evaluates, at most 1000 examples each, in stored order.",
+    )
+
+
+def _unstored(module: nn.Module, twin: nn.Module, x: Tensor, about: str) -> str:
+    names = unstored_differences(module, twin)
+    blame = blamed(_traced_seeded(module, x, 6), _traced_seeded(twin, x, 7))
+    how = _listed(names) if names else f", in {_name(blame)}, perhaps drawn in its first forward pass"
+    return (
+        f"{about} computes with something that no checkpoint holds{how}: two builds of it with the same tensors give "
+        f"different outputs, first in {_name(blame)}. Register it as a parameter or a persistent buffer, or make it "
+        f"the same in every build."
+    )
+
+
+def _first_not_finite(module: nn.Module, x: Tensor) -> str:
+    for call in traced(module.eval(), lambda: module(x.clone())):
+        fine = all(bool(torch.isfinite(t).all()) for t in call.inputs)
+        if fine and not all(bool(torch.isfinite(t).all()) for t in call.outputs):
+            return f" (its outputs are not finite, first in {_name(call.name)})"
+    return ""
+
+
+def _traced_seeded(module: nn.Module, x: Tensor, seed: int) -> Any:
+    seed_all(seed)
+    return traced(module, lambda: module(x.clone()))
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else ""
+    return f" ({', '.join(names[:_SHOWN])}{more})"
+
+
+def _name(module: str) -> str:
+    return f"module {module}" if module else "the network's own forward"

@@ -1,0 +1,152 @@
+"""The ends of a path against what these modes are on their own.
+
+A sweep measures its ends again. Where that gives other numbers than were stored with the modes, the middle is measured
+as wrongly, and a barrier of 0 may mean nothing. Where nothing is estimated anew, both must agree to rounding. Where
+statistics are recomputed the numbers may move: an end is doubted if it gets worse by more than its standard errors, a
+tenth, and what another choice of examples for the statistics would change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mgraph.errors import MGraphWarning
+from mgraph.evaluate.batchnorm import recompute_statistics
+from mgraph.evaluate.metrics import Measured, measure
+from mgraph.evaluate.sweep import PointMetrics
+from mgraph.network.precision import computing_in
+from mgraph.operations.sweeplog import Conditions
+from mgraph.session.members import label
+from mgraph.session.session import Bench
+from mgraph_store import Edge, Evaluation, Node, Reader, Record
+
+_ERRORS = 5.0  # standard errors
+_WORSE = {"loss": 0.1, "accuracy": 0.02}  # what recomputed statistics may cost: of the loss, in accuracy
+_SPREAD = 3.0  # times the difference that other examples for the statistics make
+_ROUNDING = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
+_EXAMPLES = 2  # whose class rounding may change
+_TINY = 1e-5
+
+
+class EndsDifferWarning(MGraphWarning):
+    """An end of a swept path is not what the mode is on its own."""
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """One number of an end: as stored with the mode, and as measured by the sweep."""
+
+    end: Node
+    split: str
+    metric: str
+    own: Measured
+    here: Measured
+    recomputed: bool
+
+    @property
+    def excess(self) -> float:
+        """How far they lie apart; where statistics were recomputed, how much worse the sweep's is."""
+        if not self.recomputed:
+            return abs(self.here.value - self.own.value)
+        worse = self.here.value - self.own.value
+        return worse if self.metric == "loss" else -worse
+
+    def allowed(self, precision: str, *, subset: bool) -> float | None:
+        """How far they may lie apart; None where that cannot be said."""
+        errors = [m.standard_error for m in (self.here, self.own)]
+        sampled = subset or self.recomputed
+        if subset and None in errors:
+            return None
+        limit = _ERRORS * math.hypot(*(e or 0.0 for e in errors)) if sampled else 0.0
+        rounding = _ROUNDING[precision]
+        if self.metric == "loss":
+            share = _WORSE["loss"] if self.recomputed else 0.0
+            return limit + (rounding + share) * abs(self.own.value) + _TINY
+        share = _WORSE["accuracy"] if self.recomputed else 0.0
+        return limit + share + rounding + _EXAMPLES / self.here.count
+
+    def __str__(self) -> str:
+        """Say both numbers."""
+        return (
+            f"the {self.split} {self.metric} of {label(self.end)} is {self.own.value:.4g} on its own and "
+            f"{self.here.value:.4g} in this sweep"
+        )
+
+
+def doubts(
+    reader: Reader,
+    bench: Bench,
+    conditions: Conditions,
+    ends: Mapping[int, Node],
+    points: Mapping[int, PointMetrics],
+    rows: Mapping[int, object],
+) -> dict[str, str]:
+    """Return by id of an end why its numbers are not believed; ends that cannot be judged, or agree, are left out.
+
+    ``ends``, ``points`` (what the sweep measured there) and ``rows`` (where they lie, packed) have common keys.
+    """
+    own = reader.all(Evaluation, node_id=[n.id for n in ends.values()], sweep_id=None) if ends else []
+    found: dict[str, str] = {}
+    for key, end in ends.items():
+        if end.space_id != bench.space.id:
+            continue  # its own numbers are of another task
+        theirs = [e for e in own if e.node_id == end.id]
+        for difference in _differences(end, theirs, points[key], conditions, recomputed=bench.flat.recomputes):
+            subset = conditions.subsets[difference.split].name != "all"
+            allowed = difference.allowed(conditions.precision, subset=subset)
+            if allowed is None or difference.excess <= allowed:
+                continue
+            if difference.recomputed:
+                allowed += _SPREAD * _spread(bench, conditions, rows[key], difference)
+            if difference.excess > allowed:
+                found[end.id] = str(difference)
+                break
+    return found
+
+
+def doubted(records: Iterable[Record], reasons: Mapping[str, str]) -> Iterator[Record]:
+    """Mark the edges that end at a doubted node."""
+    for record in records:
+        if isinstance(record, Edge):
+            why = [reasons[n] for n in (record.source_id, record.target_id) if n in reasons]
+            if why:
+                record = replace(record, doubt="; ".join(filter(None, [record.doubt, *why])))
+        yield record
+
+
+def said(reasons: Mapping[str, str]) -> str:
+    """Put the reasons into the sentence of a warning."""
+    text = "; ".join(reasons.values())
+    return (
+        f"{text[:1].upper()}{text[1:]}: more than rounding or recomputed statistics explain. The edges that end there "
+        f"are marked as doubtful and do not count; does the network hold something that this path does not have, "
+        f"such as buffers of another mode?"
+    )
+
+
+def _differences(
+    end: Node, own: Sequence[Evaluation], here: PointMetrics, conditions: Conditions, *, recomputed: bool
+) -> Iterator[_Difference]:
+    for split, metrics in here.items():
+        for metric in ("loss", "accuracy"):
+            rows = [e for e in own if (e.split, e.metric, e.subset) == (split, metric, "all")]
+            same = [e for e in rows if e.batchnorm == conditions.batchnorm]
+            if metric not in metrics or not rows:
+                continue
+            row = (same or rows)[-1]
+            stored = Measured(row.value, row.standard_error, row.count)
+            measured = metrics[metric]
+            if math.isfinite(stored.value) and math.isfinite(measured.value):
+                yield _Difference(end, split, metric, stored, measured, recomputed)
+
+
+def _spread(bench: Bench, conditions: Conditions, row: object, difference: _Difference) -> float:
+    """Return how far the number moves when the statistics are recomputed from other examples."""
+    flat, split = bench.flat, difference.split
+    flat.theta.copy_(row)  # type: ignore[arg-type]
+    with computing_in(conditions.precision, flat.device):
+        recompute_statistics(flat, bench.task.train, replace(conditions.policy, seed=conditions.policy.seed + 1))
+    again = measure(flat, bench.task, split, conditions.subsets[split], precision=conditions.precision)
+    return abs(again[difference.metric].value - difference.here.value)

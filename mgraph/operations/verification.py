@@ -1,0 +1,100 @@
+"""What is stored is the function that was trained: checked on a few examples before a mode is added.
+
+A network built from another seed is given the mode's tensors as they are stored; its outputs must be those of the
+network that was trained. Whatever a network holds besides its tensors and moves in training shows here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgraph.errors import InputError
+from mgraph.network.checkpoints import state_dict, write_safetensors
+from mgraph.network.flat import FlatModel
+from mgraph.network.probing.state import unstored_differences
+from mgraph.network.probing.traces import all_close, blamed, largest_difference, tensors_in, traced
+from mgraph.network.probing.untouched import untouched
+from mgraph.session.constants import few_outputs
+from mgraph.session.meeting import first_examples, tell
+from mgraph.session.points import load_buffers
+from mgraph.session.session import Bench
+
+OUTPUTS = "outputs."  # among the arrays kept of an epoch
+
+
+def check_network(bench: Bench) -> None:
+    """Refuse, before it is trained, a network that would be misread; InputError names the module to blame."""
+    if not bench.met:
+        bench.probe()
+        bench.met = True
+
+
+def check_point(bench: Bench, parameters: NDArray[np.float32], buffers: Mapping[str, NDArray[Any]]) -> None:
+    """Probe the network at a point that comes from elsewhere, and say what was found; InputError as of the probe."""
+    bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))
+    if buffers:
+        load_buffers(bench, buffers)
+    tell(bench.probe(bench.flat), stacklevel=6)
+
+
+def outputs_now(bench: Bench, flat: FlatModel) -> dict[str, NDArray[Any]]:
+    """Return a network's outputs on a few examples as arrays to keep; it is left as it was."""
+    with untouched(flat.module):
+        found = tensors_in(few_outputs(bench, flat))
+    return {f"{OUTPUTS}{number:03}": t.float().cpu().numpy() for number, t in enumerate(found)}
+
+
+def check_reproduced(
+    bench: Bench,
+    seed: int,
+    parameters: NDArray[np.float32],
+    buffers: Mapping[str, NDArray[Any]],
+    outputs: Sequence[NDArray[Any]],
+    saved_as: str,
+) -> None:
+    """Raise InputError unless a network built from another seed gives these outputs with these tensors.
+
+    The tensors are then written to a file beside where the user works, so that the training is not lost.
+    """
+    other = bench.new_network(seed + 1)
+    other.theta.copy_(other.pack(torch.from_numpy(np.array(parameters))))
+    load_buffers(bench, buffers, other)
+    again = [torch.from_numpy(array) for array in outputs_now(bench, other).values()]
+    before = [torch.from_numpy(np.array(array)) for array in outputs]
+    if all_close(before, again):
+        return
+    file = _free(Path.cwd() / f"{saved_as}-refused.safetensors")
+    write_safetensors(file, state_dict(bench.layout, parameters, buffers))
+    raise InputError(
+        f"What training made is not what its tensors make: a new network of {bench.space.arch} that holds them gives "
+        f"other outputs, by up to {largest_difference(before, again):.2g}{_blame(bench.flat, other, bench)}. So it was "
+        f"not added; its tensors are in {file.name}. Keep in parameters and persistent buffers all that the network "
+        f"computes with and changes in training, and train again, or add that file with add-mode."
+    )
+
+
+def _blame(trained: FlatModel, other: FlatModel, bench: Bench) -> str:
+    x, _ = first_examples(bench.task, trained.device)
+    names = unstored_differences(trained.module, other.module)
+    traces = []
+    for flat in (trained, other):
+        with untouched(flat.module), torch.no_grad():
+            flat.module.eval()
+            traces.append(traced(flat.module, partial(flat.module, flat.inputs(x).clone())))
+    first = blamed(traces[0], traces[1])
+    where = f"module {first}" if first else "the network's own forward"
+    return f", first in {where}" + (f" ({', '.join(names[:3])})" if names else "")
+
+
+def _free(path: Path) -> Path:
+    number, free = 2, path
+    while free.exists():
+        number, free = number + 1, path.with_stem(f"{path.stem}-{number}")
+    return free

@@ -1,0 +1,49 @@
+"""Meeting a network: the probe on a task's own examples, and what is said to the user."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from mgraph.errors import MGraphWarning
+from mgraph.network.probing.probe import Finding, Judged, probe
+
+if TYPE_CHECKING:
+    from mgraph.data.task import Task
+
+_EXAMPLES, _FEW = 8, 4
+_LARGE = 1 << 16  # numbers in one input: of these fewer examples are taken
+
+
+class NetworkWarning(MGraphWarning):
+    """A network does something that its user should know: see :class:`~mgraph.network.probing.probe.Finding`."""
+
+
+def first_examples(task: Task, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Return the few training examples that networks are tried on, never views of the data."""
+    size = 1
+    for extent in task.input_shape:
+        size *= extent
+    count = min(_FEW if size > _LARGE else _EXAMPLES, len(task.train))
+    return task.train.examples(torch.arange(count), device=device)
+
+
+def meet(module: nn.Module, twin: nn.Module, task: Task, *, arch: str, data: str, fresh: bool = True) -> list[Finding]:
+    """Probe a network on its task against its ``twin``, built from another seed; both are changed.
+
+    A ``fresh`` one must have a finite loss. Raises InputError for a network that cannot be handled.
+    """
+    device = next(module.parameters()).device
+    x, y = first_examples(task, device)
+    judged = Judged(task.loss, task.loss_name, task.example_loss)
+    return probe(module, twin.to(device), x, y, judged, arch=arch, data=data, finite=fresh)
+
+
+def tell(findings: Sequence[Finding], *, stacklevel: int = 3) -> None:
+    """Say each kind of finding once, as a NetworkWarning."""
+    for finding in {f.kind: f for f in reversed(findings)}.values():
+        warnings.warn(finding.text, NetworkWarning, stacklevel=stacklevel + 1)

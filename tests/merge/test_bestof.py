@@ -1,0 +1,67 @@
+"""The best of many points is called better only if luck would hardly have made it so."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mgraph.merge.bestof import decide
+from mgraph.merge.compare import paired_difference
+
+
+def simulated(rng: np.random.Generator, points: int, examples: int, correlation: float, better: float = 0.0) -> tuple:
+    """Whether S classifiers are right, of equal accuracy 0.9 but for the first: a shared part and one of their own."""
+    shared = rng.standard_normal(examples)
+    own = rng.standard_normal((points + 1, examples))
+    scores = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+    quantile = np.full((points + 1, 1), -1.2816)  # Φ(-1.2816) = 0.1
+    quantile[0] -= better
+    right = (scores > quantile).astype(float)
+    return right[:-1], right[-1]
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_of_equal_points_the_best_is_hardly_ever_called_better(correlation: float) -> None:
+    rng, times = np.random.default_rng(0), 80
+    naive = fired = 0
+    for _ in range(times):
+        points, corner = simulated(rng, 121, 200, correlation)
+        best = int(points.mean(axis=1).argmax())
+        fired += decide(points, best, corner).verdict == "better"
+        naive += paired_difference(points[best], corner).verdict == "better"
+    assert fired <= 0.05 * times
+    assert naive > 0.25 * times  # what two standard errors alone would say
+
+
+def test_a_point_that_is_truly_better_is_called_so() -> None:
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(10):
+        points, corner = simulated(rng, 121, 500, 0.5, better=0.8)
+        found.append(decide(points, int(points.mean(axis=1).argmax()), corner))
+    assert sum(d.verdict == "better" for d in found) >= 9
+    assert {d.looked_at for d in found} == {121}
+
+
+def test_a_wall_does_not_drown_a_good_point() -> None:
+    rng = np.random.default_rng(2)
+    points, corner = simulated(rng, 30, 1000, 0.5, better=0.6)
+    wall = (rng.random((90, 1000)) < 0.3).astype(float)
+    with_wall = decide(np.concatenate([points, wall]), 0, corner)
+    assert with_wall.p == pytest.approx(decide(points, 0, corner).p, abs=0.01)
+
+
+def test_a_single_point_is_judged_in_both_directions() -> None:
+    rng = np.random.default_rng(3)
+    corner = (rng.random(1000) < 0.9).astype(float)
+    worse = corner * (rng.random(1000) < 0.95)
+    assert decide([worse], 0, corner).verdict == "worse"
+    assert decide([corner], 0, worse).verdict == "better"
+    same = decide([corner], 0, corner)
+    assert (same.verdict, same.value, same.p) == ("even", 0.0, 1.0)
+    assert decide([[1.0]], 0, [0.0]).verdict == "even"  # one example says nothing
+
+
+def test_it_is_the_same_each_time() -> None:
+    points, corner = simulated(np.random.default_rng(4), 20, 200, 0.5)
+    assert decide(points, 3, corner) == decide(points, 3, corner)
