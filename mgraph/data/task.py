@@ -145,6 +145,20 @@ class Task:
         """Leave out of a batch the examples of which no label counts: what metrics are given."""
         return _labels.without_void(outputs, targets, self.void)
 
+    def typical(self, count: int) -> list[int]:
+        """Choose ``count`` training examples to try things on: the first whose labels count, and the largest label."""
+        labels = self.train.labels_at_hand
+        if labels is None:
+            return list(range(min(count, len(self.train))))
+        counts = _labels.counting(labels, self.void)
+        usable = counts.flatten(1).any(1) if labels.ndim > 1 else counts
+        chosen: list[int] = usable.nonzero()[:count, 0].tolist()
+        largest = labels.where(counts, -1).max()
+        if not bool((labels[chosen] == largest).any()):
+            at = (labels == largest).flatten(1).any(1) if labels.ndim > 1 else labels == largest
+            chosen[-1] = int(at.nonzero()[0, 0])
+        return chosen
+
     def weight(self, targets: Tensor) -> float:
         """Return how many examples' worth of labels of a batch count: its weight in a mean of batches."""
         return _labels.share_that_counts(targets, self.void)

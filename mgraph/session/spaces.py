@@ -55,7 +55,7 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
             f"The data call their loss {task.loss_name!r}, which reads like code to load; leave out the ':'."
         )
     for note in task.notes:
-        warnings.warn(note, DataWarning, stacklevel=4)
+        warnings.warn(note, DataWarning, stacklevel=5)
 
     def build(seed: int) -> nn.Module:
         shape, classes = task.input_shape, task.classes
