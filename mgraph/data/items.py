@@ -25,6 +25,10 @@ def read_batch(dataset: Any, places: Sequence[int], name: str) -> Pair:
     ``name`` is what they are called in messages: "the train split". Raises InputError, naming the item, if one cannot
     be read, is no pair of numbers, or is of another shape or type than the first.
     """
+    quick = _stacked_pairs([item for _, item in _items(dataset, places, name)])
+    if quick is not None:
+        return quick
+    # One by one, copying each before the next is asked for; or to name the one that is odd.
     xs = ys = None
     for k, (place, item) in enumerate(_items(dataset, places, name)):
         x, y = as_pair(item, name, place)
@@ -50,10 +54,46 @@ def as_pair(item: Any, name: str, place: int) -> Pair:
     if not isinstance(item, list | tuple) or len(item) != 2:
         what = f"{len(item)} things" if isinstance(item, list | tuple) else f"a {type(item).__name__}"
         raise InputError(f"{where} is {what}; items of a Dataset must be (input, target) pairs.")
-    x, y = _as_tensor(item[0], "input", where, name), _as_tensor(item[1], "target", where, name)
+    return _typed(_as_tensor(item[0], "input", where, name), _as_tensor(item[1], "target", where, name))
+
+
+def _typed(x: Tensor, y: Tensor) -> Pair:
     if x.is_floating_point() or x.dtype == torch.bool:
         x = x.to(torch.float32)
     return x, y.to(torch.float32 if y.is_floating_point() else torch.int64)
+
+
+def _stacked_pairs(items: Sequence[Any]) -> Pair | None:
+    """Stack plain items at once; None if they are anything but alike, or share memory."""
+    if not all(type(item) in (tuple, list) and len(item) == 2 for item in items):
+        return None
+    x, y = _stacked([item[0] for item in items]), _stacked([item[1] for item in items])
+    return None if x is None or y is None else _typed(x, y)
+
+
+def _stacked(parts: list[Any]) -> Tensor | None:
+    kind = type(parts[0])
+    if any(type(part) is not kind for part in parts):
+        return None
+    if kind is int and all(abs(part) < 1 << 62 for part in parts):
+        return torch.tensor(parts)
+    if kind is float:
+        return torch.tensor(parts, dtype=torch.float32)
+    if issubclass(kind, np.generic):
+        values = np.array(parts)
+        return torch.from_numpy(values) if values.dtype.kind in "buif" else None
+    # What lies at one address may be a buffer that is filled anew for every item.
+    if kind is np.ndarray:
+        alike = len({(part.shape, part.dtype) for part in parts}) == 1
+        apart = len({part.__array_interface__["data"][0] for part in parts}) == len(parts)
+        plain = parts[0].dtype.kind in "buif" and parts[0].dtype.isnative
+        return torch.from_numpy(np.stack(parts)) if alike and apart and plain else None
+    if kind is Tensor:
+        alike = len({(part.shape, part.dtype, part.device) for part in parts}) == 1
+        plain = parts[0].layout == torch.strided and not parts[0].is_complex()
+        apart = plain and len({part.data_ptr() for part in parts}) == len(parts)
+        return torch.stack(parts).detach().cpu() if alike and apart else None
+    return None
 
 
 def _as_tensor(value: Any, what: str, where: str, name: str) -> Tensor:

@@ -60,14 +60,14 @@ def counting(targets: Tensor, void: Sequence[int]) -> Tensor:
 def per_example(values: Tensor, targets: Tensor, void: Sequence[int] = ()) -> Tensor:
     """Average what one example has several of, e.g. pixels, over the labels that count; shape (N,).
 
-    Every example must have one that counts (:func:`without_void`).
+    An example that has none gives 0, and is left out before (:func:`without_void`).
     """
     if values.ndim == 1:
         return values
     counts = counting(targets, void).flatten(1) if void else None
     if counts is None or bool(counts.all()):
         return values.flatten(1).mean(1)
-    return values.flatten(1).where(counts, 0).sum(1) / counts.sum(1)
+    return values.flatten(1).where(counts, 0).sum(1) / counts.sum(1).clamp_min(1)
 
 
 def inside(targets: Tensor, void: Sequence[int]) -> Tensor:

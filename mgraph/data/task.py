@@ -110,7 +110,7 @@ class Task:
         for name, split in self.splits.items():
             if self.classes is not None and (known := split.labels_at_hand) is not None:
                 check_labels(name, known, self.classes, self.void)
-        return f"{_WHOLE}{whole}-{self._sample}"
+        return f"{_WHOLE}{whole}-{self.sample}"
 
     def matches(self, fingerprint: str) -> bool:
         """Tell whether these are the data of a recorded fingerprint.
@@ -120,11 +120,12 @@ class Task:
         if not self._streamed:
             return self.fingerprint == fingerprint
         if fingerprint.startswith(_WHOLE):
-            return fingerprint.rpartition("-")[2] == self._sample
+            return fingerprint.rpartition("-")[2] == self.sample
         return fingerprint == self._hash(_feed_eight)  # of a graph made when eight examples stood for a Dataset
 
     @cached_property
-    def _sample(self) -> str:
+    def sample(self) -> str:
+        """BLAKE2b-128 as :attr:`fingerprint`, but of large Datasets of 64 examples only."""
         return self._hash(lambda split, hasher: split.feed_sample(hasher))
 
     @property
@@ -143,6 +144,20 @@ class Task:
     def without_void(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Leave out of a batch the examples of which no label counts: what metrics are given."""
         return _labels.without_void(outputs, targets, self.void)
+
+    def typical(self, count: int) -> list[int]:
+        """Choose ``count`` training examples to try things on: the first whose labels count, and the largest label."""
+        labels = self.train.labels_at_hand
+        if labels is None:
+            return list(range(min(count, len(self.train))))
+        counts = _labels.counting(labels, self.void)
+        usable = counts.flatten(1).any(1) if labels.ndim > 1 else counts
+        chosen: list[int] = usable.nonzero()[:count, 0].tolist()
+        largest = labels.where(counts, -1).max()
+        if not bool((labels[chosen] == largest).any()):
+            at = (labels == largest).flatten(1).any(1) if labels.ndim > 1 else labels == largest
+            chosen[-1] = int(at.nonzero()[0, 0])
+        return chosen
 
     def weight(self, targets: Tensor) -> float:
         """Return how many examples' worth of labels of a batch count: its weight in a mean of batches."""

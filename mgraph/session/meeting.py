@@ -26,12 +26,12 @@ class NetworkWarning(MGraphWarning):
 
 
 def first_examples(task: Task, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Return the few training examples that networks are tried on, never views of the data."""
+    """Return the few training examples that networks are tried on, of which labels count; never views of the data."""
     size = 1
     for extent in task.input_shape:
         size *= extent
     count = min(_FEW if size > _LARGE else _EXAMPLES, len(task.train))
-    return task.train.examples(torch.arange(count), device=device)
+    return task.train.examples(torch.tensor(task.typical(count)), device=device)
 
 
 def meet(module: nn.Module, twin: nn.Module, task: Task, *, arch: str, data: str, fresh: bool = True) -> list[Finding]:

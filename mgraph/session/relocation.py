@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mgraph import trust
 from mgraph.errors import InputError, NotFoundError
-from mgraph.factories import locate, source_of
+from mgraph.factories import FactorySource, locate, source_of
 from mgraph.specs import Spec
 from mgraph_store import GraphStore, Space
 
@@ -83,7 +83,8 @@ def relocate_paths(store: GraphStore, old: str, new: str, *, allow: bool = False
 
     def trusted(move: _Move) -> bool:
         named = locate(path_of(move.spec) or "", store.path) == target
-        return allow or named or trust.is_trusted(store.path, move.was, move.hash or "")
+        then = "" if move.source is None else move.source.hash
+        return allow or named or trust.is_trusted(store.path, move.was, then)
 
     return _commit(store, moves, trusted)
 
@@ -152,14 +153,14 @@ def _advice(space: Space, base: Path) -> str | None:
 
 @dataclass(frozen=True)
 class _Move:
-    """A spec of a space that gets another place; ``hash`` is that of its code, None for built-in data."""
+    """A spec of a space that gets another place; ``source`` is where its code lies, None for built-in data."""
 
     space: Space
     role: str
     was: str
     spec: Spec
     entry: Mapping[str, Any] | None
-    hash: str | None
+    source: FactorySource | None
 
 
 def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
@@ -181,7 +182,7 @@ def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
         raise InputError(f"{spec} names another function or parameter than {was}; relocate changes only the place.")
     entry = _recorded(space, was)
     # Graphs made when a hash covered the named file alone recorded that.
-    if entry.get("hash") not in (source.hash, getattr(source, "files", {}).get("main")):
+    if entry.get("hash") not in (source.hash, source.files.get("main")):
         raise InputError(
             f"{spec.name} is not the code of space {space.name}: its hash is {source.hash}, the space recorded "
             f"{entry.get('hash')}. Nothing was changed; put the same code there, or add a new space."
@@ -189,7 +190,7 @@ def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
     moved = {**entry, "kind": source.kind, "path": source.path}
     if role == "loss":
         moved[_NAMED] = entry.get(_NAMED, was)
-    return _Move(space, role, was, spec, moved, source.hash)
+    return _Move(space, role, was, spec, moved, source)
 
 
 def _require_same_data(store: GraphStore, space: Space, spec: Spec) -> None:
@@ -225,8 +226,8 @@ def _commit(store: GraphStore, moves: Sequence[Sequence[_Move]], trusted: Callab
             changed.append(after)
     for own in moves:
         for move in own:
-            if move.hash is not None and trusted(move):
-                trust.trust(store.path, str(move.spec), move.hash)
+            if move.source is not None and trusted(move):
+                trust.trust(store.path, str(move.spec), move.source.hash, move.source.files)
     return changed
 
 

@@ -47,7 +47,7 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
             trust.trust(path, str(spec), source.hash, source.files)
     arch, data, *named = specs
     consent = trust.OfGraph(path)  # so what runs is what is recorded
-    task = load_task(data, base=path, consent=consent)
+    task = load_task(data, base=path, consent=consent, first=True)
     for own in named:
         task = judged_by(task, own, base=path, consent=consent)
     if not named and names_code(task.loss_name):
@@ -55,7 +55,7 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
             f"The data call their loss {task.loss_name!r}, which reads like code to load; leave out the ':'."
         )
     for note in task.notes:
-        warnings.warn(note, DataWarning, stacklevel=4)
+        warnings.warn(note, DataWarning, stacklevel=5)
 
     def build(seed: int) -> nn.Module:
         shape, classes = task.input_shape, task.classes

@@ -180,3 +180,17 @@ def test_without_void_labels_numbers_are_what_they_were():
     values, targets = torch.rand(3, 2, 2), torch.zeros(3, 2, 2, dtype=torch.int64)
     assert torch.equal(per_example(values, targets, (255,)), values.flatten(1).mean(1))
     assert without_void(values, targets, (255,))[0] is values
+
+
+def test_networks_are_tried_on_examples_whose_labels_count_and_on_the_largest():
+    y = np.where(np.arange(40) < 12, 255, 0)
+    y[30] = 3
+    for how in ({"ignore_index": 255}, {"loss": ignoring_255}):
+        t = make_task(train=(X, y), test=(X, Y), classes=4, **how)
+        labels = t.train.targets[t.typical(4)]
+        assert labels.tolist() == [0, 0, 0, 3]
+    assert task(Y).typical(4) == [0, 1, 2, 3]
+    pixels = np.zeros((40, 2, 2), np.int64)
+    pixels[7, 0, 1] = 1
+    assert task(pixels).train.targets[task(pixels).typical(3)].max() == 1
+    assert make_task(train=(X, X), test=(X, X), loss=F.mse_loss).typical(3) == [0, 1, 2]
