@@ -58,6 +58,7 @@ _COMMANDS = {
     "rm": "upkeep",
     "mv": "upkeep",
     "du": "upkeep",
+    "copy": "upkeep",
     "archive": "upkeep",
     "methods": "describe",
     "archs": "describe",

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphError, NotFoundError
 from mgraph_store.exchange.closure import Rows, closure
 from mgraph_store.folder import Folder
+from mgraph_store.rows import limits
 from mgraph_store.rows.ids import is_id, random_characters
 from mgraph_store.rows.layout import Layout
-from mgraph_store.rows.records import Node, NodeBuffers, Space
+from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.schema import FORMAT_VERSION, TABLE_OF, TABLES, columns
 from mgraph_store.tensors.objects import disk_error, flush
 
@@ -235,6 +236,11 @@ def _records(kind: type[Any], content: Any) -> Iterator[Any]:
 def _check_record(record: Any) -> None:
     if hasattr(record, "id") and not is_id(record.id):
         raise ValueError(f"{record.id!r} is no id")
+    wrong = limits.fault(record)
+    if wrong:
+        raise ValueError(f"of {getattr(record, 'id', 'a row')}, {wrong}")
+    if isinstance(record, NodeTerm) and not math.isfinite(record.coefficient):
+        raise ValueError(f"a term of node {record.node_id} has the coefficient {record.coefficient}")
     if isinstance(record, Space):
         layout = Layout.from_json(record.layout)
         if layout.fingerprint != record.layout_hash or any(t.size < 0 for t in layout.tensors):

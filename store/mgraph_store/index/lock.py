@@ -96,6 +96,8 @@ class GraphLock:
             raise self._refused(error) from None
 
     def _refused(self, error: OSError) -> StoreError:
+        if error.errno == errno.ENOENT and self._folder.root.is_open:
+            self._folder.root.where()  # MovedError if all of it is gone
         return StoreError(f"Cannot lock graph {self._directory}: {error.strerror}.")
 
     @contextlib.contextmanager
@@ -149,7 +151,7 @@ class GraphLock:
                 if error.errno not in _NO_LOCKS:
                     raise self._refused(error) from None
                 raise StoreError(
-                    f"The file system that {self._directory} is on has no file locks (flock: {error.strerror}), "
+                    f"The file system at {self._directory.parent} has no file locks (flock: {error.strerror}), "
                     "without which two processes could spoil the graph: put it on a disk that has them, a local one "
                     "for example, or have the file system mounted with them (Lustre: -o flock)."
                 ) from None
