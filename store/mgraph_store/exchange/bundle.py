@@ -30,7 +30,7 @@ from mgraph_store.folder import Folder
 from mgraph_store.rows import limits
 from mgraph_store.rows.ids import is_id, random_characters
 from mgraph_store.rows.layout import Layout
-from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.rows.records import Connection, Edge, Member, Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.schema import FORMAT_VERSION, TABLE_OF, TABLES, columns
 from mgraph_store.tensors.objects import disk_error, flush
 
@@ -211,7 +211,25 @@ def _rows(path: Path, data: bytes) -> Rows:
             rows[TABLES[table]] = list(_records(TABLES[table], content))
         except (MGraphError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise refuse(f"has a row of {table} that does not fit ({error})") from None
+    wrong = _endless(rows)
+    if wrong:
+        raise refuse(wrong)
     return rows
+
+
+def _endless(rows: Rows) -> str | None:
+    """Say which connection lacks ends, or has an edge between nodes that are none of its ends; None if none does."""
+    ends: dict[str, set[str]] = {c.id: set() for c in rows[Connection]}
+    for member in rows[Member]:
+        if member.role == "end" and member.connection_id in ends:
+            ends[member.connection_id].add(member.node_id)
+    for connection, nodes in ends.items():
+        if len(nodes) < 2:
+            return f"has a connection {connection} with {len(nodes)} ends"
+    for edge in rows[Edge]:
+        if not {edge.source_id, edge.target_id} <= ends.get(edge.connection_id, set()):
+            return f"has an edge of connection {edge.connection_id} between nodes that are not its ends"
+    return None
 
 
 def _records(kind: type[Any], content: Any) -> Iterator[Any]:
