@@ -62,6 +62,7 @@ _COMMANDS = {
     "mv": "upkeep",
     "relocate": "upkeep",
     "du": "upkeep",
+    "copy": "upkeep",
     "archive": "upkeep",
     "methods": "describe",
     "archs": "describe",

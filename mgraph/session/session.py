@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mgraph.alone import our_turn
 from mgraph.errors import InputError, LayoutMismatchError
 from mgraph.factories import find_source, names_code
-from mgraph.session.code import Pinned, names_of, recorded_hash
-from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
 from mgraph.session.code import Pinned, made_with, names_of
+from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph
 from mgraph_store import Layout, Run, Space
