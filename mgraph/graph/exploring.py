@@ -21,7 +21,7 @@ from mgraph.explore.suggest import Pair, ordered
 from mgraph.graph.planning import CONNECT, Plan, Request
 from mgraph.graph.suggestions import RESUME, SWEEP, Suggestion
 from mgraph.graph.workers import Delivery, Order, Place, deliver, perform
-from mgraph.progress import Report, silent
+from mgraph.progress import Progress, Report, silent
 from mgraph.session.members import label
 from mgraph.session.runs import record_failure
 from mgraph.session.session import Session
@@ -172,6 +172,7 @@ class _Explorer:
         remote, here = partial(deliver, place), partial(perform, session, report=report)
         self._work: Callable[[Order], Delivery] = remote if engine.remote else here
         self._tell = tell or (lambda _: None)
+        self._report = report
         self._begin = time.monotonic()
         self._under_way: dict[int, tuple[Done, float]] = {}
         self._given_up: set[Pair] = set()
@@ -188,6 +189,9 @@ class _Explorer:
             stop = self._fill_places(self._plan())
             if not self._under_way:
                 break
+            if self._engine.remote:  # work that is done here reports itself
+                done, more = len(self._exploration.done), self._limits.max_pairs or 0
+                self._report(Progress("pairs", done, max(more, done + len(self._under_way))))
             finished = self._engine.wait()
             assert finished is not None
             self._settle(finished)
