@@ -7,7 +7,6 @@ writes the index; on an engine the workers compute, and hand over their rows.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 
 from mgraph.durations import spoken
 from mgraph.engines.base import Engine, Finished
-from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning
+from mgraph.errors import ConflictError, InputError, MGraphError
 from mgraph.explore.estimate import Estimate
 from mgraph.explore.suggest import Pair, ordered
 from mgraph.graph.planning import CONNECT, Plan, Request
@@ -289,8 +288,8 @@ class _Explorer:
         done, since = self._under_way[finished.key]
         delivery = self._lost(done, finished.error) if finished.error is not None else finished.value
         delivery = self._take_over(delivery)
-        for text in delivery.warnings:
-            warnings.warn(text, MGraphWarning, stacklevel=2)
+        for overheard in delivery.warnings:
+            overheard.repeat()
         del self._under_way[finished.key]
         is_new = done.connection is None and done.suggestion.step != SWEEP
         done.connection, done.problem = delivery.connection or done.connection, delivery.problem
