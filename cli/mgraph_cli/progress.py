@@ -1,7 +1,11 @@
-"""Where a long command stands: bars with loss and ETA on a terminal; elsewhere a line a minute, on stderr."""
+"""Where a long command stands: bars with loss and ETA on a terminal; elsewhere a line a minute, on stderr.
+
+``MGRAPH_PROGRESS_SECONDS`` sets how often lines come; 0: never.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -11,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mgraph.durations import spoken
+from mgraph.errors import InputError
 from mgraph.shown import visible
 from mgraph_cli.terminal import echo, unguarded
 
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     Report = Callable[[Progress], None]
 
 EVERY = 60.0  # seconds between two lines, and before the first
+VARIABLE = "MGRAPH_PROGRESS_SECONDS"
 
 
 @contextmanager
@@ -118,13 +124,25 @@ def _lines(what: str) -> Iterator[Report]:
     line = Line(what)
     _lines_now.append(line)
     try:
-        if len(_lines_now) > 1:
+        seconds = _seconds()
+        if len(_lines_now) > 1 or not seconds:
             yield line.report
         else:
-            with _written(EVERY):
+            with _written(seconds):
                 yield line.report
     finally:
         _lines_now.remove(line)
+
+
+def _seconds() -> float:
+    text = os.environ.get(VARIABLE, "")
+    try:
+        seconds = float(text or EVERY)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{VARIABLE} must be a number of seconds, or 0 for no lines at all, not {text!r}.")
+    return seconds
 
 
 @contextmanager

@@ -74,3 +74,20 @@ def test_of_several_processes_only_the_first_says_it(
         assert report is None
         time.sleep(0.06)
     assert capsys.readouterr().err == ""
+
+
+def test_how_often_is_for_the_user_to_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run: Any
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.02)
+    monkeypatch.setenv(progress.VARIABLE, "0")
+    with progress_lines("train"):
+        time.sleep(0.06)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv(progress.VARIABLE, "0.02")
+    with progress_lines("train"):
+        time.sleep(0.06)
+    assert capsys.readouterr().err.startswith("train: under way")
+    for text in ("often", "-1", "nan", "inf"):
+        monkeypatch.setenv(progress.VARIABLE, text)
+        assert "must be a number of seconds" in run("sharpness", "a", code=2).stderr
