@@ -178,7 +178,8 @@ class TrainedMethod(Method, Optimisation):
                 rows[k][: flat.trained] = P[k]
                 points[k] = flat.unpack(rows[k]).numpy()
         everything = len(names) == len(flat.names)
-        return Outcome(points, trained.update, trained.notes, None if everything else names)
+        names_trained = None if everything else names
+        return Outcome(points, trained.update, trained.notes, names_trained, stopped=trained.stopped)
 
     def moving(self, rows: Sequence[int]) -> tuple[int, ...]:
         """Return those of the rows that are not fixed."""

@@ -69,21 +69,22 @@ def add_trained_mode(
         stated = asdict(settings) | {"space": space.name}
         with session.run(bench, "train", stated, settings.seed, plan=plan, resumed=resumed) as run:
 
-            def keep(_: int) -> None:
+            def keep(epoch: int) -> None:
                 theta = flat.unpack(flat.theta).numpy()
-                run.keeper.append({"parameters": theta, **module_buffers(flat, bench.layout)})
+                run.keeper.append({"epoch": np.array(epoch), "parameters": theta, **module_buffers(flat, bench.layout)})
 
             trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report, keeper=run.keeper)
             last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
-            made = []
-            for number, epoch in enumerate(settings.keep):
+            copies: dict[int, _Made] = {}
+            for number in range(run.keeper.count):  # of an epoch that was trained again, the last copy counts
                 kept = run.keeper.appended(number)
-                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept))
-            made.append(_Made(name, settings.epochs, *last))
+                epoch = int(kept.pop("epoch"))
+                copies[epoch] = _Made(kept_names[epoch], epoch, kept.pop("parameters"), kept)
+            made = [*copies.values(), _Made(name, None if trained.stopped else settings.epochs, *last)]
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
-            return _commit_modes(session, bench, run, made, info)
+            return _commit_modes(session, bench, run, made, info, stopped=trained.stopped)
 
 
 def add_imported_mode(
@@ -136,8 +137,16 @@ class _Made:
     buffers: dict[str, NDArray[Any]]
 
 
-def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
-    """Evaluate and store modes of one run, all or none; return the last one."""
+def _commit_modes(
+    session: Session,
+    bench: Bench,
+    run: RunLog,
+    made: Sequence[_Made],
+    info: dict[str, Any],
+    *,
+    stopped: str | None = None,
+) -> Node:
+    """Evaluate and store modes of one run, all or none; return the last one. ``stopped``: by which budget it was."""
     flat = bench.flat
     with session.store.transaction() as tx:
         for mode in made:
@@ -158,7 +167,7 @@ def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_M
                 info=info if mode.epoch is None else info | {"epoch": mode.epoch},
                 name=mode.name,
             )
-        run.complete(tx)
+        run.complete(tx, reason=stopped)
     _warn_if_similar(session, bench, node, made[-1].parameters)
     return node
 
