@@ -79,7 +79,7 @@ class Race:
         family = method.family(4)
         (phase,) = method.plan(family)
         streams = Streams.of(seed)
-        flat, sampling = self.flat, method.sampling()
+        flat, sampling = self.flat, method.sampling_for(self.flat, self.task)
         P = torch.stack([flat.pack(torch.from_numpy(row)) for row in Start.between(family, self.modes).points()])
         trainer = PathTrainer(flat, self.task.loss, P, phase, sampling=sampling)
         coming = on_device(draws(phase, sampling, streams.draws), phase.free, P)
