@@ -41,8 +41,8 @@ class TrainedMethod(Method, Optimisation):
     samples: int | None = setting(
         None,
         f"parameter values per batch and curve (auto: one for every {LEAST_PER_SAMPLE} examples of a split batch, at "
-        f"most {MOST_SAMPLES}; one where a pass takes fewer than {LEAST_WORK / 1e6:g} million multiply-adds, and on whole "
-        f"batches)",
+        f"most {MOST_SAMPLES}; one on whole batches, and where a pass takes fewer than {LEAST_WORK / 1e6:g} million "
+        f"multiply-adds)",
         low=1,
         nothing="auto",
     )

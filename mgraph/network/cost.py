@@ -12,14 +12,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up torch's own formulas for whatever is computed, as ``FlopCounterMode`` does.
 
     That class imports torch's compiler, which takes longer than all else that a small command does.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0.0
 
     @classmethod
@@ -49,4 +49,4 @@ def multiply_adds(module: nn.Module, x: Tensor) -> float:
         _Counter() as counter,
     ):
         module(x)
-    return counter.total / 2.0
+    return float(counter.total / 2.0)

@@ -69,7 +69,7 @@ class PathTrainer:
         choice = "eager" if self._sampling.exact else update
         kind = choose_update(P, choice, rule or Rule(), free=len(phase.free), samples=len(self.lanes))
         trained = self.lanes.theta[:, : flat.trained]
-        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule())
+        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule(), flat.views)
         self._least = least_examples(flat, self._workers)
         self._shares: dict[int, tuple[list[int], Tensor]] = {}
         self._free = list(phase.free)
