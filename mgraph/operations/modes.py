@@ -76,20 +76,27 @@ def add_trained_mode(
         stated = asdict(settings) | {"space": space.name}
         with session.run(bench, "train", stated, settings.seed, plan=plan, resumed=resumed) as run:
 
-            def keep(_: int) -> None:
+            def keep(epoch: int) -> None:
                 theta = flat.unpack(flat.theta).numpy()
                 run.keeper.append(
-                    {"parameters": theta, **module_buffers(flat, bench.layout), **outputs_now(bench, flat)}
+                    {
+                        "epoch": np.array(epoch),
+                        "parameters": theta,
+                        **module_buffers(flat, bench.layout),
+                        **outputs_now(bench, flat),
+                    }
                 )
 
             trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report, keeper=run.keeper)
             last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
-            made = []
-            for number, epoch in enumerate(settings.keep):
+            copies: dict[int, _Made] = {}
+            for number in range(run.keeper.count):  # of an epoch that was trained again, the last copy counts
                 kept = run.keeper.appended(number)
+                epoch = int(kept.pop("epoch"))
                 outputs = [kept.pop(key) for key in sorted(kept) if key.startswith(OUTPUTS)]
-                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs))
-            made.append(_Made(name, settings.epochs, *last, list(outputs_now(bench, flat).values())))
+                copies[epoch] = _Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs)
+            at = None if trained.stopped else settings.epochs
+            made = [*copies.values(), _Made(name, at, *last, list(outputs_now(bench, flat).values()))]
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
@@ -98,7 +105,8 @@ def add_trained_mode(
                     check_reproduced(
                         bench, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
                     )
-            return _keep_modes(session, bench, run, made, info | further_states(bench.flat.module))
+            info |= further_states(bench.flat.module)
+            return _keep_modes(session, bench, run, made, info, stopped=trained.stopped)
 
 
 @alone
@@ -160,14 +168,23 @@ class _Made:
     outputs: Sequence[NDArray[Any]] = ()
 
 
-def _keep_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
+def _keep_modes(
+    session: Session,
+    bench: Bench,
+    run: RunLog,
+    made: Sequence[_Made],
+    info: dict[str, Any],
+    *,
+    stopped: str | None,
+) -> Node:
     """Store what was trained, all or none, and only then measure it; return the last one.
 
+    ``stopped`` says by which budget the training was ended, if one did.
     Raises InputError if they cannot be measured, and NonFiniteError for a loss that is no number: they stay stored.
     """
     with session.store.transaction() as tx:
         nodes = [_store(tx, bench, run, mode, {}, info) for mode in made]
-        run.complete(tx)
+        run.complete(tx, reason=stopped)
     for node, mode in zip(nodes, made, strict=True):
         with still_stored(node):
             _load(bench, mode)

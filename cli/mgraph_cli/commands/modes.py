@@ -57,7 +57,11 @@ def train(
         mode = graph.train(settings, name=name, space=space, report=report)
     if follows():
         return
-    print_mode(mode.describe(), form)
+    row = mode.describe()
+    if settings.max_steps is not None or settings.max_seconds is not None:
+        for text in row["info"]["notes"]:
+            note(f"Note: {text}")
+    print_mode(row, form)
 
 
 @click.command("add-mode")
