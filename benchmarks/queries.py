@@ -81,7 +81,7 @@ def build(path: Path, edges: int, seed: int = 0) -> None:
             "'w' || lpad(i::VARCHAR, 12, '0') sweep_id, 'm' || lpad(s::VARCHAR, 12, '0') source_id, "
             "'m' || lpad(t::VARCHAR, 12, '0') target_id, 'train' split, 'loss' metric, v + 0.1 peak, v barrier, "
             "v AS \"drop\", l length, 61 resolution, 1000 examples, 'none' batchnorm, 'fp32' \"precision\", "
-            "['m' || lpad(s::VARCHAR, 12, '0'), 'm' || lpad(t::VARCHAR, 12, '0')] AS route FROM drawn"
+            "['m' || lpad(s::VARCHAR, 12, '0'), 'm' || lpad(t::VARCHAR, 12, '0')] AS route, 'path' chosen_on FROM drawn"
         )
         for end, column in enumerate("st"):
             con.execute(

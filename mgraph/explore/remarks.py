@@ -50,6 +50,9 @@ def _grounds(reader: Reader, criterion: Criterion, links: Sequence[Link]) -> lis
 
 def _usual_policy(reader: Reader, criterion: Criterion, links: Sequence[Link]) -> str | None:
     """Return the policy of most edges that are measured so, in the spaces of the links; None if all have the same."""
+    of_all = "SELECT count(DISTINCT batchnorm) FROM edges WHERE split = ? AND metric = ?"
+    if reader.query(of_all, [criterion.split, criterion.metric])[1][0][0] < 2:  # the usual case, and quick
+        return None
     sql = f"""SELECT batchnorm FROM edges WHERE split = ? AND metric = ? AND chosen_on <> '{ORACLE}'
 AND connection_id IN (SELECT id FROM connections WHERE space_id IN (
     SELECT space_id FROM connections WHERE id IN (SELECT unnest(?::VARCHAR[]))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData, family_of, finest_sweep, inner_grid, load_sweep
 from mgraph.graph import listing
 from mgraph.session.members import ends_of, label
@@ -245,9 +246,14 @@ class Connected(Labelled):
         return {"connection": label(self.record), "kind": self.kind, "ends": ends} | paper_tables(data, summaries)
 
     def best(self) -> Point:
-        """Return the swept point that does best on validation data (ties: loss; then grid order)."""
-        data = self.swept()
+        """Return the swept point that does best on validation data (ties: loss; then grid order).
+
+        Raises InputError if it was not swept on validation data.
+        """
         with self._session.store.reading() as reader:
+            data = load_sweep(reader, self.record, finest_sweep(reader, self.record, split="valid"))
+            if ("valid", "loss") not in data.values:
+                raise InputError(f"{label(self.record)} was not swept on validation data, which choose the best point.")
             return Point(self._session, reader.get(Node, id=data.node_ids[data.best("valid")]))
 
     def merge(

@@ -252,8 +252,8 @@ def test_components_by_metric_and_split_and_for_people(run: Any) -> None:
     [
         ([], "valid", True),
         (["--best"], "valid", True),
-        (["--at", "0.25,0.5"], None, True),
-        (["--soup", "uniform"], None, False),
+        (["--at", "0.25,0.5", "--force"], None, True),  # the little surface has walls
+        (["--soup", "uniform", "--force"], None, False),
         (["--soup", "greedy"], "valid", False),
     ],
 )
@@ -274,8 +274,8 @@ def test_merge(run: Any, graph: Any, args: list[str], selected: str | None, has_
 
 
 def test_merge_a_curve_at_a_number(run: Any) -> None:
-    assert run("merge", "curve", "--at", 0.3, "--json").row["parameter"] == [0.3]
-    assert run("merge", "bare", "--at", 0.5, "--json").row["oracle"] is None  # needs no sweep
+    assert run("merge", "curve", "--at", 0.3, "--force", "--json").row["parameter"] == [0.3]
+    assert run("merge", "bare", "--at", 0.5, "--force", "--json").row["oracle"] is None  # needs no sweep
 
 
 def test_ensemble(run: Any) -> None:

@@ -59,7 +59,7 @@ def test_pieces_meet_at_their_modes_and_are_measured_as_before(graph: Any) -> No
 def test_it_is_used_as_any_connection(graph: Any, tmp_path: Path) -> None:
     joined = graph.compose("line", "s:b:d", name="ad", grid=5)
     assert joined.plot(tmp_path / "ad.png").stat().st_size > 0
-    merged = joined.merge(at=0.3)
+    merged = joined.merge(at=0.3, force=True)
     coefficients = family_of(joined.record).coefficients([[0.3]])[0]
     with graph.session.store.reading() as reader:
         members = reader.all(Member, connection_id=joined.id, role=["end", "control"])

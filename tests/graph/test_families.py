@@ -107,7 +107,7 @@ def test_what_is_connected_is_where_its_formula_says(g: Any, beside: Any, name: 
 
     if "--linear" in args:
         return  # whose merging has tests of its own
-    merged = beside("merge", "new", "--at", at, "--name", "m", "--json").row
+    merged = beside("merge", "new", "--at", at, "--force", "--name", "m", "--json").row
     assert merged["parameter"] == [float(part) for part in at.split(",")]
     beside("export", "m", "-o", "m.safetensors")
     written = load_file(g.path.parent / "m.safetensors")

@@ -86,6 +86,32 @@ def test_a_failed_connection_stays_failed(rooted: Any, tmp_path: Path) -> None:
     rooted("plot", "line", "-o", "line.png")  # what there is can be looked at
 
 
+def test_a_failed_connection_is_sound_again_when_its_point_is_measured_anew(rooted: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    rooted("connect", "plus", "minus", "--linear", "--name", "line", "--grid", 3, code=2)
+    done = rooted("sweep", "line", "--grid", 4)
+    assert "line: it stays marked failed (the train loss is nan at 0.5), for that point was not measured" in done.stderr
+    # The same numbers, but for the root: as if what was wrong that day is right again.
+    own.write_text(OWN.replace("(outputs.abs() - 0.2).sqrt()", "(outputs.abs() - 0.2).abs().sqrt()"))
+    rooted("sweep", "line", "--grid", 3, "--trust", code=2)  # numbers that are there are reused
+    done = rooted("sweep", "line", "--grid", 3, "--no-reuse", "--trust")
+    assert "line: it is no longer marked failed (the train loss is nan at 0.5): its train loss is finite" in done.stderr
+    row = rooted("show", "line", "--json").row
+    assert (row["status"], row["reason"]) == (
+        "complete",
+        "swept again, and its train loss is finite; before, it was marked failed: the train loss is nan at 0.5",
+    )
+    assert [r["target"] for r in rooted("neighbours", "plus", "--json").rows] == ["minus"]
+
+
+def test_an_overflow_in_bf16_leaves_the_connection_alone(rooted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooted("connect", "plus", "minus", "--linear", "--name", "line", "--grid", 2)
+    done = rooted("sweep", "line", "--grid", 5, "--precision", "bf16", code=2)  # it has the point that is none
+    assert "the train loss is nan at 0.5; in bf16 it makes no edge; measure it in fp32." in done.stderr
+    assert rooted("show", "line", "--json").row["status"] == "complete"
+    assert [r["precision"] for r in rooted("neighbours", "plus", "--json").rows] == ["fp32"]
+
+
 def test_a_mode_without_a_finite_loss_is_not_stored(rooted: Any) -> None:
     done = rooted("add-mode", "zero.pt", "--name", "zero", code=2)
     assert "The mode has a train loss of nan; it was not stored." in done.stderr

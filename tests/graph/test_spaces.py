@@ -139,7 +139,7 @@ def test_the_end_whose_buffers_to_use_is_remembered(frozen: Any, tmp_path: Path)
     with pytest.warns(MGraphWarning, match="on its own"):
         anew = again.connection("line").sweep(3)
     assert np.array_equal(anew.values["test", "loss"], swept.values["test", "loss"])
-    middle = again.connection("line").merge(at=0.5)
+    middle = again.connection("line").merge(at=0.5, force=True)
     assert middle.results["test"]["loss"].value == swept.values["test", "loss"][1]
     for found in (again.node(middle.node.id).state_dict(), again.node(swept.node_ids[1]).state_dict()):
         assert torch.equal(found["features.weight"], state["b"]["features.weight"])

@@ -50,6 +50,23 @@ def test_a_metric_in_python_is_any_function(g: Any, reporter: Any) -> None:
     assert {s["metric"] for s in row["summary"] if np.isnan(s["value"])} == {"broken"}
 
 
+def test_the_finest_sweep_is_shown_and_not_the_newest(g: Any, beside: Any) -> None:
+    line = g.connection("line")
+    fine = line.sweep(7)
+    done = beside("sweep", "line", "--grid", 3, "--json")
+    assert done.row["sweep"] != fine.sweep.id  # a sweep prints its own numbers
+    assert {e["resolution"] for e in done.row["edges"]} == {3}
+    assert "a finer sweep is there, of 7 points: its edges count, not these" in done.stderr
+    assert line.swept().sweep.id == fine.sweep.id
+    row = beside("show", "line", "--json").row
+    assert (row["sweep"], {e["resolution"] for e in row["edges"]}) == (fine.sweep.id, {7})
+    assert beside("show", "line", "--table", "--json").row["points"] == 7
+    # What was measured on test data alone hides nothing, however fine it is.
+    line.sweep(9, splits=("test",))
+    assert line.swept().sweep.id == fine.sweep.id
+    assert set(line.merge(at=0).results) == {"train", "valid", "test"}
+
+
 def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     function.__name__ = name
     return function

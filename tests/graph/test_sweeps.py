@@ -74,7 +74,7 @@ def test_a_simplex_of_three_has_66_points_by_default(g: Any) -> None:
     data = g.connection("tri").sweep(splits=("valid",), examples=20)
     assert (data.parameters.shape, list(data.sweep.grid)) == ((66, 3), [11])
     assert g.connection("tri").ensemble(grid=3).members == 6
-    assert "0.2,0.3,0.5" not in g.connection("tri").merge(at=(0.2, 0.3, 0.5)).notes
+    assert "0.2,0.3,0.5" not in g.connection("tri").merge(at=(0.2, 0.3, 0.5), force=True).notes
 
 
 @pytest.mark.parametrize("name", ["line", "wall", "tri"])

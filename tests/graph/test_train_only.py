@@ -71,7 +71,7 @@ def test_control_points_store_what_was_trained_and_read_back_whole(g: Any, outco
 
 def test_a_merged_point_is_whole(g: Any, beside: Any, outcomes: list[Any]) -> None:
     beside("connect", *"abcd", "--surface", "--epochs", 1, "--train-only", "4.*", "--name", "s", "--grid", 3)
-    assert beside("merge", "s", "--at", "0.25,0.5", "--name", "m", "--json").row["parameter"] == [0.25, 0.5]
+    assert beside("merge", "s", "--at", "0.25,0.5", "--force", "--name", "m", "--json").row["parameter"] == [0.25, 0.5]
     beside("export", "m", "-o", "m.safetensors")
     written = load_file(g.path.parent / "m.safetensors")
     basis = mgraph.BezierSurface().family(4).coefficients([[0.25, 0.5]])[0]

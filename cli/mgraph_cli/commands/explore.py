@@ -88,6 +88,7 @@ def suggest(
       mgraph suggest
       mgraph suggest a b c d -n 3 --until "components(0.1) == 1"
     """
+    _say_test(split)
     chosen = _method(method_name, pairs, config, preset)
     found = graph.suggest(*modes, method=chosen, count=count, until=until, metric=metric, split=split, space=space)
     if form != "table":
@@ -98,6 +99,11 @@ def suggest(
         echo(f"  {suggestion.command}")
     if not found:
         echo(_NOTHING)
+
+
+def _say_test(split: str) -> None:
+    if split == "test":
+        note("Note: pairs are chosen on test data, as you asked: do not report them as if nothing had looked.")
 
 
 def _print_suggestion(suggestion: Suggestion) -> None:
@@ -142,6 +148,7 @@ def explore(
       mgraph explore --until "components(0.1) == 1" --max-pairs 20 -s epochs=10
       mgraph explore --budget 2h --engine local:4
     """
+    _say_test(split)
     chosen = _method(method_name, pairs, config, preset)
     common: dict[str, Any] = {
         "method": chosen,

@@ -140,6 +140,8 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
         emit(rows, ("quantity", "subject", "position", "value"), form=form, empty="Its method observed nothing.")
         return
     row = graph.find(what).describe()
+    if form == "table":
+        row.pop("sweep", None)
     if form == "table" and row["run"]:
         row["run"] = _run_line(row["run"])
     if form == "table" and "pieces" in row.get("family", {}):
