@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import platform
 import re
 import shlex
 import subprocess
@@ -36,6 +38,7 @@ PAGES = (
     "docs/python.md",
 )
 COLUMNS = "100"
+RECORDED = ROOT / "docs" / "recorded.json"
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -98,7 +101,7 @@ def _mgraph(arguments: list[str]) -> str:
 @contextlib.contextmanager
 def _surroundings(directory: Path) -> Iterator[None]:
     before, here = dict(os.environ), Path.cwd()
-    os.environ |= {"COLUMNS": COLUMNS, "MGRAPH_CONFIG_DIR": str(directory / ".config")}
+    os.environ |= {"COLUMNS": COLUMNS, "MGRAPH_CONFIG_DIR": str(directory / ".config"), "MGRAPH_PROGRESS_SECONDS": "0"}
     os.environ.pop("MGRAPH_GRAPH", None)
     os.chdir(directory)
     try:
@@ -157,6 +160,15 @@ def results_page() -> str:
     return "\n".join(parts)
 
 
+def recorded_on() -> dict[str, str]:
+    """Say what training's last digits depend on: the pages were recorded on such a machine."""
+    import torch
+
+    facts = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.*)$", facts.read_text() if facts.exists() else "", re.MULTILINE)
+    return {"processor": model.group(1) if model else platform.processor(), "torch": torch.__version__}
+
+
 GENERATED = {"docs/commands.md": commands_page, "docs/methods.md": methods_page, "docs/results.md": results_page}
 
 
@@ -167,6 +179,8 @@ def main() -> None:
         path = ROOT / page
         path.write_text(GENERATED[page]() if page in GENERATED else run_page(path.read_text()))
         print(page)
+    if set(PAGES) <= set(chosen):
+        RECORDED.write_text(json.dumps(recorded_on(), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,14 @@ from mgraph_store.errors import (
     AmbiguousError,
     ConflictError,
     CorruptError,
+    EntryError,
     FormatError,
     InputError,
     LayoutMismatchError,
     LockTimeoutError,
     MGraphError,
+    MGraphWarning,
+    MovedError,
     NameTakenError,
     NonFiniteError,
     NotFoundError,
@@ -20,24 +23,31 @@ from mgraph_store.errors import (
 )
 
 
-class MGraphWarning(UserWarning):
-    """Something that the user should know before trusting a number."""
+class TrainedCurveError(InputError):
+    """A checkpoint holds a trained curve, not a mode; ``method`` is curve or chain, None where it does not say."""
+
+    def __init__(self, message: str, method: str | None = None) -> None:
+        super().__init__(message)
+        self.method = method
 
 
 __all__ = [
     "AmbiguousError",
     "ConflictError",
     "CorruptError",
+    "EntryError",
     "FormatError",
     "InputError",
     "LayoutMismatchError",
     "LockTimeoutError",
     "MGraphError",
     "MGraphWarning",
+    "MovedError",
     "NameTakenError",
     "NonFiniteError",
     "NotFoundError",
     "StoreError",
+    "TrainedCurveError",
     "UnconnectedError",
     "UntrustedError",
 ]

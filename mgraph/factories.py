@@ -1,27 +1,26 @@
 """Factories: a user's own Python function that makes a network or the data, named in a spec.
 
-``package.module:factory`` is imported as Python would; ``file.py:factory`` is read from a file, which may
-import its neighbours. A stored spec gives the file relative to the graph directory. Nothing here decides
-whether code may run: that is :mod:`mgraph.trust`, asked before :func:`load_factory`. The hash covers the named
-file, not what it imports.
+``package.module:factory`` is found as Python would, in the working directory last; ``file.py:factory`` is a file, and a
+stored spec gives it relative to the graph directory. Whether a spec names code is decided by the spec alone
+(:func:`names_code`), wherever it is met. :func:`load_factory` is the only way to run it, and asks for consent
+(:mod:`mgraph.trust`) with the hash of what it has read; what that hash covers is said in :mod:`mgraph.sources`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import inspect
 import os
 import sys
-import types
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mgraph.errors import InputError, MGraphError, NotFoundError, UntrustedError
+from mgraph import usercode
+from mgraph.errors import InputError, MGraphError, NotFoundError
+from mgraph.sources import Code, SourceFile, find, gather, is_ours, lies_installed
 from mgraph.specs import Spec, suggestion, unknown_parameter
+from mgraph.trust import Consent
 
 # Data sets named by a path, and the parameter that is one.
 _PATH_PREFIXES = ("npz", "imagefolder")
@@ -32,13 +31,23 @@ _PATH_PARAM = "root"
 class FactorySource:
     """Where a factory comes from: a file (path relative to the graph directory) or a module (dotted name).
 
-    ``hash`` is the BLAKE2b-128 of the source file's bytes; of the module's name where it has no such file.
+    ``hash`` identifies the code: the BLAKE2b-128 of the source file's bytes if it imports no neighbour, of the module's
+    name where it has no such file, else of all its files. ``files`` are their digests, the first of them ``main``.
     """
 
     kind: Literal["file", "module"]
     path: str
     attribute: str
     hash: str
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def names_code(text: str | Spec) -> bool:
+    """Tell whether a spec, metric or loss names code of a user's; a text that is no spec names none."""
+    try:
+        return Spec.parse(text).is_factory
+    except InputError:
+        return False
 
 
 def source_of(spec: Spec, *, typed_in: Path, base: Path) -> tuple[Spec, FactorySource | None]:
@@ -69,41 +78,37 @@ def locate(path: str, base: Path) -> Path:
 
 
 def find_source(spec: Spec, *, base: Path) -> FactorySource:
-    """Say what a factory spec names now, with the file's present hash; nothing is executed.
+    """Say what a factory spec names now, with the present hash of its code; nothing is executed.
 
     Paths are relative to ``base``. Raises NotFoundError if the file or module does not exist.
     """
     target, attribute = _split(spec)
-    if _is_file(target):
-        return FactorySource("file", target, attribute, _hash(_read(locate(target, base))))
-    origin = _module_file(target)
-    return FactorySource("module", target, attribute, _hash(origin.read_bytes() if origin else target.encode()))
+    code = _read_code(target, base)
+    return FactorySource("file" if _is_file(target) else "module", target, attribute, code.hash, code.digests)
 
 
-def load_factory(spec: Spec, *, base: Path, expected: str | None = None) -> Callable[..., Any]:
-    """Import what a factory spec names; **this runs the user's code**.
+def load_factory(spec: Spec, *, base: Path, consent: Consent) -> Callable[..., Any]:
+    """Import what a factory spec names, if ``consent`` allows it; **this runs the user's code**.
 
-    With ``expected``, a hash, UntrustedError is raised if the code is not the one that was trusted. Raises
+    What runs is what consent was asked for: the files are read once. Raises UntrustedError if nobody consents,
     NotFoundError if there is no such file, module or attribute, InputError if importing fails.
     """
     target, attribute = _split(spec)
-    if _is_file(target):
-        module: types.ModuleType = _load_file(locate(target, base), expected)
-    else:
-        found = find_source(spec, base=base)
-        if expected is not None and found.hash != expected:
-            raise UntrustedError(f"The module {target} has changed; read it, then add --trust to the command.")
-        try:
-            module = importlib.import_module(target)
-        except Exception as error:
-            raise InputError(f"Module {target} cannot be imported: {_say(error)}.") from error
+    code = _read_code(target, base)
+    consent.ask(str(spec), code.hash, code.digests)
+    try:
+        module = usercode.run(code)
+    except (Exception, SystemExit) as error:
+        what = f"The factory file {code.main.path}" if _is_file(target) else f"Module {target}"
+        raise InputError(f"{what} cannot be imported: {_say(error)}.") from error
     if not hasattr(module, attribute):
         names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise NotFoundError(f"{target} has no function {attribute!r};{suggestion(attribute, names)} check the name.")
     factory = getattr(module, attribute)
     if not callable(factory):
         raise InputError(f"{attribute!r} in {target} is a {type(factory).__name__}; a factory must be a function.")
-    return factory if not _is_file(target) else _in_directory(factory, locate(target, base).parent)
+    made: Callable[..., Any] = factory
+    return made
 
 
 def call_factory(factory: Callable[..., Any], spec: Spec, offered: Mapping[str, Any] | None = None) -> Any:
@@ -158,8 +163,22 @@ def _relocate(path: str, typed_in: Path, base: Path, *, keep_absolute: bool = Tr
     return Path(os.path.relpath((typed_in / given).resolve(), base.resolve())).as_posix()
 
 
+def _read_code(target: str, base: Path) -> Code:
+    return _file_code(locate(target, base)) if _is_file(target) else _module_code(target)
+
+
+def _file_code(path: Path) -> Code:
+    """Read a factory file and its neighbours: those in its directory, then those in the one that we are in above it."""
+    directory, here = path.parent.resolve(), Path.cwd().resolve()
+    above = [here] if directory != here and directory.is_relative_to(here) else []
+    name = path.stem if path.stem.isidentifier() else "main"
+    return gather([directory, *above], name, SourceFile(path, _read(path), path.name == "__init__.py"))
+
+
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"The factory file {path} is no regular file; name a file of Python source.")
         return path.read_bytes()
     except FileNotFoundError:
         raise NotFoundError(f"The factory file {path} does not exist; check the path.") from None
@@ -167,12 +186,29 @@ def _read(path: Path) -> bytes:
         raise InputError(f"The factory file {path} cannot be read: {error.strerror}.") from None
 
 
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def _module_code(name: str) -> Code:
+    """Find a module as the import system would, then in the working directory, without running its parents."""
+    parts = name.split(".")
+    found = _on_the_path(name)
+    if found is None:
+        here = Path.cwd()
+        if (main := find([here], name)) is None:
+            raise NotFoundError(
+                f"Module {name} cannot be found; install it, or name its file as path/to/file.py:factory."
+            )
+        return gather([here], name, main)
+    path, is_package = found
+    if path is None:
+        return Code((), name, {name: SourceFile(None, name.encode(), False)}, installed=True)
+    root = path.parents[len(parts) - (0 if is_package else 1)]
+    main = find([root], name)
+    if main is None or main.path != path:  # found by an importer with ways of its own
+        return Code((), name, {name: SourceFile(path, _read(path), is_package)}, installed=True)
+    return gather([root], name, main, installed=lies_installed(path) or is_ours(parts[0]))
 
 
-def _module_file(name: str) -> Path | None:
-    """Find a module's source as the import system would, but without running its parents."""
+def _on_the_path(name: str) -> tuple[Path | None, bool] | None:
+    """Return a module's file (None: it has none), and whether it is a package; None if it is not on the path."""
     locations, origin = None, None
     parts = name.split(".")
     for i in range(len(parts)):
@@ -181,80 +217,14 @@ def _module_file(name: str) -> Path | None:
         finders = [f for f in sys.meta_path if hasattr(f, "find_spec")]
         found = next((s for f in finders if (s := f.find_spec(full, locations))), None)
         if found is None:
-            raise NotFoundError(
-                f"Module {name} cannot be found; install it, or name its file as path/to/file.py:factory."
-            )
+            return None
         locations, origin = found.submodule_search_locations, found.origin
         if locations is None and i + 1 < len(parts):
             raise NotFoundError(f"Module {name} cannot be found: {full} is no package.")
     path = Path(origin) if origin else None
-    return path if path and path.is_file() else None
-
-
-def _load_file(path: Path, expected: str | None) -> types.ModuleType:
-    content = _read(path)
-    digest = _hash(content)
-    if expected is not None and digest != expected:
-        raise UntrustedError(f"The file {path} has changed; read it, then add --trust to the command.")
-    # The name tells files of the same name, and versions of the same file, apart.
-    where = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=4).hexdigest()
-    name = f"_mgraph_factory_{digest[:16]}_{where}"
-    if name in sys.modules:
-        return sys.modules[name]
-    module = types.ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module
-    try:
-        with _importable(path.parent):
-            exec(compile(content, str(path), "exec"), module.__dict__)
-    except BaseException as error:
-        del sys.modules[name]
-        if not isinstance(error, Exception | SystemExit):
-            raise
-        raise InputError(f"The factory file {path} cannot be imported: {_say(error)}.") from error
-    return module
-
-
-def _in_directory(factory: Callable[..., Any], directory: Path) -> Callable[..., Any]:
-    """Let a factory import its neighbours while it runs, too; its signature stays visible."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with _importable(directory):
-            return factory(*args, **kwargs)
-
-    call.__wrapped__ = factory  # type: ignore[attr-defined]
-    return call
-
-
-@contextmanager
-def _importable(directory: Path) -> Iterator[None]:
-    """Put a directory first on the import path; forget its modules afterwards.
-
-    So two factory files may each have a neighbour called ``layers.py``.
-    """
-    entry = str(directory.resolve())
-    before = set(sys.modules)
-    sys.path.insert(0, entry)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path.remove(entry)
-        for name in set(sys.modules) - before:
-            if _lies_in(sys.modules[name], name.partition(".")[0], Path(entry)):
-                del sys.modules[name]
-
-
-def _lies_in(module: types.ModuleType, top: str, directory: Path) -> bool:
-    """Tell whether a module was found in the directory itself (not in an environment below it)."""
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-    for place in filter(None, places):
-        path = Path(place).resolve()
-        if path.is_relative_to(directory) and path.relative_to(directory).parts[:1] in ((top,), (f"{top}.py",)):
-            return True
-    return False
+    return (path if path is not None and path.is_file() else None), locations is not None
 
 
 def _say(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = usercode.plainly(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}".rstrip(".: ") if text else type(error).__name__

@@ -1,8 +1,12 @@
-"""Whose code may run: the factories that this user has trusted, per graph, spec and file hash (torch-free).
+"""Whose code may run: the factories that this user has trusted, per graph, spec and hash of the code (torch-free).
 
 A graph may come from a stranger, so the code that it names runs only after this user named it in ``init`` or
 ``add-space``, or asked for it with ``--trust``. The memory is ``trust.json`` in the user's configuration
 directory (``MGRAPH_CONFIG_DIR`` overrides it), never in the graph.
+
+Everything that would run code asks a :class:`Consent`. Names that come as arguments of a command or call are the
+user's (:data:`NAMED`); names that were read from a graph are its own (:class:`OfGraph`), also where an operation is
+given them as arguments again: ``resume`` does that inside :func:`speaking`.
 """
 
 from __future__ import annotations
@@ -10,7 +14,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import platformdirs
 
@@ -19,18 +28,65 @@ from mgraph.errors import InputError, UntrustedError
 Triple = tuple[str, str, str]
 
 
+class Consent(Protocol):
+    """Who is asked whether code may run."""
+
+    def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
+        """Raise UntrustedError unless this code may run: what names it, its hash, and the digests of its files."""
+
+
+class _Named:
+    def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
+        """Consent: who names code in a command or call wants it to run."""
+
+
+NAMED: Consent = _Named()
+
+
+@dataclass(frozen=True)
+class OfGraph:
+    """Code that a graph names runs if this user has trusted it, or does so now (``allow``), which is remembered."""
+
+    path: Path
+    allow: bool = False
+
+    def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
+        """Look it up, or remember it."""
+        if self.allow:
+            trust(self.path, spec, hash, files)
+        require(self.path, spec, hash, files)
+
+
+_speaker: ContextVar[Consent] = ContextVar("speaker", default=NAMED)
+
+
+def speaker() -> Consent:
+    """Return whose names those are that come as arguments now."""
+    return _speaker.get()
+
+
+@contextmanager
+def speaking(consent: Consent) -> Iterator[None]:
+    """Inside this block, names that come as arguments were read from elsewhere, and ``consent`` is asked for them."""
+    before = _speaker.set(consent)
+    try:
+        yield
+    finally:
+        _speaker.reset(before)
+
+
 def trust_file() -> Path:
     """Return the file that remembers."""
     override = os.environ.get("MGRAPH_CONFIG_DIR")
     return Path(override or platformdirs.user_config_dir("mgraph")) / "trust.json"
 
 
-def trust(graph_path: Path, spec: str, hash: str) -> None:
-    """Remember that this user trusts this code in this graph."""
+def trust(graph_path: Path, spec: str, hash: str, files: Mapping[str, str] | None = None) -> None:
+    """Remember that this user trusts this code in this graph; ``files`` only help to say later what has changed."""
     known = _load()
     triple = _triple(graph_path, spec, hash)
     if triple not in known:
-        _save([*known, triple])
+        _save({**known, triple: dict(files or {})})
 
 
 def is_trusted(graph_path: Path, spec: str, hash: str) -> bool:
@@ -38,38 +94,53 @@ def is_trusted(graph_path: Path, spec: str, hash: str) -> bool:
     return _triple(graph_path, spec, hash) in _load()
 
 
-def require(graph_path: Path, spec: str, hash: str) -> None:
+def require(graph_path: Path, spec: str, hash: str, files: Mapping[str, str] | None = None) -> None:
     """Raise UntrustedError, naming the file and what to type, unless the code is trusted."""
     known = _load()
     graph, name, _ = triple = _triple(graph_path, spec, hash)
     if triple in known:
         return
     code = name.partition("?")[0].rpartition(":")[0]
-    seen = any((g, s) == (graph, name) for g, s, _ in known)
-    state = "has changed since you trusted it" if seen else "is code that you have not trusted yet"
+    seen = [then for (g, s, _), then in known.items() if (g, s) == (graph, name)]
+    state = "is code that you have not trusted yet"
+    if seen:
+        state = f"has changed since you trusted it{_what_changed(seen[-1], files or {})}"
     raise UntrustedError(f"{code}, which graph {graph_path} names, {state}; read it, then add --trust to the command.")
+
+
+def _what_changed(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Name the neighbours that are other, new or gone, if the list was kept."""
+    if not then or not now:
+        return ""
+    names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name) and name != "main")
+    said = [
+        f"{name} is {'new' if name not in then else 'not found now' if name not in now else 'other'}" for name in names
+    ]
+    more = f", and {len(said) - 3} more" if len(said) > 3 else ""
+    return f" ({', '.join(said[:3])}{more})" if said else ""
 
 
 def _triple(graph_path: Path, spec: str, hash: str) -> Triple:
     return str(Path(graph_path).resolve()), spec, hash
 
 
-def _load() -> list[Triple]:
+def _load() -> dict[Triple, dict[str, str]]:
+    """Read the memory: the files behind every triple, as far as they were kept, oldest first."""
     path = trust_file()
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["trusted"]
-        return [(str(e["graph"]), str(e["spec"]), str(e["hash"])) for e in entries]
+        return {(str(e["graph"]), str(e["spec"]), str(e["hash"])): dict(e.get("files", {})) for e in entries}
     except FileNotFoundError:
-        return []
+        return {}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path} is damaged; delete it, then trust your graphs again with --trust.") from None
 
 
-def _save(triples: list[Triple]) -> None:
+def _save(known: Mapping[Triple, Mapping[str, str]]) -> None:
     path = trust_file()
-    entries = [{"graph": g, "spec": s, "hash": h} for g, s, h in triples]
+    entries = [{"graph": g, "spec": s, "hash": h, "files": dict(files)} for (g, s, h), files in known.items()]
     text = json.dumps({"format": 1, "trusted": entries}, indent=1)
     temporary = None
     try:

@@ -7,6 +7,7 @@ import pytest
 from mgraph.errors import InputError, NotFoundError, UntrustedError
 from mgraph.factories import call_factory, find_source, load_factory, source_of
 from mgraph.specs import Spec
+from mgraph.trust import NAMED
 
 
 @pytest.fixture
@@ -17,15 +18,26 @@ def work(tmp_path):
     return tmp_path
 
 
-def load(folder, text, **kwargs):
-    return load_factory(Spec.parse(text), base=folder, **kwargs)
+def load(folder, text, consent=NAMED):
+    return load_factory(Spec.parse(text), base=folder, consent=consent)
+
+
+class Exactly:
+    """Consents to one version of the code."""
+
+    def __init__(self, hash):
+        self.hash = hash
+
+    def ask(self, spec, hash, files):
+        if hash != self.hash:
+            raise UntrustedError(f"{spec} has changed")
 
 
 def test_typed_path_is_stored_relative_to_the_graph(work):
     spec, source = source_of(Spec.parse("m.py:make?width=5"), typed_in=work / "nets", base=work / "g.mgraph")
     assert str(spec) == "../nets/m.py:make?width=5"
     assert (source.kind, source.path, source.attribute) == ("file", "../nets/m.py", "make")
-    assert call_factory(load(work / "g.mgraph", str(spec), expected=source.hash), spec) == (5, 1)
+    assert call_factory(load(work / "g.mgraph", str(spec), Exactly(source.hash)), spec) == (5, 1)
     absolute, _ = source_of(Spec.parse(f"{work}/nets/m.py:make"), typed_in=work, base=work / "g.mgraph")
     assert absolute.name == "../nets/m.py:make"
 
@@ -56,8 +68,8 @@ def test_hash_follows_the_file_and_guards_loading(work):
     (work / "nets" / "m.py").write_text("def make(): return 'new'\n")
     assert find_source(spec, base=work).hash != before
     with pytest.raises(UntrustedError, match="has changed"):
-        load_factory(spec, base=work, expected=before)
-    assert load_factory(spec, base=work)() == "new"
+        load_factory(spec, base=work, consent=Exactly(before))
+    assert load_factory(spec, base=work, consent=NAMED)() == "new"
 
 
 def test_nothing_runs_before_loading(work):
@@ -78,12 +90,12 @@ def test_finding_a_module_does_not_run_its_package(work, monkeypatch):
     assert stored == spec
     assert (source.kind, source.path) == ("module", "some_package_of_mine.nets")
     with pytest.raises(InputError, match="cannot be imported: RuntimeError: ran"):
-        load_factory(spec, base=work)
+        load_factory(spec, base=work, consent=NAMED)
     (package / "__init__.py").write_text("")
-    assert load_factory(spec, base=work, expected=source.hash)() == 1
+    assert load_factory(spec, base=work, consent=Exactly(find_source(spec, base=work).hash))() == 1
     (package / "nets.py").write_text("def make(): return 2\n")
     with pytest.raises(UntrustedError, match="has changed"):
-        load_factory(spec, base=work, expected=source.hash)
+        load_factory(spec, base=work, consent=Exactly(source.hash))
 
 
 def test_neighbours_of_two_files_do_not_clash(work):

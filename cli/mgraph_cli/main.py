@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import traceback
@@ -17,7 +16,10 @@ from typing import Any, NoReturn
 import click
 
 from mgraph.errors import MGraphError, MGraphWarning
-from mgraph_cli.process import find_own_modules, tune_allocator
+from mgraph_cli.libraries import Warnings
+from mgraph_cli.output import echo_json
+from mgraph_cli.process import import_nothing_from_here, tune_allocator
+from mgraph_cli.terminal import echo, guarded
 
 _COMMANDS = {
     "init": "graphs",
@@ -58,7 +60,9 @@ _COMMANDS = {
     "gc": "upkeep",
     "rm": "upkeep",
     "mv": "upkeep",
+    "relocate": "upkeep",
     "du": "upkeep",
+    "copy": "upkeep",
     "archive": "upkeep",
     "methods": "describe",
     "archs": "describe",
@@ -87,13 +91,13 @@ class Commands(click.Group):
         """Run a command line and exit with its code."""
         given = list(sys.argv[1:] if args is None else args)
         tune_allocator()
-        find_own_modules()
+        import_nothing_from_here()
         options["standalone_mode"] = False
         again = _Again(given)
         options["obj"] = again
-        with warnings.catch_warnings():
+        with guarded(), warnings.catch_warnings():
             warnings.simplefilter("always", MGraphWarning)
-            warnings.showwarning = _show_warning
+            warnings.showwarning = Warnings().show
             try:
                 code = super().main(given, *rest, **options)
             except click.Abort as stopped:
@@ -107,12 +111,12 @@ class Commands(click.Group):
                 code = error.exit_code
             except MGraphError as error:
                 if "--traceback" in given:
-                    traceback.print_exc()
+                    echo(*traceback.format_exc().rstrip("\n").split("\n"), err=True)
                 _fail(given, error.kind, f"{error} {_notes(error)}")
                 code = error.exit_code
             except Exception as error:  # a bug of ours, or of the user's own network or data
                 if "--traceback" in given:
-                    traceback.print_exc()
+                    echo(*traceback.format_exc().rstrip("\n").split("\n"), err=True)
                 _fail(given, "unexpected", f"{_described(error)} (mgraph --traceback … shows where) {_notes(error)}")
                 code = 1
         sys.exit(code if isinstance(code, int) else 0)
@@ -159,14 +163,10 @@ def _fail(given: Sequence[str], kind: str, message: str) -> None:
 
 def _say(given: Sequence[str], kind: str, message: str, line: str) -> None:
     """Say why a command did not finish: one line, or one document where JSON is wanted."""
-    document = json.dumps({"error": {"kind": kind, "message": message}})
-    click.echo(document if "--json" in given else line, err=True)
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    # Libraries' own warnings are for their callers, not for the person at the terminal.
-    if issubclass(category, MGraphWarning):
-        click.echo(f"Warning: {message}", err=True)
+    if "--json" in given:
+        echo_json({"error": {"kind": kind, "message": message}}, err=True)
+    else:
+        echo(line, err=True)
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

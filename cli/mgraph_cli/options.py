@@ -13,6 +13,8 @@ from click.core import ParameterSource
 
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import SettingInfo, Settings
+from mgraph_cli.output import CSV_SAFE
+from mgraph_cli.progress import progress_lines
 
 Decorator = Callable[[Any], Any]
 
@@ -65,8 +67,9 @@ def with_computing_graph(command: Any) -> Any:
         if context.get_parameter_source("graph_path") is ParameterSource.COMMANDLINE:
             context.obj.graph = str(graph_path)
         path = graph_path or find_graph(Path.cwd())
-        graph = mgraph.open(path, device=device, threads=threads, trust=trust)
-        return command(*args, graph=graph, **options)
+        with progress_lines(context.info_name or "mgraph"):
+            graph = mgraph.open(path, device=device, threads=threads, trust=trust)
+            return command(*args, graph=graph, **options)
 
     decorated = click.option("--trust", is_flag=True, help="Run the user code that this graph's specs name.")(opened)
     threads_help = "CPU threads (default: by the network's size)."
@@ -94,11 +97,21 @@ def space_option(command: Any) -> Any:
 
 
 def output_options(command: Any) -> Any:
-    """Add ``--json`` and ``--csv``, passed on as ``form``."""
-    command = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(command)
-    command = click.option("--json", "form", flag_value="json", help="Print one JSON document.")(command)
+    """Add ``--json``, ``--csv`` and ``--csv-safe``, passed on as ``form``."""
+
+    @wraps(command)
+    def chosen(*args: Any, csv_safe: bool, form: str, **options: Any) -> Any:
+        if csv_safe and form == "json":
+            raise InputError("--csv-safe prints CSV, not JSON; choose one of them.")
+        click.get_current_context().meta[CSV_SAFE] = csv_safe
+        return command(*args, form="csv" if csv_safe else form, **options)
+
+    help = "Print CSV for a spreadsheet: no text in it is taken for a formula."
+    decorated = click.option("--csv-safe", is_flag=True, help=help)(chosen)
+    decorated = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(decorated)
+    decorated = click.option("--json", "form", flag_value="json", help="Print one JSON document.")(decorated)
     # What neither asks for needs an option, too, to carry the default.
-    return click.option("--text", "form", flag_value="table", default=True, hidden=True)(command)
+    return click.option("--text", "form", flag_value="table", default=True, hidden=True)(decorated)
 
 
 def grid_option(help: str) -> Decorator:

@@ -1,4 +1,8 @@
-"""One renderer, three audiences: tables for people, JSON and CSV for programs. Data go to stdout only."""
+"""One renderer, three audiences: tables for people, JSON and CSV for programs. Data go to stdout only.
+
+JSON is ASCII, with everything else escaped in its own way. CSV holds the data as they are, unless it goes to a
+terminal, or ``--csv-safe`` asks for cells that are no formulas.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,15 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
+
+from mgraph.shown import plain_cell, visible
+from mgraph_cli.terminal import echo, unguarded
+
+CSV_SAFE = "mgraph.csv_safe"  # in the command's context: whether cells are made harmless
 
 Row = Mapping[str, Any]
 
@@ -25,14 +34,15 @@ def emit(
         cleaned = [_clean(row, f"rows[{i}]", bad) for i, row in enumerate(rows)]
         _print_json({"format": 1, "rows": cleaned}, bad)
     elif form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer = csv.writer(unguarded(sys.stdout), lineterminator="\n")
         fields = list(dict.fromkeys(field for row in rows for field in row)) or list(columns)
-        writer.writerow(fields)
-        writer.writerows([[_csv_cell(row.get(f)) for f in fields] for row in rows])
+        made = _cell_maker()
+        writer.writerow(map(made, fields))
+        writer.writerows([[made(row.get(f)) for f in fields] for row in rows])
     elif rows:
         _table([{c: row.get(c) for c in columns} for row in rows], columns, title)
     else:
-        click.echo(empty)
+        echo(empty)
 
 
 def emit_one(row: Row, *, form: str = "table", tables: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -49,16 +59,22 @@ def emit_one(row: Row, *, form: str = "table", tables: Mapping[str, Sequence[str
     for key, value in row.items():
         if key in tables or value in (None, [], {}, ""):
             continue
-        click.echo(f"{key.replace('_', ' '):<{width}}  {_plain(value)}")
+        echo(f"{key.replace('_', ' '):<{width}}  {_plain(value)}")
     for key, columns in tables.items():
         if row.get(key):
-            click.echo()
+            echo()
             _table(row[key], columns, key.replace("_", " "))
+
+
+def echo_json(document: Any, *, indent: int | None = None, err: bool = False) -> None:
+    """Print one JSON document in visible ASCII."""
+    text = json.dumps(document, indent=indent).replace("\x7f", "\\u007f")  # the one control that JSON leaves as it is
+    click.echo(text, err=err)
 
 
 def note(text: str) -> None:
     """Say something to the person, beside the data."""
-    click.echo(text, err=True)
+    echo(text, err=True)
 
 
 def _table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
@@ -66,19 +82,21 @@ def _table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, title_style="bold")
+    table = Table(
+        title=visible(title) or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, title_style="bold"
+    )
     for column in columns:
         numeric = all(isinstance(r.get(column), int | float | None) for r in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(visible(column.replace("_", " ")), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*[_plain(row.get(c)) for c in columns])
+        table.add_row(*[visible(_plain(row.get(c))) for c in columns])
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
     # Cells are data: brackets and colons in them mean nothing.
-    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
+    console = Console(file=unguarded(sys.stdout), highlight=False, markup=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(table)
-    lines = [line.rstrip() for line in captured.get().splitlines()]
-    click.echo("\n".join(lines).strip("\n") + "\n")
+    lines = [line.rstrip() for line in captured.get().split("\n")]
+    click.echo("\n".join(lines).strip("\n") + "\n", file=unguarded(sys.stdout))  # escaped above; the styles are ours
 
 
 def _plain(value: Any) -> str:
@@ -110,7 +128,17 @@ def _clean(value: Any, path: str, bad: list[str]) -> Any:
 def _print_json(document: dict[str, Any], bad: list[str]) -> None:
     if bad:
         document["non_finite"] = bad
-    click.echo(json.dumps(document, indent=2))
+    echo_json(document, indent=2)
+
+
+def _cell_maker() -> Callable[[Any], Any]:
+    """Return how a CSV cell is made: as the data are, or harmless."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.meta.get(CSV_SAFE):
+        return lambda value: plain_cell(_csv_cell(value))
+    if sys.stdout.isatty():
+        return lambda value: visible(cell) if isinstance(cell := _csv_cell(value), str) else cell
+    return _csv_cell
 
 
 def _csv_cell(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -22,6 +23,7 @@ def torchvision(
     """
     import torchvision as library
 
+    _refuse_weights("torchvision", further)
     known = library.models.list_models(module=library.models)
     if name not in known:
         raise NotFoundError(f"torchvision has no network {name!r};{suggestion(name, known)} see its list of models.")
@@ -47,12 +49,23 @@ def timm(name: str, *, input_shape: tuple[int, ...], classes: int, **further: An
         library = importlib.import_module("timm")
     except ImportError:
         raise InputError("timm is not installed; install it with pip install timm.") from None
-    if not library.is_model(name):
+    _refuse_weights("timm", further)
+    if ":" in name or "/" in name or not library.is_model(name):  # hf-hub:… and local-dir:… load what they name
         raise NotFoundError(f"timm has no network {name!r};{suggestion(name, library.list_models())} see its list.")
     network: nn.Module = library.create_model(
         name, pretrained=False, num_classes=classes, in_chans=input_shape[0], **further
     )
     return network
+
+
+def _refuse_weights(library: str, further: Mapping[str, Any]) -> None:
+    """Refuse what would read or fetch a file: a pickle may run code, and a spec may be a stranger's."""
+    for key in further:
+        if key.startswith(("pretrained", "weights", "checkpoint", "cache", "hf_", "model_dir", "file", "url")):
+            raise InputError(
+                f"{library} networks are made freshly initialised; leave out {key}, and import weights as a mode with "
+                f"mgraph add-mode."
+            )
 
 
 def _adapt_first_convolution(network: nn.Module, channels: int) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from mgraph.alone import alone
 from mgraph.architectures.registry import ARCHITECTURES
 from mgraph.errors import InputError, MGraphError
 from mgraph.factories import call_factory, load_factory
 from mgraph.specs import Spec, look_up
+from mgraph.trust import Consent, speaker
 
 
+@alone
 def build_network(
     spec: Spec | str,
     *,
@@ -22,21 +25,22 @@ def build_network(
     classes: int | None,
     seed: int,
     base: Path | None = None,
-    expected: str | None = None,
+    consent: Consent | None = None,
 ) -> nn.Module:
     """Build the network that a spec names, its initial values drawn from ``seed`` alone.
 
     ``input_shape`` is that of one example. A factory is given ``input_shape``, ``classes``, ``num_classes`` and
-    ``in_channels`` if its signature names them and the spec does not; it is run: ask :mod:`mgraph.trust` first,
-    and pass the trusted hash as ``expected``. Its path is relative to ``base`` (default: the current directory).
-    The global random state is left as it was. Raises InputError for a spec that cannot be built.
+    ``in_channels`` if its signature names them and the spec does not; it is run, if ``consent`` allows it (default:
+    :func:`mgraph.trust.speaker`). Its path is relative to ``base`` (default: the current directory). The global random
+    state is left as it was. Raises InputError for a spec that cannot be built, UntrustedError for code that may not
+    run.
     """
     spec, shape = Spec.parse(spec), tuple(input_shape)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         if spec.is_factory:
-            factory = load_factory(spec, base=base or Path.cwd(), expected=expected)
+            factory = load_factory(spec, base=base or Path.cwd(), consent=consent or speaker())
             offered = {
                 "input_shape": shape,
                 "classes": classes,

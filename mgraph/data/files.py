@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mgraph.data.images import find_images, is_hidden, read_images
 from mgraph.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
 
 Pair = tuple[Any, Any]
+
+_SPLITS = ("train", "valid", "test")
 
 
 def npz(
@@ -57,12 +61,14 @@ def imagefolder(
     size: int = 32,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    background: str | None = None,
     limit: int | None = None,
 ) -> Task:
     """Load train/CLASS/*, test/CLASS/* and, if there, valid/CLASS/*, resized to (3, size, size).
 
-    Class numbers follow the alphabetical order of the folders of train, which every split must have.
-    ``limit`` takes the first so many training examples of a fixed shuffled order, since files come by class.
+    Class numbers follow the alphabetical order of the folders of train, which every split must have. What becomes of
+    a file is in :mod:`mgraph.data.images`; ``background`` (white, black or ignore) is what lies behind transparent
+    pixels. ``limit`` takes the first so many training examples of a fixed shuffled order, since files come by class.
     """
     from mgraph.data.task import make_task
 
@@ -72,19 +78,24 @@ def imagefolder(
         raise NotFoundError(f"The image folder {path} does not exist; check the path.")
     splits: dict[str, Any] = {}
     names: list[str] = []
-    for name in ("train", "valid", "test"):
+    notes = _unread_folders(path)
+    for name in _SPLITS:
         if name == "valid" and not (path / name).is_dir():
             continue
-        found, *splits[name] = _read_folder(path / name, size)
-        names = names or found
-        if found != names:
-            odd = sorted(set(found) ^ set(names))[0]
+        found = find_images(path / name)
+        names = names or found.classes
+        if found.classes != names:
+            odd = sorted(set(found.classes) ^ set(names))[0]
             raise InputError(f"The classes of {path / name} are not those of train: {odd!r}; use the same folders.")
+        images, converted = read_images(found, size, background)
+        splits[name] = images, np.array([label for _, label in found.files], np.int64)
+        notes += found.notes + converted
     x, y = splits["train"]
     if limit is not None:
         order = np.random.RandomState(0).permutation(len(x))
         splits["train"] = first_examples((x[order], y[order]), limit)
-    return make_task(**splits, classes=len(names), mean=mean, std=std)
+    task = make_task(**splits, classes=len(names), mean=mean, std=std)
+    return replace(task, notes=(*notes, *task.notes))
 
 
 def channels_first(x: NDArray[Any]) -> NDArray[Any]:
@@ -108,6 +119,13 @@ def first_examples(pair: Pair, limit: int | None) -> Pair:
     return x[:limit], y[:limit]
 
 
+def _unread_folders(path: Path) -> list[str]:
+    """Say which folders beside the splits are not read: a ``val`` perhaps."""
+    others = sorted(p.name for p in path.iterdir() if p.name not in _SPLITS and p.is_dir() and not is_hidden(p.name))
+    known = ", ".join(_SPLITS)
+    return [f"Of {path} only {known} are read, not {', '.join(others[:3])}."] if others else []
+
+
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -117,19 +135,3 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} cannot be read as an .npz file of plain arrays: {why}.") from None
-
-
-def _read_folder(path: Path, size: int) -> tuple[list[str], NDArray[np.uint8], NDArray[np.int64]]:
-    import torchvision
-    from PIL import Image
-
-    try:
-        folder = torchvision.datasets.ImageFolder(str(path))
-        images = np.empty((len(folder.samples), 3, size, size), np.uint8)
-        for i, (file, _) in enumerate(folder.samples):
-            with Image.open(file) as image:
-                resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-            images[i] = np.asarray(resized).transpose(2, 0, 1)
-    except OSError as error:
-        raise InputError(f"The images in {path} cannot be read: {error}.") from None
-    return folder.classes, images, np.array([label for _, label in folder.samples], np.int64)

@@ -4,45 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mgraph.data.registry import DATASETS
+from mgraph.data.repeatable import RandomState, require_repeatable
 from mgraph.data.task import Task, make_task
 from mgraph.errors import InputError
 from mgraph.factories import call_factory, load_factory, locate
 from mgraph.specs import Spec, look_up, suggestion
+from mgraph.trust import Consent, speaker
 
 
-def load_task(spec: Spec | str, *, base: Path | None = None, expected: str | None = None) -> Task:
+def load_task(
+    spec: Spec | str, *, base: Path | None = None, consent: Consent | None = None, first: bool = False
+) -> Task:
     """Load the data that a spec names; paths in it are relative to ``base`` (default: the current directory).
 
-    A data factory is run: ask :mod:`mgraph.trust` first, and pass the trusted hash as ``expected``. It returns a
-    Task, or a mapping of :func:`make_task`'s arguments. Raises InputError for anything that cannot be used.
+    A data factory is run, if ``consent`` allows it (default: :func:`mgraph.trust.speaker`). It returns a Task, or a
+    mapping of :func:`make_task`'s arguments. ``first`` is for data that are met for the first time: they are refused if
+    the factory makes others when it is called again. Raises InputError for anything that cannot be used, UntrustedError
+    for code that may not run.
     """
     spec, base = Spec.parse(spec), base or Path.cwd()
     if spec.is_factory:
-        return _made(spec, call_factory(load_factory(spec, base=base, expected=expected), spec))
+        before = RandomState()
+        factory = load_factory(spec, base=base, consent=consent or speaker())
+        at = RandomState()
+        task = _made(spec, call_factory(factory, spec))
+        if first:
+            again = partial(call_factory, factory, spec)
+            require_repeatable(task, spec.name, lambda: _made(spec, again()), before=before, at=at)
+        return task
     entry = look_up(spec, DATASETS, "data set")
     params = entry.bind(spec)
     if "root" in params:
         params["root"] = str(locate(params["root"], base))
     arguments = [locate(spec.argument, base)] if entry.argument else []
-    task: Task = entry.function()(*arguments, **params)
-    return task
+    built: Task = entry.function()(*arguments, **params)
+    return built
 
 
-def judged_by(task: Task, loss: Spec | str, *, base: Path | None = None, expected: str | None = None) -> Task:
+def judged_by(task: Task, loss: Spec | str, *, base: Path | None = None, consent: Consent | None = None) -> Task:
     """Return the task with an evaluation loss of the user's own: a function of (outputs, targets), a batch's mean.
 
-    Its code is run when it is named: ask :mod:`mgraph.trust` first, and pass the trusted hash as ``expected``. What
-    single examples lose is then not known. Raises InputError for a name that is none, NotFoundError if there is no
-    such function.
+    Its code is run, if ``consent`` allows it (default: :func:`mgraph.trust.speaker`). What single examples lose is
+    then not known. Raises InputError for a name that is none, NotFoundError if there is no such function,
+    UntrustedError if it may not run.
     """
     spec = Spec.parse(loss)
     if not spec.is_factory or spec.params:
         raise InputError(f"A loss is named module:function or file.py:function, not {str(loss)!r}.")
-    function = load_factory(spec, base=base or Path.cwd(), expected=expected)
+    function = load_factory(spec, base=base or Path.cwd(), consent=consent or speaker())
     return replace(task, loss=function, loss_name=str(spec), example_loss=None)
 
 

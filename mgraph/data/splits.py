@@ -2,11 +2,13 @@
 
 An :class:`ArraySplit` is one tensor that moves to the device once; a batch is a slice or one ``index_select``.
 Floats are normalised once, uint8 values become normalised floats per batch. A :class:`DatasetSplit` streams what
-does not fit in memory. The order of examples is always the caller's: no random state lives here.
+does not fit in memory; its fingerprint covers every example, and a sample of it tells later whether it still is the
+same. The order of examples is always the caller's: no random state lives here.
 """
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -16,11 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mgraph.data.items import read_batch
+from mgraph.data.labels import as_column, spread
 from mgraph.errors import InputError, NonFiniteError
 
 Batch = tuple[Tensor, Tensor]
 
 _SCALE = 1 / 255  # of uint8 values
+_READ_AT_ONCE = 256
+_SMALL = (10_000, 1 << 24)
+"""A Dataset of at most so many examples and numbers is read whole whenever it is compared; of others, a sample is."""
 
 
 class Hasher(Protocol):
@@ -128,6 +135,20 @@ class Split(ABC):
     def feed(self, hasher: Hasher) -> None:
         """Feed what identifies the content to a hash."""
 
+    def feed_sample(self, hasher: Hasher) -> None:
+        """Feed what is quickly read of the content and tells it from others; by default all of it."""
+        self.feed(hasher)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether targets are whole numbers."""
+        return not self.targets.is_floating_point()
+
+    @property
+    def labels_at_hand(self) -> Tensor | None:
+        """All targets if they are whole numbers and need not be read first."""
+        return self.targets if self.labelled else None
+
 
 class ArraySplit(Split):
     """A split held as one tensor of inputs, shape (N, …), and one of targets, shape (N, …)."""
@@ -192,25 +213,17 @@ class ArraySplit(Split):
         return ArraySplit(self._x[chosen], self._y[chosen], n.mean, n.std)
 
     def check(self, name: str, classes: int | None) -> None:
-        """Check lengths, labels, and that every float is finite."""
+        """Check lengths, and that every float is finite; labels are checked by who knows which stand for none."""
         check_lengths(name, len(self._x), len(self._y))
         self.normalisation.check(self.input_shape)
         for what, values in (("x", self._x), ("y", self._y)):
-            # min and max are non-finite if any value is: no mask as large as the data
-            if values.is_floating_point() and values.numel():
-                low, high = torch.aminmax(values)
-                if not bool(torch.isfinite(low) & torch.isfinite(high)):
-                    count = int((~torch.isfinite(values)).sum())
-                    raise NonFiniteError(
-                        f"{what} of the {name} split has {count} values that are NaN or infinite; give finite numbers."
-                    )
-        check_labels(name, self._y, classes)
+            check_finite(f"{what} of the {name} split", values)
 
     def feed(self, hasher: Hasher) -> None:
         """Feed every byte, with types and shapes."""
         for tensor in (self._x, self._y):
             hasher.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            hasher.update(tensor.flatten().view(torch.uint8).numpy())
+            _feed(hasher, tensor)
 
     def _on(self, device: torch.device) -> Batch:
         if device not in self._placed:
@@ -232,31 +245,46 @@ class DatasetSplit(Split):
         std: Sequence[float] | None = None,
         *,
         indices: Sequence[int] | None = None,
+        name: str = "the Dataset",
+        columns: bool = False,
     ) -> None:
-        """Read the dataset in batches; with ``indices``, only those of its examples."""
+        """Read the dataset in batches; with ``indices``, only those of its examples.
+
+        ``name`` is what it is called in messages; with ``columns`` integer targets of shape (N, 1) are taken as (N,).
+        """
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise InputError(f"A {type(dataset).__name__} has no length or items; give a map-style Dataset.")
-        self._whole = dataset
-        self._dataset = dataset if indices is None else torch.utils.data.Subset(dataset, list(indices))
-        self._indices = indices
+        self._whole, self._length = dataset, len(dataset)
+        self._indices = None if indices is None else list(indices)
+        self._name, self._columns = name, columns
         self.normalisation = Normalisation(mean, std)
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return self._length if self._indices is None else len(self._indices)
 
     @cached_property
     def targets(self) -> Tensor:
-        """All targets; reads the whole data set unless it has a ``targets`` attribute."""
-        known = getattr(self._whole, "targets", None)
-        if known is not None and len(known) == len(self._whole):
-            all_targets = torch.as_tensor(known)
-            return all_targets if self._indices is None else all_targets[torch.as_tensor(self._indices)]
-        return torch.cat([y for _, y in self.batches(256)])
+        """All targets; reads the whole data set unless it has a ``targets`` attribute that its items agree with."""
+        known = self._known_targets
+        if known is not None:
+            return known
+        return torch.cat([self.raw(part)[1] for part in self._parts()])
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the first target is a whole number, or several."""
+        return not self.raw([0])[1].is_floating_point()
+
+    @property
+    def labels_at_hand(self) -> Tensor | None:
+        """All targets, if they are whole numbers, have been read or are an attribute of the data set."""
+        known = self.__dict__.get("targets", self._known_targets)
+        return None if known is None or known.is_floating_point() else known
 
     @cached_property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the first input."""
-        return tuple(self.examples(torch.tensor([0]))[0].shape[1:])
+        return tuple(self.raw([0])[0].shape[1:])
 
     def batches(
         self,
@@ -266,39 +294,132 @@ class DatasetSplit(Split):
         device: str | torch.device = "cpu",
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """Stream through torch's DataLoader, in this process."""
-        loader = torch.utils.data.DataLoader(
-            self._dataset,
-            batch_size=batch_size,
-            sampler=range(len(self)) if order is None else order.tolist(),
-            drop_last=drop_last,
-            generator=torch.Generator(),  # else every pass draws from the global one
-            pin_memory=torch.device(device).type == "cuda",
-        )
-        for item in loader:
-            if not isinstance(item, list | tuple) or len(item) != 2:
-                raise InputError("Items of a Dataset must be (input, target) pairs.")
-            x, y = (part.to(device, non_blocking=True) for part in item)
+        """Read batch by batch, in this process."""
+        chosen = range(len(self)) if order is None else order.tolist()
+        stop = len(chosen) - len(chosen) % batch_size if drop_last else len(chosen)
+        pinned = torch.device(device).type == "cuda"
+        for start in range(0, stop, batch_size):
+            parts = self.raw(chosen[start : min(start + batch_size, stop)])
+            x, y = ((part.pin_memory() if pinned else part).to(device, non_blocking=True) for part in parts)
             yield self.normalisation(x), y
+
+    def raw(self, indices: Sequence[int]) -> Batch:
+        """Read the examples with these indices as they are, before normalisation."""
+        if len(self._whole) != self._length:
+            raise InputError(
+                f"{self._name[0].upper()}{self._name[1:]} had {self._length} items and now has {len(self._whole)}; a "
+                f"Dataset must keep its length."
+            )
+        places = indices if self._indices is None else [self._indices[i] for i in indices]
+        x, y = read_batch(self._whole, places, self._name)
+        return x, as_column(y) if self._columns else y
 
     def subset(self, indices: Sequence[int]) -> DatasetSplit:
         """Read only these examples of the same data set."""
         n = self.normalisation
         whole = indices if self._indices is None else [self._indices[i] for i in indices]
-        return DatasetSplit(self._whole, n.mean, n.std, indices=whole)
+        part = DatasetSplit(self._whole, n.mean, n.std, indices=whole, name=self._name, columns=self._columns)
+        if "targets" in self.__dict__:  # not to be read again
+            part.__dict__["targets"] = self.targets[torch.as_tensor(indices, dtype=torch.int64)]
+        return part
 
     def check(self, name: str, classes: int | None) -> None:
-        """Check the length and, where they are at hand, the labels: the inputs are not read."""
+        """Check the length: the examples are read, and looked at, when their fingerprint is taken."""
         check_lengths(name, len(self), len(self))
         self.normalisation.check(self.input_shape)
-        if getattr(self._whole, "targets", None) is not None:
-            check_labels(name, self.targets, classes)
+
+    @property
+    def small(self) -> bool:
+        """Whether all of it is read whenever it is compared."""
+        examples, numbers = _SMALL
+        return len(self) <= examples and len(self) * max(1, int(np.prod(self.input_shape))) <= numbers
 
     def feed(self, hasher: Hasher) -> None:
-        """Feed the length and up to eight examples spread over the data."""
-        chosen = torch.linspace(0, len(self) - 1, min(8, len(self))).long()
+        """Feed every example, read once, in order; on the way everything is looked at.
+
+        Raises InputError if some examples are others when they are read again (augmentation), and as
+        :func:`mgraph.data.items.read_batch`; NonFiniteError, naming the item, for numbers that are not finite.
+        """
+        self.require_steady()
+        inputs, targets = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+        kind: list[Any] = []
+        seen: list[Tensor] = []
+        for part in self._parts():
+            x, y = self.raw(part)
+            check_finite(f"The input in {self._name}", x, first=part[0])
+            check_finite(f"The target in {self._name}", y, first=part[0])
+            alike = [x.dtype, y.dtype, tuple(x.shape[1:]), tuple(y.shape[1:])]
+            kind = kind or alike
+            if alike != kind:
+                raise InputError(
+                    f"Items {part[0]} to {part[-1]} of {self._name} have types and shapes {alike}, those before {kind};"
+                    f" give all of them one."
+                )
+            _feed(inputs, x)
+            _feed(targets, y)
+            seen.append(y)
+        hasher.update(f"dataset {len(self)} {kind} {inputs.hexdigest()} {targets.hexdigest()}".encode())
+        self.__dict__["targets"] = torch.cat(seen)
+
+    def feed_sample(self, hasher: Hasher) -> None:
+        """Feed the length and up to 64 examples spread over the data, or all if it is small."""
         hasher.update(f"dataset {len(self)}".encode())
-        ArraySplit(*self.examples(chosen)).feed(hasher)
+        if self.small:
+            for part in self._parts():
+                ArraySplit(*self.raw(part)).feed(hasher)
+        else:
+            ArraySplit(*self.raw(spread(len(self)))).feed(hasher)
+
+    def feed_eight(self, hasher: Hasher) -> None:
+        """Feed what identified a Dataset in the first graphs: its length and eight examples as torch collates them."""
+        chosen = torch.linspace(0, len(self) - 1, min(8, len(self))).long().tolist()
+        places = chosen if self._indices is None else [self._indices[i] for i in chosen]
+        hasher.update(f"dataset {len(self)}".encode())
+        x, y = torch.utils.data.default_collate([self._whole[place] for place in places])
+        ArraySplit(self.normalisation(x), y).feed(hasher)
+
+    def require_steady(self) -> None:
+        """Raise InputError if examples are others when they are read a second time."""
+        places = spread(len(self))
+        first, second = self.raw(places), self.raw(places)
+        for what, one, other in zip(("input", "target"), first, second, strict=True):
+            differs = (one != other).flatten(1).any(1) if one.ndim > 1 else one != other
+            if one.is_floating_point():  # NaN differs from itself, and is refused elsewhere
+                finite = torch.isfinite(one) | torch.isfinite(other)
+                differs &= (finite.flatten(1).any(1)) if one.ndim > 1 else finite
+            if bool(differs.any()):
+                place = places[int(differs.nonzero()[0, 0])]
+                raise InputError(
+                    f"{self._name[0].upper()}{self._name[1:]} is random: the {what} of item {place} was another one "
+                    f"when it was read again. Every number of a graph is of the same examples: give the Dataset "
+                    f"without random transforms; augmentation in training belongs in the network's forward, "
+                    f"where self.training is true."
+                )
+
+    @cached_property
+    def _known_targets(self) -> Tensor | None:
+        """The data set's own list of targets, if there is one and its items have these targets."""
+        known = getattr(self._whole, "targets", None)
+        try:
+            if known is None or len(known) != self._length:
+                return None
+            values = torch.as_tensor(known)
+        except (TypeError, ValueError, RuntimeError):
+            return None
+        values = values.to(torch.float32 if values.is_floating_point() else torch.int64)
+        if self._columns:
+            values = as_column(values)
+        if self._indices is not None:
+            values = values[torch.as_tensor(self._indices)]
+        places = spread(len(self), 8)
+        return values if len(self) == 0 or torch.equal(values[places], self.raw(places)[1]) else None
+
+    def _parts(self) -> list[range]:
+        return [range(i, min(i + _READ_AT_ONCE, len(self))) for i in range(0, len(self), _READ_AT_ONCE)]
+
+
+def _feed(hasher: Hasher, values: Tensor) -> None:
+    hasher.update(values.flatten().view(torch.uint8).numpy())
 
 
 def _unchanged(x: Tensor) -> Tensor:
@@ -313,11 +434,15 @@ def check_lengths(name: str, inputs: int, targets: int) -> None:
         raise InputError(f"The {name} split is empty; give it at least one example.")
 
 
-def check_labels(name: str, y: Tensor, classes: int | None) -> None:
-    """Raise InputError if an integer label lies outside 0 … classes-1."""
-    if classes is None or y.is_floating_point():
+def check_finite(what: str, values: Tensor, *, first: int = 0) -> None:
+    """Raise NonFiniteError, naming the example, if a float is NaN or infinite; ``first`` is the first row's number."""
+    if not values.is_floating_point() or not values.numel():
         return
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= classes:
-        worst = low if low < 0 else high
-        raise InputError(f"The {name} split has a label {worst}; labels of {classes} classes are 0 to {classes - 1}.")
+    low, high = torch.aminmax(values)  # non-finite if any value is: no mask as large as the data
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
+        bad = (~torch.isfinite(values)).flatten(1) if values.ndim > 1 else ~torch.isfinite(values)[:, None]
+        place = first + int(bad.any(1).nonzero()[0, 0])
+        raise NonFiniteError(
+            f"{what} has {int(bad.sum())} values that are NaN or infinite, the first in example {place}; give finite "
+            f"numbers."
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -14,11 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgraph.data import labels as _labels
+from mgraph.data.labels import VoidCrossEntropy, as_column, check_labels, per_example
 from mgraph.data.splits import ArraySplit, DatasetSplit, Split, check_lengths
 from mgraph.data.stratify import VALID_SEED, stratified_choice
-from mgraph.errors import InputError
+from mgraph.errors import InputError, MGraphWarning
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+# Before the fingerprint of streamed data that covers all of them, and a sample.
+_WHOLE = "2-"
+
+
+class DataWarning(MGraphWarning):
+    """How data were read, where that is not plain to see."""
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -28,12 +37,12 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def example_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Return the cross-entropy of each example, shape (N,)."""
-    return _per_example(F.cross_entropy(outputs, targets, reduction="none"))
+    return per_example(F.cross_entropy(outputs, targets, reduction="none"), targets)
 
 
-def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return 1.0 where the largest logit is the label's, else 0.0, shape (N,)."""
-    return _per_example((outputs.argmax(1) == targets).float())
+def accuracy(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) -> Tensor:
+    """Return 1.0 where the largest logit is the label's, else 0.0, shape (N,); labels in ``void`` do not count."""
+    return per_example((outputs.argmax(1) == targets).float(), targets, void)
 
 
 CLASSIFICATION_METRICS: Mapping[str, LossFunction] = MappingProxyType({"accuracy": accuracy})
@@ -45,8 +54,9 @@ class Task:
 
     ``loss`` maps (outputs, targets) to the mean over the batch, ``example_loss`` to one value per example,
     shape (N,), or is None where that is not known. Metrics give one float per example. ``valid_seed`` is set
-    if the validation split was carved from the training data. Raises InputError, naming the split, for data
-    that cannot be used.
+    if the validation split was carved from the training data. ``void`` are label values that stand for no label and
+    that no metric counts; ``notes`` say how data were read. Raises InputError, naming the split, for data that cannot
+    be used.
     """
 
     train: Split
@@ -59,6 +69,8 @@ class Task:
     example_loss: LossFunction | None = example_cross_entropy
     metrics: Mapping[str, LossFunction] = field(default_factory=lambda: CLASSIFICATION_METRICS)
     valid_seed: int | None = None
+    void: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, split in self.splits.items():
@@ -67,6 +79,8 @@ class Task:
                 raise InputError(
                     f"An example of the {name} split has shape {split.input_shape}, expected {self.input_shape}."
                 )
+            if self.classes is not None and (known := split.labels_at_hand) is not None:
+                check_labels(name, known, self.classes, self.void)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -85,14 +99,69 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """BLAKE2b-128 of all splits' contents, their normalisation and the loss's name."""
+        """BLAKE2b-128 of all splits' contents, their normalisation and the loss's name.
+
+        Where data are streamed, each example is read once for it, and looked at: raises InputError or
+        NonFiniteError for what cannot be used; and it says beside the whole what a sample is.
+        """
+        whole = self._hash(lambda split, hasher: split.feed(hasher))
+        if not self._streamed:
+            return whole
+        for name, split in self.splits.items():
+            if self.classes is not None and (known := split.labels_at_hand) is not None:
+                check_labels(name, known, self.classes, self.void)
+        return f"{_WHOLE}{whole}-{self.sample}"
+
+    def matches(self, fingerprint: str) -> bool:
+        """Tell whether these are the data of a recorded fingerprint.
+
+        Arrays are compared whole, and so are Datasets that are small; of large ones the length and a sample.
+        """
+        if not self._streamed:
+            return self.fingerprint == fingerprint
+        if fingerprint.startswith(_WHOLE):
+            return fingerprint.rpartition("-")[2] == self.sample
+        return fingerprint == self._hash(_feed_eight)  # of a graph made when eight examples stood for a Dataset
+
+    @cached_property
+    def sample(self) -> str:
+        """BLAKE2b-128 as :attr:`fingerprint`, but of large Datasets of 64 examples only."""
+        return self._hash(lambda split, hasher: split.feed_sample(hasher))
+
+    @property
+    def _streamed(self) -> bool:
+        return any(isinstance(split, DatasetSplit) for split in self.splits.values())
+
+    def _hash(self, feed: Callable[[Split, Any], None]) -> str:
         hasher = hashlib.blake2b(digest_size=16)
         for name, split in self.splits.items():
             n = split.normalisation
             hasher.update(f"\n{name} {n.mean} {n.std} ".encode())
-            split.feed(hasher)
+            feed(split, hasher)
         hasher.update(f"\n{self.classes} {self.loss_name}".encode())
         return hasher.hexdigest()
+
+    def without_void(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Leave out of a batch the examples of which no label counts: what metrics are given."""
+        return _labels.without_void(outputs, targets, self.void)
+
+    def typical(self, count: int) -> list[int]:
+        """Choose ``count`` training examples to try things on: the first whose labels count, and the largest label."""
+        labels = self.train.labels_at_hand
+        if labels is None:
+            return list(range(min(count, len(self.train))))
+        counts = _labels.counting(labels, self.void)
+        usable = counts.flatten(1).any(1) if labels.ndim > 1 else counts
+        chosen: list[int] = usable.nonzero()[:count, 0].tolist()
+        largest = labels.where(counts, -1).max()
+        if not bool((labels[chosen] == largest).any()):
+            at = (labels == largest).flatten(1).any(1) if labels.ndim > 1 else labels == largest
+            chosen[-1] = int(at.nonzero()[0, 0])
+        return chosen
+
+    def weight(self, targets: Tensor) -> float:
+        """Return how many examples' worth of labels of a batch count: its weight in a mean of batches."""
+        return _labels.share_that_counts(targets, self.void)
 
 
 def make_task(
@@ -107,39 +176,54 @@ def make_task(
     metrics: Mapping[str, LossFunction] | None = None,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
+    ignore_index: int | None = None,
 ) -> Task:
     """Make a task from splits: each a pair (x, y) of arrays or tensors, a torch Dataset, or a Split.
 
     Inputs, shape (N, …), are as the network sees them (images channels first): uint8, scaled to [0, 1]; floats,
-    brought to float32; or other integers, left alone. Labels are integers unless a loss is given. Without
-    ``valid`` a stratified tenth of train, by a fixed seed, takes its place. ``classes`` defaults to the
-    largest training label plus one. The default loss is cross-entropy; the default metric is accuracy where
-    targets are labels. A loss of your own has no ``example_loss`` unless given. A Split keeps its own
-    normalisation; ``mean`` and ``std``, one value or one per channel, are for pairs and Datasets. Raises
-    InputError if it does not fit together.
+    brought to float32; or other integers, left alone. Labels are integers unless a loss is given, shape (N,), (N, 1)
+    or one per pixel. Without ``valid`` a stratified tenth of train, by a fixed seed, takes its place. ``classes``
+    defaults to the largest training label plus one. The default loss is cross-entropy; the default metric is accuracy
+    where targets are labels. A loss of your own has no ``example_loss`` unless given. Labels of the value
+    ``ignore_index`` stand for "no label": the default loss and the metrics do not count them, and a loss of your own
+    must not; other values outside 0 … classes-1 may occur only if it takes no notice of them, which is tried. A Split
+    keeps its own normalisation; ``mean`` and ``std``, one value or one per channel, are for pairs and Datasets.
+    Raises InputError if it does not fit together.
     """
     mean, std = _per_channel(mean), _per_channel(std)
     if test is None:
         raise InputError("The data have no test split; give test=(x, y), which is never trained on.")
-    learnt = _make_split("train", train, mean, std)
+    make = partial(_make_split, mean=mean, std=std, columns=loss is None)
+    learnt = make("train", train)
     check_lengths("train", len(learnt), len(learnt))
-    labelled = not learnt.targets.is_floating_point()
+    labelled = learnt.labelled
+    notes: list[str] = []
     if loss is None and not labelled:
-        raise InputError("The targets are no integer labels; give labels 0, 1, … or a loss of your own.")
+        _labels.refuse_unlabelled(learnt.targets)
     if classes is None and labelled:
-        classes = int(learnt.targets.max()) + 1
+        classes, notes = _labels.number_of_classes(learnt.targets, ignore_index, own_loss=loss is not None)
+    tested = make("test", test)
     if valid is None:
         learnt, held = _carve_valid(learnt)
     else:
-        held = _make_split("valid", valid, mean, std)
+        held = make("valid", valid)
+    void: tuple[int, ...] = () if ignore_index is None else (ignore_index,)
+    if labelled and classes is not None:
+        given = {"train": learnt, "valid": held, "test": tested}
+        known = [(name, y) for name, split in given.items() if (y := split.labels_at_hand) is not None]
+        void = _labels.find_void(known, classes, ignore_index, loss)
     if loss is None:
-        loss, example_loss = cross_entropy, example_loss or example_cross_entropy
+        if ignore_index is None:
+            loss, example_loss = cross_entropy, example_loss or example_cross_entropy
+        else:
+            loss, each = VoidCrossEntropy(ignore_index), partial(_example_cross_entropy, void=(ignore_index,))
+            loss_name, example_loss = loss_name or loss.name, example_loss or each
     if metrics is None:
-        metrics = CLASSIFICATION_METRICS if labelled else {}
+        metrics = {"accuracy": partial(accuracy, void=void) if void else accuracy} if labelled else {}
     return Task(
         learnt,
         held,
-        _make_split("test", test, mean, std),
+        tested,
         classes=classes,
         input_shape=learnt.input_shape,
         loss=loss,
@@ -147,12 +231,22 @@ def make_task(
         example_loss=example_loss,
         metrics=dict(metrics),
         valid_seed=VALID_SEED if valid is None else None,
+        void=void,
+        notes=tuple(notes),
     )
 
 
-def _per_example(values: Tensor) -> Tensor:
-    """Average what one example has several of, e.g. pixels."""
-    return values if values.ndim == 1 else values.flatten(1).mean(1)
+def _example_cross_entropy(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> Tensor:
+    """Return the cross-entropy of each example, over the labels that count, shape (N,)."""
+    each = F.cross_entropy(outputs, _labels.inside(targets, void), reduction="none")
+    return per_example(each, targets, void)
+
+
+def _feed_eight(split: Split, hasher: Any) -> None:
+    if isinstance(split, DatasetSplit):
+        split.feed_eight(hasher)
+    else:
+        split.feed(hasher)
 
 
 def _per_channel(values: Sequence[float] | float | None) -> tuple[float, ...] | None:
@@ -161,23 +255,38 @@ def _per_channel(values: Sequence[float] | float | None) -> tuple[float, ...] | 
     return tuple(float(v) for v in np.atleast_1d(np.asarray(values, np.float64)))
 
 
-def _make_split(name: str, given: Any, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Split:
+def _make_split(
+    name: str, given: Any, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, *, columns: bool
+) -> Split:
+    """Make a split; with ``columns`` labels of shape (N, 1) become (N,)."""
     if isinstance(given, Split):
         return given
     if isinstance(given, tuple | list) and len(given) == 2:
         x, y = _as_tensor(name, "x", given[0]), _as_tensor(name, "y", given[1])
+        y = as_column(y) if columns else y
         if x.ndim == 0 or y.ndim == 0:
             raise InputError(f"The {name} split must have one row per example, not a single number.")
         check_lengths(name, len(x), len(y))
         return ArraySplit(x, y, mean, std)
-    if isinstance(given, torch.utils.data.Dataset):
-        return DatasetSplit(given, mean, std)
+    if isinstance(given, torch.utils.data.Dataset) or _is_map_style(given):
+        return DatasetSplit(given, mean, std, name=f"the {name} split", columns=columns)
     raise InputError(f"The {name} split is a {type(given).__name__}; give (x, y), a Dataset or a Split.")
+
+
+def _is_map_style(given: Any) -> bool:
+    """Tell whether something has items and a length, as a Dataset has, and is no plain container."""
+    plain = isinstance(given, str | bytes | tuple | list | Mapping | Tensor | np.ndarray)
+    return not plain and hasattr(given, "__getitem__") and hasattr(given, "__len__")
 
 
 def _as_tensor(name: str, what: str, values: Any) -> Tensor:
     if not isinstance(values, Tensor):
-        array = np.asarray(values, order="C")
+        try:
+            array = np.asarray(values, order="C")
+        except ValueError as error:  # ragged
+            raise InputError(f"{what} of the {name} split is no array: {error}; give examples of one shape.") from None
+        if what == "y":
+            _labels.refuse_words(f"the {name} split", array)
         if array.dtype.kind not in "buif":
             raise InputError(f"{what} of the {name} split is of type {array.dtype}; give real numbers.")
         if array.dtype.kind == "f":

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from mgraph.data.task import Task, accuracy
 from mgraph.errors import InputError
 from mgraph.evaluate.classification import brier, expected_calibration_error, nll, top_k
 from mgraph.evaluate.metrics import LOSS, Metric
-from mgraph.factories import find_source, load_factory
+from mgraph.factories import find_source, load_factory, names_code
 from mgraph.specs import Spec, suggestion
+from mgraph.trust import speaker
 
 _TOP = re.compile(r"top([1-9][0-9]*)")
 _BUILT_IN = {
@@ -45,7 +48,7 @@ def resolve_metrics(
         metric = _one(item, task, base or Path.cwd())
         if metric.name in found:
             raise InputError(f"Two metrics are called {metric.name}; give each once, functions by names of their own.")
-        own = callable(item) or ":" in item
+        own = callable(item) or names_code(item)
         if own and (metric.name in always or metric.name in _BUILT_IN or _TOP.fullmatch(metric.name)):
             raise InputError(f"The name {metric.name} is taken by a metric that is there already; rename the function.")
         found[metric.name] = metric
@@ -61,7 +64,8 @@ def _one(item: str | Callable[..., Any], task: Task, base: Path) -> Metric:
         if spec.params:
             raise InputError(f"A metric takes no parameters; write {spec.name} alone.")
         name = spec.name.rpartition(":")[2]
-        return Metric(name, load_factory(spec, base=base), whole=True, identity=find_source(spec, base=base).hash)
+        function = load_factory(spec, base=base, consent=speaker())
+        return Metric(name, function, whole=True, identity=find_source(spec, base=base).hash)
     top = _TOP.fullmatch(spec.name)
     if spec.name not in _BUILT_IN and not top:
         hint = suggestion(spec.name, list(_BUILT_IN))
@@ -72,8 +76,14 @@ def _one(item: str | Callable[..., Any], task: Task, base: Path) -> Metric:
     if task.classes is None or task.train.targets.is_floating_point():
         raise InputError(f"The metric {spec.name} is of class labels, and this task has none.")
     if not top:
-        return _BUILT_IN[spec.name]
+        return _counting(_BUILT_IN[spec.name], task)
     k = int(top[1])
     if k > task.classes:
         raise InputError(f"{spec.name} needs at least {k} classes, and the task has {task.classes}.")
-    return Metric(spec.name, top_k(k))
+    return _counting(Metric(spec.name, top_k(k)), task)
+
+
+def _counting(metric: Metric, task: Task) -> Metric:
+    """Let a built-in metric leave out the labels that do not count."""
+    function: Callable[..., Any] = metric.function
+    return replace(metric, function=partial(function, void=task.void)) if task.void else metric

@@ -119,14 +119,23 @@ def measure(
     by_batch = dict(task.metrics) | {m.name: m.function for m in metrics if not m.whole}
     at_once = [m for m in metrics if m.whole]
     values: dict[str, list[Tensor]] = {}
-    sizes: list[int] = []
+    sizes: list[float] = []  # of the batches, in examples whose labels count
+    examples = 0
     everything: list[tuple[Tensor, Tensor]] = []
     for out, y in outputs(flat, getattr(task, split), subset, precision):
-        sizes.append(len(y))
-        losses.append((task.example_loss or task.loss)(out, y).double().cpu())
+        size = task.weight(y)
+        if task.example_loss is None and size:
+            losses.append(task.loss(out, y).double().cpu())
+            sizes.append(size)
+        out, y = task.without_void(out, y)
+        if not len(y):
+            continue
+        examples += len(y)
+        if task.example_loss is not None:
+            losses.append(task.example_loss(out, y).double().cpu())
         for name, metric in list(by_batch.items()):
             scores = _of_examples(name, metric, out, y)
-            if scores.ndim == 0 and len(sizes) == 1 < len(y):
+            if scores.ndim == 0 and name not in values and len(y) > 1:
                 at_once.append(Metric(name, by_batch.pop(name), whole=True))
             else:
                 values.setdefault(name, []).append(scores.reshape(len(y)).double().cpu())
@@ -135,9 +144,12 @@ def measure(
     if task.example_loss is not None:
         loss = Measured.of(torch.cat(losses))
     else:  # only batch means are known: weigh them by size, and claim no standard error
-        total = sum(sizes)
-        mean = sum(n * float(batch) for n, batch in zip(sizes, losses, strict=True)) / total
-        loss = Measured(mean, None, total)
+        mean = (
+            sum(n * float(batch) for n, batch in zip(sizes, losses, strict=True)) / sum(sizes)
+            if sizes
+            else float("nan")
+        )
+        loss = Measured(mean, None, examples)
     found = {LOSS: loss} | {name: Measured.of(torch.cat(parts)) for name, parts in values.items()}
     if at_once:
         out, y = (torch.cat(parts) for parts in zip(*everything, strict=True))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mgraph.errors import InputError
+from mgraph.shown import plain_cell
 from mgraph_store import GraphStore
 from mgraph_store.rows.relations import VIEWS
 
 FORMATS = (".csv", ".json", ".parquet")
+_PART = 50_000  # rows handed to DuckDB at once
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,11 @@ class Answer:
         rows = [dict(zip(names, row, strict=True)) for row in self.rows]
         return arrow.Table.from_pylist(rows) if rows else arrow.table({name: [] for name in names})
 
-    def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the rows as .csv, .json or .parquet; InputError for another ending, or a file that is there."""
+    def write(self, path: str | Path, *, overwrite: bool = False, csv_safe: bool = False) -> Path:
+        """Write the rows as .csv, .json or .parquet; InputError for another ending, or a file that is there.
+
+        With ``csv_safe`` no text in a .csv is taken for a formula by a spreadsheet.
+        """
         target = Path(path)
         if target.suffix not in FORMATS:
             raise InputError(f"{target.name} must end in {', '.join(FORMATS)}.")
@@ -60,7 +66,12 @@ class Answer:
             raise InputError(f"{target} exists already; choose another name, or overwrite it.")
         if not target.parent.is_dir():
             raise InputError(f"There is no directory {target.parent}.")
-        writers = {".csv": self._write_csv, ".json": self._write_json, ".parquet": self._write_parquet}
+        cell: Callable[[Any], Any] = plain_cell if csv_safe else _as_it_is
+        writers: dict[str, Callable[[Path], None]] = {
+            ".csv": partial(self._write_csv, cell=cell),
+            ".json": self._write_json,
+            ".parquet": self._write_parquet,
+        }
         writers[target.suffix](target)
         return target
 
@@ -75,12 +86,13 @@ class Answer:
             names.append(unique)
         return names
 
-    def _write_csv(self, path: Path) -> None:
+    def _write_csv(self, path: Path, cell: Callable[[Any], Any]) -> None:
         with path.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(self._names())
+            writer.writerow(map(cell, self._names()))
             for record in self.records():
-                writer.writerow([json.dumps(v) if isinstance(v, list | dict) else v for v in record.values()])
+                values = (json.dumps(v) if isinstance(v, list | dict) else v for v in record.values())
+                writer.writerow(map(cell, values))
 
     def _write_json(self, path: Path) -> None:
         rows = [{k: _finite(v) for k, v in record.items()} for record in self.records()]
@@ -93,8 +105,11 @@ class Answer:
         declared = ", ".join(f"{n} {t}" for n, t in zip(names, self.types, strict=True))
         with duckdb.connect(":memory:", config={"threads": "1"}) as con:
             con.execute(f"CREATE TABLE answer ({declared})")
-            if self.rows:
-                con.executemany(f"INSERT INTO answer VALUES ({', '.join('?' * len(names))})", self.rows)
+            kinds = [duckdb.type(f"{t}[]") for t in self.types]
+            filled = ", ".join("unnest(?)" for _ in kinds)  # whole columns: row by row takes minutes
+            for part in (self.rows[i : i + _PART] for i in range(0, len(self.rows), _PART)):
+                columns = zip(zip(*part, strict=True), kinds, strict=True)
+                con.execute(f"INSERT INTO answer SELECT {filled}", [duckdb.Value(list(c), k) for c, k in columns])
             con.execute(f"COPY answer TO '{str(path).replace(chr(39), chr(39) * 2)}' (FORMAT parquet)")
 
 
@@ -115,6 +130,10 @@ def list_views() -> list[dict[str, str]]:
         for view, relation in VIEWS.items()
         for f in relation.fields
     ]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _quoted(name: str) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mgraph.explore.criterion import Criterion
 from mgraph.explore.edges import CountingEdges, Link, Vertex, load_edges
 from mgraph.explore.remarks import remarks
+from mgraph.shown import visible
 from mgraph_store import GraphStore, Space
 
 
@@ -104,7 +105,7 @@ class Dendrogram:
         if cluster >= n:
             return f"{self.linkage[cluster - n, 2]:.4g}"
         own = self.own[cluster]
-        return self.leaves[cluster].label + ("" if np.isnan(own) else f"  {own:.4g}")
+        return visible(self.leaves[cluster].label) + ("" if np.isnan(own) else f"  {own:.4g}")
 
     def row(self) -> dict[str, Any]:
         """Return it as plain data."""

@@ -1,6 +1,6 @@
 """Families: the shapes that connect modes, as coefficients over control points (no network, no data).
 
-To add one, subclass :class:`Family` in a module of its own and list it in ``FAMILIES``.
+To add one, subclass :class:`Family` (:class:`BentPath` for a path) in a module of its own and list it in ``FAMILIES``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from mgraph.families.chain import PolygonalChainFamily
 from mgraph.families.composite import CompositePath
 from mgraph.families.curve import BezierCurveFamily
 from mgraph.families.grid import Floats, Grid, SimplexGrid, TensorGrid
+from mgraph.families.path import BentPath
 from mgraph.families.segment import Segment
 from mgraph.families.simplex import SimplexFamily
 from mgraph.families.surface import BezierSurfaceFamily
+from mgraph_store.rows.limits import FAMILY_POINTS, POLYNOMIAL_POINTS, SIMPLEX_CORNERS
 
 FAMILIES: dict[str, type[Family]] = {
     f.name: f
@@ -36,11 +38,25 @@ def family_from(description: dict[str, Any]) -> Family:
             raise InputError(
                 f"This version knows no {field!r} of a {name}; it has {', '.join(known) or 'no settings'}."
             )
-    return FAMILIES[name].from_description(values)
+    family = FAMILIES[name].from_description(values)
+    if family.size > most_points(name):
+        raise InputError(
+            f"A {name} of {family.size} control points is not built: there are at most {most_points(name)}."
+        )
+    return family
+
+
+def most_points(name: str) -> int:
+    """Return how many control points a family may have (:mod:`mgraph_store.rows.limits`)."""
+    if name == SimplexFamily.name:
+        return SIMPLEX_CORNERS
+    polynomial = name in (BezierCurveFamily.name, BezierSurfaceFamily.name)
+    return POLYNOMIAL_POINTS if polynomial else FAMILY_POINTS
 
 
 __all__ = [
     "FAMILIES",
+    "BentPath",
     "BezierCurveFamily",
     "BezierSurfaceFamily",
     "CompositePath",

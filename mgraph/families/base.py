@@ -5,6 +5,15 @@ the unit interval, the unit square, or the barycentric coordinates of a simplex.
 their derivatives, the rows at which its ends sit, and where its free rows start. Drawing samples, gradients of
 control points, lengths and areas are written once, elsewhere, and never ask which family they hold.
 
+They rely on four things, which the tests check for every registered family:
+
+- coefficients sum to one everywhere, derivatives to zero (coefficients may be negative, as a spline's are);
+- the ends are exact: at an end's parameter its coefficient is exactly 1 and all others exactly 0, so that a mode on a
+  path is that mode, bit for bit;
+- the start is straight: with the rows at :meth:`Family.initial`, a path is the segment between its ends, a surface the
+  bilinear one between its corners, up to rounding;
+- ``order`` is the polynomial degree between knots, from which quadratures take their number of nodes.
+
 Shapes: S samples, K control points, E ends, d the dimension of the domain. Everything is float64 NumPy: K is
 small, and no torch is needed.
 """
@@ -16,13 +25,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mgraph.errors import InputError
-from mgraph.families.grid import Floats, Grid, TensorGrid
+from mgraph.families.grid import Floats, Grid, TensorGrid, check_points
 from mgraph.families.quadrature import gauss_legendre
 
 
@@ -131,6 +141,7 @@ class Family(ABC):
         if len(counts) != self.dimension or not all(isinstance(n, int | np.integer) and n >= 2 for n in counts):
             shape = "a whole number" if self.dimension == 1 else "whole numbers, e.g. 11,11,"
             raise InputError(f"A grid for a {self.name} is {shape} of at least 2; got {counts}.")
+        check_points(prod(counts))
         return TensorGrid.even(counts)
 
     @property

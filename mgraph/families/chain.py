@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mgraph.errors import InputError
-from mgraph.families.base import Family
 from mgraph.families.grid import Floats, Grid, TensorGrid
+from mgraph.families.path import BentPath
 
 _MOST_INNER = 9  # points of a sweep on a piece: with fewer, a sagging chord goes unseen
 _MOST_POINTS = 400  # of a sweep, as long as every piece keeps one
 
 
 @dataclass(frozen=True)
-class PolygonalChainFamily(Family):
+class PolygonalChainFamily(BentPath):
     """Straight pieces through bends + 2 control points; hat functions.
 
     The knots are evenly spaced in t, or the bends sit ``at`` given values between 0 and 1: a path that has no
@@ -25,12 +25,11 @@ class PolygonalChainFamily(Family):
     """
 
     name: ClassVar[str] = "polygonal-chain"
-    bends: int = 1
+    noun: ClassVar[str] = "polygonal chain"
     at: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bends, int) or self.bends < 0:
-            raise InputError(f"The bends of a polygonal chain are a whole number of at least 0, not {self.bends!r}.")
+        super().__post_init__()
         if self.at is not None and (
             len(self.at) != self.bends or not np.all(np.diff([0.0, *self.at, 1.0]) > 0)  # NaN is not above 0
         ):
@@ -49,24 +48,14 @@ class PolygonalChainFamily(Family):
         return cls(len(pieces) - 1, tuple((reached[:-1] / reached[-1]).tolist()))
 
     @property
-    def dimension(self) -> int:
-        """A path."""
-        return 1
-
-    @property
-    def size(self) -> int:
-        """Bends plus two ends."""
-        return self.bends + 2
-
-    @property
-    def ends(self) -> tuple[int, ...]:
-        """First and last row."""
-        return (0, self.size - 1)
-
-    @property
     def knots(self) -> Floats:
         """The t of the control points."""
-        return np.linspace(0.0, 1.0, self.size) if self.at is None else np.array([0.0, *self.at, 1.0])
+        return super().places if self.at is None else np.array([0.0, *self.at, 1.0])
+
+    @property
+    def places(self) -> Floats:
+        """The control points start where the knots are."""
+        return self.knots
 
     def coefficients(self, t: ArrayLike) -> Floats:
         """Return the hat functions, shape (S, K): at most two of a row are not 0."""
@@ -84,11 +73,6 @@ class PolygonalChainFamily(Family):
         slopes[np.arange(len(piece)), 0, piece] = -steep[piece]
         slopes[np.arange(len(piece)), 0, piece + 1] = steep[piece]
         return slopes
-
-    def initial(self) -> Floats:
-        """Spread the bends over the segment: evenly [G], or where they are."""
-        along = self.knots[:, None]
-        return np.concatenate([1.0 - along, along], axis=1)
 
     @property
     def sweep_grid(self) -> Grid:

@@ -19,9 +19,11 @@ from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
 from mgraph.graph.housekeeping import Housekeeping
+from mgraph.graph.imports import Imports
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.session.session import Session
+from mgraph.shown import visible
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
-class Graph(Queries, Explorations, Pictures, Housekeeping):
+class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -98,7 +100,7 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         return self.session.store.path
 
     def __repr__(self) -> str:
-        return f"<Graph {self.path}>"
+        return f"<Graph {visible(str(self.path))}>"
 
     # Spaces and modes
 
@@ -135,20 +137,6 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
         where = self.session.space(space)
         return Point(self.session, add_trained_mode(self.session, where, chosen, name=name, **_report(report)))
-
-    def add_mode(
-        self, path: PathLike, *, name: str | None = None, space: str | None = None, cast: bool = False
-    ) -> Point:
-        """Import a checkpoint (.pt, .pth, .safetensors) as a mode and evaluate it.
-
-        Raises LayoutMismatchError or NonFiniteError naming the tensor that does not fit; warns when the mode
-        is no independent run of one that is there. ``cast`` allows float64 tensors to be rounded to float32.
-        """
-        from mgraph.operations.modes import add_imported_mode
-
-        where = self.session.space(space)
-        node, notes = add_imported_mode(self.session, where, Path(path), name=name, cast=cast)
-        return Point(self.session, node, notes)
 
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
         """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
@@ -262,25 +250,27 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
             **_report(report),
         )
 
-    def resume(self, run: str | None = None, *, report: Report | None = None) -> Point | Connected:
+    def resume(self, run: str | None = None, *, force: bool = False, report: Report | None = None) -> Point | Connected:
         """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
 
         ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
         connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
         there is none, with the device and threads that they had. On a CPU the result is the one that the run would
         have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
-        others. Raises InputError for a run that cannot go on, saying why.
+        others. ``force`` takes over a run that may still be under way on another machine or in another container,
+        where it cannot be seen from here; a run that is known to be alive is never taken over. Raises InputError for a
+        run that cannot go on, saying why.
         """
         from mgraph.operations.resume import resume
 
-        made = resume(self.session, run, report)
+        made = resume(self.session, run, report, force=force)
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
-    def discard(self, run: str | None = None) -> dict[str, Any]:
+    def discard(self, run: str | None = None, *, force: bool = False) -> dict[str, Any]:
         """Give up an interrupted run, named as for :meth:`resume`, with what it saved; return its row of the log."""
         from mgraph.operations.resume import discard
 
-        given_up = discard(self.session.store, run)
+        given_up = discard(self.session.store, run, force=force)
         return next(row for row in self.runs() if row["id"] == given_up.id)
 
     def compose(

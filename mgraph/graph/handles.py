@@ -12,6 +12,7 @@ from mgraph.explore.sweepdata import SweepData, family_of, finest_sweep, inner_g
 from mgraph.graph import listing
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
+from mgraph.shown import visible
 from mgraph_store import Connection, Node, Series, Space, Summary, Sweep
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Point(Labelled):
     digest = property(lambda self: self.record.digest, doc="BLAKE2b-128 of its stored parameters.")
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {label(self.record)}>"
+        return visible(f"<{self.kind} {label(self.record)}>")
 
     def describe(self) -> dict[str, Any]:
         """Tell everything about it, as plain data."""
@@ -143,16 +144,17 @@ class Connected(Labelled):
 
     record: Connection
 
-    def __init__(self, session: Session, record: Connection) -> None:
+    def __init__(self, session: Session, record: Connection, notes: Sequence[str] = ()) -> None:
         self._session = session
         self.record = record
+        self.notes = list(notes)
 
     id = property(lambda self: self.record.id, doc="Its id.")
     name = property(lambda self: self.record.name, doc="Its name, if it has one.")
     kind = property(lambda self: self.record.kind, doc="The method that made it.")
 
     def __repr__(self) -> str:
-        return f"<{self.kind} {label(self.record)}>"
+        return visible(f"<{self.kind} {label(self.record)}>")
 
     @property
     def ends(self) -> list[Point]:

@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgraph.errors import InputError
 from mgraph.graph.handles import Connected, Point
 from mgraph_store import Connection, Space
 
@@ -72,6 +73,48 @@ class Housekeeping:
         if isinstance(record, Space):
             return record
         return Connected(self.session, record) if isinstance(record, Connection) else Point(self.session, record)
+
+    def relocate(
+        self,
+        space: Space | str | None = None,
+        *,
+        arch: str | None = None,
+        data: str | None = None,
+        loss: str | None = None,
+        paths: tuple[str | PathLike[str], str | PathLike[str]] | None = None,
+    ) -> list[Space]:
+        """Say where code or data lie now: ``g.relocate("net-data", arch="new/net.py:net")``; returns what changed.
+
+        Or, in all spaces, ``g.relocate(paths=("old/folder", "new/folder"))``. Specs are rewritten only if the code
+        there has the hash, or the data have the fingerprint, that the space recorded: InputError, naming both,
+        otherwise. Naming code trusts it; code found in a named folder, only if it was trusted before.
+        """
+        from mgraph.session.relocation import relocate, relocate_paths
+
+        store = self.session.store
+        if paths is not None:
+            if space is not None or (arch, data, loss) != (None, None, None):
+                raise InputError("Give either the new specs of a space, or an old and a new path.")
+            old, new = map(str, paths)
+            changed = relocate_paths(store, old, new, allow=self.session.trusts)
+        else:
+            found = space if isinstance(space, Space) else self.session.space(space)
+            changed = [relocate(store, found, arch=arch, data=data, loss=loss)]
+        for one in changed:
+            self.session.forget(one)
+        return changed
+
+    def copy(self, path: str | PathLike[str]) -> dict[str, Any]:
+        """Copy the whole graph to a new directory, while others go on using it: ``g.copy("backup.mgraph")``.
+
+        The copy is the graph as of one commit and shares nothing with it; tensors that lie at a URL are copied into
+        its directory. Saved states of interrupted runs stay behind. Returns its ``path``, how many tensor ``objects``
+        and bytes it has, and the ids of ``unfinished`` runs. Raises NameTakenError if there is something at the path,
+        and leaves nothing behind if it fails.
+        """
+        from mgraph.graph.upkeep import copy
+
+        return copy(self.session.store, Path(path))
 
     def usage(self) -> dict[str, Any]:
         """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""

@@ -36,6 +36,7 @@ from mgraph_store import (
 )
 from mgraph_store.index import filters
 from mgraph_store.rows.relations import CONNECTIONS, NODES, Relation
+from mgraph_store.underway import versions_of
 
 Row = dict[str, Any]
 
@@ -348,7 +349,7 @@ def _run(reader: Reader, run_id: str | None) -> Row | None:
         "update": run.update,
         "resumptions": json.loads(run.resumptions),
         "settings": json.loads(run.settings),
-        "versions": json.loads(run.versions),
+        "versions": versions_of(run),
     }
 
 

@@ -103,7 +103,7 @@ class Plan:
         self._unfinished = [s for s in unfinished if s.subject not in aside]
         edges = self._read_edges(store)
         with store.reading() as reader:
-            tried = self._tried(reader) | self._hopeless(reader) | set(given_up)
+            tried = self._tried(reader) | self._hopeless(store, reader) | set(given_up)
             self.estimate: Estimate | None = estimate(
                 reader, request.space.id, request.method.name, asdict(request.method)
             )
@@ -165,7 +165,7 @@ class Plan:
             ends.setdefault(member.connection_id, []).append(member.node_id)
         return {pair for nodes in ends.values() if (pair := self._pair(nodes)) is not None}
 
-    def _hopeless(self, reader: Reader) -> set[Pair]:
+    def _hopeless(self, store: GraphStore, reader: Reader) -> set[Pair]:
         """Return the pairs that the method has failed on too often, or that another process is connecting now."""
         runs = reader.all(Run, command=CONNECT, status=["failed", "running"])
         failures: Counter[Pair] = Counter()
@@ -173,7 +173,7 @@ class Plan:
             settings = json.loads(run.settings)
             pair = self._pair(settings.get("ends", ()))
             if pair is not None and settings.get("method") == self.request.method.name:
-                failures[pair] += MOST_FAILURES if is_running(run) else run.status == "failed"
+                failures[pair] += MOST_FAILURES if is_running(store, run) else run.status == "failed"
         return {pair for pair, times in failures.items() if times >= MOST_FAILURES}
 
     def _pair(self, ends: Sequence[str]) -> Pair | None:

@@ -81,7 +81,7 @@ def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -
     sizes = store.tensor_store.sizes()
     with store.reading() as reader:
         targets = [_target(reader, thing) for thing in things]
-        removal = plan_removal(reader, targets, cascade=cascade)
+        removal = plan_removal(reader, targets, cascade=cascade, graph=store.path)
     rows = [
         {"kind": g.kind, "name": getattr(g.record, "name", None), "id": g.record.id, "why": g.why} for g in removal.goes
     ]
@@ -118,6 +118,19 @@ def rename(store: GraphStore, thing: Thing, name: str) -> Node | Connection | Sp
         tx.expect(record)
         tx.update(renamed)
     return renamed
+
+
+def copy(store: GraphStore, path: Path) -> dict[str, Any]:
+    """Copy a whole graph; says where it is, how large, and which runs under way it has without their states."""
+    from mgraph_store.upkeep.copying import copy
+
+    copied = copy(store, path)
+    return {
+        "path": str(path),
+        "objects": copied.objects,
+        "nbytes": copied.nbytes,
+        "unfinished": list(copied.unfinished),
+    }
 
 
 def usage(store: GraphStore) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def predict(flat: FlatModel, task: Task, split: str) -> Prediction:
     for out, y in outputs(flat, getattr(task, split)):
         if out.ndim != 2 or y.ndim != 1:
             raise InputError("Ensembles average class probabilities: outputs (N, classes), targets (N,).")
+        out, y = task.without_void(out, y)
         parts.append(out.double().softmax(dim=1).cpu())
         targets.append(y.cpu())
     return Prediction(torch.cat(parts), torch.cat(targets))

@@ -69,6 +69,12 @@ def tensors_from_module(module: nn.Module, wanted: Iterable[TensorSpec]) -> dict
     return {t.name: to_numpy(named[t.name]).copy() for t in wanted}
 
 
+def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a network that a layout describes, tied ones under every name."""
+    for name, tensor, _ in _tensors(module):
+        yield name, tensor
+
+
 def to_numpy(tensor: Tensor) -> NDArray[Any]:
     """View a tensor as a NumPy array, copied where its type or device demands it (bfloat16 as float32)."""
     tensor = tensor.detach().cpu()

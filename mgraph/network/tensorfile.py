@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mgraph.errors import InputError
 from mgraph.network.checkpoints import write_whole
+from mgraph.network.layout import dtype_name, to_numpy
 from mgraph_store.rows.layout import Layout, TensorSpec
 
 Write = Callable[[int, NDArray[np.float32]], None]
@@ -45,18 +47,21 @@ def stream_safetensors(
     buffers: Mapping[str, NDArray[Any]],
     metadata: Mapping[str, str] | None = None,
     *,
+    further: Mapping[str, Tensor] | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a node to a safetensors file, whole or not at all, with the types of its network.
 
     ``stream(write)`` calls ``write(offset, values)`` with the parameters, shape (D,), in chunks that cover them, in any
-    order and from any thread. ``buffers`` are the other tensors by stored type. Tied tensors are written under each
-    name. Raises InputError if the file exists (unless ``overwrite``), cannot be written, or has no such type.
+    order and from any thread. ``buffers`` are the other tensors by stored type, ``further`` ones that the layout does
+    not have. Tied tensors are written under each name. Raises InputError if the file exists (unless ``overwrite``),
+    cannot be written, or has no such type.
     """
-    header, regions = _plan(layout, metadata or {})
+    further = further or {}
+    header, regions = _plan(layout, metadata or {}, further)
     parameters = {t.name for t in layout.parameters}
     spans = list(_spans(layout, [r for r in regions if r.tensor.name in parameters]))
-    views = layout.buffer_views(buffers)
+    views = layout.buffer_views(buffers) | {name: to_numpy(tensor) for name, tensor in further.items()}
 
     def save(temporary: Path) -> None:
         with temporary.open("wb", buffering=0) as file:
@@ -101,9 +106,11 @@ class _Span:
     itemsize: int
 
 
-def _plan(layout: Layout, metadata: Mapping[str, str]) -> tuple[bytes, list[_Region]]:
+def _plan(layout: Layout, metadata: Mapping[str, str], further: Mapping[str, Tensor]) -> tuple[bytes, list[_Region]]:
     tensors = {t.name: t for t in layout.tensors}
     named = [(t.name, t) for t in layout.tensors] + [(alias, tensors[name]) for alias, name in layout.aliases.items()]
+    for name, value in further.items():
+        named.append((name, TensorSpec(name, tuple(value.shape), dtype_name(value.dtype), "buffer")))
     for name, t in named:
         if t.dtype not in _TYPES:
             raise InputError(f"{name} is of type {t.dtype}, which this export does not write; export to .pt.")

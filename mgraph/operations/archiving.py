@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.metrics import Measured
 from mgraph.session.members import label
@@ -69,6 +70,7 @@ def rounded(parameters: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     return result
 
 
+@alone
 def archive(session: Session, node: Node, rounding: str, *, name: str | None = None) -> Archived:
     """Store a copy of a node with rounded parameters, compressed, and the numbers of both.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, LayoutMismatchError
 from mgraph.evaluate.similarity import Similarity, TensorSimilarity, similarities
 from mgraph.session.members import label
@@ -85,6 +86,7 @@ class Comparison:
         return plot_comparison(self.describe(), Path(path))
 
 
+@alone
 def compare(session: Session, nodes: Sequence[Node]) -> Comparison:
     """Compare every two of two or more points; of each only a block is in memory.
 

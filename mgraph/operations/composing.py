@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.explore.edges import current_edges
 from mgraph.explore.routes import Route
@@ -60,6 +61,7 @@ def leg_from(reader: Reader, text: str) -> Leg:
     return Leg(reader.find_connection(name), start, goal)
 
 
+@alone
 def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, thin: float | None = None) -> Connection:
     """Join connections at the modes that they share into one path from the first mode to the last, and store it.
 

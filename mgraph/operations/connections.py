@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from mgraph.alone import alone
 from mgraph.connect.base import Method, Outcome, Start
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.explore.sweepdata import family_of
 from mgraph.families import Family
 from mgraph.progress import Report, silent
+from mgraph.session.code import warn_of_other_code
 from mgraph.session.constants import check_constants
 from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of
 from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
@@ -29,6 +31,7 @@ from mgraph_store import Connection, Layout, Node, Run, Series, Space, Transacti
 _BATCH_BYTES = 64 << 20  # of points that are written at once
 
 
+@alone
 def connect(
     session: Session,
     ends: Sequence[Node],
@@ -62,6 +65,7 @@ def connect(
     with joined(session.device) as workers:
         bench = session.bench(space)
         load_constants(session, bench, ends, buffers_from)
+        warn_of_other_code(session.store, bench, ends)
         origin = _origin(session, method, family, ends, init)
         family = origin.family
         method.check(bench.flat, bench.task, family)
@@ -98,7 +102,7 @@ def connect(
                 settings=json.dumps(chosen, sort_keys=True),
                 run_id=run.id,
                 name=name,
-                reason="; ".join([f"{method.name} finished", *origin.notes, *outcome.notes]),
+                reason="; ".join([_how_it_ended(method, outcome), *origin.notes, *outcome.notes]),
             )
             if workers.rank == 0:
                 with session.store.transaction() as tx:
@@ -109,8 +113,12 @@ def connect(
                     rows = zip([*family.ends, *family.free], [*ends, *controls], strict=True)
                     tx.add(*member_rows(connection.id, family, {row: node.id for row, node in rows}))
                     tx.add(*[Series(connection.id, run.id, **asdict(series)) for series in outcome.series])
-                    run.complete(tx, update=outcome.update)
+                    run.complete(tx, update=outcome.update, reason=outcome.stopped)
     return connection
+
+
+def _how_it_ended(method: Method, outcome: Outcome) -> str:
+    return f"{method.name} {'finished' if outcome.stopped is None else 'stopped by its budget'}"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, NameTakenError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured
@@ -22,7 +23,7 @@ from mgraph.families import Family
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.ensemble import ensemble_predictions
 from mgraph.network.checkpoints import state_dict, write_safetensors
-from mgraph.operations.export import data_facts, recipe
+from mgraph.operations.export import data_facts, new_states, recipe, tensors_alone
 from mgraph.operations.merging import SELECTION_SPLIT, Prepared, prepare
 from mgraph.progress import Progress, Report, silent
 from mgraph.session.members import label
@@ -60,6 +61,7 @@ class EnsembleReport:
         return self.whole[split]
 
 
+@alone
 def ensemble(
     session: Session,
     connection: Connection,
@@ -139,6 +141,7 @@ def ensemble(
     return result
 
 
+@alone
 def export_ensemble(
     session: Session,
     connection: Connection,
@@ -235,7 +238,7 @@ def _member_state(ready: Prepared, coefficients: list[float], policy: BatchNormP
     theta = combine_stored(coefficients, ready.points)
     flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
     recompute_statistics(flat, ready.bench.task.train, policy)
-    return state_dict(layout, theta, module_buffers(flat, layout))
+    return state_dict(layout, theta, module_buffers(flat, layout)) | tensors_alone(new_states(ready.bench))
 
 
 def _require_classifier(ready: Prepared) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from mgraph.alone import alone
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
-from mgraph.network.checkpoints import state_dict, write_pt
+from mgraph.network.checkpoints import extra_state, state_dict, write_pt
 from mgraph.network.layout import dtype_name
 from mgraph.network.tensorfile import stream_safetensors
 from mgraph.session.members import label
@@ -24,15 +26,17 @@ from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Run, Sp
 FORMATS = (".safetensors", ".pt", ".pth")
 
 
+@alone
 def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
     """Return a node's complete state_dict: parameters, constants, and BatchNorm statistics.
 
     A node without stored statistics (a sample, a control point) gets them recomputed by the default policy.
     """
     layout, buffers = _layout_and_buffers(session, node)
-    return state_dict(layout, session.store.read_parameters(node), buffers)
+    return state_dict(layout, session.store.read_parameters(node), buffers) | _further(session, node)
 
 
+@alone
 def export_node(session: Session, node: Node, path: Path, *, overwrite: bool = False) -> Path:
     """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict).
 
@@ -50,11 +54,46 @@ def export_node(session: Session, node: Node, path: Path, *, overwrite: bool = F
             session.store.computation(node).stream,
             buffers,
             {"format": "pt", "mgraph": facts},
+            further=tensors_alone(_further(session, node)),
             overwrite=overwrite,
         )
     else:
         write_pt(path, node_state(session, node), overwrite=overwrite)
     return path
+
+
+_STATES = "extra_state"  # in a mode's info: what the space's network keeps besides tensors, by name
+
+
+def further_states(module: nn.Module) -> dict[str, Any]:
+    """Return what a mode's info notes if its network has states besides tensors (``get_extra_state``), else nothing."""
+    names = sorted(extra_state(module))
+    return {_STATES: names} if names else {}
+
+
+def new_states(bench: Bench) -> dict[str, Any]:
+    """Return the states besides tensors that a new network of the space has, by their names in a state dict."""
+    return extra_state(bench.new_module(seed=0)) if further_states(bench.flat.module) else {}
+
+
+def tensors_alone(states: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return states for a file that holds only tensors; InputError if one is none."""
+    for name, value in states.items():
+        if not isinstance(value, torch.Tensor):
+            raise InputError(
+                f"The network keeps {name}, a {type(value).__name__}, which .safetensors cannot hold; export to .pt."
+            )
+    return states
+
+
+def _further(session: Session, node: Node) -> dict[str, Any]:
+    """Return the states besides tensors that belong to a node's state dict; only then the network is built."""
+    with session.store.reading() as reader:
+        modes = reader.all(Node, kind="mode", space_id=node.space_id)
+        space = reader.get(Space, id=node.space_id)
+    if not any(json.loads(mode.info).get(_STATES) for mode in modes):
+        return {}
+    return extra_state(session.bench(space).new_module(seed=0))
 
 
 def _layout_and_buffers(session: Session, node: Node) -> tuple[Layout, dict[str, NDArray[Any]]]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure, outputs
@@ -24,6 +25,7 @@ from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
 from mgraph.network.flat import combine
 from mgraph.progress import Progress, Report, silent
+from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import (
     buffers_of,
@@ -83,6 +85,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
         nodes, ends = rows_of(reader, connection), ends_of(reader, connection)
         groups = buffers_of(store, reader, constants_source(reader, connection))
     bench = session.bench(space)
+    warn_of_other_code(store, bench, [connection, *ends])
     if groups:
         load_buffers(bench, groups)
     points = [np.array(store.read_parameters(node)) for node in nodes]
@@ -96,6 +99,7 @@ def choose_point(data: SweepData) -> int:
     return data.best(SELECTION_SPLIT)
 
 
+@alone
 def merge(
     session: Session,
     connection: Connection,
@@ -333,6 +337,7 @@ def _scores(bench: Bench, split: str) -> NDArray[np.float64] | None:
         return None
     parts = []
     for out, y in outputs(bench.flat, bench.task.splits[split]):
+        out, y = bench.task.without_void(out, y)
         found = accuracy(out, y) if accuracy is not None else -loss(out, y) if loss is not None else out
         if found.ndim != 1:  # a metric of the user's, of a whole split
             return None

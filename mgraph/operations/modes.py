@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,12 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
-from mgraph.network.checkpoints import fit_to_layout, read_checkpoint
+from mgraph.network.checkpoints import Options
 from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
+from mgraph.operations.export import further_states
+from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import Report, silent
 from mgraph.session.members import label
@@ -36,6 +38,7 @@ class SimilarModeWarning(MGraphWarning):
     """A new mode is no independent run of one that is there already."""
 
 
+@alone
 def add_trained_mode(
     session: Session,
     space: Space,
@@ -73,20 +76,27 @@ def add_trained_mode(
         stated = asdict(settings) | {"space": space.name}
         with session.run(bench, "train", stated, settings.seed, plan=plan, resumed=resumed) as run:
 
-            def keep(_: int) -> None:
+            def keep(epoch: int) -> None:
                 theta = flat.unpack(flat.theta).numpy()
                 run.keeper.append(
-                    {"parameters": theta, **module_buffers(flat, bench.layout), **outputs_now(bench, flat)}
+                    {
+                        "epoch": np.array(epoch),
+                        "parameters": theta,
+                        **module_buffers(flat, bench.layout),
+                        **outputs_now(bench, flat),
+                    }
                 )
 
             trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report, keeper=run.keeper)
             last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
-            made = []
-            for number, epoch in enumerate(settings.keep):
+            copies: dict[int, _Made] = {}
+            for number in range(run.keeper.count):  # of an epoch that was trained again, the last copy counts
                 kept = run.keeper.appended(number)
+                epoch = int(kept.pop("epoch"))
                 outputs = [kept.pop(key) for key in sorted(kept) if key.startswith(OUTPUTS)]
-                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs))
-            made.append(_Made(name, settings.epochs, *last, list(outputs_now(bench, flat).values())))
+                copies[epoch] = _Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs)
+            at = None if trained.stopped else settings.epochs
+            made = [*copies.values(), _Made(name, at, *last, list(outputs_now(bench, flat).values()))]
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
@@ -95,32 +105,37 @@ def add_trained_mode(
                     check_reproduced(
                         bench, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
                     )
-            return _keep_modes(session, bench, run, made, info)
+            info |= further_states(bench.flat.module)
+            return _keep_modes(session, bench, run, made, info, stopped=trained.stopped)
 
 
+@alone
 def add_imported_mode(
-    session: Session, space: Space, path: Path, *, name: str | None, cast: bool = False
+    session: Session, space: Space, path: Path, *, name: str | None, options: Options
 ) -> tuple[Node, list[str]]:
-    """Add the mode of a checkpoint file; return it with notes on what was converted.
+    """Add the mode of a checkpoint file; return it with notes on what was done to it.
 
-    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, and
+    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError
+    where the file leaves a choice that ``options`` do not make, TrainedCurveError where it holds a trained curve, and
     NonFiniteError for a NaN or an infinity; nothing is added then.
     """
     check_name_is_free(session, name)
     bench = session.bench(space)
-    fitted = fit_to_layout(read_checkpoint(path), bench.layout, cast=cast)
+    fitted, info = fit_file(bench, path, options)
     check_point(bench, fitted.parameters, fitted.buffers)
-    info = {
-        "origin": "file",
-        "file": path.name,
-        "blake2b": hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(),
-        "notes": fitted.notes,
-    }
-    with session.run(bench, "add-mode", {"file": str(path), "space": space.name, "cast": cast}) as run:
-        made = _Made(name, None, fitted.parameters, fitted.buffers)
-        return _commit_modes(session, bench, run, [made], info), fitted.notes
+    stated = asdict(options) | {"file": str(path), "space": space.name}
+    with session.run(bench, "add-mode", stated) as run:
+        buffers = fitted.buffers
+        if options.recompute:
+            recompute_own(bench, fitted)
+            buffers = module_buffers(bench.flat, bench.layout)
+        node = _commit_modes(session, bench, run, [_Made(name, None, fitted.parameters, buffers)], info)
+        if not options.recompute:
+            warn_if_stale(bench, node, fitted)
+        return node, fitted.notes
 
 
+@alone
 def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, name: str | None) -> Node:
     """Add the point with these D coordinates, in canonical order, as a mode, and evaluate it.
 
@@ -153,14 +168,23 @@ class _Made:
     outputs: Sequence[NDArray[Any]] = ()
 
 
-def _keep_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
+def _keep_modes(
+    session: Session,
+    bench: Bench,
+    run: RunLog,
+    made: Sequence[_Made],
+    info: dict[str, Any],
+    *,
+    stopped: str | None,
+) -> Node:
     """Store what was trained, all or none, and only then measure it; return the last one.
 
+    ``stopped`` says by which budget the training was ended, if one did.
     Raises InputError if they cannot be measured, and NonFiniteError for a loss that is no number: they stay stored.
     """
     with session.store.transaction() as tx:
         nodes = [_store(tx, bench, run, mode, {}, info) for mode in made]
-        run.complete(tx)
+        run.complete(tx, reason=stopped)
     for node, mode in zip(nodes, made, strict=True):
         with still_stored(node):
             _load(bench, mode)
@@ -201,6 +225,7 @@ def _store(
 
 def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
     """Evaluate and store modes of one run, all or none; return the last one."""
+    info = info | further_states(bench.flat.module)
     with session.store.transaction() as tx:
         for mode in made:
             _load(bench, mode)
@@ -226,7 +251,7 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
             warnings.warn(
                 f"{label(node)} has exactly the parameters of {label(other)}: the same checkpoint twice.",
                 SimilarModeWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
     for other in [n for n in others if n.digest != node.digest][-_OTHERS:]:
         theirs = session.store.computation(other).read(0, len(part))
@@ -237,5 +262,5 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
                 f"layers is {found.median_cosine:.2f}, where independent runs have about 0. Same seed, or one "
                 f"trained on?",
                 SimilarModeWarning,
-                stacklevel=5,
+                stacklevel=6,
             )

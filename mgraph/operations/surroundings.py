@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.evaluate.flatness import linear_head, relative_flatness
@@ -74,6 +75,7 @@ class Sharpness:
         return plot_sharpness([one.describe() for one in (self, *others)], Path(path))
 
 
+@alone
 def measure_sharpness(
     session: Session, node: Node, settings: SharpnessSettings, *, report: Report = silent
 ) -> Sharpness:

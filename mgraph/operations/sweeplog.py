@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mgraph.errors import MGraphError
 from mgraph.evaluate.metrics import Measured
 from mgraph.explore.sweepdata import COMPLETE, PARTIAL, parameter_key
+from mgraph.session.code import code_of, same_code
 from mgraph.session.points import evaluation_rows
 from mgraph.session.runs import is_running
 from mgraph_store import (
@@ -28,6 +29,7 @@ from mgraph_store import (
     NodeTerm,
     Record,
     Run,
+    Space,
     Sweep,
     new_id,
 )
@@ -47,7 +49,10 @@ METRICS = "metrics"  # among a run's settings: metrics beside the task's own, ea
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a number depends on, besides its point; ``metrics`` are those beside the task's own."""
+    """What a number depends on, besides its point; ``metrics`` are those beside the task's own.
+
+    ``code`` are the hashes of the user code of the space, by role, as it is now.
+    """
 
     policy: BatchNormPolicy
     batchnorm: str
@@ -55,6 +60,8 @@ class Conditions:
     subsets: Mapping[str, Subset]
     metrics: tuple[Metric, ...]
     names: tuple[str, ...]
+    space: Space
+    code: Mapping[str, str]
 
     @property
     def identities(self) -> dict[str, str | None]:
@@ -68,14 +75,17 @@ def own_sweep(reader: Reader, run: Run) -> Sweep | None:
     return found[-1] if found else None
 
 
-def adoptable(reader: Reader, connection: Connection, settings: Mapping[str, Any]) -> Sweep | None:
-    """Find the newest partial sweep that was started with exactly these settings and runs no more."""
+def adoptable(
+    store: GraphStore, reader: Reader, connection: Connection, settings: Mapping[str, Any], conditions: Conditions
+) -> Sweep | None:
+    """Find the newest partial sweep that was started with exactly these settings and this code, and runs no more."""
     if None in settings[METRICS].values():
         return None
     wanted = json.loads(json.dumps(dict(settings), default=str))
     for sweep in reversed(reader.all(Sweep, connection_id=connection.id, status=PARTIAL)):
         run = reader.get(Run, id=sweep.run_id)
-        if json.loads(run.settings) == wanted and not is_running(run):
+        same = json.loads(run.settings) == wanted and same_code(code_of(run, conditions.space), conditions.code)
+        if same and not is_running(store, run):
             return sweep
     return None
 
@@ -92,6 +102,7 @@ class SweepLog:
         self._former: Run | None = None
         self._last_flush = time.monotonic()
         self._finishing = False
+        self.notes: tuple[str, ...] = ()
         self.kept = self.waiting = 0  # points stored, and points to be stored, by this run
 
     def begin(self, reader: Reader, record: Sweep, conditions: Conditions, *, adopted: bool, reuse: bool) -> None:
@@ -113,18 +124,27 @@ class SweepLog:
         if only is not None:
             sweeps = [only.id]
         rows = reader.all(Evaluation, sweep_id=sweeps, **same) if sweeps else []
-        runs = reader.all(Run, id=list({r.run_id for r in rows})) if rows and c.metrics else []
-        identities_then = {run.id: json.loads(run.settings).get(METRICS, {}) for run in runs}
+        found = reader.all(Run, id=sorted({r.run_id for r in rows if r.run_id})) if rows else []
+        runs = {run.id: run for run in found}
+        identities_then = {run.id: json.loads(run.settings).get(METRICS, {}) for run in found}
+        valid = {i: same_code(code_of(runs.get(i or ""), c.space), c.code) for i in {r.run_id for r in rows}}
+        outdated: set[str] = set()
         identities = c.identities
         rows.sort(key=lambda r: r.sweep_id == self.record.id)  # its own ones win: they need no copy
         for row in rows:
             if row.split not in c.subsets or c.subsets[row.split].name != row.subset or row.metric not in c.names:
+                continue
+            if not valid[row.run_id]:
+                outdated.add(row.node_id)
                 continue
             if row.metric in identities:
                 then = identities_then[row.run_id or ""].get(row.metric)
                 if then is None or then != identities[row.metric]:
                     continue
             self._earlier.setdefault((row.node_id, row.split), {})[row.metric] = row
+        outdated -= {node_id for node_id, _ in self._earlier}
+        if outdated:
+            self.notes = (f"{len(outdated)} points were measured before with other code, which is not reused.",)
 
     def recall(self, parameter: Sequence[float], coefficients: Floats) -> PointMetrics:
         """Return what is known of a point: the splits all of whose numbers exist under these conditions."""

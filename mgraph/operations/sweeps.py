@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning, NonFiniteError
 from mgraph.evaluate.metric_names import resolve_metrics
 from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
@@ -26,6 +28,7 @@ from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable,
 from mgraph.operations.sweeprows import Numbers, edges, summaries
 from mgraph.operations.sweepverdict import judged
 from mgraph.progress import Report, silent
+from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
 from mgraph.session.session import Bench, Session
@@ -36,6 +39,7 @@ class SweepWarning(MGraphWarning):
     """A number of a sweep is not finite, or what such a number once did to the connection has changed."""
 
 
+@alone
 def sweep_connection(
     session: Session,
     connection: Connection,
@@ -83,12 +87,14 @@ def sweep_connection(
         "directory": str(Path.cwd()),
     }
     named = all(isinstance(metric, str) for metric in metrics)  # a function cannot be found again
+    if resumed is not None and json.loads(resumed.settings).get(METRICS) != work.conditions.identities:
+        raise InputError(f"Run {resumed.id} cannot go on: the code of a metric has changed; give the command again.")
     with session.run(work.bench, "sweep", work.settings, plan=plan if named else None, resumed=resumed) as run:
         log = SweepLog(session.store, run, connection, work.nodes)
         with session.store.reading() as reader:
             partial = None if resumed is None else own_sweep(reader, resumed)
             if partial is None and reuse:
-                partial = adoptable(reader, connection, work.settings)
+                partial = adoptable(session.store, reader, connection, work.settings, work.conditions)
             record = partial or work.new_record(connection)
             log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=reuse)
         with _kept(log):
@@ -112,9 +118,9 @@ def sweep_connection(
         raise NonFiniteError(f"{label(connection)}: {ruined}; {verdict.said}")
     others = [f"{', '.join(bad.values())}; only what is computed from that is NaN."] if bad else []
     for text in (*verdict.notes, *others):
-        warnings.warn(f"{label(connection)}: {text}", SweepWarning, stacklevel=2)
+        warnings.warn(f"{label(connection)}: {text}", SweepWarning, stacklevel=3)
     with session.store.reading() as reader:
-        return replace(load_sweep(reader, connection, record), notes=swept.notes(work, refine))
+        return replace(load_sweep(reader, connection, record), notes=(*log.notes, *swept.notes(work, refine)))
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,7 @@ def _prepare(
         ends = ends_of(reader, connection)
         groups = buffers_of(store, reader, constants_source(reader, connection))
     bench = session.bench(space)
+    warn_of_other_code(store, bench, [connection, *ends])
     check_precision(precision, bench.flat.device)
     chosen = resolve_metrics(metrics, bench.task)
     names = (LOSS, *bench.task.metrics, *(m.name for m in chosen))
@@ -180,7 +187,9 @@ def _prepare(
         load_buffers(bench, groups)
     points = [store.read_parameters(node) for node in nodes]
     subsets = {s: Subset.random(len(bench.task.splits[s]), examples) for s in splits}
-    conditions = Conditions(policy, policy_name(bench, policy), precision, subsets, chosen, names)
+    conditions = Conditions(
+        policy, policy_name(bench, policy), precision, subsets, chosen, names, space, of_space(bench.code)
+    )
     settings = {
         "connection": connection.id,
         "grid": grid.counts,

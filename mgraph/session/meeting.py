@@ -26,16 +26,16 @@ class NetworkWarning(MGraphWarning):
 
 
 def first_examples(task: Task, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Return the few training examples that networks are tried on, never views of the data."""
+    """Return the few training examples that networks are tried on, of which labels count; never views of the data."""
     size = 1
     for extent in task.input_shape:
         size *= extent
     count = min(_FEW if size > _LARGE else _EXAMPLES, len(task.train))
-    return task.train.examples(torch.arange(count), device=device)
+    return task.train.examples(torch.tensor(task.typical(count)), device=device)
 
 
 def meet(module: nn.Module, twin: nn.Module, task: Task, *, arch: str, data: str, fresh: bool = True) -> list[Finding]:
-    """Probe a network on its task against its ``twin``, built from another seed; both are changed.
+    """Probe a network and its task's metrics against its ``twin``, built from another seed; both are changed.
 
     A ``fresh`` one must have a finite loss. Raises InputError for a network that cannot be handled, and for a metric of
     the task that does not take its outputs.
@@ -45,7 +45,7 @@ def meet(module: nn.Module, twin: nn.Module, task: Task, *, arch: str, data: str
     judged = Judged(task.loss, task.loss_name, task.example_loss)
     found = probe(module, twin.to(device), x.clone(), y, judged, arch=arch, data=data, finite=fresh)
     with random_states(module), torch.no_grad():
-        check_metrics(task, module.eval()(x), y)
+        check_metrics(task, *task.without_void(module.eval()(x), y))
     return found
 
 

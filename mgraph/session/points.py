@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import FROZEN, NONE, OWN, SPECTRAL, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
 from mgraph.network.layout import tensors_from_module
+from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source
 from mgraph_store import Connection, Evaluation, Member, Node, NodeBuffers, Space
 
@@ -63,6 +65,7 @@ def load_node(session: Session, node: Node) -> Bench:
         load_buffers(bench, groups)
     if bench.flat.recomputes and not own:
         recompute_statistics(bench.flat, bench.task.train, bench.policy())
+    warn_of_other_code(store, bench, [node])
     return bench
 
 
@@ -135,6 +138,7 @@ def own_policy(bench: Bench) -> str:
     return policy_name(bench, OWN)
 
 
+@alone
 def evaluate_node(session: Session, node: Node, split: str) -> dict[str, Measured]:
     """Measure a node on one split with its stored statistics, or recomputed ones where it has none."""
     if split not in SPLITS:

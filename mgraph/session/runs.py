@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning, NonFiniteError
+from mgraph.session.code import CODE, changes, code_of, of_space
 from mgraph.session.keeping import OnDisk, save_seconds
 from mgraph.train.state import InMemory, Keeper
 from mgraph_store import Run, new_id
-from mgraph_store.index.processes import may_run
+from mgraph_store.index.processes import Process
 from mgraph_store.rows.records import now
+from mgraph_store.underway import PROCESS, Life, RunLock, Sighting, versions_of
 
 if TYPE_CHECKING:
-    from mgraph_store import GraphStore, Transaction
+    from mgraph_store import GraphStore, Space, Transaction
 
 
 class ResumedElsewhereWarning(MGraphWarning):
     """A run goes on under other conditions than it began under."""
+
+
+class ResumedWithOtherCodeWarning(ResumedElsewhereWarning):
+    """A run goes on with other code of its network, data or loss than it began with."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """The user code of a run in a space: hashes and specs by role."""
+
+    space: Space
+    hashes: Mapping[str, str]
+    names: Mapping[str, str]
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -45,6 +59,7 @@ class RunLog:
     def __init__(self, store: GraphStore, run: Run, keeper: Keeper, *, follows: bool = False) -> None:
         """``keeper`` keeps the states of the run until it is complete."""
         self._store = store
+        self._former = run  # as the index has it, unless somebody took the run over
         self.record, self.keeper = run, keeper
         self._ended = follows
 
@@ -54,7 +69,11 @@ class RunLog:
         return self.record.id
 
     def complete(self, tx: Transaction, **changes: Any) -> None:
-        """Mark the run complete as part of ``tx``; ``changes`` are further columns, e.g. ``update``."""
+        """Mark the run complete as part of ``tx``; ``changes`` are further columns, e.g. ``update``.
+
+        Nothing of ``tx`` is stored, and ConflictError raised, if another process took the run over or gave it up.
+        """
+        tx.expect(self._former)
         self.record = replace(self.record, status="complete", ended=now(), **changes)
         tx.update(self.record)
         self._ended = True
@@ -65,6 +84,7 @@ class RunLog:
             self._ended = True
             self.record = replace(self.record, status=status, reason=reason, ended=now())
             with self._store.transaction() as tx:
+                tx.expect(self._former)
                 tx.update(self.record)
 
     def stop(self, status: str, error: BaseException, reason: str) -> None:
@@ -96,13 +116,45 @@ def recorded_run(
     device: str,
     plan: Mapping[str, Any] | None = None,
     resumed: Run | None = None,
+    code: Code | None = None,
 ) -> Iterator[RunLog]:
     """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error.
 
-    With a ``plan``, the arguments of the operation, it can go on after an interruption: then it is ``resumed``, the
-    same run with the same settings. Raises RunInterrupted at Ctrl-C in a run with a plan, and InputError if another
-    process resumes the same run.
+    ``code`` is the user code that runs. With a ``plan``, the arguments of the operation, it can go on after an
+    interruption: then it is ``resumed``, the same run with the same settings. Raises RunInterrupted at Ctrl-C in a run
+    with a plan, and InputError if another process resumes the same run. While it is under way it holds a lock that says
+    so (see :mod:`mgraph_store.underway`).
     """
+    from mgraph.train.parallel import present
+
+    identifier = new_id("r") if resumed is None else resumed.id
+    with ExitStack() as held:
+        if present().rank == 0:
+            lock = RunLock(store.path, identifier)
+            if not lock.acquire():
+                raise InputError(f"Run {identifier} is under way in another process; stop it there, or wait for it.")
+            held.callback(lock.release)
+        yield held.enter_context(
+            _recorded(
+                store, identifier, command, settings, seed=seed, device=device, plan=plan, resumed=resumed, code=code
+            )
+        )
+
+
+@contextmanager
+def _recorded(
+    store: GraphStore,
+    identifier: str,
+    command: str,
+    settings: Mapping[str, Any],
+    *,
+    seed: int | None,
+    device: str,
+    plan: Mapping[str, Any] | None,
+    resumed: Run | None,
+    code: Code | None,
+) -> Iterator[RunLog]:
+    """Record a run that has its lock."""
     import torch
 
     from mgraph.train.parallel import present
@@ -111,18 +163,21 @@ def recorded_run(
     if resumed is not None:
         keeper: Keeper = OnDisk(store.states(resumed.id), seconds)
         keeper.last  # noqa: B018  (a damaged state is found before the run is under way again)
-        run = _claim(store, resumed, device)
+        run = _claim(store, resumed, device, code)
     else:
+        here = Process.present()
         run = Run(
-            id=new_id("r"),
+            id=identifier,
             command=command,
             settings=json.dumps(dict(settings), sort_keys=True, default=str),
             seed=seed,
-            versions=json.dumps(versions()),
+            versions=json.dumps(
+                versions() | {PROCESS: here.marks()} | ({CODE: code.hashes} if code is not None and code.hashes else {})
+            ),
             device=device,
             threads=torch.get_num_threads(),
-            host=platform.node(),
-            pid=os.getpid(),
+            host=here.host,
+            pid=here.pid,
             plan=None if plan is None else json.dumps(plan, sort_keys=True),
         )
         # Each of several processes would need states of its own, all of one moment: they keep none.
@@ -150,18 +205,16 @@ def recorded_run(
         log.forget_states()
 
 
-def is_running(run: Run) -> bool:
-    """Tell whether a run may still be under way; on another machine that cannot be known, so it may."""
-    if run.status != "running":
-        return False
-    moments = [r["when"] for r in json.loads(run.resumptions)]
-    began = run.started.fromisoformat(moments[-1]) if moments else run.started
-    return may_run(run.host, run.pid, began)
+def is_running(store: GraphStore, run: Run) -> bool:
+    """Tell whether a run may still be under way; elsewhere that cannot always be known, so it may."""
+    return run.status == "running" and Sighting.of(store.path, run).life != Life.GONE
 
 
-def _claim(store: GraphStore, resumed: Run, device: str) -> Run:
+def _claim(store: GraphStore, resumed: Run, device: str, code: Code | None) -> Run:
     """Make an interrupted run this process's own; InputError if another one was faster."""
     import torch
+
+    new_code = _other_code(resumed, code)
 
     saved = store.states(resumed.id).summary()
     then = resumed.ended or (saved[1] if saved else resumed.started)
@@ -174,21 +227,23 @@ def _claim(store: GraphStore, resumed: Run, device: str) -> Run:
             ResumedElsewhereWarning,
             stacklevel=2,
         )
+    process = Process.present()
     entry = {
         "when": now().isoformat(),
         "stopped": then.isoformat(),
         "at": saved[0] if saved else None,
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "other": {what: here for what, (_, here) in other.items()},
+        "host": process.host,
+        "pid": process.pid,
+        PROCESS: process.marks(),
+        "other": {what: here for what, (_, here) in other.items()} | ({CODE: new_code} if new_code else {}),
     }
     run = replace(
         resumed,
         status="running",
         reason=None,
         ended=None,
-        host=platform.node(),
-        pid=os.getpid(),
+        host=process.host,
+        pid=process.pid,
         resumptions=json.dumps([*json.loads(resumed.resumptions), entry]),
     )
     try:
@@ -200,9 +255,33 @@ def _claim(store: GraphStore, resumed: Run, device: str) -> Run:
     return run
 
 
+def _other_code(run: Run, code: Code | None) -> dict[str, str]:
+    """Return the code that a run would go on with and did not begin with, and warn of it.
+
+    Raises InputError for a sweep, whose numbers would be of both: what the old code measured is of no use to it.
+    """
+    if code is None:
+        return {}
+    then, now = code_of(run, code.space), code.hashes
+    if CODE not in json.loads(run.versions):  # it began before runs recorded more than their space does
+        now = of_space(now)
+    what = changes(then, now, code.names)
+    if not what:
+        return {}
+    if run.command == "sweep":
+        raise InputError(f"Run {run.id} cannot go on: {what} has changed; give the command again, it measures anew.")
+    warnings.warn(
+        f"Run {run.id} goes on with other code: {what} has changed since, so one part of what it makes comes from the "
+        f"old code and the other from the new.",
+        ResumedWithOtherCodeWarning,
+        stacklevel=2,
+    )
+    return dict(now)
+
+
 def _differences(run: Run, device: str, threads: int) -> dict[str, tuple[Any, Any]]:
     """Return what a run's numbers depend on and was other where it began: what it was, and what it is here."""
-    then = json.loads(run.versions) | {"device": run.device, "threads": run.threads}
+    then = versions_of(run) | {"device": run.device, "threads": run.threads}
     here = versions() | {"device": device, "threads": threads}
     return {what: (then.get(what), here[what]) for what in here if here[what] != then.get(what)}
 

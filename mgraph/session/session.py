@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgraph.alone import our_turn
 from mgraph.errors import InputError, LayoutMismatchError
+from mgraph.factories import find_source, names_code
+from mgraph.session.code import Pinned, made_with, names_of
+from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
+from mgraph.specs import Spec
+from mgraph.trust import OfGraph
 from mgraph_store import Layout, Run, Space
 
 if TYPE_CHECKING:
@@ -39,6 +44,12 @@ class Bench:
         self._habits: Habits | None = None
         self.met = False  # whether the network was probed here, and found usable
         self._path, self._trust, self._threads = path, trust, threads
+        self.code: dict[str, str] = {}  # hashes of the user code that ran, by role: arch, data, loss
+
+    @property
+    def path(self) -> Path:
+        """The graph directory."""
+        return self._path
 
     @cached_property
     def layout(self) -> Layout:
@@ -46,23 +57,24 @@ class Bench:
         return Layout.from_json(self.space.layout)
 
     @cached_property
+    @tells_if_moved
     def task(self) -> Task:
         """The data, checked against the fingerprint that the space recorded."""
         from mgraph.data.loading import judged_by, load_task
 
-        task = load_task(self.space.data, base=self._path, expected=self._trusted(self.space.data))
-        code = self._trusted(self.space.loss)
-        if code is not None:
-            if code != json.loads(self.space.factories)[self.space.loss]["hash"]:
+        task = load_task(self.space.data, base=self._path, consent=self._consent("data"))
+        if names_code(self.space.loss):
+            task = judged_by(task, self.space.loss, base=self._path, consent=self._consent("loss"))
+            if not made_with(self.space, find_source(Spec.parse(self.space.loss), base=self._path)):
                 raise InputError(
                     f"The loss {self.space.loss} is not the one that space {self.space.name} was made with (its code "
                     f"changed), and its numbers would not compare; restore it or add a new space."
                 )
-            task = judged_by(task, self.space.loss, base=self._path, expected=code)
-        if task.fingerprint != self.space.data_hash:
-            raise InputError(
-                f"The data {self.space.data!r} are not those that space {self.space.name} was made with "
-                f"(their content or normalisation changed); restore them or add a new space."
+        if not is_same_data(task, self.space):
+            raise other_data(
+                self.space,
+                task,
+                lambda: load_task(self.space.data, base=self._path, consent=self._consent("data")),
             )
         return task
 
@@ -71,6 +83,7 @@ class Bench:
         """A network of the space on the device; its values are whatever was loaded last."""
         return self.new_network(seed=0)
 
+    @tells_if_moved
     def new_network(self, seed: int) -> FlatModel:
         """Build a freshly initialised network; LayoutMismatchError if the architecture has changed."""
         from mgraph.network.flat import FlatModel
@@ -110,7 +123,7 @@ class Bench:
             classes=self.task.classes,
             seed=seed,
             base=self._path,
-            expected=self._trusted(self.space.arch),
+            consent=self._consent("arch"),
         )
         difference = self.layout.first_difference(layout_of(module))
         if difference:
@@ -143,19 +156,9 @@ class Bench:
         available = len(self.task.train)
         return BatchNormPolicy.default(available, examples) if examples else BatchNormPolicy.default(available)
 
-    def _trusted(self, spec: str) -> str | None:
-        """Return the hash that a factory's code must have, if this user trusts it; None for a built-in."""
-        from mgraph import trust
-        from mgraph.factories import find_source
-        from mgraph.specs import Spec
-
-        if spec not in json.loads(self.space.factories):
-            return None
-        found = find_source(Spec.parse(spec), base=self._path)
-        if self._trust:
-            trust.trust(self._path, spec, found.hash)
-        trust.require(self._path, spec, found.hash)
-        return found.hash
+    def _consent(self, role: str) -> Pinned:
+        """Return who is asked before code of the space runs; what ran is noted in :attr:`code`."""
+        return Pinned(OfGraph(self._path, self._trust), role, self.code)
 
 
 class Session:
@@ -202,6 +205,10 @@ class Session:
             )
         return self._benches[space.id]
 
+    def forget(self, space: Space) -> None:
+        """Load task and network of a space anew when they are next needed: its specs have changed."""
+        self._benches.pop(space.id, None)
+
     def space(self, text: str | None = None) -> Space:
         """Look up a space by name or id; None means the only one."""
         with self.store.reading() as reader:
@@ -222,27 +229,33 @@ class Session:
 
         See :func:`mgraph.session.runs.recorded_run`.
         """
-        from mgraph.session.runs import recorded_run
+        from mgraph.session.runs import Code, recorded_run
 
-        with (
-            self.threads(bench),
-            recorded_run(
-                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed
-            ) as log,
-        ):
-            yield log
+        with self.threads(bench):  # which loads everything, so it is known now which code runs
+            loss = settings.get("loss")
+            own = {"training loss": _hash_of(loss)} if isinstance(loss, str) and names_code(loss) else {}
+            code = Code(bench.space, bench.code | own, names_of(bench.space, settings))
+            with recorded_run(
+                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed, code=code
+            ) as log:
+                yield log
 
     @contextmanager
     def threads(self, bench: Bench) -> Iterator[None]:
-        """Compute inside a block with the bench's number of threads."""
+        """Compute inside a block with the bench's number of threads; no other thread computes meanwhile."""
         import torch
 
-        before = torch.get_num_threads()
-        torch.set_num_threads(bench.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+        with our_turn():
+            before = torch.get_num_threads()
+            torch.set_num_threads(bench.threads)
+            try:
+                yield
+            finally:
+                torch.set_num_threads(before)
+
+
+def _hash_of(loss: str) -> str:
+    return find_source(Spec.parse(loss), base=Path.cwd()).hash
 
 
 def resolve_device(text: str) -> str:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from mgraph import trust
+from mgraph.alone import alone
 from mgraph.architectures.loading import build_network
 from mgraph.data.loading import judged_by, load_task
+from mgraph.data.task import DataWarning
 from mgraph.errors import InputError, NameTakenError, NotFoundError
-from mgraph.factories import source_of
+from mgraph.factories import names_code, source_of
 from mgraph.network.layout import layout_of
+from mgraph.session.code import recorded_hash
 from mgraph.session.meeting import meet, tell
 from mgraph.specs import Spec
 from mgraph_store import GraphStore, Space, new_id, validate_name
@@ -22,6 +26,7 @@ from mgraph_store import GraphStore, Space, new_id, validate_name
 CODECS = ("none", "blosc")
 
 
+@alone
 def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None, name: str | None, codec: str) -> Space:
     """Load architecture and data once and describe the space they make; the graph is not touched.
 
@@ -38,16 +43,24 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
         spec, source = source_of(Spec.parse(text), typed_in=Path.cwd(), base=path)
         specs.append(str(spec))
         if source is not None:
-            factories[str(spec)] = {"kind": source.kind, "path": source.path, "hash": source.hash}
+            described = {"kind": source.kind, "path": source.path, "hash": source.hash, "files": dict(source.files)}
+            factories[str(spec)] = described
+            trust.trust(path, str(spec), source.hash, source.files)
     arch, data, *named = specs
-    for spec_text, described in factories.items():
-        trust.trust(path, spec_text, described["hash"])
-    task = load_task(data, base=path)
+    consent = trust.OfGraph(path)  # so what runs is what is recorded
+    task = load_task(data, base=path, consent=consent, first=True)
     for own in named:
-        task = judged_by(task, own, base=path)
+        task = judged_by(task, own, base=path, consent=consent)
+    if not named and names_code(task.loss_name):
+        raise InputError(
+            f"The data call their loss {task.loss_name!r}, which reads like code to load; leave out the ':'."
+        )
+    for note in task.notes:
+        warnings.warn(note, DataWarning, stacklevel=5)
 
     def build(seed: int) -> nn.Module:
-        return build_network(arch, input_shape=task.input_shape, classes=task.classes, seed=seed, base=path)
+        shape, classes = task.input_shape, task.classes
+        return build_network(arch, input_shape=shape, classes=classes, seed=seed, base=path, consent=consent)
 
     module = build(0)
     layout = layout_of(module)
@@ -84,8 +97,7 @@ def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
 
 def _loss_code(space: Space) -> str | None:
     """Return the hash of the code of an evaluation loss of the user's own; None where the loss comes with the data."""
-    found: str | None = json.loads(space.factories).get(space.loss, {}).get("hash")
-    return found
+    return recorded_hash(space, space.loss)
 
 
 def create_graph(

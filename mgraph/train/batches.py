@@ -1,4 +1,4 @@
-"""An endless stream of shuffled batches that knows where it stands, for training that is counted in steps."""
+"""An endless stream of shuffled batches, each example once in a pass; it knows where it stands."""
 
 from __future__ import annotations
 
@@ -10,26 +10,38 @@ from torch import Tensor
 from mgraph.data.splits import Batch, Split
 
 
-class Batches:
-    """Batches of equal size, each example once in a pass; the few that fill no batch wait for the next pass."""
+class Batches(Iterator[Batch]):
+    """Batches of one size; what is left over at the end of a pass waits for the next one, or is a smaller batch."""
 
-    def __init__(self, split: Split, batch_size: int, order: torch.Generator, device: torch.device) -> None:
-        """Draw the passes' orders from ``order``; a batch is at most the whole split."""
+    def __init__(
+        self, split: Split, batch_size: int, order: torch.Generator, device: torch.device, *, least: int | None = None
+    ) -> None:
+        """Draw the order of every pass from ``order``; a batch is at most the whole split.
+
+        The examples left over make a batch of their own if there are ``least`` of them or more; None: never.
+        """
         self._split, self._order, self._device = split, order, device
-        self._size = min(batch_size, len(split))
-        self._per_pass = len(split) // self._size
-        self._batches: Iterator[Batch]
-        self._shuffle()
-
-    def __iter__(self) -> Batches:
-        return self
+        count = len(split)
+        self._size = min(batch_size, count)
+        rest = count % self._size
+        self._used = count if least is not None and rest >= least else count - rest
+        self.per_pass = -(-self._used // self._size)
+        self._batches: Iterator[Batch] = iter(())
+        self.begin_pass()
 
     def __next__(self) -> Batch:
         """Return the next batch."""
-        if self._position == self._per_pass:
+        if self._position == self.per_pass:
+            self.begin_pass()
+        if self._position == 0:
             self._shuffle()
         self._position += 1
         return next(self._batches)
+
+    def begin_pass(self) -> None:
+        """Begin a new pass: the next batch is its first."""
+        self._before = self._order.get_state()
+        self._position = 0
 
     @property
     def position(self) -> int:
@@ -38,21 +50,17 @@ class Batches:
 
     @property
     def pass_state(self) -> Tensor:
-        """State of the generator before it drew the present order."""
+        """State of the generator before it draws, or drew, the order of the present pass."""
         return self._before
 
     def go_to(self, position: int, pass_state: Tensor) -> None:
         """Go on where a stream of the same split was that stood at this position of this pass."""
-        self._before = pass_state.clone()
+        self._before, self._position = pass_state.clone(), position
         self._order.set_state(self._before)
-        self._begin(position)
+        if position:
+            self._shuffle()
 
     def _shuffle(self) -> None:
-        self._before = self._order.get_state()  # of the generator, when it drew the present order
-        self._begin(0)
-
-    def _begin(self, position: int) -> None:
         order = torch.randperm(len(self._split), generator=self._order)
-        rest = order[position * self._size : self._per_pass * self._size]
+        rest = order[self._position * self._size : self._used]
         self._batches = self._split.batches(self._size, order=rest, device=self._device)
-        self._position = position

@@ -26,29 +26,26 @@ class CycleRecord:
 
 
 @dataclass
-class Standing:
-    """Where a run stands, as plain data."""
+class CycleLog:
+    """What a run has come to so far, as plain data."""
 
-    cycle: int = 0
-    step: int = 0
-    steps: int = 0
-    scale: float = 1.0  # of learning rates, after divergence
-    halvings: int = 0
-    first: float | None = None  # largest loss of the first step
+    cycle: int = 0  # cycles that are done, or were skipped
     summed: float = 0.0  # of the mean losses of this cycle's steps
-    seconds: float = 0.0
     best: int = 0  # place in the history of the lowest saddle
     ended: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Relaxed:
-    """The best chain that was found, points of shape (N, D), canonical; how it came about, and why it ended."""
+    """The best chain that was found, points of shape (N, D), canonical; how it came about, and why it ended.
+
+    ``stopped`` says which budget was spent before it ended by itself.
+    """
 
     points: Array
     history: tuple[CycleRecord, ...]
     best: CycleRecord
     ended: str
     notes: tuple[str, ...]
+    stopped: str | None = None

@@ -9,41 +9,36 @@ split between them, which costs one pass instead of k.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mgraph.data.splits import Split
-from mgraph.errors import MGraphWarning, NonFiniteError
 from mgraph.network.flat import FlatModel
-from mgraph.network.precision import computing_in
 from mgraph.progress import Report, silent
+from mgraph.train.batches import Batches
 from mgraph.train.controlpoints import Held
 from mgraph.train.draws import Draw, DrawStream
-from mgraph.train.loop import DivergedError, Position, Streams, run_epochs
+from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
 from mgraph.train.parallel import Workers, present
 from mgraph.train.phases import Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.schedules import SCHEDULES
 from mgraph.train.settings import Optimisation
-from mgraph.train.standing import Attempt, Before, Saved, buffer_bytes, load_buffer_bytes
-from mgraph.train.state import InMemory, Keeper, State
+from mgraph.train.snapshots import named, to_array, to_tensor, with_prefix
+from mgraph.train.state import Arrays, Keeper
+from mgraph.train.stepper import DivergedError, Segment, Stepper
 from mgraph.train.updates import EagerUpdate, Rule, choose_update
 
 _MEMORY = 0.98  # of the mean loss along a path, from step to step
 
 _MOST_LANES = 8  # points in memory at once; more samples than these go in groups
 
-_HALVINGS = 6  # of the learning rate, before a diverging phase is given up
 _BLOWN_UP = 1e6  # times what the weights were: as good as infinite
-
-
-class LearningRateWarning(MGraphWarning):
-    """A phase diverged and was begun again with half the learning rate."""
 
 
 class PathTrainer:
@@ -74,7 +69,7 @@ class PathTrainer:
         choice = "eager" if self._sampling.exact else update
         kind = choose_update(P, choice, rule or Rule(), free=len(phase.free), samples=len(self.lanes))
         trained = self.lanes.theta[:, : flat.trained]
-        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule())
+        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule(), flat.views)
         self._least = least_examples(flat, self._workers)
         self._shares: dict[int, tuple[list[int], Tensor]] = {}
         self._free = list(phase.free)
@@ -195,10 +190,11 @@ def least_examples(flat: FlatModel, workers: Workers) -> int:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went: the update used (eager or compiled) and what the user should know."""
+    """How a training went: the update used (eager or compiled), what the user should know, what budget stopped it."""
 
     update: str
     notes: tuple[str, ...] = ()
+    stopped: str | None = None
 
 
 def train_phases(
@@ -226,206 +222,134 @@ def train_phases(
     Where ``keeper`` has a state, P and the network must be what they were when that training began; it goes on from
     the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
     """
-    workers = present()
-    streams = Streams.of(how.seed)
-    keeper = keeper if keeper is not None and workers.size == 1 else InMemory()
-    module = torch.compile(flat.module) if how.compile else flat.module
-    saved = None if keeper.last is None else Saved(keeper.last)
-    run = _Run(
-        flat,
-        loss,
-        split,
-        P,
-        how,
-        sampling or Sampling(),
-        decay,
-        held,
-        update if saved is None else saved.values["update"],
-        after_epoch,
-        report,
-        workers,
-        streams,
-        module,
-        keeper,
-        [] if saved is None else list(saved.values["notes"]),
-        tuple(sorted({row for phase in phases for row in phase.free})),
-        min((number for number, phase in enumerate(phases) if phase.epochs and phase.free), default=0),
-    )
-    gpus = [] if flat.device.type == "cpu" else [flat.device]
-    flat.module.train()
-    used = "eager"
-    with torch.random.fork_rng(devices=gpus), computing_in(how.precision, flat.device):
-        torch.manual_seed(streams.network + workers.rank)
-        for number, phase in enumerate(phases):
-            if phase.epochs and phase.free and (saved is None or number >= saved.values["phase"]):
-                used = run.until_finite(number, phase, saved)
-                saved = None
-    return Trained(used, tuple(run.notes))
+    least = max(2, least_examples(flat, present()))
+    driver = Driver(flat, split, how, least=least, keeper=keeper, report=report)
+    run = _Phases(driver, flat, loss, P, phases, how, sampling or Sampling(), decay, held, update, after_epoch)
+    driver.run(run)
+    return Trained(run.used, tuple(driver.notes), driver.stopped)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What the phases of one training have in common."""
+class _Phases(Stepper):
+    """The phases of one training, each by a PathTrainer of its own."""
 
-    flat: FlatModel
-    loss: Loss
-    split: Split
-    P: Tensor
-    how: Optimisation
-    sampling: Sampling
-    decay: str
-    held: Held | None
-    update: str
-    after_epoch: Callable[[int], None] | None
-    report: Report
-    workers: Workers
-    streams: Streams
-    module: Callable[[Tensor], Tensor]
-    keeper: Keeper
-    notes: list[str]
-    moving: tuple[int, ...]
-    first: int
+    def __init__(
+        self,
+        driver: Driver,
+        flat: FlatModel,
+        loss: Loss,
+        P: Tensor,
+        phases: Sequence[Phase],
+        how: Optimisation,
+        sampling: Sampling,
+        decay: str,
+        held: Held | None,
+        update: str,
+        after_epoch: Callable[[int], None] | None,
+    ) -> None:
+        self._driver, self._flat, self._loss, self._P, self._phases = driver, flat, loss, P, phases
+        self._how, self._sampling, self._decay, self._held = how, sampling, decay, held
+        self._update, self._after_epoch = update, after_epoch
+        self._number = 0  # of the phase that is next, or under way
+        self._first = min((n for n, phase in enumerate(phases) if phase.epochs and phase.free), default=0)
+        self._moving = sorted({row for phase in phases for row in phase.free})
+        self._trainer: PathTrainer | None = None
+        self._saved: tuple[Mapping[str, Any], Arrays] = {}, {}
+        self.used = "eager"
 
-    def until_finite(self, number: int, phase: Phase, saved: Saved | None) -> str:
-        """Train a phase, anew with half the learning rate as often as it diverges; return the update used."""
-        lr = self.how.lr if phase.lr is None else phase.lr
-        attempt = Attempt(number, 0, lr, self._present(phase))
-        if saved is not None:
-            attempt = self._restore(saved, attempt)
-        while True:
-            try:
-                used = self.once(phase, attempt, saved)
-                largest = float(self.P.abs().max())  # NaN if any is
-                if not largest < _BLOWN_UP * max(1.0, float(attempt.before.rows.abs().max())):
-                    became = f"grew to {largest:.3g}" if math.isfinite(largest) else "became NaN or infinite"
-                    raise DivergedError(f"A weight {became} in training; lower the learning rate.", 2)
-                return used
-            except DivergedError as error:
-                if error.steps <= 1 or attempt.number == _HALVINGS:
-                    raise NonFiniteError(str(error)) from None
-                attempt, saved = replace(attempt, number=attempt.number + 1, lr=attempt.lr / 2), None
-                self._say(str(error), phase, attempt.lr)
-                self.P[list(phase.free)] = attempt.before.rows
-                load_buffer_bytes(
-                    self.flat.module, attempt.before.buffers
-                )  # a diverging run leaves NaN in running statistics
+    def start(self) -> None:
+        """Nothing is to be done before the first phase."""
 
-    def _present(self, phase: Phase) -> Before:
-        return Before(self.P[list(phase.free)], buffer_bytes(self.flat.module))
+    def segment(self) -> Segment | None:
+        """Return the next phase in which anything moves."""
+        while self._number < len(self._phases):
+            phase = self._phases[self._number]
+            if phase.epochs and phase.free:
+                lr = self._how.lr if phase.lr is None else phase.lr
+                steps = phase.epochs * self._driver.batches.per_pass
+                return Segment(phase.name, steps, lr, schedule=SCHEDULES[self._how.schedule])
+            self._number += 1
+        return None
 
-    def _restore(self, saved: Saved, attempt: Attempt) -> Attempt:
-        """Put control points and buffers where they were, and return the attempt that was under way."""
-        before = attempt.before
-        if "before.points" in saved:
-            before = Before(saved.tensor("before.points").to(self.P), saved.tensors("before.buffer."))
-        self.P[list(self.moving)] = saved.tensor("points").to(self.P)
-        load_buffer_bytes(self.flat.module, saved.tensors("buffer."))
-        return replace(attempt, number=saved.values["attempt"], lr=saved.values["lr"], before=before)
-
-    def once(self, phase: Phase, attempt: Attempt, saved: Saved | None) -> str:
-        """Train a phase through its epochs; DivergedError when it leaves the finite numbers."""
-        rule = Rule.of(self.how, self.decay)
-        trainer = PathTrainer(
-            self.flat,
-            self.loss,
-            self.P,
+    def begin(self, segment: Segment, *, anew: bool) -> None:
+        """Set up the trainer and its draws."""
+        phase, driver = self._phases[self._number], self._driver
+        self._trainer = PathTrainer(
+            self._flat,
+            self._loss,
+            self._P,
             phase,
-            rule=rule,
-            sampling=self.sampling,
-            held=self.held,
-            update=self.update,
-            module=self.module,
-            workers=self.workers,
+            rule=Rule.of(self._how, self._decay),
+            sampling=self._sampling,
+            held=self._held,
+            update=self._update,
+            module=driver.module,
+            workers=driver.workers,
         )
-        stream = DrawStream(phase, self.sampling, self.streams.draws, self.P, self.held)
-        if saved is not None:
-            stream.again(saved.values["draws"], saved.arrays("draws."))
-        upcoming = next(stream)
-        trainer.begin(upcoming)
-        at = None if saved is None else self._go_on(saved, trainer)
+        self._stream = DrawStream(phase, self._sampling, driver.streams.draws, self._P, self._held)
+        if anew:
+            driver.batches.begin_pass()
+        else:
+            self._stream.again(self._saved[0]["draws"], named(self._saved[1], "draws."))
+        self._upcoming = next(self._stream)
+        self._trainer.begin(self._upcoming)
+        if not anew:
+            arrays = named(self._saved[1], "update.")
+            self._trainer.restore({name: to_tensor(array) for name, array in arrays.items()})
 
-        def step(x: Tensor, y: Tensor, lr: float) -> Tensor:
-            # It knows the next one's draws, so that each update can write the next points.
-            nonlocal upcoming
-            current, upcoming = upcoming, next(stream)
-            return trainer.step(x, y, lr, current, upcoming)
+    def step(self, batches: Batches, lr: float) -> Tensor:
+        """Do one step; it knows the next one's draws, so that each update can write the next points."""
+        assert self._trainer is not None
+        current, self._upcoming = self._upcoming, next(self._stream)
+        return self._trainer.step(*next(batches), lr, current, self._upcoming)
 
-        def save(position: Position) -> None:
-            self.keeper.save(self._state(phase, attempt, trainer, stream, position))
+    def after(self, done: int) -> None:
+        """Tell the end of an epoch."""
+        if self._after_epoch is not None and done % self._driver.batches.per_pass == 0:
+            self._after_epoch(done // self._driver.batches.per_pass)
 
-        try:
-            run_epochs(
-                self.split,
-                step,
-                epochs=phase.epochs,
-                batch_size=self.how.batch_size,
-                lr=attempt.lr,
-                order=self.streams.order,
-                device=self.flat.device,
-                schedule=SCHEDULES[self.how.schedule],
-                least=max(2, least_examples(self.flat, self.workers)),
-                phase=phase.name,
-                after_epoch=self.after_epoch,
-                report=self.report,
-                at=at,
-                due=lambda: self.keeper.due,
-                save=save,
-            )
-        finally:
-            trainer.finish()
-        return trainer.update.name
+    def end(self, segment: Segment, why: str | None) -> None:
+        """Look at the weights: the last update may have left the finite numbers after a last finite loss."""
+        assert self._trainer is not None
+        largest = float(self._P.abs().max())  # NaN if any is
+        if not largest < _BLOWN_UP * max(1.0, float(self._before.abs().max())):
+            became = f"grew to {largest:.3g}" if math.isfinite(largest) else "became NaN or infinite"
+            raise DivergedError(f"A weight {became} in training; lower the learning rate.", segment.steps)
+        self.used = self._trainer.update.name
+        self.leave()
+        self._number += 1
+        if self._driver.stopped is not None:
+            self._driver.notes.append(self._driver.stopped)
+            self._number = len(self._phases)
 
-    def _state(
-        self, phase: Phase, attempt: Attempt, trainer: PathTrainer, stream: DrawStream, position: Position
-    ) -> State:
-        """Write down all that the coming steps depend on."""
-        drawn, arrays = stream.state()
-        tensors = {"points": self.P[list(self.moving)], "order": position.order, "torch": torch.get_rng_state()}
-        if self.flat.device.type == "cuda":
-            tensors["cuda"] = torch.cuda.get_rng_state(self.flat.device)
-        if position.pending:
-            tensors["pending"] = torch.stack(position.pending)
-        tensors |= {f"update.{name}": tensor for name, tensor in trainer.state().items()}
-        tensors |= {f"buffer.{name}": buffer for name, buffer in buffer_bytes(self.flat.module).items()}
-        if attempt.phase > self.first:  # the first one's is known when the training goes on
-            tensors["before.points"] = attempt.before.rows
-            tensors |= {f"before.buffer.{name}": buffer for name, buffer in attempt.before.buffers.items()}
-        values = {
-            "phase": attempt.phase,
-            "attempt": attempt.number,
-            "lr": attempt.lr,
-            "epoch": position.epoch,
-            "batch": position.batch,
-            "first": position.first,
-            "draws": drawn,
-            "notes": list(self.notes),
-            "update": trainer.update.name,
-        }
-        arrays = {f"draws.{name}": array for name, array in arrays.items()}
-        arrays |= {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-        return State(values, arrays, f"step {position.done} of {position.total} ({phase.name})")
+    def mark(self) -> None:
+        """Remember the rows that move."""
+        self._before = self._P[list(self._phases[self._number].free)]
 
-    def _go_on(self, saved: Saved, trainer: PathTrainer) -> Position:
-        """Take back the optimiser and torch's generators, and return the position in the phase."""
-        trainer.restore(saved.tensors("update."))
-        torch.set_rng_state(saved.tensor("torch"))
-        if self.flat.device.type == "cuda":
-            torch.cuda.set_rng_state(saved.tensor("cuda"), self.flat.device)
-        pending = saved.tensors("pending")
-        return Position(
-            saved.values["epoch"],
-            saved.values["batch"],
-            saved.values["first"],
-            saved.tensor("order"),
-            tuple(pending[""].to(self.flat.device).unbind()) if pending else (),
-        )
+    def back(self) -> None:
+        """Put them back."""
+        self.leave()
+        self._P[list(self._phases[self._number].free)] = self._before
 
-    def _say(self, error: str, phase: Phase, lr: float) -> None:
-        self.notes.append(f"phase {phase.name} diverged and began again at learning rate {lr:g}")
-        if self.workers.rank == 0:
-            said = error.partition(";")[0]
-            warnings.warn(
-                f"{said}: the phase begins again with half the learning rate, {lr:g}.",
-                LearningRateWarning,
-                stacklevel=4,
-            )
+    def state(self) -> tuple[Mapping[str, Any], Arrays]:
+        """Give control points, the optimiser, the draws, and where the phase began."""
+        assert self._trainer is not None
+        drawn, draws = self._stream.state()
+        tensors = {"points": self._P[self._moving]}
+        if self._number > self._first:  # the first phase's beginning is known when the training goes on
+            tensors["before"] = self._before
+        tensors |= {f"update.{name}": tensor for name, tensor in self._trainer.state().items()}
+        arrays = {name: to_array(tensor) for name, tensor in tensors.items()} | with_prefix("draws.", draws)
+        return {"phase": self._number, "draws": drawn, "update": self._trainer.update.name}, arrays
+
+    def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
+        """Put the control points where they were; the rest waits for the trainer."""
+        self._number, self._update, self._saved = values["phase"], values["update"], (values, arrays)
+        self._before = self._P[list(self._phases[self._number].free)]
+        if "before" in arrays:
+            self._before = to_tensor(arrays["before"]).to(self._P)
+        self._P[self._moving] = to_tensor(arrays["points"]).to(self._P)
+
+    def leave(self) -> None:
+        """Give the network its own buffer back."""
+        if self._trainer is not None:
+            self._trainer.finish()

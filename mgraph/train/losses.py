@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgraph.data.labels import VoidCrossEntropy
 from mgraph.data.task import Task, cross_entropy
 from mgraph.errors import InputError
-from mgraph.factories import load_factory, source_of
+from mgraph.factories import load_factory
 from mgraph.network.flat import FlatModel
 from mgraph.network.probing.losses import check_pairing, describe_outputs, loss_of
 from mgraph.network.probing.untouched import untouched
 from mgraph.specs import Spec
+from mgraph.trust import speaker
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,17 +41,20 @@ class Objective(Protocol):
 def training_loss(task: Task, how: Objective) -> Loss:
     """Return the function of (outputs, targets) that training minimises.
 
-    A loss named in the settings is the user's own code, and naming it is consent to run it. Raises InputError
-    if it cannot be loaded, or label smoothing is asked of a loss that is no cross-entropy.
+    A loss named in the settings is the user's own code, and naming it is consent to run it, unless it was read from a
+    graph (:func:`mgraph.trust.speaker`): UntrustedError. Raises InputError if it cannot be loaded, or label smoothing
+    is asked of a loss that is no cross-entropy.
     """
     if how.loss is not None:
         if how.label_smoothing:
             raise InputError("label_smoothing is for the task's cross-entropy; build it into your own loss.")
-        spec, source = source_of(Spec.parse(how.loss), typed_in=Path.cwd(), base=Path.cwd())
-        if source is None or spec.params:
+        spec = Spec.parse(how.loss)
+        if not spec.is_factory or spec.params:
             raise InputError(f"A loss is named module:function or file.py:function, not {how.loss!r}.")
-        return load_factory(spec, base=Path.cwd())
+        return load_factory(spec, base=Path.cwd(), consent=speaker())
     if how.label_smoothing:
+        if isinstance(task.loss, VoidCrossEntropy):
+            return replace(task.loss, label_smoothing=how.label_smoothing)
         if task.loss is not cross_entropy:
             raise InputError(f"label_smoothing is for cross-entropy, and the task's loss is {task.loss_name}.")
         return partial(F.cross_entropy, label_smoothing=how.label_smoothing)

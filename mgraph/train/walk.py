@@ -1,15 +1,14 @@
 """A walk through weight space, tick by tick: move a little, train until the loss is low, keep points on the way.
 
-The loop of LLPF [L, Alg. 1 and 2]; how a tick moves is its leg's matter. Everything that a tick depends on can be
+The ticks of LLPF [L, Alg. 1 and 2]; how a tick moves is its leg's matter. Everything that a tick depends on can be
 written down between two ticks: an interrupted walk goes on bit for bit (on a CPU), in the phase it was in.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +22,14 @@ from mgraph.errors import NonFiniteError
 from mgraph.families import Floats
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
-from mgraph.progress import Progress, Report, silent
+from mgraph.progress import Report, silent
 from mgraph.train.batches import Batches
+from mgraph.train.driver import Driver
 from mgraph.train.legs import Leg, Phase, TowardsOrigin, Units
-from mgraph.train.loop import Streams
 from mgraph.train.losses import Loss
-from mgraph.train.parallel import present
-from mgraph.train.state import InMemory, Keeper, State
+from mgraph.train.snapshots import named, with_prefix
+from mgraph.train.state import Arrays, Keeper
+from mgraph.train.stepper import Segment, Stepper
 from mgraph.train.tensors import scale
 from mgraph.train.thinning import Kept, Thinner
 from mgraph.train.walk_settings import WalkSettings
@@ -65,7 +65,10 @@ class Log:
 
 @dataclass(frozen=True)
 class Walked:
-    """How a walk went: the points kept after the start, what was observed, where each phase ended, and why."""
+    """How a walk went: the points kept after the start, what was observed, where each phase ended and why.
+
+    ``stopped`` says which budget was spent before it ended by itself.
+    """
 
     start_loss: float
     kept: tuple[Kept, ...]
@@ -73,10 +76,17 @@ class Walked:
     reasons: tuple[str, ...]
     distances: Floats
     leg: Leg
+    stopped: str | None = None
 
 
-class Walk:
-    """Walks the network's own row from a start through some stretches."""
+class Walk(Stepper):
+    """Walks the network's own row from a start through some stretches: a step is a tick, a phase a segment.
+
+    A tick whose loss climbs is taken back here; no phase begins again.
+    """
+
+    halvings = 0
+    saves_between = True
 
     def __init__(
         self,
@@ -93,21 +103,19 @@ class Walk:
     ) -> None:
         """``measure`` returns the loss of the network as it stands; kept points are appended to ``keeper``."""
         self._flat, self._loss, self._units, self._how = flat, loss, units, how
-        self._threshold, self._measure, self._report = threshold, measure, report
-        self._keeper = InMemory() if keeper is None else keeper
-        self._workers, self._streams = present(), Streams.of(how.seed)
-        self._batches = Batches(split, how.batch_size, self._streams.order, flat.device)
-        self._module = torch.compile(flat.module) if how.compile else flat.module
+        self._threshold, self._measure = threshold, measure
+        self._driver = Driver(flat, split, how, keeper=keeper, report=report)
         self._x = flat.theta
         self._aside, self._back = torch.empty_like(flat.theta), torch.empty_like(flat.theta)
         self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
         self._kept: list[Kept] = []
         self._log = Log()
         self._reasons: list[str] = []
-        self._tick = self._stretch = self._phase = self._done = 0  # ticks in all, and where in the plan
+        self._tick = self._stretch = self._phase = 0  # ticks in all, and where in the plan
         self._from = -1  # number of the kept point where the present stretch began; -1: the start
         self._before = np.zeros(len(units))  # distances as the present phase began
         self._memory: dict[str, Floats] = {}  # of the leg that a state was saved in
+        self._leg: Leg | None = None  # of the present stretch
         self._elapsed = 0.0
         self._first_loss = self._last_loss = math.nan
         self._rate, self._again = 1.0, 0  # of the learning rate; how many times a tick of this phase was taken back
@@ -117,52 +125,36 @@ class Walk:
 
         Raises NonFiniteError, naming the tick, when a loss leaves the finite numbers.
         """
-        flat, streams = self._flat, self._streams
-        gpus = [] if flat.device.type == "cpu" else [flat.device]
-        with torch.random.fork_rng(devices=gpus), computing_in(self._how.precision, flat.device):
-            torch.manual_seed(streams.network + self._workers.rank)
-            self._x.copy_(start)
-            self._start_loss = self._loss_at(self._x)
-            if self._keeper.last is None:
-                self._thinner.begin(start, 0, self._start_loss)
-            else:
-                self._go_on(self._keeper.last, start)
-            self._began = time.perf_counter() - self._elapsed
-            leg, distances = self._stretches(start, stretches)
-        return Walked(self._start_loss, tuple(self._kept), self._log, tuple(self._reasons), distances, leg)
+        self._start, self._stretches = start, stretches
+        self._driver.run(self)
+        leg = self._present_leg()
+        kept, reasons = tuple(self._kept), tuple(self._reasons)
+        return Walked(self._start_loss, kept, self._log, reasons, leg.distances(), leg, self._driver.stopped)
 
     def close(self, destination: Tensor) -> Kept:
         """Measure the straight piece from the last point to the end of the path, which counts as one tick more."""
         with computing_in(self._how.precision, self._flat.device):
             return self._thinner.closing(destination, self._tick + 1)
 
-    def _stretches(self, start: Tensor, stretches: Sequence[Stretch]) -> tuple[Leg, Floats]:
-        while True:
-            stretch = stretches[self._stretch]
-            leg = self._leg(stretch, start)
-            while self._phase < len(stretch.phases):
-                self._ticks(leg, stretch.phases[self._phase])
-                self._phase, self._done = self._phase + 1, 0
-                self._save()
-            if self._stretch == len(stretches) - 1:
-                return leg, leg.distances()
-            self._stretch, self._phase, self._from = self._stretch + 1, 0, len(self._kept) - 1
+    def start(self) -> None:
+        """Put the network at the start."""
+        self._x.copy_(self._start)
+        self._start_loss = self._loss_at(self._x)
+        self._thinner.begin(self._start, 0, self._start_loss)
 
-    def _leg(self, stretch: Stretch, start: Tensor) -> Leg:
-        """Set up a leg as it was when its stretch began."""
-        row = start if self._from < 0 else self._point(self._from)
-        present = self._aside.copy_(self._x)
-        self._x.copy_(row)
-        leg = stretch.leg(row)
-        self._x.copy_(present)
-        if self._memory:
-            leg.recall(self._memory)
-        self._memory, self._present = {}, leg
-        return leg
+    def segment(self) -> Segment | None:
+        """Return the next phase, of this stretch or the one after it."""
+        phases = self._stretches[self._stretch].phases
+        if self._phase == len(phases):
+            return None
+        phase = phases[self._phase]
+        return Segment(phase.name, phase.ticks, self._how.lr)
 
-    def _ticks(self, leg: Leg, phase: Phase) -> None:
-        """Walk through one phase, from where it stands."""
-        leg.begin(phase, anew=self._done == 0)
+    def begin(self, segment: Segment, *, anew: bool) -> None:
+        """Set up what moves and what is trained in the phase."""
+        phase = self._stretches[self._stretch].phases[self._phase]
+        leg = self._present_leg()
+        leg.begin(phase, anew=anew)
         flat, names = self._flat, self._flat.names
         weights = np.flatnonzero(self._units.weight)
         self._weight_gradients = [flat.grad[flat.columns(names[i])] for i in weights]
@@ -171,37 +163,60 @@ class Walk:
         if self._how.train == "active" and len(moving) < len(names):
             columns = [flat.columns(names[i]) for i in moving]
             self._trained = [self._x[c] for c in columns], [flat.grad[c] for c in columns]
-        flat.module.train()
-        distances = leg.distances()
-        if self._done == 0:
-            self._before, self._again = distances, 0
-        reason = ""
-        while not reason:
-            if leg.finished(distances):
-                reason = "arrived"
-            elif self._done >= phase.ticks:
-                reason = f"{phase.ticks} ticks spent"
-            elif self._how.seconds is not None and time.perf_counter() - self._began >= self._how.seconds:
-                reason = f"{self._how.seconds:g} s spent"
-            else:
-                distances = self._one(leg, phase, distances)
+        self._distances = leg.distances()
+        if anew:
+            self._before, self._again = self._distances, 0
+
+    def finished(self) -> str | None:
+        """Tell whether the layers have arrived."""
+        assert self._leg is not None
+        return "arrived" if self._leg.finished(self._distances) else None
+
+    def step(self, batches: Batches, lr: float) -> float:
+        """Do one tick: move, and train on as many batches as it takes."""
+        leg = self._leg
+        assert leg is not None
+        lengths = leg.lengths(self._distances, self._before)
+        loss, iterations = self._moved(leg, self._distances, lengths)
+        leg.settle()
+        self._distances = leg.distances()
+        self._tick += 1
+        self._elapsed = self._driver.seconds
+        self._note(loss, iterations, lengths, leg)
+        self._thinner.add(self._tick, self._x)
+        return loss
+
+    def end(self, segment: Segment, why: str | None) -> None:
+        """Keep the point where the phase ended, and go on to the next phase or stretch."""
         self._thinner.settle(self._tick, self._x)
         again = f", {self._again} times taken back at half the learning rate" if self._again else ""
-        self._reasons.append(f"{phase.name}: {reason} after {self._done} ticks{again}")
+        reason = why or f"{segment.steps} ticks spent"
+        self._reasons.append(f"{segment.name}: {reason} after {self._driver.done} ticks{again}")
+        self._phase += 1
+        if self._phase == len(self._stretches[self._stretch].phases) and self._stretch < len(self._stretches) - 1:
+            self._stretch, self._phase, self._from, self._leg = self._stretch + 1, 0, len(self._kept) - 1, None
 
-    def _one(self, leg: Leg, phase: Phase, distances: Floats) -> Floats:
-        lengths = leg.lengths(distances, self._before)
-        loss, iterations = self._moved(leg, distances, lengths)
-        leg.settle()
-        distances = leg.distances()
-        self._tick, self._done = self._tick + 1, self._done + 1
-        self._elapsed = time.perf_counter() - self._began
-        self._note(loss, iterations, lengths, distances, leg)
-        self._thinner.add(self._tick, self._x)
-        self._report(Progress(phase.name, self._done, phase.ticks, loss))
-        if self._keeper.due:
-            self._save()
-        return distances
+    def mark(self) -> None:
+        """No phase begins again: single ticks do."""
+
+    def back(self) -> None:
+        """No phase begins again."""
+
+    def leave(self) -> None:
+        """It walks on the network's own row."""
+
+    def _present_leg(self) -> Leg:
+        """Return the leg of this stretch, set up as it was when the stretch began."""
+        if self._leg is None:
+            row = self._start if self._from < 0 else self._point(self._from)
+            present = self._aside.copy_(self._x)
+            self._x.copy_(row)
+            self._leg = self._stretches[self._stretch].leg(row)
+            self._x.copy_(present)
+            if self._memory:
+                self._leg.recall(self._memory)
+            self._memory = {}
+        return self._leg
 
     def _moved(self, leg: Leg, distances: Floats, lengths: Floats) -> tuple[float, int]:
         """Move and train, again and more gently where the loss climbs; return the last loss and all iterations.
@@ -261,15 +276,14 @@ class Walk:
     def _gradient(self) -> float:
         """Fill the flat gradient from the next batch, and return its loss."""
         flat = self._flat
-        x, y = next(self._batches)
-        x, y, fraction = self._workers.share(x, y)
+        x, y, fraction = self._driver.workers.share(*next(self._driver.batches))
         flat.grad.zero_()
-        loss = self._loss(self._module(flat.inputs(x)), y)
+        loss = self._loss(self._driver.module(flat.inputs(x)), y)
         if fraction != 1.0:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
         mean = loss.detach().to(flat.grad.dtype)
-        self._workers.add_up([flat.grad, mean])
+        self._driver.workers.add_up([flat.grad, mean])
         value = float(mean)
         if math.isnan(self._first_loss):
             self._first_loss = value
@@ -280,13 +294,13 @@ class Walk:
             )
         return value
 
-    def _note(self, loss: float, iterations: int, lengths: Floats, distances: Floats, leg: Leg) -> None:
+    def _note(self, loss: float, iterations: int, lengths: Floats, leg: Leg) -> None:
         self._log.ticks.append(
             {
                 "train_loss": loss,
                 "iterations": float(iterations),
                 "step": float(np.linalg.norm(lengths)),
-                "distance": float(np.linalg.norm(distances)),
+                "distance": float(np.linalg.norm(self._distances)),
                 "phase": float(len(self._reasons)),
                 "to_origin": float(isinstance(leg, TowardsOrigin)),
                 "seconds": self._elapsed,
@@ -294,7 +308,7 @@ class Walk:
         )
         if self._tick % self._how.log_every == 0:
             self._log.entries.append(self._tick)
-            self._log.distances.append(distances)
+            self._log.distances.append(self._distances)
             self._log.lengths.append(lengths)
             self._log.variances.append(leg.variances)
 
@@ -313,36 +327,31 @@ class Walk:
         return loss
 
     def _keep(self, row: Tensor, kept: Kept) -> None:
-        self._keeper.append({POINT: self._flat.unpack(row).numpy()})
+        self._driver.keeper.append({POINT: self._flat.unpack(row).numpy()})
         self._kept.append(kept)
 
     def _point(self, index: int) -> Tensor:
-        return self._flat.pack(torch.from_numpy(self._keeper.appended(index)[POINT]))
+        return self._flat.pack(torch.from_numpy(self._driver.keeper.appended(index)[POINT]))
 
-    def _save(self) -> None:
-        """Write down everything that the next tick depends on."""
+    def state(self) -> tuple[Mapping[str, Any], Arrays]:
+        """Give everything that the next tick depends on, and all that was noted."""
         waiting = self._thinner.waiting
+        memory = self._memory if self._leg is None else self._leg.memory()
         arrays: dict[str, NDArray[Any]] = {
             "x": self._flat.unpack(self._x).numpy(),
             "before": self._before,
-            **{f"leg-{name}": value for name, value in self._present.memory().items()},
-            "order": self._batches.pass_state.numpy(),
-            "random": torch.get_rng_state().numpy(),
+            **with_prefix("leg-", memory),
             "kept": np.array([(k.tick, k.loss, k.middle) for k in self._kept], dtype=np.float64).reshape(-1, 3),
             "log": np.array([list(tick.values()) for tick in self._log.ticks], dtype=np.float64),
             "entries": np.array(self._log.entries, dtype=np.int64),
             **{name: np.array(getattr(self._log, name), dtype=np.float64) for name in _BY_ENTRY},
             **{f"waiting{i}": self._flat.unpack(row).numpy() for i, (_, row) in enumerate(waiting)},
         }
-        if self._flat.device.type == "cuda":
-            arrays["random-cuda"] = torch.cuda.get_rng_state(self._flat.device).numpy()
         values = {
             "tick": self._tick,
             "stretch": self._stretch,
             "phase": self._phase,
-            "done": self._done,
             "from": self._from,
-            "position": self._batches.position,
             "elapsed": self._elapsed,
             "first_loss": None if math.isnan(self._first_loss) else self._first_loss,
             "last_loss": None if math.isnan(self._last_loss) else self._last_loss,
@@ -352,23 +361,20 @@ class Walk:
             "waiting": [tick for tick, _ in waiting],
             "columns": list(self._log.ticks[0]) if self._log.ticks else [],
         }
-        self._keeper.save(State(values, arrays, f"tick {self._tick}"))
+        return values, arrays
 
-    def _go_on(self, state: State, start: Tensor) -> None:
-        values, arrays = state.values, state.arrays
+    def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
+        """Take all that back; the loss at the start is measured again."""
+        self.start()
         self._tick, self._stretch, self._phase = values["tick"], values["stretch"], values["phase"]
-        self._done, self._from, self._elapsed = values["done"], values["from"], values["elapsed"]
+        self._from, self._elapsed = values["from"], values["elapsed"]
         self._first_loss = math.nan if values["first_loss"] is None else values["first_loss"]
         self._last_loss = math.nan if values["last_loss"] is None else values["last_loss"]
         self._rate, self._again = float(values["rate"]), int(values["again"])
         self._reasons = list(values["reasons"])
         self._x.copy_(self._row(arrays["x"]))
         self._before = np.array(arrays["before"])
-        self._memory = {name.removeprefix("leg-"): np.array(a) for name, a in arrays.items() if name.startswith("leg-")}
-        self._batches.go_to(values["position"], torch.from_numpy(np.array(arrays["order"], dtype=np.uint8)))
-        torch.set_rng_state(torch.from_numpy(np.array(arrays["random"], dtype=np.uint8)))
-        if "random-cuda" in arrays:
-            torch.cuda.set_rng_state(torch.from_numpy(np.array(arrays["random-cuda"])), self._flat.device)
+        self._memory = {name: np.array(array) for name, array in named(arrays, "leg-").items()}
         self._kept = [Kept(int(tick), float(loss), float(middle)) for tick, loss, middle in arrays["kept"]]
         log = [dict(zip(values["columns"], row, strict=True)) for row in np.array(arrays["log"]).tolist()]
         self._log = Log(log, np.array(arrays["entries"]).tolist(), *[list(arrays[name]) for name in _BY_ENTRY])
@@ -377,7 +383,11 @@ class Walk:
             last = self._kept[-1]
             self._thinner.begin(self._point(len(self._kept) - 1), last.tick, last.loss, waiting)
         else:
-            self._thinner.begin(start, 0, self._start_loss, waiting)
+            self._thinner.begin(self._start, 0, self._start_loss, waiting)
+
+    def where(self) -> str:
+        """Name the tick."""
+        return f"tick {self._tick}"
 
     def _row(self, canonical: NDArray[Any]) -> Tensor:
         return self._flat.pack(torch.from_numpy(np.array(canonical)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
 
 from mgraph.errors import InputError
 from mgraph.settings import Settings, setting
@@ -12,6 +15,8 @@ from mgraph.train.groups import AUTO, GroupSpec
 @dataclass(frozen=True, kw_only=True)
 class WalkSettings(Settings):
     """How a walk moves, trains and keeps points [L, table 4 and 5]."""
+
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"seconds": "max_seconds"})
 
     seed: int = setting(0, "seed of all randomness of the run", low=0, high=2**63 - 1)
     groups: str = setting(
@@ -82,7 +87,10 @@ class WalkSettings(Settings):
         1000, "training examples that kept points and straight pieces are measured on", unit="examples", low=2
     )
     log_every: int = setting(1, "ticks between two entries of distances and variances", unit="ticks", low=1)
-    seconds: float | None = setting(None, "stop after so long, and close the path from there", unit="s", above=0)
+    max_steps: int | None = setting(None, "stop after so many ticks in all", unit="ticks", low=1)
+    max_seconds: float | None = setting(
+        None, "stop after so much time, and close the path from there", unit="s", above=0
+    )
     loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))

@@ -6,15 +6,21 @@ expected, what to do. The command line catches :class:`MGraphError` and nothing 
 
 from __future__ import annotations
 
+from mgraph_store.visible import visible
+
 
 class MGraphError(Exception):
     """Root of every error that mgraph raises on purpose.
 
-    ``kind`` is a stable word for programs; ``exit_code`` is what the command line returns.
+    ``kind`` is a stable word for programs; ``exit_code`` is what the command line returns. As text it is one line that
+    is safe to show, whatever names it quotes (see :mod:`mgraph_store.visible`).
     """
 
     kind = "failed"
     exit_code = 1
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class InputError(MGraphError, ValueError):
@@ -76,6 +82,30 @@ class StoreError(MGraphError):
     """The graph directory itself is at fault, not the request."""
 
     kind = "store"
+
+
+class EntryError(StoreError):
+    """Something in the graph's directory is not what it should be: a link, a pipe, a device."""
+
+    kind = "entry"
+    exit_code = 2
+
+
+class MovedError(StoreError):
+    """The graph's directory is no longer there, or another one is."""
+
+    kind = "moved"
+
+
+class MGraphWarning(UserWarning):
+    """Something that the user should know before trusting a number; as text, one line that is safe to show."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
+
+
+class MovedWarning(MGraphWarning):
+    """The graph's directory was moved while it was in use."""
 
 
 class ConflictError(StoreError):

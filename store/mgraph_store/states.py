@@ -13,8 +13,7 @@ import contextlib
 import hashlib
 import json
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store.folder import Folder, path_of
 from mgraph_store.rows.ids import is_id
 
 if TYPE_CHECKING:
@@ -52,10 +52,16 @@ class SavedState:
 class StateFiles:
     """The states and items of one run, in a directory of its own; nothing is made before the first one is saved."""
 
-    def __init__(self, graph: Path, run_id: str) -> None:
+    def __init__(self, graph: Folder | Path, run_id: str) -> None:
         if not is_id(run_id):  # it becomes a path, which is deleted one day
             raise CorruptError(f"The index has a run {run_id!r}, which is no id: run `mgraph check`.")
-        self.path = graph / STATES / run_id
+        self._all = (Folder(graph) if isinstance(graph, Path) else graph).sub(STATES)
+        self._folder = self._all.sub(run_id)
+
+    @property
+    def path(self) -> Path:
+        """Where they were when the graph was opened."""
+        return self._folder.path
 
     def save(self, values: Mapping[str, Any], arrays: Arrays, *, items: int, where: str = "") -> None:
         """Save a state that counts the items from 0 to ``items``; the one before goes when this one is durable.
@@ -71,11 +77,11 @@ class StateFiles:
         self._write(f"state-{number:06}.safetensors", document, arrays)
         for old in earlier.values():
             with contextlib.suppress(OSError):
-                old.unlink()
+                self._folder.unlink(old)
 
     def append(self, index: int, arrays: Arrays) -> None:
         """Save an item; one of the same number that no state counts is replaced. Raises as :meth:`save`."""
-        self._write(self._item(index).name, {}, arrays)
+        self._write(_item(index), {}, arrays)
 
     def newest(self) -> SavedState | None:
         """Read the newest state that is whole; None if none was ever saved.
@@ -88,7 +94,7 @@ class StateFiles:
         damage: CorruptError | None = None
         for _, file in sorted(self._states().items(), reverse=True):
             try:
-                document, arrays = _read(file)
+                document, arrays = self._read(file)
                 moment = datetime.fromisoformat(document["saved"])
                 return SavedState(document["values"], arrays, document["items"], document["where"], moment)
             except CorruptError as error:
@@ -99,13 +105,13 @@ class StateFiles:
 
     def item(self, index: int) -> dict[str, NDArray[Any]]:
         """Read an item; ``CorruptError`` if it is missing or damaged."""
-        return _read(self._item(index))[1]
+        return self._read(_item(index))[1]
 
     def summary(self) -> tuple[str, datetime] | None:
         """Say where the newest state stands and when it was saved, without its arrays; None if there is none."""
         for _, file in sorted(self._states().items(), reverse=True):
             with contextlib.suppress(CorruptError):
-                document = _header(file)
+                document = self._header(file)
                 return document["where"], datetime.fromisoformat(document["saved"])
         return None
 
@@ -114,61 +120,94 @@ class StateFiles:
         # The states first: items without one are never taken for anything.
         for file in self._states().values():
             with contextlib.suppress(OSError):
-                file.unlink()
-        shutil.rmtree(self.path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.path.parent.rmdir()  # if it was the last one
+                self._folder.unlink(file)
+        self._all.remove(self._folder.name)
+        self._all.above().remove_if_empty(STATES)  # if it was the last one
 
-    def _states(self) -> dict[int, Path]:
+    def _states(self) -> dict[int, str]:
         try:
-            found = [(_STATE.fullmatch(p.name), p) for p in self.path.iterdir()]
+            found = [(_STATE.fullmatch(name), name) for name in self._folder.entries()]
         except OSError:
             return {}
-        return {int(match[1]): p for match, p in found if match}
-
-    def _item(self, index: int) -> Path:
-        return self.path / f"item-{index:06}.safetensors"
+        return {int(match[1]): name for match, name in found if match}
 
     def _write(self, name: str, document: Mapping[str, Any], arrays: Arrays) -> None:
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        from mgraph_store.tensors.objects import disk_error, flush
+        from mgraph_store.tensors.objects import disk_error
 
         # What is not contiguous would be saved in the order of memory.
         tensors = {key: np.asarray(array, order="C") for key, array in arrays.items()}
         text = json.dumps(document, sort_keys=True)
-        final, temporary = self.path / name, self.path / f"{name}.tmp"
+        folder, temporary = self._folder, f"{name}.tmp"
         try:
-            if not self.path.is_dir():
-                self.path.mkdir(parents=True, exist_ok=True)
-                flush(self.path.parent.parent)
-                flush(self.path.parent)
-            save_file(tensors, temporary, {"state": text, "digest": _digest(text, tensors)})
-            flush(temporary)
-            temporary.replace(final)
-            flush(self.path)
+            if not folder.exists():
+                with folder.opened(create=True):
+                    pass
+                self._all.above().flush()
+                self._all.flush()
+            folder.unlink(temporary)  # an unfinished one of a process that was killed
+            with folder.opened() as descriptor:
+                file = folder.path_within(descriptor) / temporary
+                save_file(tensors, file, {"state": text, "digest": _digest(text, tensors)})
+            folder.flush(temporary)
+            folder.rename(temporary, folder, name)
+            folder.flush()
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
+            self._forget(temporary)
             if isinstance(error, OSError):
                 raise disk_error(error, self.path) from error
-            raise StoreError(f"Cannot write {final} ({error}): nothing was stored.") from error
+            raise StoreError(f"Cannot write {self.path / name} ({error}): nothing was stored.") from error
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            self._forget(temporary)
             raise
+
+    def _forget(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            self._folder.unlink(name)
+
+    def _header(self, name: str) -> dict[str, Any]:
+        with self._opened(name) as opened:
+            document: dict[str, Any] = json.loads(opened.metadata()["state"])
+            return document
+
+    def _read(self, name: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        with self._opened(name) as opened:
+            metadata = opened.metadata()
+            arrays = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no mapping)
+            text, digest = metadata["state"], metadata["digest"]
+            document = json.loads(text)
+        if _digest(text, arrays) != digest:
+            raise _damaged(self.path / name, "its digest is another")
+        return document, arrays
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[Any]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with self._folder.reader(name) as file, safe_open(path_of(file.fileno()), framework="numpy") as opened:
+                yield opened
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise _damaged(self.path / name, reason) from error
+
+
+def _item(index: int) -> str:
+    return f"item-{index:06}.safetensors"
 
 
 def leftovers(store: GraphStore) -> list[Path]:
     """List directories of states that no run needs any more: it is complete, or not in the index."""
     from mgraph_store.rows.records import Run
 
-    try:
-        found = sorted(p for p in (store.path / STATES).iterdir())
-    except OSError:
+    found = store.folder.sub(STATES).entries()
+    if not found:
         return []
     with store.reading() as reader:
         needed = {run.id for run in reader.all(Run) if run.status != "complete"}
-    return [p for p in found if p.name not in needed]
+    return [store.path / STATES / name for name in found if name not in needed]
 
 
 def _digest(text: str, arrays: Arrays) -> str:
@@ -178,33 +217,6 @@ def _digest(text: str, arrays: Arrays) -> str:
         digest.update(f"\n{name} {array.dtype} {list(array.shape)}\n".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _header(file: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            document: dict[str, Any] = json.loads(opened.metadata()["state"])
-            return document
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(file, error) from error
-
-
-def _read(file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy") as opened:
-            metadata = opened.metadata()
-            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-        text, digest = metadata["state"], metadata["digest"]
-        document = json.loads(text)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(file, error) from error
-    if _digest(text, arrays) != digest:
-        raise _damaged(file, "its digest is another")
-    return document, arrays
 
 
 def _damaged(file: Path, why: object) -> CorruptError:

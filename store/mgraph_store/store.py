@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -19,8 +20,9 @@ from mgraph_store.errors import (
     NotFoundError,
     OldFormatError,
 )
-from mgraph_store.index.index import Index, check_path
-from mgraph_store.index.lock import GraphLock
+from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
+from mgraph_store.index.index import JOURNAL, Index, check_path
+from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
 from mgraph_store.recipes import Computation, is_computed, look_up, sum_of_stored
@@ -28,11 +30,11 @@ from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Connection, Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.views import TensorView
-from mgraph_store.states import StateFiles
+from mgraph_store.states import STATES, StateFiles
 from mgraph_store.tensors.arrays import StoredArray
 from mgraph_store.tensors.kernel import KERNEL_VERSION, active_terms
-from mgraph_store.tensors.objects import TensorStore, flush, flush_tree, to_the_end
-from mgraph_store.tensors.remote import RemoteTensorStore, check_url, read_config, write_config
+from mgraph_store.tensors.objects import ROOT_GROUP, TensorStore, flush, flush_tree, to_the_end
+from mgraph_store.tensors.remote import CONFIG, RemoteTensorStore, check_url, read_config, write_config
 from mgraph_store.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -41,10 +43,7 @@ if TYPE_CHECKING:
 
 INDEX = "index.duckdb"
 TENSORS = "tensors.zarr"
-TEMPORARY = "tmp"
-
-# What zarr.create_group writes; by hand, so that making a graph does not import Zarr.
-_ROOT_GROUP = '{"attributes": {}, "zarr_format": 3, "node_type": "group"}\n'
+"""Where a repair puts what it replaces."""
 
 
 class GraphStore:
@@ -57,14 +56,24 @@ class GraphStore:
 
     def __init__(self, path: Path, *, lock_timeout: float | None = None) -> None:
         self.path = path
-        url = read_config(path)
+        self.folder = Folder(path)
+        self._check_entries()
+        url = read_config(self.folder)
+        tensors, temporary = self.folder.sub(TENSORS), self.folder.sub(TEMPORARY)
         self.tensor_store = (
-            TensorStore(path / TENSORS, path / TEMPORARY)
-            if url is None
-            else RemoteTensorStore(url, path / TENSORS, path / TEMPORARY)
+            TensorStore(tensors, temporary) if url is None else RemoteTensorStore(url, tensors, temporary)
         )
-        self.index = Index(path / INDEX)
-        self.lock = GraphLock(path, lock_timeout)
+        self.index = Index(self.folder, INDEX)
+        self.lock = GraphLock(self.folder, lock_timeout)
+
+    def _check_entries(self) -> None:
+        # So that a graph with a link in it is refused by whatever is done first, not by what meets the link.
+        if not self.path.is_dir():
+            return
+        for name in (JOURNAL, TEMPORARY, STATES, TENSORS, SET_ASIDE):
+            self.folder.check_folder(name)
+        for name in (INDEX, f"{INDEX}.wal", *LOCKS, CONFIG):
+            self.folder.check_file(name, own=name != CONFIG)
 
     @classmethod
     def create(cls, path: str | Path, *, tensors: str | None = None, lock_timeout: float | None = None) -> GraphStore:
@@ -88,7 +97,8 @@ class GraphStore:
         if url is None:
             cls._make(path, None)
             return cls(path, lock_timeout=lock_timeout)
-        place = RemoteTensorStore(url, path / TENSORS, path / TEMPORARY)
+        graph = Folder(path)
+        place = RemoteTensorStore(url, graph.sub(TENSORS), graph.sub(TEMPORARY))
         place.claim()
         try:
             cls._make(path, url)
@@ -105,17 +115,19 @@ class GraphStore:
             (building / TEMPORARY).mkdir()
             if url is None:
                 (building / TENSORS).mkdir()
-                (building / TENSORS / "zarr.json").write_text(_ROOT_GROUP)
+                (building / TENSORS / "zarr.json").write_bytes(ROOT_GROUP)
             else:
-                write_config(building, url)
-            for name in ("gate.lock", "index.lock"):
+                write_config(Folder(building), url)
+            for name in LOCKS:
                 (building / name).touch()
+            with GraphLock(building).exclusive():
+                pass  # a file system without locks is found out before anything is there
             Index(building / INDEX).create()
-            flush_tree(building)
+            flush_tree(Folder(path.parent), building.name)
             if path.exists():  # rename would replace an empty directory
                 raise FileExistsError
             building.rename(path)
-            flush(path.parent)
+            flush(Folder(path.parent))
         except OSError as error:
             if path.exists():
                 raise NameTakenError(f"{path} exists already: choose another path for the new graph.") from None
@@ -142,8 +154,8 @@ class GraphStore:
         path = Path(path).absolute()
         if not path.is_dir():
             raise NotFoundError(f"There is no graph at {path}: make one with `mgraph init`.")
-        if not (path / INDEX).exists():
-            if (path / TENSORS).exists():
+        if not _is_there(path / INDEX):
+            if _is_there(path / TENSORS):
                 raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
             raise NotFoundError(f"{path} is not a graph, it has no {INDEX}: make one with `mgraph init`.")
         check_path(path)
@@ -207,7 +219,7 @@ class GraphStore:
             with self.index.connect(read_only=True, patience=self.lock.timeout):
                 pass  # an index of this format that has lost nothing
             return run_guarded(
-                self.path / INDEX,
+                self.index.place(),
                 sql,
                 parameters,
                 limit_seconds=limit_seconds,
@@ -234,7 +246,7 @@ class GraphStore:
 
     def states(self, run_id: str) -> StateFiles:
         """Return the saved states of a run; there may be none."""
-        return StateFiles(self.path, run_id)
+        return StateFiles(self.folder, run_id)
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed
@@ -380,7 +392,7 @@ class GraphStore:
         """Delete the whole graph: for one that was just made, and that something then went wrong with."""
         if isinstance(self.tensor_store, RemoteTensorStore):
             self.tensor_store.release()
-        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.rmtree(self.folder.root.where(), ignore_errors=True)
 
     def _node(self, node: Node | str) -> Node:
         if isinstance(node, Node):
@@ -398,3 +410,7 @@ class GraphStore:
                 f"{node.nbytes}: restore tensors.zarr/{node.tensor_key} from a copy of the graph."
             )
         return array
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.lexists(path)  # a link that leads nowhere, too: that is refused by name

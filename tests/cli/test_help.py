@@ -15,7 +15,8 @@ COMMANDS = [
     *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "resume", "ls", "show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "ensemble", "export", "pack", "unpack"),
-    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "du", "archive", "methods", "archs", "datasets", "demo"),
+    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "archive"),
+    *("methods", "archs", "datasets", "demo"),
 ]
 
 _WITHOUT_TORCH = """

@@ -16,8 +16,8 @@ from mgraph.errors import InputError, NonFiniteError
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train.batches import Batches
-from mgraph.train.loop import Streams
 from mgraph.train.state import InMemory
+from mgraph.train.streams import Streams
 
 RNG = np.random.default_rng(0)
 CENTRES = RNG.normal(size=(3, 5)) * 2
@@ -271,7 +271,7 @@ def test_towards_the_origin_the_norm_falls_and_norms_stay(ends):
     assert np.all(np.diff(norms) < 0)
     assert not any(s.quantity == "distance" for s in outcome.series)
     with pytest.raises(InputError, match="ended before its first tick"):
-        walk(LLPF(walk="m2o", seconds=1e-9, **FEW), ends[:1])
+        walk(LLPF(walk="m2o", max_seconds=1e-9, **FEW), ends[:1])
 
 
 def test_towards_the_origin_layers_that_training_grows_again_are_moved_farther(ends):
@@ -341,9 +341,9 @@ def test_an_interrupted_walk_goes_on_bit_for_bit(ends, changes):
 
 
 def test_a_budget_of_seconds_closes_the_path_from_where_it_is(ends):
-    outcome = walk(LLPF(seconds=1e-9, **FEW), ends)
+    outcome = walk(LLPF(max_seconds=1e-9, **FEW), ends)
     assert np.array_equal(rows(outcome), np.stack(ends))
-    assert "1e-09 s spent after 0 ticks" in outcome.notes[0]
+    assert "1e-09 s are spent after 0 ticks" in outcome.notes[0]
 
 
 def test_the_threshold_is_chosen_by_the_modes_own_loss(ends):
@@ -381,7 +381,7 @@ def test_what_cannot_be_walked_is_refused(ends):
 
 @pytest.mark.parametrize("name", list(LLPF.presets))
 def test_presets_are_walks(name, ends):
-    method = LLPF.preset(name, ticks=2, seconds=20)
+    method = LLPF.preset(name, ticks=2, max_seconds=20)
     text = (
         ";".join(part.partition(":")[0] + ":1" for part in method.groups.split(";"))
         if ":" in method.groups

@@ -204,7 +204,7 @@ def test_ends_that_are_one_point_are_refused(tmp_path, snapshot):
     assert snapshot(g.path) == before
 
 
-@pytest.mark.filterwarnings("ignore::mgraph.train.autoneb.BandWarning")
+@pytest.mark.filterwarnings("ignore::mgraph.train.driver.LearningRateWarning")
 def test_a_line_that_leaves_the_finite_numbers_is_a_failed_run_and_no_connection(tmp_path):
     g = landscape(tmp_path, "ring", (-1, 0), (1e9, 0))  # 1e36 there
     with pytest.raises(NonFiniteError, match="lower the learning rate"):

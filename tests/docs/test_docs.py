@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from transcripts import differences
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,24 +40,13 @@ def page_directory_importable() -> Iterator[None]:
             del sys.modules[name]
 
 
-def masked(text: str) -> set[str]:
-    """Return a page's lines without what may differ between machines: numbers, ids, which point came out best."""
-    text = re.sub(r"\b[mcpsgakwr][a-z2-7]{12}\b", "X", text)
-    text = re.sub(r"\b[0-9a-f]{32}\b", "DIGEST", text)
-    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+Z", "TIME", text)
-    text = re.sub(r"[-+]?\d+(\.\d+)*(e[-+]?\d+)?(\+\w+)?", "#", text)
-    text = re.sub(r"\b(better|worse|even)\b", "VERDICT", text)
-    text = re.sub(r"\b[a-d]\b", "X", text)
-    text = re.sub(r"─+", "─", text)
-    lines = {" ".join(line.split()) for line in text.splitlines()}
-    # The chosen point may be a corner, and lists more or fewer terms.
-    return {line for line in lines if not line.startswith(("Note: the chosen point", "info batchnorm"))}
-
-
 @pytest.mark.parametrize("page", GENERATE.PAGES)
 def test_page_runs_and_prints_what_it_shows(page: str) -> None:
     text = (ROOT / page).read_text()
-    assert masked(GENERATE.run_page(text)) == masked(text)
+    found = differences(text, GENERATE.run_page(text))
+    here = json.loads(GENERATE.RECORDED.read_text()) == GENERATE.recorded_on()
+    # On another processor, other points of a surface may come out best: a few lines then name others.
+    assert len(found) <= (0 if here else len(text.splitlines()) // 25), "\n".join(found)
 
 
 def test_every_page_with_code_is_run() -> None:
@@ -87,3 +78,33 @@ def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
         if "://" not in target:
             assert (path.parent / target).exists(), target
+
+
+SHOWN = """
+ name   id              train loss   seconds
+ ───────────────────────────────────────────
+ a      mwrv6jcyeidwz       0.0813       1.5
+ b      mmtlzwwsw6zpu        0.214      12.5
+a and mwrv6jcyeidwz at 61 points, 2026-11-24T07:00:39Z
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "count"),
+    [
+        ("mwrv6jcyeidwz", "mwrv6jcyeidww", 0),  # another id, the same in both places
+        ("0.0813       1.5", "0.0815      17.5", 0),  # a last digit and a clock
+        ("2026-11-24T07:00:39Z", "2026-12-01T11:00:00Z", 0),
+        ("0.214", "0.314", 1),
+        ("61 points", "60 points", 1),
+        ("a and mwrv6jcyeidwz", "a and mmtlzwwsw6zpu", 1),
+        (" b      mmtlzwwsw6zpu        0.214      12.5\n", "", 2),
+    ],
+)
+def test_a_transcript_that_differs_is_noticed(old: str, new: str, count: int) -> None:
+    assert len(differences(SHOWN, SHOWN.replace(old, new))) == count
+
+
+def test_a_wrong_order_is_noticed() -> None:
+    first, second = SHOWN.splitlines(keepends=True)[3:5]
+    assert differences(SHOWN, SHOWN.replace(first + second, second + first)) != []

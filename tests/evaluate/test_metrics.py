@@ -17,7 +17,7 @@ from mgraph.evaluate.metrics import Measured, Subset, measure
 from mgraph.evaluate.sweep import sweep
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily
 from mgraph.network.flat import FlatModel
-from mgraph.train.loop import Progress
+from mgraph.progress import Progress
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(90, 1, 4, 4)).astype(np.float32), np.arange(90) % 3

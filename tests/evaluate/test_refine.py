@@ -93,6 +93,27 @@ def test_the_estimate_of_a_parabola_is_safe_on_any_axis(steps, bend):
     assert np.all(errors >= true - 1e-12)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(4, 40), st.floats(0.01, 5))
+def test_on_an_even_grid_the_estimate_is_twice_the_error_of_a_parabola(points, bend):
+    axis = np.linspace(0.0, 1.0, points)
+    errors = interval_errors(axis, bend * axis**2)
+    true = bend * np.diff(axis) ** 2 / 4.0
+    np.testing.assert_allclose(errors[1:-1], 2.0 * true[1:-1], rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(errors[[0, -1]], 4.0 * true[[0, -1]], rtol=1e-6, atol=1e-12)  # seen from one side only
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(4, 40), st.floats(0.0, 1.0), st.data())
+def test_the_estimate_of_a_kink_is_at_least_half_its_error(points, along, data):
+    axis = np.linspace(0.0, 1.0, points)
+    at = data.draw(st.integers(1, points - 3))
+    step = axis[at + 1] - axis[at]
+    errors = interval_errors(axis, np.abs(axis - (axis[at] + along * step)))
+    assert errors[at] == pytest.approx(step / 4.0)
+    assert errors[at] >= 2.0 * along * (1.0 - along) * step / 2.0 - 1e-12
+
+
 def test_straight_lines_need_no_points():
     grid = TensorGrid.even((3,))
     assert refined(grid, 2 - 3 * grid.points[:, 0], 1e-9, 2000) is grid

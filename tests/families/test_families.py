@@ -103,9 +103,15 @@ def test_coefficients_sum_to_one_and_derivatives_to_zero(family, data):
     c, d = family.coefficients(t), family.derivatives(t)
     assert c.shape == (5, family.size)
     assert d.shape == (5, family.dimension, family.size)
-    assert (c >= 0).all()
     np.testing.assert_allclose(c.sum(axis=1), 1.0, atol=1e-14)
     np.testing.assert_allclose(d.sum(axis=2), 0.0, atol=1e-13)
+
+
+@pytest.mark.parametrize("family", CURVES + CHAINS + SURFACES + SIMPLICES, ids=str)
+@few
+@given(data=st.data())
+def test_points_lie_between_the_control_points(family, data):
+    assert (family.coefficients(data.draw(parameters(family))) >= 0).all()
 
 
 @every_smooth_family

@@ -15,7 +15,7 @@ import pytest
 import mgraph
 from mgraph.errors import InputError
 from mgraph.graph import auto
-from mgraph.train.engine import LearningRateWarning
+from mgraph.train.driver import LearningRateWarning
 from mgraph_store import Connection, Run
 
 QUICK = {"epochs": 1, "lr": 0.05, "batch_size": 256}

@@ -158,3 +158,19 @@ def test_frames_need_what_is_optional(graph: Any, module: str, monkeypatch: pyte
     answer = graph.sql("SELECT 1")
     with pytest.raises(InputError, match=f"pip install {module}"):
         answer.df() if module == "pandas" else answer.arrow()
+
+
+def test_long_answers_of_every_type_are_written_as_parquet_part_by_part(
+    graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mgraph.explore.answers._PART", 300)
+    answer = graph.sql(
+        "SELECT i, i / 3 AS third, 'text ' || i AS text, DATE '2020-01-01' + i::INTEGER % 30 AS day, "
+        "[i, NULL] AS many, [] AS nothing, "
+        "{'a': i, 'b': NULL} AS pair, CASE WHEN i > 9 THEN MAP {'k': i} ELSE MAP {} END AS map, "
+        "(i / 4)::DECIMAL(12, 2) AS money, i % 2 = 0 AS even, "
+        "uuid() AS id, 'ab'::BLOB AS bytes, INTERVAL 3 SECONDS AS gap, NULL::INTEGER AS none "
+        "FROM range(1000) t(i)"
+    )
+    written = answer.write(tmp_path / "long.parquet")
+    assert duckdb.sql(f"SELECT * FROM '{written}'").fetchall() == answer.rows

@@ -16,6 +16,7 @@ import pytest
 import mgraph
 from mgraph.errors import (
     AmbiguousError,
+    ConflictError,
     CorruptError,
     InputError,
     NameTakenError,
@@ -26,7 +27,7 @@ from mgraph.errors import (
 )
 from mgraph.session.keeping import NotSavedWarning
 from mgraph.session.runs import ResumedElsewhereWarning, RunInterrupted
-from mgraph.train.engine import LearningRateWarning
+from mgraph.train.driver import LearningRateWarning
 from mgraph_store import Node, Run, Sweep, new_id
 from mgraph_store.states import StateFiles
 
@@ -162,7 +163,7 @@ def test_a_sweep_by_a_function_cannot_go_on(g: Any, reporter: Any) -> None:
 
 
 def test_which_run_is_meant(g: Any, stopped: Any) -> None:
-    with pytest.raises(NotFoundError, match="No run is interrupted"):
+    with pytest.raises(NotFoundError, match="no interrupted run"):
         g.resume()
     first = stopped(lambda report: g.connect("a", "b", method=CURVE, name="x", report=report))
     second = stopped(lambda report: g.train(epochs=1, seed=9, report=report))
@@ -214,12 +215,12 @@ def test_runs_that_cannot_go_on_say_why(g: Any, stopped: Any) -> None:
         g.resume(failed["id"])
     run = stopped(lambda report: g.train(epochs=1, report=report))
     change(g, run, status="running", ended=None)  # by this very process, which is there
-    with pytest.raises(InputError, match=f"Run {run.id} is still under way, in process {os.getpid()} on "):
+    with pytest.raises(InputError, match=f"Run {run.id} is still under way: process {os.getpid()} on .*Stop it there"):
         g.resume(run.id)
-    change(g, run, status="running", ended=None, host="elsewhere")
-    assert runs(g)[run.id]["status"] == "running"
-    with pytest.raises(InputError, match="on elsewhere; stop it there"):
-        g.resume(run.id)
+    with pytest.raises(InputError, match="--force takes over no run that is alive"):
+        g.resume(run.id, force=True)
+    with pytest.raises(InputError, match="still under way"):
+        g.discard(run.id, force=True)
     stated = json.loads(run.settings) | {"processes": 2}
     change(g, run, settings=json.dumps(stated))
     with pytest.raises(InputError, match="was computed by 2 processes together, which keep no state"):
@@ -233,6 +234,55 @@ def test_a_run_whose_process_is_gone_is_interrupted(g: Any, stopped: Any) -> Non
     assert (row["status"], row["reason"], row["resumable"]) == ("interrupted", "its process is gone", True)
     assert row["seconds"] is None
     assert g.resume("x").name == "x"
+
+
+@pytest.fixture
+def elsewhere(g: Any, stopped: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run that another machine is in the middle of, on a disk that both have."""
+    monkeypatch.setattr("mgraph_store.underway._is_local", lambda _: False)
+    run = stopped(lambda report: g.train(epochs=1, name="x", report=report))
+    versions = json.loads(run.versions)
+    versions["process"]["boot"] = "another"
+    changes = {"host": "node-a", "pid": 7, "versions": json.dumps(versions)}
+    return change(g, run, status="running", reason=None, ended=None, **changes)
+
+
+def test_a_run_on_another_machine_goes_on_only_at_a_word_of_the_users(g: Any, elsewhere: Run) -> None:
+    row = runs(g)[elsewhere.id]
+    assert (row["status"], row["resumable"]) == ("running", False)
+    assert row["reason"].startswith("may have ended: it ran on another machine")
+    known = rf"Run {elsewhere.id} .train of x, step \d+ of 17.* may still be under way: process 7 on node-a, since .*"
+    for text in (None, "x", elsewhere.id):
+        with pytest.raises(InputError, match=rf"{known}last saved at step \d+ of 17.*--force; .*--discard --force"):
+            g.resume(text)
+    with pytest.raises(InputError, match=known):
+        g.discard("x")
+    assert g.resume("x", force=True).name == "x"
+    assert runs(g)[elsewhere.id]["status"] == "complete"
+
+
+def test_a_run_on_another_machine_is_given_up_at_a_word_of_the_users(g: Any, elsewhere: Run, beside: Any) -> None:
+    assert "--force" in beside("resume", "--discard", code=2).stderr
+    row = beside("resume", elsewhere.id, "--discard", "--force", "--json").row
+    assert (row["status"], row["resumable"]) == ("interrupted", False)
+    assert row["reason"].endswith("given up")
+    assert not (g.path / "states").exists()
+
+
+def test_a_run_that_was_taken_over_stores_nothing_more(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken_over(progress: Any) -> None:
+        run = g.runs()[-1]
+        if run["host"] != "node-b":
+            with g.session.store.reading() as reader:
+                record = reader.get(Run, id=run["id"])
+            change(g, record, host="node-b", pid=8)
+
+    with pytest.raises(ConflictError, match="changed or removed"):
+        g.train(epochs=1, name="x", report=taken_over)
+    with g.session.store.reading() as reader:
+        record = reader.get(Run, id=g.runs()[-1]["id"])
+    assert (record.status, record.host, record.pid) == ("running", "node-b", 8)  # it is theirs
+    assert "x" not in [node["name"] for node in g.nodes()]
 
 
 def test_of_two_that_resume_a_run_at_once_one_is_refused(g: Any, stopped: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.families import BezierCurveFamily
 from mgraph.merge.ensemble import Prediction, ensemble_predictions, predict
 from mgraph.network.flat import FlatModel
-from mgraph.train.loop import Progress
+from mgraph.progress import Progress
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(90, 5)).astype(np.float32), np.arange(90) % 3

@@ -1,27 +1,42 @@
-"""Is the process that noted its number still the one that has it?"""
+"""Is the process that noted itself still the one that has its number?"""
 
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 
 import pytest
 
-from mgraph_store.index.processes import is_alive, may_run
+from mgraph_store.index.processes import Process, is_alive
 
-HERE = platform.node()
+linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+
+
+def _noted(pid: int) -> Process:
+    """What a process of that number, which began when this one did, would have noted."""
+    return replace(Process.present(), pid=pid)
 
 
 def test_this_process_runs_and_one_that_ended_does_not() -> None:
     assert is_alive(os.getpid())
-    assert may_run(HERE, os.getpid(), datetime.now(UTC))
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert not is_alive(child.pid)
-    assert not may_run(HERE, child.pid, datetime.now(UTC))
+    assert _noted(child.pid).alive is False
+
+
+@linux
+def test_a_process_is_known_by_its_start_and_no_clock_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    for clock in ("time", "time_ns", "monotonic"):
+        monkeypatch.setattr(time, clock, lambda: pytest.fail("a clock was asked"))
+    here = Process.present()
+    assert here.alive is True
+    assert here.start is not None
+    assert replace(here, start=here.start - 1).alive is False  # another one that has the number now
 
 
 @pytest.mark.parametrize("pid", [0, -1, 2**40])
@@ -29,7 +44,7 @@ def test_numbers_that_no_process_has(pid: int) -> None:
     assert not is_alive(pid)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+@linux
 def test_a_process_that_nobody_waited_for_does_not_run() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie until it is waited for
@@ -37,11 +52,17 @@ def test_a_process_that_nobody_waited_for_does_not_run() -> None:
     child.wait()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
-def test_another_process_with_the_same_number_is_another_one() -> None:
-    assert not may_run(HERE, os.getpid(), datetime.now(UTC) - timedelta(days=300))
+def test_what_cannot_be_seen_from_here_is_not_known() -> None:
+    here = Process.present()
+    assert Process("another-machine", 1).alive is None
+    assert replace(here, boot="another boot").alive is None
+    assert replace(here, pid=None).alive is None
 
 
-def test_elsewhere_it_cannot_be_known() -> None:
-    assert may_run("another-machine", 1, datetime.now(UTC))
-    assert may_run(HERE, None, datetime.now(UTC))
+@linux
+def test_containers_count_processes_anew_and_names_of_hosts_say_nothing() -> None:
+    here = Process.present()
+    assert replace(here, numbers=1).alive is None
+    assert replace(here, numbers=1).on_this_machine
+    assert replace(here, host="renamed").alive is True
+    assert not Process("another-machine", 1).on_this_machine

@@ -161,6 +161,13 @@ def test_escapes_fail_and_leave_nothing(graph: Any) -> None:
     assert not list(Path("/tmp").glob("mgraph-escaped*"))
 
 
+def test_a_slow_query_draws_no_progress_bar_into_its_answer(graph: Any) -> None:
+    with open_guarded(graph.store.path / "index.duckdb") as con:
+        assert con.sql("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+        with pytest.raises(duckdb.Error):
+            con.execute("SET enable_progress_bar = true")
+
+
 def test_an_answer_has_names_types_and_rows(graph: Any) -> None:
     node, _ = graph.add(graph.parameters(1), graph.parameters(2), names=("a", "b"))
     answer = graph.store.query_guarded(

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from mgraph_store import Run, new_id
 from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store.folder import Folder
 from mgraph_store.states import StateFiles, leftovers
 
 ARRAYS = {"points": np.arange(6, dtype=np.float32).reshape(2, 3), "order": np.arange(4, dtype=np.uint8)}
@@ -111,20 +112,19 @@ def killed_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
     import safetensors.numpy
 
-    import mgraph_store.tensors.objects
-
     with monkeypatch.context() as patched:
         patched.setattr(safetensors.numpy, "save_file", counted(safetensors.numpy.save_file))
-        patched.setattr(mgraph_store.tensors.objects, "flush", counted(mgraph_store.tensors.objects.flush))
-        for name in ("mkdir", "replace", "unlink"):
-            patched.setattr(Path, name, counted(getattr(Path, name)))
+        for name in ("flush", "rename", "unlink"):
+            patched.setattr(Folder, name, counted(getattr(Folder, name)))
         yield lambda: count < calls
 
 
 def test_killed_at_any_step_a_whole_state_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = set()
     for calls in range(20):
-        files = StateFiles(tmp_path / str(calls), new_id("r"))
+        graph = tmp_path / str(calls)
+        graph.mkdir()
+        files = StateFiles(graph, new_id("r"))
         files.save({"step": 1}, ARRAYS, items=0)
         finished = False
         with killed_after(calls, monkeypatch) as has_finished:
@@ -209,7 +209,7 @@ def test_a_disk_that_refuses_is_one_sentence(files: StateFiles, monkeypatch: pyt
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "mkdir", full)
+    monkeypatch.setattr(Folder, "rename", full)
     with pytest.raises(StoreError, match=r"^No space left for \S+: nothing was stored"):
         files.save({}, ARRAYS, items=0)
 

@@ -75,7 +75,7 @@ def test_create_needs_permission(tmp_path: Path) -> None:
 
 
 def test_a_failed_create_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mgraph_store.store.flush_tree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("mgraph_store.store.flush_tree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         GraphStore.create(tmp_path / "g.mgraph")
     assert list(tmp_path.iterdir()) == []

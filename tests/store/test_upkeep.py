@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +30,9 @@ from mgraph_store import (
 from mgraph_store.errors import FormatError, InputError, OldFormatError, StillNeededError, StoreError
 from mgraph_store.index import migrations
 from mgraph_store.index.instances import Instances
+from mgraph_store.index.processes import Process
 from mgraph_store.rows import schema
+from mgraph_store.underway import PROCESS
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
 from mgraph_store.upkeep.usage import measure
@@ -150,10 +152,16 @@ def test_a_plan_that_is_no_longer_right_is_not_carried_out(graph: Any) -> None:
 def test_what_a_run_under_way_needs_stays(graph: Any) -> None:
     (a,) = graph.add(graph.parameters(), names=("a",))
     plan = f'{{"operation": "connect", "ends": ["{a.id}", "m"]}}'
-    run = Run(new_id("r"), "connect", "{}", plan=plan, host=platform.node(), pid=os.getpid())
+    here = Process.present()
+    versions = json.dumps({PROCESS: here.marks()})
+    run = Run(new_id("r"), "connect", "{}", plan=plan, host=here.host, pid=here.pid, versions=versions)
     with graph.store.transaction() as tx:
         tx.add(run)
     with pytest.raises(StillNeededError, match=f"Run {run.id} .connect. is under way and needs mode a"):
+        remove(graph, a)
+    with graph.store.transaction() as tx:
+        tx.update(replace(run, host="node-a", versions="{}"))
+    with pytest.raises(StillNeededError, match=f"node-a, may be under way .* mgraph resume {run.id} --discard --force"):
         remove(graph, a)
     with graph.store.transaction() as tx:
         tx.update(replace(run, status="interrupted"))

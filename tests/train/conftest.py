@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from mgraph.data.splits import ArraySplit
 from mgraph.network.flat import FlatModel
 from mgraph.train.engine import train_phases
-from mgraph.train.loop import Streams
 from mgraph.train.sampling import Sampling, cover
 from mgraph.train.schedules import SCHEDULES
+from mgraph.train.streams import Streams
 
 
 def network(dtype=torch.float64):

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.network.flat import FlatModel, combine
-from mgraph.train.autoneb import BandWarning, gaps, relax
+from mgraph.train.autoneb import gaps, relax
 from mgraph.train.cycles import BandSettings, Stage
+from mgraph.train.driver import LearningRateWarning
 from mgraph.train.state import InMemory
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -189,14 +190,14 @@ def test_a_cycle_that_diverges_begins_again_with_half_the_learning_rate():
         loss = F.cross_entropy(outputs, targets)
         return loss * (float("inf") if calls == 10 else 1.0)
 
-    with pytest.warns(BandWarning, match=r"cycle begins again with half the learning rate, 0\.05"):
+    with pytest.warns(LearningRateWarning, match=r"cycle begins again with half the learning rate, 0\.05"):
         run = relaxed(replace(HOW, cycles=("1x4@0.1",)), loss=once_infinite)
     assert run.notes[0] == "cycle 1 diverged and began again at learning rate 0.05"
     assert run.history[1].lr == 0.05
     assert np.isfinite(run.points).all()
 
 
-@pytest.mark.filterwarnings("ignore::mgraph.train.autoneb.BandWarning")
+@pytest.mark.filterwarnings("ignore::mgraph.train.driver.LearningRateWarning")
 def test_a_cycle_that_diverges_at_every_learning_rate_is_given_up():
     with pytest.raises(NonFiniteError, match="lower the learning rate"):
         relaxed(replace(HOW, cycles=("1x5@1e25",), insert=0, spring=1.0))

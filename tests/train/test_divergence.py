@@ -16,7 +16,7 @@ from mgraph.errors import NonFiniteError
 from mgraph.families import BezierCurveFamily
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
-from mgraph.train.engine import LearningRateWarning
+from mgraph.train.driver import LearningRateWarning
 from mgraph.train.mode import train_mode
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling

@@ -12,7 +12,7 @@ from mgraph.data.splits import ArraySplit
 from mgraph.errors import NonFiniteError
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily
 from mgraph.network.flat import FlatModel
-from mgraph.train import engine, updates
+from mgraph.train import driver, engine, updates
 from mgraph.train.draws import Draw
 from mgraph.train.engine import PathTrainer, train_phases
 from mgraph.train.parallel import Workers
@@ -184,7 +184,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(spelt, sample
 
 def test_the_networks_own_randomness_comes_from_the_seed_and_differs_between_processes(spelt, monkeypatch):
     def seen(seed, rank=0):
-        monkeypatch.setattr(engine, "present", lambda: Workers(rank, 1))
+        monkeypatch.setattr(driver, "present", lambda: Workers(rank, 1))
         flat, seeds = FlatModel(spelt.network()), []
         flat.module.register_forward_pre_hook(lambda *_: seeds.append(torch.initial_seed()))
         run(spelt, BezierCurve(epochs=1, seed=seed, **WHOLE), flat=flat)

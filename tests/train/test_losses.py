@@ -147,3 +147,12 @@ def test_trying_a_loss_leaves_the_network_as_it_is():
         check_loss(flat, TASK, TASK.loss)
     assert all(torch.equal(value, before[name]) for name, value in flat.module.state_dict().items())
     assert not flat.grad.any()
+
+
+def test_label_smoothing_leaves_void_labels_out():
+    x, y = np.random.default_rng(0).random((40, 5)), np.arange(40) % 4
+    task = make_task(train=(x, np.where(y == 3, 255, y)), test=(x, y % 3), ignore_index=255)
+    loss = training_loss(task, TrainSettings(label_smoothing=0.1))
+    out, targets = torch.randn(8, 3), torch.tensor([0, 1, 2, 255, 255, 1, 0, 2])
+    wanted = torch.nn.functional.cross_entropy(out, targets, ignore_index=255, label_smoothing=0.1)
+    torch.testing.assert_close(loss(out, targets), wanted)

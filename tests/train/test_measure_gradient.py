@@ -18,10 +18,10 @@ from mgraph.families.gram import gram
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import Draw, draws
 from mgraph.train.engine import PathTrainer, train_phases
-from mgraph.train.loop import Streams
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.state import InMemory
+from mgraph.train.streams import Streams
 from mgraph.train.updates import Rule
 
 FAMILIES = [BezierCurveFamily(1), BezierCurveFamily(3), PolygonalChainFamily(2)]
@@ -135,7 +135,7 @@ def test_an_interrupted_training_goes_on_with_the_same_level(spelt):
 
     keeper = InMemory(every=4)
     whole = train(keeper)
-    assert "update.level" in keeper.last.arrays
+    assert "method.update.level" in keeper.last.arrays
     assert torch.equal(train(keeper.again()), whole)
 
 

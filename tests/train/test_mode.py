@@ -13,11 +13,11 @@ from mgraph.architectures.loading import build_network
 from mgraph.data.task import make_task
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.network.flat import FlatModel
-from mgraph.train.engine import LearningRateWarning
-from mgraph.train.loop import Streams
+from mgraph.train.driver import LearningRateWarning
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.schedules import SCHEDULES
 from mgraph.train.settings import TrainSettings
+from mgraph.train.streams import Streams
 
 
 def small_task(shape=(1, 8, 8)):

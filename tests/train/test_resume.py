@@ -19,7 +19,7 @@ from mgraph.errors import NonFiniteError
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train import updates
-from mgraph.train.engine import LearningRateWarning
+from mgraph.train.driver import LearningRateWarning
 from mgraph.train.mode import train_mode
 from mgraph.train.settings import TrainSettings
 from mgraph.train.state import InMemory

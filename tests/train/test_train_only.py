@@ -13,7 +13,7 @@ from mgraph.network.flat import FlatModel
 from mgraph.train.controlpoints import Held
 from mgraph.train.draws import draws
 from mgraph.train.engine import train_phases
-from mgraph.train.loop import Streams
+from mgraph.train.streams import Streams
 
 
 def dense():

@@ -25,6 +25,7 @@ from mgraph_cli.options import (
 )
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -236,7 +237,7 @@ def print_connection(row: dict[str, Any], form: str) -> None:
         emit_one(row, form=form)
         return
     emit_one({key: row[key] for key in ("id", "name", "kind", "status", "ends")})
-    click.echo()
+    echo()
     emit(summary_table(row["summary"]), _SUMMARY, title="summary", empty="")
     edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", "error"))]
     emit(edges, edge_columns(edges), title="edges", empty="Not swept yet.")

@@ -10,6 +10,7 @@ import click
 from mgraph_cli.options import output_options
 from mgraph_cli.output import emit, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
 
 
 @click.command()
@@ -43,13 +44,13 @@ def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
         result = run_demo(output, overwrite=overwrite, report=report, say=note)
     emit(result.rows, COLUMNS, form=form)
     if form == "table":
-        click.echo(
+        echo(
             f"Components at train barrier <= {MAX_BARRIER:g}: {result.components_before} by straight lines, "
             f"{result.components_after} with the trained surface."
         )
         for path in result.files:
-            click.echo(f"Wrote {path}")
-        click.echo(f"Go on:  mgraph ls --graph {result.files[-1]}")
+            echo(f"Wrote {path}")
+        echo(f"Go on:  mgraph ls --graph {result.files[-1]}")
 
 
 def _toy(output: Path, overwrite: bool, form: str) -> None:
@@ -63,4 +64,4 @@ def _toy(output: Path, overwrite: bool, form: str) -> None:
     emit(result.rows, COLUMNS, form=form)
     if form == "table":
         for path in result.files:
-            click.echo(f"Wrote {path}")
+            echo(f"Wrote {path}")

@@ -11,6 +11,7 @@ from mgraph.connect.registry import METHODS, method_named
 from mgraph.settings import format_value
 from mgraph_cli.options import output_options
 from mgraph_cli.output import emit
+from mgraph_cli.terminal import echo
 
 
 @click.command()
@@ -40,16 +41,16 @@ def methods(name: str | None, form: str) -> None:
         columns = ("name", "kind", "default", "unit", "help")
         emit([{c: getattr(i, c) for c in columns} for i in infos], columns, form=form)
         return
-    click.echo(f"# mgraph connect … --{name}: {METHODS[name].summary}")
+    echo(f"# mgraph connect … --{name}: {METHODS[name].summary}")
     for info in infos:
         unit = f" [{info.unit}]" if info.unit else ""
         # TOML has no word for nothing; the setting has one of its own.
         value = info.nothing if info.default is None else info.default
-        click.echo(f"{info.name} = {_toml(value)}  # {info.help}{unit}")
+        echo(f"{info.name} = {_toml(value)}  # {info.help}{unit}")
     for preset, values in METHODS[name].presets.items():
-        click.echo(f"# --preset {preset}: {', '.join(f'{key} = {_toml(value)}' for key, value in values.items())}")
+        echo(f"# --preset {preset}: {', '.join(f'{key} = {_toml(value)}' for key, value in values.items())}")
     for reference in METHODS[name].references:
-        click.echo(f"# {reference}")
+        echo(f"# {reference}")
 
 
 @click.command()

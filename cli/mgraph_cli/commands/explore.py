@@ -20,6 +20,7 @@ from mgraph_cli.options import (
 )
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.graph.exploring import Done, Outlook
@@ -94,13 +95,13 @@ def suggest(
         return
     for suggestion in found:
         _print_suggestion(suggestion)
-        click.echo(f"  {suggestion.command}")
+        echo(f"  {suggestion.command}")
     if not found:
-        click.echo(_NOTHING)
+        echo(_NOTHING)
 
 
 def _print_suggestion(suggestion: Suggestion) -> None:
-    click.echo(f"{suggestion.step} {' '.join(suggestion.names)}: {suggestion.reason}")
+    echo(f"{suggestion.step} {' '.join(suggestion.names)}: {suggestion.reason}")
 
 
 @click.command()
@@ -160,9 +161,9 @@ def explore(
     rows = [done.row() for done in result.done]
     if form == "table":
         emit(rows, _DONE, empty="Nothing was connected.")
-        click.echo(f"Stopped: {result.stopped}.")
+        echo(f"Stopped: {result.stopped}.")
         if result.goal_met is not None:
-            click.echo(f"Goal {'met' if result.goal_met else 'not met'}: {result.state}.")
+            echo(f"Goal {'met' if result.goal_met else 'not met'}: {result.state}.")
         return
     if form == "csv":
         emit(rows, _DONE, form=form)
@@ -205,9 +206,9 @@ def _print_outlook(outlook: Outlook, form: str) -> None:
     for suggestion in outlook.suggestions:
         _print_suggestion(suggestion)
     if not rows:
-        click.echo(_NOTHING)
+        echo(_NOTHING)
     if outlook.seconds is None or outlook.nbytes is None:
-        click.echo("No estimate yet: nothing was connected by this method in this space.")
+        echo("No estimate yet: nothing was connected by this method in this space.")
     elif rows:
         size = f"{outlook.nbytes / 1e6:.3g} MB"
-        click.echo(f"About {spoken(outlook.seconds)} and {size} of tensors, by {outlook.estimate}.")
+        echo(f"About {spoken(outlook.seconds)} and {size} of tensors, by {outlook.estimate}.")

@@ -11,6 +11,7 @@ from mgraph_cli.commands.connect import edge_columns, say_doubts, summary_table
 from mgraph_cli.commands.measures import MEASURE_COLUMNS, measure_tables
 from mgraph_cli.options import output_options, space_option, with_graph
 from mgraph_cli.output import emit, emit_one, note
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -83,7 +84,7 @@ def ls(
         empty = _EMPTY[side] if where is None else f"No {side} of which this is true."
         emit(rows, shown, title=side, empty=empty)
     if where is not None and len(found) > 1 and not any(found.values()):
-        click.echo("Nothing of which this is true.")
+        echo("Nothing of which this is true.")
 
 
 _EMPTY = {
@@ -183,7 +184,7 @@ def _print_ancestry(tree: dict[str, Any], form: str) -> None:
     if form == "json":
         emit_one(tree, form=form)
         return
-    click.echo("\n".join(tree_lines(tree)))
+    echo(*tree_lines(tree))
 
 
 _MOST_ROWS = 12  # of control points in a table for people
@@ -227,7 +228,7 @@ def _print_tables(table: dict[str, Any], form: str) -> None:
     ]
     facts = {key: table[key] for key in ("connection", "kind", "ends", "grid", "points", "batchnorm", "precision")}
     emit_one(facts | {"length_ratio": table["length_ratio"], "examples": ", ".join(samples)})
-    click.echo()
+    echo()
     statistics = ("min", "int", "max")
     rows = [
         {"": row["quantity"]} | {s: _with_error(row[s], row[f"{s}_standard_error"]) for s in statistics}
@@ -254,11 +255,15 @@ def _with_error(value: float, error: float | None) -> str:
 
 
 def _run_line(run: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    parts = {name: version for name, version in run["versions"].items() if name != "code"}
+    parts |= {f"code of {role}": hash[:8] for role, hash in run["versions"].get("code", {}).items()}
+    versions = ", ".join(f"{name} {version}" for name, version in parts.items())
     seed = "" if run["seed"] is None else f", seed {run['seed']}"
     update = f", {run['update']} update" if run["update"] else ""
     times = len(run["resumptions"])
     resumed = "" if not times else ", resumed once" if times == 1 else f", resumed {times} times"
+    if any(resumption.get("other", {}).get("code") for resumption in run["resumptions"]):
+        resumed += " (with other code than it began with)"
     return (
         f"{run['id']}: {run['command']}, {run['status']}{resumed}{seed}, {run['device']}, "
         f"{run['threads']} thread{'' if run['threads'] == 1 else 's'}{update} ({versions})"

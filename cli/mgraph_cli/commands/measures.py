@@ -19,6 +19,7 @@ from mgraph_cli.options import (
 )
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -61,7 +62,7 @@ def compare(points: tuple[str, ...], output: Path | None, graph: Graph, form: st
     for pair in pairs:
         facts = ("source", "target", "median_cosine", "variance_ratio", "verdict")
         emit_one({key: pair[key] for key in facts})
-        click.echo()
+        echo()
         ends = {"source": pair["source"], "target": pair["target"]}
         rows = [_named(row, ends) for row in (*pair["layers"], pair["whole"])]
         emit(rows, tuple(_named(dict.fromkeys(c.replace(" ", "_") for c in _LAYERS), ends)))

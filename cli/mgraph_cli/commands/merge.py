@@ -11,6 +11,7 @@ from mgraph.errors import InputError
 from mgraph_cli.options import grid_option, numbers, output_options, with_computing_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.evaluate.metrics import Measured
@@ -177,5 +178,5 @@ def _print(facts: dict[str, Any], rows: list[dict[str, Any]], form: str) -> None
         emit(rows, _COLUMNS, form=form)
     else:
         emit_one(facts)
-        click.echo()
+        echo()
         emit(rows, _COLUMNS)

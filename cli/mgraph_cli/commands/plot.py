@@ -11,6 +11,7 @@ from mgraph_cli.commands.topology import criteria_options
 from mgraph_cli.options import output_options, space_option, with_computing_graph, with_graph
 from mgraph_cli.output import emit, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -46,7 +47,7 @@ def plot(
             with progress_bars("plot") as report:
                 before = connected.connect_straight(report=report)
     path = connected.plot(output, before=before)
-    click.echo(str(path))
+    echo(str(path))
 
 
 @click.command()
@@ -66,7 +67,7 @@ def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: 
       mgraph map -o graph.png --max-barrier 0.05
       mgraph map -o graph.pdf --layout distance
     """
-    click.echo(str(graph.plot_map(output, layout=layout, space=space, **criteria)))
+    echo(str(graph.plot_map(output, layout=layout, space=space, **criteria)))
 
 
 @click.command()
@@ -87,7 +88,7 @@ def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **cr
       mgraph matrix --by barrier -o matrix.png
     """
     if output is not None:
-        click.echo(str(graph.plot_matrix(output, space=space, **criteria)))
+        echo(str(graph.plot_matrix(output, space=space, **criteria)))
         return
     found = graph.matrix(space=space, **criteria)
     for text in found.notes:

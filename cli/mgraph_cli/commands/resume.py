@@ -19,14 +19,23 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", required=False)
 @click.option("--discard", is_flag=True, help="Give the run up instead, and remove what it saved.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also if it may still be under way on another machine or in another container; you know that it is not.",
+)
 @with_computing_graph
 @output_options
-def resume(run: str | None, discard: bool, graph: Graph, form: str) -> None:
+def resume(run: str | None, discard: bool, force: bool, graph: Graph, form: str) -> None:
     """Go on with an interrupted run: train, connect (and the sweep after it) or sweep.
 
     RUN is an id or prefix as mgraph log lists it, or the name that the run was to give; without it, the only
     interrupted run. It goes on from the last state saved (every 30 seconds, or $MGRAPH_SAVE_SECONDS), with the device
     and threads that it had, and on a CPU ends bit for bit where it would have ended.
+
+    Whether a run still is under way on another machine cannot always be seen from here; then what is known of it is
+    said, and --force goes on with it (or gives it up, with --discard). A run that is seen to be alive is never taken
+    over.
 
     \b
     Example:
@@ -35,10 +44,10 @@ def resume(run: str | None, discard: bool, graph: Graph, form: str) -> None:
       mgraph resume r2ab --discard
     """
     if discard:
-        emit_one(graph.discard(run), form=form)
+        emit_one(graph.discard(run, force=force), form=form)
         return
     with progress_bars("resume") as report:
-        made = graph.resume(run, report=report)
+        made = graph.resume(run, force=force, report=report)
     row = made.describe()
     if "ends" in row:
         print_connection(row, form)

@@ -10,7 +10,7 @@ import click
 
 from mgraph.errors import InputError
 from mgraph_cli.options import output_options, with_graph
-from mgraph_cli.output import emit, note
+from mgraph_cli.output import CSV_SAFE, emit, note
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -53,12 +53,13 @@ def sql(
         return
     if query is None:
         raise InputError('Give a query, e.g. "SELECT name FROM modes"; --views lists what there is to ask.')
-    if output is not None and form != "table":
+    csv_safe = bool(click.get_current_context().meta[CSV_SAFE])
+    if output is not None and form != "table" and not (csv_safe and output.suffix == ".csv"):
         raise InputError("-o writes a file by its ending; --json and --csv print.")
     text = sys.stdin.read() if query == "-" else query
     answer = graph.sql(text, limit_seconds=limit_seconds)
     if output is not None:
-        answer.write(output, overwrite=overwrite)
+        answer.write(output, overwrite=overwrite, csv_safe=csv_safe)
         note(f"{len(answer)} rows written to {output}.")
         return
     rows = answer.records()

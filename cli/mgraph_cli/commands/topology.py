@@ -13,6 +13,7 @@ from mgraph_cli.commands.connect import print_connection
 from mgraph_cli.options import Decorator, grid_option, output_options, space_option, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.explore.criterion import Criterion
@@ -91,8 +92,8 @@ def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> N
     if form == "csv":
         emit(groups, ("component", "size", "nodes"), form=form)
         return
-    click.echo(f"{_count(len(groups), 'component')} at {found.criterion}")
-    click.echo()
+    echo(f"{_count(len(groups), 'component')} at {found.criterion}")
+    echo()
     emit(groups, ("component", "size", "nodes"))
     _print_edges(found.edges, title="edges", empty="No edge is below the threshold.")
 
@@ -142,8 +143,8 @@ def route(
         emit(rows, _EDGE_COLUMNS, form=form)
         return
     through = " → ".join(vertex.label for vertex in found.vertices)
-    click.echo(f"{through}: {_quantity(found.criterion)} {found.value:.4g}, length {found.length:.4g}")
-    click.echo()
+    echo(f"{through}: {_quantity(found.criterion)} {found.value:.4g}, length {found.length:.4g}")
+    echo()
     shown = [row | {"parameters": _ends(row["parameters"])} for row in rows]
     _print_rows(shown, (*_EDGE_COLUMNS[:4], "parameters", *_EDGE_COLUMNS[4:]))
 
@@ -208,8 +209,8 @@ def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
     if form == "csv":
         emit(rows, _EDGE_COLUMNS, form=form)
         return
-    click.echo(f"{_count(found.trees, 'tree')} by {found.criterion}, total {found.total:.4g}")
-    click.echo()
+    echo(f"{_count(found.trees, 'tree')} by {found.criterion}, total {found.total:.4g}")
+    echo()
     _print_edges(found.edges, empty="No edge counts.")
 
 
@@ -233,7 +234,7 @@ def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, 
       mgraph dendrogram --max-peak 0.5 -o dendrogram.png
     """
     if output is not None:
-        click.echo(str(graph.plot_dendrogram(output, space=space, **criteria)))
+        echo(str(graph.plot_dendrogram(output, space=space, **criteria)))
         return
     found = graph.dendrogram(space=space, **criteria)
     _say(found.notes)
@@ -245,8 +246,8 @@ def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, 
         rows = [dict(zip(columns, row, strict=True)) for row in found.row()["linkage"]]
         emit(rows, columns, form=form)
         return
-    click.echo(f"{_quantity(found.criterion)}")
-    click.echo(str(found))
+    echo(f"{_quantity(found.criterion)}")
+    echo(*str(found).split("\n"))
 
 
 @click.command()

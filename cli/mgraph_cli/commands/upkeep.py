@@ -1,4 +1,4 @@
-"""Upkeep: check, gc, rm, mv, du."""
+"""Upkeep: check, gc, rm, mv, relocate, du, copy, archive."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph.errors import InputError
 from mgraph_cli.options import find_graph, graph_option, output_options, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
+from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
@@ -101,6 +103,46 @@ def mv(old: str, new: str, graph: Graph, form: str) -> None:
 
 
 @click.command()
+@click.argument("which", nargs=-1, metavar="[SPACE] | OLD NEW")
+@click.option("--arch", help="Where the architecture's code lies now: file.py:fn or pkg.module:fn.")
+@click.option("--data", help="Where the data, or their code, lie now: a spec.")
+@click.option("--loss", help="Where the code of an evaluation loss of your own lies now.")
+@click.option("--trust", is_flag=True, help="With OLD NEW: trust the code there, also if it was not trusted before.")
+@graph_option
+@output_options
+def relocate(
+    which: tuple[str, ...],
+    arch: str | None,
+    data: str | None,
+    loss: str | None,
+    trust: bool,
+    graph_path: Path | None,
+    form: str,
+) -> None:
+    """Say where code or data of a space lie now, after a graph or they were moved.
+
+    Give the new specs of a space, or an old and a new path (file or folder) for all spaces. A spec changes only if the
+    code there has the hash that the space recorded, or the data have the fingerprint; nothing else changes.
+
+    \b
+    Example:
+      mgraph relocate net-data --arch code/net.py:net --data code/net.py:data
+      mgraph relocate ../old-project ../new-project
+    """
+    import mgraph
+
+    if len(which) > 2 or (len(which) == 2 and (arch, data, loss) != (None, None, None)):
+        raise click.UsageError("Give a SPACE with --arch, --data or --loss, or OLD and NEW alone.")
+    graph = mgraph.open(graph_path or find_graph(Path.cwd()), trust=trust)
+    if len(which) == 2:
+        changed = graph.relocate(paths=(which[0], which[1]))
+    else:
+        changed = graph.relocate(which[0] if which else None, arch=arch, data=data, loss=loss)
+    ids = {space.id for space in changed}
+    emit([row for row in graph.spaces() if row["id"] in ids], ("name", "id", "arch", "data", "loss"), form=form)
+
+
+@click.command()
 @with_graph
 @output_options
 def du(graph: Graph, form: str) -> None:
@@ -128,7 +170,37 @@ def du(graph: Graph, form: str) -> None:
             emit(rows, (key, *columns), title=title)
     parts = {name: size for name, size in found["files"].items() if size}
     emit_one({k: _size(v) for k, v in {"buffers": found["buffers"], **parts, "garbage": found["garbage"]}.items() if v})
-    click.echo(f"\ntotal {_size(found['total'])}")
+    echo("", f"total {_size(found['total'])}")
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="[SOURCE] COPY", type=click.Path(path_type=Path))
+@graph_option
+@output_options
+def copy(paths: tuple[Path, ...], graph_path: Path | None, form: str) -> None:
+    """Copy a whole graph to a new directory, while others go on using it.
+
+    The copy is the graph as of one moment, and shares nothing with the original: tensors that lie at a URL are copied
+    into its directory. Saved states of interrupted runs stay behind: in the copy such a run can only begin again.
+
+    \b
+    Example:
+      mgraph copy digits.mgraph backup.mgraph
+    """
+    import mgraph
+
+    if len(paths) > 2:
+        raise InputError(f"A graph is copied to one new directory, not to {len(paths) - 1}: [SOURCE] COPY.")
+    source = paths[0] if len(paths) == 2 else graph_path or find_graph(Path.cwd())
+    made = mgraph.open(source).copy(paths[-1])
+    if form == "json":
+        emit_one(made, form=form)
+        return
+    size = made.pop("nbytes") if form == "csv" else _size(made.pop("nbytes"))
+    unfinished = made.pop("unfinished")
+    emit_one(made | {"size": size}, form=form)
+    if unfinished:
+        note(f"Without saved states, so that in the copy they begin again: {', '.join(unfinished)}.")
 
 
 @click.command()
@@ -161,7 +233,7 @@ def archive(node: str, rounding: str, name: str | None, graph: Graph, form: str)
         emit(archived.changes(), columns, form=form)
         return
     emit_one(facts | {"stored": f"{_size(archived.stored_bytes)} of {_size(archived.raw_bytes)}"})
-    click.echo()
+    echo()
     emit(archived.changes(), columns)
 
 

@@ -8,9 +8,9 @@ leave the graph.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,30 +23,61 @@ from mgraph_store.errors import (
     InputError,
     LockTimeoutError,
     MGraphError,
+    MovedError,
     OldFormatError,
     StoreError,
 )
+from mgraph_store.folder import Folder
 from mgraph_store.index import migrations
 from mgraph_store.index.changes import insert_rows, snapshot
 from mgraph_store.index.instances import CONFIG, instances
+from mgraph_store.index.interrupts import interruptible
 from mgraph_store.index.journal import Journal
-from mgraph_store.rows import schema
+from mgraph_store.rows import limits, schema
 from mgraph_store.rows.records import Record, now
 from mgraph_store.rows.schema import TABLE_OF, TABLES, Column, columns, create_statements, tables_with, to_row
 
 JOURNAL = "journal"
 
 
-@dataclass(frozen=True)
 class Index:
     """The file ``index.duckdb``."""
 
-    path: Path
+    def __init__(self, place: Folder | Path, name: str = "") -> None:
+        """``place`` is the graph's directory and ``name`` the file's, or the path of both."""
+        self._folder = Folder(place.parent) if isinstance(place, Path) else place
+        self._name = name or Path(str(place)).name
+
+    @property
+    def path(self) -> Path:
+        """Where the file was when the graph was opened."""
+        return self._folder.path / self._name
 
     @property
     def journal(self) -> Journal:
         """The journal beside it."""
-        return Journal(self.path.parent / JOURNAL)
+        return Journal(self._folder.sub(JOURNAL))
+
+    def place(self) -> Path:
+        """Return the path at which the file is now, for DuckDB, which opens files by their path.
+
+        Raises
+        ------
+        EntryError
+            If something else is there, or in the place of one of the files that DuckDB keeps beside it.
+        MovedError
+            If the graph is gone.
+        CorruptError
+            If there is no file.
+        """
+        where = self._folder.root.where() / self._name
+        for name in self._folder.entries():  # its log, and what it writes while it puts the log into the file
+            if name.startswith(f"{self._name}."):
+                self._folder.check_file(name, own=True)
+        # Looked at, not opened: to close another descriptor of the file would drop DuckDB's lock on it.
+        if self._folder.check_file(self._name, own=True) is None:  # DuckDB would create it
+            raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
+        return where
 
     def create(self) -> None:
         """Make an empty index of the present format, and its journal; StoreError or OSError if the disk refuses."""
@@ -117,22 +148,30 @@ class Index:
 
     @contextlib.contextmanager
     def _opened(self, read_only: bool, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
-        if not self.path.is_file():  # DuckDB would create it
-            raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
+        place = self.place()
         deadline = time.monotonic() + patience
-        with contextlib.ExitStack() as stack:
+        with interruptible(), contextlib.ExitStack() as stack:
             try:
                 while True:
                     try:
-                        con = stack.enter_context(instances().opened(self.path, read_only=read_only))
+                        con = stack.enter_context(instances().opened(place, read_only=read_only))
                         break
                     except duckdb.IOException as error:
                         if "Could not set lock" not in str(error) or time.monotonic() >= deadline:
                             raise
                     time.sleep(0.05)
+                self._check_same(place)
                 yield con
+            except duckdb.InterruptException:
+                raise  # Ctrl-C
             except duckdb.Error as error:
                 raise self._translate(error) from error
+
+    def _check_same(self, place: Path) -> None:
+        # DuckDB has followed a path: was it that of our directory?
+        found, ours = place.lstat(), self._folder.check_file(self._name, own=True)
+        if ours is None or not os.path.samestat(found, ours):
+            raise MovedError(f"{place} was replaced while it was being opened: nothing was read or stored; try again.")
 
     def _check_count(self, commits: int) -> None:
         count = self.journal.count()
@@ -230,6 +269,10 @@ def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[An
             if values[i] is not None:
                 values[i] = function(values[i])
         result.append(record(*values))
+    for found in result:
+        wrong = limits.fault(found)
+        if wrong:
+            raise CorruptError(f"Row {found.id} of {TABLE_OF[record]} is not read: {wrong}.")
     return result
 
 

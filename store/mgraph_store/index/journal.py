@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import struct
 import zlib
@@ -28,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from mgraph_store.errors import CorruptError
-from mgraph_store.tensors.objects import flush
+from mgraph_store.folder import Folder
+from mgraph_store.rows.limits import UNPACKED_BYTES, UNPACKED_RATIO
 
 COUNTER = "count"
 _PAGE = 4096  # bytes between the two slots of the counter: no torn write reaches both
@@ -36,6 +38,7 @@ _SLOT = struct.Struct("<8sQQQ")  # magic, number, generation, length; then the c
 _RECORD = struct.Struct("<8sQQ")  # magic, number, length; then the checksum, then the compressed JSON
 _MAGIC_SLOT, _MAGIC_RECORD = b"mgcount1", b"mgcommit"
 _CHECKSUM = 16
+_FILE = re.compile(r"[0-9a-f]{16}\.log")
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Entry:
 class Journal:
     """The counter and the journal file below one directory. Writers hold the exclusive lock."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Folder | Path) -> None:
+        self._folder = Folder.at(directory)
 
     def count(self) -> Count | None:
         """Read the counter: the newer of its two slots; None if it is missing or neither can be read."""
@@ -75,18 +78,19 @@ class Journal:
 
         The old one counts until the counter is written, and goes then.
         """
-        self._directory.mkdir(exist_ok=True)
+        with self._folder.opened(create=True):
+            pass
         data = _packed(number, document)
         count = Count(number, secrets.randbits(64), len(data))
         self._write(count.file, data, 0)
-        flush(self._directory)  # the file has its name before the counter says so
+        self._folder.flush()  # the file has its name before the counter says so
         for slot in (0, 1):  # both, one after the other: none is left that names a file about to go
             self._seal(count, slot)
-        flush(self._directory)
-        flush(self._directory.parent)
-        for file in self._directory.glob("*.log"):
-            if file.name != count.file:
-                file.unlink(missing_ok=True)
+        self._folder.flush()
+        self._folder.above().flush()
+        for name in self._folder.entries():
+            if _FILE.fullmatch(name) and name != count.file:
+                self._folder.unlink(name)
         return count
 
     def prepare(self, count: Count, document: dict[str, Any]) -> Count:
@@ -103,7 +107,7 @@ class Journal:
 
     def prepared(self, count: Count) -> Count | None:
         """Find the record behind those that count, if it is whole: that of a commit which was not counted."""
-        with contextlib.suppress(OSError), (self._directory / count.file).open("rb") as file:
+        with contextlib.suppress(OSError), self._folder.reader(count.file) as file:
             file.seek(count.length)
             entry, length = _read(file.read(), 0)
             if entry is not None and entry.number == count.number + 1:
@@ -123,9 +127,9 @@ class Journal:
         CorruptError
             At the first that is missing or damaged.
         """
-        path = self._directory / count.file
+        path = self._folder.path / count.file
         try:
-            data = path.read_bytes()[: count.length]
+            data = self._folder.read(count.file)[: count.length]
         except OSError as error:
             raise CorruptError(f"The journal {path} cannot be read ({error.strerror}).") from None
         place, previous = 0, None
@@ -141,7 +145,7 @@ class Journal:
 
     def _slots(self) -> tuple[Count | None, Count | None]:
         try:
-            data = (self._directory / COUNTER).read_bytes()
+            data = self._folder.read(COUNTER)
         except OSError:
             return None, None
         return _slot(data[:_PAGE]), _slot(data[_PAGE:])
@@ -151,7 +155,7 @@ class Journal:
         self._write(COUNTER, (data + _checksum(data)).ljust(_PAGE, b"\0"), slot * _PAGE, cut=False)
 
     def _write(self, name: str, data: bytes, place: int, *, cut: bool = True) -> None:
-        descriptor = os.open(self._directory / name, os.O_WRONLY | os.O_CREAT, 0o666)
+        descriptor = self._folder.open(name, os.O_WRONLY | os.O_CREAT)
         try:
             view = memoryview(data)
             written = 0
@@ -198,4 +202,13 @@ def _read(data: bytes, place: int) -> tuple[Entry | None, int]:
     checksum = data[place + _RECORD.size : start]
     if magic != _MAGIC_RECORD or len(payload) != length or _checksum(header + payload) != checksum:
         return None, 0
-    return Entry(number, json.loads(zlib.decompress(payload))), start + length - place
+    # A checksum is no promise: anybody can write one. What unpacks to far more than rows do is not read.
+    unpacking = zlib.decompressobj()
+    try:
+        text = unpacking.decompress(payload, max(UNPACKED_BYTES, UNPACKED_RATIO * length))
+        document = json.loads(text) if unpacking.eof else None
+    except (zlib.error, ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        return None, 0
+    return Entry(number, document), start + length - place

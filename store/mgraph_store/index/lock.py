@@ -24,23 +24,33 @@ from pathlib import Path
 from typing import Any
 
 from mgraph_store.errors import InputError, LockTimeoutError, StoreError
+from mgraph_store.folder import Folder
 from mgraph_store.index.processes import is_alive
 from mgraph_store.rows.ids import random_characters
 
+LOCKS = (GATE, INDEX_LOCK) = ("gate.lock", "index.lock")
 DEFAULT_TIMEOUT = 60.0
 TIMEOUT_VARIABLE = "MGRAPH_LOCK_TIMEOUT"
 
 _SHORTEST, _LONGEST = 0.0005, 0.01  # seconds between two attempts
 
-_held = threading.local()  # .shared, .exclusive: resolved directory -> how often this thread holds it
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+"""What flock says where the file system, or the way it is mounted, has no such locks."""
+
+_NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+_Identity = tuple[int, int]
+
+_held = threading.local()  # .shared, .exclusive: device and number of a directory -> how often this thread holds it
 
 
 class GraphLock:
     """The lock of one graph directory; ``timeout`` in seconds (default: ``$MGRAPH_LOCK_TIMEOUT``, or 60)."""
 
-    def __init__(self, directory: Path, timeout: float | None = None) -> None:
+    def __init__(self, directory: Folder | Path, timeout: float | None = None) -> None:
         self.timeout = _timeout(timeout)
-        self._directory = directory.resolve()
+        self._folder = Folder(directory) if isinstance(directory, Path) else directory
+        self._directory = self._folder.path
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
@@ -51,14 +61,14 @@ class GraphLock:
         LockTimeoutError
             If a writer, or who waits before us, takes too long.
         """
-        counts = _counts("shared")
-        nested = counts.get(self._directory, 0) or _counts("exclusive").get(self._directory, 0)
+        counts, me = _counts("shared"), self._identity()
+        nested = counts.get(me, 0) or _counts("exclusive").get(me, 0)
         with contextlib.nullcontext() if nested else self._enter(fcntl.LOCK_SH):
-            counts[self._directory] = counts.get(self._directory, 0) + 1
+            counts[me] = counts.get(me, 0) + 1
             try:
                 yield
             finally:
-                counts[self._directory] -= 1
+                counts[me] -= 1
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -71,21 +81,37 @@ class GraphLock:
         StoreError
             If this thread is reading already: it would wait for itself.
         """
-        counts = _counts("exclusive")
-        if _counts("shared").get(self._directory, 0) or counts.get(self._directory, 0):
+        counts, me = _counts("exclusive"), self._identity()
+        if _counts("shared").get(me, 0) or counts.get(me, 0):
             raise StoreError(f"This thread is reading graph {self._directory}: end that before the transaction ends.")
         with self._enter(fcntl.LOCK_EX):
-            counts[self._directory] = 1
+            counts[me] = 1
             try:
                 yield
             finally:
-                counts[self._directory] = 0
+                counts[me] = 0
+
+    def _identity(self) -> _Identity:
+        try:
+            return self._folder.root.identity
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def _refused(self, error: OSError) -> StoreError:
+        if error.errno == errno.ENOENT and self._folder.root.is_open:
+            self._folder.root.where()  # MovedError if all of it is gone
+        if error.errno in _NOT_OURS:
+            return StoreError(
+                f"Graph {self._directory} cannot be written ({error.strerror}): it can be looked at as it is; to add to "
+                "it, work on a copy (mgraph copy), or have its permissions changed."
+            )
+        return StoreError(f"Cannot lock graph {self._directory}: {error.strerror}.")
 
     @contextlib.contextmanager
     def _enter(self, mode: int) -> Iterator[None]:
         deadline = time.monotonic() + self.timeout
         token = random_characters(8)
-        with self._open("gate.lock", mode) as gate, self._open("index.lock", mode) as index:
+        with self._open(GATE, mode) as gate, self._open(INDEX_LOCK, mode) as index:
             # Unlock by hand before closing: a child forked meanwhile has a copy of the descriptor.
             try:
                 self._acquire(gate, fcntl.LOCK_EX, deadline)
@@ -93,26 +119,25 @@ class GraphLock:
                     self._acquire(index, mode, deadline)
                     _sign(index, token, mode)
                 finally:
-                    fcntl.flock(gate, fcntl.LOCK_UN)
+                    _let_go(gate)
                 try:
                     yield
                 finally:
                     _unsign(gate, index, token, mode)
             finally:
-                fcntl.flock(index, fcntl.LOCK_UN)
+                _let_go(index)
 
     @contextlib.contextmanager
     def _open(self, name: str, mode: int) -> Iterator[int]:
-        path = self._directory / name
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = self._folder.open(name, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            if mode == fcntl.LOCK_EX or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise StoreError(f"Cannot lock graph {self._directory}: {error.strerror}.") from None
+            if mode == fcntl.LOCK_EX or error.errno not in _NOT_OURS:
+                raise self._refused(error) from None
             try:  # a graph that we may read but not write
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = self._folder.open(name)
             except OSError:
-                raise StoreError(f"Cannot lock graph {self._directory}: {error.strerror}.") from None
+                raise self._refused(error) from None
         try:
             yield descriptor
         finally:
@@ -129,6 +154,14 @@ class GraphLock:
                 waited = time.monotonic() - begun
                 if begun + waited >= deadline:
                     raise LockTimeoutError(self._complaint()) from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise self._refused(error) from None
+                raise StoreError(
+                    f"The file system at {self._directory.parent} has no file locks (flock: {error.strerror}), "
+                    "without which two processes could spoil the graph: put it on a disk that has them, a local one "
+                    "for example, or have the file system mounted with them (Lustre: -o flock)."
+                ) from None
             time.sleep(max(_SHORTEST, _LONGEST / (1 + 50 * waited)) * random.uniform(0.5, 1))
 
     def _complaint(self) -> str:
@@ -140,7 +173,7 @@ class GraphLock:
 
     def _holders(self) -> list[dict[str, Any]]:
         try:
-            with self._open("index.lock", fcntl.LOCK_SH) as descriptor:
+            with self._open(INDEX_LOCK, fcntl.LOCK_SH) as descriptor:
                 return [h for h in _read(descriptor) if is_alive(h["pid"])]
         except (StoreError, OSError):
             return []
@@ -157,8 +190,8 @@ def _timeout(value: float | None) -> float:
     return seconds
 
 
-def _counts(mode: str) -> dict[Path, int]:
-    counts: dict[Path, int] = _held.__dict__.setdefault(mode, {})
+def _counts(mode: str) -> dict[_Identity, int]:
+    counts: dict[_Identity, int] = _held.__dict__.setdefault(mode, {})
     return counts
 
 
@@ -182,7 +215,12 @@ def _unsign(gate: int, index: int, token: str, mode: int) -> None:
     except BlockingIOError:
         return
     finally:
-        fcntl.flock(gate, fcntl.LOCK_UN)
+        _let_go(gate)
+
+
+def _let_go(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # where there are no locks, there is none to let go
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _read(descriptor: int) -> list[dict[str, Any]]:

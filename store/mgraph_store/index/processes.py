@@ -1,13 +1,55 @@
-"""Whether a process still runs: who holds a lock, whose run is under way."""
+"""Processes of this machine: who holds a lock, whose run is under way.
+
+A process is told from all others by what no clock and no other container can change: the kernel's boot, its space of
+process numbers, its number, and its start counted in ticks since the boot.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-_SLACK = timedelta(seconds=5)  # clocks are set, and boot time is rounded
+
+@dataclass(frozen=True)
+class Process:
+    """A process as it notes itself: host name and number, and where Linux tells them boot, number space and start."""
+
+    host: str
+    pid: int | None
+    boot: str | None = None
+    numbers: int | None = None
+    start: int | None = None
+
+    @classmethod
+    def present(cls) -> Process:
+        """Return this process."""
+        pid = os.getpid()
+        return cls(platform.node(), pid, _boot(), _numbers(), _start(pid))
+
+    def marks(self) -> dict[str, Any]:
+        """Return what is noted of it beside host and number, as plain data; empty where the system tells nothing."""
+        return {k: v for k, v in asdict(self).items() if k in ("boot", "numbers", "start") and v is not None}
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether it runs or ran under this boot of this kernel; where no boot is known, on a host of this name."""
+        boot = _boot()
+        return self.host == platform.node() if None in (boot, self.boot) else self.boot == boot
+
+    @property
+    def alive(self) -> bool | None:
+        """Whether it runs; None if that cannot be seen from here."""
+        if self.pid is None or not self.on_this_machine:
+            return None
+        if self.numbers != _numbers():
+            return None  # another container, or nothing was noted
+        if not is_alive(self.pid):
+            return False
+        return None if self.start is None else _start(self.pid) == self.start
 
 
 def is_alive(pid: int) -> bool:
@@ -23,19 +65,6 @@ def is_alive(pid: int) -> bool:
     return not _is_zombie(pid)
 
 
-def may_run(host: str, pid: int | None, since: datetime) -> bool:
-    """Tell whether the process that noted host, pid and time may still run; elsewhere that cannot be known.
-
-    After a reboot or many processes another one can have the number: one that began later is not the one.
-    """
-    if host != platform.node() or pid is None:
-        return True
-    if not is_alive(pid):
-        return False
-    began = _began(pid)
-    return began is None or began <= since + _SLACK
-
-
 def _stat(pid: int) -> list[str]:
     """Return what Linux tells about a process after its name, which may hold anything; empty elsewhere."""
     try:
@@ -48,11 +77,25 @@ def _is_zombie(pid: int) -> bool:
     return _stat(pid)[:1] == ["Z"]
 
 
-def _began(pid: int) -> datetime | None:
+def _start(pid: int) -> int | None:
+    """Return when a process started, in ticks since the boot."""
     try:
-        ticks = int(_stat(pid)[19])
-        (booted,) = [line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime ")]
-    except (OSError, ValueError, IndexError):
+        return int(_stat(pid)[19])
+    except (ValueError, IndexError):
         return None
-    seconds = int(booted.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
-    return datetime.fromtimestamp(seconds, UTC)
+
+
+@cache
+def _boot() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _numbers() -> int | None:
+    """Return which space of process numbers this process lives in."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return None

@@ -137,7 +137,7 @@ def run_guarded(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        env=_environment(),
         start_new_session=True,  # Ctrl-C is for us
     ) as process:
         try:
@@ -148,6 +148,13 @@ def run_guarded(
         finally:
             process.kill()
     return _restore(out, err, process.returncode, limit_seconds)
+
+
+def _environment() -> dict[str, str]:
+    given = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    if "PYTHONPATH" in given:  # an empty part of it would mean the working directory
+        given["PYTHONPATH"] = os.pathsep.join(filter(None, given["PYTHONPATH"].split(os.pathsep)))
+    return given
 
 
 def main() -> None:
@@ -205,6 +212,7 @@ def open_guarded(index: Path, memory: int = LIMIT_MEMORY) -> duckdb.DuckDBPyConn
     for setting in (
         f"memory_limit = '{memory}B'",
         "temp_directory = ''",
+        "enable_progress_bar = false",  # it would be drawn into the answer
         "python_enable_replacements = false",
         "enable_external_access = false",
         "lock_configuration = true",

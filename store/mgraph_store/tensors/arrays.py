@@ -7,15 +7,17 @@ a flipped bit spoils, the checksum of its chunk tells.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store.folder import Folder
 from mgraph_store.tensors.chunkfiles import CHECKSUM_BYTES, ChunkStream, is_raw, read_chunk, shard_places
 
 if TYPE_CHECKING:
@@ -34,35 +36,43 @@ class Files(Protocol):
     def tail(self, name: str, length: int) -> bytes:
         """Read the last ``length`` bytes of a file, or all if it is shorter."""
 
-    def local(self, name: str) -> Path | None:
-        """Return the path of a file on this machine, or None if it lies elsewhere."""
+    def local(self, name: str) -> BinaryIO | None:
+        """Open a file on this machine, or return None if it lies elsewhere."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the files are on this machine."""
 
 
 class LocalFiles:
     """Files of a tensor object in a directory."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, folder: Folder | Path) -> None:
+        self._folder = Folder.at(folder)
 
     def open_array(self, name: str) -> zarr.Array[Any]:
         """Open a Zarr array for reading; ``FileNotFoundError`` if it is not there."""
-        import zarr
+        from mgraph_store.tensors.zarrfolder import open_array
 
-        return zarr.open_array(str(self._directory / name), mode="r")
+        return open_array(self._folder.sub(name))
 
     def size(self, name: str) -> int:
         """Return the size of a file in bytes; ``FileNotFoundError`` if it is not there."""
-        return (self._directory / name).stat().st_size
+        folder, _, own = name.rpartition("/")
+        return self._folder.sub(folder).size(own)
 
     def tail(self, name: str, length: int) -> bytes:
         """Read the last ``length`` bytes of a file, or all if it is shorter."""
-        with (self._directory / name).open("rb") as file:
-            file.seek(max(0, self.size(name) - length))
+        with self.local(name) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - length))
             return file.read(length)
 
-    def local(self, name: str) -> Path | None:
-        """Return the path of a file."""
-        return self._directory / name
+    def local(self, name: str) -> BinaryIO:
+        """Open a file."""
+        folder, _, own = name.rpartition("/")
+        return self._folder.sub(folder).reader(own)
+
+    is_local = True
 
 
 class StoredArray:
@@ -80,7 +90,7 @@ class StoredArray:
             raise self._corrupt(f"has no row {row}")
         self.size = int(shape[-1])
         self.chunk = max(1, int(self._array.chunks[-1]))
-        self._raw = is_raw(self._array) and files.local(self._name) is not None
+        self._raw = is_raw(self._array) and files.is_local
         self._offset = 0  # where that row begins in its shard
         self._check_files()
 
@@ -194,7 +204,7 @@ class StoredArray:
                 f"Cannot read tensor object {self._key} ({error.strerror or error}): check the disk and its "
                 "permissions."
             ) from error
-        except MemoryError:
+        except (MemoryError, StoreError):
             raise
         except Exception as error:  # whatever a codec makes of damaged bytes
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,12 +6,14 @@ takes a quarter of the time that Zarr needs: it copies every chunk twice, and ha
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mgraph_store.folder import Folder
 
 if TYPE_CHECKING:
     import zarr
@@ -32,8 +34,10 @@ def is_raw(array: zarr.Array[Any]) -> bool:
     return sys.byteorder == "little" and codecs == (BytesCodec(endian="little"), Crc32cCodec())
 
 
-def read_chunk(file: Path, out: NDArray[Any], offset: int = 0) -> None:
+def read_chunk(source: BinaryIO, out: NDArray[Any], offset: int = 0) -> None:
     """Read the chunk that begins at a byte ``offset`` of a file and fills ``out``, a contiguous flat array.
+
+    The file is closed.
 
     Raises
     ------
@@ -43,7 +47,7 @@ def read_chunk(file: Path, out: NDArray[Any], offset: int = 0) -> None:
         If it ends too soon, or the checksum does not fit.
     """
     checksum = bytearray(CHECKSUM_BYTES)
-    with file.open("rb", buffering=0) as source:
+    with source:
         source.seek(offset)
         _fill(source, out.view(np.uint8).data)
         _fill(source, memoryview(checksum))
@@ -53,8 +57,8 @@ def read_chunk(file: Path, out: NDArray[Any], offset: int = 0) -> None:
 class ChunkStream:
     """A chunk read piece by piece, each while it is still wanted: the next use finds it in the processor's cache."""
 
-    def __init__(self, file: Path, offset: int, nbytes: int) -> None:
-        self._file = file.open("rb", buffering=0)
+    def __init__(self, file: BinaryIO, offset: int, nbytes: int) -> None:
+        self._file = file
         self._file.seek(offset)
         self._left = nbytes
         self._sum = 0
@@ -91,15 +95,20 @@ def _fill(source: Any, part: memoryview) -> None:
         part = part[count:]
 
 
-def write_chunks(directory: Path, data: NDArray[Any], length: int, fill: Any) -> None:
+def write_chunks(folder: Folder, data: NDArray[Any], length: int, fill: Any) -> None:
     """Write a flat array as chunk files 0, 1, … of ``length`` elements, the last one filled up: the bytes of Zarr."""
-    directory.mkdir()
+    with folder.opened(create=True) as directory:
+        _write_chunks(folder, directory, data, length, fill)
+
+
+def _write_chunks(folder: Folder, directory: int, data: NDArray[Any], length: int, fill: Any) -> None:
     for i in range(-(-data.shape[0] // length)):
         block = data[i * length : (i + 1) * length]
         if block.shape[0] < length:
             block = np.concatenate([block, np.full(length - block.shape[0], fill, data.dtype)])
         numbers = np.ascontiguousarray(block).view(np.uint8)
-        with (directory / str(i)).open("xb", buffering=0) as file:
+        descriptor = folder.open_in(directory, str(i), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
             for part in (numbers.data, memoryview(_checksum(numbers))):
                 while part:
                     part = part[file.write(part) :]

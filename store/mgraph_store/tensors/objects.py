@@ -15,8 +15,6 @@ import errno
 import hashlib
 import os
 import re
-import shutil
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, InputError, StoreError
+from mgraph_store.folder import Folder
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.tensors.arrays import LocalFiles, StoredArray, one_at_a_time
 from mgraph_store.tensors.chunkfiles import is_raw, write_chunks
@@ -36,6 +35,9 @@ from mgraph_store.tensors.chunkfiles import is_raw, write_chunks
 CODECS = ("none", "blosc")
 CHUNK_BYTES = 4 << 20
 SEGMENT_BYTES = 64 << 20  # a shard is put together in memory
+
+ROOT_GROUP = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}\n'
+"""What zarr.create_group writes; by hand, so that making a graph does not import Zarr."""
 
 Create = Callable[..., None]
 """Creates an array (name, data, chunks, shards, codec), or a group if the data are None: :func:`create_array`."""
@@ -67,8 +69,8 @@ def new_key() -> str:
 class TensorStore:
     """Tensor objects below ``root``; what is unfinished lies in ``temporary``, on the same file system."""
 
-    def __init__(self, root: Path, temporary: Path) -> None:
-        self._root, self._temporary = root, temporary
+    def __init__(self, root: Folder | Path, temporary: Folder | Path) -> None:
+        self._root, self._temporary = Folder.at(root), Folder.at(temporary)
 
     @property
     def name(self) -> str:
@@ -126,7 +128,7 @@ class TensorStore:
         """
         if not KEY.fullmatch(key):
             raise CorruptError(f"The index names a tensor object {key!r}, which is no key: run `mgraph check`.")
-        return StoredArray(LocalFiles(self._root / key), key, dtype, row)
+        return StoredArray(LocalFiles(self._root.sub(key)), key, dtype, row)
 
     def read(self, key: str, dtype: str = "float32", row: int | None = None) -> NDArray[Any]:
         """Read a whole array, shape (P,); errors as :meth:`open` and :meth:`StoredArray.read`."""
@@ -134,7 +136,7 @@ class TensorStore:
 
     def arrays(self, key: str) -> dict[str, StoredArray]:
         """Open all arrays of an object, by dtype name; ``CorruptError`` if there is none."""
-        names = [d for d in DTYPES if KEY.fullmatch(key) and (self._root / key / d).is_dir()]
+        names = [d for d in DTYPES if KEY.fullmatch(key) and self._root.sub(key).is_folder(d)]
         return {name: self.open(key, name) for name in names or ["float32"]}
 
     def groups(self, key: str) -> dict[str, NDArray[Any]]:
@@ -143,52 +145,59 @@ class TensorStore:
 
     def keys(self) -> set[str]:
         """List the keys of all objects on disk, those that no row refers to included."""
-        return {p.name for p in self._root.iterdir() if p.is_dir()}
+        return {name for name in self._root.entries() if self._root.is_folder(name)}
 
     def has(self, key: str) -> bool:
         """Say whether there is an object of that key."""
-        return KEY.fullmatch(key) is not None and (self._root / key).is_dir()
+        return KEY.fullmatch(key) is not None and self._root.is_folder(key)
 
     def sizes(self) -> dict[str, int]:
         """Map the key of every object to the bytes that its files take."""
-        return {key: tree_size(self._root / key) for key in self.keys()}
+        return {key: self._root.tree_size(key) for key in self.keys()}
 
     def size(self, key: str) -> int:
         """Bytes that the files of an object take; 0 if it is gone."""
-        return tree_size(self._root / key) if self.has(key) else 0
+        return self._root.tree_size(key) if self.has(key) else 0
 
     def age(self, key: str) -> float:
         """Seconds since an object was written; 0 if it is gone."""
-        return age(self._root / key)
+        return self._root.age(key)
 
     def hide(self, key: str) -> None:
         """Take an object out of sight in one step; :meth:`remove` deletes it then."""
         with contextlib.suppress(OSError):
-            self._temporary.mkdir(exist_ok=True)
-            (self._root / key).rename(self._temporary / key)
+            with self._temporary.opened(create=True):
+                pass
+            self._root.rename(key, self._temporary, key)
 
     def remove(self, key: str) -> None:
         """Delete an object, as far as the file system lets us; only for objects that no row refers to."""
-        _remove(self._temporary / key)
-        if (self._root / key).exists():
+        _remove(self._temporary, key)
+        if self._root.has(key):
             self.hide(key)  # so that no half object is ever found below the root
-            _remove(self._temporary / key)
+            _remove(self._temporary, key)
+
+    def copy_object(self, key: str, folder: Folder) -> None:
+        """Copy an object into a folder, as the local store has it, flushed; ``FileNotFoundError`` if it is gone."""
+        if not KEY.fullmatch(key):
+            raise CorruptError(f"The index names a tensor object {key!r}, which is no key: run `mgraph check`.")
+        self._root.copy_tree(key, folder)
 
     def _publish(self, key: str, build: Callable[[Create], None], codec: str) -> None:
         if codec not in CODECS:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
-        temporary, final = self._temporary / key, self._root / key
         try:
-            self._temporary.mkdir(exist_ok=True)
+            with self._temporary.opened(create=True) as folder:
+                os.mkdir(key, dir_fd=folder)  # a new one: nothing that was there is written into
             with one_at_a_time():
-                to_the_end(lambda: build(partial(create_array, temporary)))
-            flush_tree(temporary)
-            temporary.rename(final)
+                to_the_end(lambda: build(partial(create_array, self._temporary.sub(key))))
+            flush_tree(self._temporary, key)
+            self._temporary.rename(key, self._root, key)
             flush(self._root)
         except BaseException as error:
             self.remove(key)
             if isinstance(error, OSError):
-                raise disk_error(error, self._root) from error
+                raise disk_error(error, self._root.path) from error
             raise
 
 
@@ -201,39 +210,14 @@ def disk_error(error: OSError, place: Path) -> StoreError:
     return StoreError(f"Cannot write {place} ({error.strerror or error}): nothing was stored.")
 
 
-def tree_size(path: Path) -> int:
-    """Add up the sizes of a file or of all files below a directory; what vanishes meanwhile counts nothing."""
-    total = 0
-    for file in [path, *path.rglob("*")]:
-        with contextlib.suppress(OSError):
-            status = file.lstat()
-            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total
+def flush(folder: Folder) -> None:
+    """Wait until the names in a folder are on the disk."""
+    folder.flush()
 
 
-def age(path: Path) -> float:
-    """Seconds since a file or directory was changed; 0 if it is gone."""
-    try:
-        return max(0.0, time.time() - path.lstat().st_mtime)
-    except OSError:
-        return 0.0
-
-
-def flush(path: Path) -> None:
-    """Wait until a file or directory is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def flush_tree(directory: Path) -> None:
-    """Wait until a directory and all below it are on the disk, innermost first."""
-    for folder, _, files in os.walk(directory, topdown=False):
-        for name in files:
-            flush(Path(folder) / name)
-        flush(Path(folder))
+def flush_tree(folder: Folder, name: str) -> None:
+    """Wait until a directory in a folder, and all below it, are on the disk."""
+    folder.flush_tree(name)
 
 
 def create_array(
@@ -244,17 +228,33 @@ def create_array(
     shards: tuple[int, ...] | None,
     codec: str,
 ) -> None:
-    """Write an array of an object into a directory or Zarr store, or a group without ``data``."""
+    """Write an array of an object into a folder or Zarr store, or a group without ``data``."""
+    if isinstance(store, Folder):
+        folder = store.sub(name)
+        with folder.opened(create=True) as descriptor:
+            path = str(folder.path_within(descriptor))
+            _create_array({"store": path}, {"store": path}, data, chunks, shards, codec, folder.sub("c"))
+    else:
+        _create_array(
+            {"store": store, "path": name}, {"store": store, "name": name or None}, data, chunks, shards, codec, None
+        )
+
+
+def _create_array(
+    group: dict[str, Any],
+    where: dict[str, Any],
+    data: NDArray[Any] | None,
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None,
+    codec: str,
+    pieces: Folder | None,
+) -> None:
     import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    directory = store if isinstance(store, Path) else None
-    where = {"store": store, "path": name} if directory is None else {"store": str(directory / name)}
     if data is None:
-        zarr.create_group(**where, zarr_format=3)
+        zarr.create_group(**group, zarr_format=3)
         return
-    if directory is None:
-        where = {"store": store, "name": name or None}
     # Zarr's own Blosc codec is the one of numcodecs, and unlike those of zarr.codecs.numcodecs it is
     # in the specification. Bitshuffle gains most on weights; two digits of per cent at best.
     blosc = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=data.dtype.itemsize)
@@ -269,17 +269,17 @@ def create_array(
         fill_value=float("nan") if data.dtype.kind == "f" else int(np.iinfo(data.dtype).min),
         config={"write_empty_chunks": True},
     )
-    if directory is not None and shards is None and is_raw(array):
-        write_chunks(directory / name / "c", data, chunks[0], array.fill_value)
+    if pieces is not None and shards is None and is_raw(array):
+        write_chunks(pieces, data, chunks[0], array.fill_value)
     else:
         array[...] = data
 
 
-def _remove(path: Path) -> None:
+def _remove(folder: Folder, name: str) -> None:
     # After a second interruption Zarr's threads may still be adding files: try again for a moment.
     for _ in range(20):
-        shutil.rmtree(path, ignore_errors=True)
-        if not path.exists():
+        folder.remove(name)
+        if not folder.has(name):
             return
         time.sleep(0.01)
 

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
+from mgraph_store.folder import Folder
 from mgraph_store.tensors.arrays import StoredArray, one_at_a_time
-from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, TensorStore, create_array, to_the_end
+from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, ROOT_GROUP, TensorStore, create_array, to_the_end
 
 if TYPE_CHECKING:
     import zarr
@@ -33,6 +33,7 @@ SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 _URL = re.compile(r"([a-z0-9]+)://[A-Za-z0-9][A-Za-z0-9._/=+@-]*")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _FIRST = "zarr.json"
+_OBJECT_FILE = re.compile(r"(?:(?:float32|float64|int64)/)?(?:zarr\.json|c/\d+(?:/\d+)?)")
 
 
 def check_url(url: str) -> str:
@@ -45,29 +46,30 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def read_config(graph: Path) -> str | None:
+def read_config(graph: Folder) -> str | None:
     """Return the URL that a graph's tensors lie at, or None if they lie in its directory."""
-    path = graph / CONFIG
     try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        document = json.loads(graph.read(CONFIG))
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError):
         document = None
     if not isinstance(document, dict) or not isinstance(document.get("url"), str):
-        raise CorruptError(f"{path} does not say where the tensors are: restore it from a copy of the graph.")
+        raise CorruptError(
+            f"{graph.path / CONFIG} does not say where the tensors are: restore it from a copy of the graph."
+        )
     return check_url(document["url"])
 
 
-def write_config(graph: Path, url: str) -> None:
+def write_config(graph: Folder, url: str) -> None:
     """Note in a graph's directory where its tensors lie."""
-    (graph / CONFIG).write_text(json.dumps({"url": url}) + "\n")
+    graph.write(CONFIG, json.dumps({"url": url}).encode() + b"\n")
 
 
 class RemoteTensorStore(TensorStore):
     """Tensor objects below a URL; credentials and endpoints are those that fsspec finds in the environment."""
 
-    def __init__(self, url: str, root: Path, temporary: Path) -> None:
+    def __init__(self, url: str, root: Folder, temporary: Folder) -> None:
         super().__init__(root, temporary)
         self._url = url
 
@@ -103,7 +105,7 @@ class RemoteTensorStore(TensorStore):
             try:
                 if self._fs.find(self._path()):
                     raise NameTakenError(f"{self._url} holds something already: choose an empty place for the tensors.")
-                self._fs.pipe_file(self._path(_FIRST), b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}\n')
+                self._fs.pipe_file(self._path(_FIRST), ROOT_GROUP)
             except FileNotFoundError as error:  # a bucket that is not there
                 raise OSError(str(error)) from None
 
@@ -165,6 +167,21 @@ class RemoteTensorStore(TensorStore):
                     self._fs.rm(self._path(key), recursive=True)
         except StoreError:
             return  # it is garbage, which is found again
+
+    def copy_object(self, key: str, folder: Folder) -> None:
+        """Copy an object into a folder of this machine, flushed; ``FileNotFoundError`` if it is gone."""
+        if not self.has(key):
+            raise FileNotFoundError(key)
+        for name in self._files_of(key).names():
+            if not _OBJECT_FILE.fullmatch(name):
+                raise CorruptError(f"{self._url}/{key} holds {name[:80]!r}, which no tensor object has.")
+            place, _, own = name.rpartition("/")
+            with _Translated(self._url):
+                data = bytes(self._fs.cat_file(self._path(f"{key}/{name}")))
+            with folder.sub(key, place).opened(create=True):
+                pass
+            folder.sub(key, place).write(own, data)
+        folder.flush_tree(key)
 
     def _files(self, key: str = "") -> list[tuple[str, dict[str, Any]]]:
         with _Translated(self._url):
@@ -242,9 +259,11 @@ class RemoteFiles:
             start = max(0, self.size(name) - length)
             return bytes(self._fs.cat_file(f"{self._path}/{name}", start=start))
 
-    def local(self, name: str) -> Path | None:
+    def local(self, name: str) -> None:
         """Return None: no file lies on this machine."""
-        return None
+        return
+
+    is_local = False
 
 
 class _Translated:

@@ -6,23 +6,21 @@ some hours stays: it may belong to a process that is still at work.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mgraph_store.folder import TEMPORARY
 from mgraph_store.index.changes import snapshot
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.journal import record_size
 from mgraph_store.rows.records import Run
-from mgraph_store.tensors.objects import age, tree_size
+from mgraph_store.states import STATES
 
 if TYPE_CHECKING:
     from mgraph_store.index.reader import Reader
     from mgraph_store.store import GraphStore
 
-STATES = "states"
 DEFAULT_AGE = 24 * 3600.0
 _LEAST_JOURNAL = 1 << 20  # bytes to be saved before a journal is begun anew
 
@@ -53,15 +51,16 @@ class Collection:
     def apply(self, store: GraphStore) -> None:
         """Delete what was planned, but what is in use by now."""
         remove_objects(store, [i.name for i in self.items if i.kind == "object"])
+        unfinished, saved = store.folder.sub(TEMPORARY), store.folder.sub(STATES)
         for item in self.items:
-            if item.kind == "unfinished" and _newest(store.path / "tmp" / item.name) >= self.min_age:
-                _delete(store.path / "tmp" / item.name)
+            if item.kind == "unfinished" and unfinished.newest(item.name) >= self.min_age:
+                unfinished.remove(item.name)
         states = [i.name for i in self.items if i.kind == "state"]
         if states:
             with store.reading() as reader:
                 over = _complete(reader, states)
             for name in over:
-                _delete(store.path / STATES / name)
+                saved.remove(name)
         if any(i.kind == "journal" for i in self.items):
             with (
                 store.lock.exclusive(),
@@ -79,7 +78,8 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
         If the index cannot be read or has lost commits: then nothing is known to be garbage.
     """
     sizes = store.tensor_store.sizes()  # before the rows, so that an object committed meanwhile is no garbage
-    names = _names(store.path / STATES)
+    unfinished, states = store.folder.sub(TEMPORARY), store.folder.sub(STATES)
+    names = states.entries()
     with store.reading() as reader:
         used = reader.tensor_keys()
         complete = _complete(reader, names)
@@ -92,14 +92,11 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
         for key, nbytes in sorted(sizes.items())
         if key not in used
     ]
-    for name in _names(store.path / "tmp"):
-        path = store.path / "tmp" / name
-        found.append(
-            (Garbage("unfinished", name, tree_size(path), "left by a process that was stopped"), _newest(path))
-        )
+    for name in unfinished.entries():
+        left = Garbage("unfinished", name, unfinished.tree_size(name), "left by a process that was stopped")
+        found.append((left, unfinished.newest(name)))
     for name, why in complete.items():
-        path = store.path / STATES / name
-        found.append((Garbage("state", name, tree_size(path), why), _newest(path)))
+        found.append((Garbage("state", name, states.tree_size(name), why), states.newest(name)))
     old = [item for item, seconds in found if seconds >= min_age]
     saved = length - shortest
     if saved > max(_LEAST_JOURNAL, shortest):
@@ -126,19 +123,3 @@ def _complete(reader: Reader, runs: list[str]) -> dict[str, str]:
     status = {run.id: run.status for run in reader.all(Run, id=runs)}
     over = {name: status.get(name, "gone") for name in runs}
     return {name: f"its run is {what}" for name, what in over.items() if what in ("complete", "gone")}
-
-
-def _names(directory: Path) -> list[str]:
-    return sorted(p.name for p in directory.iterdir()) if directory.is_dir() else []
-
-
-def _newest(path: Path) -> float:
-    """Seconds since anything in a file or directory was changed."""
-    return min([age(path), *map(age, path.rglob("*"))])
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

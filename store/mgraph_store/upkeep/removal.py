@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph_store.errors import StillNeededError, StoreError
-from mgraph_store.index.processes import may_run
 from mgraph_store.rows.records import Connection, Member, Node, NodeTerm, Record, Run, Space, Sweep
 from mgraph_store.rows.schema import REFERENCES, TABLES, columns
+from mgraph_store.underway import Life, Sighting
 from mgraph_store.upkeep.collect import remove_objects
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Removal:
         """
 
         def still_right(reader: Reader) -> None:
-            if plan_removal(reader, self.targets, cascade=self.cascade) != self:
+            if plan_removal(reader, self.targets, cascade=self.cascade, graph=store.path) != self:
                 raise StoreError("The graph has changed since this was planned; nothing was removed: look again.")
 
         with store.transaction() as tx:
@@ -84,8 +85,10 @@ class Removal:
         remove_objects(store, self.free)
 
 
-def plan_removal(reader: Reader, targets: Sequence[Target], *, cascade: bool = False) -> Removal:
-    """Find out what goes with some things.
+def plan_removal(
+    reader: Reader, targets: Sequence[Target], *, cascade: bool = False, graph: Path | None = None
+) -> Removal:
+    """Find out what goes with some things; ``graph`` is the directory, where runs under way hold their locks.
 
     Raises
     ------
@@ -103,15 +106,9 @@ def plan_removal(reader: Reader, targets: Sequence[Target], *, cascade: bool = F
     if needed and not cascade:
         raise StillNeededError(_refusal(needed))
     runs = [(run, need) for run in _resumable(reader) if (need := _needed_by(run, goes)) is not None]
-    under_way = [
-        (run, need) for run, need in runs if run.status == "running" and may_run(run.host, run.pid, run.started)
-    ]
-    if under_way and not cascade:
-        run, need = under_way[0]
-        raise StillNeededError(
-            f"Run {run.id} ({run.command}) is under way and needs {need.kind} {_label(need.record)}: stop it, or wait "
-            "for it; --cascade takes that away from it."
-        )
+    if not cascade:
+        for run, need in runs:
+            _require_ended(run, need, graph)
     nodes = [g.record.id for g in goes.values() if isinstance(g.record, Node)]
     return Removal(
         tuple(targets),
@@ -120,6 +117,22 @@ def plan_removal(reader: Reader, targets: Sequence[Target], *, cascade: bool = F
         _forgetful(reader, nodes),
         _free(reader, nodes),
         tuple(run.id for run, _ in runs),
+    )
+
+
+def _require_ended(run: Run, need: Goes, graph: Path | None) -> None:
+    seen = Sighting.of(graph, run) if run.status == "running" else None
+    if seen is None or seen.life is Life.GONE:
+        return
+    needs = f"needs {need.kind} {_label(need.record)}"
+    if seen.life is Life.ALIVE:
+        raise StillNeededError(
+            f"Run {run.id} ({run.command}) is under way and {needs}: stop it, or wait for it; --cascade takes that "
+            "away from it."
+        )
+    raise StillNeededError(
+        f"Run {run.id} ({run.command}), process {run.pid} on {run.host}, may be under way and {needs}: wait for it, or "
+        f"give it up with mgraph resume {run.id} --discard --force; --cascade takes that away from it."
     )
 
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import duckdb
 
 from mgraph_store.errors import StoreError
+from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
 from mgraph_store.index import commits
 from mgraph_store.index.changes import snapshot
+from mgraph_store.index.interrupts import interruptible
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Node, NodeBuffers, Space, now
 from mgraph_store.rows.schema import TABLES
-from mgraph_store.tensors.objects import flush, flush_tree
 from mgraph_store.upkeep import rescue
 from mgraph_store.upkeep.check import JournalState, buffers_problem, examine, journal_state, parameters_problem
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mgraph_store.store import GraphStore
-
-SET_ASIDE = "damaged"
 
 
 def repair(store: GraphStore) -> list[str]:
@@ -76,23 +73,25 @@ def _number(store: GraphStore) -> int | None:
 def _rebuild(store: GraphStore, state: JournalState) -> str:
     # The order matters: an old write-ahead log must never lie beside the new index. A crash in between leaves an
     # index that is behind, or none, and the journal, from which the next repair makes it.
-    new = store.path / "tmp" / f"index-{random_characters(8)}.duckdb"
-    new.parent.mkdir(exist_ok=True)
-    with duckdb.connect(str(new), config={"threads": "1"}) as con:
-        number = commits.replay(con, state.entries)
-    flush(new)
-    aside = _new_directory(store.path / SET_ASIDE)
-    old, log = store.index.path, _log(store.index.path)
-    if old.exists():
-        shutil.copyfile(old, aside / old.name)
-    if log.exists():
-        shutil.copyfile(log, aside / log.name)
-    flush_tree(aside)
-    log.unlink(missing_ok=True)
-    flush(store.path)
-    new.replace(old)
-    flush(store.path)
-    where = aside.relative_to(store.path)
+    graph, index = store.folder, store.index.path.name
+    making = graph.sub(TEMPORARY, f"index-{random_characters(8)}")
+    with making.opened(create=True) as descriptor, interruptible():
+        new = making.path_within(descriptor) / index  # in a directory that is ours alone
+        with duckdb.connect(str(new), config={"threads": "1"}) as con:
+            number = commits.replay(con, state.entries)
+    making.flush(index)
+    aside = _new_folder(graph.sub(SET_ASIDE))
+    for name in (index, f"{index}.wal"):
+        if graph.has(name):
+            graph.copy_file(name, aside)
+    aside.flush()
+    aside.above().flush()
+    graph.unlink(f"{index}.wal")
+    graph.flush()
+    making.rename(index, graph, index)
+    graph.flush()
+    making.above().remove(making.name)
+    where = f"{SET_ASIDE}/{aside.name}"
     return f"The index was made anew from the journal, with all rows up to commit {number}; the old one is in {where}."
 
 
@@ -103,22 +102,18 @@ def _begin_again(store: GraphStore) -> str:
     return f"The journal was begun anew with all rows of the index, up to commit {number}."
 
 
-def _new_directory(parent: Path) -> Path:
-    parent.mkdir(exist_ok=True)
+def _new_folder(parent: Folder) -> Folder:
     moment = f"{now():%Y%m%dT%H%M%S}"
     number = 0
-    while True:
-        path = parent / (f"{moment}-{number}" if number else moment)
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
-
-
-def _log(index: Path) -> Path:
-    return index.with_name(index.name + ".wal")
+    with parent.opened(create=True) as descriptor:
+        while True:
+            name = f"{moment}-{number}" if number else moment
+            try:
+                os.mkdir(name, dir_fd=descriptor)
+            except FileExistsError:
+                number += 1
+            else:
+                return parent.sub(name)
 
 
 def _repair_parameters(store: GraphStore) -> list[str]:

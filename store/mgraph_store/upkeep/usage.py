@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Connection, Member, Node, NodeBuffers, Space
-from mgraph_store.tensors.objects import tree_size
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
@@ -78,7 +77,7 @@ def measure(store: GraphStore) -> Usage:
     statistics = Share()
     for row in buffers:
         statistics.add(True, row.nbytes, disk(row))
-    parts = {p.name: tree_size(p) for p in sorted(store.path.iterdir()) if p.name != store.tensor_store.name}
+    parts = {n: store.folder.tree_size(n) for n in store.folder.entries() if n != store.tensor_store.name}
     return Usage(
         dict(kinds),
         dict(connections),

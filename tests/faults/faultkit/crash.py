@@ -109,7 +109,8 @@ def work_until_event(path: Path, seed: int, log: Path, last: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _EVENTS and str(arguments[0]).startswith(own):
+        # The store names its files from a descriptor of the directory that they are in.
+        if event in _EVENTS and (str(arguments[0]).startswith(own) or not str(arguments[0]).startswith("/")):
             count()
 
     sys.addaudithook(audit)

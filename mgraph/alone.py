@@ -1,0 +1,44 @@
+"""One computation at a time in a process: threads that ask for another wait, and each gets the numbers of its own.
+
+What computes uses things of which a process has one: torch's default generator, which is seeded for a training and put
+back after it, torch's number of threads, and the one network of each space. Threads would disturb each other in all of
+them, also on different graphs. Reading a graph needs none of this and does not wait.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_turn = threading.RLock()  # waiting for it can be interrupted by Ctrl-C
+
+
+def our_turn() -> AbstractContextManager[object]:
+    """Wait until no other thread computes, and let none do so inside a block; within one thread it nests."""
+    return _turn
+
+
+def alone(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function that computes wait for :func:`our_turn`."""
+
+    @wraps(function)
+    def when_it_is_our_turn(*args: P.args, **kwargs: P.kwargs) -> T:
+        with our_turn():
+            return function(*args, **kwargs)
+
+    return when_it_is_our_turn
+
+
+def _after_in_child() -> None:
+    global _turn
+    _turn = threading.RLock()  # the thread that held it is not here
+
+
+os.register_at_fork(after_in_child=_after_in_child)

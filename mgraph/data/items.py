@@ -1,0 +1,169 @@
+"""The items of a ``Dataset`` as tensors: each an (input, target) pair, of one shape and type throughout.
+
+Floats become float32, as in arrays; targets that are integers int64. A batch is a copy: a Dataset may hand out the same
+buffer every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgraph.data.labels import refuse_words
+from mgraph.errors import InputError, MGraphError
+
+Pair = tuple[Tensor, Tensor]
+
+
+def read_batch(dataset: Any, places: Sequence[int], name: str) -> Pair:
+    """Read the items at these places into one batch, x of shape (B, …) and y of shape (B, …).
+
+    ``name`` is what they are called in messages: "the train split". Raises InputError, naming the item, if one cannot
+    be read, is no pair of numbers, or is of another shape or type than the first.
+    """
+    quick = _stacked_pairs([item for _, item in _items(dataset, places, name)])
+    if quick is not None:
+        return quick
+    # One by one, copying each before the next is asked for; or to name the one that is odd.
+    xs = ys = None
+    for k, (place, item) in enumerate(_items(dataset, places, name)):
+        x, y = as_pair(item, name, place)
+        if xs is None or ys is None:
+            xs, ys = x.new_empty((len(places), *x.shape)), y.new_empty((len(places), *y.shape))
+        _require_alike("Input", x, xs, name, places[0], place)
+        _require_alike("Target", y, ys, name, places[0], place)
+        xs[k], ys[k] = x, y
+    assert xs is not None
+    assert ys is not None
+    return xs, ys
+
+
+def as_pair(item: Any, name: str, place: int) -> Pair:
+    """Turn one item into tensors (x, y); InputError, saying what it is and what is expected, if it is no such pair."""
+    where = f"Item {place} of {name}"
+    if isinstance(item, Mapping):
+        keys = ", ".join(repr(key) for key in list(item)[:5])
+        raise InputError(
+            f"{where} is a dict with {keys or 'nothing in it'}; items must be (input, target) pairs of one tensor "
+            f"each. Wrap the Dataset in one whose __getitem__ returns such a pair, as in item['image'], item['label']."
+        )
+    if not isinstance(item, list | tuple) or len(item) != 2:
+        what = f"{len(item)} things" if isinstance(item, list | tuple) else f"a {type(item).__name__}"
+        raise InputError(f"{where} is {what}; items of a Dataset must be (input, target) pairs.")
+    return _typed(_as_tensor(item[0], "input", where, name), _as_tensor(item[1], "target", where, name))
+
+
+def _typed(x: Tensor, y: Tensor) -> Pair:
+    if x.is_floating_point() or x.dtype == torch.bool:
+        x = x.to(torch.float32)
+    return x, y.to(torch.float32 if y.is_floating_point() else torch.int64)
+
+
+def _stacked_pairs(items: Sequence[Any]) -> Pair | None:
+    """Stack plain items at once; None if they are anything but alike, or share memory."""
+    if not all(type(item) in (tuple, list) and len(item) == 2 for item in items):
+        return None
+    x, y = _stacked([item[0] for item in items]), _stacked([item[1] for item in items])
+    return None if x is None or y is None else _typed(x, y)
+
+
+def _stacked(parts: list[Any]) -> Tensor | None:
+    kind = type(parts[0])
+    if any(type(part) is not kind for part in parts):
+        return None
+    if kind is int and all(abs(part) < 1 << 62 for part in parts):
+        return torch.tensor(parts)
+    if kind is float:
+        return torch.tensor(parts, dtype=torch.float32)
+    if issubclass(kind, np.generic):
+        values = np.array(parts)
+        return torch.from_numpy(values) if values.dtype.kind in "buif" else None
+    # What lies at one address may be a buffer that is filled anew for every item.
+    if kind is np.ndarray:
+        alike = len({(part.shape, part.dtype) for part in parts}) == 1
+        apart = len({part.__array_interface__["data"][0] for part in parts}) == len(parts)
+        plain = parts[0].dtype.kind in "buif" and parts[0].dtype.isnative
+        return torch.from_numpy(np.stack(parts)) if alike and apart and plain else None
+    if kind is Tensor:
+        alike = len({(part.shape, part.dtype, part.device) for part in parts}) == 1
+        plain = parts[0].layout == torch.strided and not parts[0].is_complex()
+        apart = plain and len({part.data_ptr() for part in parts}) == len(parts)
+        return torch.stack(parts).detach().cpu() if alike and apart else None
+    return None
+
+
+def _as_tensor(value: Any, what: str, where: str, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        tensor: Tensor = value.detach()
+    elif isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value)):
+        raise InputError(
+            f"The {what} of {where[0].lower()}{where[1:]} is a {type(value).__name__} of several; networks here take "
+            f"one tensor: wrap the Dataset in one that puts them together."
+        )
+    elif hasattr(value, "getbands"):  # Pillow's, which need not be installed
+        raise InputError(
+            f"The {what} of {where[0].lower()}{where[1:]} is a PIL image; give the Dataset the transform "
+            f"torchvision.transforms.PILToTensor() (uint8) or ToTensor() (floats)."
+        )
+    else:
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise InputError(f"The {what} of {where[0].lower()}{where[1:]} is no array: {error}.") from None
+        if what == "target":
+            refuse_words(name, array)
+        if array.dtype.kind not in "buif":
+            raise InputError(
+                f"The {what} of {where[0].lower()}{where[1:]} is a {type(value).__name__}; give a tensor or an array "
+                f"of numbers."
+            )
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    if tensor.is_complex():
+        raise InputError(f"The {what} of {where[0].lower()}{where[1:]} is of type {tensor.dtype}; give real numbers.")
+    return tensor
+
+
+def _items(dataset: Any, places: Sequence[int], name: str) -> Iterator[tuple[int, Any]]:
+    """Yield (place, item), in one request if the Dataset takes one."""
+    whole = getattr(dataset, "__getitems__", None)
+    if whole is not None:
+        try:
+            items = whole(list(places))
+        except (MGraphError, MemoryError):
+            raise
+        except Exception as error:  # the user's own code
+            raise _unreadable(f"Items {places[0]} to {places[-1]}", name, error) from error
+        yield from zip(places, items, strict=True)
+        return
+    for place in places:
+        try:
+            item = dataset[place]
+        except (MGraphError, MemoryError):
+            raise
+        except Exception as error:  # the user's own code
+            raise _unreadable(f"Item {place}", name, error) from error
+        yield place, item
+
+
+def _unreadable(what: str, name: str, error: Exception) -> InputError:
+    why = " ".join(str(error).split()).rstrip(".")
+    return InputError(f"{what} of {name} cannot be read: {type(error).__name__}{': ' if why else ''}{why}.")
+
+
+def _require_alike(what: str, part: Tensor, batch: Tensor, name: str, first: int, place: int) -> None:
+    if part.shape != batch.shape[1:]:
+        raise InputError(
+            f"{what} {place} of {name} has shape {list(part.shape)}, and {what.lower()} {first} "
+            f"{list(batch.shape[1:])}; give all of them one shape (resize, crop or pad)."
+        )
+    if part.dtype != batch.dtype:
+        raise InputError(
+            f"{what} {place} of {name} is of type {part.dtype}, and {what.lower()} {first} {batch.dtype}; give all of "
+            f"them one type."
+        )

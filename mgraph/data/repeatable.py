@@ -1,0 +1,75 @@
+"""Whether a data factory makes the same data in every command: it is called twice, and the two are compared."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from mgraph.data.splits import ArraySplit, DatasetSplit
+from mgraph.data.task import Task
+from mgraph.errors import InputError
+
+# Larger arrays are not made a second time for this: the next command notices.
+_LARGEST = 1 << 26
+
+
+class RandomState:
+    """The global generators of Python, NumPy and PyTorch at one moment."""
+
+    def __init__(self) -> None:
+        self._python, self._numpy = random.getstate(), np.random.get_state(legacy=False)
+        self._torch = torch.get_rng_state()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RandomState) and repr(self._parts()) == repr(other._parts())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def restore(self) -> None:
+        """Set the generators to what they were."""
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._torch)
+
+    def _parts(self) -> Any:
+        state: Any = self._numpy
+        return self._python, state["state"]["key"].tobytes(), state["state"]["pos"], self._torch.numpy().tobytes()
+
+
+def require_repeatable(
+    task: Task, what: str, again: Callable[[], Task], *, before: RandomState, at: RandomState
+) -> None:
+    """Raise InputError if ``again`` makes other data than ``task``, or one of its Datasets has random items.
+
+    ``before`` is the random state before the factory's module was imported, ``at`` before the factory was called: a
+    module that seeds the global generators has them seeded again. They are left as they are found.
+    """
+    for split in task.splits.values():
+        if isinstance(split, DatasetSplit):
+            split.require_steady()
+    size = sum(s.inputs.nbytes + s.targets.nbytes for s in task.splits.values() if isinstance(s, ArraySplit))
+    if size > _LARGEST:
+        return
+    with _left_as_found():
+        if before != at:
+            at.restore()
+        second = again()
+    if second.sample != task.sample:
+        raise InputError(
+            f"{what} makes other data when it is called a second time, and every number of a graph is of the same "
+            f"examples: seed inside it what it draws, as by numpy.random.default_rng(0)."
+        )
+
+
+@contextmanager
+def _left_as_found() -> Iterator[None]:
+    found = RandomState()
+    try:
+        yield
+    finally:
+        found.restore()

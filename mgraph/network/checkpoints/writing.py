@@ -1,0 +1,99 @@
+"""Writing weights: state dicts of stored arrays, and files of them that plain PyTorch loads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mgraph.errors import InputError
+from mgraph_store.rows.layout import Layout
+
+
+def state_dict(
+    layout: Layout,
+    parameters: NDArray[Any],
+    buffers: Mapping[str, NDArray[Any]],
+    *,
+    include_aliases: bool = True,
+) -> dict[str, Tensor]:
+    """Make a state dict of copies from stored arrays: parameters (D,) and the buffers by type.
+
+    Every tensor has its network's type; with ``include_aliases`` a tied tensor appears under all its names.
+    """
+    views = layout.parameter_views(parameters) | layout.buffer_views(buffers)
+    state = {t.name: torch.from_numpy(views[t.name].copy()).to(getattr(torch, t.dtype)) for t in layout.tensors}
+    if include_aliases:
+        state |= {alias: state[name] for alias, name in layout.aliases.items()}
+    return state
+
+
+def write_safetensors(
+    path: Path | str,
+    state: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write tensors to a safetensors file, whole or not at all; tied ones are written out under each name.
+
+    Raises InputError if the file exists (unless ``overwrite``) or cannot be written.
+    """
+    seen: set[int] = set()
+    dense: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        pointer = tensor.untyped_storage().data_ptr()
+        dense[name] = tensor.clone() if pointer in seen else tensor  # the format has no sharing
+        seen.add(pointer)
+    write_whole(path, lambda p: safetensors.torch.save_file(dense, p, dict(metadata or {})), overwrite)
+
+
+def write_pt(path: Path | str, state: Mapping[str, Tensor], *, overwrite: bool = False) -> None:
+    """Write a state dict with ``torch.save``, whole or not at all; tied tensors stay tied.
+
+    Raises InputError if the file exists (unless ``overwrite``) or cannot be written.
+    """
+    write_whole(path, lambda p: torch.save(dict(state), p), overwrite)
+
+
+def write_whole(path: Path | str, save: Callable[[Path], Any], overwrite: bool) -> None:
+    """Write a file by ``save(temporary path)``, durable on return: whole under its name, or not at all.
+
+    Raises InputError if the file exists (unless ``overwrite``) or cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; name a file.")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already; choose another name or allow overwriting.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.touch(exist_ok=False)  # the plain error, before a library wraps it
+        mode = temporary.stat().st_mode
+        save(temporary)
+        temporary.chmod(mode)  # safetensors makes its files private
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+    finally:
+        with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
+            temporary.unlink()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,212 @@
+"""Checkpoint files into the graph: as modes, and trained curves of the field's reference code as connections."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgraph.errors import InputError, MGraphWarning, TrainedCurveError
+from mgraph.evaluate.batchnorm import OWN, recompute_statistics
+from mgraph.evaluate.stale import compare_statistics
+from mgraph.families import BezierCurveFamily, Family, PolygonalChainFamily
+from mgraph.network.checkpoints import (
+    FittedCheckpoint,
+    Options,
+    TrainedCurve,
+    find_curve,
+    fit_content,
+    fit_curve,
+    read_content,
+)
+from mgraph.session.members import label, member_rows
+from mgraph.session.points import evaluate_splits, load_buffers, own_policy
+from mgraph.session.session import Bench, Session
+from mgraph.session.storing import Part, check_name_is_free, require_finite, store_partial, store_point
+from mgraph_store import Connection, Node, Space, new_id
+
+_TRIED = 8  # examples
+
+
+class StaleStatisticsWarning(MGraphWarning):
+    """The BatchNorm statistics of an imported mode are not of its weights."""
+
+
+def fit_file(bench: Bench, path: Path, options: Options) -> tuple[FittedCheckpoint, dict[str, Any]]:
+    """Read a checkpoint for a mode of the bench's space; return it with the info that its node will have.
+
+    Raises TrainedCurveError if it holds a trained curve instead, and what :func:`fit_content` raises.
+    """
+    content = read_content(path)
+    if options.recompute and not bench.flat.statistics:
+        raise InputError(f"The network of space {bench.space.name} has no BatchNorm statistics to recompute.")
+    try:
+        fitted = fit_content(content, bench.new_module, bench.layout, options, path.name)
+    except InputError:
+        curve = find_curve(content, bench.new_module, bench.layout)
+        if curve is None:
+            raise
+        raise TrainedCurveError(_curve_found(path, curve), curve.method) from None
+    info = _of_files(path, content.files) | {"notes": fitted.notes, "checkpoint": fitted.source}
+    if options.recompute:
+        info["batchnorm"] = str(bench.policy())
+        fitted.notes.append(f"BatchNorm statistics recomputed from the training data: {info['batchnorm']}")
+    _load(bench, fitted)
+    _require_same_function(bench, fitted)
+    return fitted, info
+
+
+def recompute_own(bench: Bench, fitted: FittedCheckpoint) -> None:
+    """Recompute the BatchNorm statistics of a fitted checkpoint in the bench's network, by the default policy."""
+    _load(bench, fitted)
+    recompute_statistics(bench.flat, bench.task.train, bench.policy())
+
+
+def warn_if_stale(bench: Bench, node: Node, fitted: FittedCheckpoint) -> None:
+    """Say so if a mode does far better with recomputed BatchNorm statistics than with those of its file."""
+    if not bench.flat.statistics:
+        return
+    _load(bench, fitted)
+    found = compare_statistics(bench.flat, bench.task, bench.policy())
+    _load(bench, fitted)
+    if found is not None and found.stale:
+        warnings.warn(
+            f"{label(node)} has a train loss of {found.own.value:.4g} with the BatchNorm statistics of its file and of "
+            f"{found.recomputed.value:.4g} with recomputed ones: the file's are stale. Import it again with "
+            f"--recompute-batchnorm to store recomputed ones.",
+            StaleStatisticsWarning,
+            stacklevel=4,
+        )
+
+
+def _load(bench: Bench, fitted: FittedCheckpoint) -> None:
+    bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(fitted.parameters)))
+    if fitted.buffers:
+        load_buffers(bench, fitted.buffers)
+
+
+def _require_same_function(bench: Bench, fitted: FittedCheckpoint) -> None:
+    """Refuse a file whose further state (``get_extra_state``) changes what the network computes: it is not stored."""
+    if fitted.module is None:
+        return
+    x, _ = bench.task.test.examples(torch.arange(min(_TRIED, len(bench.task.test))), device=bench.flat.device)
+    with torch.no_grad():
+        theirs = fitted.module.to(bench.flat.device).eval()(x.clone())
+        ours = bench.flat.module.eval()(bench.flat.inputs(x.clone()))
+    if not isinstance(theirs, torch.Tensor) or not torch.allclose(theirs, ours, rtol=1e-3, atol=1e-5):
+        raise InputError(
+            "The checkpoint sets a state of the network that is no tensor (_extra_state) and changes its outputs; only "
+            "tensors are stored. Make that state a buffer, or build the network with it."
+        )
+
+
+def _of_files(path: Path, files: Sequence[Path]) -> dict[str, Any]:
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        with file.open("rb") as opened:
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    return {"origin": "file", "file": path.name, "blake2b": digest.hexdigest()}
+
+
+# Trained curves
+
+
+def add_imported_curve(
+    session: Session, space: Space, path: Path, *, name: str | None, method: str | None = None, cast: bool = False
+) -> tuple[Connection, list[str]]:
+    """Add a trained curve of a file: its ends as modes NAME-start and NAME-end, its bends as control points.
+
+    ``method`` is "curve" (Bézier) or "chain", needed where the file does not say. BatchNorm statistics of the ends are
+    recomputed, for a curve has none of its own. Raises InputError for a file without a curve of this network, and for
+    another family than the file's.
+    """
+    ends = [None, None] if name is None else [f"{name}-start", f"{name}-end"]
+    for wanted in (name, *ends):
+        check_name_is_free(session, wanted)
+    bench = session.bench(space)
+    content = read_content(path)
+    curve = find_curve(content, bench.new_module, bench.layout)
+    if curve is None:
+        raise InputError(
+            f"{path.name} holds no trained curve of this network: there must be weight_0, weight_1, … for every weight."
+        )
+    kind = _method_of(path, curve, method)
+    fitted, notes = fit_curve(curve, bench.new_module, bench.layout, cast=cast)
+    bends = len(fitted) - 2
+    family: Family = BezierCurveFamily(bends) if kind == "curve" else PolygonalChainFamily(bends)
+    origin = _of_files(path, content.files)
+    if bench.flat.statistics:
+        notes.append(f"BatchNorm statistics of the ends recomputed: {bench.policy()}")
+    with session.run(bench, "add-mode", {"file": str(path), "space": space.name, "method": kind}) as run:
+        found = []
+        for point in (fitted[0], fitted[-1]):
+            recompute_own(bench, point)
+            results = evaluate_splits(bench)
+            require_finite(results, "An end of the curve")
+            found.append((point, results))
+        with session.store.transaction() as tx:
+            nodes: list[Node] = []
+            for (point, results), end_name in zip(found, ends, strict=True):
+                recompute_own(bench, point)  # the same statistics again, to be stored
+                info = origin | {"notes": notes, "batchnorm": str(bench.policy())}
+                nodes.append(
+                    store_point(
+                        tx,
+                        bench,
+                        run.id,
+                        "mode",
+                        point.parameters,
+                        results,
+                        buffers=OWN,
+                        measured_with=own_policy(bench),
+                        info=info,
+                        name=end_name,
+                    )
+                )
+            given: list[tuple[str, NDArray[np.float32]]] = [
+                (node.id, point.parameters) for node, (point, _) in zip(nodes, found, strict=True)
+            ]
+            parts = [Part.unlike(bench.layout, point.parameters, given) for point in fitted[1:-1]]
+            controls = store_partial(tx, bench, run.id, "control", parts)
+            connection = Connection(
+                id=new_id("k"),
+                kind=kind,
+                space_id=space.id,
+                family=json.dumps(family.describe()),
+                settings=json.dumps(origin, sort_keys=True),
+                run_id=run.id,
+                name=name,
+                reason="; ".join([f"imported from {path.name}", *notes]),
+            )
+            rows = zip([*family.ends, *family.free], [*nodes, *controls], strict=True)
+            tx.add(connection, *member_rows(connection.id, family, {row: node.id for row, node in rows}))
+            run.complete(tx)
+    return connection, notes
+
+
+def _method_of(path: Path, curve: TrainedCurve, asked: str | None) -> str:
+    if asked not in (None, "curve", "chain"):
+        raise InputError(f"A trained curve is a curve or a chain, not {asked!r}.")
+    if curve.method and asked and curve.method != asked:
+        raise InputError(f"{path.name} holds {curve.described}: import it with --{curve.method}, not --{asked}.")
+    found = asked or curve.method
+    if found is None:
+        raise TrainedCurveError(_curve_found(path, curve), None)
+    return found
+
+
+def _curve_found(path: Path, curve: TrainedCurve) -> str:
+    if curve.method is None:
+        return (
+            f"{path.name} holds {curve.described} and does not say of which family: import its ends and bends with "
+            f"--curve if it is a Bézier curve, with --chain if it is a polygonal chain."
+        )
+    return f"{path.name} holds {curve.described}: import its ends and bends with --{curve.method}."

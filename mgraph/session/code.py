@@ -1,0 +1,128 @@
+"""The user code behind numbers: what a space and a run have recorded, and whether it is the code of now.
+
+Code is known by role: ``arch``, ``data``, ``loss`` (of evaluation) and ``training loss``. A space records the hashes
+that it was made with, a run those that it ran (``versions["code"]``); roles, not names, so that code may move.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mgraph.errors import InputError, MGraphWarning
+from mgraph.factories import FactorySource, names_code
+from mgraph.trust import Consent
+from mgraph_store import Connection, Node, Run, Space
+
+if TYPE_CHECKING:
+    from mgraph.session.session import Bench
+    from mgraph_store import GraphStore
+
+CODE = "code"  # among a run's versions, and among what was other when it went on
+_OF_SPACE = ("arch", "data", "loss")
+
+
+class OtherCodeWarning(MGraphWarning):
+    """The code of a network, its data or its loss is not the one that earlier numbers were made with."""
+
+
+class Pinned(Consent):
+    """Asks another consent, notes which code ran in which role, and refuses a second version of it."""
+
+    def __init__(self, consent: Consent, role: str, ran: dict[str, str]) -> None:
+        self._consent, self._role, self._ran = consent, role, ran
+
+    def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
+        """Raise UntrustedError as the other does, InputError for code that changed since this graph was opened."""
+        self._consent.ask(spec, hash, files)
+        if self._ran.setdefault(self._role, hash) != hash:
+            raise InputError(f"The code of {spec} changed while this graph is open; open it again to run the new one.")
+
+
+def recorded(space: Space) -> dict[str, str]:
+    """Return the hashes of the code that a space was made with, by role."""
+    return {role: hash for role in _OF_SPACE if (hash := recorded_hash(space, getattr(space, role))) is not None}
+
+
+def recorded_hash(space: Space, spec: str) -> str | None:
+    """Return the hash that a space recorded for one of its specs; None where it names no code, or none is there."""
+    factories = json.loads(space.factories)
+    entry = factories.get(spec) if isinstance(factories, dict) else None
+    found = entry.get("hash") if isinstance(entry, dict) else None
+    return found if isinstance(found, str) and names_code(spec) else None
+
+
+def made_with(space: Space, loss: FactorySource) -> bool:
+    """Tell whether a space was made with this code of its loss.
+
+    Spaces of before recorded the hash of the named file alone, and no list of files: then that counts.
+    """
+    was = recorded_hash(space, space.loss)
+    if was is None:
+        return False
+    entry = json.loads(space.factories)[space.loss]
+    return was == loss.hash or ("files" not in entry and was == loss.files["main"])
+
+
+def code_of(run: Run | None, space: Space) -> dict[str, str]:
+    """Return the hashes of the code that a run ended with, by role.
+
+    An old run recorded none: what its space was made with stands for it.
+    """
+    if run is None:
+        return recorded(space)
+    found: dict[str, str] = json.loads(run.versions).get(CODE, recorded(space))
+    for resumption in json.loads(run.resumptions):
+        found = found | resumption.get("other", {}).get(CODE, {})
+    return found
+
+
+def same_code(then: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Tell whether two runs in one space judged by the same code: that of its network, data and loss."""
+    return all(then.get(role) == now.get(role) for role in _OF_SPACE)
+
+
+def changes(then: Mapping[str, str], now: Mapping[str, str], names: Mapping[str, str]) -> str:
+    """Say what is other: "the code of ../net.py:net (now 0123abcd, then 4567cdef)", several with commas."""
+    return ", ".join(
+        f"the code of {names.get(role, role)} (now {now.get(role, 'none')[:8]}, then {then.get(role, 'none')[:8]})"
+        for role in sorted({*then, *now})
+        if then.get(role) != now.get(role)
+    )
+
+
+def names_of(space: Space, settings: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Return the specs behind the roles."""
+    named = {role: str(getattr(space, role)) for role in _OF_SPACE}
+    loss = (settings or {}).get("loss")
+    return named | ({"training loss": loss} if isinstance(loss, str) else {})
+
+
+def of_space(code: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what belongs to one run only."""
+    return {role: hash for role, hash in code.items() if role in _OF_SPACE}
+
+
+def warn_of_other_code(store: GraphStore, bench: Bench, things: Sequence[Node | Connection]) -> None:
+    """Load a bench; warn, naming both versions, if its code is not the one that these things were made with."""
+    bench.flat  # noqa: B018  (what it runs is known then)
+    now, space = bench.code, bench.space
+    if not now and not recorded(space):
+        return
+    found: dict[str, list[str]] = {}
+    with store.reading() as reader:
+        runs = {run.id: run for run in reader.all(Run, id=sorted({t.run_id for t in things if t.run_id is not None}))}
+    for thing in things:
+        then = of_space(code_of(runs.get(thing.run_id or ""), space))
+        if not same_code(then, now):
+            found.setdefault(changes(then, now, names_of(space)), []).append(thing.name or thing.id)
+    for what, who in found.items():
+        were = "was" if len(set(who)) == 1 else "were"
+        warnings.warn(
+            f"{what[0].upper()}{what[1:]} is not the one that {', '.join(dict.fromkeys(who))} {were} made with: what "
+            f"is computed now does not compare with the numbers of then.",
+            OtherCodeWarning,
+            stacklevel=4,
+        )

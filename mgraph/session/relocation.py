@@ -1,0 +1,246 @@
+"""Telling a graph that code or data lie elsewhere now: a space's specs are rewritten, if what lies there is the same.
+
+Code is the same if its hash is the one that the space recorded, data if their fingerprint is. Only the place may
+change: not the function, nor its parameters. Runs refer to spaces by id, so that an interrupted one goes on afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from mgraph import trust
+from mgraph.errors import InputError, NotFoundError
+from mgraph.factories import FactorySource, locate, source_of
+from mgraph.specs import Spec
+from mgraph_store import GraphStore, Space
+
+if TYPE_CHECKING:
+    from mgraph.data.task import Task
+    from mgraph.session.session import Bench
+
+ROLES = ("arch", "data", "loss")
+_FILES = ("npz", "imagefolder")  # data sets named by a path; others may have one as root
+_NAMED = "named"  # in factories: what the loss was called when the data's fingerprint was taken
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def relocate(
+    store: GraphStore, space: Space, *, arch: str | None = None, data: str | None = None, loss: str | None = None
+) -> Space:
+    """Rewrite the specs of one space, typed in the current directory, and return it; naming code trusts it.
+
+    Raises InputError, naming both hashes, if the code or data there are others than the space recorded, or if a spec
+    names another function or parameter; NotFoundError if there is nothing.
+    """
+    given = {role: text for role, text in zip(ROLES, (arch, data, loss), strict=True) if text is not None}
+    if not given:
+        raise InputError("Say what has moved: --arch, --data or --loss with the new spec, or OLD and NEW paths.")
+    moves = [_move(store, space, role, Spec.parse(text)) for role, text in given.items()]
+    return _commit(store, [moves], lambda _: True)[0]
+
+
+def relocate_paths(store: GraphStore, old: str, new: str, *, allow: bool = False) -> list[Space]:
+    """Rewrite every spec of every space that names ``old``, or something in it, to ``new``; return those spaces.
+
+    ``old`` may be a file or folder that no longer exists, as typed in the current directory or as it stands in a spec,
+    relative to the graph. Code is trusted if it was before, if ``new`` names its file, or with ``allow``. Raises as
+    :func:`relocate`, and NotFoundError, listing the paths there are, if no space names ``old``.
+    """
+    here = Path.cwd()
+    wanted = {locate(old, here), locate(old, store.path)}
+    target = locate(new, here)
+    with store.reading() as reader:
+        spaces = reader.all(Space)
+    moves, known = [], set()
+    for space in spaces:
+        own = []
+        for role in ROLES:
+            spec = Spec.parse(getattr(space, role))
+            path = path_of(spec)
+            if path is None:
+                continue
+            lies = locate(path, store.path)
+            known.add(path)
+            within = next((place for place in wanted if lies == place or lies.is_relative_to(place)), None)
+            if within is not None:
+                moved = target / lies.relative_to(within)
+                text = str(moved) if Path(path).is_absolute() else os.path.relpath(moved, here)
+                own.append(_move(store, space, role, _with_path(spec, text)))
+        if own:
+            moves.append(own)
+    if not moves:
+        there = f"they name {', '.join(sorted(known))}" if known else "they name no paths"
+        raise NotFoundError(f"No space of {store.path} names {old} or anything in it; {there}.")
+
+    def trusted(move: _Move) -> bool:
+        named = locate(path_of(move.spec) or "", store.path) == target
+        then = "" if move.source is None else move.source.hash
+        return allow or named or trust.is_trusted(store.path, move.was, then)
+
+    return _commit(store, moves, trusted)
+
+
+def path_of(spec: Spec) -> str | None:
+    """Return the file or folder that a spec names, as it stands there; None if it names none."""
+    if spec.is_factory:
+        file, _, _ = spec.name.rpartition(":")
+        return file if file.endswith(".py") or "/" in file else None
+    if spec.prefix in _FILES:
+        return spec.argument or None
+    root = spec.params.get("root")
+    return root if isinstance(root, str) else None
+
+
+def is_same_data(task: Task, space: Space) -> bool:
+    """Tell whether these are the data that a space was made with."""
+    # The loss's name is part of the fingerprint, and a loss of the user's own is called by its path.
+    named = _recorded(space, space.loss).get(_NAMED)
+    return (task if named is None else replace(task, loss_name=named)).matches(space.data_hash)
+
+
+def other_data(space: Space, task: Task, again: Callable[[], Task]) -> InputError:
+    """Make the error for data that are not those of the space: random ones, if they are others when loaded again."""
+    what = f"The data {space.data!r} are not those that space {space.name} was made with"
+    for split in task.splits.values():
+        getattr(split, "require_steady", lambda: None)()
+    if Spec.parse(space.data).is_factory and not again().matches(task.fingerprint):
+        return InputError(
+            f"{what}, and were others again when {space.data} was called a second time: what it draws must be seeded "
+            f"inside it, so that every command has the same data."
+        )
+    return InputError(f"{what} (their content or normalisation changed); restore them or add a new space.")
+
+
+def tells_if_moved(method: Callable[Concatenate[Bench, P], R]) -> Callable[Concatenate[Bench, P], R]:
+    """Let a method of a bench say, where something is not found, how to tell the space that it has moved."""
+
+    @wraps(method)
+    def called(bench: Bench, /, *args: P.args, **options: P.kwargs) -> R:
+        try:
+            return method(bench, *args, **options)
+        except NotFoundError as error:
+            advice = _advice(bench.space, bench.path)
+            if advice is None or advice in str(error):
+                raise
+            raise NotFoundError(f"{error} {advice}") from error
+
+    return called
+
+
+def _advice(space: Space, base: Path) -> str | None:
+    words = []
+    for role in ROLES:
+        spec = Spec.parse(getattr(space, role))
+        path = path_of(spec)
+        if path is not None and not locate(path, base).exists():
+            new = "NEW" if "root" in spec.params else f"NEW/{Path(path).name}"
+            words += [f"--{role}", str(_with_path(spec, new))]
+        elif spec.is_factory and path is None:
+            words += [f"--{role}", str(Spec(f"NEW.{spec.name}", spec.params))]
+    if not words:
+        return None
+    return f"If it lies elsewhere now, say where: {shlex.join(['mgraph', 'relocate', space.name, *words])}"
+
+
+@dataclass(frozen=True)
+class _Move:
+    """A spec of a space that gets another place; ``source`` is where its code lies, None for built-in data."""
+
+    space: Space
+    role: str
+    was: str
+    spec: Spec
+    entry: Mapping[str, Any] | None
+    source: FactorySource | None
+
+
+def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
+    """Check that what a spec names now is what the space recorded in this role."""
+    was = getattr(space, role)
+    before = Spec.parse(was)
+    if role != "data" and not before.is_factory:
+        whose = "comes with its data" if role == "loss" else "is built in"
+        raise InputError(f"The {role} of space {space.name}, {was}, {whose}; there is nothing to relocate.")
+    kinds = [(s.is_factory, None if s.is_factory else s.prefix) for s in (before, typed)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"{typed} is of another kind than {was}; relocate changes only where code or data lie.")
+    spec, source = source_of(typed, typed_in=Path.cwd(), base=store.path)
+    if source is None:
+        _require_same_data(store, space, spec)
+        return _Move(space, role, was, spec, None, None)
+    functions = [(s.name.rpartition(":")[2], dict(s.params)) for s in (before, spec)]
+    if functions[0] != functions[1]:
+        raise InputError(f"{spec} names another function or parameter than {was}; relocate changes only the place.")
+    entry = _recorded(space, was)
+    # Graphs made when a hash covered the named file alone recorded that.
+    if entry.get("hash") not in (source.hash, source.files.get("main")):
+        raise InputError(
+            f"{spec.name} is not the code of space {space.name}: its hash is {source.hash}, the space recorded "
+            f"{entry.get('hash')}. Nothing was changed; put the same code there, or add a new space."
+        )
+    moved = {**entry, "kind": source.kind, "path": source.path}
+    if role == "loss":
+        moved[_NAMED] = entry.get(_NAMED, was)
+    return _Move(space, role, was, spec, moved, source)
+
+
+def _require_same_data(store: GraphStore, space: Space, spec: Spec) -> None:
+    from mgraph.data.loading import load_task
+
+    task = replace(load_task(spec, base=store.path), notes=())
+    own = _recorded(space, space.loss)
+    if own:  # its code is not run for this: what counts of it is its name
+        task = replace(task, loss_name=own.get(_NAMED, space.loss))
+    if not task.matches(space.data_hash):
+        raise InputError(
+            f"{spec} holds other data than space {space.name} was made with: their fingerprint is {task.fingerprint}, "
+            f"the space recorded {space.data_hash}. Nothing was changed."
+        )
+
+
+def _commit(store: GraphStore, moves: Sequence[Sequence[_Move]], trusted: Callable[[_Move], bool]) -> list[Space]:
+    """Store the new specs of all spaces at once, then trust the code."""
+    changed = []
+    with store.transaction() as tx:
+        for own in moves:
+            space = own[0].space
+            factories = json.loads(space.factories)
+            new: dict[str, Any] = {move.role: str(move.spec) for move in own}
+            kept = {getattr(space, role) for role in ROLES if role not in new}
+            for move in own:
+                if move.was not in kept:
+                    factories.pop(move.was, None)
+            factories |= {str(move.spec): move.entry for move in own if move.entry is not None}
+            after = replace(space, **new, factories=json.dumps(factories, sort_keys=True))
+            tx.expect(space)
+            tx.update(after)
+            changed.append(after)
+    for own in moves:
+        for move in own:
+            if move.source is not None and trusted(move):
+                trust.trust(store.path, str(move.spec), move.source.hash, move.source.files)
+    return changed
+
+
+def _recorded(space: Space, spec: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(space.factories).get(spec, {})
+    return found
+
+
+def _with_path(spec: Spec, path: str) -> Spec:
+    """Put another path into a spec."""
+    if spec.is_factory:
+        named = path if path.endswith(".py") or "/" in path else f"./{path}"
+        return Spec(f"{named}:{spec.name.rpartition(':')[2]}", spec.params)
+    if spec.prefix in _FILES:
+        return Spec(f"{spec.prefix}:{path}", spec.params)
+    return Spec(spec.name, {**spec.params, "root": path})

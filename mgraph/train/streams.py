@@ -1,0 +1,27 @@
+"""The independent random streams of one run, all from one seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The order of examples, the draws of the method, and the seed of the network's own randomness (dropout)."""
+
+    order: torch.Generator
+    draws: np.random.Generator
+    network: int
+
+    @classmethod
+    def of(cls, seed: int) -> Streams:
+        """Derive all three from a run's seed."""
+        order, draws, network = np.random.SeedSequence(seed).spawn(3)
+        return cls(
+            torch.Generator().manual_seed(int(order.generate_state(1, np.uint64)[0] >> np.uint64(1))),
+            np.random.default_rng(draws),
+            int(network.generate_state(1, np.uint32)[0]),
+        )

@@ -1,0 +1,471 @@
+"""The files of a graph, opened so that nothing leads out of its directory.
+
+A graph may come from a stranger, and every entry of its directory may be something else than it should be: a symbolic
+link, a second name (hard link) of somebody's file, a pipe, a device. So nothing here goes by a path: a :class:`Root`
+holds the graph's own directory open, a :class:`Folder` walks down from it one name at a time, following no link, and
+what it opens is looked at before and after it is open. Anything that is not what it should be is refused by name.
+Because a name is looked up once, a link that appears between a look and the use is not followed either, and a graph
+that is moved meanwhile stays the graph that it was.
+
+Where a library needs a path (Zarr, safetensors), :func:`path_of` gives one that leads through a descriptor. DuckDB
+opens its index by its own path, see :mod:`mgraph_store.index.index`. Everything else in this package goes through
+this module; a test looks for calls that do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from mgraph_store.errors import EntryError, MovedError, MovedWarning
+
+TEMPORARY, SET_ASIDE = "tmp", "damaged"
+"""Folders of a graph: for what is being written, and for what a repair replaced."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # non-blocking: a pipe would keep us for ever
+_WRITING = os.O_WRONLY | os.O_RDWR
+
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISREG, "a file"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class Root:
+    """A directory that a user named, which may be a link; held open from its first use on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._identity = (0, 0)
+        self._told: Path | None = None
+
+    def __reduce__(self) -> tuple[type[Root], tuple[Path]]:
+        return Root, (self.path,)
+
+    def descriptor(self) -> int:
+        """Return the descriptor of the directory; OSError if there is none."""
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._identity = _identity(os.fstat(self._descriptor))
+                weakref.finalize(self, os.close, self._descriptor)
+            return self._descriptor
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was used before."""
+        return self._descriptor is not None
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and number of the directory: what it is, wherever it is moved."""
+        self.descriptor()
+        return self._identity
+
+    def where(self) -> Path:
+        """Return a path at which the directory is now; warns once if that is no longer the one that was given.
+
+        Raises
+        ------
+        MovedError
+            If it is gone, or nobody can say where it is.
+        """
+        descriptor = self.descriptor()
+        if self._is_at(self.path):
+            return self.path
+        found = _path_of_directory(descriptor)
+        if found is None or not self._is_at(found):
+            there = ", and another one is there now" if self.path.exists() else ""
+            raise MovedError(
+                f"The graph at {self.path} was removed while it was in use, or moved to another file system{there}: "
+                "nothing more is stored. Open the graph where it is now; an interrupted run goes on there with "
+                "`mgraph resume`."
+            )
+        if found != self._told:
+            self._told = found
+            there = ", and something else is there now" if self.path.exists() else ""
+            warnings.warn(
+                f"The graph at {self.path} was moved to {found} while it was in use{there}: what is stored from now "
+                f"on is stored in {found}.",
+                MovedWarning,
+                stacklevel=2,
+            )
+        return found
+
+    def _is_at(self, path: Path) -> bool:
+        try:
+            return _identity(path.stat()) == self._identity
+        except OSError:
+            return False
+
+
+class Folder:
+    """A directory of a graph: the graph's own, or one below it. ``path`` is for messages only."""
+
+    def __init__(self, root: Root | Path, names: tuple[str, ...] = ()) -> None:
+        self.root = Root(root) if isinstance(root, Path) else root
+        self._names = names
+
+    @classmethod
+    def at(cls, place: Folder | Path) -> Folder:
+        """Return a folder as it is, and the one at a path as a folder of the directory that holds it."""
+        return place if isinstance(place, Folder) else cls(Root(place.parent), (place.name,))
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        return self.path.name
+
+    @property
+    def path(self) -> Path:
+        """Where it was when the graph was opened."""
+        return self.root.path.joinpath(*self._names)
+
+    def above(self) -> Folder:
+        """Return the folder that this one is in; of the root, the root."""
+        return Folder(self.root, self._names[:-1])
+
+    def sub(self, *names: str) -> Folder:
+        """Return a folder below this one; whether it exists is not asked."""
+        parts = tuple(part for name in names for part in name.split("/") if part)
+        if ".." in parts or "." in parts:
+            raise ValueError(f"{'/'.join(parts)!r} leads out of a folder.")
+        return Folder(self.root, self._names + parts)
+
+    @contextlib.contextmanager
+    def opened(self, *, create: bool = False) -> Iterator[int]:
+        """Hold the folder open for this block; with ``create`` it is made if it is missing.
+
+        Raises
+        ------
+        EntryError
+            If it, or one on the way, is no directory of its own.
+        OSError
+            If it is missing or not accessible.
+        """
+        descriptor = os.dup(self.root.descriptor())
+        try:
+            for i, name in enumerate(self._names):
+                below = self._step(descriptor, i, name, create)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _step(self, descriptor: int, depth: int, name: str, create: bool) -> int:
+        try:
+            return os.open(name, _DIRECTORY, dir_fd=descriptor)
+        except FileNotFoundError:
+            if not create:
+                raise
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=descriptor)
+            return os.open(name, _DIRECTORY, dir_fd=descriptor)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            raise self._refusal(self._names[: depth + 1], _kind_at(descriptor, name), "a directory") from None
+
+    def path_within(self, descriptor: int) -> Path:
+        """Return a path that leads to this folder, open as ``descriptor``, for libraries that need one.
+
+        Where the system has none that leads through the descriptor, it is the folder's own.
+        """
+        return path_of(descriptor) if _HAS_PROC else self.root.where().joinpath(*self._names)
+
+    # Looking
+
+    def status(self, name: str) -> os.stat_result:
+        """Return what an entry is, a link itself; OSError if there is none."""
+        with self.opened() as descriptor:
+            return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+
+    def has(self, name: str) -> bool:
+        """Say whether there is an entry of that name, whatever it is."""
+        try:
+            self.status(name)
+        except OSError:
+            return False
+        return True
+
+    def exists(self) -> bool:
+        """Say whether the folder is there; EntryError if something else is."""
+        try:
+            with self.opened():
+                return True
+        except OSError:
+            return False
+
+    def is_folder(self, name: str) -> bool:
+        """Say whether an entry is a directory."""
+        try:
+            return stat.S_ISDIR(self.status(name).st_mode)
+        except OSError:
+            return False
+
+    def entries(self) -> list[str]:
+        """List the names of all entries, sorted; none if the folder is missing."""
+        try:
+            with self.opened() as descriptor:
+                return sorted(os.listdir(descriptor))  # noqa: PTH208 (a descriptor, no path)
+        except FileNotFoundError:
+            return []
+
+    def check_file(self, name: str, *, own: bool = False) -> os.stat_result | None:
+        """Look whether an entry is a file, and with ``own`` that it has no other name; None if there is none.
+
+        Raises
+        ------
+        EntryError
+            If it is anything else.
+        """
+        try:
+            status = self.status(name)
+        except FileNotFoundError:
+            return None
+        self._check(name, status, own)
+        return status
+
+    def check_folder(self, name: str) -> None:
+        """Look whether an entry is a directory; EntryError if it is anything else, nothing if there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            status = self.status(name)
+            if not stat.S_ISDIR(status.st_mode):
+                raise self._refusal((*self._names, name), _kind(status), "a directory")
+
+    def size(self, name: str) -> int:
+        """Return the bytes of a file; OSError if it is missing."""
+        status = self.status(name)
+        self._check(name, status, False)
+        return status.st_size
+
+    def tree_size(self, name: str) -> int:
+        """Add up the bytes of an entry and of all below it; what vanishes meanwhile counts nothing, links nothing."""
+        return sum(s.st_size for s in self._tree(name) if stat.S_ISREG(s.st_mode))
+
+    def age(self, name: str) -> float:
+        """Seconds since an entry was changed; 0 if it is gone."""
+        try:
+            return max(0.0, time.time() - self.status(name).st_mtime)
+        except OSError:
+            return 0.0
+
+    def newest(self, name: str) -> float:
+        """Seconds since an entry, or anything below it, was changed; 0 if it is gone."""
+        times = [s.st_mtime for s in self._tree(name)]
+        return max(0.0, time.time() - max(times)) if times else 0.0
+
+    def _tree(self, name: str) -> Iterator[os.stat_result]:
+        with contextlib.suppress(OSError):
+            status = self.status(name)
+            yield status
+            if not stat.S_ISDIR(status.st_mode):
+                return
+            with self.opened() as descriptor:
+                for _, folders, files, folder in os.fwalk(name, dir_fd=descriptor, follow_symlinks=False):
+                    for entry in [*folders, *files]:
+                        with contextlib.suppress(OSError):
+                            yield os.stat(entry, dir_fd=folder, follow_symlinks=False)
+
+    # Opening
+
+    def open(self, name: str, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+        """Open a file and return its descriptor; one that is written must have no other name.
+
+        Raises
+        ------
+        EntryError
+            If it is no such file.
+        OSError
+            If it is missing or not accessible.
+        """
+        with self.opened() as folder:
+            return self.open_in(folder, name, flags, mode)
+
+    def open_in(self, folder: int, name: str, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+        """Open a file as :meth:`open` in this folder, which is open already."""
+        own = bool(flags & _WRITING)
+        try:  # first, for opening alone makes some devices do something
+            self._check(name, os.stat(name, dir_fd=folder, follow_symlinks=False), own)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+        try:
+            descriptor = os.open(name, flags | _FILE, mode, dir_fd=folder)
+        except OSError as error:  # it has become something else since
+            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                raise
+            raise self._refusal((*self._names, name), _kind_at(folder, name), "a file") from None
+        try:
+            self._check(name, os.fstat(descriptor), own)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def reader(self, name: str) -> BinaryIO:
+        """Open a file for reading, without a buffer; errors as :meth:`open`."""
+        return os.fdopen(self.open(name), "rb", buffering=0)
+
+    def read(self, name: str) -> bytes:
+        """Read a whole file; errors as :meth:`open`."""
+        with os.fdopen(self.open(name), "rb") as file:
+            return file.read()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file anew, not flushed; errors as :meth:`open`."""
+        with os.fdopen(self.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+            file.write(data)
+
+    # Changing
+
+    def flush(self, name: str | None = None) -> None:
+        """Wait until the folder's own entries, or one file of it, are on the disk."""
+        if name is None:
+            with self.opened() as descriptor:
+                os.fsync(descriptor)
+            return
+        descriptor = self.open(name)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def flush_tree(self, name: str) -> None:
+        """Wait until a directory in this folder and all below it are on the disk, innermost first."""
+        with self.opened() as descriptor:
+            for _, _, files, folder in os.fwalk(name, topdown=False, dir_fd=descriptor, follow_symlinks=False):
+                for file in files:
+                    opened = os.open(file, os.O_RDONLY | _FILE, dir_fd=folder)
+                    try:
+                        os.fsync(opened)
+                    finally:
+                        os.close(opened)
+                os.fsync(folder)
+
+    def copy_file(self, name: str, folder: Folder) -> int:
+        """Copy a file into another folder, under its name, flushed; the bytes that were copied.
+
+        Raises
+        ------
+        FileExistsError
+            If there is one of that name.
+        """
+        target = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(target, "wb", buffering=0) as copy, self.reader(name) as source:
+            shutil.copyfileobj(source, copy, 1 << 20)
+            os.fsync(target)
+            return os.fstat(target).st_size
+
+    def copy_tree(self, name: str, folder: Folder) -> None:
+        """Copy a directory and all below it into another folder, flushed.
+
+        Raises
+        ------
+        EntryError
+            If there is anything in it but directories and files.
+        FileNotFoundError
+            If it, or a file in it, is gone.
+        """
+        source, copy = self.sub(name), folder.sub(name)
+        with source.opened() as opened, copy.opened(create=True):
+            entries = sorted(os.listdir(opened))  # noqa: PTH208 (a descriptor, no path)
+        for entry in entries:
+            if source.is_folder(entry):
+                source.copy_tree(entry, copy)
+            else:
+                source.copy_file(entry, copy)
+        copy.flush()
+
+    def unlink(self, name: str) -> None:
+        """Remove a file or a link, never what a link leads to; nothing happens if there is none."""
+        with contextlib.suppress(FileNotFoundError), self.opened() as descriptor:
+            os.unlink(name, dir_fd=descriptor)
+
+    def rename(self, name: str, folder: Folder, new: str) -> None:
+        """Move an entry, in one step."""
+        with self.opened() as here, folder.opened() as there:
+            os.rename(name, new, src_dir_fd=here, dst_dir_fd=there)
+
+    def remove(self, name: str) -> None:
+        """Delete an entry with all below it, as far as the file system lets us; links are removed, not followed."""
+        with contextlib.suppress(OSError), self.opened() as descriptor:
+            if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                shutil.rmtree(name, ignore_errors=True, dir_fd=descriptor)
+            else:
+                os.unlink(name, dir_fd=descriptor)
+
+    def remove_if_empty(self, name: str) -> None:
+        """Remove a directory that has nothing in it; else nothing happens."""
+        with contextlib.suppress(OSError), self.opened() as descriptor:
+            os.rmdir(name, dir_fd=descriptor)
+
+    # Refusing
+
+    def _check(self, name: str, status: os.stat_result, own: bool) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise self._refusal((*self._names, name), _kind(status), "a file")
+        if own and status.st_nlink > 1:
+            raise self._refusal((*self._names, name), "a file with other names elsewhere (hard links)", "a file")
+
+    def _refusal(self, names: tuple[str, ...], found: str, wanted: str) -> EntryError:
+        return EntryError(
+            f"{'/'.join(names)} in graph {self.root.path} is {found}, where {wanted} of its own should be: the graph "
+            "is not used, and nothing outside it is touched. Replace it by what it should be, or use a copy of the "
+            "graph that has it."
+        )
+
+
+def path_of(descriptor: int) -> Path:
+    """Return a path that leads to the file that is open, for libraries that need one."""
+    return Path(f"/proc/self/fd/{descriptor}" if _HAS_PROC else f"/dev/fd/{descriptor}")
+
+
+_HAS_PROC = Path("/proc/self/fd").is_dir()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _kind(status: os.stat_result) -> str:
+    return next((what for test, what in _KINDS if test(status.st_mode)), "something unknown")
+
+
+def _kind_at(folder: int, name: str) -> str:
+    try:
+        return _kind(os.stat(name, dir_fd=folder, follow_symlinks=False))
+    except OSError:
+        return "something else by now"
+
+
+def _path_of_directory(descriptor: int) -> Path | None:
+    # Where a directory is now: Linux and macOS can tell.
+    try:
+        if sys.platform == "darwin":  # pragma: no cover
+            import fcntl
+
+            return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
+    except OSError:
+        return None

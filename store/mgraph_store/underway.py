@@ -1,0 +1,229 @@
+"""Whether a run is still under way: the lock that its process holds, and who that process is.
+
+A run keeps ``states/RUN_ID/lock`` locked (flock) from before it is recorded until it ends, and then removes it. A lock
+that is held is a process that lives, in whatever container or, where the disk is shared with its locks, on whatever
+machine; no clock is asked. A lock that is there and free was left by a process that was killed, provided that this
+machine sees the locks of the other: it does if both have the same kernel, or if the disk is of a kind that only one
+machine can use at a time. Otherwise nobody can know, and the user is asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import stat
+import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store.index.processes import Process
+from mgraph_store.rows.ids import is_id
+from mgraph_store.rows.records import Run
+from mgraph_store.states import STATES
+
+LOCK = "lock"
+PROCESS = "process"  # among a run's versions: the marks of its process
+
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_PATIENCE = 1.0  # seconds: who only looks holds the lock for a moment
+# Disks of one machine at a time. Shared folders of virtual machines (9p, virtiofs), FUSE and networks are not here.
+_LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "overlay", "tmpfs", "ramfs"}
+_LOCAL |= {"vfat", "exfat", "ntfs3"}
+
+
+class Life(Enum):
+    """Whether the process of a run that has not ended still runs."""
+
+    ALIVE = "alive"
+    GONE = "gone"
+    UNKNOWN = "unknown"
+
+
+class RunLock:
+    """The lock of one run, held from :meth:`acquire` to :meth:`release`, and by no child of this process."""
+
+    def __init__(self, graph: Path, run_id: str) -> None:
+        if not is_id(run_id):
+            raise CorruptError(f"The index has a run {run_id!r}, which is no id: run `mgraph check`.")
+        self._graph, self._run_id = graph, run_id
+        self._descriptor: int | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock; False if another process holds it. Where the disk has no locks there is nothing to take."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                descriptor = self._open(create=True)
+            except (OSError, StoreError):  # a disk that is full, a directory that is none of ours: nothing is locked
+                return True
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.01)
+                continue
+            except OSError:  # no locks on this disk
+                os.close(descriptor)
+                self._remove()
+                return True
+            if self._is_still(descriptor):
+                self._descriptor = descriptor
+                _held.add(descriptor)
+                return True
+            os.close(descriptor)  # whoever had it removed it meanwhile
+
+    def release(self) -> None:
+        """Remove the lock, and the directory if it is empty."""
+        if self._descriptor is not None:
+            self._remove()
+            descriptor, self._descriptor = self._descriptor, None
+            _held.discard(descriptor)
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # by hand: a child may have a copy of the descriptor
+            os.close(descriptor)
+
+    def is_held(self) -> bool | None:
+        """Tell whether a process holds it; None: there is none, or it cannot be looked at."""
+        try:
+            descriptor = self._open(create=False)
+        except (OSError, StoreError):
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
+        return False
+
+    def _open(self, *, create: bool) -> int:
+        with self._directory(create=create) as directory:
+            flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+            descriptor = os.open(LOCK, flags | _FLAGS, 0o666, dir_fd=directory)
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                os.close(descriptor)
+                raise StoreError(f"{self._path} is no file of its own, as a lock should be.")
+            return descriptor
+
+    @contextlib.contextmanager
+    def _directory(self, *, create: bool) -> Any:
+        # One name at a time, from a descriptor, following no link out of the graph.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        descriptor = os.open(self._graph, flags)
+        try:
+            for name in (STATES, self._run_id):
+                if create:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=descriptor)
+                below = os.open(name, flags | os.O_NOFOLLOW, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @property
+    def _path(self) -> Path:
+        return self._graph / STATES / self._run_id / LOCK
+
+    def _is_still(self, descriptor: int) -> bool:
+        try:
+            with self._directory(create=False) as directory:
+                there = os.stat(LOCK, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(there, os.fstat(descriptor))
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError), self._directory(create=False) as directory:
+            os.unlink(LOCK, dir_fd=directory)
+        for directory in (self._path.parent, self._path.parent.parent):
+            with contextlib.suppress(OSError):
+                directory.rmdir()  # if it was the last one
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What is known about the process of a run that has not ended."""
+
+    life: Life
+    process: Process
+    why: str
+
+    @classmethod
+    def of(cls, graph: Path | None, run: Run) -> Sighting:
+        """Look for the process of a run in the graph of that directory; None: without its lock."""
+        process = process_of(run)
+        held = None if graph is None else RunLock(graph, run.id).is_held()
+        if held:
+            return cls(Life.ALIVE, process, "its lock is held")
+        if held is False and (process.on_this_machine or _is_local(graph)):
+            return cls(Life.GONE, process, "its process is gone")
+        alive = process.alive
+        if alive is not None:
+            return cls(Life.ALIVE if alive else Life.GONE, process, "it runs" if alive else "its process is gone")
+        if not process.on_this_machine and graph is not None and process.boot is not None and _is_local(graph):
+            return cls(Life.GONE, process, "its process is gone")  # before a reboot, or before the disk came here
+        if not process.on_this_machine:
+            why = "it ran on another machine, whose processes and locks cannot be seen from here"
+        else:
+            why = "it ran in another container, or nothing tells it from other processes of that number"
+        return cls(Life.UNKNOWN, process, why)
+
+
+def process_of(run: Run) -> Process:
+    """Return the process that a run was last noted to be in."""
+    moments = json.loads(run.resumptions)
+    marks = (moments[-1] if moments else json.loads(run.versions)).get(PROCESS, {})
+    try:
+        return Process(run.host, run.pid, marks.get("boot"), marks.get("numbers"), marks.get("start"))
+    except AttributeError:  # not what we write
+        return Process(run.host, run.pid)
+
+
+def versions_of(run: Run) -> dict[str, Any]:
+    """Return the versions that a run noted, without the marks of its process."""
+    return {k: v for k, v in json.loads(run.versions).items() if k != PROCESS}
+
+
+def _is_local(path: Path | None) -> bool:
+    """Tell whether a directory lies on a disk that only one machine can use at a time."""
+    if path is None:
+        return False
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return False
+    place, kind = "", ""
+    here = os.path.realpath(path)
+    for line in mounts:
+        fields, _, source = line.partition(" - ")
+        mount = fields.split(" ")[4].encode().decode("unicode_escape")  # spaces are octal there
+        inside = here == mount or here.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(place):  # the last one lies on top
+            place, kind = mount, source.split(" ")[0]
+    return kind in _LOCAL
+
+
+_held: set[int] = set()
+
+
+def _after_in_child() -> None:
+    # A child has copies of the descriptors, which would keep the lock when this process is gone.
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_after_in_child)
