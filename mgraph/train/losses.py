@@ -85,5 +85,12 @@ def check_loss(flat: FlatModel, task: Task, loss: Loss) -> None:
                 f"The loss {name} failed on two examples{given}: {type(error).__name__}: {why}."
             ) from error
         check_pairing(loss, name, out, y)
-    if not value.requires_grad:
-        raise InputError(f"The loss {name} has no gradient; compute it from the outputs by differentiable operations.")
+        if not value.requires_grad:
+            raise InputError(
+                f"The loss {name} has no gradient; compute it from the outputs by differentiable operations."
+            )
+        try:
+            torch.autograd.grad(value, [p for p in flat.module.parameters() if p.requires_grad], allow_unused=True)
+        except RuntimeError as error:
+            why = " ".join(str(error).split()).rstrip(".")
+            raise InputError(f"The network cannot be trained by {name}: its backward pass fails: {why}.") from error

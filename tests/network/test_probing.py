@@ -149,6 +149,7 @@ SAID = {
     "batch_first forgotten": (lambda: Body(Encoder()), "couples-examples", "odd.attention"),
     "unused layer": (body(lambda m, x: x, spare=lambda: nn.Linear(6, 6)), "without-gradient", "odd.spare"),
     "tuple in training": (lambda: Auxiliary(), "other-outputs-in-training", ""),
+    "overwrites what backward needs": (lambda: Overwriting(), "no-backward", ""),
     "drawn, for training alone": (
         body(lambda m, x: x + m.shift if m.training else x, shift=lambda: torch.randn(6)),
         "unstored-in-training",
@@ -165,6 +166,15 @@ class InPlace(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x -= 0.5
         return self.head(x)
+
+
+class Overwriting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x).tanh().mul_(2)
 
 
 class Auxiliary(nn.Module):

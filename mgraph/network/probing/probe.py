@@ -180,7 +180,12 @@ def _gradients(module: nn.Module, out: Any, y: Tensor, judged: Judged, about: st
     if not loss.requires_grad:
         return []  # a loss to judge by only; whoever trains by it is told
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    gradients = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
+    try:
+        gradients = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
+    except RuntimeError as error:
+        return [
+            Finding("no-backward", "", f"{about} cannot be trained: its backward pass fails: {_first_line(error)}.")
+        ]
     idle = [name for name, g in zip(trainable, gradients, strict=True) if g is None]
     if not idle:
         return []
@@ -284,6 +289,10 @@ def _first_not_finite(module: nn.Module, x: Tensor) -> str:
 def _traced_seeded(module: nn.Module, x: Tensor, seed: int) -> Any:
     seed_all(seed)
     return traced(module, lambda: module(x.clone()))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _listed(names: list[str]) -> str:
