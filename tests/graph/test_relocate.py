@@ -226,3 +226,14 @@ def test_an_interrupted_run_goes_on_after_the_move(place, monkeypatch):
 def test_wrong_usage(run_in, place):
     assert "Give a SPACE" in run_in("relocate", "a", "b", "--arch", "x.py:f", "--graph", "old/g.mgraph", code=2).stderr
     assert "Give a SPACE" in run_in("relocate", "a", "b", "c", "--graph", "old/g.mgraph", code=2).stderr
+
+
+def test_bundles_from_before_the_move_still_fit(place):
+    g = mgraph.open("old/g.mgraph")
+    g.pack("own-a", "file-a", path="before.mgraph.zip")
+    (place / "old" / "code").rename(place / "src")
+    g.relocate(paths=("old/code", "src"))
+    g.pack("own-a", path="after.mgraph.zip")
+    for bundle in ("before.mgraph.zip", "after.mgraph.zip"):
+        assert len(g.unpack(bundle).present) > 0
+    assert set(spaces("old/g.mgraph")) == {"file", "own"}
