@@ -101,7 +101,7 @@ def _mgraph(arguments: list[str]) -> str:
 @contextlib.contextmanager
 def _surroundings(directory: Path) -> Iterator[None]:
     before, here = dict(os.environ), Path.cwd()
-    os.environ |= {"COLUMNS": COLUMNS, "MGRAPH_CONFIG_DIR": str(directory / ".config")}
+    os.environ |= {"COLUMNS": COLUMNS, "MGRAPH_CONFIG_DIR": str(directory / ".config"), "MGRAPH_PROGRESS_SECONDS": "0"}
     os.environ.pop("MGRAPH_GRAPH", None)
     os.chdir(directory)
     try:

@@ -68,10 +68,12 @@ class SettingInfo:
 class Settings:
     """Base of all settings: checked on construction, from strings or from Python values.
 
-    ``presets`` are named groups of values, such as those that a paper published.
+    ``presets`` are named groups of values, such as those that a paper published. ``renamed`` are names that settings
+    had in earlier versions, with today's.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -98,10 +100,15 @@ class Settings:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Build from names and values (strings as typed, or Python values).
+        """Build from names, earlier ones included, and values (strings as typed, or Python values).
 
-        Raises InputError for an unknown name, listing the known ones, and for a value out of range.
+        Raises InputError for an unknown name, listing the known ones, for an earlier name next to today's, and for a
+        value out of range.
         """
+        for old, new in cls.renamed.items():
+            if old in values and new in values:
+                raise InputError(f"{old} is the earlier name of {new}; give {new} alone.")
+        values = {cls.renamed.get(name, name): value for name, value in values.items()}
         known = [f.name for f in fields(cls)]
         for name in values:
             if name not in known:
@@ -117,6 +124,14 @@ class Settings:
             known = ", ".join(cls.presets) or "none"
             raise InputError(f"There is no preset {name!r} of {cls.__name__}; known are: {known}.")
         return cls.parse({**cls.presets[name], **changes})
+
+    @classmethod
+    def brought_up(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return stored settings under today's names; those that did not exist then have their defaults.
+
+        What is not one of the settings stays as it is.
+        """
+        return {f.name: f.default for f in fields(cls)} | {cls.renamed.get(k, k): v for k, v in stored.items()}
 
     def to_json(self) -> str:
         """Write every setting, defaults included, as JSON for the provenance."""

@@ -1,5 +1,18 @@
-"""``python -m mgraph_cli`` is ``mgraph``, where a launcher wants a module."""
+"""The program: ``mgraph``, or ``python -m mgraph_cli``."""
 
-from mgraph_cli.main import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line, which takes a while to import: Ctrl-C may come before it is there."""
+    try:
+        from mgraph_cli.main import cli
+
+        cli(prog_name="mgraph")
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was begun.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import mgraph
 from mgraph.errors import MGraphWarning
 from mgraph_cli.terminal import echo
 
 _LONGEST = 500  # characters of a library's warning
 
 # Warnings that concern neither the numbers nor the person: the library, and how the text begins.
-_CHATTER: tuple[tuple[str, str], ...] = ()
+_CHATTER = (
+    # Which precision is used, is a setting of ours and stands in the record of the run.
+    ("torch", "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled."),
+)
+_OURS = Path(mgraph.__file__).parent
 
 
 class Warnings:
-    """Shows warnings on stderr; which kinds are shown at all, is for Python's filters (-W) to say."""
+    """Shows warnings on stderr; Python's filters (-W) say which kinds are shown at all."""
 
     def __init__(self) -> None:
         self._shown: set[str] = set()
@@ -40,10 +44,11 @@ class Warnings:
 def library_of(filename: str) -> str:
     """Name the package that a file belongs to, or the file itself if it is the user's own."""
     path = Path(filename)
-    parts = path.parts
+    if path.is_relative_to(_OURS) or path.is_relative_to(Path(__file__).parent):
+        return "a library"  # which one, its caller cannot say
     for home in ("site-packages", "dist-packages"):
-        if home in parts[:-1]:
-            return re.sub(r"\.py$", "", parts[parts.index(home) + 1])
+        if home in path.parts[:-1]:
+            return path.parts[path.parts.index(home) + 1].removesuffix(".py")
     if path.is_relative_to(Path(sys.base_prefix) / "lib"):
         return "python"
     return path.name

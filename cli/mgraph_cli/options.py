@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import SettingInfo, Settings
 from mgraph_cli.output import CSV_SAFE
+from mgraph_cli.progress import progress_lines
 
 Decorator = Callable[[Any], Any]
 
@@ -66,8 +67,9 @@ def with_computing_graph(command: Any) -> Any:
         if context.get_parameter_source("graph_path") is ParameterSource.COMMANDLINE:
             context.obj.graph = str(graph_path)
         path = graph_path or find_graph(Path.cwd())
-        graph = mgraph.open(path, device=device, threads=threads, trust=trust)
-        return command(*args, graph=graph, **options)
+        with progress_lines(context.info_name or "mgraph"):
+            graph = mgraph.open(path, device=device, threads=threads, trust=trust)
+            return command(*args, graph=graph, **options)
 
     decorated = click.option("--trust", is_flag=True, help="Run the user code that this graph's specs name.")(opened)
     threads_help = "CPU threads (default: by the network's size)."

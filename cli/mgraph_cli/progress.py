@@ -1,30 +1,71 @@
-"""Progress bars with loss and ETA on a terminal, silence elsewhere."""
+"""Where a long command stands: bars with loss and ETA on a terminal; elsewhere a line a minute, on stderr.
+
+``MGRAPH_PROGRESS_SECONDS`` sets how often lines come; 0: never.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from mgraph.durations import spoken
+from mgraph.errors import InputError
+from mgraph.shown import visible
+from mgraph_cli.terminal import echo, unguarded
 
 if TYPE_CHECKING:
     from mgraph.progress import Progress
 
     Report = Callable[[Progress], None]
 
+EVERY = 60.0  # seconds between two lines, and before the first
+VARIABLE = "MGRAPH_PROGRESS_SECONDS"
+
 
 @contextmanager
 def progress_bars(what: str) -> Iterator[Report | None]:
-    """Yield a reporter that draws one bar per phase on stderr, or None where stderr is no terminal."""
-    if not sys.stderr.isatty():
+    """Yield a reporter that draws one bar per phase on stderr, or writes lines where stderr is no terminal.
+
+    Of several processes under torchrun only the first reports.
+    """
+    if _follows():
         yield None
-        return
+    elif sys.stderr.isatty():
+        with _bars(what) as report:
+            yield report
+    else:
+        with _lines(what) as report:
+            yield report
+
+
+@contextmanager
+def progress_lines(what: str) -> Iterator[None]:
+    """Say every minute of the block that a command is under way, where stderr is no terminal."""
+    if _follows() or sys.stderr.isatty():
+        yield
+    else:
+        with _lines(what):
+            yield
+
+
+def _follows() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
+
+
+@contextmanager
+def _bars(what: str) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[loss]}"),
@@ -32,14 +73,90 @@ def progress_bars(what: str) -> Iterator[Report | None]:
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns, console=Console(file=unguarded(sys.stderr)), transient=True) as bars:
         tasks: dict[str, int] = {}
 
         def report(progress: Progress) -> None:
             if progress.phase not in tasks:
                 label = what if progress.phase == what else f"{what}: {progress.phase}"
-                tasks[progress.phase] = bars.add_task(label, total=progress.total, loss="")
+                tasks[progress.phase] = bars.add_task(visible(label), total=progress.total, loss="")
             loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
             bars.update(tasks[progress.phase], completed=progress.done, loss=loss)  # type: ignore[arg-type]
 
         yield report
+
+
+class Line:
+    """Where a command stands, as a line."""
+
+    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what, self._clock = what, clock
+        self._begun = clock()
+        # What was last reported, and when its phase was first heard of, and how far it was then.
+        self._seen: tuple[Progress, float, int] | None = None
+
+    def report(self, progress: Progress) -> None:
+        """Remember where the command stands."""
+        if self._seen is None or progress.phase != self._seen[0].phase:
+            self._seen = progress, self._clock(), progress.done
+        else:
+            self._seen = progress, *self._seen[1:]
+
+    def __str__(self) -> str:
+        now = self._clock()
+        so_far = f"under way for {spoken(now - self._begun)}"
+        if self._seen is None:
+            return f"{self._what}: {so_far}"
+        p, since, first = self._seen
+        phase = "" if p.phase == self._what else f"{p.phase} "
+        loss = "" if p.loss is None else f", loss {p.loss:.4f}"
+        left = (p.total - p.done) * (now - since) / max(1, p.done - first)
+        ahead = f", about {spoken(left)} left" if p.done > first and left else ""
+        return f"{self._what}: {phase}{p.done} of {p.total}{loss}, {so_far}{ahead}"
+
+
+_lines_now: list[Line] = []  # of commands within commands; the last one is written
+
+
+@contextmanager
+def _lines(what: str) -> Iterator[Report]:
+    """Write the line of the innermost block to stderr, every so many seconds."""
+    line = Line(what)
+    _lines_now.append(line)
+    try:
+        seconds = _seconds()
+        if len(_lines_now) > 1 or not seconds:
+            yield line.report
+        else:
+            with _written(seconds):
+                yield line.report
+    finally:
+        _lines_now.remove(line)
+
+
+def _seconds() -> float:
+    text = os.environ.get(VARIABLE, "")
+    try:
+        seconds = float(text or EVERY)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{VARIABLE} must be a number of seconds, or 0 for no lines at all, not {text!r}.")
+    return seconds
+
+
+@contextmanager
+def _written(seconds: float) -> Iterator[None]:
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.wait(seconds):
+            echo(_lines_now[-1], err=True)
+
+    writer = threading.Thread(target=write, name="mgraph-progress", daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        writer.join()

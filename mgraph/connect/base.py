@@ -54,7 +54,8 @@ class Outcome:
     ``update`` moved them (eager or compiled); ``trained`` names the parameters that could move, None for all.
     ``family`` is the one they belong to where the method only finds it on its way (how many pivots, and where).
     ``series`` are what the method observed, to be kept with the connection. ``found_end``: the family's last end is
-    a point that the method found, not one that it was given; it becomes a mode.
+    a point that the method found, not one that it was given; it becomes a mode. ``stopped`` says which budget was
+    spent before the method ended by itself.
     """
 
     control_points: Sequence[Array] | Array
@@ -64,6 +65,7 @@ class Outcome:
     family: Family | None = None
     series: tuple[Series, ...] = ()
     found_end: bool = False
+    stopped: str | None = None
 
 
 @dataclass(frozen=True)

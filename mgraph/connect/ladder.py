@@ -11,8 +11,8 @@ from mgraph.connect.registry import METHODS, method_named
 from mgraph.errors import InputError
 
 LADDER = ("linear", "curve", "chain", "neb", "llpf")
-TIME_LIMITS = ("max_seconds", "seconds")
-"""Settings by which methods that can end at any time are given how much they may take."""
+MAX_SECONDS = "max_seconds"
+"""The setting by which a method is told how much time it may take."""
 
 _PRESET = "quick"  # of methods that have one: made for trying
 
@@ -38,9 +38,8 @@ def ladder(settings: Mapping[str, Any] | None = None, names: Sequence[str] | Non
 
 
 def within(method: Method, seconds: float) -> Method:
-    """Return the method with that time to end in, if it can be told and was not told less."""
-    for name in TIME_LIMITS:
-        if any(info.name == name for info in method.infos()):
-            given = getattr(method, name)
-            return replace(method, **{name: seconds if given is None else min(given, seconds)})
-    return method
+    """Return the method with that time to end in, if it takes any and was not told less."""
+    if not any(info.name == MAX_SECONDS for info in method.infos()):
+        return method
+    given = getattr(method, MAX_SECONDS)
+    return replace(method, **{MAX_SECONDS: seconds if given is None else min(given, seconds)})

@@ -302,7 +302,7 @@ class LLPF(Method, WalkSettings):
         notes = [*walked.reasons]
         to_mode = len(rows) == 2
         if not (to_mode or kept):
-            raise InputError("The walk towards the origin ended before its first tick; give it more seconds.")
+            raise InputError("The walk towards the origin ended before its first tick; raise max_seconds.")
         if to_mode:
             assert isinstance(walked.leg, TowardsMode)
             kept.append(walk.close(rows[1]))
@@ -327,7 +327,9 @@ class LLPF(Method, WalkSettings):
         family, points, order = chain(points, backwards=backwards)
         weights = [name for name, weight in zip(flat.names, units.weight, strict=True) if weight]
         series = observed(walked, units, weights, kept, order)
-        return Outcome(points, notes=tuple(notes), family=family, series=series, found_end=not to_mode)
+        return Outcome(
+            points, notes=tuple(notes), family=family, series=series, found_end=not to_mode, stopped=walked.stopped
+        )
 
 
 def _size(flat: FlatModel, units: Units, row: Tensor) -> float:

@@ -140,7 +140,11 @@ class NudgedElasticBand(Method, BandSettings):
         )
         points, chain = _by_length(relaxed.points)
         return Outcome(
-            points, notes=(self._ended(relaxed, task), *relaxed.notes), family=chain, series=_series(relaxed)
+            points,
+            notes=(self._ended(relaxed, task), *relaxed.notes),
+            family=chain,
+            series=_series(relaxed),
+            stopped=relaxed.stopped,
         )
 
     def _ended(self, relaxed: Relaxed, task: Task) -> str:

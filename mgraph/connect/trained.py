@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 MOST_SAMPLES = 8
 LEAST_PER_SAMPLE = 32  # examples: fewer are mostly overhead, and too few for BatchNorm's batch statistics
+# Multiply-adds of a forward pass over a batch. Below, what every further sample costs besides its part of the batch is
+# more than it gains (benchmarks/time_to_loss.py); they are counted, not timed, so that all machines choose alike.
+LEAST_WORK = 20e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,8 @@ class TrainedMethod(Method, Optimisation):
     samples: int | None = setting(
         None,
         f"parameter values per batch and curve (auto: one for every {LEAST_PER_SAMPLE} examples of a split batch, at "
-        f"most {MOST_SAMPLES}; one on whole batches)",
+        f"most {MOST_SAMPLES}; one on whole batches, and where a pass takes fewer than {LEAST_WORK / 1e6:g} million "
+        f"multiply-adds)",
         low=1,
         nothing="auto",
     )
@@ -68,13 +73,13 @@ class TrainedMethod(Method, Optimisation):
     def plan(self, family: Family) -> tuple[Phase, ...]:
         """Return the phases of training, in order."""
 
-    def sampling(self) -> Sampling:
-        """Return what a step samples."""
-
+    def sampling(self, work: float = math.inf) -> Sampling:
+        """Return what a step samples, where a forward pass over a batch takes ``work`` multiply-adds."""
         split = self.batch == "split"
         k = self.samples
         if k is None:
-            k = max(1, min(MOST_SAMPLES, self.batch_size // LEAST_PER_SAMPLE)) if split else 1
+            most = MOST_SAMPLES if split and work >= LEAST_WORK else 1
+            k = max(1, min(most, self.batch_size // LEAST_PER_SAMPLE))
         exact = self.measure_gradient == "exact"
         return Sampling(k, split and k > 1, self.draw, self.measure, self.gram_every, exact)
 
@@ -83,6 +88,17 @@ class TrainedMethod(Method, Optimisation):
         sampling = self.sampling()
         each = 1 if sampling.split else sampling.samples
         return float(examples * each * sum(phase.epochs * len(phase.curves) for phase in self.plan(family)))
+
+    def sampling_for(self, flat: FlatModel, task: Task) -> Sampling:
+        """Return what a step samples on this network."""
+        if self.samples is not None or self.batch != "split":
+            return self.sampling()
+        import torch
+
+        from mgraph.network.cost import multiply_adds
+
+        x, _ = task.train.examples(torch.zeros(1, dtype=torch.int64), device=flat.device)
+        return self.sampling(multiply_adds(flat.module, flat.inputs(x)) * self.batch_size)
 
     def trained_names(self, names: Sequence[str]) -> frozenset[str]:
         """Return which of the network's parameters are trained; InputError for a pattern that matches none."""
@@ -114,16 +130,16 @@ class TrainedMethod(Method, Optimisation):
             raise InputError("measure_gradient=exact is for measure=arc and the eager update.")
         self.trained_names(flat.names)
         check_precision(self.precision, flat.device)
-        self._check_division(flat)
+        self._check_division(flat, self.sampling_for(flat, task))
         if self.update == "compiled":
             choose_update(flat.theta, self.update, Rule.of(self, self.decay))
         check_loss(flat, task, training_loss(task, self))
 
-    def _check_division(self, flat: FlatModel) -> None:
+    def _check_division(self, flat: FlatModel, sampling: Sampling) -> None:
         from mgraph.train.engine import least_examples
         from mgraph.train.parallel import present
 
-        sampling, least = self.sampling(), least_examples(flat, present())
+        least = least_examples(flat, present())
         k = sampling.samples if sampling.split else 1
         if self.batch_size < k * least:
             why = " (BatchNorm needs two)" if flat.least_batch > 1 else ""
@@ -167,7 +183,7 @@ class TrainedMethod(Method, Optimisation):
                 P,
                 self.plan(family),
                 self,
-                sampling=self.sampling(),
+                sampling=self.sampling_for(flat, task),
                 decay=self.decay,
                 held=held,
                 update=self.update,
@@ -178,7 +194,8 @@ class TrainedMethod(Method, Optimisation):
                 rows[k][: flat.trained] = P[k]
                 points[k] = flat.unpack(rows[k]).numpy()
         everything = len(names) == len(flat.names)
-        return Outcome(points, trained.update, trained.notes, None if everything else names)
+        names_trained = None if everything else names
+        return Outcome(points, trained.update, trained.notes, names_trained, stopped=trained.stopped)
 
     def moving(self, rows: Sequence[int]) -> tuple[int, ...]:
         """Return those of the rows that are not fixed."""

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import multiprocessing
+import multiprocessing.connection
 import os
+import pickle
 import signal
+import sys
+import threading
+import types
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
+from mgraph.errors import InputError
+
+_LOOK_EVERY = 5.0  # seconds between two looks whether the parent is another one
 
 
 @dataclass(eq=False)
@@ -27,7 +36,8 @@ class Local(Engine):
     """``local:N``: N processes, started afresh (spawn), each with a Python and a torch of its own.
 
     When a process dies, the pool is broken, as the standard library has it: a new one is made, and every call that was
-    under way is made again.
+    under way is made again. The processes end with this one, however it ends. They import what is called, and not the
+    script that calls: it needs no main guard, and none of its work is done again.
     """
 
     def __init__(self, places: int) -> None:
@@ -37,7 +47,8 @@ class Local(Engine):
         self._stopping = False
 
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
-        """Hand the call to the pool."""
+        """Hand the call to the pool; InputError for what the script defines, which the processes cannot import."""
+        _Names().check((function, arguments))
         self._start(_Call(key, function, arguments))
 
     def wait(self, timeout: float | None = None) -> Finished | None:
@@ -76,7 +87,8 @@ class Local(Engine):
     def _start(self, call: _Call) -> None:
         call.attempts += 1
         try:
-            with _importing_nothing_from_here():  # the pool starts one process at once, others as there is work
+            # The pool starts one process at once, others as there is work.
+            with _importing_nothing_from_here(), _without_script():
                 future = self._open_pool().submit(call.function, *call.arguments)
         except BrokenProcessPool as error:  # it broke since the last look
             future = Future()
@@ -87,7 +99,7 @@ class Local(Engine):
         if self._pool is None:
             self._before = {p.pid for p in multiprocessing.active_children()}
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.places, context, initializer=_ignore_interruptions)
+            self._pool = ProcessPoolExecutor(self.places, context, initializer=_begin)
         return self._pool
 
     def _processes(self) -> list[Any]:
@@ -116,6 +128,47 @@ def _importing_nothing_from_here() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def _ignore_interruptions() -> None:
-    """Leave Ctrl-C, which a terminal sends to all processes, to the one that started this one."""
+class _Names(pickle.Pickler):
+    """Looks at what a call is made of."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO())
+
+    def check(self, call: Any) -> None:
+        """Raise InputError if a call names something that is defined in the script itself."""
+        self.dump(call)
+
+    def persistent_id(self, obj: Any) -> None:
+        if isinstance(obj, type | types.FunctionType) and obj.__module__ == "__main__":
+            raise InputError(
+                f"{obj.__qualname__} is defined in the script itself, which the processes of an engine local:N do not "
+                f"run again; put it into a module of its own and import it."
+            )
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Start processes inside this block without the script: a new one would run it from its beginning, to import it."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+def _begin() -> None:
+    """Prepare a process: leave Ctrl-C, which a terminal sends to all, to its parent, and end when that one ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="mgraph-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A parent that was killed can stop nobody. Its end of this pipe closes with it; children that it forked may have
+    # copies, so its number is looked at, too.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while not multiprocessing.connection.wait([parent.sentinel], _LOOK_EVERY):
+        if os.getppid() != parent.pid:
+            break
+    os._exit(1)

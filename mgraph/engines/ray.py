@@ -6,17 +6,23 @@ import logging
 import os
 import secrets
 import sys
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
-from mgraph.errors import InputError
+from mgraph.errors import InputError, MGraphWarning
 
 # A local one: no telemetry, on the loopback address, open to whom we tell the token.
 _LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 _OBJECTS = 256 << 20  # bytes for what is passed through Ray: rows, not tensors
+
+
+class ReachableWarning(MGraphWarning):
+    """A Ray of our own listens on more than the loopback address."""
 
 
 class Ray(Engine):
@@ -97,7 +103,23 @@ def _start() -> Any:
     except Exception as error:  # ConnectionError, RuntimeError, …: what it says is all that is known
         why = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"Ray cannot be had {f'at {address}' if address else 'here'}: {why}.") from error
+    if address is None:
+        _require_loopback(ray)
     return ray
+
+
+def _require_loopback(ray: Any) -> None:
+    """Say so if the Ray that was started here can be reached from elsewhere."""
+    found = {node["NodeManagerAddress"] for node in ray.nodes()}
+    open_at = sorted(a for a in found if a != "localhost" and not ip_address(a).is_loopback)
+    if open_at:
+        warnings.warn(
+            f"The Ray that was started here listens on {', '.join(open_at)}, where other machines may reach it: "
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is set, or ray was imported before mgraph could tell it not to. Whoever "
+            "connects needs its token.",
+            ReachableWarning,
+            stacklevel=2,
+        )
 
 
 def _speak_on_stderr(worker: Any) -> None:

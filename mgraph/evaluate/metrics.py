@@ -111,27 +111,34 @@ def measure(
 ) -> dict[str, Measured]:
     """Measure the task's loss, its metrics, and further ones, of the point on a split (train, valid or test).
 
-    Non-finite values are returned as they are: whoever stores or compares them must see them. Raises InputError
-    for a user's metric that fails, or returns neither one number nor one for each example.
+    A metric of the task that returns one number for the first batch is one of the whole split, and is given all of it
+    at once. Non-finite values are returned as they are: whoever stores or compares them must see them. Raises
+    InputError for a user's metric that fails, or returns neither one number nor one for each example.
     """
     losses: list[Tensor] = []
     by_batch = dict(task.metrics) | {m.name: m.function for m in metrics if not m.whole}
-    values: dict[str, list[Tensor]] = {name: [] for name in by_batch}
+    at_once = [m for m in metrics if m.whole]
+    values: dict[str, list[Tensor]] = {}
     sizes: list[float] = []  # of the batches, in examples whose labels count
     examples = 0
     everything: list[tuple[Tensor, Tensor]] = []
-    at_once = [m for m in metrics if m.whole]
     for out, y in outputs(flat, getattr(task, split), subset, precision):
         size = task.weight(y)
         if task.example_loss is None and size:
             losses.append(task.loss(out, y).double().cpu())
             sizes.append(size)
         out, y = task.without_void(out, y)
+        if not len(y):
+            continue
         examples += len(y)
         if task.example_loss is not None:
             losses.append(task.example_loss(out, y).double().cpu())
-        for name, metric in by_batch.items():
-            values[name].append(metric(out, y).double().cpu())
+        for name, metric in list(by_batch.items()):
+            scores = _of_examples(name, metric, out, y)
+            if scores.ndim == 0 and name not in values and len(y) > 1:
+                at_once.append(Metric(name, by_batch.pop(name), whole=True))
+            else:
+                values.setdefault(name, []).append(scores.reshape(len(y)).double().cpu())
         if at_once:
             everything.append((out.cpu(), y.cpu()))
     if task.example_loss is not None:
@@ -148,6 +155,28 @@ def measure(
         out, y = (torch.cat(parts) for parts in zip(*everything, strict=True))
         found |= {m.name: _of_a_whole_split(m, out, y) for m in at_once}
     return found
+
+
+def check_metrics(task: Task, out: Tensor, y: Tensor) -> None:
+    """Raise InputError for a metric of the task that fails on a few examples, or returns what is no metric."""
+    for name, metric in task.metrics.items():
+        _of_examples(name, metric, out, y)
+
+
+def _of_examples(name: str, metric: Callable[[Tensor, Tensor], Any], out: Tensor, y: Tensor) -> Tensor:
+    """Return what a metric says of a batch: one value for each example, or one number (then it is of all at once)."""
+    try:
+        values = torch.as_tensor(metric(out, y))
+    except MGraphError:
+        raise
+    except Exception as error:  # the user's own code
+        raise InputError(f"The metric {name} failed: {type(error).__name__}: {error}.") from error
+    if values.is_complex() or (values.ndim and tuple(values.shape) != (len(y),)):
+        raise InputError(
+            f"The metric {name} returned {values.dtype} of shape {list(values.shape)} for {len(y)} examples; it must "
+            f"return one real number, or one for each example."
+        )
+    return values
 
 
 def _of_a_whole_split(metric: Metric, out: Tensor, y: Tensor) -> Measured:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mgraph.errors import InputError
+from mgraph.errors import CorruptError, InputError
 from mgraph.explore.criterion import FULL_PRECISION
 from mgraph.families import Family, Floats, Grid, PolygonalChainFamily, TensorGrid, family_from
 from mgraph_store import Connection, Evaluation, Member, Reader, Sweep
@@ -18,6 +19,7 @@ Key = tuple[str, str]  # split, metric
 
 COMPLETE, PARTIAL = "complete", "partial"
 _FULL = ", ".join(f"'{precision}'" for precision in FULL_PRECISION)
+_SMALL = 10_000  # points that cost nothing
 _DIGITS = 12  # of a parameter: 20 · 1/60 and 1/3 are the same point
 
 
@@ -133,6 +135,10 @@ def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = Non
         name = connection.name or connection.id
         raise InputError(f"{name} has not been swept yet; run: mgraph sweep {name}")
     family = family_of(connection)
+    evaluations = reader.all(Evaluation, sweep_id=sweep.id)
+    points, measured = prod(sweep.grid), len({row.node_id for row in evaluations})
+    if points > _SMALL and points > 2 * measured:  # before arrays are made for them
+        raise CorruptError(f"Sweep {sweep.id} says that it has {points} points, and has {measured}: run it again.")
     grid = grid_of(family, sweep)
     place = {parameter_key(point): i for i, point in enumerate(grid.points)}
     node_ids = [""] * len(grid)
@@ -146,7 +152,7 @@ def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = Non
     errors: dict[Key, Floats] = {}
     counts: dict[Key, int] = {}
     subsets: dict[str, str] = {}
-    for row in reader.all(Evaluation, sweep_id=sweep.id):
+    for row in evaluations:
         key = (row.split, row.metric)
         if key not in values:
             values[key], errors[key] = np.full(len(grid), np.nan), np.full(len(grid), np.nan)

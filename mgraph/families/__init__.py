@@ -18,6 +18,7 @@ from mgraph.families.path import BentPath
 from mgraph.families.segment import Segment
 from mgraph.families.simplex import SimplexFamily
 from mgraph.families.surface import BezierSurfaceFamily
+from mgraph_store.rows.limits import FAMILY_POINTS, POLYNOMIAL_POINTS, SIMPLEX_CORNERS
 
 FAMILIES: dict[str, type[Family]] = {
     f.name: f
@@ -37,7 +38,20 @@ def family_from(description: dict[str, Any]) -> Family:
             raise InputError(
                 f"This version knows no {field!r} of a {name}; it has {', '.join(known) or 'no settings'}."
             )
-    return FAMILIES[name].from_description(values)
+    family = FAMILIES[name].from_description(values)
+    if family.size > most_points(name):
+        raise InputError(
+            f"A {name} of {family.size} control points is not built: there are at most {most_points(name)}."
+        )
+    return family
+
+
+def most_points(name: str) -> int:
+    """Return how many control points a family may have (:mod:`mgraph_store.rows.limits`)."""
+    if name == SimplexFamily.name:
+        return SIMPLEX_CORNERS
+    polynomial = name in (BezierCurveFamily.name, BezierSurfaceFamily.name)
+    return POLYNOMIAL_POINTS if polynomial else FAMILY_POINTS
 
 
 __all__ = [

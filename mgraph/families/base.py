@@ -25,13 +25,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mgraph.errors import InputError
-from mgraph.families.grid import Floats, Grid, TensorGrid
+from mgraph.families.grid import Floats, Grid, TensorGrid, check_points
 from mgraph.families.quadrature import gauss_legendre
 
 
@@ -140,6 +141,7 @@ class Family(ABC):
         if len(counts) != self.dimension or not all(isinstance(n, int | np.integer) and n >= 2 for n in counts):
             shape = "a whole number" if self.dimension == 1 else "whole numbers, e.g. 11,11,"
             raise InputError(f"A grid for a {self.name} is {shape} of at least 2; got {counts}.")
+        check_points(prod(counts))
         return TensorGrid.even(counts)
 
     @property

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph.errors import InputError
+from mgraph_store.rows.limits import SWEEP_POINTS
 
 Floats = NDArray[np.float64]
 
@@ -175,6 +176,12 @@ class SimplexGrid(Grid):
     def ends(self) -> tuple[int, ...]:
         """The corners themselves."""
         return tuple(int(np.flatnonzero(column == self.steps)[0]) for column in self._units.T)
+
+
+def check_points(number: int) -> None:
+    """Raise InputError for more points than a sweep may have."""
+    if number > SWEEP_POINTS:
+        raise InputError(f"This grid has {number} points; a sweep has at most {SWEEP_POINTS}.")
 
 
 def simplex_steps(corners: int, most: int = 121) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import factorial
+from math import comb, factorial
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from mgraph.errors import InputError
 from mgraph.families.base import Family
-from mgraph.families.grid import Floats, Grid, SimplexGrid, simplex_steps
+from mgraph.families.grid import Floats, Grid, SimplexGrid, check_points, simplex_steps
 
 _ROUNDING = 1e-9  # by which coordinates that were typed or divided may miss the sum of 1
 
@@ -90,6 +90,7 @@ class SimplexFamily(Family):
         counts = tuple(counts) if isinstance(counts, Sequence) else (counts,)
         if len(counts) != 1 or not isinstance(counts[0], int | np.integer) or counts[0] < 2:
             raise InputError(f"A grid for a simplex is one whole number of at least 2; got {counts}.")
+        check_points(comb(int(counts[0]) + self.corners - 2, self.corners - 1))
         return SimplexGrid(self.corners, int(counts[0]) - 1)
 
     @property

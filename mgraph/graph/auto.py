@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mgraph.connect.base import Method
-from mgraph.connect.ladder import TIME_LIMITS, ladder, within
+from mgraph.connect.ladder import MAX_SECONDS, ladder, within
 from mgraph.durations import spoken
 from mgraph.errors import InputError, MGraphError, NameTakenError
 from mgraph.evaluate.metrics import Subset
@@ -133,7 +133,7 @@ def connect_auto(
     """Try methods from the cheapest to the dearest until one meets the limit; keep every attempt.
 
     ``settings`` go to every method that has them. A method is not begun if it would surely exceed the rest of
-    ``budget`` (seconds); one that can end at any time is given the rest; what has begun is finished. A connection of
+    ``budget`` (seconds), and one that is begun is given the rest as its ``max_seconds``. A connection of
     the same ends by the same method and settings that is there already is taken as it is. Raises InputError, storing
     nothing, for other than two ends, and for a limit that the ends themselves exceed.
     """
@@ -335,10 +335,10 @@ class _Auto:
         mine = [end.id for end in self.ends]
         with self.session.store.reading() as reader:
             others = reader.all(Connection, kind=method.name, space_id=self.bench.space.id, status="complete")
-            same = [c for c in others if _plain(json.loads(c.settings)) == _plain(wanted)]
+            same = [c for c in others if _plain(method.brought_up(json.loads(c.settings))) == _plain(wanted)]
             same = [c for c in same if [n.id for n in ends_of(reader, c)] == mine]
             runs = {r.id: r for r in reader.all(Run, id=[c.run_id for c in same if c.run_id])} if same else {}
-        return next((c for c in reversed(same) if _ended_by_itself(c, runs.get(c.run_id or ""))), None)
+        return next((c for c in reversed(same) if _ended_by_itself(method, c, runs.get(c.run_id or ""))), None)
 
     # How long it takes
 
@@ -365,8 +365,8 @@ class _Auto:
             runs = reader.all(Run, id=[c.run_id for c in others], status="complete") if others else []
         times = []
         for run in runs:
-            theirs = json.loads(run.settings)
-            same = run.device == self.session.device and {k: theirs.get(k) for k in wanted} == wanted
+            theirs = method.brought_up(json.loads(run.settings))
+            same = run.device == self.session.device and _plain({k: theirs.get(k) for k in wanted}) == wanted
             if same and run.ended is not None and run.command == "connect":
                 times.append((run.ended - run.started).total_seconds())
         return min(times, default=None)
@@ -397,15 +397,14 @@ class _Auto:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they are stored, without limits of time, which do not change what is computed in time."""
-    found: dict[str, Any] = json.loads(json.dumps({k: v for k, v in settings.items() if k not in TIME_LIMITS}))
+    """Return settings as they are stored, without the limit of time, which does not change what is computed in time."""
+    found: dict[str, Any] = json.loads(json.dumps({k: v for k, v in settings.items() if k != MAX_SECONDS}))
     return found
 
 
-def _ended_by_itself(connection: Connection, run: Run | None) -> bool:
+def _ended_by_itself(method: Method, connection: Connection, run: Run | None) -> bool:
     """Tell whether a method ended before any limit of time that it had."""
-    settings = json.loads(connection.settings)
-    limits = [settings[name] for name in TIME_LIMITS if settings.get(name) is not None]
-    if not limits:
+    limit = method.brought_up(json.loads(connection.settings)).get(MAX_SECONDS)
+    if limit is None:
         return True
-    return run is not None and run.ended is not None and (run.ended - run.started).total_seconds() < min(limits)
+    return run is not None and run.ended is not None and (run.ended - run.started).total_seconds() < limit

@@ -10,6 +10,7 @@ from typing import Any
 
 from mgraph.errors import InputError, NameTakenError
 from mgraph.explore.sweepdata import family_of
+from mgraph.factories import names_code
 from mgraph_store import Connection, GraphStore, Node, Space
 
 SUFFIX = ".mgraph.zip"
@@ -45,7 +46,7 @@ def unpack(store: GraphStore, path: Path, *, prefix: str = "") -> Arrived:
     notes = [f"{old} is called {new} here, for the name was taken" for old, new in done.renamed.items() if not prefix]
     for space in spaces:
         notes.append(f"space {space.name} is new: {space.arch} on {space.data}")
-        if space.factories != "{}":
+        if any(names_code(text) for text in (space.arch, space.data, space.loss)):
             notes.append(
                 f"space {space.name} names code that is not in the bundle and not trusted yet; "
                 "bring the file, and say --trust once you have read it"

@@ -80,7 +80,8 @@ class Explorations:
         ``g.explore(until="components(0.1) == 1", max_pairs=20, engine="local:2")`` stops at the goal, after
         ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is spent; asked for again it goes on.
         ``tell`` hears of everything done. Raises InputError if nothing says when to stop, and for an engine that is
-        unknown or cannot be had. With ``local:N``, a script needs the guard ``if __name__ == "__main__":``.
+        unknown or cannot be had, or for a method that is defined in the script itself where processes are to import it
+        (``local:N``).
         """
         from mgraph.engines.registry import check_engine, open_engine
         from mgraph.graph.exploring import explore

@@ -7,7 +7,6 @@ writes the index; on an engine the workers compute, and hand over their rows.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,14 +14,14 @@ from typing import Any
 
 from mgraph.durations import spoken
 from mgraph.engines.base import Engine, Finished
-from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning
+from mgraph.errors import ConflictError, InputError, MGraphError
 from mgraph.explore.edges import current_edges
 from mgraph.explore.estimate import Estimate
 from mgraph.explore.suggest import Pair, ordered
 from mgraph.graph.planning import CONNECT, Plan, Request
 from mgraph.graph.suggestions import RESUME, SWEEP, Suggestion
 from mgraph.graph.workers import Delivery, Order, Place, deliver, perform
-from mgraph.progress import Report, silent
+from mgraph.progress import Progress, Report, silent
 from mgraph.session.members import label
 from mgraph.session.runs import record_failure
 from mgraph.session.session import Session
@@ -173,6 +172,7 @@ class _Explorer:
         remote, here = partial(deliver, place), partial(perform, session, report=report)
         self._work: Callable[[Order], Delivery] = remote if engine.remote else here
         self._tell = tell or (lambda _: None)
+        self._report = report
         self._begin = time.monotonic()
         self._under_way: dict[int, tuple[Done, float]] = {}
         self._given_up: set[Pair] = set()
@@ -189,6 +189,9 @@ class _Explorer:
             stop = self._fill_places(self._plan())
             if not self._under_way:
                 break
+            if self._engine.remote:  # work that is done here reports itself
+                done, more = len(self._exploration.done), self._limits.max_pairs or 0
+                self._report(Progress("pairs", done, max(more, done + len(self._under_way))))
             finished = self._engine.wait()
             assert finished is not None
             self._settle(finished)
@@ -286,8 +289,8 @@ class _Explorer:
         done, since = self._under_way[finished.key]
         delivery = self._lost(done, finished.error) if finished.error is not None else finished.value
         delivery = self._take_over(delivery)
-        for text in delivery.warnings:
-            warnings.warn(text, MGraphWarning, stacklevel=2)
+        for overheard in delivery.warnings:
+            overheard.repeat()
         del self._under_way[finished.key]
         is_new = done.connection is None and done.suggestion.step != SWEEP
         done.connection, done.problem = delivery.connection or done.connection, delivery.problem

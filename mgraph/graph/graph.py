@@ -19,6 +19,7 @@ from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
 from mgraph.graph.housekeeping import Housekeeping
+from mgraph.graph.imports import Imports
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
 from mgraph.session.session import Session
@@ -85,7 +86,7 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
-class Graph(Queries, Explorations, Pictures, Housekeeping):
+class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     def __init__(
@@ -136,57 +137,6 @@ class Graph(Queries, Explorations, Pictures, Housekeeping):
         chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
         where = self.session.space(space)
         return Point(self.session, add_trained_mode(self.session, where, chosen, name=name, **_report(report)))
-
-    def add_mode(
-        self,
-        path: PathLike,
-        *,
-        name: str | None = None,
-        space: str | None = None,
-        cast: bool = False,
-        weights: str | None = None,
-        ignore: Sequence[str] = (),
-        recompute_batchnorm: bool = False,
-    ) -> Point:
-        """Import a checkpoint as a mode and evaluate it; ``notes`` of the point say what was done.
-
-        Read are .safetensors, whatever ``torch.save`` writes (nothing in it is run), and shards by their index or
-        directory; what ``load_state_dict`` of the network takes, is taken. ``weights`` chooses among several sets in
-        one file: "raw", "ema", or the key of one. ``ignore`` are patterns of entries to leave out, ``cast`` allows
-        float64 tensors to be rounded to float32, ``recompute_batchnorm`` stores statistics recomputed from the
-        training data in place of the file's.
-
-        Raises LayoutMismatchError or NonFiniteError naming the tensor that does not fit; InputError where the file
-        leaves a choice; TrainedCurveError if it holds a trained curve (see :meth:`add_curve`). Warns when the mode is
-        no independent run of one that is there, and when its BatchNorm statistics are stale.
-        """
-        from mgraph.network.checkpoints import Options
-        from mgraph.operations.modes import add_imported_mode
-
-        options = Options(cast, weights, tuple(ignore), recompute_batchnorm)
-        node, notes = add_imported_mode(self.session, self.session.space(space), Path(path), name=name, options=options)
-        return Point(self.session, node, notes)
-
-    def add_curve(
-        self,
-        path: PathLike,
-        *,
-        method: str | None = None,
-        name: str | None = None,
-        space: str | None = None,
-        cast: bool = False,
-    ) -> Connected:
-        """Import a trained curve of the field's reference code (dnn-mode-connectivity): its ends, and its bends.
-
-        The ends become modes NAME-start and NAME-end. ``method`` is "curve" (Bézier) or "chain" (polygonal), needed
-        where the file does not say. BatchNorm statistics are recomputed. It is not swept yet. Raises InputError for a
-        file that holds no curve of this network.
-        """
-        from mgraph.operations.importing import add_imported_curve
-
-        where = self.session.space(space)
-        connection, notes = add_imported_curve(self.session, where, Path(path), name=name, method=method, cast=cast)
-        return Connected(self.session, connection, notes)
 
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
         """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.

@@ -93,10 +93,20 @@ class Point(Labelled):
         return node_state(self._session, self.record)
 
     def evaluate(self, split: str = "test") -> dict[str, Measured]:
-        """Measure it now on a split with its own statistics; nothing is stored."""
+        """Measure it now on a split with its own statistics; nothing is stored (see :meth:`measure`)."""
         from mgraph.session.points import evaluate_node
 
         return evaluate_node(self._session, self.record, split)
+
+    def measure(self) -> dict[str, dict[str, Measured]]:
+        """Measure a mode or merged node on all splits now, and store the numbers that it has not yet.
+
+        For a mode whose training was stored and whose measuring failed. Numbers that are there stay. Raises InputError
+        if it cannot be measured, and NonFiniteError, after storing, for a loss that is no number.
+        """
+        from mgraph.operations.evaluating import evaluate_again
+
+        return evaluate_again(self._session, self.record)
 
     def archive(self, rounding: str, *, name: str | None = None) -> Archived:
         """Store a rounded copy, compressed: ``point.archive("bf16", name="small").changes()``; the original stays.

@@ -104,6 +104,18 @@ class Housekeeping:
             self.session.forget(one)
         return changed
 
+    def copy(self, path: str | PathLike[str]) -> dict[str, Any]:
+        """Copy the whole graph to a new directory, while others go on using it: ``g.copy("backup.mgraph")``.
+
+        The copy is the graph as of one commit and shares nothing with it; tensors that lie at a URL are copied into
+        its directory. Saved states of interrupted runs stay behind. Returns its ``path``, how many tensor ``objects``
+        and bytes it has, and the ids of ``unfinished`` runs. Raises NameTakenError if there is something at the path,
+        and leaves nothing behind if it fails.
+        """
+        from mgraph.graph.upkeep import copy
+
+        return copy(self.session.store, Path(path))
+
     def usage(self) -> dict[str, Any]:
         """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""
         from mgraph.graph.upkeep import usage

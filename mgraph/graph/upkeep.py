@@ -120,6 +120,19 @@ def rename(store: GraphStore, thing: Thing, name: str) -> Node | Connection | Sp
     return renamed
 
 
+def copy(store: GraphStore, path: Path) -> dict[str, Any]:
+    """Copy a whole graph; says where it is, how large, and which runs under way it has without their states."""
+    from mgraph_store.upkeep.copying import copy
+
+    copied = copy(store, path)
+    return {
+        "path": str(path),
+        "objects": copied.objects,
+        "nbytes": copied.nbytes,
+        "unfinished": list(copied.unfinished),
+    }
+
+
 def usage(store: GraphStore) -> dict[str, Any]:
     """Tell where the bytes are: nodes by kind and by connection, buffers, garbage, index and journal.
 

@@ -49,6 +49,21 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Overheard:
+    """A warning that a worker was given: one of ours, or a library's, and by which line of which file."""
+
+    text: str
+    ours: bool
+    filename: str
+    line: int
+
+    def repeat(self) -> None:
+        """Warn here."""
+        category = MGraphWarning if self.ours else UserWarning
+        warnings.warn_explicit(self.text, category, self.filename, self.line)
+
+
+@dataclass(frozen=True)
 class Delivery:
     """What came of it: the connection, or why not, and rows that nobody has committed yet.
 
@@ -59,7 +74,7 @@ class Delivery:
     rows: Handover = Handover()
     problem: str | None = None
     refused: bool = False
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Overheard, ...] = ()
 
 
 def perform(session: Session, order: Order, *, report: Report = silent) -> Delivery:
@@ -104,7 +119,7 @@ def deliver(place: Place, order: Order) -> Delivery:
         warnings.simplefilter("always", MGraphWarning)
         with suppress(KeyboardInterrupt), _interruptible():
             done = perform(session, order)
-    said = tuple(str(w.message) for w in caught if issubclass(w.category, MGraphWarning))
+    said = tuple(Overheard(str(w.message), issubclass(w.category, MGraphWarning), w.filename, w.lineno) for w in caught)
     return replace(done, rows=store.hand_over(), warnings=said)
 
 

@@ -160,6 +160,10 @@ class FlatModel:
         """Rearrange a row of shape (size,) into a new point of shape (D,), in canonical order, on the CPU."""
         return torch.cat([slot.view(row).reshape(-1) for slot in self._slots]).cpu()
 
+    def views(self, row: Tensor) -> dict[str, Tensor]:
+        """Return the trained tensors of a row, or of its first ``trained`` columns, by name, each in its own shape."""
+        return {slot.name: slot.view(row) for slot in self._slots if slot.parameter.requires_grad}
+
     def lanes(self, count: int) -> Lanes:
         """Make room for several points at once, each with its gradient."""
         return Lanes(self, self._slots, count)

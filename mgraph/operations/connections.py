@@ -102,7 +102,7 @@ def connect(
                 settings=json.dumps(chosen, sort_keys=True),
                 run_id=run.id,
                 name=name,
-                reason="; ".join([f"{method.name} finished", *origin.notes, *outcome.notes]),
+                reason="; ".join([_how_it_ended(method, outcome), *origin.notes, *outcome.notes]),
             )
             if workers.rank == 0:
                 with session.store.transaction() as tx:
@@ -113,8 +113,12 @@ def connect(
                     rows = zip([*family.ends, *family.free], [*ends, *controls], strict=True)
                     tx.add(*member_rows(connection.id, family, {row: node.id for row, node in rows}))
                     tx.add(*[Series(connection.id, run.id, **asdict(series)) for series in outcome.series])
-                    run.complete(tx, update=outcome.update)
+                    run.complete(tx, update=outcome.update, reason=outcome.stopped)
     return connection
+
+
+def _how_it_ended(method: Method, outcome: Outcome) -> str:
+    return f"{method.name} {'finished' if outcome.stopped is None else 'stopped by its budget'}"
 
 
 @dataclass(frozen=True)

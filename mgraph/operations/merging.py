@@ -272,8 +272,17 @@ def _decided(
     return replace(found, looked_at=len(choice.looked_at))
 
 
-_WALL = {"accuracy": 0.05, "loss": 0.5}
-"""How much worse than the worst corner is a wall: so much accuracy, or such a share of the corner's loss."""
+def _is_wall(metric: str, found: Measured, worst: float) -> bool:
+    """Tell whether a point is far worse than the worst corner, beyond three standard errors of its own.
+
+    By accuracy: by ten points, or by five with more than twice the errors. By loss: by half of the corner's.
+    """
+    fall = worst - found.value if metric == "accuracy" else found.value - worst
+    if fall <= 3.0 * (found.standard_error or 0.0):
+        return False
+    if metric == "accuracy":
+        return fall > 0.1 or (fall > 0.05 and 1.0 - found.value > 2.0 * (1.0 - worst))
+    return fall > 0.5 * abs(worst)
 
 
 def _refuse_a_wall(results: dict[str, dict[str, Measured]], corners: dict[str, dict[str, dict[str, Measured]]]) -> None:
@@ -283,8 +292,7 @@ def _refuse_a_wall(results: dict[str, dict[str, Measured]], corners: dict[str, d
     found = results[SELECTION_SPLIT][metric]
     values = {name: measured[SELECTION_SPLIT][metric].value for name, measured in corners.items()}
     worst = min(values, key=lambda name: sign * values[name])
-    allowed = _WALL[metric] * (1.0 if metric == "accuracy" else abs(values[worst]))
-    if sign * (values[worst] - found.value) <= max(allowed, 3.0 * (found.standard_error or 0.0)):
+    if not _is_wall(metric, found, values[worst]):
         return
     best = max(values, key=lambda name: sign * values[name])
     raise InputError(
@@ -331,6 +339,8 @@ def _scores(bench: Bench, split: str) -> NDArray[np.float64] | None:
     for out, y in outputs(bench.flat, bench.task.splits[split]):
         out, y = bench.task.without_void(out, y)
         found = accuracy(out, y) if accuracy is not None else -loss(out, y) if loss is not None else out
+        if found.ndim != 1:  # a metric of the user's, of a whole split
+            return None
         parts.append(found.double().cpu())
     return torch.cat(parts).numpy()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
+from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
 from mgraph.network.checkpoints import Options
+from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.export import further_states
 from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
@@ -29,7 +31,7 @@ from mgraph.session.storing import check_name_is_free, require_finite, store_poi
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
 from mgraph.train.settings import TrainSettings
-from mgraph_store import Node, Run, Space, new_id
+from mgraph_store import Node, Run, Space, Transaction, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
@@ -49,8 +51,8 @@ def add_trained_mode(
     """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
 
     With an interrupted run ``resumed``, whose arguments the others must be, it goes on where that run was saved.
-    Under torchrun all processes train together and the first stores. Raises NonFiniteError, naming the step, when
-    training diverges; the graph then holds only the failed run.
+    Under torchrun all processes train together and the first stores, before anything is measured. Raises
+    NonFiniteError, naming the step, when training diverges; the graph then holds only the failed run.
     """
     if settings.keep and name is None:
         raise InputError("keep needs a name: the copies are called NAME-EPOCH.")
@@ -74,20 +76,27 @@ def add_trained_mode(
         stated = asdict(settings) | {"space": space.name}
         with session.run(bench, "train", stated, settings.seed, plan=plan, resumed=resumed) as run:
 
-            def keep(_: int) -> None:
+            def keep(epoch: int) -> None:
                 theta = flat.unpack(flat.theta).numpy()
                 run.keeper.append(
-                    {"parameters": theta, **module_buffers(flat, bench.layout), **outputs_now(bench, flat)}
+                    {
+                        "epoch": np.array(epoch),
+                        "parameters": theta,
+                        **module_buffers(flat, bench.layout),
+                        **outputs_now(bench, flat),
+                    }
                 )
 
             trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report, keeper=run.keeper)
             last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
-            made = []
-            for number, epoch in enumerate(settings.keep):
+            copies: dict[int, _Made] = {}
+            for number in range(run.keeper.count):  # of an epoch that was trained again, the last copy counts
                 kept = run.keeper.appended(number)
+                epoch = int(kept.pop("epoch"))
                 outputs = [kept.pop(key) for key in sorted(kept) if key.startswith(OUTPUTS)]
-                made.append(_Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs))
-            made.append(_Made(name, settings.epochs, *last, list(outputs_now(bench, flat).values())))
+                copies[epoch] = _Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs)
+            at = None if trained.stopped else settings.epochs
+            made = [*copies.values(), _Made(name, at, *last, list(outputs_now(bench, flat).values()))]
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
@@ -96,7 +105,8 @@ def add_trained_mode(
                     check_reproduced(
                         bench, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
                     )
-            return _commit_modes(session, bench, run, made, info)
+            info |= further_states(bench.flat.module)
+            return _keep_modes(session, bench, run, made, info, stopped=trained.stopped)
 
 
 @alone
@@ -158,29 +168,70 @@ class _Made:
     outputs: Sequence[NDArray[Any]] = ()
 
 
+def _keep_modes(
+    session: Session,
+    bench: Bench,
+    run: RunLog,
+    made: Sequence[_Made],
+    info: dict[str, Any],
+    *,
+    stopped: str | None,
+) -> Node:
+    """Store what was trained, all or none, and only then measure it; return the last one.
+
+    ``stopped`` says by which budget the training was ended, if one did.
+    Raises InputError if they cannot be measured, and NonFiniteError for a loss that is no number: they stay stored.
+    """
+    with session.store.transaction() as tx:
+        nodes = [_store(tx, bench, run, mode, {}, info) for mode in made]
+        run.complete(tx, reason=stopped)
+    for node, mode in zip(nodes, made, strict=True):
+        with still_stored(node):
+            _load(bench, mode)
+            measure_stored(session, bench, run, node)
+            warn_of_own_statistics(bench, node)
+    _warn_if_similar(session, bench, nodes[-1], made[-1].parameters)
+    return nodes[-1]
+
+
+def _load(bench: Bench, mode: _Made) -> None:
+    bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(mode.parameters)))
+    if mode.buffers:
+        load_buffers(bench, mode.buffers)
+
+
+def _store(
+    tx: Transaction,
+    bench: Bench,
+    run: RunLog,
+    mode: _Made,
+    results: Mapping[str, Mapping[str, Measured]],
+    info: dict[str, Any],
+) -> Node:
+    _load(bench, mode)
+    return store_point(
+        tx,
+        bench,
+        run.id,
+        "mode",
+        mode.parameters,
+        results,
+        buffers=OWN,
+        measured_with=own_policy(bench),
+        info=info if mode.epoch is None else info | {"epoch": mode.epoch},
+        name=mode.name,
+    )
+
+
 def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
     """Evaluate and store modes of one run, all or none; return the last one."""
-    flat = bench.flat
-    info = info | further_states(flat.module)
+    info = info | further_states(bench.flat.module)
     with session.store.transaction() as tx:
         for mode in made:
-            flat.theta.copy_(flat.pack(torch.from_numpy(mode.parameters)))
-            if mode.buffers:
-                load_buffers(bench, mode.buffers)
+            _load(bench, mode)
             results = evaluate_splits(bench)
             require_finite(results, "The mode")
-            node = store_point(
-                tx,
-                bench,
-                run.id,
-                "mode",
-                mode.parameters,
-                results,
-                buffers=OWN,
-                measured_with=own_policy(bench),
-                info=info if mode.epoch is None else info | {"epoch": mode.epoch},
-                name=mode.name,
-            )
+            node = _store(tx, bench, run, mode, results, info)
         run.complete(tx)
     _warn_if_similar(session, bench, node, made[-1].parameters)
     return node

@@ -142,6 +142,7 @@ class SweepLog:
                 if then is None or then != identities[row.metric]:
                     continue
             self._earlier.setdefault((row.node_id, row.split), {})[row.metric] = row
+        outdated -= {node_id for node_id, _ in self._earlier}
         if outdated:
             self.notes = (f"{len(outdated)} points were measured before with other code, which is not reused.",)
 

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from mgraph.alone import alone
-from mgraph.errors import InputError, NonFiniteError
+from mgraph.errors import InputError, MGraphWarning, NonFiniteError
 from mgraph.evaluate.metric_names import resolve_metrics
 from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
 from mgraph.evaluate.refine import Refinement, interpolation_error, refined
@@ -33,6 +33,10 @@ from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
 from mgraph.session.session import Bench, Session
 from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
+
+
+class SweepWarning(MGraphWarning):
+    """A number of a sweep is not finite, or what such a number once did to the connection has changed."""
 
 
 @alone
@@ -112,9 +116,11 @@ def sweep_connection(
         warnings.warn(said(reasons), EndsDifferWarning, stacklevel=3)
     if ruined:
         raise NonFiniteError(f"{label(connection)}: {ruined}; {verdict.said}")
-    notes = (*verdict.notes, *(f"{what}: what is computed from it is NaN, nothing else." for what in bad.values()))
+    others = [f"{', '.join(bad.values())}; only what is computed from that is NaN."] if bad else []
+    for text in (*verdict.notes, *others):
+        warnings.warn(f"{label(connection)}: {text}", SweepWarning, stacklevel=3)
     with session.store.reading() as reader:
-        return replace(load_sweep(reader, connection, record), notes=(*log.notes, *swept.notes(work, refine), *notes))
+        return replace(load_sweep(reader, connection, record), notes=(*log.notes, *swept.notes(work, refine)))
 
 
 @dataclass(frozen=True)

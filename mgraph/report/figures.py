@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,15 +48,19 @@ def write_figure(figure: Figure, path: Path) -> Path:
 def _take_literally(figure: Figure) -> None:
     """Let no text that came with a graph be taken for a formula of matplotlib's; only numbers on axes may be some."""
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import FuncFormatter
 
     ticks: set[Text] = set()
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         ticks |= {label for tick in (*axis.majorTicks, *axis.minorTicks) for label in (tick.label1, tick.label2)}
         formatter = axis.get_major_formatter()
-        if isinstance(formatter, FixedFormatter):  # names
-            formatter.seq = [visible(name).replace("$", r"\$") for name in formatter.seq]
+        if isinstance(formatter, FuncFormatter):  # names; their texts are made when the picture is drawn
+            axis.set_major_formatter(FuncFormatter(partial(_literal, formatter)))
     for text in figure.findobj(Text):
         if isinstance(text, Text) and text not in ticks:
             text.set_text(visible_lines(text.get_text()))
             text.set_parse_math(False)
+
+
+def _literal(formatter: Any, *tick: Any) -> str:
+    return visible(str(formatter(*tick))).replace("$", r"\$")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError, MGraphWarning
-from mgraph.factories import names_code
+from mgraph.factories import FactorySource, names_code
 from mgraph.trust import Consent
 from mgraph_store import Connection, Node, Run, Space
 
@@ -52,6 +52,18 @@ def recorded_hash(space: Space, spec: str) -> str | None:
     entry = factories.get(spec) if isinstance(factories, dict) else None
     found = entry.get("hash") if isinstance(entry, dict) else None
     return found if isinstance(found, str) and names_code(spec) else None
+
+
+def made_with(space: Space, loss: FactorySource) -> bool:
+    """Tell whether a space was made with this code of its loss.
+
+    Spaces of before recorded the hash of the named file alone, and no list of files: then that counts.
+    """
+    was = recorded_hash(space, space.loss)
+    if was is None:
+        return False
+    entry = json.loads(space.factories)[space.loss]
+    return was == loss.hash or ("files" not in entry and was == loss.files["main"])
 
 
 def code_of(run: Run | None, space: Space) -> dict[str, str]:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mgraph.errors import MGraphWarning
+from mgraph.evaluate.metrics import check_metrics
 from mgraph.network.probing.probe import Finding, Judged, probe
+from mgraph.network.probing.untouched import random_states
 
 if TYPE_CHECKING:
     from mgraph.data.task import Task
@@ -33,14 +35,18 @@ def first_examples(task: Task, device: torch.device | str = "cpu") -> tuple[Tens
 
 
 def meet(module: nn.Module, twin: nn.Module, task: Task, *, arch: str, data: str, fresh: bool = True) -> list[Finding]:
-    """Probe a network on its task against its ``twin``, built from another seed; both are changed.
+    """Probe a network and its task's metrics against its ``twin``, built from another seed; both are changed.
 
-    A ``fresh`` one must have a finite loss. Raises InputError for a network that cannot be handled.
+    A ``fresh`` one must have a finite loss. Raises InputError for a network that cannot be handled, and for a metric of
+    the task that does not take its outputs.
     """
     device = next(module.parameters()).device
     x, y = first_examples(task, device)
     judged = Judged(task.loss, task.loss_name, task.example_loss)
-    return probe(module, twin.to(device), x, y, judged, arch=arch, data=data, finite=fresh)
+    found = probe(module, twin.to(device), x.clone(), y, judged, arch=arch, data=data, finite=fresh)
+    with random_states(module), torch.no_grad():
+        check_metrics(task, *task.without_void(module.eval()(x), y))
+    return found
 
 
 def tell(findings: Sequence[Finding], *, stacklevel: int = 3) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mgraph.alone import our_turn
 from mgraph.errors import InputError, LayoutMismatchError
 from mgraph.factories import find_source, names_code
-from mgraph.session.code import Pinned, names_of, recorded_hash
+from mgraph.session.code import Pinned, made_with, names_of
 from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph
@@ -65,7 +65,7 @@ class Bench:
         task = load_task(self.space.data, base=self._path, consent=self._consent("data"))
         if names_code(self.space.loss):
             task = judged_by(task, self.space.loss, base=self._path, consent=self._consent("loss"))
-            if self.code["loss"] != recorded_hash(self.space, self.space.loss):
+            if not made_with(self.space, find_source(Spec.parse(self.space.loss), base=self._path)):
                 raise InputError(
                     f"The loss {self.space.loss} is not the one that space {self.space.name} was made with (its code "
                     f"changed), and its numbers would not compare; restore it or add a new space."

@@ -43,7 +43,8 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
         spec, source = source_of(Spec.parse(text), typed_in=Path.cwd(), base=path)
         specs.append(str(spec))
         if source is not None:
-            factories[str(spec)] = {"kind": source.kind, "path": source.path, "hash": source.hash}
+            described = {"kind": source.kind, "path": source.path, "hash": source.hash, "files": dict(source.files)}
+            factories[str(spec)] = described
             trust.trust(path, str(spec), source.hash, source.files)
     arch, data, *named = specs
     consent = trust.OfGraph(path)  # so what runs is what is recorded

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mgraph.errors import NameTakenError, NonFiniteError
-from mgraph.evaluate.metrics import Measured
+from mgraph.evaluate.metrics import LOSS, Measured
 from mgraph.session.points import evaluation_rows, module_buffers
 from mgraph.session.session import Bench, Session
 from mgraph_store import (
@@ -145,8 +145,7 @@ def check_name_is_free(session: Session, name: str | None) -> None:
 
 
 def require_finite(results: Mapping[str, Mapping[str, Measured]], what: str) -> None:
-    """Raise NonFiniteError at the first number that is none."""
+    """Raise NonFiniteError at the first loss that is no number; a metric beside it may be none."""
     for split, metrics in results.items():
-        for metric, m in metrics.items():
-            if not np.isfinite(m.value):
-                raise NonFiniteError(f"{what} has a {split} {metric} of {m.value}; it was not stored.")
+        if not np.isfinite(metrics[LOSS].value):
+            raise NonFiniteError(f"{what} has a {split} loss of {metrics[LOSS].value}; it was not stored.")

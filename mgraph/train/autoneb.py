@@ -200,7 +200,7 @@ class _Relaxation(Stepper):
         notes = list(self._driver.notes)
         if s.best < len(history) - 1:
             notes.append(f"the chain after cycle {history[s.best].cycle} has the lowest saddle and is kept")
-        return Relaxed(self._best, history, history[s.best], str(s.ended), tuple(notes))
+        return Relaxed(self._best, history, history[s.best], str(s.ended), tuple(notes), self._driver.stopped)
 
     # Between cycles
 

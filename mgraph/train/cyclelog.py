@@ -38,10 +38,14 @@ class CycleLog:
 
 @dataclass(frozen=True)
 class Relaxed:
-    """The best chain that was found, points of shape (N, D), canonical; how it came about, and why it ended."""
+    """The best chain that was found, points of shape (N, D), canonical; how it came about, and why it ended.
+
+    ``stopped`` says which budget was spent before it ended by itself.
+    """
 
     points: Array
     history: tuple[CycleRecord, ...]
     best: CycleRecord
     ended: str
     notes: tuple[str, ...]
+    stopped: str | None = None

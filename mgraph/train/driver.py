@@ -102,6 +102,7 @@ class Driver:
         self.scale = 1.0  # of the learning rate, after divergence
         self._halvings = 0
         self._first: float | None = None  # the loss that others are compared with
+        self.stopped: str | None = None  # the budget that was spent, and where
         self._pending: list[Tensor | float] = []  # losses that were not looked at yet
         self._before, self._began = 0.0, time.monotonic()
         self._segment: Segment | None = None
@@ -135,6 +136,12 @@ class Driver:
 
     def spent(self) -> str | None:
         """Say which budget is spent, if one is; all processes at the same step."""
+        why = self._spent()
+        if why is not None and self.stopped is None and self._segment is not None:
+            self.stopped = f"{why} after step {self.done} of {self._segment.steps} ({self._segment.name})"
+        return why
+
+    def _spent(self) -> str | None:
         how = self._how
         if how.max_steps is not None and self.steps >= how.max_steps:
             return f"{how.max_steps} steps are spent"
@@ -246,6 +253,7 @@ class Driver:
             "first": self._first,
             "seconds": self.seconds,
             "notes": list(self.notes),
+            "stopped": self.stopped,
             "position": self.batches.position,
         }
         everything = {"order": to_array(self.batches.pass_state)}
@@ -268,7 +276,7 @@ class Driver:
         mine, arrays = state.values["driver"], state.arrays
         self.done, self.steps, self.scale = mine["done"], mine["steps"], mine["scale"]
         self._halvings, self._first, self._before = mine["halvings"], mine["first"], mine["seconds"]
-        self.notes = list(mine["notes"])
+        self.notes, self.stopped = list(mine["notes"]), mine["stopped"]
         if "pending" in arrays:
             self._pending = list(to_tensor(arrays["pending"]).to(self._flat.device).unbind())
         method.load(state.values["method"], named(arrays, "method."))

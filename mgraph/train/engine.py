@@ -69,7 +69,7 @@ class PathTrainer:
         choice = "eager" if self._sampling.exact else update
         kind = choose_update(P, choice, rule or Rule(), free=len(phase.free), samples=len(self.lanes))
         trained = self.lanes.theta[:, : flat.trained]
-        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule())
+        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule(), flat.views)
         self._least = least_examples(flat, self._workers)
         self._shares: dict[int, tuple[list[int], Tensor]] = {}
         self._free = list(phase.free)
@@ -190,10 +190,11 @@ def least_examples(flat: FlatModel, workers: Workers) -> int:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went: the update used (eager or compiled) and what the user should know."""
+    """How a training went: the update used (eager or compiled), what the user should know, what budget stopped it."""
 
     update: str
     notes: tuple[str, ...] = ()
+    stopped: str | None = None
 
 
 def train_phases(
@@ -225,7 +226,7 @@ def train_phases(
     driver = Driver(flat, split, how, least=least, keeper=keeper, report=report)
     run = _Phases(driver, flat, loss, P, phases, how, sampling or Sampling(), decay, held, update, after_epoch)
     driver.run(run)
-    return Trained(run.used, tuple(driver.notes))
+    return Trained(run.used, tuple(driver.notes), driver.stopped)
 
 
 class _Phases(Stepper):
@@ -316,9 +317,8 @@ class _Phases(Stepper):
         self.used = self._trainer.update.name
         self.leave()
         self._number += 1
-        if why is not None:
-            done = f"step {self._driver.done} of {segment.steps} ({segment.name})"
-            self._driver.notes.append(f"stopped after {done}: {why}")
+        if self._driver.stopped is not None:
+            self._driver.notes.append(self._driver.stopped)
             self._number = len(self._phases)
 
     def mark(self) -> None:

@@ -16,9 +16,11 @@ from mgraph.network.precision import check_precision
 from mgraph.progress import Report, silent
 from mgraph.train.engine import Trained, train_phases
 from mgraph.train.losses import check_loss, training_loss
+from mgraph.train.optimisers import check_optimiser
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.settings import TrainSettings
 from mgraph.train.state import Keeper
+from mgraph.train.updates import Rule
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def check_training(flat: FlatModel, task: Task, settings: TrainSettings) -> None
     """Raise InputError now for settings that do not suit the network or the task."""
     check_precision(settings.precision, flat.device)
     flat.check_batch(settings.batch_size)
+    check_optimiser(Rule.of(settings), [tensor.shape for tensor in flat.views(flat.theta).values()])
     check_loss(flat, task, training_loss(task, settings))
 
 

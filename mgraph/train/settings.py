@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mgraph.errors import InputError
-from mgraph.settings import Settings, setting
+from mgraph.settings import Settings, format_value, setting
+
+OPTIMIZERS = ("sgd", "adamw", "muon")
+TORCH = "torch.optim."
+
+_OPTION = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)=(?P<value>[^=]+)")
+
+
+def optimizer_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Read NAME=VALUE: true, false, none, a number, numbers joined by colons, or a word; InputError otherwise."""
+    options = {}
+    for pair in pairs:
+        found = _OPTION.fullmatch(pair.strip())
+        if not found:
+            raise InputError(f"optimizer_settings takes NAME=VALUE with commas, e.g. alpha=0.9, not {pair!r}.")
+        parts = [_read(part) for part in found["value"].split(":")]
+        options[found["name"]] = parts[0] if len(parts) == 1 else tuple(parts)
+    return options
+
+
+def _read(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ":".join(_written(part) for part in value)
+    return "none" if value is None else format_value(value) if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +51,7 @@ class Optimisation(Settings):
     """The optimiser and what it minimises, for modes, paths and surfaces alike."""
 
     seed: int = setting(0, "seed of all randomness of the run", low=0, high=2**63 - 1)
-    optimizer: str = setting("sgd", "optimiser", choices=("sgd", "adamw"))
+    optimizer: str = setting("sgd", "optimiser", choices=OPTIMIZERS)
     lr: float = setting(0.1, "learning rate at the start of each phase", above=0, high=1e30)
     schedule: str = setting(
         "curve",
@@ -21,10 +59,10 @@ class Optimisation(Settings):
         choices=("curve", "cosine", "constant"),
     )
     batch_size: int = setting(64, "examples per step", unit="examples", low=1)
-    momentum: float = setting(0.9, "SGD momentum, or AdamW's beta1", low=0, below=1)
+    momentum: float = setting(0.9, "momentum of SGD and Muon, or AdamW's beta1", low=0, below=1)
     nesterov: bool = setting(False, "Nesterov momentum (sgd)")
     beta2: float = setting(0.999, "AdamW's beta2", low=0, below=1)
-    weight_decay: float = setting(0.0, "weight decay: an L2 penalty in sgd, decoupled in adamw", low=0)
+    weight_decay: float = setting(0.0, "weight decay: an L2 penalty in sgd, else decoupled", low=0)
     clip: float | None = setting(None, "largest norm of the gradient, of all control points together", above=0)
     max_steps: int | None = setting(None, "stop after so many steps", unit="steps", low=1)
     max_seconds: float | None = setting(None, "stop after so much time, and keep what there is", unit="s", above=0)
@@ -44,13 +82,49 @@ class TrainSettings(Optimisation):
     """How a mode is trained: by default SGD with momentum under the curve schedule of [G]."""
 
     epochs: int = setting(40, "passes over the training data", unit="epochs", low=1)
+    optimizer: str = setting(
+        "sgd",
+        "optimiser: sgd, adamw, muon, or any class of torch.optim that takes one gradient per step, e.g. "
+        "torch.optim.RMSprop",
+    )
+    optimizer_settings: tuple[str, ...] = setting(
+        (), "settings of a torch.optim class, NAME=VALUE with commas, e.g. alpha=0.9,centered=true or betas=0.9:0.99"
+    )
     lr: float = setting(0.05, "learning rate", above=0, high=1e30)
-    weight_decay: float = setting(5e-4, "weight decay: an L2 penalty in sgd, decoupled in adamw", low=0)
+    weight_decay: float = setting(
+        5e-4, "weight decay: an L2 penalty in sgd, decoupled in adamw and muon, a torch.optim class's own", low=0
+    )
     keep: tuple[int, ...] = setting(
         (), "epochs after which a copy is kept as a mode of its own, called NAME-EPOCH", unit="epochs", low=1
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.optimizer_settings, Mapping):
+            pairs = [f"{key}={_written(value)}" for key, value in self.optimizer_settings.items()]
+            object.__setattr__(self, "optimizer_settings", tuple(pairs))
         super().__post_init__()
+        self._check_optimizer()
         if list(self.keep) != sorted(set(self.keep)) or any(epoch >= self.epochs for epoch in self.keep):
             raise InputError(f"keep takes rising epochs below epochs={self.epochs}, not {self.keep}.")
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer.startswith(TORCH):
+            options = optimizer_options(self.optimizer_settings)
+            if "lr" in options:
+                raise InputError("The learning rate is the setting lr, not one of optimizer_settings.")
+            for name in ("momentum", "beta2", "nesterov"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise InputError(
+                        f"{name} is for {', '.join(OPTIMIZERS)}; what {self.optimizer} takes is given in "
+                        f"optimizer_settings."
+                    )
+            return
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(
+                f"optimizer must be one of {', '.join(OPTIMIZERS)}, or a class of torch.optim such as "
+                f"torch.optim.Adam, not {self.optimizer!r}."
+            )
+        if self.optimizer_settings:
+            raise InputError(
+                f"optimizer_settings are for classes of torch.optim; {self.optimizer} has settings of its own."
+            )

@@ -4,8 +4,8 @@ For samples j with coefficients c_j and gradients g_j at θ_j = c_jᵀP the grad
 coefficients times their weights w, of the free rows only, are the matrix *pull*, shape (F, n). SGD with momentum
 is then ``M ← μM + pull·(G + wd·Θ)``, ``P ← P - lr·M``, and the next points are ``Θ ← C'P``. *Eager* does this in a
 few BLAS calls, *compiled* in one fused pass over memory (rows as a list of tensors, since slices of one tensor
-would be copied whole by the compiler). *Buffered* keeps the gradient of every free row and leaves the step to a
-torch optimiser: AdamW, Nesterov momentum, clipping.
+would be copied whole by the compiler). *Buffered* keeps the gradient of every free row and leaves the step to
+optimisers of torch: AdamW, Muon, Nesterov momentum, clipping, and any other for a mode.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from mgraph.errors import InputError
-from mgraph.train.settings import Optimisation
+from mgraph.train.optimisers import Views, optimisers, parameters_of
+from mgraph.train.settings import Optimisation, TrainSettings
 
 # Below this many control-point scalars (K·D) the seconds of compiling are not won back.
 COMPILE_FROM = 4_000_000
@@ -33,9 +34,10 @@ _MOST_SHAPES = 256  # numbers of rows, free rows, samples and columns in one pro
 
 @dataclass(frozen=True)
 class Rule:
-    """The optimiser: sgd or adamw, its constants, and on what weight decay acts (the point, or the control points).
+    """The optimiser, its constants, and on what weight decay acts (the point, or the control points).
 
-    ``momentum`` is AdamW's β₁. ``clip`` bounds the norm of the gradient of all free control points together.
+    It is sgd, adamw, muon, or a class of torch.optim with its ``options``. ``momentum`` is AdamW's β₁. ``clip`` bounds
+    the norm of the gradient of all free control points together.
     """
 
     optimizer: str = "sgd"
@@ -45,11 +47,13 @@ class Rule:
     weight_decay: float = 0.0
     decay: str = "point"
     clip: float | None = None
+    options: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, how: Optimisation, decay: str = "point") -> Rule:
         """Take the rule from the settings."""
-        return cls(how.optimizer, how.momentum, how.nesterov, how.beta2, how.weight_decay, decay, how.clip)
+        options = how.optimizer_settings if isinstance(how, TrainSettings) else ()
+        return cls(how.optimizer, how.momentum, how.nesterov, how.beta2, how.weight_decay, decay, how.clip, options)
 
     @property
     def is_plain(self) -> bool:
@@ -62,10 +66,19 @@ class EagerUpdate:
 
     name = "eager"
 
-    def __init__(self, P: Tensor, free: Sequence[int], theta: Tensor, grad: Tensor, rule: Rule) -> None:
+    def __init__(
+        self,
+        P: Tensor,
+        free: Sequence[int],
+        theta: Tensor,
+        grad: Tensor,
+        rule: Rule,
+        views: Views | None = None,
+    ) -> None:
         """Hold P, shape (K, T), and the momentum of the free rows, shape (F, T).
 
-        ``theta`` and ``grad``, shape (n, T), are where points are written and gradients found.
+        ``theta`` and ``grad``, shape (n, T), are where points are written and gradients found. ``views`` tells a
+        row's tensors apart, for optimisers to which it matters.
         """
         self._P, self._theta, self._grad, self._rule = P, theta, grad, rule
         self._free = list(free)
@@ -175,22 +188,34 @@ class BufferedUpdate(EagerUpdate):
 
     name = "eager"
 
-    def __init__(self, P: Tensor, free: Sequence[int], theta: Tensor, grad: Tensor, rule: Rule) -> None:
+    def __init__(
+        self,
+        P: Tensor,
+        free: Sequence[int],
+        theta: Tensor,
+        grad: Tensor,
+        rule: Rule,
+        views: Views | None = None,
+    ) -> None:
         """Hold P and the gradient of its free rows; their moments are the optimiser's."""
         super().__init__(P, free, theta, grad, rule)
-        parameters = [torch.nn.Parameter(row) for row in self._free_rows]
-        for parameter, gradient in zip(parameters, self._momentum_rows, strict=True):
-            parameter.grad = gradient
+        by_tensor = rule.optimizer not in ("sgd", "adamw")
+        parameters = parameters_of(self._free_rows, self._momentum_rows, views if views and by_tensor else _whole)
         on_control = rule.weight_decay if rule.decay == "control" else 0.0
-        self._optimizer: torch.optim.Optimizer
+        self._optimizers: list[torch.optim.Optimizer]
         if rule.optimizer == "adamw":
             betas = (rule.momentum, rule.beta2)
-            self._optimizer = torch.optim.AdamW(parameters, betas=betas, weight_decay=on_control, fused=True)
+            self._optimizers = [torch.optim.AdamW(parameters, betas=betas, weight_decay=on_control, fused=True)]
+        elif rule.optimizer == "sgd":
+            self._optimizers = [
+                torch.optim.SGD(
+                    parameters, momentum=rule.momentum, nesterov=rule.nesterov, weight_decay=on_control, fused=True
+                )
+            ]
         else:
-            self._optimizer = torch.optim.SGD(
-                parameters, momentum=rule.momentum, nesterov=rule.nesterov, weight_decay=on_control, fused=True
-            )
-        self._shrinks_point = rule.optimizer == "adamw" and rule.weight_decay > 0 and rule.decay == "point"
+            self._optimizers = optimisers(rule, parameters)
+        decoupled = rule.optimizer in ("adamw", "muon")
+        self._shrinks_point = decoupled and rule.weight_decay > 0 and rule.decay == "point"
         self._pulled = torch.zeros_like(self._M) if self._shrinks_point else None
 
     def accumulate(self, pull: Tensor, first: bool) -> None:
@@ -201,17 +226,23 @@ class BufferedUpdate(EagerUpdate):
             torch.addmm(self._pulled, pull, theta, beta=0.0 if first else 1.0, out=self._pulled)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the optimiser's moments and counters, row by row."""
-        rows = self._optimizer.state_dict()["state"]
-        return {f"{row}.{name}": t for row, kept in rows.items() for name, t in kept.items() if t is not None}
+        """Return the optimisers' moments and counters, parameter by parameter."""
+        return {
+            f"{number}.{parameter}.{name}": torch.as_tensor(value)
+            for number, optimizer in enumerate(self._optimizers)
+            for parameter, kept in optimizer.state_dict()["state"].items()
+            for name, value in kept.items()
+            if value is not None
+        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Give them back to the optimiser."""
-        whole, rows = self._optimizer.state_dict(), dict[int, dict[str, Tensor]]()
+        """Give them back to the optimisers."""
+        found: list[dict[int, dict[str, Tensor]]] = [{} for _ in self._optimizers]
         for key, tensor in state.items():
-            row, _, name = key.partition(".")
-            rows.setdefault(int(row), {})[name] = tensor.clone()
-        self._optimizer.load_state_dict(whole | {"state": rows})
+            number, parameter, name = key.split(".", 2)
+            found[int(number)].setdefault(int(parameter), {})[name] = tensor.clone()
+        for optimizer, kept in zip(self._optimizers, found, strict=True):
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": kept})
 
     def _move(self, lr: float) -> None:
         rule = self._rule
@@ -220,9 +251,14 @@ class BufferedUpdate(EagerUpdate):
             self._M.mul_(torch.clamp(rule.clip / (norm + 1e-6), max=1.0))
         if self._pulled is not None:
             torch._foreach_add_(self._free_rows, list(self._pulled), alpha=-lr * rule.weight_decay)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+
+
+def _whole(row: Tensor) -> dict[str, Tensor]:
+    return {"": row}
 
 
 @cache

@@ -65,7 +65,10 @@ class Log:
 
 @dataclass(frozen=True)
 class Walked:
-    """How a walk went: the points kept after the start, what was observed, where each phase ended, and why."""
+    """How a walk went: the points kept after the start, what was observed, where each phase ended and why.
+
+    ``stopped`` says which budget was spent before it ended by itself.
+    """
 
     start_loss: float
     kept: tuple[Kept, ...]
@@ -73,6 +76,7 @@ class Walked:
     reasons: tuple[str, ...]
     distances: Floats
     leg: Leg
+    stopped: str | None = None
 
 
 class Walk(Stepper):
@@ -125,7 +129,7 @@ class Walk(Stepper):
         self._driver.run(self)
         leg = self._present_leg()
         kept, reasons = tuple(self._kept), tuple(self._reasons)
-        return Walked(self._start_loss, kept, self._log, reasons, leg.distances(), leg)
+        return Walked(self._start_loss, kept, self._log, reasons, leg.distances(), leg, self._driver.stopped)
 
     def close(self, destination: Tensor) -> Kept:
         """Measure the straight piece from the last point to the end of the path, which counts as one tick more."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
 
 from mgraph.errors import InputError
 from mgraph.settings import Settings, setting
@@ -12,6 +15,8 @@ from mgraph.train.groups import AUTO, GroupSpec
 @dataclass(frozen=True, kw_only=True)
 class WalkSettings(Settings):
     """How a walk moves, trains and keeps points [L, table 4 and 5]."""
+
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"seconds": "max_seconds"})
 
     seed: int = setting(0, "seed of all randomness of the run", low=0, high=2**63 - 1)
     groups: str = setting(

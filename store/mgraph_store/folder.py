@@ -71,6 +71,11 @@ class Root:
             return self._descriptor
 
     @property
+    def is_open(self) -> bool:
+        """Whether it was used before."""
+        return self._descriptor is not None
+
+    @property
     def identity(self) -> tuple[int, int]:
         """Device and number of the directory: what it is, wherever it is moved."""
         self.descriptor()
@@ -141,7 +146,10 @@ class Folder:
 
     def sub(self, *names: str) -> Folder:
         """Return a folder below this one; whether it exists is not asked."""
-        return Folder(self.root, self._names + tuple(part for name in names for part in name.split("/") if part))
+        parts = tuple(part for name in names for part in name.split("/") if part)
+        if ".." in parts or "." in parts:
+            raise ValueError(f"{'/'.join(parts)!r} leads out of a folder.")
+        return Folder(self.root, self._names + parts)
 
     @contextlib.contextmanager
     def opened(self, *, create: bool = False) -> Iterator[int]:
@@ -368,6 +376,26 @@ class Folder:
             shutil.copyfileobj(source, copy, 1 << 20)
             os.fsync(target)
             return os.fstat(target).st_size
+
+    def copy_tree(self, name: str, folder: Folder) -> None:
+        """Copy a directory and all below it into another folder, flushed.
+
+        Raises
+        ------
+        EntryError
+            If there is anything in it but directories and files.
+        FileNotFoundError
+            If it, or a file in it, is gone.
+        """
+        source, copy = self.sub(name), folder.sub(name)
+        with source.opened() as opened, copy.opened(create=True):
+            entries = sorted(os.listdir(opened))  # noqa: PTH208 (a descriptor, no path)
+        for entry in entries:
+            if source.is_folder(entry):
+                source.copy_tree(entry, copy)
+            else:
+                source.copy_file(entry, copy)
+        copy.flush()
 
     def unlink(self, name: str) -> None:
         """Remove a file or a link, never what a link leads to; nothing happens if there is none."""

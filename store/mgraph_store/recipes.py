@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mgraph_store.errors import CorruptError, FormatError, InputError
 from mgraph_store.index.reader import Reader
 from mgraph_store.rows import columns
+from mgraph_store.rows.limits import RECIPE_DEPTH, RECIPE_NODES
 from mgraph_store.rows.records import Node, NodeTerm
 from mgraph_store.tensors.arrays import StoredArray
 from mgraph_store.tensors.chunkfiles import ChunkStream
@@ -65,8 +66,14 @@ def look_up(reader: Reader, node: Node, given: Sequence[NodeTerm] | None = None)
         If rows are missing, or refer to each other in a circle.
     """
     recipes: dict[str, Recipe] = {}
-    level = [node]
+    level, depth = [node], 0
     while level:
+        depth += 1
+        if depth > RECIPE_DEPTH or len(recipes) > RECIPE_NODES:
+            raise CorruptError(
+                f"Node {node.id} is not computed: its recipe is more than {RECIPE_DEPTH} sums deep, or names more than "
+                f"{RECIPE_NODES} nodes."
+            )
         computed = [n for n in level if is_computed(n)]
         terms: dict[str, list[NodeTerm]] = {n.id: [] for n in computed}
         for term in given if given is not None and level == [node] else _terms_of(reader, terms):

@@ -33,7 +33,7 @@ from mgraph_store.rows.views import TensorView
 from mgraph_store.states import STATES, StateFiles
 from mgraph_store.tensors.arrays import StoredArray
 from mgraph_store.tensors.kernel import KERNEL_VERSION, active_terms
-from mgraph_store.tensors.objects import TensorStore, flush, flush_tree, to_the_end
+from mgraph_store.tensors.objects import ROOT_GROUP, TensorStore, flush, flush_tree, to_the_end
 from mgraph_store.tensors.remote import CONFIG, RemoteTensorStore, check_url, read_config, write_config
 from mgraph_store.transaction import Transaction
 
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 INDEX = "index.duckdb"
 TENSORS = "tensors.zarr"
 """Where a repair puts what it replaces."""
-
-# What zarr.create_group writes; by hand, so that making a graph does not import Zarr.
-_ROOT_GROUP = '{"attributes": {}, "zarr_format": 3, "node_type": "group"}\n'
 
 
 class GraphStore:
@@ -118,7 +115,7 @@ class GraphStore:
             (building / TEMPORARY).mkdir()
             if url is None:
                 (building / TENSORS).mkdir()
-                (building / TENSORS / "zarr.json").write_text(_ROOT_GROUP)
+                (building / TENSORS / "zarr.json").write_bytes(ROOT_GROUP)
             else:
                 write_config(Folder(building), url)
             for name in LOCKS:

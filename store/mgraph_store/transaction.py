@@ -19,6 +19,7 @@ from mgraph_store.index.changes import Changes
 from mgraph_store.index.index import Index, tensor_keys
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
+from mgraph_store.rows import limits
 from mgraph_store.rows.constraints import misfit, verify
 from mgraph_store.rows.ids import validate_name
 from mgraph_store.rows.records import Connection, Node, Record, Run, Space, Sweep
@@ -315,6 +316,9 @@ def _check_record(record: Record) -> None:
     name = getattr(record, "name", None)
     if name is not None:
         validate_name(name)
+    wrong = limits.fault(record)
+    if wrong:
+        raise InputError(f"{type(record).__name__} {getattr(record, 'id', '')} cannot be stored: {wrong}.")
     if isinstance(record, Node):
         _check_kind(record)
 

@@ -61,10 +61,10 @@ def test_costs_count_examples_of_every_pass():
     assert phases.cost(phases.family(4), 10) == 10 * (1 * 2 + 2 * 3 + 5)
 
 
-def test_methods_that_can_end_at_any_time_are_told_how_long_they_have():
-    assert within(BezierCurve(), 5.0) == BezierCurve()
-    for name, field in (("neb", "max_seconds"), ("llpf", "seconds")):
+def test_methods_are_told_how_long_they_have():
+    assert within(Linear(), 5.0) == Linear()
+    for name in ("curve", "chain", "surface", "neb", "llpf"):
         cls = METHODS[name]
-        assert getattr(within(cls(), 5.0), field) == 5.0
-        assert getattr(within(cls(**{field: 3.0}), 5.0), field) == 3.0
-        assert getattr(within(cls(**{field: 7.0}), 5.0), field) == 5.0
+        assert within(cls(), 5.0).max_seconds == 5.0
+        assert within(cls(max_seconds=3.0), 5.0).max_seconds == 3.0
+        assert within(cls(max_seconds=7.0), 5.0).max_seconds == 5.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import operator
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from mgraph.engines.base import ATTEMPTS, Engine, WorkerLostError
 from mgraph.engines.registry import check_engine, open_engine
 from mgraph.errors import InputError
+from mgraph_store.index.processes import is_alive
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 NO_RAY = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install 'mgraph[ray]'")
@@ -103,6 +106,124 @@ def test_a_call_that_kills_every_worker_is_given_up(engine: Engine, capfd: pytes
     assert capfd.readouterr().out == ""
     engine.submit("next", operator.neg, 1)
     assert ended(engine).value == -1
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        yield pid
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return
+
+
+def _listening(pids: set[int]) -> set[str]:
+    """Addresses (hexadecimal, as the kernel writes them) at which processes listen."""
+    sockets = set()
+    for pid in pids:
+        for file in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                sockets.add(str(file.readlink()))
+            except OSError:
+                continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                found.add(fields[1].partition(":")[0])
+    return found
+
+
+@NO_RAY
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+@pytest.mark.parametrize("engine", [pytest.param("ray:2", marks=pytest.mark.filterwarnings("ignore"))], indirect=True)
+def test_a_ray_of_our_own_listens_to_this_machine_only(engine: Engine) -> None:
+    engine.submit("x", os.getpid)  # so that there is a worker
+    assert ended(engine).value
+    ours = {pid for p in Path("/proc").glob("[0-9]*") if os.getpid() in _ancestors(pid := int(p.name))}
+    addresses = _listening(ours)
+    assert addresses
+    assert addresses <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def test_a_ray_that_can_be_reached_is_said_to_be() -> None:
+    from mgraph.engines.ray import ReachableWarning, _require_loopback
+
+    class Reachable:
+        def __init__(self, address: str) -> None:
+            self.nodes = lambda: [{"NodeManagerAddress": address}]
+
+    for address in ("127.0.0.1", "::1", "localhost"):
+        _require_loopback(Reachable(address))
+    with pytest.warns(ReachableWarning, match=r"listens on 192\.0\.2\.7"):
+        _require_loopback(Reachable("192.0.2.7"))
+
+
+_UNGUARDED = """
+import operator, sys
+from pathlib import Path
+
+with open(sys.argv[1], "a") as log:
+    print("worked", file=log)
+from mgraph.engines.registry import open_engine
+from mgraph.errors import InputError
+
+def own(x):
+    return x
+
+with open_engine("local:2") as engine:
+    engine.submit("x", operator.neg, 1)
+    print(engine.wait(60).value)
+    for call in ((own, 1), (map, own)):
+        try:
+            engine.submit("y", *call)
+        except InputError as error:
+            print(error)
+"""
+
+
+def test_a_script_without_a_main_guard_is_not_run_again(tmp_path: Path) -> None:
+    script, log = tmp_path / "script.py", tmp_path / "log"
+    script.write_text(_UNGUARDED)
+    done = subprocess.run([sys.executable, script, log], capture_output=True, text=True, timeout=120, check=True)
+    assert log.read_text() == "worked\n"
+    lines = done.stdout.splitlines()
+    assert lines[0] == "-1"
+    assert len(lines) == 3
+    assert all(line.startswith("own is defined in the script itself") for line in lines[1:])
+
+
+_PARENT = """
+import os, sys, time
+from mgraph.engines.registry import open_engine
+
+with open_engine("local:2") as engine:
+    for key in range(2):
+        engine.submit(key, os.getpid)
+    print(*{engine.wait(60).value for _ in range(2)}, flush=True)
+    for key in range(2):
+        engine.submit(key, time.sleep, 600)
+    if sys.argv[1] == "fork" and os.fork() == 0:
+        os.closerange(0, 3)
+        time.sleep(20)  # with copies of all that the parent had open
+        os._exit(0)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", ["alone", "fork"])
+def test_processes_end_with_their_parent(how: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", _PARENT, how], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert workers
+        time.sleep(0.3)
+        parent.kill()
+    deadline = time.monotonic() + 15
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_waiting_ends_in_time(engine: Engine) -> None:

@@ -129,6 +129,7 @@ def test_a_full_disk(tmp_path: Path, count: int) -> None:
                 work.play(operation)
             now = Model.of(GraphStore.open(path))
         assert failed
+        del work  # a store keeps its directory open
     finally:
         subprocess.run(["umount", disk], check=True)
 

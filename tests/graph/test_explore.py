@@ -345,7 +345,7 @@ def test_a_worker_hands_over_rows_and_warnings(g: Any, monkeypatch: pytest.Monke
     before = g.runs(), pairs(g)
     ends = (g.node("a").id, g.node("b").id)
     done = pickle.loads(pickle.dumps(deliver(Place(g.path, "cpu"), Order("connect", ends, curve()))))
-    assert (done.problem, done.refused, done.warnings) == (None, False, ("It was lowered.",))
+    assert (done.problem, done.refused, [w.text for w in done.warnings]) == (None, False, ["It was lowered."])
     assert (g.runs(), pairs(g)) == before
     with g.session.store.transaction() as tx:
         tx.take_over(done.rows)

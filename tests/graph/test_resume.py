@@ -29,7 +29,6 @@ from mgraph.session.keeping import NotSavedWarning
 from mgraph.session.runs import ResumedElsewhereWarning, RunInterrupted
 from mgraph.train.driver import LearningRateWarning
 from mgraph_store import Node, Run, Sweep, new_id
-from mgraph_store.errors import StillNeededError
 from mgraph_store.states import StateFiles
 
 # What is compared is made twice.
@@ -270,22 +269,19 @@ def test_a_run_on_another_machine_is_given_up_at_a_word_of_the_users(g: Any, els
     assert not (g.path / "states").exists()
 
 
-def test_what_a_machine_elsewhere_needs_is_not_removed(g: Any, elsewhere: Run) -> None:
-    with pytest.raises(StillNeededError, match=f"node-a, may be under way .* mgraph resume {elsewhere.id} --discard"):
-        g.remove(g.spaces()[0]["name"])
-
-
 def test_a_run_that_was_taken_over_stores_nothing_more(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def taken_over(progress: Any) -> None:
         run = g.runs()[-1]
         if run["host"] != "node-b":
             with g.session.store.reading() as reader:
-                change(g, reader.get(Run, id=run["id"]), host="node-b", pid=8)
+                record = reader.get(Run, id=run["id"])
+            change(g, record, host="node-b", pid=8)
 
     with pytest.raises(ConflictError, match="changed or removed"):
         g.train(epochs=1, name="x", report=taken_over)
-    row = g.runs()[-1]
-    assert (row["status"], row["host"], row["pid"]) == ("running", "node-b", 8)  # it is theirs
+    with g.session.store.reading() as reader:
+        record = reader.get(Run, id=g.runs()[-1]["id"])
+    assert (record.status, record.host, record.pid) == ("running", "node-b", 8)  # it is theirs
     assert "x" not in [node["name"] for node in g.nodes()]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mgraph
-from mgraph.errors import InputError, LayoutMismatchError, NotFoundError
+from mgraph.errors import InputError, LayoutMismatchError, MGraphWarning, NotFoundError
 
 FROZEN = """
 import torch
@@ -117,20 +117,28 @@ def frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_frozen_tensors_that_differ_are_pointed_out(frozen: Any) -> None:
-    with pytest.raises(InputError, match=r"frozen features\.weight differs between a and b.*--buffers-from"):
+    with pytest.raises(
+        InputError, match=r"frozen features\.weight differs between a and b.*what they compute"
+    ) as refused:
         frozen.connect("a", "b", method=mgraph.Linear())
+    assert "--buffers-from" not in str(refused.value)  # b would be another function with those of a
     assert frozen.connections() == []
 
 
 def test_the_end_whose_buffers_to_use_is_remembered(frozen: Any, tmp_path: Path) -> None:
     state = {name: frozen.node(name).state_dict() for name in "ab"}
-    line = frozen.connect("a", "b", method=mgraph.Linear(), buffers_from="b", grid=3, name="line")
+    with pytest.warns(MGraphWarning, match=r"With the buffers of b.*a is another function"):
+        line = frozen.connect("a", "b", method=mgraph.Linear(), buffers_from="b", sweep=False, name="line")
+    with pytest.warns(MGraphWarning, match=r"of a is \S+ on its own and \S+ in this sweep"):
+        line.sweep(3)
     swept = frozen.connection("line").swept()
     # The end b is itself there; the end a has b's frozen features.
     assert swept.values["test", "loss"][2] == frozen.node("b").evaluate("test")["loss"].value
     assert swept.values["test", "loss"][0] != frozen.node("a").evaluate("test")["loss"].value
     again = mgraph.open("g.mgraph", device="cpu")  # nothing of it lives in the session
-    assert np.array_equal(again.connection("line").sweep(3).values["test", "loss"], swept.values["test", "loss"])
+    with pytest.warns(MGraphWarning, match="on its own"):
+        anew = again.connection("line").sweep(3)
+    assert np.array_equal(anew.values["test", "loss"], swept.values["test", "loss"])
     middle = again.connection("line").merge(at=0.5)
     assert middle.results["test"]["loss"].value == swept.values["test", "loss"][1]
     for found in (again.node(middle.node.id).state_dict(), again.node(swept.node_ids[1]).state_dict()):

@@ -15,6 +15,7 @@ from mgraph_store import GraphStore, Node, NodeBuffers, NodeTerm, assert_consist
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
 from mgraph_store.tensors.remote import check_url
 from mgraph_store.upkeep.collect import plan_collection
+from mgraph_store.upkeep.copying import copy
 
 pytest.importorskip("s3fs", reason="s3fs is not installed")
 moto = pytest.importorskip("moto.server", reason="moto is not installed")
@@ -111,6 +112,22 @@ def test_a_graph_with_tensors_at_a_url_is_like_any_other(
     with pytest.raises(NameTakenError, match="holds something already"):
         GraphStore.create(tmp_path / "h.mgraph", tensors=place)
     assert not (tmp_path / "h.mgraph").exists()
+
+
+def test_a_copy_has_the_tensors_in_its_own_directory(
+    place: str, tmp_path: Path, fill: Callable[[GraphStore], list[Node]]
+) -> None:
+    store = GraphStore.create(tmp_path / "g.mgraph", tensors=place, lock_timeout=30)
+    nodes = fill(store)
+    copy(store, tmp_path / "copy.mgraph")
+    made = GraphStore.open(tmp_path / "copy.mgraph")
+    assert not (made.path / "tensors.json").exists()
+    assert made.tensor_store.keys() == store.tensor_store.keys()
+    for node in nodes:
+        assert made.read_parameters(node.id).tobytes() == store.read_parameters(node).tobytes()
+    assert_consistent(made, deep=True)
+    plan_collection(made, 0).apply(made)
+    assert_consistent(store, deep=True)
 
 
 def test_what_fails_leaves_nothing_at_the_url(

@@ -160,6 +160,10 @@ def test_what_a_run_under_way_needs_stays(graph: Any) -> None:
     with pytest.raises(StillNeededError, match=f"Run {run.id} .connect. is under way and needs mode a"):
         remove(graph, a)
     with graph.store.transaction() as tx:
+        tx.update(replace(run, host="node-a", versions="{}"))
+    with pytest.raises(StillNeededError, match=f"node-a, may be under way .* mgraph resume {run.id} --discard --force"):
+        remove(graph, a)
+    with graph.store.transaction() as tx:
         tx.update(replace(run, status="interrupted"))
     assert remove(graph, a).abandoned == (run.id,)
     assert ids(graph) == set()

@@ -19,7 +19,7 @@ from mgraph_cli.options import (
     space_option,
     with_computing_graph,
 )
-from mgraph_cli.output import emit_one, note
+from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -57,7 +57,11 @@ def train(
         mode = graph.train(settings, name=name, space=space, report=report)
     if follows():
         return
-    print_mode(mode.describe(), form)
+    row = mode.describe()
+    if settings.max_steps is not None or settings.max_seconds is not None:
+        for text in row["info"]["notes"]:
+            note(f"Note: {text}")
+    print_mode(row, form)
 
 
 @click.command("add-mode")
@@ -139,6 +143,30 @@ def _add_curve(graph: Graph, form: str, file: Path, **options: Any) -> None:
     for text in connected.notes:
         note(f"Note: {text}")
     print_connection(connected.describe(), form)
+
+
+@click.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@with_computing_graph
+@output_options
+def evaluate(nodes: tuple[str, ...], graph: Graph, form: str) -> None:
+    """Measure modes or merged nodes on all splits now, and store the numbers that they have not yet.
+
+    For a mode that was stored and could not be measured, or to see that stored numbers still hold: they stay as they
+    are, and what is printed was measured now.
+
+    \b
+    Example:
+      mgraph evaluate a
+    """
+    rows = []
+    for point in [graph.node(node) for node in nodes]:
+        measured = point.measure()
+        rows.append(
+            {"node": point.name or point.id}
+            | {f"{split}_{name}": m.value for split, metrics in measured.items() for name, m in metrics.items()}
+        )
+    emit(rows, tuple(rows[0]), form=form)
 
 
 def print_mode(row: dict[str, Any], form: str) -> None:

@@ -1,4 +1,4 @@
-"""Upkeep: check, gc, rm, mv, relocate, du."""
+"""Upkeep: check, gc, rm, mv, relocate, du, copy, archive."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph.errors import InputError
 from mgraph_cli.options import find_graph, graph_option, output_options, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.terminal import echo
@@ -170,6 +171,36 @@ def du(graph: Graph, form: str) -> None:
     parts = {name: size for name, size in found["files"].items() if size}
     emit_one({k: _size(v) for k, v in {"buffers": found["buffers"], **parts, "garbage": found["garbage"]}.items() if v})
     echo("", f"total {_size(found['total'])}")
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="[SOURCE] COPY", type=click.Path(path_type=Path))
+@graph_option
+@output_options
+def copy(paths: tuple[Path, ...], graph_path: Path | None, form: str) -> None:
+    """Copy a whole graph to a new directory, while others go on using it.
+
+    The copy is the graph as of one moment, and shares nothing with the original: tensors that lie at a URL are copied
+    into its directory. Saved states of interrupted runs stay behind: in the copy such a run can only begin again.
+
+    \b
+    Example:
+      mgraph copy digits.mgraph backup.mgraph
+    """
+    import mgraph
+
+    if len(paths) > 2:
+        raise InputError(f"A graph is copied to one new directory, not to {len(paths) - 1}: [SOURCE] COPY.")
+    source = paths[0] if len(paths) == 2 else graph_path or find_graph(Path.cwd())
+    made = mgraph.open(source).copy(paths[-1])
+    if form == "json":
+        emit_one(made, form=form)
+        return
+    size = made.pop("nbytes") if form == "csv" else _size(made.pop("nbytes"))
+    unfinished = made.pop("unfinished")
+    emit_one(made | {"size": size}, form=form)
+    if unfinished:
+        note(f"Without saved states, so that in the copy they begin again: {', '.join(unfinished)}.")
 
 
 @click.command()

@@ -2,19 +2,15 @@
 
 :mod:`files` reads a file, whatever its name, into plain containers (:mod:`inert` does so where a pickle wants more than
 those); :mod:`search` finds the sets of weights in them; :mod:`names` brings their names to the network's;
-:mod:`choosing` takes the one that is meant; :mod:`fitting` loads it into the network and reads it back; :mod:`curves`
-recognises a trained curve of the field's reference code. :mod:`writing` is the way out.
+:mod:`choosing` takes the one that is meant; :mod:`fitting` loads it into the network and reads it back; :mod:`values`
+checks what that gave; :mod:`curves` recognises a trained curve of the field's reference code; :mod:`writing` is the way
+out.
 """
 
 from mgraph.network.checkpoints.curves import TrainedCurve, find_curve, fit_curve
 from mgraph.network.checkpoints.files import Content, read_content
-from mgraph.network.checkpoints.fitting import (
-    FittedCheckpoint,
-    Options,
-    extra_state,
-    fit_content,
-    fit_to_layout,
-)
+from mgraph.network.checkpoints.fitting import Options, extra_state, fit_content
+from mgraph.network.checkpoints.values import FittedCheckpoint, fit_to_layout
 from mgraph.network.checkpoints.writing import state_dict, write_pt, write_safetensors, write_whole
 
 __all__ = [

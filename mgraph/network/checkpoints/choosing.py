@@ -98,7 +98,7 @@ def choose(
     fitting = [view for view in views if covers(view, layout)]
     if not fitting:
         fitting = [view for view in closest(views, layout)[:4] if takes(view)]
-    distinct = _distinct(closest(fitting, layout))
+    distinct = sorted(_distinct(closest(fitting, layout)), key=lambda view: view.averaged)
     if asked is not None:
         return _asked_for(asked, distinct, views, where)
     if len(distinct) > 1:

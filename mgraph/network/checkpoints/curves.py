@@ -19,13 +19,13 @@ from mgraph.network.checkpoints.choosing import View, covers, views_of
 from mgraph.network.checkpoints.files import Content
 from mgraph.network.checkpoints.fitting import (
     Build,
-    FittedCheckpoint,
     Options,
     fit_view,
     network_names,
 )
 from mgraph.network.checkpoints.names import Names, Reading
 from mgraph.network.checkpoints.search import Candidate, candidates
+from mgraph.network.checkpoints.values import FittedCheckpoint
 from mgraph_store.rows.layout import Layout
 
 _NUMBERED = re.compile(r"^(?P<name>.+)_(?P<number>\d+)$")

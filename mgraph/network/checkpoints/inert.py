@@ -74,7 +74,7 @@ class InertUnpickler(pickle._Unpickler):  # in Python, so that every opcode can 
         return _Global(f"{module}.{name}")
 
     def _take(self, found: Any) -> str:
-        if not isinstance(found, _Global):
+        if not isinstance(found, _Global | Foreign):
             raise pickle.UnpicklingError(f"a {type(found).__name__} would be called")
         return found.name
 

@@ -74,10 +74,11 @@ def joined(content: Any) -> list[Candidate]:
 
 def averages(content: Any) -> list[str]:
     """List the keys under which a file says that it has averaged weights, in whatever form."""
-    found = []
+    found: list[str] = []
     for key, mapping in _mappings(content):
         for name, value in pairs(mapping):
-            if isinstance(name, str) and len(key) < 2 and is_averaged(name) and isinstance(value, dict | list | tuple):
+            outer = len(key) < 2 and not is_averaged(".".join(key))
+            if outer and isinstance(name, str) and is_averaged(name) and isinstance(value, dict | list | tuple):
                 found.append(".".join((*key, name)))
     return found
 

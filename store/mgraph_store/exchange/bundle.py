@@ -28,9 +28,10 @@ from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphErr
 from mgraph_store.exchange.closure import Rows, closure
 from mgraph_store.exchange.upgrades import UPGRADES, new_since, upgrade
 from mgraph_store.folder import Folder
+from mgraph_store.rows import limits
 from mgraph_store.rows.ids import is_id, random_characters
 from mgraph_store.rows.layout import Layout
-from mgraph_store.rows.records import Node, NodeBuffers, Space
+from mgraph_store.rows.records import Connection, Edge, Member, Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.schema import FORMAT_VERSION, TABLE_OF, TABLES, columns
 from mgraph_store.tensors.objects import disk_error, flush
 
@@ -213,7 +214,26 @@ def _rows(path: Path, data: bytes) -> Rows:
             rows[TABLES[table]] = list(_records(TABLES[table], content, new_since(graph)))
         except (MGraphError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise refuse(f"has a row of {table} that does not fit ({error})") from None
-    return upgrade(rows, graph)
+    rows = upgrade(rows, graph)
+    wrong = _endless(rows)
+    if wrong:
+        raise refuse(wrong)
+    return rows
+
+
+def _endless(rows: Rows) -> str | None:
+    """Say which connection lacks ends, or has an edge between nodes that are none of its ends; None if none does."""
+    ends: dict[str, set[str]] = {c.id: set() for c in rows[Connection]}
+    for member in rows[Member]:
+        if member.role == "end" and member.connection_id in ends:
+            ends[member.connection_id].add(member.node_id)
+    for connection, nodes in ends.items():
+        if len(nodes) < 2:
+            return f"has a connection {connection} with {len(nodes)} ends"
+    for edge in rows[Edge]:
+        if not {edge.source_id, edge.target_id} <= ends.get(edge.connection_id, set()):
+            return f"has an edge of connection {edge.connection_id} between nodes that are not its ends"
+    return None
 
 
 def _records(kind: type[Any], content: Any, lacking: frozenset[str]) -> Iterator[Any]:
@@ -238,6 +258,11 @@ def _records(kind: type[Any], content: Any, lacking: frozenset[str]) -> Iterator
 def _check_record(record: Any) -> None:
     if hasattr(record, "id") and not is_id(record.id):
         raise ValueError(f"{record.id!r} is no id")
+    wrong = limits.fault(record)
+    if wrong:
+        raise ValueError(f"of {getattr(record, 'id', 'a row')}, {wrong}")
+    if isinstance(record, NodeTerm) and not math.isfinite(record.coefficient):
+        raise ValueError(f"a term of node {record.node_id} has the coefficient {record.coefficient}")
     if isinstance(record, Space):
         layout = Layout.from_json(record.layout)
         if layout.fingerprint != record.layout_hash or any(t.size < 0 for t in layout.tensors):

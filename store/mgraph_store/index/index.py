@@ -33,7 +33,7 @@ from mgraph_store.index.changes import insert_rows, snapshot
 from mgraph_store.index.instances import CONFIG, instances
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.index.journal import Journal
-from mgraph_store.rows import schema
+from mgraph_store.rows import limits, schema
 from mgraph_store.rows.records import Record, now
 from mgraph_store.rows.schema import TABLE_OF, TABLES, Column, columns, create_statements, tables_with, to_row
 
@@ -269,6 +269,10 @@ def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[An
             if values[i] is not None:
                 values[i] = function(values[i])
         result.append(record(*values))
+    for found in result:
+        wrong = limits.fault(found)
+        if wrong:
+            raise CorruptError(f"Row {found.id} of {TABLE_OF[record]} is not read: {wrong}.")
     return result
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from mgraph_store.errors import CorruptError
 from mgraph_store.folder import Folder
+from mgraph_store.rows.limits import UNPACKED_BYTES, UNPACKED_RATIO
 
 COUNTER = "count"
 _PAGE = 4096  # bytes between the two slots of the counter: no torn write reaches both
@@ -201,4 +202,13 @@ def _read(data: bytes, place: int) -> tuple[Entry | None, int]:
     checksum = data[place + _RECORD.size : start]
     if magic != _MAGIC_RECORD or len(payload) != length or _checksum(header + payload) != checksum:
         return None, 0
-    return Entry(number, json.loads(zlib.decompress(payload))), start + length - place
+    # A checksum is no promise: anybody can write one. What unpacks to far more than rows do is not read.
+    unpacking = zlib.decompressobj()
+    try:
+        text = unpacking.decompress(payload, max(UNPACKED_BYTES, UNPACKED_RATIO * length))
+        document = json.loads(text) if unpacking.eof else None
+    except (zlib.error, ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        return None, 0
+    return Entry(number, document), start + length - place

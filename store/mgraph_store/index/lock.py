@@ -37,6 +37,8 @@ _SHORTEST, _LONGEST = 0.0005, 0.01  # seconds between two attempts
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 """What flock says where the file system, or the way it is mounted, has no such locks."""
 
+_NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
 _Identity = tuple[int, int]
 
 _held = threading.local()  # .shared, .exclusive: device and number of a directory -> how often this thread holds it
@@ -96,6 +98,13 @@ class GraphLock:
             raise self._refused(error) from None
 
     def _refused(self, error: OSError) -> StoreError:
+        if error.errno == errno.ENOENT and self._folder.root.is_open:
+            self._folder.root.where()  # MovedError if all of it is gone
+        if error.errno in _NOT_OURS:
+            return StoreError(
+                f"Graph {self._directory} cannot be written ({error.strerror}): it can be looked at as it is; to add to "
+                "it, work on a copy (mgraph copy), or have its permissions changed."
+            )
         return StoreError(f"Cannot lock graph {self._directory}: {error.strerror}.")
 
     @contextlib.contextmanager
@@ -123,7 +132,7 @@ class GraphLock:
         try:
             descriptor = self._folder.open(name, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            if mode == fcntl.LOCK_EX or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            if mode == fcntl.LOCK_EX or error.errno not in _NOT_OURS:
                 raise self._refused(error) from None
             try:  # a graph that we may read but not write
                 descriptor = self._folder.open(name)
@@ -149,7 +158,7 @@ class GraphLock:
                 if error.errno not in _NO_LOCKS:
                     raise self._refused(error) from None
                 raise StoreError(
-                    f"The file system that {self._directory} is on has no file locks (flock: {error.strerror}), "
+                    f"The file system at {self._directory.parent} has no file locks (flock: {error.strerror}), "
                     "without which two processes could spoil the graph: put it on a disk that has them, a local one "
                     "for example, or have the file system mounted with them (Lustre: -o flock)."
                 ) from None

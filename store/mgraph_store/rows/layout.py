@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError
 from mgraph_store.rows import columns
+from mgraph_store.rows.limits import LAYOUT_ELEMENTS, LAYOUT_TENSORS
 
 ROLES = ("parameter", "frozen", "statistic", "buffer")
 _LARGEST = 1 << 48  # elements of a tensor
@@ -97,6 +98,11 @@ class Layout:
                 raise ValueError(f"{t.name!r} has shape {list(t.shape)}")
             if t.role not in ROLES or not isinstance(t.name, str) or not isinstance(t.dtype, str):
                 raise ValueError(f"{t.name!r} has dtype {t.dtype!r} and role {t.role!r}")
+        if len(self.tensors) > LAYOUT_TENSORS:
+            raise ValueError(f"it has {len(self.tensors)} tensors, of at most {LAYOUT_TENSORS}")
+        elements = sum(math.prod(t.shape) for t in self.tensors)
+        if elements > LAYOUT_ELEMENTS:
+            raise ValueError(f"its tensors have {elements} elements, of at most {LAYOUT_ELEMENTS}")
         if len(names) != len(self.tensors):
             raise ValueError("two tensors have the same name")
         if not all(isinstance(k, str) and v in names for k, v in self.aliases.items()):

@@ -36,6 +36,9 @@ CODECS = ("none", "blosc")
 CHUNK_BYTES = 4 << 20
 SEGMENT_BYTES = 64 << 20  # a shard is put together in memory
 
+ROOT_GROUP = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}\n'
+"""What zarr.create_group writes; by hand, so that making a graph does not import Zarr."""
+
 Create = Callable[..., None]
 """Creates an array (name, data, chunks, shards, codec), or a group if the data are None: :func:`create_array`."""
 
@@ -173,6 +176,12 @@ class TensorStore:
         if self._root.has(key):
             self.hide(key)  # so that no half object is ever found below the root
             _remove(self._temporary, key)
+
+    def copy_object(self, key: str, folder: Folder) -> None:
+        """Copy an object into a folder, as the local store has it, flushed; ``FileNotFoundError`` if it is gone."""
+        if not KEY.fullmatch(key):
+            raise CorruptError(f"The index names a tensor object {key!r}, which is no key: run `mgraph check`.")
+        self._root.copy_tree(key, folder)
 
     def _publish(self, key: str, build: Callable[[Create], None], codec: str) -> None:
         if codec not in CODECS:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.tensors.arrays import StoredArray, one_at_a_time
-from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, TensorStore, create_array, to_the_end
+from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, ROOT_GROUP, TensorStore, create_array, to_the_end
 
 if TYPE_CHECKING:
     import zarr
@@ -33,6 +33,7 @@ SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 _URL = re.compile(r"([a-z0-9]+)://[A-Za-z0-9][A-Za-z0-9._/=+@-]*")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 _FIRST = "zarr.json"
+_OBJECT_FILE = re.compile(r"(?:(?:float32|float64|int64)/)?(?:zarr\.json|c/\d+(?:/\d+)?)")
 
 
 def check_url(url: str) -> str:
@@ -104,7 +105,7 @@ class RemoteTensorStore(TensorStore):
             try:
                 if self._fs.find(self._path()):
                     raise NameTakenError(f"{self._url} holds something already: choose an empty place for the tensors.")
-                self._fs.pipe_file(self._path(_FIRST), b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}\n')
+                self._fs.pipe_file(self._path(_FIRST), ROOT_GROUP)
             except FileNotFoundError as error:  # a bucket that is not there
                 raise OSError(str(error)) from None
 
@@ -166,6 +167,21 @@ class RemoteTensorStore(TensorStore):
                     self._fs.rm(self._path(key), recursive=True)
         except StoreError:
             return  # it is garbage, which is found again
+
+    def copy_object(self, key: str, folder: Folder) -> None:
+        """Copy an object into a folder of this machine, flushed; ``FileNotFoundError`` if it is gone."""
+        if not self.has(key):
+            raise FileNotFoundError(key)
+        for name in self._files_of(key).names():
+            if not _OBJECT_FILE.fullmatch(name):
+                raise CorruptError(f"{self._url}/{key} holds {name[:80]!r}, which no tensor object has.")
+            place, _, own = name.rpartition("/")
+            with _Translated(self._url):
+                data = bytes(self._fs.cat_file(self._path(f"{key}/{name}")))
+            with folder.sub(key, place).opened(create=True):
+                pass
+            folder.sub(key, place).write(own, data)
+        folder.flush_tree(key)
 
     def _files(self, key: str = "") -> list[tuple[str, dict[str, Any]]]:
         with _Translated(self._url):

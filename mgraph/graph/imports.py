@@ -1,0 +1,72 @@
+"""Checkpoints of others into a graph: a part of :class:`mgraph.Graph`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mgraph.graph.handles import Connected, Point
+
+if TYPE_CHECKING:
+    from mgraph.session.session import Session
+
+PathLike = str | os.PathLike[str]
+
+
+class Imports:
+    """Modes, and trained curves, from files."""
+
+    session: Session
+
+    def add_mode(
+        self,
+        path: PathLike,
+        *,
+        name: str | None = None,
+        space: str | None = None,
+        cast: bool = False,
+        weights: str | None = None,
+        ignore: Sequence[str] = (),
+        recompute_batchnorm: bool = False,
+    ) -> Point:
+        """Import a checkpoint as a mode and evaluate it; ``notes`` of the point say what was done.
+
+        Read are .safetensors, whatever ``torch.save`` writes (nothing in it is run), and shards by their index or
+        directory; what ``load_state_dict`` of the network takes, is taken. ``weights`` chooses among several sets in
+        one file: "raw", "ema", or the key of one. ``ignore`` are patterns of entries to leave out, ``cast`` allows
+        float64 tensors to be rounded to float32, ``recompute_batchnorm`` stores statistics recomputed from the
+        training data in place of the file's.
+
+        Raises LayoutMismatchError or NonFiniteError naming the tensor that does not fit; InputError where the file
+        leaves a choice; TrainedCurveError if it holds a trained curve (see :meth:`add_curve`). Warns when the mode is
+        no independent run of one that is there, and when its BatchNorm statistics are stale.
+        """
+        from mgraph.network.checkpoints import Options
+        from mgraph.operations.modes import add_imported_mode
+
+        options = Options(cast, weights, tuple(ignore), recompute_batchnorm)
+        node, notes = add_imported_mode(self.session, self.session.space(space), Path(path), name=name, options=options)
+        return Point(self.session, node, notes)
+
+    def add_curve(
+        self,
+        path: PathLike,
+        *,
+        method: str | None = None,
+        name: str | None = None,
+        space: str | None = None,
+        cast: bool = False,
+    ) -> Connected:
+        """Import a trained curve of the field's reference code (dnn-mode-connectivity): its ends, and its bends.
+
+        The ends become modes NAME-start and NAME-end. ``method`` is "curve" (Bézier) or "chain" (polygonal), needed
+        where the file does not say. BatchNorm statistics are recomputed. It is not swept yet. Raises InputError for a
+        file that holds no curve of this network.
+        """
+        from mgraph.operations.importing import add_imported_curve
+
+        where = self.session.space(space)
+        connection, notes = add_imported_curve(self.session, where, Path(path), name=name, method=method, cast=cast)
+        return Connected(self.session, connection, notes)
