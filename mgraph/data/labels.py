@@ -174,11 +174,21 @@ def find_void(
         for value in outside:
             if value in void:
                 continue
-            ignored = None if loss is None else _ignores(loss, y, classes, value, tuple(void))
+            ignored = None if loss is None else _ignores(loss, y, classes, value)
             if not (ignored or (loss is not None and ignored is None and value in CUSTOMARY)):
                 raise InputError(_bad_label(name, value, classes))
             void.add(value)
     return tuple(sorted(void))
+
+
+def customary_void(example: Tensor, classes: int, loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[int, ...]:
+    """Return the customary values that a loss ignores, for labels not read yet; ``example`` is some of them."""
+    real = example[:1].where((example[:1] >= 0) & (example[:1] < classes), 0)
+    return tuple(
+        value
+        for value in CUSTOMARY
+        if not 0 <= value < classes and _ignores(loss, torch.cat([real, torch.full_like(real, value)]), classes, value)
+    )
 
 
 def check_labels(name: str, y: Tensor, classes: int | None, void: Sequence[int] = ()) -> None:
@@ -205,9 +215,7 @@ def _bad_label(name: str, value: int, classes: int | None) -> str:
     return f"{text}. Give other labels{more}."
 
 
-def _ignores(
-    loss: Callable[[Tensor, Tensor], Tensor], y: Tensor, classes: int, value: int, void: Sequence[int]
-) -> bool | None:
+def _ignores(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor, classes: int, value: int) -> bool | None:
     """Try whether a loss takes no notice of a label: whether its gradient is 0 there; None if it cannot be tried."""
     has = (y == value).flatten(1).any(1) if y.ndim > 1 else y == value
     chosen = y[torch.cat([has.nonzero()[:1, 0], (~has).nonzero()[:1, 0]])]

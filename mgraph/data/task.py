@@ -212,6 +212,9 @@ def make_task(
         given = {"train": learnt, "valid": held, "test": tested}
         known = [(name, y) for name, split in given.items() if (y := split.labels_at_hand) is not None]
         void = _labels.find_void(known, classes, ignore_index, loss)
+        if loss is not None and len(known) < len(given):
+            example = learnt.examples(torch.tensor([0]))[1]
+            void = tuple(sorted({*void, *_labels.customary_void(example, classes, loss)}))
     if loss is None:
         if ignore_index is None:
             loss, example_loss = cross_entropy, example_loss or example_cross_entropy

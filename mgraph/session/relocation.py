@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mgraph import trust
 from mgraph.errors import InputError, NotFoundError
-from mgraph.factories import FactorySource, locate, source_of
+from mgraph.factories import FactorySource, locate, names_code, source_of
 from mgraph.specs import Spec
 from mgraph_store import GraphStore, Space
 
@@ -63,8 +63,7 @@ def relocate_paths(store: GraphStore, old: str, new: str, *, allow: bool = False
     moves, known = [], set()
     for space in spaces:
         own = []
-        for role in ROLES:
-            spec = Spec.parse(getattr(space, role))
+        for role, spec in _specs(space):
             path = path_of(spec)
             if path is None:
                 continue
@@ -138,8 +137,7 @@ def tells_if_moved(method: Callable[Concatenate[Bench, P], R]) -> Callable[Conca
 
 def _advice(space: Space, base: Path) -> str | None:
     words = []
-    for role in ROLES:
-        spec = Spec.parse(getattr(space, role))
+    for role, spec in _specs(space):
         path = path_of(spec)
         if path is not None and not locate(path, base).exists():
             new = "NEW" if "root" in spec.params else f"NEW/{Path(path).name}"
@@ -166,10 +164,10 @@ class _Move:
 def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
     """Check that what a spec names now is what the space recorded in this role."""
     was = getattr(space, role)
-    before = Spec.parse(was)
-    if role != "data" and not before.is_factory:
+    if role != "data" and not names_code(was):
         whose = "comes with its data" if role == "loss" else "is built in"
         raise InputError(f"The {role} of space {space.name}, {was}, {whose}; there is nothing to relocate.")
+    before = Spec.parse(was)
     kinds = [(s.is_factory, None if s.is_factory else s.prefix) for s in (before, typed)]
     if kinds[0] != kinds[1]:
         raise InputError(f"{typed} is of another kind than {was}; relocate changes only where code or data lie.")
@@ -213,7 +211,7 @@ def _commit(store: GraphStore, moves: Sequence[Sequence[_Move]], trusted: Callab
     with store.transaction() as tx:
         for own in moves:
             space = own[0].space
-            factories = json.loads(space.factories)
+            factories = _factories(space)
             new: dict[str, Any] = {move.role: str(move.spec) for move in own}
             kept = {getattr(space, role) for role in ROLES if role not in new}
             for move in own:
@@ -231,9 +229,20 @@ def _commit(store: GraphStore, moves: Sequence[Sequence[_Move]], trusted: Callab
     return changed
 
 
+def _specs(space: Space) -> list[tuple[str, Spec]]:
+    """Return the specs of a space by role; a loss that comes with the data may have a name that is none."""
+    found = [(role, Spec.parse(getattr(space, role))) for role in ROLES if role != "loss"]
+    return found + ([("loss", Spec.parse(space.loss))] if names_code(space.loss) else [])
+
+
+def _factories(space: Space) -> dict[str, Any]:
+    found = json.loads(space.factories)
+    return found if isinstance(found, dict) else {}
+
+
 def _recorded(space: Space, spec: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(space.factories).get(spec, {})
-    return found
+    found = _factories(space).get(spec)
+    return found if isinstance(found, dict) else {}
 
 
 def _with_path(spec: Spec, path: str) -> Spec:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from mgraph.data.labels import find_void, per_example, without_void
 from mgraph.data.task import make_task
@@ -147,6 +147,35 @@ def test_void_pixels_leave_an_example_its_others(how):
     assert found["nll"].value == pytest.approx(float(mean))
     if "loss" not in how:
         assert found["loss"].value == pytest.approx(float(mean))
+
+
+class Streamed(Dataset):
+    """Has no list of its targets."""
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return self.x[i], self.y[i]
+
+
+def test_void_labels_of_streamed_data_are_known_before_they_are_read():
+    x = RNG.normal(size=(6, 2, 3, 3)).astype(np.float32)
+    y = x.argmax(1)
+    y[:, 1:] = 255
+    data = Streamed(x, y)
+    found = measured_by(make_task(train=data, valid=data, test=data, loss=ignoring_255, classes=2))
+    assert found["accuracy"].value == 1
+    with pytest.raises(InputError, match=r"label 255; .*ignore_index=255"):
+        _ = make_task(train=data, valid=data, test=data, classes=2).fingerprint
+
+
+def measured_by(task):
+    _ = task.fingerprint  # reads all
+    return measure(FlatModel(Fixed(), device="cpu"), task, "test")
 
 
 def test_a_loss_that_takes_notice_of_a_strange_label_keeps_it_refused():

@@ -23,6 +23,7 @@ def data(n=40):
     x = np.random.default_rng(0).normal(0, 1, (n, 4)).astype(np.float32)
     pair = x, (x[:, 0] > 0).astype(np.int64)
     return {"train": pair, "valid": pair, "test": pair}
+def odd(): return data() | {"loss": judge, "loss_name": "is it 100%?"}
 def judge(out, y): return F.cross_entropy(out, y)
 """
 
@@ -226,3 +227,24 @@ def test_an_interrupted_run_goes_on_after_the_move(place, monkeypatch):
 def test_wrong_usage(run_in, place):
     assert "Give a SPACE" in run_in("relocate", "a", "b", "--arch", "x.py:f", "--graph", "old/g.mgraph", code=2).stderr
     assert "Give a SPACE" in run_in("relocate", "a", "b", "c", "--graph", "old/g.mgraph", code=2).stderr
+
+
+def test_bundles_from_before_the_move_still_fit(place):
+    g = mgraph.open("old/g.mgraph")
+    g.pack("own-a", "file-a", path="before.mgraph.zip")
+    (place / "old" / "code").rename(place / "src")
+    g.relocate(paths=("old/code", "src"))
+    g.pack("own-a", path="after.mgraph.zip")
+    for bundle in ("before.mgraph.zip", "after.mgraph.zip"):
+        assert len(g.unpack(bundle).present) > 0
+    assert set(spaces("old/g.mgraph")) == {"file", "own"}
+
+
+def test_a_loss_that_comes_with_the_data_may_have_any_name(place):
+    g = mgraph.open("old/g.mgraph")
+    g.add_space("old/code/n.py:net", "old/code/n.py:odd", name="odd")
+    (place / "old" / "code").rename(place / "src")
+    with pytest.raises(NotFoundError, match=r"mgraph relocate odd --arch NEW/n.py:net --data NEW/n.py:odd$"):
+        _ = mgraph.open("old/g.mgraph").session.bench(g.session.space("odd")).flat
+    assert len(g.relocate(paths=("old/code", "src"))) == 3
+    assert spaces("old/g.mgraph")["odd"].loss == "is it 100%?"
