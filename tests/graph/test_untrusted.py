@@ -87,7 +87,7 @@ def test_exploring_asks_for_every_pair(run: Any, path: Path, pwned: Path) -> Non
     assert not pwned.exists()
 
 
-@pytest.mark.parametrize(("code", "factories"), zip(CODE, cycle(FORGED), strict=False))
+@pytest.mark.parametrize(("code", "factories"), list(zip(CODE, cycle(FORGED), strict=False)))
 @pytest.mark.parametrize("role", ["arch", "data", "loss"])
 def test_what_a_space_names_is_asked_for_whatever_it_lists(
     graph: Any, path: Path, pwned: Path, role: str, code: str, factories: str, monkeypatch: pytest.MonkeyPatch
