@@ -181,6 +181,7 @@ def test_a_bundle_brings_no_trust(run: Any, path: Path, pwned: Path) -> None:
     assert "names code that is not in the bundle and not trusted yet" in said.stderr + said.stdout
     run("unpack", "l.zip", "--new", "new.mgraph")
     for name in ("other.mgraph", "new.mgraph"):
+        (path.parent / name / "evil.py").write_text((path / "evil.py").read_text())
         refused(run, pwned, "sweep", "line", "--grid", 3, "--graph", name)
 
 
