@@ -9,7 +9,7 @@ from typing import Any
 
 from mgraph.data.registry import DATASETS
 from mgraph.data.task import Task, make_task
-from mgraph.errors import InputError
+from mgraph.errors import InputError, NotFoundError, UntrustedError
 from mgraph.factories import call_factory, load_factory, locate
 from mgraph.specs import Spec, look_up, suggestion
 from mgraph.trust import Consent, speaker
@@ -20,17 +20,25 @@ def load_task(spec: Spec | str, *, base: Path | None = None, consent: Consent | 
 
     A data factory is run, if ``consent`` allows it (default: :func:`mgraph.trust.speaker`). It returns a Task, or a
     mapping of :func:`make_task`'s arguments. Raises InputError for anything that cannot be used, UntrustedError for
-    code that may not run.
+    code that may not run, and for data to be fetched into a directory where nobody allows it.
     """
-    spec, base = Spec.parse(spec), base or Path.cwd()
+    spec, base, consent = Spec.parse(spec), base or Path.cwd(), consent or speaker()
     if spec.is_factory:
-        return _made(spec, call_factory(load_factory(spec, base=base, consent=consent or speaker()), spec))
+        return _made(spec, call_factory(load_factory(spec, base=base, consent=consent), spec))
     entry = look_up(spec, DATASETS, "data set")
     params = entry.bind(spec)
     if "root" in params:
         params["root"] = str(locate(params["root"], base))
     arguments = [locate(spec.argument, base)] if entry.argument else []
-    task: Task = entry.function()(*arguments, **params)
+    held_back = bool(params.get("download")) and "root" in params and not consent.writes
+    try:
+        task: Task = entry.function()(*arguments, **params | ({"download": False} if held_back else {}))
+    except NotFoundError:
+        if not held_back:
+            raise
+        raise UntrustedError(
+            f"{spec.name} is not in {params['root']}, and only the graph says to fetch it there; add --trust to do so."
+        ) from None
     return task
 
 

@@ -9,10 +9,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mgraph
-from mgraph.errors import UntrustedError
+from mgraph.errors import InputError, UntrustedError
 from mgraph_store import Connection, Node, Run, Space, new_id
 
 EVIL = """
@@ -104,6 +105,28 @@ def test_parameters_do_not_hide_code(path: Path, pwned: Path) -> None:
     with pytest.raises(UntrustedError):
         mgraph.open(path, device="cpu").connection("line").sweep(grid=3)
     assert not pwned.exists()
+
+
+def test_data_are_not_fetched_into_a_directory_that_only_the_graph_names(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fetched:
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            if not download:
+                raise RuntimeError("not there")
+            Path(root).mkdir(exist_ok=True)
+            self.data, self.targets = np.zeros((4, 28, 28), np.uint8), [0, 1, 2, 3]
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", Fetched)
+    spaces_code(path, "{{}}", data="mnist?download=true&root=../elsewhere")
+    with pytest.raises(UntrustedError, match=r"mnist is not in .*elsewhere, and only the graph says to fetch it there"):
+        mgraph.open(path, device="cpu").node("a").evaluate()
+    assert not (path.parent / "elsewhere").exists()
+    with pytest.raises(InputError, match="are not those that space"):  # fetched, and other data
+        mgraph.open(path, device="cpu", trust=True).node("a").evaluate()
+    assert (path.parent / "elsewhere").exists()
+    mgraph.create(path.parent / "own.mgraph", arch="mlp", data=f"mnist?download=true&root={path.parent}/mine")
+    assert (path.parent / "mine").exists()
 
 
 def planned(path: Path, operation: str, code: str) -> Run:
