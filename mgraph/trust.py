@@ -31,11 +31,17 @@ Triple = tuple[str, str, str]
 class Consent(Protocol):
     """Who is asked whether code may run."""
 
+    @property
+    def writes(self) -> bool:
+        """Whether data may be fetched into a directory that a spec names."""
+
     def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
         """Raise UntrustedError unless this code may run: what names it, its hash, and the digests of its files."""
 
 
 class _Named:
+    writes = True
+
     def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
         """Consent: who names code in a command or call wants it to run."""
 
@@ -50,11 +56,26 @@ class OfGraph:
     path: Path
     allow: bool = False
 
+    @property
+    def writes(self) -> bool:
+        """Whether data may be fetched into a directory that the graph names: where the user says so."""
+        return self.allow
+
     def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
         """Look it up, or remember it."""
         if self.allow:
             trust(self.path, spec, hash, files)
         require(self.path, spec, hash, files)
+
+
+@dataclass(frozen=True)
+class OfNewSpace(OfGraph):
+    """What the user names while a space is made, and has just been remembered."""
+
+    @property
+    def writes(self) -> bool:
+        """Consent: the directory is the user's word, too."""
+        return True
 
 
 _speaker: ContextVar[Consent] = ContextVar("speaker", default=NAMED)

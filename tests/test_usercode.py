@@ -235,6 +235,8 @@ def test_consent_is_asked_for_what_runs(write: Write) -> None:
     write({"net.py": "import layers\ndef make(): return layers.value\n", "layers.py": "value = 'read'\n"})
 
     class Swapping:
+        writes = False
+
         def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
             assert (spec, set(files)) == ("net.py:make", {"main", "layers.py"})
             write({"layers.py": "value = 'swapped'\n", "net.py": "make = print\n"})
@@ -244,6 +246,8 @@ def test_consent_is_asked_for_what_runs(write: Write) -> None:
 
 def test_no_consent_no_code(write: Write) -> None:
     class Nobody:
+        writes = False
+
         def ask(self, *_: object) -> None:
             raise UntrustedError("no")
 

@@ -11,7 +11,7 @@ from typing import Any
 from mgraph.data.registry import DATASETS
 from mgraph.data.repeatable import RandomState, require_repeatable
 from mgraph.data.task import Task, make_task
-from mgraph.errors import InputError
+from mgraph.errors import InputError, NotFoundError, UntrustedError
 from mgraph.factories import call_factory, load_factory, locate
 from mgraph.specs import Spec, look_up, suggestion
 from mgraph.trust import Consent, speaker
@@ -25,12 +25,12 @@ def load_task(
     A data factory is run, if ``consent`` allows it (default: :func:`mgraph.trust.speaker`). It returns a Task, or a
     mapping of :func:`make_task`'s arguments. ``first`` is for data that are met for the first time: they are refused if
     the factory makes others when it is called again. Raises InputError for anything that cannot be used, UntrustedError
-    for code that may not run.
+    for code that may not run, and for data to be fetched into a directory where nobody allows it.
     """
-    spec, base = Spec.parse(spec), base or Path.cwd()
+    spec, base, consent = Spec.parse(spec), base or Path.cwd(), consent or speaker()
     if spec.is_factory:
         before = RandomState()
-        factory = load_factory(spec, base=base, consent=consent or speaker())
+        factory = load_factory(spec, base=base, consent=consent)
         at = RandomState()
         task = _made(spec, call_factory(factory, spec))
         if first:
@@ -42,7 +42,15 @@ def load_task(
     if "root" in params:
         params["root"] = str(locate(params["root"], base))
     arguments = [locate(spec.argument, base)] if entry.argument else []
-    built: Task = entry.function()(*arguments, **params)
+    held_back = bool(params.get("download")) and "root" in params and not consent.writes
+    try:
+        built: Task = entry.function()(*arguments, **params | ({"download": False} if held_back else {}))
+    except NotFoundError:
+        if not held_back:
+            raise
+        raise UntrustedError(
+            f"{spec.name} is not in {params['root']}, and only the graph says to fetch it there; add --trust to do so."
+        ) from None
     return built
 
 

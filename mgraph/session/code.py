@@ -34,6 +34,11 @@ class Pinned(Consent):
     def __init__(self, consent: Consent, role: str, ran: dict[str, str]) -> None:
         self._consent, self._role, self._ran = consent, role, ran
 
+    @property
+    def writes(self) -> bool:
+        """What the other says."""
+        return self._consent.writes
+
     def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
         """Raise UntrustedError as the other does, InputError for code that changed since this graph was opened."""
         self._consent.ask(spec, hash, files)
@@ -112,8 +117,9 @@ def warn_of_other_code(store: GraphStore, bench: Bench, things: Sequence[Node | 
     if not now and not recorded(space):
         return
     found: dict[str, list[str]] = {}
+    made_by = sorted({thing.run_id for thing in things if thing.run_id is not None})
     with store.reading() as reader:
-        runs = {run.id: run for run in reader.all(Run, id=sorted({t.run_id for t in things if t.run_id is not None}))}
+        runs = {run.id: run for run in reader.all(Run, id=made_by)} if made_by else {}
     for thing in things:
         then = of_space(code_of(runs.get(thing.run_id or ""), space))
         if not same_code(then, now):

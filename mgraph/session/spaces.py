@@ -47,7 +47,7 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
             factories[str(spec)] = described
             trust.trust(path, str(spec), source.hash, source.files)
     arch, data, *named = specs
-    consent = trust.OfGraph(path)  # so what runs is what is recorded
+    consent = trust.OfNewSpace(path)  # so what runs is what is recorded
     task = load_task(data, base=path, consent=consent, first=True)
     for own in named:
         task = judged_by(task, own, base=path, consent=consent)

@@ -1,6 +1,8 @@
 """Architectures by spec: their exact size, their seed, and what they refuse."""
 
 import inspect
+import sys
+import types
 
 import pytest
 import torch
@@ -83,6 +85,9 @@ def test_classes_can_be_given():
         ("torchvision:squeezenet1_1?stem=cifar", (3, 32, 32), "stem=cifar is for ResNets"),
         ("torchvision:resnet18?stem=small", (3, 32, 32), "stem must be"),
         ("torchvision:resnet18?depth=3", (3, 32, 32), "cannot be built: TypeError.*depth"),
+        ("torchvision:resnet18?weights=DEFAULT", (3, 32, 32), "made freshly initialised; leave out weights"),
+        ("torchvision:../resnet18", (3, 32, 32), "has no network"),
+        ("torchvision:get_model", (3, 32, 32), "has no network"),
     ],
 )
 def test_refused(spec, shape, says):
@@ -104,9 +109,25 @@ def test_timm_if_installed():
 
 
 def test_timm_missing_is_said(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match="pip install timm"):
         build("timm:resnet10t")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:org/net", "local-dir:net", "resnet18:x", "../resnet18", "os.system"])
+def test_timm_makes_only_networks_of_its_own_list(monkeypatch, name):
+    stand_in = types.SimpleNamespace(is_model=lambda name: name != "os.system", list_models=list)
+    monkeypatch.setitem(sys.modules, "timm", stand_in)
+    with pytest.raises(NotFoundError, match="timm has no network"):
+        build(f"timm:{name}")
+
+
+@pytest.mark.parametrize("param", ["checkpoint_path=w.pth", "pretrained=true", "pretrained_cfg=x", "cache_dir=x"])
+def test_no_parameter_reads_weights(monkeypatch, param):
+    """A checkpoint is a pickle, and a spec may be a stranger's."""
+    monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(is_model=lambda _: True, list_models=list))
+    with pytest.raises(InputError, match=f"made freshly initialised; leave out {param.partition('=')[0]}"):
+        build(f"timm:resnet18?{param}")
 
 
 FACTORY = """

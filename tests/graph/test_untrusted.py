@@ -9,10 +9,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mgraph
-from mgraph.errors import UntrustedError
+from mgraph.errors import InputError, UntrustedError
 from mgraph_store import Connection, Node, Run, Space, new_id
 
 EVIL = """
@@ -87,7 +88,7 @@ def test_exploring_asks_for_every_pair(run: Any, path: Path, pwned: Path) -> Non
     assert not pwned.exists()
 
 
-@pytest.mark.parametrize(("code", "factories"), zip(CODE, cycle(FORGED), strict=False))
+@pytest.mark.parametrize(("code", "factories"), list(zip(CODE, cycle(FORGED), strict=False)))
 @pytest.mark.parametrize("role", ["arch", "data", "loss"])
 def test_what_a_space_names_is_asked_for_whatever_it_lists(
     graph: Any, path: Path, pwned: Path, role: str, code: str, factories: str, monkeypatch: pytest.MonkeyPatch
@@ -104,6 +105,28 @@ def test_parameters_do_not_hide_code(path: Path, pwned: Path) -> None:
     with pytest.raises(UntrustedError):
         mgraph.open(path, device="cpu").connection("line").sweep(grid=3)
     assert not pwned.exists()
+
+
+def test_data_are_not_fetched_into_a_directory_that_only_the_graph_names(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fetched:
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            if not download:
+                raise RuntimeError("not there")
+            Path(root).mkdir(exist_ok=True)
+            self.data, self.targets = np.zeros((4, 28, 28), np.uint8), [0, 1, 2, 3]
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", Fetched)
+    spaces_code(path, "{{}}", data="mnist?download=true&root=../elsewhere")
+    with pytest.raises(UntrustedError, match=r"mnist is not in .*elsewhere, and only the graph says to fetch it there"):
+        mgraph.open(path, device="cpu").node("a").evaluate()
+    assert not (path.parent / "elsewhere").exists()
+    with pytest.raises(InputError, match="are not those that space"):  # fetched, and other data
+        mgraph.open(path, device="cpu", trust=True).node("a").evaluate()
+    assert (path.parent / "elsewhere").exists()
+    mgraph.create(path.parent / "own.mgraph", arch="mlp", data=f"mnist?download=true&root={path.parent}/mine")
+    assert (path.parent / "mine").exists()
 
 
 def planned(path: Path, operation: str, code: str) -> Run:
@@ -181,6 +204,7 @@ def test_a_bundle_brings_no_trust(run: Any, path: Path, pwned: Path) -> None:
     assert "names code that is not in the bundle and not trusted yet" in said.stderr + said.stdout
     run("unpack", "l.zip", "--new", "new.mgraph")
     for name in ("other.mgraph", "new.mgraph"):
+        (path.parent / name / "evil.py").write_text((path / "evil.py").read_text())
         refused(run, pwned, "sweep", "line", "--grid", 3, "--graph", name)
 
 

@@ -131,7 +131,9 @@ def _match_spaces(reader: Reader, spaces: Sequence[Space]) -> tuple[dict[str, st
 def _identity(space: Space) -> tuple[Any, ...]:
     # Of code only its hash counts: two people keep the same file in different places.
     code = json.loads(space.factories)
-    arch, loss = (code.get(spec, {}).get("hash", spec) for spec in (space.arch, space.loss))
+    entries = [code.get(spec) if isinstance(code, dict) else None for spec in (space.arch, space.loss)]
+    hashes = [entry.get("hash") if isinstance(entry, dict) else None for entry in entries]
+    arch, loss = (hash or spec for hash, spec in zip(hashes, (space.arch, space.loss), strict=True))
     return space.layout_hash, space.data_hash, loss, arch
 
 
