@@ -98,8 +98,6 @@ class GraphLock:
             raise self._refused(error) from None
 
     def _refused(self, error: OSError) -> StoreError:
-        if error.errno == errno.ENOENT and self._folder.root.is_open:
-            self._folder.root.where()  # MovedError if all of it is gone
         if error.errno in _NOT_OURS:
             return StoreError(
                 f"Graph {self._directory} cannot be written ({error.strerror}): it can be looked at as it is. To add "

@@ -63,9 +63,17 @@ _JSON: dict[str, type] = {
     "versions": dict,
     "plan": dict,
     "resumptions": list,
-    "columns": list,
 }
-_NO_TEXT = ("id", "name", "digest", "tensor_key", "status", "kind", "codec")  # these have checks of their own
+_NO_TEXT = (
+    "id",
+    "name",
+    "digest",
+    "tensor_key",
+    "status",
+    "kind",
+    "codec",
+    "columns",
+)  # these have checks of their own
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _CACHED = 4096  # characters of a text whose check is remembered: many rows have the same
 
@@ -106,7 +114,7 @@ def _sweep_fault(sweep: Sweep) -> str | None:
 @cache
 def _texts(kind: type[Any]) -> tuple[tuple[str, bool], ...]:
     texts = [c for c in columns(kind) if c.type == "VARCHAR" and c.name not in _NO_TEXT]
-    return tuple((c.name, c.meaning.startswith(("JSON", "partial: JSON"))) for c in texts if c.name[-3:] != "_id")
+    return tuple((c.name, c.meaning.startswith("JSON")) for c in texts if c.name[-3:] != "_id")
 
 
 def _long_json_fault(name: str, text: str) -> str | None:
