@@ -127,7 +127,8 @@ def _long_json_fault(name: str, text: str) -> str | None:
     except (ValueError, RecursionError):
         return "is no JSON"
     wanted = _JSON.get(name, (dict, list))
-    if not isinstance(found, wanted):
+    fits = isinstance(found, wanted)
+    if not fits:
         return f"is no JSON {'object' if wanted is dict else 'list'}"
     if name == "resumptions" and not all(isinstance(r, dict) and isinstance(r.get("when"), str) for r in found):
         return "is no list of moments"
