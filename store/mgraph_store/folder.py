@@ -71,11 +71,6 @@ class Root:
             return self._descriptor
 
     @property
-    def is_open(self) -> bool:
-        """Whether it was used before."""
-        return self._descriptor is not None
-
-    @property
     def identity(self) -> tuple[int, int]:
         """Device and number of the directory: what it is, wherever it is moved."""
         self.descriptor()
@@ -178,7 +173,7 @@ class Folder:
         except FileNotFoundError:
             if not create:
                 raise
-            with contextlib.suppress(FileExistsError):
+            with contextlib.suppress(FileExistsError), self._in_place():
                 os.mkdir(name, dir_fd=descriptor)
             return os.open(name, _DIRECTORY, dir_fd=descriptor)
         except OSError as error:
@@ -311,7 +306,8 @@ class Folder:
             if not flags & os.O_CREAT:
                 raise
         try:
-            descriptor = os.open(name, flags | _FILE, mode, dir_fd=folder)
+            with self._in_place():
+                descriptor = os.open(name, flags | _FILE, mode, dir_fd=folder)
         except OSError as error:  # it has become something else since
             if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
                 raise
@@ -421,6 +417,15 @@ class Folder:
             os.rmdir(name, dir_fd=descriptor)
 
     # Refusing
+
+    @contextlib.contextmanager
+    def _in_place(self) -> Iterator[None]:
+        # Nothing can be made in a directory that was deleted: then that is what is to be said.
+        try:
+            yield
+        except FileNotFoundError:
+            self.root.where()
+            raise
 
     def _check(self, name: str, status: os.stat_result, own: bool) -> None:
         if not stat.S_ISREG(status.st_mode):

@@ -35,6 +35,7 @@ from mgraph_store import (
 )
 from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphError, NotFoundError
 from mgraph_store.exchange.bundle import MANIFEST, Bundle
+from mgraph_store.folder import Folder
 
 EVERYTHING = (
     "spaces",
@@ -469,12 +470,10 @@ def test_any_manifest_is_read_or_refused(bundle: Path, data: st.DataObject) -> N
 
 
 def test_a_full_disk_leaves_no_bundle(original: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mgraph_store.exchange import bundle as module
-
-    def full(path: Path) -> None:
+    def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "flush", full)
+    monkeypatch.setattr(Folder, "flush", full)
     before = set(tmp_path.iterdir())
     with pytest.raises(InputError, match="No space left"):
         original.store.pack([original.k.id], tmp_path / "x.zip")

@@ -57,7 +57,10 @@ def connection() -> Any:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_any_record_comes_back_as_it_was(connection: duckdb.DuckDBPyConnection, table: str) -> None:
+def test_any_record_comes_back_as_it_was(
+    connection: duckdb.DuckDBPyConnection, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mgraph_store.rows.limits.fault", lambda _: None)  # any text, also where JSON should be
     kind = TABLES[table]
 
     @settings(max_examples=25, deadline=None)

@@ -33,7 +33,7 @@ from mgraph_store.rows.ids import is_id, random_characters
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Connection, Edge, Member, Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.schema import FORMAT_VERSION, TABLE_OF, TABLES, columns
-from mgraph_store.tensors.objects import disk_error, flush
+from mgraph_store.tensors.objects import disk_error
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
@@ -84,7 +84,7 @@ def pack(store: GraphStore, things: Sequence[str], path: Path, *, overwrite: boo
         folder = Folder(path.parent)  # the user's, not a graph's
         folder.flush(temporary.name)
         temporary.replace(path)
-        flush(folder)
+        folder.flush()
     except OSError as error:
         raise InputError(str(disk_error(error, path))) from None
     finally:

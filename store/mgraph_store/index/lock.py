@@ -98,12 +98,10 @@ class GraphLock:
             raise self._refused(error) from None
 
     def _refused(self, error: OSError) -> StoreError:
-        if error.errno == errno.ENOENT and self._folder.root.is_open:
-            self._folder.root.where()  # MovedError if all of it is gone
         if error.errno in _NOT_OURS:
             return StoreError(
-                f"Graph {self._directory} cannot be written ({error.strerror}): it can be looked at as it is; to add to "
-                "it, work on a copy (mgraph copy), or have its permissions changed."
+                f"Graph {self._directory} cannot be written ({error.strerror}): it can be looked at as it is. To add "
+                "to it, work on a copy (mgraph copy), or have its permissions changed."
             )
         return StoreError(f"Cannot lock graph {self._directory}: {error.strerror}.")
 

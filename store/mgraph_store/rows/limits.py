@@ -63,9 +63,17 @@ _JSON: dict[str, type] = {
     "versions": dict,
     "plan": dict,
     "resumptions": list,
-    "columns": list,
 }
-_NO_TEXT = ("id", "name", "digest", "tensor_key", "status", "kind", "codec")  # these have checks of their own
+_NO_TEXT = (
+    "id",
+    "name",
+    "digest",
+    "tensor_key",
+    "status",
+    "kind",
+    "codec",
+    "columns",
+)  # these have checks of their own
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _CACHED = 4096  # characters of a text whose check is remembered: many rows have the same
 
@@ -106,7 +114,7 @@ def _sweep_fault(sweep: Sweep) -> str | None:
 @cache
 def _texts(kind: type[Any]) -> tuple[tuple[str, bool], ...]:
     texts = [c for c in columns(kind) if c.type == "VARCHAR" and c.name not in _NO_TEXT]
-    return tuple((c.name, c.meaning.startswith(("JSON", "partial: JSON"))) for c in texts if c.name[-3:] != "_id")
+    return tuple((c.name, c.meaning.startswith("JSON")) for c in texts if c.name[-3:] != "_id")
 
 
 def _long_json_fault(name: str, text: str) -> str | None:
@@ -119,7 +127,8 @@ def _long_json_fault(name: str, text: str) -> str | None:
     except (ValueError, RecursionError):
         return "is no JSON"
     wanted = _JSON.get(name, (dict, list))
-    if not isinstance(found, wanted):
+    fits = isinstance(found, wanted)
+    if not fits:
         return f"is no JSON {'object' if wanted is dict else 'list'}"
     if name == "resumptions" and not all(isinstance(r, dict) and isinstance(r.get("when"), str) for r in found):
         return "is no list of moments"
