@@ -69,7 +69,7 @@ def emit_one(row: Row, *, form: str = "table", tables: Mapping[str, Sequence[str
 def echo_json(document: Any, *, indent: int | None = None, err: bool = False) -> None:
     """Print one JSON document in visible ASCII."""
     text = json.dumps(document, indent=indent).replace("\x7f", "\\u007f")  # the one control that JSON leaves as it is
-    click.echo(text, err=err)
+    click.echo(text, file=unguarded(sys.stderr if err else sys.stdout))
 
 
 def note(text: str) -> None:

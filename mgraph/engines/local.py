@@ -136,7 +136,8 @@ class _Names(pickle.Pickler):
 
     def check(self, call: Any) -> None:
         """Raise InputError if a call names something that is defined in the script itself."""
-        self.dump(call)
+        with contextlib.suppress(pickle.PicklingError, AttributeError, TypeError):  # for the pool to report
+            self.dump(call)
 
     def persistent_id(self, obj: Any) -> None:
         if isinstance(obj, type | types.FunctionType) and obj.__module__ == "__main__":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning, NonFiniteError
 from mgraph.session.code import CODE, changes, code_of, of_space
 from mgraph.session.keeping import OnDisk, save_seconds
+from mgraph.shown import visible
 from mgraph.train.state import InMemory, Keeper
 from mgraph_store import Run, new_id
 from mgraph_store.index.processes import Process
@@ -99,7 +100,7 @@ class RunLog:
             files.remove()
         elif saved := files.summary():
             how = "" if isinstance(error, RunInterrupted) else f"; go on with: mgraph resume {self.id}"
-            error.add_note(f"The state at {saved[0]} is saved{how}.")
+            error.add_note(visible(f"The state at {saved[0]} is saved{how}."))
 
     def forget_states(self) -> None:
         """Remove what was saved: the results are stored."""

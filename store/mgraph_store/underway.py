@@ -183,11 +183,11 @@ class Sighting:
 
 def process_of(run: Run) -> Process:
     """Return the process that a run was last noted to be in."""
-    moments = json.loads(run.resumptions)
-    marks = (moments[-1] if moments else json.loads(run.versions)).get(PROCESS, {})
     try:
+        moments = json.loads(run.resumptions)
+        marks = (moments[-1] if moments else json.loads(run.versions)).get(PROCESS, {})
         return Process(run.host, run.pid, marks.get("boot"), marks.get("numbers"), marks.get("start"))
-    except AttributeError:  # not what we write
+    except (AttributeError, LookupError, TypeError, ValueError):  # not what we write
         return Process(run.host, run.pid)
 
 

@@ -106,3 +106,24 @@ def test_ctrl_c_while_exporting_leaves_no_half_directory(run: Any, path: Path, m
     done = run("export", "s", "--ensemble", "--grid", 3, "-o", "e", code=130)
     assert done.stderr.strip().endswith("Run again: mgraph export s --ensemble --grid 3 -o e")
     assert sorted(p.name for p in path.parent.iterdir()) == ["digits.mgraph"]
+
+
+def test_ctrl_c_before_the_command_line_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import builtins
+
+    from mgraph_cli.__main__ import main
+
+    original = builtins.__import__
+
+    def interrupted(name: str, *args: Any, **further: Any) -> Any:
+        if name == "mgraph_cli.main":
+            raise KeyboardInterrupt
+        return original(name, *args, **further)
+
+    monkeypatch.setattr(builtins, "__import__", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "Interrupted; nothing was begun.\n"

