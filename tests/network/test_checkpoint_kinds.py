@@ -252,6 +252,19 @@ def test_two_networks_under_prefixes_ask_which() -> None:
     assert np.array_equal(fit(content, weights="teacher").parameters, values(b))
 
 
+def test_averaged_weights_beside_raw_ones_in_one_dict() -> None:
+    a, b = state_of(mlp, 1), state_of(mlp, 2)
+    content = a | prefixed(b, "ema.module.") | {"ema.decay": torch.tensor(0.9)}
+    with pytest.raises(
+        InputError, match=r"\. \(raw\), ema \(averaged\); say which with --weights raw or --weights ema"
+    ):
+        fit(content)
+    assert np.array_equal(fit(content, weights="ema").parameters, values(b))
+    fitted = fit(content, weights="raw")
+    assert np.array_equal(fitted.parameters, values(a))
+    assert fitted.notes[-1].startswith("left out, beside these: ema.module.0.weight, ")
+
+
 def test_a_part_of_another_network_is_not_taken_unasked() -> None:
     state = prefixed(state_of(mlp), "features.")
     with pytest.raises(InputError, match=r"larger network: 2 of its 9 tensors fit.*--weights features\.3\.?"):

@@ -25,8 +25,10 @@ from mgraph.network.checkpoints.values import FittedCheckpoint, count, fit_to_la
 from mgraph.network.layout import dtype_name, named_tensors
 from mgraph_store.rows.layout import Layout, TensorSpec
 
-_CONSTANTS = ("inv_freq", "masked_bias", "rel_pos_index", "attn_mask", "position_ids", "n_averaged")
+_CONSTANTS = ("inv_freq", "masked_bias", "rel_pos_index", "attn_mask", "position_ids")
 """Last parts of names that libraries give to constant buffers of floats, saved by some versions and not by others."""
+
+_BOOKKEEPING = ("n_averaged", "decay", "num_updates", "initted", "step")  # of those who average weights
 
 Build = Callable[[int], nn.Module]
 """Make the network with initial values drawn from a seed."""
@@ -93,7 +95,7 @@ def fit_view(
     if ignored:
         notes.append(f"ignored, as the network has none: {_listed(ignored)}")
     if view.reading.outside:
-        notes.append(f"left out, beside {view.reading.prefix}: {_listed(view.reading.outside)}")
+        notes.append(f"left out, beside {view.reading.prefix or 'these'}: {_listed(view.reading.outside)}")
     tensors = dict(named_tensors(module))
     absent = _absent(loaded.missing_keys, layout, state, options, build, tensors)
     notes += absent.notes
@@ -219,7 +221,7 @@ def _ignorable(view: View, unexpected: Sequence[str], module: nn.Module, *, whol
                     f"network's own will do, leave it out with --ignore {name}."
                 )
             ignored.append(name)
-        elif not isinstance(value, Tensor) or _looks_constant(name, value):
+        elif not isinstance(value, Tensor) or _looks_constant(name, value) or (view.averaged and name in _BOOKKEEPING):
             ignored.append(name)
         else:
             extra.append(name)
