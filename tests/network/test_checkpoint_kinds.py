@@ -342,6 +342,44 @@ def test_what_hooks_compute_counts_but_not_what_they_draw() -> None:
         fit({"q": torch.ones(2, 2)}, Splits)
 
 
+class Renames(nn.Module):
+    """Its files have names of their own, and its load_state_dict is its own, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 2)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True) -> None:  # type: ignore[override]
+        super().load_state_dict({f"inner.{k.removeprefix('W_')}": v for k, v in state_dict.items()}, strict)
+
+
+class Own(nn.Module):
+    """Its load_state_dict copies, so that a type is not seen."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def load_state_dict(self, state_dict: Any) -> None:  # type: ignore[override]
+        super().load_state_dict(state_dict)
+
+
+def test_a_load_state_dict_of_ones_own_is_asked_too() -> None:
+    state = {"W_weight": torch.arange(8.0).view(2, 4), "W_bias": torch.zeros(2)}
+    fitted = fit({"model": state}, Renames)
+    assert fitted.parameters.tolist() == [*range(8), 0, 0]
+    assert fitted.notes[0] == "taken from model"
+    with pytest.raises(LayoutMismatchError, match=r"float64 in the checkpoint.*--cast"):
+        fit({"inner.weight": torch.ones(2, 4).double(), "inner.bias": torch.ones(2)}, lambda: Own(nn.Linear(4, 2)))
+    with pytest.raises(LayoutMismatchError, match=r"refused the checkpoint: Missing key.*inner\.bias"):
+        fit({"model": {"W_weight": torch.ones(2, 4)}}, Renames)
+
+
+def test_sharded_weights_are_named() -> None:
+    with pytest.raises(LayoutMismatchError, match="sharded by FSDP; save a full state dict"):
+        fit({"_flat_param": torch.ones(9), "0.bias": torch.ones(8)})
+
+
 class Positions(nn.Module):
     """Indices, frequencies and a mask: constants, kept in the file or not."""
 

@@ -170,7 +170,9 @@ def _read_pickle(path: Path) -> Any:
         except RecursionError:
             raise InputError(f"{path} is no checkpoint, or a damaged one (nested too deeply).") from None
         except Exception as error:
-            why = _first_line(error)
+            # The unpickler knows its opcodes by number: a KeyError says no more than that there is none.
+            strange = isinstance(error, KeyError)
+            why = "neither safetensors nor what torch.save writes" if strange else _first_line(error)
             raise InputError(f"{path} is no checkpoint, or a damaged one ({why}); save it again.") from None
 
 
