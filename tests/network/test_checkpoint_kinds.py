@@ -252,6 +252,19 @@ def test_two_networks_under_prefixes_ask_which() -> None:
     assert np.array_equal(fit(content, weights="teacher").parameters, values(b))
 
 
+def test_averaged_weights_beside_raw_ones_in_one_dict() -> None:
+    a, b = state_of(mlp, 1), state_of(mlp, 2)
+    content = a | prefixed(b, "ema.module.") | {"ema.decay": torch.tensor(0.9)}
+    with pytest.raises(
+        InputError, match=r"\. \(raw\), ema \(averaged\); say which with --weights raw or --weights ema"
+    ):
+        fit(content)
+    assert np.array_equal(fit(content, weights="ema").parameters, values(b))
+    fitted = fit(content, weights="raw")
+    assert np.array_equal(fitted.parameters, values(a))
+    assert fitted.notes[-1].startswith("left out, beside these: ema.module.0.weight, ")
+
+
 def test_a_part_of_another_network_is_not_taken_unasked() -> None:
     state = prefixed(state_of(mlp), "features.")
     with pytest.raises(InputError, match=r"larger network: 2 of its 9 tensors fit.*--weights features\.3\.?"):
@@ -327,6 +340,44 @@ def test_what_hooks_compute_counts_but_not_what_they_draw() -> None:
     assert fitted.parameters.tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
     with pytest.raises(LayoutMismatchError, match=r"lacks 1 tensor of the network, first k, .* random values"):
         fit({"q": torch.ones(2, 2)}, Splits)
+
+
+class Renames(nn.Module):
+    """Its files have names of their own, and its load_state_dict is its own, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 2)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True) -> None:  # type: ignore[override]
+        super().load_state_dict({f"inner.{k.removeprefix('W_')}": v for k, v in state_dict.items()}, strict)
+
+
+class Own(nn.Module):
+    """Its load_state_dict copies, so that a type is not seen."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def load_state_dict(self, state_dict: Any) -> None:  # type: ignore[override]
+        super().load_state_dict(state_dict)
+
+
+def test_a_load_state_dict_of_ones_own_is_asked_too() -> None:
+    state = {"W_weight": torch.arange(8.0).view(2, 4), "W_bias": torch.zeros(2)}
+    fitted = fit({"model": state}, Renames)
+    assert fitted.parameters.tolist() == [*range(8), 0, 0]
+    assert fitted.notes[0] == "taken from model"
+    with pytest.raises(LayoutMismatchError, match=r"float64 in the checkpoint.*--cast"):
+        fit({"inner.weight": torch.ones(2, 4).double(), "inner.bias": torch.ones(2)}, lambda: Own(nn.Linear(4, 2)))
+    with pytest.raises(LayoutMismatchError, match=r"refused the checkpoint: Missing key.*inner\.bias"):
+        fit({"model": {"W_weight": torch.ones(2, 4)}}, Renames)
+
+
+def test_sharded_weights_are_named() -> None:
+    with pytest.raises(LayoutMismatchError, match="sharded by FSDP; save a full state dict"):
+        fit({"_flat_param": torch.ones(9), "0.bias": torch.ones(8)})
 
 
 class Positions(nn.Module):

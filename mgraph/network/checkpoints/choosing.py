@@ -97,10 +97,11 @@ def choose(
     """
     fitting = [view for view in views if covers(view, layout)]
     if not fitting:
-        fitting = [view for view in closest(views, layout)[:4] if takes(view)]
+        likely = [view for view in closest(views, layout) if 3 * len(view.state) >= len(layout.parameters)]
+        fitting = [view for view in likely[:4] if takes(view)]
     distinct = sorted(_distinct(closest(fitting, layout)), key=lambda view: view.averaged)
     if asked is not None:
-        return _asked_for(asked, distinct, views, where)
+        return _apart(_asked_for(asked, distinct, views, where), fitting, layout)
     if len(distinct) > 1:
         raise InputError(f"{where} holds several sets of weights that fit: {_listed(distinct)}; {_how(distinct)}.")
     if distinct and distinct[0].reading.prefix and len(distinct[0].reading.outside) > len(distinct[0].state):
@@ -109,7 +110,27 @@ def choose(
             f"{where} is of a larger network: {len(only.state)} of its {len(only.candidate.entries)} tensors fit, "
             f"those under {only.reading.prefix}; if they are meant, say so with --weights {only.key}."
         )
-    return distinct[0] if distinct else None
+    return _apart(distinct[0], fitting, layout) if distinct else None
+
+
+def _apart(view: View, fitting: Sequence[View], layout: Layout) -> View:
+    """Leave out of a view what another one in the same dict has under a longer prefix: {"0.weight", "ema.0.weight"}."""
+    mine = view.reading
+    theirs = {
+        name
+        for other in fitting
+        if other.candidate.key == view.candidate.key
+        and other.reading.prefix != mine.prefix
+        and other.reading.prefix.startswith(mine.prefix)
+        for name in other.reading.renamed
+    }
+    own = {t.name for t in layout.tensors} | set(layout.aliases)
+    apart = {name: spelled for name, spelled in mine.renamed.items() if name in theirs and spelled not in own}
+    if not apart:
+        return view
+    state = {spelled: value for spelled, value in view.state.items() if spelled not in apart.values()}
+    renamed = {name: spelled for name, spelled in mine.renamed.items() if name not in apart}
+    return replace(view, state=state, reading=replace(mine, renamed=renamed, outside=(*mine.outside, *apart)))
 
 
 def _asked_for(asked: str, fitting: Sequence[View], views: Sequence[View], where: str) -> View:

@@ -26,6 +26,7 @@ from mgraph.network.checkpoints.search import pairs
 
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _SAVE = "save its state_dict() with torch.save, or as a .safetensors file"
+_LARGEST_HEADER = 100_000_000  # bytes, of safetensors
 _DEPTH, _MOST = 8, 100_000
 """How deep, and through how many objects, the content of a file is looked through for what was skipped."""
 
@@ -92,7 +93,10 @@ def _read_file(path: Path) -> Any:
     if not head:
         raise InputError(f"{path} is empty; save the checkpoint again.")
     _refuse_other_formats(path, head)
-    if head[8:9] == b"{" or (head[:4] != b"PK\x03\x04" and path.suffix == ".safetensors"):
+    header = int.from_bytes(head[:8], "little")
+    if (head[8:9] == b"{" and header <= _LARGEST_HEADER) or (
+        head[:4] != b"PK\x03\x04" and path.suffix == ".safetensors"
+    ):
         return _read_safetensors(path)
     if head[:4] == b"PK\x03\x04":
         _refuse_other_archives(path)
@@ -166,7 +170,9 @@ def _read_pickle(path: Path) -> Any:
         except RecursionError:
             raise InputError(f"{path} is no checkpoint, or a damaged one (nested too deeply).") from None
         except Exception as error:
-            why = _first_line(error)
+            # The unpickler knows its opcodes by number: a KeyError says no more than that there is none.
+            strange = isinstance(error, KeyError)
+            why = "neither safetensors nor what torch.save writes" if strange else _first_line(error)
             raise InputError(f"{path} is no checkpoint, or a damaged one ({why}); save it again.") from None
 
 
@@ -174,10 +180,12 @@ def _skipped(value: Any) -> list[str]:
     """List where placeholders stand, and for what; a class that comes often is said once."""
     found: dict[str, str] = {}
     stack: list[tuple[str, Any, int]] = [("", value, 0)]
-    seen = 0
-    while stack and seen < _MOST:
+    seen: set[int] = set()
+    while stack and len(seen) < _MOST:
         where, item, depth = stack.pop()
-        seen += 1
+        if id(item) in seen:  # objects may be shared, and many times over
+            continue
+        seen.add(id(item))
         if isinstance(item, Foreign):
             found.setdefault(item.name, where)
         elif depth < _DEPTH and isinstance(item, dict | list | tuple):

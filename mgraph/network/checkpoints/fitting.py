@@ -7,9 +7,11 @@ types show, and a large file stays mapped.
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,8 +27,10 @@ from mgraph.network.checkpoints.values import FittedCheckpoint, count, fit_to_la
 from mgraph.network.layout import dtype_name, named_tensors
 from mgraph_store.rows.layout import Layout, TensorSpec
 
-_CONSTANTS = ("inv_freq", "masked_bias", "rel_pos_index", "attn_mask", "position_ids", "n_averaged")
+_CONSTANTS = ("inv_freq", "masked_bias", "rel_pos_index", "attn_mask", "position_ids")
 """Last parts of names that libraries give to constant buffers of floats, saved by some versions and not by others."""
+
+_BOOKKEEPING = ("n_averaged", "decay", "num_updates", "initted", "step")  # of those who average weights
 
 Build = Callable[[int], nn.Module]
 """Make the network with initial values drawn from a seed."""
@@ -93,8 +97,9 @@ def fit_view(
     if ignored:
         notes.append(f"ignored, as the network has none: {_listed(ignored)}")
     if view.reading.outside:
-        notes.append(f"left out, beside {view.reading.prefix}: {_listed(view.reading.outside)}")
+        notes.append(f"left out, beside {view.reading.prefix or 'these'}: {_listed(view.reading.outside)}")
     tensors = dict(named_tensors(module))
+    _in_the_files_types(tensors, state)
     absent = _absent(loaded.missing_keys, layout, state, options, build, tensors)
     notes += absent.notes
     made = _made_by_hooks(state, loaded.missing_keys, layout, tensors)
@@ -136,13 +141,33 @@ def _load(module: nn.Module, names: Names, view: View) -> Any:
     if metadata is not None:
         state._metadata = metadata  # type: ignore[attr-defined]
     try:
-        return module.load_state_dict(state, strict=False, assign=True)
+        return _assigned(module, state)
     except Exception as error:  # its hooks and setters raise what they like
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         why = (lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else lines[0]) if lines else ""
         raise LayoutMismatchError(
             f"The network's load_state_dict refused the checkpoint: {(why or type(error).__name__).rstrip('.')}."
         ) from None
+
+
+def _assigned(module: nn.Module, state: Mapping[str, Any]) -> Any:
+    """Call ``load_state_dict``; one of a network's own that does not know ``assign`` decides alone, strictly."""
+    known = inspect.signature(module.load_state_dict).parameters
+    if "assign" in known or any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        result = module.load_state_dict(state, strict=False, assign=True)
+    else:
+        result = module.load_state_dict(state)
+    return result if hasattr(result, "missing_keys") else SimpleNamespace(missing_keys=[], unexpected_keys=[])
+
+
+def _in_the_files_types(tensors: dict[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Take the file's tensors where a copy of their values was rounded: whether that is allowed is decided later."""
+    for name, tensor in tensors.items():
+        given = state.get(name)
+        if not isinstance(given, Tensor) or given.dtype == tensor.dtype or given.shape != tensor.shape:
+            continue
+        if torch.equal(given.to(tensor.dtype), tensor):
+            tensors[name] = given
 
 
 def _missing_parameters(missing: Sequence[str], layout: Layout) -> list[str]:
@@ -219,11 +244,16 @@ def _ignorable(view: View, unexpected: Sequence[str], module: nn.Module, *, whol
                     f"network's own will do, leave it out with --ignore {name}."
                 )
             ignored.append(name)
-        elif not isinstance(value, Tensor) or _looks_constant(name, value):
+        elif not isinstance(value, Tensor) or _looks_constant(name, value) or (view.averaged and name in _BOOKKEEPING):
             ignored.append(name)
         else:
             extra.append(name)
     if extra:
+        if any("flat_param" in name for name in extra):
+            raise LayoutMismatchError(
+                f"The checkpoint has {extra[0]}, weights flattened and sharded by FSDP; save a full state dict "
+                f"(torch's get_model_state_dict with full_state_dict=True)."
+            )
         todo = " If they are not needed, leave them out with --ignore PATTERN." if whole else ""
         raise LayoutMismatchError(
             f"The checkpoint has {count(extra)} that the network has not, first {extra[0]}; "

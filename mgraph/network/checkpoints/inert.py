@@ -63,6 +63,7 @@ class InertUnpickler(pickle._Unpickler):  # in Python, so that every opcode can 
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a stand-in for a global, never the thing itself, except for types of numbers."""
+        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)  # of Python 2, and protocol 2
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         if (module, name) == ("torch.storage", "UntypedStorage"):

@@ -78,6 +78,8 @@ class Names:
         ranked = sorted(best, key=lambda pair: (-best[pair], len(pair[0]) + len(pair[1])))
         least = max(best.values()) / 2
         chosen = [pair for pair in ranked if best[pair] >= least][:_MOST_PREFIXES]
+        if ("", "") not in chosen:  # as they are: a network may rename all of them when it loads
+            chosen.append(("", ""))
         return [self._reading(plain, *pair) for pair in chosen]
 
     def _reading(self, plain: Mapping[str, str], prefix: str, added: str) -> Reading:

@@ -104,16 +104,14 @@ def _entries(mapping: dict[Any, Any]) -> dict[str, Any]:
 
 def _mappings(content: Any) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
     queue: list[tuple[tuple[str, ...], Any]] = [((), content)]
-    for count, (key, value) in enumerate(queue):  # grows while it is read: outer ones first
-        if count >= _MOST_DICTS:
-            return
+    for key, value in queue:  # grows while it is read: outer ones first
         inner: list[tuple[Any, Any]] = []
         if isinstance(value, dict):
             yield key, value
             inner = pairs(value)
         elif isinstance(value, list | tuple) and len(value) <= _MOST_ITEMS:
             inner = list(enumerate(value))
-        if len(key) < _DEPTH:
+        if len(key) < _DEPTH and len(queue) < _MOST_DICTS:
             queue += [
                 ((*key, str(k)), v)
                 for k, v in inner
