@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from mgraph.train.legs import Leg, Phase, Units
     from mgraph.train.losses import Loss
     from mgraph.train.state import Keeper
-    from mgraph.train.walk import Stretch, Walk, Walked
+    from mgraph.train.walk import Stretch, Walk
+    from mgraph.train.walklog import Walked
 
 # Times the smaller mode's norm: farther apart, a walk crosses the difference first. A straight one at a blended
 # variance is shorter, but with BatchNorm it slows down far from its goal (benchmarks/llpf_digits.py).

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mgraph.train.legs import Units
     from mgraph.train.state import Keeper
     from mgraph.train.thinning import Kept
-    from mgraph.train.walk import Walked
+    from mgraph.train.walklog import Walked
 
 _CHUNK = 1 << 20
 

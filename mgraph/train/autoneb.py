@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mgraph.data.splits import Split
@@ -30,6 +31,7 @@ from mgraph.train.cyclelog import Array, CycleLog, CycleRecord, Relaxed
 from mgraph.train.cycles import FALLS, PATIENCE, BandSettings
 from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
+from mgraph.train.snapshots import named, to_array, to_tensor
 from mgraph.train.state import Arrays, Keeper
 from mgraph.train.stepper import DivergedError, Segment, Stepper
 
@@ -280,21 +282,24 @@ class _Relaxation(Stepper):
 
     # Points and states
 
-    def _made(self, points: Array, spacing: Floats | None = None, momentum: Array | None = None) -> Band:
+    def _made(self, points: Array, spacing: Floats | None = None, moments: Arrays | None = None) -> Band:
         how = self._how
         return Band(
             self._flat,
             self._loss,
             self._packed(points),
-            rule=Rule(how.momentum, how.weight_decay, how.spring),
+            rule=Rule(how.momentum, how.weight_decay, how.spring, how.optimizer, how.nesterov, how.beta2),
             spacing=spacing,
-            momentum=None if momentum is None else self._packed(momentum),
+            moments=None if moments is None else {name: self._moment(array) for name, array in moments.items()},
             module=self._driver.module,
             workers=self._driver.workers,
         )
 
     def _packed(self, points: Array) -> Tensor:
         return torch.stack([self._flat.pack(torch.from_numpy(np.array(row))) for row in points])
+
+    def _moment(self, array: NDArray[Any]) -> Tensor:
+        return self._packed(array) if array.ndim == 2 else to_tensor(array).to(self._flat.device)
 
     def _unpacked(self, rows: Tensor) -> Array:
         return np.stack([self._flat.unpack(row).numpy() for row in rows])
@@ -308,7 +313,9 @@ class _Relaxation(Stepper):
 
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
         """Give the chain, its momentum, where the cycle began, and all that was noted."""
-        arrays = {"points": self._unpacked(self.band.points[1:-1]), "momentum": self._unpacked(self.band.momentum)}
+        arrays: dict[str, NDArray[Any]] = {"points": self._unpacked(self.band.points[1:-1])}
+        for name, moment in self.band.moments.items():
+            arrays[f"moment.{name}"] = self._unpacked(moment) if moment.ndim == 2 else to_array(moment)
         if self._driver.done:
             arrays["from"] = self._from[1:-1]
         return asdict(self.progress) | {"spacing": self.band.spacing.tolist()}, arrays
@@ -318,7 +325,7 @@ class _Relaxation(Stepper):
         noted = dict(values)
         spacing = np.array(noted.pop("spacing"))
         self.progress = CycleLog(**noted)
-        self._band = self._made(self._between_ends(arrays["points"]), spacing, arrays["momentum"])
+        self._band = self._made(self._between_ends(arrays["points"]), spacing, named(arrays, "moment."))
         if "from" in arrays:
             self._from = self._between_ends(arrays["from"])
         keeper = self._driver.keeper

@@ -23,21 +23,60 @@ from mgraph.train.losses import Loss
 from mgraph.train.parallel import Workers
 from mgraph.train.tangent import pulls, squared_lengths, tangent_weights
 
+Moments = dict[str, Tensor]
+"""What an optimiser keeps: of each inner point a row of every tensor."""
+
 _COLUMNS = {"cpu": 1 << 16}  # of a block: with a dozen points and their gradients it fits into cache
 _COLUMNS_ELSEWHERE = 1 << 22
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a band moves: SGD with momentum, weight decay as part of the gradient, and what keeps points apart.
+    """How a band moves, and what keeps points apart.
 
-    ``spring`` is the constant k of springs between neighbours. None stands for k = ∞: before every step the points
-    are put back to where they are to be along the chain.
+    SGD with momentum (Nesterov's if so), weight decay as part of the gradient that the force is made of; or AdamW on
+    the forces, of which ``momentum`` is β₁, weight decay decoupled: it shrinks the points themselves. ``spring`` is
+    the constant k of springs between neighbours. None stands for k = ∞: before every step the points are put back to
+    where they are to be along the chain.
     """
 
     momentum: float = 0.9
     weight_decay: float = 0.0
     spring: float | None = None
+    optimizer: str = "sgd"
+    nesterov: bool = False
+    beta2: float = 0.999
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether momentum is all it keeps and all it takes."""
+        return self.optimizer == "sgd" and not self.nesterov
+
+    @property
+    def in_gradient(self) -> float:
+        """Weight decay as part of the gradient."""
+        return self.weight_decay if self.optimizer == "sgd" else 0.0
+
+    def moments(self, like: Tensor) -> Moments:
+        """Return what the optimiser keeps of every inner point, as it begins: by row of ``like``."""
+        if self.optimizer == "sgd":
+            return {"momentum_buffer": torch.zeros_like(like)}
+        steps = torch.zeros(len(like), dtype=torch.float32, device=like.device)
+        return {"exp_avg": torch.zeros_like(like), "exp_avg_sq": torch.zeros_like(like), "step": steps}
+
+    def optimiser(self, rows: Tensor, gradients: Tensor, moments: Moments) -> torch.optim.Optimizer:
+        """Return torch's optimiser of these rows, which keeps its moments in those given."""
+        parameters = [torch.nn.Parameter(row) for row in rows]
+        made: torch.optim.Optimizer
+        if self.optimizer == "sgd":
+            made = torch.optim.SGD(parameters, momentum=self.momentum, nesterov=self.nesterov, fused=True)
+        else:
+            betas = (self.momentum, self.beta2)
+            made = torch.optim.AdamW(parameters, betas=betas, weight_decay=self.weight_decay, fused=True)
+        for i, parameter in enumerate(parameters):
+            parameter.grad = gradients[i]
+            made.state[parameter] = {name: moment[i] for name, moment in moments.items()}
+        return made
 
 
 class Band:
@@ -51,7 +90,7 @@ class Band:
         *,
         rule: Rule | None = None,
         spacing: Floats | None = None,
-        momentum: Tensor | None = None,
+        moments: Moments | None = None,
         module: Callable[[Tensor], Tensor] | None = None,
         workers: Workers | None = None,
     ) -> None:
@@ -66,7 +105,10 @@ class Band:
         self.points = self._lanes.theta
         self.points.copy_(points)
         self._grad = self._lanes.grad[1:-1]
-        self.momentum = torch.zeros_like(self._grad) if momentum is None else momentum
+        self.moments = self._rule.moments(self._grad) if moments is None else dict(moments)
+        self._optimiser: torch.optim.Optimizer | None = None
+        if not self._rule.is_plain:
+            self._optimiser = self._rule.optimiser(self.points[1:-1], self._grad, self.moments)
         width = min(_COLUMNS.get(flat.device.type, _COLUMNS_ELSEWHERE), flat.size)
         self._blocks = [slice(start, min(start + width, flat.size)) for start in range(0, flat.size, width)]
         self._scratch = points.new_empty(2, len(points) - 1, width)
@@ -118,10 +160,12 @@ class Band:
         A new point has no momentum, and it divides its piece where it was put. This band is spent.
         """
         self.leave()
-        points, momentum, spacing = list(self.points), list(self.momentum), list(self.spacing)
+        points, spacing = list(self.points), list(self.spacing)
+        moments = {name: list(moment) for name, moment in self.moments.items()}
         for piece, along in sorted(places, reverse=True):
             points.insert(piece + 1, torch.lerp(points[piece], points[piece + 1], along))
-            momentum.insert(piece, torch.zeros_like(self.momentum[0]))
+            for rows in moments.values():
+                rows.insert(piece, torch.zeros_like(rows[0]))
             spacing[piece : piece + 1] = [along * spacing[piece], (1.0 - along) * spacing[piece]]
         return Band(
             self._flat,
@@ -129,7 +173,7 @@ class Band:
             torch.stack(points),
             rule=self._rule,
             spacing=np.array(spacing),
-            momentum=torch.stack(momentum),
+            moments={name: torch.stack(rows) for name, rows in moments.items()},
             module=self._module,
             workers=self._workers,
         )
@@ -187,8 +231,8 @@ class Band:
             if self._squares is None:
                 squares += _squares(differences)
             gradients = self._grad[:, block]
-            if self._rule.weight_decay and not self._decayed:
-                gradients.add_(self.points[1:-1, block], alpha=self._rule.weight_decay)
+            if self._rule.in_gradient and not self._decayed:
+                gradients.add_(self.points[1:-1, block], alpha=self._rule.in_gradient)
             e, g = differences.unbind(), gradients.unbind()
             found += [torch.dot(g[i], e[k]) for i, k in pairs]
             found += [torch.dot(e[i], e[i + 1]) for i in products.tolist()]
@@ -205,10 +249,16 @@ class Band:
 
         The new lengths are noted where the next step begins with them.
         """
-        pulled = [(i, i + side, float(-a[i])) for side, a in enumerate((before, after)) for i in np.flatnonzero(a)]
+        pulled = [
+            (int(i), int(i) + side, float(-a[i])) for side, a in enumerate((before, after)) for i in np.flatnonzero(a)
+        ]
+        if self._optimiser is not None:
+            self._move_by(self._optimiser, pulled, lr)
+            return
         squares = self._zeros(len(before) + 1) if self._rule.spring is None else None
+        momentum = self.moments["momentum_buffer"]
         for block, differences in self._differences():
-            P, M = self.points[:, block], self.momentum[:, block]
+            P, M = self.points[:, block], momentum[:, block]
             gradients = self._grad[:, block]
             torch.add(gradients, M, alpha=self._rule.momentum, out=M)
             gradients.zero_()  # here they are in cache
@@ -220,6 +270,17 @@ class Band:
                 torch.sub(P[1:], P[:-1], out=differences)
                 squares += _squares(differences)
         self._squares, self._clear = squares, True
+
+    def _move_by(self, optimiser: torch.optim.Optimizer, pulled: Sequence[tuple[int, int, float]], lr: float) -> None:
+        """Turn gradients into forces, and let torch's optimiser step along them."""
+        for block, differences in self._differences():
+            gradients = self._grad[:, block]
+            for i, k, pull in pulled:
+                gradients[i].add_(differences[k], alpha=pull)
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        optimiser.step()
+        self._squares, self._clear = None, False
 
     def _zeros(self, count: int) -> Tensor:
         return torch.zeros(count, dtype=self._sums, device=self.points.device)

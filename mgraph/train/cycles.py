@@ -52,8 +52,11 @@ class BandSettings(Settings):
     )
     lr: float = setting(0.05, "learning rate of cycles that name none", above=0, high=1e30)
     batch_size: int = setting(256, "examples per step, the same ones for every pivot", unit="examples", low=1)
-    momentum: float = setting(0.9, "SGD momentum", low=0, below=1)
-    weight_decay: float = setting(1e-4, "weight decay: an L2 penalty as part of the gradient", low=0)
+    optimizer: str = setting("sgd", "optimiser", choices=("sgd", "adamw"))
+    momentum: float = setting(0.9, "momentum of SGD, or AdamW's beta1", low=0, below=1)
+    nesterov: bool = setting(False, "Nesterov momentum (sgd)")
+    beta2: float = setting(0.999, "AdamW's beta2", low=0, below=1)
+    weight_decay: float = setting(1e-4, "weight decay: an L2 penalty in sgd's gradient, decoupled in adamw", low=0)
     spring: float | None = setting(
         None, "constant of the springs between pivots; inf: pivots keep their shares of the length", above=0,
         nothing="inf",
@@ -85,6 +88,8 @@ class BandSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise InputError("nesterov=true needs optimizer=sgd and a momentum above 0.")
         if not self.cycles:
             raise InputError("A band needs at least one cycle, e.g. cycles=5x60.")
         self.stages()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from mgraph.train.stepper import Segment, Stepper
 from mgraph.train.tensors import scale
 from mgraph.train.thinning import Kept, Thinner
 from mgraph.train.walk_settings import WalkSettings
+from mgraph.train.walklog import Log, Walked
 
 POINT = "point"  # what is appended to the keeper: the canonical parameters of a kept point
 _BLOWN_UP = 1e4  # a loss so many times the first one is as good as infinite
@@ -46,37 +47,6 @@ class Stretch:
     name: str
     leg: Callable[[Tensor], Leg]  # from the row where it starts
     phases: tuple[Phase, ...]
-
-
-@dataclass
-class Log:
-    """What was observed, by tick: of each tick, and (every so many ticks) of each unit and each weight."""
-
-    ticks: list[dict[str, float]] = field(default_factory=list)
-    entries: list[int] = field(default_factory=list)
-    distances: list[Floats] = field(default_factory=list)
-    lengths: list[Floats] = field(default_factory=list)
-    variances: list[Floats] = field(default_factory=list)
-
-    def column(self, name: str) -> list[float]:
-        """Return one quantity of every tick."""
-        return [tick[name] for tick in self.ticks]
-
-
-@dataclass(frozen=True)
-class Walked:
-    """How a walk went: the points kept after the start, what was observed, where each phase ended and why.
-
-    ``stopped`` says which budget was spent before it ended by itself.
-    """
-
-    start_loss: float
-    kept: tuple[Kept, ...]
-    log: Log
-    reasons: tuple[str, ...]
-    distances: Floats
-    leg: Leg
-    stopped: str | None = None
 
 
 class Walk(Stepper):
@@ -159,8 +129,9 @@ class Walk(Stepper):
         weights = np.flatnonzero(self._units.weight)
         self._weight_gradients = [flat.grad[flat.columns(names[i])] for i in weights]
         moving = np.flatnonzero(phase.moving[self._units.of])
-        self._trained = None
+        self._trained, self._learning = None, np.arange(len(names))
         if self._how.train == "active" and len(moving) < len(names):
+            self._learning = moving
             columns = [flat.columns(names[i]) for i in moving]
             self._trained = [self._x[c] for c in columns], [flat.grad[c] for c in columns]
         self._distances = leg.distances()
@@ -257,21 +228,45 @@ class Walk(Stepper):
 
     def _train(self, rates: Floats | None) -> tuple[float, int]:
         """Train until the loss is low enough; return the mean of the last losses, and how many iterations it took."""
-        how, flat = self._how, self._flat
+        how = self._how
         lr = self._rate * (how.lr if rates is None or how.origin_lr is None else how.origin_lr)
+        optimiser = None if how.optimizer == "sgd" and how.momentum == 0 else self._optimiser(lr, rates)
         recent: deque[float] = deque(maxlen=how.min_iters)
         for iteration in range(1, how.max_iters + 1):
             recent.append(self._gradient())
-            if rates is not None:
-                scale(self._weight_gradients, rates)
-            if self._trained is None:
-                self._x.add_(flat.grad, alpha=-lr)
+            if optimiser is not None:
+                optimiser.step()
             else:
-                torch._foreach_add_(*self._trained, alpha=-lr)
+                self._descend(lr, rates)
             mean = sum(recent) / len(recent)
             if iteration >= how.min_iters and mean < self._threshold:
                 break
         return mean, iteration
+
+    def _descend(self, lr: float, rates: Floats | None) -> None:
+        """Do one step of plain SGD."""
+        if rates is not None:
+            scale(self._weight_gradients, rates)
+        if self._trained is None:
+            self._x.add_(self._flat.grad, alpha=-lr)
+        else:
+            torch._foreach_add_(*self._trained, alpha=-lr)
+
+    def _optimiser(self, lr: float, rates: Floats | None) -> torch.optim.Optimizer:
+        """Make torch's optimiser of what is trained, without momentum: the move has changed what it was about."""
+        how, flat = self._how, self._flat
+        factors = np.ones(len(flat.names))
+        if rates is not None:
+            factors[self._units.weight] = rates
+        groups: list[dict[str, Any]] = []
+        for i in self._learning.tolist():
+            columns = flat.columns(flat.names[i])
+            parameter = torch.nn.Parameter(self._x[columns])
+            parameter.grad = flat.grad[columns]
+            groups.append({"params": [parameter], "lr": lr * factors[i]})
+        if how.optimizer == "adamw":
+            return torch.optim.AdamW(groups, betas=(how.momentum, how.beta2), weight_decay=0.0)
+        return torch.optim.SGD(groups, momentum=how.momentum)
 
     def _gradient(self) -> float:
         """Fill the flat gradient from the next batch, and return its loss."""

@@ -31,7 +31,12 @@ class WalkSettings(Settings):
     step_c: float = setting(
         0.0, "the same, relative to the layer's distance at the start of the phase; adds to step_f", low=0, high=1
     )
-    lr: float = setting(0.05, "learning rate of plain SGD, without momentum or weight decay", above=0, high=1e30)
+    lr: float = setting(0.05, "learning rate of training, which has no weight decay", above=0, high=1e30)
+    optimizer: str = setting(
+        "sgd", "optimiser of training, anew in every tick: plain SGD [L] unless told else", choices=("sgd", "adamw")
+    )
+    momentum: float = setting(0.0, "momentum of SGD, or AdamW's beta1", low=0, below=1)
+    beta2: float = setting(0.999, "AdamW's beta2", low=0, below=1)
     batch_size: int = setting(64, "examples per iteration", unit="examples", low=1)
     min_iters: int = setting(5, "iterations of every tick at least, and of the mean that loss_threshold is for", low=1)
     max_iters: int = setting(30, "iterations of a tick at most", low=1)

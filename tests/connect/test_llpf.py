@@ -91,7 +91,13 @@ class Reference:
         return float(torch.sqrt(sum(((p[n] - q[n]).double() ** 2).sum() for n in names)))
 
     def train(self, rates):
-        losses = []
+        """By torch's optimiser, if it is no plain SGD, a new one in every tick."""
+        losses, how = [], self.how
+        groups = [{"params": [self.x[name]], "lr": how.lr * float(rates.get(name, 1.0))} for name in self.names]
+        if how.optimizer == "adamw":
+            optimiser = torch.optim.AdamW(groups, betas=(how.momentum, how.beta2), weight_decay=0.0)
+        else:
+            optimiser = torch.optim.SGD(groups, momentum=how.momentum)
         for n in range(1, self.how.max_iters + 1):
             with torch.no_grad():
                 for p, name in zip(self.module.parameters(), self.names, strict=True):
@@ -101,7 +107,11 @@ class Reference:
             loss = F.cross_entropy(self.module(x), y)
             loss.backward()
             for p, name in zip(self.module.parameters(), self.names, strict=True):
-                self.x[name] -= self.how.lr * rates.get(name, 1.0) * p.grad
+                if how.optimizer == "sgd" and how.momentum == 0:
+                    self.x[name] -= self.how.lr * rates.get(name, 1.0) * p.grad
+                else:
+                    self.x[name].grad = p.grad.clone()
+            optimiser.step()
             losses.append(loss.item())
             if n >= self.how.min_iters and np.mean(losses[-self.how.min_iters :]) < self.how.loss_threshold:
                 break
@@ -149,6 +159,12 @@ class Reference:
         return np.concatenate([self.x[name].numpy().ravel() for name in self.names])
 
 
+def farthest(points, expected, how):
+    """The largest difference; under AdamW but for the bias before BatchNorm: its gradient is rounding, made a step."""
+    apart = np.abs(points - expected)
+    return np.delete(apart, np.s_[60:72], axis=-1).max() if how.optimizer == "adamw" else apart.max()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -157,24 +173,27 @@ class Reference:
         {"step_a": 0.0, "step_f": 0.1},
         {"step_a": 1e-3, "step_f": 0.01, "step_c": 0.02},
         {"step_a": 1.0},
+        {"momentum": 0.6},
+        {"optimizer": "adamw", "momentum": 0.7, "beta2": 0.9, "lr": 2e-3},
     ],
 )
 def test_ticks_towards_a_mode_are_those_of_the_definition(ends, changes):
-    method = LLPF(ticks=5, groups="all", walk="m2m", **FEW, **changes)
+    method = LLPF(ticks=5, groups="all", walk="m2m", **(FEW | changes))
     found = rows(walk(method, ends))
     assert np.array_equal(found[0], ends[0])
     assert np.array_equal(found[-1], ends[1])
     wanted = Reference(method, *ends).to_mode(5)
     for point, expected in zip(found[1:-1], wanted, strict=False):
-        assert np.abs(point - expected).max() <= 2e-5
+        assert farthest(point, expected, method) <= (2e-4 if method.optimizer == "adamw" else 2e-5)
 
 
-def test_ticks_towards_the_origin_are_those_of_the_definition(ends):
-    method = LLPF(origin_ticks=6, origin_step=0.02, walk="m2o", **FEW)
+@pytest.mark.parametrize("changes", [{}, {"momentum": 0.6}, {"optimizer": "adamw", "momentum": 0.7, "lr": 2e-3}])
+def test_ticks_towards_the_origin_are_those_of_the_definition(ends, changes):
+    method = LLPF(origin_ticks=6, origin_step=0.02, walk="m2o", **(FEW | changes))
     found = rows(walk(method, ends[:1]))
     assert np.array_equal(found[0], ends[0])
     wanted = Reference(method, ends[0]).to_origin(6)
-    assert np.abs(found[1:] - np.stack(wanted)).max() <= 2e-5
+    assert farthest(found[1:], np.stack(wanted), method) <= 2e-5
 
 
 def test_the_walk_arrives_and_ends_at_the_destination(ends):
@@ -305,6 +324,7 @@ def stopping(after):
         {"walk": "across", "origin_step": 0.02},
         {"walk": "m2m", "groups": "fdf", "train": "active"},
         {"walk": "m2m", "lr": 6.0, "take_back": 1.5, "ticks": 30},
+        {"walk": "m2m", "groups": "fdf", "train": "active", "optimizer": "adamw", "momentum": 0.9, "lr": 2e-3},
     ],
 )
 def test_an_interrupted_walk_goes_on_bit_for_bit(ends, changes):

@@ -242,6 +242,25 @@ def test_stopped_anywhere_and_gone_on_with_it_ends_at_the_very_same_chain(every,
     ]
 
 
+@pytest.mark.parametrize("changes", [{"optimizer": "adamw", "lr": 0.01}, {"nesterov": True}])
+def test_with_other_optimisers_it_goes_on_at_the_very_same_chain(changes):
+    how, steps = replace(HOW, gap=0.0, cycles=("3x4",), **changes), 0
+
+    def interrupt(_):
+        nonlocal steps
+        steps += 1
+        if steps == 7:
+            raise KeyboardInterrupt
+
+    keeper = InMemory(every=1)
+    with pytest.raises(KeyboardInterrupt):
+        relaxed(how, keeper=keeper, report=interrupt)
+    whole = relaxed(how)
+    assert whole.history[-1].pivots == 4
+    np.testing.assert_array_equal(relaxed(how, keeper=keeper.again()).points, whole.points)
+    assert not np.array_equal(whole.points, relaxed(replace(HOW, gap=0.0, cycles=("3x4@0.01",))).points)
+
+
 def test_going_on_after_the_last_state_only_returns_the_result():
     keeper = InMemory()
     whole = relaxed(keeper=keeper)

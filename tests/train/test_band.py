@@ -27,12 +27,12 @@ def chain(n, size, seed=2):
 
 
 class Spelt:
-    """NEB with loops and whole vectors: tangent, projection, springs or redistribution, SGD."""
+    """NEB with loops and whole vectors: tangent, projection, springs or redistribution, SGD or AdamW."""
 
     def __init__(self, module, points, rule, spacing=None):
         self.module, self.rule = module, rule
         self.points = points.numpy().copy()
-        self.momentum = np.zeros_like(self.points)
+        self.momentum, self.squares, self.steps = np.zeros_like(self.points), np.zeros_like(self.points), 0
         lengths = np.linalg.norm(np.diff(self.points, axis=0), axis=1)
         self.spacing = (lengths if spacing is None else np.asarray(spacing)) / np.sum(
             lengths if spacing is None else spacing
@@ -45,7 +45,9 @@ class Spelt:
         named = {name: part.view(s) for (name, s), part in zip(shapes.items(), parts, strict=True)}
         loss = F.cross_entropy(functional_call(self.module, named, (X,)), Y)
         loss.backward()
-        return float(loss.detach()), point.grad.numpy() + self.rule.weight_decay * theta
+        return float(loss.detach()), point.grad.numpy() + (
+            self.rule.weight_decay * theta if self.rule.optimizer == "sgd" else 0.0
+        )
 
     def redistribute(self):
         old = self.points.copy()
@@ -77,17 +79,35 @@ class Spelt:
             forces[i] = -gradient + (gradient @ tangent) * tangent
             if self.rule.spring is not None:
                 forces[i] += self.rule.spring * (np.linalg.norm(after) - np.linalg.norm(before)) * tangent
+        self.steps += 1
         for i, force in forces.items():
-            self.momentum[i] = self.rule.momentum * self.momentum[i] - force
-            self.points[i] = self.points[i] - lr * self.momentum[i]
+            self.points[i] = self.points[i] - lr * self.direction(i, -force)
         return losses
+
+    def direction(self, i, gradient):
+        rule, first, second = self.rule, self.momentum[i], self.squares[i]
+        if rule.optimizer == "sgd":
+            first[:] = rule.momentum * first + gradient
+            return gradient + rule.momentum * first if rule.nesterov else first
+        first[:] = rule.momentum * first + (1 - rule.momentum) * gradient
+        second[:] = rule.beta2 * second + (1 - rule.beta2) * gradient**2
+        scale = np.sqrt(second / (1 - rule.beta2**self.steps)) + 1e-8
+        return first / (1 - rule.momentum**self.steps) / scale + rule.weight_decay * self.points[i]
 
 
 @pytest.mark.parametrize("columns", [16, 1 << 14])
 @pytest.mark.parametrize(
     "rule",
-    [Rule(0.9, 0.0), Rule(0.0, 0.05), Rule(0.9, 0.01, spring=0.3)],
-    ids=["redistributed", "decay, no momentum", "springs"],
+    [
+        Rule(0.9, 0.0),
+        Rule(0.0, 0.05),
+        Rule(0.9, 0.01, spring=0.3),
+        Rule(0.9, 0.05, nesterov=True),
+        Rule(0.9, 0.05, spring=0.3, nesterov=True),
+        Rule(0.8, 0.1, optimizer="adamw", beta2=0.95),
+        Rule(0.8, 0.1, spring=0.3, optimizer="adamw"),
+    ],
+    ids=["redistributed", "decay, no momentum", "springs", "nesterov", "nesterov, springs", "adamw", "adamw, springs"],
 )
 def test_ten_steps_are_those_of_the_formulas(rule, columns, monkeypatch):
     monkeypatch.setitem(band_module._COLUMNS, "cpu", columns)
@@ -95,8 +115,9 @@ def test_ten_steps_are_those_of_the_formulas(rule, columns, monkeypatch):
     points = chain(6, flat.dimension)
     spelt = Spelt(network(), points, rule)
     band = Band(flat, F.cross_entropy, torch.stack([flat.pack(p) for p in points]), rule=rule)
+    lr = 0.1 if rule.optimizer == "sgd" else 0.01
     for _ in range(10):
-        np.testing.assert_allclose(band.step(X, Y, 0.1), spelt.step(0.1), rtol=1e-9)
+        np.testing.assert_allclose(band.step(X, Y, lr), spelt.step(lr), rtol=1e-9)
     found = torch.stack([flat.unpack(row) for row in band.points]).numpy()
     np.testing.assert_allclose(found, spelt.points, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(found[[0, -1]], points[[0, -1]].numpy())
@@ -148,18 +169,30 @@ def test_an_inserted_pivot_divides_its_gap_where_it_is_put_and_has_no_momentum()
     points = chain(5, flat.dimension)
     band = Band(flat, F.cross_entropy, torch.stack([flat.pack(p) for p in points]), rule=Rule())
     band.step(X, Y, 0.1)
-    before, momentum = band.points.clone(), band.momentum.clone()
+    before, momentum = band.points.clone(), band.moments["momentum_buffer"].clone()
     lengths, spacing = band.lengths(), band.spacing
     grown = band.grown([(0, 0.25), (3, 0.5)])
     assert len(grown.points) == 7
     torch.testing.assert_close(grown.points[1], before[0] + 0.25 * (before[1] - before[0]))
     torch.testing.assert_close(grown.points[5], (before[3] + before[4]) / 2)
     torch.testing.assert_close(grown.points[[0, 2, 3, 4, 6]], before, rtol=0, atol=0)
-    assert not grown.momentum[[0, 4]].any()
-    torch.testing.assert_close(grown.momentum[1:4], momentum, rtol=0, atol=0)
+    assert not grown.moments["momentum_buffer"][[0, 4]].any()
+    torch.testing.assert_close(grown.moments["momentum_buffer"][1:4], momentum, rtol=0, atol=0)
     np.testing.assert_allclose(grown.lengths()[:2], [0.25 * lengths[0], 0.75 * lengths[0]])
     np.testing.assert_allclose(grown.spacing[:2], [0.25 * spacing[0], 0.75 * spacing[0]])
     np.testing.assert_allclose(grown.spacing.sum(), spacing.sum())
+
+
+def test_an_inserted_pivot_begins_anew_in_adamw():
+    flat = FlatModel(network())
+    rows = torch.stack([flat.pack(p) for p in chain(5, flat.dimension)])
+    band = Band(flat, F.cross_entropy, rows, rule=Rule(optimizer="adamw"))
+    band.step(X, Y, 0.01)
+    grown = band.grown([(1, 0.5)])
+    assert grown.moments["step"].tolist() == [1, 0, 1, 1]
+    assert not grown.moments["exp_avg"][1].any()
+    grown.step(X, Y, 0.01)
+    assert grown.moments["step"].tolist() == [2, 1, 2, 2]
 
 
 def test_running_statistics_are_no_coordinates():

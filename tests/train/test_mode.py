@@ -137,7 +137,7 @@ def test_weights_that_end_not_finite_are_an_error():
         ({"clip": 0}, "clip must be above 0"),
         ({"label_smoothing": 1}, "label_smoothing must be below 1"),
         ({"schedule": "linear"}, "schedule must be one of curve, cosine, constant"),
-        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw"),
+        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, muon, or a class of torch.optim"),
         ({"precision": "fp16"}, "precision must be one of fp32, tf32, bf16"),
     ],
 )
