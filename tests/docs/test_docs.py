@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -26,18 +24,6 @@ def _generate() -> ModuleType:
 
 
 GENERATE = _generate()
-
-
-@pytest.fixture(autouse=True)
-def page_directory_importable() -> Iterator[None]:
-    """Pages write modules and import them from the working directory."""
-    before, modules = list(sys.path), set(sys.modules)
-    sys.path.insert(0, "")
-    yield
-    sys.path[:] = before
-    for name in set(sys.modules) - modules:
-        if name in ("mine", "regression"):
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize("page", GENERATE.PAGES)
