@@ -53,8 +53,12 @@ def _run_block(match: re.Match[str], namespace: dict[str, Any]) -> str:
         Path(file.group(1)).write_text(body)
     elif language == "python":
         output = io.StringIO()
-        with contextlib.redirect_stdout(output):
-            exec(compile(body, "<page>", "exec"), namespace)
+        sys.path.insert(0, str(Path.cwd()))  # as for a script that lies here
+        try:
+            with contextlib.redirect_stdout(output):
+                exec(compile(body, "<page>", "exec"), namespace)
+        finally:
+            sys.path.remove(str(Path.cwd()))
     elif language == "console":
         lines = []
         for line in body.splitlines():
