@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 COMMANDS = [
-    *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "resume", "ls", "show", "log"),
+    *("init", "add-space", "spaces", "train", "add-mode", "evaluate", "connect", "sweep", "resume", "ls"),
+    *("show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "ensemble", "export", "pack", "unpack"),
     *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "archive"),
