@@ -160,9 +160,9 @@ class Folder:
         descriptor = os.dup(self.root.descriptor())
         try:
             for i, name in enumerate(self._names):
-                below = self._step(descriptor, i, name, create)
-                os.close(descriptor)
-                descriptor = below
+                # In this order: what an interruption leaves open is lost, what it closes twice may be another's.
+                descriptor, above = self._step(descriptor, i, name, create), descriptor
+                os.close(above)
             yield descriptor
         finally:
             os.close(descriptor)
