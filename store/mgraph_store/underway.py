@@ -105,6 +105,7 @@ class RunLock:
         return False
 
     def _open(self, *, create: bool) -> int:
+        self._folder.check_file(LOCK, own=True)
         with self._folder.opened(create=create) as directory:
             return self._folder.open_in(directory, LOCK, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY)
 

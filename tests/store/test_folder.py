@@ -291,6 +291,7 @@ _ALLOWED = {
     "upkeep/copying.py": "makes a directory beside the copy's place",
     "exchange/bundle.py": "reads and writes the file that the user named",
     "index/processes.py": "reads /proc",
+    "underway.py": "likewise",
     "tensors/chunkfiles.py": "from a descriptor of a folder",
     "index/index.py": "looks at what DuckDB has opened",
     "upkeep/repair.py": "makes a directory, from a descriptor of a folder",
