@@ -31,8 +31,9 @@ def test_page_runs_and_prints_what_it_shows(page: str) -> None:
     text = (ROOT / page).read_text()
     found = differences(text, GENERATE.run_page(text))
     here = json.loads(GENERATE.RECORDED.read_text()) == GENERATE.recorded_on()
-    # On another processor, other points of a surface may come out best: a few lines then name others.
-    assert len(found) <= (0 if here else len(text.splitlines()) // 25), "\n".join(found)
+    # A run that is stopped by a clock is stopped elsewhere each time: three lines. On another processor, other points of
+    # a surface may come out best: a few more name others.
+    assert len(found) <= (3 if here else max(3, len(text.splitlines()) // 25)), "\n".join(found)
 
 
 def test_every_page_with_code_is_run() -> None:
