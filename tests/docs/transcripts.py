@@ -29,7 +29,8 @@ _LEFT_OUT = re.compile(_RULE.pattern + r"|^Note: the chosen point|^info +batchno
 # What is open on a line: the point that came out best, and what a clock says.
 _OPEN = re.compile(
     r"\b(better|worse|even)\b|(?<=corner )[a-d]\b|^(parameter|against|oracle|nbytes|test accuracy difference.*?)\s.*$"
-    r"|\b\d+(\.\d+)?(e-?\d+)? ?(s|ms|seconds|minutes|MB|kB|B)\b|(?<=seconds )[\d.e-]+|\b\d{8}T\d{6}\b|\b\d\d:\d\d(?::\d\d)?\b|\(python .*\)"
+    r"|\b\d+(\.\d+)?(e-?\d+)? ?(s|ms|seconds|minutes|MB|kB|B)\b|(?<=seconds )[\d.e-]+|\b\d{8}T\d{6}\b"
+    r"|\b\d\d:\d\d(?::\d\d)?\b|\(python .*\)"
 )
 
 
