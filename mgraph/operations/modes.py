@@ -21,6 +21,7 @@ from mgraph.network.checkpoints import Options
 from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.export import further_states
 from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
+from mgraph.operations.rescue import rescued
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import Report, silent
 from mgraph.session.members import label
@@ -182,7 +183,8 @@ def _keep_modes(
     ``stopped`` says by which budget the training was ended, if one did.
     Raises InputError if they cannot be measured, and NonFiniteError for a loss that is no number: they stay stored.
     """
-    with session.store.transaction() as tx:
+    tensors = {mode.name or run.id: (mode.parameters, mode.buffers) for mode in made}
+    with rescued(session, run, bench.layout, tensors), session.store.transaction() as tx:
         nodes = [_store(tx, bench, run, mode, {}, info) for mode in made]
         run.complete(tx, reason=stopped)
     for node, mode in zip(nodes, made, strict=True):

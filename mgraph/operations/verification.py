@@ -9,7 +9,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from mgraph.errors import InputError
-from mgraph.network.checkpoints import state_dict, write_safetensors
 from mgraph.network.flat import FlatModel
 from mgraph.network.probing.state import unstored_differences
 from mgraph.network.probing.traces import all_close, blamed, largest_difference, tensors_in, traced
 from mgraph.network.probing.untouched import untouched
+from mgraph.operations.rescue import write_aside
 from mgraph.session.constants import few_outputs
 from mgraph.session.meeting import NetworkWarning, first_examples, tell
 from mgraph.session.points import load_buffers
@@ -79,8 +78,7 @@ def check_reproduced(
         return
     if all_close(before, again):
         return
-    file = _free(Path.cwd() / f"{saved_as}-refused.safetensors")
-    write_safetensors(file, state_dict(bench.layout, parameters, buffers))
+    file = write_aside(bench.layout, f"{saved_as}-refused", parameters, buffers)
     raise InputError(
         f"What training made is not what its tensors make: a new network of {bench.space.arch} that holds them gives "
         f"other outputs, by up to {largest_difference(before, again):.2g}{_blame(bench.flat, other, bench)}. So it was "
@@ -100,10 +98,3 @@ def _blame(trained: FlatModel, other: FlatModel, bench: Bench) -> str:
     first = blamed(traces[0], traces[1])
     where = f"module {first}" if first else "the network's own forward"
     return f", first in {where}" + (f" ({', '.join(names[:3])})" if names else "")
-
-
-def _free(path: Path) -> Path:
-    number, free = 2, path
-    while free.exists():
-        number, free = number + 1, path.with_stem(f"{path.stem}-{number}")
-    return free

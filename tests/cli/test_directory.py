@@ -74,7 +74,9 @@ def test_a_graph_that_is_moved_while_a_command_trains(
         assert not path.exists()
 
 
-def test_a_graph_that_is_removed_while_a_command_trains(training: tuple[Path, Process], bare: Path) -> None:
+def test_what_was_trained_outlives_a_graph_that_is_removed_meanwhile(
+    training: tuple[Path, Process], bare: Path, run: Any
+) -> None:
     path, child = training
     shutil.rmtree(path)
     shutil.copytree(bare, path)
@@ -84,6 +86,9 @@ def test_a_graph_that_is_removed_while_a_command_trains(training: tuple[Path, Pr
     assert "another one is there now" in err
     assert "Traceback" not in err
     assert names(path) == []
+    assert "What was trained is in late-unsaved.safetensors" in err
+    run("add-mode", "late-unsaved.safetensors", "--name", "late", "--graph", path)
+    assert names(path) == ["late"]
 
 
 def test_copy(run: Any, path: Path) -> None:
