@@ -62,11 +62,11 @@ def ls(
 
     sides = {None: listing.SIDES, "connection": ("connections",)}.get(kind, ("nodes",))
     if list_columns:
-        emit(listing.list_columns(sides), ("of", "name", "type", "unit", "meaning"), form=form)
+        emit(listing.list_columns(graph.session.store, sides), ("of", "name", "type", "unit", "meaning"), form=form)
         return
     wanted = [] if columns is None else listing.sort_keys(columns.removeprefix("+"))
     named = listing.columns_named(where, sort) + wanted
-    sides = listing.sides_with(named, sides)
+    sides = listing.sides_with(graph.session.store, named, sides)
     found: dict[str, list[dict[str, Any]]] = {}
     options: dict[str, Any] = {"space": space, "where": where, "sort": sort or (), "limit": limit}
     if "nodes" in sides:
