@@ -11,11 +11,14 @@ from mgraph.errors import InputError
 from mgraph.metric import LOSS, Better, Metric
 
 _ONE = {"better": "higher", "best": 1.0}
+_OUT_OF_ONE = ("f1", "auc", "auroc", "iou", "miou", "dice", "r2", "precision", "recall")
+_HIGHER = ("psnr", "bleu")
+_LOWER = ("mae", "mse", "rmse", "perplexity", "nll", "brier", "ece", "wer", "cer")
 _KNOWN: Mapping[str, Mapping[str, Any]] = {
     "accuracy": {**_ONE, "cost_name": "error"},
-    **dict.fromkeys(("f1", "auc", "auroc", "iou", "miou", "dice", "r2", "precision", "recall"), _ONE),
-    **dict.fromkeys(("psnr", "bleu"), {"better": "higher"}),
-    **dict.fromkeys(("mae", "mse", "rmse", "perplexity", "nll", "brier", "ece", "wer", "cer"), {"better": "lower"}),
+    **dict.fromkeys(_OUT_OF_ONE, _ONE),
+    **{name: {"better": "higher"} for name in _HIGHER},
+    **{name: {"better": "lower"} for name in _LOWER},
 }
 """What is known of metrics by name alone, for functions that come without a direction."""
 
@@ -66,7 +69,7 @@ def notes_on(metrics: Sequence[Metric], better: Mapping[str, Better] | None, giv
     for metric in metrics:
         if metric.better is None:
             notes.append(
-                f"Whether more or less of the metric {metric.name} is better is not known, so it is measured, but nothing "
+                f"Whether more or less of the metric {metric.name} is better is not known: it is measured, but nothing "
                 f"is compared by it; say better={{'{metric.name}': 'lower'}} (or 'higher')."
             )
         elif metric.name in functions and metric.name not in (better or {}) and not of_torchmetrics(metric.function):

@@ -251,7 +251,7 @@ def make_task(
             loss_name, example_loss = loss_name or loss.name, example_loss or each
     if metrics is None:
         own = replace(ACCURACY, function=partial(accuracy, void=void)) if void else ACCURACY
-        judged = (own,) if labelled else ()
+        judged: tuple[Metric, ...] = (own,) if labelled else ()
     else:
         judged = as_metrics(metrics, better)
         notes += notes_on(judged, better, metrics)

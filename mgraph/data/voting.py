@@ -32,7 +32,7 @@ def voting_of(train: Split, loss: Callable[..., Any], *, labelled: bool) -> tupl
     _, targets = train.examples(torch.arange(min(_LOOKED_AT, len(train))))
     if targets.is_floating_point() and not bool(((targets == 0) | (targets == 1)).all()):
         return "mean", [
-            'Members of an ensemble will vote by the mean of their outputs, as targets are quantities; combine="softmax", '
-            '"sigmoid" or "none" says otherwise.'
+            "Members of an ensemble will vote by the mean of their outputs, as targets are quantities; "
+            'combine="softmax", "sigmoid" or "none" says otherwise.'
         ]
     return None, []

@@ -40,15 +40,15 @@ def _class_of(spec: Spec) -> tuple[Any, str]:
         library: Any = import_module("torchmetrics")
     except ImportError:
         raise InputError(
-            f"torchmetrics is not installed; install it to use {spec.name}: pip install torchmetrics."
+            f"torchmetrics is not installed; install it to use {spec.name}: pip install 'mgraph[metrics]'."
         ) from None
     part, _, name = spec.argument.rpartition(".")
     if spec.argument in _ALONE:
         part, name = _ALONE[spec.argument]
     elif part not in (*_PARTS, ""):
         raise InputError(
-            f"There is no metric {spec.name!r}; those of torchmetrics.{', torchmetrics.'.join(_PARTS)} can be named, and "
-            "torchmetrics.text.Perplexity."
+            f"There is no metric {spec.name!r}; those of torchmetrics.{', torchmetrics.'.join(_PARTS)} can be named, "
+            "and torchmetrics.text.Perplexity."
         )
     there: dict[str, Any] = {}
     with warnings.catch_warnings():

@@ -361,8 +361,8 @@ def _why_not_measured(reader: Reader, criterion: Criterion, space: Space | None)
         close = difflib.get_close_matches(criterion.metric, costs, n=1)
         hint = f" did you mean {close[0]!r}?" if close else ""
         return (
-            f"{where} knows no metric {criterion.metric!r};{hint} edges are measured by {', '.join(costs)}. What a sweep "
-            f"measures besides is compared, too: mgraph sweep {unswept or 'CONN'} --metric NAME"
+            f"{where} knows no metric {criterion.metric!r};{hint} edges are measured by {', '.join(costs)}. What a "
+            f"sweep measures besides is compared, too: mgraph sweep {unswept or 'CONN'} --metric NAME"
         )
     if measured:
         return (

@@ -49,8 +49,8 @@ def cost_named(store: GraphStore, name: str | None, space: Space | None, *, drop
         return name
     if known.better is None:
         raise InputError(
-            f"Whether more or less of the metric {known.name} is better is not known, so no edge is compared by it; say "
-            f"so where the task is made: better={{'{known.name}': 'lower'}}."
+            f"Whether more or less of the metric {known.name} is better is not known, so no edge is compared by it; "
+            f"say so where the task is made: better={{'{known.name}': 'lower'}}."
         )
     return known.cost_name
 
@@ -70,8 +70,8 @@ def metric_to_compare(store: GraphStore, space: Space, name: str | None, *, swep
         there = ", ".join(m.cost_name for m in known if m.better is not None)
         why = "has no direction" if found is not None else "is none of these"
         raise InputError(
-            f"In space {space.name} {'sweeps measure' if swept else 'edges are measured by'} {there}, and {name!r} {why}; "
-            "choose one of them."
+            f"In space {space.name} {'sweeps measure' if swept else 'edges are measured by'} {there}, and {name!r} "
+            f"{why}; choose one of them."
         )
     return found
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mgraph.explore.criterion import Criterion
 from mgraph.explore.edges import CountingEdges, Link, Vertex, load_edges
+from mgraph.explore.metrics import metric_of_cost, metrics_of
 from mgraph.explore.remarks import remarks
 from mgraph.shown import visible
 from mgraph_store import GraphStore, Space

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 class Aims(TypedDict, total=False):
     """What exploration is about: the ``method`` that connects (of two ends; default a Bézier curve), the goal
-    ``until`` ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (any that is measured and has a direction; default the loss) and ``split``
-    that edges are compared on, and the ``space`` whose modes are meant if none are given.
+    ``until`` ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (any with a
+    direction; default the loss) and ``split`` that edges are compared on, and the ``space`` whose modes are meant if
+    none are given.
     """
 
     method: Method | None

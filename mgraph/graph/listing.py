@@ -13,7 +13,7 @@ from mgraph.explore.criterion import ORACLE
 from mgraph.explore.edges import current_edges
 from mgraph.explore.sweepdata import COMPLETE, family_of, finest_sweep, load_sweep
 from mgraph.graph.labels import labels_of
-from mgraph.metric import from_json
+from mgraph.metric import LOSS, from_json, primary_of
 from mgraph.operations.resume import Standing
 from mgraph.report.cycles import cycle_rows
 from mgraph.report.walk import Observed, layer_rows, walk_checks, weight_rows
@@ -52,7 +52,7 @@ def list_nodes(
     sort: Sequence[str] = (),
     limit: int | None = None,
 ) -> list[Row]:
-    """List nodes of some kinds (default all) with their own losses and accuracies, oldest first unless sorted.
+    """List nodes of some kinds (default all) with their own losses and metrics, oldest first unless sorted.
 
     ``where`` is an expression of :mod:`mgraph_store.index.filters`, ``sort`` are column names, with ``-`` if
     descending. Raises InputError for what is none, and for a limit below 1.
@@ -125,6 +125,14 @@ def list_columns(store: GraphStore, sides: Sequence[str] = SIDES) -> list[Row]:
         for side in sides
         for f in relations[side].fields
     ]
+
+
+def node_columns(store: GraphStore) -> tuple[str, ...]:
+    """Return the columns of nodes that are shown unasked: the train loss, and the primary metric of each space."""
+    with store.reading() as reader:
+        primary = list(dict.fromkeys(primary_of(from_json(s.metrics)).name for s in reader.all(Space)))
+    splits = [f"{split}_{name}" for name in primary for split in ("valid", "test")]
+    return ("name", "id", "kind", "space", f"train_{LOSS.name}", *splits)
 
 
 def columns_named(where: str | None, sort: str | None) -> list[str]:
@@ -266,6 +274,7 @@ def describe_connection(store: GraphStore, connection: Connection, sweep: Sweep 
             if shown is not None and s.sweep_id in (shown.id, None)
         ],
         "sweep": _id(shown),
+        "compared_by": primary_of(from_json((shown or space).metrics)).cost_name,
         "edges": _edge_rows(measured, names),
         "cycles": cycle_rows(series),
         "checks": walk_checks(observed, data) if observed.is_walk else None,

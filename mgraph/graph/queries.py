@@ -22,9 +22,10 @@ class Criteria(TypedDict, total=False):
 
     One of ``max_barrier``, ``max_peak`` and ``max_drop`` limits the edges and names the quantity; else ``by`` names it
     (default peak). ``metric`` is any that was measured and has a direction (default: the loss; for drops the primary
-    one, such as accuracy), compared as a cost (error for accuracy), on the ``split`` train (default), valid or test. ``certified`` counts only edges in full precision on routes of at least ``min_resolution`` points (default 11)
-    and at least ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they
-    were measured.
+    one, such as accuracy), compared as a cost (error for accuracy), on the ``split`` train (default), valid or test.
+    ``certified`` counts only edges in full precision on routes of at least ``min_resolution`` points (default 11) and
+    at least ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they were
+    measured.
     """
 
     by: str | None

@@ -20,8 +20,8 @@ def agreeing(metrics: Sequence[Metric], space: Space) -> str:
         then = earlier.pop(metric.name, metric)
         if then.better is not None and then.stored() | {"unit": ""} != metric.stored() | {"unit": ""}:
             raise InputError(
-                f"Of the metric {metric.name}, {_said(then)} values were better when space {space.name} was made, and now "
-                f"{_said(metric)}: restore its direction, or give it another name."
+                f"Of the metric {metric.name}, {_said(then)} values were better when space {space.name} was made, and "
+                f"now {_said(metric)}: restore its direction, or give it another name."
             )
     return to_json([*metrics, *earlier.values()])
 

@@ -239,7 +239,7 @@ def print_connection(row: dict[str, Any], form: str) -> None:
     emit_one({key: row[key] for key in ("id", "name", "kind", "status", "ends")})
     echo()
     emit(summary_table(row["summary"]), _SUMMARY, title="summary", empty="")
-    edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", "error"))]
+    edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", row["compared_by"]))]
     emit(edges, edge_columns(edges), title="edges", empty="Not swept yet.")
     say_doubts(row["edges"])
 

@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterable
 
 LOSS = "loss"
-_ACCURACY = {"name": "accuracy", "better": "higher", "best": 1.0, "cost": "error"}
+DEFAULT = (LOSS, "accuracy")
+"""What listings have columns of where nothing is recorded."""
+_ACCURACY: dict[str, object] = {"name": DEFAULT[1], "better": "higher", "best": 1.0, "cost": "error"}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _MOST = 50  # columns for each split
 
@@ -17,9 +19,9 @@ RECORDED = {"spaces": "SELECT metrics FROM {db}.spaces", "sweeps": "SELECT DISTI
 
 
 def metrics_of_format_1(names: Iterable[str]) -> str:
-    """Return what a space or sweep of format 1 would have recorded: accuracy has a direction, others none is known of."""
-    others = sorted(set(names) - {LOSS, _ACCURACY["name"]})
-    known = [_ACCURACY] if _ACCURACY["name"] in names else []
+    """Return what a space or sweep of format 1 would have recorded: accuracy alone has a direction."""
+    others = sorted(set(names) - {LOSS, DEFAULT[1]})
+    known = [_ACCURACY] if DEFAULT[1] in names else []
     return json.dumps([*known, *({"name": name} for name in others if _NAME.fullmatch(name))])
 
 
@@ -38,6 +40,3 @@ def names_in(recorded: Iterable[str]) -> tuple[str, ...]:
             continue
     found = tuple(names.values())[:_MOST]
     return found if len(found) > 1 else DEFAULT
-
-
-DEFAULT = (LOSS, str(_ACCURACY["name"]))

@@ -79,7 +79,7 @@ _LABELS = (
 
 
 def nodes(metrics: Sequence[str] = DEFAULT) -> Relation:
-    """Return every node with these numbers of its own; metrics of a graph: :func:`mgraph_store.rows.metrics.names_in`."""
+    """Return every node with these numbers of its own (of a graph: :func:`mgraph_store.rows.metrics.names_in`)."""
     return Relation(
         "every node, with the numbers measured for itself (not in a sweep)",
         f"""SELECT n.id, n.name, n.kind, s.name AS space, {_names(metrics)}, r.seed, n.tensor_key IS NOT NULL AS stored,
