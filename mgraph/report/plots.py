@@ -34,9 +34,9 @@ def plot_sweep(
 
     A surface becomes one column of heat maps per stage (``before`` on the left, at the same colour scale) with
     train loss and the primary metric on test data, a simplex of three modes likewise, as triangles; a path becomes two
-    panels along t with every split, the bends of a chain, the pivots of a band or the joints of a composite marked, and where there
-    are ``cycles`` a third with the saddle of each; where a walk was ``observed``, its figure by tick. Raises InputError
-    for another file type, a directory that cannot be written, or what has no picture.
+    panels along t with every split, the bends of a chain, the pivots of a band or the joints of a composite marked, and
+    where there are ``cycles`` a third with the saddle of each; where a walk was ``observed``, its figure by tick.
+    Raises InputError for another file type, a directory that cannot be written, or what has no picture.
     """
     check_path(path)
     check_drawable(data)
