@@ -1,11 +1,12 @@
-"""How long until a surface is good: seconds to a mean surface loss, by what a training step samples.
+"""How long until a surface or curve is good: seconds to a mean loss on it, by what a training step samples.
 
-Four modes are trained; then the 3×3 surface between them by several estimators of its gradient, everything else
-(SGD with momentum, batch, constant learning rate, the same for all unless ``--lrs`` names several, of which each takes
-its best) being equal. The clock (CPU seconds of one thread) stops while the surface is measured: the mean train loss on
-a 5×5 grid over 500 fixed training images, with BatchNorm statistics recomputed. The targets are shares of where the
-bilinear surface starts: a fifth is reached early in training, while the draw of the parameter is what blurs the
-gradient; a twentieth late, when the draw of the images does. "last" is the loss where the run ended.
+Modes are trained; then the 3×3 surface between four of them, or the curve with one bend between two, by several
+estimators of its gradient, everything else (SGD with momentum, batch, constant learning rate, the same for all unless
+``--lrs`` names several, of which each takes its best) being equal. The clock (CPU seconds of one thread) stops while
+the loss is measured: the mean train loss on a 5×5 grid, or on 13 points, over 500 fixed training images, with BatchNorm
+statistics recomputed. The targets are shares of where it starts, straight: a fifth is reached early in training, while
+the draw of the parameter is what blurs the gradient; a twentieth late, when the draw of the images does. "last" is the
+loss where the run ended.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from harness import Network, invocation, machine, networks, quieten
 from numpy.typing import NDArray
 
 from mgraph.connect.base import Start
+from mgraph.connect.path import BezierCurve
 from mgraph.connect.surface import BezierSurface
+from mgraph.connect.trained import TrainedMethod
 from mgraph.data.task import Task
 from mgraph.evaluate.batchnorm import BatchNormPolicy
 from mgraph.evaluate.metrics import Subset
@@ -44,26 +47,39 @@ CONTENDERS = {
     "whole k=80 iid": {"samples": 80, "draw": "iid", "batch": "whole"},
 }
 BASE = "whole k=1"
+FAMILIES: dict[str, tuple[type[TrainedMethod], int, int]] = {
+    "surface": (BezierSurface, 4, 5),
+    "curve": (BezierCurve, 2, 13),
+}
+"""The method, how many modes it joins, and the points of its grid along each axis."""
 
 
 @dataclass
 class Race:
-    """Four modes of one network, ready to be joined by a surface again and again."""
+    """Modes of one network, ready to be joined again and again."""
 
+    family: str
     network: Network
     task: Task
     flat: FlatModel
     modes: list[NDArray[np.float32]]
 
     @classmethod
-    def of(cls, network: Network, seed: int) -> Race:
+    def of(cls, name: str, network: Network, seed: int) -> Race:
         """Train the modes."""
-        task = network.task()
-        return cls(network, task, network.build(task), network.modes(task, range(seed, seed + 4)))
+        task, ends = network.task(), FAMILIES[name][1]
+        return cls(name, network, task, network.build(task), network.modes(task, range(seed, seed + ends)))
 
-    def surface_loss(self, rows: list[torch.Tensor], grid: int = 5, examples: int = 500) -> float:
+    def straight(self) -> list[torch.Tensor]:
+        """Return the control points where training starts."""
+        method, ends, _ = FAMILIES[self.family]
+        points = Start.between(method().family(ends), self.modes).points()
+        return [self.flat.pack(torch.from_numpy(row)) for row in points]
+
+    def mean_loss(self, rows: list[torch.Tensor], examples: int = 500) -> float:
         """Return the mean train loss over the grid."""
-        family = BezierSurface().family(4)
+        method, ends, grid = FAMILIES[self.family]
+        family = method().family(ends)
         subset = Subset.random(len(self.task.train), examples)
         results = sweep(
             self.flat,
@@ -75,16 +91,16 @@ class Race:
         )
         return float(np.mean([point["train"]["loss"].value for point in results]))
 
-    def run(self, method: BezierSurface, target: float, limit: float, seed: int) -> list[tuple[float, float]]:
+    def run(self, method: TrainedMethod, target: float, limit: float, seed: int) -> list[tuple[float, float]]:
         """Train until the target or the limit in seconds; return (CPU seconds, mean loss) along the way."""
-        family = method.family(4)
+        family = method.family(len(self.modes))
         (phase,) = method.plan(family)
         streams = Streams.of(seed)
         flat, sampling = self.flat, method.sampling_for(self.flat, self.task)
-        P = torch.stack([flat.pack(torch.from_numpy(row)) for row in Start.between(family, self.modes).points()])
+        P = torch.stack(self.straight())
         trainer = PathTrainer(flat, self.task.loss, P, phase, sampling=sampling)
         coming = on_device(draws(phase, sampling, streams.draws), phase.free, P)
-        curve, spent, next_look = [(0.0, self.surface_loss(list(P)))], 0.0, limit / 40
+        curve, spent, next_look = [(0.0, self.mean_loss(list(P)))], 0.0, limit / 40
         upcoming = next(coming)
         trainer.begin(upcoming)
         flat.module.train()
@@ -99,7 +115,7 @@ class Race:
                     spent += time.process_time() - begin
                     kept = flat.theta.clone(), trainer.lanes.theta.clone()
                     trainer.finish()
-                    mean = self.surface_loss(list(P))
+                    mean = self.mean_loss(list(P))
                     flat.theta.copy_(kept[0])
                     trainer.lanes.theta.copy_(kept[1])
                     flat.module.train()
@@ -132,7 +148,7 @@ def quickest(
     """For each target: seconds to it (or infinity), last loss, learning rate and seconds spent, at its best rate."""
     found: list[list[tuple[float, float, float, float]]] = [[] for _ in targets]
     for lr in lrs:
-        method = BezierSurface(lr=lr, batch_size=batch_size, **changes)
+        method = FAMILIES[race.family][0](lr=lr, batch_size=batch_size, **changes)
         curve = race.run(method, min(targets), limit, seed)
         for target, runs in zip(targets, found, strict=True):
             reached = seconds_to(curve, target)
@@ -147,7 +163,8 @@ def main() -> None:
     parser.add_argument("--lrs", default="0.1", help="learning rates with commas; each contender takes its best")
     parser.add_argument("--seeds", type=int, default=1, help="sets of four modes")
     parser.add_argument("--limit", type=float, default=20.0, help="CPU seconds at most, per run")
-    parser.add_argument("--targets", default="0.2", help="shares of the bilinear surface's mean loss, with commas")
+    parser.add_argument("--targets", default="0.2", help="shares of the mean loss at the start, with commas")
+    parser.add_argument("--family", default="surface", choices=FAMILIES)
     parser.add_argument("--batch", type=int, help="examples per step (default: the network's)")
     parser.add_argument("--mnist", default="mnist.npz")
     options = parser.parse_args()
@@ -162,12 +179,8 @@ def main() -> None:
     for name in options.networks.split(","):
         network = known[name]
         for number in range(options.seeds):
-            race = Race.of(network, 10 * number)
-            rows = [
-                race.flat.pack(torch.from_numpy(p))
-                for p in Start.between(BezierSurface().family(4), race.modes).points()
-            ]
-            start = race.surface_loss(rows)
+            race = Race.of(options.family, network, 10 * number)
+            start = race.mean_loss(race.straight())
             targets = [float(share) * start for share in options.targets.split(",")]
             times: dict[tuple[str, float], float] = {}
             chosen = sorted(options.contenders.split(","), key=lambda c: c != BASE)
@@ -178,8 +191,9 @@ def main() -> None:
                     times[contender, target] = seconds
                     shown = f"{seconds:8.2f}" if np.isfinite(seconds) else f">{spent:7.1f}"
                     ratio = seconds / times.get((BASE, target), float("nan"))
+                    seeds = f"{10 * number}+{len(race.modes) - 1}"
                     print(
-                        f"{name:>14} {10 * number:>4}+3 {contender:>22} {lr:>5g} {target:>7.3f} {shown} "
+                        f"{name:>14} {seeds:>6} {contender:>22} {lr:>5g} {target:>7.3f} {shown} "
                         f"{ratio:>6.2f} {last:>7.3f}",
                         flush=True,
                     )

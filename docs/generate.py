@@ -56,7 +56,7 @@ def _run_block(match: re.Match[str], namespace: dict[str, Any]) -> str:
         Path(file.group(1)).write_text(body)
     elif language == "python":
         output = io.StringIO()
-        with contextlib.redirect_stdout(output):
+        with contextlib.redirect_stdout(output), _importable_from_here():
             exec(compile(body, "<page>", "exec"), namespace)
     elif language == "console":
         lines = []
@@ -67,6 +67,20 @@ def _run_block(match: re.Match[str], namespace: dict[str, Any]) -> str:
                 lines += _command(line[2:]).replace(f"{Path.cwd()}/", "").rstrip("\n").splitlines()
         body = "\n".join(line.rstrip() for line in lines) + "\n"
     return f"```{language}{info}\n{body}```"
+
+
+@contextlib.contextmanager
+def _importable_from_here() -> Iterator[None]:
+    """Let a page's Python import the modules that the page wrote, and forget them afterwards."""
+    before, here = set(sys.modules), str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(here):
+                del sys.modules[name]
 
 
 def _command(line: str) -> str:

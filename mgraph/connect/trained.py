@@ -7,7 +7,7 @@ import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -36,13 +36,17 @@ LEAST_WORK = 20e6
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedMethod(Method, Optimisation):
-    """A method that trains the free control points of a family by sampling its parameter."""
+    """A method that trains the free control points of a family by sampling its parameter.
 
+    Below ``least_work`` multiply-adds of a pass a batch is not split by default.
+    """
+
+    least_work: ClassVar[float] = LEAST_WORK
     samples: int | None = setting(
         None,
         f"parameter values per batch and curve (auto: one for every {LEAST_PER_SAMPLE} examples of a split batch, at "
-        f"most {MOST_SAMPLES}; one on whole batches, and where a pass takes fewer than {LEAST_WORK / 1e6:g} million "
-        f"multiply-adds)",
+        f"most {MOST_SAMPLES}; one on whole batches, and on paths where a pass takes fewer than {LEAST_WORK / 1e6:g} "
+        f"million multiply-adds)",
         low=1,
         nothing="auto",
     )
@@ -78,7 +82,7 @@ class TrainedMethod(Method, Optimisation):
         split = self.batch == "split"
         k = self.samples
         if k is None:
-            most = MOST_SAMPLES if split and work >= LEAST_WORK else 1
+            most = MOST_SAMPLES if split and work >= self.least_work else 1
             k = max(1, min(most, self.batch_size // LEAST_PER_SAMPLE))
         exact = self.measure_gradient == "exact"
         return Sampling(k, split and k > 1, self.draw, self.measure, self.gram_every, exact)

@@ -218,9 +218,9 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         Methods are tried from the cheapest to the dearest (or ``methods``, in that order), and every attempt is kept,
         called NAME-METHOD where a name is given. ``settings`` go to every method that has them. ``budget`` is in
-        seconds, or such as "30m": a method that would surely exceed it is not begun. ``say`` is told every choice;
-        ``winner`` of the result is None where no method meets the limit. Raises InputError, storing nothing, for
-        other than two ends, and for a limit that the ends themselves exceed.
+        seconds, or such as "30m": a method that would surely exceed it is not begun, one that has begun stops then.
+        ``say`` is told every choice; ``winner`` of the result is None where no method meets the limit. Raises
+        InputError, storing nothing, for other than two ends, and for a limit that the ends themselves exceed.
         """
         from mgraph.durations import seconds
         from mgraph.graph.auto import connect_auto

@@ -81,7 +81,7 @@ def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -
     sizes = store.tensor_store.sizes()
     with store.reading() as reader:
         targets = [_target(reader, thing) for thing in things]
-        removal = plan_removal(reader, targets, cascade=cascade, graph=store.path)
+        removal = plan_removal(reader, targets, cascade=cascade, graph=store.folder.root)
     rows = [
         {"kind": g.kind, "name": getattr(g.record, "name", None), "id": g.record.id, "why": g.why} for g in removal.goes
     ]

@@ -45,7 +45,7 @@ class Standing:
     def of(cls, store: GraphStore, run: Run) -> Standing:
         """Look whether the process of a run that is under way is gone, and what it has saved."""
         status, reason = run.status, run.reason
-        seen = Sighting.of(store.path, run) if status == "running" else None
+        seen = Sighting.of(store.folder.root, run) if status == "running" else None
         if seen is not None and seen.life is Life.GONE:
             status, reason, seen = "interrupted", seen.why, None
         elif seen is not None and seen.life is Life.UNKNOWN:
@@ -177,7 +177,7 @@ def discard(store: GraphStore, text: str | None, *, force: bool = False) -> Run:
     ``force`` and errors as for :func:`find_interrupted`, and ConflictError if it is resumed at this moment.
     """
     standing = find_interrupted(store, text, force=force)
-    lock = RunLock(store.path, standing.run.id)
+    lock = RunLock(store.folder.root, standing.run.id)
     if not lock.acquire():
         raise InputError(f"Run {standing.run.id} was resumed by another process meanwhile.")
     try:

@@ -131,7 +131,7 @@ def recorded_run(
     identifier = new_id("r") if resumed is None else resumed.id
     with ExitStack() as held:
         if present().rank == 0:
-            lock = RunLock(store.path, identifier)
+            lock = RunLock(store.folder.root, identifier)
             if not lock.acquire():
                 raise InputError(f"Run {identifier} is under way in another process; stop it there, or wait for it.")
             held.callback(lock.release)
@@ -208,7 +208,7 @@ def _recorded(
 
 def is_running(store: GraphStore, run: Run) -> bool:
     """Tell whether a run may still be under way; elsewhere that cannot always be known, so it may."""
-    return run.status == "running" and Sighting.of(store.path, run).life != Life.GONE
+    return run.status == "running" and Sighting.of(store.folder.root, run).life != Life.GONE
 
 
 def _claim(store: GraphStore, resumed: Run, device: str, code: Code | None) -> Run:

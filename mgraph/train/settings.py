@@ -51,7 +51,7 @@ class Optimisation(Settings):
     """The optimiser and what it minimises, for modes, paths and surfaces alike."""
 
     seed: int = setting(0, "seed of all randomness of the run", low=0, high=2**63 - 1)
-    optimizer: str = setting("sgd", "optimiser", choices=OPTIMIZERS)
+    optimizer: str = setting("sgd", "optimiser; muon is for modes, paths and surfaces", choices=OPTIMIZERS)
     lr: float = setting(0.1, "learning rate at the start of each phase", above=0, high=1e30)
     schedule: str = setting(
         "curve",

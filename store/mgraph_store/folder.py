@@ -24,7 +24,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -160,9 +160,9 @@ class Folder:
         descriptor = os.dup(self.root.descriptor())
         try:
             for i, name in enumerate(self._names):
-                below = self._step(descriptor, i, name, create)
-                os.close(descriptor)
-                descriptor = below
+                # In this order: what an interruption leaves open is lost, what it closes twice may be another's.
+                descriptor, above = self._step(descriptor, i, name, create), descriptor
+                os.close(above)
             yield descriptor
         finally:
             os.close(descriptor)
@@ -253,6 +253,17 @@ class Folder:
         status = self.status(name)
         self._check(name, status, False)
         return status.st_size
+
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        """Return the bytes of several files; None for one that is missing."""
+        found: list[int | None] = [None] * len(names)
+        with contextlib.suppress(FileNotFoundError), self.opened() as folder:
+            for i, name in enumerate(names):
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    self._check(name, status, False)
+                    found[i] = status.st_size
+        return found
 
     def tree_size(self, name: str) -> int:
         """Add up the bytes of an entry and of all below it; what vanishes meanwhile counts nothing, links nothing."""

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import json
 import os
-import stat
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store.folder import Folder, Root
 from mgraph_store.index.processes import Process
 from mgraph_store.rows.ids import is_id
 from mgraph_store.rows.records import Run
@@ -29,7 +29,6 @@ from mgraph_store.states import STATES
 LOCK = "lock"
 PROCESS = "process"  # among a run's versions: the marks of its process
 
-_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _PATIENCE = 1.0  # seconds: who only looks holds the lock for a moment
 # Disks of one machine at a time. Shared folders of virtual machines (9p, virtiofs), FUSE and networks are not here.
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "overlay", "tmpfs", "ramfs"}
@@ -47,10 +46,10 @@ class Life(Enum):
 class RunLock:
     """The lock of one run, held from :meth:`acquire` to :meth:`release`, and by no child of this process."""
 
-    def __init__(self, graph: Path, run_id: str) -> None:
+    def __init__(self, graph: Root | Path, run_id: str) -> None:
         if not is_id(run_id):
             raise CorruptError(f"The index has a run {run_id!r}, which is no id: run `mgraph check`.")
-        self._graph, self._run_id = graph, run_id
+        self._folder = Folder(graph).sub(STATES, run_id)
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
@@ -106,50 +105,22 @@ class RunLock:
         return False
 
     def _open(self, *, create: bool) -> int:
-        with self._directory(create=create) as directory:
-            flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
-            descriptor = os.open(LOCK, flags | _FLAGS, 0o666, dir_fd=directory)
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-                os.close(descriptor)
-                raise StoreError(f"{self._path} is no file of its own, as a lock should be.")
-            return descriptor
-
-    @contextlib.contextmanager
-    def _directory(self, *, create: bool) -> Any:
-        # One name at a time, from a descriptor, following no link out of the graph.
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        descriptor = os.open(self._graph, flags)
-        try:
-            for name in (STATES, self._run_id):
-                if create:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(name, dir_fd=descriptor)
-                below = os.open(name, flags | os.O_NOFOLLOW, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = below
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    @property
-    def _path(self) -> Path:
-        return self._graph / STATES / self._run_id / LOCK
+        self._folder.check_file(LOCK, own=True)
+        with self._folder.opened(create=create) as directory:
+            return self._folder.open_in(directory, LOCK, os.O_RDWR | os.O_CREAT if create else os.O_RDONLY)
 
     def _is_still(self, descriptor: int) -> bool:
         try:
-            with self._directory(create=False) as directory:
-                there = os.stat(LOCK, dir_fd=directory, follow_symlinks=False)
-        except OSError:
+            return os.path.samestat(self._folder.status(LOCK), os.fstat(descriptor))
+        except (OSError, StoreError):
             return False
-        return os.path.samestat(there, os.fstat(descriptor))
 
     def _remove(self) -> None:
-        with contextlib.suppress(OSError), self._directory(create=False) as directory:
-            os.unlink(LOCK, dir_fd=directory)
-        for directory in (self._path.parent, self._path.parent.parent):
-            with contextlib.suppress(OSError):
-                directory.rmdir()  # if it was the last one
+        states = self._folder.above()
+        with contextlib.suppress(OSError, StoreError):
+            self._folder.unlink(LOCK)
+            states.remove_if_empty(self._folder.name)
+            states.above().remove_if_empty(STATES)
 
 
 @dataclass(frozen=True)
@@ -161,18 +132,19 @@ class Sighting:
     why: str
 
     @classmethod
-    def of(cls, graph: Path | None, run: Run) -> Sighting:
+    def of(cls, graph: Root | Path | None, run: Run) -> Sighting:
         """Look for the process of a run in the graph of that directory; None: without its lock."""
+        path = graph.path if isinstance(graph, Root) else graph
         process = process_of(run)
         held = None if graph is None else RunLock(graph, run.id).is_held()
         if held:
             return cls(Life.ALIVE, process, "its lock is held")
-        if held is False and (process.on_this_machine or _is_local(graph)):
+        if held is False and (process.on_this_machine or _is_local(path)):
             return cls(Life.GONE, process, "its process is gone")
         alive = process.alive
         if alive is not None:
             return cls(Life.ALIVE if alive else Life.GONE, process, "it runs" if alive else "its process is gone")
-        if not process.on_this_machine and graph is not None and process.boot is not None and _is_local(graph):
+        if not process.on_this_machine and path is not None and process.boot is not None and _is_local(path):
             return cls(Life.GONE, process, "its process is gone")  # before a reboot, or before the disk came here
         if not process.on_this_machine:
             why = "it ran on another machine, whose processes and locks cannot be seen from here"

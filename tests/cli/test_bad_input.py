@@ -267,7 +267,7 @@ CASES = {
         "add-space --arch x.py:number --data digits", ("returned a int", "nn.Module"), file("x.py", FACTORY)
     ),
     "network that does not take the data": Case(
-        "add-space --arch x.py:make --data digits", ("cannot be run on the data", "[2, 1, 8, 8]"), file("x.py", FACTORY)
+        "add-space --arch x.py:make --data digits", ("cannot be run on the data", "[8, 1, 8, 8]"), file("x.py", FACTORY)
     ),
     "data factory that fails": Case(
         "add-space --arch mlp --data x.py:data",

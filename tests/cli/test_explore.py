@@ -133,7 +133,7 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_they_have(tmp_path: Path, proce
         g.train(seed=seed, epochs=1)
     saving = os.environ | {"MGRAPH_SAVE_SECONDS": "0.2"}
     working = process("explore", "--max-pairs", 1, "-s", "epochs=200", "--engine", "local:1", cwd=tmp_path, env=saving)
-    while not list((g.path / "states").glob("*/*")):
+    while not list((g.path / "states").glob("*/state-*.safetensors")):
         assert working.poll() is None, working.communicate()
         time.sleep(0.05)
     working.send_signal(signal.SIGINT)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 COMMANDS = [
-    *("init", "add-space", "spaces", "train", "add-mode", "connect", "sweep", "resume", "ls", "show", "log"),
+    *("init", "add-space", "spaces", "train", "add-mode", "evaluate", "connect", "sweep", "resume", "ls"),
+    *("show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "ensemble", "export", "pack", "unpack"),
-    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "archive"),
+    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "copy", "archive"),
     *("methods", "archs", "datasets", "demo"),
 ]
 
@@ -86,7 +87,7 @@ def test_every_setting_is_a_flag_with_its_default(commands: Any, tmp_path: Path)
         assert all(preset in text.replace("- ", "-") for preset in method.presets)
     epochs = METHODS["surface"].infos()[-2].default
     assert f"[default: 30 for chain and curve, {epochs} for surface]" in text
-    assert "--optimizer sgd|adamw Optimiser (chain, curve, surface). [default: sgd]" in text
+    assert "--optimizer sgd|adamw|muon Optimiser; muon is for modes, paths and surfaces. [default: sgd]" in text
     assert "--nesterov true|false " in text
     assert "--bends VALUE Control points between the two ends (chain, curve). [default: 1]" in text
     assert text.index("Methods: --linear") < text.index("Options: --name") < text.index("Settings of chain, curve,")

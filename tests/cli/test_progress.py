@@ -20,6 +20,18 @@ class Clock:
         return self.now
 
 
+def wait_for(text: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Wait until a text is said on stderr, and return all that was said since the last time."""
+    said, deadline = "", time.monotonic() + 30
+    while text not in said:
+        assert time.monotonic() < deadline, said
+        time.sleep(0.01)
+        now = capsys.readouterr()
+        assert now.out == ""
+        said += now.err
+    return said
+
+
 def test_a_line_says_what_is_known() -> None:
     clock = Clock()
     line = Line("connect", clock)
@@ -39,17 +51,15 @@ def test_lines_come_again_and_again_and_only_the_innermost(
 ) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.05)
     with progress_lines("route"):
-        time.sleep(0.12)
+        said = wait_for("\n", capsys)
+        assert said.startswith("route: under way for 0")
         with progress_bars("compose") as report:
             assert report is not None
             report(Progress("sweep\x1b[2J", 1, 9))
-            time.sleep(0.12)
-    said = capsys.readouterr()
-    assert said.out == ""
-    lines = said.err.splitlines()
-    assert lines[0].startswith("route: under way for 0.05")
-    assert lines[-1].startswith(r"compose: sweep\x1b[2J 1 of 9, under way for 0.")
-    assert 2 <= len(lines) <= 5
+            wait_for("compose: sweep\\x1b[2J 1 of 9, under way for 0.", capsys)
+            assert "route" not in wait_for("\n", capsys)
+        wait_for("route: under way", capsys)
+    capsys.readouterr()
     time.sleep(0.1)
     assert capsys.readouterr().err == ""
 
@@ -86,8 +96,7 @@ def test_how_often_is_for_the_user_to_say(
     assert capsys.readouterr().err == ""
     monkeypatch.setenv(progress.VARIABLE, "0.02")
     with progress_lines("train"):
-        time.sleep(0.06)
-    assert capsys.readouterr().err.startswith("train: under way")
+        wait_for("train: under way", capsys)
     for text in ("often", "-1", "nan", "inf"):
         monkeypatch.setenv(progress.VARIABLE, text)
         assert "must be a number of seconds" in run("sharpness", "a", code=2).stderr

@@ -15,9 +15,11 @@ from mgraph.connect.neb import NudgedElasticBand
 from mgraph.connect.path import BezierCurve, PolygonalChain
 from mgraph.connect.registry import METHODS, method_named
 from mgraph.connect.surface import BezierSurface
+from mgraph.connect.trained import LEAST_WORK
 from mgraph.data.task import make_task
 from mgraph.errors import InputError, MGraphWarning, NotFoundError
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChainFamily, Segment, SimplexFamily
+from mgraph.network.cost import multiply_adds
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train import parallel
@@ -327,6 +329,21 @@ def test_training_lowers_the_loss_half_way(method):
 )
 def test_how_many_values_split_a_batch(settings, expected):
     assert BezierCurve(**settings).sampling() == expected
+
+
+def test_a_paths_batch_is_split_by_default_only_where_a_pass_is_worth_it():
+    alone, split = Sampling(1, False), Sampling(2, True)
+    for method in (BezierCurve(), PolygonalChain()):
+        assert method.sampling(LEAST_WORK - 1) == alone
+        assert method.sampling(LEAST_WORK) == split
+        assert method.sampling_for(flat_network(), TASK) == alone
+    assert BezierCurve(samples=2).sampling_for(flat_network(), TASK) == split
+    assert BezierSurface().sampling_for(flat_network(), TASK) == split
+    flat = flat_network()
+    work = multiply_adds(flat.module, TASK.train.examples(torch.arange(1))[0])
+    enough = -(-int(LEAST_WORK) // int(work))
+    assert BezierCurve(batch_size=enough - 1).sampling_for(flat, TASK) == alone
+    assert BezierCurve(batch_size=enough).sampling_for(flat, TASK) == Sampling(8, True)
 
 
 @pytest.mark.parametrize(

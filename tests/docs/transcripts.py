@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from itertools import zip_longest
 
 RELATIVE, ABSOLUTE = 0.15, 0.012
@@ -28,18 +29,29 @@ _LEFT_OUT = re.compile(_RULE.pattern + r"|^Note: the chosen point|^info +batchno
 # What is open on a line: the point that came out best, and what a clock says.
 _OPEN = re.compile(
     r"\b(better|worse|even)\b|(?<=corner )[a-d]\b|^(parameter|against|oracle|nbytes|test accuracy difference.*?)\s.*$"
-    r"|\b\d+(\.\d+)?(e-?\d+)? ?(s|ms|seconds|minutes|MB|kB|B)\b|(?<=seconds )[\d.e-]+|\(python .*\)"
+    r"|\b\d+(\.\d+)?(e-?\d+)? ?(s|ms|seconds|minutes|MB|kB|B)\b|(?<=seconds )[\d.e-]+|\b\d{8}T\d{6}\b"
+    r"|\b\d\d:\d\d(?::\d\d)?\b|\(python .*\)"
 )
 
 
 def differences(shown: str, printed: str) -> list[str]:
     """Return a sentence for each line that does not say the same; both pages in order, blank lines left out."""
+    left, right = list(_lines(shown)), list(_lines(printed))
     names: dict[str, str] = {}
     found = []
-    for expected, actual in zip_longest(_lines(shown), _lines(printed), fillvalue=""):
-        if not _same(expected, actual, names):
-            found.append(f"shown: {expected.strip()!r}, printed: {actual.strip()!r}")
+    aligned = SequenceMatcher(None, [_skeleton(line) for line in left], [_skeleton(line) for line in right], False)
+    for kind, i, i_end, j, j_end in aligned.get_opcodes():
+        for expected, actual in zip_longest(left[i:i_end], right[j:j_end], fillvalue=""):
+            if kind != "equal" or not _same(expected, actual, names):
+                found.append(f"shown: {expected.strip()!r}, printed: {actual.strip()!r}")
     return found
+
+
+def _skeleton(line: str) -> str:
+    """Leave only the words of a line, by which the lines of two pages are paired."""
+    return " ".join(
+        "#" if re.search(r"\d", token) or _NAME.fullmatch(token) else token for token in _TOKEN.findall(line)
+    )
 
 
 def _lines(text: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ import pytest
 import mgraph
 from mgraph import trust
 from mgraph.errors import InputError, UntrustedError
+from mgraph.operations.endcheck import EndsDifferWarning
 from mgraph.session.code import OtherCodeWarning
 from mgraph.session.runs import ResumedWithOtherCodeWarning, RunInterrupted
 from mgraph_store import Evaluation, Run, Space, Sweep
@@ -82,12 +83,12 @@ def test_a_sweep_takes_no_number_of_other_code(own: Any) -> None:
         opened(own).connection("line").sweep(grid=5)
     trusting = opened(own, trust=True)
     both = r"code of ../net.py:net \(now \w{8}, then \w{8}\) is not the one that line, m0, m1 were made with"
-    with pytest.warns(OtherCodeWarning, match=both):
+    with pytest.warns(EndsDifferWarning, match="on its own"), pytest.warns(OtherCodeWarning, match=both):
         data = trusting.connection("line").sweep(grid=5)
     assert "3 points were measured before with other code, which is not reused." in data.notes
     numbers = rows(own, Evaluation, sweep_id=data.sweep.id)
     assert {row.run_id for row in numbers} == {data.sweep.run_id}
-    with pytest.warns(OtherCodeWarning):
+    with pytest.warns(EndsDifferWarning, match="on its own"), pytest.warns(OtherCodeWarning):
         again = opened(own).connection("line").sweep(grid=5)
     assert again.notes == ("5 of 5 points were measured before and are reused.",)
     change(own, RELU)
@@ -144,7 +145,7 @@ def test_an_interrupted_sweep_is_not_completed_by_other_code(own: Any) -> None:
         pytest.raises(InputError, match=f"Run {run} cannot go on: the code of .*net.py:net"),
     ):
         g.resume(run)
-    with pytest.warns(OtherCodeWarning):
+    with pytest.warns(EndsDifferWarning, match="on its own"), pytest.warns(OtherCodeWarning):
         data = g.connection("line").sweep(grid=9)
     assert {row.run_id for row in rows(own, Evaluation, sweep_id=data.sweep.id)} == {data.sweep.run_id}
     assert len(data.node_ids) == 9

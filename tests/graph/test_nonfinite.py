@@ -93,8 +93,7 @@ def test_a_failed_connection_is_sound_again_when_its_point_is_measured_anew(root
     assert "line: it stays marked failed (the train loss is nan at 0.5), for that point was not measured" in done.stderr
     # The same numbers, but for the root: as if what was wrong that day is right again.
     own.write_text(OWN.replace("(outputs.abs() - 0.2).sqrt()", "(outputs.abs() - 0.2).abs().sqrt()"))
-    rooted("sweep", "line", "--grid", 3, "--trust", code=2)  # numbers that are there are reused
-    done = rooted("sweep", "line", "--grid", 3, "--no-reuse", "--trust")
+    done = rooted("sweep", "line", "--grid", 3, "--trust")  # numbers of other code are not reused
     assert "line: it is no longer marked failed (the train loss is nan at 0.5): its train loss is finite" in done.stderr
     row = rooted("show", "line", "--json").row
     assert (row["status"], row["reason"]) == (

@@ -18,6 +18,7 @@ from mgraph.errors import InputError, StoreError
 from mgraph.evaluate.sweep import sweep
 from mgraph.families import SimplexGrid, TensorGrid
 from mgraph_store import Edge, Evaluation, Member, Node, Run, Summary, Sweep, Transaction, assert_consistent
+from mgraph_store.underway import versions_of
 
 
 def numbers(data: Any) -> dict[Any, list[float]]:
@@ -243,7 +244,9 @@ def test_a_sweep_that_may_still_run_is_left_alone(
     (partial,) = found["Sweep"]
     last = found["Run"][-1]
     with g.session.store.transaction() as tx:  # as a run under way, or one that was killed, leaves it
-        tx.update(replace(last, status="running", host=host or last.host, pid=pid or os.getpid(), ended=None))
+        marks = {} if host is None else {"versions": json.dumps(versions_of(last))}  # nothing says on which machine
+        running = replace(last, status="running", host=host or last.host, pid=pid or os.getpid(), ended=None, **marks)
+        tx.update(running)
     data = line.sweep(4, report=(report := reporter()))
     assert (data.sweep.id == partial.id) is adopted
     assert len(report.seen) == 2  # its numbers are good in either case

@@ -46,7 +46,7 @@ def nan(out, y):
     return float("nan")
 
 def later(out, y):
-    if Path("fail").exists():
+    if Path("fail").exists() and len(y) > 8:  # not on the few examples that it is tried on
         raise ValueError("not today")
     return 1.0
 """
@@ -82,7 +82,7 @@ def test_a_metric_of_the_data_may_be_one_number_of_the_whole_split(make: Any) ->
 
 def test_a_metric_that_is_none_is_refused_at_init(make: Any) -> None:
     _, done = make("wide", code=2)
-    assert "The metric wide returned torch.float32 of shape [2, 2] for 2 examples; it must return" in done.stderr
+    assert "The metric wide returned torch.float32 of shape [8, 2] for 8 examples; it must return" in done.stderr
     assert not Path("wide.mgraph").exists()
 
 

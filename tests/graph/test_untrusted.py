@@ -41,7 +41,11 @@ CODE = (
     "./digits.mgraph/../evil.py:{}",
     "subprocess:getoutput",
 )
-FORGED = ("{{}}", '{{"{spec}": {{"kind": "file", "path": "evil.py", "hash": "00"}}}}', "[]")
+FORGED = (
+    "{{}}",
+    '{{"{spec}": {{"kind": "file", "path": "evil.py", "hash": "00"}}}}',
+    '{{"a": {{"kind": "file", "path": "a.py", "hash": "00"}}}}',
+)
 
 
 @pytest.fixture

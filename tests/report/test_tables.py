@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mgraph
+
 
 def rows_of(table: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["quantity"]: row for row in table["rows"]}
@@ -42,8 +44,9 @@ def test_standard_errors_are_those_of_test_data_and_subsets(graph: Any) -> None:
     assert 100 * errors.min() <= rows["test error (%)"]["int_standard_error"] <= 100 * errors.max()
     for name in ("train loss", "train error (%)"):  # of all that there is
         assert {rows[name][f"{s}_standard_error"] for s in ("min", "int", "max")} == {None}
-    data = curve.sweep(5, examples=200)
-    table = curve.table()
+    bare = graph.connection("bare")
+    data = bare.sweep(5, examples=200)
+    table = bare.table()
     assert table["subsets"] == data.subsets
     assert table["examples"] == {"train": 200, "valid": 200, "test": 200}
     rows = rows_of(table)
@@ -72,12 +75,12 @@ def test_a_surface_is_chosen_on_validation_and_reported_on_test(graph: Any) -> N
 
 
 def test_splits_that_were_not_measured_are_left_out(graph: Any) -> None:
-    s = graph.connection("s")
-    s.sweep(2, splits=("train",))
-    table = s.table()
+    one, other = (graph.connect(*"abcd", method=mgraph.Linear(), sweep=False) for _ in range(2))
+    one.sweep(2, splits=("train",))
+    table = one.table()
     assert (list(rows_of(table)), table["models"]) == (["train loss", "train error (%)"], None)
-    s.sweep(2, splits=("test",))
-    models = s.table()["models"]
+    other.sweep(2, splits=("test",))
+    models = other.table()["models"]
     assert (models["selected_on"], models["best"]) == (None, None)
     assert models["mean"]["value"] > 0
 

@@ -31,7 +31,11 @@ def auto_options(command: Any) -> Any:
         "max_drop": (float, "Largest drop below the mean of the two ends (of accuracy)."),
         "metric": (str, "loss or error. [default: loss; error for --max-drop]"),
         "split": (str, "train, valid or test. [default: train]"),
-        "budget": (str, "Time to spend, such as 90s, 30m, 1h30m: what would surely exceed it is not begun."),
+        "budget": (
+            str,
+            "Time to spend, such as 90s, 30m, 1h30m: what would surely exceed it is not begun, what has begun "
+            "stops then.",
+        ),
     }
     for name, (kind, help) in reversed(text.items()):
         command = click.option(

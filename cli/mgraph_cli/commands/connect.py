@@ -240,14 +240,17 @@ def print_connection(row: dict[str, Any], form: str) -> None:
     echo()
     emit(summary_table(row["summary"]), _SUMMARY, title="summary", empty="")
     edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", row["compared_by"]))]
-    emit(edges, edge_columns(edges), title="edges", empty="Not swept yet.")
+    rows, columns = edge_table(edges)
+    emit(rows, columns, title="edges", empty="Not swept yet.")
     say_doubts(row["edges"])
 
 
-def edge_columns(edges: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the columns of a table of edges: with the oracle's barrier where routes were chosen."""
-    oracle = any("oracle_barrier" in edge for edge in edges)
-    return (*_EDGES, "chosen_on", "oracle_barrier") if oracle else _EDGES
+def edge_table(edges: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return edges and the columns of their table: where routes were chosen, the oracle's barrier is one."""
+    rows = [dict(edge) for edge in edges]
+    if not any("oracle_barrier" in row for row in rows):
+        return rows, _EDGES
+    return [row | {"oracle": row.get("oracle_barrier")} for row in rows], (*_EDGES, "oracle")
 
 
 def say_doubts(edges: Sequence[Mapping[str, Any]]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph.errors import InputError
-from mgraph_cli.commands.connect import edge_columns, say_doubts, summary_table
+from mgraph_cli.commands.connect import edge_table, say_doubts, summary_table
 from mgraph_cli.commands.measures import MEASURE_COLUMNS, measure_tables
 from mgraph_cli.options import output_options, space_option, with_graph
 from mgraph_cli.output import emit, emit_one, note
@@ -155,8 +155,11 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
         row |= {"geometry": geometry, "summary": summary_table(row["summary"]), "ensembles": ensembles}
         row |= _shortened(row)
+    edges: tuple[str, ...] = ()
     if "edges" in row:
         say_doubts(row["edges"])
+        if form == "table":
+            row["edges"], edges = edge_table(row["edges"])
     if form == "table" and "measures" in row:
         row |= measure_tables(row.pop("measures"))
     emit_one(
@@ -171,7 +174,7 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
             "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
             "ensembles": ("split", "metric", "statistic", "value"),
             "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
-            "edges": edge_columns(row.get("edges", ())),
+            "edges": edges,
             "checks": ("check", "value"),
             "layers": ("layer", "first_distance", "last_distance", "left"),
             "weights": ("weight", "first_variance", "last_variance"),

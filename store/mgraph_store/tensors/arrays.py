@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -32,6 +32,9 @@ class Files(Protocol):
 
     def size(self, name: str) -> int:
         """Return the size of a file in bytes; ``FileNotFoundError`` if it is not there."""
+
+    def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
+        """Return the sizes of files in one folder; None for one that is not there."""
 
     def tail(self, name: str, length: int) -> bytes:
         """Read the last ``length`` bytes of a file, or all if it is shorter."""
@@ -60,6 +63,10 @@ class LocalFiles:
         """Return the size of a file in bytes; ``FileNotFoundError`` if it is not there."""
         folder, _, own = name.rpartition("/")
         return self._folder.sub(folder).size(own)
+
+    def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
+        """Return the sizes of files in one folder; None for one that is not there."""
+        return self._folder.sub(folder).sizes(names)
 
     def tail(self, name: str, length: int) -> bytes:
         """Read the last ``length`` bytes of a file, or all if it is shorter."""
@@ -167,8 +174,10 @@ class StoredArray:
             return
         exact = len(self._array.compressors) == 1  # nothing but the checksum
         expected = self.chunk * self._array.dtype.itemsize + CHECKSUM_BYTES
-        for i in range(-(-self.size // self.chunk)):
-            size = self._file_size(self._chunk_name(i))
+        names = [str(i) for i in range(-(-self.size // self.chunk))]
+        for i, size in enumerate(self._files.sizes(f"{self._name}/c", names)):
+            if size is None:
+                raise self._corrupt(f"lacks chunk c/{i}")
             if size == 0 or (exact and size != expected):
                 raise self._corrupt(f"has a chunk c/{i} of {size} bytes")
 

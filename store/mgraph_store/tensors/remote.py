@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -252,6 +252,10 @@ class RemoteFiles:
         if name not in self._sizes:
             raise FileNotFoundError(name)
         return self._sizes[name]
+
+    def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
+        """Return the sizes of files in one folder; None for one that is not there."""
+        return [self._sizes.get(f"{folder}/{name}") for name in names]
 
     def tail(self, name: str, length: int) -> bytes:
         """Read the last ``length`` bytes of a file, or all if it is shorter."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph_store.errors import StillNeededError, StoreError
+from mgraph_store.folder import Root
 from mgraph_store.rows.records import Connection, Member, Node, NodeTerm, Record, Run, Space, Sweep
 from mgraph_store.rows.schema import REFERENCES, TABLES, columns
 from mgraph_store.underway import Life, Sighting
@@ -69,7 +70,7 @@ class Removal:
         """
 
         def still_right(reader: Reader) -> None:
-            if plan_removal(reader, self.targets, cascade=self.cascade, graph=store.path) != self:
+            if plan_removal(reader, self.targets, cascade=self.cascade, graph=store.folder.root) != self:
                 raise StoreError("The graph has changed since this was planned; nothing was removed: look again.")
 
         with store.transaction() as tx:
@@ -86,7 +87,7 @@ class Removal:
 
 
 def plan_removal(
-    reader: Reader, targets: Sequence[Target], *, cascade: bool = False, graph: Path | None = None
+    reader: Reader, targets: Sequence[Target], *, cascade: bool = False, graph: Root | Path | None = None
 ) -> Removal:
     """Find out what goes with some things; ``graph`` is the directory, where runs under way hold their locks.
 
@@ -120,7 +121,7 @@ def plan_removal(
     )
 
 
-def _require_ended(run: Run, need: Goes, graph: Path | None) -> None:
+def _require_ended(run: Run, need: Goes, graph: Root | Path | None) -> None:
     seen = Sighting.of(graph, run) if run.status == "running" else None
     if seen is None or seen.life is Life.GONE:
         return
