@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import platformdirs
-
 from mgraph.errors import InputError, UntrustedError
 
 Triple = tuple[str, str, str]
@@ -98,6 +96,8 @@ def speaking(consent: Consent) -> Iterator[None]:
 
 def trust_file() -> Path:
     """Return the file that remembers."""
+    import platformdirs  # here: listing a graph has no need of it
+
     override = os.environ.get("MGRAPH_CONFIG_DIR")
     return Path(override or platformdirs.user_config_dir("mgraph")) / "trust.json"
 

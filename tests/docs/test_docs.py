@@ -31,9 +31,8 @@ def test_page_runs_and_prints_what_it_shows(page: str) -> None:
     text = (ROOT / page).read_text()
     found = differences(text, GENERATE.run_page(text))
     here = json.loads(GENERATE.RECORDED.read_text()) == GENERATE.recorded_on()
-    # What a clock decides (where a run was stopped, which pair came first) differs each time; on another processor
-    # other points of a surface may come out best.
-    assert len(found) <= (8 if here else max(8, len(text.splitlines()) // 25)), "\n".join(found)
+    # On another processor, other points of a surface may come out best: a few lines then name others.
+    assert len(found) <= (0 if here else len(text.splitlines()) // 25), "\n".join(found)
 
 
 def test_every_page_with_code_is_run() -> None:
@@ -95,3 +94,11 @@ def test_a_transcript_that_differs_is_noticed(old: str, new: str, count: int) ->
 def test_a_wrong_order_is_noticed() -> None:
     first, second = SHOWN.splitlines(keepends=True)[3:5]
     assert differences(SHOWN, SHOWN.replace(first + second, second + first)) != []
+
+
+def test_only_a_block_that_says_so_may_come_in_another_order() -> None:
+    block = "```console{}\n$ mgraph x\n{} took 0.5\n{} took 0.25\n```\n"
+    told, other = block.format(" unordered", "one", "two"), block.format(" unordered", "two", "one")
+    assert differences(told, other.replace("0.5", "Z").replace("0.25", "0.5").replace("Z", "0.25")) == []
+    assert differences(told, told.replace("two", "three")) != []
+    assert differences(block.format("", "one", "two"), block.format("", "two", "one")) != []

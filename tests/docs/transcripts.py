@@ -29,7 +29,8 @@ _LEFT_OUT = re.compile(_RULE.pattern + r"|^Note: the chosen point|^info +batchno
 # What is open on a line: the point that came out best, and what a clock says.
 _OPEN = re.compile(
     r"\b(better|worse|even)\b|(?<=corner )[a-d]\b|^(parameter|against|oracle|nbytes|test accuracy difference.*?)\s.*$"
-    r"|\b\d+(\.\d+)?(e-?\d+)? ?(s|ms|seconds|minutes|MB|kB|B)\b|(?<=seconds )[\d.e-]+|\b\d{8}T\d{6}\b"
+    r"|\b\d+(\.\d+)?(e-?\d+)? ?(s|ms|seconds|minutes|MB|kB|B)\b|(?<=seconds )[\d.e-]+"
+    r"|(?<=can go on from step )\d+|\b\d{8}T\d{6}\b"
     r"|\b\d\d:\d\d(?::\d\d)?\b|\(python .*\)"
 )
 
@@ -55,6 +56,21 @@ def _skeleton(line: str) -> str:
 
 
 def _lines(text: str) -> Iterator[str]:
+    """Yield the lines to compare; those of a block that is ``unordered``, for workers finish as they do, sorted."""
+    waiting: list[str] | None = None
+    for line in _open_lines(text):
+        if line.startswith("```") and waiting is None and line.endswith(" unordered"):
+            waiting = []
+        elif line.startswith("```") and waiting is not None:
+            yield from sorted(waiting, key=_skeleton)
+            waiting = None
+        elif waiting is not None:
+            waiting.append(line)
+            continue
+        yield line
+
+
+def _open_lines(text: str) -> Iterator[str]:
     clock: list[int] = []  # where the columns of seconds end in the table that a line belongs to
     lines = text.splitlines()
     for line, following in zip(lines, [*lines[1:], ""], strict=True):

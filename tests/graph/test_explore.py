@@ -224,7 +224,7 @@ class Net(nn.Module):
     def forward(self, x):
         Net.steps += 1
         flag = Path(os.environ.get("KILL_ONCE", "/"))
-        if Net.steps == 25 and not flag.exists():  # in the middle of the first connection of this process
+        if Net.steps == 15 and not flag.exists():  # in the middle of the first connection of this process
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return self.layers(x)
