@@ -18,7 +18,7 @@ from mgraph.errors import InputError
 
 Better = Literal["higher", "lower"]
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Metric:
     ``cost_name`` is what edges call the cost (default: the metric's name). ``identity`` tells functions of the same
     name apart: the hash of a user's code, None where that is not known.
 
-    Raises InputError for a name that is no word of letters, digits and underscores, and for another direction.
+    Raises InputError for a name that is not a letter and then letters, digits and ``. _ -``, and for another direction.
     """
 
     name: str
@@ -53,8 +53,7 @@ class Metric:
         for name in (self.name, self.cost_name or self.name):
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise InputError(
-                    f"A metric cannot be called {name!r}: take a letter, then at most 62 letters, digits and "
-                    "underscores."
+                    f"A metric cannot be called {name!r}: take a letter, then at most 62 letters, digits, and . _ -"
                 )
         if self.better not in ("higher", "lower", None):
             raise InputError(f"Of the metric {self.name}, 'higher' or 'lower' values are better, not {self.better!r}.")

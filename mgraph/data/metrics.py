@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -109,4 +110,4 @@ def _name_of(one: Any) -> str:
     if not callable(one):
         raise InputError(f"A metric is a function, an mgraph.Metric or of torchmetrics, not {one!r}.")
     of_class: Callable[..., Any] = one if isinstance(one, type) or hasattr(one, "__name__") else type(one)
-    return str(of_class.__name__)
+    return re.sub(r"\W+", "_", str(of_class.__name__)).strip("_")  # a lambda is called <lambda>

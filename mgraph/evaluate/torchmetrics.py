@@ -7,7 +7,6 @@ compute with what they are given: no file, network or pretrained model is behind
 from __future__ import annotations
 
 import warnings
-from importlib import import_module
 from typing import Any
 
 from mgraph.data.metrics import named
@@ -16,8 +15,6 @@ from mgraph.metric import Metric
 from mgraph.specs import Spec, suggestion
 
 PREFIX = "torchmetrics"
-_PARTS = ("classification", "regression", "segmentation", "nominal")
-_ALONE = {"text.Perplexity": ("text.perplexity", "Perplexity")}
 
 
 def from_torchmetrics(spec: Spec) -> Metric:
@@ -37,25 +34,37 @@ def from_torchmetrics(spec: Spec) -> Metric:
 
 def _class_of(spec: Spec) -> tuple[Any, str]:
     try:
-        library: Any = import_module("torchmetrics")
+        import torchmetrics
     except ImportError:
         raise InputError(
             f"torchmetrics is not installed; install it to use {spec.name}: pip install 'mgraph[metrics]'."
         ) from None
+    rooms = _rooms()
     part, _, name = spec.argument.rpartition(".")
-    if spec.argument in _ALONE:
-        part, name = _ALONE[spec.argument]
-    elif part not in (*_PARTS, ""):
-        raise InputError(
-            f"There is no metric {spec.name!r}; those of torchmetrics.{', torchmetrics.'.join(_PARTS)} can be named, "
-            "and torchmetrics.text.Perplexity."
-        )
-    there: dict[str, Any] = {}
+    if part not in ("", *rooms):
+        parts = ", ".join(f"torchmetrics.{room}" for room in rooms)
+        raise InputError(f"There is no metric {spec.name!r}; those of {parts} can be named.")
+    there = {n: c for room in ([part] if part else rooms) for n, c in rooms[room].items()}
+    if name not in there:
+        raise InputError(f"torchmetrics has no metric {name!r};{suggestion(name, list(there))} check the name.")
+    return there[name], str(torchmetrics.__version__)
+
+
+def _rooms() -> dict[str, dict[str, Any]]:
+    """Return the classes of metrics that can be named, by the part of torchmetrics that has them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for module in (part,) if part else _PARTS:
-            home = vars(import_module(f"torchmetrics.{module}"))
-            there |= {n: c for n, c in home.items() if isinstance(c, type) and issubclass(c, library.Metric)}
-    if name not in there or name == "Metric":
-        raise InputError(f"torchmetrics has no metric {name!r};{suggestion(name, list(there))} check the name.")
-    return there[name], str(library.__version__)
+        from torchmetrics import Metric as Base
+        from torchmetrics import classification, nominal, regression, segmentation
+        from torchmetrics.text import Perplexity
+    parts = {
+        "classification": classification,
+        "regression": regression,
+        "segmentation": segmentation,
+        "nominal": nominal,
+    }
+    rooms = {
+        part: {n: c for n, c in vars(module).items() if isinstance(c, type) and issubclass(c, Base) and c is not Base}
+        for part, module in parts.items()
+    }
+    return rooms | {"text": {"Perplexity": Perplexity}}

@@ -268,6 +268,13 @@ class _Swept:
                 "routes between the ends are chosen on train or validation data, and neither was measured: the edges "
                 "are oracles, chosen on test data, and do not count."
             )
+        undirected = [m.name for m in work.conditions.metrics if m.better is None]
+        if undirected:
+            one = undirected[0]
+            said.append(
+                f"whether more or less of {', '.join(undirected)} is better is not known, so there are no edges by it; "
+                f"say so: ?better=lower after its name, or mgraph.Metric('{one}', …, better='lower')."
+            )
         if self.reused:
             said.append(f"{self.reused} of {len(self.points)} points were measured before and are reused.")
         if refine is not None and self.error is not None:

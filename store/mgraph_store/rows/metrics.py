@@ -10,7 +10,7 @@ LOSS = "loss"
 DEFAULT = (LOSS, "accuracy")
 """What listings have columns of where nothing is recorded."""
 _ACCURACY: dict[str, object] = {"name": DEFAULT[1], "better": "higher", "best": 1.0, "cost": "error"}
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 _MOST = 50  # columns for each split
 
 
