@@ -18,6 +18,7 @@ from mgraph.data.metrics import RESERVED, as_metrics, named
 from mgraph.data.task import ACCURACY, Task
 from mgraph.errors import InputError
 from mgraph.evaluate.classification import brier, calibration_error_of, calibration_gaps, nll, top_k
+from mgraph.evaluate.known import ANY_TOP, BESIDE
 from mgraph.evaluate.torchmetrics import PREFIX, from_torchmetrics
 from mgraph.factories import find_source, load_factory, names_code
 from mgraph.metric import LOSS, Metric
@@ -32,7 +33,7 @@ _BUILT_IN = {
     "brier": named("brier", brier, identity=_OWN),
     "ece": named("ece", calibration_gaps, compute=calibration_error_of, identity=_OWN),
 }
-KNOWN = (LOSS.name, ACCURACY.name, "top5 (any number)", *list(_BUILT_IN)[1:])
+KNOWN = (LOSS.name, ACCURACY.name, ANY_TOP, *BESIDE)
 
 
 def resolve_metrics(

@@ -112,7 +112,7 @@ def test_labels_and_quantities_vote_in_ways_of_their_own():
 
 
 def test_how_members_vote_is_the_tasks_word():
-    """Own losses of 0 and 1 could mean anything, so nothing is guessed; other quantities are averaged, and that is said."""
+    """Own losses of 0 and 1 could mean anything, so nothing is guessed; quantities are averaged, and that is said."""
     ones = np.ones((90, 1), np.float32)
 
     def own(outputs, targets):
