@@ -69,7 +69,7 @@ def text():
         return x, (x + 1) % 5
 
     perplexity = Metric("perplexity", token_sums, better="lower", compute=lambda loss, tokens: (loss / tokens).exp())
-    return splits(make) | {"loss": F.cross_entropy, "classes": 5, "metrics": [perplexity]}
+    return splits(make) | {"classes": 5, "metrics": [perplexity]}
 
 
 # Several labels at once: the share of labels that are right.
@@ -195,4 +195,59 @@ def test_tables_and_pictures_show_it(run: Any, kind: Kind, tmp_path: Path) -> No
 
 def test_ensembles_vote_as_the_task_says(run: Any, kind: Kind) -> None:
     row = run("ensemble", "curve", "--grid", 3, "--json").row
-    assert kind.metric in json.dumps(row)
+    single, corners, whole = row["models"]
+    assert {f"valid_{kind.metric}", f"test_{kind.metric}", "valid_loss"} <= set(single) == set(corners) == set(whole)
+    assert row["corners_minus_single_verdict"] in ("better", "worse", "even")
+    ways = {"mae": "mean of outputs", "perplexity": "mean of softmax outputs", "right": "mean of sigmoid outputs"}
+    run("export", "curve", "--ensemble", "--grid", 2, "-o", f"of_{kind.metric}")
+    manifest = json.loads((run.directory / f"of_{kind.metric}" / "manifest.json").read_text())
+    assert manifest["combine"] == ways[kind.metric]
+    assert set(manifest["test"]) == {"loss", kind.metric}
+
+
+def test_differences_are_paired_and_say_of_what(run: Any, kind: Kind) -> None:
+    """By the metric where examples have one; a perplexity is of all at once, so by the loss. More is better."""
+    row = run("merge", "line", "--at", 0.5, "--force", "--json").row
+    of = "loss" if kind.metric == "perplexity" else kind.metric
+    merged, corner = (next(m for m in row["models"] if m["what"] == what) for what in (row["id"], row["against"]))
+    sign = 1 if kind.higher else -1
+    assert row[f"test_{of}_difference"] == pytest.approx(sign * (merged[f"test_{of}"] - corner[f"test_{of}"]), abs=1e-6)
+    assert row[f"test_{of}_difference_standard_error"] > 0
+
+
+def test_auto_connects_within_a_limit_on_it(run: Any, kind: Kind) -> None:
+    args = ("connect", "c", "d", "--auto", "--max-barrier", 1e9, "--metric", kind.metric, "--json")
+    assert run(*args).row["threshold"]["metric"] == kind.metric
+    refused = run("connect", "c", "d", "--auto", "--max-barrier", 1, "--metric", "speed", code=2).stderr
+    assert f"measured by loss, {kind.metric}, not by speed" in refused
+
+
+def test_a_direction_that_is_turned_round_is_refused(commands: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path / "config"))
+    (tmp_path / "own.py").write_text(OWN)
+    run = commands(tmp_path)
+    made = run("init", "g.mgraph", "--arch", "own.py:line", "--data", "own.py:slopes", "--json").row
+    assert made["metrics"] == [{"name": "mae", "better": "lower", "unit": "mm", "cost": "mae"}]
+    (tmp_path / "own.py").write_text(OWN.replace('absolute_error, better="lower"', 'absolute_error, better="higher"'))
+    told = run("train", "--epochs", 1, "--trust", code=2).stderr
+    assert "Of the metric mae, lower values were better when space line-slopes was made, and now higher" in told
+    # A metric that is new is recorded with the next numbers.
+    more = OWN.replace('"metrics": metric}', '"metrics": [metric, Metric("worst", absolute_error, better="lower")]}')
+    (tmp_path / "own.py").write_text(more)
+    run("train", "--epochs", 1, "--name", "a", "--trust")
+    assert [row["name"] for row in run("spaces", "--json").rows[0]["metrics"]] == ["mae", "worst"]
+    assert run("ls", "--where", "test_worst > 0", "--json").rows[0]["name"] == "a"
+
+
+def test_without_a_word_on_votes_an_ensemble_asks_for_one(commands: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path / "config"))
+    own = OWN.replace("F.binary_cross_entropy_with_logits", "lambda o, t: F.binary_cross_entropy_with_logits(o, t)")
+    (tmp_path / "own.py").write_text(own)
+    run = commands(tmp_path)
+    run("init", "g.mgraph", "--arch", "own.py:tagger", "--data", "own.py:tags")
+    for seed, name in enumerate("ab"):
+        run("train", "--seed", seed, "--epochs", 1, "--name", name)
+    run("connect", "a", "b", "--linear", "--no-sweep", "--name", "line")
+    runs = len(run("log", "--json").rows)
+    assert "add combine= to it" in run("ensemble", "line", code=2).stderr
+    assert len(run("log", "--json").rows) == runs

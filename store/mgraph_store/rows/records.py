@@ -170,9 +170,7 @@ class Edge:
     source_id: str = column("one end")
     target_id: str = column("the other end")
     split: str = column("train, valid or test")
-    metric: str = column(
-        "the metric that is compared, as a cost, lower is better: loss, error (1 - accuracy), or the metric's own name"
-    )
+    metric: str = column("what is compared, lower is better: loss, error (1 - accuracy), or the cost of another metric")
     peak: float = column("largest value along the route")
     barrier: float = column("largest excess over the chord between the two end values")
     drop: float = column("largest value minus the mean of the two end values")
