@@ -8,6 +8,7 @@ from typing import Any
 from mgraph.errors import InputError, NotFoundError
 from mgraph.explore.components import place_of
 from mgraph.explore.criterion import Criterion
+from mgraph.explore.damaged import contradiction
 from mgraph.explore.edges import CountingEdges, Link, Vertex, load_edges
 from mgraph.explore.remarks import remarks
 from mgraph_store import GraphStore, Member, Node, Reader, Space
@@ -113,6 +114,9 @@ def _steps(store: GraphStore, edges: CountingEdges, found: list[int], start: str
     for link in links:
         if link.source.id != at:
             link = link.turned()
+        lost = next((node for node in link.route if (link.connection_id, node) not in places), None)
+        if lost is not None:
+            raise contradiction(link.connection or link.connection_id, f"its route has the node {lost}, no point of it")
         steps.append(Step(link, link.route, tuple(places[link.connection_id, node] for node in link.route)))
         at = link.target.id
     return steps

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mgraph.errors import CorruptError, InputError
 from mgraph.explore.criterion import FULL_PRECISION
+from mgraph.explore.damaged import contradiction
 from mgraph.families import Family, Floats, Grid, PolygonalChainFamily, TensorGrid, family_from
 from mgraph.metric import LOSS, Metric, from_json, primary_of
 from mgraph_store import Connection, Evaluation, Member, Reader, Sweep
@@ -168,7 +169,9 @@ def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = Non
         key = (row.split, row.metric)
         if key not in values:
             values[key], errors[key] = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
-        at = index[row.node_id]
+        at = index.get(row.node_id)
+        if at is None:
+            raise contradiction(connection.name or connection.id, f"{row.node_id} was swept and is no point of it")
         values[key][at] = row.value
         errors[key][at] = np.nan if row.standard_error is None else row.standard_error
         counts[key], subsets[row.split] = row.count, row.subset

@@ -10,6 +10,7 @@ from typing import Any
 
 from mgraph.errors import InputError
 from mgraph.explore.criterion import ORACLE
+from mgraph.explore.damaged import contradiction
 from mgraph.explore.edges import current_edges
 from mgraph.explore.sweepdata import COMPLETE, family_of, finest_sweep, load_sweep
 from mgraph.graph.labels import labels_of
@@ -291,6 +292,8 @@ def _edge_rows(edges: Sequence[Edge], names: dict[str, str]) -> list[Row]:
     """Make a row of every pair, split and metric; the oracle's numbers stand beside those that count."""
     rows: dict[tuple[str, ...], Row] = {}
     for e in edges:
+        if not {e.source_id, e.target_id} <= names.keys():
+            raise contradiction(e.connection_id, "an edge is between nodes that are not its ends")
         key = (e.source_id, e.target_id, e.split, e.metric)
         row = rows.setdefault(
             key,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from mgraph.explore.damaged import contradiction
+from mgraph.explore.sweepdata import family_of
 from mgraph_store import Connection, Member, Node, Reader
 
 if TYPE_CHECKING:
@@ -17,15 +19,27 @@ BUFFERS_FROM = "buffers_from"  # among a connection's settings: id of the node w
 def rows_of(reader: Reader, connection: Connection) -> list[Node]:
     """Return the K nodes of a connection's control-point matrix, in row order."""
     members = reader.all(Member, connection_id=connection.id, role=["end", "control"])
-    nodes = {n.id: n for n in reader.all(Node, id=[m.node_id for m in members])}
-    return [nodes[m.node_id] for m in sorted(members, key=lambda m: m.row if m.row is not None else -1)]
+    members.sort(key=lambda m: m.row if m.row is not None else -1)
+    size = family_of(connection).size
+    if [m.row for m in members] != list(range(size)):
+        raise contradiction(label(connection), f"it has {len(members)} nodes in {size} rows")
+    return _nodes_of(reader, connection, members)
 
 
 def ends_of(reader: Reader, connection: Connection) -> list[Node]:
     """Return a connection's ends in the order in which they were given."""
     members = reader.all(Member, connection_id=connection.id, role="end")
+    if len(members) < 2:
+        raise contradiction(label(connection), f"it has {len(members)} ends")
+    return _nodes_of(reader, connection, sorted(members, key=lambda m: m.position))
+
+
+def _nodes_of(reader: Reader, connection: Connection, members: Sequence[Member]) -> list[Node]:
     nodes = {n.id: n for n in reader.all(Node, id=[m.node_id for m in members])}
-    return [nodes[m.node_id] for m in sorted(members, key=lambda m: m.position)]
+    missing = next((m.node_id for m in members if m.node_id not in nodes), None)
+    if missing is not None:
+        raise contradiction(label(connection), f"its node {missing} does not exist")
+    return [nodes[m.node_id] for m in members]
 
 
 def constants_source(reader: Reader, connection: Connection) -> Node:

@@ -405,9 +405,21 @@ class Folder:
         copy.flush()
 
     def unlink(self, name: str) -> None:
-        """Remove a file or a link, never what a link leads to; nothing happens if there is none."""
+        """Remove a file or a link, never what a link leads to; nothing happens if there is none.
+
+        Raises
+        ------
+        EntryError
+            If it is a directory.
+        """
         with contextlib.suppress(FileNotFoundError), self.opened() as descriptor:
-            os.unlink(name, dir_fd=descriptor)
+            try:
+                os.unlink(name, dir_fd=descriptor)
+            except (IsADirectoryError, PermissionError):  # the second one elsewhere than on Linux
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if not stat.S_ISDIR(status.st_mode):
+                    raise
+                raise self._refusal((*self._names, name), _kind(status), "a file") from None
 
     def rename(self, name: str, folder: Folder, new: str) -> None:
         """Move an entry, in one step."""

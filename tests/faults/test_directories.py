@@ -49,6 +49,18 @@ def play(source: Path, place: Path, seed: int, commands: tuple[list[str], ...]) 
     assert {p.name for p in graph.parent.iterdir()} == {"g.mgraph"}, f"seed {seed}, {what}"
 
 
+def test_a_directory_in_the_place_of_a_journal_file(old: Path, tmp_path: Path) -> None:
+    graph = shutil.copytree(old, tmp_path / "g.mgraph")
+    (log,) = sorted((graph / "journal").glob("*.log"))[:1]
+    log.unlink()
+    log.mkdir()
+    for _, code, said in directories.run(graph, (["ls"],), tmp_path):  # it brings the graph to the present format
+        assert code == 2, said
+        assert log.name in said
+        assert "a directory" in said
+    assert log.is_dir()
+
+
 @pytest.mark.parametrize("count", [4, pytest.param(400, marks=pytest.mark.stress)])
 def test_any_entry_may_be_anything(old: Path, tmp_path: Path, count: int) -> None:
     for seed in range(SEED, SEED + count):

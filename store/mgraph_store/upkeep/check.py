@@ -18,12 +18,11 @@ from mgraph_store.errors import CorruptError, FormatError, LockTimeoutError, Sto
 from mgraph_store.index import commits
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.reader import Reader
-from mgraph_store.rows.constraints import PARTIAL_TERMS, circle, misfit
-from mgraph_store.rows.layout import Layout
-from mgraph_store.rows.records import Connection, Member, Node, NodeBuffers, Run, Space
-from mgraph_store.rows.schema import FORMAT_VERSION, META, REFERENCES, TABLE_OF, TABLES, columns
+from mgraph_store.rows.records import Connection, Member, Node, NodeBuffers, Run
+from mgraph_store.rows.schema import FORMAT_VERSION, META, TABLES, columns
 from mgraph_store.tensors.objects import digest, digest_groups
 from mgraph_store.upkeep import rescue
+from mgraph_store.upkeep.rowcheck import row_problems
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
@@ -83,7 +82,7 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
                 number = commits_of(reader)
                 missing = _commits(number, state, store.index.journal)
                 sums = _sums(reader) if deep else {}  # reads every block of the index, too
-                found += missing + [Problem(what, subject) for what, subject in _rows(reader)]
+                found += missing + [Problem(what, subject) for what, subject in row_problems(reader)]
                 nodes = reader.all(Node, where="tensor_key IS NOT NULL")
                 buffers = reader.all(NodeBuffers)
         except (FormatError, LockTimeoutError):
@@ -340,63 +339,3 @@ def _listed(names: Iterable[Any]) -> str:
     names = list(names)
     more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
     return ", ".join([*map(str, names[:_NAMED]), *more])
-
-
-# Rows
-
-
-def _rows(reader: Reader) -> list[tuple[str, str]]:
-    found = []
-    for table, record in TABLES.items():
-        for column in columns(record):
-            target = REFERENCES.get(column.name)
-            if target is not None:
-                sql = (
-                    f"SELECT DISTINCT {column.name} FROM {table} WHERE {column.name} IS NOT NULL "
-                    f"AND {column.name} NOT IN (SELECT id FROM {TABLE_OF[target]}) ORDER BY 1"
-                )
-                found += [
-                    (f"{table}.{column.name} {value} is not in {TABLE_OF[target]}.", value)
-                    for (value,) in reader.query(sql)[1]
-                ]
-        if columns(record)[0].name == "id":
-            sql = f"SELECT id FROM {table} GROUP BY id HAVING count(*) > 1 ORDER BY id"
-            found += [(f"{table} has several rows with the id {value}.", value) for (value,) in reader.query(sql)[1]]
-    for tables in ("nodes UNION ALL SELECT name FROM connections", "spaces"):
-        sql = (
-            f"SELECT name FROM (SELECT name FROM {tables}) WHERE name IS NOT NULL "
-            "GROUP BY name HAVING count(*) > 1 ORDER BY name"
-        )
-        found += [(f"The name {value!r} is used more than once.", value) for (value,) in reader.query(sql)[1]]
-    sql = (
-        "SELECT id FROM nodes WHERE CASE WHEN columns IS NULL THEN (tensor_key IS NULL) = (kernel IS NULL) "
-        "ELSE tensor_key IS NULL OR kernel IS NULL END ORDER BY id"
-    )
-    found += [
-        (f"Node {value} is not exactly one of stored, derived and partial.", value) for (value,) in reader.query(sql)[1]
-    ]
-    sql = (
-        "SELECT if(columns IS NULL, 'Derived', 'Partial'), id FROM nodes "
-        "WHERE kernel IS NOT NULL AND id NOT IN (SELECT node_id FROM node_terms) ORDER BY id"
-    )
-    found += [(f"{kind} node {value} has no recipe.", value) for kind, value in reader.query(sql)[1]]
-    sql = (
-        "SELECT id FROM nodes WHERE tensor_key IS NULL "
-        "AND id IN (SELECT DISTINCT source_id FROM node_terms) ORDER BY id"
-    )
-    found += [(f"Node {value} is the source of a sum, but has no tensors.", value) for (value,) in reader.query(sql)[1]]
-    return found + _partial(reader)
-
-
-def _partial(reader: Reader) -> list[tuple[str, str]]:
-    nodes = reader.all(Node, where="columns IS NOT NULL", order="id")
-    if not nodes:
-        return []
-    spaces = reader.all(Space, id=list({n.space_id for n in nodes}))
-    sizes = {s.id: Layout.from_json(s.layout).size for s in spaces}
-    wrong = {n.id: misfit(n, sizes.get(n.space_id)) for n in nodes}
-    found = [(f"Node {node}: {what}.", node) for node, what in wrong.items() if what]
-    around = circle(reader.query(PARTIAL_TERMS)[1])
-    if around:
-        found.append((f"The partial nodes {', '.join(around)} refer to each other in a circle.", around[0]))
-    return found
