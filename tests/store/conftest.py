@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from mgraph_store import (
+    Connection,
     GraphStore,
     Layout,
+    Member,
     Node,
     NodeBuffers,
     NodeTerm,
@@ -92,6 +94,11 @@ class Helper:
             tx.add(node)
             tx.add(*(NodeTerm(node.id, k, s.id, c) for k, (c, s) in enumerate(zip(coefficients, sources, strict=True))))
         return node
+
+    def connection(self, a: Node, b: Node, name: str | None = None) -> list[Connection | Member]:
+        """The rows, not yet stored, of a connection between two nodes: itself first, then its ends."""
+        made = Connection(new_id("k"), kind="linear", space_id=self.space.id, family="{}", settings="{}", name=name)
+        return [made, *(Member(made.id, node.id, "end", k) for k, node in enumerate((a, b)))]
 
     def partial(
         self,

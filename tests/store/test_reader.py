@@ -24,9 +24,9 @@ from mgraph_store.errors import (
 
 def test_find(graph: Any, space_factory: Any) -> None:
     a, b = graph.add(graph.parameters(), graph.parameters(1), names=("alpha", "beta"))
-    k = Connection(id=new_id("k"), kind="linear", space_id=graph.space.id, family="{}", settings="{}", name="path")
+    k, *ends = graph.connection(a, b, "path")
     with graph.store.transaction() as tx:
-        tx.add(k)
+        tx.add(k, *ends)
     with graph.store.reading() as reader:
         assert reader.find("alpha") == reader.find(a.id) == reader.find(a.id[:8]) == a
         assert reader.find_connection("path") == k

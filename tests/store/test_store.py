@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mgraph_store import (
-    Connection,
     GraphStore,
     Layout,
     Member,
@@ -298,7 +297,8 @@ def test_names_are_unique_over_nodes_and_connections(graph: Any, space_factory: 
     (a,) = graph.add(graph.parameters(), names=("a",))
     with pytest.raises(NameTakenError, match=f"'a' belongs to {a.id}"):
         graph.add(graph.parameters(1), names=("a",))
-    connection = Connection(id=new_id("k"), kind="linear", space_id=graph.space.id, family="{}", settings="{}")
+    (other,) = graph.add(graph.parameters(3))
+    connection, *ends = graph.connection(a, other)
     with pytest.raises(NameTakenError, match=a.id), graph.store.transaction() as tx:
         tx.add(dataclasses.replace(connection, name="a"))
     with pytest.raises(NameTakenError, match="given twice"):
@@ -308,7 +308,7 @@ def test_names_are_unique_over_nodes_and_connections(graph: Any, space_factory: 
     with pytest.raises(InputError, match="not a usable name"):
         graph.add(graph.parameters(1), names=("a b",))
     with graph.store.transaction() as tx:
-        tx.add(dataclasses.replace(connection, name="only"))  # spaces have names of their own
+        tx.add(dataclasses.replace(connection, name="only"), *ends)  # spaces have names of their own
 
 
 def test_ids_are_unique(graph: Any) -> None:
@@ -320,7 +320,8 @@ def test_ids_are_unique(graph: Any) -> None:
 def test_references_must_exist(graph: Any) -> None:
     (a,) = graph.add(graph.parameters())
     derived = graph.derive([1.0], [a])
-    k = Connection(id=new_id("k"), kind="linear", space_id=graph.space.id, family="{}", settings="{}")
+    (b,) = graph.add(graph.parameters(1))
+    k, *ends = graph.connection(a, b)
     ghost = "mghostghostgh"
     for records, what in (
         ([Member(k.id, a.id, "end", 0)], "members has connection_id"),
@@ -335,7 +336,7 @@ def test_references_must_exist(graph: Any) -> None:
         with pytest.raises(InputError, match=what), graph.store.transaction() as tx:
             tx.add(*records)
     with graph.store.transaction() as tx:  # the order of adding does not matter
-        tx.add(Member(k.id, a.id, "end", 0), k)
+        tx.add(*ends, k)
 
 
 def test_buffers_of_one_policy_are_stored_once(graph: Any) -> None:
@@ -369,12 +370,12 @@ def test_updates_replace_rows(graph: Any) -> None:
 
 
 def test_a_sweep_grows_and_is_completed(graph: Any) -> None:
-    k = Connection(id=new_id("k"), kind="linear", space_id=graph.space.id, family="{}", settings="{}")
+    k, *ends = graph.connection(*graph.add(graph.parameters(), graph.parameters(1)))
     plain = Sweep(new_id("w"), k.id, None, (3,), "none", "fp32")
     assert (plain.axes, plain.status) == (None, "complete")
     sweep = dataclasses.replace(plain, id=new_id("w"), axes="[[0,0.25,1]]", status="partial")
     with graph.store.transaction() as tx:
-        tx.add(k, plain, sweep)
+        tx.add(k, *ends, plain, sweep)
     done = dataclasses.replace(sweep, grid=(5,), axes="[[0,0.1,0.25,0.5,1]]", status="complete")
     with graph.store.transaction() as tx:
         tx.update(done)
