@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
     from mgraph.graph.upkeep import check
+    from mgraph.metric import Metric
     from mgraph.train.settings import TrainSettings
 
 _HOMES = {
@@ -60,6 +61,7 @@ _HOMES = {
     "DATASETS": "mgraph.data.registry",
     "Task": "mgraph.data.task",
     "make_task": "mgraph.data.task",
+    "Metric": "mgraph.metric",
     "MGraphError": "mgraph.errors",
 }
 
@@ -76,6 +78,7 @@ __all__ = [
     "Linear",
     "MGraphError",
     "Method",
+    "Metric",
     "NudgedElasticBand",
     "Point",
     "PolygonalChain",

@@ -23,7 +23,7 @@ Value = Scalar | tuple[Scalar, ...]
 Kind = Literal["int", "float", "bool", "str", "ints", "floats"]
 
 # What may stand before a colon without naming a factory.
-PREFIXES = ("torchvision", "timm", "npz", "imagefolder")
+PREFIXES = ("torchvision", "timm", "npz", "imagefolder", "torchmetrics")
 
 _INT = re.compile(r"[+-]?[0-9]+")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,9 +15,12 @@ from torch.nn import functional as F
 
 from mgraph.data import labels as _labels
 from mgraph.data.labels import VoidCrossEntropy, as_column, check_labels, per_example
+from mgraph.data.metrics import as_metrics, named, notes_on
 from mgraph.data.splits import ArraySplit, DatasetSplit, Split, check_lengths
 from mgraph.data.stratify import VALID_SEED, stratified_choice
+from mgraph.data.voting import voting_of
 from mgraph.errors import InputError, MGraphWarning
+from mgraph.metric import Better, Metric, primary_of
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,7 +47,12 @@ def accuracy(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) -> Tens
     return per_example((outputs.argmax(1) == targets).float(), targets, void)
 
 
-CLASSIFICATION_METRICS: Mapping[str, LossFunction] = MappingProxyType({"accuracy": accuracy})
+ACCURACY = replace(named("accuracy", accuracy), identity="built in")
+
+Combine = Literal["softmax", "sigmoid", "mean"]
+COMBINATIONS: tuple[Combine, ...] = get_args(Combine)
+"""How members of an ensemble vote: by the mean of their class probabilities, of their labels' probabilities, or of
+their outputs."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,11 @@ class Task:
     """Data in three splits, the loss, and the metrics.
 
     ``loss`` maps (outputs, targets) to the mean over the batch, ``example_loss`` to one value per example,
-    shape (N,), or is None where that is not known. Metrics give one float per example. ``valid_seed`` is set
-    if the validation split was carved from the training data. ``void`` are label values that stand for no label and
+    shape (N,), or is None where that is not known. ``metrics`` are :class:`mgraph.Metric`, the first of them that has a
+    direction is the ``primary`` one, by which networks are compared (the loss if there is none); functions, objects of
+    torchmetrics and mappings of names to these are taken, too. ``combine`` says how members of an ensemble vote: by the
+    mean of their outputs' "softmax" or "sigmoid", by the "mean" of the outputs, or None: not at all. ``valid_seed`` is
+    set if the validation split was carved from the training data. ``void`` are label values that stand for no label and
     that no metric counts; ``notes`` say how data were read. Raises InputError, naming the split, for data that cannot
     be used.
     """
@@ -67,12 +77,18 @@ class Task:
     loss: LossFunction = cross_entropy
     loss_name: str = "cross_entropy"
     example_loss: LossFunction | None = example_cross_entropy
-    metrics: Mapping[str, LossFunction] = field(default_factory=lambda: CLASSIFICATION_METRICS)
+    metrics: tuple[Metric, ...] = (ACCURACY,)
+    combine: Combine | None = "softmax"
     valid_seed: int | None = None
     void: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", as_metrics(self.metrics))
+        if self.combine not in (*COMBINATIONS, None):
+            raise InputError(
+                f"Members of an ensemble are combined by {', '.join(COMBINATIONS)}, or None, not {self.combine!r}."
+            )
         for name, split in self.splits.items():
             split.check(name, self.classes)
             if split.input_shape != self.input_shape:
@@ -86,6 +102,11 @@ class Task:
     def splits(self) -> dict[str, Split]:
         """The three splits by name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}
+
+    @property
+    def primary(self) -> Metric:
+        """What networks are compared by: the first metric with a direction, else the loss."""
+        return primary_of(self.metrics)
 
     @property
     def mean(self) -> tuple[float, ...] | None:
@@ -173,7 +194,9 @@ def make_task(
     loss: LossFunction | None = None,
     loss_name: str | None = None,
     example_loss: LossFunction | None = None,
-    metrics: Mapping[str, LossFunction] | None = None,
+    metrics: Any = None,
+    better: Mapping[str, Better] | None = None,
+    combine: Combine | Literal["none"] | None = None,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
     ignore_index: int | None = None,
@@ -188,6 +211,11 @@ def make_task(
     ``ignore_index`` stand for "no label": the default loss and the metrics do not count them, and a loss of your own
     must not; other values outside 0 … classes-1 may occur only if it takes no notice of them, which is tried. A Split
     keeps its own normalisation; ``mean`` and ``std``, one value or one per channel, are for pairs and Datasets.
+
+    ``metrics`` is a :class:`mgraph.Metric`, several, or a mapping of names to functions of (outputs, targets) or to
+    objects or classes of torchmetrics; the first is the primary one. ``better`` maps the names of those whose direction
+    is not known to "higher" or "lower"; without it a metric is measured only. ``combine`` says how members of an
+    ensemble vote, "softmax", "sigmoid", "mean" or "none"; by default as labels, or targets and loss, suggest.
     Raises InputError if it does not fit together.
     """
     mean, std = _per_channel(mean), _per_channel(std)
@@ -222,7 +250,14 @@ def make_task(
             loss, each = VoidCrossEntropy(ignore_index), partial(_example_cross_entropy, void=(ignore_index,))
             loss_name, example_loss = loss_name or loss.name, example_loss or each
     if metrics is None:
-        metrics = {"accuracy": partial(accuracy, void=void) if void else accuracy} if labelled else {}
+        own = replace(ACCURACY, function=partial(accuracy, void=void)) if void else ACCURACY
+        judged: tuple[Metric, ...] = (own,) if labelled else ()
+    else:
+        judged = as_metrics(metrics, better)
+        notes += notes_on(judged, better, metrics)
+    if combine is None:
+        combine, told = voting_of(learnt, loss, labelled=labelled)
+        notes += told
     return Task(
         learnt,
         held,
@@ -232,7 +267,8 @@ def make_task(
         loss=loss,
         loss_name=loss_name or str(getattr(loss, "__name__", type(loss).__name__)),
         example_loss=example_loss,
-        metrics=dict(metrics),
+        metrics=judged,
+        combine=None if combine == "none" else combine,
         valid_seed=VALID_SEED if valid is None else None,
         void=void,
         notes=tuple(notes),

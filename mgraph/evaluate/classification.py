@@ -45,6 +45,11 @@ def expected_calibration_error(outputs: Tensor, targets: Tensor, void: Sequence[
     B_b are 15 bins of equal width, open below, of the largest softmax probability: Guo, Pleiss, Sun, Weinberger,
     On calibration of modern neural networks (ICML 2017), eq. 3.
     """
+    return calibration_error_of(*calibration_gaps(outputs, targets, void))
+
+
+def calibration_gaps(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) -> tuple[Tensor, int]:
+    """Return the running sums of that error: for each bin the sum of (right - confidence), and the number of labels."""
     confidence, label = outputs.double().softmax(dim=1).max(dim=1)
     gap = (label == targets).double() - confidence
     if void:
@@ -52,4 +57,9 @@ def expected_calibration_error(outputs: Tensor, targets: Tensor, void: Sequence[
         gap, confidence = gap[counts], confidence[counts]
     bins = (confidence * _BINS).ceil().long().clamp(1, _BINS).flatten() - 1
     sums = torch.zeros(_BINS, dtype=torch.float64, device=gap.device).index_add_(0, bins, gap.flatten())
-    return sums.abs().sum() / gap.numel()
+    return sums, gap.numel()
+
+
+def calibration_error_of(sums: Tensor, count: int | Tensor) -> Tensor:
+    """Return the expected calibration error that the running sums amount to."""
+    return sums.abs().sum() / count

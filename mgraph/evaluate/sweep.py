@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mgraph.data.task import Task
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
-from mgraph.evaluate.metrics import Measured, Metric, Subset, measure
+from mgraph.evaluate.metrics import Measured, Subset, measure
 from mgraph.families import Floats
+from mgraph.metric import Metric
 from mgraph.network.flat import FlatModel, combine
 from mgraph.network.precision import computing_in
 from mgraph.progress import Progress, Report, silent

@@ -17,7 +17,8 @@ from typing import Any
 from mgraph.errors import InputError
 from mgraph.shown import plain_cell
 from mgraph_store import GraphStore
-from mgraph_store.rows.relations import VIEWS
+from mgraph_store.rows.metrics import RECORDED, names_in
+from mgraph_store.rows.relations import views
 
 FORMATS = (".csv", ".json", ".parquet")
 _PART = 50_000  # rows handed to DuckDB at once
@@ -123,11 +124,13 @@ def ask(store: GraphStore, sql: str, *, limit_seconds: float | None = None) -> A
     return Answer(found.columns, found.types, found.rows)
 
 
-def list_views() -> list[dict[str, str]]:
-    """List the views that SQL finds, with their columns."""
+def list_views(store: GraphStore) -> list[dict[str, str]]:
+    """List the views that SQL finds in a graph, with their columns: some are its metrics."""
+    with store.reading() as reader:
+        recorded = [row[0] for sql in RECORDED.values() for row in reader.query(sql.format(db="main"))[1]]
     return [
         {"view": view, "column": f.name, "type": f.type, "unit": f.unit, "meaning": f.meaning}
-        for view, relation in VIEWS.items()
+        for view, relation in views(names_in(recorded)).items()
         for f in relation.fields
     ]
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mgraph.errors import InputError
+from mgraph.metric import LOSS
 
 QUANTITIES = ("peak", "barrier", "drop")
-METRICS = ("loss", "error")
 SPLITS = ("train", "valid", "test")
 NODE_KINDS = ("mode", "merged")
 
@@ -36,7 +37,7 @@ class Criterion:
 
     quantity: str = "peak"
     limit: float | None = None
-    metric: str = "loss"
+    metric: str = LOSS.cost_name
     split: str = "train"
     certified: bool = False
     min_resolution: int | None = None
@@ -46,8 +47,6 @@ class Criterion:
     def __post_init__(self) -> None:
         if self.quantity not in QUANTITIES:
             raise InputError(f"An edge has a {', '.join(QUANTITIES)}, not a {self.quantity!r}.")
-        if self.metric not in METRICS:
-            raise InputError(f"Edges are measured by {' or '.join(METRICS)}, not {self.metric!r}.")
         if self.split not in SPLITS:
             raise InputError(f"There is no split {self.split!r}; choose from {', '.join(SPLITS)}.")
         if self.limit is not None and not np.isfinite(self.limit):
@@ -78,12 +77,13 @@ def criterion_from(
     min_examples: int | None = None,
     batchnorm: str | None = None,
     threshold: bool = False,
+    named: Callable[[str | None, bool], str] = lambda name, drop: name or LOSS.cost_name,
 ) -> Criterion:
     """Build a criterion from what commands and methods of a graph take.
 
     At most one limit (with ``threshold``, exactly one), which also says the quantity; else ``by`` does (default peak).
-    Drops are of accuracy, that is by error, unless a metric is named. A minimum implies ``certified``. Raises
-    InputError for limits that contradict each other or ``by``.
+    ``named`` turns a metric's name (None: none was given), and whether it is about a drop, into what edges call its
+    cost. A minimum implies ``certified``. Raises InputError for limits that contradict each other or ``by``.
     """
     limits = {"barrier": max_barrier, "peak": max_peak, "drop": max_drop}
     given = [(quantity, limit) for quantity, limit in limits.items() if limit is not None]
@@ -95,8 +95,6 @@ def criterion_from(
     quantity, limit = given[0] if given else (by or "peak", None)
     if by is not None and by != quantity:
         raise InputError(f"--by {by} and --max-{quantity} contradict each other: edges are compared by one quantity.")
-    if metric == "accuracy":
-        metric = "error"
-    chosen = metric or ("error" if quantity == "drop" else "loss")
+    chosen = named(metric, quantity == "drop")
     certified = certified or min_resolution is not None or min_examples is not None
     return Criterion(quantity, limit, chosen, split, certified, min_resolution, min_examples, batchnorm)

@@ -10,6 +10,7 @@ a reader should know of the edges in an answer, :mod:`mgraph.explore.remarks` sa
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 from mgraph.errors import InputError
 from mgraph.explore.criterion import COARSE, FEW, FULL_PRECISION, NODE_KINDS, ORACLE, QUANTITIES, Criterion
-from mgraph_store import Connection, Edge, Evaluation, GraphStore, Reader, Space
+from mgraph.explore.metrics import metric_of_cost, metrics_of
+from mgraph_store import Connection, Edge, GraphStore, Reader, Space
 
 if TYPE_CHECKING:
     from mgraph.explore.arrays import EdgeArrays
@@ -299,7 +301,8 @@ vertices AS (
 def _counting(criterion: Criterion, space: Space | None) -> tuple[str, list[Any]]:
     """Return SQL for the edges by a criterion, of all sweeps and whatever their values, and its parameters."""
     where, parameters = _belonging(space, None)
-    where += [f"e.split = '{criterion.split}'", f"e.metric = '{criterion.metric}'", _NOT_HIDDEN]
+    where += [f"e.split = '{criterion.split}'", "e.metric = ?", _NOT_HIDDEN]
+    parameters.append(criterion.metric)
     if criterion.certified:
         examples = "a.enough" if criterion.min_examples is None else int(criterion.min_examples)
         where += [f"e.resolution >= {int(criterion.min_resolution or COARSE)}", f"e.examples >= {examples}", _FULL]
@@ -351,10 +354,16 @@ def _why_not_measured(reader: Reader, criterion: Criterion, space: Space | None)
         )
         return f"{where} has no edge with a {what} that counts: {why}; sweep again: mgraph sweep CONN"
     measured = ", ".join(sorted({f"{split} {metric}" for split, metric, oracle in there if not oracle}))
-    if measured and criterion.metric == "error" and not reader.all(Evaluation, metric="accuracy", limit=1):
-        drops = "; drops are of accuracy, unless you say" if criterion.quantity == "drop" else ": add"
-        return f"{where} has no edge with a {what}, for its task has no accuracy{drops} --metric loss."
     unswept = _unswept(reader, space)
+    known = metrics_of(reader, space)
+    if metric_of_cost(known.values(), criterion.metric) is None:
+        costs = sorted({metric for _, metric, _ in there} | {m.cost_name for m in known.values() if m.better})
+        close = difflib.get_close_matches(criterion.metric, costs, n=1)
+        hint = f" did you mean {close[0]!r}?" if close else ""
+        return (
+            f"{where} knows no metric {criterion.metric!r};{hint} edges are measured by {', '.join(costs)}. What a "
+            f"sweep measures besides is compared, too: mgraph sweep {unswept or 'CONN'} --metric NAME"
+        )
     if measured:
         return (
             f"{where} has no edge with a {what}; its edges were measured by {measured}. "

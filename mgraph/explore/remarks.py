@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mgraph.explore.criterion import FULL_PRECISION, ORACLE, Criterion
 from mgraph.explore.edges import CountingEdges, Link
+from mgraph.metric import LOSS
 from mgraph_store import Connection, Evaluation, GraphStore, Node, Reader
 
 _NAMED = 4  # connections, or doubts, that a sentence names
@@ -64,7 +65,7 @@ AND connection_id IN (SELECT id FROM connections WHERE space_id IN (
 def _whole_splits(reader: Reader, criterion: Criterion, links: Sequence[Link]) -> dict[str, int]:
     """Map vertices to the examples that their split has: modes are measured on all of them when they are made."""
     ids = list({link.source.id for link in links})
-    rows = reader.all(Evaluation, node_id=ids, sweep_id=None, split=criterion.split, metric="loss", subset="all")
+    rows = reader.all(Evaluation, node_id=ids, sweep_id=None, split=criterion.split, metric=LOSS.name, subset="all")
     return {row.node_id: row.count for row in rows}
 
 

@@ -14,6 +14,7 @@ from mgraph.errors import CorruptError, InputError
 from mgraph.explore.criterion import FULL_PRECISION
 from mgraph.explore.damaged import contradiction
 from mgraph.families import Family, Floats, Grid, PolygonalChainFamily, TensorGrid, family_from
+from mgraph.metric import LOSS, Metric, from_json, primary_of
 from mgraph_store import Connection, Evaluation, Member, Reader, Sweep
 
 Key = tuple[str, str]  # split, metric
@@ -42,6 +43,17 @@ class SweepData:
     counts: dict[Key, int]
     subsets: dict[str, str]
     notes: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+
+    @property
+    def primary(self) -> Metric:
+        """What points are compared by: the first metric with a direction, else the loss."""
+        return primary_of(m for m in self.metrics if any(m.name == name for _, name in self.values))
+
+    @property
+    def shown(self) -> tuple[Metric, ...]:
+        """What pictures and tables show: the loss, and the primary metric where that is another."""
+        return (LOSS,) if self.primary.name == LOSS.name else (LOSS, self.primary)
 
     @property
     def parameters(self) -> Floats:
@@ -54,12 +66,12 @@ class SweepData:
         return self.family.coefficients(self.parameters)
 
     def best(self, split: str, *, selected: NDArray[np.bool_] | None = None) -> int:
-        """Return the point of highest accuracy on a split (ties: lowest loss, then grid order).
+        """Return the point that is best on a split by the primary metric (ties: lowest loss, then grid order).
 
-        Where the task has no accuracy, the lowest loss decides. ``selected`` restricts the candidates.
+        Where the task has no metric with a direction, the lowest loss decides. ``selected`` restricts the candidates.
         """
-        losses = self.values[split, "loss"]
-        first = -self.values[split, "accuracy"] if (split, "accuracy") in self.values else losses
+        losses = self.values[split, LOSS.name]
+        first = -self.primary.sign * self.values[split, self.primary.name]
         order = np.lexsort((losses, first))
         return int(next(i for i in order if selected is None or selected[i]))
 
@@ -163,4 +175,4 @@ def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = Non
         values[key][at] = row.value
         errors[key][at] = np.nan if row.standard_error is None else row.standard_error
         counts[key], subsets[row.split] = row.count, row.subset
-    return SweepData(sweep, family, grid, node_ids, values, errors, counts, subsets)
+    return SweepData(sweep, family, grid, node_ids, values, errors, counts, subsets, metrics=from_json(sweep.metrics))

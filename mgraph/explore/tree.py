@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mgraph.explore.criterion import Criterion
 from mgraph.explore.edges import CountingEdges, Link, Vertex, load_edges
+from mgraph.explore.metrics import metric_of_cost, metrics_of
 from mgraph.explore.remarks import remarks
 from mgraph.shown import visible
 from mgraph_store import GraphStore, Space
@@ -150,11 +151,13 @@ def _own(store: GraphStore, edges: CountingEdges) -> NDArray[np.float64]:
     criterion = edges.criterion
     if criterion.quantity != "peak":
         return own
-    metric = "accuracy" if criterion.metric == "error" else "loss"
     sql = "SELECT node_id, value FROM evaluations WHERE sweep_id IS NULL AND split = ? AND metric = ?"
     with store.reading() as reader:
-        values = dict(reader.query(sql, [criterion.split, metric])[1])
+        metric = metric_of_cost(metrics_of(reader).values(), criterion.metric)
+        if metric is None or metric.better is None:
+            return own
+        values = dict(reader.query(sql, [criterion.split, metric.name])[1])
     for i, identifier in enumerate(edges.ids.tolist()):
         if identifier in values:
-            own[i] = 1.0 - values[identifier] if metric == "accuracy" else values[identifier]
+            own[i] = metric.cost(values[identifier])
     return own

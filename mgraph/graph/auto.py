@@ -25,9 +25,11 @@ from mgraph.evaluate.metrics import Subset
 from mgraph.evaluate.sweep import sweep
 from mgraph.explore.criterion import Criterion
 from mgraph.explore.edges import current_edges
+from mgraph.explore.metrics import metric_of_cost
 from mgraph.explore.remarks import doubts_of
 from mgraph.families import Segment
 from mgraph.graph.handles import Connected
+from mgraph.metric import LOSS
 from mgraph.operations.comparisons import Pair, compare
 from mgraph.operations.connections import check_buffers_from, common_space, connect, load_constants
 from mgraph.operations.sweeps import sweep_connection
@@ -212,8 +214,13 @@ class _Auto:
     def measure_ends(self) -> tuple[float, float]:
         """Measure both ends as a sweep would; InputError if no path between them could meet the limit."""
         t, bench = self.threshold, self.bench
-        if t.metric == "error" and "accuracy" not in bench.task.metrics:
-            raise InputError("The task has no accuracy, so there is no error to limit; take --metric loss.")
+        own = [m for m in (LOSS, *bench.task.metrics) if m.better is not None]
+        metric = metric_of_cost(own, t.metric)
+        if metric is None:
+            there = ", ".join(m.cost_name for m in own)
+            raise InputError(
+                f"What --auto sweeps is measured by {there}, not by {t.metric}; take one of these as --metric."
+            )
         load_constants(self.session, bench, self.ends, self.buffers_from)
         rows = packed_rows(bench, [self.session.store.read_parameters(end) for end in self.ends])
         found = sweep(
@@ -225,7 +232,7 @@ class _Auto:
             subsets={t.split: Subset()},
         )
         metrics = [point[t.split] for point in found]
-        values = [m["loss"].value if t.metric == "loss" else 1.0 - m["accuracy"].value for m in metrics]
+        values = [float(metric.cost(m[metric.name].value)) for m in metrics]
         least = {"peak": max(values), "drop": max(values) - sum(values) / 2, "barrier": 0.0}[t.quantity]
         if not np.isfinite(values).all():
             raise InputError(f"The {t.split} {t.metric} of an end is NaN or infinite; it cannot be connected.")

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 class Aims(TypedDict, total=False):
     """What exploration is about: the ``method`` that connects (of two ends; default a Bézier curve), the goal
-    ``until`` ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (loss or error) and ``split``
-    that edges are compared on, and the ``space`` whose modes are meant if none are given.
+    ``until`` ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (any with a
+    direction; default the loss) and ``split`` that edges are compared on, and the ``space`` whose modes are meant if
+    none are given.
     """
 
     method: Method | None
@@ -88,7 +89,7 @@ class Explorations:
         from mgraph.graph.workers import Place
         from mgraph.progress import silent
 
-        request = self._request(modes, aims)
+        request = self._request(modes, aims, swept=True)
         limits = _limits(request, max_pairs, budget, grid)
         limits.check(request)
         check_engine(engine)
@@ -98,9 +99,10 @@ class Explorations:
             place = Place(self.session.store.path, device, options["threads"] or 1, options["trust"])
             return explore(self.session, request, limits, opened, place, tell=tell, report=report or silent)
 
-    def _request(self, modes: Sequence[Point | str], aims: Aims) -> Request:
+    def _request(self, modes: Sequence[Point | str], aims: Aims, *, swept: bool = False) -> Request:
         from mgraph.connect.path import BezierCurve
         from mgraph.explore.goals import Goal
+        from mgraph.explore.metrics import metric_to_compare
         from mgraph.graph.planning import Request, nodes_to_connect
 
         where, nodes = nodes_to_connect(self.session, [self._node(mode) for mode in modes], aims.get("space"))
@@ -110,7 +112,7 @@ class Explorations:
             tuple(nodes),
             aims.get("method") or BezierCurve(),
             None if until is None else Goal.parse(until),
-            aims.get("metric", "loss"),
+            metric_to_compare(self.session.store, where, aims.get("metric"), swept=swept),
             aims.get("split", "train"),
         )
 

@@ -338,5 +338,7 @@ class _Explorer:
 
     def _measured(self, connection: Connection) -> tuple[float | None, float | None]:
         r = self._request
-        edges = current_edges(self._session.store, connections=[connection.id], metric=r.metric, split=r.split)
+        edges = current_edges(
+            self._session.store, connections=[connection.id], metric=r.metric.cost_name, split=r.split
+        )
         return (max(e.peak for e in edges), max(e.barrier for e in edges)) if edges else (None, None)

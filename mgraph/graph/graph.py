@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
-from mgraph.explore.criterion import NODE_KINDS, criterion_from
+from mgraph.explore.criterion import NODE_KINDS
+from mgraph.explore.metrics import criterion_in
 from mgraph.families import Segment
 from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
@@ -224,7 +225,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         from mgraph.durations import seconds
         from mgraph.graph.auto import connect_auto
 
-        limit = criterion_from(
+        found = [self._node(end) for end in ends]
+        with self.session.store.reading() as reader:
+            within = reader.get(Space, id=found[0].space_id) if found else None
+        limit = criterion_in(
+            self.session.store,
+            within,
             max_barrier=max_barrier,
             max_peak=max_peak,
             max_drop=max_drop,
@@ -237,7 +243,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             Segment().grid(tuple(counts))
         return connect_auto(
             self.session,
-            [self._node(end) for end in ends],
+            found,
             limit,
             budget=None if budget is None else seconds(budget),
             settings=settings,

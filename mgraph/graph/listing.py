@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from mgraph.explore.damaged import contradiction
 from mgraph.explore.edges import current_edges
 from mgraph.explore.sweepdata import COMPLETE, family_of, finest_sweep, load_sweep
 from mgraph.graph.labels import labels_of
+from mgraph.metric import LOSS, from_json, primary_of
 from mgraph.operations.resume import Standing
 from mgraph.report.cycles import cycle_rows
 from mgraph.report.walk import Observed, layer_rows, walk_checks, weight_rows
@@ -36,7 +37,8 @@ from mgraph_store import (
     columns,
 )
 from mgraph_store.index import filters
-from mgraph_store.rows.relations import CONNECTIONS, NODES, Relation
+from mgraph_store.rows.metrics import RECORDED, names_in
+from mgraph_store.rows.relations import CONNECTIONS, Relation, nodes
 from mgraph_store.underway import versions_of
 
 Row = dict[str, Any]
@@ -51,13 +53,13 @@ def list_nodes(
     sort: Sequence[str] = (),
     limit: int | None = None,
 ) -> list[Row]:
-    """List nodes of some kinds (default all) with their own losses and accuracies, oldest first unless sorted.
+    """List nodes of some kinds (default all) with their own losses and metrics, oldest first unless sorted.
 
     ``where`` is an expression of :mod:`mgraph_store.index.filters`, ``sort`` are column names, with ``-`` if
     descending. Raises InputError for what is none, and for a limit below 1.
     """
     inside = [f"kind IN ({', '.join('?' * len(kinds))})"] if kinds else []
-    return _listed(store, NODES, inside, list(kinds), space, where, sort, limit)
+    return _listed(store, _relations(store)["nodes"], inside, list(kinds), space, where, sort, limit)
 
 
 def list_connections(
@@ -108,16 +110,30 @@ def _listed(
 SIDES = ("nodes", "connections")
 """What a listing has: nodes, and connections; each with columns of its own."""
 
-_RELATIONS = {"nodes": NODES, "connections": CONNECTIONS}
+
+def _relations(store: GraphStore) -> Mapping[str, Relation]:
+    """Return what can be listed; nodes have a column for every metric of a space of the graph."""
+    with store.reading() as reader:
+        metrics = names_in(row[0] for row in reader.query(RECORDED["spaces"].format(db="main"))[1])
+    return {"nodes": nodes(metrics), "connections": CONNECTIONS}
 
 
-def list_columns(sides: Sequence[str] = SIDES) -> list[Row]:
+def list_columns(store: GraphStore, sides: Sequence[str] = SIDES) -> list[Row]:
     """List the columns that can be shown, filtered and sorted by."""
+    relations = _relations(store)
     return [
         {"of": side, "name": f.name, "type": f.type, "unit": f.unit, "meaning": f.meaning}
         for side in sides
-        for f in _RELATIONS[side].fields
+        for f in relations[side].fields
     ]
+
+
+def node_columns(store: GraphStore) -> tuple[str, ...]:
+    """Return the columns of nodes that are shown unasked: the train loss, and the primary metric of each space."""
+    with store.reading() as reader:
+        primary = list(dict.fromkeys(primary_of(from_json(s.metrics)).name for s in reader.all(Space)))
+    splits = [f"{split}_{name}" for name in primary for split in ("valid", "test")]
+    return ("name", "id", "kind", "space", f"train_{LOSS.name}", *splits)
 
 
 def columns_named(where: str | None, sort: str | None) -> list[str]:
@@ -128,14 +144,15 @@ def columns_named(where: str | None, sort: str | None) -> list[str]:
     return list(dict.fromkeys([*named, *keys]))
 
 
-def sides_with(named: Sequence[str], sides: Sequence[str] = SIDES) -> tuple[str, ...]:
+def sides_with(store: GraphStore, named: Sequence[str], sides: Sequence[str] = SIDES) -> tuple[str, ...]:
     """Return those of the sides that have all columns; InputError if none has."""
-    having = tuple(side for side in sides if all(name in _RELATIONS[side].by_name for name in named))
+    relations = _relations(store)
+    having = tuple(side for side in sides if all(name in relations[side].by_name for name in named))
     if having or not sides:
         return having
     for name in named:
-        if not any(name in _RELATIONS[side].by_name for side in sides):
-            raise InputError(filters.unknown(name, (n for side in sides for n in _RELATIONS[side].by_name)))
+        if not any(name in relations[side].by_name for side in sides):
+            raise InputError(filters.unknown(name, (n for side in sides for n in relations[side].by_name)))
     raise InputError(f"No listing has all of {', '.join(named)}: some are of nodes, some of connections.")
 
 
@@ -161,6 +178,7 @@ def list_spaces(store: GraphStore) -> list[Row]:
                 "arch": s.arch,
                 "data": s.data,
                 "loss": s.loss,
+                "metrics": [metric.stored() for metric in from_json(s.metrics)],
                 "parameters": layout.size,
                 "tensors": len(layout.tensors),
                 "codec": s.codec,
@@ -257,6 +275,7 @@ def describe_connection(store: GraphStore, connection: Connection, sweep: Sweep 
             if shown is not None and s.sweep_id in (shown.id, None)
         ],
         "sweep": _id(shown),
+        "compared_by": primary_of(from_json((shown or space).metrics)).cost_name,
         "edges": _edge_rows(measured, names),
         "cycles": cycle_rows(series),
         "checks": walk_checks(observed, data) if observed.is_walk else None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph.explore.criterion import criterion_from
+from mgraph.explore.metrics import criterion_in
 from mgraph.families.gram import gram
 from mgraph.graph.queries import Criteria
 
@@ -33,7 +33,8 @@ class Pictures:
         """Return the values of all pairs, by best edge and by best route: ``g.matrix(by="barrier").direct``."""
         from mgraph.explore.matrix import matrix
 
-        return matrix(self.session.store, criterion_from(**criteria), self._space_of(space))
+        within = self._space_of(space)
+        return matrix(self.session.store, criterion_in(self.session.store, within, **criteria), within)
 
     def plot_map(
         self,
@@ -53,7 +54,8 @@ class Pictures:
 
         check_path(Path(path))
         check_layout(layout)
-        shown = chart(self.session.store, criterion_from(**criteria), self._space_of(space))
+        within = self._space_of(space)
+        shown = chart(self.session.store, criterion_in(self.session.store, within, **criteria), within)
         if layout == "distance":
             distances = self._distances(shown.modes)
         else:
@@ -70,8 +72,9 @@ class Pictures:
         from mgraph.report.graphplots import plot_dendrogram
 
         check_path(Path(path))
-        criterion = criterion_from(**criteria)
-        tree = dendrogram(self.session.store, criterion.without_limit(), self._space_of(space))
+        within = self._space_of(space)
+        criterion = criterion_in(self.session.store, within, **criteria)
+        tree = dendrogram(self.session.store, criterion.without_limit(), within)
         return plot_dendrogram(tree, criterion.limit, Path(path))
 
     def plot_matrix(self, path: str | PathLike[str], *, space: str | None = None, **criteria: Unpack[Criteria]) -> Path:

@@ -20,6 +20,7 @@ from mgraph.explore.estimate import Estimate, estimate
 from mgraph.explore.goals import Goal
 from mgraph.explore.suggest import BARRIER, PEAK, Pair, Terrain, next_step, ordered
 from mgraph.graph.suggestions import SWEEP, Suggestion, interrupted, to_connect, unswept
+from mgraph.metric import LOSS, Metric
 from mgraph.session.members import label
 from mgraph.session.runs import is_running
 from mgraph_store import Connection, Evaluation, GraphStore, Member, Node, Reader, Run, Space
@@ -41,11 +42,13 @@ class Request:
     nodes: tuple[Node, ...]
     method: Method
     goal: Goal | None = None
-    metric: str = "loss"
+    metric: Metric = LOSS
     split: str = "train"
 
     def __post_init__(self) -> None:
-        Criterion(self.quantity, metric=self.metric, split=self.split)  # InputError for what no edge is measured by
+        Criterion(
+            self.quantity, metric=self.metric.cost_name, split=self.split
+        )  # InputError for what no edge is measured by
         self.method.family(2)  # InputError for a method that does not join two
         if len(self.nodes) < 2:
             there = f"only {label(self.nodes[0])}" if self.nodes else "none"
@@ -125,7 +128,7 @@ class Plan:
             if step is None:
                 return None
             r = self.request
-            suggestion = to_connect(step, self.terrain, r.nodes, r.method, f"{r.split} {r.metric}")
+            suggestion = to_connect(step, self.terrain, r.nodes, r.method, f"{r.split} {r.metric.cost_name}")
         self.assume(suggestion)
         return suggestion
 
@@ -147,7 +150,7 @@ class Plan:
         """Read the edges that count between the request's nodes, by their places, by peak and by barrier."""
         r = self.request
         size = len(r.nodes)
-        found = load_edges(store, Criterion(PEAK, metric=r.metric, split=r.split), may_lack=True)
+        found = load_edges(store, Criterion(PEAK, metric=r.metric.cost_name, split=r.split), may_lack=True)
         places = np.array([self._place.get(node_id, -1) for node_id in found.ids.tolist()], dtype=np.int64)
         source, target = places[found.arrays.source], places[found.arrays.target]
         inside = (source >= 0) & (target >= 0) & np.isfinite(found.numbers[BARRIER].astype(np.float64))
@@ -183,9 +186,9 @@ class Plan:
 
 
 def _levels(reader: Reader, request: Request) -> NDArray[np.float64]:
-    """Return the nodes' own losses or errors, shape (n,); NaN where they were not measured."""
-    metric = "accuracy" if request.metric == "error" else "loss"
+    """Return the nodes' own costs by the metric, shape (n,); NaN where they were not measured."""
+    metric = request.metric
     ids = [node.id for node in request.nodes]
-    rows = reader.all(Evaluation, node_id=ids, sweep_id=None, split=request.split, metric=metric)
-    values = {e.node_id: 1 - e.value if request.metric == "error" else e.value for e in rows}
+    rows = reader.all(Evaluation, node_id=ids, sweep_id=None, split=request.split, metric=metric.name)
+    values = {e.node_id: metric.cost(e.value) for e in rows}
     return np.array([values.get(i, np.nan) for i in ids])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from mgraph.explore.criterion import criterion_from
+from mgraph.explore.metrics import criterion_in
 
 if TYPE_CHECKING:
     from mgraph.explore.answers import Answer
     from mgraph.explore.components import Components, Neighbours
+    from mgraph.explore.criterion import Criterion
     from mgraph.explore.routes import Route
     from mgraph.explore.tree import Dendrogram, SpanningForest
     from mgraph.graph.handles import Point
@@ -20,10 +21,11 @@ class Criteria(TypedDict, total=False):
     """What every question takes: by what edges are compared, and which of them count.
 
     One of ``max_barrier``, ``max_peak`` and ``max_drop`` limits the edges and names the quantity; else ``by`` names it
-    (default peak). ``metric`` is loss (default; error for drops) or error, on the ``split`` train (default), valid or
-    test. ``certified`` counts only edges in full precision on routes of at least ``min_resolution`` points (default 11)
-    and at least ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they
-    were measured.
+    (default peak). ``metric`` is any that was measured and has a direction (default: the loss; for drops the primary
+    one, such as accuracy), compared as a cost (error for accuracy), on the ``split`` train (default), valid or test.
+    ``certified`` counts only edges in full precision on routes of at least ``min_resolution`` points (default 11) and
+    at least ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they were
+    measured.
     """
 
     by: str | None
@@ -47,7 +49,7 @@ class Queries:
         """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``."""
         from mgraph.explore.components import components
 
-        return components(self.session.store, criterion_from(threshold=True, **criteria), self._space_of(space))
+        return components(self.session.store, *self._asked(space, criteria, threshold=True))
 
     def route(
         self, start: Point | str, goal: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]
@@ -59,31 +61,33 @@ class Queries:
         from mgraph.explore.routes import route
 
         ends = self._node(start), self._node(goal)
-        return route(self.session.store, criterion_from(**criteria), *ends, self._space_of(space))
+        criterion, within = self._asked(space, criteria)
+        return route(self.session.store, criterion, *ends, within)
 
     def mst(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> SpanningForest:
         """Return the minimum spanning tree of the edges, one for every component: ``g.mst(by="barrier").edges``."""
         from mgraph.explore.tree import spanning_forest
 
-        return spanning_forest(self.session.store, criterion_from(**criteria), self._space_of(space))
+        return spanning_forest(self.session.store, *self._asked(space, criteria))
 
     def dendrogram(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Dendrogram:
         """Return at which value groups of modes merge: ``print(g.dendrogram())``."""
         from mgraph.explore.tree import dendrogram
 
-        return dendrogram(self.session.store, criterion_from(**criteria), self._space_of(space))
+        return dendrogram(self.session.store, *self._asked(space, criteria))
 
     def neighbours(self, node: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Neighbours:
         """Return the best edge to each neighbour of a mode, best first: ``g.neighbours("a", max_barrier=0.1)``."""
         from mgraph.explore.components import neighbours
 
-        return neighbours(self.session.store, criterion_from(**criteria), self._node(node), self._space_of(space))
+        criterion, within = self._asked(space, criteria)
+        return neighbours(self.session.store, criterion, self._node(node), within)
 
     def isolated(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> list[dict[str, Any]]:
         """Return the modes that no edge reaches, each with the reason: ``g.isolated(max_barrier=0.1)``."""
         from mgraph.explore.components import isolated
 
-        return isolated(self.session.store, criterion_from(**criteria), self._space_of(space))
+        return isolated(self.session.store, *self._asked(space, criteria))
 
     def sql(self, query: str, *, limit_seconds: float | None = None) -> Answer:
         """Run one reading SQL statement: ``g.sql("SELECT name, test_accuracy FROM modes").df()``.
@@ -101,6 +105,13 @@ class Queries:
         from mgraph.explore.asnetworkx import to_networkx
 
         return to_networkx(self.session.store, self._space_of(space))
+
+    def _asked(
+        self, space: str | None, criteria: Criteria, *, threshold: bool = False
+    ) -> tuple[Criterion, Space | None]:
+        """Return the criterion and the space that it is asked of."""
+        within = self._space_of(space)
+        return criterion_in(self.session.store, within, threshold=threshold, **criteria), within
 
     def _space_of(self, name: str | None) -> Space | None:
         return None if name is None else self.session.space(name)

@@ -16,6 +16,7 @@ from mgraph.errors import MGraphWarning
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.evaluate.metrics import Measured, measure
 from mgraph.evaluate.sweep import PointMetrics
+from mgraph.metric import LOSS, Metric
 from mgraph.network.precision import computing_in
 from mgraph.operations.sweeplog import Conditions
 from mgraph.session.members import label
@@ -23,7 +24,8 @@ from mgraph.session.session import Bench
 from mgraph_store import Edge, Evaluation, Node, Reader, Record
 
 _ERRORS = 5.0  # standard errors
-_WORSE = {"loss": 0.1, "accuracy": 0.02}  # what recomputed statistics may cost: of the loss, in accuracy
+_WORSE = 0.1  # what recomputed statistics may cost, of a loss
+_WORSE_OF_BEST = 0.02  # of the best value of a metric that has one, such as accuracy
 _SPREAD = 3.0  # times the difference that other examples for the statistics make
 _ROUNDING = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
 _EXAMPLES = 2  # whose class rounding may change
@@ -40,7 +42,7 @@ class _Difference:
 
     end: Node
     split: str
-    metric: str
+    metric: Metric
     own: Measured
     here: Measured
     recomputed: bool
@@ -51,7 +53,7 @@ class _Difference:
         if not self.recomputed:
             return abs(self.here.value - self.own.value)
         worse = self.here.value - self.own.value
-        return worse if self.metric == "loss" else -worse
+        return -self.metric.sign * worse
 
     def allowed(self, precision: str, *, subset: bool) -> float | None:
         """How far they may lie apart; None where that cannot be said."""
@@ -61,16 +63,16 @@ class _Difference:
             return None
         limit = _ERRORS * math.hypot(*(e or 0.0 for e in errors)) if sampled else 0.0
         rounding = _ROUNDING[precision]
-        if self.metric == "loss":
-            share = _WORSE["loss"] if self.recomputed else 0.0
+        if not self.metric.best:
+            share = _WORSE if self.recomputed else 0.0
             return limit + (rounding + share) * abs(self.own.value) + _TINY
-        share = _WORSE["accuracy"] if self.recomputed else 0.0
-        return limit + share + rounding + _EXAMPLES / self.here.count
+        share = _WORSE_OF_BEST if self.recomputed else 0.0
+        return limit + abs(self.metric.best) * (share + rounding + _EXAMPLES / self.here.count)
 
     def __str__(self) -> str:
         """Say both numbers."""
         return (
-            f"the {self.split} {self.metric} of {label(self.end)} is {self.own.value:.4g} on its own and "
+            f"the {self.split} {self.metric.name} of {label(self.end)} is {self.own.value:.4g} on its own and "
             f"{self.here.value:.4g} in this sweep"
         )
 
@@ -130,14 +132,16 @@ def _differences(
     end: Node, own: Sequence[Evaluation], here: PointMetrics, conditions: Conditions, *, recomputed: bool
 ) -> Iterator[_Difference]:
     for split, metrics in here.items():
-        for metric in ("loss", "accuracy"):
-            rows = [e for e in own if (e.split, e.metric, e.subset) == (split, metric, "all")]
+        for metric in (LOSS, *conditions.measured):
+            rows = [e for e in own if (e.split, e.metric, e.subset) == (split, metric.name, "all")]
             same = [e for e in rows if e.batchnorm == conditions.batchnorm]
-            if metric not in metrics or not rows:
+            if metric.name not in metrics or not rows or metric.better is None:
                 continue
             row = (same or rows)[-1]
             stored = Measured(row.value, row.standard_error, row.count)
-            measured = metrics[metric]
+            measured = metrics[metric.name]
+            if metric is not LOSS and None in (stored.standard_error, measured.standard_error):
+                continue  # how much a single example matters to it is not known
             if math.isfinite(stored.value) and math.isfinite(measured.value):
                 yield _Difference(end, split, metric, stored, measured, recomputed)
 
@@ -149,4 +153,4 @@ def _spread(bench: Bench, conditions: Conditions, row: object, difference: _Diff
     with computing_in(conditions.precision, flat.device):
         recompute_statistics(flat, bench.task.train, replace(conditions.policy, seed=conditions.policy.seed + 1))
     again = measure(flat, bench.task, split, conditions.subsets[split], precision=conditions.precision)
-    return abs(again[difference.metric].value - difference.here.value)
+    return abs(again[difference.metric.name].value - difference.here.value)

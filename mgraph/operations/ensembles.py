@@ -18,13 +18,15 @@ from mgraph.alone import alone
 from mgraph.errors import InputError, NameTakenError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured
+from mgraph.evaluate.running import WHOLE_BYTES
 from mgraph.explore.sweepdata import family_of, grid_counts
 from mgraph.families import Family
-from mgraph.merge.compare import Difference, paired_difference
-from mgraph.merge.ensemble import ensemble_predictions
+from mgraph.merge.compare import Difference
+from mgraph.merge.ensemble import VOTES, ensemble_predictions
+from mgraph.metric import LOSS
 from mgraph.network.checkpoints import state_dict, write_safetensors
 from mgraph.operations.export import data_facts, new_states, recipe, tensors_alone
-from mgraph.operations.merging import SELECTION_SPLIT, Prepared, prepare
+from mgraph.operations.merging import SELECTION_SPLIT, Prepared, best_corner, prepare
 from mgraph.progress import Progress, Report, silent
 from mgraph.session.members import label
 from mgraph.session.points import module_buffers, policy_name
@@ -41,7 +43,8 @@ _MANIFEST = "manifest.json"
 class EnsembleReport:
     """What voting is worth: the best single corner, the corners' ensemble, and the whole grid's.
 
-    ``single`` is the corner chosen on validation. The differences are paired, on test data:
+    ``single`` is the corner chosen on validation. The differences are paired, on test data, by the primary metric of
+    the task, else by the loss, more is better (None where single examples have neither):
     ``corners_gain`` = corners' ensemble minus ``single``, ``grid_gain`` = grid's ensemble minus the corners'.
     """
 
@@ -51,11 +54,12 @@ class EnsembleReport:
     single: dict[str, dict[str, Measured]]
     corners: dict[str, dict[str, Measured]]
     whole: dict[str, dict[str, Measured]]
-    corners_gain: Difference
-    grid_gain: Difference
+    corners_gain: Difference | None
+    grid_gain: Difference | None
+    metric: str = LOSS.name
 
     def evaluate(self, split: str) -> dict[str, Measured]:
-        """Return loss and accuracy of the whole grid's ensemble on a split (valid or test)."""
+        """Return loss and metrics of the whole grid's ensemble on a split (valid or test)."""
         if split not in self.whole:
             raise InputError(f"An ensemble is evaluated on {' and '.join(self.whole)}, not {split!r}.")
         return self.whole[split]
@@ -74,13 +78,14 @@ def ensemble(
 
     By default the members lie 0.1 apart [S §4.3], on a simplex of many modes further.
 
-    Raises InputError for a task that is no classification: there are no class probabilities to average.
+    Members vote as the task says (``combine``). Raises InputError where it does not say that, and for outputs that are
+    too many to keep.
     """
     family = family_of(connection)
     counts = grid_counts(family, grid, _default_members(family))
     ready = prepare(session, connection)
     policy = ready.bench.policy(bn_examples)
-    _require_classifier(ready)
+    _require_votes(ready)
     members = family.grid(counts)
     coefficients, at_ends = family.coefficients(members.points), members.ends
     settings = {"connection": connection.id, "grid": counts, "batchnorm": str(policy)}
@@ -99,14 +104,8 @@ def ensemble(
             ready.bench.flat, ready.bench.task, ready.rows, _end_rows(family), policy=policy, splits=_SPLITS
         )
         singles = {label(end): {s: kept[at][s] for s in _SPLITS} for end, at in zip(ready.ends, at_ends, strict=True)}
-        accuracy = {
-            name: (
-                -p[SELECTION_SPLIT].measured()["accuracy"].value,
-                p[SELECTION_SPLIT].measured()["loss"].value,
-            )
-            for name, p in singles.items()
-        }
-        single_name = min(accuracy, key=lambda name: accuracy[name])
+        alone = {name: {SELECTION_SPLIT: p[SELECTION_SPLIT].measured()} for name, p in singles.items()}
+        single_name = best_corner(alone, ready.bench.task.primary)
         single = singles[single_name]
         result = EnsembleReport(
             counts,
@@ -115,8 +114,9 @@ def ensemble(
             {s: single[s].measured() for s in _SPLITS},
             {s: corners[s].measured() for s in _SPLITS},
             {s: whole[s].measured() for s in _SPLITS},
-            paired_difference(corners["test"].correct, single["test"].correct),
-            paired_difference(whole["test"].correct, corners["test"].correct),
+            corners["test"].better_than(single["test"]),
+            whole["test"].better_than(corners["test"]),
+            ready.bench.task.primary.name,
         )
         with session.store.transaction() as tx:
             for statistic, measured in (
@@ -155,8 +155,8 @@ def export_ensemble(
     """Write every member of a grid as a .safetensors file with its own BatchNorm statistics, and a manifest.
 
     Return the manifest. Each file loads into the plain architecture; the ensemble is the mean of the members'
-    softmax outputs. Raises NameTakenError for a directory that is not empty, unless told to overwrite: then
-    earlier members and their manifest are replaced. The files appear together at the end.
+    votes, which the manifest names. Raises NameTakenError for a directory that is not empty, unless told to overwrite:
+    then earlier members and their manifest are replaced. The files appear together at the end.
     """
     directory = directory.resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())) and not overwrite:
@@ -220,7 +220,7 @@ def _write_members(
     manifest = {
         "format": 1,
         "kind": "ensemble",
-        "combine": "mean of softmax outputs",
+        "combine": VOTES[ready.bench.task.combine or "mean"],
         "connection": ready.connection.id,
         "arch": ready.bench.space.arch,
         "data": data_facts(ready.bench),
@@ -241,16 +241,28 @@ def _member_state(ready: Prepared, coefficients: list[float], policy: BatchNormP
     return state_dict(layout, theta, module_buffers(flat, layout)) | tensors_alone(new_states(ready.bench))
 
 
-def _require_classifier(ready: Prepared) -> None:
-    """Raise InputError before the work starts if there are no class probabilities to average."""
-    flat, test = ready.bench.flat, ready.bench.task.test
-    x, y = test.examples(torch.tensor([0]), device=flat.device)
+def _require_votes(ready: Prepared) -> None:
+    """Raise InputError before the work starts if members cannot vote, or their votes take too much memory."""
+    flat, task, name = ready.bench.flat, ready.bench.task, ready.bench.space.name
+    if task.combine is None:
+        raise InputError(
+            f"How members of an ensemble vote is not known of the task of space {name}: add combine= to it, "
+            '"softmax" (outputs are logits of classes), "sigmoid" (logits of labels) or "mean" (outputs themselves).'
+        )
+    count = min(len(task.test), flat.least_batch)
+    x, y = task.test.examples(torch.arange(count), device=flat.device)
     with torch.no_grad():
         out = flat.module.eval()(flat.inputs(x))
-    if out.ndim != 2 or y.ndim != 1 or y.is_floating_point():
+    if task.combine == "softmax" and (out.ndim < 2 or y.is_floating_point()):
         raise InputError(
-            f"An ensemble averages class probabilities, and the task of space {ready.bench.space.name} is no "
-            f"classification: outputs must be (N, classes) and targets integers (N,)."
+            f"An ensemble averages class probabilities, and the task of space {name} is no classification: outputs "
+            'must be (N, classes, …) and targets integers; combine="mean" in the task averages the outputs.'
+        )
+    needed = 8 * out.numel() / count * max(len(task.splits[split]) for split in _SPLITS)
+    if needed > WHOLE_BYTES:
+        raise InputError(
+            f"The votes of one member are {needed / 2**30:.1f} GiB, more than {WHOLE_BYTES / 2**30:g}: an ensemble "
+            "keeps the mean of all of them; take fewer examples for valid and test."
         )
 
 

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
-from mgraph.evaluate.metrics import SPLITS, Measured, measure, outputs
+from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure, outputs
 from mgraph.explore.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.families import Floats
 from mgraph.merge.bestof import Decision, decide
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
+from mgraph.metric import LOSS, Metric
 from mgraph.network.flat import combine
 from mgraph.progress import Progress, Report, silent
 from mgraph.session.code import warn_of_other_code
@@ -62,8 +63,9 @@ class MergeReport:
 
     ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the one chosen on
     validation, ``decision`` says on validation whether the point is better, and ``difference`` is the paired test
-    difference, measured once, after everything was decided. ``oracle`` is the best swept test value: what
-    selecting on test data would have shown, never the result.
+    difference by the primary metric (else by the loss), measured once, after everything was decided, more is better.
+    ``oracle`` is the best swept test value: what selecting on test data would have shown, never the result. ``metric``
+    is the primary one, ``scored_by`` what the differences are of.
     """
 
     node: Node
@@ -74,6 +76,8 @@ class MergeReport:
     decision: Decision | None
     difference: Difference | None
     oracle: float | None
+    metric: str
+    scored_by: str | None
     notes: list[str] = field(default_factory=list)
 
 
@@ -93,8 +97,8 @@ def prepare(session: Session, connection: Connection) -> Prepared:
 
 
 def choose_point(data: SweepData) -> int:
-    """Choose the swept point of highest validation accuracy (ties: loss); never looks at test data."""
-    if (SELECTION_SPLIT, "loss") not in data.values:
+    """Choose the swept point that is best on validation by the primary metric (ties: loss); never by test data."""
+    if (SELECTION_SPLIT, LOSS.name) not in data.values:
         raise InputError("It was not swept on validation data, and merging selects on them; sweep it first.")
     return data.best(SELECTION_SPLIT)
 
@@ -135,7 +139,7 @@ def merge(
     with session.run(ready.bench, "merge", settings) as run:
         choice = _choose(ready, data, parameter, soup, policy, report)
         corners, corner_scores, tests = _corners(ready, policy)
-        baseline = _best_corner(corners)
+        baseline = best_corner(corners, ready.bench.task.primary)
         theta = combine_stored(choice.coefficients.tolist(), ready.points)
         flat = ready.bench.flat
         flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
@@ -143,8 +147,8 @@ def merge(
         results = evaluate_splits(ready.bench)
         require_finite(results, "The merged point")
         if not force:
-            _refuse_a_wall(results, corners)
-        scores = _scores(ready.bench, REPORTING_SPLIT)
+            _refuse_a_wall(results, corners, ready.bench.task.primary)
+        scores = _scored(ready.bench, REPORTING_SPLIT)
         decision = _decided(choice, _scores(ready.bench, SELECTION_SPLIT), corner_scores[baseline])
         node = _store(session, run, ready, choice, theta, results, name=name, policy=policy, soup=soup)
     against = tests[baseline]
@@ -155,8 +159,10 @@ def merge(
         corners,
         baseline,
         decision,
-        None if scores is None or against is None else paired_difference(scores, against),
+        None if scores is None or against is None else paired_difference(scores[1], against),
         _oracle(data),
+        ready.bench.task.primary.name,
+        None if scores is None else scores[0].name,
         _notes(data, choice.coefficients, ready),
     )
 
@@ -272,31 +278,34 @@ def _decided(
     return replace(found, looked_at=len(choice.looked_at))
 
 
-def _is_wall(metric: str, found: Measured, worst: float) -> bool:
+def _is_wall(metric: Metric, found: Measured, worst: float) -> bool:
     """Tell whether a point is far worse than the worst corner, beyond three standard errors of its own.
 
-    By accuracy: by ten points, or by five with more than twice the errors. By loss: by half of the corner's.
+    By a metric with a best value, such as accuracy: by a tenth of that, or by a twentieth with more than twice the
+    cost. By another, such as the loss: by half of the corner's.
     """
-    fall = worst - found.value if metric == "accuracy" else found.value - worst
+    fall = float(metric.cost(found.value) - metric.cost(worst))
     if fall <= 3.0 * (found.standard_error or 0.0):
         return False
-    if metric == "accuracy":
-        return fall > 0.1 or (fall > 0.05 and 1.0 - found.value > 2.0 * (1.0 - worst))
+    if metric.best:
+        scale = abs(metric.best)
+        doubled = bool(metric.cost(found.value) > 2.0 * metric.cost(worst))
+        return fall > 0.1 * scale or (fall > 0.05 * scale and doubled)
     return fall > 0.5 * abs(worst)
 
 
-def _refuse_a_wall(results: dict[str, dict[str, Measured]], corners: dict[str, dict[str, dict[str, Measured]]]) -> None:
+def _refuse_a_wall(
+    results: dict[str, dict[str, Measured]], corners: dict[str, dict[str, dict[str, Measured]]], metric: Metric
+) -> None:
     """Raise InputError for a point that is far worse on validation data than every corner."""
-    metric = "accuracy" if "accuracy" in results[SELECTION_SPLIT] else "loss"
-    sign = 1.0 if metric == "accuracy" else -1.0
-    found = results[SELECTION_SPLIT][metric]
-    values = {name: measured[SELECTION_SPLIT][metric].value for name, measured in corners.items()}
-    worst = min(values, key=lambda name: sign * values[name])
+    found = results[SELECTION_SPLIT][metric.name]
+    values = {name: measured[SELECTION_SPLIT][metric.name].value for name, measured in corners.items()}
+    worst = min(values, key=lambda name: metric.sign * values[name])
     if not _is_wall(metric, found, values[worst]):
         return
-    best = max(values, key=lambda name: sign * values[name])
+    best = max(values, key=lambda name: metric.sign * values[name])
     raise InputError(
-        f"The point lies on a wall: its validation {metric} is {found.value:.4g}, and the corners have "
+        f"The point lies on a wall: its validation {metric.name} is {found.value:.4g}, and the corners have "
         f"{values[worst]:.4g} ({worst}) to {values[best]:.4g} ({best}); it was not stored. Take the best swept point "
         "(mgraph merge CONN), or a connection without a barrier; --force stores it all the same."
     )
@@ -306,8 +315,9 @@ def _greedy(
     ready: Prepared, data: SweepData, policy: BatchNormPolicy, report: Report
 ) -> tuple[Floats, NDArray[np.float32] | None]:
     """Return the soup's coefficients, and the validation scores by example of every soup that was tried."""
-    metric = "accuracy" if (SELECTION_SPLIT, "accuracy") in data.values else "loss"
-    sign = 1.0 if metric == "accuracy" else -1.0
+    metric = ready.bench.task.primary
+    if (SELECTION_SPLIT, metric.name) not in data.values:
+        metric = LOSS
     done = 0
     tried: list[NDArray[np.float32]] = []
 
@@ -320,29 +330,27 @@ def _greedy(
         scores = _scores(ready.bench, SELECTION_SPLIT)
         if scores is not None:
             tried.append(scores.astype(np.float32))
-        return sign * measure(ready.bench.flat, ready.bench.task, SELECTION_SPLIT)[metric].value
+        return metric.sign * measure(ready.bench.flat, ready.bench.task, SELECTION_SPLIT)[metric.name].value
 
-    soup = greedy_soup(data.coefficients, sign * data.values[SELECTION_SPLIT, metric], score)
+    soup = greedy_soup(data.coefficients, metric.sign * data.values[SELECTION_SPLIT, metric.name], score)
     return soup, np.stack(tried) if tried else None
 
 
 @torch.no_grad()
 def _scores(bench: Bench, split: str) -> NDArray[np.float64] | None:
-    """Score the present point by example, shape (N,): accuracy; on validation also less the loss, if there is none.
+    """Score the present point by example, shape (N,), more is better: by the primary metric, else by the loss.
 
     None where examples have neither.
     """
-    accuracy, loss = bench.task.metrics.get("accuracy"), bench.task.example_loss
-    if accuracy is None and (loss is None or split == REPORTING_SPLIT):
-        return None
-    parts = []
-    for out, y in outputs(bench.flat, bench.task.splits[split]):
-        out, y = bench.task.without_void(out, y)
-        found = accuracy(out, y) if accuracy is not None else -loss(out, y) if loss is not None else out
-        if found.ndim != 1:  # a metric of the user's, of a whole split
-            return None
-        parts.append(found.double().cpu())
-    return torch.cat(parts).numpy()
+    found = _scored(bench, split)
+    return None if found is None else found[1]
+
+
+def _scored(bench: Bench, split: str) -> tuple[Metric, NDArray[np.float64]] | None:
+    """Return the metric that the scores are of, too."""
+    data = bench.task.splits[split]
+    found = example_scores(bench.task, outputs(bench.flat, data), len(data))
+    return None if found is None else (found[0], found[1].numpy())
 
 
 _Scores = dict[str, NDArray[np.float64] | None]
@@ -364,21 +372,21 @@ def _corners(
     return measured, *scores
 
 
-def _best_corner(corners: dict[str, dict[str, dict[str, Measured]]]) -> str:
-    """Choose the corner as points are chosen: validation accuracy, ties by loss, then order."""
+def best_corner(corners: dict[str, dict[str, dict[str, Measured]]], primary: Metric) -> str:
+    """Choose the corner as points are chosen: by the primary metric on validation, ties by loss, then order."""
 
     def key(item: str) -> tuple[float, float]:
         valid = corners[item][SELECTION_SPLIT]
-        accuracy = valid["accuracy"].value if "accuracy" in valid else 0.0
-        return (-accuracy, valid["loss"].value)
+        return (-primary.sign * valid[primary.name].value, valid[LOSS.name].value)
 
     return min(corners, key=key)
 
 
 def _oracle(data: SweepData | None) -> float | None:
-    if data is None or ("test", "accuracy") not in data.values:
+    if data is None or (REPORTING_SPLIT, data.primary.name) not in data.values:
         return None
-    return float(data.values["test", "accuracy"].max())
+    values = data.values[REPORTING_SPLIT, data.primary.name]
+    return float(values[np.argmax(data.primary.sign * values)])
 
 
 def _notes(data: SweepData | None, coefficients: Floats, ready: Prepared) -> list[str]:

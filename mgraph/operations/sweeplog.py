@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mgraph.errors import MGraphError
 from mgraph.evaluate.metrics import Measured
 from mgraph.explore.sweepdata import COMPLETE, PARTIAL, parameter_key
+from mgraph.metric import LOSS
 from mgraph.session.code import code_of, same_code
 from mgraph.session.points import evaluation_rows
 from mgraph.session.runs import is_running
@@ -37,9 +38,10 @@ from mgraph_store.rows.records import now
 
 if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
-    from mgraph.evaluate.metrics import Metric, Subset
+    from mgraph.evaluate.metrics import Subset
     from mgraph.evaluate.sweep import PointMetrics
     from mgraph.families import Floats
+    from mgraph.metric import Metric
     from mgraph.session.runs import RunLog
     from mgraph_store import GraphStore, Reader
 
@@ -49,7 +51,7 @@ METRICS = "metrics"  # among a run's settings: metrics beside the task's own, ea
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a number depends on, besides its point; ``metrics`` are those beside the task's own.
+    """What a number depends on, besides its point; ``metrics`` are those beside the task's own, ``measured`` all.
 
     ``code`` are the hashes of the user code of the space, by role, as it is now.
     """
@@ -59,9 +61,14 @@ class Conditions:
     precision: str
     subsets: Mapping[str, Subset]
     metrics: tuple[Metric, ...]
-    names: tuple[str, ...]
+    measured: tuple[Metric, ...]
     space: Space
     code: Mapping[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What is measured, by name, the loss first."""
+        return (LOSS.name, *(m.name for m in self.measured))
 
     @property
     def identities(self) -> dict[str, str | None]:

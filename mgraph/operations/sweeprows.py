@@ -12,6 +12,7 @@ from mgraph.evaluate.summary import Route, best_route, measure_route, statistics
 from mgraph.explore.criterion import ORACLE, PATH, SPLITS
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import extent, trapezoid_weights
+from mgraph.metric import LOSS, Metric
 from mgraph_store import Edge, Node, Summary, Sweep
 
 Key = tuple[str, str]  # split, metric
@@ -28,11 +29,23 @@ class Numbers:
     grid: Grid
     values: Mapping[Key, Floats]
     errors: Mapping[Key, Floats]
+    metrics: Sequence[Metric] = ()
+
+    @property
+    def costs(self) -> dict[Key, Floats]:
+        """What edges are measured by: the cost of every metric with a direction, by split and name of the cost."""
+        directed = [m for m in (LOSS, *self.metrics) if m.better is not None]
+        return {
+            (split, m.cost_name): m.cost(array)
+            for (split, name), array in self.values.items()
+            for m in directed
+            if m.name == name
+        }
 
     @property
     def deciding(self) -> Key:
         """The loss that says whether the connection is sound: on train data, or on the first split that was swept."""
-        return next((split, "loss") for split in SPLITS if (split, "loss") in self.values)
+        return next((split, LOSS.name) for split in SPLITS if (split, LOSS.name) in self.values)
 
     def bad(self) -> dict[Key, str]:
         """Say of every split and metric with a NaN or infinite number which number it is, and where."""
@@ -46,7 +59,7 @@ class Numbers:
 
     def chooser(self, route_on: str) -> str | None:
         """Return the split whose loss chooses the routes: the one asked for, else valid; None: there is neither."""
-        return next((s for s in (route_on, *_CHOOSERS[1:]) if (s, "loss") in self.values), None)
+        return next((s for s in (route_on, *_CHOOSERS[1:]) if (s, LOSS.name) in self.values), None)
 
 
 def summaries(record: Sweep, numbers: Numbers, G: Floats) -> Iterator[Summary]:
@@ -86,7 +99,7 @@ def edges(
     examples: Mapping[str, int],
     route_on: str = "train",
 ) -> Iterator[Edge]:
-    """Make an edge for every pair of ends, on loss and on error = 1 - accuracy of every split.
+    """Make an edge for every pair of ends, on the cost of every metric with a direction, on every split.
 
     A path has one route. Over a surface or simplex it is chosen once, by the loss on the split ``route_on``, and all
     splits and metrics are measured along it. Beside that stands the oracle: each number along the route that is best
@@ -94,20 +107,17 @@ def edges(
     on.
     """
     walk = _Walk(numbers, G)
-    costs = {
-        (split, "loss" if metric == "loss" else "error"): array if metric == "loss" else 1.0 - array
-        for (split, metric), array in numbers.values.items()
-        if metric in ("loss", "accuracy")
-    }
     chooser = numbers.chooser(route_on)
     for (i, source), (j, target) in combinations(enumerate(ends), 2):
         alone = len(ends) == 2
-        chosen = walk.best(i, j, numbers.values[chooser or numbers.deciding[0], "loss"]) if chooser or alone else None
-        for (split, metric), cost in costs.items():
+        chosen = (
+            walk.best(i, j, numbers.values[chooser or numbers.deciding[0], LOSS.name]) if chooser or alone else None
+        )
+        for (split, metric), cost in numbers.costs.items():
             found: list[tuple[str, Route]] = []
             if chosen is not None:
                 found.append((PATH if alone else f"{chooser} loss", walk.along(chosen.nodes, cost)))
-            if not alone and (split, metric) != (chooser, "loss"):
+            if not alone and (split, metric) != (chooser, LOSS.cost_name):
                 found.append((ORACLE, walk.best(i, j, cost)))
             for chosen_on, route in found:
                 yield Edge(

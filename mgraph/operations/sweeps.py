@@ -22,6 +22,7 @@ from mgraph.evaluate.sweep import PointMetrics, sweep
 from mgraph.explore.sweepdata import PARTIAL, SweepData, axes_of, family_of, load_sweep, parameter_key
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import gram
+from mgraph.metric import Metric, to_json
 from mgraph.network.precision import check_precision
 from mgraph.operations.endcheck import EndsDifferWarning, doubted, doubts, said
 from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
@@ -49,7 +50,7 @@ def sweep_connection(
     examples: int | None = None,
     bn_examples: int | None = None,
     precision: str = "fp32",
-    metrics: Sequence[str | Callable[..., Any]] = (),
+    metrics: Sequence[str | Metric | Callable[..., Any]] = (),
     refine: Refinement | None = None,
     route_on: str = "train",
     reuse: bool = True,
@@ -101,7 +102,7 @@ def sweep_connection(
             log.claim()
             swept = _measure(work, log, refine, report)
             G = gram(work.points)
-            record = replace(log.record, grid=swept.grid.counts, axes=axes_of(swept.grid))
+            record = replace(log.record, grid=swept.grid.counts, axes=axes_of(swept.grid), metrics=work.metrics)
             numbers = swept.numbers(work)
             rows: list[Record] = [*summaries(record, numbers, G), *swept.reached(record, refine)]
             rows += edges(record, numbers, G, swept.ids, work.ends, swept.examples, route_on)
@@ -139,9 +140,14 @@ class _Work:
 
     def new_record(self, connection: Connection) -> Sweep:
         """Begin a sweep's row; its run is the log's."""
-        c = self.conditions
-        axes = axes_of(self.grid)
-        return Sweep(new_id("w"), connection.id, None, self.grid.counts, c.batchnorm, c.precision, axes, PARTIAL)
+        c, axes = self.conditions, axes_of(self.grid)
+        found = Sweep(new_id("w"), connection.id, None, self.grid.counts, c.batchnorm, c.precision, axes, PARTIAL)
+        return replace(found, metrics=self.metrics)
+
+    @property
+    def metrics(self) -> str:
+        """What is stored of the metrics that are measured."""
+        return to_json(self.conditions.measured)
 
 
 def _prepare(
@@ -152,7 +158,7 @@ def _prepare(
     examples: int | None,
     bn_examples: int | None,
     precision: str,
-    metrics: Sequence[str | Callable[..., Any]],
+    metrics: Sequence[str | Metric | Callable[..., Any]],
     refine: Refinement | None,
     route_on: str,
 ) -> _Work:
@@ -179,7 +185,8 @@ def _prepare(
     warn_of_other_code(store, bench, [connection, *ends])
     check_precision(precision, bench.flat.device)
     chosen = resolve_metrics(metrics, bench.task)
-    names = (LOSS, *bench.task.metrics, *(m.name for m in chosen))
+    measured = (*bench.task.metrics, *chosen)
+    names = (LOSS, *(m.name for m in measured))
     if refine is not None:
         refine.check(splits, names, len(grid))
     policy = bench.policy(bn_examples)
@@ -188,7 +195,7 @@ def _prepare(
     points = [store.read_parameters(node) for node in nodes]
     subsets = {s: Subset.random(len(bench.task.splits[s]), examples) for s in splits}
     conditions = Conditions(
-        policy, policy_name(bench, policy), precision, subsets, chosen, names, space, of_space(bench.code)
+        policy, policy_name(bench, policy), precision, subsets, chosen, measured, space, of_space(bench.code)
     )
     settings = {
         "connection": connection.id,
@@ -244,7 +251,7 @@ class _Swept:
         keys = [(s, m) for s in work.conditions.subsets for m in work.conditions.names]
         values = {(s, m): np.array([point[s][m].value for point in self.points]) for s, m in keys}
         errors = {(s, m): np.array([_error(point[s][m]) for point in self.points]) for s, m in keys}
-        return Numbers(work.family, self.grid, values, errors)
+        return Numbers(work.family, self.grid, values, errors, work.conditions.measured)
 
     def reached(self, record: Sweep, refine: Refinement | None) -> list[Summary]:
         """Summarise how well the grid interpolates the metric that it was refined on."""
@@ -260,6 +267,13 @@ class _Swept:
             said.append(
                 "routes between the ends are chosen on train or validation data, and neither was measured: the edges "
                 "are oracles, chosen on test data, and do not count."
+            )
+        undirected = [m.name for m in work.conditions.metrics if m.better is None]
+        if undirected:
+            one = undirected[0]
+            said.append(
+                f"whether more or less of {', '.join(undirected)} is better is not known, so there are no edges by it; "
+                f"say so: ?better=lower after its name, or mgraph.Metric('{one}', …, better='lower')."
             )
         if self.reused:
             said.append(f"{self.reused} of {len(self.points)} points were measured before and are reused.")

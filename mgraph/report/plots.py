@@ -1,4 +1,4 @@
-"""Plots of sweeps: loss and accuracy over a surface or a simplex of three as heat maps, along a path as curves."""
+"""Plots of sweeps, loss and primary metric: a surface or a simplex of three as heat maps, a path as curves."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
 from mgraph.families import CompositePath, Floats, Grid, PolygonalChainFamily, SimplexGrid
+from mgraph.metric import LOSS, Metric
 from mgraph.report.cycles import Row, draw_cycles
 from mgraph.report.figures import check_path, style, write_figure
 from mgraph.report.walk import Observed
 from mgraph.report.walkplot import draw_walk
 
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}
-_TITLES = {"loss": "loss", "accuracy": "accuracy"}
 
 
 def plot_sweep(
@@ -33,10 +33,10 @@ def plot_sweep(
     """Draw a sweep to ``path`` (.png, .pdf or .svg), the modes marked by name.
 
     A surface becomes one column of heat maps per stage (``before`` on the left, at the same colour scale) with
-    train loss and test accuracy, a simplex of three modes likewise, as triangles; a path becomes two panels along
-    t with every split, the bends of a chain, the pivots of a band or the joints of a composite marked, and where there
-    are ``cycles`` a third with the saddle of each; where a walk was ``observed``, its figure by tick. Raises InputError
-    for another file type, a directory that cannot be written, or what has no picture.
+    train loss and the primary metric on test data, a simplex of three modes likewise, as triangles; a path becomes two
+    panels along t with every split, the bends of a chain, the pivots of a band or the joints of a composite marked, and
+    where there are ``cycles`` a third with the saddle of each; where a walk was ``observed``, its figure by tick.
+    Raises InputError for another file type, a directory that cannot be written, or what has no picture.
     """
     check_path(path)
     check_drawable(data)
@@ -68,26 +68,24 @@ def _draw_maps(data: SweepData, ends: Sequence[str], title: str, before: SweepDa
     from matplotlib.figure import Figure
 
     stages = [(label, sweep) for label, sweep in (("before", before), ("after", data)) if sweep is not None]
-    split_of = {
-        "loss": _shown_split(data, ("train", "valid", "test")),
-        "accuracy": _shown_split(data, ("test", "valid")),
-    }
-    panels = [m for m in ("loss", "accuracy") if (split_of[m], m) in data.values]
+    orders = {LOSS.name: ("train", "valid", "test")}
+    split_of = {m.name: _shown_split(data, orders.get(m.name, ("test", "valid"))) for m in data.shown}
+    panels = [m for m in data.shown if (split_of[m.name], m.name) in data.values]
     figure = Figure(figsize=(4.6 * len(stages), 3.9 * len(panels) + 0.4), layout="constrained")
     axes = figure.subplots(len(panels), len(stages), squeeze=False)
     for row, metric in zip(axes, panels, strict=True):
-        key = (split_of[metric], metric)
+        key = (split_of[metric.name], metric.name)
         low, high = _finite_range([sweep.values[key] for _, sweep in stages if key in sweep.values])
         for axis, (stage, sweep) in zip(row, stages, strict=True):
             if key not in sweep.values:
                 axis.set_axis_off()
                 continue
             draw = _triangle if isinstance(sweep.grid, SimplexGrid) else _heat_map
-            image = draw(axis, sweep, key, ends, low, high if high > low else low + 1e-12)
-            worst = sweep.values[key].max() if metric == "loss" else sweep.values[key].min()
+            image = draw(axis, sweep, key, ends, _colours(metric), low, high if high > low else low + 1e-12)
+            falls = metric.better == "higher"
+            worst = sweep.values[key].min() if falls else sweep.values[key].max()
             suffix = f"{stage} training: " if len(stages) > 1 else ""
-            extreme = "max" if metric == "loss" else "min"
-            axis.set_title(f"{suffix}{key[0]} {_TITLES[metric]}, {extreme} {worst:.3g}")
+            axis.set_title(f"{suffix}{key[0]} {metric.name}, {'min' if falls else 'max'} {worst:.3g}")
         figure.colorbar(image, ax=list(row), shrink=0.85)
     figure.suptitle(title)
     return figure
@@ -100,12 +98,14 @@ def _finite_range(arrays: Sequence[Floats]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
-def _heat_map(axis: Any, sweep: SweepData, key: tuple[str, str], ends: Sequence[str], low: float, high: float) -> Any:
+def _heat_map(
+    axis: Any, sweep: SweepData, key: tuple[str, str], ends: Sequence[str], colours: str, low: float, high: float
+) -> Any:
     values = sweep.values[key].reshape(sweep.grid.counts)
     u, v = (np.unique(column) for column in sweep.parameters.T)
     # Rows of the array are u: u runs upwards, v to the right.
     image = axis.pcolormesh(
-        _cells(v), _cells(u), values, cmap=_colours(key), vmin=low, vmax=high, edgecolors="none", rasterized=True
+        _cells(v), _cells(u), values, cmap=colours, vmin=low, vmax=high, edgecolors="none", rasterized=True
     )
     axis.set_aspect("equal")
     for (at_u, at_v), name in zip(sweep.family.end_parameters(), ends, strict=True):
@@ -133,7 +133,9 @@ def _cells(points: Floats) -> Floats:
     return np.concatenate([[2 * points[0] - middles[0]], middles, [2 * points[-1] - middles[-1]]])
 
 
-def _triangle(axis: Any, sweep: SweepData, key: tuple[str, str], ends: Sequence[str], low: float, high: float) -> Any:
+def _triangle(
+    axis: Any, sweep: SweepData, key: tuple[str, str], ends: Sequence[str], colours: str, low: float, high: float
+) -> Any:
     """Fill an equilateral triangle with the values, linear between the points."""
     from matplotlib.tri import LinearTriInterpolator, Triangulation, UniformTriRefiner
 
@@ -148,7 +150,7 @@ def _triangle(axis: Any, sweep: SweepData, key: tuple[str, str], ends: Sequence[
     if not unknown.all():
         linear = LinearTriInterpolator(places, between)
         fine, between = UniformTriRefiner(places).refine_field(between, linear, subdiv=4)
-    image = axis.tripcolor(fine, between, shading="gouraud", cmap=_colours(key), vmin=low, vmax=high, rasterized=True)
+    image = axis.tripcolor(fine, between, shading="gouraud", cmap=colours, vmin=low, vmax=high, rasterized=True)
     axis.plot(*corners[[0, 1, 2, 0]].T, color="black", linewidth=0.8)
     axis.plot(x, y, ".", color="black", markersize=1.5, alpha=0.4)
     for (left, up), name in zip(corners, ends, strict=True):
@@ -174,8 +176,9 @@ def _small_triangles(grid: Grid) -> list[tuple[int, int, int]]:
     ]
 
 
-def _colours(key: tuple[str, str]) -> str:
-    return "viridis" if key[1] == "loss" else "viridis_r"
+def _colours(metric: Metric) -> str:
+    """Return the map on which what is good is dark."""
+    return "viridis_r" if metric.better == "higher" else "viridis"
 
 
 def _outline() -> list[Any]:
@@ -189,7 +192,7 @@ def _draw_curve(
 ) -> Any:
     from matplotlib.figure import Figure
 
-    metrics = [m for m in ("loss", "accuracy") if any(metric == m for _, metric in data.values)]
+    metrics = [m for m in data.shown if any(metric == m.name for _, metric in data.values)]
     panels = len(metrics) + bool(cycles)
     figure = Figure(figsize=(4.8 * panels, 3.6), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -200,7 +203,7 @@ def _draw_curve(
     band = isinstance(family, PolygonalChainFamily) and family.at is not None
     composite = isinstance(family, CompositePath)
     bends = family.joint_parameters if isinstance(family, CompositePath) else family.knots[1:-1]
-    for axis, metric in zip(axes, metrics, strict=False):
+    for axis, metric in zip(axes, [m.name for m in metrics], strict=False):
         for split, colour in _SPLIT_COLOURS.items():
             if (split, metric) not in data.values:
                 continue
@@ -215,7 +218,7 @@ def _draw_curve(
         for bend in () if band else bends:
             axis.axvline(bend, color="grey", linestyle="--", linewidth=0.8, zorder=0)
         axis.set_xlabel(f"{'share of the length' if band else 't'}   ({ends[0]} at 0, {ends[1]} at 1)")
-        axis.set_ylabel(_TITLES[metric])
+        axis.set_ylabel(metric)
         axis.set_xlim(0, 1)
         axis.grid(alpha=0.3)
     if before is not None:

@@ -3,7 +3,7 @@
 [G] table 2: Min, Int and Max of train loss, train error and test error along a path, and its length ratio. [S]
 table 1: test accuracy of the best point, the mean over the surface and the mean of the corners. The papers choose
 the best point on test data; here it is chosen on validation data, and the best on test data stands apart as the
-oracle.
+oracle. Where the primary metric of a task is another one, it stands in the place of error and accuracy.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from mgraph.explore.sweepdata import SweepData
+from mgraph.metric import LOSS, Metric
 from mgraph_store import Summary
 
 Row = dict[str, Any]
 Statistics = Mapping[tuple[str, str, str], Summary]
 
-_LOSSES = ("train loss", "test loss")
 _CHOSEN_ON, _REPORTED_ON = "valid", "test"
 _ALL = "all"
 
@@ -28,7 +28,7 @@ def paper_tables(data: SweepData, summaries: Sequence[Summary]) -> Row:
     """Return ``rows`` ([G] table 2) with ``length_ratio``, and ``models`` ([S] table 1; None for a path).
 
     Every number has a standard error where the split is a subset, and on test data; those of Int and of means are
-    upper limits, as every point sees the same examples. Errors and accuracies are in percent.
+    upper limits, as every point sees the same examples. Where 1 is perfect, as of accuracy, numbers are in percent.
     """
     found = {(s.split, s.metric, s.statistic): s for s in summaries}
     ratio = found.get(("none", "geometry", "length_ratio"))
@@ -38,7 +38,7 @@ def paper_tables(data: SweepData, summaries: Sequence[Summary]) -> Row:
         "points": len(data.grid),
         "batchnorm": data.sweep.batchnorm,
         "precision": data.sweep.precision,
-        "examples": {split: data.counts[split, "loss"] for split in data.subsets},
+        "examples": {split: data.counts[split, LOSS.name] for split in data.subsets},
         "subsets": dict(data.subsets),
         "length_ratio": None if ratio is None else ratio.value,
         "rows": [row for row in _rows(data, found) if row],
@@ -67,49 +67,62 @@ def _cell(quantity: str, statistic: str | None, value: float, error: float | Non
 
 
 def _rows(data: SweepData, found: Statistics) -> list[Row]:
-    """Make the rows of [G] table 2; of a task without accuracy, the losses."""
-    if any(metric == "accuracy" for _, metric in data.values):
-        rows = [_row(data, found, "train", "loss")]
-        return rows + [_row(data, found, split, "accuracy") for split in ("train", "test")]
-    return [_row(data, found, *quantity.split()) for quantity in _LOSSES]
+    """Make the rows of [G] table 2; where a task has nothing but its loss, that on both splits."""
+    primary = data.primary
+    if primary.name != LOSS.name:
+        rows = [_row(data, found, "train", LOSS)]
+        return rows + [_row(data, found, split, primary) for split in ("train", "test")]
+    return [_row(data, found, split, LOSS) for split in ("train", "test")]
 
 
-def _row(data: SweepData, found: Statistics, split: str, metric: str) -> Row:
-    if (split, metric) not in data.values:
+def _row(data: SweepData, found: Statistics, split: str, metric: Metric) -> Row:
+    if (split, metric.name) not in data.values:
         return {}
-    row: Row = {"quantity": f"{split} loss" if metric == "loss" else f"{split} error (%)"}
+    # A cost with a name of its own, such as error, is shown in the metric's place.
+    as_cost = metric.cost_name != metric.name
+    row: Row = {"quantity": _called(split, metric, metric.cost_name)}
     # The smallest error is where the accuracy is largest.
     turned = {"min": "max", "integral": "integral", "max": "min"}
     for statistic, name in (("min", "min"), ("integral", "int"), ("max", "max")):
-        source = found[split, metric, statistic if metric == "loss" else turned[statistic]]
+        source = found[split, metric.name, turned[statistic] if as_cost else statistic]
         # An integral of accuracies that are all 1 can come out a last bit above.
-        value = source.value if metric == "loss" else max(0.0, 100.0 * (1.0 - source.value))
-        row[name] = value
+        value = max(0.0, metric.cost(source.value)) if as_cost else source.value
+        row[name] = _scale(metric) * value
         row[f"{name}_standard_error"] = _shown_error(data, split, metric, source.standard_error)
     return row
 
 
+def _scale(metric: Metric) -> float:
+    """Percent where 1 is perfect."""
+    return 100.0 if metric.best == 1.0 else 1.0
+
+
+def _called(split: str, metric: Metric, name: str) -> str:
+    unit = "%" if metric.best == 1.0 else metric.unit
+    return f"{split} {name} ({unit})" if unit else f"{split} {name}"
+
+
 def _models(data: SweepData) -> Row | None:
     """Make [S] table 1; None if the sweep has no test split."""
-    metric = "accuracy" if (_REPORTED_ON, "accuracy") in data.values else "loss"
-    key = (_REPORTED_ON, metric)
+    metric = data.primary
+    key = (_REPORTED_ON, metric.name)
     if key not in data.values:
         return None
     values, errors = data.values[key], data.errors[key]
 
     def number(points: Any, **more: Any) -> Row:
         error = float(errors[points].mean())
-        scale = 100.0 if metric == "accuracy" else 1.0
-        shown = _shown_error(data, *key, error if np.isfinite(error) else None)
+        scale = _scale(metric)
+        shown = _shown_error(data, _REPORTED_ON, metric, error if np.isfinite(error) else None)
         return {"value": scale * float(values[points].mean()), "standard_error": shown} | more
 
     def one(point: int) -> Row:
         return number(point, parameter=data.parameters[point].tolist(), node=data.node_ids[point])
 
-    oracle = int(values.argmax() if metric == "accuracy" else values.argmin())
-    chosen = (_CHOSEN_ON, "loss") in data.values
+    oracle = int((metric.sign * values).argmax())
+    chosen = (_CHOSEN_ON, LOSS.name) in data.values
     return {
-        "quantity": "test accuracy (%)" if metric == "accuracy" else "test loss",
+        "quantity": _called(_REPORTED_ON, metric, metric.name),
         "selected_on": _CHOSEN_ON if chosen else None,
         "best": one(data.best(_CHOSEN_ON)) if chosen else None,
         "mean": number(slice(None)),
@@ -118,8 +131,8 @@ def _models(data: SweepData) -> Row | None:
     }
 
 
-def _shown_error(data: SweepData, split: str, metric: str, error: float | None) -> float | None:
+def _shown_error(data: SweepData, split: str, metric: Metric, error: float | None) -> float | None:
     """Return a standard error where one belongs: of a sample, not of the whole of what is meant."""
     if error is None or not (data.subsets[split] != _ALL or split == _REPORTED_ON):
         return None
-    return error if metric == "loss" else 100.0 * error
+    return _scale(metric) * error

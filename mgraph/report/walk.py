@@ -15,6 +15,7 @@ import numpy as np
 
 from mgraph.explore.sweepdata import SweepData
 from mgraph.families import Floats
+from mgraph.metric import LOSS
 from mgraph_store import Series
 
 Row = dict[str, Any]
@@ -75,8 +76,8 @@ def walk_checks(observed: Observed, data: SweepData | None) -> Row:
     points, pieces = observed.series["point_loss", ""][1], observed.series["piece_loss", ""][1]
     losses, ends = np.concatenate([points, pieces]), points[[0, -1]]
     measured_on = "kept points and the middles of the pieces between"
-    if data is not None and ("train", "loss") in data.values:
-        losses = data.values["train", "loss"]
+    if data is not None and ("train", LOSS.name) in data.values:
+        losses = data.values["train", LOSS.name]
         ends, measured_on = losses[[0, -1]], f"a sweep of {len(losses)} points"
     ticks = {name: observed.series[name, ""][1] for name in ("iterations", "seconds") if (name, "") in observed.series}
     left = {subject or "all": values[-1] for (q, subject), (_, values) in observed.series.items() if q == "left"}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mgraph.explore.sweepdata import SweepData
+from mgraph.metric import LOSS
 from mgraph.report.walk import Observed
 
 _LOSS, _ACCURACY, _FAINT = "#1b6ca8", "#b3263c", "#9db8cc"
@@ -40,26 +41,26 @@ def draw_walk(
 
 
 def _by_tick(axis: Any, observed: Observed, data: SweepData, split: str) -> None:
-    """Loss (left) and accuracy (right) at the kept points; for training also the mean batch loss of every tick."""
+    """Loss (left) and the primary metric (right) at the kept points; for training also each tick's mean batch loss."""
     ticks, rows = observed.series["row", ""]
     knots = data.family.knots[rows.astype(np.int64)]
     t = data.parameters[:, 0]
     handles, place = [], axis
     if split == "train" and ("train_loss", "") in observed.series:
         handles += axis.plot(*observed.series["train_loss", ""], color=_FAINT, linewidth=0.8, label="batches of a tick")
-    for metric, colour in (("loss", _LOSS), ("accuracy", _ACCURACY)):
-        if (split, metric) not in data.values:
+    for metric, colour in zip(data.shown, (_LOSS, _ACCURACY), strict=False):
+        if (split, metric.name) not in data.values:
             continue
-        place = axis if metric == "loss" else axis.twinx()
-        values = np.interp(knots, t, data.values[split, metric])
-        handles += place.plot(ticks, values, color=colour, label=f"{split} {metric}")
-        place.set_ylabel(f"{split} {metric}", color=colour)
+        place = axis if metric.name == LOSS.name else axis.twinx()
+        values = np.interp(knots, t, data.values[split, metric.name])
+        handles += place.plot(ticks, values, color=colour, label=f"{split} {metric.name}")
+        place.set_ylabel(f"{split} {metric.name}", color=colour)
         place.tick_params(axis="y", colors=colour)
-        if metric == "accuracy":
+        if metric.best == 1.0:
             place.set_ylim(min(_LOW_ACCURACY, float(values.min()) - 0.01), 1.005)
     axis.set_ylim(bottom=0)
     place.legend(handles=handles, loc="center right", fontsize=8)
-    axis.set_title(f"{split} loss and accuracy")
+    axis.set_title(f"{split} {' and '.join(m.name for m in data.shown)}")
 
 
 def _distances(observed: Observed) -> str:
@@ -94,10 +95,10 @@ def _layers(axis: Any, observed: Observed, styles: Mapping[str, str], title: str
 def _continuity(axis: Any, observed: Observed, data: SweepData) -> None:
     """Train loss on the straight pieces between the kept points, and at these."""
     ticks = observed.ticks_along(data.parameters[:, 0], data.family.knots)
-    if ("train", "loss") in data.values:
-        axis.plot(ticks, data.values["train", "loss"], color=_LOSS, linewidth=1, label="on the pieces (sweep)")
+    if ("train", LOSS.name) in data.values:
+        axis.plot(ticks, data.values["train", LOSS.name], color=_LOSS, linewidth=1, label="on the pieces (sweep)")
         rows = observed.series["row", ""][1].astype(np.int64)
-        at = np.interp(data.family.knots[rows], data.parameters[:, 0], data.values["train", "loss"])
+        at = np.interp(data.family.knots[rows], data.parameters[:, 0], data.values["train", LOSS.name])
         axis.plot(observed.series["row", ""][0], at, ".", color="black", markersize=4, label="kept points")
     ends, middles = observed.series["point_loss", ""][0], observed.series["piece_loss", ""][1]
     axis.plot((ends[1:] + ends[:-1]) / 2, middles, "x", color=_ACCURACY, markersize=4, label="middles, as walked")
@@ -109,11 +110,11 @@ def _continuity(axis: Any, observed: Observed, data: SweepData) -> None:
 
 def _along(axis: Any, data: SweepData, ends: Sequence[str], before: SweepData | None) -> None:
     for split, colour in (("train", _LOSS), ("valid", "#e08a00"), ("test", _ACCURACY)):
-        if (split, "loss") not in data.values:
+        if (split, LOSS.name) not in data.values:
             continue
-        axis.plot(data.parameters[:, 0], data.values[split, "loss"], color=colour, linewidth=1, label=split)
-        if before is not None and (split, "loss") in before.values:
-            axis.plot(before.parameters[:, 0], before.values[split, "loss"], ":", color=colour, linewidth=1)
+        axis.plot(data.parameters[:, 0], data.values[split, LOSS.name], color=colour, linewidth=1, label=split)
+        if before is not None and (split, LOSS.name) in before.values:
+            axis.plot(before.parameters[:, 0], before.values[split, LOSS.name], ":", color=colour, linewidth=1)
     if before is not None:
         axis.plot([], [], ":", color="grey", label="straight line")
         axis.set_yscale("log")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from mgraph.alone import our_turn
 from mgraph.errors import InputError, LayoutMismatchError
 from mgraph.factories import find_source, names_code
 from mgraph.session.code import Pinned, made_with, names_of
+from mgraph.session.judged import agreeing
 from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph
@@ -70,6 +72,7 @@ class Bench:
                     f"The loss {self.space.loss} is not the one that space {self.space.name} was made with (its code "
                     f"changed), and its numbers would not compare; restore it or add a new space."
                 )
+        agreeing(task.metrics, self.space)
         if not is_same_data(task, self.space):
             raise other_data(
                 self.space,
@@ -192,6 +195,14 @@ class Session:
         """Whether the user has said to run code that the graph names."""
         return self._trust
 
+    def _record_metrics(self, bench: Bench) -> None:
+        """Keep with the space what its task is measured by now: a graph of before may not say it, or code has grown."""
+        metrics = agreeing(bench.task.metrics, bench.space)
+        if metrics != bench.space.metrics:
+            bench.space = replace(bench.space, metrics=metrics)
+            with self.store.transaction() as tx:
+                tx.update(bench.space)
+
     @cached_property
     def device(self) -> str:
         """The device to compute on: the one asked for, or the best there is."""
@@ -232,6 +243,7 @@ class Session:
         from mgraph.session.runs import Code, recorded_run
 
         with self.threads(bench):  # which loads everything, so it is known now which code runs
+            self._record_metrics(bench)
             loss = settings.get("loss")
             own = {"training loss": _hash_of(loss)} if isinstance(loss, str) and names_code(loss) else {}
             code = Code(bench.space, bench.code | own, names_of(bench.space, settings))

@@ -17,6 +17,7 @@ from mgraph.data.loading import judged_by, load_task
 from mgraph.data.task import DataWarning
 from mgraph.errors import InputError, NameTakenError, NotFoundError
 from mgraph.factories import names_code, source_of
+from mgraph.metric import to_json
 from mgraph.network.layout import layout_of
 from mgraph.session.code import recorded_hash
 from mgraph.session.meeting import meet, tell
@@ -76,6 +77,7 @@ def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None,
         data_hash=task.fingerprint,
         factories=json.dumps(factories, sort_keys=True),
         codec=codec,
+        metrics=to_json(task.metrics),
     )
 
 

@@ -156,7 +156,7 @@ CASES = {
     "auto below any barrier": Case("connect a b --auto --max-barrier=-1", ("a barrier is never below 0",)),
     "auto with no time": Case("connect a b --auto --max-barrier 1 --budget 0m", ("above 0", "30m", "'0m'")),
     "auto with no length of time": Case("connect a b --auto --max-barrier 1 --budget soon", ("'soon'", "1h30m")),
-    "auto on no metric": Case("connect a b --auto --max-barrier 1 --metric f1", ("loss or error", "'f1'")),
+    "auto on no metric": Case("connect a b --auto --max-barrier 1 --metric f1", ("by loss, error,", "f1")),
     "auto on no split": Case("connect a b --auto --max-barrier 1 --split all", ("train, valid, test",)),
     "auto with a preset": Case("connect a b --auto --max-barrier 1 --preset quick", ("--preset is for one method",)),
     "auto from elsewhere": Case("connect a b --auto --max-barrier 1 --init s", ("--init is for one method",)),

@@ -141,7 +141,7 @@ CASES = {
     "no threshold": case("components", ("exactly one of --max-barrier",)),
     "two thresholds": case("components --max-barrier 1 --max-peak 1", ("exactly one",)),
     "threshold NaN": case("components --max-barrier nan", ("finite",)),
-    "unknown metric": case("components --max-barrier 1 --metric f1", ("'f1'", "loss or error")),
+    "unknown metric": case("components --max-barrier 1 --metric f1", ("'f1'", "measured by")),
     "unknown split asked for": case("components --max-barrier 1 --split dev", ("'dev'",)),
 }
 

@@ -98,7 +98,7 @@ def test_sql_from_standard_input(process: Any, path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("components --max-barrier 0.1 --metric f1", "measured by loss or error, not 'f1'"),
+        ("components --max-barrier 0.1 --metric f1", "knows no metric 'f1'; edges are measured by error, loss."),
         ("components --max-barrier 0.1 --split all", "no split 'all'"),
         ("components --max-barrier 0.1 --max-peak 1", "Give exactly one of"),
         ("components", "Give exactly one of --max-barrier"),

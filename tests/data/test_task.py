@@ -25,7 +25,7 @@ def test_plain_arrays():
     task = make_task(train=(X, Y), test=TEST)
     assert (task.classes, task.input_shape, task.loss_name) == (4, (5,), "cross_entropy")
     assert task.train.examples(torch.tensor([0]))[0].dtype == torch.float32
-    assert list(task.metrics) == ["accuracy"]
+    assert [(m.name, m.better, m.cost(0.75)) for m in task.metrics] == [("accuracy", "higher", 0.25)]
 
 
 def test_validation_is_a_stratified_tenth_by_a_fixed_seed():
@@ -54,7 +54,7 @@ def test_losses_and_metrics_per_example():
     each = task.example_loss(outputs, targets)
     assert each.shape == (6,)
     torch.testing.assert_close(each.mean(), task.loss(outputs, targets))
-    right = task.metrics["accuracy"](outputs, targets)
+    right = task.metrics[0].function(outputs, targets)
     assert right.shape == (6,)
     assert right.mean() == (outputs.argmax(1) == targets).float().mean()
 
@@ -65,13 +65,13 @@ def test_labels_per_pixel_give_one_number_per_example():
     outputs, targets = torch.randn(4, 4, 2, 3), torch.from_numpy(labels[:4])
     assert task.example_loss(outputs, targets).shape == (4,)
     torch.testing.assert_close(task.example_loss(outputs, targets).mean(), F.cross_entropy(outputs, targets))
-    assert task.metrics["accuracy"](outputs, targets).shape == (4,)
+    assert task.metrics[0].function(outputs, targets).shape == (4,)
 
 
 def test_a_loss_of_ones_own():
     target = RNG.random((40, 1))
     task = make_task(train=(X, target), test=(X[:8], target[:8]), loss=mse)
-    assert (task.classes, task.loss_name, task.example_loss, dict(task.metrics)) == (None, "mse", None, {})
+    assert (task.classes, task.loss_name, task.example_loss, task.metrics) == (None, "mse", None, ())
     assert task.train.targets.dtype == torch.float32
     named = make_task(train=(X, target), test=(X[:8], target[:8]), loss=mse, loss_name="squares", classes=1)
     assert (named.loss_name, named.classes) == ("squares", 1)

@@ -171,17 +171,15 @@ def test_isolated_modes_are_components_of_their_own_in_order(builder: Any) -> No
 
 def test_thresholds() -> None:
     assert criterion_from(max_barrier=0.1) == Criterion("barrier", 0.1, "loss", "train")
-    assert criterion_from(max_drop=0.1) == Criterion("drop", 0.1, "error", "train")
+    assert criterion_from(max_drop=0.1) == Criterion("drop", 0.1, "loss", "train")
     assert criterion_from(max_drop=0.1, metric="loss", split="test") == Criterion("drop", 0.1, "loss", "test")
-    assert criterion_from(max_peak=0.1, metric="accuracy").metric == "error"
     assert criterion_from() == Criterion("peak", None, "loss", "train")
-    assert criterion_from(by="drop").metric == "error"
+    assert criterion_from(by="drop", named=lambda name, drop: f"{name} {drop}").metric == "None True"
     assert criterion_from(min_examples=5).certified
     for wrong in (
         {"threshold": True},
         {"max_peak": 1.0, "max_drop": 1.0},
         {"max_peak": math.inf},
-        {"max_drop": 1.0, "metric": "f1"},
         {"max_drop": 1.0, "by": "peak"},
         {"by": "height"},
         {"split": "all"},
@@ -198,7 +196,7 @@ def test_without_edges_it_says_what_to_do(builder: Any) -> None:
     store = builder.done()
     with pytest.raises(InputError, match=r"no edge with a test loss; .* by train loss\. Sweep .*: mgraph sweep"):
         components(store, Criterion("barrier", 0.1, "loss", "test"))
-    with pytest.raises(InputError, match=r"no accuracy; drops are of accuracy, unless you say --metric loss"):
+    with pytest.raises(InputError, match=r"knows no metric 'error'; edges are measured by loss\."):
         components(store, Criterion("drop", 0.1, "error", "train"))
 
 

@@ -150,7 +150,7 @@ def test_other_limits(g: Any, limits: Any, quantity: str, metric: str) -> None:
         ({}, "Give exactly one of --max-barrier, --max-peak and --max-drop"),
         ({"max_barrier": 0.1, "max_peak": 1.0}, "Give exactly one of"),
         ({"max_barrier": float("nan")}, "A threshold is a finite number"),
-        ({"max_barrier": 0.1, "metric": "f1"}, "measured by loss or error, not 'f1'"),
+        ({"max_barrier": 0.1, "metric": "f1"}, "measured by loss, error, not by f1"),
         ({"max_barrier": 0.1, "split": "all"}, "no split 'all'"),
         ({"max_barrier": 0.1, "budget": "0"}, "A length of time"),
         ({"max_barrier": 0.1, "budget": "soon"}, "A length of time"),

@@ -288,7 +288,7 @@ def test_a_worker_that_dies_every_time_leaves_a_failed_run(tmp_path: Path, monke
         ({"until": "done"}, "is none"),
         ({"until": "components(0.1) == 5"}, "only 4 modes"),
         ({"max_pairs": 1, "grid": 1}, "grid"),
-        ({"max_pairs": 1, "metric": "f1"}, "loss or error"),
+        ({"max_pairs": 1, "metric": "f1"}, "sweeps measure loss, error, and 'f1' is none of these"),
         ({"max_pairs": 1, "split": "dev"}, "no split 'dev'"),
     ],
 )

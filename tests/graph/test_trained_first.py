@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import mgraph
+from mgraph.data.task import DataWarning
 from mgraph.operations.evaluating import OwnStatisticsWarning
 
 OWN = """
@@ -73,7 +74,8 @@ def test_a_metric_of_the_data_may_be_one_number_of_the_whole_split(make: Any) ->
     g = mgraph.open("one.mgraph")
     measured = g.node("a").evaluate("train")["one"]
     assert (measured.count, measured.standard_error) == (1010, None)
-    each = mgraph.create("each.mgraph", arch="own.py:net", data="own.py:data?metric=each")
+    with pytest.warns(DataWarning, match="Whether more or less of the metric each is better is not known"):
+        each = mgraph.create("each.mgraph", arch="own.py:net", data="own.py:data?metric=each")
     each.train(epochs=1, name="a")
     per_example = each.node("a").evaluate("train")["each"]
     assert measured.value == pytest.approx(per_example.value)  # over both batches

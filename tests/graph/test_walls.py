@@ -6,26 +6,28 @@ from typing import Any
 
 import pytest
 
+from mgraph.data.task import ACCURACY
 from mgraph.errors import InputError
 from mgraph.evaluate.metrics import Measured
+from mgraph.metric import LOSS, Metric
 from mgraph.operations.merging import _is_wall
 
 
 @pytest.mark.parametrize(
     ("metric", "found", "worst", "wall"),
     [
-        ("accuracy", 0.72, 0.99, True),
-        ("accuracy", 0.92, 0.99, True),
-        ("accuracy", 0.98, 0.99, False),
-        ("accuracy", 0.87, 0.92, False),
-        ("accuracy", 0.5, 0.65, True),
-        ("loss", 1.0, 0.1, True),
-        ("loss", 0.12, 0.1, False),
-        ("loss", -40.0, -100.0, True),
-        ("loss", -101.0, -100.0, False),
+        (ACCURACY, 0.72, 0.99, True),
+        (ACCURACY, 0.92, 0.99, True),
+        (ACCURACY, 0.98, 0.99, False),
+        (ACCURACY, 0.87, 0.92, False),
+        (ACCURACY, 0.5, 0.65, True),
+        (LOSS, 1.0, 0.1, True),
+        (LOSS, 0.12, 0.1, False),
+        (LOSS, -40.0, -100.0, True),
+        (LOSS, -101.0, -100.0, False),
     ],
 )
-def test_what_a_wall_is(metric: str, found: float, worst: float, wall: bool) -> None:
+def test_what_a_wall_is(metric: Metric, found: float, worst: float, wall: bool) -> None:
     assert _is_wall(metric, Measured(found, 0.002, 1000), worst) is wall
     assert not _is_wall(metric, Measured(found, 100.0, 1000), worst)  # within its own error
 

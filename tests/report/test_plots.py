@@ -13,6 +13,7 @@ from matplotlib.collections import QuadMesh, TriMesh
 from matplotlib.image import imread
 
 import mgraph
+from mgraph.data.task import ACCURACY
 from mgraph.errors import InputError
 from mgraph.explore.sweepdata import SweepData
 from mgraph.families import BezierSurfaceFamily, Family, Grid, PolygonalChainFamily, Segment, SimplexFamily, TensorGrid
@@ -48,7 +49,15 @@ def swept(family: Family, grid: Grid, *splits: str) -> SweepData:
     errors = {key: np.full(len(loss), 0.01) for key in values}
     ids = [f"s{i}" for i in range(len(loss))]
     return SweepData(
-        record, family, grid, ids, values, errors, dict.fromkeys(values, 100), dict.fromkeys(splits, "all")
+        record,
+        family,
+        grid,
+        ids,
+        values,
+        errors,
+        dict.fromkeys(values, 100),
+        dict.fromkeys(splits, "all"),
+        metrics=(ACCURACY,),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from mgraph_store import FORMAT_VERSION, GraphStore, Node, problems
+from mgraph_store import FORMAT_VERSION, GraphStore, Node, Space, Sweep, problems
 from mgraph_store.exchange.arrival import unpack
 from mgraph_store.index import migrations
 from mgraph_store.rows.schema import TABLES
@@ -108,6 +108,29 @@ def test_edges_of_format_1_say_what_chose_their_routes(tmp_path: Path) -> None:
         sql = "SELECT column_name, data_type, is_nullable, column_default, comment FROM duckdb_columns() "
         old, new = (con.execute(f"{sql} WHERE database_name = ? ORDER BY ALL", [d]).fetchall() for d in ("old", "new"))
         assert old == new
+
+
+def test_metrics_of_format_1_have_the_direction_that_accuracy_had(tmp_path: Path) -> None:
+    """What a mode was measured by is its task's; of metrics of one's own nothing more than the name is known."""
+    shutil.unpack_archive(DATA / "v1.mgraph.zip", tmp_path)
+    path = tmp_path / "v1.mgraph"
+    with duckdb.connect(str(path / "index.duckdb")) as con:
+        one, sweep = "(SELECT min(id) FROM nodes WHERE kind = 'mode')", "(SELECT min(id) FROM sweeps)"
+        for metric, owner in (("speed", "NULL"), ("accuracy", "NULL"), ("accuracy", sweep), ("a'b", sweep)):
+            con.execute(
+                f"INSERT INTO evaluations SELECT * REPLACE ({one} AS node_id, {owner} AS sweep_id, ? AS metric) "
+                "FROM evaluations LIMIT 1",
+                [metric],
+            )
+    store = GraphStore.open(path)
+    accuracy = {"name": "accuracy", "better": "higher", "best": 1.0, "cost": "error"}
+    with store.reading() as reader:
+        space_of = {n.id: n.space_id for n in reader.all(Node)}
+        (space,) = (s for s in reader.all(Space) if s.id == space_of[min(n.id for n in reader.all(Node, kind="mode"))])
+        assert json.loads(space.metrics) == [accuracy, {"name": "speed"}]
+        assert [json.loads(s.metrics) for s in reader.all(Sweep)] == [[accuracy]]
+    found = store.query_guarded("SELECT test_speed, test_accuracy FROM modes")
+    assert list(found.columns) == ["test_speed", "test_accuracy"]
 
 
 def test_a_bundle_of_format_1_is_taken_up(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def auto_options(command: Any) -> Any:
     text = {
         "max_barrier": (float, "Largest loss above the chord of the two ends."),
         "max_peak": (float, "Largest loss along the path."),
-        "max_drop": (float, "Largest drop below the mean of the two ends (of accuracy)."),
-        "metric": (str, "loss or error. [default: loss; error for --max-drop]"),
+        "max_drop": (float, "Largest drop below the mean of the two ends (primary metric)."),
+        "metric": (str, "Any metric of the task. [default: loss; the primary one for --max-drop]"),
         "split": (str, "train, valid or test. [default: train]"),
         "budget": (
             str,

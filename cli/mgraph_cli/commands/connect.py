@@ -11,6 +11,7 @@ import click
 
 from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError
+from mgraph.evaluate.known import HOW_TO_NAME
 from mgraph_cli.commands.auto import LIMITS, auto_options, connect_auto
 from mgraph_cli.options import (
     SectionedCommand,
@@ -163,7 +164,7 @@ def connect(
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Measure this too: top5, ece, brier, nll, file.py:function or module:function; may be repeated.",
+    help=f"Measure this too: {HOW_TO_NAME}; may be repeated.",
 )
 @click.option("--refine", type=float, metavar="BOUND", help="Add points until interpolation errs by less than this.")
 @click.option("--refine-on", metavar="SPLIT:METRIC", help="What --refine looks at. [default: train:loss]")
@@ -200,8 +201,9 @@ def sweep(
     that an earlier sweep measured under the same conditions are reused, and a sweep that was stopped goes on when the
     same command is given again.
 
-    A metric of your own is a function (outputs, targets) of a whole split that returns one number, or one for each
-    example; naming it here runs its code.
+    A metric of your own is a function (outputs, targets) that returns one number for each example, or one of a whole
+    split, an mgraph.Metric, or one of torchmetrics; naming it here runs its code. What has a direction makes edges;
+    ?better=lower or ?better=higher after the name gives one.
 
     \b
     Example:
@@ -239,7 +241,7 @@ def print_connection(row: dict[str, Any], form: str) -> None:
     emit_one({key: row[key] for key in ("id", "name", "kind", "status", "ends")})
     echo()
     emit(summary_table(row["summary"]), _SUMMARY, title="summary", empty="")
-    edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", "error"))]
+    edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", row["compared_by"]))]
     rows, columns = edge_table(edges)
     emit(rows, columns, title="edges", empty="Not swept yet.")
     say_doubts(row["edges"])

@@ -37,7 +37,7 @@ def _what_options(command: Any) -> Any:
     """Add what suggesting and exploring have in common: modes, method with settings, goal, metric, space."""
     command = space_option(command)
     command = click.option("--split", default="train", show_default=True, help="train, valid or test.")(command)
-    command = click.option("--metric", default="loss", show_default=True, help="loss or error.")(command)
+    command = click.option("--metric", default="loss", show_default=True, help="Any metric that is measured.")(command)
     command = click.option("--until", metavar="GOAL", help=_UNTIL)(command)
     command = click.option(
         "--config", type=click.Path(path_type=Path), help="TOML file of the method's settings; -s wins over it."

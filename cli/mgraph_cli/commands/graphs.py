@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -51,7 +51,7 @@ def init(
 
     graph = mgraph.create(directory, arch=arch, data=data, loss=loss, name=name, codec=codec, tensors=tensors)
     note(f"Made {directory}.")
-    emit_one(graph.spaces()[0], form=form)
+    emit_one(_shown(graph.spaces()[0], form), form=form)
 
 
 @click.command("add-space")
@@ -84,3 +84,11 @@ def spaces(graph: Graph, form: str) -> None:
       mgraph spaces
     """
     emit(graph.spaces(), _COLUMNS, form=form)
+
+
+def _shown(space: dict[str, Any], form: str) -> dict[str, Any]:
+    """Say a space's metrics in words where people read."""
+    if form == "json":
+        return space
+    said = [f"{m['name']} ({m['better']} is better)" if "better" in m else m["name"] for m in space["metrics"]]
+    return space | {"metrics": ", ".join(said) or "none but the loss"}

@@ -16,7 +16,6 @@ from mgraph_cli.terminal import echo
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
 
-_NODE_COLUMNS = ("name", "id", "kind", "space", "train_loss", "valid_accuracy", "test_accuracy")
 _CONNECTION_COLUMNS = ("name", "id", "kind", "ends", "status", "peak", "barrier")
 _KINDS = ("mode", "control", "pivot", "sample", "merged")
 
@@ -62,11 +61,11 @@ def ls(
 
     sides = {None: listing.SIDES, "connection": ("connections",)}.get(kind, ("nodes",))
     if list_columns:
-        emit(listing.list_columns(sides), ("of", "name", "type", "unit", "meaning"), form=form)
+        emit(listing.list_columns(graph.session.store, sides), ("of", "name", "type", "unit", "meaning"), form=form)
         return
     wanted = [] if columns is None else listing.sort_keys(columns.removeprefix("+"))
     named = listing.columns_named(where, sort) + wanted
-    sides = listing.sides_with(named, sides)
+    sides = listing.sides_with(graph.session.store, named, sides)
     found: dict[str, list[dict[str, Any]]] = {}
     options: dict[str, Any] = {"space": space, "where": where, "sort": sort or (), "limit": limit}
     if "nodes" in sides:
@@ -75,12 +74,13 @@ def ls(
         found["connections"] = graph.connections(**options)
     if form != "table":
         both = [{"type": side[:-1], **row} for side, rows in found.items() for row in rows]
-        emit(both, ("type", *_NODE_COLUMNS), form=form)
+        emit(both, ("type", *listing.node_columns(graph.session.store)), form=form)
         return
+    usual = {"nodes": listing.node_columns(graph.session.store), "connections": _CONNECTION_COLUMNS}
     for side, rows in found.items():
         if not rows and len(found) > 1 and (side == "connections" or where is not None):
             continue
-        shown = _shown(side, rows, named, wanted if columns and not columns.startswith("+") else None)
+        shown = _shown(usual[side], rows, named, wanted if columns and not columns.startswith("+") else None)
         empty = _EMPTY[side] if where is None else f"No {side} of which this is true."
         emit(rows, shown, title=side, empty=empty)
     if where is not None and len(found) > 1 and not any(found.values()):
@@ -93,11 +93,12 @@ _EMPTY = {
 }
 
 
-def _shown(side: str, rows: list[dict[str, Any]], named: list[str], only: list[str] | None) -> tuple[str, ...]:
+def _shown(
+    usual: tuple[str, ...], rows: list[dict[str, Any]], named: list[str], only: list[str] | None
+) -> tuple[str, ...]:
     """Choose columns: the usual ones, those that were named, and tags where there are any."""
     if only is not None:
         return tuple(only)
-    usual = _NODE_COLUMNS if side == "nodes" else _CONNECTION_COLUMNS
     tags = ["tags"] if any(row["tags"] for row in rows) else []
     return tuple(dict.fromkeys([*usual, *named, *tags]))
 
@@ -115,7 +116,7 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
     With --table, what the papers print: the minimum, the integral over the path or surface (Int) and the maximum of
     train loss, train error and test error, and the length ratio of a path; of a surface or simplex also the test
     accuracy of the point that is best on validation data, of the mean and of the corners. 'oracle' is the best on
-    test data; it is never the result.
+    test data; it is never the result. A task's own primary metric stands in the place of error and accuracy.
 
     With --series, what a method noted on its way, one number a row: of a walk (LLPF) the loss, the iterations and the
     seconds of each tick, distance, step and variance of each layer, and the loss at the points that were kept.

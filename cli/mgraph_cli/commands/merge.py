@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
     from mgraph.merge.compare import Difference
 
-_COLUMNS = ("what", "valid_accuracy", "test_accuracy", "test_error_bar", "valid_loss", "test_loss")
+_LOSS = "loss"
 
 
 @click.command()
@@ -46,7 +46,7 @@ def merge(
 
     The point is chosen on validation data, and there it is decided whether it is better than the best corner, allowing
     for all the points that were looked at; then it is reported on test data, once. 'oracle' is what choosing on test
-    data would have shown; it is never the result.
+    data would have shown; it is never the result. Better and worse are of the task's primary metric.
 
     \b
     Example:
@@ -61,8 +61,8 @@ def merge(
         )
     for text in result.notes:
         note(f"Note: {text}.")
-    rows = [_measured_row(result.node.name or result.node.id, result.results)]
-    rows += [_measured_row(f"corner {corner}", measured) for corner, measured in result.corners.items()]
+    rows = [_measured_row(result.node.name or result.node.id, result.results, result.metric)]
+    rows += [_measured_row(f"corner {corner}", m, result.metric) for corner, m in result.corners.items()]
     facts: dict[str, Any] = {
         "id": result.node.id,
         "name": result.node.name,
@@ -75,8 +75,8 @@ def merge(
         d = result.decision
         facts |= {"points_looked_at": d.looked_at, "valid_difference": d.value, "by_luck": d.p, "verdict": d.verdict}
     if result.difference is not None:
-        facts |= _difference("test_accuracy_difference", result.difference)
-    _print(facts, rows, form)
+        facts |= _difference(f"test_{result.scored_by}_difference", result.difference)
+    _print(facts, rows, result.metric, form)
 
 
 @click.command()
@@ -94,8 +94,8 @@ def ensemble(
 ) -> None:
     """Evaluate the ensemble of a connection's corners and that of its whole grid.
 
-    Members vote by the mean of their softmax outputs; the single model to beat is the corner that is best on validation
-    data.
+    Members vote by the mean of their softmax outputs, or as the task says (combine); the single model to beat is the
+    corner that is best on validation data.
 
     \b
     Example:
@@ -104,9 +104,9 @@ def ensemble(
     with progress_bars("ensemble") as report:
         result = graph.connection(connection).ensemble(grid=grid, bn_examples=bn_examples, report=report)
     rows = [
-        _measured_row(f"single corner {result.single_name}", result.single),
-        _measured_row("ensemble of the corners", result.corners),
-        _measured_row(f"ensemble of {result.members} points", result.whole),
+        _measured_row(f"single corner {result.single_name}", result.single, result.metric),
+        _measured_row("ensemble of the corners", result.corners, result.metric),
+        _measured_row(f"ensemble of {result.members} points", result.whole, result.metric),
     ]
     facts = {
         "connection": connection,
@@ -114,7 +114,7 @@ def ensemble(
         **_difference("corners_minus_single", result.corners_gain),
         **_difference("grid_minus_corners", result.grid_gain),
     }
-    _print(facts, rows, form)
+    _print(facts, rows, result.metric, form)
 
 
 @click.command()
@@ -157,26 +157,30 @@ def export(
     emit_one({"node": what, "output": str(path), "nbytes": path.stat().st_size}, form=form)
 
 
-def _measured_row(what: str, results: dict[str, dict[str, Measured]]) -> dict[str, Any]:
+def _measured_row(what: str, results: dict[str, dict[str, Measured]], primary: str) -> dict[str, Any]:
     row: dict[str, Any] = {"what": what}
     for split, metrics in results.items():
         for metric, m in metrics.items():
             row[f"{split}_{metric}"] = m.value
-    error = results["test"].get("accuracy")
-    row["test_error_bar"] = None if error is None else error.standard_error
+    row["test_error_bar"] = results["test"][primary].standard_error
     return row
 
 
-def _difference(name: str, d: Difference) -> dict[str, Any]:
+def _difference(name: str, d: Difference | None) -> dict[str, Any]:
+    if d is None:
+        return {}
     return {name: d.value, f"{name}_standard_error": d.standard_error, f"{name}_verdict": d.verdict}
 
 
-def _print(facts: dict[str, Any], rows: list[dict[str, Any]], form: str) -> None:
+def _print(facts: dict[str, Any], rows: list[dict[str, Any]], primary: str, form: str) -> None:
+    columns: tuple[str, ...] = ("what", f"valid_{primary}", f"test_{primary}", "test_error_bar")
+    if primary != _LOSS:
+        columns += (f"valid_{_LOSS}", f"test_{_LOSS}")
     if form == "json":
         emit_one(facts | {"models": rows}, form=form)
     elif form == "csv":
-        emit(rows, _COLUMNS, form=form)
+        emit(rows, columns, form=form)
     else:
         emit_one(facts)
         echo()
-        emit(rows, _COLUMNS)
+        emit(rows, columns)

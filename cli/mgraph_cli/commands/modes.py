@@ -41,7 +41,7 @@ def train(
     form: str,
     **flags: Any,
 ) -> None:
-    """Train a mode from scratch and add it with its losses and accuracies.
+    """Train a mode from scratch and add it with its losses and metrics.
 
     SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % at 90 %, and stays.
     Under torchrun all processes train one mode together.

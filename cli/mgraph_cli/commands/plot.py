@@ -28,7 +28,7 @@ def plot(
     no_before: bool,
     graph: Graph,
 ) -> None:
-    """Draw the finest sweep: loss and accuracy as heat maps of a surface or simplex of three, as curves along t.
+    """Draw the finest sweep, loss and primary metric: heat maps of a surface or simplex of three, curves along t.
 
     A trained connection is drawn beside the straight one of the same ends (before and after training). If that was
     never made, it is connected by --linear and swept now, and stays in the graph.

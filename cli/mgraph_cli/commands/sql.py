@@ -49,7 +49,7 @@ def sql(
     if views:
         from mgraph.explore.answers import list_views
 
-        emit(list_views(), ("view", "column", "type", "unit", "meaning"), form=form)
+        emit(list_views(graph.session.store), ("view", "column", "type", "unit", "meaning"), form=form)
         return
     if query is None:
         raise InputError('Give a query, e.g. "SELECT name FROM modes"; --views lists what there is to ask.')

@@ -48,8 +48,8 @@ def _criteria(by: bool) -> list[Any]:
     options = [
         click.option("--max-barrier", type=float, help="Largest loss above the chord of the two ends."),
         click.option("--max-peak", type=float, help="Largest loss along the route."),
-        click.option("--max-drop", type=float, help="Largest drop below the mean of the two ends (of accuracy)."),
-        click.option("--metric", help="loss or error [default: loss; error for drops]."),
+        click.option("--max-drop", type=float, help="Largest drop below the mean of the two ends (primary metric)."),
+        click.option("--metric", help="Any metric that was measured [default: loss; for drops the primary one]."),
         click.option("--split", default="train", show_default=True, help="train, valid or test."),
         click.option("--certified", is_flag=True, help="Only edges measured at least as finely as the next two say."),
         click.option("--min-resolution", type=int, metavar="N", help="Points on an edge's route [default: 11]."),

@@ -214,7 +214,7 @@ def copy(paths: tuple[Path, ...], graph_path: Path | None, form: str) -> None:
 def archive(node: str, rounding: str, name: str | None, graph: Graph, form: str) -> None:
     """Store a copy of a node with rounded parameters, compressed, and what the rounding changes.
 
-    bf16 keeps 7 bits of every parameter's mantissa, bitround:N keeps N. Loss and accuracy of the original and of the
+    bf16 keeps 7 bits of every parameter's mantissa, bitround:N keeps N. Loss and metrics of the original and of the
     copy are measured and stay with the copy, which says in show that it is lossy. The original stays too: remove it
     (mgraph rm) to have its space, if nothing depends on it.
 

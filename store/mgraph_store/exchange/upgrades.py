@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mgraph_store.exchange.closure import Rows
-from mgraph_store.rows.records import Edge, Member
+from mgraph_store.rows.metrics import metrics_of_format_1
+from mgraph_store.rows.records import Edge, Evaluation, Member, Node, Space, Sweep
 from mgraph_store.rows.schema import FORMAT_VERSION
 
-NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt"})}
+NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics"})}
 """Version → the columns that it brought; each has a default."""
 
 
@@ -42,4 +43,21 @@ def _routes_by_their_own_numbers(rows: Rows) -> Rows:
     return rows | {Edge: [replace(edge, chosen_on=chosen_on(edge)) for edge in rows[Edge]]}
 
 
-UPGRADES: dict[int, Callable[[Rows], Rows]] = {1: _routes_by_their_own_numbers}
+def _metrics_with_a_direction(rows: Rows) -> Rows:
+    """Lead from 1 to 2, as the migration does."""
+    space_of = {node.id: node.space_id for node in rows[Node]}
+    measured: dict[str, set[str]] = {}
+    for row in rows[Evaluation]:
+        measured.setdefault(row.sweep_id or space_of[row.node_id], set()).add(row.metric)
+
+    def known(record: Space | Sweep) -> str:
+        return metrics_of_format_1(measured.get(record.id, ()))
+
+    return rows | {kind: [replace(record, metrics=known(record)) for record in rows[kind]] for kind in (Space, Sweep)}
+
+
+def _to_2(rows: Rows) -> Rows:
+    return _metrics_with_a_direction(_routes_by_their_own_numbers(rows))
+
+
+UPGRADES: dict[int, Callable[[Rows], Rows]] = {1: _to_2}

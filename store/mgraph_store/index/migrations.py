@@ -6,7 +6,8 @@ Every released format has a small graph in ``tests/data`` that must keep opening
 
 1. the first
 2. edges say what chose their route (``chosen_on``) and why they must not count (``doubt``); until then the route of an
-   edge over three ends or more was the best by that edge's own numbers
+   edge over three ends or more was the best by that edge's own numbers. Spaces and sweeps say which metrics were
+   measured, and which way these point (``metrics``): until then accuracy alone had a direction
 
 Bundles have no migration, for they are never written again: their rows are brought up to date as they are read, by
 :mod:`mgraph_store.exchange.upgrades`.
@@ -22,6 +23,7 @@ from mgraph_store.index.changes import snapshot
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.journal import Journal
 from mgraph_store.rows import schema
+from mgraph_store.rows.metrics import metrics_of_format_1
 
 Step = Callable[[duckdb.DuckDBPyConnection], None]
 
@@ -40,7 +42,26 @@ WHERE connection_id IN (
     )
 
 
-STEPS: dict[int, Step] = {1: _routes_by_their_own_numbers}
+def _metrics_with_a_direction(con: duckdb.DuckDBPyConnection) -> None:
+    """Lead from 1 to 2: what was measured of a mode itself are the metrics of its task; of others nothing is known."""
+    for table in ("spaces", "sweeps"):
+        con.execute(f"ALTER TABLE {table} ADD COLUMN metrics VARCHAR DEFAULT '[]'")
+        con.execute(f"ALTER TABLE {table} ALTER COLUMN metrics SET NOT NULL")
+        con.execute(f"ALTER TABLE {table} ALTER COLUMN metrics DROP DEFAULT")
+    of_spaces = """SELECT n.space_id, list(DISTINCT v.metric) FROM evaluations v JOIN nodes n ON n.id = v.node_id
+WHERE v.sweep_id IS NULL GROUP BY 1"""
+    of_sweeps = "SELECT sweep_id, list(DISTINCT metric) FROM evaluations WHERE sweep_id IS NOT NULL GROUP BY 1"
+    for table, sql in (("spaces", of_spaces), ("sweeps", of_sweeps)):
+        for identifier, names in con.execute(sql).fetchall():
+            con.execute(f"UPDATE {table} SET metrics = ? WHERE id = ?", [metrics_of_format_1(names), identifier])
+
+
+def _to_2(con: duckdb.DuckDBPyConnection) -> None:
+    _routes_by_their_own_numbers(con)
+    _metrics_with_a_direction(con)
+
+
+STEPS: dict[int, Step] = {1: _to_2}
 """Version → the step from it to the next."""
 
 

@@ -29,6 +29,7 @@ from uuid import UUID
 import duckdb
 
 from mgraph_store.errors import CorruptError, InputError, MGraphError, StoreError
+from mgraph_store.rows.metrics import RECORDED, names_in
 from mgraph_store.rows.relations import view_statements
 
 READING_KINDS = ("SELECT", "EXPLAIN")
@@ -218,7 +219,9 @@ def open_guarded(index: Path, memory: int = LIMIT_MEMORY) -> duckdb.DuckDBPyConn
         "lock_configuration = true",
     ):
         con.execute(f"SET {setting}")
-    for statement in view_statements(index.stem):
+    recorded = " UNION ALL ".join(RECORDED.values()).format(db="main")
+    metrics = names_in(row[0] for row in con.execute(recorded).fetchall())
+    for statement in view_statements(index.stem, metrics):
         con.execute(statement)
     return con
 

@@ -63,6 +63,7 @@ _JSON: dict[str, type] = {
     "versions": dict,
     "plan": dict,
     "resumptions": list,
+    "metrics": list,
 }
 _NO_TEXT = (
     "id",
@@ -132,6 +133,8 @@ def _long_json_fault(name: str, text: str) -> str | None:
         return f"is no JSON {'object' if wanted is dict else 'list'}"
     if name == "resumptions" and not all(isinstance(r, dict) and isinstance(r.get("when"), str) for r in found):
         return "is no list of moments"
+    if name == "metrics" and not all(isinstance(m, dict) and isinstance(m.get("name"), str) for m in found):
+        return "is no list of metrics with names"
     if name == "factories" and not all(isinstance(f, dict) for f in found.values()):
         return "does not describe factories"
     return None

@@ -43,6 +43,11 @@ class Space:
     factories: str = column("JSON: per factory spec its kind, relative path and file hash", default="{}")
     codec: str = column("tensor codec of the space: none or blosc", default="none")
     created: datetime = column("when", default=now)
+    metrics: str = column(
+        "JSON: the task's metrics beside the loss, the primary one first: name, better (higher or lower; none: not "
+        "known), best value, unit, and cost, what edges call it",
+        default="[]",
+    )
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,9 @@ class Sweep:
     )
     status: str = column("complete, or partial: interrupted or under way", default="complete")
     created: datetime = column("when", default=now)
+    metrics: str = column(
+        "JSON: what was measured beside the loss, as in spaces: the task's metrics, then further ones", default="[]"
+    )
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ class Edge:
     source_id: str = column("one end")
     target_id: str = column("the other end")
     split: str = column("train, valid or test")
-    metric: str = column("loss, or error = 1 - accuracy; lower is better")
+    metric: str = column("what is compared, lower is better: loss, error (1 - accuracy), or the cost of another metric")
     peak: float = column("largest value along the route")
     barrier: float = column("largest excess over the chord between the two end values")
     drop: float = column("largest value minus the mean of the two end values")

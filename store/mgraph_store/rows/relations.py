@@ -6,12 +6,12 @@ view with the name of a table has all its columns and more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mgraph_store.rows.metrics import DEFAULT
 from mgraph_store.rows.schema import TABLES, columns
 
-_WHOLE = ("loss", "accuracy")
 _SPLITS = ("train", "valid", "test")
 
 
@@ -43,20 +43,25 @@ class Relation:
         return self.sql.format(db=database)
 
 
-def _pivot(own: str) -> str:
+def _pivot(metrics: Sequence[str]) -> str:
     return ", ".join(
-        f"max(value) FILTER (split = '{split}' AND metric = '{metric}') AS {split}_{metric}"
+        f"max(value) FILTER (split = '{split}' AND metric = '{metric}') AS \"{split}_{metric}\""
         for split in _SPLITS
-        for metric in _WHOLE
-    ).replace("value", own)
+        for metric in metrics
+    )
 
 
-_NUMBERS = tuple(
-    Field(f"{split}_{metric}", "number", f"{metric} on the whole {split} split, with the node's own statistics")
-    for split in _SPLITS
-    for metric in _WHOLE
-)
-_NUMBER_NAMES = ", ".join(f"v.{f.name}" for f in _NUMBERS)
+def _numbers(metrics: Sequence[str], more: str = "") -> tuple[Field, ...]:
+    own = ", with the node's own statistics" if more else ""
+    return tuple(
+        Field(f"{split}_{metric}", "number", f"{metric} on the {more}{split} split{own}")
+        for split in _SPLITS
+        for metric in metrics
+    )
+
+
+def _names(metrics: Sequence[str]) -> str:
+    return ", ".join(f'v."{f.name}"' for f in _numbers(metrics))
 
 
 def _labels(column: str) -> str:
@@ -72,29 +77,35 @@ _LABELS = (
     Field("notes", "notes", "its notes, values by key"),
 )
 
-NODES = Relation(
-    "every node, with the numbers measured for itself (not in a sweep)",
-    f"""SELECT n.id, n.name, n.kind, s.name AS space, {_NUMBER_NAMES}, r.seed, n.tensor_key IS NOT NULL AS stored,
+
+def nodes(metrics: Sequence[str] = DEFAULT) -> Relation:
+    """Return every node with these numbers of its own (of a graph: :func:`mgraph_store.rows.metrics.names_in`)."""
+    return Relation(
+        "every node, with the numbers measured for itself (not in a sweep)",
+        f"""SELECT n.id, n.name, n.kind, s.name AS space, {_names(metrics)}, r.seed, n.tensor_key IS NOT NULL AS stored,
     n.nbytes, n.created, n.run_id, coalesce(t.tags, []) AS tags, coalesce(t.notes, MAP {{{{}}}}) AS notes
 FROM {{db}}.nodes n JOIN {{db}}.spaces s ON s.id = n.space_id LEFT JOIN {{db}}.runs r ON r.id = n.run_id
 LEFT JOIN (
-    SELECT node_id, {_pivot("value")} FROM {{db}}.evaluations WHERE sweep_id IS NULL GROUP BY node_id
+    SELECT node_id, {_pivot(metrics)} FROM {{db}}.evaluations WHERE sweep_id IS NULL GROUP BY node_id
 ) v ON v.node_id = n.id
 LEFT JOIN {_labels("node_id")} t ON t.subject = n.id""",
-    (
-        Field("id", "text", "its id"),
-        Field("name", "text", "its name"),
-        Field("kind", "text", "mode, merged, control, pivot or sample"),
-        Field("space", "text", "name of its space"),
-        *_NUMBERS,
-        Field("seed", "number", "seed of the run that made it"),
-        Field("stored", "yes/no", "whether it has tensors of its own"),
-        Field("nbytes", "number", "size of these", "bytes"),
-        Field("created", "time", "when it was made, UTC"),
-        Field("run_id", "text", "the run that made it"),
-        *_LABELS,
-    ),
-)
+        (
+            Field("id", "text", "its id"),
+            Field("name", "text", "its name"),
+            Field("kind", "text", "mode, merged, control, pivot or sample"),
+            Field("space", "text", "name of its space"),
+            *_numbers(metrics, "whole "),
+            Field("seed", "number", "seed of the run that made it"),
+            Field("stored", "yes/no", "whether it has tensors of its own"),
+            Field("nbytes", "number", "size of these", "bytes"),
+            Field("created", "time", "when it was made, UTC"),
+            Field("run_id", "text", "the run that made it"),
+            *_LABELS,
+        ),
+    )
+
+
+NODES = nodes()
 
 # An edge ``x`` that counts, before finer ones replace it: no oracle, without a doubt, and no overflow.
 _COUNTS = """x.chosen_on <> 'oracle' AND x.doubt IS NULL
@@ -151,30 +162,29 @@ LEFT JOIN """
     ),
 )
 
-_SAMPLES = Relation(
-    "every swept point of a connection, with its parameter and what the sweep measured",
-    f"""SELECT c.id AS connection_id, coalesce(c.name, c.id) AS connection, v.sweep_id, v.node_id, m.parameter,
-    {_NUMBER_NAMES}, w.batchnorm, w."precision", w.created
+
+def _samples(metrics: Sequence[str]) -> Relation:
+    return Relation(
+        "every swept point of a connection, with its parameter and what the sweep measured",
+        f"""SELECT c.id AS connection_id, coalesce(c.name, c.id) AS connection, v.sweep_id, v.node_id, m.parameter,
+    {_names(metrics)}, w.batchnorm, w."precision", w.created
 FROM (
-    SELECT sweep_id, node_id, {_pivot("value")} FROM {{db}}.evaluations WHERE sweep_id IS NOT NULL
+    SELECT sweep_id, node_id, {_pivot(metrics)} FROM {{db}}.evaluations WHERE sweep_id IS NOT NULL
     GROUP BY sweep_id, node_id
 ) v JOIN {{db}}.sweeps w ON w.id = v.sweep_id JOIN {{db}}.connections c ON c.id = w.connection_id
 JOIN {{db}}.members m ON m.connection_id = c.id AND m.node_id = v.node_id AND m.role = 'sample'""",
-    (
-        Field("connection_id", "text", "the connection"),
-        Field("connection", "text", "its name, or its id"),
-        Field("sweep_id", "text", "the sweep"),
-        Field("node_id", "text", "the point"),
-        Field("parameter", "numbers", "where it is: t, (u, v), or barycentric coordinates"),
-        *(
-            Field(f.name, "number", f.meaning.split(" on ")[0] + f" on the {f.name.split('_')[0]} split")
-            for f in _NUMBERS
+        (
+            Field("connection_id", "text", "the connection"),
+            Field("connection", "text", "its name, or its id"),
+            Field("sweep_id", "text", "the sweep"),
+            Field("node_id", "text", "the point"),
+            Field("parameter", "numbers", "where it is: t, (u, v), or barycentric coordinates"),
+            *_numbers(metrics),
+            Field("batchnorm", "text", "BatchNorm policy"),
+            Field("precision", "text", "fp32, fp64, …"),
+            Field("created", "time", "when the sweep was completed, UTC"),
         ),
-        Field("batchnorm", "text", "BatchNorm policy"),
-        Field("precision", "text", "fp32, fp64, …"),
-        Field("created", "time", "when the sweep was completed, UTC"),
-    ),
-)
+    )
 
 
 def _with_table(table: str, meaning: str, more: tuple[Field, ...], sql: str) -> Relation:
@@ -183,10 +193,12 @@ def _with_table(table: str, meaning: str, more: tuple[Field, ...], sql: str) -> 
     return Relation(meaning, sql, (*own, *more))
 
 
+_IS_MODE = "kind IN ('mode', 'merged')"
+
 VIEWS: Mapping[str, Relation] = {
     "modes": Relation(
         "modes and merged nodes, with the numbers measured for themselves",
-        f"SELECT * FROM ({NODES.sql}) WHERE kind IN ('mode', 'merged')",
+        f"SELECT * FROM ({NODES.sql}) WHERE {_IS_MODE}",
         NODES.fields,
     ),
     "edges": _with_table(
@@ -210,7 +222,7 @@ VIEWS: Mapping[str, Relation] = {
 FROM {{db}}.edges e JOIN {{db}}.connections c ON c.id = e.connection_id JOIN {{db}}.sweeps w ON w.id = e.sweep_id
 JOIN {{db}}.nodes a ON a.id = e.source_id JOIN {{db}}.nodes b ON b.id = e.target_id""",
     ),
-    "samples": _SAMPLES,
+    "samples": _samples(DEFAULT),
     "evaluations": _with_table(
         "evaluations",
         "every number measured at a node: the table, with names",
@@ -234,8 +246,15 @@ FROM {{db}}.connections c JOIN ({CONNECTIONS.sql}) x ON x.id = c.id""",
 """Views by name, what a user's SQL finds besides the tables."""
 
 
-def view_statements(database: str) -> Iterator[str]:
+def views(metrics: Sequence[str] = DEFAULT) -> Mapping[str, Relation]:
+    """Return the views of a graph with these metrics."""
+    of_nodes = nodes(metrics)
+    modes = Relation(VIEWS["modes"].meaning, f"SELECT * FROM ({of_nodes.sql}) WHERE {_IS_MODE}", of_nodes.fields)
+    return {**VIEWS, "modes": modes, "samples": _samples(metrics)}
+
+
+def view_statements(database: str, metrics: Sequence[str] = DEFAULT) -> Iterator[str]:
     """Yield the SQL that makes the views for one connection, on the tables of an attached database: they hide some."""
     tables = f'"{database}".main'
-    for name, relation in VIEWS.items():
+    for name, relation in views(metrics).items():
         yield f"CREATE TEMP VIEW {name} AS {relation.select(tables)}"

@@ -1,0 +1,10 @@
+"""The names of the metrics that a sweep can measure besides a task's own (torch-free: help texts list them)."""
+
+from __future__ import annotations
+
+ANY_TOP = "top5 (any number)"
+BESIDE = ("nll", "brier", "ece")
+"""What :mod:`mgraph.evaluate.metric_names` computes, beside top1, top2, …"""
+
+HOW_TO_NAME = f"{ANY_TOP}, {', '.join(BESIDE)}, torchmetrics:CLASS?key=value, file.py:name or module:name"
+"""All the ways to name a metric, in words."""

@@ -1,0 +1,112 @@
+"""What is good: a metric with a direction, and how it becomes a cost to be minimised (torch-free).
+
+A metric says what is measured of outputs and targets, whether more of it is better or less, and what the best value is
+if there is one. Edges, choices, tables and pictures ask it and never a word such as accuracy. What is stored of it with
+a space and a sweep (:meth:`Metric.stored`) is enough to read the numbers later without the code that measured them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mgraph.errors import InputError
+
+Better = Literal["higher", "lower"]
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good a network is: ``Metric("mae", absolute_error, better="lower")``.
+
+    ``function(outputs, targets)`` is given a batch at a time and returns one value for each example, shape (N,): the
+    metric is their mean, with a standard error. With ``compute`` it returns running sums instead, a tuple of numbers or
+    tensors that are added up over the batches, and the metric is ``compute(*sums)``. A function that returns one number
+    and has no ``compute`` is given all of a split at once (``whole``), which takes the memory for all outputs. It may
+    also be a ``torchmetrics.Metric`` or a class of these that takes no arguments.
+
+    ``better`` says whether higher or lower values are better; without it the metric is measured, but nothing is
+    compared by it. ``best`` is the value of a perfect network, where a higher one is better and there is such a value.
+    ``cost_name`` is what edges call the cost (default: the metric's name). ``identity`` tells functions of the same
+    name apart: the hash of a user's code, None where that is not known.
+
+    Raises InputError for a name that is not a letter and then letters, digits and ``. _ -``, and for another direction.
+    """
+
+    name: str
+    function: Callable[..., Any] | None = None
+    better: Better | None = None
+    best: float | None = None
+    unit: str = ""
+    compute: Callable[..., Any] | None = None
+    whole: bool = False
+    cost_name: str = ""
+    identity: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in (self.name, self.cost_name or self.name):
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise InputError(
+                    f"A metric cannot be called {name!r}: take a letter, then at most 62 letters, digits, and . _ -"
+                )
+        if self.better not in ("higher", "lower", None):
+            raise InputError(f"Of the metric {self.name}, 'higher' or 'lower' values are better, not {self.better!r}.")
+        if self.best is not None and (self.better is None or not math.isfinite(self.best)):
+            raise InputError(f"The best value of the metric {self.name} must be a finite number, and better be given.")
+        if not self.cost_name:
+            object.__setattr__(self, "cost_name", self.name)
+
+    @property
+    def sign(self) -> float:
+        """What values are multiplied by so that more is better; InputError without a direction."""
+        return 1.0 if self._direction() == "higher" else -1.0
+
+    def cost(self, value: Any) -> Any:
+        """Return a value, or an array of them, as a cost to be minimised: ``best - value`` or ``-value`` of a
+        metric of which more is better, else the value itself. InputError without a direction.
+        """
+        if self._direction() == "lower":
+            return value
+        return -value if self.best is None else self.best - value
+
+    def _direction(self) -> Better:
+        if self.better is None:
+            raise InputError(f"Whether more or less of the metric {self.name} is better is not known; say so.")
+        return self.better
+
+    def stored(self) -> dict[str, Any]:
+        """Return what is stored of it: name, direction, best value, unit, and the name of its cost."""
+        facts = {"name": self.name, "better": self.better, "best": self.best, "unit": self.unit, "cost": self.cost_name}
+        return {key: value for key, value in facts.items() if value not in (None, "")}
+
+
+LOSS = Metric("loss", better="lower", identity="built in")
+"""The loss of a task, which every task has."""
+
+
+def to_json(metrics: Iterable[Metric]) -> str:
+    """Write what is stored of metrics."""
+    return json.dumps([metric.stored() for metric in metrics])
+
+
+def from_json(text: str) -> tuple[Metric, ...]:
+    """Read stored metrics, the first one first; what is not such a text, perhaps a stranger's, says nothing."""
+    try:
+        entries = json.loads(text)
+        return tuple(
+            Metric(e["name"], None, e.get("better"), e.get("best"), e.get("unit", ""), cost_name=e.get("cost", ""))
+            for e in entries
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, InputError):
+        return ()
+
+
+def primary_of(metrics: Iterable[Metric]) -> Metric:
+    """Return what networks are compared by: the first metric with a direction, else the loss."""
+    return next((metric for metric in metrics if metric.better is not None), LOSS)
