@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,16 @@ ARCH = "cnn?bn=true&channels=4,8&hidden=16,"
 _MAIN = "from mgraph_cli.main import main; main()"
 
 
+@pytest.fixture(scope="session")
+def _configurations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Directories, one after the other, that are not there yet."""
+    root = tmp_path_factory.mktemp("configurations")
+    return (root / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def _own_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))
+def _own_configuration(_configurations: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(next(_configurations)))
     monkeypatch.delenv("MGRAPH_GRAPH", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from mgraph.data.labels import refuse_words
 from mgraph.errors import InputError, MGraphError
 
+_STORAGE_ONLY = (torch.uint16, torch.uint32, torch.uint64)
 Pair = tuple[Tensor, Tensor]
 
 
@@ -57,6 +58,15 @@ def as_pair(item: Any, name: str, place: int) -> Pair:
     return _typed(_as_tensor(item[0], "input", where, name), _as_tensor(item[1], "target", where, name))
 
 
+def check_input_type(x: Tensor, where: str) -> None:
+    """Raise InputError for an unsigned type that torch can store and hardly compute with."""
+    if x.dtype in _STORAGE_ONLY:
+        raise InputError(
+            f"{where} is of type {str(x.dtype).removeprefix('torch.')}, which networks cannot compute with; give "
+            f"images as uint8, or as floats (16-bit images divided by 65535), and tokens as int64."
+        )
+
+
 def _typed(x: Tensor, y: Tensor) -> Pair:
     if x.is_floating_point() or x.dtype == torch.bool:
         x = x.to(torch.float32)
@@ -68,7 +78,7 @@ def _stacked_pairs(items: Sequence[Any]) -> Pair | None:
     if not all(type(item) in (tuple, list) and len(item) == 2 for item in items):
         return None
     x, y = _stacked([item[0] for item in items]), _stacked([item[1] for item in items])
-    return None if x is None or y is None else _typed(x, y)
+    return None if x is None or y is None or x.dtype in _STORAGE_ONLY else _typed(x, y)
 
 
 def _stacked(parts: list[Any]) -> Tensor | None:
@@ -124,6 +134,8 @@ def _as_tensor(value: Any, what: str, where: str, name: str) -> Tensor:
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    if what == "input":
+        check_input_type(tensor, f"The {what} of {where[0].lower()}{where[1:]}")
     if tensor.is_complex():
         raise InputError(f"The {what} of {where[0].lower()}{where[1:]} is of type {tensor.dtype}; give real numbers.")
     return tensor

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgraph.data import labels as _labels
+from mgraph.data.items import check_input_type
 from mgraph.data.labels import VoidCrossEntropy, as_column, check_labels, per_example
 from mgraph.data.metrics import as_metrics, named, notes_on
 from mgraph.data.splits import ArraySplit, DatasetSplit, Split, check_lengths
@@ -339,6 +340,8 @@ def _as_tensor(name: str, what: str, values: Any) -> Tensor:
         raise InputError(f"{what} of the {name} split is of type {tensor.dtype}; give real numbers.")
     if tensor.is_floating_point():
         return tensor.to(torch.float32)
+    if what == "x":
+        check_input_type(tensor, f"{what} of the {name} split")
     if what == "y":
         return tensor.to(torch.int64)  # what torch's losses ask for
     return tensor.to(torch.float32) if tensor.dtype == torch.bool else tensor

@@ -120,6 +120,7 @@ def at(place, other):
         (at(299, (X[0, :2], 1)), InputError, r"Input 299 of the train split has shape \[2\], and input 256 \[3\]"),
         (at(270, (X[0], [1, 2])), InputError, r"Target 270 .* has shape \[2\]"),
         (at(3, (torch.ones(3, dtype=torch.uint8), 1)), InputError, "Input 3 of the train split is of type torch.uint8"),
+        (lambda i: (np.zeros(3, np.uint16), 1), InputError, "is of type uint16, .*16-bit images divided by 65535"),
         (at(5, (X[0] / 0, 1)), NonFiniteError, "input in the train split has 3 values .* first in example 5"),
         (at(280, (X[0] * float("nan"), 1)), NonFiniteError, "first in example 280"),
         (at(280, (X[0], -2)), InputError, "label -2"),

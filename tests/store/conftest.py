@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -133,9 +134,15 @@ def graph_helper() -> Callable[[Path], Helper]:
     return lambda path: Helper(GraphStore.create(path, lock_timeout=30))
 
 
+@pytest.fixture(scope="session")
+def _empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph of which most tests begin with a copy, which is quicker than making one each."""
+    return GraphStore.create(tmp_path_factory.mktemp("empty") / "test.mgraph").path
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> GraphStore:
-    return GraphStore.create(tmp_path / "test.mgraph", lock_timeout=10)
+def store(_empty: Path, tmp_path: Path) -> GraphStore:
+    return GraphStore.open(shutil.copytree(_empty, tmp_path / "test.mgraph"), lock_timeout=10)
 
 
 @pytest.fixture

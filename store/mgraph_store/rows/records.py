@@ -40,7 +40,7 @@ class Space:
     layout: str = column("JSON: ordered tensors with name, shape, dtype and role, see Layout")
     layout_hash: str = column("BLAKE2b-128 of the layout")
     data_hash: str = column("BLAKE2b-128 of the data: all splits and the normalisation")
-    factories: str = column("JSON: per factory spec its kind, relative path and file hash", default="{}")
+    factories: str = column("JSON: per factory spec its kind, relative path, and hash of its code", default="{}")
     codec: str = column("tensor codec of the space: none or blosc", default="none")
     created: datetime = column("when", default=now)
     metrics: str = column(
@@ -89,7 +89,7 @@ class NodeBuffers:
     """The buffers of a node under one BatchNorm policy (`own`: as trained or imported)."""
 
     node_id: str = column("the node")
-    policy: str = column("own, or the policy that recomputed the statistics")
+    policy: str = column("own, frozen (the network keeps them), or the policy that recomputed the statistics")
     tensor_key: str = column("key of the buffers below tensors.zarr")
     digest: str = column("BLAKE2b-128 of the buffers")
     nbytes: int = column("size", unit="bytes")
@@ -131,7 +131,7 @@ class Sweep:
     connection_id: str = column("the connection")
     run_id: str | None = column("the run that made it")
     grid: Sequence[int] = column("points along each parameter")
-    batchnorm: str = column("BatchNorm policy; none: the network has no running statistics")
+    batchnorm: str = column("BatchNorm policy; none: nothing is recomputed")
     precision: str = column("fp32, fp64, …")
     axes: str | None = column(
         "JSON: the coordinates along each parameter where the grid is not evenly spaced; none: evenly spaced",
