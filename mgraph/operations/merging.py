@@ -18,7 +18,6 @@ from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure, outputs
-from mgraph.explore.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.families import Floats
 from mgraph.merge.bestof import Decision, decide
 from mgraph.merge.compare import Difference, paired_difference
@@ -26,6 +25,7 @@ from mgraph.merge.soup import greedy_soup, uniform_soup
 from mgraph.metric import LOSS, Metric
 from mgraph.network.flat import combine
 from mgraph.progress import Progress, Report, silent
+from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import (

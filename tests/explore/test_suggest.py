@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgraph.explore.arrays import EdgeArrays
 from mgraph.explore.suggest import FILL, IMPROVE, JOIN, Terrain, next_step, ordered, plan
+from mgraph.query.arrays import EdgeArrays
 
 LEVELS = [0.0, 0.1, 0.1, 0.4, math.nan]
 VALUES = [0.05, 0.1, 0.3, 0.5]

@@ -333,7 +333,7 @@ def test_merged_nodes_may_be_named(path: Path) -> None:
 def test_a_worker_hands_over_rows_and_warnings(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import mgraph
     from mgraph.errors import MGraphWarning
-    from mgraph.graph.workers import Order, Place, deliver
+    from mgraph.explore.workers import Order, Place, deliver
 
     real = mgraph.BezierCurve.run
 
