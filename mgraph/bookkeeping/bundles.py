@@ -30,13 +30,17 @@ def pack(store: GraphStore, things: Sequence[Node | Connection], path: Path, *, 
     """Write nodes and connections with all that they need into one file; say what is in it, as a row."""
     if not path.name.endswith(".zip"):
         raise InputError(f"{path.name} must end in .zip, best in {SUFFIX}.")
-    packed = store.pack([thing.id for thing in things], path, overwrite=overwrite)
+    from mgraph_store.exchange.bundle import pack
+
+    packed = pack(store, [thing.id for thing in things], path, overwrite=overwrite)
     return {"output": str(path), "nbytes": packed.nbytes, **packed.counts}
 
 
 def unpack(store: GraphStore, path: Path, *, prefix: str = "") -> Arrived:
     """Add what a bundle holds to a graph, and describe it."""
-    done = store.unpack(path, prefix=prefix, check=_check)
+    from mgraph_store.exchange.arrival import unpack
+
+    done = unpack(store, path, prefix=prefix, check=_check)
     with store.reading() as reader:
         nodes = reader.all(Node, id=done.nodes) if done.nodes else []
         connections = reader.all(Connection, id=done.connections) if done.connections else []
