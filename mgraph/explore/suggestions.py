@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgraph.explore.suggest import IMPROVE, JOIN, Step, Terrain
+from mgraph.methods.own import typed_here
 from mgraph.operations.resume import interrupted_runs
 from mgraph.query.sweepdata import COMPLETE
 from mgraph.session.members import ends_of, label
@@ -81,7 +82,8 @@ def _reason(step: Step, terrain: Terrain, names: Sequence[str], method: str, mea
 
 def connect_command(names: Sequence[str], method: Method) -> str:
     """Write the command that connects by a method with these settings."""
-    words = ["mgraph", "connect", *names, f"--{method.name}"]
+    own = typed_here(method)
+    words = ["mgraph", "connect", *names, *([f"--{method.name}"] if own is None else ["--method", own])]
     for info in type(method).infos():
         value = getattr(method, info.name)
         if value != info.default:
@@ -102,7 +104,7 @@ def interrupted(store: GraphStore, nodes: Mapping[str, Node]) -> Iterator[Sugges
             step=RESUME,
             ends=tuple(ends),
             names=names,
-            reason=f"Connecting {' and '.join(names)} by --{plan['method']} was interrupted "
+            reason=f"Connecting {' and '.join(names)} by {plan['method']} was interrupted "
             f"({standing.at or 'nothing saved'}).",
             command=f"mgraph resume {run.id}",
             subject=run.id,

@@ -17,7 +17,6 @@ from mgraph.families.composite import Piece, path_waypoints
 from mgraph.families.gram import distance, gram
 from mgraph.query.edges import current_edges
 from mgraph.query.routes import Route
-from mgraph.query.sweepdata import family_of
 from mgraph.session.constants import check_pieces
 from mgraph.session.members import constants_source, ends_of, label, member_rows, rows_of
 from mgraph.session.points import buffers_of
@@ -78,7 +77,7 @@ def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, t
         turned = _oriented(reader, legs)
         space = _common_space(reader, [leg.connection for leg in turned])
         _common_buffers(store, reader, space, [leg.connection for leg in turned])
-        parts = [(leg, family_of(leg.connection), rows_of(reader, leg.connection)) for leg in turned]
+        parts = [(leg, session.family_of(leg.connection), rows_of(reader, leg.connection)) for leg in turned]
         ends = [ends_of(reader, leg.connection) for leg in turned]
     nodes: dict[str, Node] = {}
     pieces: list[Piece] = []

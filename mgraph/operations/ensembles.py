@@ -27,7 +27,7 @@ from mgraph.network.checkpoints import state_dict, write_safetensors
 from mgraph.operations.export import data_facts, new_states, recipe, tensors_alone
 from mgraph.operations.merging import SELECTION_SPLIT, Prepared, best_corner, prepare
 from mgraph.progress import Progress, Report, silent
-from mgraph.query.sweepdata import family_of, grid_counts
+from mgraph.query.sweepdata import grid_counts
 from mgraph.session.members import label
 from mgraph.session.points import module_buffers, policy_name
 from mgraph.session.session import Session
@@ -81,7 +81,7 @@ def ensemble(
     Members vote as the task says (``combine``). Raises InputError where it does not say that, and for outputs that are
     too many to keep.
     """
-    family = family_of(connection)
+    family = session.family_of(connection)
     counts = grid_counts(family, grid, _default_members(family))
     ready = prepare(session, connection)
     policy = ready.bench.policy(bn_examples)
@@ -161,7 +161,7 @@ def export_ensemble(
     directory = directory.resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())) and not overwrite:
         raise NameTakenError(f"{directory} exists and is not empty; choose another directory or add --overwrite.")
-    family = family_of(connection)
+    family = session.family_of(connection)
     counts = grid_counts(family, grid, _default_members(family))
     with _new_directory(directory) as building:
         result = ensemble(session, connection, grid=counts, bn_examples=bn_examples, report=report)
@@ -205,7 +205,7 @@ def _write_members(
     policy: BatchNormPolicy,
     report: Report,
 ) -> dict[str, Any]:
-    family = family_of(ready.connection)
+    family = ready.family
     parameters = family.grid(counts).points
     coefficients = family.coefficients(parameters)
     name = policy_name(ready.bench, policy)

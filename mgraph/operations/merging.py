@@ -18,7 +18,7 @@ from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure, outputs
-from mgraph.families import Floats
+from mgraph.families import Family, Floats
 from mgraph.merge.bestof import Decision, decide
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
@@ -26,7 +26,7 @@ from mgraph.metric import LOSS, Metric
 from mgraph.network.flat import combine
 from mgraph.operations.sweptnumbers import holds, recalled
 from mgraph.progress import Progress, Report, silent
-from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
+from mgraph.query.sweepdata import SweepData, finest_sweep, load_sweep
 from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import (
@@ -56,6 +56,7 @@ class Prepared:
     ends: list[Node]
     points: list[NDArray[np.float32]]
     rows: list[torch.Tensor]
+    family: Family
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
     if groups:
         load_buffers(bench, groups)
     points = [np.array(store.read_parameters(node)) for node in nodes]
-    return Prepared(connection, bench, nodes, ends, points, packed_rows(bench, points))
+    return Prepared(connection, bench, nodes, ends, points, packed_rows(bench, points), session.family_of(connection))
 
 
 def choose_point(data: SweepData) -> int:
@@ -126,12 +127,13 @@ def merge(
         raise InputError(f"A soup is {' or '.join(SOUPS)}, not {soup!r}.")
     if at is not None and soup is not None:
         raise InputError("Give either a parameter or a soup, not both.")
-    family = family_of(connection)
+    family = session.family_of(connection)
     check_name_is_free(session, name)
     parameter = None if at is None else family.points(list(at))[0]
     with session.store.reading() as reader:
         sweep = finest_sweep(reader, connection, split=SELECTION_SPLIT)
-        data = load_sweep(reader, connection, sweep) if sweep is not None or at is None else None
+        found = load_sweep(reader, connection, sweep) if sweep is not None or at is None else None
+        data = None if found is None else replace(found, family=family)
         swept_by = None if data is None else next(iter(reader.all(Run, id=data.sweep.run_id)), None)
     if data is not None and at is None:
         choose_point(data)
@@ -193,7 +195,7 @@ def _choose(
     report: Report,
 ) -> _Choice:
     if parameter is not None:
-        coefficients = family_of(ready.connection).coefficients(parameter)[0]
+        coefficients = ready.family.coefficients(parameter)[0]
         return _Choice(coefficients, tuple(map(float, parameter)), None)
     assert data is not None
     if soup == "uniform":

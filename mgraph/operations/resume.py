@@ -225,7 +225,7 @@ def resume(
 
 def _require_consent(session: Session, run: Run, plan: Mapping[str, Any]) -> None:
     """Refuse early to run code that only the graph names: it may be a stranger's."""
-    named = [plan.get("settings", {}).get("loss"), *(plan.get("metrics") or ())]
+    named = [plan.get("settings", {}).get("loss"), plan.get("method"), *(plan.get("metrics") or ())]
     own = [name for name in named if isinstance(name, str) and names_code(name)]
     if not own:
         return
