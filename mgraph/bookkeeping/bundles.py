@@ -10,6 +10,7 @@ from typing import Any
 
 from mgraph.errors import InputError, NameTakenError
 from mgraph.factories import names_code
+from mgraph.families.own import own_families
 from mgraph.query.sweepdata import family_of
 from mgraph_store import Connection, GraphStore, Node, Space
 
@@ -55,6 +56,12 @@ def unpack(store: GraphStore, path: Path, *, prefix: str = "") -> Arrived:
                 f"space {space.name} names code that is not in the bundle and not trusted yet; "
                 "bring the file, and say --trust once you have read it"
             )
+    for connection in connections:
+        notes += [
+            f"{connection.name or connection.id} lies along {own.code}, code that is not in the bundle and not trusted "
+            "yet; bring the file, and say --trust once you have read it"
+            for own in own_families(family_of(connection))
+        ]
     return Arrived(rows, done.present, done.renamed, notes)
 
 

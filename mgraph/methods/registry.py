@@ -43,6 +43,6 @@ def method_named(name: str) -> type[Method]:
         close = difflib.get_close_matches(name, METHODS, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise InputError(
-            f"There is no method {name!r}; known are {', '.join(METHODS)}, and your own as file.py:Class.{hint}"
+            f"There is no method {name!r}; known are {', '.join(METHODS)}.{hint} One of your own is file.py:Class."
         )
     return METHODS[name]
