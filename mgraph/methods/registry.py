@@ -42,7 +42,5 @@ def method_named(name: str) -> type[Method]:
     if name not in METHODS:
         close = difflib.get_close_matches(name, METHODS, 1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise InputError(
-            f"There is no method {name!r}; known are {', '.join(METHODS)}.{hint} One of your own is file.py:Class."
-        )
+        raise InputError(f"There is no method {name!r}; known are {', '.join(METHODS)}.{hint}")
     return METHODS[name]

@@ -1,9 +1,10 @@
-"""A user's own method or family, named file.py:Class: stored, run again, resumed, moved, and never run for a stranger."""
+"""A user's own method or family, named file.py:Class: stored, resumed, moved, and never run for a stranger."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import mgraph
+from mgraph import usercode
 from mgraph.errors import InputError, UntrustedError
 from mgraph.families import BentPath, family_from
 from mgraph.methods.own import method_from
@@ -110,6 +112,14 @@ def lagrange(run: Any, pwned: Path) -> None:
     run("connect", "a", "b", "--method", "paths.py:Lagrange", "--bends", 2, "--epochs", 1, "--name", "q", "--grid", 5)
 
 
+def forget(pwned: Path) -> None:
+    """Let nothing of the code be loaded, so that it would be seen to run."""
+    for name in [name for name in sys.modules if name.startswith("_mgraph_code_")]:
+        del sys.modules[name]
+    usercode._loaded.clear()
+    pwned.unlink()
+
+
 def connection(path: Path, name: str) -> Connection:
     with mgraph.open(path).session.store.reading() as reader:
         return reader.all(Connection, name=name)[0]
@@ -168,14 +178,14 @@ def test_what_is_no_method_is_refused(run: Any, pwned: Path, named: str, said: s
 
 def test_queries_run_no_code_and_computing_asks(run: Any, path: Path, lagrange: None, pwned: Path) -> None:
     """As if a stranger had made it: the user has trusted nothing."""
-    pwned.unlink()
+    forget(pwned)
     trust_file().unlink()
     for command in (("ls",), ("show", "q"), ("components", "--max-barrier", 1), ("check",)):
         run(*command)
     g = mgraph.open(path, device="cpu")
     assert g.connection("q").swept().family.size == 4
     with pytest.raises(UntrustedError, match="a family of your own"):
-        g.connection("q").swept().coefficients
+        g.connection("q").swept().coefficients  # noqa: B018
     for command in (("sweep", "q"), ("merge", "q"), ("ensemble", "q"), ("connect", "a", "b", "--curve", "--init", "q")):
         done = run(*command, "--json", code=2)
         assert json.loads(done.stderr.splitlines()[-1])["error"]["kind"] == "untrusted", done.stderr
@@ -192,7 +202,7 @@ def test_changed_code_of_a_family_is_refused(run: Any, path: Path, lagrange: Non
 
 
 def test_a_bundle_brings_the_name_and_no_trust(run: Any, path: Path, lagrange: None, pwned: Path) -> None:
-    pwned.unlink()
+    forget(pwned)
     run("pack", "q", "-o", "q.zip")
     mgraph.create(path.parent / "other.mgraph", arch="mlp?hidden=4,", data="digits", device="cpu")
     said = run("unpack", "q.zip", "--graph", "other.mgraph")
