@@ -26,6 +26,17 @@ ARCH = "cnn?bn=true&channels=4,8&hidden=16,"
 _MAIN = "from mgraph_cli.main import main; main()"
 
 
+# Files whose tests share no set-up of their own and take long: any process may take any of their tests.
+_SPREAD = ("docs", "faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of a file to one process (with ``--dist loadgroup``): what they share is then made once."""
+    for item in items:
+        if item.path.parent.name not in _SPREAD and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(item.config.rootpath))))
+
+
 @pytest.fixture(scope="session")
 def _configurations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Directories, one after the other, that are not there yet."""
