@@ -87,7 +87,7 @@ NETWORKS = {
     "cnn": (_built("cnn", (1, 8, 8)), _images(8, 1, 8, 8)),
     "cnn with BatchNorm": (_built("cnn?bn=true", (1, 8, 8)), _images(8, 1, 8, 8)),
     "frozen parameters": (frozen_cnn, _images(8, 1, 8, 8)),
-    "resnet18": (_built("torchvision:resnet18", (3, 32, 32)), _images(4, 3, 32, 32)),
+    "resnet18": (_built("torchvision:resnet18", (3, 48, 48)), _images(4, 3, 48, 48)),
     "tied transformer": (TiedTransformer, _tokens),
     "lstm": (Recurrent, _images(6, 3, 5)),
 }

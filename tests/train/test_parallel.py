@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -98,7 +99,8 @@ def trained(tmp_path_factory):
     script = directory / "train.py"
     script.write_text(SCRIPT)
     run(*TORCHRUN, script, directory)
-    with pytest.MonkeyPatch.context() as patch:  # alone: in this process
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():  # alone: in this process
+        warnings.simplefilter("ignore")
         patch.setattr(sys, "argv", [str(script), str(directory)])
         runpy.run_path(str(script), run_name="__main__")
     names = [path.name.removesuffix("-0-of-1.npy") for path in directory.glob("*-0-of-1.npy")]
