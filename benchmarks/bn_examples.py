@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from harness import Network, invocation, machine, networks, quieten
 
-from mgraph.connect.base import Start
-from mgraph.connect.path import BezierCurve
 from mgraph.data.task import Task
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import measure
+from mgraph.methods.base import Start
+from mgraph.methods.curves.path import BezierCurve
 from mgraph.network.flat import FlatModel, combine
 from mgraph.progress import silent
 

@@ -20,9 +20,9 @@ import torch
 from harness import Network, invocation, machine, networks, quieten
 from torch import Tensor
 
-from mgraph.connect.base import Start
-from mgraph.connect.surface import BezierSurface
 from mgraph.data.task import Task
+from mgraph.methods.base import Start
+from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train.draws import draws, on_device

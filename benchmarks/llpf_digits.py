@@ -23,8 +23,8 @@ from typing import Any
 from harness import invocation, machine, quieten
 
 import mgraph
-from mgraph.explore.sweepdata import family_of
 from mgraph.operations.modes import SimilarModeWarning
+from mgraph.query.sweepdata import family_of
 
 NETWORKS = ("mlp", "cnn", "cnn?bn=true")
 SEEDS = range(100, 105)

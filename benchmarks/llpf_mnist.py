@@ -16,7 +16,7 @@ from pathlib import Path
 from harness import invocation, machine, quieten
 
 import mgraph
-from mgraph.explore.sweepdata import family_of
+from mgraph.query.sweepdata import family_of
 
 PAIRS = (("a", "b"), ("a", "c"), ("b", "c"))
 WALKS: dict[str, tuple[int, mgraph.LLPF]] = {

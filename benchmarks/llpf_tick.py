@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
+from mgraph.methods.llpf.legs import Phase, TowardsMode, Units
+from mgraph.methods.llpf.walk_settings import WalkSettings
 from mgraph.network.flat import FlatModel
 from mgraph.network.order import execution_order
-from mgraph.train.legs import Phase, TowardsMode, Units
-from mgraph.train.walk_settings import WalkSettings
 
 SHAPES = {
     "mlp": ("mlp", (1, 8, 8)),

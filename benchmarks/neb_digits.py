@@ -21,14 +21,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mgraph.connect.base import Array, Outcome, Start
-from mgraph.connect.linear import Linear
-from mgraph.connect.neb import NudgedElasticBand
 from mgraph.data.task import Task
 from mgraph.evaluate.batchnorm import BatchNormPolicy
 from mgraph.evaluate.metrics import Subset
 from mgraph.evaluate.sweep import PointMetrics, sweep
 from mgraph.families import Family, PolygonalChainFamily
+from mgraph.methods.base import Array, Outcome, Start
+from mgraph.methods.linear import Linear
+from mgraph.methods.neb.method import NudgedElasticBand
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 

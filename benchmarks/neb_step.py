@@ -32,8 +32,8 @@ from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
 from mgraph.families import Floats
+from mgraph.methods.neb.band import Band, Rule
 from mgraph.network.flat import FlatModel
-from mgraph.train.band import Band, Rule
 
 LR, WEIGHT_DECAY, MOMENTUM = 1e-4, 1e-4, 0.9
 AIM = 0.5

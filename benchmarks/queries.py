@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from mgraph.explore.components import components
-from mgraph.explore.criterion import Criterion
-from mgraph.explore.routes import route
-from mgraph.explore.tree import spanning_forest
-from mgraph.graph.listing import list_nodes
+from mgraph.bookkeeping.listing import list_nodes
+from mgraph.query.components import components
+from mgraph.query.criterion import Criterion
+from mgraph.query.routes import route
+from mgraph.query.tree import spanning_forest
 from mgraph_store import GraphStore, Layout, Node, Space, TensorSpec
 
 LIMIT = 0.02

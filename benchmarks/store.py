@@ -32,7 +32,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from mgraph.architectures.builtin import lenet5
-from mgraph.graph.listing import list_nodes
+from mgraph.bookkeeping.listing import list_nodes
 from mgraph.network.layout import layout_of
 from mgraph.network.tensorfile import stream_safetensors
 from mgraph_store import Evaluation, GraphStore, Layout, Node, NodeTerm, Run, Space, TensorSpec, new_id

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
-from mgraph.connect.base import Start
-from mgraph.connect.surface import BezierSurface
 from mgraph.data.task import Task
 from mgraph.evaluate.batchnorm import BatchNormPolicy
 from mgraph.evaluate.metrics import Subset
 from mgraph.evaluate.sweep import sweep
+from mgraph.methods.base import Start
+from mgraph.methods.curves.surface import BezierSurface
 
 _BATCH = 500
 

@@ -22,14 +22,14 @@ import torch
 from harness import Network, invocation, machine, networks, quieten
 from numpy.typing import NDArray
 
-from mgraph.connect.base import Start
-from mgraph.connect.path import BezierCurve
-from mgraph.connect.surface import BezierSurface
-from mgraph.connect.trained import TrainedMethod
 from mgraph.data.task import Task
 from mgraph.evaluate.batchnorm import BatchNormPolicy
 from mgraph.evaluate.metrics import Subset
 from mgraph.evaluate.sweep import sweep
+from mgraph.methods.base import Start
+from mgraph.methods.curves.path import BezierCurve
+from mgraph.methods.curves.surface import BezierSurface
+from mgraph.methods.curves.trained import TrainedMethod
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import draws, on_device
 from mgraph.train.engine import PathTrainer

@@ -139,8 +139,8 @@ def commands_page() -> str:
 
 def methods_page() -> str:
     """Write the reference of methods and settings from the dataclasses."""
-    from mgraph.connect.registry import METHODS
     from mgraph.evaluate.sharpness import SharpnessSettings
+    from mgraph.methods.registry import METHODS
     from mgraph.settings import format_value
     from mgraph.train.settings import TrainSettings
 

@@ -18,45 +18,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mgraph.architectures.registry import ARCHITECTURES
-    from mgraph.connect.base import Method
-    from mgraph.connect.linear import Linear, Simplex
-    from mgraph.connect.llpf import LLPF
-    from mgraph.connect.neb import NudgedElasticBand
-    from mgraph.connect.path import BezierCurve, PolygonalChain
-    from mgraph.connect.registry import METHODS
-    from mgraph.connect.surface import BezierSurface
+    from mgraph.bookkeeping.upkeep import check
     from mgraph.data.registry import DATASETS
     from mgraph.data.task import Task, make_task
     from mgraph.errors import MGraphError
     from mgraph.evaluate.sharpness import SharpnessSettings
-    from mgraph.explore.components import Components
     from mgraph.graph.graph import Graph, create, unpack
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
-    from mgraph.graph.upkeep import check
+    from mgraph.methods.base import Method
+    from mgraph.methods.curves.path import BezierCurve, PolygonalChain
+    from mgraph.methods.curves.surface import BezierSurface
+    from mgraph.methods.linear import Linear, Simplex
+    from mgraph.methods.llpf.method import LLPF
+    from mgraph.methods.neb.method import NudgedElasticBand
+    from mgraph.methods.registry import METHODS
     from mgraph.metric import Metric
+    from mgraph.query.components import Components
     from mgraph.train.settings import TrainSettings
 
 _HOMES = {
     "create": "mgraph.graph.graph",
     "open": "mgraph.graph.graph:open_graph",
     "unpack": "mgraph.graph.graph",
-    "check": "mgraph.graph.upkeep",
+    "check": "mgraph.bookkeeping.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
-    "Components": "mgraph.explore.components",
+    "Components": "mgraph.query.components",
     "TrainSettings": "mgraph.train.settings",
     "SharpnessSettings": "mgraph.evaluate.sharpness",
-    "Method": "mgraph.connect.base",
-    "Linear": "mgraph.connect.linear",
-    "Simplex": "mgraph.connect.linear",
-    "LLPF": "mgraph.connect.llpf",
-    "PolygonalChain": "mgraph.connect.path",
-    "BezierCurve": "mgraph.connect.path",
-    "BezierSurface": "mgraph.connect.surface",
-    "NudgedElasticBand": "mgraph.connect.neb",
-    "METHODS": "mgraph.connect.registry",
+    "Method": "mgraph.methods.base",
+    "Linear": "mgraph.methods.linear",
+    "Simplex": "mgraph.methods.linear",
+    "LLPF": "mgraph.methods.llpf.method",
+    "PolygonalChain": "mgraph.methods.curves.path",
+    "BezierCurve": "mgraph.methods.curves.path",
+    "BezierSurface": "mgraph.methods.curves.surface",
+    "NudgedElasticBand": "mgraph.methods.neb.method",
+    "METHODS": "mgraph.methods.registry",
     "ARCHITECTURES": "mgraph.architectures.registry",
     "DATASETS": "mgraph.data.registry",
     "Task": "mgraph.data.task",

@@ -9,10 +9,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgraph.connect.linear import Linear
-from mgraph.connect.surface import BezierSurface
 from mgraph.errors import InputError, NameTakenError
 from mgraph.graph.graph import create
+from mgraph.methods.curves.surface import BezierSurface
+from mgraph.methods.linear import Linear
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph

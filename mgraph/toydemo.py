@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mgraph.connect.linear import Linear
-from mgraph.connect.neb import NudgedElasticBand
 from mgraph.errors import InputError, NameTakenError
 from mgraph.graph.graph import create
+from mgraph.methods.linear import Linear
+from mgraph.methods.neb.method import NudgedElasticBand
 from mgraph.report.landscape import Landscape, Moment, plot_landscapes
 
 if TYPE_CHECKING:

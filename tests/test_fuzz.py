@@ -115,7 +115,7 @@ TOML = st.text(max_size=60) | st.from_regex(r"([a-z_]{1,8} = [a-z0-9.\"\[\]{}, -
 @example(b"epochs = 1\x00")
 @example(b"degree = " + b"9" * 5000)
 def test_any_configuration_file_sets_or_is_refused(tmp_path: Path, content: bytes) -> None:
-    from mgraph.connect.surface import BezierSurface
+    from mgraph.methods.curves.surface import BezierSurface
     from mgraph_cli.options import chosen_settings
 
     path = tmp_path / "x.toml"
@@ -130,7 +130,7 @@ def test_any_configuration_file_sets_or_is_refused(tmp_path: Path, content: byte
 )
 @example(["degree=" + "9" * 5000])
 def test_any_settings_are_set_or_refused(pairs: list[str]) -> None:
-    from mgraph.connect.surface import BezierSurface
+    from mgraph.methods.curves.surface import BezierSurface
     from mgraph_cli.options import chosen_settings
 
     with contextlib.suppress(MGraphError):

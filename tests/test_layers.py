@@ -8,8 +8,9 @@ import sys
 import pytest
 
 TRAINING = (
-    "mgraph.train.engine, mgraph.train.mode, mgraph.evaluate.sweep, mgraph.evaluate.summary, mgraph.connect.surface, "
-    "mgraph.merge.ensemble, mgraph.architectures.loading, mgraph.data.loading, mgraph.network.checkpoints"
+    "mgraph.train.engine, mgraph.train.mode, mgraph.evaluate.sweep, mgraph.evaluate.summary, "
+    "mgraph.methods.curves.surface, mgraph.merge.ensemble, "
+    "mgraph.architectures.loading, mgraph.data.loading, mgraph.network.checkpoints"
 )
 BLOCKER = """
 import sys
@@ -30,8 +31,8 @@ def test_training_and_evaluation_run_without_the_stores_libraries() -> None:
     code = f"""
 import {TRAINING}
 import numpy as np, torch
-from mgraph.connect.base import Start
-from mgraph.connect.surface import BezierSurface
+from mgraph.methods.base import Start
+from mgraph.methods.curves.surface import BezierSurface
 from mgraph.data.loading import load_task
 from mgraph.architectures.loading import build_network
 from mgraph.network.flat import FlatModel
@@ -49,7 +50,7 @@ print(outcome.control_points.shape)
     assert done.stdout.startswith("(9, ")
 
 
-@pytest.mark.parametrize("module", ["mgraph", "mgraph.settings", "mgraph.connect.registry", "mgraph.families"])
+@pytest.mark.parametrize("module", ["mgraph", "mgraph.settings", "mgraph.methods.registry", "mgraph.families"])
 def test_descriptions_run_without_torch(module: str) -> None:
     done = run(f"import {module}; print('loaded')", "torch")
     assert (done.returncode, done.stdout.strip()) == (0, "loaded"), done.stderr

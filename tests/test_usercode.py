@@ -286,7 +286,7 @@ def test_one_module_imports_what_somebody_has_named() -> None:
     assert found.pop("mgraph/usercode.py")
     assert found == {
         "mgraph/__init__.py": ["import_module"],  # the public names
-        "mgraph/explore/answers.py": ["import_module"],
+        "mgraph/query/answers.py": ["import_module"],
         "mgraph/specs.py": ["import_module"],  # the built-ins of the registries
         "mgraph/train/parallel.py": ["import_module"],
         "mgraph_cli/main.py": ["import_module"],  # the commands

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from mgraph.errors import InputError
-from mgraph.explore.arrays import EdgeArrays, labels, spanning_forest
+from mgraph.query.arrays import EdgeArrays, labels, spanning_forest
 
 Edges = Mapping[str, EdgeArrays]  # by quantity: peak and barrier
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph.explore.arrays import EdgeArrays, labels, spanning_forest
+from mgraph.query.arrays import EdgeArrays, labels, spanning_forest
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -6,16 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from mgraph.errors import InputError
+from mgraph.graph.base import Opened
 
 if TYPE_CHECKING:
-    from mgraph.connect.base import Method
-    from mgraph.graph.exploring import Done, Exploration, Limits, Outlook
+    from mgraph.explore.exploring import Done, Exploration, Limits, Outlook
+    from mgraph.explore.planning import Request
+    from mgraph.explore.suggestions import Suggestion
     from mgraph.graph.handles import Point
-    from mgraph.graph.planning import Request
-    from mgraph.graph.suggestions import Suggestion
+    from mgraph.methods.base import Method
     from mgraph.progress import Report
-    from mgraph.session.session import Session
-    from mgraph_store import Node
 
 
 class Aims(TypedDict, total=False):
@@ -32,10 +31,8 @@ class Aims(TypedDict, total=False):
     space: str | None
 
 
-class Explorations:
+class Explorations(Opened):
     """Suggesting, planning, exploring; :class:`Aims` lists their common keywords."""
-
-    session: Session
 
     def suggest(self, *modes: Point | str, count: int = 1, **aims: Unpack[Aims]) -> list[Suggestion]:
         """Say which pairs to connect next, and why: ``g.suggest(count=3, until="components(0.1) == 1")``.
@@ -43,7 +40,7 @@ class Explorations:
         Between the given modes, or all of a space. Later suggestions assume that the earlier ones turn out well.
         InputError for fewer than two modes, a method that does not join two, or an ``until`` that is no goal.
         """
-        from mgraph.graph.planning import Plan
+        from mgraph.explore.planning import Plan
 
         if count < 1:
             raise InputError(f"There must be at least 1 suggestion, not {count}.")
@@ -59,7 +56,7 @@ class Explorations:
     ) -> Outlook:
         """Say what :meth:`explore` would do, and what time and disk that will take, judged by the runs so far."""
         from mgraph.engines.registry import check_engine
-        from mgraph.graph.exploring import outlook
+        from mgraph.explore.exploring import outlook
 
         request = self._request(modes, aims)
         _, places = check_engine(engine)
@@ -85,8 +82,8 @@ class Explorations:
         (``local:N``).
         """
         from mgraph.engines.registry import check_engine, open_engine
-        from mgraph.graph.exploring import explore
-        from mgraph.graph.workers import Place
+        from mgraph.explore.exploring import explore
+        from mgraph.explore.workers import Place
         from mgraph.progress import silent
 
         request = self._request(modes, aims, swept=True)
@@ -100,10 +97,10 @@ class Explorations:
             return explore(self.session, request, limits, opened, place, tell=tell, report=report or silent)
 
     def _request(self, modes: Sequence[Point | str], aims: Aims, *, swept: bool = False) -> Request:
-        from mgraph.connect.path import BezierCurve
         from mgraph.explore.goals import Goal
-        from mgraph.explore.metrics import metric_to_compare
-        from mgraph.graph.planning import Request, nodes_to_connect
+        from mgraph.explore.planning import Request, nodes_to_connect
+        from mgraph.methods.curves.path import BezierCurve
+        from mgraph.query.metrics import metric_to_compare
 
         where, nodes = nodes_to_connect(self.session, [self._node(mode) for mode in modes], aims.get("space"))
         until = aims.get("until")
@@ -116,16 +113,13 @@ class Explorations:
             aims.get("split", "train"),
         )
 
-    def _node(self, given: Point | str) -> Node:
-        raise NotImplementedError
-
 
 def _limits(
     request: Request, max_pairs: int | None, budget: str | float | None, grid: int | Sequence[int] | None
 ) -> Limits:
     from mgraph.durations import seconds
-    from mgraph.explore.sweepdata import grid_counts
-    from mgraph.graph.exploring import Limits
+    from mgraph.explore.exploring import Limits
+    from mgraph.query.sweepdata import grid_counts
 
     counts = (grid,) if isinstance(grid, int) else grid
     chosen = None if counts is None else grid_counts(request.method.family(2), counts, ())

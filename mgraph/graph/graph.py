@@ -8,31 +8,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgraph.errors import InputError
-from mgraph.explore.criterion import NODE_KINDS
-from mgraph.explore.metrics import criterion_in
+from mgraph.bookkeeping import listing
 from mgraph.families import Segment
-from mgraph.graph import listing
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point
 from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.imports import Imports
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
-from mgraph.session.session import Session
+from mgraph.query.criterion import NODE_KINDS
+from mgraph.query.metrics import criterion_in
 from mgraph.shown import visible
-from mgraph_store import Connection, GraphStore, Node, Space
+from mgraph_store import Connection, GraphStore, Space
 
 if TYPE_CHECKING:
-    from mgraph.connect.base import Method
-    from mgraph.explore.routes import Route
-    from mgraph.graph.auto import AutoResult
+    from mgraph.explore.auto import AutoResult
+    from mgraph.methods.base import Method
     from mgraph.operations.comparisons import Comparison
     from mgraph.progress import Report
+    from mgraph.query.routes import Route
     from mgraph.train.settings import TrainSettings
 
 PathLike = str | os.PathLike[str]
@@ -82,18 +80,13 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
 
     >>> g = mgraph.unpack("s.mgraph.zip", "copy.mgraph")
     """
-    from mgraph.graph.bundles import create_from_bundle
+    from mgraph.bookkeeping.bundles import create_from_bundle
 
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
 
 
 class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
-
-    def __init__(
-        self, store: GraphStore, *, device: str = "auto", trust: bool = False, threads: int | None = None
-    ) -> None:
-        self.session = Session(store, device=device, trust=trust, threads=threads)
 
     @property
     def path(self) -> Path:
@@ -171,8 +164,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         surface as a curve, go on with a band. Raises InputError for ends or settings that do not suit, or a bad
         grid, and NonFiniteError when training diverges.
         """
-        from mgraph.explore.sweepdata import grid_counts, inner_grid
         from mgraph.operations.connections import connect
+        from mgraph.query.sweepdata import grid_counts, inner_grid
         from mgraph.train.parallel import follows
 
         if inner is not None:  # now, not after the training
@@ -213,7 +206,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         buffers_from: Point | str | None = None,
         say: Callable[[str], None] = lambda _: None,
         report: Report | None = None,
-    ) -> AutoResult:
+    ) -> AutoResult[Connected]:
         """Connect two modes by the cheapest method that meets a limit: ``g.connect_auto(a, b, max_barrier=0.1)``.
 
         Methods are tried from the cheapest to the dearest (or ``methods``, in that order), and every attempt is kept,
@@ -223,7 +216,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         InputError, storing nothing, for other than two ends, and for a limit that the ends themselves exceed.
         """
         from mgraph.durations import seconds
-        from mgraph.graph.auto import connect_auto
+        from mgraph.explore.auto import Attempt, AutoResult, connect_auto
 
         found = [self._node(end) for end in ends]
         with self.session.store.reading() as reader:
@@ -241,7 +234,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         counts = (grid,) if isinstance(grid, int) else grid
         if counts is not None:
             Segment().grid(tuple(counts))
-        return connect_auto(
+        result = connect_auto(
             self.session,
             found,
             limit,
@@ -254,6 +247,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             buffers_from=None if buffers_from is None else self._node(buffers_from),
             say=say,
             **_report(report),
+        )
+        made = [None if a.connection is None else Connected(self.session, a.connection) for a in result.attempts]
+        attempts = zip(result.attempts, made, strict=True)
+        return AutoResult(
+            **{f.name: getattr(result, f.name) for f in fields(result) if f.name != "attempts"},
+            attempts=tuple(Attempt(**{**vars(attempt), "connection": one}) for attempt, one in attempts),
         )
 
     def resume(self, run: str | None = None, *, force: bool = False, report: Report | None = None) -> Point | Connected:
@@ -295,8 +294,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         polygonal chain through as few points as keep it within that share of its length. Raises InputError for pieces
         that do not share modes or a space.
         """
-        from mgraph.explore.routes import Route
         from mgraph.operations.composing import Leg, compose, leg_from, legs_of
+        from mgraph.query.routes import Route
 
         legs: list[Leg] = []
         with self.session.store.reading() as reader:
@@ -311,34 +310,6 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         return connected
 
     # Looking things up
-
-    def find(self, text: str) -> Point | Connected:
-        """Look up a node or connection by name, id, or id prefix of at least four characters."""
-        with self.session.store.reading() as reader:
-            found = reader.find(text)
-        return Connected(self.session, found) if isinstance(found, Connection) else Point(self.session, found)
-
-    def node(self, text: str) -> Point:
-        """Look up a node; NotFoundError or AmbiguousError otherwise."""
-        return Point(self.session, self._node(text))
-
-    def connection(self, text: str) -> Connected:
-        """Look up a connection; InputError if the name belongs to a node."""
-        found = self.find(text)
-        if isinstance(found, Point):
-            raise InputError(f"{text} is a {found.kind}, not a connection.")
-        return found
-
-    def _connection(self, given: Connected | str) -> Connected:
-        return given if isinstance(given, Connected) else self.connection(given)
-
-    def _node(self, given: Point | str) -> Node:
-        if isinstance(given, Point):
-            return given.record
-        found = self.find(given)
-        if isinstance(found, Connected):
-            raise InputError(f"{given} is a connection, not a node.")
-        return found.record
 
     def nodes(
         self,

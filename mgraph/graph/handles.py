@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.explore.sweepdata import SweepData, family_of, finest_sweep, inner_grid, load_sweep
-from mgraph.graph import listing
+from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, inner_grid, load_sweep
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
 from mgraph.shown import visible
@@ -50,13 +50,13 @@ class Labelled:
         return self._label({}, names)
 
     def _label(self, notes: dict[str, str | None], remove: Sequence[str] = ()) -> dict[str, Any]:
-        from mgraph.graph.labels import set_labels
+        from mgraph.bookkeeping.labels import set_labels
 
         return set_labels(self._session.store, self.record, notes=notes, remove=remove)
 
     def ancestry(self) -> dict[str, Any]:
         """Tell what it was made from, back to training runs and files, as a tree of plain data."""
-        from mgraph.graph.ancestry import ancestry
+        from mgraph.bookkeeping.ancestry import ancestry
 
         return ancestry(self._session.store, self.record)
 
@@ -225,7 +225,7 @@ class Connected(Labelled):
 
     def series(self) -> list[dict[str, Any]]:
         """Return everything that its method observed on its way, one row for each number."""
-        from mgraph.report.walk import Observed
+        from mgraph.query.observed import Observed
 
         with self._session.store.reading() as reader:
             return Observed.of(reader.all(Series, connection_id=self.record.id)).numbers()
@@ -324,9 +324,8 @@ class Connected(Labelled):
         A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
         variances by tick, the test curves, and continuity.
         """
-        from mgraph.report.cycles import cycle_rows
+        from mgraph.methods.registry import METHODS
         from mgraph.report.plots import plot_sweep
-        from mgraph.report.walk import Observed
 
         with self._session.store.reading() as reader:
             data = load_sweep(reader, self.record)
@@ -339,13 +338,13 @@ class Connected(Labelled):
             Path(path),
             title=label(self.record),
             before=earlier,
-            cycles=cycle_rows(series),
-            observed=Observed.of(series),
+            method=METHODS.get(self.kind),
+            series=series,
         )
 
     def check_plot(self, path: PathLike) -> None:
         """Raise InputError now for what :meth:`plot` could not draw later."""
-        from mgraph.report.figures import check_path
+        from mgraph.figures import check_path
         from mgraph.report.plots import check_drawable
 
         check_path(Path(path))
@@ -353,7 +352,7 @@ class Connected(Labelled):
 
     def connect_straight(self, *, report: Report | None = None) -> Connected:
         """Connect the same ends by linear interpolation and sweep that on the same grid."""
-        from mgraph.connect.linear import Linear
+        from mgraph.methods.linear import Linear
         from mgraph.operations.connections import connect
 
         ends = [point.record for point in self.ends]

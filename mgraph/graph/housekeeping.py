@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
+from mgraph.graph.base import Opened
 from mgraph.graph.handles import Connected, Point
-from mgraph_store import Connection, Space
+from mgraph_store import Connection, Node, Space
 
 if TYPE_CHECKING:
-    from mgraph.graph.bundles import Arrived
-    from mgraph.graph.upkeep import CheckReport, Plan
-    from mgraph.session.session import Session
+    from mgraph.bookkeeping.bundles import Arrived
+    from mgraph.bookkeeping.upkeep import CheckReport, Plan
 
 
-class Housekeeping:
+class Housekeeping(Opened):
     """Bundles in and out; check and repair, collect garbage, remove, rename, see where the bytes are."""
-
-    session: Session
 
     def pack(
         self, *things: Point | Connected | str, path: str | PathLike[str], overwrite: bool = False
@@ -29,7 +27,7 @@ class Housekeeping:
         Returns what is in it: rows by table, and the size in bytes. Raises InputError if the file exists (unless
         ``overwrite``).
         """
-        from mgraph.graph.bundles import pack
+        from mgraph.bookkeeping.bundles import pack
 
         found = [self.find(thing) if isinstance(thing, str) else thing for thing in things]
         return pack(self.session.store, [thing.record for thing in found], Path(path), overwrite=overwrite)
@@ -40,19 +38,19 @@ class Housekeeping:
         Raises InputError if the file is no bundle, or an id in it stands for something else here; CorruptError if
         its tensors are not those that it says.
         """
-        from mgraph.graph.bundles import unpack
+        from mgraph.bookkeeping.bundles import unpack
 
         return unpack(self.session.store, Path(path), prefix=prefix)
 
     def check(self, *, deep: bool = False, repair: bool = False) -> CheckReport:
         """Check rows and tensors; see :func:`mgraph.check`, which also takes a graph that cannot be opened."""
-        from mgraph.graph.upkeep import check
+        from mgraph.bookkeeping.upkeep import check
 
         return check(self.session.store.path, deep=deep, repair=repair)
 
     def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> Plan:
         """Delete what nothing refers to and is at least ``older_than`` hours old; returns what went, or would go."""
-        from mgraph.graph.upkeep import plan_collection
+        from mgraph.bookkeeping.upkeep import plan_collection
 
         return _carried_out(plan_collection(self.session.store, older_than=older_than), dry_run)
 
@@ -61,15 +59,17 @@ class Housekeeping:
 
         Raises StillNeededError, naming it, if something else depends on them; ``cascade`` takes that along.
         """
-        from mgraph.graph.upkeep import plan_removal
+        from mgraph.bookkeeping.upkeep import plan_removal
 
-        return _carried_out(plan_removal(self.session.store, things, cascade=cascade), dry_run)
+        return _carried_out(
+            plan_removal(self.session.store, [_record(thing) for thing in things], cascade=cascade), dry_run
+        )
 
     def rename(self, thing: Point | Connected | Space | str, name: str) -> Point | Connected | Space:
         """Give a node, connection or space another name; returns it. NameTakenError if the name is in use."""
-        from mgraph.graph.upkeep import rename
+        from mgraph.bookkeeping.upkeep import rename
 
-        record = rename(self.session.store, thing, name)
+        record = rename(self.session.store, _record(thing), name)
         if isinstance(record, Space):
             return record
         return Connected(self.session, record) if isinstance(record, Connection) else Point(self.session, record)
@@ -112,19 +112,19 @@ class Housekeeping:
         and bytes it has, and the ids of ``unfinished`` runs. Raises NameTakenError if there is something at the path,
         and leaves nothing behind if it fails.
         """
-        from mgraph.graph.upkeep import copy
+        from mgraph.bookkeeping.upkeep import copy
 
         return copy(self.session.store, Path(path))
 
     def usage(self) -> dict[str, Any]:
         """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""
-        from mgraph.graph.upkeep import usage
+        from mgraph.bookkeeping.upkeep import usage
 
         return usage(self.session.store)
 
-    def find(self, text: str) -> Point | Connected:
-        """Look up a node or connection by name, id, or id prefix of at least four characters."""
-        raise NotImplementedError
+
+def _record(thing: Point | Connected | Space | str) -> Node | Connection | Space | str:
+    return thing.record if isinstance(thing, Point | Connected) else thing
 
 
 def _carried_out(plan: Plan, dry_run: bool) -> Plan:

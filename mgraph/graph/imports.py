@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mgraph.graph.base import Opened
 from mgraph.graph.handles import Connected, Point
 
 if TYPE_CHECKING:
-    from mgraph.session.session import Session
+    pass
 
 PathLike = str | os.PathLike[str]
 
 
-class Imports:
+class Imports(Opened):
     """Modes, and trained curves, from files."""
-
-    session: Session
 
     def add_mode(
         self,

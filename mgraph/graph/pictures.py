@@ -10,28 +10,25 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from mgraph.explore.metrics import criterion_in
 from mgraph.families.gram import gram
+from mgraph.graph.base import Opened
 from mgraph.graph.queries import Criteria
+from mgraph.query.metrics import criterion_in
 
 if TYPE_CHECKING:
-    from mgraph.explore.edges import Vertex
-    from mgraph.explore.matrix import Matrix
-    from mgraph.session.session import Session
-    from mgraph_store import Space
+    from mgraph.query.edges import Vertex
+    from mgraph.query.matrix import Matrix
 
 
-class Pictures:
+class Pictures(Opened):
     """The pictures, of the edges that :class:`Criteria` choose; InputError if no edge was measured so.
 
     Files end in .png, .pdf or .svg.
     """
 
-    session: Session
-
     def matrix(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Matrix:
         """Return the values of all pairs, by best edge and by best route: ``g.matrix(by="barrier").direct``."""
-        from mgraph.explore.matrix import matrix
+        from mgraph.query.matrix import matrix
 
         within = self._space_of(space)
         return matrix(self.session.store, criterion_in(self.session.store, within, **criteria), within)
@@ -48,8 +45,8 @@ class Pictures:
 
         Edges are coloured by peak; components are those within the limit, if there is one.
         """
-        from mgraph.explore.matrix import chart
-        from mgraph.report.figures import check_path
+        from mgraph.figures import check_path
+        from mgraph.query.matrix import chart
         from mgraph.report.graphplots import check_layout, plot_map
 
         check_path(Path(path))
@@ -67,8 +64,8 @@ class Pictures:
         self, path: str | PathLike[str], *, space: str | None = None, **criteria: Unpack[Criteria]
     ) -> Path:
         """Draw at which value groups of modes merge; a limit is marked, and what merges within it is coloured."""
-        from mgraph.explore.tree import dendrogram
-        from mgraph.report.figures import check_path
+        from mgraph.figures import check_path
+        from mgraph.query.tree import dendrogram
         from mgraph.report.graphplots import plot_dendrogram
 
         check_path(Path(path))
@@ -79,7 +76,7 @@ class Pictures:
 
     def plot_matrix(self, path: str | PathLike[str], *, space: str | None = None, **criteria: Unpack[Criteria]) -> Path:
         """Draw the matrix of all pairs as a heat map: below the diagonal by best edge, above by best route."""
-        from mgraph.report.figures import check_path
+        from mgraph.figures import check_path
         from mgraph.report.graphplots import plot_matrix
 
         check_path(Path(path))
@@ -95,6 +92,3 @@ class Pictures:
             squares = np.diag(G)[:, None] + np.diag(G)[None, :] - 2 * G
             distances[np.ix_(same, same)] = np.sqrt(np.clip(squares, 0, None))
         return distances
-
-    def _space_of(self, name: str | None) -> Space | None:
-        raise NotImplementedError

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from mgraph.explore.metrics import criterion_in
+from mgraph.graph.base import Opened
+from mgraph.query.metrics import criterion_in
 
 if TYPE_CHECKING:
-    from mgraph.explore.answers import Answer
-    from mgraph.explore.components import Components, Neighbours
-    from mgraph.explore.criterion import Criterion
-    from mgraph.explore.routes import Route
-    from mgraph.explore.tree import Dendrogram, SpanningForest
     from mgraph.graph.handles import Point
-    from mgraph.session.session import Session
-    from mgraph_store import Node, Space
+    from mgraph.query.answers import Answer
+    from mgraph.query.components import Components, Neighbours
+    from mgraph.query.criterion import Criterion
+    from mgraph.query.routes import Route
+    from mgraph.query.tree import Dendrogram, SpanningForest
+    from mgraph_store import Space
 
 
 class Criteria(TypedDict, total=False):
@@ -40,14 +40,12 @@ class Criteria(TypedDict, total=False):
     batchnorm: str | None
 
 
-class Queries:
+class Queries(Opened):
     """The questions; :class:`Criteria` lists their common keywords. InputError if no edge was measured so."""
-
-    session: Session
 
     def components(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Components:
         """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``."""
-        from mgraph.explore.components import components
+        from mgraph.query.components import components
 
         return components(self.session.store, *self._asked(space, criteria, threshold=True))
 
@@ -58,7 +56,7 @@ class Queries:
 
         Raises NotFoundError if there is none.
         """
-        from mgraph.explore.routes import route
+        from mgraph.query.routes import route
 
         ends = self._node(start), self._node(goal)
         criterion, within = self._asked(space, criteria)
@@ -66,26 +64,26 @@ class Queries:
 
     def mst(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> SpanningForest:
         """Return the minimum spanning tree of the edges, one for every component: ``g.mst(by="barrier").edges``."""
-        from mgraph.explore.tree import spanning_forest
+        from mgraph.query.tree import spanning_forest
 
         return spanning_forest(self.session.store, *self._asked(space, criteria))
 
     def dendrogram(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Dendrogram:
         """Return at which value groups of modes merge: ``print(g.dendrogram())``."""
-        from mgraph.explore.tree import dendrogram
+        from mgraph.query.tree import dendrogram
 
         return dendrogram(self.session.store, *self._asked(space, criteria))
 
     def neighbours(self, node: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Neighbours:
         """Return the best edge to each neighbour of a mode, best first: ``g.neighbours("a", max_barrier=0.1)``."""
-        from mgraph.explore.components import neighbours
+        from mgraph.query.components import neighbours
 
         criterion, within = self._asked(space, criteria)
         return neighbours(self.session.store, criterion, self._node(node), within)
 
     def isolated(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> list[dict[str, Any]]:
         """Return the modes that no edge reaches, each with the reason: ``g.isolated(max_barrier=0.1)``."""
-        from mgraph.explore.components import isolated
+        from mgraph.query.components import isolated
 
         return isolated(self.session.store, *self._asked(space, criteria))
 
@@ -96,13 +94,13 @@ class Queries:
         ``evaluations``, and nothing else. The answer has ``columns``, ``rows``, ``records()``, ``df()`` (with pandas),
         ``arrow()`` (with pyarrow) and ``write("x.parquet")``. Raises InputError for anything that does more than read.
         """
-        from mgraph.explore.answers import ask
+        from mgraph.query.answers import ask
 
         return ask(self.session.store, query, limit_seconds=limit_seconds)
 
     def to_networkx(self, *, space: str | None = None) -> Any:
         """Return the modes and measured edges as a networkx MultiGraph."""
-        from mgraph.explore.asnetworkx import to_networkx
+        from mgraph.query.asnetworkx import to_networkx
 
         return to_networkx(self.session.store, self._space_of(space))
 
@@ -112,9 +110,3 @@ class Queries:
         """Return the criterion and the space that it is asked of."""
         within = self._space_of(space)
         return criterion_in(self.session.store, within, threshold=threshold, **criteria), within
-
-    def _space_of(self, name: str | None) -> Space | None:
-        return None if name is None else self.session.space(name)
-
-    def _node(self, given: Point | str) -> Node:
-        raise NotImplementedError

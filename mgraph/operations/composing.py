@@ -12,12 +12,12 @@ import numpy as np
 
 from mgraph.alone import alone
 from mgraph.errors import InputError
-from mgraph.explore.edges import current_edges
-from mgraph.explore.routes import Route
-from mgraph.explore.sweepdata import family_of
 from mgraph.families import CompositePath, Family, Floats, PolygonalChainFamily
 from mgraph.families.composite import Piece, path_waypoints
 from mgraph.families.gram import distance, gram
+from mgraph.query.edges import current_edges
+from mgraph.query.routes import Route
+from mgraph.query.sweepdata import family_of
 from mgraph.session.constants import check_pieces
 from mgraph.session.members import constants_source, ends_of, label, member_rows, rows_of
 from mgraph.session.points import buffers_of

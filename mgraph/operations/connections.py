@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from mgraph.alone import alone
-from mgraph.connect.base import Method, Outcome, Start
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
 from mgraph.evaluate.batchnorm import recompute_statistics
-from mgraph.explore.sweepdata import family_of
 from mgraph.families import Family
+from mgraph.methods.base import Method, Outcome, Start
 from mgraph.progress import Report, silent
+from mgraph.query.sweepdata import family_of
 from mgraph.session.code import warn_of_other_code
 from mgraph.session.constants import check_constants
 from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of

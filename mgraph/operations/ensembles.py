@@ -19,7 +19,6 @@ from mgraph.errors import InputError, NameTakenError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.running import WHOLE_BYTES
-from mgraph.explore.sweepdata import family_of, grid_counts
 from mgraph.families import Family
 from mgraph.merge.compare import Difference
 from mgraph.merge.ensemble import VOTES, ensemble_predictions
@@ -28,6 +27,7 @@ from mgraph.network.checkpoints import state_dict, write_safetensors
 from mgraph.operations.export import data_facts, new_states, recipe, tensors_alone
 from mgraph.operations.merging import SELECTION_SPLIT, Prepared, best_corner, prepare
 from mgraph.progress import Progress, Report, silent
+from mgraph.query.sweepdata import family_of, grid_counts
 from mgraph.session.members import label
 from mgraph.session.points import module_buffers, policy_name
 from mgraph.session.session import Session

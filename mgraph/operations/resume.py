@@ -251,10 +251,10 @@ def _train(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping
 
 
 def _connect(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Connection:
-    from mgraph.connect.registry import method_named
-    from mgraph.explore.sweepdata import family_of, inner_grid
+    from mgraph.methods.registry import method_named
     from mgraph.operations.connections import connect
     from mgraph.operations.sweeps import sweep_connection
+    from mgraph.query.sweepdata import family_of, inner_grid
 
     init, lender = plan["init"], plan["buffers_from"]
     connection = connect(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import MGraphError
 from mgraph.evaluate.metrics import Measured
-from mgraph.explore.sweepdata import COMPLETE, PARTIAL, parameter_key
 from mgraph.metric import LOSS
+from mgraph.query.sweepdata import COMPLETE, PARTIAL, parameter_key
 from mgraph.session.code import code_of, same_code
 from mgraph.session.points import evaluation_rows
 from mgraph.session.runs import is_running

@@ -9,10 +9,10 @@ from itertools import combinations
 import numpy as np
 
 from mgraph.evaluate.summary import Route, best_route, measure_route, statistics
-from mgraph.explore.criterion import ORACLE, PATH, SPLITS
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import extent, trapezoid_weights
 from mgraph.metric import LOSS, Metric
+from mgraph.query.criterion import ORACLE, PATH, SPLITS
 from mgraph_store import Edge, Node, Summary, Sweep
 
 Key = tuple[str, str]  # split, metric

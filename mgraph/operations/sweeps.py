@@ -19,7 +19,6 @@ from mgraph.evaluate.metric_names import resolve_metrics
 from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
 from mgraph.evaluate.refine import Refinement, interpolation_error, refined
 from mgraph.evaluate.sweep import PointMetrics, sweep
-from mgraph.explore.sweepdata import PARTIAL, SweepData, axes_of, family_of, load_sweep, parameter_key
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import gram
 from mgraph.metric import Metric, to_json
@@ -29,6 +28,7 @@ from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable,
 from mgraph.operations.sweeprows import Numbers, edges, summaries
 from mgraph.operations.sweepverdict import judged
 from mgraph.progress import Report, silent
+from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, family_of, load_sweep, parameter_key
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from mgraph.explore.criterion import FULL_PRECISION
-from mgraph.explore.sweepdata import COMPLETE
+from mgraph.query.criterion import FULL_PRECISION
+from mgraph.query.sweepdata import COMPLETE
 from mgraph_store import Connection, Reader, Sweep
 
 FAILED = "failed"

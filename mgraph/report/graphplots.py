@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgraph.errors import InputError
-from mgraph.explore.criterion import Criterion
-from mgraph.explore.matrix import Chart, Floats, Matrix, leaf_order
-from mgraph.explore.tree import Dendrogram
-from mgraph.report.figures import style, write_figure
+from mgraph.figures import style, write_figure
+from mgraph.query.criterion import Criterion
+from mgraph.query.matrix import Chart, Floats, Matrix, leaf_order
+from mgraph.query.tree import Dendrogram
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

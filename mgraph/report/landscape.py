@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mgraph.families import Floats
-from mgraph.report.figures import check_path, style, write_figure
+from mgraph.figures import check_path, style, write_figure
 
 
 @dataclass(frozen=True)

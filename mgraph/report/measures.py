@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mgraph.errors import InputError
-from mgraph.report.figures import check_path, style, write_figure
+from mgraph.figures import check_path, style, write_figure
 
 _MOST_LABELS = 60  # names below the bars; beyond these they could not be read
 

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from mgraph.errors import InputError
-from mgraph.explore.sweepdata import SweepData
 from mgraph.families import CompositePath, Floats, Grid, PolygonalChainFamily, SimplexGrid
+from mgraph.figures import check_path, style, write_figure
+from mgraph.methods.base import Method, Panel
 from mgraph.metric import LOSS, Metric
-from mgraph.report.cycles import Row, draw_cycles
-from mgraph.report.figures import check_path, style, write_figure
-from mgraph.report.walk import Observed
-from mgraph.report.walkplot import draw_walk
+from mgraph.query.observed import Observation
+from mgraph.query.sweepdata import SweepData
 
 _SPLIT_COLOURS = {"train": "#1b6ca8", "valid": "#e08a00", "test": "#b3263c"}
 
@@ -27,26 +26,25 @@ def plot_sweep(
     *,
     title: str = "",
     before: SweepData | None = None,
-    cycles: Sequence[Row] = (),
-    observed: Observed | None = None,
+    method: type[Method] | None = None,
+    series: Sequence[Observation] = (),
 ) -> Path:
     """Draw a sweep to ``path`` (.png, .pdf or .svg), the modes marked by name.
 
     A surface becomes one column of heat maps per stage (``before`` on the left, at the same colour scale) with
     train loss and the primary metric on test data, a simplex of three modes likewise, as triangles; a path becomes two
-    panels along t with every split, the bends of a chain, the pivots of a band or the joints of a composite marked, and
-    where there are ``cycles`` a third with the saddle of each; where a walk was ``observed``, its figure by tick.
+    panels along t with every split, the bends of a chain, the pivots of a band or the joints of a composite marked. The
+    ``method`` that made it may have a panel to add, or a figure of its own, of the ``series`` that it observed.
     Raises InputError for another file type, a directory that cannot be written, or what has no picture.
     """
     check_path(path)
     check_drawable(data)
     with style():
-        if observed is not None and observed.is_walk:
-            figure = draw_walk(observed, data, ends, title, before)
-        elif _is_flat(data.grid):
+        figure = None if method is None else method.figure(series, data, ends, title=title, before=before)
+        if figure is None and _is_flat(data.grid):
             figure = _draw_maps(data, ends, title, before)
-        else:
-            figure = _draw_curve(data, ends, title, before, cycles)
+        elif figure is None:
+            figure = _draw_curve(data, ends, title, before, None if method is None else method.panel(series))
         return write_figure(figure, path)
 
 
@@ -188,17 +186,17 @@ def _outline() -> list[Any]:
 
 
 def _draw_curve(
-    data: SweepData, ends: Sequence[str], title: str, before: SweepData | None, cycles: Sequence[Row] = ()
+    data: SweepData, ends: Sequence[str], title: str, before: SweepData | None, panel: Panel | None = None
 ) -> Any:
     from matplotlib.figure import Figure
 
     metrics = [m for m in data.shown if any(metric == m.name for _, metric in data.values)]
-    panels = len(metrics) + bool(cycles)
+    panels = len(metrics) + (panel is not None)
     figure = Figure(figsize=(4.8 * panels, 3.6), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     t = data.parameters[:, 0]
-    if cycles:
-        draw_cycles(axes[-1], cycles, _SPLIT_COLOURS["train"])
+    if panel is not None:
+        panel(axes[-1], _SPLIT_COLOURS["train"])
     family = data.family
     band = isinstance(family, PolygonalChainFamily) and family.at is not None
     composite = isinstance(family, CompositePath)

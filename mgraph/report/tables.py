@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mgraph.explore.sweepdata import SweepData
 from mgraph.metric import LOSS, Metric
+from mgraph.query.sweepdata import SweepData
 from mgraph_store import Summary
 
 Row = dict[str, Any]

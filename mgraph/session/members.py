@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mgraph.explore.damaged import contradiction
-from mgraph.explore.sweepdata import family_of
+from mgraph.query.damaged import contradiction
+from mgraph.query.sweepdata import family_of
 from mgraph_store import Connection, Member, Node, Reader
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ def test_every_command_is_in_the_help(commands: Any, tmp_path: Path) -> None:
 
 
 def test_every_setting_is_a_flag_with_its_default(commands: Any, tmp_path: Path) -> None:
-    from mgraph.connect.registry import METHODS
+    from mgraph.methods.registry import METHODS
 
     text = " ".join(commands(tmp_path)("connect", "--help").stdout.split())
     for name, method in METHODS.items():
@@ -121,12 +121,12 @@ def test_a_closed_pipe_is_no_traceback(path: Path) -> None:
 
 
 def test_an_unexpected_error_is_one_line_and_a_traceback_if_asked(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mgraph.graph.listing
+    import mgraph.bookkeeping.listing
 
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(mgraph.graph.listing, "list_runs", broken)
+    monkeypatch.setattr(mgraph.bookkeeping.listing, "list_runs", broken)
     short = run("log", code=1)
     assert short.stderr == "Error: ZeroDivisionError: by zero (mgraph --traceback … shows where)\n"
     assert json.loads(run("log", "--json", code=1).stderr)["error"]["kind"] == "unexpected"

@@ -66,7 +66,7 @@ def test_auto_that_finds_a_connection(run: Any) -> None:
 
 
 def test_auto_that_finds_none_fails_and_keeps_what_was_tried(run: Any, monkeypatch: Any) -> None:
-    from mgraph.connect import ladder
+    from mgraph.methods import ladder
 
     monkeypatch.setattr(ladder, "LADDER", ("linear", "curve"))
     done = run("connect", "a", "b", "--auto", "--max-barrier", 0, *AUTO, "--json", code=1)

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 import mgraph
-from mgraph.report.cycles import cycle_rows
+from mgraph.methods.neb.picture import cycle_rows
 
 
 def ring(commands: Any, tmp_path: Path) -> Any:

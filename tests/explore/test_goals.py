@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgraph.errors import InputError
-from mgraph.explore.arrays import EdgeArrays
 from mgraph.explore.goals import Condition, Goal
+from mgraph.query.arrays import EdgeArrays
 
 EDGES = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from([0.0, 0.1, 0.1 + 1e-12, 0.5])).filter(

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgraph.explore.arrays import EdgeArrays
 from mgraph.explore.suggest import FILL, IMPROVE, JOIN, Terrain, next_step, ordered, plan
+from mgraph.query.arrays import EdgeArrays
 
 MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 

@@ -14,7 +14,7 @@ import pytest
 
 import mgraph
 from mgraph.errors import InputError
-from mgraph.graph import auto
+from mgraph.explore import auto
 from mgraph.train.driver import LearningRateWarning
 from mgraph_store import Connection, Run
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import mgraph
-from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError, NotFoundError
+from mgraph.methods.registry import METHODS
 from mgraph.operations import modes
 from mgraph.operations.modes import SimilarModeWarning
 from mgraph.train.engine import Trained

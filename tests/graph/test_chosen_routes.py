@@ -10,10 +10,10 @@ import pytest
 
 from mgraph.errors import InputError
 from mgraph.evaluate.summary import measure_route
-from mgraph.explore.sweepdata import family_of
 from mgraph.families import Floats, SimplexFamily
 from mgraph.families.gram import gram
 from mgraph.operations.sweeprows import Numbers, edges
+from mgraph.query.sweepdata import family_of
 from mgraph_store import Edge, Node, Sweep
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import mgraph
 from mgraph.errors import InputError, NotFoundError
-from mgraph.explore.sweepdata import family_of
+from mgraph.query.sweepdata import family_of
 from mgraph_store import Member, assert_consistent
 
 

@@ -104,6 +104,21 @@ def test_it_stops_after_so_many_pairs_and_goes_on(g: Any) -> None:
     assert g.suggest(method=__import__("mgraph").Linear())[0].step in ("improve", "fill")
 
 
+def test_the_graph_is_read_once_for_each_pair_and_once_at_the_end(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mgraph.explore import exploring
+
+    read: list[None] = []
+
+    class Counted(exploring.Plan):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            read.append(None)
+            super().__init__(*given, **more)
+
+    monkeypatch.setattr(exploring, "Plan", Counted)
+    found = g.explore(method=curve(), until="components(0) == 1", max_pairs=2, grid=3)
+    assert (found.connected, found.goal_met, len(read)) == (2, False, 3)
+
+
 def test_a_plan_costs_what_the_runs_so_far_cost(g: Any) -> None:
     g.explore(method=curve(), max_pairs=2, grid=3)
     with g.session.store.reading() as reader:
@@ -333,7 +348,7 @@ def test_merged_nodes_may_be_named(path: Path) -> None:
 def test_a_worker_hands_over_rows_and_warnings(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import mgraph
     from mgraph.errors import MGraphWarning
-    from mgraph.graph.workers import Order, Place, deliver
+    from mgraph.explore.workers import Order, Place, deliver
 
     real = mgraph.BezierCurve.run
 

@@ -202,7 +202,7 @@ def test_a_trained_curve_becomes_two_modes_and_a_connection(folder: Path, arch: 
     swept = connected.sweep(2 * size - 1)
     learned = [name for name, _ in module(arch).named_parameters()]
     rows = np.stack([np.concatenate([p[n].flatten().numpy() for n in learned]) for p in points])
-    from mgraph.explore.sweepdata import family_of
+    from mgraph.query.sweepdata import family_of
 
     C = family_of(connected.record).coefficients(np.array([[0.3]]))
     want = (C @ rows)[0]

@@ -12,8 +12,8 @@ import duckdb
 import pytest
 
 import mgraph
+from mgraph.bookkeeping.ancestry import tree_lines
 from mgraph.errors import InputError
-from mgraph.graph.ancestry import tree_lines
 from mgraph_store import Note, assert_consistent
 
 
@@ -163,7 +163,7 @@ def test_frames_need_what_is_optional(graph: Any, module: str, monkeypatch: pyte
 def test_long_answers_of_every_type_are_written_as_parquet_part_by_part(
     graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mgraph.explore.answers._PART", 300)
+    monkeypatch.setattr("mgraph.query.answers._PART", 300)
     answer = graph.sql(
         "SELECT i, i / 3 AS third, 'text ' || i AS text, DATE '2020-01-01' + i::INTEGER % 30 AS day, "
         "[i, NULL] AS many, [] AS nothing, "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mgraph
-from mgraph.explore.sweepdata import family_of
+from mgraph.query.sweepdata import family_of
 
 VIT = """
 import torch

@@ -130,7 +130,7 @@ def test_a_control_point_that_is_no_number_is_not_stored(
     graph: Any, monkeypatch: pytest.MonkeyPatch, bad: float
 ) -> None:
     import mgraph
-    from mgraph.connect.base import Outcome
+    from mgraph.methods.base import Outcome
 
     original = mgraph.BezierCurve.run
 

@@ -69,7 +69,7 @@ def test_phases_come_from_a_config_file(g: Any, beside: Any) -> None:
 
 
 def test_presets_are_settings_to_begin_with(g: Any, beside: Any) -> None:
-    from mgraph.connect.surface import BezierSurface
+    from mgraph.methods.curves.surface import BezierSurface
 
     everything = "1,3,4,5,7"  # nothing moves, so that the many epochs cost nothing
     for preset in BezierSurface.presets:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgraph.explore.sweepdata import load_sweep
 from mgraph.operations.sweeps import SweepWarning
+from mgraph.query.sweepdata import load_sweep
 from mgraph_store import Edge, Evaluation, Sweep
 
 

@@ -24,13 +24,13 @@ D, HEAD = 64 * 8 + 8 + 2 * 8 + 8 * 10 + 10, 8 * 10 + 10
 def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What methods produced, collected before it is stored."""
     found: list[Any] = []
-    original = mgraph.connect.trained.TrainedMethod.run
+    original = mgraph.methods.curves.trained.TrainedMethod.run
 
     def run(*args: Any) -> Any:
         found.append(original(*args))
         return found[-1]
 
-    monkeypatch.setattr("mgraph.connect.trained.TrainedMethod.run", run)
+    monkeypatch.setattr("mgraph.methods.curves.trained.TrainedMethod.run", run)
     return found
 
 

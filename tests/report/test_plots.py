@@ -15,8 +15,8 @@ from matplotlib.image import imread
 import mgraph
 from mgraph.data.task import ACCURACY
 from mgraph.errors import InputError
-from mgraph.explore.sweepdata import SweepData
 from mgraph.families import BezierSurfaceFamily, Family, Grid, PolygonalChainFamily, Segment, SimplexFamily, TensorGrid
+from mgraph.query.sweepdata import SweepData
 from mgraph.report.plots import _draw_curve, _draw_maps, _small_triangles, plot_sweep
 from mgraph_store import Sweep
 

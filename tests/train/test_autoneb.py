@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError, NonFiniteError
+from mgraph.methods.neb.autoneb import gaps, relax
+from mgraph.methods.neb.cycles import BandSettings, Stage
 from mgraph.network.flat import FlatModel, combine
-from mgraph.train.autoneb import gaps, relax
-from mgraph.train.cycles import BandSettings, Stage
 from mgraph.train.driver import LearningRateWarning
 from mgraph.train.state import InMemory
 

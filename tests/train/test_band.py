@@ -7,9 +7,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from mgraph.methods.neb import band as band_module
+from mgraph.methods.neb.band import Band, Rule
 from mgraph.network.flat import FlatModel
-from mgraph.train import band as band_module
-from mgraph.train.band import Band, Rule
 
 X = torch.randn(24, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 Y = torch.arange(24) % 3

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.connect.base import Start
-from mgraph.connect.path import BezierCurve
-from mgraph.connect.surface import BezierSurface
 from mgraph.data.task import make_task
 from mgraph.errors import NonFiniteError
 from mgraph.families import BezierCurveFamily
+from mgraph.methods.base import Start
+from mgraph.methods.curves.path import BezierCurve
+from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train.driver import LearningRateWarning

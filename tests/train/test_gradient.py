@@ -12,8 +12,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
-from mgraph.connect.surface import BezierSurface
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChainFamily
+from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import Draw, draws, on_device
 from mgraph.train.engine import PathTrainer

@@ -3,8 +3,8 @@
 import pytest
 
 from mgraph.errors import InputError
+from mgraph.methods.llpf.groups import GroupSpec, phases_of
 from mgraph.network.order import Layer
-from mgraph.train.groups import GroupSpec, phases_of
 
 
 def layer(name, normalises=False):

@@ -5,11 +5,11 @@ import pytest
 import torch
 from scipy import integrate
 
-from mgraph.connect.path import BezierCurve, PolygonalChain
-from mgraph.connect.surface import BezierSurface
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily
 from mgraph.families import PolygonalChainFamily as Chain
 from mgraph.families.gram import gram
+from mgraph.methods.curves.path import BezierCurve, PolygonalChain
+from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.train.controlpoints import Held, Measure
 from mgraph.train.draws import draws

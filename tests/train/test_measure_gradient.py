@@ -9,12 +9,12 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mgraph.connect.path import BezierCurve, PolygonalChain
-from mgraph.connect.surface import BezierSurface
 from mgraph.data.task import make_task
 from mgraph.errors import InputError
 from mgraph.families import BezierCurveFamily, PolygonalChainFamily
 from mgraph.families.gram import gram
+from mgraph.methods.curves.path import BezierCurve, PolygonalChain
+from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import Draw, draws
 from mgraph.train.engine import PathTrainer, train_phases

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.connect.base import Start
-from mgraph.connect.path import BezierCurve
 from mgraph.data.task import make_task
 from mgraph.errors import InputError
+from mgraph.methods.base import Start
+from mgraph.methods.curves.path import BezierCurve
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train.mode import check_training, train_mode

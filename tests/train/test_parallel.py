@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mgraph.connect.base import Start
-from mgraph.connect.path import BezierCurve
-from mgraph.connect.surface import BezierSurface
+from mgraph.methods.base import Start
+from mgraph.methods.curves.path import BezierCurve
+from mgraph.methods.curves.surface import BezierSurface
 from mgraph.data.task import make_task
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent

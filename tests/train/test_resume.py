@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mgraph.connect.base import Start
-from mgraph.connect.path import BezierCurve, PolygonalChain
-from mgraph.connect.surface import BezierSurface
 from mgraph.data.task import make_task
 from mgraph.errors import NonFiniteError
+from mgraph.methods.base import Start
+from mgraph.methods.curves.path import BezierCurve, PolygonalChain
+from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train import updates

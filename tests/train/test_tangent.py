@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mgraph.train.tangent import pulls, tangent_weights
+from mgraph.methods.neb.tangent import pulls, tangent_weights
 
 
 @pytest.mark.parametrize(

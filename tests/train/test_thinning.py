@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mgraph.train.thinning import Thinner
+from mgraph.methods.llpf.thinning import Thinner
 
 
 def ring(row):

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.connect.path import BezierCurve, PolygonalChain
-from mgraph.connect.surface import BezierSurface
 from mgraph.data.splits import ArraySplit
+from mgraph.methods.curves.path import BezierCurve, PolygonalChain
+from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.train.controlpoints import Held
 from mgraph.train.draws import draws

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph.connect.ladder import LADDER
-from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError, UnconnectedError
+from mgraph.methods.ladder import LADDER
+from mgraph.methods.registry import METHODS
 from mgraph_cli.options import SectionOption, setting_values
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars

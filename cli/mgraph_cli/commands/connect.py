@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph.connect.registry import METHODS
 from mgraph.errors import InputError
 from mgraph.evaluate.known import HOW_TO_NAME
+from mgraph.methods.registry import METHODS
 from mgraph_cli.commands.auto import LIMITS, auto_options, connect_auto
 from mgraph_cli.options import (
     SectionedCommand,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mgraph.connect.registry import METHODS, method_named
+from mgraph.methods.registry import METHODS, method_named
 from mgraph.settings import format_value
 from mgraph_cli.options import output_options
 from mgraph_cli.output import emit

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph.connect.registry import METHODS, method_named
+from mgraph.methods.registry import METHODS, method_named
 from mgraph_cli.options import (
     chosen_settings,
     grid_option,
@@ -23,9 +23,9 @@ from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.graph.exploring import Done, Outlook
+    from mgraph.explore.exploring import Done, Outlook
+    from mgraph.explore.suggestions import Suggestion
     from mgraph.graph.graph import Graph
-    from mgraph.graph.suggestions import Suggestion
 
 _STEPS = ("step", "ends", "reason")
 _DONE = ("step", "ends", "connection", "peak", "barrier", "seconds", "problem")

@@ -57,7 +57,7 @@ def ls(
     """
     if kind is not None and kind not in (*_KINDS, "connection"):
         raise InputError(f"There is no kind {kind!r}; choose from {', '.join(_KINDS)}, connection.")
-    from mgraph.graph import listing
+    from mgraph.bookkeeping import listing
 
     sides = {None: listing.SIDES, "connection": ("connections",)}.get(kind, ("nodes",))
     if list_columns:
@@ -183,7 +183,7 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
 
 
 def _print_ancestry(tree: dict[str, Any], form: str) -> None:
-    from mgraph.graph.ancestry import tree_lines
+    from mgraph.bookkeeping.ancestry import tree_lines
 
     if form == "csv":
         raise InputError("A tree is no table; print it as text or with --json.")

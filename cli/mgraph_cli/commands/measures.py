@@ -130,7 +130,7 @@ def sharpness(
 
 
 def _check_picture(output: Path) -> None:
-    from mgraph.report.figures import check_path
+    from mgraph.figures import check_path
 
     check_path(output)
 

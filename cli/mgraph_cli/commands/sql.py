@@ -47,7 +47,7 @@ def sql(
       mgraph sql "SELECT * FROM samples" -o samples.parquet
     """
     if views:
-        from mgraph.explore.answers import list_views
+        from mgraph.query.answers import list_views
 
         emit(list_views(graph.session.store), ("view", "column", "type", "unit", "meaning"), form=form)
         return

@@ -16,9 +16,9 @@ from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.explore.criterion import Criterion
-    from mgraph.explore.edges import Link
     from mgraph.graph.graph import Graph
+    from mgraph.query.criterion import Criterion
+    from mgraph.query.edges import Link
 
 _EDGE_COLUMNS = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
 

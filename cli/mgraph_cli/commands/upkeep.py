@@ -13,8 +13,8 @@ from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
+    from mgraph.bookkeeping.upkeep import Plan
     from mgraph.graph.graph import Graph
-    from mgraph.graph.upkeep import Plan
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 

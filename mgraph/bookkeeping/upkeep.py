@@ -1,0 +1,196 @@
+"""Keeping a graph sound and small: check and repair, collect garbage, remove, rename, see where the bytes are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgraph.errors import CorruptError, InputError, NotFoundError
+from mgraph_store import Connection, GraphStore, Node, Space, Sweep, validate_name
+
+if TYPE_CHECKING:
+    from mgraph_store.upkeep.check import Problem
+    from mgraph_store.upkeep.collect import Collection
+    from mgraph_store.upkeep.removal import Removal
+
+Row = dict[str, Any]
+Thing = Node | Connection | Space | str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found and what a repair has done; ``problems`` are those that are left."""
+
+    problems: tuple[Problem, ...]
+    repaired: tuple[str, ...] = ()
+    deep: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def rows(self) -> list[Row]:
+        """List the problems as rows: problem, subject, outcome (repairable, remake, lost), remedy."""
+        return [
+            {"problem": p.what, "subject": p.subject, "outcome": p.outcome, "remedy": p.remedy} for p in self.problems
+        ]
+
+
+def check(path: str | Path, *, deep: bool = False, repair: bool = False) -> CheckReport:
+    """Check a graph directory, even one that can no longer be opened: ``mgraph.check("digits.mgraph", deep=True)``.
+
+    ``deep`` reads every row and every tensor and compares them with the journal and with their digests; ``repair``
+    does so, too, and repairs what can be proven. Raises NotFoundError if there is no graph, FormatError if it is
+    one of another version.
+    """
+    from mgraph_store.upkeep.check import examine
+    from mgraph_store.upkeep.repair import repair as mend
+
+    store = GraphStore(Path(path).absolute())
+    try:
+        GraphStore.open(path)  # an older format is migrated first, a newer one refused
+    except NotFoundError:
+        raise
+    except CorruptError:
+        if not store.path.is_dir():
+            raise
+    done = mend(store) if repair else []
+    return CheckReport(tuple(examine(store, deep or repair)), tuple(done), deep or repair)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done, as ``rows``, until :meth:`apply` does it."""
+
+    rows: tuple[Row, ...]
+    nbytes: int
+    notes: tuple[str, ...]
+    apply: Callable[[], None]
+
+
+def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -> Plan:
+    """Plan to remove nodes, connections, sweeps or spaces; StillNeededError if something depends on them."""
+    from mgraph_store.upkeep.removal import plan_removal
+
+    if not things:
+        raise InputError("Name at least one node, connection, sweep or space to remove.")
+    sizes = store.tensor_store.sizes()
+    with store.reading() as reader:
+        targets = [_target(reader, thing) for thing in things]
+        removal = plan_removal(reader, targets, cascade=cascade, graph=store.folder.root)
+    rows = [
+        {"kind": g.kind, "name": getattr(g.record, "name", None), "id": g.record.id, "why": g.why} for g in removal.goes
+    ]
+    return Plan(
+        tuple(rows),
+        sum(sizes.get(key, 0) for key in removal.free),
+        _removal_notes(removal),
+        lambda: removal.apply(store),
+    )
+
+
+def plan_collection(store: GraphStore, *, older_than: float) -> Plan:
+    """Plan to delete garbage that is at least ``older_than`` hours old."""
+    from mgraph_store.upkeep.collect import plan_collection
+
+    if not older_than >= 0:
+        raise InputError(f"The least age must be hours ≥ 0, not {older_than}.")
+    found: Collection = plan_collection(store, older_than * 3600)
+    rows = [{"kind": i.kind, "name": i.name, "nbytes": i.nbytes, "why": i.why} for i in found.items]
+    stay = "1 more is" if found.young == 1 else f"{found.young} more are"
+    young = f"{stay} younger than {older_than:g} h, and left alone."
+    return Plan(tuple(rows), found.nbytes, (young,) if found.young else (), lambda: found.apply(store))
+
+
+def rename(store: GraphStore, thing: Thing, name: str) -> Node | Connection | Space:
+    """Give a node, connection or space another name; NameTakenError if it is in use."""
+    validate_name(name)
+    with store.reading() as reader:
+        record = _target(reader, thing)
+    if isinstance(record, Sweep):
+        raise InputError(f"{record.id} is a sweep, and sweeps have no names.")
+    renamed = replace(record, name=name)
+    with store.transaction() as tx:
+        tx.expect(record)
+        tx.update(renamed)
+    return renamed
+
+
+def copy(store: GraphStore, path: Path) -> dict[str, Any]:
+    """Copy a whole graph; says where it is, how large, and which runs under way it has without their states."""
+    from mgraph_store.upkeep.copying import copy
+
+    copied = copy(store, path)
+    return {
+        "path": str(path),
+        "objects": copied.objects,
+        "nbytes": copied.nbytes,
+        "unfinished": list(copied.unfinished),
+    }
+
+
+def usage(store: GraphStore) -> dict[str, Any]:
+    """Tell where the bytes are: nodes by kind and by connection, buffers, garbage, index and journal.
+
+    ``whole`` is what the nodes would take as a file each, ``disk`` what they take, ``saved`` the difference: recipes,
+    partial nodes, shared objects and compression.
+    """
+    from mgraph_store.upkeep.usage import Share, measure
+
+    found = measure(store)
+
+    def row(share: Share) -> Row:
+        disk = round(share.disk)
+        return {
+            "nodes": share.nodes,
+            "stored": share.stored,
+            "whole": share.whole,
+            "disk": disk,
+            "saved": share.whole - disk,
+        }
+
+    return {
+        "kinds": [{"kind": kind, **row(share)} for kind, share in sorted(found.kinds.items())],
+        "connections": [
+            {"connection": found.names.get(c) or c, "id": c, **row(share)}
+            for c, share in sorted(found.connections.items(), key=lambda item: -item[1].disk)
+        ],
+        "buffers": round(found.buffers.disk),
+        "garbage": found.garbage,
+        "files": found.files,
+        "total": round(sum(s.disk for s in found.kinds.values()) + found.buffers.disk)
+        + found.garbage
+        + sum(found.files.values()),
+    }
+
+
+def _target(reader: Any, thing: Thing) -> Node | Connection | Sweep | Space:
+    if isinstance(thing, Node | Connection | Space):
+        return thing
+    try:
+        found: Node | Connection = reader.find(thing)
+        return found
+    except NotFoundError as error:
+        sweeps: list[Sweep] = reader.all(Sweep, id=thing)
+        try:
+            space: Space = reader.find_space(thing)
+        except NotFoundError:
+            if sweeps:
+                return sweeps[0]
+            raise error from None
+        return space
+
+
+def _removal_notes(removal: Removal) -> tuple[str, ...]:
+    notes = []
+    forgetful = len(removal.forget)
+    if forgetful:
+        one = "1 merged node keeps its tensors, but forgets what it was made of."
+        several = f"{forgetful} merged nodes keep their tensors, but forget what they were made of."
+        notes.append(one if forgetful == 1 else several)
+    if removal.abandoned:
+        notes.append(f"Without it no longer to be resumed: {', '.join(removal.abandoned)}.")
+    return tuple(notes)

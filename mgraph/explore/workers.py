@@ -1,0 +1,148 @@
+"""One piece of work on a graph, done here or in a worker process that hands its rows over."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgraph.errors import InputError, MGraphError, MGraphWarning, NonFiniteError
+from mgraph.explore.suggestions import RESUME
+from mgraph.progress import Report, silent
+from mgraph.session.session import Session
+from mgraph_store import Connection, Handover, Node, WorkerStore
+
+if TYPE_CHECKING:
+    from mgraph.methods.base import Method
+
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Place:
+    """How a worker opens the graph."""
+
+    path: Path
+    device: str = "auto"
+    threads: int | None = 1
+    trust: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to do: ``connect`` ends (ids) by a method, ``resume`` a run, or ``sweep`` a connection on a grid.
+
+    ``subject`` is the id of that run or connection.
+    """
+
+    what: str
+    ends: tuple[str, ...] = ()
+    method: Method | None = None
+    subject: str | None = None
+    grid: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Overheard:
+    """A warning that a worker was given: one of ours, or a library's, and by which line of which file."""
+
+    text: str
+    ours: bool
+    filename: str
+    line: int
+
+    def repeat(self) -> None:
+        """Warn here."""
+        category = MGraphWarning if self.ours else UserWarning
+        warnings.warn_explicit(self.text, category, self.filename, self.line)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What came of it: the connection, or why not, and rows that nobody has committed yet.
+
+    ``refused``: nothing was begun, the request itself is at fault. ``warnings`` are those of a worker process.
+    """
+
+    connection: Connection | None = None
+    rows: Handover = Handover()
+    problem: str | None = None
+    refused: bool = False
+    warnings: tuple[Overheard, ...] = ()
+
+
+def perform(session: Session, order: Order, *, report: Report = silent) -> Delivery:
+    """Do it with this session, which stores the results; whatever goes wrong is part of the answer."""
+    try:
+        return Delivery(_carry_out(session, order, report))
+    except MGraphError as error:
+        refused = isinstance(error, InputError) and not isinstance(error, NonFiniteError)
+        return Delivery(problem=str(error), refused=refused)
+    except Exception as error:  # a bug of ours, or of the user's own network; its run is recorded as failed
+        return Delivery(problem=f"{type(error).__name__}: {error}")
+
+
+def _carry_out(session: Session, order: Order, report: Report) -> Connection:
+    from mgraph.operations.connections import connect
+    from mgraph.operations.resume import resume
+    from mgraph.operations.sweeps import sweep_connection
+
+    if order.what == RESUME:
+        made = resume(session, order.subject, report, sweep=False)
+        assert isinstance(made, Connection)
+        return made
+    with session.store.reading() as reader:
+        ends = [reader.get(Node, id=end) for end in order.ends]
+        connection = None if order.subject is None else reader.get(Connection, id=order.subject)
+    if connection is None:
+        assert order.method is not None
+        grid = None if order.grid is None else list(order.grid)
+        return connect(session, ends, order.method, sweep={"grid": grid}, report=report)
+    sweep_connection(session, connection, grid=order.grid, report=report)
+    return connection
+
+
+def deliver(place: Place, order: Order) -> Delivery:
+    """Do it in a worker process: tensors are written, rows returned. Ctrl-C stops it with what it has by then."""
+    session = _session(place)
+    store = session.store
+    assert isinstance(store, WorkerStore)
+    store.hand_over()
+    done = Delivery(problem=INTERRUPTED)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MGraphWarning)
+        with suppress(KeyboardInterrupt), _interruptible():
+            done = perform(session, order)
+    said = tuple(Overheard(str(w.message), issubclass(w.category, MGraphWarning), w.filename, w.lineno) for w in caught)
+    return replace(done, rows=store.hand_over(), warnings=said)
+
+
+@lru_cache(maxsize=4)
+def _session(place: Place) -> Session:
+    """Open the graph once per process, so that data and network load once."""
+    store = WorkerStore.open(place.path)
+    return Session(store, device=place.device, threads=place.threads, trust=place.trust)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let one SIGINT through: what comes of it must not be interrupted again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

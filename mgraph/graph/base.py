@@ -1,0 +1,48 @@
+"""What every part of :class:`mgraph.Graph` stands on: its session, and names looked up."""
+
+from __future__ import annotations
+
+from mgraph.errors import InputError
+from mgraph.graph.handles import Connected, Point
+from mgraph.session.session import Session
+from mgraph_store import Connection, GraphStore, Node, Space
+
+
+class Opened:
+    """An open graph: finds what text, or an object that it handed out, stands for."""
+
+    def __init__(
+        self, store: GraphStore, *, device: str = "auto", trust: bool = False, threads: int | None = None
+    ) -> None:
+        self.session = Session(store, device=device, trust=trust, threads=threads)
+
+    def find(self, text: str) -> Point | Connected:
+        """Look up a node or connection by name, id, or id prefix of at least four characters."""
+        with self.session.store.reading() as reader:
+            found = reader.find(text)
+        return Connected(self.session, found) if isinstance(found, Connection) else Point(self.session, found)
+
+    def node(self, text: str) -> Point:
+        """Look up a node; NotFoundError or AmbiguousError otherwise."""
+        return Point(self.session, self._node(text))
+
+    def connection(self, text: str) -> Connected:
+        """Look up a connection; InputError if the name belongs to a node."""
+        found = self.find(text)
+        if isinstance(found, Point):
+            raise InputError(f"{text} is a {found.kind}, not a connection.")
+        return found
+
+    def _connection(self, given: Connected | str) -> Connected:
+        return given if isinstance(given, Connected) else self.connection(given)
+
+    def _node(self, given: Point | str) -> Node:
+        if isinstance(given, Point):
+            return given.record
+        found = self.find(given)
+        if isinstance(found, Connected):
+            raise InputError(f"{given} is a connection, not a node.")
+        return found.record
+
+    def _space_of(self, name: str | None) -> Space | None:
+        return None if name is None else self.session.space(name)

@@ -1,0 +1,1 @@
+"""Ways to connect modes: what every method is, and the methods themselves."""

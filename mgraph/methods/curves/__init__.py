@@ -1,0 +1,1 @@
+"""Curves, chains and surfaces: control points trained by the path engine."""

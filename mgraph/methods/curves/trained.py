@@ -1,0 +1,206 @@
+"""What the trained methods share: control points moved by sampling the family's parameter."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import abstractmethod
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from mgraph.errors import InputError, MGraphWarning
+from mgraph.families import Family
+from mgraph.methods.base import Method, Outcome, Start
+from mgraph.settings import setting
+from mgraph.train.sampling import DRAWS, MEASURES, Sampling
+from mgraph.train.settings import Optimisation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mgraph.data.task import Task
+    from mgraph.network.flat import FlatModel
+    from mgraph.progress import Report
+    from mgraph.train.phases import Phase
+    from mgraph.train.state import Keeper
+
+MOST_SAMPLES = 8
+LEAST_PER_SAMPLE = 32  # examples: fewer are mostly overhead, and too few for BatchNorm's batch statistics
+# Multiply-adds of a forward pass over a batch. Below, what every further sample costs besides its part of the batch is
+# more than it gains (benchmarks/time_to_loss.py); they are counted, not timed, so that all machines choose alike.
+LEAST_WORK = 20e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedMethod(Method, Optimisation):
+    """A method that trains the free control points of a family by sampling its parameter.
+
+    Below ``least_work`` multiply-adds of a pass a batch is not split by default.
+    """
+
+    least_work: ClassVar[float] = LEAST_WORK
+    samples: int | None = setting(
+        None,
+        f"parameter values per batch and curve (auto: one for every {LEAST_PER_SAMPLE} examples of a split batch, at "
+        f"most {MOST_SAMPLES}; one on whole batches, and on paths where a pass takes fewer than {LEAST_WORK / 1e6:g} "
+        f"million multiply-adds)",
+        low=1,
+        nothing="auto",
+    )
+    batch: str = setting(
+        "split", "what a parameter value sees: its part of the batch, or all of it", choices=("split", "whole")
+    )
+    draw: str = setting("stratified", "how the values of a batch are drawn together", choices=DRAWS)
+    measure: str = setting(
+        "uniform",
+        "what the parameter's distribution is uniform in: the parameter, or the length (paths) or area (surfaces)",
+        choices=MEASURES,
+    )
+    measure_gradient: str = setting(
+        "held",
+        "gradient under measure=arc: held (the length element held constant), exact (with its own gradient, from "
+        "a geometry at most gram_every steps old)",
+        choices=("held", "exact"),
+    )
+    gram_every: int = setting(100, "steps between two looks at the geometry (arc, area)", unit="steps", low=1)
+    decay: str = setting("point", "what weight decay acts on", choices=("point", "control"))
+    train_only: tuple[str, ...] = setting(
+        (), "name patterns of the parameters to train, e.g. fc.*,layer4.*; the others stay interpolated (default: all)"
+    )
+    fixed: tuple[int, ...] = setting((), "rows of control points that stay where they start", low=0)
+    update: str = setting("auto", "control-point update: auto chooses by size", choices=("auto", "eager", "compiled"))
+
+    @abstractmethod
+    def plan(self, family: Family) -> tuple[Phase, ...]:
+        """Return the phases of training, in order."""
+
+    def sampling(self, work: float = math.inf) -> Sampling:
+        """Return what a step samples, where a forward pass over a batch takes ``work`` multiply-adds."""
+        split = self.batch == "split"
+        k = self.samples
+        if k is None:
+            most = MOST_SAMPLES if split and work >= self.least_work else 1
+            k = max(1, min(most, self.batch_size // LEAST_PER_SAMPLE))
+        exact = self.measure_gradient == "exact"
+        return Sampling(k, split and k > 1, self.draw, self.measure, self.gram_every, exact)
+
+    def cost(self, family: Family, examples: int) -> float:
+        """Every curve of a phase sees every batch, or each of its values does."""
+        sampling = self.sampling()
+        each = 1 if sampling.split else sampling.samples
+        return float(examples * each * sum(phase.epochs * len(phase.curves) for phase in self.plan(family)))
+
+    def sampling_for(self, flat: FlatModel, task: Task) -> Sampling:
+        """Return what a step samples on this network."""
+        if self.samples is not None or self.batch != "split":
+            return self.sampling()
+        import torch
+
+        from mgraph.network.cost import multiply_adds
+
+        x, _ = task.train.examples(torch.zeros(1, dtype=torch.int64), device=flat.device)
+        return self.sampling(multiply_adds(flat.module, flat.inputs(x)) * self.batch_size)
+
+    def trained_names(self, names: Sequence[str]) -> frozenset[str]:
+        """Return which of the network's parameters are trained; InputError for a pattern that matches none."""
+        if not self.train_only:
+            return frozenset(names)
+        chosen: set[str] = set()
+        for pattern in self.train_only:
+            matched = {name for name in names if fnmatchcase(name, pattern)}
+            if not matched:
+                raise InputError(
+                    f"train_only: the pattern {pattern!r} matches no trainable parameter; there are {', '.join(names)}."
+                )
+            chosen |= matched
+        return frozenset(chosen)
+
+    def check(self, flat: FlatModel, task: Task, family: Family) -> None:
+        """Check rows, measure, patterns, division of the batch, precision and loss, before anything runs."""
+        from mgraph.network.precision import check_precision
+        from mgraph.train.losses import check_loss, training_loss
+        from mgraph.train.updates import Rule, choose_update
+
+        for row in self.fixed:
+            if row not in family.free:
+                raise InputError(f"fixed: row {row} is not one of the free control points {list(family.free)}.")
+        suits = {1: ("uniform", "arc"), 2: ("uniform", "area")}[family.dimension]
+        if self.measure not in suits:
+            raise InputError(f"The measure of a {family.name} is {' or '.join(suits)}, not {self.measure}.")
+        if self.measure_gradient == "exact" and (self.measure != "arc" or self.update == "compiled"):
+            raise InputError("measure_gradient=exact is for measure=arc and the eager update.")
+        self.trained_names(flat.names)
+        check_precision(self.precision, flat.device)
+        self._check_division(flat, self.sampling_for(flat, task))
+        if self.update == "compiled":
+            choose_update(flat.theta, self.update, Rule.of(self, self.decay))
+        check_loss(flat, task, training_loss(task, self))
+
+    def _check_division(self, flat: FlatModel, sampling: Sampling) -> None:
+        from mgraph.train.engine import least_examples
+        from mgraph.train.parallel import present
+
+        least = least_examples(flat, present())
+        k = sampling.samples if sampling.split else 1
+        if self.batch_size < k * least:
+            why = " (BatchNorm needs two)" if flat.least_batch > 1 else ""
+            if k == 1:
+                raise InputError(f"A step needs at least {least} examples{why}, not {self.batch_size}.")
+            raise InputError(
+                f"A batch of {self.batch_size} cannot be split between {k} parameter values of at least {least} "
+                f"examples{why}; raise batch_size, lower samples, or take batch=whole."
+            )
+        if flat.least_batch > 1 and k > 1 and self.batch_size // k < LEAST_PER_SAMPLE:
+            warnings.warn(
+                f"Each of {k} parameter values sees {self.batch_size // k} examples, and BatchNorm's batch statistics "
+                f"want {LEAST_PER_SAMPLE} or more: raise batch_size or lower samples.",
+                MGraphWarning,
+                stacklevel=2,
+            )
+
+    def run(
+        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+    ) -> Outcome:
+        """Train the family's free rows from where they start."""
+        import torch
+
+        from mgraph.train.controlpoints import Held
+        from mgraph.train.engine import train_phases
+        from mgraph.train.losses import training_loss
+
+        points = start.points()
+        names = self.trained_names(flat.names)
+        with flat.training_only(names):
+            rows = [flat.pack(torch.from_numpy(row)) for row in points]
+            P = torch.stack([row[: flat.trained] for row in rows])
+            held = None
+            if flat.trained < flat.size:
+                given = [flat.pack(torch.from_numpy(np.array(row)))[flat.trained :] for row in start.rows]
+                held = Held(start.matrix, torch.stack(given))
+            trained = train_phases(
+                flat,
+                training_loss(task, self),
+                task.train,
+                P,
+                self.plan(family),
+                self,
+                sampling=self.sampling_for(flat, task),
+                decay=self.decay,
+                held=held,
+                update=self.update,
+                report=report,
+                keeper=keeper,
+            )
+            for k in family.free:
+                rows[k][: flat.trained] = P[k]
+                points[k] = flat.unpack(rows[k]).numpy()
+        everything = len(names) == len(flat.names)
+        names_trained = None if everything else names
+        return Outcome(points, trained.update, trained.notes, names_trained, stopped=trained.stopped)
+
+    def moving(self, rows: Sequence[int]) -> tuple[int, ...]:
+        """Return those of the rows that are not fixed."""
+        return tuple(row for row in rows if row not in self.fixed)

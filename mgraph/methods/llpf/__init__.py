@@ -1,0 +1,1 @@
+"""Low-loss path finding: settings, runner, report and picture."""

@@ -1,0 +1,40 @@
+"""What a walk notes, tick by tick, and what it came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mgraph.families import Floats
+from mgraph.methods.llpf.legs import Leg
+from mgraph.methods.llpf.thinning import Kept
+
+
+@dataclass
+class Log:
+    """What was observed, by tick: of each tick, and (every so many ticks) of each unit and each weight."""
+
+    ticks: list[dict[str, float]] = field(default_factory=list)
+    entries: list[int] = field(default_factory=list)
+    distances: list[Floats] = field(default_factory=list)
+    lengths: list[Floats] = field(default_factory=list)
+    variances: list[Floats] = field(default_factory=list)
+
+    def column(self, name: str) -> list[float]:
+        """Return one quantity of every tick."""
+        return [tick[name] for tick in self.ticks]
+
+
+@dataclass(frozen=True)
+class Walked:
+    """How a walk went: the points kept after the start, what was observed, where each phase ended and why.
+
+    ``stopped`` says which budget was spent before it ended by itself.
+    """
+
+    start_loss: float
+    kept: tuple[Kept, ...]
+    log: Log
+    reasons: tuple[str, ...]
+    distances: Floats
+    leg: Leg
+    stopped: str | None = None

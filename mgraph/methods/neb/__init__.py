@@ -1,0 +1,1 @@
+"""The nudged elastic band and AutoNEB: settings, runner, report and picture."""

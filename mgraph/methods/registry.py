@@ -1,0 +1,38 @@
+"""Names of methods → methods: what is listed here appears in the command line, the docs and the store."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mgraph.errors import InputError
+from mgraph.methods.base import Method
+from mgraph.methods.curves.path import BezierCurve, PolygonalChain
+from mgraph.methods.curves.surface import BezierSurface
+from mgraph.methods.linear import Linear, Simplex
+from mgraph.methods.llpf.method import LLPF
+from mgraph.methods.neb.method import NudgedElasticBand
+
+if TYPE_CHECKING:
+    from mgraph.query.observed import Observation
+    from mgraph.query.sweepdata import SweepData
+
+METHODS: dict[str, type[Method]] = {
+    m.name: m for m in (Linear, Simplex, PolygonalChain, BezierCurve, BezierSurface, NudgedElasticBand, LLPF)
+}
+
+
+def tables_of(kind: str, series: Sequence[Observation], data: SweepData | None) -> dict[str, Any]:
+    """Return the tables of every method, filled by the one that made a connection of this kind."""
+    tables = {name: table for method in METHODS.values() for name, table in method.describe((), None).items()}
+    return tables | METHODS[kind].describe(series, data) if kind in METHODS else tables
+
+
+def method_named(name: str) -> type[Method]:
+    """Return the method of that name; InputError listing the known ones otherwise."""
+    if name not in METHODS:
+        close = difflib.get_close_matches(name, METHODS, 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise InputError(f"There is no method {name!r}; known are {', '.join(METHODS)}.{hint}")
+    return METHODS[name]

@@ -1,0 +1,1 @@
+"""Questions about a graph that is there: edges, components, routes, trees, matrices."""

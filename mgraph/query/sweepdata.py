@@ -1,0 +1,178 @@
+"""Reading sweeps back from the graph (NumPy; no torch). Only complete ones are seen here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mgraph.errors import CorruptError, InputError
+from mgraph.families import Family, Floats, Grid, PolygonalChainFamily, TensorGrid, family_from
+from mgraph.metric import LOSS, Metric, from_json, primary_of
+from mgraph.query.criterion import FULL_PRECISION
+from mgraph.query.damaged import contradiction
+from mgraph_store import Connection, Evaluation, Member, Reader, Sweep
+
+Key = tuple[str, str]  # split, metric
+
+COMPLETE, PARTIAL = "complete", "partial"
+_FULL = ", ".join(f"'{precision}'" for precision in FULL_PRECISION)
+_SMALL = 10_000  # points that cost nothing
+_DIGITS = 12  # of a parameter: 20 · 1/60 and 1/3 are the same point
+
+
+@dataclass(frozen=True)
+class SweepData:
+    """One sweep as arrays over its S points, in grid order.
+
+    ``values`` and their standard errors ``errors`` (NaN where none is known) are by (split, metric), ``counts``
+    are the examples behind each number, ``subsets`` names those of a split ('all', or a hash). ``notes`` are
+    remarks of the sweep that was just made.
+    """
+
+    sweep: Sweep
+    family: Family
+    grid: Grid
+    node_ids: list[str]
+    values: dict[Key, Floats]
+    errors: dict[Key, Floats]
+    counts: dict[Key, int]
+    subsets: dict[str, str]
+    notes: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+
+    @property
+    def primary(self) -> Metric:
+        """What points are compared by: the first metric with a direction, else the loss."""
+        return primary_of(m for m in self.metrics if any(m.name == name for _, name in self.values))
+
+    @property
+    def shown(self) -> tuple[Metric, ...]:
+        """What pictures and tables show: the loss, and the primary metric where that is another."""
+        return (LOSS,) if self.primary.name == LOSS.name else (LOSS, self.primary)
+
+    @property
+    def parameters(self) -> Floats:
+        """The points of the grid, shape (S, coordinates)."""
+        return self.grid.points
+
+    @property
+    def coefficients(self) -> Floats:
+        """Coefficients of the points, shape (S, K)."""
+        return self.family.coefficients(self.parameters)
+
+    def best(self, split: str, *, selected: NDArray[np.bool_] | None = None) -> int:
+        """Return the point that is best on a split by the primary metric (ties: lowest loss, then grid order).
+
+        Where the task has no metric with a direction, the lowest loss decides. ``selected`` restricts the candidates.
+        """
+        losses = self.values[split, LOSS.name]
+        first = -self.primary.sign * self.values[split, self.primary.name]
+        order = np.lexsort((losses, first))
+        return int(next(i for i in order if selected is None or selected[i]))
+
+    def index_of(self, parameter: Floats) -> int | None:
+        """Return the swept point at a parameter, if there is one."""
+        wanted = parameter_key(parameter)
+        return next((i for i, point in enumerate(self.parameters) if parameter_key(point) == wanted), None)
+
+
+def parameter_key(parameter: ArrayLike) -> tuple[float, ...]:
+    """Return what identifies a point of a domain: its coordinates without the last bits."""
+    return tuple((np.round(np.asarray(parameter, dtype=np.float64), _DIGITS) + 0.0).tolist())
+
+
+def grid_counts(family: Family, grid: Sequence[int] | None, default: Sequence[int]) -> tuple[int, ...]:
+    """Return points along each direction of a grid; one number stands for all. InputError for a bad grid."""
+    return tuple(int(n) for n in family.grid(tuple(default if grid is None else grid)).counts)
+
+
+def inner_grid(family: Family, grid: object, inner: int) -> Grid:
+    """Return the grid of a chain's control points and ``inner`` points on every piece between them.
+
+    Raises InputError for a family without pieces, a negative number, and a ``grid`` given as well.
+    """
+    if grid is not None:
+        raise InputError("A sweep takes a grid or inner points of every piece, not both.")
+    if not isinstance(family, PolygonalChainFamily):
+        raise InputError(f"A {family.name} has no pieces with points inside; give a grid.")
+    return family.pieces_grid(inner)
+
+
+def grid_of(family: Family, sweep: Sweep) -> Grid:
+    """Rebuild the grid of a sweep: from its axes where they are uneven, else from its counts."""
+    if sweep.axes is None:
+        return family.grid(tuple(sweep.grid))
+    return TensorGrid(tuple(np.array(axis, dtype=np.float64) for axis in json.loads(sweep.axes)))
+
+
+def axes_of(grid: Grid) -> str | None:
+    """Return the axes of an uneven grid as they are stored; None for a grid that its counts describe."""
+    if not isinstance(grid, TensorGrid) or grid.is_even:
+        return None
+    return json.dumps([axis.tolist() for axis in grid.axes])
+
+
+def family_of(connection: Connection) -> Family:
+    """Rebuild the family of a connection."""
+    return family_from(json.loads(connection.family))
+
+
+def finest_sweep(reader: Reader, connection: Connection, *, split: str | None = None) -> Sweep | None:
+    """Return the complete sweep of a connection that counts, or None: of those that measured ``split``, if named.
+
+    The finest one, as for edges: the most points; of equally fine ones that on more examples, then the one in full
+    precision, then the newest. Those whose train loss makes no edge (not measured, not finite, or with a doubt) come
+    last.
+    """
+    sql = f"""SELECT w.id FROM sweeps w JOIN (
+    SELECT sweep_id, max(examples) AS examples,
+        bool_or(split = 'train' AND metric = 'loss' AND isfinite(peak) AND doubt IS NULL) AS counts
+    FROM edges WHERE connection_id = ? {"" if split is None else "AND split = ?"} GROUP BY sweep_id
+) e ON e.sweep_id = w.id
+WHERE w.status = '{COMPLETE}'
+ORDER BY e.counts DESC, list_product(w.grid) DESC, e.examples DESC, (w."precision" IN ({_FULL})) DESC,
+    w.created DESC, w.rowid DESC LIMIT 1"""
+    found = reader.query(sql, [connection.id, *([] if split is None else [split])])[1]
+    return reader.get(Sweep, id=found[0][0]) if found else None
+
+
+def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = None) -> SweepData:
+    """Read a sweep of a connection, by default the finest; InputError if it was never swept."""
+    sweep = sweep or finest_sweep(reader, connection)
+    if sweep is None:
+        name = connection.name or connection.id
+        raise InputError(f"{name} has not been swept yet; run: mgraph sweep {name}")
+    family = family_of(connection)
+    evaluations = reader.all(Evaluation, sweep_id=sweep.id)
+    points, measured = prod(sweep.grid), len({row.node_id for row in evaluations})
+    if points > _SMALL and points > 2 * measured:  # before arrays are made for them
+        raise CorruptError(f"Sweep {sweep.id} says that it has {points} points, and has {measured}: run it again.")
+    grid = grid_of(family, sweep)
+    place = {parameter_key(point): i for i, point in enumerate(grid.points)}
+    node_ids = [""] * len(grid)
+    index: dict[str, int] = {}
+    for member in reader.all(Member, connection_id=connection.id, role="sample"):
+        at = place.get(parameter_key(member.parameter or ()))
+        if at is not None:
+            index[member.node_id] = at
+            node_ids[at] = member.node_id
+    values: dict[Key, Floats] = {}
+    errors: dict[Key, Floats] = {}
+    counts: dict[Key, int] = {}
+    subsets: dict[str, str] = {}
+    for row in evaluations:
+        key = (row.split, row.metric)
+        if key not in values:
+            values[key], errors[key] = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
+        at = index.get(row.node_id)
+        if at is None:
+            raise contradiction(connection.name or connection.id, f"{row.node_id} was swept and is no point of it")
+        values[key][at] = row.value
+        errors[key][at] = np.nan if row.standard_error is None else row.standard_error
+        counts[key], subsets[row.split] = row.count, row.subset
+    return SweepData(sweep, family, grid, node_ids, values, errors, counts, subsets, metrics=from_json(sweep.metrics))
