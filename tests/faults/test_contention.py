@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "contention.py"
 
 
-@pytest.mark.parametrize(("nodes", "connections"), [(1, 1), pytest.param(50, 20, marks=pytest.mark.stress, id="full")])
+@pytest.mark.parametrize(("nodes", "connections"), [(3, 2), pytest.param(50, 20, marks=pytest.mark.stress, id="full")])
 def test_nobody_starves(nodes: int, connections: int) -> None:
     arguments = ["--writers", "8", "--readers", "2", "--nodes", str(nodes), "--connections", str(connections)]
     done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
