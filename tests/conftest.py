@@ -30,6 +30,7 @@ _MAIN = "from mgraph_cli.main import main; main()"
 _SPREAD = ("docs", "faults")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give the tests of a file to one process (with ``--dist loadgroup``): what they share is then made once."""
     for item in items:
