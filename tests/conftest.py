@@ -26,16 +26,20 @@ ARCH = "cnn?bn=true&channels=4,8&hidden=16,"
 _MAIN = "from mgraph_cli.main import main; main()"
 
 
-# Files whose tests share no set-up of their own and take long: any process may take any of their tests.
-_SPREAD = ("docs", "faults")
+# Directories whose tests share no set-up of their own and take long: any process may take any of their tests.
+_SPREAD = ("tests/docs/", "tests/faults/")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give the tests of a file to one process (with ``--dist loadgroup``): what they share is then made once."""
-    for item in items:
-        if item.path.parent.name not in _SPREAD and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(item.config.rootpath))))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a file to one process (``--dist loadgroup``): what they share is then made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith(_SPREAD) else nodeid.split("::", 1)[0]
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(scope="session")
