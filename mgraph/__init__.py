@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mgraph.bookkeeping.upkeep import check
     from mgraph.data.registry import DATASETS
     from mgraph.data.task import Task, make_task
+    from mgraph.engines.pool import Pool
     from mgraph.errors import MGraphError
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.graph.graph import Graph, create, unpack
@@ -62,6 +63,7 @@ _HOMES = {
     "Task": "mgraph.data.task",
     "make_task": "mgraph.data.task",
     "Metric": "mgraph.metric",
+    "Pool": "mgraph.engines.pool",
     "MGraphError": "mgraph.errors",
 }
 
@@ -82,6 +84,7 @@ __all__ = [
     "NudgedElasticBand",
     "Point",
     "PolygonalChain",
+    "Pool",
     "SharpnessSettings",
     "Simplex",
     "Task",
