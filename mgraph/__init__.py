@@ -17,9 +17,8 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mgraph.architectures.registry import ARCHITECTURES
     from mgraph.bookkeeping.upkeep import check
-    from mgraph.data.registry import DATASETS
+    from mgraph.builtin import ARCHITECTURES, DATASETS
     from mgraph.data.task import Task, make_task
     from mgraph.engines.pool import Pool
     from mgraph.errors import MGraphError
@@ -58,8 +57,8 @@ _HOMES = {
     "BezierSurface": "mgraph.methods.curves.surface",
     "NudgedElasticBand": "mgraph.methods.neb.method",
     "METHODS": "mgraph.methods.registry",
-    "ARCHITECTURES": "mgraph.architectures.registry",
-    "DATASETS": "mgraph.data.registry",
+    "ARCHITECTURES": "mgraph.builtin",
+    "DATASETS": "mgraph.builtin",
     "Task": "mgraph.data.task",
     "make_task": "mgraph.data.task",
     "Metric": "mgraph.metric",

@@ -17,14 +17,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgraph import usercode
+from mgraph.builtin import FILES, ROOT
 from mgraph.errors import InputError, MGraphError, NotFoundError
 from mgraph.sources import Code, SourceFile, find, gather, is_ours, lies_installed
 from mgraph.specs import Spec, suggestion, unknown_parameter
 from mgraph.trust import Consent
-
-# Data sets named by a path, and the parameter that is one.
-_PATH_PREFIXES = ("npz", "imagefolder")
-_PATH_PARAM = "root"
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,10 @@ def source_of(spec: Spec, *, typed_in: Path, base: Path) -> tuple[Spec, FactoryS
             spec = Spec(f"{moved}:{attribute}", spec.params)
         return spec, find_source(spec, base=base)
     params = dict(spec.params)
-    if isinstance(root := params.get(_PATH_PARAM), str):
-        params[_PATH_PARAM] = _relocate(root, typed_in, base)
+    if isinstance(root := params.get(ROOT), str):
+        params[ROOT] = _relocate(root, typed_in, base)
     name = spec.name
-    if spec.prefix in _PATH_PREFIXES and spec.argument:
+    if spec.prefix in FILES and spec.argument:
         name = f"{spec.prefix}:{_relocate(spec.argument, typed_in, base)}"
     return Spec(name, params), None
 

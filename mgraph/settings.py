@@ -88,7 +88,7 @@ class Settings:
         return [
             SettingInfo(
                 f.name,
-                _type_name(hints[f.name]),
+                type_name(hints[f.name]),
                 f.default,
                 f.metadata["help"],
                 f.metadata["unit"],
@@ -148,9 +148,9 @@ def format_value(value: Any) -> str:
 
 
 def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
-    expected = _type_name(hint)
+    expected = type_name(hint)
     try:
-        value = _convert(hint, _nothing(hint) if value == f.metadata["nothing"] else value)
+        value = convert(hint, _nothing(hint) if value == f.metadata["nothing"] else value)
     except (TypeError, ValueError, KeyError):
         raise InputError(f"{f.name} must be {expected}, not {format_value(value)!r}.") from None
     m = f.metadata
@@ -171,18 +171,19 @@ def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
     return value
 
 
-def _convert(hint: Any, value: Any) -> Any:
+def convert(hint: Any, value: Any) -> Any:
+    """Bring a value, typed or not, to a type; TypeError, ValueError or KeyError if it does not fit."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None or value == "":
             return None
-        return _convert(next(a for a in arguments if a is not type(None)), value)
+        return convert(next(a for a in arguments if a is not type(None)), value)
     if origin is tuple:
         parts = [p for p in value.split(",") if p] if isinstance(value, str) else list(value)
         inner = [arguments[0]] * len(parts) if arguments[-1] is ... else list(arguments)
         if len(inner) != len(parts):
             raise ValueError
-        return tuple(_convert(h, p) for h, p in zip(inner, parts, strict=True))
+        return tuple(convert(h, p) for h, p in zip(inner, parts, strict=True))
     if hint is bool:
         if isinstance(value, bool):
             return value
@@ -208,10 +209,11 @@ def _nothing(hint: Any) -> Any:
     return None if type(None) in get_args(hint) else "none"
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """Say in words what a type takes: "a whole number", "numbers with commas"."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return _type_name(next(a for a in arguments if a is not type(None))) + " or nothing"
+        return type_name(next(a for a in arguments if a is not type(None))) + " or nothing"
     if origin is tuple:
         inner = {int: "whole numbers", float: "numbers", str: "words"}[arguments[0]]
         return f"{inner} with commas" if arguments[-1] is ... else f"{len(arguments)} {inner} with commas"

@@ -8,22 +8,24 @@ word. The canonical form sorts the keys, so that two ways to write one thing com
 from __future__ import annotations
 
 import difflib
-import importlib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, get_args
 from urllib.parse import unquote
 
+from mgraph.builtin import ARCHITECTURES, DATASETS, BuiltIn, Param
 from mgraph.errors import InputError, NotFoundError
+from mgraph.settings import convert, type_name
 
 Scalar = int | float | bool | str
 Value = Scalar | tuple[Scalar, ...]
-Kind = Literal["int", "float", "bool", "str", "ints", "floats"]
 
 # What may stand before a colon without naming a factory.
-PREFIXES = ("torchvision", "timm", "npz", "imagefolder", "torchmetrics")
+PREFIXES = frozenset(entry.name for entry in (*ARCHITECTURES.values(), *DATASETS.values()) if entry.argument) | {
+    "torchmetrics"
+}
 
 _INT = re.compile(r"[+-]?[0-9]+")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -95,50 +97,15 @@ class Spec:
         return ":" in self.name and self.prefix not in PREFIXES
 
 
-@dataclass(frozen=True)
-class Param:
-    """One parameter of a built-in: its type, default (None: none, or taken from the data) and meaning."""
-
-    name: str
-    kind: Kind
-    default: Value | None
-    help: str
-
-
-@dataclass(frozen=True)
-class BuiltIn:
-    """A registered architecture or data set; ``target`` is the ``module:function`` that makes it.
-
-    ``further``: parameters that are not listed here are passed on to the library behind it.
-    """
-
-    name: str
-    summary: str
-    target: str
-    params: tuple[Param, ...] = ()
-    argument: str = ""
-    further: bool = False
-
-    @property
-    def usage(self) -> str:
-        """How to write it, e.g. ``npz:FILE``."""
-        return f"{self.name}:{self.argument}" if self.argument else self.name
-
-    def function(self) -> Callable[..., Any]:
-        """Import and return what makes it."""
-        module, _, attribute = self.target.partition(":")
-        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        return function
-
-    def bind(self, spec: Spec) -> dict[str, Any]:
-        """Convert the spec's parameters to their types; InputError for an unknown or unfitting one."""
-        if bool(self.argument) != bool(spec.argument):
-            raise InputError(f"{spec.name!r} is not how to name {self.name}; write {self.usage}.")
-        known = {p.name: p for p in self.params}
-        for key in spec.params:
-            if key not in known and not self.further:
-                raise unknown_parameter(key, self.usage, known)
-        return {key: _convert(known[key], value) if key in known else value for key, value in spec.params.items()}
+def bind(entry: BuiltIn, spec: Spec) -> dict[str, Any]:
+    """Convert a spec's parameters to the types that a built-in declares; InputError for an unknown or unfitting one."""
+    if bool(entry.argument) != bool(spec.argument):
+        raise InputError(f"{spec.name!r} is not how to name {entry.name}; write {entry.usage}.")
+    known = {p.name: p for p in entry.params}
+    for key in spec.params:
+        if key not in known and not entry.further:
+            raise unknown_parameter(key, entry.usage, known)
+    return {key: _fitted(known[key], value) if key in known else value for key, value in spec.params.items()}
 
 
 def look_up(spec: Spec, registry: Mapping[str, BuiltIn], what: str) -> BuiltIn:
@@ -166,27 +133,17 @@ def suggestion(text: str, known: Iterable[str]) -> str:
     return f" did you mean {close[0]!r}?" if close else ""
 
 
-def _convert(param: Param, value: Value) -> Any:
-    if param.kind in ("ints", "floats"):
-        parts: Sequence[Scalar] = value if isinstance(value, tuple) else () if value == "" else (value,)
-        kind: type = int if param.kind == "ints" else float
-        if all(_fits(part, kind) for part in parts):
-            return tuple(kind(part) for part in parts)
-        expected = "whole numbers with commas" if kind is int else "numbers with commas"
-    elif param.kind == "str":
-        return _write_plain(value)
-    else:
-        kind = {"int": int, "float": float, "bool": bool}[param.kind]
-        if not isinstance(value, tuple) and _fits(value, kind):
-            return kind(value)
-        expected = {"int": "a whole number", "float": "a number", "bool": "true or false"}[param.kind]
-    raise InputError(f"{param.name} must be {expected}, not {_write_plain(value)!r}.")
-
-
-def _fits(value: Scalar, kind: type) -> bool:
-    if kind is bool or isinstance(value, bool):
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, int) or (kind is float and isinstance(value, float))
+def _fitted(param: Param, value: Value) -> Any:
+    """Read a value as it was typed, by the converter of all settings; None is no value that a spec can give."""
+    hint = next((h for h in get_args(param.hint) if h is not type(None)), param.hint)
+    hint = hint if type(None) in get_args(param.hint) else param.hint
+    text = _write_plain(value)
+    try:
+        if hint is bool and not isinstance(value, bool):
+            raise ValueError
+        return convert(hint, text)
+    except (TypeError, ValueError, KeyError):
+        raise InputError(f"{param.name} must be {type_name(hint)}, not {text!r}.") from None
 
 
 def _read_value(raw: str, text: str) -> Value:

@@ -1,18 +1,28 @@
-"""The built-in networks. Their layout is final: stored graphs depend on it."""
+"""The built-in networks (torch is loaded when one is made). Their layout is final: stored graphs depend on it."""
 
 from __future__ import annotations
 
 from math import prod
-
-from torch import nn
+from typing import TYPE_CHECKING, Annotated
 
 from mgraph.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import nn
+
+Classes = Annotated[int, "number of outputs (default: the data's number of classes)"]
+
 
 def mlp(
-    *, input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...] = (256, 256), bn: bool = False
+    *,
+    input_shape: tuple[int, ...],
+    hidden: Annotated[tuple[int, ...], "widths of the hidden layers"] = (256, 256),
+    bn: Annotated[bool, "batch normalisation of every hidden layer"] = False,
+    classes: Classes,
 ) -> nn.Module:
     """Flatten, then Linear, [BatchNorm], ReLU for each hidden width, then Linear to the classes."""
+    from torch import nn
+
     _positive("hidden", hidden)
     layers: list[nn.Module] = [nn.Flatten()]
     width = prod(input_shape)
@@ -28,15 +38,17 @@ def mlp(
 def cnn(
     *,
     input_shape: tuple[int, ...],
-    classes: int,
-    channels: tuple[int, ...] = (16, 32),
-    hidden: tuple[int, ...] = (64,),
-    bn: bool = False,
+    channels: Annotated[tuple[int, ...], "channels of the convolutions; each halves height and width"] = (16, 32),
+    hidden: Annotated[tuple[int, ...], "widths of the hidden fully connected layers"] = (64,),
+    bn: Annotated[bool, "batch normalisation after every convolution"] = False,
+    classes: Classes,
 ) -> nn.Module:
     """3×3 convolution, [BatchNorm], ReLU, 2×2 max-pool for each of ``channels``, then Linear layers.
 
     On (1, 8, 8) with 10 classes and the defaults it has 13706 parameters.
     """
+    from torch import nn
+
     _positive("channels", channels)
     _positive("hidden", hidden)
     depth, height, width = _image("cnn", input_shape)
@@ -60,8 +72,10 @@ def cnn(
     return nn.Sequential(*layers, nn.Linear(units, classes))
 
 
-def lenet5(*, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def lenet5(*, input_shape: tuple[int, ...], classes: Classes) -> nn.Module:
     """LeNet-5 of LeCun et al. (1998), with ReLU and max-pooling: 61706 parameters on (1, 28, 28), 10 classes."""
+    from torch import nn
+
     depth, height, width = _image("lenet5", input_shape)
     height, width = (height // 2 - 4) // 2, (width // 2 - 4) // 2
     if height < 1 or width < 1:
@@ -82,6 +96,19 @@ def lenet5(*, input_shape: tuple[int, ...], classes: int) -> nn.Module:
         nn.ReLU(),
         nn.Linear(84, classes),
     )
+
+
+def toy(
+    *,
+    input_shape: tuple[int, ...],
+    classes: int,
+    potential: Annotated[str, "ring, valley or muller-brown"] = "ring",
+) -> nn.Module:
+    """Return the landscape of that name; InputError, listing what there is, for another."""
+    from mgraph.architectures.landscapes import landscape
+
+    del input_shape, classes
+    return landscape(potential)
 
 
 def _image(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:

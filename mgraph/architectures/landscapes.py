@@ -75,9 +75,8 @@ class Landscape(nn.Module):
         return self.potential(self.w).expand(len(x))
 
 
-def toy(*, input_shape: tuple[int, ...], classes: int, potential: str = "ring") -> nn.Module:
+def landscape(potential: str) -> Landscape:
     """Return the landscape of that name; InputError, listing what there is, for another."""
-    del input_shape, classes
     if potential not in POTENTIALS:
         raise InputError(
             f"There is no potential {potential!r};{suggestion(potential, POTENTIALS)} there are "

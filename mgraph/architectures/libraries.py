@@ -5,16 +5,23 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from torch import nn
-
+from mgraph.architectures.builtin import Classes
 from mgraph.errors import InputError, NotFoundError
 from mgraph.specs import suggestion
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 def torchvision(
-    name: str, *, input_shape: tuple[int, ...], classes: int, stem: str = "imagenet", **further: Any
+    name: str,
+    *,
+    input_shape: tuple[int, ...],
+    stem: Annotated[str, "cifar: a ResNet's stem for small images, 3×3 without pooling"] = "imagenet",
+    classes: Classes,
+    **further: Any,
 ) -> nn.Module:
     """Make a classification network of torchvision without weights.
 
@@ -22,6 +29,7 @@ def torchvision(
     32×32 images. Inputs with other than 3 channels get a first convolution for theirs.
     """
     import torchvision as library
+    from torch import nn
 
     _refuse_weights("torchvision", further)
     known = library.models.list_models(module=library.models)
@@ -43,7 +51,7 @@ def torchvision(
     return network
 
 
-def timm(name: str, *, input_shape: tuple[int, ...], classes: int, **further: Any) -> nn.Module:
+def timm(name: str, *, input_shape: tuple[int, ...], classes: Classes, **further: Any) -> nn.Module:
     """Make a network of timm without weights, for the data's classes and channels."""
     try:
         library = importlib.import_module("timm")
@@ -69,6 +77,8 @@ def _refuse_weights(library: str, further: Mapping[str, Any]) -> None:
 
 
 def _adapt_first_convolution(network: nn.Module, channels: int) -> None:
+    from torch import nn
+
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             parent, _, attribute = name.rpartition(".")

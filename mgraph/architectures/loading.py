@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from mgraph.alone import alone
-from mgraph.architectures.registry import ARCHITECTURES
+from mgraph.builtin import ARCHITECTURES
 from mgraph.errors import InputError, MGraphError
 from mgraph.factories import call_factory, load_factory
-from mgraph.specs import Spec, look_up
+from mgraph.specs import Spec, bind, look_up
 from mgraph.trust import Consent, speaker
 
 
@@ -57,7 +57,7 @@ def build_network(
 
 def _built_in(spec: Spec, shape: tuple[int, ...], classes: int | None) -> Any:
     entry = look_up(spec, ARCHITECTURES, "architecture")
-    params = {"classes": classes} | entry.bind(spec)
+    params = {"classes": classes} | bind(entry, spec)
     if params["classes"] is None:
         raise InputError(f"The data have no classes; say how many outputs, as in {entry.usage}?classes=1.")
     if params["classes"] < 1:

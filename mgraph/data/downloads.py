@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import platformdirs
 
-from mgraph.data.files import first_examples
+from mgraph.data.files import Limit, first_examples
 from mgraph.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -20,25 +20,27 @@ _FASHION = ((0.2860,), (0.3530,))
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
+Root = Annotated[str | None, "directory of the files (default: the user's cache directory)"]
+Download = Annotated[bool, "fetch the files if they are not there"]
 _Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def mnist(*, root: str | None = None, download: bool = False, limit: int | None = None) -> Task:
+def mnist(*, root: Root = None, download: Download = False, limit: Limit = None) -> Task:
     """LeCun, Cortes and Burges: 60000 and 10000 digits, shape (1, 28, 28)."""
     return _fetched("mnist", "MNIST", 10, _MNIST, root, download, limit)
 
 
-def fashionmnist(*, root: str | None = None, download: bool = False, limit: int | None = None) -> Task:
+def fashionmnist(*, root: Root = None, download: Download = False, limit: Limit = None) -> Task:
     """Xiao, Rasul and Vollgraf (2017): 60000 and 10000 pieces of clothing, shape (1, 28, 28)."""
     return _fetched("fashionmnist", "FashionMNIST", 10, _FASHION, root, download, limit)
 
 
-def cifar10(*, root: str | None = None, download: bool = False, limit: int | None = None) -> Task:
+def cifar10(*, root: Root = None, download: Download = False, limit: Limit = None) -> Task:
     """Krizhevsky (2009): 50000 and 10000 photographs, shape (3, 32, 32)."""
     return _fetched("cifar10", "CIFAR10", 10, _CIFAR10, root, download, limit)
 
 
-def cifar100(*, root: str | None = None, download: bool = False, limit: int | None = None) -> Task:
+def cifar100(*, root: Root = None, download: Download = False, limit: Limit = None) -> Task:
     """Krizhevsky (2009): 50000 and 10000 photographs in 100 classes, shape (3, 32, 32)."""
     return _fetched("cifar100", "CIFAR100", 100, _CIFAR100, root, download, limit)
 

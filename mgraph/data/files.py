@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
 
 Pair = tuple[Any, Any]
+Limit = Annotated[int | None, "use only the first so many training examples"]
+Mean = Annotated[tuple[float, ...] | None, "mean per channel, after scaling uint8 to [0, 1]"]
+Std = Annotated[tuple[float, ...] | None, "standard deviation per channel, likewise"]
 
 _SPLITS = ("train", "valid", "test")
 
@@ -25,10 +28,10 @@ _SPLITS = ("train", "valid", "test")
 def npz(
     path: Path,
     *,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    classes: int | None = None,
-    limit: int | None = None,
+    mean: Mean = None,
+    std: Std = None,
+    classes: Annotated[int | None, "number of classes (default: largest label + 1)"] = None,
+    limit: Limit = None,
 ) -> Task:
     """Load x_train, y_train, x_test, y_test and, if there, x_valid, y_valid.
 
@@ -58,11 +61,11 @@ def npz(
 def imagefolder(
     path: Path,
     *,
-    size: int = 32,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    background: str | None = None,
-    limit: int | None = None,
+    size: Annotated[int, "height and width to which images are resized"] = 32,
+    mean: Mean = None,
+    std: Std = None,
+    background: Annotated[str | None, "behind transparent pixels: white, black, or ignore to drop alpha"] = None,
+    limit: Limit = None,
 ) -> Task:
     """Load train/CLASS/*, test/CLASS/* and, if there, valid/CLASS/*, resized to (3, size, size).
 

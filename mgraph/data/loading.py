@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mgraph.data.registry import DATASETS
+from mgraph.builtin import DATASETS, ROOT
 from mgraph.data.repeatable import RandomState, require_repeatable
 from mgraph.data.task import Task, make_task
 from mgraph.errors import InputError, NotFoundError, UntrustedError
 from mgraph.factories import call_factory, load_factory, locate
-from mgraph.specs import Spec, look_up, suggestion
+from mgraph.specs import Spec, bind, look_up, suggestion
 from mgraph.trust import Consent, speaker
 
 
@@ -38,11 +38,11 @@ def load_task(
             require_repeatable(task, spec.name, lambda: _made(spec, again()), before=before, at=at)
         return task
     entry = look_up(spec, DATASETS, "data set")
-    params = entry.bind(spec)
-    if "root" in params:
-        params["root"] = str(locate(params["root"], base))
+    params = bind(entry, spec)
+    if ROOT in params:
+        params[ROOT] = str(locate(params[ROOT], base))
     arguments = [locate(spec.argument, base)] if entry.argument else []
-    held_back = bool(params.get("download")) and "root" in params and not consent.writes
+    held_back = bool(params.get("download")) and ROOT in params and not consent.writes
     try:
         built: Task = entry.function()(*arguments, **params | ({"download": False} if held_back else {}))
     except NotFoundError:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mgraph import trust
+from mgraph.builtin import FILES, ROOT
 from mgraph.errors import InputError, NotFoundError
 from mgraph.factories import FactorySource, locate, names_code, source_of
 from mgraph.families.own import own_families
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from mgraph.session.session import Bench
 
 ROLES = ("arch", "data", "loss")
-_FILES = ("npz", "imagefolder")  # data sets named by a path; others may have one as root
 _NAMED = "named"  # in factories: what the loss was called when the data's fingerprint was taken
 
 P = ParamSpec("P")
@@ -100,9 +100,9 @@ def path_of(spec: Spec) -> str | None:
     if spec.is_factory:
         file, _, _ = spec.name.rpartition(":")
         return file if file.endswith(".py") or "/" in file else None
-    if spec.prefix in _FILES:
+    if spec.prefix in FILES:
         return spec.argument or None
-    root = spec.params.get("root")
+    root = spec.params.get(ROOT)
     return root if isinstance(root, str) else None
 
 
@@ -147,7 +147,7 @@ def _advice(space: Space, base: Path) -> str | None:
     for role, spec in _specs(space):
         path = path_of(spec)
         if path is not None and not locate(path, base).exists():
-            new = "NEW" if "root" in spec.params else f"NEW/{Path(path).name}"
+            new = "NEW" if ROOT in spec.params else f"NEW/{Path(path).name}"
             words += [f"--{role}", str(_with_path(spec, new))]
         elif spec.is_factory and path is None:
             words += [f"--{role}", str(Spec(f"NEW.{spec.name}", spec.params))]
@@ -316,6 +316,6 @@ def _with_path(spec: Spec, path: str) -> Spec:
     if spec.is_factory:
         named = path if path.endswith(".py") or "/" in path else f"./{path}"
         return Spec(f"{named}:{spec.name.rpartition(':')[2]}", spec.params)
-    if spec.prefix in _FILES:
+    if spec.prefix in FILES:
         return Spec(f"{spec.prefix}:{path}", spec.params)
-    return Spec(spec.name, {**spec.params, "root": path})
+    return Spec(spec.name, {**spec.params, ROOT: path})

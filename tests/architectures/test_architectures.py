@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mgraph.architectures.loading import build_network
-from mgraph.architectures.registry import ARCHITECTURES
+from mgraph.builtin import ARCHITECTURES
 from mgraph.errors import InputError, NotFoundError
 
 

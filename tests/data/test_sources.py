@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from mgraph.builtin import DATASETS
 from mgraph.data.loading import load_task
-from mgraph.data.registry import DATASETS
 from mgraph.errors import InputError, NotFoundError
 
 RNG = np.random.default_rng(0)

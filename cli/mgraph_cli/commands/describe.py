@@ -64,7 +64,7 @@ def archs(form: str) -> None:
     Example:
       mgraph archs
     """
-    from mgraph.architectures.registry import ARCHITECTURES
+    from mgraph.builtin import ARCHITECTURES
 
     _entries(ARCHITECTURES.values(), form)
 
@@ -78,7 +78,7 @@ def datasets(form: str) -> None:
     Example:
       mgraph datasets
     """
-    from mgraph.data.registry import DATASETS
+    from mgraph.builtin import DATASETS
 
     _entries(DATASETS.values(), form)
 

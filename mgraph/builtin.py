@@ -1,0 +1,126 @@
+"""The architectures and data sets that a spec can name without code of the user's: one line each (torch-free).
+
+What a line names is an annotated function, and its parameters are the function's: those whose annotation says what they
+are for, ``Annotated[type, "what it is"]``, can be given in a spec. To add one, write the function and a line here.
+Stored graphs depend on the names and on the functions' defaults.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType, SimpleNamespace
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+ROOT = "root"
+"""The parameter of data sets that is a directory."""
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter of a built-in: its type, default (None: none, or taken from the data) and meaning."""
+
+    name: str
+    hint: Any
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """An architecture or data set: how to write it, e.g. ``npz:FILE``, and the ``module:function`` that makes it."""
+
+    usage: str
+    summary: str
+    target: str
+
+    @property
+    def name(self) -> str:
+        """What stands before the first colon of a spec."""
+        return self.usage.partition(":")[0]
+
+    @property
+    def argument(self) -> str:
+        """What stands for the argument after the colon: FILE, DIR, NAME; empty if there is none."""
+        return self.usage.partition(":")[2]
+
+    def function(self) -> Callable[..., Any]:
+        """Import and return what makes it."""
+        module, _, attribute = self.target.partition(":")
+        function: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        return function
+
+    @cached_property
+    def params(self) -> tuple[Param, ...]:
+        """What a spec can give, read from the function's signature."""
+        function = self.function()
+        annotated = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+        hints = get_type_hints(
+            SimpleNamespace(__annotations__=annotated), vars(inspect.getmodule(function)), include_extras=True
+        )
+        found = []
+        for parameter in inspect.signature(function).parameters.values():
+            hint = hints.get(parameter.name)
+            if get_origin(hint) is Annotated:
+                plain, help = get_args(hint)
+                default = None if parameter.default is parameter.empty else parameter.default
+                found.append(Param(parameter.name, plain, default, help))
+        return tuple(found)
+
+    @cached_property
+    def further(self) -> bool:
+        """Whether other parameters are passed on to the library behind it."""
+        parameters = inspect.signature(self.function()).parameters.values()
+        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def _by_name(*entries: BuiltIn) -> Mapping[str, BuiltIn]:
+    return MappingProxyType({entry.name: entry for entry in entries})
+
+
+_NETS, _DATA = "mgraph.architectures", "mgraph.data"
+
+ARCHITECTURES = _by_name(
+    BuiltIn("mlp", "fully connected layers with ReLU", f"{_NETS}.builtin:mlp"),
+    BuiltIn(
+        "cnn",
+        "3×3 convolutions with ReLU and 2×2 max-pooling, then fully connected layers",
+        f"{_NETS}.builtin:cnn",
+    ),
+    BuiltIn("lenet5", "LeNet-5 with ReLU and max-pooling (LeCun et al. 1998, modernised)", f"{_NETS}.builtin:lenet5"),
+    BuiltIn("toy", "a landscape of two weights: the loss on the data toy is a potential", f"{_NETS}.builtin:toy"),
+    BuiltIn(
+        "torchvision:NAME",
+        "a classification network of torchvision, freshly initialised",
+        f"{_NETS}.libraries:torchvision",
+    ),
+    BuiltIn("timm:NAME", "a network of timm, if that is installed, freshly initialised", f"{_NETS}.libraries:timm"),
+)
+
+# The argument of a data set is a path.
+DATASETS = _by_name(
+    BuiltIn(
+        "digits", "1797 handwritten digits of 8×8 grey levels, 10 classes; comes with mgraph", f"{_DATA}.digits:digits"
+    ),
+    BuiltIn("mnist", "70000 handwritten digits of 28×28, 10 classes", f"{_DATA}.downloads:mnist"),
+    BuiltIn("fashionmnist", "70000 pieces of clothing of 28×28, 10 classes", f"{_DATA}.downloads:fashionmnist"),
+    BuiltIn("cifar10", "60000 colour photographs of 32×32, 10 classes", f"{_DATA}.downloads:cifar10"),
+    BuiltIn("cifar100", "60000 colour photographs of 32×32, 100 classes", f"{_DATA}.downloads:cifar100"),
+    BuiltIn(
+        "npz:FILE",
+        "NumPy arrays x_train, y_train, x_test, y_test (and x_valid, y_valid) in one file",
+        f"{_DATA}.files:npz",
+    ),
+    BuiltIn(
+        "imagefolder:DIR",
+        "image files in train/CLASS, test/CLASS (and valid/CLASS), held in memory",
+        f"{_DATA}.files:imagefolder",
+    ),
+    BuiltIn("toy", "for the architecture toy, whose output is its loss", f"{_DATA}.toy:toy"),
+)
+
+FILES = frozenset(entry.name for entry in DATASETS.values() if entry.argument)
+"""Data sets that a path names."""
