@@ -8,8 +8,9 @@ trained like a curve.
 
 from __future__ import annotations
 
+import copyreg
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,7 +58,17 @@ def method_from(text: str, taken: tuple[str, ...], *, base: Path | None = None) 
         if not isinstance(getattr(found, word, None), str):
             raise InputError(f"The method {spec.name} needs a {word}: ClassVar[str].")
     require_free(found, taken)
+    copyreg.pickle(found, _reduced)  # the module that its code was run as exists in this process alone
     return found
+
+
+def _reduced(method: Method) -> tuple[Any, ...]:
+    """Send a method to a worker as the name of its class, which the user has given, and its settings."""
+    return _sent, (str(spec_of(method)), {f.name: getattr(method, f.name) for f in fields(method)})
+
+
+def _sent(text: str, settings: dict[str, Any]) -> Method:
+    return method_from(text, ())(**settings)
 
 
 def require_free(cls: type[Method], taken: tuple[str, ...]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,14 @@ def test_a_strangers_family_runs_nothing(run: Any, path: Path, pwned: Path) -> N
     for command in (("sweep", "line"), ("merge", "line"), ("ensemble", "line"), ("compose", "line", "line")):
         run(*command, code=2)
     assert not pwned.exists()
+
+
+def test_a_method_is_sent_to_a_worker_by_its_name(path: Path, pwned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    for name, settings in (("Lagrange", {"bends": 3}), ("Mine", {"stiff": 2.0})):
+        method = method_from(f"paths.py:{name}", ())(**settings)
+        parcel = pickle.dumps(method)
+        assert b"_mgraph_code_" not in parcel
+        there = pickle.loads(parcel)
+        assert (there.name, asdict(there)) == (method.name, asdict(method))
+        assert there.family(2) == method.family(2)
