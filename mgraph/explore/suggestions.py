@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mgraph.errors import MGraphError
 from mgraph.explore.suggest import IMPROVE, JOIN, Step, Terrain
+from mgraph.jobs.connections import ConnectJob
 from mgraph.operations.resume import interrupted_runs
 from mgraph.query.sweepdata import COMPLETE
 from mgraph.session.members import ends_of, label
@@ -93,16 +95,21 @@ def connect_command(names: Sequence[str], method: Method) -> str:
 def interrupted(store: GraphStore, nodes: Mapping[str, Node]) -> Iterator[Suggestion]:
     """Suggest to go on with connections of these nodes (by id) that were interrupted, oldest first."""
     for standing in interrupted_runs(store):
-        plan, run = standing.plan or {}, standing.run
-        ends = plan.get("ends", ())
-        if plan.get("operation") != "connect" or standing.status != "interrupted" or not set(ends) <= nodes.keys():
+        run = standing.run
+        if run.command != ConnectJob.kind or standing.status != "interrupted":
             continue
-        names = tuple(label(nodes[end]) for end in ends)
+        try:
+            job = standing.job()
+        except MGraphError:  # resume says what is wrong with it
+            continue
+        if not isinstance(job, ConnectJob) or not set(job.ends) <= nodes.keys():
+            continue
+        names = tuple(label(nodes[end]) for end in job.ends)
         yield Suggestion(
             step=RESUME,
-            ends=tuple(ends),
+            ends=job.ends,
             names=names,
-            reason=f"Connecting {' and '.join(names)} by --{plan['method']} was interrupted "
+            reason=f"Connecting {' and '.join(names)} by --{job.method.name} was interrupted "
             f"({standing.at or 'nothing saved'}).",
             command=f"mgraph resume {run.id}",
             subject=run.id,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mgraph.bookkeeping import listing
 from mgraph.families import Segment
 from mgraph.graph.exploration import Explorations
-from mgraph.graph.handles import Connected, Point
+from mgraph.graph.handles import Connected, Point, counts_of
 from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.imports import Imports
 from mgraph.graph.pictures import Pictures
@@ -125,12 +125,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         Keywords are fields of :class:`TrainSettings`. Raises NonFiniteError, naming the step, when training
         diverges; nothing but the failed run is then recorded.
         """
-        from mgraph.operations.modes import add_trained_mode
+        from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
 
         chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
-        where = self.session.space(space)
-        return Point(self.session, add_trained_mode(self.session, where, chosen, name=name, **_report(report)))
+        job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name)
+        return Point(self.session, job.run(self.session, **_report(report)))
 
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
         """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
@@ -164,30 +164,24 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         surface as a curve, go on with a band. Raises InputError for ends or settings that do not suit, or a bad
         grid, and NonFiniteError when training diverges.
         """
-        from mgraph.operations.connections import connect
+        from mgraph.jobs.connections import ConnectJob, Following
         from mgraph.query.sweepdata import grid_counts, inner_grid
-        from mgraph.train.parallel import follows
 
         if inner is not None:  # now, not after the training
             inner_grid(method.family(len(ends)), grid, inner)
-        if grid is not None:
-            counts = (grid,) if isinstance(grid, int) else grid
-            grid = grid_counts(method.family(len(ends)), counts, ())
-        connection = connect(
-            self.session,
-            [self._node(end) for end in ends],
-            method,
+        counts = counts_of(grid)
+        if counts is not None:
+            counts = grid_counts(method.family(len(ends)), counts, ())
+        job = ConnectJob(
+            ends=tuple(self._node(end).id for end in ends),
+            method=method,
             name=name,
-            init=None if init is None else self._connection(init).record,
+            init=None if init is None else self._connection(init).id,
             same_layout=same_layout,
-            buffers_from=None if buffers_from is None else self._node(buffers_from),
-            sweep={"grid": grid, "inner": inner} if sweep else None,
-            **_report(report),
+            buffers_from=None if buffers_from is None else self._node(buffers_from).id,
+            sweep=Following(counts, inner) if sweep else None,
         )
-        connected = Connected(self.session, connection)
-        if sweep and not follows():
-            connected.sweep(grid, inner=inner, report=report)
-        return connected
+        return Connected(self.session, job.run(self.session, **_report(report)))
 
     def connect_auto(
         self,
@@ -231,9 +225,9 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             split=split,
             threshold=True,
         )
-        counts = (grid,) if isinstance(grid, int) else grid
+        counts = counts_of(grid)
         if counts is not None:
-            Segment().grid(tuple(counts))
+            Segment().grid(counts)
         result = connect_auto(
             self.session,
             found,
@@ -268,7 +262,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         """
         from mgraph.operations.resume import resume
 
-        made = resume(self.session, run, report, force=force)
+        made = resume(self.session, run, force=force, **_report(report))
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
     def discard(self, run: str | None = None, *, force: bool = False) -> dict[str, Any]:

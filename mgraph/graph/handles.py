@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, inner_grid, load_sweep
+from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
 from mgraph.shown import visible
@@ -199,24 +199,26 @@ class Connected(Labelled):
         Raises NonFiniteError, after storing what was found, if a train loss is NaN or infinite.
         """
         from mgraph.evaluate.refine import Refinement
-        from mgraph.operations.sweeps import sweep_connection
+        from mgraph.families import Grid
+        from mgraph.jobs.connections import SweepJob
 
-        if inner is not None:
-            grid = inner_grid(family_of(self.record), grid, inner)
-        return sweep_connection(
-            self._session,
-            self.record,
-            grid=(grid,) if isinstance(grid, int) else grid,
-            splits=splits,
+        job = SweepJob(
+            connection=self.id,
+            grid=None if isinstance(grid, Grid) else counts_of(grid),
+            inner=inner,
+            splits=tuple(splits),
             examples=examples,
             bn_examples=bn_examples,
             precision=precision,
-            metrics=metrics,
+            metrics=tuple(metrics),
             refine=None if refine is None else Refinement.of(refine, refine_on, max_points),
             route_on=route_on,
             reuse=reuse,
-            **_report(report),
         )
+        if isinstance(grid, Grid):
+            job = job.on(grid)
+        swept: SweepData = job.run(self._session, **_report(report))
+        return swept
 
     def swept(self) -> SweepData:
         """Return its finest sweep, the one that its edges are of; InputError if there is none."""
@@ -296,7 +298,7 @@ class Connected(Labelled):
         """Evaluate the ensembles of its ends and of its whole grid (default step 0.1)."""
         from mgraph.operations.ensembles import ensemble
 
-        return ensemble(self._session, self.record, grid=_grid(grid), bn_examples=bn_examples, **_report(report))
+        return ensemble(self._session, self.record, grid=counts_of(grid), bn_examples=bn_examples, **_report(report))
 
     def export_ensemble(
         self,
@@ -313,7 +315,7 @@ class Connected(Labelled):
             self._session,
             self.record,
             Path(directory),
-            grid=_grid(grid),
+            grid=counts_of(grid),
             overwrite=overwrite,
             **_report(report),
         )
@@ -352,11 +354,11 @@ class Connected(Labelled):
 
     def connect_straight(self, *, report: Report | None = None) -> Connected:
         """Connect the same ends by linear interpolation and sweep that on the same grid."""
+        from mgraph.jobs.connections import ConnectJob
         from mgraph.methods.linear import Linear
-        from mgraph.operations.connections import connect
 
-        ends = [point.record for point in self.ends]
-        straight = Connected(self._session, connect(self._session, ends, Linear()))
+        job = ConnectJob(ends=tuple(point.id for point in self.ends), method=Linear())
+        straight = Connected(self._session, job.run(self._session))
         straight.sweep(self.swept().grid, report=report)
         return straight
 
@@ -384,7 +386,8 @@ class Connected(Labelled):
             return reader.get(Space, id=self.record.space_id)
 
 
-def _grid(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
+def counts_of(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """Return the points of a grid along each parameter; one number stands for all of them."""
     if grid is None:
         return None
     return (grid,) if isinstance(grid, int) else tuple(grid)

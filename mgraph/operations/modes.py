@@ -17,6 +17,7 @@ from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
+from mgraph.jobs.modes import TrainJob
 from mgraph.network.checkpoints import Options
 from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.export import further_states
@@ -24,14 +25,13 @@ from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
 from mgraph.operations.rescue import rescued
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import Report, silent
-from mgraph.session.members import label
+from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Bench, Session
 from mgraph.session.storing import check_name_is_free, require_finite, store_point
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
-from mgraph.train.settings import TrainSettings
 from mgraph_store import Node, Run, Space, Transaction, new_id
 
 
@@ -40,21 +40,16 @@ class SimilarModeWarning(MGraphWarning):
 
 
 @alone
-def add_trained_mode(
-    session: Session,
-    space: Space,
-    settings: TrainSettings,
-    *,
-    name: str | None,
-    report: Report = silent,
-    resumed: Run | None = None,
-) -> Node:
+def add_trained_mode(session: Session, job: TrainJob, *, report: Report = silent, resumed: Run | None = None) -> Node:
     """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
 
-    With an interrupted run ``resumed``, whose arguments the others must be, it goes on where that run was saved.
-    Under torchrun all processes train together and the first stores, before anything is measured. Raises
-    NonFiniteError, naming the step, when training diverges; the graph then holds only the failed run.
+    With an interrupted run ``resumed`` of this job it goes on where that run was saved. Under torchrun all processes
+    train together and the first stores, before anything is measured. Raises NonFiniteError, naming the step, when
+    training diverges; the graph then holds only the failed run.
     """
+    settings, name = job.settings, job.name
+    with session.store.reading() as reader:
+        space = still_there(reader, Space, job.space, resumed)
     if settings.keep and name is None:
         raise InputError("keep needs a name: the copies are called NAME-EPOCH.")
     kept_names = {epoch: f"{name}-{epoch}" for epoch in settings.keep}
@@ -67,15 +62,8 @@ def add_trained_mode(
         bench.flat = flat
         check_network(bench)
         check_training(flat, bench.task, settings)
-        plan = {
-            "operation": "train",
-            "space": space.id,
-            "settings": asdict(settings),
-            "name": name,
-            "directory": str(Path.cwd()),
-        }
         stated = asdict(settings) | {"space": space.name}
-        with session.run(bench, "train", stated, settings.seed, plan=plan, resumed=resumed) as run:
+        with session.run(bench, "train", stated, settings.seed, job=job, resumed=resumed) as run:
 
             def keep(epoch: int) -> None:
                 theta = flat.unpack(flat.theta).numpy()

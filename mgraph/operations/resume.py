@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mgraph.alone import alone
-from mgraph.errors import AmbiguousError, InputError, NotFoundError, UntrustedError
-from mgraph.factories import find_source, names_code
+from mgraph.errors import AmbiguousError, CorruptError, InputError, NotFoundError, UntrustedError
+from mgraph.factories import find_source
+from mgraph.jobs.base import Job, require_directory
+from mgraph.jobs.connections import SweepJob
+from mgraph.jobs.registry import read_job
+from mgraph.progress import Report, silent
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph, speaking
-from mgraph_store import Connection, GraphStore, Node, Run, Space
+from mgraph_store import Connection, GraphStore, Node, Run
 from mgraph_store.underway import Life, RunLock, Sighting
 
 if TYPE_CHECKING:
-    from mgraph.progress import Report
     from mgraph.session.session import Session
     from mgraph_store import Reader
-
-R = TypeVar("R", Space, Node, Connection)
 
 _SHORTEST_PREFIX = 4
 
@@ -54,11 +55,23 @@ class Standing:
         at, saved = summary or (None, None)
         return cls(run, status, reason, at, saved, seen)
 
+    def job(self) -> Job:
+        """Read the job of a run that can go on; CorruptError if that is not possible."""
+        assert self.run.plan is not None
+        try:
+            return read_job(self.run.plan)
+        except CorruptError as error:
+            raise CorruptError(f"Run {self.run.id} cannot go on: {error} Give the command again.") from None
+
+    def says(self, name: str) -> str | None:
+        """Return the text that the job of a run has in a field, without reading all of it; None: it has none."""
+        found = None if self.run.plan is None else json.loads(self.run.plan).get(name)
+        return found if isinstance(found, str) else None
+
     @property
-    def plan(self) -> Mapping[str, Any] | None:
-        """The operation and its arguments; None: it cannot go on."""
-        plan: dict[str, Any] | None = None if self.run.plan is None else json.loads(self.run.plan)
-        return plan
+    def name(self) -> str | None:
+        """The name that the run is to give."""
+        return self.says("name")
 
     @property
     def can_go_on(self) -> bool:
@@ -81,8 +94,7 @@ class Standing:
         return f"{where}, since {_moment(begun)} by its clock, {sign}; {self.seen.why}"
 
     def __str__(self) -> str:
-        plan = self.plan or {}
-        made = f" of {plan['name']}" if plan.get("name") else ""
+        made = f" of {self.name}" if self.name else ""
         return f"{self.run.id} ({self.run.command}{made}, {self.at or 'nothing saved'})"
 
 
@@ -147,10 +159,10 @@ def _matches(run_id: str, text: str) -> bool:
 
 def _names(reader: Reader, standing: Standing) -> set[str]:
     """Return the names by which people know what a run was to make, or to sweep."""
-    plan = standing.plan or {}
-    names = {plan.get("name"), plan.get("connection")}
-    if plan.get("connection"):
-        names |= {c.name for c in reader.all(Connection, id=plan["connection"])}
+    subject = standing.says("connection")
+    names = {standing.name, subject}
+    if subject:
+        names |= {c.name for c in reader.all(Connection, id=subject)}
     return {name for name in names if name}
 
 
@@ -195,117 +207,53 @@ def discard(store: GraphStore, text: str | None, *, force: bool = False) -> Run:
 
 @alone
 def resume(
-    session: Session, text: str | None, report: Report | None = None, *, sweep: bool = True, force: bool = False
+    session: Session, text: str | None, report: Report = silent, *, follow: bool = True, force: bool = False
 ) -> Node | Connection:
     """Go on with an interrupted run and return what it makes: a mode, or a connection, with its sweep if it has one.
 
-    With ``sweep`` False a connection is not swept, whatever was to follow; ``force`` as for :func:`find_interrupted`.
+    Without ``follow`` a connection is not swept, whatever was to follow; ``force`` as for :func:`find_interrupted`.
 
     The result is the one of the run without interruption, on a CPU bit for bit, if versions, device and number of
     threads are the same; else a ResumedElsewhereWarning names the difference. Raises InputError for a run that cannot
-    go on, also if what it needs is gone from the graph, and UntrustedError if it runs code of the user's.
+    go on, also if what it needs is gone from the graph, UntrustedError if it runs code of the user's, and CorruptError
+    if its job cannot be read.
     """
     standing = find_interrupted(session.store, text, force=force)
-    run, plan = standing.run, standing.plan
-    assert plan is not None
-    if not sweep and "sweep" in plan:
-        plan = {**plan, "sweep": None}
+    run, job = standing.run, standing.job()
     settings: Mapping[str, Any] = json.loads(run.settings)
     if settings.get("processes", 1) > 1:
         raise InputError(
             f"Run {run.id} was computed by {settings['processes']} processes together, which keep no state; give the "
             f"command again."
         )
-    _require_consent(session, run, plan)
-    further: dict[str, Any] = {"resumed": run} | ({} if report is None else {"report": report})
-    # What the plan names is the graph's word, whoever reads it there.
+    _require_consent(session, run, job)
+    # What the job names is the graph's word, whoever reads it there.
     with speaking(OfGraph(session.store.path, session.trusts)):
-        return _OPERATIONS[plan["operation"]](session.like(run), run, plan, further)
+        made = job.run(session.like(run), report=report, resumed=run, follow=follow)
+    return _subject(session, job, made)
 
 
-def _require_consent(session: Session, run: Run, plan: Mapping[str, Any]) -> None:
+def _require_consent(session: Session, run: Run, job: Job) -> None:
     """Refuse early to run code that only the graph names: it may be a stranger's."""
-    named = [plan.get("settings", {}).get("loss"), *(plan.get("metrics") or ())]
-    own = [name for name in named if isinstance(name, str) and names_code(name)]
-    if not own:
+    if not job.code:
         return
-    directory = str(plan.get("directory"))
     consent = OfGraph(session.store.path)
     try:
-        for name in own if not session.trusts else ():
-            source = find_source(Spec.parse(name), base=Path(directory))
+        for name in job.code if not session.trusts else ():
+            source = find_source(Spec.parse(name), base=Path(job.directory))
             consent.ask(str(Spec.parse(name)), source.hash, source.files)
     except (UntrustedError, NotFoundError):
-        raise UntrustedError(f"Run {run.id} runs your code {', '.join(own)}; if you know it, add --trust.") from None
-    if directory != str(Path.cwd()):
-        raise InputError(f"Run {run.id} runs {', '.join(own)} from {directory}; go there to resume it.")
+        raise UntrustedError(
+            f"Run {run.id} runs your code {', '.join(job.code)}; if you know it, add --trust."
+        ) from None
+    require_directory(job, f"Run {run.id}", "resume")
 
 
-def _train(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Node:
-    from mgraph.operations.modes import add_trained_mode
-    from mgraph.train.settings import TrainSettings
-
-    space = _still_there(session, run, Space, plan["space"])
-    settings = TrainSettings.parse(plan["settings"])
-    return add_trained_mode(session, space, settings, name=plan["name"], **further)
-
-
-def _connect(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Connection:
-    from mgraph.methods.registry import method_named
-    from mgraph.operations.connections import connect
-    from mgraph.operations.sweeps import sweep_connection
-    from mgraph.query.sweepdata import family_of, inner_grid
-
-    init, lender = plan["init"], plan["buffers_from"]
-    connection = connect(
-        session,
-        [_still_there(session, run, Node, end) for end in plan["ends"]],
-        method_named(plan["method"]).parse(plan["settings"]),
-        name=plan["name"],
-        init=None if init is None else _still_there(session, run, Connection, init),
-        same_layout=plan["same_layout"],
-        buffers_from=None if lender is None else _still_there(session, run, Node, lender),
-        sweep=plan["sweep"],
-        **further,
-    )
-    if plan["sweep"] is not None:
-        grid, inner = plan["sweep"]["grid"], plan["sweep"]["inner"]
-        if inner is not None:
-            grid = inner_grid(family_of(connection), grid, inner)
-        report = {key: value for key, value in further.items() if key == "report"}
-        sweep_connection(session, connection, grid=grid, **report)
-    return connection
-
-
-def _sweep(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Connection:
-    import numpy as np
-
-    from mgraph.evaluate.refine import Refinement
-    from mgraph.families import TensorGrid
-    from mgraph.operations.sweeps import sweep_connection
-
-    connection = _still_there(session, run, Connection, plan["connection"])
-    axes = None if plan["axes"] is None else [np.array(axis) for axis in json.loads(plan["axes"])]
-    names = ("splits", "examples", "bn_examples", "precision", "metrics", "reuse")
-    sweep_connection(
-        session,
-        connection,
-        grid=tuple(plan["grid"]) if axes is None else TensorGrid(tuple(axes)),
-        refine=None if plan["refine"] is None else Refinement(**plan["refine"]),
-        **{name: plan[name] for name in names},
-        route_on=plan.get("route_on", "train"),  # a plan of format 1 has none
-        **further,
-    )
-    return connection
-
-
-_OPERATIONS: Mapping[str, Callable[..., Node | Connection]] = {"train": _train, "connect": _connect, "sweep": _sweep}
-
-
-def _still_there(session: Session, run: Run, kind: type[R], identifier: str) -> R:
-    with session.store.reading() as reader:
-        found = reader.all(kind, id=identifier)
-    if not found:
-        what = kind.__name__.lower()
-        raise InputError(f"Run {run.id} cannot go on: the {what} {identifier} is gone from the graph.")
-    return found[0]
+def _subject(session: Session, job: Job, made: Any) -> Node | Connection:
+    """Return what a job has made, or measured."""
+    if isinstance(made, Node | Connection):
+        return made
+    if isinstance(job, SweepJob):
+        with session.store.reading() as reader:
+            return reader.get(Connection, id=job.connection)
+    raise InputError(f"What a {job.kind} makes is neither a node nor a connection.")

@@ -1,0 +1,30 @@
+"""Kinds of jobs → jobs: what is listed here can be read back, and so resumed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mgraph.errors import CorruptError
+from mgraph.jobs.base import KIND, Job
+from mgraph.jobs.connections import ConnectJob, SweepJob
+from mgraph.jobs.earlier import brought_up
+from mgraph.jobs.modes import TrainJob
+
+JOBS: dict[str, type[Job]] = {job.kind: job for job in (TrainJob, ConnectJob, SweepJob)}
+
+
+def read_job(text: str) -> Job:
+    """Read a job of any kind, also as an earlier version wrote it.
+
+    Raises CorruptError, naming the field, for what is not one, and InputError for a value that is out of range.
+    """
+    try:
+        document: Any = json.loads(text)
+    except ValueError as error:
+        raise CorruptError(f"A job is written in JSON: {error}.") from None
+    document = brought_up(document)
+    kind = document.get(KIND)
+    if not isinstance(kind, str) or kind not in JOBS:
+        raise CorruptError(f"There is no job of the kind {kind!r}; known are {', '.join(JOBS)}.")
+    return JOBS[kind].from_document(document)
