@@ -274,13 +274,13 @@ class _Explorer:
     def _start(self, suggestion: Suggestion) -> None:
         self._begun += suggestion.step != SWEEP
         work: Job | Resumption
-        if suggestion.step == CONNECT:
+        if suggestion.subject is None:
             sweep = Following(self._limits.grid)
             work = ConnectJob(ends=suggestion.ends, method=self._request.method, sweep=sweep)
+        elif suggestion.step == SWEEP:
+            work = self._sweep_of(suggestion.subject)
         else:
-            assert suggestion.subject is not None
-            is_sweep = suggestion.step == SWEEP
-            work = self._sweep_of(suggestion.subject) if is_sweep else Resumption(suggestion.subject)
+            work = Resumption(suggestion.subject)
         self._submit(Done(suggestion), work, time.monotonic())
 
     def _sweep_of(self, connection: str) -> SweepJob:
