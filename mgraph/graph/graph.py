@@ -23,10 +23,11 @@ from mgraph.graph.queries import Queries
 from mgraph.query.criterion import NODE_KINDS
 from mgraph.query.metrics import criterion_in
 from mgraph.shown import visible
-from mgraph_store import Connection, GraphStore, Space
+from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.explore.auto import AutoResult
+    from mgraph.jobs.base import Job
     from mgraph.methods.base import Method
     from mgraph.operations.comparisons import Comparison
     from mgraph.progress import Report
@@ -249,12 +250,30 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             attempts=tuple(Attempt(**{**vars(attempt), "connection": one}) for attempt, one in attempts),
         )
 
+    def run(self, job: Job, *, report: Report | None = None) -> Any:
+        """Do a job: ``g.run(mgraph.ConnectJob(ends=(a.id, b.id), method=mgraph.BezierCurve()))``.
+
+        Returns what the method that makes such a job returns: a Point, a Connected, the data of a sweep, a report.
+        Code that the job names runs, as if you had named it here; read a job that somebody else has written first.
+        Raises InputError for one whose code is meant in another directory.
+        """
+        from mgraph.jobs.base import require_directory
+
+        require_directory(job, f"The {job.kind} job", "run")
+        made = job.run(self.session, **_report(report))
+        if job.kind == "add-mode":
+            return Point(self.session, *made)
+        if isinstance(made, Connection):
+            return Connected(self.session, made)
+        return Point(self.session, made) if isinstance(made, Node) else made
+
     def resume(self, run: str | None = None, *, force: bool = False, report: Report | None = None) -> Point | Connected:
         """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
 
         ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
         connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
-        there is none, with the device and threads that they had. On a CPU the result is the one that the run would
+        there is none, as all others do, with the device and threads that they had. Returned is what the run makes, or
+        what it measures. On a CPU the result is the one that the run would
         have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
         others. ``force`` takes over a run that may still be under way on another machine or in another container,
         where it cannot be seen from here; a run that is known to be alive is never taken over. Raises InputError for a
@@ -288,7 +307,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         polygonal chain through as few points as keep it within that share of its length. Raises InputError for pieces
         that do not share modes or a space.
         """
-        from mgraph.operations.composing import Leg, compose, leg_from, legs_of
+        from mgraph.jobs.connections import ComposeJob, Following
+        from mgraph.operations.composing import Leg, leg_from, legs_of
         from mgraph.query.routes import Route
 
         legs: list[Leg] = []
@@ -298,10 +318,13 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
                     legs += legs_of(reader, piece)
                 else:
                     legs.append(Leg(piece.record) if isinstance(piece, Connected) else leg_from(reader, piece))
-        connected = Connected(self.session, compose(self.session, legs, name=name, thin=thin))
-        if sweep:
-            connected.sweep(grid, report=report)
-        return connected
+        job = ComposeJob(
+            pieces=tuple(leg.stretch() for leg in legs),
+            name=name,
+            thin=thin,
+            sweep=Following(counts_of(grid)) if sweep else None,
+        )
+        return Connected(self.session, job.run(self.session, **_report(report)))
 
     # Looking things up
 

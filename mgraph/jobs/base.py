@@ -38,6 +38,9 @@ class Job(ABC):
     operation: ClassVar[str]
     """Who carries it out: ``package.module:function``, called with (session, job, report=, resumed=)."""
 
+    resumes: ClassVar[bool] = True
+    """Whether an interrupted run of it can go on; else it is short, and the command is given again."""
+
     directory: str = field(default_factory=_here)
 
     def run(self, session: Session, *, report: Report = silent, resumed: Run | None = None, follow: bool = True) -> Any:
@@ -46,7 +49,8 @@ class Job(ABC):
         With ``resumed``, an interrupted run of this very job, it goes on where that run was saved.
         """
         module, _, name = self.operation.partition(":")
-        made = getattr(import_module(module), name)(session, self, report=report, resumed=resumed)
+        further = {} if resumed is None else {"resumed": resumed}
+        made = getattr(import_module(module), name)(session, self, report=report, **further)
         following = self.following(made) if follow else None
         if following is not None:
             following.run(session, report=report)

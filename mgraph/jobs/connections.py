@@ -121,3 +121,37 @@ class SweepJob(Job):
     def can_be_written(self) -> bool:
         """Whether every metric is a name: a function cannot be found again."""
         return all(isinstance(metric, str) for metric in self.metrics)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One connection (its id) of a composite path, and the modes (ids) between which it is taken.
+
+    None: as the others say. ``waypoints`` are the parameters of the way through a surface or simplex; None: its swept
+    minimax route.
+    """
+
+    connection: str
+    start: str | None = None
+    goal: str | None = None
+    waypoints: tuple[tuple[float, ...], ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposeJob(Job):
+    """Join connections at the modes that they share into one path; ``sweep`` is what is to follow, None: nothing.
+
+    With ``thin`` it becomes a polygonal chain through as few points as keep it within that share of its length.
+    """
+
+    kind: ClassVar[str] = "compose"
+    operation: ClassVar[str] = "mgraph.operations.composing:compose"
+
+    pieces: tuple[Stretch, ...]
+    name: str | None = None
+    thin: float | None = None
+    sweep: Following | None = None
+
+    def following(self, made: Any) -> Job | None:
+        """Return its sweep."""
+        return None if self.sweep is None else self.sweep.of(made)

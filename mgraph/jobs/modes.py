@@ -24,3 +24,23 @@ class TrainJob(Job):
     def names(self) -> Iterable[Any]:
         """Return its loss."""
         return (self.settings.loss,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddModeJob(Job):
+    """Import the checkpoint ``file`` as a mode of a space (its id); other fields as of :meth:`mgraph.Graph.add_mode`.
+
+    It is short, and a file may be another one by the time it is read again: it is given again, not resumed.
+    """
+
+    kind: ClassVar[str] = "add-mode"
+    operation: ClassVar[str] = "mgraph.operations.modes:add_imported_mode"
+    resumes: ClassVar[bool] = False
+
+    space: str
+    file: str
+    name: str | None = None
+    cast: bool = False
+    weights: str | None = None
+    ignore: tuple[str, ...] = ()
+    recompute_batchnorm: bool = False

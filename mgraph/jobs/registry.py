@@ -7,11 +7,27 @@ from typing import Any
 
 from mgraph.errors import CorruptError
 from mgraph.jobs.base import KIND, Job
-from mgraph.jobs.connections import ConnectJob, SweepJob
+from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
 from mgraph.jobs.earlier import brought_up
-from mgraph.jobs.modes import TrainJob
+from mgraph.jobs.modes import AddModeJob, TrainJob
+from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
 
-JOBS: dict[str, type[Job]] = {job.kind: job for job in (TrainJob, ConnectJob, SweepJob)}
+JOBS: dict[str, type[Job]] = {
+    job.kind: job
+    for job in (
+        TrainJob,
+        AddModeJob,
+        ConnectJob,
+        SweepJob,
+        ComposeJob,
+        MergeJob,
+        EnsembleJob,
+        SharpnessJob,
+        ArchiveJob,
+        ExportJob,
+        ExportEnsembleJob,
+    )
+}
 
 
 def read_job(text: str) -> Job:

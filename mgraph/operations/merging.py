@@ -6,7 +6,6 @@ looked at (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure, outputs
 from mgraph.families import Floats
+from mgraph.jobs.points import MergeJob
 from mgraph.merge.bestof import Decision, decide
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
@@ -27,7 +27,7 @@ from mgraph.network.flat import combine
 from mgraph.progress import Progress, Report, silent
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.code import warn_of_other_code
-from mgraph.session.members import constants_source, ends_of, label, rows_of
+from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
 from mgraph.session.points import (
     buffers_of,
     evaluate_splits,
@@ -38,7 +38,7 @@ from mgraph.session.points import (
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Bench, Session
 from mgraph.session.storing import check_name_is_free, require_finite, store_point
-from mgraph_store import Connection, Node, NodeTerm, Space
+from mgraph_store import Connection, Node, NodeTerm, Run, Space
 from mgraph_store.tensors.kernel import combine as combine_stored
 
 SELECTION_SPLIT, REPORTING_SPLIT = "valid", "test"
@@ -104,29 +104,22 @@ def choose_point(data: SweepData) -> int:
 
 
 @alone
-def merge(
-    session: Session,
-    connection: Connection,
-    *,
-    at: Sequence[float] | None = None,
-    soup: str | None = None,
-    name: str | None = None,
-    bn_examples: int | None = None,
-    force: bool = False,
-    report: Report = silent,
-) -> MergeReport:
+def merge(session: Session, job: MergeJob, *, report: Report = silent, resumed: Run | None = None) -> MergeReport:
     """Materialise a point as a ``merged`` node: the best on validation, a given parameter, or a soup.
 
     BatchNorm statistics are recomputed and stored with it. Raises InputError if the connection was never
     swept (unless ``at`` is given), the parameter lies outside the domain, or the point is far worse on validation data
-    than every corner; ``force`` stores that all the same.
+    than every corner; ``force`` stores that all the same. An interrupted run begins again.
     """
+    at, soup = job.at, job.soup
+    with session.store.reading() as reader:
+        connection = still_there(reader, Connection, job.connection, resumed)
     if soup is not None and soup not in SOUPS:
         raise InputError(f"A soup is {' or '.join(SOUPS)}, not {soup!r}.")
     if at is not None and soup is not None:
         raise InputError("Give either a parameter or a soup, not both.")
     family = family_of(connection)
-    check_name_is_free(session, name)
+    check_name_is_free(session, job.name)
     parameter = None if at is None else family.points(list(at))[0]
     with session.store.reading() as reader:
         sweep = finest_sweep(reader, connection, split=SELECTION_SPLIT)
@@ -134,9 +127,9 @@ def merge(
     if data is not None and at is None:
         choose_point(data)
     ready = prepare(session, connection)
-    policy = ready.bench.policy(bn_examples)
+    policy = ready.bench.policy(job.bn_examples)
     settings: dict[str, Any] = {"connection": connection.id, "at": at, "soup": soup, "batchnorm": str(policy)}
-    with session.run(ready.bench, "merge", settings) as run:
+    with session.run(ready.bench, "merge", settings, job=job, resumed=resumed) as run:
         choice = _choose(ready, data, parameter, soup, policy, report)
         corners, corner_scores, tests = _corners(ready, policy)
         baseline = best_corner(corners, ready.bench.task.primary)
@@ -146,11 +139,11 @@ def merge(
         recompute_statistics(flat, ready.bench.task.train, policy)
         results = evaluate_splits(ready.bench)
         require_finite(results, "The merged point")
-        if not force:
+        if not job.force:
             _refuse_a_wall(results, corners, ready.bench.task.primary)
         scores = _scored(ready.bench, REPORTING_SPLIT)
         decision = _decided(choice, _scores(ready.bench, SELECTION_SPLIT), corner_scores[baseline])
-        node = _store(session, run, ready, choice, theta, results, name=name, policy=policy, soup=soup)
+        node = _store(session, run, ready, choice, theta, results, policy, job)
     against = tests[baseline]
     return MergeReport(
         node,
@@ -214,10 +207,8 @@ def _store(
     choice: _Choice,
     theta: NDArray[np.float32],
     results: dict[str, dict[str, Measured]],
-    *,
-    name: str | None,
     policy: BatchNormPolicy,
-    soup: str | None,
+    job: MergeJob,
 ) -> Node:
     """Store the present point with its statistics, its recipe and its numbers, and complete the run."""
     bench, policy_text = ready.bench, policy_name(ready.bench, policy)
@@ -227,7 +218,7 @@ def _store(
         "origin": "merge",
         "connection": ready.connection.id,
         "parameter": choice.parameter,
-        "soup": soup,
+        "soup": job.soup,
         "batchnorm": policy_text,
     }
     with session.store.transaction() as tx:
@@ -241,7 +232,7 @@ def _store(
             buffers=policy_text,
             measured_with=policy_text,
             info=info,
-            name=name,
+            name=job.name,
             selected_on=choice.selected_on,
         )
         tx.add(*[NodeTerm(node.id, i, source, c) for i, (source, c) in enumerate(terms)])

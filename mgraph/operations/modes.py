@@ -17,7 +17,7 @@ from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
-from mgraph.jobs.modes import TrainJob
+from mgraph.jobs.modes import AddModeJob, TrainJob
 from mgraph.network.checkpoints import Options
 from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.export import further_states
@@ -99,26 +99,28 @@ def add_trained_mode(session: Session, job: TrainJob, *, report: Report = silent
 
 
 @alone
-def add_imported_mode(
-    session: Session, space: Space, path: Path, *, name: str | None, options: Options
-) -> tuple[Node, list[str]]:
+def add_imported_mode(session: Session, job: AddModeJob, *, report: Report = silent) -> tuple[Node, list[str]]:
     """Add the mode of a checkpoint file; return it with notes on what was done to it.
 
     Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError
     where the file leaves a choice that ``options`` do not make, TrainedCurveError where it holds a trained curve, and
     NonFiniteError for a NaN or an infinity; nothing is added then.
     """
-    check_name_is_free(session, name)
+    del report  # it is short
+    path, options = Path(job.file), Options(job.cast, job.weights, job.ignore, job.recompute_batchnorm)
+    with session.store.reading() as reader:
+        space = reader.get(Space, id=job.space)
+    check_name_is_free(session, job.name)
     bench = session.bench(space)
     fitted, info = fit_file(bench, path, options)
     check_point(bench, fitted.parameters, fitted.buffers)
     stated = asdict(options) | {"file": str(path), "space": space.name}
-    with session.run(bench, "add-mode", stated) as run:
+    with session.run(bench, "add-mode", stated, job=job) as run:
         buffers = fitted.buffers
         if options.recompute:
             recompute_own(bench, fitted)
             buffers = module_buffers(bench.flat, bench.layout)
-        node = _commit_modes(session, bench, run, [_Made(name, None, fitted.parameters, buffers)], info)
+        node = _commit_modes(session, bench, run, [_Made(job.name, None, fitted.parameters, buffers)], info)
         if not options.recompute:
             warn_if_stale(bench, node, fitted)
         return node, fitted.notes

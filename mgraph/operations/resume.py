@@ -14,6 +14,7 @@ from mgraph.errors import AmbiguousError, CorruptError, InputError, NotFoundErro
 from mgraph.factories import find_source
 from mgraph.jobs.base import Job, require_directory
 from mgraph.jobs.connections import SweepJob
+from mgraph.jobs.points import EnsembleJob, SharpnessJob
 from mgraph.jobs.registry import read_job
 from mgraph.progress import Report, silent
 from mgraph.specs import Spec
@@ -209,7 +210,7 @@ def discard(store: GraphStore, text: str | None, *, force: bool = False) -> Run:
 def resume(
     session: Session, text: str | None, report: Report = silent, *, follow: bool = True, force: bool = False
 ) -> Node | Connection:
-    """Go on with an interrupted run and return what it makes: a mode, or a connection, with its sweep if it has one.
+    """Go on with an interrupted run and return what it makes or measures: a node, or a connection, with its sweep.
 
     Without ``follow`` a connection is not swept, whatever was to follow; ``force`` as for :func:`find_interrupted`.
 
@@ -226,6 +227,8 @@ def resume(
             f"Run {run.id} was computed by {settings['processes']} processes together, which keep no state; give the "
             f"command again."
         )
+    if not job.resumes:
+        raise InputError(f"A run of {run.command} cannot go on; give the command again.")
     _require_consent(session, run, job)
     # What the job names is the graph's word, whoever reads it there.
     with speaking(OfGraph(session.store.path, session.trusts)):
@@ -251,9 +254,11 @@ def _require_consent(session: Session, run: Run, job: Job) -> None:
 
 def _subject(session: Session, job: Job, made: Any) -> Node | Connection:
     """Return what a job has made, or measured."""
-    if isinstance(made, Node | Connection):
-        return made
-    if isinstance(job, SweepJob):
-        with session.store.reading() as reader:
-            return reader.get(Connection, id=job.connection)
-    raise InputError(f"What a {job.kind} makes is neither a node nor a connection.")
+    for found in (made, getattr(made, "node", None)):  # a report has what was stored
+        if isinstance(found, Node | Connection):
+            return found
+    with session.store.reading() as reader:
+        if isinstance(job, SharpnessJob):
+            return reader.get(Node, id=job.node)
+        assert isinstance(job, SweepJob | EnsembleJob)
+        return reader.get(Connection, id=job.connection)

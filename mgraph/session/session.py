@@ -249,7 +249,7 @@ class Session:
             loss = settings.get("loss")
             own = {"training loss": _hash_of(loss)} if isinstance(loss, str) and names_code(loss) else {}
             code = Code(bench.space, bench.code | own, names_of(bench.space, settings))
-            plan = job.to_json() if job is not None and job.can_be_written else None
+            plan = job.to_json() if job is not None and job.resumes and job.can_be_written else None
             with recorded_run(
                 self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed, code=code
             ) as log:
