@@ -38,12 +38,12 @@ def read(kind: type[T], document: Any, where: str) -> T:
     value that the dataclass itself refuses.
     """
     if not isinstance(document, dict):
-        raise CorruptError(f"{where} must be an object with fields, not {_shown(document)}.")
+        raise CorruptError(f"{where} must be an object with fields, not {shown(document)}.")
     hints = get_type_hints(kind)
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     for name in document:
         if name not in known:
-            raise CorruptError(f"{where} has a field {_shown(name)}; known are {', '.join(known)}.")
+            raise CorruptError(f"{where} has a field {shown(name)}; known are {', '.join(known)}.")
     for name, f in known.items():
         if name not in document and f.default is MISSING and f.default_factory is MISSING:
             raise CorruptError(f"{where} has no {name}.")
@@ -84,20 +84,21 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _method(value: Any, where: str) -> Method:
     if not isinstance(value, dict) or set(value) != {"name", "settings"} or not isinstance(value["name"], str):
-        raise CorruptError(f"{where} must be a name and settings, not {_shown(value)}.")
+        raise CorruptError(f"{where} must be a name and settings, not {shown(value)}.")
     return method_named(value["name"]).parse(_settings(value["settings"], where))
 
 
 def _settings(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise CorruptError(f"{where} must be settings by name, not {_shown(value)}.")
+        raise CorruptError(f"{where} must be settings by name, not {shown(value)}.")
     return value
 
 
 def _wrong(hint: Any, value: Any, where: str) -> CorruptError:
-    return CorruptError(f"{where} must be {_WORDS[hint]}, not {_shown(value)}.")
+    return CorruptError(f"{where} must be {_WORDS[hint]}, not {shown(value)}.")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as a sentence about it can show it, however long it is."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -11,6 +11,7 @@ from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
 from mgraph.jobs.earlier import brought_up
 from mgraph.jobs.modes import AddModeJob, TrainJob
 from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
+from mgraph.jobs.reading import shown
 
 JOBS: dict[str, type[Job]] = {
     job.kind: job
@@ -42,5 +43,5 @@ def read_job(text: str) -> Job:
     document = brought_up(document)
     kind = document.get(KIND)
     if not isinstance(kind, str) or kind not in JOBS:
-        raise CorruptError(f"There is no job of the kind {kind!r}; known are {', '.join(JOBS)}.")
+        raise CorruptError(f"There is no job of the kind {shown(kind)}; known are {', '.join(JOBS)}.")
     return JOBS[kind].from_document(document)
