@@ -15,6 +15,7 @@ test: $(STAMP)
 
 stress: $(STAMP)
 	$(BIN)/python -m pytest -m stress
+	MGRAPH_EXAMPLES=10 $(BIN)/python -m pytest -m "not stress" tests/query/test_arrays.py tests/store/test_filters.py tests/explore/test_suggest.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -32,6 +32,7 @@ PAGES = (
     "docs/measures.md",
     "docs/explore.md",
     "docs/your-own.md",
+    "docs/extending.md",
     "docs/resume.md",
     "docs/sharing.md",
     "docs/upkeep.md",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mgraph.bookkeeping.upkeep import check
     from mgraph.data.registry import DATASETS
     from mgraph.data.task import Task, make_task
+    from mgraph.engines.pool import Pool
     from mgraph.errors import MGraphError
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.graph.graph import Graph, create, unpack
@@ -82,6 +83,7 @@ _HOMES = {
     "ExportJob": "mgraph.jobs.points",
     "ExportEnsembleJob": "mgraph.jobs.points",
     "read_job": "mgraph.jobs.registry",
+    "Pool": "mgraph.engines.pool",
     "MGraphError": "mgraph.errors",
 }
 
@@ -112,6 +114,7 @@ __all__ = [
     "NudgedElasticBand",
     "Point",
     "PolygonalChain",
+    "Pool",
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",

@@ -26,6 +26,22 @@ ARCH = "cnn?bn=true&channels=4,8&hidden=16,"
 _MAIN = "from mgraph_cli.main import main; main()"
 
 
+# Directories whose tests share no set-up of their own and take long: any process may take any of their tests.
+_SPREAD = ("tests/docs/", "tests/faults/")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give the tests of a file to one process (``--dist loadgroup``): what they share is then made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if nodeid.startswith(_SPREAD) else nodeid.split("::", 1)[0]
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
 @pytest.fixture(scope="session")
 def _configurations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Directories, one after the other, that are not there yet."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from mgraph.errors import InputError, NameTakenError
 from mgraph.factories import names_code
+from mgraph.families.own import own_families
 from mgraph.query.sweepdata import family_of
 from mgraph_store import Connection, GraphStore, Node, Space
 
@@ -30,13 +31,17 @@ def pack(store: GraphStore, things: Sequence[Node | Connection], path: Path, *, 
     """Write nodes and connections with all that they need into one file; say what is in it, as a row."""
     if not path.name.endswith(".zip"):
         raise InputError(f"{path.name} must end in .zip, best in {SUFFIX}.")
-    packed = store.pack([thing.id for thing in things], path, overwrite=overwrite)
+    from mgraph_store.exchange.bundle import pack
+
+    packed = pack(store, [thing.id for thing in things], path, overwrite=overwrite)
     return {"output": str(path), "nbytes": packed.nbytes, **packed.counts}
 
 
 def unpack(store: GraphStore, path: Path, *, prefix: str = "") -> Arrived:
     """Add what a bundle holds to a graph, and describe it."""
-    done = store.unpack(path, prefix=prefix, check=_check)
+    from mgraph_store.exchange.arrival import unpack
+
+    done = unpack(store, path, prefix=prefix, check=_check)
     with store.reading() as reader:
         nodes = reader.all(Node, id=done.nodes) if done.nodes else []
         connections = reader.all(Connection, id=done.connections) if done.connections else []
@@ -51,6 +56,12 @@ def unpack(store: GraphStore, path: Path, *, prefix: str = "") -> Arrived:
                 f"space {space.name} names code that is not in the bundle and not trusted yet; "
                 "bring the file, and say --trust once you have read it"
             )
+    for connection in connections:
+        notes += [
+            f"{connection.name or connection.id} lies along {own.code}, code that is not in the bundle and not trusted "
+            "yet; bring the file, and say --trust once you have read it"
+            for own in own_families(family_of(connection))
+        ]
     return Arrived(rows, done.present, done.renamed, notes)
 
 

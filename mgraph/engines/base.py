@@ -20,10 +20,11 @@ class WorkerLostError(MGraphError):
 
     kind = "worker-lost"
 
-    def __init__(self, attempts: int) -> None:
+    def __init__(self, attempts: int, error: BaseException | None = None) -> None:
+        why = "killed, or out of memory?" if error is None else " ".join(f"{type(error).__name__}: {error}".split())
+        times = "once" if attempts == 1 else f"{attempts} times"
         super().__init__(
-            f"Its worker ended {attempts} times without a result (killed, or out of memory?); run it alone, without "
-            "--engine, to see why."
+            f"Its worker ended {times} without a result ({why}); run it alone, without --engine, to see why."
         )
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import multiprocessing
 import multiprocessing.connection
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -19,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
-from mgraph.errors import InputError
+from mgraph.engines.names import Names
 
 _LOOK_EVERY = 5.0  # seconds between two looks whether the parent is another one
 
@@ -48,7 +46,7 @@ class Local(Engine):
 
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Hand the call to the pool; InputError for what the script defines, which the processes cannot import."""
-        _Names().check((function, arguments))
+        Names("an engine local:N").check((function, arguments))
         self._start(_Call(key, function, arguments))
 
     def wait(self, timeout: float | None = None) -> Finished | None:
@@ -126,25 +124,6 @@ def _importing_nothing_from_here() -> Iterator[None]:
         del os.environ["PYTHONSAFEPATH"]
         if before is not None:
             os.environ["PYTHONSAFEPATH"] = before
-
-
-class _Names(pickle.Pickler):
-    """Looks at what a call is made of."""
-
-    def __init__(self) -> None:
-        super().__init__(io.BytesIO())
-
-    def check(self, call: Any) -> None:
-        """Raise InputError if a call names something that is defined in the script itself."""
-        with contextlib.suppress(pickle.PicklingError, AttributeError, TypeError):  # for the pool to report
-            self.dump(call)
-
-    def persistent_id(self, obj: Any) -> None:
-        if isinstance(obj, type | types.FunctionType) and obj.__module__ == "__main__":
-            raise InputError(
-                f"{obj.__qualname__} is defined in the script itself, which the processes of an engine local:N do not "
-                f"run again; put it into a module of its own and import it."
-            )
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -34,20 +35,22 @@ class Ray(Engine):
 
     def __init__(self, places: int | None = None, device: str = "auto") -> None:
         """Connect; ``places`` limits how many calls run at once. InputError if Ray is not there or refuses."""
+        self._calls: dict[Future[Any], tuple[Hashable, Any]] = {}
         self._ray = _start()
         resources = self._ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         if device.startswith("cuda") and not gpus:
-            self._ray.shutdown()
+            self.__exit__()
             raise InputError("The Ray cluster has no GPU; choose --device cpu or auto.")
         self._gpus = 1 if gpus and (device == "auto" or device.startswith("cuda")) else 0
         self.device = "cuda" if self._gpus else device  # Ray shows each call its own GPU only
         most = gpus if self._gpus else int(resources.get("CPU", 1))
         self.places = max(1, most if places is None else min(places, most))
-        self._calls: dict[Future[Any], tuple[Hashable, Any]] = {}
 
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Make it a task of Ray's, which makes it again when its worker is lost."""
+        if not isinstance(sys.stdout, _Stdout):
+            sys.stdout = _Stdout(sys.stdout)
         task = self._ray.remote(_made).options(num_cpus=1, num_gpus=self._gpus, max_retries=ATTEMPTS - 1)
         reference = task.remote(function, *arguments)
         self._calls[reference.future()] = key, reference
@@ -75,6 +78,8 @@ class Ray(Engine):
         """Leave the cluster, or stop the one that was started here."""
         self._calls.clear()
         self._ray.shutdown()
+        if isinstance(sys.stdout, _Stdout):
+            sys.stdout = sys.stdout.stream
 
 
 def _made(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -93,7 +98,6 @@ def _start() -> Any:
     except ImportError:
         raise InputError("--engine ray needs Ray: pip install 'mgraph[ray]'") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
-    _speak_on_stderr(ray._private.worker)
     options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
     if address is None:
         options |= {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECTS}
@@ -122,11 +126,22 @@ def _require_loopback(ray: Any) -> None:
         )
 
 
-def _speak_on_stderr(worker: Any) -> None:
-    """Let Ray tell of dead workers on stderr: it prints on stdout, which is for data, and has no setting for that."""
-    say = getattr(worker, "print_to_stdstream", None)
-    if say is not None:
-        worker.print_to_stdstream = lambda data, *further: say({**data, "is_err": True}, *further)
+class _Stdout:
+    """Standard output without what Ray's own threads print there: that goes to stderr, for stdout is for data.
+
+    Ray tells of dead workers so, and has no setting for it.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write to the stream that is due."""
+        own = threading.current_thread().name.startswith("ray_")
+        return int((sys.stderr if own else self.stream).write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 @contextmanager

@@ -1,28 +1,50 @@
-"""Engines by their spec strings: none, ``local:2``, ``ray``, ``ray:4``."""
+"""Engines by their spec strings (none, ``local:2``, ``ray``, ``slurm:8?partition=gpu``), and a user's executors."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
 from mgraph.engines.base import Engine, Here
+from mgraph.engines.pool import Executor, Pool
 from mgraph.errors import InputError
 
-KNOWN = "local:N (N processes here) and ray or ray:N (a Ray cluster, at most N at once)"
+KNOWN = (
+    "local:N (N processes here), ray or ray:N (a Ray cluster, at most N at once), slurm:N?partition=… (N jobs at "
+    "once), and file.py:function or package.module:function, which returns an executor"
+)
+_NAMES = ("local", "ray", "slurm")
+
+Load = Callable[[str], Any]
+"""Calls the function that a spec names, which runs the user's code."""
 
 
-def check_engine(spec: str | None) -> tuple[str, int | None]:
-    """Take a spec apart: its name and number of places; InputError, listing the known ones, if it is none."""
+def check_engine(spec: str | Engine | Executor | None) -> tuple[str, int | None]:
+    """Take a spec apart: its name and number of places; InputError, listing the known ones, for an unknown one.
+
+    An executor, and code that is to make one, have the name ``own``; how many places they have is not known yet.
+    """
     if spec is None or spec == "none":
         return "none", 1
-    name, colon, number = spec.partition(":")
-    if name not in ("local", "ray"):
-        raise InputError(f"There is no engine {spec!r}; known are {KNOWN}.")
+    if not isinstance(spec, str):
+        return "own", spec.places if isinstance(spec, Engine) else os.cpu_count()
+    name, colon, number = spec.partition("?")[0].partition(":")
+    if name not in _NAMES:
+        if not number.isidentifier():
+            raise InputError(f"There is no engine {spec!r}; known are {KNOWN}.")
+        return "own", os.cpu_count()
     if not colon and name == "ray":
         return name, None
     if not number.isdecimal() or int(number) < 1:
         raise InputError(f"An engine has at least 1 worker, as in {name}:2, not {spec!r}.")
+    if "?" in spec and name != "slurm":
+        raise InputError(f"{name} takes no parameters; give {name}:{number}.")
     return name, int(number)
 
 
-def open_engine(spec: str | None, device: str = "auto") -> Engine:
+def open_engine(spec: str | Engine | Executor | None, device: str = "auto", load: Load | None = None) -> Engine:
     """Start an engine; calls will compute on ``device``. InputError if it is unknown or cannot be had."""
     name, places = check_engine(spec)
     if name == "ray":
@@ -33,4 +55,29 @@ def open_engine(spec: str | None, device: str = "auto") -> Engine:
         from mgraph.engines.local import Local
 
         return Local(places or 1)
+    if name == "slurm":
+        from mgraph.engines.slurm import open_slurm
+
+        return open_slurm(places or 1, _parameters(str(spec)), None)
+    if name == "own":
+        if isinstance(spec, str):
+            if load is None:
+                raise InputError(f"{spec} names code, which is not run here; give the executor itself.")
+            spec = load(spec)
+        return _opened(spec, places or 1)
     return Here()
+
+
+def _opened(made: Any, places: int) -> Engine:
+    if isinstance(made, Engine):
+        return made
+    if not isinstance(made, Executor):
+        raise InputError(
+            f"An engine is an executor, with a method submit(function, *arguments), not a {type(made).__name__}."
+        )
+    return Pool(made, places)
+
+
+def _parameters(spec: str) -> dict[str, Any]:
+    pairs = parse_qsl(spec.partition("?")[2], keep_blank_values=True)
+    return {key: int(value) if value.isdecimal() else value for key, value in pairs}

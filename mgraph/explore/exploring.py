@@ -183,12 +183,13 @@ class _Explorer:
         self._refusals: list[str] = []
         self._interrupted: list[Done] = []
         self._exploration = Exploration()
+        self._last_plan: Plan | None = None
         self._place = {node.id: i for i, node in enumerate(request.nodes)}
 
     def run(self) -> None:
         """Work until there is a reason to stop, and nothing is under way any more."""
         while True:
-            stop = self._fill_places(self._plan())
+            stop = self._fill_places()
             if not self._under_way:
                 break
             if self._engine.remote:  # work that is done here reports itself
@@ -205,7 +206,8 @@ class _Explorer:
         """Return what was done and how things stand now."""
         goal = self._request.goal
         if goal is not None:
-            known = Plan(self._session.store, self._request).terrain.known
+            assert self._last_plan is not None  # read when nothing was under way any more
+            known = self._last_plan.terrain.known
             self._exploration.goal_met, self._exploration.state = goal.is_met(known), goal.state(known)
         return self._exploration
 
@@ -234,13 +236,16 @@ class _Explorer:
         under_way = [done for done, _ in self._under_way.values()]
         aside = self._left_alone | {done.connection.id for done in under_way if done.connection is not None}
         aside |= {done.suggestion.subject for done in under_way if done.suggestion.subject is not None}
-        plan = Plan(self._session.store, self._request, given_up=self._given_up, aside=aside)
+        self._last_plan = plan = Plan(self._session.store, self._request, given_up=self._given_up, aside=aside)
         for done in under_way:
             plan.assume(done.suggestion)
         return plan
 
-    def _fill_places(self, plan: Plan) -> str:
-        """Begin as much as there are places for; return why no more is begun."""
+    def _fill_places(self) -> str:
+        """Begin as much as there are places for; return why no more is begun. The graph is read where one is free."""
+        if len(self._under_way) >= self._engine.places:
+            return "every place is taken"
+        plan = self._plan()
         while not (stop := self._reason_to_stop(plan)):
             if len(self._under_way) >= self._engine.places:
                 return "every place is taken"

@@ -12,6 +12,7 @@ import numpy as np
 from mgraph.errors import MGraphError
 from mgraph.explore.suggest import IMPROVE, JOIN, Step, Terrain
 from mgraph.jobs.connections import ConnectJob
+from mgraph.methods.own import typed_here
 from mgraph.operations.resume import interrupted_runs
 from mgraph.query.sweepdata import COMPLETE
 from mgraph.session.members import ends_of, label
@@ -83,7 +84,8 @@ def _reason(step: Step, terrain: Terrain, names: Sequence[str], method: str, mea
 
 def connect_command(names: Sequence[str], method: Method) -> str:
     """Write the command that connects by a method with these settings."""
-    words = ["mgraph", "connect", *names, f"--{method.name}"]
+    own = typed_here(method)
+    words = ["mgraph", "connect", *names, *([f"--{method.name}"] if own is None else ["--method", own])]
     for info in type(method).infos():
         value = getattr(method, info.name)
         if value != info.default:
@@ -99,18 +101,19 @@ def interrupted(store: GraphStore, nodes: Mapping[str, Node]) -> Iterator[Sugges
         if run.command != ConnectJob.kind or standing.status != "interrupted":
             continue
         try:
-            job = standing.job()
-        except MGraphError:  # resume says what is wrong with it
+            document = standing.document()
+            ends, method = document["ends"], document["method"]["name"]
+            known = all(end in nodes for end in ends)
+        except (MGraphError, KeyError, TypeError):  # resume says what is wrong with it
             continue
-        if not isinstance(job, ConnectJob) or not set(job.ends) <= nodes.keys():
+        if not known:
             continue
-        names = tuple(label(nodes[end]) for end in job.ends)
+        names = tuple(label(nodes[end]) for end in ends)
         yield Suggestion(
             step=RESUME,
-            ends=job.ends,
+            ends=tuple(ends),
             names=names,
-            reason=f"Connecting {' and '.join(names)} by --{job.method.name} was interrupted "
-            f"({standing.at or 'nothing saved'}).",
+            reason=f"Connecting {' and '.join(names)} by {method} was interrupted ({standing.at or 'nothing saved'}).",
             command=f"mgraph resume {run.id}",
             subject=run.id,
         )

@@ -14,6 +14,7 @@ from mgraph.families.chain import PolygonalChainFamily
 from mgraph.families.composite import CompositePath
 from mgraph.families.curve import BezierCurveFamily
 from mgraph.families.grid import Floats, Grid, SimplexGrid, TensorGrid
+from mgraph.families.own import OwnFamily
 from mgraph.families.path import BentPath
 from mgraph.families.segment import Segment
 from mgraph.families.simplex import SimplexFamily
@@ -27,7 +28,12 @@ FAMILIES: dict[str, type[Family]] = {
 
 
 def family_from(description: dict[str, Any]) -> Family:
-    """Rebuild a family from :meth:`Family.describe`; InputError for a family or a field this version lacks."""
+    """Rebuild a family from :meth:`Family.describe`; InputError for a family or a field this version lacks.
+
+    Of a user's own family no code is run: it has its shape, and no coefficients yet (:class:`OwnFamily`).
+    """
+    if isinstance(name := description.get("family"), str) and ":" in name:
+        return OwnFamily.from_description(description)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in description.items()}
     name = values.pop("family", None)
     if name not in FAMILIES:
@@ -63,6 +69,7 @@ __all__ = [
     "Family",
     "Floats",
     "Grid",
+    "OwnFamily",
     "PolygonalChainFamily",
     "Segment",
     "SimplexFamily",

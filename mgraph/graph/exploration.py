@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from mgraph.errors import InputError
 from mgraph.graph.base import Opened
 
 if TYPE_CHECKING:
+    from mgraph.engines.base import Engine
+    from mgraph.engines.pool import Executor
     from mgraph.explore.exploring import Done, Exploration, Limits, Outlook
     from mgraph.explore.planning import Request
     from mgraph.explore.suggestions import Suggestion
@@ -51,7 +54,7 @@ class Explorations(Opened):
         *modes: Point | str,
         max_pairs: int | None = None,
         budget: str | float | None = None,
-        engine: str | None = None,
+        engine: str | Engine | Executor | None = None,
         **aims: Unpack[Aims],
     ) -> Outlook:
         """Say what :meth:`explore` would do, and what time and disk that will take, judged by the runs so far."""
@@ -68,7 +71,7 @@ class Explorations(Opened):
         max_pairs: int | None = None,
         budget: str | float | None = None,
         grid: int | Sequence[int] | None = None,
-        engine: str | None = None,
+        engine: str | Engine | Executor | None = None,
         tell: Callable[[Done], None] | None = None,
         report: Report | None = None,
         **aims: Unpack[Aims],
@@ -77,6 +80,8 @@ class Explorations(Opened):
 
         ``g.explore(until="components(0.1) == 1", max_pairs=20, engine="local:2")`` stops at the goal, after
         ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is spent; asked for again it goes on.
+        ``engine`` is a spec, or an executor whose calls run in processes of their own, such as one of
+        :mod:`concurrent.futures` (``mgraph.Pool(executor, places=64)`` says how many at once).
         ``tell`` hears of everything done. Raises InputError if nothing says when to stop, and for an engine that is
         unknown or cannot be had, or for a method that is defined in the script itself where processes are to import it
         (``local:N``).
@@ -91,7 +96,7 @@ class Explorations(Opened):
         limits.check(request)
         check_engine(engine)
         options = self.session.options
-        with open_engine(engine, options["device"]) as opened:
+        with open_engine(engine, options["device"], load=_call_factory) as opened:
             device = opened.device or options["device"]
             place = Place(self.session.store.path, device, options["threads"] or 1, options["trust"])
             return explore(self.session, request, limits, opened, place, tell=tell, report=report or silent)
@@ -112,6 +117,16 @@ class Explorations(Opened):
             metric_to_compare(self.session.store, where, aims.get("metric"), swept=swept),
             aims.get("split", "train"),
         )
+
+
+def _call_factory(spec: str) -> Any:
+    """Call the function that a spec names, as typed here."""
+    from mgraph.factories import load_factory
+    from mgraph.specs import Spec
+    from mgraph.trust import speaker
+
+    parsed = Spec.parse(spec)
+    return load_factory(parsed, base=Path.cwd(), consent=speaker())(**parsed.params)
 
 
 def _limits(

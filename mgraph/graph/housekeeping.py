@@ -82,10 +82,11 @@ class Housekeeping(Opened):
         data: str | None = None,
         loss: str | None = None,
         paths: tuple[str | PathLike[str], str | PathLike[str]] | None = None,
-    ) -> list[Space]:
+    ) -> list[Space | Connection]:
         """Say where code or data lie now: ``g.relocate("net-data", arch="new/net.py:net")``; returns what changed.
 
-        Or, in all spaces, ``g.relocate(paths=("old/folder", "new/folder"))``. Specs are rewritten only if the code
+        Or everywhere, families of your own included, ``g.relocate(paths=("old/folder", "new/folder"))``. Specs
+        are rewritten only if the code
         there has the hash, or the data have the fingerprint, that the space recorded: InputError, naming both,
         otherwise. Naming code trusts it; code found in a named folder, only if it was trusted before.
         """
@@ -96,13 +97,14 @@ class Housekeeping(Opened):
             if space is not None or (arch, data, loss) != (None, None, None):
                 raise InputError("Give either the new specs of a space, or an old and a new path.")
             old, new = map(str, paths)
-            changed = relocate_paths(store, old, new, allow=self.session.trusts)
+            moved = relocate_paths(store, old, new, allow=self.session.trusts)
         else:
             found = space if isinstance(space, Space) else self.session.space(space)
-            changed = [relocate(store, found, arch=arch, data=data, loss=loss)]
-        for one in changed:
-            self.session.forget(one)
-        return changed
+            moved = [relocate(store, found, arch=arch, data=data, loss=loss)]
+        for one in moved:
+            if isinstance(one, Space):
+                self.session.forget(one)
+        return moved
 
     def copy(self, path: str | PathLike[str]) -> dict[str, Any]:
         """Copy the whole graph to a new directory, while others go on using it: ``g.copy("backup.mgraph")``.

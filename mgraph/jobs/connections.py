@@ -15,7 +15,10 @@ from mgraph.evaluate.refine import Refinement
 from mgraph.families import Family, Grid, TensorGrid
 from mgraph.families.grid import check_points
 from mgraph.jobs.base import Job
+from mgraph.jobs.reading import can_be_named
 from mgraph.methods.base import Method
+from mgraph.methods.own import typed_here
+from mgraph.methods.registry import METHODS
 from mgraph.query.criterion import SPLITS
 from mgraph.query.sweepdata import axes_of, inner_grid
 
@@ -59,8 +62,14 @@ class ConnectJob(Job):
         return None if self.sweep is None or follows() else self.sweep.of(made)
 
     def names(self) -> Iterable[Any]:
-        """Return its loss, if the method has one."""
-        return (getattr(self.method, "loss", None),)
+        """Return its loss, if the method has one, and the method, if it is the user's own."""
+        own = METHODS.get(self.method.name) is not type(self.method)
+        return (getattr(self.method, "loss", None), *([typed_here(self.method)] if own else []))
+
+    @property
+    def can_be_written(self) -> bool:
+        """Whether its method can be found again: a class of a running script, say, cannot."""
+        return can_be_named(self.method)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from mgraph.errors import CorruptError, InputError
+from mgraph.errors import CorruptError, InputError, UntrustedError
+from mgraph.factories import names_code
 from mgraph.methods.base import Method
-from mgraph.methods.registry import method_named
+from mgraph.methods.own import typed_here
+from mgraph.methods.registry import METHODS, method_named
 from mgraph.settings import Settings
+from mgraph.trust import NAMED, speaker
 
 T = TypeVar("T")
 
@@ -21,7 +24,7 @@ _WORDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a
 def written(value: Any) -> Any:
     """Return a field's value as JSON has it; InputError for one that cannot be written, such as a function."""
     if isinstance(value, Method):
-        return {"name": value.name, "settings": _named(value)}
+        return {"name": _name_of(value), "settings": _named(value)}
     if is_dataclass(value) and not isinstance(value, type):
         return _named(value)
     if isinstance(value, tuple | list):
@@ -82,9 +85,29 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def can_be_named(method: Method) -> bool:
+    """Whether the class of a method can be found again by a name."""
+    return METHODS.get(method.name) is type(method) or typed_here(method) is not None
+
+
+def _name_of(method: Method) -> str:
+    if METHODS.get(method.name) is type(method):
+        return method.name
+    own = typed_here(method)
+    if own is None:
+        raise InputError(
+            f"The method {method.name} is defined where it cannot be found again; put it into a file of its own."
+        )
+    return own
+
+
 def _method(value: Any, where: str) -> Method:
     if not isinstance(value, dict) or set(value) != {"name", "settings"} or not isinstance(value["name"], str):
         raise CorruptError(f"{where} must be a name and settings, not {shown(value)}.")
+    if names_code(value["name"]) and speaker() is NAMED:  # reading a text runs nothing; a graph is asked for its own
+        raise UntrustedError(
+            f"{where} is code, {shown(value['name'])}, which reading a job does not run; make the job in Python."
+        )
     return method_named(value["name"]).parse(_settings(value["settings"], where))
 
 

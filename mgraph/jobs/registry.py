@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from mgraph.errors import CorruptError
+from mgraph.factories import names_code
 from mgraph.jobs.base import KIND, Job
 from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
 from mgraph.jobs.earlier import brought_up
@@ -45,3 +46,13 @@ def read_job(text: str) -> Job:
     if not isinstance(kind, str) or kind not in JOBS:
         raise CorruptError(f"There is no job of the kind {shown(kind)}; known are {', '.join(JOBS)}.")
     return JOBS[kind].from_document(document)
+
+
+def code_in(document: dict[str, Any]) -> tuple[str, ...]:
+    """Return the user's code that a written job names, without reading the job: a method's class would be loaded."""
+    method, metrics = document.get("method"), document.get("metrics")
+    chosen = [document.get("settings"), *([method.get("settings")] if isinstance(method, dict) else [])]
+    named = [part.get("loss") for part in chosen if isinstance(part, dict)]
+    named += [method.get("name")] if isinstance(method, dict) else []
+    named += metrics if isinstance(metrics, list) else []
+    return tuple(name for name in named if isinstance(name, str) and names_code(name))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mgraph.errors import InputError
+from mgraph.factories import names_code
 from mgraph.methods.base import Method
 from mgraph.methods.curves.path import BezierCurve, PolygonalChain
 from mgraph.methods.curves.surface import BezierSurface
@@ -30,7 +31,14 @@ def tables_of(kind: str, series: Sequence[Observation], data: SweepData | None) 
 
 
 def method_named(name: str) -> type[Method]:
-    """Return the method of that name; InputError listing the known ones otherwise."""
+    """Return the method of that name, or a user's own as ``file.py:Class``, whose code is run.
+
+    Raises InputError, listing the known ones, for another name, and UntrustedError for code that may not run.
+    """
+    if names_code(name):
+        from mgraph.methods.own import method_from
+
+        return method_from(name, tuple(METHODS))
     if name not in METHODS:
         close = difflib.get_close_matches(name, METHODS, 1)
         hint = f" Did you mean {close[0]}?" if close else ""

@@ -19,7 +19,6 @@ from mgraph.jobs.connections import ComposeJob, Stretch
 from mgraph.progress import Report, silent
 from mgraph.query.edges import current_edges
 from mgraph.query.routes import Route
-from mgraph.query.sweepdata import family_of
 from mgraph.session.constants import check_pieces
 from mgraph.session.members import constants_source, ends_of, label, member_rows, rows_of, still_there
 from mgraph.session.points import buffers_of
@@ -95,7 +94,7 @@ def compose(session: Session, job: ComposeJob, *, report: Report = silent, resum
         turned = _oriented(reader, [_leg(reader, piece, resumed) for piece in job.pieces])
         space = _common_space(reader, [leg.connection for leg in turned])
         _common_buffers(store, reader, space, [leg.connection for leg in turned])
-        parts = [(leg, family_of(leg.connection), rows_of(reader, leg.connection)) for leg in turned]
+        parts = [(leg, session.family_of(leg.connection), rows_of(reader, leg.connection)) for leg in turned]
         ends = [ends_of(reader, leg.connection) for leg in turned]
     nodes: dict[str, Node] = {}
     pieces: list[Piece] = []

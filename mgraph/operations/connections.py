@@ -16,9 +16,10 @@ from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.families import Family
 from mgraph.jobs.connections import ConnectJob
 from mgraph.methods.base import Method, Outcome, Start
+from mgraph.methods.own import require_free, storable, typed_here
+from mgraph.methods.registry import METHODS
 from mgraph.progress import Report, silent
-from mgraph.query.sweepdata import family_of
-from mgraph.session.code import warn_of_other_code
+from mgraph.session.code import METHOD_CODE, warn_of_other_code
 from mgraph.session.constants import check_constants
 from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of, still_there
 from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
@@ -60,6 +61,7 @@ def connect(session: Session, job: ConnectJob, *, report: Report = silent, resum
         warn_of_other_code(session.store, bench, ends)
         origin = _origin(session, method, family, ends, init)
         family = origin.family
+        storable(family, session.store.path)  # what no graph could describe is refused before anything is computed
         method.check(bench.flat, bench.task, family)
         method.check_start(bench.flat, bench.task, origin.start)
         chosen: dict[str, Any] = asdict(method)
@@ -67,18 +69,21 @@ def connect(session: Session, job: ConnectJob, *, report: Report = silent, resum
             chosen[BUFFERS_FROM] = buffers_from.id
         if init is not None:
             chosen["init"] = init.id
-        settings = chosen | {"method": method.name, "ends": [n.id for n in ends], "processes": workers.size}
+        own = None if METHODS.get(method.name) is type(method) else _own(method)
+        code = {} if own is None else {METHOD_CODE: own}
+        settings = chosen | code | {"method": method.name, "ends": [n.id for n in ends], "processes": workers.size}
         seed = getattr(method, "seed", None)
         with session.run(bench, "connect", settings, seed, job=job, resumed=resumed) as run:
             outcome = method.run(bench.flat, bench.task, family, origin.start, report, run.keeper)
             family = outcome.family or family
+            described = storable(family, session.store.path)
             if not all(np.isfinite(row).all() for row in outcome.control_points):
                 raise NonFiniteError(f"The {method.name} ended with a NaN or infinite control point; nothing stored.")
             connection = Connection(
                 id=new_id("k"),
                 kind=method.name,
                 space_id=space.id,
-                family=json.dumps(family.describe()),
+                family=json.dumps(described.describe()),
                 settings=json.dumps(chosen, sort_keys=True),
                 run_id=run.id,
                 name=name,
@@ -95,6 +100,12 @@ def connect(session: Session, job: ConnectJob, *, report: Report = silent, resum
                     tx.add(*[Series(connection.id, run.id, **asdict(series)) for series in outcome.series])
                     run.complete(tx, update=outcome.update, reason=outcome.stopped)
     return connection
+
+
+def _own(method: Method) -> str | None:
+    """Return the name of a method of the user's own, if its class can be named; InputError for a built-in's name."""
+    require_free(type(method), tuple(METHODS))
+    return typed_here(method)
 
 
 def _how_it_ended(method: Method, outcome: Outcome) -> str:
@@ -126,7 +137,7 @@ def _origin(session: Session, method: Method, family: Family, ends: Sequence[Nod
             raise InputError(
                 f"{label(end)} is no end of {label(init)}; a connection can only start from one that joins its ends."
             )
-    source, places = family_of(init), [theirs.index(end.id) for end in ends]
+    source, places = session.family_of(init), [theirs.index(end.id) for end in ends]
     family, matrix, on_it = method.starting_from(family, source, places)
     start = Start(matrix, [store.read_parameters(node) for node in nodes])
     changed = () if on_it else (f"started at the least-squares fit to {label(init)}",)

@@ -28,7 +28,7 @@ from mgraph.network.checkpoints import state_dict, write_safetensors
 from mgraph.operations.export import data_facts, new_states, recipe, tensors_alone
 from mgraph.operations.merging import SELECTION_SPLIT, Prepared, best_corner, prepare
 from mgraph.progress import Progress, Report, silent
-from mgraph.query.sweepdata import family_of, grid_counts
+from mgraph.query.sweepdata import grid_counts
 from mgraph.session.members import label, still_there
 from mgraph.session.points import module_buffers, policy_name
 from mgraph.session.session import Session
@@ -79,7 +79,7 @@ def ensemble(
     """
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
-    family = family_of(connection)
+    family = session.family_of(connection)
     counts = grid_counts(family, job.grid, _default_members(family))
     ready = prepare(session, connection)
     policy = ready.bench.policy(job.bn_examples)
@@ -152,7 +152,7 @@ def export_ensemble(session: Session, job: ExportEnsembleJob, *, report: Report 
     directory = Path(job.path).resolve()
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())) and not job.overwrite:
         raise NameTakenError(f"{directory} exists and is not empty; choose another directory or add --overwrite.")
-    family = family_of(connection)
+    family = session.family_of(connection)
     counts = grid_counts(family, job.grid, _default_members(family))
     with _new_directory(directory) as building:
         voting = EnsembleJob(connection=job.connection, grid=counts, bn_examples=job.bn_examples)
@@ -197,7 +197,7 @@ def _write_members(
     policy: BatchNormPolicy,
     report: Report,
 ) -> dict[str, Any]:
-    family = family_of(ready.connection)
+    family = ready.family
     parameters = family.grid(counts).points
     coefficients = family.coefficients(parameters)
     name = policy_name(ready.bench, policy)

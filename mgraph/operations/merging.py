@@ -17,15 +17,16 @@ from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure, outputs
-from mgraph.families import Floats
+from mgraph.families import Family, Floats
 from mgraph.jobs.points import MergeJob
 from mgraph.merge.bestof import Decision, decide
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
 from mgraph.metric import LOSS, Metric
 from mgraph.network.flat import combine
+from mgraph.operations.sweptnumbers import holds, recalled
 from mgraph.progress import Progress, Report, silent
-from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
+from mgraph.query.sweepdata import SweepData, finest_sweep, load_sweep
 from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
 from mgraph.session.points import (
@@ -55,6 +56,7 @@ class Prepared:
     ends: list[Node]
     points: list[NDArray[np.float32]]
     rows: list[torch.Tensor]
+    family: Family
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
     if groups:
         load_buffers(bench, groups)
     points = [np.array(store.read_parameters(node)) for node in nodes]
-    return Prepared(connection, bench, nodes, ends, points, packed_rows(bench, points))
+    return Prepared(connection, bench, nodes, ends, points, packed_rows(bench, points), session.family_of(connection))
 
 
 def choose_point(data: SweepData) -> int:
@@ -118,12 +120,14 @@ def merge(session: Session, job: MergeJob, *, report: Report = silent, resumed: 
         raise InputError(f"A soup is {' or '.join(SOUPS)}, not {soup!r}.")
     if at is not None and soup is not None:
         raise InputError("Give either a parameter or a soup, not both.")
-    family = family_of(connection)
+    family = session.family_of(connection)
     check_name_is_free(session, job.name)
     parameter = None if at is None else family.points(list(at))[0]
     with session.store.reading() as reader:
         sweep = finest_sweep(reader, connection, split=SELECTION_SPLIT)
-        data = load_sweep(reader, connection, sweep) if sweep is not None or at is None else None
+        found = load_sweep(reader, connection, sweep) if sweep is not None or at is None else None
+        data = None if found is None else replace(found, family=family)
+        swept_by = None if data is None else next(iter(reader.all(Run, id=data.sweep.run_id)), None)
     if data is not None and at is None:
         choose_point(data)
     ready = prepare(session, connection)
@@ -131,20 +135,22 @@ def merge(session: Session, job: MergeJob, *, report: Report = silent, resumed: 
     settings: dict[str, Any] = {"connection": connection.id, "at": at, "soup": soup, "batchnorm": str(policy)}
     with session.run(ready.bench, "merge", settings, job=job, resumed=resumed) as run:
         choice = _choose(ready, data, parameter, soup, policy, report)
-        corners, corner_scores, tests = _corners(ready, policy)
+        swept = data if data is not None and holds(data, ready.bench, policy, swept_by) else None
+        corners = {label(end): _corner(ready, end, policy, swept) for end in ready.ends}
         baseline = best_corner(corners, ready.bench.task.primary)
+        _place_end(ready, next(end for end in ready.ends if label(end) == baseline), policy)
+        against, against_test = (_scores(ready.bench, split) for split in (SELECTION_SPLIT, REPORTING_SPLIT))
         theta = combine_stored(choice.coefficients.tolist(), ready.points)
         flat = ready.bench.flat
         flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
         recompute_statistics(flat, ready.bench.task.train, policy)
-        results = evaluate_splits(ready.bench)
+        results = recalled(swept, ready.bench.task, choice.coefficients) or evaluate_splits(ready.bench)
         require_finite(results, "The merged point")
         if not job.force:
             _refuse_a_wall(results, corners, ready.bench.task.primary)
         scores = _scored(ready.bench, REPORTING_SPLIT)
-        decision = _decided(choice, _scores(ready.bench, SELECTION_SPLIT), corner_scores[baseline])
+        decision = _decided(choice, _scores(ready.bench, SELECTION_SPLIT), against)
         node = _store(session, run, ready, choice, theta, results, policy, job)
-    against = tests[baseline]
     return MergeReport(
         node,
         choice.parameter,
@@ -152,7 +158,7 @@ def merge(session: Session, job: MergeJob, *, report: Report = silent, resumed: 
         corners,
         baseline,
         decision,
-        None if scores is None or against is None else paired_difference(scores[1], against),
+        None if scores is None or against_test is None else paired_difference(scores[1], against_test),
         _oracle(data),
         ready.bench.task.primary.name,
         None if scores is None else scores[0].name,
@@ -182,7 +188,7 @@ def _choose(
     report: Report,
 ) -> _Choice:
     if parameter is not None:
-        coefficients = family_of(ready.connection).coefficients(parameter)[0]
+        coefficients = ready.family.coefficients(parameter)[0]
         return _Choice(coefficients, tuple(map(float, parameter)), None)
     assert data is not None
     if soup == "uniform":
@@ -344,23 +350,22 @@ def _scored(bench: Bench, split: str) -> tuple[Metric, NDArray[np.float64]] | No
     return None if found is None else (found[0], found[1].numpy())
 
 
-_Scores = dict[str, NDArray[np.float64] | None]
+def _corner(
+    ready: Prepared, end: Node, policy: BatchNormPolicy, swept: SweepData | None
+) -> dict[str, dict[str, Measured]]:
+    """Return what an end is worth under the same policy as the merged point."""
+    alone = np.array([float(node.id == end.id) for node in ready.nodes])
+    known = recalled(swept, ready.bench.task, alone)
+    if known is None:
+        _place_end(ready, end, policy)
+        known = evaluate_splits(ready.bench, SPLITS)
+    return known
 
 
-def _corners(
-    ready: Prepared, policy: BatchNormPolicy
-) -> tuple[dict[str, dict[str, dict[str, Measured]]], _Scores, _Scores]:
-    """Measure every end under the same policy as the merged point; also by example, on validation and on test."""
-    measured: dict[str, dict[str, dict[str, Measured]]] = {}
-    scores: tuple[_Scores, _Scores] = ({}, {})
+def _place_end(ready: Prepared, end: Node, policy: BatchNormPolicy) -> None:
     by_id = dict(zip([n.id for n in ready.nodes], ready.rows, strict=True))
-    for end in ready.ends:
-        ready.bench.flat.theta.copy_(by_id[end.id])
-        recompute_statistics(ready.bench.flat, ready.bench.task.train, policy)
-        measured[label(end)] = evaluate_splits(ready.bench, SPLITS)
-        for by_corner, split in zip(scores, (SELECTION_SPLIT, REPORTING_SPLIT), strict=True):
-            by_corner[label(end)] = _scores(ready.bench, split)
-    return measured, *scores
+    ready.bench.flat.theta.copy_(by_id[end.id])
+    recompute_statistics(ready.bench.flat, ready.bench.task.train, policy)
 
 
 def best_corner(corners: dict[str, dict[str, dict[str, Measured]]], primary: Metric) -> str:

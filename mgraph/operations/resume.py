@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mgraph.alone import alone
 from mgraph.errors import AmbiguousError, CorruptError, InputError, NotFoundError, UntrustedError
 from mgraph.factories import find_source
-from mgraph.jobs.base import Job, require_directory
+from mgraph.jobs.base import Job
 from mgraph.jobs.connections import SweepJob
+from mgraph.jobs.earlier import brought_up
 from mgraph.jobs.points import EnsembleJob, SharpnessJob
-from mgraph.jobs.registry import read_job
+from mgraph.jobs.registry import code_in, read_job
 from mgraph.progress import Report, silent
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph, speaking
@@ -25,6 +26,8 @@ from mgraph_store.underway import Life, RunLock, Sighting
 if TYPE_CHECKING:
     from mgraph.session.session import Session
     from mgraph_store import Reader
+
+T = TypeVar("T")
 
 _SHORTEST_PREFIX = 4
 
@@ -56,11 +59,17 @@ class Standing:
         at, saved = summary or (None, None)
         return cls(run, status, reason, at, saved, seen)
 
+    def document(self) -> dict[str, Any]:
+        """Return the job of a run that can go on as it is written, unread; CorruptError if it is none."""
+        return self._try(brought_up, json.loads(self.run.plan or "null"))
+
     def job(self) -> Job:
         """Read the job of a run that can go on; CorruptError if that is not possible."""
-        assert self.run.plan is not None
+        return self._try(read_job, self.run.plan or "null")
+
+    def _try(self, read: Callable[[Any], T], given: Any) -> T:
         try:
-            return read_job(self.run.plan)
+            return read(given)
         except CorruptError as error:
             raise CorruptError(f"Run {self.run.id} cannot go on: {error} Give the command again.") from None
 
@@ -220,36 +229,37 @@ def resume(
     if its job cannot be read.
     """
     standing = find_interrupted(session.store, text, force=force)
-    run, job = standing.run, standing.job()
+    run, document = standing.run, standing.document()
     settings: Mapping[str, Any] = json.loads(run.settings)
     if settings.get("processes", 1) > 1:
         raise InputError(
             f"Run {run.id} was computed by {settings['processes']} processes together, which keep no state; give the "
             f"command again."
         )
-    if not job.resumes:
-        raise InputError(f"A run of {run.command} cannot go on; give the command again.")
-    _require_consent(session, run, job)
+    _require_consent(session, run, document)
     # What the job names is the graph's word, whoever reads it there.
     with speaking(OfGraph(session.store.path, session.trusts)):
+        job = standing.job()
+        if not job.resumes:
+            raise InputError(f"A run of {run.command} cannot go on; give the command again.")
         made = job.run(session.like(run), report=report, resumed=run, follow=follow)
     return _subject(session, job, made)
 
 
-def _require_consent(session: Session, run: Run, job: Job) -> None:
-    """Refuse early to run code that only the graph names: it may be a stranger's."""
-    if not job.code:
+def _require_consent(session: Session, run: Run, document: Mapping[str, Any]) -> None:
+    """Refuse early to run code that only the graph names: it may be a stranger's. The job is not read for that."""
+    own, directory = code_in(document), str(document.get("directory"))
+    if not own:
         return
     consent = OfGraph(session.store.path)
     try:
-        for name in job.code if not session.trusts else ():
-            source = find_source(Spec.parse(name), base=Path(job.directory))
+        for name in own if not session.trusts else ():
+            source = find_source(Spec.parse(name), base=Path(directory))
             consent.ask(str(Spec.parse(name)), source.hash, source.files)
     except (UntrustedError, NotFoundError):
-        raise UntrustedError(
-            f"Run {run.id} runs your code {', '.join(job.code)}; if you know it, add --trust."
-        ) from None
-    require_directory(job, f"Run {run.id}", "resume")
+        raise UntrustedError(f"Run {run.id} runs your code {', '.join(own)}; if you know it, add --trust.") from None
+    if directory != str(Path.cwd()):
+        raise InputError(f"Run {run.id} runs {', '.join(own)} from {directory}; go there to resume it.")
 
 
 def _subject(session: Session, job: Job, made: Any) -> Node | Connection:

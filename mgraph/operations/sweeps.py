@@ -28,7 +28,7 @@ from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable,
 from mgraph.operations.sweeprows import Numbers, edges, summaries
 from mgraph.operations.sweepverdict import judged
 from mgraph.progress import Report, silent
-from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, family_of, load_sweep, parameter_key
+from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, parameter_key
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
@@ -91,7 +91,9 @@ def sweep_connection(
     for text in (*verdict.notes, *others):
         warnings.warn(f"{label(connection)}: {text}", SweepWarning, stacklevel=3)
     with session.store.reading() as reader:
-        return replace(load_sweep(reader, connection, record), notes=(*log.notes, *swept.notes(work, refine)))
+        return replace(
+            load_sweep(reader, connection, record), family=work.family, notes=(*log.notes, *swept.notes(work, refine))
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class _Work:
 
 def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     store = session.store
-    family = family_of(connection)
+    family = session.family_of(connection)
     grid = job.grid_of(family)
     family.points(grid.points)
     splits = list(dict.fromkeys(job.splits))

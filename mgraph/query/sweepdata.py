@@ -118,7 +118,10 @@ def axes_of(grid: Grid) -> str | None:
 
 
 def family_of(connection: Connection) -> Family:
-    """Rebuild the family of a connection."""
+    """Rebuild the family of a connection; one of the user's own has no coefficients, for no code is run.
+
+    What computes asks :meth:`mgraph.session.session.Session.family_of`.
+    """
     return family_from(json.loads(connection.family))
 
 

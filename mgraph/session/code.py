@@ -1,7 +1,8 @@
 """The user code behind numbers: what a space and a run have recorded, and whether it is the code of now.
 
-Code is known by role: ``arch``, ``data``, ``loss`` (of evaluation) and ``training loss``. A space records the hashes
-that it was made with, a run those that it ran (``versions["code"]``); roles, not names, so that code may move.
+Code is known by role: ``arch``, ``data``, ``loss`` (of evaluation), ``training loss`` and ``method``. A space records
+the hashes that it was made with, a run those that it ran (``versions["code"]``); roles, not names, so that code may
+move.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 CODE = "code"  # among a run's versions, and among what was other when it went on
 _OF_SPACE = ("arch", "data", "loss")
+METHOD_CODE = "method_code"
+OF_RUN = {"training loss": "loss", "method": METHOD_CODE}
+"""Code that belongs to a run alone: its role, and the setting of the run that names it."""
 
 
 class OtherCodeWarning(MGraphWarning):
@@ -101,8 +105,8 @@ def changes(then: Mapping[str, str], now: Mapping[str, str], names: Mapping[str,
 def names_of(space: Space, settings: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Return the specs behind the roles."""
     named = {role: str(getattr(space, role)) for role in _OF_SPACE}
-    loss = (settings or {}).get("loss")
-    return named | ({"training loss": loss} if isinstance(loss, str) else {})
+    of_run = {role: (settings or {}).get(key) for role, key in OF_RUN.items()}
+    return named | {role: name for role, name in of_run.items() if isinstance(name, str)}
 
 
 def of_space(code: Mapping[str, str]) -> dict[str, str]:

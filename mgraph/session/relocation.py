@@ -2,6 +2,7 @@
 
 Code is the same if its hash is the one that the space recorded, data if their fingerprint is. Only the place may
 change: not the function, nor its parameters. Runs refer to spaces by id, so that an interrupted one goes on afterwards.
+Connections along a family of the user's own are told likewise, by an old and a new path.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from mgraph import trust
 from mgraph.errors import InputError, NotFoundError
 from mgraph.factories import FactorySource, locate, names_code, source_of
+from mgraph.families.own import own_families
+from mgraph.query.sweepdata import family_of
 from mgraph.specs import Spec
-from mgraph_store import GraphStore, Space
+from mgraph_store import Connection, GraphStore, Space
 
 if TYPE_CHECKING:
     from mgraph.data.task import Task
@@ -48,8 +51,8 @@ def relocate(
     return _commit(store, [moves], lambda _: True)[0]
 
 
-def relocate_paths(store: GraphStore, old: str, new: str, *, allow: bool = False) -> list[Space]:
-    """Rewrite every spec of every space that names ``old``, or something in it, to ``new``; return those spaces.
+def relocate_paths(store: GraphStore, old: str, new: str, *, allow: bool = False) -> list[Space | Connection]:
+    """Rewrite every spec that names ``old``, or something in it, to ``new``; return the spaces and connections changed.
 
     ``old`` may be a file or folder that no longer exists, as typed in the current directory or as it stands in a spec,
     relative to the graph. Code is trusted if it was before, if ``new`` names its file, or with ``allow``. Raises as
@@ -61,31 +64,35 @@ def relocate_paths(store: GraphStore, old: str, new: str, *, allow: bool = False
     with store.reading() as reader:
         spaces = reader.all(Space)
     moves, known = [], set()
+
+    def moved_to(path: str) -> str | None:
+        lies = locate(path, store.path)
+        known.add(path)
+        within = next((place for place in wanted if lies == place or lies.is_relative_to(place)), None)
+        if within is None:
+            return None
+        moved = target / lies.relative_to(within)
+        return str(moved) if Path(path).is_absolute() else os.path.relpath(moved, here)
+
     for space in spaces:
         own = []
         for role, spec in _specs(space):
             path = path_of(spec)
-            if path is None:
-                continue
-            lies = locate(path, store.path)
-            known.add(path)
-            within = next((place for place in wanted if lies == place or lies.is_relative_to(place)), None)
-            if within is not None:
-                moved = target / lies.relative_to(within)
-                text = str(moved) if Path(path).is_absolute() else os.path.relpath(moved, here)
+            if path is not None and (text := moved_to(path)) is not None:
                 own.append(_move(store, space, role, _with_path(spec, text)))
         if own:
             moves.append(own)
-    if not moves:
+    families = _family_moves(store, moved_to)
+    if not moves and not families:
         there = f"they name {', '.join(sorted(known))}" if known else "they name no paths"
         raise NotFoundError(f"No space of {store.path} names {old} or anything in it; {there}.")
 
-    def trusted(move: _Move) -> bool:
+    def trusted(move: _Move | _FamilyMove) -> bool:
         named = locate(path_of(move.spec) or "", store.path) == target
         then = "" if move.source is None else move.source.hash
         return allow or named or trust.is_trusted(store.path, move.was, then)
 
-    return _commit(store, moves, trusted)
+    return [*_commit(store, moves, trusted, families), *dict.fromkeys(move.after for move in families)]
 
 
 def path_of(spec: Spec) -> str | None:
@@ -161,6 +168,57 @@ class _Move:
     source: FactorySource | None
 
 
+@dataclass(frozen=True)
+class _FamilyMove:
+    """A connection whose family's class gets another place; ``after`` has all of its families moved."""
+
+    before: Connection
+    after: Connection
+    was: str
+    spec: Spec
+    source: FactorySource
+
+
+def _family_moves(store: GraphStore, moved_to: Callable[[str], str | None]) -> list[_FamilyMove]:
+    """Find the families of the user's own that lie elsewhere now; InputError if the code there is other."""
+    with store.reading() as reader:
+        connections = reader.all(Connection)
+    found = []
+    for connection in connections:
+        places: dict[str, tuple[Spec, FactorySource]] = {}
+        for own in own_families(family_of(connection)):
+            spec = Spec.parse(own.code)
+            path = path_of(spec)
+            text = None if path is None else moved_to(path)
+            if text is None:
+                continue
+            new, source = source_of(_with_path(spec, text), typed_in=Path.cwd(), base=store.path)
+            assert source is not None
+            if source.hash != own.known["hash"]:
+                raise InputError(
+                    f"{new.name} is not the code of {connection.name or connection.id}: its hash is {source.hash}, the "
+                    f"connection recorded {own.known['hash']}. Nothing was changed; put the same code there."
+                )
+            places[own.code] = new, source
+        if places:
+            told = json.dumps(_renamed(json.loads(connection.family), {k: str(s) for k, (s, _) in places.items()}))
+            after = replace(connection, family=told)
+            found += [_FamilyMove(connection, after, was, new, source) for was, (new, source) in places.items()]
+    return found
+
+
+def _renamed(described: Any, names: Mapping[str, str]) -> Any:
+    """Put other names of families into a description, wherever they stand in it."""
+    if isinstance(described, list):
+        return [_renamed(part, names) for part in described]
+    if not isinstance(described, dict):
+        return described
+    return {
+        key: names.get(value, value) if key == "family" and isinstance(value, str) else _renamed(value, names)
+        for key, value in described.items()
+    }
+
+
 def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
     """Check that what a spec names now is what the space recorded in this role."""
     was = getattr(space, role)
@@ -205,8 +263,13 @@ def _require_same_data(store: GraphStore, space: Space, spec: Spec) -> None:
         )
 
 
-def _commit(store: GraphStore, moves: Sequence[Sequence[_Move]], trusted: Callable[[_Move], bool]) -> list[Space]:
-    """Store the new specs of all spaces at once, then trust the code."""
+def _commit(
+    store: GraphStore,
+    moves: Sequence[Sequence[_Move]],
+    trusted: Callable[[_Move | _FamilyMove], bool],
+    families: Sequence[_FamilyMove] = (),
+) -> list[Space]:
+    """Store the new specs of all spaces and connections at once, then trust the code."""
     changed = []
     with store.transaction() as tx:
         for own in moves:
@@ -222,10 +285,13 @@ def _commit(store: GraphStore, moves: Sequence[Sequence[_Move]], trusted: Callab
             tx.expect(space)
             tx.update(after)
             changed.append(after)
-    for own in moves:
-        for move in own:
-            if move.source is not None and trusted(move):
-                trust.trust(store.path, str(move.spec), move.source.hash, move.source.files)
+        for before, moved in {move.before.id: (move.before, move.after) for move in families}.values():
+            tx.expect(before)
+            tx.update(moved)
+    told: list[_Move | _FamilyMove] = [*(move for own in moves for move in own), *families]
+    for one in told:
+        if one.source is not None and trusted(one):
+            trust.trust(store.path, str(one.spec), one.source.hash, one.source.files)
     return changed
 
 

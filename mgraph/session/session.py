@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING, Any
 from mgraph.alone import our_turn
 from mgraph.errors import InputError, LayoutMismatchError
 from mgraph.factories import find_source, names_code
-from mgraph.session.code import Pinned, made_with, names_of
+from mgraph.families.own import own_families, with_code
+from mgraph.query.sweepdata import family_of
+from mgraph.session.code import OF_RUN, Pinned, made_with, names_of
 from mgraph.session.judged import agreeing
 from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph
-from mgraph_store import Layout, Run, Space
+from mgraph_store import Connection, Layout, Run, Space
 
 if TYPE_CHECKING:
     from torch import nn
 
     from mgraph.data.task import Task
     from mgraph.evaluate.batchnorm import BatchNormPolicy
+    from mgraph.families import Family
     from mgraph.jobs.base import Job
     from mgraph.network.flat import FlatModel
     from mgraph.network.probing.habits import Habits
@@ -217,6 +220,19 @@ class Session:
             )
         return self._benches[space.id]
 
+    def family_of(self, connection: Connection) -> Family:
+        """Rebuild the family of a connection, with its code where it is a user's own: UntrustedError if it may not run.
+
+        See :func:`mgraph.methods.own.load_family`.
+        """
+        family = family_of(connection)
+        if not own_families(family):
+            return family
+        from mgraph.methods.own import load_family
+
+        consent = OfGraph(self.store.path, self._trust)
+        return with_code(family, lambda own: load_family(own, self.store.path, consent))
+
     def forget(self, space: Space) -> None:
         """Load task and network of a space anew when they are next needed: its specs have changed."""
         self._benches.pop(space.id, None)
@@ -246,8 +262,11 @@ class Session:
 
         with self.threads(bench):  # which loads everything, so it is known now which code runs
             self._record_metrics(bench)
-            loss = settings.get("loss")
-            own = {"training loss": _hash_of(loss)} if isinstance(loss, str) and names_code(loss) else {}
+            own = {
+                role: _hash_of(named)
+                for role, key in OF_RUN.items()
+                if isinstance(named := settings.get(key), str) and names_code(named)
+            }
             code = Code(bench.space, bench.code | own, names_of(bench.space, settings))
             plan = job.to_json() if job is not None and job.resumes and job.can_be_written else None
             with recorded_run(
@@ -269,8 +288,8 @@ class Session:
                 torch.set_num_threads(before)
 
 
-def _hash_of(loss: str) -> str:
-    return find_source(Spec.parse(loss), base=Path.cwd()).hash
+def _hash_of(named: str) -> str:
+    return find_source(Spec.parse(named), base=Path.cwd()).hash
 
 
 def resolve_device(text: str) -> str:

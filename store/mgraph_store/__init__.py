@@ -45,7 +45,7 @@ from mgraph_store.rows.records import (
 )
 
 if TYPE_CHECKING:
-    from mgraph_store.handover import Handover, WorkerStore
+    from mgraph_store.handover import Handover
     from mgraph_store.index.reader import Reader
     from mgraph_store.index.sql import Answer
     from mgraph_store.rows.schema import FORMAT_VERSION, describe
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from mgraph_store.tensors.objects import digest, digest_groups
     from mgraph_store.transaction import TensorRef, Transaction
     from mgraph_store.upkeep.check import assert_consistent, garbage, problems
+    from mgraph_store.worker import WorkerStore
 
 _LAZY = {
     "Answer": "index.sql",
@@ -64,7 +65,7 @@ _LAZY = {
     "Reader": "index.reader",
     "TensorRef": "transaction",
     "Transaction": "transaction",
-    "WorkerStore": "handover",
+    "WorkerStore": "worker",
     "assert_consistent": "upkeep.check",
     "combine": "tensors.kernel",
     "describe": "rows.schema",

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,6 @@ from numpy.typing import NDArray
 from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import Folder, path_of
 from mgraph_store.rows.ids import is_id
-
-if TYPE_CHECKING:
-    from mgraph_store.store import GraphStore
 
 STATES = "states"
 _STATE = re.compile(r"state-(\d{6,})\.safetensors")
@@ -196,18 +193,6 @@ class StateFiles:
 
 def _item(index: int) -> str:
     return f"item-{index:06}.safetensors"
-
-
-def leftovers(store: GraphStore) -> list[Path]:
-    """List directories of states that no run needs any more: it is complete, or not in the index."""
-    from mgraph_store.rows.records import Run
-
-    found = store.folder.sub(STATES).entries()
-    if not found:
-        return []
-    with store.reading() as reader:
-        needed = {run.id for run in reader.all(Run) if run.status != "complete"}
-    return [store.path / STATES / name for name in found if name not in needed]
 
 
 def _digest(text: str, arrays: Arrays) -> str:

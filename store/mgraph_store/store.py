@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answ
 from mgraph_store.recipes import Computation, is_computed, look_up, sum_of_stored
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.layout import Layout
-from mgraph_store.rows.records import Connection, Node, NodeBuffers, NodeTerm, Space
+from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.views import TensorView
 from mgraph_store.states import STATES, StateFiles
 from mgraph_store.tensors.arrays import StoredArray
@@ -38,8 +38,7 @@ from mgraph_store.tensors.remote import CONFIG, RemoteTensorStore, check_url, re
 from mgraph_store.transaction import Transaction
 
 if TYPE_CHECKING:
-    from mgraph_store.exchange.arrival import Unpacked
-    from mgraph_store.exchange.bundle import Packed
+    pass
 
 INDEX = "index.duckdb"
 TENSORS = "tensors.zarr"
@@ -373,20 +372,6 @@ class GraphStore:
             lambda: to_the_end(lambda: self.computation(found)),
             None if policy is None else lambda: self.read_buffers(found, policy),
         )
-
-    def pack(self, things: Sequence[str], path: str | Path, *, overwrite: bool = False) -> Packed:
-        """Write nodes and connections, by id, with all that they need into a bundle; see :func:`bundle.pack`."""
-        from mgraph_store.exchange.bundle import pack
-
-        return pack(self, things, Path(path), overwrite=overwrite)
-
-    def unpack(
-        self, path: str | Path, *, prefix: str = "", check: Callable[[Connection], object] | None = None
-    ) -> Unpacked:
-        """Add everything in a bundle to this graph, all or nothing; see :func:`arrival.unpack`."""
-        from mgraph_store.exchange.arrival import unpack
-
-        return unpack(self, Path(path), prefix=prefix, check=check)
 
     def discard(self) -> None:
         """Delete the whole graph: for one that was just made, and that something then went wrong with."""

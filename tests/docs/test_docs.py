@@ -54,6 +54,22 @@ def test_every_public_name_is_shown_in_the_python_page() -> None:
     assert [n for n in mgraph.__all__ if n not in _TYPES and f"mgraph.{n}" not in text] == []
 
 
+def test_the_lines_of_an_extension_are_counted() -> None:
+    """A row of the table of docs/extending.md says how long its file is, and a file is a family in under 50 lines."""
+    text = (ROOT / "docs" / "extending.md").read_text()
+    files = {
+        name: sum(bool(line.strip()) for line in body.splitlines())
+        for name, body in re.findall(r"^```python file=(\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    }
+    told = {
+        name: int(lines)
+        for name, lines in re.findall(r"^\|.*\| `(\S+\.py)` \| 1 \| (\d+) \| 0 \|$", text, re.MULTILINE)
+    }
+    assert told == files
+    assert len(told) == 8
+    assert max(told.values()) < 50
+
+
 # What functions return, shown by use rather than by name.
 _TYPES = {"Components", "Connected", "Graph", "Method", "Point"}
 

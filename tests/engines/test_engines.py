@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import operator
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mgraph.engines.base import ATTEMPTS, Engine, WorkerLostError
+from mgraph.engines.pool import Pool
 from mgraph.engines.registry import check_engine, open_engine
 from mgraph.errors import InputError
 from mgraph_store.index.processes import is_alive
@@ -258,7 +261,82 @@ def test_without_an_engine_calls_are_made_here() -> None:
         assert (engine.places, engine.remote) == (1, False)
 
 
+class Jobs:
+    """An executor whose calls are no futures of the standard library, as a cluster's."""
+
+    class Job:
+        def __init__(self, future: Any) -> None:
+            self._future = future
+            self.done, self.result, self.cancel = future.done, future.result, future.cancel
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def submit(self, function: Any, /, *arguments: Any) -> Any:
+        return self.Job(self._executor.submit(function, *arguments))
+
+
+@pytest.fixture(scope="module")
+def processes(helpers: Any) -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("wrap", [lambda executor: executor, Jobs], ids=["futures", "jobs"])
+def test_an_executor_of_ones_own(processes: ProcessPoolExecutor, wrap: Any) -> None:
+    with open_engine(Pool(wrap(processes), places=2)) as engine:
+        assert (engine.places, engine.remote) == (2, True)
+        for key in range(4):
+            engine.submit(key, operator.mul, key, 10)
+        assert sorted((f.key, f.value) for f in (ended(engine) for _ in range(4))) == [(k, 10 * k) for k in range(4)]
+        engine.submit("slow", time.sleep, 1)
+        assert engine.wait(0.05) is None
+        assert ended(engine).key == "slow"
+    assert processes.submit(operator.neg, 1).result() == -1  # it stays its owner's
+
+
+def test_an_error_of_a_call_on_an_executor_is_the_answer(processes: ProcessPoolExecutor) -> None:
+    with open_engine(processes) as engine:
+        engine.submit("bad", operator.truediv, 1, 0)
+        assert isinstance(ended(engine).error, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("wrap", [lambda executor: executor, Jobs], ids=["futures", "jobs"])
+def test_an_executor_whose_worker_dies_and_that_takes_no_more(wrap: Any) -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor, Pool(wrap(executor), 1) as engine:
+        engine.submit("killer", os._exit, 1)
+        error = ended(engine).error
+        assert isinstance(error, WorkerLostError)
+        assert "without a result (BrokenProcessPool: " in str(error)
+
+
+def test_what_is_no_executor_for_this() -> None:
+    with (
+        ThreadPoolExecutor() as threads,
+        pytest.raises(InputError, match=r"threads of this process, .* give a Process"),
+    ):
+        open_engine(threads)
+    with pytest.raises(InputError, match=r"a method submit.* not a int"):
+        open_engine(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="at least 1 place, not 0"):
+        Pool(Jobs(None), 0)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="give the executor itself"):
+        open_engine("cluster.py:pool")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
+def test_a_cluster_by_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no srun
+    with pytest.raises(InputError, match=r"SLURM cannot be had here by submitit: .*srun"):
+        open_engine(f"slurm:2?folder={tmp_path}")
+    with open_engine(f"slurm:2?cluster=local&timeout_min=2&folder={tmp_path}") as engine:
+        engine.submit("a", operator.mul, 6, 7)
+        assert ended(engine).value == 42
+
+
 def test_specs() -> None:
+    assert check_engine("slurm:8?partition=gpu") == ("slurm", 8)
+    assert check_engine("cluster.py:pool?n=3")[0] == "own"
     assert check_engine(None) == check_engine("none") == ("none", 1)
     assert check_engine("local:3") == ("local", 3)
     assert check_engine("ray") == ("ray", None)

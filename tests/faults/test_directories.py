@@ -61,7 +61,7 @@ def test_a_directory_in_the_place_of_a_journal_file(old: Path, tmp_path: Path) -
     assert log.is_dir()
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(400, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("count", [2, pytest.param(400, marks=pytest.mark.stress)])
 def test_any_entry_may_be_anything(old: Path, tmp_path: Path, count: int) -> None:
     for seed in range(SEED, SEED + count):
         place = tmp_path / str(seed)

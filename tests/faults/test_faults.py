@@ -57,7 +57,7 @@ def test_the_work_does_what_it_announces(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kill", [crash.kill_at_random, crash.kill_at_event])
-@rounds(4, 260)
+@rounds(2, 260)
 def test_killed_at_any_instant(
     path: Path, tmp_path: Path, count: int, kill: Callable[[Path, Model, int, Path], Model]
 ) -> None:
@@ -67,7 +67,7 @@ def test_killed_at_any_instant(
     assert now != first  # else every kill came too early to prove anything
 
 
-@rounds(4, 200)
+@rounds(2, 200)
 def test_power_cut_at_any_flush(path: Path, tmp_path: Path, count: int) -> None:
     before = Model.of(GraphStore.open(path))
     changed = 0
@@ -92,7 +92,7 @@ def test_a_power_cut_finds_out_who_does_not_flush(path: Path, tmp_path: Path) ->
     pytest.fail("eight cuts of a careless process went unnoticed")
 
 
-@rounds(4, 120)
+@rounds(2, 120)
 def test_no_file_may_grow_beyond_some_size(path: Path, tmp_path: Path, count: int) -> None:
     now, told = Model.of(GraphStore.open(path)), list[str]()
     for seed in range(SEED, SEED + count):
@@ -168,7 +168,7 @@ def put_back(path: Path, copy: Path) -> None:
     shutil.copytree(copy / "journal", path / "journal")
 
 
-@rounds(8, 600)
+@rounds(4, 600)
 def test_flipped_bits_in_index_log_and_journal(logged: Path, tmp_path: Path, count: int) -> None:
     copy, sound = Path(shutil.copytree(logged, tmp_path / "copy")), Model.of(GraphStore.open(logged))
     named = dict.fromkeys(("index.duckdb", "index.duckdb.wal", "log", "count"), 0)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import pickle
 import shutil
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,34 @@ def test_it_stops_after_so_many_pairs_and_goes_on(g: Any) -> None:
     assert {d.suggestion.step for d in found.done} <= {"improve", "fill"}
     # What one method has connected is new to another one.
     assert g.suggest(method=__import__("mgraph").Linear())[0].step in ("improve", "fill")
+
+
+def test_the_graph_is_read_once_for_each_pair_and_once_at_the_end(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mgraph.explore import exploring
+
+    read: list[None] = []
+
+    class Counted(exploring.Plan):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            read.append(None)
+            super().__init__(*given, **more)
+
+    monkeypatch.setattr(exploring, "Plan", Counted)
+    found = g.explore(method=curve(), until="components(0) == 1", max_pairs=2, grid=3)
+    assert (found.connected, found.goal_met, len(read)) == (2, False, 3)
+
+
+def test_an_executor_gives_the_same(g: Any, four: Path, tmp_path: Path) -> None:
+    import mgraph
+
+    other = mgraph.open(shutil.copytree(four, tmp_path / "other.mgraph"), device="cpu")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        found = other.explore(method=curve(), max_pairs=1, grid=3, engine=mgraph.Pool(executor, places=1))
+    here = g.explore(method=curve(), max_pairs=1, grid=3)
+    assert [(d.suggestion.ends, d.peak, d.barrier) for d in found.done] == [
+        (d.suggestion.ends, d.peak, d.barrier) for d in here.done
+    ]
+    assert found.connected == 1
 
 
 def test_a_plan_costs_what_the_runs_so_far_cost(g: Any) -> None:

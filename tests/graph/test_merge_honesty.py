@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import mgraph
+from mgraph.operations import merging
+from mgraph.session.points import evaluate_splits
 from mgraph_store import Member
 
 # Mode a classifies by the first coordinate, mode b by the second. Validation data follow the first one; what the
@@ -160,3 +162,20 @@ def test_greedy_soup_does_not_fall_below_the_best_point_on_validation(graph: Any
         assert greedy.results["valid"]["accuracy"].value >= best.results["valid"]["accuracy"].value
         terms = graph.node(greedy.node.id).describe()["terms"]
         assert sum(term["c"] for term in terms) == pytest.approx(1)
+
+
+def test_nothing_is_measured_again_that_the_sweep_holds(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def counted(*given: Any) -> Any:
+        measured.append(1)
+        return evaluate_splits(*given)
+
+    monkeypatch.setattr(merging, "evaluate_splits", counted)
+    inside = graph.connection("s").merge(at=(0.5, 0.5), force=True)
+    assert measured == []
+    again = graph.connection("s").merge(at=(0.5, 0.5), force=True, bn_examples=500)  # under another policy it is
+    assert len(measured) == 5
+    assert again.results != inside.results
+    node = graph.node(inside.node.id)
+    assert {split: node.evaluate(split) for split in inside.results} == inside.results

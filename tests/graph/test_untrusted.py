@@ -152,6 +152,16 @@ def planned(path: Path, operation: str, code: str) -> Run:
             "buffers_from": None,
             "sweep": None,
         },
+        "method": {
+            "operation": "connect",
+            "method": code,
+            "settings": {},
+            "ends": ends,
+            "init": None,
+            "same_layout": False,
+            "buffers_from": None,
+            "sweep": None,
+        },
         "sweep": {
             "connection": connection.id,
             "grid": [3],
@@ -167,7 +177,7 @@ def planned(path: Path, operation: str, code: str) -> Run:
     }
     run = Run(
         new_id("r"),
-        operation,
+        "connect" if operation == "method" else operation,
         "{}",
         status="interrupted",
         reason="stopped by the user",
@@ -181,13 +191,13 @@ def planned(path: Path, operation: str, code: str) -> Run:
 
 
 @pytest.mark.parametrize("code", CODE)
-@pytest.mark.parametrize("operation", ["train", "connect", "sweep"])
+@pytest.mark.parametrize("operation", ["train", "connect", "method", "sweep"])
 def test_what_a_plan_names_is_asked_for(run: Any, path: Path, pwned: Path, operation: str, code: str) -> None:
     resumable = planned(path, operation, code.format("judge"))
     refused(run, pwned, "resume", resumable.id)
 
 
-@pytest.mark.parametrize("operation", ["train", "connect", "sweep"])
+@pytest.mark.parametrize("operation", ["train", "connect", "method", "sweep"])
 def test_plans_are_asked_for_where_the_code_is_loaded_too(
     path: Path, pwned: Path, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,8 @@ from mgraph_store import (
     new_id,
 )
 from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphError, NotFoundError
-from mgraph_store.exchange.bundle import MANIFEST, Bundle
+from mgraph_store.exchange.arrival import unpack
+from mgraph_store.exchange.bundle import MANIFEST, Bundle, pack
 from mgraph_store.folder import Folder
 
 EVERYTHING = (
@@ -80,7 +81,7 @@ def original(tmp_path_factory: pytest.TempPathFactory, graph_helper: Callable[[P
         tx.add(Note(new_id("n"), "apart", node_id=apart.id))
     graph.k, graph.sample, graph.apart = connection, sample, apart
     graph.packed = tmp_path_factory.mktemp("packed") / "k.mgraph.zip"
-    graph.store.pack([graph.k.id], graph.packed)
+    pack(graph.store, [graph.k.id], graph.packed)
     return graph
 
 
@@ -150,7 +151,7 @@ def cell(document: dict[str, Any], table: str, column: str, value: Any, row: int
 
 
 def test_a_connection_arrives_with_everything_it_needs(original: Any, bundle: Path, other: Any) -> None:
-    done = other.unpack(bundle)
+    done = unpack(other, bundle)
     assert done.connections == [original.k.id]
     assert not done.present
     assert not done.renamed
@@ -165,58 +166,58 @@ def test_a_connection_arrives_with_everything_it_needs(original: Any, bundle: Pa
 
 
 def test_twice_is_once(rich: Any, bundle: Path, other: Any) -> None:
-    other.unpack(bundle)
+    unpack(other, bundle)
     before = {t: rows(other, t) for t in (*EVERYTHING, "edges", "runs")}
-    done = other.unpack(bundle)
+    done = unpack(other, bundle)
     assert not done.nodes
     assert not done.connections
     assert len(done.present) == 5
     assert {t: rows(other, t) for t in before} == before
-    assert not rich.store.unpack(bundle).nodes  # and where it comes from
+    assert not unpack(rich.store, bundle).nodes  # and where it comes from
 
 
 def test_a_graph_takes_up_what_came_later(rich: Any, bundle: Path, other: Any, tmp_path: Path) -> None:
-    other.unpack(bundle)
+    unpack(other, bundle)
     sweep = Sweep(new_id("w"), rich.k.id, None, (5,), "none", "fp32")
     with rich.store.transaction() as tx:
         tx.add(sweep, Evaluation(rich.sample.id, sweep.id, None, "test", "all", "own", "fp32", "loss", 1.0, None, 7))
-    rich.store.pack([rich.k.id], tmp_path / "later.zip")
-    other.unpack(tmp_path / "later.zip")
+    pack(rich.store, [rich.k.id], tmp_path / "later.zip")
+    unpack(other, tmp_path / "later.zip")
     assert rows(other, "sweeps") == rows(rich.store, "sweeps")
     assert rows(other, "evaluations") == rows(rich.store, "evaluations")
 
 
 def test_notes_of_two_graphs_do_not_overwrite_each_other(original: Any, bundle: Path, other: Any) -> None:
-    other.unpack(bundle)
+    unpack(other, bundle)
     with other.reading() as reader:
         theirs = reader.get(Note, key="why")
     with other.transaction() as tx:
         tx.remove(Note, "id", [theirs.id])
         tx.add(replace(theirs, id=new_id("n"), value="I think so"))
-    other.unpack(bundle)
+    unpack(other, bundle)
     with other.reading() as reader:
         assert [n.value for n in reader.all(Note, key="why")] == ["I think so"]
 
 
 def test_the_same_part_gives_the_same_bytes(original: Any, bundle: Path, tmp_path: Path) -> None:
-    original.store.pack([original.k.id], tmp_path / "again.zip")
+    pack(original.store, [original.k.id], tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == bundle.read_bytes()
     with pytest.raises(InputError, match="exists already"):
-        original.store.pack([original.k.id], bundle)
+        pack(original.store, [original.k.id], bundle)
 
 
 def test_nodes_bring_what_they_are_computed_from(rich: Any, other: Any, tmp_path: Path) -> None:
     partial = rich.partial([(0, 3)], rich.parameters(9), [1.0], [rich.apart], name="p")
-    rich.store.pack([partial.id], tmp_path / "p.zip")
-    done = other.unpack(tmp_path / "p.zip")
+    pack(rich.store, [partial.id], tmp_path / "p.zip")
+    done = unpack(other, tmp_path / "p.zip")
     assert set(done.nodes) == {partial.id, rich.apart.id}
     assert other.read_parameters("p").tobytes() == rich.store.read_parameters("p").tobytes()
-    rich.store.pack([rich.sample.id], tmp_path / "s.zip")  # its constants are those of its connection
-    assert other.unpack(tmp_path / "s.zip").connections == [rich.k.id]
+    pack(rich.store, [rich.sample.id], tmp_path / "s.zip")  # its constants are those of its connection
+    assert unpack(other, tmp_path / "s.zip").connections == [rich.k.id]
     with pytest.raises(InputError, match="nothing to pack"):
-        rich.store.pack([], tmp_path / "x.zip")
+        pack(rich.store, [], tmp_path / "x.zip")
     with pytest.raises(NotFoundError, match="no node or connection mxxxx"):
-        rich.store.pack(["mxxxx"], tmp_path / "x.zip")
+        pack(rich.store, ["mxxxx"], tmp_path / "x.zip")
     assert not list(tmp_path.glob("*x.zip*"))
 
 
@@ -229,30 +230,30 @@ def test_names_that_are_taken_change(original: Any, bundle: Path, other: Any) ->
             tx.add(
                 Node(new_id("m"), "mode", space.id, name=name, tensor_key=ref.key, digest=ref.digest, nbytes=ref.nbytes)
             )
-    done = other.unpack(bundle)
+    done = unpack(other, bundle)
     assert done.renamed == {"a": "a-3", "only": "only-2"}
     assert other.read_parameters("a-3").tobytes() == original.store.read_parameters("a").tobytes()
 
 
 def test_a_prefix_goes_before_every_name(original: Any, bundle: Path, other: Any) -> None:
-    done = other.unpack(bundle, prefix="x.")
+    done = unpack(other, bundle, prefix="x.")
     assert done.renamed == {"a": "x.a", "b": "x.b", "k": "x.k"}
     with pytest.raises(InputError, match="usable name"):
-        other.unpack(bundle, prefix="../")
-    assert other.unpack(bundle, prefix="y.").renamed == {}  # nothing is new
+        unpack(other, bundle, prefix="../")
+    assert unpack(other, bundle, prefix="y.").renamed == {}  # nothing is new
 
 
 def test_spaces_are_matched_by_what_they_are(original: Any, bundle: Path, other: Any) -> None:
     mine = replace(original.space, id=new_id("a"), name="mine", codec="blosc")
     with other.transaction() as tx:
         tx.add(mine)
-    done = other.unpack(bundle)
+    done = unpack(other, bundle)
     assert not done.spaces
     with other.reading() as reader:
         assert {n.space_id for n in reader.all(Node)} == {mine.id}
         assert reader.all(Connection)[0].space_id == mine.id
     assert other.read_parameters("a").tobytes() == original.store.read_parameters("a").tobytes()
-    assert not other.unpack(bundle).nodes
+    assert not unpack(other, bundle).nodes
 
 
 def test_an_id_that_is_something_else_is_refused(original: Any, bundle: Path, other: Any) -> None:
@@ -264,13 +265,13 @@ def test_an_id_that_is_something_else_is_refused(original: Any, bundle: Path, ot
         tx.add(replace(theirs, run_id=None, tensor_key=ref.key, tensor_row=ref.row, digest=ref.digest))
     before = rows(other, "nodes")
     with pytest.raises(InputError, match=f"{theirs.id} of the bundle has another digest"):
-        other.unpack(bundle)
+        unpack(other, bundle)
     assert rows(other, "nodes") == before
 
 
 def refused(path: Path, into: Any, match: str, error: type[Exception] = InputError) -> None:
     with pytest.raises(error, match=match):
-        into.unpack(path)
+        unpack(into, path)
 
 
 @pytest.mark.parametrize(
@@ -476,11 +477,11 @@ def test_a_full_disk_leaves_no_bundle(original: Any, tmp_path: Path, monkeypatch
     monkeypatch.setattr(Folder, "flush", full)
     before = set(tmp_path.iterdir())
     with pytest.raises(InputError, match="No space left"):
-        original.store.pack([original.k.id], tmp_path / "x.zip")
+        pack(original.store, [original.k.id], tmp_path / "x.zip")
     assert set(tmp_path.iterdir()) == before
 
 
 def test_space_of_another_layout_keeps_its_id(original: Any, bundle: Path, other: Any) -> None:
-    other.unpack(bundle)
+    unpack(other, bundle)
     with other.reading() as reader:
         assert [s.id for s in reader.all(Space)] == [original.space.id]

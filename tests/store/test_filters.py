@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from mgraph_store import Evaluation, GraphStore, Layout, Node, Note, Space, Tens
 from mgraph_store.errors import InputError
 from mgraph_store.index.filters import names_in, order, parse
 from mgraph_store.rows.relations import CONNECTIONS, NODES, VIEWS
+
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 
 LAYOUT = Layout((TensorSpec("w", (2,), "float32", "parameter"),))
 # name → accuracy, tags, notes
@@ -135,7 +138,7 @@ def test_what_is_no_expression_is_refused(expression: str, message: str) -> None
         parse(expression, NODES.by_name)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=60 * MANY, deadline=None)
 @given(st.text(st.sampled_from("name tg.=<>'\"()%-;,*\\\n1e0andornotinlikeisnull_;--/"), max_size=30))
 def test_any_text_is_an_expression_or_refused(store: GraphStore, text: str) -> None:
     try:
@@ -150,7 +153,7 @@ def test_any_text_is_an_expression_or_refused(store: GraphStore, text: str) -> N
     assert "--" not in condition.sql
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=30 * MANY, deadline=None)
 @given(st.text(max_size=20), st.sampled_from(["name", "note.k", "tag"]))
 def test_any_value_is_compared_as_it_is(text: str, column: str) -> None:
     quoted = text.replace("'", "''")

@@ -13,6 +13,8 @@ import pytest
 
 from mgraph_store import GraphStore, Node, NodeBuffers, NodeTerm, assert_consistent, combine, garbage, new_id, problems
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
+from mgraph_store.exchange.arrival import unpack
+from mgraph_store.exchange.bundle import pack
 from mgraph_store.tensors.remote import check_url
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.copying import copy
@@ -223,9 +225,9 @@ def test_names_do_not_matter_for_a_copy(place: str, tmp_path: Path, fill: Callab
     # A bundle takes a graph from one place to another.
     store = GraphStore.create(tmp_path / "g.mgraph", tensors=place, lock_timeout=30)
     nodes = fill(store)
-    store.pack([n.id for n in nodes], tmp_path / "all.zip")
+    pack(store, [n.id for n in nodes], tmp_path / "all.zip")
     local = GraphStore.create(tmp_path / "local.mgraph", lock_timeout=30)
-    local.unpack(tmp_path / "all.zip")
+    unpack(local, tmp_path / "all.zip")
     for node in nodes:
         assert local.read_parameters(node.id).tobytes() == store.read_parameters(node).tobytes()
     with store.reading() as reader:

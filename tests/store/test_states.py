@@ -18,7 +18,8 @@ from hypothesis.extra import numpy as hnp
 from mgraph_store import Run, new_id
 from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import Folder
-from mgraph_store.states import StateFiles, leftovers
+from mgraph_store.states import StateFiles
+from mgraph_store.upkeep.collect import plan_collection
 
 ARRAYS = {"points": np.arange(6, dtype=np.float32).reshape(2, 3), "order": np.arange(4, dtype=np.uint8)}
 
@@ -224,8 +225,8 @@ def test_states_of_complete_and_of_unknown_runs_are_garbage(graph: Any) -> None:
     runs = [Run(new_id("r"), "train", "{}", status=s) for s in ("running", "interrupted", "failed", "complete")]
     with graph.store.transaction() as tx:
         tx.add(*runs)
-    assert leftovers(graph.store) == []
     unknown = new_id("r")
     for run_id in (*(r.id for r in runs), unknown):
         graph.store.states(run_id).save({}, ARRAYS, items=0)
-    assert {p.name for p in leftovers(graph.store)} == {runs[3].id, unknown}
+    found = plan_collection(graph.store, min_age=0).items
+    assert {i.name for i in found if i.kind == "state"} == {runs[3].id, unknown}

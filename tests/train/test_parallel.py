@@ -2,8 +2,10 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -12,8 +14,6 @@ import torch
 import mgraph
 from mgraph.train.parallel import Workers, follows, joined, present, under_torchrun
 from mgraph_store import Connection, Member, Node, Run
-
-pytestmark = pytest.mark.xdist_group("parallel")  # what they compare is trained once
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 WHICH = ("0-of-1", "0-of-2", "1-of-2")  # process, of how many
@@ -99,7 +99,10 @@ def trained(tmp_path_factory):
     script = directory / "train.py"
     script.write_text(SCRIPT)
     run(*TORCHRUN, script, directory)
-    run(sys.executable, script, directory)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():  # alone: in this process
+        warnings.simplefilter("ignore")
+        patch.setattr(sys, "argv", [str(script), str(directory)])
+        runpy.run_path(str(script), run_name="__main__")
     names = [path.name.removesuffix("-0-of-1.npy") for path in directory.glob("*-0-of-1.npy")]
     assert len(names) == 5
     return {name: [np.load(directory / f"{name}-{which}.npy") for which in WHICH] for name in names}

@@ -11,7 +11,7 @@ import click
 
 from mgraph.errors import InputError
 from mgraph.evaluate.known import HOW_TO_NAME
-from mgraph.methods.registry import METHODS
+from mgraph.methods.registry import METHODS, method_named
 from mgraph_cli.commands.auto import LIMITS, auto_options, connect_auto
 from mgraph_cli.options import (
     SectionedCommand,
@@ -57,6 +57,15 @@ def _method_flags(command: Any) -> Any:
 @click.command(cls=SectionedCommand)
 @click.argument("ends", nargs=-1, required=True)
 @_method_flags
+@click.option(
+    "--method",
+    "methods",
+    cls=SectionOption,
+    section="Methods",
+    multiple=True,
+    metavar="CODE",
+    help="A method of your own, or the family of a path to train, as file.py:Class; runs its code.",
+)
 @auto_options
 @click.option("--name", help="Name of the connection.")
 @click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
@@ -101,10 +110,13 @@ def connect(
       mgraph connect a b --curve --bends 3 --init s
       mgraph connect a b c --simplex --grid 6
       mgraph connect a b --neb --preset quick
+      mgraph connect a b --method paths.py:Spline --bends 3 -s lr=0.02
       mgraph connect a b --auto --max-barrier 0.1 --budget 30m --name ab
     """
     if len(methods) != 1:
-        raise InputError(f"Name exactly one method: {', '.join('--' + m for m in METHODS)}; or --auto.")
+        raise InputError(
+            f"Name exactly one method: {', '.join('--' + m for m in METHODS)}; --method file.py:Class; or --auto."
+        )
     limits = {key: flags.pop(key) for key in LIMITS}
     if methods == ("auto",):
         connect_auto(
@@ -127,7 +139,7 @@ def connect(
     for key, value in limits.items():
         if value is not None:
             raise InputError(f"--{key.replace('_', '-')} goes with --auto.")
-    method = chosen_settings(METHODS[methods[0]], flags, pairs, config, preset)
+    method = chosen_settings(method_named(methods[0]), flags, pairs, config, preset)
     from mgraph.train.parallel import follows
 
     with progress_bars("connect") as report:

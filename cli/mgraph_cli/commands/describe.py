@@ -36,20 +36,22 @@ def methods(name: str | None, form: str) -> None:
         ]
         emit(rows, ("name", "summary"), form=form)
         return
-    infos = method_named(name).infos()
+    method = method_named(name)
+    infos = method.infos()
     if form != "table":
         columns = ("name", "kind", "default", "unit", "help")
         emit([{c: getattr(i, c) for c in columns} for i in infos], columns, form=form)
         return
-    echo(f"# mgraph connect … --{name}: {METHODS[name].summary}")
+    flag = f"--{name}" if name in METHODS else f"--method {name}"
+    echo(f"# mgraph connect … {flag}: {method.summary}")
     for info in infos:
         unit = f" [{info.unit}]" if info.unit else ""
         # TOML has no word for nothing; the setting has one of its own.
         value = info.nothing if info.default is None else info.default
         echo(f"{info.name} = {_toml(value)}  # {info.help}{unit}")
-    for preset, values in METHODS[name].presets.items():
+    for preset, values in method.presets.items():
         echo(f"# --preset {preset}: {', '.join(f'{key} = {_toml(value)}' for key, value in values.items())}")
-    for reference in METHODS[name].references:
+    for reference in method.references:
         echo(f"# {reference}")
 
 

@@ -115,7 +115,12 @@ def _print_suggestion(suggestion: Suggestion) -> None:
 @click.option("--budget", metavar="TIME", help="Begin nothing that takes longer than this in all: 2h, 1h30m, 90s.")
 @click.option("--max-pairs", type=int, metavar="N", help="Connect at most so many pairs.")
 @grid_option("Points of each sweep (default: as for connect).")
-@click.option("--engine", metavar="ENGINE", help="Several at once: local:N (processes), ray or ray:N (a Ray cluster).")
+@click.option(
+    "--engine",
+    metavar="ENGINE",
+    help="Several at once: local:N (processes), ray or ray:N (a Ray cluster), slurm:N?partition=… (jobs), "
+    "or file.py:function, which returns an executor.",
+)
 @click.option("--plan", is_flag=True, help="Only say what would be done, and what it will take.")
 @with_computing_graph
 @output_options

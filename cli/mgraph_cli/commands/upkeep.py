@@ -138,8 +138,11 @@ def relocate(
         changed = graph.relocate(paths=(which[0], which[1]))
     else:
         changed = graph.relocate(which[0] if which else None, arch=arch, data=data, loss=loss)
-    ids = {space.id for space in changed}
+    ids = {one.id for one in changed}
     emit([row for row in graph.spaces() if row["id"] in ids], ("name", "id", "arch", "data", "loss"), form=form)
+    for row in graph.connections():
+        if row["id"] in ids:
+            note(f"Note: the family of {row['name'] or row['id']} is named by its new path.")
 
 
 @click.command()

@@ -1,0 +1,128 @@
+"""Any executor: one of :mod:`concurrent.futures`, or what has its ``submit`` and futures, such as submitit's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
+from mgraph.engines.names import Names
+from mgraph.errors import InputError, MGraphError
+
+_SHORTEST, _LONGEST = 0.05, 2.0  # seconds between two looks at futures that cannot be waited for
+
+
+class Pending(Protocol):
+    """A call that was handed over: what a ``Future`` of the standard library is, and a job of submitit's."""
+
+    def done(self) -> bool:
+        """Tell whether it has ended, without waiting."""
+
+    def result(self) -> Any:
+        """Return what it returned, or raise what it raised."""
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Makes calls in processes of its own."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
+        """Hand a call over; return a :class:`Pending` one."""
+
+
+@dataclass(eq=False)
+class _Call:
+    key: Hashable
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    attempts: int = 0
+
+
+class Pool(Engine):
+    """Calls on an executor of the user's, at most ``places`` at once: ``Pool(executor, places=64)``.
+
+    The executor stays the user's: it is not shut down. Its workers must be able to import mgraph, and see the graph's
+    directory under the same path. A call whose worker is lost is made again if the executor takes it. InputError for
+    threads of this process: calls would share what each must have for itself.
+    """
+
+    def __init__(self, executor: Executor, places: int, device: str | None = None) -> None:
+        if isinstance(executor, ThreadPoolExecutor):
+            raise InputError(
+                f"A {type(executor).__name__} makes calls in threads of this process, and connections need processes "
+                f"of their own; give a ProcessPoolExecutor, or an executor of a cluster."
+            )
+        if places < 1:
+            raise InputError(f"An executor has at least 1 place, not {places}.")
+        self._executor, self.places, self.device = executor, places, device
+        self._calls: dict[Any, _Call] = {}
+        self._stopping = False
+
+    def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
+        """Hand the call over; InputError for what the script defines, which other processes cannot import."""
+        Names("an executor").check((function, arguments))
+        self._start(_Call(key, function, arguments))
+
+    def wait(self, timeout: float | None = None) -> Finished | None:
+        """Wait for a call to end, and make it again if its worker was lost."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            pending = self._next(until)
+            if pending is None:
+                return None
+            call = self._calls.pop(pending)
+            try:
+                return Finished(call.key, pending.result())
+            except Exception as error:
+                if not _is_lost(pending, error):
+                    return Finished(call.key, error=error)
+                if self._stopping or call.attempts >= ATTEMPTS or not self._again(call):
+                    return Finished(call.key, error=WorkerLostError(call.attempts, error))
+
+    def interrupt(self) -> None:
+        """Cancel what can be cancelled; most executors let a call that has begun run to its end, which is not used."""
+        self._stopping = True
+        for pending in self._calls:
+            with suppress(Exception):
+                pending.cancel()
+
+    def __exit__(self, *_: object) -> None:
+        """Cancel what is under way, and leave the executor to its owner."""
+        self.interrupt()
+        self._calls.clear()
+
+    def _start(self, call: _Call) -> None:
+        call.attempts += 1
+        self._calls[self._executor.submit(call.function, *call.arguments)] = call
+
+    def _again(self, call: _Call) -> bool:
+        try:
+            self._start(call)
+        except Exception:  # a pool that broke takes nothing any more
+            return False
+        return True
+
+    def _next(self, until: float | None) -> Any | None:
+        """Return a call that has ended, the first that was made; None when the time is over."""
+        if all(isinstance(pending, Future) for pending in self._calls):
+            left = None if until is None else max(0.0, until - time.monotonic())
+            wait(self._calls, left, return_when=FIRST_COMPLETED)
+            return next((pending for pending in self._calls if pending.done()), None)
+        pause = _SHORTEST
+        while True:
+            found = next((pending for pending in self._calls if pending.done()), None)
+            if found is not None or (until is not None and time.monotonic() >= until):
+                return found
+            time.sleep(pause if until is None else min(pause, max(0.0, until - time.monotonic())))
+            pause = min(1.5 * pause, _LONGEST)
+
+
+def _is_lost(pending: Any, error: Exception) -> bool:
+    """Tell whether a call did not end by itself. Who has futures of its own has errors of its own for that."""
+    if isinstance(pending, Future):
+        return isinstance(error, BrokenExecutor | CancelledError)
+    return not isinstance(error, MGraphError)

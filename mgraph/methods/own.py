@@ -1,0 +1,135 @@
+"""A user's own methods and families, named ``file.py:Class`` or ``package.module:Class``.
+
+A name becomes a class by :func:`method_from` and :func:`load_family`, which run its code through the one door
+(:func:`mgraph.factories.load_factory`); :func:`spec_of` finds the name of a class that is loaded already, so that what
+a script passes as an object can be stored and resumed, too. The family of a path that is named in place of a method is
+trained like a curve.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mgraph import trust, usercode
+from mgraph.errors import InputError, MGraphError
+from mgraph.factories import find_source, load_factory, source_of
+from mgraph.families import FAMILIES, BentPath, Family, OwnFamily
+from mgraph.methods.base import Method, wrong_ends
+from mgraph.methods.curves.path import TrainedPath
+from mgraph.sources import lies_installed
+from mgraph.specs import Spec
+from mgraph.trust import NAMED, Consent, OfGraph, speaker
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnPath(TrainedPath):
+    """The training of a curve on a path of the user's own, of which ``shape`` is the class."""
+
+    references: ClassVar[tuple[str, ...]] = ()
+    shape: ClassVar[type[BentPath]]
+
+    def family(self, ends: int) -> Family:
+        """Return the path; two ends."""
+        if ends != 2:
+            raise InputError(wrong_ends(self.name, ends, "exactly 2 modes"))
+        return self.shape(self.bends)
+
+
+def method_from(text: str, taken: tuple[str, ...], *, base: Path | None = None) -> type[Method]:
+    """Load a method class, or make one of a path's class, as a user names it in directory ``base`` (here).
+
+    Raises InputError for a class that is neither, or whose name is ``taken`` by a built-in method, UntrustedError if
+    its code may not run, NotFoundError if there is none.
+    """
+    spec = Spec.parse(text)
+    if spec.params:
+        raise InputError(f"A method's settings are not part of its name; write {spec.name} and give them by -s.")
+    found: Any = load_factory(spec, base=base or Path.cwd(), consent=speaker())
+    if isinstance(found, type) and issubclass(found, BentPath):
+        known = {"name": found.name, "summary": f"a {found.noun} of your own, trained like a curve", "shape": found}
+        found = dataclass(frozen=True, kw_only=True)(type(found.__name__, (OwnPath,), known))
+    if not isinstance(found, type) or not issubclass(found, Method):
+        raise InputError(f"{spec.name} is no subclass of mgraph.Method, nor of mgraph.families.BentPath.")
+    for word in ("name", "summary"):
+        if not isinstance(getattr(found, word, None), str):
+            raise InputError(f"The method {spec.name} needs a {word}: ClassVar[str].")
+    require_free(found, taken)
+    return found
+
+
+def require_free(cls: type[Method], taken: tuple[str, ...]) -> None:
+    """Raise InputError for a method of the user's own that is called as a built-in one."""
+    if cls.name in taken or not cls.name:
+        raise InputError(f"The name {cls.name!r} of {cls.__name__} is that of a built-in method; choose another.")
+
+
+def spec_of(thing: Method | Family) -> Spec | None:
+    """Return what names the class of an object, its file by absolute path; None for a built-in one.
+
+    None also for what cannot be named: a class of a running script or notebook, or inside a function.
+    """
+    cls = thing.shape if isinstance(thing, OwnPath) else type(thing)
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    module = usercode.plainly(f"{cls.__module__}.").rstrip(".")
+    if file is None or module == "__main__" or module.partition(".")[0] == "mgraph" or "." in cls.__qualname__:
+        return None
+    by_module = "." in module or lies_installed(Path(file))
+    spec = Spec(f"{module if by_module else file}:{cls.__qualname__}")
+    try:
+        find_source(spec, base=Path.cwd())
+    except MGraphError:
+        return None
+    return spec
+
+
+def typed_here(method: Method) -> str | None:
+    """Return how the class of a method would be named in this directory; None as for :func:`spec_of`."""
+    spec = spec_of(method)
+    return None if spec is None else str(source_of(spec, typed_in=Path.cwd(), base=Path.cwd())[0])
+
+
+def storable(family: Family, graph: Path) -> Family:
+    """Return a family as a graph can describe it: a user's own one with the name and hash of its class.
+
+    Its code is trusted in this graph from now on, where it is the user who names it; else the graph asks. Raises
+    InputError for a class that cannot be named, or that is no sound family.
+    """
+    if isinstance(family, OwnFamily) or type(family) in FAMILIES.values():
+        return family
+    found = spec_of(family)
+    if found is None:
+        raise InputError(
+            f"The family {type(family).__name__} is defined in a running script or inside a function, where a graph "
+            f"cannot find it again; put it into a file of its own and import it from there."
+        )
+    spec, source = source_of(found, typed_in=Path.cwd(), base=graph)
+    assert source is not None
+    own = OwnFamily.of(family, str(spec), source.hash)
+    if speaker() is NAMED:
+        trust.trust(graph, str(spec), source.hash, source.files)
+    else:
+        speaker().ask(str(spec), source.hash, source.files)
+    return own
+
+
+def load_family(own: OwnFamily, graph: Path, consent: Consent | None = None) -> Family:
+    """Load the class of a family that a graph describes, and make it.
+
+    Raises UntrustedError if nobody consents (default: what was trusted in this graph), and InputError if the code is
+    not what the connection was made with.
+    """
+    spec = Spec.parse(own.code)
+    source = find_source(spec, base=graph)
+    (consent or OfGraph(graph)).ask(str(spec), source.hash, source.files)
+    if source.hash != own.known["hash"]:
+        raise InputError(
+            f"The family {own.code} is not the one that the connection was made with (its code changed), and its "
+            f"points would be others; restore it."
+        )
+    cls: Any = load_factory(spec, base=graph, consent=consent or OfGraph(graph))
+    if not isinstance(cls, type) or not issubclass(cls, Family):
+        raise InputError(f"{own.code} is no family.")
+    return own.rebuilt(cls)

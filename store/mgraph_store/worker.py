@@ -1,0 +1,73 @@
+"""Writing from several processes: workers write tensors, one of them all commits the rows.
+
+A :class:`WorkerStore` reads the graph and makes tensors durable like any store, but its transactions end without
+touching the index: their rows wait until the worker hands them over. Whoever may write the index takes them into
+a transaction of its own (:meth:`Transaction.take_over`), all or none. What was never taken over has no row, and is
+garbage like anything else without one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from mgraph_store.errors import StoreError
+from mgraph_store.handover import Handover, merged
+from mgraph_store.index.index import Index
+from mgraph_store.index.lock import GraphLock
+from mgraph_store.index.reader import Reader
+from mgraph_store.rows.records import Record
+from mgraph_store.store import GraphStore
+from mgraph_store.tensors.objects import TensorStore
+from mgraph_store.transaction import Transaction
+
+
+class WorkerStore(GraphStore):
+    """A graph that this process reads, and writes tensors to, while another one writes the index."""
+
+    def __init__(self, path: Path, *, lock_timeout: float | None = None) -> None:
+        super().__init__(path, lock_timeout=lock_timeout)
+        self._ended: list[Handover] = []
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Write tensors and collect rows, all or nothing; the rows wait for :meth:`hand_over`."""
+        transaction = _Waiting(self.tensor_store, self.index, self.lock, self._ended)
+        try:
+            yield transaction
+            transaction.commit()
+        except BaseException:
+            transaction.discard()
+            raise
+
+    def hand_over(self) -> Handover:
+        """Return the rows of all transactions that ended since the last time, and forget them."""
+        ended, self._ended[:] = list(self._ended), []
+        return merged(ended)
+
+
+class _Waiting(Transaction):
+    """A transaction whose end puts its rows aside."""
+
+    def __init__(self, tensors: TensorStore, index: Index, lock: GraphLock, ended: list[Handover]) -> None:
+        super().__init__(tensors, index, lock)
+        self._ended = ended
+
+    def require(self, check: Callable[[Reader], None]) -> None:
+        """Refuse: a check cannot be handed over."""
+        raise StoreError("A worker's transaction adds and updates rows; this must be done by the one who commits them.")
+
+    def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
+        """Refuse: a worker removes nothing."""
+        raise StoreError("A worker's transaction adds and updates rows; this must be done by the one who commits them.")
+
+    def commit(self) -> None:
+        """Put the rows aside; nothing in them is checked against the index before they are taken over."""
+        self._check_open()
+        added = tuple(record for records in self._added.values() for record in records)
+        if not added and not self._updated:
+            self.discard()
+            return
+        self._ended.append(Handover(added, tuple(self._updated), tuple(self._expected), tuple(self._keys)))
+        self._open = False
