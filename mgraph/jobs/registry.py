@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from mgraph.errors import CorruptError
@@ -48,7 +49,7 @@ def read_job(text: str) -> Job:
     return JOBS[kind].from_document(document)
 
 
-def code_in(document: dict[str, Any]) -> tuple[str, ...]:
+def code_in(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the user's code that a written job names, without reading the job: a method's class would be loaded."""
     method, metrics = document.get("method"), document.get("metrics")
     chosen = [document.get("settings"), *([method.get("settings")] if isinstance(method, dict) else [])]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mgraph
-from mgraph.errors import CorruptError, InputError, MGraphError
+from mgraph.errors import CorruptError, InputError, MGraphError, UntrustedError
 from mgraph.evaluate.refine import Refinement
 from mgraph.jobs.base import Job
 from mgraph.jobs.registry import JOBS
@@ -224,3 +224,12 @@ def test_earlier_plans_that_say_nothing_are_refused() -> None:
         mgraph.read_job('{"operation": "merge"}')
     with pytest.raises(CorruptError, match="The axes of the sweep cannot be read"):
         mgraph.read_job('{"operation": "sweep", "connection": "k", "axes": [1]}')
+
+
+def test_reading_a_job_runs_no_code(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("open('pwned', 'w').close()\n")
+    text = json.dumps({"job": "connect", "ends": ["m", "n"], "method": {"name": "evil.py:M", "settings": {}}})
+    with pytest.raises(UntrustedError, match=r"method is code, 'evil.py:M', which reading a job does not run"):
+        mgraph.read_job(text)
+    assert not (tmp_path / "pwned").exists()
