@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph, create, unpack
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
+    from mgraph.jobs.base import Job
+    from mgraph.jobs.connections import ComposeJob, ConnectJob, Following, Stretch, SweepJob
+    from mgraph.jobs.modes import AddModeJob, TrainJob
+    from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
+    from mgraph.jobs.registry import read_job
     from mgraph.methods.base import Method
     from mgraph.methods.curves.path import BezierCurve, PolygonalChain
     from mgraph.methods.curves.surface import BezierSurface
@@ -62,6 +67,21 @@ _HOMES = {
     "Task": "mgraph.data.task",
     "make_task": "mgraph.data.task",
     "Metric": "mgraph.metric",
+    "Job": "mgraph.jobs.base",
+    "ConnectJob": "mgraph.jobs.connections",
+    "SweepJob": "mgraph.jobs.connections",
+    "ComposeJob": "mgraph.jobs.connections",
+    "Following": "mgraph.jobs.connections",
+    "Stretch": "mgraph.jobs.connections",
+    "TrainJob": "mgraph.jobs.modes",
+    "AddModeJob": "mgraph.jobs.modes",
+    "MergeJob": "mgraph.jobs.points",
+    "EnsembleJob": "mgraph.jobs.points",
+    "SharpnessJob": "mgraph.jobs.points",
+    "ArchiveJob": "mgraph.jobs.points",
+    "ExportJob": "mgraph.jobs.points",
+    "ExportEnsembleJob": "mgraph.jobs.points",
+    "read_job": "mgraph.jobs.registry",
     "Pool": "mgraph.engines.pool",
     "MGraphError": "mgraph.errors",
 }
@@ -71,27 +91,42 @@ __all__ = [
     "DATASETS",
     "LLPF",
     "METHODS",
+    "AddModeJob",
+    "ArchiveJob",
     "BezierCurve",
     "BezierSurface",
     "Components",
+    "ComposeJob",
+    "ConnectJob",
     "Connected",
+    "EnsembleJob",
+    "ExportEnsembleJob",
+    "ExportJob",
+    "Following",
     "Graph",
+    "Job",
     "Linear",
     "MGraphError",
+    "MergeJob",
     "Method",
     "Metric",
     "NudgedElasticBand",
     "Point",
     "PolygonalChain",
     "Pool",
+    "SharpnessJob",
     "SharpnessSettings",
     "Simplex",
+    "Stretch",
+    "SweepJob",
     "Task",
+    "TrainJob",
     "TrainSettings",
     "check",
     "create",
     "make_task",
     "open",
+    "read_job",
     "unpack",
 ]
 

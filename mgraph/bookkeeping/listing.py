@@ -321,7 +321,7 @@ def list_runs(store: GraphStore) -> list[Row]:
             {
                 "id": run.id,
                 "command": run.command,
-                "name": (standing.plan or {}).get("name"),
+                "name": standing.name,
                 "status": standing.status,
                 "reason": standing.reason,
                 "seed": run.seed,

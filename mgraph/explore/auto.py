@@ -22,6 +22,7 @@ from mgraph.errors import InputError, MGraphError, NameTakenError
 from mgraph.evaluate.metrics import Subset
 from mgraph.evaluate.sweep import sweep
 from mgraph.families import Segment
+from mgraph.jobs.connections import ConnectJob, Following, SweepJob
 from mgraph.methods.base import Method
 from mgraph.methods.ladder import MAX_SECONDS, ladder, within
 from mgraph.metric import LOSS
@@ -140,7 +141,7 @@ def connect_auto(
     settings: Mapping[str, Any] | None = None,
     methods: Sequence[str] | None = None,
     name: str | None = None,
-    grid: Sequence[int] | None = None,
+    grid: tuple[int, ...] | None = None,
     same_layout: bool = False,
     buffers_from: Node | None = None,
     say: Say = lambda _: None,
@@ -177,7 +178,7 @@ class _Auto:
     threshold: Criterion
     budget: float | None
     name: str | None
-    grid: Sequence[int] | None
+    grid: tuple[int, ...] | None
     same_layout: bool
     buffers_from: Node | None
     say: Say
@@ -315,20 +316,19 @@ class _Auto:
         )
 
     def connect(self, method: Method) -> Connection:
-        return connect(
-            self.session,
-            self.ends,
-            method,
+        job = ConnectJob(
+            ends=tuple(end.id for end in self.ends),
+            method=method,
             name=self.name_of(method),
             same_layout=self.same_layout,
-            buffers_from=self.buffers_from,
-            sweep={"grid": self.grid},
-            report=self.report,
+            buffers_from=None if self.buffers_from is None else self.buffers_from.id,
+            sweep=Following(self.grid),
         )
+        return connect(self.session, job, report=self.report)
 
     def sweep(self, connection: Connection) -> Edge:
         begin = time.monotonic()
-        data = sweep_connection(self.session, connection, grid=self.grid, report=self.report)
+        data = sweep_connection(self.session, SweepJob(connection=connection.id, grid=self.grid), report=self.report)
         self.seconds_per_point = (time.monotonic() - begin) / len(data.grid)
         edge = self.edge_of(connection)
         if edge is None:

@@ -18,8 +18,10 @@ from mgraph.errors import ConflictError, InputError, MGraphError
 from mgraph.explore.estimate import Estimate
 from mgraph.explore.planning import CONNECT, Plan, Request
 from mgraph.explore.suggest import Pair, ordered
-from mgraph.explore.suggestions import RESUME, SWEEP, Suggestion
-from mgraph.explore.workers import Delivery, Order, Place, deliver, perform
+from mgraph.explore.suggestions import SWEEP, Suggestion
+from mgraph.explore.workers import Delivery, Place, Resumption, deliver, perform
+from mgraph.jobs.base import Job
+from mgraph.jobs.connections import ConnectJob, Following, SweepJob
 from mgraph.progress import Progress, Report, silent
 from mgraph.query.edges import current_edges
 from mgraph.session.members import label
@@ -170,7 +172,7 @@ class _Explorer:
     ) -> None:
         self._session, self._request, self._limits, self._engine = session, request, limits, engine
         remote, here = partial(deliver, place), partial(perform, session, report=report)
-        self._work: Callable[[Order], Delivery] = remote if engine.remote else here
+        self._work: Callable[[Job | Resumption], Delivery] = remote if engine.remote else here
         self._tell = tell or (lambda _: None)
         self._report = report
         self._begin = time.monotonic()
@@ -276,18 +278,23 @@ class _Explorer:
 
     def _start(self, suggestion: Suggestion) -> None:
         self._begun += suggestion.step != SWEEP
-        if suggestion.step == SWEEP:
-            order = Order(SWEEP, subject=suggestion.subject, grid=self._limits.grid)
-        elif suggestion.step == RESUME:
-            order = Order(RESUME, subject=suggestion.subject)
+        work: Job | Resumption
+        if suggestion.subject is None:
+            sweep = Following(self._limits.grid)
+            work = ConnectJob(ends=suggestion.ends, method=self._request.method, sweep=sweep)
+        elif suggestion.step == SWEEP:
+            work = self._sweep_of(suggestion.subject)
         else:
-            order = Order(CONNECT, suggestion.ends, self._request.method)
-        self._submit(Done(suggestion), order, time.monotonic())
+            work = Resumption(suggestion.subject)
+        self._submit(Done(suggestion), work, time.monotonic())
 
-    def _submit(self, done: Done, order: Order, since: float) -> None:
+    def _sweep_of(self, connection: str) -> SweepJob:
+        return SweepJob(connection=connection, grid=self._limits.grid)
+
+    def _submit(self, done: Done, work: Job | Resumption, since: float) -> None:
         self._number += 1
         self._under_way[self._number] = done, since
-        self._engine.submit(self._number, self._work, order)
+        self._engine.submit(self._number, self._work, work)
 
     def _settle(self, finished: Finished) -> None:
         """Store what came of a call; sweep a new connection, or tell of one that is done."""
@@ -301,7 +308,7 @@ class _Explorer:
         done.connection, done.problem = delivery.connection or done.connection, delivery.problem
         done.seconds = time.monotonic() - since
         if is_new and done.connection is not None and done.problem is None:
-            self._submit(done, Order(SWEEP, subject=done.connection.id, grid=self._limits.grid), since)
+            self._submit(done, self._sweep_of(done.connection.id), since)
             return
         if done.problem is None and done.connection is not None:
             done.peak, done.barrier = self._measured(done.connection)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mgraph.errors import MGraphError
 from mgraph.explore.suggest import IMPROVE, JOIN, Step, Terrain
+from mgraph.jobs.connections import ConnectJob
 from mgraph.methods.own import typed_here
 from mgraph.operations.resume import interrupted_runs
 from mgraph.query.sweepdata import COMPLETE
@@ -95,17 +97,23 @@ def connect_command(names: Sequence[str], method: Method) -> str:
 def interrupted(store: GraphStore, nodes: Mapping[str, Node]) -> Iterator[Suggestion]:
     """Suggest to go on with connections of these nodes (by id) that were interrupted, oldest first."""
     for standing in interrupted_runs(store):
-        plan, run = standing.plan or {}, standing.run
-        ends = plan.get("ends", ())
-        if plan.get("operation") != "connect" or standing.status != "interrupted" or not set(ends) <= nodes.keys():
+        run = standing.run
+        if run.command != ConnectJob.kind or standing.status != "interrupted":
+            continue
+        try:
+            document = standing.document()
+            ends, method = document["ends"], document["method"]["name"]
+            known = all(end in nodes for end in ends)
+        except (MGraphError, KeyError, TypeError):  # resume says what is wrong with it
+            continue
+        if not known:
             continue
         names = tuple(label(nodes[end]) for end in ends)
         yield Suggestion(
             step=RESUME,
             ends=tuple(ends),
             names=names,
-            reason=f"Connecting {' and '.join(names)} by {plan['method']} was interrupted "
-            f"({standing.at or 'nothing saved'}).",
+            reason=f"Connecting {' and '.join(names)} by {method} was interrupted ({standing.at or 'nothing saved'}).",
             command=f"mgraph resume {run.id}",
             subject=run.id,
         )

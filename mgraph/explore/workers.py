@@ -10,16 +10,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mgraph.errors import InputError, MGraphError, MGraphWarning, NonFiniteError
-from mgraph.explore.suggestions import RESUME
+from mgraph.jobs.base import Job
+from mgraph.jobs.connections import SweepJob
 from mgraph.progress import Report, silent
 from mgraph.session.session import Session
-from mgraph_store import Connection, Handover, Node, WorkerStore
-
-if TYPE_CHECKING:
-    from mgraph.methods.base import Method
+from mgraph_store import Connection, Handover, WorkerStore
 
 INTERRUPTED = "interrupted"
 
@@ -35,17 +33,10 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to do: ``connect`` ends (ids) by a method, ``resume`` a run, or ``sweep`` a connection on a grid.
+class Resumption:
+    """Going on with the interrupted run of this id, whose job its row has."""
 
-    ``subject`` is the id of that run or connection.
-    """
-
-    what: str
-    ends: tuple[str, ...] = ()
-    method: Method | None = None
-    subject: str | None = None
-    grid: tuple[int, ...] | None = None
+    run: str
 
 
 @dataclass(frozen=True)
@@ -77,10 +68,13 @@ class Delivery:
     warnings: tuple[Overheard, ...] = ()
 
 
-def perform(session: Session, order: Order, *, report: Report = silent) -> Delivery:
-    """Do it with this session, which stores the results; whatever goes wrong is part of the answer."""
+def perform(session: Session, work: Job | Resumption, *, report: Report = silent) -> Delivery:
+    """Do it with this session, which stores the results; whatever goes wrong is part of the answer.
+
+    What is to follow is not done: a sweep is work of its own.
+    """
     try:
-        return Delivery(_carry_out(session, order, report))
+        return Delivery(_carry_out(session, work, report))
     except MGraphError as error:
         refused = isinstance(error, InputError) and not isinstance(error, NonFiniteError)
         return Delivery(problem=str(error), refused=refused)
@@ -88,27 +82,21 @@ def perform(session: Session, order: Order, *, report: Report = silent) -> Deliv
         return Delivery(problem=f"{type(error).__name__}: {error}")
 
 
-def _carry_out(session: Session, order: Order, report: Report) -> Connection:
-    from mgraph.operations.connections import connect
+def _carry_out(session: Session, work: Job | Resumption, report: Report) -> Connection:
     from mgraph.operations.resume import resume
-    from mgraph.operations.sweeps import sweep_connection
 
-    if order.what == RESUME:
-        made = resume(session, order.subject, report, sweep=False)
-        assert isinstance(made, Connection)
-        return made
-    with session.store.reading() as reader:
-        ends = [reader.get(Node, id=end) for end in order.ends]
-        connection = None if order.subject is None else reader.get(Connection, id=order.subject)
-    if connection is None:
-        assert order.method is not None
-        grid = None if order.grid is None else list(order.grid)
-        return connect(session, ends, order.method, sweep={"grid": grid}, report=report)
-    sweep_connection(session, connection, grid=order.grid, report=report)
-    return connection
+    if isinstance(work, Resumption):
+        made: Any = resume(session, work.run, report, follow=False)
+    else:
+        made = work.run(session, report=report, follow=False)
+    if isinstance(work, SweepJob):
+        with session.store.reading() as reader:
+            made = reader.get(Connection, id=work.connection)
+    assert isinstance(made, Connection)
+    return made
 
 
-def deliver(place: Place, order: Order) -> Delivery:
+def deliver(place: Place, work: Job | Resumption) -> Delivery:
     """Do it in a worker process: tensors are written, rows returned. Ctrl-C stops it with what it has by then."""
     session = _session(place)
     store = session.store
@@ -118,7 +106,7 @@ def deliver(place: Place, order: Order) -> Delivery:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MGraphWarning)
         with suppress(KeyboardInterrupt), _interruptible():
-            done = perform(session, order)
+            done = perform(session, work)
     said = tuple(Overheard(str(w.message), issubclass(w.category, MGraphWarning), w.filename, w.lineno) for w in caught)
     return replace(done, rows=store.hand_over(), warnings=said)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mgraph.bookkeeping import listing
 from mgraph.families import Segment
 from mgraph.graph.exploration import Explorations
-from mgraph.graph.handles import Connected, Point
+from mgraph.graph.handles import Connected, Point, counts_of
 from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.imports import Imports
 from mgraph.graph.pictures import Pictures
@@ -23,10 +23,11 @@ from mgraph.graph.queries import Queries
 from mgraph.query.criterion import NODE_KINDS
 from mgraph.query.metrics import criterion_in
 from mgraph.shown import visible
-from mgraph_store import Connection, GraphStore, Space
+from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.explore.auto import AutoResult
+    from mgraph.jobs.base import Job
     from mgraph.methods.base import Method
     from mgraph.operations.comparisons import Comparison
     from mgraph.progress import Report
@@ -125,12 +126,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         Keywords are fields of :class:`TrainSettings`. Raises NonFiniteError, naming the step, when training
         diverges; nothing but the failed run is then recorded.
         """
-        from mgraph.operations.modes import add_trained_mode
+        from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
 
         chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
-        where = self.session.space(space)
-        return Point(self.session, add_trained_mode(self.session, where, chosen, name=name, **_report(report)))
+        job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name)
+        return Point(self.session, job.run(self.session, **_report(report)))
 
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
         """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
@@ -164,30 +165,24 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         surface as a curve, go on with a band. Raises InputError for ends or settings that do not suit, or a bad
         grid, and NonFiniteError when training diverges.
         """
-        from mgraph.operations.connections import connect
+        from mgraph.jobs.connections import ConnectJob, Following
         from mgraph.query.sweepdata import grid_counts, inner_grid
-        from mgraph.train.parallel import follows
 
         if inner is not None:  # now, not after the training
             inner_grid(method.family(len(ends)), grid, inner)
-        if grid is not None:
-            counts = (grid,) if isinstance(grid, int) else grid
-            grid = grid_counts(method.family(len(ends)), counts, ())
-        connection = connect(
-            self.session,
-            [self._node(end) for end in ends],
-            method,
+        counts = counts_of(grid)
+        if counts is not None:
+            counts = grid_counts(method.family(len(ends)), counts, ())
+        job = ConnectJob(
+            ends=tuple(self._node(end).id for end in ends),
+            method=method,
             name=name,
-            init=None if init is None else self._connection(init).record,
+            init=None if init is None else self._connection(init).id,
             same_layout=same_layout,
-            buffers_from=None if buffers_from is None else self._node(buffers_from),
-            sweep={"grid": grid, "inner": inner} if sweep else None,
-            **_report(report),
+            buffers_from=None if buffers_from is None else self._node(buffers_from).id,
+            sweep=Following(counts, inner) if sweep else None,
         )
-        connected = Connected(self.session, connection)
-        if sweep and not follows():
-            connected.sweep(grid, inner=inner, report=report)
-        return connected
+        return Connected(self.session, job.run(self.session, **_report(report)))
 
     def connect_auto(
         self,
@@ -231,9 +226,9 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             split=split,
             threshold=True,
         )
-        counts = (grid,) if isinstance(grid, int) else grid
+        counts = counts_of(grid)
         if counts is not None:
-            Segment().grid(tuple(counts))
+            Segment().grid(counts)
         result = connect_auto(
             self.session,
             found,
@@ -255,12 +250,30 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             attempts=tuple(Attempt(**{**vars(attempt), "connection": one}) for attempt, one in attempts),
         )
 
+    def run(self, job: Job, *, report: Report | None = None) -> Any:
+        """Do a job: ``g.run(mgraph.ConnectJob(ends=(a.id, b.id), method=mgraph.BezierCurve()))``.
+
+        Returns what the method that makes such a job returns: a Point, a Connected, the data of a sweep, a report.
+        Code that the job names runs, as if you had named it here; read a job that somebody else has written first.
+        Raises InputError for one whose code is meant in another directory.
+        """
+        from mgraph.jobs.base import require_directory
+
+        require_directory(job, f"The {job.kind} job", "run")
+        made = job.run(self.session, **_report(report))
+        if job.kind == "add-mode":
+            return Point(self.session, *made)
+        if isinstance(made, Connection):
+            return Connected(self.session, made)
+        return Point(self.session, made) if isinstance(made, Node) else made
+
     def resume(self, run: str | None = None, *, force: bool = False, report: Report | None = None) -> Point | Connected:
         """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
 
         ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
         connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
-        there is none, with the device and threads that they had. On a CPU the result is the one that the run would
+        there is none, as all others do, with the device and threads that they had. Returned is what the run makes, or
+        what it measures. On a CPU the result is the one that the run would
         have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
         others. ``force`` takes over a run that may still be under way on another machine or in another container,
         where it cannot be seen from here; a run that is known to be alive is never taken over. Raises InputError for a
@@ -268,7 +281,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         """
         from mgraph.operations.resume import resume
 
-        made = resume(self.session, run, report, force=force)
+        made = resume(self.session, run, force=force, **_report(report))
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
     def discard(self, run: str | None = None, *, force: bool = False) -> dict[str, Any]:
@@ -294,7 +307,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         polygonal chain through as few points as keep it within that share of its length. Raises InputError for pieces
         that do not share modes or a space.
         """
-        from mgraph.operations.composing import Leg, compose, leg_from, legs_of
+        from mgraph.jobs.connections import ComposeJob, Following
+        from mgraph.operations.composing import Leg, leg_from, legs_of
         from mgraph.query.routes import Route
 
         legs: list[Leg] = []
@@ -304,10 +318,13 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
                     legs += legs_of(reader, piece)
                 else:
                     legs.append(Leg(piece.record) if isinstance(piece, Connected) else leg_from(reader, piece))
-        connected = Connected(self.session, compose(self.session, legs, name=name, thin=thin))
-        if sweep:
-            connected.sweep(grid, report=report)
-        return connected
+        job = ComposeJob(
+            pieces=tuple(leg.stretch() for leg in legs),
+            name=name,
+            thin=thin,
+            sweep=Following(counts_of(grid)) if sweep else None,
+        )
+        return Connected(self.session, job.run(self.session, **_report(report)))
 
     # Looking things up
 

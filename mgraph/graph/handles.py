@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, inner_grid, load_sweep
+from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
 from mgraph.shown import visible
@@ -115,9 +115,10 @@ class Point(Labelled):
         ``rounding`` is bf16, or bitround:N for N bits of the mantissa. What it changes in every split is measured and
         stays with the copy. Raises InputError for a rounding that is none, NonFiniteError for a copy not finite.
         """
-        from mgraph.operations.archiving import archive
+        from mgraph.jobs.points import ArchiveJob
 
-        return archive(self._session, self.record, rounding, name=name)
+        archived: Archived = ArchiveJob(node=self.id, rounding=rounding, name=name).run(self._session)
+        return archived
 
     def sharpness(
         self, settings: SharpnessSettings | None = None, *, report: Report | None = None, **changes: Any
@@ -128,16 +129,18 @@ class Point(Labelled):
         point. Raises NonFiniteError, storing nothing, where a loss is NaN or infinite.
         """
         from mgraph.evaluate.sharpness import SharpnessSettings
-        from mgraph.operations.surroundings import measure_sharpness
+        from mgraph.jobs.points import SharpnessJob
 
         chosen = replace(settings, **changes) if settings else SharpnessSettings.parse(changes)
-        return measure_sharpness(self._session, self.record, chosen, **_report(report))
+        found: Sharpness = SharpnessJob(node=self.id, settings=chosen).run(self._session, **_report(report))
+        return found
 
     def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
         """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads."""
-        from mgraph.operations.export import export_node
+        from mgraph.jobs.points import ExportJob
 
-        return export_node(self._session, self.record, Path(path), overwrite=overwrite)
+        written: Path = ExportJob(node=self.id, path=str(Path(path)), overwrite=overwrite).run(self._session)
+        return written
 
 
 class Connected(Labelled):
@@ -199,24 +202,26 @@ class Connected(Labelled):
         Raises NonFiniteError, after storing what was found, if a train loss is NaN or infinite.
         """
         from mgraph.evaluate.refine import Refinement
-        from mgraph.operations.sweeps import sweep_connection
+        from mgraph.families import Grid
+        from mgraph.jobs.connections import SweepJob
 
-        if inner is not None:
-            grid = inner_grid(family_of(self.record), grid, inner)
-        return sweep_connection(
-            self._session,
-            self.record,
-            grid=(grid,) if isinstance(grid, int) else grid,
-            splits=splits,
+        job = SweepJob(
+            connection=self.id,
+            grid=None if isinstance(grid, Grid) else counts_of(grid),
+            inner=inner,
+            splits=tuple(splits),
             examples=examples,
             bn_examples=bn_examples,
             precision=precision,
-            metrics=metrics,
+            metrics=tuple(metrics),
             refine=None if refine is None else Refinement.of(refine, refine_on, max_points),
             route_on=route_on,
             reuse=reuse,
-            **_report(report),
         )
+        if isinstance(grid, Grid):
+            job = job.on(grid)
+        swept: SweepData = job.run(self._session, **_report(report))
+        return swept
 
     def swept(self) -> SweepData:
         """Return its finest sweep, the one that its edges are of; InputError if there is none."""
@@ -272,19 +277,18 @@ class Connected(Labelled):
         ``decision`` says on validation data whether the point is better than the best corner, allowing for all points
         that were looked at. Raises InputError for a point on a wall between the corners, unless ``force``.
         """
-        from mgraph.operations.merging import merge
+        from mgraph.jobs.points import MergeJob
 
-        where = None if at is None else [at] if isinstance(at, int | float) else list(at)
-        return merge(
-            self._session,
-            self.record,
-            at=where,
+        job = MergeJob(
+            connection=self.id,
+            at=None if at is None else (at,) if isinstance(at, int | float) else tuple(at),
             soup=soup,
             name=name,
             bn_examples=bn_examples,
             force=force,
-            **_report(report),
         )
+        merged: MergeReport = job.run(self._session, **_report(report))
+        return merged
 
     def ensemble(
         self,
@@ -294,9 +298,11 @@ class Connected(Labelled):
         report: Report | None = None,
     ) -> EnsembleReport:
         """Evaluate the ensembles of its ends and of its whole grid (default step 0.1)."""
-        from mgraph.operations.ensembles import ensemble
+        from mgraph.jobs.points import EnsembleJob
 
-        return ensemble(self._session, self.record, grid=_grid(grid), bn_examples=bn_examples, **_report(report))
+        job = EnsembleJob(connection=self.id, grid=counts_of(grid), bn_examples=bn_examples)
+        voted: EnsembleReport = job.run(self._session, **_report(report))
+        return voted
 
     def export_ensemble(
         self,
@@ -307,16 +313,13 @@ class Connected(Labelled):
         report: Report | None = None,
     ) -> dict[str, Any]:
         """Write one file per member and a manifest; return the manifest."""
-        from mgraph.operations.ensembles import export_ensemble
+        from mgraph.jobs.points import ExportEnsembleJob
 
-        return export_ensemble(
-            self._session,
-            self.record,
-            Path(directory),
-            grid=_grid(grid),
-            overwrite=overwrite,
-            **_report(report),
+        job = ExportEnsembleJob(
+            connection=self.id, path=str(Path(directory)), grid=counts_of(grid), overwrite=overwrite
         )
+        manifest: dict[str, Any] = job.run(self._session, **_report(report))
+        return manifest
 
     def plot(self, path: PathLike, *, before: Connected | None = None) -> Path:
         """Draw its finest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t.
@@ -352,11 +355,11 @@ class Connected(Labelled):
 
     def connect_straight(self, *, report: Report | None = None) -> Connected:
         """Connect the same ends by linear interpolation and sweep that on the same grid."""
+        from mgraph.jobs.connections import ConnectJob
         from mgraph.methods.linear import Linear
-        from mgraph.operations.connections import connect
 
-        ends = [point.record for point in self.ends]
-        straight = Connected(self._session, connect(self._session, ends, Linear()))
+        job = ConnectJob(ends=tuple(point.id for point in self.ends), method=Linear())
+        straight = Connected(self._session, job.run(self._session))
         straight.sweep(self.swept().grid, report=report)
         return straight
 
@@ -384,7 +387,8 @@ class Connected(Labelled):
             return reader.get(Space, id=self.record.space_id)
 
 
-def _grid(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
+def counts_of(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """Return the points of a grid along each parameter; one number stands for all of them."""
     if grid is None:
         return None
     return (grid,) if isinstance(grid, int) else tuple(grid)

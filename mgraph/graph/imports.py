@@ -42,11 +42,18 @@ class Imports(Opened):
         leaves a choice; TrainedCurveError if it holds a trained curve (see :meth:`add_curve`). Warns when the mode is
         no independent run of one that is there, and when its BatchNorm statistics are stale.
         """
-        from mgraph.network.checkpoints import Options
-        from mgraph.operations.modes import add_imported_mode
+        from mgraph.jobs.modes import AddModeJob
 
-        options = Options(cast, weights, tuple(ignore), recompute_batchnorm)
-        node, notes = add_imported_mode(self.session, self.session.space(space), Path(path), name=name, options=options)
+        job = AddModeJob(
+            space=self.session.space(space).id,
+            file=str(path),
+            name=name,
+            cast=cast,
+            weights=weights,
+            ignore=tuple(ignore),
+            recompute_batchnorm=recompute_batchnorm,
+        )
+        node, notes = job.run(self.session)
         return Point(self.session, node, notes)
 
     def add_curve(

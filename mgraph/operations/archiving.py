@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from mgraph.alone import alone
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.metrics import Measured
-from mgraph.session.members import label
+from mgraph.jobs.points import ArchiveJob
+from mgraph.progress import Report, silent
+from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_node, policy_name
 from mgraph.session.session import Bench, Session
 from mgraph.session.storing import check_name_is_free, require_finite, store_point
-from mgraph_store import Node, NodeBuffers
+from mgraph_store import Node, NodeBuffers, Run
 
 CODEC = "blosc"  # zeros at the end of every number are what it compresses best
 _BITS = {"bf16": 7}
@@ -71,17 +73,20 @@ def rounded(parameters: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
 
 
 @alone
-def archive(session: Session, node: Node, rounding: str, *, name: str | None = None) -> Archived:
+def archive(session: Session, job: ArchiveJob, *, report: Report = silent, resumed: Run | None = None) -> Archived:
     """Store a copy of a node with rounded parameters, compressed, and the numbers of both.
 
     Buffers, BatchNorm statistics among them, are copied as they are. The original stays; whoever wants its space
     removes it. Raises InputError for a rounding that is none, and NonFiniteError, storing nothing, if the copy's
-    parameters or numbers are not finite.
+    parameters or numbers are not finite. An interrupted run begins again.
     """
-    bits = kept_bits(rounding)
-    check_name_is_free(session, name)
+    del report  # it is short
+    rounding, bits = job.rounding, kept_bits(job.rounding)
+    with session.store.reading() as reader:
+        node = still_there(reader, Node, job.node, resumed)
+    check_name_is_free(session, job.name)
     bench = load_node(session, node)
-    with session.run(bench, "archive", {"node": node.id, "rounding": rounding}) as run:
+    with session.run(bench, "archive", {"node": node.id, "rounding": rounding}, job=job, resumed=resumed) as run:
         before = evaluate_splits(bench)
         parameters = rounded(session.store.read_parameters(node), bits)
         bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(parameters)))
@@ -107,7 +112,7 @@ def archive(session: Session, node: Node, rounding: str, *, name: str | None = N
                 measured_with=policy,
                 info=info,
                 codec=CODEC,
-                name=name,
+                name=job.name,
             )
             run.complete(tx)
     assert copy.tensor_key is not None

@@ -15,15 +15,17 @@ from mgraph.errors import InputError
 from mgraph.families import CompositePath, Family, Floats, PolygonalChainFamily
 from mgraph.families.composite import Piece, path_waypoints
 from mgraph.families.gram import distance, gram
+from mgraph.jobs.connections import ComposeJob, Stretch
+from mgraph.progress import Report, silent
 from mgraph.query.edges import current_edges
 from mgraph.query.routes import Route
 from mgraph.session.constants import check_pieces
-from mgraph.session.members import constants_source, ends_of, label, member_rows, rows_of
+from mgraph.session.members import constants_source, ends_of, label, member_rows, rows_of, still_there
 from mgraph.session.points import buffers_of
 from mgraph.session.runs import recorded_run
 from mgraph.session.session import Session
 from mgraph.session.storing import check_name_is_free, store_parameters
-from mgraph_store import Connection, GraphStore, Layout, Member, Node, Reader, Space, combine, new_id
+from mgraph_store import Connection, GraphStore, Layout, Member, Node, Reader, Run, Space, combine, new_id
 
 _FINE = 1 / 64  # of a domain: how close to each other the points are at which thinning looks
 
@@ -39,6 +41,17 @@ class Leg:
     start: Node | None = None
     goal: Node | None = None
     waypoints: tuple[tuple[float, ...], ...] | None = None
+
+    def stretch(self) -> Stretch:
+        """Return it by ids."""
+        start, goal = (None if node is None else node.id for node in (self.start, self.goal))
+        ways = self.waypoints and tuple(tuple(map(float, way)) for way in self.waypoints)
+        return Stretch(self.connection.id, start, goal, ways)
+
+
+def _leg(reader: Reader, piece: Stretch, resumed: Run | None) -> Leg:
+    start, goal = (None if i is None else still_there(reader, Node, i, resumed) for i in (piece.start, piece.goal))
+    return Leg(still_there(reader, Connection, piece.connection, resumed), start, goal, piece.waypoints)
 
 
 def legs_of(reader: Reader, route: Route) -> list[Leg]:
@@ -61,20 +74,24 @@ def leg_from(reader: Reader, text: str) -> Leg:
 
 
 @alone
-def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, thin: float | None = None) -> Connection:
+def compose(session: Session, job: ComposeJob, *, report: Report = silent, resumed: Run | None = None) -> Connection:
     """Join connections at the modes that they share into one path from the first mode to the last, and store it.
 
     Its control points are those of the connections, each once; t is the cumulative length over the total. With
     ``thin`` it becomes a polygonal chain instead, through as few of its points as keep the path within that share of
     its length; the joints stay. Raises InputError for connections that share no mode, or several and nothing says
     which; of different spaces; that failed; for a surface that was not swept; and for a path that ends where it began.
+
+    An interrupted run begins again.
     """
+    del report  # it is short
+    thin = job.thin
     if thin is not None and not 0 < thin < 1:
         raise InputError(f"--thin is a share of the path's length between 0 and 1, not {thin:g}.")
-    check_name_is_free(session, name)
+    check_name_is_free(session, job.name)
     store = session.store
     with store.reading() as reader:
-        turned = _oriented(reader, legs)
+        turned = _oriented(reader, [_leg(reader, piece, resumed) for piece in job.pieces])
         space = _common_space(reader, [leg.connection for leg in turned])
         _common_buffers(store, reader, space, [leg.connection for leg in turned])
         parts = [(leg, session.family_of(leg.connection), rows_of(reader, leg.connection)) for leg in turned]
@@ -94,7 +111,8 @@ def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, t
     path = CompositePath.by_length(pieces, _lengths(pieces, len(members), G))
     settings: dict[str, Any] = {"of": [_described(leg) for leg in turned], "thin": thin}
     said = " → ".join([label(_known(turned[0].start)), *(label(_known(leg.goal)) for leg in turned)])
-    with recorded_run(store, "compose", settings, seed=None, device="cpu") as run, store.transaction() as tx:
+    record = recorded_run(store, "compose", settings, seed=None, device="cpu", plan=job.to_json(), resumed=resumed)
+    with record as run, store.transaction() as tx:
         family: Family = path
         if thin is not None:
             t, chain = thinned(path, G, thin)
@@ -111,7 +129,7 @@ def compose(session: Session, legs: Sequence[Leg], *, name: str | None = None, t
             family=json.dumps(family.describe()),
             settings=json.dumps(settings, sort_keys=True),
             run_id=run.id,
-            name=name,
+            name=job.name,
             reason=said,
         )
         tx.add(connection, *member_rows(connection.id, family, {row: node.id for row, node in enumerate(members)}))

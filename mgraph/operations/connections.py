@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,14 @@ from mgraph.alone import alone
 from mgraph.errors import InputError, LayoutMismatchError, NonFiniteError
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.families import Family
+from mgraph.jobs.connections import ConnectJob
 from mgraph.methods.base import Method, Outcome, Start
 from mgraph.methods.own import require_free, storable, typed_here
 from mgraph.methods.registry import METHODS
 from mgraph.progress import Report, silent
 from mgraph.session.code import METHOD_CODE, warn_of_other_code
 from mgraph.session.constants import check_constants
-from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of
+from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of, still_there
 from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Bench, Session
@@ -33,36 +33,28 @@ _BATCH_BYTES = 64 << 20  # of points that are written at once
 
 
 @alone
-def connect(
-    session: Session,
-    ends: Sequence[Node],
-    method: Method,
-    *,
-    name: str | None = None,
-    init: Connection | None = None,
-    same_layout: bool = False,
-    buffers_from: Node | None = None,
-    sweep: Mapping[str, Any] | None = None,
-    report: Report = silent,
-    resumed: Run | None = None,
-) -> Connection:
-    """Run a method on its ends and store the result; everything is checked before the run starts.
+def connect(session: Session, job: ConnectJob, *, report: Report = silent, resumed: Run | None = None) -> Connection:
+    """Run the method of a job on its ends and store the result; everything is checked before the run starts.
 
-    ``sweep`` notes for a run that goes on after an interruption which sweep is to follow, if any. With an interrupted
-    run ``resumed``, whose arguments the others must be, the method goes on where that run was saved.
+    It is not swept here, whatever the job says. With an interrupted run ``resumed`` of this job, the method goes on
+    where that run was saved.
 
-    Control points start between the ends, or where the connection ``init`` has them, whose ends must be among
-    its own. Under torchrun all processes train together and the first stores. Raises InputError for a wrong
-    number of ends, the same node twice, ends of different spaces (naming the first differing tensor, unless only
-    the tasks differ and ``same_layout`` says to go on with the first end's), buffers that differ, or settings that
-    do not suit the network; NonFiniteError when training diverges.
+    The ends of the connection ``init``, if there is one, must be among the job's. Under torchrun all processes train
+    together and the first stores. Raises InputError for a wrong number of ends, the same node twice, ends of different
+    spaces (naming the first differing tensor, unless only the tasks differ and ``same_layout`` says to go on with the
+    first end's), buffers that differ, or settings that do not suit the network; NonFiniteError when training diverges.
     """
-    family = method.family(len(ends))
+    method, name = job.method, job.name
+    family = method.family(len(job.ends))
+    with session.store.reading() as reader:
+        ends = [still_there(reader, Node, end, resumed) for end in job.ends]
+        init = None if job.init is None else still_there(reader, Connection, job.init, resumed)
+        buffers_from = None if job.buffers_from is None else still_there(reader, Node, job.buffers_from, resumed)
     check_name_is_free(session, name)
     end_name = f"{name}-end" if name is not None and len(ends) == 1 else None
     check_name_is_free(session, end_name)
     check_buffers_from(ends, buffers_from)
-    space = common_space(session, ends, same_layout=same_layout)
+    space = common_space(session, ends, same_layout=job.same_layout)
     with joined(session.device) as workers:
         bench = session.bench(space)
         load_constants(session, bench, ends, buffers_from)
@@ -77,26 +69,11 @@ def connect(
             chosen[BUFFERS_FROM] = buffers_from.id
         if init is not None:
             chosen["init"] = init.id
-        built_in = METHODS.get(method.name) is type(method)
-        own = None if built_in else _own(method)
+        own = None if METHODS.get(method.name) is type(method) else _own(method)
         code = {} if own is None else {METHOD_CODE: own}
         settings = chosen | code | {"method": method.name, "ends": [n.id for n in ends], "processes": workers.size}
-        plan: dict[str, Any] | None = {
-            "operation": "connect",
-            "method": method.name if own is None else own,
-            "settings": asdict(method),
-            "ends": [n.id for n in ends],
-            "name": name,
-            "init": None if init is None else init.id,
-            "same_layout": same_layout,
-            "buffers_from": None if buffers_from is None else buffers_from.id,
-            "sweep": sweep,
-            "directory": str(Path.cwd()),
-        }
-        if not built_in and own is None:
-            plan = None  # its class is nowhere to be found again
         seed = getattr(method, "seed", None)
-        with session.run(bench, "connect", settings, seed, plan=plan, resumed=resumed) as run:
+        with session.run(bench, "connect", settings, seed, job=job, resumed=resumed) as run:
             outcome = method.run(bench.flat, bench.task, family, origin.start, report, run.keeper)
             family = outcome.family or family
             described = storable(family, session.store.path)

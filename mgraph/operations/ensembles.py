@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.running import WHOLE_BYTES
 from mgraph.families import Family
+from mgraph.jobs.points import EnsembleJob, ExportEnsembleJob
 from mgraph.merge.compare import Difference
 from mgraph.merge.ensemble import VOTES, ensemble_predictions
 from mgraph.metric import LOSS
@@ -28,10 +29,10 @@ from mgraph.operations.export import data_facts, new_states, recipe, tensors_alo
 from mgraph.operations.merging import SELECTION_SPLIT, Prepared, best_corner, prepare
 from mgraph.progress import Progress, Report, silent
 from mgraph.query.sweepdata import grid_counts
-from mgraph.session.members import label
+from mgraph.session.members import label, still_there
 from mgraph.session.points import module_buffers, policy_name
 from mgraph.session.session import Session
-from mgraph_store import Connection, Summary
+from mgraph_store import Connection, Run, Summary
 from mgraph_store.tensors.kernel import combine as combine_stored
 
 _SPLITS = ("valid", "test")
@@ -67,29 +68,26 @@ class EnsembleReport:
 
 @alone
 def ensemble(
-    session: Session,
-    connection: Connection,
-    *,
-    grid: Sequence[int] | None = None,
-    bn_examples: int | None = None,
-    report: Report = silent,
+    session: Session, job: EnsembleJob, *, report: Report = silent, resumed: Run | None = None
 ) -> EnsembleReport:
     """Evaluate the ensembles of a connection's corners and of its whole grid.
 
     By default the members lie 0.1 apart [S §4.3], on a simplex of many modes further.
 
     Members vote as the task says (``combine``). Raises InputError where it does not say that, and for outputs that are
-    too many to keep.
+    too many to keep. An interrupted run begins again.
     """
+    with session.store.reading() as reader:
+        connection = still_there(reader, Connection, job.connection, resumed)
     family = session.family_of(connection)
-    counts = grid_counts(family, grid, _default_members(family))
+    counts = grid_counts(family, job.grid, _default_members(family))
     ready = prepare(session, connection)
-    policy = ready.bench.policy(bn_examples)
+    policy = ready.bench.policy(job.bn_examples)
     _require_votes(ready)
     members = family.grid(counts)
     coefficients, at_ends = family.coefficients(members.points), members.ends
     settings = {"connection": connection.id, "grid": counts, "batchnorm": str(policy)}
-    with session.run(ready.bench, "ensemble", settings) as run:
+    with session.run(ready.bench, "ensemble", settings, job=job, resumed=resumed) as run:
         whole, kept = ensemble_predictions(
             ready.bench.flat,
             ready.bench.task,
@@ -142,31 +140,25 @@ def ensemble(
 
 
 @alone
-def export_ensemble(
-    session: Session,
-    connection: Connection,
-    directory: Path,
-    *,
-    grid: Sequence[int] | None = None,
-    bn_examples: int | None = None,
-    overwrite: bool = False,
-    report: Report = silent,
-) -> dict[str, Any]:
+def export_ensemble(session: Session, job: ExportEnsembleJob, *, report: Report = silent) -> dict[str, Any]:
     """Write every member of a grid as a .safetensors file with its own BatchNorm statistics, and a manifest.
 
     Return the manifest. Each file loads into the plain architecture; the ensemble is the mean of the members'
     votes, which the manifest names. Raises NameTakenError for a directory that is not empty, unless told to overwrite:
     then earlier members and their manifest are replaced. The files appear together at the end.
     """
-    directory = directory.resolve()
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())) and not overwrite:
+    with session.store.reading() as reader:
+        connection = reader.get(Connection, id=job.connection)
+    directory = Path(job.path).resolve()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())) and not job.overwrite:
         raise NameTakenError(f"{directory} exists and is not empty; choose another directory or add --overwrite.")
     family = session.family_of(connection)
-    counts = grid_counts(family, grid, _default_members(family))
+    counts = grid_counts(family, job.grid, _default_members(family))
     with _new_directory(directory) as building:
-        result = ensemble(session, connection, grid=counts, bn_examples=bn_examples, report=report)
+        voting = EnsembleJob(connection=job.connection, grid=counts, bn_examples=job.bn_examples)
+        result = ensemble(session, voting, report=report)
         ready = prepare(session, connection)
-        return _write_members(ready, building, counts, result, ready.bench.policy(bn_examples), report)
+        return _write_members(ready, building, counts, result, ready.bench.policy(job.bn_examples), report)
 
 
 def _default_members(family: Family) -> tuple[int, ...]:

@@ -14,9 +14,11 @@ from torch import nn
 from mgraph.alone import alone
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
+from mgraph.jobs.points import ExportJob
 from mgraph.network.checkpoints import extra_state, state_dict, write_pt
 from mgraph.network.layout import dtype_name
 from mgraph.network.tensorfile import stream_safetensors
+from mgraph.progress import Report, silent
 from mgraph.session.members import label
 from mgraph.session.points import buffers_of, load_node, module_buffers
 from mgraph.session.runs import versions
@@ -37,12 +39,16 @@ def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
 
 
 @alone
-def export_node(session: Session, node: Node, path: Path, *, overwrite: bool = False) -> Path:
+def export_node(session: Session, job: ExportJob, *, report: Report = silent) -> Path:
     """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict).
 
     To .safetensors its parameters are streamed chunk by chunk, so a node that has no BatchNorm statistics to be
     recomputed may be larger than memory.
     """
+    del report  # it is short
+    path, overwrite = Path(job.path), job.overwrite
+    with session.store.reading() as reader:
+        node = reader.get(Node, id=job.node)
     if path.suffix not in FORMATS:
         raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
     if path.suffix == ".safetensors":

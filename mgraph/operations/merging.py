@@ -6,7 +6,6 @@ looked at (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure, outputs
 from mgraph.families import Family, Floats
+from mgraph.jobs.points import MergeJob
 from mgraph.merge.bestof import Decision, decide
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.merge.soup import greedy_soup, uniform_soup
@@ -28,7 +28,7 @@ from mgraph.operations.sweptnumbers import holds, recalled
 from mgraph.progress import Progress, Report, silent
 from mgraph.query.sweepdata import SweepData, finest_sweep, load_sweep
 from mgraph.session.code import warn_of_other_code
-from mgraph.session.members import constants_source, ends_of, label, rows_of
+from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
 from mgraph.session.points import (
     buffers_of,
     evaluate_splits,
@@ -106,29 +106,22 @@ def choose_point(data: SweepData) -> int:
 
 
 @alone
-def merge(
-    session: Session,
-    connection: Connection,
-    *,
-    at: Sequence[float] | None = None,
-    soup: str | None = None,
-    name: str | None = None,
-    bn_examples: int | None = None,
-    force: bool = False,
-    report: Report = silent,
-) -> MergeReport:
+def merge(session: Session, job: MergeJob, *, report: Report = silent, resumed: Run | None = None) -> MergeReport:
     """Materialise a point as a ``merged`` node: the best on validation, a given parameter, or a soup.
 
     BatchNorm statistics are recomputed and stored with it. Raises InputError if the connection was never
     swept (unless ``at`` is given), the parameter lies outside the domain, or the point is far worse on validation data
-    than every corner; ``force`` stores that all the same.
+    than every corner; ``force`` stores that all the same. An interrupted run begins again.
     """
+    at, soup = job.at, job.soup
+    with session.store.reading() as reader:
+        connection = still_there(reader, Connection, job.connection, resumed)
     if soup is not None and soup not in SOUPS:
         raise InputError(f"A soup is {' or '.join(SOUPS)}, not {soup!r}.")
     if at is not None and soup is not None:
         raise InputError("Give either a parameter or a soup, not both.")
     family = session.family_of(connection)
-    check_name_is_free(session, name)
+    check_name_is_free(session, job.name)
     parameter = None if at is None else family.points(list(at))[0]
     with session.store.reading() as reader:
         sweep = finest_sweep(reader, connection, split=SELECTION_SPLIT)
@@ -138,9 +131,9 @@ def merge(
     if data is not None and at is None:
         choose_point(data)
     ready = prepare(session, connection)
-    policy = ready.bench.policy(bn_examples)
+    policy = ready.bench.policy(job.bn_examples)
     settings: dict[str, Any] = {"connection": connection.id, "at": at, "soup": soup, "batchnorm": str(policy)}
-    with session.run(ready.bench, "merge", settings) as run:
+    with session.run(ready.bench, "merge", settings, job=job, resumed=resumed) as run:
         choice = _choose(ready, data, parameter, soup, policy, report)
         swept = data if data is not None and holds(data, ready.bench, policy, swept_by) else None
         corners = {label(end): _corner(ready, end, policy, swept) for end in ready.ends}
@@ -153,11 +146,11 @@ def merge(
         recompute_statistics(flat, ready.bench.task.train, policy)
         results = recalled(swept, ready.bench.task, choice.coefficients) or evaluate_splits(ready.bench)
         require_finite(results, "The merged point")
-        if not force:
+        if not job.force:
             _refuse_a_wall(results, corners, ready.bench.task.primary)
         scores = _scored(ready.bench, REPORTING_SPLIT)
         decision = _decided(choice, _scores(ready.bench, SELECTION_SPLIT), against)
-        node = _store(session, run, ready, choice, theta, results, name=name, policy=policy, soup=soup)
+        node = _store(session, run, ready, choice, theta, results, policy, job)
     return MergeReport(
         node,
         choice.parameter,
@@ -220,10 +213,8 @@ def _store(
     choice: _Choice,
     theta: NDArray[np.float32],
     results: dict[str, dict[str, Measured]],
-    *,
-    name: str | None,
     policy: BatchNormPolicy,
-    soup: str | None,
+    job: MergeJob,
 ) -> Node:
     """Store the present point with its statistics, its recipe and its numbers, and complete the run."""
     bench, policy_text = ready.bench, policy_name(ready.bench, policy)
@@ -233,7 +224,7 @@ def _store(
         "origin": "merge",
         "connection": ready.connection.id,
         "parameter": choice.parameter,
-        "soup": soup,
+        "soup": job.soup,
         "batchnorm": policy_text,
     }
     with session.store.transaction() as tx:
@@ -247,7 +238,7 @@ def _store(
             buffers=policy_text,
             measured_with=policy_text,
             info=info,
-            name=name,
+            name=job.name,
             selected_on=choice.selected_on,
         )
         tx.add(*[NodeTerm(node.id, i, source, c) for i, (source, c) in enumerate(terms)])

@@ -17,6 +17,7 @@ from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
+from mgraph.jobs.modes import AddModeJob, TrainJob
 from mgraph.network.checkpoints import Options
 from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.export import further_states
@@ -24,14 +25,13 @@ from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
 from mgraph.operations.rescue import rescued
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import Report, silent
-from mgraph.session.members import label
+from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Bench, Session
 from mgraph.session.storing import check_name_is_free, require_finite, store_point
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
-from mgraph.train.settings import TrainSettings
 from mgraph_store import Node, Run, Space, Transaction, new_id
 
 
@@ -40,21 +40,16 @@ class SimilarModeWarning(MGraphWarning):
 
 
 @alone
-def add_trained_mode(
-    session: Session,
-    space: Space,
-    settings: TrainSettings,
-    *,
-    name: str | None,
-    report: Report = silent,
-    resumed: Run | None = None,
-) -> Node:
+def add_trained_mode(session: Session, job: TrainJob, *, report: Report = silent, resumed: Run | None = None) -> Node:
     """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
 
-    With an interrupted run ``resumed``, whose arguments the others must be, it goes on where that run was saved.
-    Under torchrun all processes train together and the first stores, before anything is measured. Raises
-    NonFiniteError, naming the step, when training diverges; the graph then holds only the failed run.
+    With an interrupted run ``resumed`` of this job it goes on where that run was saved. Under torchrun all processes
+    train together and the first stores, before anything is measured. Raises NonFiniteError, naming the step, when
+    training diverges; the graph then holds only the failed run.
     """
+    settings, name = job.settings, job.name
+    with session.store.reading() as reader:
+        space = still_there(reader, Space, job.space, resumed)
     if settings.keep and name is None:
         raise InputError("keep needs a name: the copies are called NAME-EPOCH.")
     kept_names = {epoch: f"{name}-{epoch}" for epoch in settings.keep}
@@ -67,15 +62,8 @@ def add_trained_mode(
         bench.flat = flat
         check_network(bench)
         check_training(flat, bench.task, settings)
-        plan = {
-            "operation": "train",
-            "space": space.id,
-            "settings": asdict(settings),
-            "name": name,
-            "directory": str(Path.cwd()),
-        }
         stated = asdict(settings) | {"space": space.name}
-        with session.run(bench, "train", stated, settings.seed, plan=plan, resumed=resumed) as run:
+        with session.run(bench, "train", stated, settings.seed, job=job, resumed=resumed) as run:
 
             def keep(epoch: int) -> None:
                 theta = flat.unpack(flat.theta).numpy()
@@ -111,26 +99,28 @@ def add_trained_mode(
 
 
 @alone
-def add_imported_mode(
-    session: Session, space: Space, path: Path, *, name: str | None, options: Options
-) -> tuple[Node, list[str]]:
+def add_imported_mode(session: Session, job: AddModeJob, *, report: Report = silent) -> tuple[Node, list[str]]:
     """Add the mode of a checkpoint file; return it with notes on what was done to it.
 
     Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError
     where the file leaves a choice that ``options`` do not make, TrainedCurveError where it holds a trained curve, and
     NonFiniteError for a NaN or an infinity; nothing is added then.
     """
-    check_name_is_free(session, name)
+    del report  # it is short
+    path, options = Path(job.file), Options(job.cast, job.weights, job.ignore, job.recompute_batchnorm)
+    with session.store.reading() as reader:
+        space = reader.get(Space, id=job.space)
+    check_name_is_free(session, job.name)
     bench = session.bench(space)
     fitted, info = fit_file(bench, path, options)
     check_point(bench, fitted.parameters, fitted.buffers)
     stated = asdict(options) | {"file": str(path), "space": space.name}
-    with session.run(bench, "add-mode", stated) as run:
+    with session.run(bench, "add-mode", stated, job=job) as run:
         buffers = fitted.buffers
         if options.recompute:
             recompute_own(bench, fitted)
             buffers = module_buffers(bench.flat, bench.layout)
-        node = _commit_modes(session, bench, run, [_Made(name, None, fitted.parameters, buffers)], info)
+        node = _commit_modes(session, bench, run, [_Made(job.name, None, fitted.parameters, buffers)], info)
         if not options.recompute:
             warn_if_stale(bench, node, fitted)
         return node, fitted.notes

@@ -10,19 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mgraph.alone import alone
-from mgraph.errors import AmbiguousError, InputError, NotFoundError, UntrustedError
-from mgraph.factories import find_source, names_code
+from mgraph.errors import AmbiguousError, CorruptError, InputError, NotFoundError, UntrustedError
+from mgraph.factories import find_source
+from mgraph.jobs.base import Job
+from mgraph.jobs.connections import SweepJob
+from mgraph.jobs.earlier import brought_up
+from mgraph.jobs.points import EnsembleJob, SharpnessJob
+from mgraph.jobs.registry import code_in, read_job
+from mgraph.progress import Report, silent
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph, speaking
-from mgraph_store import Connection, GraphStore, Node, Run, Space
+from mgraph_store import Connection, GraphStore, Node, Run
 from mgraph_store.underway import Life, RunLock, Sighting
 
 if TYPE_CHECKING:
-    from mgraph.progress import Report
     from mgraph.session.session import Session
     from mgraph_store import Reader
 
-R = TypeVar("R", Space, Node, Connection)
+T = TypeVar("T")
 
 _SHORTEST_PREFIX = 4
 
@@ -54,11 +59,29 @@ class Standing:
         at, saved = summary or (None, None)
         return cls(run, status, reason, at, saved, seen)
 
+    def document(self) -> dict[str, Any]:
+        """Return the job of a run that can go on as it is written, unread; CorruptError if it is none."""
+        return self._try(brought_up, json.loads(self.run.plan or "null"))
+
+    def job(self) -> Job:
+        """Read the job of a run that can go on; CorruptError if that is not possible."""
+        return self._try(read_job, self.run.plan or "null")
+
+    def _try(self, read: Callable[[Any], T], given: Any) -> T:
+        try:
+            return read(given)
+        except CorruptError as error:
+            raise CorruptError(f"Run {self.run.id} cannot go on: {error} Give the command again.") from None
+
+    def says(self, name: str) -> str | None:
+        """Return the text that the job of a run has in a field, without reading all of it; None: it has none."""
+        found = None if self.run.plan is None else json.loads(self.run.plan).get(name)
+        return found if isinstance(found, str) else None
+
     @property
-    def plan(self) -> Mapping[str, Any] | None:
-        """The operation and its arguments; None: it cannot go on."""
-        plan: dict[str, Any] | None = None if self.run.plan is None else json.loads(self.run.plan)
-        return plan
+    def name(self) -> str | None:
+        """The name that the run is to give."""
+        return self.says("name")
 
     @property
     def can_go_on(self) -> bool:
@@ -81,8 +104,7 @@ class Standing:
         return f"{where}, since {_moment(begun)} by its clock, {sign}; {self.seen.why}"
 
     def __str__(self) -> str:
-        plan = self.plan or {}
-        made = f" of {plan['name']}" if plan.get("name") else ""
+        made = f" of {self.name}" if self.name else ""
         return f"{self.run.id} ({self.run.command}{made}, {self.at or 'nothing saved'})"
 
 
@@ -147,10 +169,10 @@ def _matches(run_id: str, text: str) -> bool:
 
 def _names(reader: Reader, standing: Standing) -> set[str]:
     """Return the names by which people know what a run was to make, or to sweep."""
-    plan = standing.plan or {}
-    names = {plan.get("name"), plan.get("connection")}
-    if plan.get("connection"):
-        names |= {c.name for c in reader.all(Connection, id=plan["connection"])}
+    subject = standing.says("connection")
+    names = {standing.name, subject}
+    if subject:
+        names |= {c.name for c in reader.all(Connection, id=subject)}
     return {name for name in names if name}
 
 
@@ -195,41 +217,40 @@ def discard(store: GraphStore, text: str | None, *, force: bool = False) -> Run:
 
 @alone
 def resume(
-    session: Session, text: str | None, report: Report | None = None, *, sweep: bool = True, force: bool = False
+    session: Session, text: str | None, report: Report = silent, *, follow: bool = True, force: bool = False
 ) -> Node | Connection:
-    """Go on with an interrupted run and return what it makes: a mode, or a connection, with its sweep if it has one.
+    """Go on with an interrupted run and return what it makes or measures: a node, or a connection, with its sweep.
 
-    With ``sweep`` False a connection is not swept, whatever was to follow; ``force`` as for :func:`find_interrupted`.
+    Without ``follow`` a connection is not swept, whatever was to follow; ``force`` as for :func:`find_interrupted`.
 
     The result is the one of the run without interruption, on a CPU bit for bit, if versions, device and number of
     threads are the same; else a ResumedElsewhereWarning names the difference. Raises InputError for a run that cannot
-    go on, also if what it needs is gone from the graph, and UntrustedError if it runs code of the user's.
+    go on, also if what it needs is gone from the graph, UntrustedError if it runs code of the user's, and CorruptError
+    if its job cannot be read.
     """
     standing = find_interrupted(session.store, text, force=force)
-    run, plan = standing.run, standing.plan
-    assert plan is not None
-    if not sweep and "sweep" in plan:
-        plan = {**plan, "sweep": None}
+    run, document = standing.run, standing.document()
     settings: Mapping[str, Any] = json.loads(run.settings)
     if settings.get("processes", 1) > 1:
         raise InputError(
             f"Run {run.id} was computed by {settings['processes']} processes together, which keep no state; give the "
             f"command again."
         )
-    _require_consent(session, run, plan)
-    further: dict[str, Any] = {"resumed": run} | ({} if report is None else {"report": report})
-    # What the plan names is the graph's word, whoever reads it there.
+    _require_consent(session, run, document)
+    # What the job names is the graph's word, whoever reads it there.
     with speaking(OfGraph(session.store.path, session.trusts)):
-        return _OPERATIONS[plan["operation"]](session.like(run), run, plan, further)
+        job = standing.job()
+        if not job.resumes:
+            raise InputError(f"A run of {run.command} cannot go on; give the command again.")
+        made = job.run(session.like(run), report=report, resumed=run, follow=follow)
+    return _subject(session, job, made)
 
 
-def _require_consent(session: Session, run: Run, plan: Mapping[str, Any]) -> None:
-    """Refuse early to run code that only the graph names: it may be a stranger's."""
-    named = [plan.get("settings", {}).get("loss"), plan.get("method"), *(plan.get("metrics") or ())]
-    own = [name for name in named if isinstance(name, str) and names_code(name)]
+def _require_consent(session: Session, run: Run, document: Mapping[str, Any]) -> None:
+    """Refuse early to run code that only the graph names: it may be a stranger's. The job is not read for that."""
+    own, directory = code_in(document), str(document.get("directory"))
     if not own:
         return
-    directory = str(plan.get("directory"))
     consent = OfGraph(session.store.path)
     try:
         for name in own if not session.trusts else ():
@@ -241,71 +262,13 @@ def _require_consent(session: Session, run: Run, plan: Mapping[str, Any]) -> Non
         raise InputError(f"Run {run.id} runs {', '.join(own)} from {directory}; go there to resume it.")
 
 
-def _train(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Node:
-    from mgraph.operations.modes import add_trained_mode
-    from mgraph.train.settings import TrainSettings
-
-    space = _still_there(session, run, Space, plan["space"])
-    settings = TrainSettings.parse(plan["settings"])
-    return add_trained_mode(session, space, settings, name=plan["name"], **further)
-
-
-def _connect(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Connection:
-    from mgraph.methods.registry import method_named
-    from mgraph.operations.connections import connect
-    from mgraph.operations.sweeps import sweep_connection
-    from mgraph.query.sweepdata import family_of, inner_grid
-
-    init, lender = plan["init"], plan["buffers_from"]
-    connection = connect(
-        session,
-        [_still_there(session, run, Node, end) for end in plan["ends"]],
-        method_named(plan["method"]).parse(plan["settings"]),
-        name=plan["name"],
-        init=None if init is None else _still_there(session, run, Connection, init),
-        same_layout=plan["same_layout"],
-        buffers_from=None if lender is None else _still_there(session, run, Node, lender),
-        sweep=plan["sweep"],
-        **further,
-    )
-    if plan["sweep"] is not None:
-        grid, inner = plan["sweep"]["grid"], plan["sweep"]["inner"]
-        if inner is not None:
-            grid = inner_grid(family_of(connection), grid, inner)
-        report = {key: value for key, value in further.items() if key == "report"}
-        sweep_connection(session, connection, grid=grid, **report)
-    return connection
-
-
-def _sweep(session: Session, run: Run, plan: Mapping[str, Any], further: Mapping[str, Any]) -> Connection:
-    import numpy as np
-
-    from mgraph.evaluate.refine import Refinement
-    from mgraph.families import TensorGrid
-    from mgraph.operations.sweeps import sweep_connection
-
-    connection = _still_there(session, run, Connection, plan["connection"])
-    axes = None if plan["axes"] is None else [np.array(axis) for axis in json.loads(plan["axes"])]
-    names = ("splits", "examples", "bn_examples", "precision", "metrics", "reuse")
-    sweep_connection(
-        session,
-        connection,
-        grid=tuple(plan["grid"]) if axes is None else TensorGrid(tuple(axes)),
-        refine=None if plan["refine"] is None else Refinement(**plan["refine"]),
-        **{name: plan[name] for name in names},
-        route_on=plan.get("route_on", "train"),  # a plan of format 1 has none
-        **further,
-    )
-    return connection
-
-
-_OPERATIONS: Mapping[str, Callable[..., Node | Connection]] = {"train": _train, "connect": _connect, "sweep": _sweep}
-
-
-def _still_there(session: Session, run: Run, kind: type[R], identifier: str) -> R:
+def _subject(session: Session, job: Job, made: Any) -> Node | Connection:
+    """Return what a job has made, or measured."""
+    for found in (made, getattr(made, "node", None)):  # a report has what was stored
+        if isinstance(found, Node | Connection):
+            return found
     with session.store.reading() as reader:
-        found = reader.all(kind, id=identifier)
-    if not found:
-        what = kind.__name__.lower()
-        raise InputError(f"Run {run.id} cannot go on: the {what} {identifier} is gone from the graph.")
-    return found[0]
+        if isinstance(job, SharpnessJob):
+            return reader.get(Node, id=job.node)
+        assert isinstance(job, SweepJob | EnsembleJob)
+        return reader.get(Connection, id=job.connection)

@@ -15,13 +15,14 @@ from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.evaluate.flatness import linear_head, relative_flatness
 from mgraph.evaluate.metrics import Measured, Subset
 from mgraph.evaluate.profile import sharpness_profile
-from mgraph.evaluate.sharpness import Profile, SharpnessSettings
+from mgraph.evaluate.sharpness import Profile
+from mgraph.jobs.points import SharpnessJob
 from mgraph.network.precision import check_precision, computing_in
 from mgraph.progress import Report, silent
-from mgraph.session.members import label
+from mgraph.session.members import label, still_there
 from mgraph.session.points import load_node, policy_name
 from mgraph.session.session import Session
-from mgraph_store import Measure, Node
+from mgraph_store import Measure, Node, Run
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,17 @@ class Sharpness:
 
 @alone
 def measure_sharpness(
-    session: Session, node: Node, settings: SharpnessSettings, *, report: Report = silent
+    session: Session, job: SharpnessJob, *, report: Report = silent, resumed: Run | None = None
 ) -> Sharpness:
     """Measure profile and relative flatness of a node, and store them.
 
     BatchNorm statistics are recomputed by one policy for the node and every perturbed point. Raises InputError where
     the relative flatness is asked for and not defined, and NonFiniteError, storing nothing, where a loss is none.
+    An interrupted run begins again.
     """
+    settings = job.settings
+    with session.store.reading() as reader:
+        node = still_there(reader, Node, job.node, resumed)
     bench = load_node(session, node)
     flat, task = bench.flat, bench.task
     check_precision(settings.precision, flat.device)
@@ -98,7 +103,8 @@ def measure_sharpness(
                 raise
             notes.append(str(error).partition(";")[0] + ".")
     parameters = np.array(session.store.read_parameters(node))
-    with session.run(bench, "sharpness", asdict(settings) | {"node": node.id}, settings.seed) as run:
+    stated = asdict(settings) | {"node": node.id}
+    with session.run(bench, "sharpness", stated, settings.seed, job=job, resumed=resumed) as run:
         flatness = profile = None
         if head is not None:
             with computing_in(settings.precision, flat.device):

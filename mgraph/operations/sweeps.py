@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from mgraph.evaluate.refine import Refinement, interpolation_error, refined
 from mgraph.evaluate.sweep import PointMetrics, sweep
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import gram
-from mgraph.metric import Metric, to_json
+from mgraph.jobs.connections import SweepJob
+from mgraph.metric import to_json
 from mgraph.network.precision import check_precision
 from mgraph.operations.endcheck import EndsDifferWarning, doubted, doubts, said
 from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
@@ -30,7 +30,7 @@ from mgraph.operations.sweepverdict import judged
 from mgraph.progress import Report, silent
 from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, parameter_key
 from mgraph.session.code import of_space, warn_of_other_code
-from mgraph.session.members import constants_source, ends_of, label, rows_of
+from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
 from mgraph.session.session import Bench, Session
 from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
@@ -42,62 +42,32 @@ class SweepWarning(MGraphWarning):
 
 @alone
 def sweep_connection(
-    session: Session,
-    connection: Connection,
-    *,
-    grid: Sequence[int] | Grid | None = None,
-    splits: Sequence[str] = SPLITS,
-    examples: int | None = None,
-    bn_examples: int | None = None,
-    precision: str = "fp32",
-    metrics: Sequence[str | Metric | Callable[..., Any]] = (),
-    refine: Refinement | None = None,
-    route_on: str = "train",
-    reuse: bool = True,
-    report: Report = silent,
-    resumed: Run | None = None,
+    session: Session, job: SweepJob, *, report: Report = silent, resumed: Run | None = None
 ) -> SweepData:
     """Measure a connection on a grid and store the result.
 
-    ``examples`` limits each split to a fixed random subset of that size, ``bn_examples`` the examples that
-    BatchNorm statistics are recomputed from; ``metrics`` are measured besides the loss and the task's own.
-    ``refine`` adds points where its metric bends. ``route_on`` is the split, train or valid, whose loss chooses the
-    route between two ends of a surface or simplex. With ``reuse``, numbers that an earlier sweep of this connection
-    measured under the same conditions are taken over, and an interrupted sweep with the same settings goes on.
-    What was measured is stored while the sweep runs, and when it is interrupted. With an interrupted run ``resumed``,
-    whose arguments the others must be, that run's sweep goes on.
+    What was measured is stored while the sweep runs, and when it is interrupted; an interrupted sweep with the same
+    settings goes on, unless the job says not to reuse numbers. With an interrupted run ``resumed`` of this job, that
+    run's sweep goes on.
 
     Raises InputError for a bad grid, split, precision or metric, and NonFiniteError after storing what was found
     if a train loss is NaN or infinite (or that of the first split measured): in full precision the connection is then
     marked failed. Any other number that is not finite is noted, and only what is computed from it is NaN.
     """
-    work = _prepare(session, connection, grid, splits, examples, bn_examples, precision, metrics, refine, route_on)
-    plan = {
-        "operation": "sweep",
-        "connection": connection.id,
-        "grid": work.grid.counts,
-        "axes": axes_of(work.grid),
-        "splits": list(splits),
-        "examples": examples,
-        "bn_examples": bn_examples,
-        "precision": precision,
-        "metrics": list(metrics),
-        "refine": None if refine is None else asdict(refine),
-        "route_on": route_on,
-        "reuse": reuse,
-        "directory": str(Path.cwd()),
-    }
-    named = all(isinstance(metric, str) for metric in metrics)  # a function cannot be found again
+    with session.store.reading() as reader:
+        connection = still_there(reader, Connection, job.connection, resumed)
+    work, refine = _prepare(session, connection, job), job.refine
     if resumed is not None and json.loads(resumed.settings).get(METRICS) != work.conditions.identities:
         raise InputError(f"Run {resumed.id} cannot go on: the code of a metric has changed; give the command again.")
-    with session.run(work.bench, "sweep", work.settings, plan=plan if named else None, resumed=resumed) as run:
+    job = job.on(work.grid)  # also where a later version has another default
+    with session.run(work.bench, "sweep", work.settings, job=job, resumed=resumed) as run:
         log = SweepLog(session.store, run, connection, work.nodes)
         with session.store.reading() as reader:
             partial = None if resumed is None else own_sweep(reader, resumed)
-            if partial is None and reuse:
+            if partial is None and job.reuse:
                 partial = adoptable(session.store, reader, connection, work.settings, work.conditions)
             record = partial or work.new_record(connection)
-            log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=reuse)
+            log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=job.reuse)
         with _kept(log):
             log.claim()
             swept = _measure(work, log, refine, report)
@@ -105,7 +75,7 @@ def sweep_connection(
             record = replace(log.record, grid=swept.grid.counts, axes=axes_of(swept.grid), metrics=work.metrics)
             numbers = swept.numbers(work)
             rows: list[Record] = [*summaries(record, numbers, G), *swept.reached(record, refine)]
-            rows += edges(record, numbers, G, swept.ids, work.ends, swept.examples, route_on)
+            rows += edges(record, numbers, G, swept.ids, work.ends, swept.examples, job.route_on)
             reasons = _doubts(session, work, swept)
             rows = list(doubted(rows, reasons))
             bad = numbers.bad()
@@ -152,30 +122,19 @@ class _Work:
         return to_json(self.conditions.measured)
 
 
-def _prepare(
-    session: Session,
-    connection: Connection,
-    grid: Sequence[int] | Grid | None,
-    splits: Sequence[str],
-    examples: int | None,
-    bn_examples: int | None,
-    precision: str,
-    metrics: Sequence[str | Metric | Callable[..., Any]],
-    refine: Refinement | None,
-    route_on: str,
-) -> _Work:
+def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     store = session.store
     family = session.family_of(connection)
-    if not isinstance(grid, Grid):
-        grid = family.sweep_grid if grid is None else family.grid(tuple(grid))
+    grid = job.grid_of(family)
     family.points(grid.points)
-    splits = list(dict.fromkeys(splits))
+    splits = list(dict.fromkeys(job.splits))
     for split in splits:
         if split not in SPLITS:
             raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
     if not splits:
         raise InputError(f"A sweep measures at least one split; choose from {', '.join(SPLITS)}.")
-    _check_route_on(route_on, splits)
+    _check_route_on(job.route_on, splits)
+    examples, refine = job.examples, job.refine
     if examples is not None and examples < 1:
         raise InputError(f"A sweep needs at least 1 example per split, not {examples}.")
     with store.reading() as reader:
@@ -185,19 +144,19 @@ def _prepare(
         groups = buffers_of(store, reader, constants_source(reader, connection))
     bench = session.bench(space)
     warn_of_other_code(store, bench, [connection, *ends])
-    check_precision(precision, bench.flat.device)
-    chosen = resolve_metrics(metrics, bench.task)
+    check_precision(job.precision, bench.flat.device)
+    chosen = resolve_metrics(job.metrics, bench.task)
     measured = (*bench.task.metrics, *chosen)
     names = (LOSS, *(m.name for m in measured))
     if refine is not None:
         refine.check(splits, names, len(grid))
-    policy = bench.policy(bn_examples)
+    policy = bench.policy(job.bn_examples)
     if groups:
         load_buffers(bench, groups)
     points = [store.read_parameters(node) for node in nodes]
     subsets = {s: Subset.random(len(bench.task.splits[s]), examples) for s in splits}
     conditions = Conditions(
-        policy, policy_name(bench, policy), precision, subsets, chosen, measured, space, of_space(bench.code)
+        policy, policy_name(bench, policy), job.precision, subsets, chosen, measured, space, of_space(bench.code)
     )
     settings = {
         "connection": connection.id,
@@ -206,10 +165,10 @@ def _prepare(
         "splits": splits,
         "examples": examples,
         "batchnorm": str(policy),
-        "precision": precision,
+        "precision": job.precision,
         METRICS: conditions.identities,
         "refine": None if refine is None else asdict(refine),
-        "route_on": route_on,
+        "route_on": job.route_on,
     }
     return _Work(bench, family, grid, nodes, ends, points, packed_rows(bench, points), conditions, settings)
 

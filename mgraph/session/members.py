@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from mgraph.errors import InputError
 from mgraph.query.damaged import contradiction
 from mgraph.query.sweepdata import family_of
-from mgraph_store import Connection, Member, Node, Reader
+from mgraph_store import Connection, Member, Node, Reader, Run, Space
 
 if TYPE_CHECKING:
     from mgraph.families import Family
+
+R = TypeVar("R", Space, Node, Connection)
 
 BUFFERS_FROM = "buffers_from"  # among a connection's settings: id of the node whose buffers it uses
 
@@ -46,6 +49,17 @@ def constants_source(reader: Reader, connection: Connection) -> Node:
     """Return the node whose buffers hold along a connection: its first end, unless it was made with another's."""
     chosen = json.loads(connection.settings).get(BUFFERS_FROM)
     return reader.get(Node, id=chosen) if chosen else ends_of(reader, connection)[0]
+
+
+def still_there(reader: Reader, kind: type[R], identifier: str, resumed: Run | None) -> R:
+    """Return what a job names by its id; InputError if a run that is ``resumed`` needs it and it is gone."""
+    found = reader.all(kind, id=identifier)
+    if found:
+        return found[0]
+    if resumed is None:
+        return reader.get(kind, id=identifier)  # which says so
+    what = kind.__name__.lower()
+    raise InputError(f"Run {resumed.id} cannot go on: the {what} {identifier} is gone from the graph.")
 
 
 def label(node: Node | Connection) -> str:

@@ -115,13 +115,13 @@ def recorded_run(
     *,
     seed: int | None,
     device: str,
-    plan: Mapping[str, Any] | None = None,
+    plan: str | None = None,
     resumed: Run | None = None,
     code: Code | None = None,
 ) -> Iterator[RunLog]:
     """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error.
 
-    ``code`` is the user code that runs. With a ``plan``, the arguments of the operation, it can go on after an
+    ``code`` is the user code that runs. With a ``plan``, its job as it is written down, it can go on after an
     interruption: then it is ``resumed``, the same run with the same settings. Raises RunInterrupted at Ctrl-C in a run
     with a plan, and InputError if another process resumes the same run. While it is under way it holds a lock that says
     so (see :mod:`mgraph_store.underway`).
@@ -135,57 +135,54 @@ def recorded_run(
             if not lock.acquire():
                 raise InputError(f"Run {identifier} is under way in another process; stop it there, or wait for it.")
             held.callback(lock.release)
-        yield held.enter_context(
-            _recorded(
-                store, identifier, command, settings, seed=seed, device=device, plan=plan, resumed=resumed, code=code
+        if resumed is not None:
+            run, keeper = _taken_up(store, resumed, device, code)
+        else:
+            run, keeper = _begun(
+                store,
+                Run(
+                    id=identifier,
+                    command=command,
+                    settings=json.dumps(dict(settings), sort_keys=True, default=str),
+                    seed=seed,
+                    device=device,
+                    plan=plan,
+                ),
+                code,
             )
-        )
+        yield held.enter_context(_recorded(store, run, keeper))
 
 
-@contextmanager
-def _recorded(
-    store: GraphStore,
-    identifier: str,
-    command: str,
-    settings: Mapping[str, Any],
-    *,
-    seed: int | None,
-    device: str,
-    plan: Mapping[str, Any] | None,
-    resumed: Run | None,
-    code: Code | None,
-) -> Iterator[RunLog]:
-    """Record a run that has its lock."""
+def _taken_up(store: GraphStore, resumed: Run, device: str, code: Code | None) -> tuple[Run, Keeper]:
+    """Go on with a run that was interrupted."""
+    keeper = OnDisk(store.states(resumed.id), save_seconds())
+    keeper.last  # noqa: B018  (a damaged state is found before the run is under way again)
+    return _claim(store, resumed, device, code), keeper
+
+
+def _begun(store: GraphStore, run: Run, code: Code | None) -> tuple[Run, Keeper]:
+    """Complete the row of a new run by where and with what it runs, and store it."""
     import torch
 
     from mgraph.train.parallel import present
 
-    follows, alone, seconds = present().rank > 0, present().size == 1, save_seconds()
-    if resumed is not None:
-        keeper: Keeper = OnDisk(store.states(resumed.id), seconds)
-        keeper.last  # noqa: B018  (a damaged state is found before the run is under way again)
-        run = _claim(store, resumed, device, code)
-    else:
-        here = Process.present()
-        run = Run(
-            id=identifier,
-            command=command,
-            settings=json.dumps(dict(settings), sort_keys=True, default=str),
-            seed=seed,
-            versions=json.dumps(
-                versions() | {PROCESS: here.marks()} | ({CODE: code.hashes} if code is not None and code.hashes else {})
-            ),
-            device=device,
-            threads=torch.get_num_threads(),
-            host=here.host,
-            pid=here.pid,
-            plan=None if plan is None else json.dumps(plan, sort_keys=True),
-        )
-        # Each of several processes would need states of its own, all of one moment: they keep none.
-        keeper = OnDisk(store.states(run.id), seconds) if alone else InMemory()
-        if not follows:
-            with store.transaction() as tx:
-                tx.add(run)
+    here = Process.present()
+    marks = versions() | {PROCESS: here.marks()} | ({CODE: code.hashes} if code is not None and code.hashes else {})
+    run = replace(run, versions=json.dumps(marks), threads=torch.get_num_threads(), host=here.host, pid=here.pid)
+    # Each of several processes would need states of its own, all of one moment: they keep none.
+    keeper: Keeper = OnDisk(store.states(run.id), save_seconds()) if present().size == 1 else InMemory()
+    if present().rank == 0:
+        with store.transaction() as tx:
+            tx.add(run)
+    return run, keeper
+
+
+@contextmanager
+def _recorded(store: GraphStore, run: Run, keeper: Keeper) -> Iterator[RunLog]:
+    """Record how a run ends."""
+    from mgraph.train.parallel import present
+
+    follows = present().rank > 0
     log = RunLog(store, run, keeper, follows=follows)
     try:
         yield log

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.evaluate.batchnorm import BatchNormPolicy
     from mgraph.families import Family
+    from mgraph.jobs.base import Job
     from mgraph.network.flat import FlatModel
     from mgraph.network.probing.habits import Habits
     from mgraph.network.probing.probe import Finding
@@ -249,12 +250,13 @@ class Session:
         settings: Mapping[str, Any],
         seed: int | None = None,
         *,
-        plan: Mapping[str, Any] | None = None,
+        job: Job | None = None,
         resumed: Run | None = None,
     ) -> Iterator[RunLog]:
         """Record a run around a block that computes on a bench, with the bench's number of threads.
 
-        See :func:`mgraph.session.runs.recorded_run`.
+        With a ``job`` that can be written down it can go on after an interruption. See
+        :func:`mgraph.session.runs.recorded_run`.
         """
         from mgraph.session.runs import Code, recorded_run
 
@@ -266,6 +268,7 @@ class Session:
                 if isinstance(named := settings.get(key), str) and names_code(named)
             }
             code = Code(bench.space, bench.code | own, names_of(bench.space, settings))
+            plan = job.to_json() if job is not None and job.resumes and job.can_be_written else None
             with recorded_run(
                 self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed, code=code
             ) as log:

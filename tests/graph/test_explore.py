@@ -363,7 +363,8 @@ def test_merged_nodes_may_be_named(path: Path) -> None:
 def test_a_worker_hands_over_rows_and_warnings(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import mgraph
     from mgraph.errors import MGraphWarning
-    from mgraph.explore.workers import Order, Place, deliver
+    from mgraph.explore.workers import Place, deliver
+    from mgraph.jobs.connections import ConnectJob
 
     real = mgraph.BezierCurve.run
 
@@ -374,14 +375,14 @@ def test_a_worker_hands_over_rows_and_warnings(g: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(mgraph.BezierCurve, "run", run)
     before = g.runs(), pairs(g)
     ends = (g.node("a").id, g.node("b").id)
-    done = pickle.loads(pickle.dumps(deliver(Place(g.path, "cpu"), Order("connect", ends, curve()))))
+    done = pickle.loads(pickle.dumps(deliver(Place(g.path, "cpu"), ConnectJob(ends=ends, method=curve()))))
     assert (done.problem, done.refused, [w.text for w in done.warnings]) == (None, False, ["It was lowered."])
     assert (g.runs(), pairs(g)) == before
     with g.session.store.transaction() as tx:
         tx.take_over(done.rows)
     assert pairs(g) == [("a", "b")]
     assert g.runs()[-1]["status"] == "complete"
-    refused = deliver(Place(g.path, "cpu"), Order("connect", (ends[0], ends[0]), curve()))
+    refused = deliver(Place(g.path, "cpu"), ConnectJob(ends=(ends[0], ends[0]), method=curve()))
     assert (refused.refused, bool(refused.rows)) == (True, False)
     assert "given twice" in refused.problem
     assert_consistent(g.session.store)

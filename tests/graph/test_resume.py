@@ -426,3 +426,26 @@ def test_bad_seconds_are_bad_input(g: Any, text: str, monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match=f"MGRAPH_SAVE_SECONDS must be a number of seconds ≥ 0, not '{text}'"):
         g.train(epochs=1)
     assert len(g.runs()) == before
+
+
+def test_what_keeps_no_state_begins_again(g: Any, stopped: Any) -> None:
+    line = g.connection("line")
+    line.sweep(3)
+    ran = stopped(lambda report: line.ensemble(grid=3, report=report), 2)
+    assert g.resume(ran.id).name == "line"
+    sharp = stopped(lambda report: g.node("a").sharpness(directions=2, radii=(0.1,), report=report), 1)
+    assert g.resume(sharp.id).name == "a"
+    for run in (ran, sharp):
+        assert runs(g)[run.id]["status"] == "complete"
+
+
+def test_a_job_is_done_as_its_method_would(g: Any) -> None:
+    ends = (g.node("a").id, g.node("b").id)
+    job = mgraph.ConnectJob(ends=ends, method=CURVE, name="x", sweep=mgraph.Following((3,)))
+    made = g.run(mgraph.read_job(job.to_json()))
+    g.connect("a", "b", method=CURVE, name="y", grid=3)
+    assert digests(g, "x") == digests(g, "y")
+    assert made.swept().grid.counts == (3,)
+    with g.session.store.reading() as reader:
+        run = reader.get(Run, id=made.record.run_id)
+    assert mgraph.read_job(run.plan) == job

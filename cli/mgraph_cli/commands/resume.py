@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @with_computing_graph
 @output_options
 def resume(run: str | None, discard: bool, force: bool, graph: Graph, form: str) -> None:
-    """Go on with an interrupted run: train, connect (and the sweep after it) or sweep.
+    """Go on with an interrupted run: train, connect (and the sweep after it), sweep; others begin again.
 
     RUN is an id or prefix as mgraph log lists it, or the name that the run was to give; without it, the only
     interrupted run. It goes on from the last state saved (every 30 seconds, or $MGRAPH_SAVE_SECONDS), with the device

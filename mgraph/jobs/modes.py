@@ -1,0 +1,46 @@
+"""Jobs that make modes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mgraph.jobs.base import Job
+from mgraph.train.settings import TrainSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob(Job):
+    """Train a mode from scratch in a space (its id), and copies of earlier epochs, if its settings ask for them."""
+
+    kind: ClassVar[str] = "train"
+    operation: ClassVar[str] = "mgraph.operations.modes:add_trained_mode"
+
+    space: str
+    settings: TrainSettings = TrainSettings()
+    name: str | None = None
+
+    def names(self) -> Iterable[Any]:
+        """Return its loss."""
+        return (self.settings.loss,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddModeJob(Job):
+    """Import the checkpoint ``file`` as a mode of a space (its id); other fields as of :meth:`mgraph.Graph.add_mode`.
+
+    It is short, and a file may be another one by the time it is read again: it is given again, not resumed.
+    """
+
+    kind: ClassVar[str] = "add-mode"
+    operation: ClassVar[str] = "mgraph.operations.modes:add_imported_mode"
+    resumes: ClassVar[bool] = False
+
+    space: str
+    file: str
+    name: str | None = None
+    cast: bool = False
+    weights: str | None = None
+    ignore: tuple[str, ...] = ()
+    recompute_batchnorm: bool = False

@@ -1,0 +1,59 @@
+"""Kinds of jobs → jobs: what is listed here can be read back, and so resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from mgraph.errors import CorruptError
+from mgraph.factories import names_code
+from mgraph.jobs.base import KIND, Job
+from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
+from mgraph.jobs.earlier import brought_up
+from mgraph.jobs.modes import AddModeJob, TrainJob
+from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
+from mgraph.jobs.reading import shown
+
+JOBS: dict[str, type[Job]] = {
+    job.kind: job
+    for job in (
+        TrainJob,
+        AddModeJob,
+        ConnectJob,
+        SweepJob,
+        ComposeJob,
+        MergeJob,
+        EnsembleJob,
+        SharpnessJob,
+        ArchiveJob,
+        ExportJob,
+        ExportEnsembleJob,
+    )
+}
+
+
+def read_job(text: str) -> Job:
+    """Read a job of any kind, also as an earlier version wrote it.
+
+    Raises CorruptError, naming the field, for what is not one, and InputError for a value that is out of range.
+    """
+    try:
+        document: Any = json.loads(text)
+    except ValueError as error:
+        raise CorruptError(f"A job is written in JSON: {error}.") from None
+    document = brought_up(document)
+    kind = document.get(KIND)
+    if not isinstance(kind, str) or kind not in JOBS:
+        raise CorruptError(f"There is no job of the kind {shown(kind)}; known are {', '.join(JOBS)}.")
+    return JOBS[kind].from_document(document)
+
+
+def code_in(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the user's code that a written job names, without reading the job: a method's class would be loaded."""
+    method, metrics = document.get("method"), document.get("metrics")
+    chosen = [document.get("settings"), *([method.get("settings")] if isinstance(method, dict) else [])]
+    named = [part.get("loss") for part in chosen if isinstance(part, dict)]
+    named += [method.get("name")] if isinstance(method, dict) else []
+    named += metrics if isinstance(metrics, list) else []
+    return tuple(name for name in named if isinstance(name, str) and names_code(name))
