@@ -327,3 +327,12 @@ def test_a_method_is_sent_to_a_worker_by_its_name(path: Path, pwned: Path, monke
         there = pickle.loads(parcel)
         assert (there.name, asdict(there)) == (method.name, asdict(method))
         assert there.family(2) == method.family(2)
+
+
+def test_it_is_a_piece_of_a_path(run: Any, path: Path, lagrange: None) -> None:
+    run("connect", "b", "c", "--linear", "--name", "on", "--no-sweep")
+    run("compose", "q", "on", "--name", "whole", "--grid", 5)
+    assert json.loads(connection(path, "whole").family)["pieces"][0]["family"]["family"] == "../paths.py:Lagrange"
+    trust_file().unlink()
+    run("show", "whole")
+    assert "have not trusted" in run("sweep", "whole", code=2).stderr
