@@ -40,7 +40,7 @@ class FactorySource:
 
 
 def names_code(text: str | Spec) -> bool:
-    """Tell whether a spec, metric or loss names code of a user's; a text that is no spec names none."""
+    """Tell whether a spec, metric or loss names code of a user's; a text that is not a spec names none."""
     try:
         return Spec.parse(text).is_factory
     except InputError:
@@ -175,7 +175,7 @@ def _file_code(path: Path) -> Code:
 def _read(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
-            raise InputError(f"The factory file {path} is no regular file; name a file of Python source.")
+            raise InputError(f"The factory file {path} is not a regular file; name a file of Python source.")
         return path.read_bytes()
     except FileNotFoundError:
         raise NotFoundError(f"The factory file {path} does not exist; check the path.") from None
@@ -217,7 +217,7 @@ def _on_the_path(name: str) -> tuple[Path | None, bool] | None:
             return None
         locations, origin = found.submodule_search_locations, found.origin
         if locations is None and i + 1 < len(parts):
-            raise NotFoundError(f"Module {name} cannot be found: {full} is no package.")
+            raise NotFoundError(f"Module {name} cannot be found: {full} is not a package.")
     path = Path(origin) if origin else None
     return (path if path is not None and path.is_file() else None), locations is not None
 

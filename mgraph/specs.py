@@ -44,7 +44,7 @@ class Spec:
             raise InputError("A spec needs a name, as in 'cnn?channels=16,32'.")
         for key, value in self.params.items():
             if not _KEY.fullmatch(key):
-                raise InputError(f"{key!r} is no parameter name; use letters, digits and _, as in 'hidden=64'.")
+                raise InputError(f"{key!r} is not a parameter name; use letters, digits and _, as in 'hidden=64'.")
             for part in value if isinstance(value, tuple) else (value,):
                 if not isinstance(part, int | float | str) or (isinstance(value, tuple) and part == ""):
                     raise InputError(f"Parameter {key} cannot be {value!r}; use numbers, words or lists of them.")
@@ -134,7 +134,7 @@ def suggestion(text: str, known: Iterable[str]) -> str:
 
 
 def _fitted(param: Param, value: Value) -> Any:
-    """Read a value as it was typed, by the converter of all settings; None is no value that a spec can give."""
+    """Read a value as it was typed, by the converter of all settings; None is not a value that a spec can give."""
     hint = next((h for h in get_args(param.hint) if h is not type(None)), param.hint)
     hint = hint if type(None) in get_args(param.hint) else param.hint
     text = _write_plain(value)

@@ -130,7 +130,7 @@ def test_dataclasses_work_in_a_factory_file(work):
         ("nets.py:", InputError, "names no factory"),
         ("no_such_module_at_all:make", NotFoundError, "cannot be found"),
         ("json.nothing:make", NotFoundError, "cannot be found"),
-        ("math.pi:x", NotFoundError, "math is no package"),
+        ("math.pi:x", NotFoundError, "math is not a package"),
         ("json:__name__", InputError, "is a str; a factory must be a function"),
     ],
 )

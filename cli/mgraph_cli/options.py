@@ -195,7 +195,7 @@ def setting_values(flags: Mapping[str, Any], pairs: Sequence[str], config: Path 
         except OSError as error:
             raise InputError(f"{config} cannot be read: {error.strerror}.") from None
         except (ValueError, RecursionError) as error:  # the parser's own, bad UTF-8, endless numbers or nesting
-            raise InputError(f"{config} is no TOML: {error}.") from None
+            raise InputError(f"{config} is not TOML: {error}.") from None
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:

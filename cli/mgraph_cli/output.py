@@ -1,7 +1,7 @@
 """One renderer, three audiences: tables for people, JSON and CSV for programs. Data go to stdout only.
 
 JSON is ASCII, with everything else escaped in its own way. CSV holds the data as they are, unless it goes to a
-terminal, or ``--csv-safe`` asks for cells that are no formulas.
+terminal, or ``--csv-safe`` asks for cells that are not formulas.
 """
 
 from __future__ import annotations

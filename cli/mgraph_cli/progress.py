@@ -30,7 +30,7 @@ VARIABLE = "MGRAPH_PROGRESS_SECONDS"
 
 @contextmanager
 def progress_bars(what: str) -> Iterator[Report | None]:
-    """Yield a reporter that draws one bar per phase on stderr, or writes lines where stderr is no terminal.
+    """Yield a reporter that draws one bar per phase on stderr, or writes lines where stderr is not a terminal.
 
     Of several processes under torchrun only the first reports.
     """
@@ -46,7 +46,7 @@ def progress_bars(what: str) -> Iterator[Report | None]:
 
 @contextmanager
 def progress_lines(what: str) -> Iterator[None]:
-    """Say every minute of the block that a command is under way, where stderr is no terminal."""
+    """Say every minute of the block that a command is under way, where stderr is not a terminal."""
     if _follows() or sys.stderr.isatty():
         yield
     else:

@@ -29,7 +29,7 @@ def set_labels(
 ) -> dict[str, Any]:
     """Write notes (a value of None: a tag) in place of those with the same keys, and remove others; return all labels.
 
-    Raises InputError for a malformed key, a value that is no text of at most 10 000 characters, and a key to be
+    Raises InputError for a malformed key, a value that is not a text of at most 10 000 characters, and a key to be
     removed that is not there; then nothing is changed.
     """
     for key, value in notes.items():
@@ -60,7 +60,7 @@ def _about(subject: Subject) -> dict[str, Any]:
 def _check(key: str, value: str | None) -> None:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise InputError(
-            f"{key!r} is no tag or key: a letter, then at most 63 more letters, digits and any of . _ - are wanted."
+            f"{key!r} is not a tag or key: a letter, then at most 63 more letters, digits and any of . _ - are wanted."
         )
     if value is not None and (not isinstance(value, str) or len(value) > _LONGEST):
         raise InputError(f"The note {key} is a text of at most {_LONGEST} characters.")

@@ -47,9 +47,9 @@ class Found:
         """Sentences on what was passed over."""
         notes = []
         if self.hidden:
-            notes.append(f"Hidden or system files are no data; not read in {self.root}: {_some(self.hidden)}.")
+            notes.append(f"Hidden or system files are not data; not read in {self.root}: {_some(self.hidden)}.")
         if self.others:
-            notes.append(f"Not read in {self.root}, since they are no image files by name: {_some(self.others)}.")
+            notes.append(f"Not read in {self.root}, since they are not image files by name: {_some(self.others)}.")
         return notes
 
 

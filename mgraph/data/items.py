@@ -24,7 +24,7 @@ def read_batch(dataset: Any, places: Sequence[int], name: str) -> Pair:
     """Read the items at these places into one batch, x of shape (B, …) and y of shape (B, …).
 
     ``name`` is what they are called in messages: "the train split". Raises InputError, naming the item, if one cannot
-    be read, is no pair of numbers, or is of another shape or type than the first.
+    be read, is not a pair of numbers, or is of another shape or type than the first.
     """
     quick = _stacked_pairs([item for _, item in _items(dataset, places, name)])
     if quick is not None:
@@ -123,7 +123,7 @@ def _as_tensor(value: Any, what: str, where: str, name: str) -> Tensor:
         try:
             array = np.asarray(value)
         except ValueError as error:
-            raise InputError(f"The {what} of {where[0].lower()}{where[1:]} is no array: {error}.") from None
+            raise InputError(f"The {what} of {where[0].lower()}{where[1:]} is not an array: {error}.") from None
         if what == "target":
             refuse_words(name, array)
         if array.dtype.kind not in "buif":

@@ -108,16 +108,16 @@ def refuse_words(whose: str, values: NDArray[Any]) -> None:
 
 
 def refuse_unlabelled(y: Tensor) -> None:
-    """Raise InputError for targets that are no integers, where the loss needs labels; say what would help."""
+    """Raise InputError for targets that are not integers, where the loss needs labels; say what would help."""
     if y.ndim == 2 and _one_hot(y):
         raise InputError(f"{_one_hot_text(y)}; take y.argmax(1).")
     if y.numel() and bool((torch.isfinite(y) & (y == y.round())).all()):
         low, high = int(y.min()), int(y.max())
         raise InputError(
-            f"The targets are no integer labels, but floats that are whole numbers, {low} to {high}; if they are "
+            f"The targets are not integer labels, but floats that are whole numbers, {low} to {high}; if they are "
             f"labels, make them so: y.astype('int64'); if not, give a loss of your own."
         )
-    raise InputError("The targets are no integer labels; give labels 0, 1, … or a loss of your own.")
+    raise InputError("The targets are not integer labels; give labels 0, 1, … or a loss of your own.")
 
 
 def number_of_classes(y: Tensor, ignore_index: int | None, *, own_loss: bool) -> tuple[int, list[str]]:

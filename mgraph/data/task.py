@@ -314,7 +314,7 @@ def _make_split(
 
 
 def _is_map_style(given: Any) -> bool:
-    """Tell whether something has items and a length, as a Dataset has, and is no plain container."""
+    """Tell whether something has items and a length, as a Dataset has, and is not a plain container."""
     plain = isinstance(given, str | bytes | tuple | list | Mapping | Tensor | np.ndarray)
     return not plain and hasattr(given, "__getitem__") and hasattr(given, "__len__")
 
@@ -324,7 +324,9 @@ def _as_tensor(name: str, what: str, values: Any) -> Tensor:
         try:
             array = np.asarray(values, order="C")
         except ValueError as error:  # ragged
-            raise InputError(f"{what} of the {name} split is no array: {error}; give examples of one shape.") from None
+            raise InputError(
+                f"{what} of the {name} split is not an array: {error}; give examples of one shape."
+            ) from None
         if what == "y":
             _labels.refuse_words(f"the {name} split", array)
         if array.dtype.kind not in "buif":

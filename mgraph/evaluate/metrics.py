@@ -145,7 +145,7 @@ def example_scores(task: Task, batches: Iterable[tuple[Tensor, Tensor]], example
 
 @torch.no_grad()
 def check_metrics(task: Task, out: Tensor, y: Tensor) -> None:
-    """Raise InputError for a metric of the task that fails on a few examples, or returns what is no metric."""
+    """Raise InputError for a metric of the task that fails on a few examples, or returns what is not a metric."""
     for metric in task.metrics:
         running = start(metric, len(y))
         running.add(out, y)

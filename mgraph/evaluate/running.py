@@ -190,7 +190,7 @@ def _guarded(name: str, function: Callable[..., Any] | None, *arguments: Any) ->
 
 
 def _called(name: str, function: Callable[..., Any] | None, out: Tensor, y: Tensor) -> Tensor:
-    """Call a function on some outputs and targets; InputError for complex numbers and what is no tensor."""
+    """Call a function on some outputs and targets; InputError for complex numbers and what is not a tensor."""
     values: Tensor = _guarded(name, lambda: torch.as_tensor(_guarded(name, function, out, y)))
     return values if values.ndim == 0 and not values.is_complex() else _of_examples(name, values, y)
 

@@ -76,7 +76,7 @@ class Family(ABC):
 
     @cached_property
     def free(self) -> tuple[int, ...]:
-        """Rows that are no end: the ones a method may train."""
+        """Rows that are not ends: the ones a method may train."""
         return tuple(k for k in range(self.size) if k not in self.ends)
 
     @property
@@ -133,7 +133,7 @@ class Family(ABC):
     def grid(self, counts: int | Sequence[int]) -> Grid:
         """Return an evenly spaced grid with its corners; one number stands for every direction.
 
-        Raises InputError for counts that are no whole numbers of at least 2, one per direction.
+        Raises InputError for counts that are not whole numbers of at least 2, one per direction.
         """
         counts = tuple(counts) if isinstance(counts, Sequence) else (counts,)
         if len(counts) == 1:

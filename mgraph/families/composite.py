@@ -64,7 +64,7 @@ class Piece:
 def path_waypoints(family: Family, *, backwards: bool = False) -> tuple[tuple[float, ...], ...]:
     """Return the waypoints of a whole path: its knots, and some between them where its speed varies.
 
-    InputError for a family that is no path.
+    InputError for a family that is not a path.
     """
     first, last = (family.end_parameters()[i] for i in (0, -1))
     if len(family.ends) != 2:

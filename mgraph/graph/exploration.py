@@ -41,7 +41,7 @@ class Explorations(Opened):
         """Say which pairs to connect next, and why: ``g.suggest(count=3, until="components(0.1) == 1")``.
 
         Between the given modes, or all of a space. Later suggestions assume that the earlier ones turn out well.
-        InputError for fewer than two modes, a method that does not join two, or an ``until`` that is no goal.
+        InputError for fewer than two modes, a method that does not join two, or an ``until`` that is not a goal.
         """
         from mgraph.explore.planning import Plan
 

@@ -103,7 +103,7 @@ class Point(Labelled):
         """Measure a mode or merged node on all splits now, and store the numbers that it has not yet.
 
         For a mode whose training was stored and whose measuring failed. Numbers that are there stay. Raises InputError
-        if it cannot be measured, and NonFiniteError, after storing, for a loss that is no number.
+        if it cannot be measured, and NonFiniteError, after storing, for a loss that is not a number.
         """
         from mgraph.operations.evaluating import evaluate_again
 

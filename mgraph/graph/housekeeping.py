@@ -35,7 +35,7 @@ class Housekeeping(Opened):
     def unpack(self, path: str | PathLike[str], *, prefix: str = "") -> Arrived:
         """Add what a bundle holds, all or nothing; what is there already is recognised, names that are taken change.
 
-        Raises InputError if the file is no bundle, or an id in it stands for something else here; CorruptError if
+        Raises InputError if the file is not a bundle, or an id in it stands for something else here; CorruptError if
         its tensors are not those that it says.
         """
         from mgraph.bookkeeping.bundles import unpack

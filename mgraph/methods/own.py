@@ -53,7 +53,7 @@ def method_from(text: str, taken: tuple[str, ...], *, base: Path | None = None) 
         known = {"name": found.name, "summary": f"a {found.noun} of your own, trained like a curve", "shape": found}
         found = dataclass(frozen=True, kw_only=True)(type(found.__name__, (OwnPath,), known))
     if not isinstance(found, type) or not issubclass(found, Method):
-        raise InputError(f"{spec.name} is no subclass of mgraph.Method, nor of mgraph.families.BentPath.")
+        raise InputError(f"{spec.name} is not a subclass of mgraph.Method, nor of mgraph.families.BentPath.")
     for word in ("name", "summary"):
         if not isinstance(getattr(found, word, None), str):
             raise InputError(f"The method {spec.name} needs a {word}: ClassVar[str].")
@@ -106,7 +106,7 @@ def storable(family: Family, graph: Path) -> Family:
     """Return a family as a graph can describe it: a user's own one with the name and hash of its class.
 
     Its code is trusted in this graph from now on, where it is the user who names it; else the graph asks. Raises
-    InputError for a class that cannot be named, or that is no sound family.
+    InputError for a class that cannot be named, or that is not a sound family.
     """
     if isinstance(family, OwnFamily) or type(family) in FAMILIES.values():
         return family
@@ -142,5 +142,5 @@ def load_family(own: OwnFamily, graph: Path, consent: Consent | None = None) -> 
         )
     cls: Any = load_factory(spec, base=graph, consent=consent or OfGraph(graph))
     if not isinstance(cls, type) or not issubclass(cls, Family):
-        raise InputError(f"{own.code} is no family.")
+        raise InputError(f"{own.code} is not a family.")
     return own.rebuilt(cls)

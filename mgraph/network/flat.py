@@ -1,6 +1,6 @@
 """The flat view of a network: parameters as views of one buffer, gradients as views of another.
 
-Any ``nn.Module`` works unchanged. Buffers stay apart: they are no coordinates. The flat buffer is the engine's
+Any ``nn.Module`` works unchanged. Buffers stay apart: they are not coordinates. The flat buffer is the engine's
 private arrangement (convolutions in channels_last order, every tensor on a 64-byte boundary, zeros in between);
 :meth:`FlatModel.pack` and :meth:`FlatModel.unpack` translate from and to the canonical order of the store,
 which is ``named_parameters()`` order, contiguous, tied tensors once.
@@ -89,7 +89,7 @@ class FlatModel:
 
     @property
     def constants(self) -> Collection[str]:
-        """Names of all that is no coordinate and does not follow from the point: buffers and frozen parameters."""
+        """Names of all that is not a coordinate and does not follow from the point: buffers and frozen parameters."""
         follows = {name for one in self.spectral for name in one.names}
         live = {id(m) for m in self.statistics}
         for prefix, m in self.module.named_modules(remove_duplicate=False):

@@ -16,7 +16,7 @@ _NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 class Layer:
     """A module with trainable parameters of its own (none of its submodules'): their names, in canonical order.
 
-    ``normalises`` tells a normalisation layer, whose scale and shift are no weights. The name of the network itself
+    ``normalises`` tells a normalisation layer, whose scale and shift are not weights. The name of the network itself
     is empty.
     """
 
@@ -26,7 +26,7 @@ class Layer:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """The parameters that are no bias and belong to no normalisation."""
+        """The parameters that are not a bias and belong to no normalisation."""
         return () if self.normalises else tuple(p for p in self.parameters if not p.endswith("bias"))
 
 

@@ -1,8 +1,8 @@
 """Spectral normalisation: its vectors u and v belong to one point, and follow from that point's weight.
 
 A layer with spectral normalisation computes with W/σ, σ = uᵀWv, where u and v are buffers that training moves towards
-the first singular vectors by one power iteration a step (Miyato et al. 2018). They are no coordinates; at another point
-they are others. So they are recomputed wherever a point is not the mode that they were stored with: by power
+the first singular vectors by one power iteration a step (Miyato et al. 2018). They are not coordinates; at another
+point they are others. So they are recomputed wherever a point is not the mode that they were stored with: by power
 iterations from a fixed start until σ stands still.
 """
 

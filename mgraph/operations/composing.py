@@ -203,7 +203,7 @@ def _oriented(reader: Reader, legs: Sequence[Leg]) -> list[Leg]:
             raise InputError(f"{label(leg.connection)} failed ({leg.connection.reason}); a path leaves it out.")
         for node in (leg.start, leg.goal):
             if node is not None and node.id not in known:
-                raise InputError(f"{label(node)} is no end of {label(leg.connection)}: {_listed(known)}.")
+                raise InputError(f"{label(node)} is not an end of {label(leg.connection)}: {_listed(known)}.")
     result: list[Leg] = []
     at = legs[0].start
     if at is None and len(legs) == 1 and len(ends[0]) == 2 and legs[0].goal is None:

@@ -135,7 +135,8 @@ def _origin(session: Session, method: Method, family: Family, ends: Sequence[Nod
     for end in ends:
         if end.id not in theirs:
             raise InputError(
-                f"{label(end)} is no end of {label(init)}; a connection can only start from one that joins its ends."
+                f"{label(end)} is not an end of {label(init)}; a connection can only start from one that joins its "
+                "ends."
             )
     source, places = session.family_of(init), [theirs.index(end.id) for end in ends]
     family, matrix, on_it = method.starting_from(family, source, places)
@@ -151,7 +152,7 @@ def check_buffers_from(ends: Sequence[Node], buffers_from: Node | None) -> None:
 
 
 def load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffers_from: Node | None) -> None:
-    """Load what is no coordinate, and the data: what is wrong there is bad input, not a failed run."""
+    """Load what is not a coordinate, and the data: what is wrong there is bad input, not a failed run."""
     store = session.store
     with store.reading() as reader:
         groups = [buffers_of(store, reader, node) for node in ends]

@@ -247,7 +247,7 @@ def _require_votes(ready: Prepared) -> None:
         out = flat.module.eval()(flat.inputs(x))
     if task.combine == "softmax" and (out.ndim < 2 or y.is_floating_point()):
         raise InputError(
-            f"An ensemble averages class probabilities, and the task of space {name} is no classification: outputs "
+            f"An ensemble averages class probabilities, and the task of space {name} is not a classification: outputs "
             'must be (N, classes, …) and targets integers; combine="mean" in the task averages the outputs.'
         )
     needed = 8 * out.numel() / count * max(len(task.splits[split]) for split in _SPLITS)

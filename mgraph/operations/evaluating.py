@@ -48,7 +48,7 @@ def still_stored(node: Node) -> Iterator[None]:
 def measure_stored(session: Session, bench: Bench, run: RunLog, node: Node) -> Results:
     """Measure the present point, which is the node's, on all splits and store the numbers with the node.
 
-    Raises NonFiniteError, after storing them, for a loss that is no number.
+    Raises NonFiniteError, after storing them, for a loss that is not a number.
     """
     results = evaluate_splits(bench)
     with session.store.reading() as reader:

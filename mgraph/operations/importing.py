@@ -102,8 +102,8 @@ def _require_same_function(bench: Bench, fitted: FittedCheckpoint) -> None:
         ours = bench.flat.module.eval()(bench.flat.inputs(x.clone()))
     if not isinstance(theirs, torch.Tensor) or not torch.allclose(theirs, ours, rtol=1e-3, atol=1e-5):
         raise InputError(
-            "The checkpoint sets a state of the network that is no tensor (_extra_state) and changes its outputs; only "
-            "tensors are stored. Make that state a buffer, or build the network with it."
+            "The checkpoint sets a state of the network that is not a tensor (_extra_state) and changes its outputs; "
+            "only tensors are stored. Make that state a buffer, or build the network with it."
         )
 
 

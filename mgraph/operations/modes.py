@@ -36,7 +36,7 @@ from mgraph_store import Node, Run, Space, Transaction, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
-    """A new mode is no independent run of one that is there already."""
+    """A new mode is not an independent run of one that is there already."""
 
 
 @alone
@@ -57,7 +57,7 @@ def add_trained_mode(session: Session, job: TrainJob, *, report: Report = silent
         check_name_is_free(session, wanted)
     with joined(session.device) as workers:
         bench = session.bench(space)
-        bench.task  # noqa: B018  (load the data before the run starts: bad input is no run)
+        bench.task  # noqa: B018  (load the data before the run starts: bad input is not a run)
         flat = bench.new_network(settings.seed)
         bench.flat = flat
         check_network(bench)
@@ -171,7 +171,7 @@ def _keep_modes(
     """Store what was trained, all or none, and only then measure it; return the last one.
 
     ``stopped`` says by which budget the training was ended, if one did.
-    Raises InputError if they cannot be measured, and NonFiniteError for a loss that is no number: they stay stored.
+    Raises InputError if they cannot be measured, and NonFiniteError for a loss that is not a number: they stay stored.
     """
     tensors = {mode.name or run.id: (mode.parameters, mode.buffers) for mode in made}
     with rescued(session, run, bench.layout, tensors), session.store.transaction() as tx:
@@ -250,7 +250,7 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
         found = similarities(bench.layout.parameters, 2, [(0, [part, theirs])])[0, 1]
         if found.same_run:
             warnings.warn(
-                f"{label(node)} is no independent run of {label(other)}: the median cosine similarity of their "
+                f"{label(node)} is not an independent run of {label(other)}: the median cosine similarity of their "
                 f"layers is {found.median_cosine:.2f}, where independent runs have about 0. Same seed, or one "
                 f"trained on?",
                 SimilarModeWarning,

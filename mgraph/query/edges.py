@@ -2,10 +2,10 @@
 
 A query names a quantity of a metric on a split (the train loss' `peak`, say). Of every connection and pair the edge of
 the finest sweep counts: a coarse sweep can miss a barrier that a finer one found. Of equally fine ones the one on more
-examples counts, then the one in full precision, then the newest. An edge that is not finite is no edge, nor is one of
-a failed connection. Three kinds of edges are left out before that, so that they hide no other: oracles, whose route was
-chosen by their own numbers; those with a doubt; and those that are not finite in less than full precision. What else
-a reader should know of the edges in an answer, :mod:`mgraph.query.remarks` says.
+examples counts, then the one in full precision, then the newest. An edge that is not finite is not an edge, nor is one
+of a failed connection. Three kinds of edges are left out before that, so that they hide no other: oracles, whose route
+was chosen by their own numbers; those with a doubt; and those that are not finite in less than full precision. What
+else a reader should know of the edges in an answer, :mod:`mgraph.query.remarks` says.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class CountingEdges:
     def index(self, node_id: str) -> int:
         """Return the number of a vertex; InputError if the node is none."""
         if node_id not in self._places:
-            raise InputError(f"{node_id} is no mode of this space, nor connected to one.")
+            raise InputError(f"{node_id} is not a mode of this space, nor connected to one.")
         return self._places[node_id]
 
     @cached_property

@@ -174,7 +174,7 @@ def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = Non
             values[key], errors[key] = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
         at = index.get(row.node_id)
         if at is None:
-            raise contradiction(connection.name or connection.id, f"{row.node_id} was swept and is no point of it")
+            raise contradiction(connection.name or connection.id, f"{row.node_id} was swept and is not a point of it")
         values[key][at] = row.value
         errors[key][at] = np.nan if row.standard_error is None else row.standard_error
         counts[key], subsets[row.split] = row.count, row.subset

@@ -58,7 +58,7 @@ def check_drawable(data: SweepData) -> None:
 
 
 def _is_flat(grid: Grid) -> bool:
-    """Tell whether a grid fills a piece of the plane, and is no line."""
+    """Tell whether a grid fills a piece of the plane, and is not a line."""
     return isinstance(grid, SimplexGrid) or len(grid.counts) == 2
 
 

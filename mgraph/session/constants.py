@@ -1,4 +1,4 @@
-"""What is no coordinate and must be the same in all ends of a connection: buffers and frozen parameters.
+"""What is not a coordinate and must be the same in all ends of a connection: buffers and frozen parameters.
 
 What follows from the point (running statistics that are recomputed, the vectors of spectral normalisation) may differ.
 Everything else is part of what a mode computes: a path could not say what it is in between.
@@ -61,7 +61,7 @@ def check_pieces(layout: Layout, groups: Sequence[Groups], names: Sequence[str])
         t, number = found
         raise InputError(
             f"The {t.role} {t.name} differs between {names[0]} and {names[number]}, whose buffers hold along the "
-            f"pieces; it is no coordinate of a path, so the pieces do not make one."
+            f"pieces; it is not a coordinate of a path, so the pieces do not make one."
         )
 
 
@@ -80,8 +80,8 @@ def check_constants(
     what = "running statistic" if t.role == "statistic" else t.role
     if buffers_from is None:
         said = (
-            f"The {what} {t.name} differs between {label(ends[0])} and {label(ends[number])}; it is no coordinate of a "
-            f"path, so it must be the same in all ends."
+            f"The {what} {t.name} differs between {label(ends[0])} and {label(ends[number])}; it is not a coordinate "
+            f"of a path, so it must be the same in all ends."
         )
         changed = _changed(session, bench, ends, groups, groups[0])
         if changed:

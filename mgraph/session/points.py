@@ -29,7 +29,7 @@ Array = NDArray[np.float32]
 
 
 def module_buffers(flat: FlatModel, layout: Layout) -> dict[str, NDArray[Any]]:
-    """Copy everything of the network that is no coordinate, grouped by stored dtype."""
+    """Copy everything of the network that is not a coordinate, grouped by stored dtype."""
     return layout.pack_buffers(tensors_from_module(flat.module, layout.buffers))
 
 

@@ -145,7 +145,7 @@ def check_name_is_free(session: Session, name: str | None) -> None:
 
 
 def require_finite(results: Mapping[str, Mapping[str, Measured]], what: str) -> None:
-    """Raise NonFiniteError at the first loss that is no number; a metric beside it may be none."""
+    """Raise NonFiniteError at the first loss that is not a number; a metric beside it may be none."""
     for split, metrics in results.items():
         if not np.isfinite(metrics[LOSS].value):
             raise NonFiniteError(f"{what} has a {split} loss of {metrics[LOSS].value}; it was not stored.")

@@ -43,7 +43,7 @@ def training_loss(task: Task, how: Objective) -> Loss:
 
     A loss named in the settings is the user's own code, and naming it is consent to run it, unless it was read from a
     graph (:func:`mgraph.trust.speaker`): UntrustedError. Raises InputError if it cannot be loaded, or label smoothing
-    is asked of a loss that is no cross-entropy.
+    is asked of a loss that is not a cross-entropy.
     """
     if how.loss is not None:
         if how.label_smoothing:

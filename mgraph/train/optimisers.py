@@ -46,7 +46,7 @@ def optimisers(rule: Rule, parameters: Sequence[nn.Parameter]) -> list[Optimizer
 
 
 def _muon(rule: Rule, parameters: Sequence[nn.Parameter], decay: float) -> list[Optimizer]:
-    """Orthogonalise the momentum of matrices (Jordan et al. 2024); AdamW moves what is no matrix.
+    """Orthogonalise the momentum of matrices (Jordan et al. 2024); AdamW moves what is not a matrix.
 
     Updates of matrices are scaled to the size of AdamW's (Liu et al. 2025), so that one learning rate suits both.
     """

@@ -153,7 +153,7 @@ class Folder:
         Raises
         ------
         EntryError
-            If it, or one on the way, is no directory of its own.
+            If it, or one on the way, is not a directory of its own.
         OSError
             If it is missing or not accessible.
         """

@@ -51,7 +51,7 @@ class StateFiles:
 
     def __init__(self, graph: Folder | Path, run_id: str) -> None:
         if not is_id(run_id):  # it becomes a path, which is deleted one day
-            raise CorruptError(f"The index has a run {run_id!r}, which is no id: run `mgraph check`.")
+            raise CorruptError(f"The index has a run {run_id!r}, which is not an id: run `mgraph check`.")
         self._all = (Folder(graph) if isinstance(graph, Path) else graph).sub(STATES)
         self._folder = self._all.sub(run_id)
 

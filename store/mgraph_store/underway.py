@@ -48,7 +48,7 @@ class RunLock:
 
     def __init__(self, graph: Root | Path, run_id: str) -> None:
         if not is_id(run_id):
-            raise CorruptError(f"The index has a run {run_id!r}, which is no id: run `mgraph check`.")
+            raise CorruptError(f"The index has a run {run_id!r}, which is not an id: run `mgraph check`.")
         self._folder = Folder(graph).sub(STATES, run_id)
         self._descriptor: int | None = None
 

@@ -17,7 +17,7 @@ _ESCAPED = re.compile(
     "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # formats of single scripts and of music
     "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"  # tags, and points kept for more of them
     "\u2028\u2029"  # separators of lines and paragraphs
-    "\ud800-\udfff"  # bytes of file names that are no text
+    "\ud800-\udfff"  # bytes of file names that are not text
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\uffa0"  # letters and marks that show nothing
     "]"
 )

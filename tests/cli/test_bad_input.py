@@ -171,8 +171,8 @@ CASES = {
     "budget without auto": Case("connect a b --linear --budget 1m", ("--budget goes with --auto",)),
     # Checkpoints
     "missing file": Case("add-mode none.pt", ("none.pt", "does not exist")),
-    "directory": Case("add-mode digits.mgraph", ("is no file",)),
-    "other suffix": Case("add-mode x.bin", ("x.bin is no checkpoint", "safetensors"), file("x.bin", "x")),
+    "directory": Case("add-mode digits.mgraph", ("is not a file",)),
+    "other suffix": Case("add-mode x.bin", ("x.bin is not a checkpoint", "safetensors"), file("x.bin", "x")),
     "other format": Case("add-mode x.bin", ("GGUF", "convert it"), file("x.bin", "GGUF....")),
     "two sets of weights": Case(
         "add-mode x.pt",
@@ -309,7 +309,7 @@ def test_the_three_sentences_of_finding_a_graph(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    (empty / "x.mgraph").write_text("a file is no graph")
+    (empty / "x.mgraph").write_text("a file is not a graph")
     refused(commands(Path("/")), ["ls"], ("no graph here or above", "mgraph init"))
     refused(commands(tmp_path), ["ls", "--graph", "none.mgraph"], ("no graph at", "none.mgraph"))
     refused(commands(tmp_path), ["ls", "--graph", "empty"], ("is not a graph",))

@@ -178,7 +178,7 @@ def test_json_holds_what_is_there_in_visible_ascii(capsys: pytest.CaptureFixture
 
 
 def test_pictures_take_names_literally(path: Path, tmp_path: Path) -> None:
-    """A name with dollars is no formula: not one that fails to be drawn, nor one that shows something else."""
+    """A name with dollars is not a formula: not one that fails to be drawn, nor one that shows something else."""
     with duckdb.connect(str(path / "index.duckdb")) as con:
         con.execute("UPDATE nodes SET name = ? WHERE name = 'a'", ["$\\frac{x$ \x1b[2J$\\alpha$"])
         con.execute("UPDATE connections SET name = ? WHERE name = 'curve'", ["$\\curve{\u202e$"])

@@ -102,7 +102,7 @@ IMAGE = Image.new("RGB", (4, 4))
         ((X[0], None), "Python objects"),
         (("text", 1), "input of item 0 of the train split is a str; give a tensor"),
         ((X[0] + 1j, 1), "complex"),
-        (([1, [2, 3]], 1), "is no array"),
+        (([1, [2, 3]], 1), "is not an array"),
     ],
 )
 def test_items_that_are_no_pairs_of_numbers_are_a_sentence(item, says):

@@ -65,7 +65,7 @@ def test_labels_that_need_a_word_of_the_user(y, says):
 
 
 def test_ragged_arrays_are_a_sentence():
-    with pytest.raises(InputError, match="y of the train split is no array"):
+    with pytest.raises(InputError, match="y of the train split is not an array"):
         make_task(train=(X[:2], [[1], [1, 2]]), test=(X, Y))
 
 

@@ -262,7 +262,7 @@ def test_without_an_engine_calls_are_made_here() -> None:
 
 
 class Jobs:
-    """An executor whose calls are no futures of the standard library, as a cluster's."""
+    """An executor whose calls are not futures of the standard library, as a cluster's."""
 
     class Job:
         def __init__(self, future: Any) -> None:

@@ -1,4 +1,4 @@
-"""A metric measured batch by batch is the metric of the whole, whatever its form; and what is no metric is refused."""
+"""A metric measured batch by batch is the metric of the whole, whatever its form; the rest is refused."""
 
 from __future__ import annotations
 

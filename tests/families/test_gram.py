@@ -192,7 +192,7 @@ def test_coinciding_control_points_have_no_extent_and_the_uniform_measure(family
 @settings(max_examples=5, deadline=None)
 @given(seed=seeds)
 def test_a_surface_without_area_has_the_uniform_measure(family, seed):
-    """All control points on a line: what rounding leaves of E·G - F² is no area."""
+    """All control points on a line: what rounding leaves of E·G - F² is not an area."""
     rng = np.random.default_rng(seed)
     G = gram(rng.normal(size=20) + np.outer(rng.normal(size=family.size), rng.normal(size=20)))
     np.testing.assert_array_equal(density(family, G, family.grid(3).points), 1.0)

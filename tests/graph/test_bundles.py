@@ -29,7 +29,7 @@ def test_a_surface_goes_to_another_graph_and_works_there(graph: Any, tmp_path: P
 
 def test_a_bundle_that_is_refused_makes_no_graph(graph: Any, tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_text("no zip")
-    with pytest.raises(InputError, match="is no bundle"):
+    with pytest.raises(InputError, match="is not a bundle"):
         mgraph.unpack(tmp_path / "x.zip", tmp_path / "there.mgraph")
     assert not (tmp_path / "there.mgraph").exists()
     with pytest.raises(InputError, match=r"must end in \.zip"):

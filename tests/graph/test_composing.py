@@ -133,7 +133,7 @@ def test_what_does_not_join_is_refused(graph: Any, tmp_path: Path) -> None:
         (("line", "curve"), "say between which ends"),
         (("line", "s:c:d"), "line and s share no mode"),
         (("line:a:b", "curve:b:a"), "ends at a, where it began"),
-        (("line:a:c",), "c is no end of line: a, b"),
+        (("line:a:c",), "c is not an end of line: a, b"),
         (("s:a:a",), "would end at a, where it starts"),
         (("line:a",), "CONN or CONN:FROM:TO"),
         (("bare", "line:a:b"), "share no mode"),

@@ -126,8 +126,8 @@ def test_training_that_starts_nearer_ends_lower(g: Any) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ("connect a c --curve --init curve", ("c is no end of curve", "joins its ends")),
-        ("connect a b c d --surface --init curve", ("c is no end of curve",)),
+        ("connect a c --curve --init curve", ("c is not an end of curve", "joins its ends")),
+        ("connect a b c d --surface --init curve", ("c is not an end of curve",)),
         ("connect a b --curve --init a", ("a is a mode, not a connection",)),
         ("connect a b --curve --init nothing", ("nothing",)),
     ],

@@ -1,4 +1,4 @@
-"""What is no number never passes: not as a control point, not as a loss, not as a metric."""
+"""What is not a number never passes: not as a control point, not as a loss, not as a metric."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def test_a_method_with_settings_of_its_own(run: Any, path: Path, pwned: Path) ->
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ("paths.py:function", "is no subclass of mgraph.Method"),
+        ("paths.py:function", "is not a subclass of mgraph.Method"),
         ("paths.py:Taken", "is that of a built-in method"),
         ("paths.py:Loose", "coefficients must sum to one"),
         ("paths.py:Nothing", "has no function 'Nothing'"),

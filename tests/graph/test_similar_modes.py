@@ -1,4 +1,4 @@
-"""Adding a mode warns when it is no independent run, and only then."""
+"""Adding a mode warns when it is not an independent run, and only then."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_fine_tuned_copy_is_pointed_out(graph: Any, tmp_path: Path) -> None:
     with pytest.warns(SimilarModeWarning) as caught:
         graph.add_mode(tmp_path / "tuned.pt", name="tuned")
     (warning,) = caught
-    assert "tuned is no independent run of b" in str(warning.message)
+    assert "tuned is not an independent run of b" in str(warning.message)
     assert warning.filename == __file__  # it points at who asked
     assert graph.node("tuned").kind == "mode"  # a warning, not a refusal
 
@@ -57,5 +57,5 @@ def test_the_command_line_warns_on_stderr(run: Any, graph: Any, path: Path) -> N
     torch.save(fine_tuned(graph.node("d").state_dict(), 0.3), path.parent / "tuned.pt")
     done = run("add-mode", "tuned.pt", "--name", "tuned", "--json")
     assert done.row["name"] == "tuned"
-    assert done.stderr.startswith("Warning: tuned is no independent run of d:")
+    assert done.stderr.startswith("Warning: tuned is not an independent run of d:")
     assert done.stderr.count("independent run of") == 1  # its statistics are not of its weights: also said

@@ -1,4 +1,4 @@
-"""Nodes of different spaces, and tensors that are no coordinates."""
+"""Nodes of different spaces, and tensors that are not coordinates."""
 
 from __future__ import annotations
 

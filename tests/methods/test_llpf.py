@@ -91,7 +91,7 @@ class Reference:
         return float(torch.sqrt(sum(((p[n] - q[n]).double() ** 2).sum() for n in names)))
 
     def train(self, rates):
-        """By torch's optimiser, if it is no plain SGD, a new one in every tick."""
+        """By torch's optimiser, if it is not a plain SGD, a new one in every tick."""
         losses, how = [], self.how
         groups = [{"params": [self.x[name]], "lr": how.lr * float(rates.get(name, 1.0))} for name in self.names]
         if how.optimizer == "adamw":

@@ -102,7 +102,7 @@ def test_objects_of_other_classes_are_skipped_by_name(tmp_path: Path, protocol: 
     assert "args (argparse.Namespace)" in skipped
     assert "Attributes)" in skipped
     assert "scalar" in skipped
-    assert any(note.startswith("skipped, as they are no tensors: args (argparse.Namespace)") for note in fitted.notes)
+    assert any(note.startswith("skipped, as they are not tensors: args (argparse.Namespace)") for note in fitted.notes)
 
 
 def test_what_pickle_itself_wrote_is_read(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def damaged(tmp_path):
         whole = (tmp_path / name).read_bytes()
         for keep in (1, 7, 30, len(whole) // 2, len(whole) - 5):
             yield name, whole[:keep]
-        yield name, b"hello, this is no checkpoint"
+        yield name, b"hello, this is not a checkpoint"
         yield name, b"PK\x03\x04abc"
         yield name, pickle.dumps([1, 2])
 
@@ -250,7 +250,7 @@ def test_paths_that_cannot_be_read(tmp_path):
     with pytest.raises(NotFoundError, match="does not exist"):
         read_content(tmp_path / "none.pt")
     (tmp_path / "dir.pt").mkdir()
-    with pytest.raises(InputError, match="is no file"):
+    with pytest.raises(InputError, match="is not a file"):
         read_content(tmp_path / "dir.pt")
     (tmp_path / "empty.pt").touch()
     with pytest.raises(InputError, match="is empty"):

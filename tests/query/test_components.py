@@ -17,7 +17,7 @@ from mgraph.query.components import components
 from mgraph.query.criterion import Criterion, criterion_from
 from mgraph.query.edges import Vertex, current_edges
 
-# Ties are the point: few values, and one that is no number.
+# Ties are the point: few values, and one that is not a number.
 BARRIERS = [0.0, 0.1, 0.1 + 1e-12, 0.5, math.nan, math.inf]
 
 

@@ -343,7 +343,7 @@ def test_what_is_no_bundle_is_said_to_be_none(untouched: Any, tmp_path: Path) ->
     path = tmp_path / "x.zip"
     refused(path, untouched, "There is no file", NotFoundError)
     path.write_bytes(b"")
-    refused(path, untouched, "is no bundle")
+    refused(path, untouched, "is not a bundle")
     refused(write(path, {"tensors/" + "0" * 32: b""}), untouched, "has no manifest.json")
     for text in (b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"format": "mgraph-bundle"}', b'{"version": 1}'):
         refused(write(path, {MANIFEST: text}), untouched, "The manifest of")
@@ -356,7 +356,7 @@ def test_what_is_no_bundle_is_said_to_be_none(untouched: Any, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("table", "column", "value", "match"),
     [
-        ("nodes", "id", "../../x", "is no id"),
+        ("nodes", "id", "../../x", "is not an id"),
         ("nodes", "name", "../evil", "not a usable name"),
         ("nodes", "name", 5, "does not fit"),
         ("nodes", "nbytes", -1, "not what its rows say"),
@@ -368,7 +368,7 @@ def test_what_is_no_bundle_is_said_to_be_none(untouched: Any, tmp_path: Path) ->
         ("node_terms", "source_id", "maaaaaaaaaaaa", "not in nodes"),
         ("node_terms", "coefficient", "many", "row of node_terms"),
         ("node_buffers", "digest", "0" * 32, "lacks buffers/0000"),
-        ("members", "parameter", 1, "is no list"),
+        ("members", "parameter", 1, "is not a list"),
         ("spaces", "layout", "{}", "row of spaces"),
         ("spaces", "layout_hash", "0" * 32, "the layout of space"),
         ("connections", "settings", "not json", "row of connections"),

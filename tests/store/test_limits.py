@@ -37,15 +37,15 @@ NOTE = Note(new_id("n"), "key", "value")
         (SWEEP, {"axes": '[[0.0, "x"]]'}, "its axes do not have as many points"),
         (SWEEP, {"axes": "[[0.0, true]]", "grid": (2,)}, "its axes hold something else"),
         (SWEEP, {"axes": "[[0.0, NaN]]", "grid": (2,)}, "its axes hold something else"),
-        (SWEEP, {"axes": "{}"}, "its axes is no JSON list"),
-        (CONNECTION, {"family": "segment"}, "its family is no JSON"),
-        (CONNECTION, {"settings": "[]"}, "its settings is no JSON object"),
+        (SWEEP, {"axes": "{}"}, "its axes is not a JSON list"),
+        (CONNECTION, {"family": "segment"}, "its family is not JSON"),
+        (CONNECTION, {"settings": "[]"}, "its settings is not a JSON object"),
         (CONNECTION, {"settings": '{"a":' * 70 + "1" + "}" * 70}, "its settings is 70 lists and objects deep"),
         (CONNECTION, {"settings": "[" * 10**6}, "lists and objects deep"),
         (CONNECTION, {"reason": "x" * (1 << 21)}, "its reason has 2097152 characters"),
-        (RUN, {"versions": "3"}, "its versions is no JSON object"),
-        (RUN, {"resumptions": '[{"when": 3}]'}, "its resumptions is no list of moments"),
-        (NODE, {"info": "[1]"}, "its info is no JSON object"),
+        (RUN, {"versions": "3"}, "its versions is not a JSON object"),
+        (RUN, {"resumptions": '[{"when": 3}]'}, "its resumptions is not a list of moments"),
+        (NODE, {"info": "[1]"}, "its info is not a JSON object"),
         (NOTE, {"value": "x" * (1 << 21)}, "its value has 2097152 characters"),
     ],
 )
@@ -74,7 +74,7 @@ def test_refused_when_written_and_when_read(graph: Any, column: str) -> None:
     (node,) = graph.add(graph.parameters(), names=("a",))
     with duckdb.connect(str(graph.store.index.path)) as con:
         con.execute("UPDATE nodes SET info = '[1]'")
-    with pytest.raises(CorruptError, match=f"Row {node.id} of nodes is not read: its info is no JSON object"):
+    with pytest.raises(CorruptError, match=f"Row {node.id} of nodes is not read: its info is not a JSON object"):
         graph.store.read_parameters("a")
     with duckdb.connect(str(graph.store.index.path)) as con:
         con.execute("UPDATE nodes SET info = '{}'")

@@ -217,7 +217,7 @@ def test_a_disk_that_refuses_is_one_sentence(files: StateFiles, monkeypatch: pyt
 
 def test_a_run_whose_id_is_none_becomes_no_path(tmp_path: Path) -> None:
     for bad in ("..", "../../home", "r", "", "rabc/../../x", "/etc"):
-        with pytest.raises(CorruptError, match="is no id"):
+        with pytest.raises(CorruptError, match="is not an id"):
             StateFiles(tmp_path, bad)
 
 

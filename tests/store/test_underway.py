@@ -162,5 +162,5 @@ def test_nothing_is_followed_out_of_the_graph(tmp_path: Path, what: str) -> None
 
 
 def test_an_id_that_is_none_is_no_path(tmp_path: Path) -> None:
-    with pytest.raises(CorruptError, match="is no id"):
+    with pytest.raises(CorruptError, match="is not an id"):
         RunLock(tmp_path, "../x")

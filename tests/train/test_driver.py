@@ -128,7 +128,7 @@ def run(count, batch_size, epochs=1, losses=None, least=2, phase="train", schedu
         (9, 4, [4, 4]),  # a last batch of one has no batch statistics
         (1, 4, [1]),
         (3, 8, [3]),
-        (3, 1, [1, 1, 1]),  # asked for, so it is no leftover
+        (3, 1, [1, 1, 1]),  # asked for, so it is not a leftover
         (1, 1, [1]),
     ],
 )

@@ -186,7 +186,7 @@ def _print_ancestry(tree: dict[str, Any], form: str) -> None:
     from mgraph.bookkeeping.ancestry import tree_lines
 
     if form == "csv":
-        raise InputError("A tree is no table; print it as text or with --json.")
+        raise InputError("A tree is not a table; print it as text or with --json.")
     if form == "json":
         emit_one(tree, form=form)
         return

@@ -61,7 +61,7 @@ def read_content(path: Path | str) -> Content:
     """Read a file of weights, or the only checkpoint of a directory, on the CPU; nothing in it is run.
 
     Tensors are mapped from the file where its format allows. Objects of other classes are skipped; ``skipped`` names
-    them as "where (class)". Raises NotFoundError if there is no such path; InputError if it is no checkpoint, is
+    them as "where (class)". Raises NotFoundError if there is no such path; InputError if it is not a checkpoint, is
     damaged, is of a format that is not read (saying what to do), or names code.
     """
     path = Path(path)
@@ -70,7 +70,7 @@ def read_content(path: Path | str) -> Content:
     if not path.exists():
         raise NotFoundError(f"The checkpoint {path} does not exist; check the path.")
     if not path.is_file():
-        raise InputError(f"{path} is no file; name a checkpoint, its index, or a directory that holds one.")
+        raise InputError(f"{path} is not a file; name a checkpoint, its index, or a directory that holds one.")
     index = _index(path)
     if index is not None:
         return _read_shards(path, index)
@@ -121,7 +121,9 @@ def _refuse_other_archives(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path} is no checkpoint, or a damaged one ({_first_line(error)}); save it again.") from None
+        raise InputError(
+            f"{path} is not a checkpoint, or a damaged one ({_first_line(error)}); save it again."
+        ) from None
     parts = [PurePosixPath(name).parts for name in names]
     last = {p[-1] for p in parts if p}
     if "constants.pkl" in last:
@@ -135,7 +137,7 @@ def _refuse_other_archives(path: Path) -> None:
         raise InputError(f"{path} is a Keras model; load it into a PyTorch network and {_SAVE}.")
     if "archive_format" in last or any("models" in p for p in parts):
         raise InputError(f"{path} is a program written by torch.export; {_SAVE}.")
-    raise InputError(f"{path} is no checkpoint, or a damaged one (a zip archive without data.pkl); save it again.")
+    raise InputError(f"{path} is not a checkpoint, or a damaged one (a zip archive without data.pkl); save it again.")
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             raise InputError(f"{path} was written for {made_for}; load it into a PyTorch network and {_SAVE}.")
         return dict(safetensors.torch.load_file(path))
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} is no safetensors file, or a damaged one: {_first_line(error)}.") from None
+        raise InputError(f"{path} is not a safetensors file, or a damaged one: {_first_line(error)}.") from None
 
 
 def _read_pickle(path: Path) -> Any:
@@ -168,12 +170,12 @@ def _read_pickle(path: Path) -> Any:
         except CodeFoundError as error:
             raise InputError(f"{path} holds pickled code ({error}), which is never run; {_SAVE}.") from None
         except RecursionError:
-            raise InputError(f"{path} is no checkpoint, or a damaged one (nested too deeply).") from None
+            raise InputError(f"{path} is not a checkpoint, or a damaged one (nested too deeply).") from None
         except Exception as error:
             # The unpickler knows its opcodes by number: a KeyError says no more than that there is none.
             strange = isinstance(error, KeyError)
             why = "neither safetensors nor what torch.save writes" if strange else _first_line(error)
-            raise InputError(f"{path} is no checkpoint, or a damaged one ({why}); save it again.") from None
+            raise InputError(f"{path} is not a checkpoint, or a damaged one ({why}); save it again.") from None
 
 
 def _skipped(value: Any) -> list[str]:
@@ -216,7 +218,7 @@ def _checkpoint_in(directory: Path) -> Path:
             return directory / (safe or candidates)[0]
         if candidates:
             raise InputError(f"{directory} holds several checkpoints ({', '.join(candidates)}); name one of them.")
-    raise InputError(f"{directory} is no file, and holds no checkpoint; name a file.")
+    raise InputError(f"{directory} is not a file, and holds no checkpoint; name a file.")
 
 
 def _index(path: Path) -> Mapping[str, Any] | None:
@@ -237,7 +239,7 @@ def _read_shards(path: Path, index: Mapping[str, Any]) -> Content:
     tensors: dict[str, Any] = {}
     for name, file in index.items():
         if not isinstance(file, str) or file in ("", ".", "..") or "/" in file or "\\" in file or "\0" in file:
-            raise InputError(f"The index {path} places {name} in {file!r}, which is no file beside it.")
+            raise InputError(f"The index {path} places {name} in {file!r}, which is not a file beside it.")
         if file not in files:
             shard = path.parent / file
             if not shard.is_file():

@@ -73,7 +73,7 @@ def fit_content(content: Content, build: Build, layout: Layout, options: Options
     fitted = fit_view(view, names, module, build, layout, options)
     notes = [*_origin_notes(view, views, layout, averages(content.value)), *fitted.notes]
     if content.skipped:
-        notes.append(f"skipped, as they are no tensors: {_listed(content.skipped)}")
+        notes.append(f"skipped, as they are not tensors: {_listed(content.skipped)}")
     source = fitted.source | {"skipped": list(content.skipped)[:20]}
     return FittedCheckpoint(fitted.parameters, fitted.buffers, notes, source, fitted.module)
 

@@ -200,7 +200,7 @@ INERT = SimpleNamespace(__name__="mgraph.network.checkpoints.inert", Unpickler=I
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any, dtype: torch.dtype | None = None) -> Tensor:
     numbers = [offset, *size, *stride]
     if not isinstance(storage, TypedStorage) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise pickle.UnpicklingError("a tensor is described by what is no storage, size or stride")
+        raise pickle.UnpicklingError("a tensor is described by what is not a storage, size or stride")
     dtype = dtype or storage.dtype
     untyped = storage._untyped_storage
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if all(size) else 0

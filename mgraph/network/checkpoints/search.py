@@ -18,7 +18,7 @@ from mgraph.network.checkpoints.inert import Foreign
 _DEPTH = 6
 _MOST_ITEMS, _MOST_DICTS = 16, 20_000
 _ELSEWHERE = re.compile(r"optim|sched|scaler|grad|exp_avg|momentum|rng|loop", re.IGNORECASE)
-"""Keys of dicts with tensors that are no weights: an optimizer's moments have the names and shapes of weights."""
+"""Keys of dicts with tensors that are not weights: an optimizer's moments have the names and shapes of weights."""
 _AVERAGED = re.compile(r"(^|[._-])(ema|swa|avg|average|averaged|averaging|polyak|shadow)([._-]|$|\d)", re.IGNORECASE)
 EXTRA_STATE = "_extra_state"  # the last part of the name under which Module.get_extra_state is saved
 

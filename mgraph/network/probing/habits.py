@@ -24,7 +24,7 @@ class Habits:
     """How a network behaves.
 
     ``frozen`` are names of modules whose running statistics training leaves alone. ``couples``: in evaluation, examples
-    that share a batch change each other's outputs. ``never_alone``: one example is no batch, even in evaluation.
+    that share a batch change each other's outputs. ``never_alone``: one example is not a batch, even in evaluation.
     ``needs_two``: nor in training.
     """
 

@@ -65,7 +65,7 @@ def probe(
     ``twin`` is the same architecture built from another seed. Both are changed; the global random states are not.
     Raises InputError, naming the module, for what cannot be handled: a network that does not take the data, draws
     something that no checkpoint holds, makes layers in its forward pass, changes its parameters there, or is random
-    in evaluation; a loss that is no finite scalar (where ``finite``), or compares every output with every target.
+    in evaluation; a loss that is not a finite scalar (where ``finite``), or compares every output with every target.
     """
     about = f"The network {arch}"
     with random_states(module, twin):

@@ -62,7 +62,7 @@ def unpack(
     Raises
     ------
     InputError
-        If the file is no bundle or holds what no bundle has, or an id stands for something else in this graph.
+        If the file is not a bundle or holds what no bundle has, or an id stands for something else in this graph.
     CorruptError
         If tensors are missing, damaged, or not those that their rows say.
     """

@@ -99,7 +99,7 @@ class Bundle:
     Raises
     ------
     NotFoundError, InputError
-        If there is no such file, it is no bundle, or it holds anything that a bundle does not.
+        If there is no such file, it is not a bundle, or it holds anything that a bundle does not.
     FormatError
         If a newer mgraph wrote it.
     """
@@ -111,7 +111,7 @@ class Bundle:
         try:
             self._archive = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise InputError(f"{path} is no bundle ({error}).") from None
+            raise InputError(f"{path} is not a bundle ({error}).") from None
         try:
             self._sizes = _check_entries(path, self._archive)
             self.rows = _rows(path, self._read(MANIFEST))
@@ -173,7 +173,7 @@ def _check_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, int]:
         end = info.header_offset + _LOCAL_HEADER + len(name) + info.file_size
         sizes[name] = info.file_size
     if MANIFEST not in sizes:
-        raise InputError(f"{path} is no bundle, it has no {MANIFEST}.")
+        raise InputError(f"{path} is not a bundle, it has no {MANIFEST}.")
     if end > path.stat().st_size:
         raise InputError(f"{path} is shorter than its entries: get it again.")
     if sizes[MANIFEST] > MANIFEST_BYTES:
@@ -190,7 +190,7 @@ def _rows(path: Path, data: bytes) -> Rows:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
-        raise refuse("is no JSON") from None
+        raise refuse("is not JSON") from None
     if not isinstance(document, dict) or document.get("format") != "mgraph-bundle":
         raise refuse("is not that of a bundle")
     found, graph = document.get("version"), document.get("graph_format")
@@ -257,7 +257,7 @@ def _records(kind: type[Any], content: Any, lacking: frozenset[str]) -> Iterator
 
 def _check_record(record: Any) -> None:
     if hasattr(record, "id") and not is_id(record.id):
-        raise ValueError(f"{record.id!r} is no id")
+        raise ValueError(f"{record.id!r} is not an id")
     wrong = limits.fault(record)
     if wrong:
         raise ValueError(f"of {getattr(record, 'id', 'a row')}, {wrong}")
@@ -269,7 +269,7 @@ def _check_record(record: Any) -> None:
             raise ValueError(f"the layout of space {record.id} is not the one that its hash says")
     given = record.digest if isinstance(record, Node | NodeBuffers) else None
     if given is not None and not re.fullmatch(r"[0-9a-f]{32}", given):
-        raise ValueError(f"{given!r} is no digest")
+        raise ValueError(f"{given!r} is not a digest")
     if isinstance(record, Node) and (record.tensor_key is None) != (record.digest is None):
         raise ValueError(f"node {record.id} has either tensors or a digest, not both")
 
@@ -340,7 +340,7 @@ def _from_json(sql: str, value: Any) -> Any:
         return None
     if sql.endswith("[]"):
         if not isinstance(value, list):
-            raise ValueError(f"{value!r} is no list")
+            raise ValueError(f"{value!r} is not a list")
         return tuple(_from_json(sql[:-2], v) for v in value)
     if isinstance(value, bool | list | dict):
         raise ValueError(f"{value!r} is no {sql}")

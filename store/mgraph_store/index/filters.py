@@ -56,7 +56,7 @@ def parse(expression: str, fields: Mapping[str, Field]) -> Condition:
     Raises
     ------
     InputError
-        If it is no expression of the language, names an unknown column, or compares a column with a value of
+        If it is not an expression of the language, names an unknown column, or compares a column with a value of
         another type; the message says where.
     """
     return _Parser(expression, fields).run()
@@ -74,7 +74,7 @@ def order(keys: Sequence[str], fields: Mapping[str, Field]) -> str:
     Raises
     ------
     InputError
-        If a key is no column.
+        If a key is not a column.
     """
     parts = []
     for key in keys:
@@ -87,7 +87,7 @@ def order(keys: Sequence[str], fields: Mapping[str, Field]) -> str:
 
 
 def _column(field: Field) -> str:
-    """Return a column as SQL; a number that is none is no value."""
+    """Return a column as SQL; a number that is none is not a value."""
     return f"nullif(\"{field.name}\"::DOUBLE, 'nan'::DOUBLE)" if field.type == "number" else f'"{field.name}"'
 
 
@@ -100,7 +100,7 @@ def _tokens(expression: str) -> list[_Token]:
         match = _TOKEN.match(expression, at)
         if match is None:
             rest = expression[at:].strip()
-            raise InputError(f"{expression!r} is no expression: {rest[:20]!r} means nothing in it.")
+            raise InputError(f"{expression!r} is not an expression: {rest[:20]!r} means nothing in it.")
         kind = str(match.lastgroup)
         tokens.append(_Token(kind, match[kind], match.start(kind)))
         at = match.end()
@@ -273,7 +273,7 @@ class _Parser:
     def _fail(self, wanted: str) -> NoReturn:
         token = self._peek()
         where = "at its end" if token is None else f"at {self._expression[token.at :][:20]!r}"
-        raise InputError(f"{self._expression!r} is no expression: {where}, {wanted} is wanted.")
+        raise InputError(f"{self._expression!r} is not an expression: {where}, {wanted} is wanted.")
 
 
 def _fitting(field: Field, value: Any) -> Any:

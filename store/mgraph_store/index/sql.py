@@ -65,7 +65,7 @@ def check_statement(sql: str) -> duckdb.Statement:
     Raises
     ------
     InputError
-        If it is no SQL, not exactly one statement, or one that does more than read.
+        If it is not SQL, not exactly one statement, or one that does more than read.
     """
     try:
         sql.encode()

@@ -26,12 +26,12 @@ def merge(ranges: Iterable[Sequence[int]]) -> Ranges:
     Raises
     ------
     InputError
-        If a range is no pair of integers with 0 ≤ start ≤ stop, or nothing is left.
+        If a range is not a pair of integers with 0 ≤ start ≤ stop, or nothing is left.
     """
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(_pairs(ranges)):
         if not 0 <= start <= stop:
-            raise InputError(f"[{start}, {stop}) is no range of columns: give 0 ≤ start ≤ stop.")
+            raise InputError(f"[{start}, {stop}) is not a range of columns: give 0 ≤ start ≤ stop.")
         if start < stop:
             if merged and start <= merged[-1][1]:
                 start, stop = merged[-1][0], max(merged.pop()[1], stop)
@@ -52,7 +52,7 @@ def check(ranges: Iterable[Sequence[int]]) -> Ranges:
         raise InputError("There are no columns: give at least one range [start, stop).")
     for start, stop in pairs:
         if not 0 <= start < stop:
-            raise InputError(f"[{start}, {stop}) is no range of columns: give 0 ≤ start < stop.")
+            raise InputError(f"[{start}, {stop}) is not a range of columns: give 0 ≤ start < stop.")
     for (_, end), (start, _) in pairwise(pairs):
         if end >= start:
             raise InputError(
@@ -74,7 +74,7 @@ def from_json(text: str) -> Ranges:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, list):
-        raise InputError(f"{text!r} is no JSON list of columns: give [[start, stop], …].")
+        raise InputError(f"{text!r} is not a JSON list of columns: give [[start, stop], …].")
     return check(document)
 
 
@@ -125,7 +125,7 @@ def _pairs(ranges: Iterable[Sequence[int]]) -> Ranges:
             start, stop = given
             pairs.append((operator.index(start), operator.index(stop)))
         except (TypeError, ValueError):
-            raise InputError(f"{given!r} is no range of columns: give two integers [start, stop].") from None
+            raise InputError(f"{given!r} is not a range of columns: give two integers [start, stop].") from None
     return tuple(pairs)
 
 

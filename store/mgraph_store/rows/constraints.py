@@ -143,7 +143,7 @@ def _check_terms(con: duckdb.DuckDBPyConnection, sources: list[Any]) -> None:
     )
     if derived:
         raise InputError(f"Node {derived} is derived: a sum may only refer to stored and partial nodes.")
-    # A derived node is no source, so only partial nodes can be part of a circle.
+    # A derived node is not a source, so only partial nodes can be part of a circle.
     partial = "SELECT id FROM nodes WHERE columns IS NOT NULL AND id IN (SELECT unnest(?::VARCHAR[]))"
     if _first(con, partial, sources) and (nodes := circle(con.execute(PARTIAL_TERMS).fetchall())):
         raise InputError(f"The partial nodes {', '.join(nodes)} would refer to each other in a circle.")

@@ -38,7 +38,7 @@ def new_id(letter: str) -> str:
         If no kind has that letter.
     """
     if letter not in KIND_LETTERS.values():
-        raise InputError(f"{letter!r} is no kind letter: use one of {', '.join(KIND_LETTERS.values())}.")
+        raise InputError(f"{letter!r} is not a kind letter: use one of {', '.join(KIND_LETTERS.values())}.")
     return letter + random_characters(12)
 
 

@@ -55,7 +55,7 @@ class Layout:
 
     @cached_property
     def buffers(self) -> tuple[TensorSpec, ...]:
-        """Everything that is no coordinate, in canonical order."""
+        """Everything that is not a coordinate, in canonical order."""
         return tuple(t for t in self.tensors if t.role != "parameter")
 
     @cached_property

@@ -126,15 +126,15 @@ def _long_json_fault(name: str, text: str) -> str | None:
     try:
         found: Any = json.loads(text)
     except (ValueError, RecursionError):
-        return "is no JSON"
+        return "is not JSON"
     wanted = _JSON.get(name, (dict, list))
     fits = isinstance(found, wanted)
     if not fits:
-        return f"is no JSON {'object' if wanted is dict else 'list'}"
+        return f"is not a JSON {'object' if wanted is dict else 'list'}"
     if name == "resumptions" and not all(isinstance(r, dict) and isinstance(r.get("when"), str) for r in found):
-        return "is no list of moments"
+        return "is not a list of moments"
     if name == "metrics" and not all(isinstance(m, dict) and isinstance(m.get("name"), str) for m in found):
-        return "is no list of metrics with names"
+        return "is not a list of metrics with names"
     if name == "factories" and not all(isinstance(f, dict) for f in found.values()):
         return "does not describe factories"
     return None

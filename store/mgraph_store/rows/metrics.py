@@ -26,7 +26,7 @@ def metrics_of_format_1(names: Iterable[str]) -> str:
 
 
 def names_in(recorded: Iterable[str]) -> tuple[str, ...]:
-    """Return the names in recorded metrics (JSON), each once, the loss first; what is no name is left out.
+    """Return the names in recorded metrics (JSON), each once, the loss first; what is not a name is left out.
 
     Where nothing is recorded they are loss and accuracy, so that an empty graph can be asked about.
     """

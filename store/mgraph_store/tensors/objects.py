@@ -127,7 +127,7 @@ class TensorStore:
             If it is missing, incomplete or not what was asked for.
         """
         if not KEY.fullmatch(key):
-            raise CorruptError(f"The index names a tensor object {key!r}, which is no key: run `mgraph check`.")
+            raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
         return StoredArray(LocalFiles(self._root.sub(key)), key, dtype, row)
 
     def read(self, key: str, dtype: str = "float32", row: int | None = None) -> NDArray[Any]:
@@ -180,7 +180,7 @@ class TensorStore:
     def copy_object(self, key: str, folder: Folder) -> None:
         """Copy an object into a folder, as the local store has it, flushed; ``FileNotFoundError`` if it is gone."""
         if not KEY.fullmatch(key):
-            raise CorruptError(f"The index names a tensor object {key!r}, which is no key: run `mgraph check`.")
+            raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
         self._root.copy_tree(key, folder)
 
     def _publish(self, key: str, build: Callable[[Create], None], codec: str) -> None:

@@ -119,7 +119,7 @@ class RemoteTensorStore(TensorStore):
     def open(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
         """Open an array of an object, or one row of a segment; errors as those of the local store."""
         if not KEY.fullmatch(key):
-            raise CorruptError(f"The index names a tensor object {key!r}, which is no key: run `mgraph check`.")
+            raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
         return StoredArray(self._files_of(key), key, dtype, row)
 
     def arrays(self, key: str) -> dict[str, StoredArray]:

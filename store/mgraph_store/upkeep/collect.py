@@ -77,7 +77,7 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     CorruptError
         If the index cannot be read or has lost commits: then nothing is known to be garbage.
     """
-    sizes = store.tensor_store.sizes()  # before the rows, so that an object committed meanwhile is no garbage
+    sizes = store.tensor_store.sizes()  # before the rows, so that an object committed meanwhile is not garbage
     unfinished, states = store.folder.sub(TEMPORARY), store.folder.sub(STATES)
     names = states.entries()
     with store.reading() as reader:

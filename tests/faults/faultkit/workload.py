@@ -68,7 +68,7 @@ def make_graph(path: Path) -> GraphStore:
 
 @contextlib.contextmanager
 def no_limit() -> Iterator[None]:
-    """Let files grow again for a while: what is no part of the graph must not fail."""
+    """Let files grow again for a while: what is not a part of the graph must not fail."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     try:
