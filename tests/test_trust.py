@@ -73,8 +73,8 @@ def test_an_unwritable_directory_is_named(tmp_path, monkeypatch):
 
 def test_specs_trust_and_registries_never_load_torch():
     code = (
-        "import sys, mgraph.specs, mgraph.trust, mgraph.factories, mgraph.data.registry, "
-        "mgraph.architectures.registry; sys.exit('torch' in sys.modules)"
+        "import sys, mgraph.specs, mgraph.trust, mgraph.factories, "
+        "mgraph.builtin, mgraph.jobs.registry; sys.exit('torch' in sys.modules)"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0

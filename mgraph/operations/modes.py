@@ -243,7 +243,7 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
             warnings.warn(
                 f"{label(node)} has exactly the parameters of {label(other)}: the same checkpoint twice.",
                 SimilarModeWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
     for other in [n for n in others if n.digest != node.digest][-_OTHERS:]:
         theirs = session.store.computation(other).read(0, len(part))
@@ -254,5 +254,5 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
                 f"layers is {found.median_cosine:.2f}, where independent runs have about 0. Same seed, or one "
                 f"trained on?",
                 SimilarModeWarning,
-                stacklevel=6,
+                stacklevel=7,
             )

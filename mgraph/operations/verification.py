@@ -41,7 +41,7 @@ def check_point(bench: Bench, parameters: NDArray[np.float32], buffers: Mapping[
     bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))
     if buffers:
         load_buffers(bench, buffers)
-    tell(bench.probe(bench.flat), stacklevel=6)
+    tell(bench.probe(bench.flat), stacklevel=7)
 
 
 def outputs_now(bench: Bench, flat: FlatModel) -> dict[str, NDArray[Any]]:

@@ -184,9 +184,11 @@ CASES = {
     "file and point": Case("add-mode --at 1,0 --weights raw", ("--at", "do not go with it")),
     "weights of a curve": Case("add-mode x.pt --curve --weights raw", ("--curve",), checkpoint(lambda _: None)),
     "empty file": Case("add-mode x.pt", ("empty",), file("x.pt", "")),
-    "not a checkpoint": Case("add-mode x.pt", ("no checkpoint",), file("x.pt", "hello " * 99)),
-    "not safetensors": Case("add-mode x.safetensors", ("no safetensors",), file("x.safetensors", "hello " * 99)),
-    "truncated": Case("add-mode x.pt", ("no checkpoint, or a damaged one",), truncated),
+    "not a checkpoint": Case("add-mode x.pt", ("not a checkpoint",), file("x.pt", "hello " * 99)),
+    "not safetensors": Case(
+        "add-mode x.safetensors", ("not a safetensors file",), file("x.safetensors", "hello " * 99)
+    ),
+    "truncated": Case("add-mode x.pt", ("not a checkpoint, or a damaged one",), truncated),
     "truncated safetensors": Case("add-mode x.safetensors", ("damaged",), truncated),
     "list, no state dict": Case("add-mode x.pt", ("holds a list",), checkpoint(lambda state: [1, 2])),
     "no tensors": Case("add-mode x.pt", ("without a dict of tensors",), checkpoint(lambda state: {"epoch": 3})),

@@ -134,7 +134,7 @@ def nan_at(where):
         ({"train": (X, Y - 1), "test": TEST}, InputError, "train split has a label -1"),
         ({"train": (X, Y), "valid": (X, Y - 1), "test": TEST}, InputError, "valid split has a label -1"),
         ({"train": (X, Y), "test": (X[:, :4], Y)}, InputError, r"test split has shape \(4,\), expected \(5,\)"),
-        ({"train": (X, X[:, 0]), "test": TEST}, InputError, "no integer labels"),
+        ({"train": (X, X[:, 0]), "test": TEST}, InputError, "not integer labels"),
         ({"train": (X + 1j, Y), "test": TEST}, InputError, "complex128"),
         ({"train": (np.ones(X.shape, np.uint16), Y), "test": TEST}, InputError, "uint16, .*16-bit images divided"),
         ({"train": (X.astype(str), Y), "test": TEST}, InputError, "real numbers"),

@@ -159,7 +159,7 @@ def test_states_besides_tensors_come_in_and_go_out(folder: Path) -> None:
     module("extra").load_state_dict(load_file(Path("members") / manifest["members"][1]["file"]), strict=True)
     own.set_extra_state(torch.tensor([3.0]))
     torch.save(own.state_dict(), "other.pt")
-    with pytest.raises(InputError, match=r"no tensor \(_extra_state\) and changes its outputs"):
+    with pytest.raises(InputError, match=r"not a tensor \(_extra_state\) and changes its outputs"):
         g.add_mode("other.pt")
     unused = create("u.mgraph", "extra?used=false")
     unused.add_mode("other.pt", name="fine")

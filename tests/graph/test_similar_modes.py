@@ -39,7 +39,7 @@ def test_the_same_checkpoint_twice_is_pointed_out(graph: Any, tmp_path: Path) ->
 
 
 def test_training_the_same_seed_longer_is_pointed_out(graph: Any) -> None:
-    with pytest.warns(SimilarModeWarning, match="no independent run of a"):
+    with pytest.warns(SimilarModeWarning, match="not an independent run of a"):
         graph.train(seed=0, epochs=7, lr=0.1, name="longer")
 
 

@@ -188,7 +188,7 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path: Path) -> 
                 data = data.replace(b"K\x02K\x03\x86", b"K\xffK\x03\x86")  # a shape of (255, 3)
             new.writestr(name, data)
     read_content(tmp_path / "a.pt")
-    with pytest.raises(InputError, match="no checkpoint, or a damaged one"):
+    with pytest.raises(InputError, match="not a checkpoint, or a damaged one"):
         read_content(tmp_path / "b.pt")
 
 
@@ -436,7 +436,7 @@ def test_shards_are_joined_by_their_index(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no index of shards"):
         read_content(tmp_path / "config.json")
     index.write_text(json.dumps({"weight_map": {names[0]: "../secret.safetensors"}}))
-    with pytest.raises(InputError, match="no file beside it"):
+    with pytest.raises(InputError, match="not a file beside it"):
         read_content(index)
     index.write_text(json.dumps({"weight_map": {"other": "model-00001-of-00002.safetensors"}}))
     with pytest.raises(InputError, match="lacks other"):

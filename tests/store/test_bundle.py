@@ -360,7 +360,7 @@ def test_what_is_no_bundle_is_said_to_be_none(untouched: Any, tmp_path: Path) ->
         ("nodes", "name", "../evil", "not a usable name"),
         ("nodes", "name", 5, "does not fit"),
         ("nodes", "nbytes", -1, "not what its rows say"),
-        ("nodes", "digest", "../../../etc/passwd", "no digest"),
+        ("nodes", "digest", "../../../etc/passwd", "not a digest"),
         ("nodes", "digest", "0" * 32, "lacks tensors/0000"),
         ("nodes", "info", "{", "row of nodes"),
         ("nodes", "created", "yesterday", "row of nodes"),

@@ -171,9 +171,9 @@ def test_a_node_is_exactly_one_of_three_kinds(graph: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"columns": "["}, "no JSON list of columns"),
+        ({"columns": "["}, "not a JSON list of columns"),
         ({"columns": "[]"}, "no columns"),
-        ({"columns": "[[5,5]]"}, "no range of columns"),
+        ({"columns": "[[5,5]]"}, "not a range of columns"),
         ({"columns": "[[0,2],[2,3]]"}, "join those that touch"),
         ({"columns": "[[0,4]]"}, "4 numbers of 4 bytes, but nbytes is 12"),
         ({"nbytes": 68}, "3 numbers of 4 bytes, but nbytes is 68"),
@@ -236,7 +236,7 @@ def test_another_kernel_is_refused_anywhere_in_a_recipe(graph: Any) -> None:
 @pytest.mark.parametrize(
     ("sql", "problem", "error"),
     [
-        ("UPDATE nodes SET columns = '[[0' WHERE id = $b", "no JSON list of columns", "cannot be read"),
+        ("UPDATE nodes SET columns = '[[0' WHERE id = $b", "not a JSON list of columns", "cannot be read"),
         ("UPDATE nodes SET columns = '[[3,5]]' WHERE id = $b", "2 numbers of 4 bytes, but nbytes is 12", "do not fit"),
         ("UPDATE nodes SET columns = '[[15,18]]' WHERE id = $b", "up to 18, but its space has only 17", "do not fit"),
         ("UPDATE nodes SET kernel = NULL WHERE id = $b", "exactly one of stored, derived and partial", "version None"),
