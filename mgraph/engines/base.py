@@ -37,6 +37,16 @@ class Finished:
     error: BaseException | None = None
 
 
+@dataclass(eq=False)
+class Call:
+    """A call that is to be made: under what key, and how often it was begun."""
+
+    key: Hashable
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    attempts: int = 0
+
+
 class Engine(AbstractContextManager["Engine"], ABC):
     """Runs calls of module-level functions; a call whose worker is lost is made again.
 

@@ -13,21 +13,12 @@ import types
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from typing import Any
 
-from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
+from mgraph.engines.base import ATTEMPTS, Call, Engine, Finished, WorkerLostError
 from mgraph.engines.names import Names
 
 _LOOK_EVERY = 5.0  # seconds between two looks whether the parent is another one
-
-
-@dataclass(eq=False)
-class _Call:
-    key: Hashable
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    attempts: int = 0
 
 
 class Local(Engine):
@@ -40,14 +31,14 @@ class Local(Engine):
 
     def __init__(self, places: int) -> None:
         self.places = places
-        self._calls: dict[Future[Any], _Call] = {}
+        self._calls: dict[Future[Any], Call] = {}
         self._pool: ProcessPoolExecutor | None = None
         self._stopping = False
 
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Hand the call to the pool; InputError for what the script defines, which the processes cannot import."""
         Names("an engine local:N").check((function, arguments))
-        self._start(_Call(key, function, arguments))
+        self._start(Call(key, function, arguments))
 
     def wait(self, timeout: float | None = None) -> Finished | None:
         """Wait for a call to end; after the death of a process make those again that it took with it."""
@@ -63,7 +54,7 @@ class Local(Engine):
                 return Finished(call.key, error=WorkerLostError(call.attempts))
             self._again([call, *self._calls.values()])
 
-    def _again(self, lost: list[_Call]) -> None:
+    def _again(self, lost: list[Call]) -> None:
         """Make calls again in a new pool: all that were under way broke with the one whose process died."""
         self._calls.clear()
         self._stop(cut_off=False)
@@ -82,7 +73,7 @@ class Local(Engine):
         self._stop(cut_off=bool(self._calls))
         self._calls.clear()
 
-    def _start(self, call: _Call) -> None:
+    def _start(self, call: Call) -> None:
         call.attempts += 1
         try:
             # The pool starts one process at once, others as there is work.

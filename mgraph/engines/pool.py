@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
+from mgraph.engines.base import ATTEMPTS, Call, Engine, Finished, WorkerLostError
 from mgraph.engines.names import Names
 from mgraph.errors import InputError, MGraphError
 
@@ -34,14 +33,6 @@ class Executor(Protocol):
         """Hand a call over; return a :class:`Pending` one."""
 
 
-@dataclass(eq=False)
-class _Call:
-    key: Hashable
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    attempts: int = 0
-
-
 class Pool(Engine):
     """Calls on an executor of the user's, at most ``places`` at once: ``Pool(executor, places=64)``.
 
@@ -59,13 +50,13 @@ class Pool(Engine):
         if places < 1:
             raise InputError(f"An executor has at least 1 place, not {places}.")
         self._executor, self.places, self.device = executor, places, device
-        self._calls: dict[Any, _Call] = {}
+        self._calls: dict[Any, Call] = {}
         self._stopping = False
 
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Hand the call over; InputError for what the script defines, which other processes cannot import."""
         Names("an executor").check((function, arguments))
-        self._start(_Call(key, function, arguments))
+        self._start(Call(key, function, arguments))
 
     def wait(self, timeout: float | None = None) -> Finished | None:
         """Wait for a call to end, and make it again if its worker was lost."""
@@ -95,11 +86,11 @@ class Pool(Engine):
         self.interrupt()
         self._calls.clear()
 
-    def _start(self, call: _Call) -> None:
+    def _start(self, call: Call) -> None:
         call.attempts += 1
         self._calls[self._executor.submit(call.function, *call.arguments)] = call
 
-    def _again(self, call: _Call) -> bool:
+    def _again(self, call: Call) -> bool:
         try:
             self._start(call)
         except Exception:  # a pool that broke takes nothing any more

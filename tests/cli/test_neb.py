@@ -106,6 +106,7 @@ def test_bad_input(landscapes: Any, snapshot: Callable[..., Any], refused: Calla
     assert snapshot(path) == before
 
 
+@pytest.mark.stress
 def test_quick_joins_two_modes_of_digits(tmp_path: Path) -> None:
     g = mgraph.create(tmp_path / "digits.mgraph", arch="mlp", data="digits", device="cpu")
     a, b = g.train(seed=0, name="a"), g.train(seed=1, name="b")

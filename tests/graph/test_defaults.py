@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import mgraph
 
 
+@pytest.mark.stress
 def test_default_surface_and_curve_stay_low(tmp_path: Path) -> None:
     g = mgraph.create(tmp_path / "g.mgraph", arch="cnn", data="digits", device="cpu")
     modes = [g.train(seed=seed) for seed in range(4)]

@@ -293,6 +293,7 @@ def test_towards_the_origin_the_norm_falls_and_norms_stay(ends):
         walk(LLPF(walk="m2o", max_seconds=1e-9, **FEW), ends[:1])
 
 
+@pytest.mark.stress
 def test_towards_the_origin_layers_that_training_grows_again_are_moved_farther(ends):
     settings = FEW | {"walk": "m2o", "origin_step": 1e-3, "origin_ticks": 1700, "lr": 0.3, "max_iters": 15}
     settings |= {"loss_threshold": 0.12, "take_back": None}
