@@ -10,9 +10,7 @@ from typing import Any
 
 from mgraph.bookkeeping.labels import labels_of
 from mgraph.errors import InputError
-from mgraph.methods.registry import tables_of
 from mgraph.metric import LOSS, from_json, primary_of
-from mgraph.operations.resume import Standing
 from mgraph.query.criterion import ORACLE
 from mgraph.query.damaged import contradiction
 from mgraph.query.edges import current_edges
@@ -229,6 +227,8 @@ def describe_node(store: GraphStore, node: Node) -> Row:
 
 def describe_connection(store: GraphStore, connection: Connection, sweep: Sweep | None = None) -> Row:
     """Tell everything about a connection: ends, control points, settings, its edges and a sweep, usually the finest."""
+    from mgraph.methods.registry import tables_of
+
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
         ends = ends_of(reader, connection)
@@ -312,6 +312,8 @@ def list_runs(store: GraphStore) -> list[Row]:
 
     ``saved`` tells of one that is not complete where its newest state stands, ``resumable`` whether it can go on.
     """
+    from mgraph.operations.resume import Standing
+
     with store.reading() as reader:
         runs = reader.all(Run)
     rows = []
