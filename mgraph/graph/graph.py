@@ -12,6 +12,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from mgraph.bookkeeping import listing
 from mgraph.families import Segment
 from mgraph.graph.exploration import Explorations
@@ -94,6 +96,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         """The graph directory."""
         return self.session.store.path
 
+    @override
     def __repr__(self) -> str:
         return f"<Graph {visible(str(self.path))}>"
 

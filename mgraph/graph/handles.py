@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
@@ -76,6 +78,7 @@ class Point(Labelled):
     kind = property(lambda self: self.record.kind, doc="mode, control, sample or merged.")
     digest = property(lambda self: self.record.digest, doc="BLAKE2b-128 of its stored parameters.")
 
+    @override
     def __repr__(self) -> str:
         return visible(f"<{self.kind} {label(self.record)}>")
 
@@ -157,6 +160,7 @@ class Connected(Labelled):
     name = property(lambda self: self.record.name, doc="Its name, if it has one.")
     kind = property(lambda self: self.record.kind, doc="The method that made it.")
 
+    @override
     def __repr__(self) -> str:
         return visible(f"<{self.kind} {label(self.record)}>")
 

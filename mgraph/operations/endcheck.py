@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from typing_extensions import override
+
 from mgraph.errors import MGraphWarning
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.evaluate.metrics import Measured, measure
@@ -69,8 +71,8 @@ class _Difference:
         share = _WORSE_OF_BEST if self.recomputed else 0.0
         return limit + abs(self.metric.best) * (share + rounding + _EXAMPLES / self.here.count)
 
+    @override
     def __str__(self) -> str:
-        """Say both numbers."""
         return (
             f"the {self.split} {self.metric.name} of {label(self.end)} is {self.own.value:.4g} on its own and "
             f"{self.here.value:.4g} in this sweep"

@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from typing_extensions import override
+
 from mgraph.alone import alone
 from mgraph.errors import AmbiguousError, CorruptError, InputError, NotFoundError, UntrustedError
 from mgraph.factories import find_source
@@ -103,6 +105,7 @@ class Standing:
         where = f"process {self.run.pid} on {self.run.host}"
         return f"{where}, since {_moment(begun)} by its clock, {sign}; {self.seen.why}"
 
+    @override
     def __str__(self) -> str:
         made = f" of {self.name}" if self.name else ""
         return f"{self.run.id} ({self.run.command}{made}, {self.at or 'nothing saved'})"

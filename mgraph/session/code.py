@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.factories import FactorySource, names_code
 from mgraph.trust import Consent
@@ -39,10 +41,11 @@ class Pinned(Consent):
         self._consent, self._role, self._ran = consent, role, ran
 
     @property
+    @override
     def writes(self) -> bool:
-        """What the other says."""
         return self._consent.writes
 
+    @override
     def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
         """Raise UntrustedError as the other does, InputError for code that changed since this graph was opened."""
         self._consent.ask(spec, hash, files)

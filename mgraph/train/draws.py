@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.families import Floats
 from mgraph.train.controlpoints import Held, Measure
@@ -91,6 +92,7 @@ class DrawStream(Iterator[Draw]):
         self._steps: Iterator[Draw] = iter(())
         self._taken = 0
 
+    @override
     def __next__(self) -> Draw:
         draw = next(self._steps, None)
         if draw is None:

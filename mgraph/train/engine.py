@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.data.splits import Split
 from mgraph.network.flat import FlatModel
@@ -256,9 +257,11 @@ class _Phases(Stepper):
         self._saved: tuple[Mapping[str, Any], Arrays] = {}, {}
         self.used = "eager"
 
+    @override
     def start(self) -> None:
         """Nothing is to be done before the first phase."""
 
+    @override
     def segment(self) -> Segment | None:
         """Return the next phase in which anything moves."""
         while self._number < len(self._phases):
@@ -270,6 +273,7 @@ class _Phases(Stepper):
             self._number += 1
         return None
 
+    @override
     def begin(self, segment: Segment, *, anew: bool) -> None:
         """Set up the trainer and its draws."""
         phase, driver = self._phases[self._number], self._driver
@@ -296,17 +300,20 @@ class _Phases(Stepper):
             arrays = named(self._saved[1], "update.")
             self._trainer.restore({name: to_tensor(array) for name, array in arrays.items()})
 
+    @override
     def step(self, batches: Batches, lr: float) -> Tensor:
         """Do one step; it knows the next one's draws, so that each update can write the next points."""
         assert self._trainer is not None
         current, self._upcoming = self._upcoming, next(self._stream)
         return self._trainer.step(*next(batches), lr, current, self._upcoming)
 
+    @override
     def after(self, done: int) -> None:
         """Tell the end of an epoch."""
         if self._after_epoch is not None and done % self._driver.batches.per_pass == 0:
             self._after_epoch(done // self._driver.batches.per_pass)
 
+    @override
     def end(self, segment: Segment, why: str | None) -> None:
         """Look at the weights: the last update may have left the finite numbers after a last finite loss."""
         assert self._trainer is not None
@@ -321,15 +328,17 @@ class _Phases(Stepper):
             self._driver.notes.append(self._driver.stopped)
             self._number = len(self._phases)
 
+    @override
     def mark(self) -> None:
         """Remember the rows that move."""
         self._before = self._P[list(self._phases[self._number].free)]
 
+    @override
     def back(self) -> None:
-        """Put them back."""
         self.leave()
         self._P[list(self._phases[self._number].free)] = self._before
 
+    @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
         """Give control points, the optimiser, the draws, and where the phase began."""
         assert self._trainer is not None
@@ -341,6 +350,7 @@ class _Phases(Stepper):
         arrays = {name: to_array(tensor) for name, tensor in tensors.items()} | with_prefix("draws.", draws)
         return {"phase": self._number, "draws": drawn, "update": self._trainer.update.name}, arrays
 
+    @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
         """Put the control points where they were; the rest waits for the trainer."""
         self._number, self._update, self._saved = values["phase"], values["update"], (values, arrays)
@@ -349,6 +359,7 @@ class _Phases(Stepper):
             self._before = to_tensor(arrays["before"]).to(self._P)
         self._P[self._moving] = to_tensor(arrays["points"]).to(self._P)
 
+    @override
     def leave(self) -> None:
         """Give the network its own buffer back."""
         if self._trainer is not None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from mgraph.data.task import Task
 from mgraph.families import Family, Floats
@@ -32,12 +33,15 @@ class _Point(Family):
     size: ClassVar[int] = 1
     ends: ClassVar[tuple[int, ...]] = ()
 
+    @override
     def coefficients(self, t: ArrayLike) -> Floats:
         return np.ones((len(self.points(t)), 1))
 
+    @override
     def derivatives(self, t: ArrayLike) -> Floats:
         return np.zeros((len(self.points(t)), 1, 1))
 
+    @override
     def initial(self) -> Floats:
         return np.ones((1, 0))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -79,30 +80,33 @@ class InMemory(Keeper):
         self._finished: list[dict[str, NDArray[Any]]] = []
 
     @property
+    @override
     def last(self) -> State | None:
-        """The state saved last."""
         return None if self._last is None else self._last[0]
 
     @property
+    @override
     def due(self) -> bool:
         """True at every ``every``-th question."""
         self._asked += 1
         return self._every > 0 and self._asked % self._every == 0
 
+    @override
     def save(self, state: State) -> None:
-        """Keep a copy."""
         copy = {name: np.array(array) for name, array in state.arrays.items()}
         self._last = State(dict(state.values), copy, state.where), len(self._finished)
 
+    @override
     def append(self, arrays: Arrays) -> None:
-        """Keep a copy."""
         self._finished.append({name: np.array(array) for name, array in arrays.items()})
 
+    @override
     def appended(self, index: int) -> dict[str, NDArray[Any]]:
         """Return what was appended, by its number from 0."""
         return dict(self._finished[index])
 
     @property
+    @override
     def count(self) -> int:
         """How often something was appended."""
         return len(self._finished)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.errors import NonFiniteError
 from mgraph.train.batches import Batches
@@ -40,6 +41,7 @@ class Segment:
     kind: str = "phase"
     schedule: Callable[[float], float] = constant_schedule
 
+    @override
     def __str__(self) -> str:
         return self.name if self.name.startswith(self.kind) else f"{self.kind} {self.name}"
 

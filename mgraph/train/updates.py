@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.train.optimisers import Views, optimisers, parameters_of
@@ -145,6 +146,7 @@ class CompiledUpdate(EagerUpdate):
 
     name = "compiled"
 
+    @override
     def apply(self, pull: Tensor, first: bool, lr: float, following: Tensor, stretch: Tensor | None = None) -> None:
         """Do all three in one pass."""
         assert stretch is None, "the fused pass has no room for a further part of the gradient"
@@ -169,10 +171,12 @@ class CompiledUpdate(EagerUpdate):
                 torch.tensor(scalars, dtype=self._P.dtype, device=self._P.device),
             )
 
+    @override
     def state(self) -> dict[str, Tensor]:
         """Add the points: this pass rounds them otherwise than :meth:`points` does."""
         return super().state() | {"points": self._theta}
 
+    @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back the points, too."""
         super().restore(state)
@@ -218,6 +222,7 @@ class BufferedUpdate(EagerUpdate):
         self._shrinks_point = decoupled and rule.weight_decay > 0 and rule.decay == "point"
         self._pulled = torch.zeros_like(self._M) if self._shrinks_point else None
 
+    @override
     def accumulate(self, pull: Tensor, first: bool) -> None:
         """Add the gradients in the lanes to those of the rows."""
         self._fold(self._M, pull, 0.0 if first else 1.0)
@@ -225,6 +230,7 @@ class BufferedUpdate(EagerUpdate):
             theta = self._theta[: pull.shape[1]]
             torch.addmm(self._pulled, pull, theta, beta=0.0 if first else 1.0, out=self._pulled)
 
+    @override
     def state(self) -> dict[str, Tensor]:
         """Return the optimisers' moments and counters, parameter by parameter."""
         return {
@@ -235,6 +241,7 @@ class BufferedUpdate(EagerUpdate):
             if value is not None
         }
 
+    @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Give them back to the optimisers."""
         found: list[dict[int, dict[str, Tensor]]] = [{} for _ in self._optimizers]
@@ -244,6 +251,7 @@ class BufferedUpdate(EagerUpdate):
         for optimizer, kept in zip(self._optimizers, found, strict=True):
             optimizer.load_state_dict(optimizer.state_dict() | {"state": kept})
 
+    @override
     def _move(self, lr: float) -> None:
         rule = self._rule
         if rule.clip is not None:

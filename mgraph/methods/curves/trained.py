@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.families import Family
@@ -87,6 +88,7 @@ class TrainedMethod(Method, Optimisation):
         exact = self.measure_gradient == "exact"
         return Sampling(k, split and k > 1, self.draw, self.measure, self.gram_every, exact)
 
+    @override
     def cost(self, family: Family, examples: int) -> float:
         """Every curve of a phase sees every batch, or each of its values does."""
         sampling = self.sampling()
@@ -118,6 +120,7 @@ class TrainedMethod(Method, Optimisation):
             chosen |= matched
         return frozenset(chosen)
 
+    @override
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Check rows, measure, patterns, division of the batch, precision and loss, before anything runs."""
         from mgraph.network.precision import check_precision
@@ -161,6 +164,7 @@ class TrainedMethod(Method, Optimisation):
                 stacklevel=2,
             )
 
+    @override
     def run(
         self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
     ) -> Outcome:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.families import Family, Floats, Segment
@@ -132,6 +133,7 @@ class LLPF(Method, WalkSettings):
         choices=("auto", "m2m", "across", "m2o"),
     )
 
+    @override
     def family(self, ends: int) -> Family:
         """Return what is known before the walk: a path. Two ends, or one towards the origin."""
         if ends != (1 if self.walk == "m2o" else 2):
@@ -139,6 +141,7 @@ class LLPF(Method, WalkSettings):
             raise InputError(wrong_ends("--llpf", ends, expected))
         return Segment()
 
+    @override
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Check groups, batch, precision and loss before anything runs."""
         from mgraph.network.precision import check_precision
@@ -149,6 +152,7 @@ class LLPF(Method, WalkSettings):
         check_loss(flat, task, training_loss(task, self))
         self._plan(flat, task)
 
+    @override
     def check_start(self, flat: FlatModel, task: Task, start: Start) -> None:
         """Refuse modes that are the same, and a threshold below what they reach themselves."""
         from mgraph.train.losses import training_loss
@@ -169,6 +173,7 @@ class LLPF(Method, WalkSettings):
             )
 
     @classmethod
+    @override
     def describe(cls, series: Sequence[Observation], data: SweepData | None) -> dict[str, Any]:
         """Return the ``checks`` of a walk, and its ``layers`` and ``weights`` after the first and the last tick."""
         from mgraph.methods.llpf.report import ObservedWalk, layer_rows, walk_checks, weight_rows
@@ -179,6 +184,7 @@ class LLPF(Method, WalkSettings):
         return {"checks": walk_checks(walk, data), "layers": layer_rows(walk), "weights": weight_rows(walk)}
 
     @classmethod
+    @override
     def figure(
         cls,
         series: Sequence[Observation],
@@ -195,6 +201,7 @@ class LLPF(Method, WalkSettings):
         walk = ObservedWalk.of(series)
         return draw_walk(walk, data, ends, title, before) if walk.is_walk else None
 
+    @override
     def run(
         self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
     ) -> Outcome:

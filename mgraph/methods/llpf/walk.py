@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.data.splits import Split
 from mgraph.errors import NonFiniteError
@@ -106,12 +107,14 @@ class Walk(Stepper):
         with computing_in(self._how.precision, self._flat.device):
             return self._thinner.closing(destination, self._tick + 1)
 
+    @override
     def start(self) -> None:
         """Put the network at the start."""
         self._x.copy_(self._start)
         self._start_loss = self._loss_at(self._x)
         self._thinner.begin(self._start, 0, self._start_loss)
 
+    @override
     def segment(self) -> Segment | None:
         """Return the next phase, of this stretch or the one after it."""
         phases = self._stretches[self._stretch].phases
@@ -120,6 +123,7 @@ class Walk(Stepper):
         phase = phases[self._phase]
         return Segment(phase.name, phase.ticks, self._how.lr)
 
+    @override
     def begin(self, segment: Segment, *, anew: bool) -> None:
         """Set up what moves and what is trained in the phase."""
         phase = self._stretches[self._stretch].phases[self._phase]
@@ -138,11 +142,13 @@ class Walk(Stepper):
         if anew:
             self._before, self._again = self._distances, 0
 
+    @override
     def finished(self) -> str | None:
         """Tell whether the layers have arrived."""
         assert self._leg is not None
         return "arrived" if self._leg.finished(self._distances) else None
 
+    @override
     def step(self, batches: Batches, lr: float) -> float:
         """Do one tick: move, and train on as many batches as it takes."""
         leg = self._leg
@@ -157,6 +163,7 @@ class Walk(Stepper):
         self._thinner.add(self._tick, self._x)
         return loss
 
+    @override
     def end(self, segment: Segment, why: str | None) -> None:
         """Keep the point where the phase ended, and go on to the next phase or stretch."""
         self._thinner.settle(self._tick, self._x)
@@ -167,12 +174,15 @@ class Walk(Stepper):
         if self._phase == len(self._stretches[self._stretch].phases) and self._stretch < len(self._stretches) - 1:
             self._stretch, self._phase, self._from, self._leg = self._stretch + 1, 0, len(self._kept) - 1, None
 
+    @override
     def mark(self) -> None:
         """No phase begins again: single ticks do."""
 
+    @override
     def back(self) -> None:
         """No phase begins again."""
 
+    @override
     def leave(self) -> None:
         """It walks on the network's own row."""
 
@@ -328,6 +338,7 @@ class Walk(Stepper):
     def _point(self, index: int) -> Tensor:
         return self._flat.pack(torch.from_numpy(self._driver.keeper.appended(index)[POINT]))
 
+    @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
         """Give everything that the next tick depends on, and all that was noted."""
         waiting = self._thinner.waiting
@@ -358,6 +369,7 @@ class Walk(Stepper):
         }
         return values, arrays
 
+    @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
         """Take all that back; the loss at the start is measured again."""
         self.start()
@@ -380,8 +392,8 @@ class Walk(Stepper):
         else:
             self._thinner.begin(self._start, 0, self._start_loss, waiting)
 
+    @override
     def where(self) -> str:
-        """Name the tick."""
         return f"tick {self._tick}"
 
     def _row(self, canonical: NDArray[Any]) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph.families import Floats, PolygonalChainFamily
 from mgraph.methods.base import Array, Series
@@ -35,6 +36,7 @@ class KeptPoints(Sequence[Array]):
         """Return these of the points in this order."""
         return KeptPoints(self._ends, self._keeper, self._kept, [self._order[i] for i in order])
 
+    @override
     def __len__(self) -> int:
         return len(self._order)
 
@@ -42,6 +44,7 @@ class KeptPoints(Sequence[Array]):
     def __getitem__(self, index: int) -> Array: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Array]: ...
+    @override
     def __getitem__(self, index: int | slice) -> Array | Sequence[Array]:
         if isinstance(index, slice):
             return self.arranged(range(len(self))[index])

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.data.splits import Split
 from mgraph.errors import NonFiniteError
@@ -114,6 +115,7 @@ class _Relaxation(Stepper):
         assert self._band is not None
         return self._band
 
+    @override
     def start(self) -> None:
         """Evaluate the start, and push the pivots off it or insert further ones."""
         how, points = self._how, self._start
@@ -132,23 +134,26 @@ class _Relaxation(Stepper):
             elif how.noise:
                 self._band = self._made(self._pushed(points))
 
+    @override
     def segment(self) -> Segment | None:
-        """Return the next cycle."""
         s = self.progress
         if s.ended is not None:
             return None
         _, steps, lr = self._plan[s.cycle]
         return Segment(f"cycle {s.cycle + 1}", steps, lr, kind="cycle")
 
+    @override
     def begin(self, segment: Segment, *, anew: bool) -> None:
         """The band is there already."""
 
+    @override
     def step(self, batches: Batches, lr: float) -> float:
         """Do one step of the band; return the largest of its losses."""
         losses = self.band.step(*next(batches), lr)
         self.progress.summed += float(losses[1:-1].mean())
         return float(losses.max())  # NaN if any is
 
+    @override
     def end(self, segment: Segment, why: str | None) -> None:
         """Evaluate the chain, keep it if it is the best, and insert pivots; DivergedError where it is not finite."""
         s, driver = self.progress, self._driver
@@ -180,16 +185,19 @@ class _Relaxation(Stepper):
         if s.ended is None:
             self._insert(values)
 
+    @override
     def mark(self) -> None:
         """Remember the chain as a cycle begins."""
         self._from = self._points()
 
+    @override
     def back(self) -> None:
         """Put it back, without momentum."""
         self.progress.summed = 0.0
         self.band.leave()
         self._band = self._made(self._from, self.band.spacing)
 
+    @override
     def leave(self) -> None:
         """Give the network its own point back."""
         if self._band is not None:
@@ -311,6 +319,7 @@ class _Relaxation(Stepper):
         self._best = points
         self._driver.keeper.append({"points": points[1:-1]})
 
+    @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
         """Give the chain, its momentum, where the cycle began, and all that was noted."""
         arrays: dict[str, NDArray[Any]] = {"points": self._unpacked(self.band.points[1:-1])}
@@ -320,8 +329,8 @@ class _Relaxation(Stepper):
             arrays["from"] = self._from[1:-1]
         return asdict(self.progress) | {"spacing": self.band.spacing.tolist()}, arrays
 
+    @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
-        """Take everything back."""
         noted = dict(values)
         spacing = np.array(noted.pop("spacing"))
         self.progress = CycleLog(**noted)
@@ -334,6 +343,7 @@ class _Relaxation(Stepper):
     def _between_ends(self, inner: Array) -> Array:
         return np.concatenate([self._ends[:1], inner, self._ends[1:]])
 
+    @override
     def where(self) -> str:
         """Name the cycle and its step, or how it ended."""
         s = self.progress

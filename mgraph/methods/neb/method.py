@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.families import Family, Floats, PolygonalChainFamily
@@ -70,12 +71,14 @@ class NudgedElasticBand(Method, BandSettings):
         }
     )
 
+    @override
     def family(self, ends: int) -> Family:
         """Return the chain that it starts with; two ends."""
         if ends != 2:
             raise InputError(wrong_ends("--neb", ends, "exactly 2 modes"))
         return PolygonalChainFamily(self.pivots)
 
+    @override
     def cost(self, family: Family, examples: int) -> float | None:
         """Every pivot sees the batch of every step that is surely done; None where it may end at its first cycle."""
         if self.target is not None or self.max_seconds is not None:
@@ -85,6 +88,7 @@ class NudgedElasticBand(Method, BandSettings):
         steps = sum(steps * count for steps, count in cycles)
         return float(min(steps, self.max_steps or steps) * self.pivots * min(self.batch_size, examples))
 
+    @override
     def starting_from(self, family: Family, source: Family, ends: Sequence[int]) -> tuple[Family, Floats, bool]:
         """Go on with the pivots of an earlier band; or begin with evenly spaced points of a curve, in its parameter."""
         first, last = source.end_parameters()[list(ends)]
@@ -95,6 +99,7 @@ class NudgedElasticBand(Method, BandSettings):
         t = family.knots[:, None]
         return family, source.coefficients((1.0 - t) * first + t * last), True
 
+    @override
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Raise InputError now for settings that do not suit the network or the task."""
         from mgraph.network.precision import check_precision
@@ -105,6 +110,7 @@ class NudgedElasticBand(Method, BandSettings):
         flat.check_batch(min(self.batch_size, len(task.train)) // present().size)
         check_loss(flat, task, training_loss(task, self))
 
+    @override
     def check_start(self, flat: FlatModel, task: Task, start: Start) -> None:
         """Raise InputError now for ends that are one point, or a target below their own loss."""
         import torch
@@ -123,6 +129,7 @@ class NudgedElasticBand(Method, BandSettings):
             )
 
     @classmethod
+    @override
     def describe(cls, series: Sequence[Observation], data: SweepData | None) -> dict[str, Any]:
         """Return the ``cycles``: what each reached."""
         from mgraph.methods.neb.picture import cycle_rows
@@ -130,6 +137,7 @@ class NudgedElasticBand(Method, BandSettings):
         return {"cycles": cycle_rows(series)}
 
     @classmethod
+    @override
     def panel(cls, series: Sequence[Observation]) -> Panel | None:
         """Draw the saddle by cycle."""
         from mgraph.methods.neb.picture import cycle_rows, draw_cycles
@@ -137,6 +145,7 @@ class NudgedElasticBand(Method, BandSettings):
         rows = cycle_rows(series)
         return partial(draw_cycles, rows) if rows else None
 
+    @override
     def run(
         self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
     ) -> Outcome:
