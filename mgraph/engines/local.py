@@ -18,7 +18,7 @@ from typing import Any
 from typing_extensions import override
 
 from mgraph.engines.base import ATTEMPTS, Call, Engine, Finished, WorkerLostError
-from mgraph.engines.names import Names
+from mgraph.engines.names import CallNames
 
 _LOOK_EVERY = 5.0  # seconds between two looks whether the parent is another one
 
@@ -40,7 +40,7 @@ class Local(Engine):
     @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Hand the call to the pool; InputError for what the script defines, which the processes cannot import."""
-        Names("an engine local:N").check((function, arguments))
+        CallNames("an engine local:N").check((function, arguments))
         self._start(Call(key, function, arguments))
 
     @override

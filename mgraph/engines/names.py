@@ -13,7 +13,7 @@ from typing_extensions import override
 from mgraph.errors import InputError
 
 
-class Names(pickle.Pickler):
+class CallNames(pickle.Pickler):
     """Looks at what a call is made of; ``whose`` says in a message whose processes are to make it."""
 
     def __init__(self, whose: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from typing_extensions import override
 
 from mgraph.engines.base import ATTEMPTS, Call, Engine, Finished, WorkerLostError
-from mgraph.engines.names import Names
+from mgraph.engines.names import CallNames
 from mgraph.errors import InputError, MGraphError
 
 _SHORTEST, _LONGEST = 0.05, 2.0  # seconds between two looks at futures that cannot be waited for
@@ -58,7 +58,7 @@ class Pool(Engine):
     @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Hand the call over; InputError for what the script defines, which other processes cannot import."""
-        Names("an executor").check((function, arguments))
+        CallNames("an executor").check((function, arguments))
         self._start(Call(key, function, arguments))
 
     @override

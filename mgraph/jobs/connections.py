@@ -138,7 +138,7 @@ class SweepJob(Job):
 
 
 @dataclass(frozen=True)
-class Stretch:
+class CompositeLeg:
     """One connection (its id) of a composite path, and the modes (ids) between which it is taken.
 
     None: as the others say. ``waypoints`` are the parameters of the way through a surface or simplex; None: its swept
@@ -161,7 +161,7 @@ class ComposeJob(Job):
     kind: ClassVar[str] = "compose"
     operation: ClassVar[str] = "mgraph.operations.composing:compose"
 
-    pieces: tuple[Stretch, ...]
+    pieces: tuple[CompositeLeg, ...]
     name: str | None = None
     thin: float | None = None
     sweep: Following | None = None

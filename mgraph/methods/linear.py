@@ -14,8 +14,8 @@ from mgraph.methods.base import Method, Outcome, Start, wrong_ends
 if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.network.flat import FlatModel
-    from mgraph.progress import Report
-    from mgraph.train.state import Keeper
+    from mgraph.progress import ProgressCallback
+    from mgraph.train.state import Checkpointer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,13 @@ class Straight(Method):
 
     @override
     def run(
-        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+        self,
+        flat: FlatModel,
+        task: Task,
+        family: Family,
+        start: Start,
+        progress: ProgressCallback,
+        checkpointer: Checkpointer | None = None,
     ) -> Outcome:
         return Outcome(start.points())
 

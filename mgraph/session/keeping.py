@@ -1,4 +1,4 @@
-"""States of a run on disk: the :class:`~mgraph.train.state.Keeper` of whoever computes in a graph (no torch)."""
+"""States of a run on disk: the :class:`~mgraph.train.state.Checkpointer` of whoever computes in a graph (no torch)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from mgraph.errors import InputError, MGraphWarning, StoreError
-from mgraph.train.state import Arrays, Keeper, State
+from mgraph.train.state import Arrays, Checkpointer, State
 from mgraph_store.states import SavedState, StateFiles
 
 SECONDS = 30.0
@@ -26,7 +26,7 @@ class NotSavedWarning(MGraphWarning):
     """The state of a run could not be saved; the run goes on."""
 
 
-class OnDisk(Keeper):
+class OnDisk(Checkpointer):
     """Saves a state every so many seconds, and items with it; a state that cannot be saved stops nothing.
 
     Nothing is read or written before somebody asks for the last state or saves one. Where saving is slow, it is

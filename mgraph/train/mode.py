@@ -14,14 +14,14 @@ from mgraph.data.task import Task
 from mgraph.families import Family, Floats
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import check_precision
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.train.engine import Trained, train_phases
 from mgraph.train.losses import check_loss, training_loss
 from mgraph.train.optimisers import check_optimiser
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.settings import TrainSettings
-from mgraph.train.state import Keeper
-from mgraph.train.updates import Rule
+from mgraph.train.state import Checkpointer
+from mgraph.train.updates import UpdateRule
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def check_training(flat: FlatModel, task: Task, settings: TrainSettings) -> None
     """Raise InputError now for settings that do not suit the network or the task."""
     check_precision(settings.precision, flat.device)
     flat.check_batch(settings.batch_size)
-    check_optimiser(Rule.of(settings), [tensor.shape for tensor in flat.views(flat.theta).values()])
+    check_optimiser(UpdateRule.of(settings), [tensor.shape for tensor in flat.views(flat.theta).values()])
     check_loss(flat, task, training_loss(task, settings))
 
 
@@ -60,8 +60,8 @@ def train_mode(
     settings: TrainSettings,
     *,
     at_epoch: Callable[[int], None] | None = None,
-    report: Report = silent,
-    keeper: Keeper | None = None,
+    progress: ProgressCallback = silent,
+    checkpointer: Checkpointer | None = None,
 ) -> Trained:
     """Train the network in place on the task's training split.
 
@@ -84,8 +84,8 @@ def train_mode(
         settings,
         update="eager",
         after_epoch=after_epoch,
-        report=report,
-        keeper=keeper,
+        progress=progress,
+        checkpointer=checkpointer,
     )
     flat.theta.copy_(P[0])
     return trained

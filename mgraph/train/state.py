@@ -1,8 +1,8 @@
 """Where a long computation stands, so that it can go on bit for bit after an interruption (no torch, no store).
 
-A computation is handed a :class:`Keeper`. At points where everything it depends on can be written down it asks
-whether it is time to :meth:`~Keeper.save`; when it begins it asks for what was saved, and goes on there. Who keeps
-states on disk is not known here.
+A computation is handed a :class:`Checkpointer`. At points where everything it depends on can be written down it asks
+whether it is time to :meth:`~Checkpointer.save`; when it begins it asks for what was saved, and goes on there. Who
+keeps states on disk is not known here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class State:
     where: str = ""
 
 
-class Keeper(ABC):
+class Checkpointer(ABC):
     """Keeps the last state of one computation, and what it has finished on its way."""
 
     @property
@@ -67,7 +67,7 @@ class Keeper(ABC):
         """How often something was appended."""
 
 
-class InMemory(Keeper):
+class InMemory(Checkpointer):
     """Keeps everything for as long as the program runs: for computations that nobody resumes, and for tests.
 
     ``every`` is how many times :attr:`due` is asked between two saves; 0: it is never time. :meth:`again` makes the

@@ -34,7 +34,7 @@ _MOST_SHAPES = 256  # numbers of rows, free rows, samples and columns in one pro
 
 
 @dataclass(frozen=True)
-class Rule:
+class UpdateRule:
     """The optimiser, its constants, and on what weight decay acts (the point, or the control points).
 
     It is sgd, adamw, muon, or a class of torch.optim with its ``options``. ``momentum`` is AdamW's β₁. ``clip`` bounds
@@ -51,7 +51,7 @@ class Rule:
     options: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, how: Optimisation, decay: str = "point") -> Rule:
+    def of(cls, how: Optimisation, decay: str = "point") -> UpdateRule:
         """Take the rule from the settings."""
         options = how.optimizer_settings if isinstance(how, TrainSettings) else ()
         return cls(how.optimizer, how.momentum, how.nesterov, how.beta2, how.weight_decay, decay, how.clip, options)
@@ -73,7 +73,7 @@ class EagerUpdate:
         free: Sequence[int],
         theta: Tensor,
         grad: Tensor,
-        rule: Rule,
+        rule: UpdateRule,
         views: Views | None = None,
     ) -> None:
         """Hold P, shape (K, T), and the momentum of the free rows, shape (F, T).
@@ -198,7 +198,7 @@ class BufferedUpdate(EagerUpdate):
         free: Sequence[int],
         theta: Tensor,
         grad: Tensor,
-        rule: Rule,
+        rule: UpdateRule,
         views: Views | None = None,
     ) -> None:
         """Hold P and the gradient of its free rows; their moments are the optimiser's."""
@@ -304,7 +304,7 @@ def _fused_pass() -> Any:
     return torch.compile(fused, dynamic=False)
 
 
-def choose_update(P: Tensor, choice: str, rule: Rule, *, free: int = 0, samples: int = 0) -> type[EagerUpdate]:
+def choose_update(P: Tensor, choice: str, rule: UpdateRule, *, free: int = 0, samples: int = 0) -> type[EagerUpdate]:
     """Choose by rule and size: compiled for K·D of 4 million and more where a compiler works, else eager.
 
     ``free`` is the number of rows that move, ``samples`` that of the points per step: with too many arrays in one

@@ -76,7 +76,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class Phase:
+class TickPhase:
     """What moves (units, shape (U,)), for how many ticks at most, and by which share of what is left."""
 
     name: str
@@ -102,7 +102,7 @@ class Leg(ABC):
         self.variances = self._tensors.moments(self._weight_views, self._weight_sizes)[1]
 
     @abstractmethod
-    def begin(self, phase: Phase, *, anew: bool) -> None:
+    def begin(self, phase: TickPhase, *, anew: bool) -> None:
         """Get ready for a phase, at its beginning (``anew``) or in its midst."""
 
     def memory(self) -> dict[str, Floats]:
@@ -164,7 +164,7 @@ class TowardsMode(Leg):
         self._way, self._moving = self.gap, np.zeros(len(units), dtype=bool)
 
     @override
-    def begin(self, phase: Phase, *, anew: bool) -> None:
+    def begin(self, phase: TickPhase, *, anew: bool) -> None:
         """Look up what moves; note where layers are that begin to."""
         units = self._units
         entering = phase.moving & ~self._moving
@@ -281,7 +281,7 @@ class TowardsOrigin(Leg):
         self._push, self._last = np.array(memory["push"]), np.array(memory["last"])
 
     @override
-    def begin(self, phase: Phase, *, anew: bool) -> None:
+    def begin(self, phase: TickPhase, *, anew: bool) -> None:
         self._phase = phase
         self._chosen = np.flatnonzero((phase.moving & self._moving)[self._units.of])
         self._moved = self._tensors.views(self._flat.theta, self._chosen)

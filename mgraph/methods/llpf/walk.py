@@ -21,20 +21,20 @@ from typing_extensions import override
 from mgraph.data.splits import Split
 from mgraph.errors import NonFiniteError
 from mgraph.families import Floats
-from mgraph.methods.llpf.legs import Leg, Phase, TowardsOrigin, Units
+from mgraph.methods.llpf.legs import Leg, TickPhase, TowardsOrigin, Units
 from mgraph.methods.llpf.tensors import scale
 from mgraph.methods.llpf.thinning import Kept, Thinner
 from mgraph.methods.llpf.walk_settings import WalkSettings
 from mgraph.methods.llpf.walklog import Log, Walked
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.train.batches import Batches
 from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
 from mgraph.train.snapshots import named, with_prefix
-from mgraph.train.state import Arrays, Keeper
-from mgraph.train.stepper import Segment, Stepper
+from mgraph.train.state import Arrays, Checkpointer
+from mgraph.train.stepper import Stepper, TrainingSegment
 
 POINT = "point"  # what is appended to the keeper: the canonical parameters of a kept point
 _BLOWN_UP = 1e4  # a loss so many times the first one is as good as infinite
@@ -47,7 +47,7 @@ class Stretch:
 
     name: str
     leg: Callable[[Tensor], Leg]  # from the row where it starts
-    phases: tuple[Phase, ...]
+    phases: tuple[TickPhase, ...]
 
 
 class Walk(Stepper):
@@ -69,13 +69,13 @@ class Walk(Stepper):
         threshold: float,
         *,
         measure: Callable[[], float],
-        keeper: Keeper | None = None,
-        report: Report = silent,
+        checkpointer: Checkpointer | None = None,
+        progress: ProgressCallback = silent,
     ) -> None:
         """``measure`` returns the loss of the network as it stands; kept points are appended to ``keeper``."""
         self._flat, self._loss, self._units, self._how = flat, loss, units, how
         self._threshold, self._measure = threshold, measure
-        self._driver = Driver(flat, split, how, keeper=keeper, report=report)
+        self._driver = Driver(flat, split, how, checkpointer=checkpointer, progress=progress)
         self._x = flat.theta
         self._aside, self._back = torch.empty_like(flat.theta), torch.empty_like(flat.theta)
         self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
@@ -115,16 +115,16 @@ class Walk(Stepper):
         self._thinner.begin(self._start, 0, self._start_loss)
 
     @override
-    def segment(self) -> Segment | None:
+    def segment(self) -> TrainingSegment | None:
         """Return the next phase, of this stretch or the one after it."""
         phases = self._stretches[self._stretch].phases
         if self._phase == len(phases):
             return None
         phase = phases[self._phase]
-        return Segment(phase.name, phase.ticks, self._how.lr)
+        return TrainingSegment(phase.name, phase.ticks, self._how.lr)
 
     @override
-    def begin(self, segment: Segment, *, anew: bool) -> None:
+    def begin(self, segment: TrainingSegment, *, anew: bool) -> None:
         """Set up what moves and what is trained in the phase."""
         phase = self._stretches[self._stretch].phases[self._phase]
         leg = self._present_leg()
@@ -164,7 +164,7 @@ class Walk(Stepper):
         return loss
 
     @override
-    def end(self, segment: Segment, why: str | None) -> None:
+    def end(self, segment: TrainingSegment, why: str | None) -> None:
         """Keep the point where the phase ended, and go on to the next phase or stretch."""
         self._thinner.settle(self._tick, self._x)
         again = f", {self._again} times taken back at half the learning rate" if self._again else ""
@@ -332,11 +332,11 @@ class Walk(Stepper):
         return loss
 
     def _keep(self, row: Tensor, kept: Kept) -> None:
-        self._driver.keeper.append({POINT: self._flat.unpack(row).numpy()})
+        self._driver.checkpointer.append({POINT: self._flat.unpack(row).numpy()})
         self._kept.append(kept)
 
     def _point(self, index: int) -> Tensor:
-        return self._flat.pack(torch.from_numpy(self._driver.keeper.appended(index)[POINT]))
+        return self._flat.pack(torch.from_numpy(self._driver.checkpointer.appended(index)[POINT]))
 
     @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:

@@ -24,17 +24,17 @@ from typing_extensions import override
 from mgraph.data.splits import Split
 from mgraph.errors import NonFiniteError
 from mgraph.families import Floats, PolygonalChainFamily
-from mgraph.methods.neb.band import Band, Rule
+from mgraph.methods.neb.band import Band, BandRule
 from mgraph.methods.neb.cyclelog import Array, CycleLog, CycleRecord, Relaxed
 from mgraph.methods.neb.cycles import FALLS, PATIENCE, BandSettings
 from mgraph.network.flat import FlatModel
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.train.batches import Batches
 from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
 from mgraph.train.snapshots import named, to_array, to_tensor
-from mgraph.train.state import Arrays, Keeper
-from mgraph.train.stepper import DivergedError, Segment, Stepper
+from mgraph.train.state import Arrays, Checkpointer
+from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
 
 # Rows, coefficients of shape (S, K), the name of what is under way → the loss at each of S points.
 Measure = Callable[[Sequence[Tensor], Floats, str], Floats]
@@ -67,8 +67,8 @@ def relax(
     measure: Measure,
     *,
     continues: bool = False,
-    keeper: Keeper | None = None,
-    report: Report = silent,
+    checkpointer: Checkpointer | None = None,
+    progress: ProgressCallback = silent,
 ) -> Relaxed:
     """Relax the chain of ``points``, shape (N, D), canonical; the ends stay, bit for bit.
 
@@ -76,7 +76,7 @@ def relax(
     its loss is high between them, and no random push. A cycle that leaves the finite numbers begins again with half
     the learning rate, with a LearningRateWarning; NonFiniteError if that does not help, or the start is not finite.
     """
-    driver = Driver(flat, split, how, keeper=keeper, report=report)
+    driver = Driver(flat, split, how, checkpointer=checkpointer, progress=progress)
     run = _Relaxation(driver, flat, loss, points, how, measure, continues=continues)
     driver.run(run)
     return run.result()
@@ -135,15 +135,15 @@ class _Relaxation(Stepper):
                 self._band = self._made(self._pushed(points))
 
     @override
-    def segment(self) -> Segment | None:
+    def segment(self) -> TrainingSegment | None:
         s = self.progress
         if s.ended is not None:
             return None
         _, steps, lr = self._plan[s.cycle]
-        return Segment(f"cycle {s.cycle + 1}", steps, lr, kind="cycle")
+        return TrainingSegment(f"cycle {s.cycle + 1}", steps, lr, kind="cycle")
 
     @override
-    def begin(self, segment: Segment, *, anew: bool) -> None:
+    def begin(self, segment: TrainingSegment, *, anew: bool) -> None:
         """The band is there already."""
 
     @override
@@ -154,7 +154,7 @@ class _Relaxation(Stepper):
         return float(losses.max())  # NaN if any is
 
     @override
-    def end(self, segment: Segment, why: str | None) -> None:
+    def end(self, segment: TrainingSegment, why: str | None) -> None:
         """Evaluate the chain, keep it if it is the best, and insert pivots; DivergedError where it is not finite."""
         s, driver = self.progress, self._driver
         spent = why or driver.spent()
@@ -296,7 +296,7 @@ class _Relaxation(Stepper):
             self._flat,
             self._loss,
             self._packed(points),
-            rule=Rule(how.momentum, how.weight_decay, how.spring, how.optimizer, how.nesterov, how.beta2),
+            rule=BandRule(how.momentum, how.weight_decay, how.spring, how.optimizer, how.nesterov, how.beta2),
             spacing=spacing,
             moments=None if moments is None else {name: self._moment(array) for name, array in moments.items()},
             module=self._driver.module,
@@ -317,7 +317,7 @@ class _Relaxation(Stepper):
 
     def _keep_best(self, points: Array) -> None:
         self._best = points
-        self._driver.keeper.append({"points": points[1:-1]})
+        self._driver.checkpointer.append({"points": points[1:-1]})
 
     @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
@@ -337,8 +337,8 @@ class _Relaxation(Stepper):
         self._band = self._made(self._between_ends(arrays["points"]), spacing, named(arrays, "moment."))
         if "from" in arrays:
             self._from = self._between_ends(arrays["from"])
-        keeper = self._driver.keeper
-        self._best = self._between_ends(keeper.appended(keeper.count - 1)["points"])
+        checkpointer = self._driver.checkpointer
+        self._best = self._between_ends(checkpointer.appended(checkpointer.count - 1)["points"])
 
     def _between_ends(self, inner: Array) -> Array:
         return np.concatenate([self._ends[:1], inner, self._ends[1:]])

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.families import Family, Floats, PolygonalChainFamily
-from mgraph.methods.base import Array, Method, Outcome, Panel, Series, Start, wrong_ends
+from mgraph.methods.base import Array, Method, Outcome, Panel, SeriesData, Start, wrong_ends
 from mgraph.methods.neb.cycles import PATIENCE, BandSettings
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from mgraph.methods.neb.autoneb import Measure
     from mgraph.methods.neb.cyclelog import Relaxed
     from mgraph.network.flat import FlatModel
-    from mgraph.progress import Report
+    from mgraph.progress import ProgressCallback
     from mgraph.query.observed import Observation
     from mgraph.query.sweepdata import SweepData
-    from mgraph.train.state import Keeper
+    from mgraph.train.state import Checkpointer
 
 _BY_CYCLE = ("saddle", "length", "pivots", "lr", "train_loss", "seconds")
 
@@ -147,7 +147,13 @@ class NudgedElasticBand(Method, BandSettings):
 
     @override
     def run(
-        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+        self,
+        flat: FlatModel,
+        task: Task,
+        family: Family,
+        start: Start,
+        progress: ProgressCallback,
+        checkpointer: Checkpointer | None = None,
     ) -> Outcome:
         """Relax the band; the result is the chain with the lowest saddle of all cycles."""
         from mgraph.methods.neb.autoneb import relax
@@ -160,10 +166,10 @@ class NudgedElasticBand(Method, BandSettings):
             task.train,
             start.points(),
             self,
-            self._measure(flat, task, report),
+            self._measure(flat, task, progress),
             continues=family.at is not None,
-            keeper=keeper,
-            report=report,
+            checkpointer=checkpointer,
+            progress=progress,
         )
         points, chain = _by_length(relaxed.points)
         return Outcome(
@@ -182,7 +188,7 @@ class NudgedElasticBand(Method, BandSettings):
             f"t = {best.at:.3f}, {best.pivots} pivots, after {cycles} cycle{'' if cycles == 1 else 's'}"
         )
 
-    def _measure(self, flat: FlatModel, task: Task, report: Report | None) -> Measure:
+    def _measure(self, flat: FlatModel, task: Task, progress: ProgressCallback | None) -> Measure:
         """Return what evaluates the train loss of points, BatchNorm statistics recomputed for each."""
         from mgraph.evaluate.batchnorm import BatchNormPolicy
         from mgraph.evaluate.metrics import LOSS, Subset
@@ -194,7 +200,7 @@ class NudgedElasticBand(Method, BandSettings):
 
         def measure(rows: Sequence[Tensor], coefficients: Floats, phase: str) -> Floats:
             found = sweep(
-                flat, task, rows, coefficients, policy=policy, subsets=subsets, phase=phase, report=report or silent
+                flat, task, rows, coefficients, policy=policy, subsets=subsets, phase=phase, progress=progress or silent
             )
             return np.array([point["train"][LOSS].value for point in found])
 
@@ -210,7 +216,7 @@ def _by_length(points: Array) -> tuple[Array, PolygonalChainFamily]:
     return points, PolygonalChainFamily.by_length(lengths)
 
 
-def _series(relaxed: Relaxed) -> tuple[Series, ...]:
+def _series(relaxed: Relaxed) -> tuple[SeriesData, ...]:
     """Turn the history into one series per quantity, by cycle; cycle 0 is the start."""
     series = []
     for quantity in _BY_CYCLE:
@@ -218,5 +224,5 @@ def _series(relaxed: Relaxed) -> tuple[Series, ...]:
         known = [(cycle, float(value)) for cycle, value in found if value is not None]
         if known:
             cycles, values = zip(*known, strict=True)
-            series.append(Series(quantity, "", cycles, values))
+            series.append(SeriesData(quantity, "", cycles, values))
     return tuple(series)
