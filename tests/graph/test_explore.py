@@ -111,7 +111,7 @@ def test_the_graph_is_read_once_for_each_pair_and_once_at_the_end(g: Any, monkey
 
     read: list[None] = []
 
-    class Counted(exploring.Plan):
+    class Counted(exploring.PlannedGraph):
         def __init__(self, *given: Any, **more: Any) -> None:
             read.append(None)
             super().__init__(*given, **more)
