@@ -13,9 +13,41 @@ import types
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
 
 from mgraph.errors import InputError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the numbers of a setting must be: ``low`` and ``high`` may be reached, ``above`` and ``below`` may not."""
+
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    below: float | None = None
+
+    def broken(self, number: float) -> str | None:
+        """Say what a number must be and is not, such as "at least 1"; None if it is within the limits."""
+        limits = [
+            (self.low, number.__ge__, "at least"),
+            (self.above, number.__gt__, "above"),
+            (self.high, number.__le__, "at most"),
+            (self.below, number.__lt__, "below"),
+        ]
+        for limit, holds, words in limits:
+            if limit is not None and holds(type(number)(limit)) is not True:
+                return f"{words} {limit:g}"
+        return None
+
+
+class GivenLimits(TypedDict, total=False):
+    """The fields of :class:`Limits`, as keywords."""
+
+    low: float
+    above: float
+    high: float
+    below: float
 
 
 def setting(
@@ -23,27 +55,15 @@ def setting(
     help: str,
     *,
     unit: str = "",
-    low: float | None = None,
-    above: float | None = None,
-    high: float | None = None,
-    below: float | None = None,
     choices: tuple[str, ...] = (),
     nothing: str = "none",
+    **limits: Unpack[GivenLimits],
 ) -> Any:
-    """Declare a setting: its default, what it does, its unit and its limits (inclusive or not).
+    """Declare a setting: its default, what it does, its unit and its :class:`Limits`.
 
     ``nothing`` is the word for None, where None is a value.
     """
-    metadata = {
-        "help": help,
-        "unit": unit,
-        "low": low,
-        "above": above,
-        "high": high,
-        "below": below,
-        "choices": choices,
-        "nothing": nothing,
-    }
+    metadata = {"help": help, "unit": unit, "limits": Limits(**limits), "choices": choices, "nothing": nothing}
     return field(default=default, metadata=metadata)
 
 
@@ -157,15 +177,9 @@ def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, bool | str) or number is None:
             continue
-        limits = [
-            (m["low"], number.__ge__, "at least"),
-            (m["above"], number.__gt__, "above"),
-            (m["high"], number.__le__, "at most"),
-            (m["below"], number.__lt__, "below"),
-        ]
-        for limit, holds, words in limits:
-            if limit is not None and holds(type(number)(limit)) is not True:
-                raise InputError(f"{f.name} must be {words} {limit:g}, not {number}.")
+        must_be = m["limits"].broken(number)
+        if must_be is not None:
+            raise InputError(f"{f.name} must be {must_be}, not {number}.")
     if m["choices"] and value is not None and value not in m["choices"]:
         raise InputError(f"{f.name} must be one of {', '.join(m['choices'])}, not {value!r}.")
     return value
