@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
+from mgraph.graph.keywords import SweepOptions
+from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
@@ -178,30 +180,26 @@ class Connected(Labelled):
         self,
         grid: int | Sequence[int] | Grid | None = None,
         *,
-        inner: int | None = None,
-        splits: Sequence[str] = ("train", "valid", "test"),
-        examples: int | None = None,
-        bn_examples: int | None = None,
-        precision: str = "fp32",
-        metrics: Sequence[str | Callable[..., Any]] = (),
         refine: float | None = None,
         refine_on: str = "train loss",
         max_points: int = 2000,
-        route_on: str = "train",
-        reuse: bool = True,
         progress: ProgressCallback | None = None,
+        **options: Unpack[SweepOptions],
     ) -> SweepData:
         """Measure it on a grid (default 61 points of a path, 11×11 of a surface) and store points, numbers, edges.
 
-        ``inner`` is, in place of a grid, the number of points on every piece of a chain between its control points;
-        a band is by default swept at its pivots and nine points in every gap. ``examples`` per split and
-        ``bn_examples`` for BatchNorm statistics are fixed random subsets; ``metrics`` are measured besides the loss
-        and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function', 'module:function', or functions
-        (outputs, targets) → one number, or one for each example. With ``refine`` points are added where
-        ``refine_on`` bends, until linear interpolation errs by about that much at most, or there are ``max_points``.
-        ``route_on`` is the split whose loss chooses the route between two ends of a surface or simplex, train or
-        valid; every split is then measured along it. Numbers of earlier sweeps under the same conditions are reused,
-        and a sweep that was interrupted goes on, unless ``reuse`` is False.
+        With ``refine`` points are added where ``refine_on`` bends, until linear interpolation errs by about that much
+        at most, or there are ``max_points``.
+
+        Further keywords (:class:`~mgraph.graph.keywords.SweepOptions`): ``inner`` is, in place of a grid, the number of
+        points on every piece of a chain between its control points; a band is by default swept at its pivots and nine
+        points in every gap. ``splits`` are train, valid and test unless given. ``examples`` per split and
+        ``bn_examples`` for BatchNorm statistics are fixed random subsets; ``precision`` is fp32, tf32 or bf16.
+        ``metrics`` are measured besides the loss and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function',
+        'module:function', or functions (outputs, targets) → one number, or one for each example. ``route_on`` is the
+        split whose loss chooses the route between two ends of a surface or simplex, train or valid; every split is then
+        measured along it. Numbers of earlier sweeps under the same conditions are reused, and a sweep that was
+        interrupted goes on, unless ``reuse`` is False.
 
         Raises NonFiniteError, after storing what was found, if a train loss is NaN or infinite.
         """
@@ -209,18 +207,14 @@ class Connected(Labelled):
         from mgraph.families import Grid
         from mgraph.jobs.connections import SweepJob
 
+        refuse_unknown("sweep", options, SweepOptions)
+        given: dict[str, Any] = {**options}
+        given |= {name: tuple(given[name]) for name in ("splits", "metrics") if name in given}
         job = SweepJob(
             connection=self.id,
             grid=None if isinstance(grid, Grid) else counts_of(grid),
-            inner=inner,
-            splits=tuple(splits),
-            examples=examples,
-            bn_examples=bn_examples,
-            precision=precision,
-            metrics=tuple(metrics),
             refine=None if refine is None else Refinement.of(refine, refine_on, max_points),
-            route_on=route_on,
-            reuse=reuse,
+            **given,
         )
         if isinstance(grid, Grid):
             job = job.on(grid)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mgraph.families.gram import gram
 from mgraph.graph.base import Opened
-from mgraph.graph.queries import Criteria
+from mgraph.query.criterion import Criteria
 from mgraph.query.metrics import criterion_in
 
 if TYPE_CHECKING:
