@@ -20,7 +20,7 @@ import numpy as np
 from mgraph.durations import spoken
 from mgraph.errors import InputError, MGraphError, NameTakenError
 from mgraph.evaluate.metrics import Subset
-from mgraph.evaluate.sweep import sweep
+from mgraph.evaluate.sweep import Measuring, sweep
 from mgraph.families import Segment
 from mgraph.jobs.connections import ConnectJob, Following, SweepJob
 from mgraph.methods.base import Method
@@ -259,7 +259,7 @@ class _Auto:
             workspace.task,
             rows,
             Segment().coefficients(np.array([[0.0], [1.0]])),
-            policy=workspace.policy(),
+            how=Measuring(workspace.policy()),
             subsets={t.split: Subset()},
         )
         metrics = [point[t.split] for point in found]

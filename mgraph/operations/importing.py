@@ -29,7 +29,7 @@ from mgraph.network.checkpoints import (
 from mgraph.session.members import label, member_rows
 from mgraph.session.points import evaluate_splits, load_buffers, own_policy
 from mgraph.session.session import Session, Workspace
-from mgraph.session.storing import Part, check_name_is_free, require_finite, store_partial, store_point
+from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, require_finite, store_partial, store_point
 from mgraph_store import Connection, Node, Space, new_id
 
 _TRIED = 8  # examples
@@ -165,10 +165,7 @@ def add_imported_curve(
                         workspace,
                         run.id,
                         "mode",
-                        point.parameters,
-                        results,
-                        buffers=OWN,
-                        measured_with=own_policy(workspace),
+                        MeasuredPoint(point.parameters, results, OWN, own_policy(workspace)),
                         info=info,
                         name=end_name,
                     )

@@ -29,7 +29,7 @@ from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session, Workspace
-from mgraph.session.storing import check_name_is_free, require_finite, store_point
+from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
 from mgraph_store import Node, Run, Space, Transaction, new_id
@@ -212,10 +212,7 @@ def _store(
         workspace,
         run.id,
         "mode",
-        mode.parameters,
-        results,
-        buffers=OWN,
-        measured_with=own_policy(workspace),
+        MeasuredPoint(mode.parameters, results, OWN, own_policy(workspace)),
         info=info if mode.epoch is None else info | {"epoch": mode.epoch},
         name=mode.name,
     )
