@@ -1,7 +1,8 @@
 """Settings written once: dataclass fields with type, default, unit, limits and help.
 
 The command line's flags, ``-s key=value``, the documentation and the stored provenance are all generated from
-them. This module is torch-free.
+them. Keywords of methods that are options of commands, too, are declared as an :class:`Option`. This module is
+torch-free.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import difflib
 import json
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
@@ -65,6 +66,41 @@ def setting(
     """
     metadata = {"help": help, "unit": unit, "limits": Limits(**limits), "choices": choices, "nothing": nothing}
     return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line offers a keyword as: ``Annotated[int | None, Option("Points …")]`` in a TypedDict.
+
+    ``flag`` is its name where that is not the keyword's (``--no-…``: it takes the keyword away). Of ``many`` values
+    each has a flag of its own ("repeated"), or all are given at once ("commas"). ``shown`` stands for the value.
+    """
+
+    help: str
+    default: Any = None
+    shown: str | None = None
+    flag: str | None = None
+    many: str | None = None
+    low: int | None = None
+
+
+def options_of(keywords: type) -> dict[str, tuple[type, Option]]:
+    """Return the keywords of a TypedDict that are offered as options: what is typed (bool, int, float, str), and how.
+
+    Where a keyword takes several types, the first of these is typed.
+    """
+    found: dict[str, tuple[type, Option]] = {}
+    for name, hint in get_type_hints(keywords, include_extras=True).items():
+        option = next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Option)), None)
+        if option is not None:
+            found[name] = next(kind for kind in _types_in(hint) if kind in (bool, int, float, str)), option
+    return found
+
+
+def _types_in(hint: Any) -> Iterator[Any]:
+    yield hint
+    for part in get_args(hint):
+        yield from _types_in(part)
 
 
 @dataclass(frozen=True)

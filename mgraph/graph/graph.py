@@ -152,8 +152,6 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         *ends: Point | str,
         method: Method,
         sweep: bool = True,
-        grid: int | Sequence[int] | None = None,
-        inner: int | None = None,
         progress: ProgressCallback | None = None,
         **options: Unpack[ConnectOptions],
     ) -> Connected:
@@ -162,9 +160,10 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         Ends are modes, names or ids; afterwards the connection is swept on ``grid``, or a chain at its control points
         and ``inner`` points on every piece, unless ``sweep`` is False.
 
-        Further keywords are ``name``, ``init``, ``same_layout`` and ``buffers_from``. Control points start where the
-        connection ``init`` has them, if one is given: refine a chain as a Bézier curve, raise a degree, take an edge of
-        a surface as a curve, go on with a band. Ends of different tasks are refused, unless ``same_layout`` says to go
+        Further keywords are ``grid``, ``inner``, ``name``, ``init``, ``same_layout`` and ``buffers_from``
+        (:class:`~mgraph.graph.keywords.ConnectOptions`). Control points start where the connection ``init`` has them,
+        if one is given: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, go on
+        with a band. Ends of different tasks are refused, unless ``same_layout`` says to go
         on with the first one's; ``buffers_from`` is the end whose buffers count where they differ.
 
         Raises InputError for ends or settings that do not suit, or a bad grid, and NonFiniteError when training
@@ -174,6 +173,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         from mgraph.query.sweepdata import grid_counts, inner_grid
 
         refuse_unknown("connect", options, ConnectOptions)
+        grid, inner = options.get("grid"), options.get("inner")
         if inner is not None:  # now, not after the training
             inner_grid(method.family(len(ends)), grid, inner)
         counts = counts_of(grid)
@@ -193,10 +193,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     def connect_auto(
         self,
         *ends: Point | str,
-        budget: float | str | None = None,
         settings: Mapping[str, Any] | None = None,
         methods: Sequence[str] | None = None,
-        grid: int | Sequence[int] | None = None,
         say: Callable[[str], None] = lambda _: None,
         progress: ProgressCallback | None = None,
         **options: Unpack[AutoOptions],
@@ -219,13 +217,13 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         with self.session.store.reading() as reader:
             within = reader.get(Space, id=found[0].space_id) if found else None
         limit: Any = {key: value for key, value in options.items() if key in PathLimit.__annotations__}
-        counts = counts_of(grid)
+        counts = counts_of(options.get("grid"))
         if counts is not None:
             Segment().grid(counts)
         request = AutoRequest(
             ends=tuple(found),
             threshold=criterion_in(self.session.store, within, threshold=True, **limit),
-            budget=None if budget is None else seconds(budget),
+            budget=None if (budget := options.get("budget")) is None else seconds(budget),
             settings=settings,
             methods=methods,
             grid=counts,

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.graph.keywords import SweepOptions
+from mgraph.graph.keywords import MergeOptions, SweepOptions
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
@@ -180,18 +180,14 @@ class Connected(Labelled):
         self,
         grid: int | Sequence[int] | Grid | None = None,
         *,
-        refine: float | None = None,
-        refine_on: str = "train loss",
-        max_points: int = 2000,
         progress: ProgressCallback | None = None,
         **options: Unpack[SweepOptions],
     ) -> SweepData:
         """Measure it on a grid (default 61 points of a path, 11×11 of a surface) and store points, numbers, edges.
 
-        With ``refine`` points are added where ``refine_on`` bends, until linear interpolation errs by about that much
-        at most, or there are ``max_points``.
-
-        Further keywords (:class:`~mgraph.graph.keywords.SweepOptions`): ``inner`` is, in place of a grid, the number of
+        Keywords (:class:`~mgraph.graph.keywords.SweepOptions`): with ``refine`` points are added where ``refine_on``
+        (default: the train loss) bends, until linear interpolation errs by about that much at most, or there are
+        ``max_points`` (default 2000). ``inner`` is, in place of a grid, the number of
         points on every piece of a chain between its control points; a band is by default swept at its pivots and nine
         points in every gap. ``splits`` are train, valid and test unless given. ``examples`` per split and
         ``bn_examples`` for BatchNorm statistics are fixed random subsets; ``precision`` is fp32, tf32 or bf16.
@@ -203,17 +199,17 @@ class Connected(Labelled):
 
         Raises NonFiniteError, after storing what was found, if a train loss is NaN or infinite.
         """
-        from mgraph.evaluate.refine import Refinement
         from mgraph.families import Grid
         from mgraph.jobs.connections import SweepJob
 
         refuse_unknown("sweep", options, SweepOptions)
         given: dict[str, Any] = {**options}
+        finer = {name: given.pop(name) for name in ("refine", "refine_on", "max_points") if name in given}
         given |= {name: tuple(given[name]) for name in ("splits", "metrics") if name in given}
         job = SweepJob(
             connection=self.id,
             grid=None if isinstance(grid, Grid) else counts_of(grid),
-            refine=None if refine is None else Refinement.of(refine, refine_on, max_points),
+            refine=_refinement(**finer),
             **given,
         )
         if isinstance(grid, Grid):
@@ -263,28 +259,21 @@ class Connected(Labelled):
         self,
         *,
         at: float | Sequence[float] | None = None,
-        soup: str | None = None,
-        name: str | None = None,
-        bn_examples: int | None = None,
-        force: bool = False,
         progress: ProgressCallback | None = None,
+        **options: Unpack[MergeOptions],
     ) -> MergeResult:
         """Materialise a point as a merged node: the best on validation, a given parameter, or a soup.
 
-        BatchNorm statistics are recomputed and stored. The report holds validation and test numbers, and its
+        A ``soup`` is uniform or greedy; ``name`` is that of the node. BatchNorm statistics are recomputed, from
+        ``bn_examples``, and stored. The report holds validation and test numbers, and its
         ``decision`` says on validation data whether the point is better than the best corner, allowing for all points
         that were looked at. Raises InputError for a point on a wall between the corners, unless ``force``.
         """
         from mgraph.jobs.points import MergeJob
 
-        job = MergeJob(
-            connection=self.id,
-            at=None if at is None else (at,) if isinstance(at, int | float) else tuple(at),
-            soup=soup,
-            name=name,
-            bn_examples=bn_examples,
-            force=force,
-        )
+        refuse_unknown("merge", options, MergeOptions)
+        where = None if at is None else (at,) if isinstance(at, int | float) else tuple(at)
+        job = MergeJob(connection=self.id, at=where, **options)
         merged: MergeResult = job.run(self._session, **_progress(progress))
         return merged
 
@@ -390,6 +379,12 @@ def counts_of(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if grid is None:
         return None
     return (grid,) if isinstance(grid, int) else tuple(grid)
+
+
+def _refinement(refine: float | None = None, refine_on: str = "train loss", max_points: int = 2000) -> Any:
+    from mgraph.evaluate.refine import Refinement
+
+    return None if refine is None else Refinement.of(refine, refine_on, max_points)
 
 
 def _progress(progress: ProgressCallback | None) -> dict[str, Any]:

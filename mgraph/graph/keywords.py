@@ -1,14 +1,33 @@
-"""Keywords that several methods of :class:`mgraph.Graph` and its handles share, each written once."""
+"""Keywords that several methods of :class:`mgraph.Graph` and its handles share, each written once.
+
+Those with an :class:`~mgraph.settings.Option` are options of the commands, too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
+from mgraph.evaluate.known import HOW_TO_NAME
 from mgraph.query.criterion import PathLimit
+from mgraph.settings import Option
 
 if TYPE_CHECKING:
+    from mgraph.engines.base import Engine
+    from mgraph.engines.pool import Executor
     from mgraph.graph.handles import Connected, Point
+    from mgraph.methods.base import Method
+else:  # read at run time for the command line, which gives names
+    Connected = Engine = Executor = Method = Point = str
+
+GRID = (
+    "n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a simplex; of a band its pivots "
+    "and 9 points in every gap)"
+)
+_INNER = "Instead of --grid, of a chain or band: its control points and so many points on every piece."
+_BN_EXAMPLES = "Examples for BatchNorm statistics (default: at most 2000)."
+
+SpaceName = Annotated[str | None, Option("Name or id of the space (needed if there are several).")]
 
 
 class SpaceOptions(TypedDict, total=False):
@@ -17,9 +36,25 @@ class SpaceOptions(TypedDict, total=False):
     ``loss`` names a function (outputs, targets) → scalar mean, to train and evaluate by instead of the data's loss.
     """
 
-    loss: str | None
-    name: str | None
-    codec: str
+    loss: Annotated[
+        str | None,
+        Option("Evaluation loss of your own, pkg.module:fn or file.py:fn (default: what comes with the data)."),
+    ]
+    name: Annotated[str | None, Option("Name of the space (default: made of the two specs).")]
+    codec: Annotated[str, Option("Tensor codec: none or blosc.", default="none")]
+
+
+class ImportOptions(TypedDict, total=False):
+    """How a checkpoint is read: the fields of :class:`mgraph.AddModeJob` of these names."""
+
+    name: Annotated[str | None, Option("Name of the mode.")]
+    weights: Annotated[str | None, Option("Which weights, of a file that holds several sets.", shown="raw|ema|KEY")]
+    ignore: Annotated[
+        Sequence[str], Option("Leave out entries of the file, e.g. 'aux.*'.", shown="PATTERN", many="repeated")
+    ]
+    cast: Annotated[bool, Option("Round float64 tensors to float32.")]
+    recompute_batchnorm: Annotated[bool, Option("Store BatchNorm statistics recomputed from training data.")]
+    space: SpaceName
 
 
 class Listing(TypedDict, total=False):
@@ -29,10 +64,15 @@ class Listing(TypedDict, total=False):
     ``sort`` names columns, with ``-`` before those that descend, ``limit`` is how many rows there are at most.
     """
 
-    space: str | None
-    where: str | None
-    sort: str | Sequence[str]
-    limit: int | None
+    where: Annotated[
+        str | None, Option("Only what this is true of, e.g. \"test_accuracy > 0.9 and tag = 'x'\".", shown="EXPR")
+    ]
+    sort: Annotated[
+        str | Sequence[str],
+        Option("Sort by columns, - before those that descend. [default: created]", shown="COLUMN,…"),
+    ]
+    limit: Annotated[int | None, Option("At most so many nodes, and so many connections.", shown="N")]
+    space: SpaceName
 
 
 class Joining(TypedDict, total=False):
@@ -42,29 +82,108 @@ class Joining(TypedDict, total=False):
     the end whose buffers count where they differ.
     """
 
-    name: str | None
-    same_layout: bool
-    buffers_from: Point | str | None
+    name: Annotated[str | None, Option("Name of the connection.")]
+    same_layout: Annotated[bool, Option("Connect across tasks, on the first end's task.")]
+    buffers_from: Annotated[Point | str | None, Option("The end whose buffers to use where they differ.")]
 
 
 class ConnectOptions(Joining, total=False):
-    """What connecting by one method takes besides: ``init``, the connection where control points start."""
+    """What connecting by one method takes besides: where control points start, and what of it is swept.
 
-    init: Connected | str | None
+    Control points start where the connection ``init`` has them. The sweep is on ``grid``, or on ``inner`` points on
+    every piece of a chain.
+    """
+
+    init: Annotated[
+        Connected | str | None,
+        Option("Start where this connection of the same ends has its control points.", shown="CONN"),
+    ]
+    grid: Annotated[int | Sequence[int] | None, Option(f"Points of the sweep: {GRID}.", many="commas")]
+    inner: Annotated[int | None, Option(_INNER, low=0)]
 
 
 class AutoOptions(Joining, PathLimit, total=False):
-    """What connecting by the cheapest method takes besides: the limit that a path must meet."""
+    """What connecting by the cheapest method takes besides: the limit that a path must meet, and the time for it."""
+
+    budget: Annotated[
+        str | float | None,
+        Option(
+            "Time to spend, such as 90s, 30m, 1h30m: what would surely exceed it is not begun, what has begun stops "
+            "then."
+        ),
+    ]
+    grid: int | Sequence[int] | None
 
 
 class SweepOptions(TypedDict, total=False):
-    """How a connection is measured: the fields of :class:`mgraph.SweepJob` of these names."""
+    """How a connection is measured: fields of :class:`mgraph.SweepJob`, and what its sweep is refined on."""
 
-    inner: int | None
-    splits: Sequence[str]
-    examples: int | None
-    bn_examples: int | None
-    precision: str
-    metrics: Sequence[str | Callable[..., Any]]
-    route_on: str
-    reuse: bool
+    inner: Annotated[int | None, Option(_INNER, low=0)]
+    splits: Annotated[Sequence[str], Option("Splits to measure.", default="train,valid,test", many="commas")]
+    examples: Annotated[int | None, Option("Use a fixed random subset of so many examples per split.")]
+    bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
+    precision: Annotated[str, Option("Compute in fp32, tf32 or bf16.", default="fp32")]
+    metrics: Annotated[
+        Sequence[str | Callable[..., Any]],
+        Option(f"Measure this too: {HOW_TO_NAME}; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
+    ]
+    refine: Annotated[float | None, Option("Add points until interpolation errs by less than this.", shown="BOUND")]
+    refine_on: Annotated[str, Option("What --refine looks at. [default: train:loss]", shown="SPLIT:METRIC")]
+    max_points: Annotated[int, Option("At most so many points by --refine. [default: 2000]")]
+    route_on: Annotated[
+        str,
+        Option(
+            "train or valid: whose loss chooses the route between two ends of a surface or simplex.",
+            default="train",
+            shown="SPLIT",
+        ),
+    ]
+    reuse: Annotated[bool, Option("Measure everything anew, also what is stored already.", flag="--no-reuse")]
+
+
+class MergeOptions(TypedDict, total=False):
+    """Which point becomes a node, unless it is the best one, and how: fields of :class:`mgraph.MergeJob`."""
+
+    soup: Annotated[str | None, Option("Average swept points: uniform, or greedy (on validation data).")]
+    name: Annotated[str | None, Option("Name of the merged node.")]
+    bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
+    force: Annotated[bool, Option("Store a point on a wall between the corners all the same.")]
+
+
+class Aims(TypedDict, total=False):
+    """What exploration is about: the ``method`` that connects (of two ends; default a Bézier curve), the goal
+    ``until`` ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (any with a
+    direction; default the loss) and ``split`` that edges are compared on, and the ``space`` whose modes are meant if
+    none are given.
+    """
+
+    method: Method | None
+    until: Annotated[
+        str | None,
+        Option(
+            "Stop at this goal: 'components(0.1) == 1', 'max_barrier <= 0.05', 'max_peak < 0.3', joined by and.",
+            shown="GOAL",
+        ),
+    ]
+    metric: Annotated[str, Option("Any metric that is measured.", default="loss")]
+    split: Annotated[str, Option("train, valid or test.", default="train")]
+    space: SpaceName
+
+
+class Bounds(Aims, total=False):
+    """When exploration stops besides: after ``max_pairs`` new connections, when the ``budget`` ("2h", or seconds) is
+    spent; and the ``engine`` that it runs on.
+    """
+
+    budget: Annotated[
+        str | float | None, Option("Begin nothing that takes longer than this in all: 2h, 1h30m, 90s.", shown="TIME")
+    ]
+    max_pairs: Annotated[int | None, Option("Connect at most so many pairs.", shown="N")]
+    engine: Annotated[
+        str | Engine | Executor | None,
+        Option(
+            "Several at once: local:N (processes), ray or ray:N (a Ray cluster), slurm:N?partition=… (jobs), "
+            "or file.py:function, which returns an executor.",
+            shown="ENGINE",
+        ),
+    ]

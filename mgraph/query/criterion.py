@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypedDict, Unpack
+from typing import Annotated, TypedDict, Unpack
 
 import numpy as np
 from typing_extensions import override
@@ -12,6 +12,7 @@ from typing_extensions import override
 from mgraph.errors import InputError
 from mgraph.keywords import refuse_unknown
 from mgraph.metric import LOSS
+from mgraph.settings import Option
 
 QUANTITIES = ("peak", "barrier", "drop")
 SPLITS = ("train", "valid", "test")
@@ -75,11 +76,11 @@ class PathLimit(TypedDict, total=False):
     accuracy), compared as a cost (error for accuracy), on the ``split`` train (default), valid or test.
     """
 
-    max_barrier: float | None
-    max_peak: float | None
-    max_drop: float | None
-    metric: str | None
-    split: str
+    max_barrier: Annotated[float | None, Option("Largest loss above the chord of the two ends.")]
+    max_peak: Annotated[float | None, Option("Largest loss along the path.")]
+    max_drop: Annotated[float | None, Option("Largest drop below the mean of the two ends (primary metric).")]
+    metric: Annotated[str | None, Option("Any metric that is measured. [default: loss; for drops the primary one]")]
+    split: Annotated[str, Option("train, valid or test. [default: train]")]
 
 
 class Criteria(PathLimit, total=False):
@@ -90,11 +91,11 @@ class Criteria(PathLimit, total=False):
     (default 1000, or the whole split). ``batchnorm`` names the policy under which they were measured.
     """
 
-    by: str | None
-    certified: bool
-    min_resolution: int | None
-    min_examples: int | None
-    batchnorm: str | None
+    by: Annotated[str | None, Option("peak, barrier or drop. [default: that of the limit, or peak]")]
+    certified: Annotated[bool, Option("Only edges measured at least as finely as the next two say.")]
+    min_resolution: Annotated[int | None, Option("Points on an edge's route. [default: 11]", shown="N")]
+    min_examples: Annotated[int | None, Option("Examples per point. [default: 1000, or the whole split]", shown="N")]
+    batchnorm: Annotated[str | None, Option("Only edges measured under this BatchNorm policy.", shown="POLICY")]
 
 
 def criterion_from(

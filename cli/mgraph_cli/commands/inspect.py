@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph.errors import InputError
+from mgraph.graph.keywords import Listing
 from mgraph_cli.commands.connect import edge_table, say_doubts, summary_table
 from mgraph_cli.commands.measures import MEASURE_COLUMNS, measure_tables
-from mgraph_cli.options import output_options, space_option, with_graph
+from mgraph_cli.options import given, keyword_options, output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.terminal import echo
 
@@ -24,25 +25,12 @@ _KINDS = ("mode", "control", "pivot", "sample", "merged")
 @click.option(
     "--kind", help=f"Only this kind: {', '.join(_KINDS)} or connection (default: modes, merged, connections)."
 )
-@click.option("--where", metavar="EXPR", help="Only what this is true of, e.g. \"test_accuracy > 0.9 and tag = 'x'\".")
-@click.option("--sort", metavar="COLUMN,…", help="Sort by columns, - before those that descend [default: created].")
-@click.option("--limit", type=int, metavar="N", help="At most so many nodes, and so many connections.")
 @click.option("--columns", metavar="COLUMN,…", help="Show these columns, with + before the first: these as well.")
 @click.option("--list-columns", is_flag=True, help="List the columns with their meaning, and nothing else.")
-@space_option
+@keyword_options(Listing)
 @with_graph
 @output_options
-def ls(
-    kind: str | None,
-    where: str | None,
-    sort: str | None,
-    limit: int | None,
-    columns: str | None,
-    list_columns: bool,
-    space: str | None,
-    graph: Graph,
-    form: str,
-) -> None:
+def ls(kind: str | None, columns: str | None, list_columns: bool, graph: Graph, form: str, **which: Any) -> None:
     """List modes, merged nodes and connections.
 
     Peak and barrier of a connection are those of its worst pair of ends, on the train loss. EXPR compares columns with
@@ -64,14 +52,15 @@ def ls(
         emit(listing.list_columns(graph.session.store, sides), ("of", "name", "type", "unit", "meaning"), form=form)
         return
     wanted = [] if columns is None else listing.sort_keys(columns.removeprefix("+"))
-    named = listing.columns_named(where, sort) + wanted
+    where = which["where"]
+    named = listing.columns_named(where, which["sort"]) + wanted
     sides = listing.sides_with(graph.session.store, named, sides)
     found: dict[str, list[dict[str, Any]]] = {}
-    options: dict[str, Any] = {"space": space, "where": where, "sort": sort or (), "limit": limit}
+    rows_of = given(which)
     if "nodes" in sides:
-        found["nodes"] = graph.nodes(*([kind] if kind else []), **options)
+        found["nodes"] = graph.nodes(*([kind] if kind else []), **rows_of)
     if "connections" in sides:
-        found["connections"] = graph.connections(**options)
+        found["connections"] = graph.connections(**rows_of)
     if form != "table":
         both = [{"type": side[:-1], **row} for side, rows in found.items() for row in rows]
         emit(both, ("type", *listing.node_columns(graph.session.store)), form=form)

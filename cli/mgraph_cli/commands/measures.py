@@ -10,8 +10,8 @@ import click
 
 from mgraph.evaluate.sharpness import SharpnessSettings
 from mgraph_cli.options import (
+    GivenSettings,
     SectionedCommand,
-    chosen_settings,
     output_options,
     settings_options,
     with_computing_graph,
@@ -89,11 +89,9 @@ def _named(row: Mapping[str, Any], ends: Mapping[str, str]) -> dict[str, Any]:
 def sharpness(
     points: tuple[str, ...],
     output: Path | None,
-    pairs: tuple[str, ...],
-    config: Path | None,
+    settings: GivenSettings,
     graph: Graph,
     form: str,
-    **flags: Any,
 ) -> None:
     """Measure how sharp the minimum around a point is, and store it with the point.
 
@@ -107,12 +105,12 @@ def sharpness(
       mgraph sharpness a
       mgraph sharpness a b --directions 20 -o sharpness.png
     """
-    settings = chosen_settings(SharpnessSettings, flags, pairs, config)
+    how = settings.of(SharpnessSettings)
     nodes = [graph.node(point) for point in points]
     if output is not None:
         _check_picture(output)
     with progress_bars("sharpness") as progress:
-        found = [node.sharpness(settings, progress=progress) for node in nodes]
+        found = [node.sharpness(how, progress=progress) for node in nodes]
     rows = [one.describe() for one in found]
     if output is not None:
         found[0].plot(output, *found[1:])
