@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mgraph.graph.handles import Connected, Point
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
-    from mgraph.jobs.modes import AddModeJob, TrainJob
+    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, TrainJob
     from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
     from mgraph.jobs.registry import read_job
     from mgraph.methods.base import Method
@@ -75,6 +75,8 @@ _HOMES = {
     "CompositeLeg": "mgraph.jobs.connections",
     "TrainJob": "mgraph.jobs.modes",
     "AddModeJob": "mgraph.jobs.modes",
+    "AddPointJob": "mgraph.jobs.modes",
+    "AddCurveJob": "mgraph.jobs.modes",
     "MergeJob": "mgraph.jobs.points",
     "EnsembleJob": "mgraph.jobs.points",
     "SharpnessJob": "mgraph.jobs.points",
@@ -91,7 +93,9 @@ __all__ = [
     "DATASETS",
     "LLPF",
     "METHODS",
+    "AddCurveJob",
     "AddModeJob",
+    "AddPointJob",
     "ArchiveJob",
     "BezierCurve",
     "BezierSurface",

@@ -141,9 +141,11 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         Raises InputError for another number of coordinates than the space has.
         """
-        from mgraph.operations.modes import add_placed_mode
+        from mgraph.jobs.modes import AddPointJob
 
-        return Point(self.session, add_placed_mode(self.session, self.session.space(space), coordinates, name=name))
+        values = tuple(float(value) for value in coordinates)
+        job = AddPointJob(space=self.session.space(space).id, coordinates=values, name=name)
+        return Point(self.session, job.run(self.session))
 
     # Connections
 
@@ -254,11 +256,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         require_directory(job, f"The {job.kind} job", "run")
         made = job.run(self.session, **_progress(progress))
-        if job.kind == "add-mode":
-            return Point(self.session, *made)
+        notes: tuple[list[str], ...] = ()
+        if job.kind in ("add-mode", "add-curve"):
+            made, *notes = made
         if isinstance(made, Connection):
-            return Connected(self.session, made)
-        return Point(self.session, made) if isinstance(made, Node) else made
+            return Connected(self.session, made, *notes)
+        return Point(self.session, made, *notes) if isinstance(made, Node) else made
 
     def resume(
         self, run: str | None = None, *, force: bool = False, progress: ProgressCallback | None = None

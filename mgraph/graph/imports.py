@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any, Unpack
 
 from mgraph.graph.base import Opened
@@ -56,8 +55,9 @@ class Imports(Opened):
         where the file does not say. BatchNorm statistics are recomputed. It is not swept yet. Raises InputError for a
         file that holds no curve of this network.
         """
-        from mgraph.operations.importing import add_imported_curve
+        from mgraph.jobs.modes import AddCurveJob
 
-        where = self.session.space(space)
-        connection, notes = add_imported_curve(self.session, where, Path(path), name=name, method=method, cast=cast)
+        where = self.session.space(space).id
+        job = AddCurveJob(space=where, file=str(path), method=method, name=name, cast=cast)
+        connection, notes = job.run(self.session)
         return Connected(self.session, connection, notes)
