@@ -62,8 +62,8 @@ def _method_flags(command: Any) -> Any:
     help="A method of your own, or the family of a path to train, as file.py:Class; runs its code.",
 )
 @auto_options
-@click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
 @keyword_options(ConnectOptions)
+@click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
 @settings_options(METHODS, presets=True)
 @with_computing_graph
 @output_options
