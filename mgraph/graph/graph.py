@@ -30,6 +30,7 @@ from mgraph.shown import visible
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
+    from mgraph.bookkeeping.listed import Listed
     from mgraph.explore.auto import AutoResult
     from mgraph.jobs.base import Job
     from mgraph.methods.base import Method
@@ -337,6 +338,31 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     def connections(self, **which: Unpack[Listing]) -> list[dict[str, Any]]:
         """List connections as rows, each with the worst of its pairs of ends; keywords as of :meth:`nodes`."""
         return listing.list_connections(self.session.store, **self._listed("connections", which))
+
+    def ls(
+        self, kind: str | None = None, *, columns: str | Sequence[str] | None = None, **which: Unpack[Listing]
+    ) -> Listed:
+        """List modes, merged nodes and connections, or one kind, as ``mgraph ls`` does: rows, and columns to show.
+
+        ``columns`` are shown in place of the usual ones, or ("+created") beside them. What they, ``where`` and ``sort``
+        name must be there: of nodes and connections only those are listed that have it all.
+        """
+        from mgraph.bookkeeping.listed import list_kinds
+
+        refuse_unknown("ls", which, Listing)
+
+        def rows_of(side: str) -> list[dict[str, Any]]:
+            kinds = [kind] if kind else []
+            return self.nodes(*kinds, **which) if side == "nodes" else self.connections(**which)
+
+        named_in = which.get("where"), which.get("sort", ())
+        return list_kinds(self.session.store, kind, columns, named_in, rows_of)
+
+    def columns(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """List the columns that ``where``, ``sort`` and ``columns`` can name, with type, unit and meaning."""
+        from mgraph.bookkeeping.listed import columns_of
+
+        return columns_of(self.session.store, kind)
 
     def _listed(self, function: str, which: Listing) -> dict[str, Any]:
         refuse_unknown(function, which, Listing)

@@ -64,6 +64,12 @@ class Labelled:
 
         return ancestry(self._session.store, self.record)
 
+    def ancestry_lines(self) -> list[str]:
+        """Draw the same as text, one line for each thing: ``print(*x.ancestry_lines(), sep="\\n")``."""
+        from mgraph.bookkeeping.ancestry import tree_lines
+
+        return tree_lines(self.ancestry())
+
 
 class Point(Labelled):
     """A node of the graph."""
@@ -243,6 +249,12 @@ class Connected(Labelled):
             summaries = reader.all(Summary, connection_id=self.record.id, sweep_id=data.sweep.id)
             ends = [label(node) for node in ends_of(reader, self.record)]
         return {"connection": label(self.record), "kind": self.kind, "ends": ends} | paper_tables(data, summaries)
+
+    def table_cells(self) -> list[dict[str, Any]]:
+        """Return the same tables as one number per row."""
+        from mgraph.report.tables import table_cells
+
+        return table_cells(self.table())
 
     def best(self) -> Point:
         """Return the swept point that does best on validation data (ties: loss; then grid order).

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 else:  # read at run time for the command line, which gives names
     Connected = Engine = Executor = Method = Point = str
 
-GRID = (
-    "n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a simplex; of a band its pivots "
-    "and 9 points in every gap)"
-)
 _INNER = "Instead of --grid, of a chain or band: its control points and so many points on every piece."
 _BN_EXAMPLES = "Examples for BatchNorm statistics (default: at most 2000)."
 
@@ -87,7 +83,20 @@ class Joining(TypedDict, total=False):
     buffers_from: Annotated[Point | str | None, Option("The end whose buffers to use where they differ.")]
 
 
-class ConnectOptions(Joining, total=False):
+class SweepGrid(TypedDict, total=False):
+    """Where a path is measured: ``grid`` points along each parameter."""
+
+    grid: Annotated[
+        int | Sequence[int] | None,
+        Option(
+            "Points of the sweep: n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a "
+            "simplex; of a band its pivots and 9 points in every gap).",
+            many="commas",
+        ),
+    ]
+
+
+class ConnectOptions(Joining, SweepGrid, total=False):
     """What connecting by one method takes besides: where control points start, and what of it is swept.
 
     Control points start where the connection ``init`` has them. The sweep is on ``grid``, or on ``inner`` points on
@@ -98,11 +107,10 @@ class ConnectOptions(Joining, total=False):
         Connected | str | None,
         Option("Start where this connection of the same ends has its control points.", shown="CONN"),
     ]
-    grid: Annotated[int | Sequence[int] | None, Option(f"Points of the sweep: {GRID}.", many="commas")]
     inner: Annotated[int | None, Option(_INNER, low=0)]
 
 
-class AutoOptions(Joining, PathLimit, total=False):
+class AutoOptions(Joining, SweepGrid, PathLimit, total=False):
     """What connecting by the cheapest method takes besides: the limit that a path must meet, and the time for it."""
 
     budget: Annotated[
@@ -112,7 +120,6 @@ class AutoOptions(Joining, PathLimit, total=False):
             "then."
         ),
     ]
-    grid: int | Sequence[int] | None
 
 
 class SweepOptions(TypedDict, total=False):

@@ -78,6 +78,12 @@ class Queries(Opened):
 
         return ask(self.session.store, query, max_seconds=max_seconds)
 
+    def views(self) -> list[dict[str, str]]:
+        """List the views that :meth:`sql` sees, with their columns: name, type, unit and meaning."""
+        from mgraph.query.answers import list_views
+
+        return list_views(self.session.store)
+
     def to_networkx(self, *, space: str | None = None) -> Any:
         """Return the modes and measured edges as a networkx MultiGraph."""
         from mgraph.query.asnetworkx import to_networkx

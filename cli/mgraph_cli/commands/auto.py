@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import LADDER, METHODS, AutoOptions
 from mgraph.errors import InputError, UnconnectedError
-from mgraph.graph.keywords import AutoOptions
-from mgraph.methods.ladder import LADDER
-from mgraph.methods.registry import METHODS
 from mgraph_cli.options import GivenSettings, SectionOption, given, keyword_options
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 LIMITS = ("max_barrier", "max_peak", "max_drop", "metric", "split", "budget")
 _TRIED = [name for name in LADDER if name in METHODS]

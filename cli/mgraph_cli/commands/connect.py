@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import METHODS, ConnectOptions, SweepOptions, method_named
 from mgraph.errors import InputError
-from mgraph.graph.keywords import GRID, ConnectOptions, SweepOptions
-from mgraph.methods.registry import METHODS, method_named
 from mgraph_cli.commands.auto import LIMITS, auto_options, connect_auto
 from mgraph_cli.options import (
     GivenSettings,
     SectionedCommand,
     SectionOption,
     given,
-    grid_option,
     keyword_options,
     output_options,
     settings_options,
     with_computing_graph,
 )
-from mgraph_cli.output import emit, emit_one, note
-from mgraph_cli.progress import progress_bars
-from mgraph_cli.terminal import echo
+from mgraph_cli.output import note
+from mgraph_cli.progress import follows, progress_bars
+from mgraph_cli.tables import print_connection
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
-
-
-_EDGES = ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution")
-_SUMMARY = ("split", "metric", "min", "max", "mean", "integral", "integral_uniform")
+    from mgraph import Graph
 
 
 def _method_flags(command: Any) -> Any:
@@ -105,8 +98,6 @@ def connect(
     for key in given(limits):
         raise InputError(f"--{key.replace('_', '-')} goes with --auto.")
     method = settings.of(method_named(methods[0]))
-    from mgraph.train.parallel import follows
-
     with progress_bars("connect") as progress:
         connected = graph.connect(*ends, method=method, sweep=not no_sweep, progress=progress, **given(options))
     if follows():
@@ -119,7 +110,7 @@ def connect(
 
 @click.command()
 @click.argument("connection")
-@grid_option(f"Points: {GRID}.")
+@keyword_options(ConnectOptions, only=("grid",))
 @keyword_options(SweepOptions)
 @with_computing_graph
 @output_options
@@ -153,43 +144,3 @@ def sweep(connection: str, grid: list[int] | None, graph: Graph, form: str, **op
     if finest.id != swept.sweep.id:
         note(f"Note: a finer sweep is there, of {prod(finest.grid)} points: its edges count, not these.")
     print_connection(graph.connection(connected.id).describe(swept.sweep), form)
-
-
-def print_connection(row: dict[str, Any], form: str) -> None:
-    """Print a connection with a sweep of it."""
-    if form != "table":
-        emit_one(row, form=form)
-        return
-    emit_one({key: row[key] for key in ("id", "name", "kind", "status", "ends")})
-    echo()
-    emit(summary_table(row["summary"]), _SUMMARY, title="summary", empty="")
-    edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", row["compared_by"]))]
-    rows, columns = edge_table(edges)
-    emit(rows, columns, title="edges", empty="Not swept yet.")
-    say_doubts(row["edges"])
-
-
-def edge_table(edges: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Return edges and the columns of their table: where routes were chosen, the oracle's barrier is one."""
-    rows = [dict(edge) for edge in edges]
-    if not any("oracle_barrier" in row for row in rows):
-        return rows, _EDGES
-    return [row | {"oracle": row.get("oracle_barrier")} for row in rows], (*_EDGES, "oracle")
-
-
-def say_doubts(edges: Sequence[Mapping[str, Any]]) -> None:
-    """Say which edges do not count, and why."""
-    for edge in edges:
-        if edge.get("doubt"):
-            what = f"{edge['split']} {edge['metric']} from {edge['source']} to {edge['target']}"
-            note(f"Note: the {what} does not count: {edge['doubt']}")
-
-
-def summary_table(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Turn one row per statistic into one row per split and metric."""
-    table: dict[tuple[str, str], dict[str, Any]] = {}
-    for s in summary:
-        if s["statistic"] in _SUMMARY:
-            row = table.setdefault((s["split"], s["metric"]), {"split": s["split"], "metric": s["metric"]})
-            row[s["statistic"]] = s["value"]
-    return list(table.values())

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph.graph.keywords import Aims, Bounds
-from mgraph.methods.registry import METHODS, method_named
+from mgraph import METHODS, Aims, Bounds, method_named, spoken
 from mgraph_cli.options import (
     Decorator,
     GivenSettings,
@@ -24,9 +23,7 @@ from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.explore.exploring import Done, Outlook
-    from mgraph.explore.suggestions import Suggestion
-    from mgraph.graph.graph import Graph
+    from mgraph import Done, Graph, Outlook, Suggestion
 
 _STEPS = ("step", "ends", "reason")
 _DONE = ("step", "ends", "connection", "peak", "barrier", "seconds", "problem")
@@ -164,8 +161,6 @@ def _teller(form: str) -> Callable[[Done], None]:
 
 
 def _print_outlook(outlook: Outlook, form: str) -> None:
-    from mgraph.durations import spoken
-
     rows = [s.row() for s in outlook.suggestions]
     if form == "csv":
         emit(rows, _STEPS, form=form)

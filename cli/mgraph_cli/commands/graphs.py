@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph.graph.keywords import SpaceOptions
+from mgraph import SpaceOptions
 from mgraph_cli.options import keyword_options, output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 
 _COLUMNS = ("name", "id", "arch", "data", "loss", "parameters", "modes", "codec")

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import MergeOptions
 from mgraph.errors import InputError
-from mgraph.graph.keywords import MergeOptions
 from mgraph_cli.options import given, grid_option, keyword_options, numbers, output_options, with_computing_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.evaluate.metrics import Measured
-    from mgraph.graph.graph import Graph
-    from mgraph.merge.compare import Difference
+    from mgraph import Difference, Graph, Measured
 
 _LOSS = "loss"
 

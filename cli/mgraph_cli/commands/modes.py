@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import ImportOptions, TrainSettings
 from mgraph.errors import InputError, TrainedCurveError
-from mgraph.graph.keywords import ImportOptions
-from mgraph.train.settings import TrainSettings
-from mgraph_cli.commands.connect import print_connection
 from mgraph_cli.options import (
     GivenSettings,
     SectionedCommand,
@@ -22,11 +20,12 @@ from mgraph_cli.options import (
     space_option,
     with_computing_graph,
 )
-from mgraph_cli.output import emit, emit_one, note
-from mgraph_cli.progress import progress_bars
+from mgraph_cli.output import emit, note
+from mgraph_cli.progress import follows, progress_bars
+from mgraph_cli.tables import print_connection, print_mode
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 
 @click.command(cls=SectionedCommand)
@@ -46,8 +45,6 @@ def train(name: str | None, settings: GivenSettings, space: str | None, graph: G
       mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
     """
     chosen = settings.of(TrainSettings)
-    from mgraph.train.parallel import follows
-
     with progress_bars("train") as progress:
         mode = graph.train(chosen, name=name, space=space, progress=progress)
     if follows():
@@ -141,11 +138,3 @@ def evaluate(nodes: tuple[str, ...], graph: Graph, form: str) -> None:
             | {f"{split}_{name}": m.value for split, metrics in measured.items() for name, m in metrics.items()}
         )
     emit(rows, tuple(rows[0]), form=form)
-
-
-def print_mode(row: dict[str, Any], form: str) -> None:
-    """Print a mode with its numbers."""
-    if form == "table":
-        measured = {f"{e['split']} {e['metric']}": e["value"] for e in row["evaluations"]}
-        row = {key: row[key] for key in ("id", "name", "kind", "space", "digest")} | measured
-    emit_one(row, form=form)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import Criteria
 from mgraph.errors import InputError
-from mgraph.query.criterion import Criteria
-from mgraph_cli.commands.connect import print_connection
 from mgraph_cli.options import (
     Decorator,
     given,
@@ -23,12 +22,11 @@ from mgraph_cli.options import (
 )
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.tables import print_connection
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
-    from mgraph.query.criterion import Criterion
-    from mgraph.query.edges import Link
+    from mgraph import Criterion, Graph, Link
 
 _EDGE_COLUMNS = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
 
