@@ -1,7 +1,7 @@
 r"""The way out: every line for a person, on stdout or stderr, leaves through :func:`echo`.
 
 These lines hold what a stranger wrote into a graph or bundle (names, notes, reasons, file names), so each of them is
-made :func:`~mgraph.shown.visible`: it stays one line, and no terminal obeys anything in it. Whatever else writes in
+made :func:`~mgraph.visible`: it stays one line, and no terminal obeys anything in it. Whatever else writes in
 this process, a library or a print in a network, passes a guard that escapes the same, but leaves tabs, line breaks and
 carriage returns alone.
 """
@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 
 import click
 
-from mgraph.shown import visible
+from mgraph import visible
 
 
 def echo(*lines: object, err: bool = False) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from mgraph.data.splits import ArraySplit, DatasetSplit, Split, check_lengths
 from mgraph.data.stratify import VALID_SEED, stratified_choice
 from mgraph.data.voting import voting_of
 from mgraph.errors import InputError, MGraphWarning
+from mgraph.keywords import refuse_unknown
 from mgraph.metric import Better, Metric, primary_of
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -186,6 +187,17 @@ class Task:
         return _labels.share_that_counts(targets, self.void)
 
 
+class Judging(TypedDict, total=False):
+    """How outputs are judged; see :func:`make_task`."""
+
+    loss_name: str | None
+    example_loss: LossFunction | None
+    metrics: Any
+    better: Mapping[str, Better] | None
+    combine: Combine | Literal["none"] | None
+    ignore_index: int | None
+
+
 def make_task(
     *,
     train: Any,
@@ -193,25 +205,22 @@ def make_task(
     valid: Any = None,
     classes: int | None = None,
     loss: LossFunction | None = None,
-    loss_name: str | None = None,
-    example_loss: LossFunction | None = None,
-    metrics: Any = None,
-    better: Mapping[str, Better] | None = None,
-    combine: Combine | Literal["none"] | None = None,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
-    ignore_index: int | None = None,
+    **judging: Unpack[Judging],
 ) -> Task:
     """Make a task from splits: each a pair (x, y) of arrays or tensors, a torch Dataset, or a Split.
 
     Inputs, shape (N, …), are as the network sees them (images channels first): uint8, scaled to [0, 1]; floats,
     brought to float32; or other integers, left alone. Labels are integers unless a loss is given, shape (N,), (N, 1)
     or one per pixel. Without ``valid`` a stratified tenth of train, by a fixed seed, takes its place. ``classes``
-    defaults to the largest training label plus one. The default loss is cross-entropy; the default metric is accuracy
-    where targets are labels. A loss of your own has no ``example_loss`` unless given. Labels of the value
-    ``ignore_index`` stand for "no label": the default loss and the metrics do not count them, and a loss of your own
-    must not; other values outside 0 … classes-1 may occur only if it takes no notice of them, which is tried. A Split
-    keeps its own normalisation; ``mean`` and ``std``, one value or one per channel, are for pairs and Datasets.
+    defaults to the largest training label plus one. A Split keeps its own normalisation; ``mean`` and ``std``, one
+    value or one per channel, are for pairs and Datasets.
+
+    Further keywords say how outputs are judged. The default loss is cross-entropy; the default metric is accuracy where
+    targets are labels. A loss of your own, called ``loss_name``, has no ``example_loss`` unless given. Labels of the
+    value ``ignore_index`` stand for "no label": the default loss and the metrics do not count them, and a loss of your
+    own must not; other values outside 0 … classes-1 may occur only if it takes no notice of them, which is tried.
 
     ``metrics`` is a :class:`mgraph.Metric`, several, or a mapping of names to functions of (outputs, targets) or to
     objects or classes of torchmetrics; the first is the primary one. ``better`` maps the names of those whose direction
@@ -219,6 +228,10 @@ def make_task(
     ensemble vote, "softmax", "sigmoid", "mean" or "none"; by default as labels, or targets and loss, suggest.
     Raises InputError if it does not fit together.
     """
+    refuse_unknown("make_task", judging, Judging)
+    example_loss, loss_name = judging.get("example_loss"), judging.get("loss_name")
+    metrics, better, combine = judging.get("metrics"), judging.get("better"), judging.get("combine")
+    ignore_index = judging.get("ignore_index")
     mean, std = _per_channel(mean), _per_channel(std)
     if test is None:
         raise InputError("The data have no test split; give test=(x, y), which is never trained on.")

@@ -49,8 +49,8 @@ def bowl_task():
 
 
 def profile(flat, task, parameters, sizes, **changes):
-    options = {"radii": RADII, "directions": 6, "seed": 3, "split": "train", "subset": Subset(), "policy": POLICY}
-    return sharpness_profile(flat, task, parameters, sizes, **options | changes)
+    settings = SharpnessSettings(**{"radii": RADII, "directions": 6, "seed": 3} | changes)
+    return sharpness_profile(flat, task, parameters, sizes, settings, subset=Subset(), policy=POLICY)
 
 
 def test_a_direction_moves_every_tensor_by_its_norm():

@@ -13,8 +13,7 @@ from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.bookkeeping.upkeep import UpkeepPlan
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph, UpkeepPlan
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 

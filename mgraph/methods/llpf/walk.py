@@ -32,6 +32,7 @@ from mgraph.progress import ProgressCallback, silent
 from mgraph.train.batches import Batches
 from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
+from mgraph.train.objective import Objective
 from mgraph.train.snapshots import named, with_prefix
 from mgraph.train.state import Arrays, Checkpointer
 from mgraph.train.stepper import Stepper, TrainingSegment
@@ -61,9 +62,7 @@ class Walk(Stepper):
 
     def __init__(
         self,
-        flat: FlatModel,
-        loss: Loss,
-        split: Split,
+        objective: Objective,
         units: Units,
         how: WalkSettings,
         threshold: float,
@@ -73,11 +72,11 @@ class Walk(Stepper):
         progress: ProgressCallback = silent,
     ) -> None:
         """``measure`` returns the loss of the network as it stands; kept points are appended to ``keeper``."""
-        self._flat, self._loss, self._units, self._how = flat, loss, units, how
+        self._flat, self._loss, self._units, self._how = objective.flat, objective.loss, units, how
         self._threshold, self._measure = threshold, measure
-        self._driver = Driver(flat, split, how, checkpointer=checkpointer, progress=progress)
-        self._x = flat.theta
-        self._aside, self._back = torch.empty_like(flat.theta), torch.empty_like(flat.theta)
+        self._driver = Driver(objective.flat, objective.split, how, checkpointer=checkpointer, progress=progress)
+        self._x = self._flat.theta
+        self._aside, self._back = torch.empty_like(self._x), torch.empty_like(self._x)
         self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
         self._kept: list[Kept] = []
         self._log = Log()
