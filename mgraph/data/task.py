@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgraph.calling import AUTO, Choice
 from mgraph.data import labels as _labels
-from mgraph.data.items import check_input_type
+from mgraph.data.items import check_input_type, input_typed, target_typed
 from mgraph.data.labels import VoidCrossEntropy, as_column, check_labels, per_example
 from mgraph.data.metrics import as_metrics, named, notes_on
 from mgraph.data.splits import ArraySplit, DatasetSplit, Split, check_lengths
 from mgraph.data.stratify import VALID_SEED, stratified_choice
 from mgraph.data.voting import voting_of
 from mgraph.errors import InputError, MGraphWarning
+from mgraph.fields import Fields, Shapes, examples_in
 from mgraph.metric import Better, Metric, primary_of
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+LossFunction = Callable[[Any, Any], Tensor]
 
 # Before the fingerprint of streamed data that covers all of them, and a sample.
 _WHOLE = "2-"
@@ -60,21 +62,25 @@ their outputs."""
 class Task:
     """Data in three splits, the loss, and the metrics.
 
-    ``loss`` maps (outputs, targets) to the mean over the batch, ``example_loss`` to one value per example,
-    shape (N,), or is None where that is not known. ``metrics`` are :class:`mgraph.Metric`, the first of them that has a
-    direction is the ``primary`` one, by which networks are compared (the loss if there is none); functions, objects of
-    torchmetrics and mappings of names to these are taken, too. ``combine`` says how members of an ensemble vote: by the
-    mean of their outputs' "softmax" or "sigmoid", by the "mean" of the outputs, or None: not at all. ``valid_seed`` is
-    set if the validation split was carved from the training data. ``void`` are label values that stand for no label and
-    that no metric counts; ``notes`` say how data were read. Raises InputError, naming the split, for data that cannot
-    be used.
+    An example's input, and its target, is a tensor, or a dict or tuple of tensors (:mod:`mgraph.fields`); a dict is
+    given to the network as keyword arguments, a tuple as positional ones. ``outputs`` says what counts of what the
+    network returns: a name, a place, or a function of it; None: all, "auto": the logits of what has some. ``loss`` maps
+    (outputs, targets) to the mean over the batch, ``example_loss`` to one value per example, shape (N,), or is None
+    where that is not known; ``example_weights`` says from the targets how much each of them counts in a mean, shape
+    (N,) (tokens of a text, pixels of an image), None: all alike. ``metrics`` are :class:`mgraph.Metric`, the first of
+    them that has a direction is the ``primary`` one, by which networks are compared (the loss if there is none);
+    functions, objects of torchmetrics and mappings of names to these are taken, too. ``combine`` says how members of an
+    ensemble vote: by the mean of their outputs' "softmax" or "sigmoid", by the "mean" of the outputs, or None: not at
+    all. ``valid_seed`` is set if the validation split was carved from the training data. ``void`` are label values that
+    stand for no label and that no metric counts; ``notes`` say how data were read. Raises InputError, naming the split,
+    for data that cannot be used.
     """
 
     train: Split
     valid: Split
     test: Split
     classes: int | None
-    input_shape: tuple[int, ...]
+    input_shape: Shapes
     loss: LossFunction = cross_entropy
     loss_name: str = "cross_entropy"
     example_loss: LossFunction | None = example_cross_entropy
@@ -83,6 +89,8 @@ class Task:
     valid_seed: int | None = None
     void: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    outputs: Choice = None
+    example_weights: Callable[[Any], Tensor] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", as_metrics(self.metrics))
@@ -163,8 +171,10 @@ class Task:
         hasher.update(f"\n{self.classes} {self.loss_name}".encode())
         return hasher.hexdigest()
 
-    def without_void(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def without_void(self, outputs: Any, targets: Fields) -> tuple[Any, Any]:
         """Leave out of a batch the examples of which no label counts: what metrics are given."""
+        if not self.void or not isinstance(targets, Tensor):
+            return outputs, targets
         return _labels.without_void(outputs, targets, self.void)
 
     def typical(self, count: int) -> list[int]:
@@ -181,8 +191,10 @@ class Task:
             chosen[-1] = int(at.nonzero()[0, 0])
         return chosen
 
-    def weight(self, targets: Tensor) -> float:
+    def weight(self, targets: Fields) -> float:
         """Return how many examples' worth of labels of a batch count: its weight in a mean of batches."""
+        if not isinstance(targets, Tensor):
+            return float(examples_in(targets))
         return _labels.share_that_counts(targets, self.void)
 
 
@@ -201,8 +213,15 @@ def make_task(
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
     ignore_index: int | None = None,
+    outputs: Choice | Literal["all"] = None,
+    example_weights: Callable[[Any], Tensor] | None = None,
 ) -> Task:
     """Make a task from splits: each a pair (x, y) of arrays or tensors, a torch Dataset, or a Split.
+
+    x, and y, may also be a dict or tuple of arrays with one row for each example; the network is called as
+    ``module(x)``, ``module(**x)`` or ``module(*x)`` accordingly. ``outputs`` says what counts of what it returns: the
+    name of an entry, a place in a tuple, or a function; by default the logits of what has some where the loss is the
+    default one, and "all", which is also what a loss of your own is given.
 
     Inputs, shape (N, …), are as the network sees them (images channels first): uint8, scaled to [0, 1]; floats,
     brought to float32; or other integers, left alone. Labels are integers unless a loss is given, shape (N,), (N, 1)
@@ -229,7 +248,7 @@ def make_task(
     notes: list[str] = []
     if loss is None and not labelled:
         _labels.refuse_unlabelled(learnt.targets)
-    if classes is None and labelled:
+    if classes is None and labelled and isinstance(learnt.targets, Tensor):
         classes, notes = _labels.number_of_classes(learnt.targets, ignore_index, own_loss=loss is not None)
     tested = make("test", test)
     if valid is None:
@@ -243,13 +262,18 @@ def make_task(
         void = _labels.find_void(known, classes, ignore_index, loss)
         if loss is not None and len(known) < len(given):
             example = learnt.examples(torch.tensor([0]))[1]
+            assert isinstance(example, Tensor), "labels are one tensor"
             void = tuple(sorted({*void, *_labels.customary_void(example, classes, loss)}))
+    if outputs is None and loss is None:
+        outputs = AUTO
     if loss is None:
         if ignore_index is None:
             loss, example_loss = cross_entropy, example_loss or example_cross_entropy
         else:
             loss, each = VoidCrossEntropy(ignore_index), partial(_example_cross_entropy, void=(ignore_index,))
             loss_name, example_loss = loss_name or loss.name, example_loss or each
+            if example_weights is None and isinstance(learnt.targets, Tensor) and learnt.targets.ndim > 1:
+                example_weights = partial(_labels.number_that_count, void=(ignore_index,))
     if metrics is None:
         own = replace(ACCURACY, function=partial(accuracy, void=void)) if void else ACCURACY
         judged: tuple[Metric, ...] = (own,) if labelled else ()
@@ -273,6 +297,8 @@ def make_task(
         valid_seed=VALID_SEED if valid is None else None,
         void=void,
         notes=tuple(notes),
+        outputs=None if outputs == "all" else outputs,
+        example_weights=example_weights,
     )
 
 
@@ -302,11 +328,10 @@ def _make_split(
     if isinstance(given, Split):
         return given
     if isinstance(given, tuple | list) and len(given) == 2:
-        x, y = _as_tensor(name, "x", given[0]), _as_tensor(name, "y", given[1])
-        y = as_column(y) if columns else y
-        if x.ndim == 0 or y.ndim == 0:
-            raise InputError(f"The {name} split must have one row per example, not a single number.")
-        check_lengths(name, len(x), len(y))
+        y = _as_fields(name, "y", given[1], None)
+        x = _as_fields(name, "x", given[0], examples_in(y))
+        y = as_column(y) if columns and isinstance(y, Tensor) else y
+        check_lengths(name, examples_in(x), examples_in(y))
         return ArraySplit(x, y, mean, std)
     if isinstance(given, torch.utils.data.Dataset) or _is_map_style(given):
         return DatasetSplit(given, mean, std, name=f"the {name} split", columns=columns)
@@ -317,6 +342,32 @@ def _is_map_style(given: Any) -> bool:
     """Tell whether something has items and a length, as a Dataset has, and is not a plain container."""
     plain = isinstance(given, str | bytes | tuple | list | Mapping | Tensor | np.ndarray)
     return not plain and hasattr(given, "__getitem__") and hasattr(given, "__len__")
+
+
+def _as_fields(name: str, what: str, values: Any, examples: int | None) -> Fields:
+    """Make tensors of a dict of arrays, or or of a tuple of arrays of ``examples`` rows each; else one tensor."""
+    if isinstance(values, Mapping):
+        for key in values:
+            if not isinstance(key, str):
+                raise InputError(f"{what} of the {name} split has the key {key!r}; keys are names of what goes in.")
+        if not values:
+            raise InputError(f"{what} of the {name} split is an empty dict.")
+        return {key: _as_rows(name, what, values[key], key) for key in values}
+    # A tuple of as many things as there are examples is those, one after the other.
+    arrays = isinstance(values, tuple) and all(hasattr(part, "shape") for part in values)
+    if arrays and examples is not None and len(values) != examples and all(len(part) == examples for part in values):
+        return tuple(_as_rows(name, what, part, str(i)) for i, part in enumerate(values))
+    return _as_rows(name, what, values)
+
+
+def _as_rows(name: str, what: str, values: Any, key: str = "") -> Tensor:
+    try:
+        tensor = _as_tensor(name, what, values)
+    except InputError as error:
+        raise InputError(f"{error}".replace(f"{what} of", f"{what}[{key!r}] of", 1)) from None if key else error
+    if tensor.ndim == 0:
+        raise InputError(f"The {name} split must have one row per example, not a single number.")
+    return tensor
 
 
 def _as_tensor(name: str, what: str, values: Any) -> Tensor:
@@ -340,22 +391,20 @@ def _as_tensor(name: str, what: str, values: Any) -> Tensor:
     tensor: Tensor = values
     if tensor.is_complex():
         raise InputError(f"{what} of the {name} split is of type {tensor.dtype}; give real numbers.")
-    if tensor.is_floating_point():
-        return tensor.to(torch.float32)
-    if what == "x":
-        check_input_type(tensor, f"{what} of the {name} split")
     if what == "y":
-        return tensor.to(torch.int64)  # what torch's losses ask for
-    return tensor.to(torch.float32) if tensor.dtype == torch.bool else tensor
+        return target_typed(tensor)
+    if not tensor.is_floating_point():
+        check_input_type(tensor, f"{what} of the {name} split")
+    return input_typed(tensor)
 
 
 def _carve_valid(train: Split) -> tuple[Split, Split]:
     """Split a stratified tenth off the training data; without integer labels a random tenth."""
     if len(train) < 2:
         raise InputError(f"The train split has {len(train)} example; a tenth for validation needs at least 2.")
-    targets = train.targets.numpy()
-    stratified = targets.ndim == 1 and targets.dtype.kind != "f"
-    labels = targets if stratified else np.zeros(len(train), np.int64)
+    known = train.targets
+    stratified = isinstance(known, Tensor) and known.ndim == 1 and not known.is_floating_point()
+    labels = known.numpy() if isinstance(known, Tensor) and stratified else np.zeros(len(train), np.int64)
     chosen = stratified_choice(labels, max(1, round(len(train) / 10)), VALID_SEED)
     kept = np.setdiff1d(np.arange(len(train)), chosen)
     return train.subset(kept.tolist()), train.subset(chosen.tolist())

@@ -21,6 +21,7 @@ from mgraph.evaluate.classification import brier, calibration_error_of, calibrat
 from mgraph.evaluate.known import ANY_TOP, BESIDE
 from mgraph.evaluate.torchmetrics import PREFIX, from_torchmetrics
 from mgraph.factories import find_source, load_factory, names_code
+from mgraph.fields import are_labels
 from mgraph.metric import LOSS, Metric
 from mgraph.specs import Spec, suggestion
 from mgraph.trust import speaker
@@ -75,7 +76,7 @@ def _one(item: str | Metric | Callable[..., Any], task: Task, base: Path) -> Met
             f"There is no metric {spec.name!r};{hint} choose from {', '.join(KNOWN)}, name one of torchmetrics as "
             f"torchmetrics:Class?key=value, or a function of yours as module:function or file.py:function."
         )
-    if task.classes is None or task.train.targets.is_floating_point():
+    if task.classes is None or not are_labels(task.train.targets):
         raise InputError(f"The metric {spec.name} is of class labels, and this task has none.")
     if not top:
         return _counting(_BUILT_IN[spec.name], task)

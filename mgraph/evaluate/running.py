@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mgraph.data.metrics import of_torchmetrics
 from mgraph.errors import InputError, MGraphError
+from mgraph.fields import Fields, examples_in, joined, over, tensors_of
 from mgraph.metric import Metric
 
 WHOLE_BYTES = 4 << 30
@@ -46,7 +47,7 @@ class Measured:
 class Running(Protocol):
     """A metric on its way through a split."""
 
-    def add(self, out: Tensor, y: Tensor) -> None:
+    def add(self, out: Any, y: Fields) -> None:
         """Take a batch: outputs and targets of at least one example."""
 
     def result(self) -> Measured:
@@ -71,18 +72,18 @@ class _Function:
     def __init__(self, metric: Metric, examples: int) -> None:
         self._metric, self._examples = metric, examples
         self._values: list[Tensor] = []
-        self._whole: list[tuple[Tensor, Tensor]] | None = [] if metric.whole else None
+        self._whole: list[tuple[Fields, Fields]] | None = [] if metric.whole else None
         self._failed: Exception | None = None
 
-    def add(self, out: Tensor, y: Tensor) -> None:
+    def add(self, out: Any, y: Fields) -> None:
         if self._whole is None:
             try:
                 values = _called(self._metric.name, self._metric.function, out, y)
             except _UsersError as error:
-                if self._values or len(y) == self._examples:
+                if self._values or examples_in(y) == self._examples:
                     raise
                 self._failed, values = error, torch.zeros(())  # perhaps it takes only a whole split
-            if values.ndim or len(y) == 1:
+            if values.ndim or examples_in(y) == 1:
                 self._values.append(_of_examples(self._metric.name, values, y).double().cpu())
                 return
             if self._values:
@@ -93,9 +94,9 @@ class _Function:
             self._whole = []
         self._keep(out, y)
 
-    def _keep(self, out: Tensor, y: Tensor) -> None:
+    def _keep(self, out: Any, y: Fields) -> None:
         assert self._whole is not None
-        per_example = (out.nbytes + y.nbytes) / len(y)
+        per_example = sum(t.nbytes for part in (out, y) for t in tensors_of(part)) / examples_in(y)
         if per_example * self._examples > WHOLE_BYTES:
             if self._failed is not None:
                 raise self._failed
@@ -104,15 +105,15 @@ class _Function:
                 f"{per_example * self._examples / 2**30:.1f} GiB, more than {WHOLE_BYTES / 2**30:g}: return one value "
                 "for each example, or running sums: mgraph.Metric(name, function, compute=…)."
             )
-        self._whole.append((out.cpu(), y.cpu()))
+        self._whole.append((over(Tensor.cpu, out), over(Tensor.cpu, y)))
 
     def result(self) -> Measured:
         if self._whole is None:
             return Measured.of(_joined(self._values))
-        out, y = (torch.cat(parts) for parts in zip(*self._whole, strict=True)) if self._whole else 2 * (_NONE,)
+        out, y = map(joined, zip(*self._whole, strict=True)) if self._whole else 2 * (_NONE,)
         values = _called(self._metric.name, self._metric.function, out, y)
         if values.ndim == 0:
-            return Measured(float(values), None, len(y))
+            return Measured(float(values), None, examples_in(y))
         return Measured.of(_of_examples(self._metric.name, values, y).cpu())
 
     def examples(self) -> Tensor | None:
@@ -127,7 +128,7 @@ class _Sums:
         self._sums: list[Tensor] | None = None
         self._count = 0
 
-    def add(self, out: Tensor, y: Tensor) -> None:
+    def add(self, out: Any, y: Fields) -> None:
         name = self._metric.name
         found = _guarded(name, self._metric.function, out, y)
         parts = found if isinstance(found, tuple | list) else (found,)
@@ -136,7 +137,7 @@ class _Sums:
         if [part.shape for part in new] != [part.shape for part in before]:
             raise InputError(f"The metric {name} must return the same running sums for every batch.")
         self._sums = [a + b for a, b in zip(before, new, strict=True)]
-        self._count += len(y)
+        self._count += examples_in(y)
 
     def result(self) -> Measured:
         value = _guarded(self._metric.name, self._metric.compute, *(self._sums or ()))
@@ -157,13 +158,13 @@ class _TorchMetrics:
         self._count = 0
         self._labels = type(self._state).__module__.startswith("torchmetrics.classification")
 
-    def add(self, out: Tensor, y: Tensor) -> None:
-        if self._labels and y.is_floating_point() and bool((y == y.round()).all()):
+    def add(self, out: Any, y: Fields) -> None:
+        if self._labels and isinstance(y, Tensor) and y.is_floating_point() and bool((y == y.round()).all()):
             y = y.long()  # of several labels, which losses want as floats and torchmetrics does not
         if not self._count:
-            self._state.to(out.device)
+            self._state.to(tensors_of(y)[0].device)
         _guarded(self._name, self._state.update, out, y)
-        self._count += len(y)
+        self._count += examples_in(y)
 
     def result(self) -> Measured:
         return Measured(_one_number(self._name, _guarded(self._name, self._state.compute)), None, self._count)
@@ -189,19 +190,19 @@ def _guarded(name: str, function: Callable[..., Any] | None, *arguments: Any) ->
         raise _UsersError(f"The metric {name} failed: {type(error).__name__}: {error}.") from error
 
 
-def _called(name: str, function: Callable[..., Any] | None, out: Tensor, y: Tensor) -> Tensor:
+def _called(name: str, function: Callable[..., Any] | None, out: Any, y: Fields) -> Tensor:
     """Call a function on some outputs and targets; InputError for complex numbers and what is not a tensor."""
     values: Tensor = _guarded(name, lambda: torch.as_tensor(_guarded(name, function, out, y)))
     return values if values.ndim == 0 and not values.is_complex() else _of_examples(name, values, y)
 
 
-def _of_examples(name: str, values: Tensor, y: Tensor) -> Tensor:
-    if values.is_complex() or (values.ndim and tuple(values.shape) != (len(y),)):
+def _of_examples(name: str, values: Tensor, y: Fields) -> Tensor:
+    if values.is_complex() or (values.ndim and tuple(values.shape) != (examples_in(y),)):
         raise InputError(
-            f"The metric {name} returned {values.dtype} of shape {list(values.shape)} for {len(y)} examples; it must "
-            f"return one real number, or one for each example."
+            f"The metric {name} returned {values.dtype} of shape {list(values.shape)} for {examples_in(y)} examples; "
+            "it must return one real number, or one for each example."
         )
-    return values.reshape(len(y))
+    return values.reshape(examples_in(y))
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
