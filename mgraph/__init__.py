@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mgraph.bookkeeping.upkeep import check
     from mgraph.builtin import ARCHITECTURES, DATASETS
+    from mgraph.data import tasks
     from mgraph.data.task import Task, make_task
     from mgraph.engines.pool import Pool
     from mgraph.errors import MGraphError
@@ -66,6 +67,7 @@ _HOMES = {
     "DATASETS": "mgraph.builtin",
     "Task": "mgraph.data.task",
     "make_task": "mgraph.data.task",
+    "tasks": "mgraph.data.tasks:",
     "Metric": "mgraph.metric",
     "Job": "mgraph.jobs.base",
     "ConnectJob": "mgraph.jobs.connections",
@@ -127,6 +129,7 @@ __all__ = [
     "make_task",
     "open",
     "read_job",
+    "tasks",
     "unpack",
 ]
 
@@ -136,8 +139,9 @@ def __getattr__(name: str) -> Any:
         return _version("mgraph")
     if name not in _HOMES:
         raise AttributeError(f"module 'mgraph' has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(import_module(module), attribute or name)
+    module, whole, attribute = _HOMES[name].partition(":")  # "module:" is the module itself
+    home = import_module(module)
+    return home if whole and not attribute else getattr(home, attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -251,13 +251,7 @@ class ArraySplit(Split):
         self.normalisation.check(self._x)
         for what, fields in (("x", self._x), ("y", self._y)):
             for key, values in named_tensors(fields):
-                of = f"{what}[{key}]" if key else what
-                if len(values) != len(self):
-                    raise InputError(
-                        f"{of} of the {name} split has {len(values)} examples, and what comes before it {len(self)}; "
-                        "give all of them as many."
-                    )
-                check_finite(f"{of} of the {name} split", values)
+                check_finite(f"{f'{what}[{key}]' if key else what} of the {name} split", values)
 
     @override
     def feed(self, hasher: Hasher) -> None:
@@ -499,6 +493,17 @@ def check_lengths(name: str, inputs: int, targets: int) -> None:
         raise InputError(f"The {name} split has {inputs} inputs but {targets} targets; give one for each.")
     if inputs == 0:
         raise InputError(f"The {name} split is empty; give it at least one example.")
+
+
+def check_rows(name: str, what: str, fields: Fields) -> None:
+    """Raise InputError unless all tensors of several have as many rows."""
+    count = examples_in(fields)
+    for key, values in named_tensors(fields):
+        if len(values) != count:
+            raise InputError(
+                f"{what}[{key}] of the {name} split has {len(values)} examples, and what comes before it {count}; give "
+                "all of them as many."
+            )
 
 
 def check_finite(what: str, values: Tensor, *, first: int = 0) -> None:

@@ -18,7 +18,7 @@ from mgraph.data import labels as _labels
 from mgraph.data.items import check_input_type, input_typed, target_typed
 from mgraph.data.labels import VoidCrossEntropy, as_column, check_labels, per_example
 from mgraph.data.metrics import as_metrics, named, notes_on
-from mgraph.data.splits import ArraySplit, DatasetSplit, Split, check_lengths
+from mgraph.data.splits import ArraySplit, DatasetSplit, Split, check_lengths, check_rows
 from mgraph.data.stratify import VALID_SEED, stratified_choice
 from mgraph.data.voting import voting_of
 from mgraph.errors import InputError, MGraphWarning
@@ -51,6 +51,8 @@ def accuracy(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) -> Tens
 
 
 ACCURACY = replace(named("accuracy", accuracy), identity="built in")
+
+_FIRST = torch.tensor([0])
 
 Combine = Literal["softmax", "sigmoid", "mean"]
 COMBINATIONS: tuple[Combine, ...] = get_args(Combine)
@@ -261,9 +263,11 @@ def make_task(
         known = [(name, y) for name, split in given.items() if (y := split.labels_at_hand) is not None]
         void = _labels.find_void(known, classes, ignore_index, loss)
         if loss is not None and len(known) < len(given):
-            example = learnt.examples(torch.tensor([0]))[1]
+            example = learnt.examples(_FIRST)[1]
             assert isinstance(example, Tensor), "labels are one tensor"
             void = tuple(sorted({*void, *_labels.customary_void(example, classes, loss)}))
+    if example_weights is None and void and _has_several(learnt):
+        example_weights = partial(_labels.number_that_count, void=void)
     if outputs is None and loss is None:
         outputs = AUTO
     if loss is None:
@@ -272,10 +276,8 @@ def make_task(
         else:
             loss, each = VoidCrossEntropy(ignore_index), partial(_example_cross_entropy, void=(ignore_index,))
             loss_name, example_loss = loss_name or loss.name, example_loss or each
-            if example_weights is None and isinstance(learnt.targets, Tensor) and learnt.targets.ndim > 1:
-                example_weights = partial(_labels.number_that_count, void=(ignore_index,))
     if metrics is None:
-        own = replace(ACCURACY, function=partial(accuracy, void=void)) if void else ACCURACY
+        own = counting_labels(ACCURACY, void, example_weights)
         judged: tuple[Metric, ...] = (own,) if labelled else ()
     else:
         judged = as_metrics(metrics, better)
@@ -300,6 +302,19 @@ def make_task(
         outputs=None if outputs == "all" else outputs,
         example_weights=example_weights,
     )
+
+
+def _has_several(split: Split) -> bool:
+    """Tell whether an example has several labels, as the pixels of an image are."""
+    _, example = split.examples(_FIRST)
+    return isinstance(example, Tensor) and example.ndim > 1
+
+
+def counting_labels(metric: Metric, void: Sequence[int], example_weights: Callable[[Any], Tensor] | None) -> Metric:
+    """Let a metric of labels leave out those that do not count, and weigh examples by how many they have."""
+    if not void or metric.function is None:
+        return metric
+    return replace(metric, function=partial(metric.function, void=tuple(void)), weights=example_weights)
 
 
 def _example_cross_entropy(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> Tensor:
@@ -331,6 +346,8 @@ def _make_split(
         y = _as_fields(name, "y", given[1], None)
         x = _as_fields(name, "x", given[0], examples_in(y))
         y = as_column(y) if columns and isinstance(y, Tensor) else y
+        check_rows(name, "x", x)
+        check_rows(name, "y", y)
         check_lengths(name, examples_in(x), examples_in(y))
         return ArraySplit(x, y, mean, std)
     if isinstance(given, torch.utils.data.Dataset) or _is_map_style(given):
@@ -364,7 +381,9 @@ def _as_rows(name: str, what: str, values: Any, key: str = "") -> Tensor:
     try:
         tensor = _as_tensor(name, what, values)
     except InputError as error:
-        raise InputError(f"{error}".replace(f"{what} of", f"{what}[{key!r}] of", 1)) from None if key else error
+        if not key:
+            raise
+        raise InputError(str(error).replace(f"{what} of", f"{what}[{key!r}] of", 1)) from None
     if tensor.ndim == 0:
         raise InputError(f"The {name} split must have one row per example, not a single number.")
     return tensor

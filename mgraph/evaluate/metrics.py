@@ -14,7 +14,7 @@ from mgraph.data.splits import Split
 from mgraph.data.task import Task
 from mgraph.errors import InputError
 from mgraph.evaluate.running import Measured as Measured
-from mgraph.evaluate.running import start
+from mgraph.evaluate.running import scaled, start, weights_of
 from mgraph.fields import Fields, examples_in
 from mgraph.metric import LOSS as THE_LOSS
 from mgraph.metric import Metric
@@ -95,6 +95,7 @@ def judge(
     """Measure outputs of any origin, as :func:`measure` does: batches of (outputs, targets) of so many examples."""
     running = {m.name: start(m, examples) for m in (*task.metrics, *metrics)}
     losses: list[Tensor] = []
+    weights: list[Tensor] = []
     sizes: list[float] = []  # of the batches, in examples whose labels count
     count = 0
     for out, y in batches:
@@ -108,10 +109,12 @@ def judge(
         count += examples_in(y)
         if task.example_loss is not None:
             losses.append(task.example_loss(out, y).double().cpu())
+            if task.example_weights is not None:
+                weights.append(weights_of(task.example_weights, y))
         for metric in running.values():
             metric.add(out, y)
     if task.example_loss is not None:
-        loss = Measured.of(torch.cat(losses))
+        loss = Measured.of(torch.cat(losses), torch.cat(weights) if weights else None)
     else:  # only batch means are known: weigh them by size, and claim no standard error
         mean = (
             sum(n * float(batch) for n, batch in zip(sizes, losses, strict=True)) / sum(sizes)
@@ -126,11 +129,13 @@ def judge(
 def example_scores(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int) -> tuple[Metric, Tensor] | None:
     """Score single examples, more is better: by the task's primary metric, else by its loss; shape (N,), float64.
 
-    Returns what they are scored by as well. None where neither has a value for each example.
+    Where examples count differently, scores are scaled so that their plain mean is the metric. Returns what they are
+    scored by as well. None where neither has a value for each example.
     """
     primary, loss = task.primary, task.example_loss
     running = None if primary.name == LOSS else start(primary, examples)
     scores: list[Tensor] = []
+    weights: list[Tensor] = []
     for out, y in batches:
         out, y = task.without_void(out, y)
         if not examples_in(y):
@@ -139,9 +144,13 @@ def example_scores(task: Task, batches: Iterable[tuple[Any, Fields]], examples: 
             running.add(out, y)
         if loss is not None:
             scores.append(-loss(out, y).double().cpu())
+            if task.example_weights is not None:
+                weights.append(weights_of(task.example_weights, y))
     if running is not None and (found := running.examples()) is not None:
         return primary, primary.sign * found
-    return (THE_LOSS, torch.cat(scores)) if scores else None
+    if not scores:
+        return None
+    return THE_LOSS, scaled(torch.cat(scores), torch.cat(weights) if weights else None)
 
 
 @torch.no_grad()

@@ -37,9 +37,18 @@ class Measured:
     count: int
 
     @classmethod
-    def of(cls, values: Tensor) -> Measured:
-        """Average per-example values, shape (N,), in float64."""
+    def of(cls, values: Tensor, weights: Tensor | None = None) -> Measured:
+        """Average per-example values, shape (N,), in float64; with ``weights``, shape (N,), each counts so much.
+
+        The standard error of a weighted mean m is that of a ratio: √(n/(n-1) Σ w²(v - m)²) / Σ w.
+        """
         values = values.double()
+        if weights is not None and not bool((weights == weights[:1]).all()):
+            w = weights.double()
+            mean = (w * values).sum() / w.sum()
+            spread = (w * (values - mean)).square().sum()
+            n = len(values)
+            return cls(float(mean), float((spread * n / (n - 1)).sqrt() / w.sum()) if n > 1 else None, n)
         error = float(values.std(correction=1)) / len(values) ** 0.5 if len(values) > 1 else None
         return cls(float(values.mean()), error, len(values))
 
@@ -54,7 +63,10 @@ class Running(Protocol):
         """Return the number of all batches; not finite where it is not, InputError where there is none."""
 
     def examples(self) -> Tensor | None:
-        """Return the value of each example, shape (N,) in float64; None where examples have none."""
+        """Return the value of each example, shape (N,) in float64; None where examples have none.
+
+        Where examples count differently, each value is scaled so that their plain mean is the metric.
+        """
 
 
 def start(metric: Metric, examples: int) -> Running:
@@ -66,12 +78,29 @@ def start(metric: Metric, examples: int) -> Running:
     return _Function(metric, examples)
 
 
+def weights_of(weigh: Callable[[Any], Any], y: Fields) -> Tensor:
+    """Return how much each example counts, shape (N,) in float64; InputError if that is not what is returned."""
+    weights = torch.as_tensor(weigh(y)).detach().double().cpu()
+    if tuple(weights.shape) != (examples_in(y),) or not bool((torch.isfinite(weights) & (weights >= 0)).all()):
+        raise InputError(
+            f"The weights of examples must be one finite number ≥ 0 for each, shape [{examples_in(y)}] here, not "
+            f"{weights.dtype} of shape {list(weights.shape)}."
+        )
+    return weights
+
+
+def scaled(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Scale per-example values, shape (N,), so that their plain mean is the weighted one."""
+    return values if weights is None or not len(values) else values * (weights * (len(values) / weights.sum()))
+
+
 class _Function:
     """A function whose first batch shows whether it gives one value for each example; else it needs all of them."""
 
     def __init__(self, metric: Metric, examples: int) -> None:
         self._metric, self._examples = metric, examples
         self._values: list[Tensor] = []
+        self._weights: list[Tensor] = []
         self._whole: list[tuple[Fields, Fields]] | None = [] if metric.whole else None
         self._failed: Exception | None = None
 
@@ -85,6 +114,8 @@ class _Function:
                 self._failed, values = error, torch.zeros(())  # perhaps it takes only a whole split
             if values.ndim or examples_in(y) == 1:
                 self._values.append(_of_examples(self._metric.name, values, y).double().cpu())
+                if self._metric.weights is not None:
+                    self._weights.append(weights_of(self._metric.weights, y))
                 return
             if self._values:
                 raise InputError(
@@ -109,7 +140,7 @@ class _Function:
 
     def result(self) -> Measured:
         if self._whole is None:
-            return Measured.of(_joined(self._values))
+            return Measured.of(_joined(self._values), torch.cat(self._weights) if self._weights else None)
         out, y = map(joined, zip(*self._whole, strict=True)) if self._whole else 2 * (_NONE,)
         values = _called(self._metric.name, self._metric.function, out, y)
         if values.ndim == 0:
@@ -117,7 +148,9 @@ class _Function:
         return Measured.of(_of_examples(self._metric.name, values, y).cpu())
 
     def examples(self) -> Tensor | None:
-        return _joined(self._values) if self._whole is None else None
+        if self._whole is not None:
+            return None
+        return scaled(_joined(self._values), torch.cat(self._weights) if self._weights else None)
 
 
 class _Sums:
