@@ -1,9 +1,9 @@
 """The items of a ``Dataset`` as tensors: each an (input, target) pair, of one shape and type throughout.
 
 Input and target are a tensor each, or a dict or tuple of tensors. An item may also be one dict with an entry ``labels``
-or ``label``, as those of Hugging Face's ``datasets`` have: that is the target then, and the rest is the input. Floats
-become float32, as in arrays; targets that are integers int64. A batch is a copy: a Dataset may hand out the same buffer
-every time.
+or ``label``, as those of Hugging Face's ``datasets`` have: that is the target then, and the rest is the input (one
+entry: that tensor alone). Floats become float32, as in arrays; targets that are integers int64. A batch is a copy: a
+Dataset may hand out the same buffer every time.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _divided(item: Mapping[Any, Any], where: str) -> tuple[Any, Any]:
         )
     (target,) = found
     inputs = {key: value for key, value in item.items() if key != target}
-    return inputs, item[target]
+    return next(iter(inputs.values())) if len(inputs) == 1 else inputs, item[target]
 
 
 def check_input_type(x: Tensor, where: str) -> None:

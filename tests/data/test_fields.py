@@ -121,6 +121,12 @@ def test_items_of_a_dataset_are_dicts_too() -> None:
         assert torch.equal(y, torch.tensor([2, 2]))
         prints.add(task.fingerprint)
     assert len(prints) == 1
+    alone = make_task(train=Items(lambda i: {"image": MASK[i], "label": int(LABELS[i])}), test=as_pairs_of_one())
+    assert alone.input_shape == (4,)
+
+
+def as_pairs_of_one() -> Items:
+    return Items(lambda i: (MASK[i], int(LABELS[i])))
 
 
 @pytest.mark.parametrize(
