@@ -33,6 +33,7 @@ PAGES = (
     "docs/explore.md",
     "docs/your-own.md",
     "docs/extending.md",
+    "docs/tasks.md",
     "docs/resume.md",
     "docs/sharing.md",
     "docs/upkeep.md",

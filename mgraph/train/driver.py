@@ -13,7 +13,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -95,7 +95,7 @@ class Driver:
         self.checkpointer = InMemory() if checkpointer is None else checkpointer
         self._alone = self.workers.size == 1
         self.batches = Batches(split, how.batch_size, self.streams.order, flat.device, least=least)
-        self.module: Callable[[Tensor], Tensor] = torch.compile(flat.module) if how.compile else flat.module
+        self.module: Callable[..., Any] = torch.compile(flat.module) if how.compile else flat.module
         self.notes: list[str] = []
         self.steps = 0  # in all, those of diverged attempts included
         self.done = 0  # of the present segment

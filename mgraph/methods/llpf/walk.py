@@ -282,7 +282,7 @@ class Walk(Stepper):
         flat = self._flat
         x, y, fraction = self._driver.workers.share(*next(self._driver.batches))
         flat.grad.zero_()
-        loss = self._loss(self._driver.module(flat.inputs(x)), y)
+        loss = self._loss(flat.run(x, self._driver.module), y)
         if fraction != 1.0:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
@@ -412,7 +412,7 @@ def batch_loss(flat: FlatModel, loss: Loss, split: Split, how: WalkSettings, exa
     with torch.random.fork_rng(devices=gpus), computing_in(how.precision, flat.device):
         torch.manual_seed(how.seed)
         whole = split.batches(how.batch_size, order=order, device=flat.device, drop_last=len(order) >= how.batch_size)
-        losses = [float(loss(flat.module(flat.inputs(x)), y)) for x, y in whole]
+        losses = [float(loss(flat.run(x), y)) for x, y in whole]
     for buffer, value in buffers:
         buffer.copy_(value)
     flat.module.eval()
