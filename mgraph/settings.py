@@ -10,7 +10,7 @@ import difflib
 import json
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
@@ -29,10 +29,12 @@ def setting(
     below: float | None = None,
     choices: tuple[str, ...] = (),
     nothing: str = "none",
+    check: Callable[[Any], object] | None = None,
 ) -> Any:
     """Declare a setting: its default, what it does, its unit and its limits (inclusive or not).
 
-    ``nothing`` is the word for None, where None is a value.
+    ``nothing`` is the word for None, where None is a value. ``check`` raises InputError for a value, other than None,
+    that cannot be.
     """
     metadata = {
         "help": help,
@@ -43,6 +45,7 @@ def setting(
         "below": below,
         "choices": choices,
         "nothing": nothing,
+        "check": check,
     }
     return field(default=default, metadata=metadata)
 
@@ -168,6 +171,8 @@ def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
                 raise InputError(f"{f.name} must be {words} {limit:g}, not {number}.")
     if m["choices"] and value is not None and value not in m["choices"]:
         raise InputError(f"{f.name} must be one of {', '.join(m['choices'])}, not {value!r}.")
+    if m["check"] is not None and value is not None:
+        m["check"](value)
     return value
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgraph.data.labels import VoidCrossEntropy
+from mgraph.data.splits import Batch
 from mgraph.data.task import Task, cross_entropy
 from mgraph.errors import InputError
 from mgraph.factories import load_factory
@@ -21,13 +22,14 @@ from mgraph.network.flat import FlatModel
 from mgraph.network.probing.losses import check_pairing, describe_outputs, loss_of
 from mgraph.network.probing.untouched import untouched
 from mgraph.specs import Spec
+from mgraph.train.augmentation import Augmented, check_augmentation
 from mgraph.trust import speaker
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-class Objective(Protocol):
-    """The settings that say what is minimised."""
+class Objective(Augmented, Protocol):
+    """The settings that say what is minimised, and on which batches."""
 
     @property
     def loss(self) -> str | None:
@@ -61,12 +63,21 @@ def training_loss(task: Task, how: Objective) -> Loss:
     return task.loss
 
 
-def check_loss(flat: FlatModel, task: Task, loss: Loss) -> None:
+def check_objective(flat: FlatModel, task: Task, how: Objective) -> None:
+    """Raise InputError for a loss or an augmentation that cannot be trained with: :func:`check_loss` on what it makes.
+
+    See :func:`mgraph.train.augmentation.check_augmentation`.
+    """
+    check_loss(flat, task, training_loss(task, how), check_augmentation(flat, task, how))
+
+
+def check_loss(flat: FlatModel, task: Task, loss: Loss, batch: Batch | None = None) -> None:
     """Try the loss on two examples at the present point, in training; the network is left as it was.
 
-    InputError unless it returns a real scalar with a gradient, of each output with its own target.
+    They are the first, or ``batch``. InputError unless it returns a real scalar with a gradient, of each output with
+    its own target.
     """
-    x, y = task.train.examples(torch.arange(min(2, len(task.train))), device=flat.device)
+    x, y = batch or task.train.examples(torch.arange(min(2, len(task.train))), device=flat.device)
     name = getattr(inspect.unwrap(loss), "__name__", type(loss).__name__)
     out: Any = None
     with untouched(flat.module), torch.enable_grad():
