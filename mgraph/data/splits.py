@@ -443,8 +443,7 @@ class DatasetSplit(Split):
                 raise InputError(
                     f"{self._name[0].upper()}{self._name[1:]} is random: the {what} of item {place} was another one "
                     f"when it was read again. Every number of a graph is of the same examples: give the Dataset "
-                    f"without random transforms; augmentation in training belongs in the network's forward, "
-                    f"where self.training is true."
+                    f"without random transforms; augmentation is a setting of what trains: --augment."
                 )
 
     @cached_property
