@@ -25,7 +25,7 @@ from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
-from mgraph_store.recipes import Computation, is_computed, look_up, sum_of_stored
+from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, sum_of_stored
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
@@ -263,7 +263,8 @@ class GraphStore:
         node = self._node(node)
         if not is_computed(node):
             return to_the_end(self._stored(node).read)
-        return to_the_end(lambda: self.computation(node).run())
+        recipes = self._recipes(node)  # here, where a reading that is open counts: never in the other thread
+        return to_the_end(lambda: Computation(recipes, self._stored).run())
 
     def computation(self, node: Node | str) -> Computation:
         """Open a node's parameters without reading them, to stream or read parts; errors as
@@ -271,10 +272,7 @@ class GraphStore:
 
         For nodes larger than memory: ``store.computation("m").stream(lambda offset, values: …)``.
         """
-        node = self._node(node)
-        with self.reading() as reader:
-            recipes = look_up(reader, node)
-        return Computation(recipes, self._stored)
+        return Computation(self._recipes(self._node(node)), self._stored)
 
     def combination(self, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
         """Open Σ c_k P_k of stored and partial nodes as :meth:`computation` opens a derived node, same bits.
@@ -367,11 +365,12 @@ class GraphStore:
         with self.reading() as reader:
             layout = Layout.from_json(reader.get(Space, id=node.space_id).layout)
         found = node
-        return TensorView(
-            layout,
-            lambda: to_the_end(lambda: self.computation(found)),
-            None if policy is None else lambda: self.read_buffers(found, policy),
-        )
+
+        def opened() -> Computation:
+            recipes = self._recipes(found)  # here, as in read_parameters
+            return to_the_end(lambda: Computation(recipes, self._stored))
+
+        return TensorView(layout, opened, None if policy is None else lambda: self.read_buffers(found, policy))
 
     def discard(self) -> None:
         """Delete the whole graph: for one that was just made, and that something then went wrong with."""
@@ -384,6 +383,12 @@ class GraphStore:
             return node
         with self.reading() as reader:
             return reader.find_node(node)
+
+    def _recipes(self, node: Node) -> list[Recipe]:
+        if not is_computed(node):
+            return [Recipe(node)]
+        with self.reading() as reader:
+            return look_up(reader, node)
 
     def _stored(self, node: Node) -> StoredArray:
         if node.tensor_key is None:
