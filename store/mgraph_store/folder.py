@@ -381,8 +381,13 @@ class Folder:
         FileExistsError
             If there is one of that name.
         """
-        target = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        with os.fdopen(target, "wb", buffering=0) as copy, self.reader(name) as source:
+        with self.reader(name) as source:
+            return folder.write_copy(name, source)
+
+    def write_copy(self, name: str, source: BinaryIO) -> int:
+        """Write what is left of an open file as a new file, flushed; as :meth:`copy_file`."""
+        target = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(target, "wb", buffering=0) as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
             os.fsync(target)
             return os.fstat(target).st_size

@@ -79,6 +79,15 @@ class Index:
             raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
         return where
 
+    def copy_to(self, folder: Folder) -> None:
+        """Copy the file into a folder, flushed; the caller holds the graph's lock. Errors as of ``copy_file``."""
+        place = self.place()
+        file = self._folder.reader(self._name)
+        try:
+            folder.write_copy(self._name, file)
+        finally:
+            instances().close_file(place, file)
+
     def create(self) -> None:
         """Make an empty index of the present format, and its journal; StoreError or OSError if the disk refuses."""
         try:

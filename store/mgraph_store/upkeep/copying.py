@@ -114,10 +114,12 @@ def _fill(store: GraphStore, building: Path) -> Copied:
 
 def _copy_rows(store: GraphStore, new: Folder, journal: Folder) -> None:
     index = store.index.path.name
-    for name in (index, f"{index}.wal"):
+    for name in (index, log := f"{index}.wal"):
         new.unlink(name)
-        if store.folder.has(name):
-            store.folder.copy_file(name, new)
+    if store.folder.has(index):
+        store.index.copy_to(new)
+    if store.folder.has(log):
+        store.folder.copy_file(log, new)
     for name in journal.entries():
         journal.unlink(name)
     count = store.index.journal.count()
