@@ -255,3 +255,25 @@ def test_many_threads_read_at_once(graph: Any) -> None:
     assert len(counts) == 60
     assert set(counts) <= {1, 2, 3, 4}
     assert count(graph.store) == 4
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_connection_of_ones_own_in_this_process_is_waited_for_and_then_named(
+    graph: Any, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    notebook = duckdb.connect(str(graph.store.index.path), read_only=read_only)
+    monkeypatch.setattr("mgraph_store.index.index._OWN_PATIENCE", 0.3)
+    try:
+        begun = time.monotonic()
+        with pytest.raises(LockTimeoutError, match=rf"open in this very process \({os.getpid()}\).* close it"):
+            graph.add(graph.parameters(), names=("a",))
+        assert time.monotonic() - begun >= 0.3
+        if not read_only:
+            with pytest.raises(LockTimeoutError, match="by a DuckDB connection that is not mgraph's"):
+                count(graph.store)
+        monkeypatch.undo()
+        threading.Timer(0.3, notebook.close).start()
+        graph.add(graph.parameters(), names=("a",))  # waits until it is closed
+    finally:
+        notebook.close()
+    assert count(graph.store) == 1
