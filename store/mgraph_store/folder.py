@@ -472,6 +472,26 @@ class Folder:
         )
 
 
+def put_in_place(building: Path, path: Path) -> None:
+    """Rename a directory that was made beside its place, in one step, durably; only if nothing is there yet.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something at ``path``, or somebody else was faster.
+    OSError
+        If it cannot be renamed.
+    """
+    path.mkdir()  # only one can; rename alone would replace an empty directory of somebody else
+    try:
+        building.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+        raise
+    Folder(path.parent).flush()
+
+
 def path_of(descriptor: int) -> Path:
     """Return a path that leads to the file that is open, for libraries that need one."""
     return Path(f"/proc/self/fd/{descriptor}" if _HAS_PROC else f"/dev/fd/{descriptor}")

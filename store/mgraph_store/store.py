@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from mgraph_store.errors import (
     NotFoundError,
     OldFormatError,
 )
-from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
+from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder, put_in_place
 from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
@@ -32,9 +33,10 @@ from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.views import TensorView
 from mgraph_store.states import STATES, StateFiles
 from mgraph_store.tensors.arrays import StoredArray
+from mgraph_store.tensors.claims import CONFIG, Place, directory_of, new_claim
 from mgraph_store.tensors.kernel import KERNEL_VERSION, active_terms
-from mgraph_store.tensors.objects import ROOT_GROUP, TensorStore, flush, flush_tree, to_the_end
-from mgraph_store.tensors.remote import CONFIG, RemoteTensorStore, check_url, read_config, write_config
+from mgraph_store.tensors.objects import ROOT_GROUP, TensorStore, flush_tree, to_the_end
+from mgraph_store.tensors.remote import RemoteTensorStore, check_url
 from mgraph_store.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -57,10 +59,10 @@ class GraphStore:
         self.path = path
         self.folder = Folder(path)
         self._check_entries()
-        url = read_config(self.folder)
+        place = Place.read(self.folder)
         tensors, temporary = self.folder.sub(TENSORS), self.folder.sub(TEMPORARY)
         self.tensor_store = (
-            TensorStore(tensors, temporary) if url is None else RemoteTensorStore(url, tensors, temporary)
+            TensorStore(tensors, temporary) if place is None else RemoteTensorStore(place, tensors, temporary)
         )
         self.index = Index(self.folder, INDEX)
         self.lock = GraphLock(self.folder, lock_timeout)
@@ -97,38 +99,37 @@ class GraphStore:
             cls._make(path, None)
             return cls(path, lock_timeout=lock_timeout)
         graph = Folder(path)
-        place = RemoteTensorStore(url, graph.sub(TENSORS), graph.sub(TEMPORARY))
-        place.claim()
+        place = Place(url, new_claim())
+        remote = RemoteTensorStore(place, graph.sub(TENSORS), graph.sub(TEMPORARY))
+        remote.claim()
         try:
-            cls._make(path, url)
+            cls._make(path, place)
         except BaseException:
-            place.release()
+            remote.release()
             raise
         return cls(path, lock_timeout=lock_timeout)
 
     @staticmethod
-    def _make(path: Path, url: str | None) -> None:
+    def _make(path: Path, place: Place | None) -> None:
         building = path.parent / f".{path.name}.{random_characters(8)}"
         try:
             building.mkdir()
             (building / TEMPORARY).mkdir()
-            if url is None:
+            if place is None:
                 (building / TENSORS).mkdir()
                 (building / TENSORS / "zarr.json").write_bytes(ROOT_GROUP)
             else:
-                write_config(Folder(building), url)
+                new = Folder(building)  # which keeps its inode when it is renamed
+                replace(place, directory=directory_of(new)).write(new)
             for name in LOCKS:
                 (building / name).touch()
             with GraphLock(building).exclusive():
                 pass  # a file system without locks is found out before anything is there
             Index(building / INDEX).create()
             flush_tree(Folder(path.parent), building.name)
-            if path.exists():  # rename would replace an empty directory
-                raise FileExistsError
-            building.rename(path)
-            flush(Folder(path.parent))
+            put_in_place(building, path)
         except OSError as error:
-            if path.exists():
+            if os.path.lexists(path):
                 raise NameTakenError(f"{path} exists already: choose another path for the new graph.") from None
             reason = error.strerror or str(error)
             raise InputError(f"Cannot create a graph at {path} ({reason}): choose a writable place.") from error

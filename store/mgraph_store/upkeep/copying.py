@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
-from mgraph_store.folder import TEMPORARY, Folder
+from mgraph_store.folder import TEMPORARY, Folder, put_in_place
 from mgraph_store.index.index import JOURNAL, check_path
 from mgraph_store.index.journal import COUNTER
 from mgraph_store.index.lock import LOCKS
@@ -69,10 +69,9 @@ def copy(store: GraphStore, target: Path) -> Copied:
         raise InputError(f"Cannot make a copy at {target} ({reason}): choose a writable place.") from None
     try:
         copied = _fill(store, building)
-        if os.path.lexists(target):
-            raise NameTakenError(f"{target} exists already: choose another path for the copy.")
-        building.rename(target)
-        Folder(target.parent).flush()
+        put_in_place(building, target)
+    except FileExistsError:
+        raise NameTakenError(f"{target} exists already: choose another path for the copy.") from None
     except OSError as error:
         raise disk_error(error, target) from error
     finally:
