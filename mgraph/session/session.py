@@ -203,9 +203,9 @@ class Session:
         """Keep with the space what its task is measured by now: a graph of before may not say it, or code has grown."""
         metrics = agreeing(workspace.task.metrics, workspace.space)
         if metrics != workspace.space.metrics:
-            workspace.space = replace(workspace.space, metrics=metrics)
+            before, workspace.space = workspace.space, replace(workspace.space, metrics=metrics)
             with self.store.transaction() as tx:
-                tx.update(workspace.space)
+                tx.update(workspace.space, since=before)
 
     @cached_property
     def device(self) -> str:
