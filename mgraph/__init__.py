@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from mgraph.bookkeeping.listed import KINDS
     from mgraph.bookkeeping.upkeep import UpkeepPlan, check
     from mgraph.builtin import ARCHITECTURES, DATASETS
-    from mgraph.data.task import Task, make_task
+    from mgraph.data import tasks
+    from mgraph.data.making import make_task
+    from mgraph.data.task import Task
     from mgraph.demo import run_demo
     from mgraph.durations import spoken
     from mgraph.engines.pool import Pool
@@ -80,7 +82,8 @@ _HOMES = {
     "ARCHITECTURES": "mgraph.builtin",
     "DATASETS": "mgraph.builtin",
     "Task": "mgraph.data.task",
-    "make_task": "mgraph.data.task",
+    "make_task": "mgraph.data.making",
+    "tasks": "mgraph.data.tasks:",
     "Metric": "mgraph.metric",
     # Methods, and settings
     "Method": "mgraph.methods.base",
@@ -216,6 +219,7 @@ __all__ = [
     "run_demo",
     "run_toy_demo",
     "spoken",
+    "tasks",
     "unpack",
     "visible",
 ]
@@ -226,8 +230,9 @@ def __getattr__(name: str) -> Any:
         return _version("mgraph")
     if name not in _HOMES:
         raise AttributeError(f"module 'mgraph' has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(import_module(module), attribute or name)
+    module, whole, attribute = _HOMES[name].partition(":")  # "module:" is the module itself
+    home = import_module(module)
+    return home if whole and not attribute else getattr(home, attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -11,7 +11,7 @@ import difflib
 import json
 import math
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
@@ -58,13 +58,22 @@ def setting(
     unit: str = "",
     choices: tuple[str, ...] = (),
     nothing: str = "none",
+    check: Callable[[Any], object] | None = None,
     **limits: Unpack[GivenLimits],
 ) -> Any:
     """Declare a setting: its default, what it does, its unit and its :class:`Limits`.
 
-    ``nothing`` is the word for None, where None is a value.
+    ``nothing`` is the word for None, where None is a value. ``check`` raises InputError for a value, other than None,
+    that cannot be.
     """
-    metadata = {"help": help, "unit": unit, "limits": Limits(**limits), "choices": choices, "nothing": nothing}
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "limits": Limits(**limits),
+        "choices": choices,
+        "nothing": nothing,
+        "check": check,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -218,6 +227,8 @@ def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
             raise InputError(f"{f.name} must be {must_be}, not {number}.")
     if m["choices"] and value is not None and value not in m["choices"]:
         raise InputError(f"{f.name} must be one of {', '.join(m['choices'])}, not {value!r}.")
+    if m["check"] is not None and value is not None:
+        m["check"](value)
     return value
 
 

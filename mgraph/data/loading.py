@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mgraph.builtin import DATASETS, ROOT
+from mgraph.data.making import Judging, make_task
 from mgraph.data.repeatable import RandomState, require_repeatable
-from mgraph.data.task import Judging, Task, make_task
+from mgraph.data.task import Task
 from mgraph.errors import InputError, NotFoundError, UntrustedError
 from mgraph.factories import call_factory, load_factory, locate
 from mgraph.specs import Spec, bind, look_up, suggestion

@@ -360,11 +360,12 @@ class _Auto:
 
     def remember(self, connection: Connection, reason: str) -> Connection:
         """Keep with the connection why it was made, and what came of it."""
-        what = f"{connection.reason}; tried by --auto: {reason.partition(': ')[2].rstrip('.')}"
-        connection = replace(connection, reason=what)
+        with self.session.store.reading() as reader:  # its sweep may have said something of it meanwhile
+            before = reader.get(Connection, id=connection.id)
+        what = f"{before.reason}; tried by --auto: {reason.partition(': ')[2].rstrip('.')}"
         with self.session.store.transaction() as tx:
-            tx.update(connection)
-        return connection
+            tx.update(remembered := replace(before, reason=what), since=before)
+        return remembered
 
     def present(self, method: Method) -> Connection | None:
         """Return the newest connection of these ends by this very method, if there is one that did not fail.

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from mgraph.jobs.base import Job
+from mgraph.jobs.base import NAMING_CODE, Job
 from mgraph.train.settings import TrainSettings
 
 
@@ -25,7 +25,7 @@ class TrainJob(Job):
 
     @override
     def names(self) -> Iterable[Any]:
-        return (self.settings.loss,)
+        return [getattr(self.settings, setting) for setting in NAMING_CODE]
 
 
 @dataclass(frozen=True, kw_only=True)

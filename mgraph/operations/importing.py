@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.calling import call
 from mgraph.errors import InputError, MGraphWarning, TrainedCurveError
 from mgraph.evaluate.batchnorm import OWN, recompute_statistics
 from mgraph.evaluate.stale import compare_statistics
 from mgraph.families import BezierCurveFamily, Family, PolygonalChainFamily
+from mgraph.fields import copied
 from mgraph.jobs.modes import AddCurveJob
 from mgraph.network.checkpoints import (
     FittedCheckpoint,
@@ -27,6 +30,7 @@ from mgraph.network.checkpoints import (
     fit_curve,
     read_content,
 )
+from mgraph.network.probing.traces import tensors_in
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, member_rows
 from mgraph.session.points import evaluate_splits, load_buffers, own_policy
@@ -102,9 +106,9 @@ def _require_same_function(workspace: Workspace, fitted: FittedCheckpoint) -> No
         torch.arange(min(_TRIED, len(workspace.task.test))), device=workspace.flat.device
     )
     with torch.no_grad():
-        theirs = fitted.module.to(workspace.flat.device).eval()(x.clone())
-        ours = workspace.flat.module.eval()(workspace.flat.inputs(x.clone()))
-    if not isinstance(theirs, torch.Tensor) or not torch.allclose(theirs, ours, rtol=1e-3, atol=1e-5):
+        theirs = tensors_in(call(fitted.module.to(workspace.flat.device).eval(), copied(x)))
+        ours = tensors_in(call(workspace.flat.module.eval(), workspace.flat.inputs(copied(x))))
+    if len(theirs) != len(ours) or not all(map(partial(torch.allclose, rtol=1e-3, atol=1e-5), theirs, ours)):
         raise InputError(
             "The checkpoint sets a state of the network that is not a tensor (_extra_state) and changes its outputs; "
             "only tensors are stored. Make that state a buffer, or build the network with it."

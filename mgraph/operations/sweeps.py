@@ -82,7 +82,7 @@ def sweep_connection(
             ruined = bad.pop(numbers.deciding, None)
             with session.store.reading() as reader:
                 verdict = judged(reader, connection, record, numbers.deciding, ruined, swept.ids)
-            record = log.finish(record, rows, verdict.changed)
+            record = log.finish(record, rows, verdict)
     if reasons:
         warnings.warn(said(reasons), EndsDifferWarning, stacklevel=3)
     if ruined:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from mgraph.fields import Fields, divided, examples_in
 from mgraph.network.flat import FlatModel
 from mgraph.progress import ProgressCallback, silent
 from mgraph.train.batches import Batches
@@ -94,15 +95,15 @@ class PathTrainer:
         self.update.points(first.coefficients)
         self._write_held(first)
 
-    def step(self, x: Tensor, y: Tensor, lr: float, draw: Draw, following: Draw) -> Tensor:
+    def step(self, x: Fields, y: Fields, lr: float, draw: Draw, following: Draw) -> Tensor:
         """Do one optimiser step on the samples of ``draw``; the lanes are at its first points.
 
         Afterwards they are at those of ``following``. Returns the mean loss of the samples, on the device.
         """
-        sizes, shares = self._division(len(x))
+        sizes, shares = self._division(examples_in(x))
         parts = [(x, y)]
         if self._sampling.split:
-            parts = list(zip(torch.split(x, sizes), torch.split(y, sizes), strict=True))
+            parts = list(zip(divided(x, sizes), divided(y, sizes), strict=True))
         samples, lanes = self._sampling.samples, len(self.lanes)
         total = len(draw.coefficients)
         pull = draw.pull * shares
@@ -143,13 +144,13 @@ class PathTrainer:
         """Give the network its own buffer back."""
         self.lanes.leave()
 
-    def _gradient(self, lane: int, x: Tensor, y: Tensor) -> Tensor:
+    def _gradient(self, lane: int, x: Fields, y: Fields) -> Tensor:
         """Add the gradient at a lane's point to the lane's; return this process's part of the loss."""
         x, y, fraction = self._workers.share(x, y)
-        if len(x) == 0:
+        if examples_in(x) == 0:
             return self.lanes.grad.new_zeros(())
         self.lanes.enter(lane)
-        loss = self._loss(self._module(self._flat.inputs(x)), y)
+        loss = self._loss(self._flat.run(x, self._module), y)
         if fraction != 1.0:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]

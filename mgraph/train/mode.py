@@ -16,7 +16,7 @@ from mgraph.network.flat import FlatModel
 from mgraph.network.precision import check_precision
 from mgraph.progress import ProgressCallback, silent
 from mgraph.train.engine import PathOptions, Trained, train_phases
-from mgraph.train.losses import check_loss, training_loss
+from mgraph.train.losses import check_objective, training_loss
 from mgraph.train.objective import Objective
 from mgraph.train.optimisers import check_optimiser
 from mgraph.train.phases import Curve, Phase
@@ -52,7 +52,7 @@ def check_training(flat: FlatModel, task: Task, settings: TrainSettings) -> None
     check_precision(settings.precision, flat.device)
     flat.check_batch(settings.batch_size)
     check_optimiser(UpdateRule.of(settings), [tensor.shape for tensor in flat.views(flat.theta).values()])
-    check_loss(flat, task, training_loss(task, settings))
+    check_objective(flat, task, settings)
 
 
 def train_mode(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError, NotFoundError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.classification import brier, expected_calibration_error, nll, top_k

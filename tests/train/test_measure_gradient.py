@@ -9,7 +9,7 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError
 from mgraph.families import BezierCurveFamily, PolygonalChainFamily
 from mgraph.families.gram import gram

@@ -124,7 +124,7 @@ class TrainedMethod(Method, Optimisation):
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Check rows, measure, patterns, division of the batch, precision and loss, before anything runs."""
         from mgraph.network.precision import check_precision
-        from mgraph.train.losses import check_loss, training_loss
+        from mgraph.train.losses import check_objective
         from mgraph.train.updates import UpdateRule, choose_update
 
         for row in self.fixed:
@@ -140,7 +140,7 @@ class TrainedMethod(Method, Optimisation):
         self._check_division(flat, self.sampling_for(flat, task))
         if self.update == "compiled":
             choose_update(flat.theta, self.update, UpdateRule.of(self, self.decay))
-        check_loss(flat, task, training_loss(task, self))
+        check_objective(flat, task, self)
 
     def _check_division(self, flat: FlatModel, sampling: Sampling) -> None:
         from mgraph.train.engine import least_examples

@@ -145,11 +145,11 @@ class LLPF(Method, WalkSettings):
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Check groups, batch, precision and loss before anything runs."""
         from mgraph.network.precision import check_precision
-        from mgraph.train.losses import check_loss, training_loss
+        from mgraph.train.losses import check_objective
 
         check_precision(self.precision, flat.device)
         flat.check_batch(self.batch_size)
-        check_loss(flat, task, training_loss(task, self))
+        check_objective(flat, task, self)
         self._plan(flat, task)
 
     @override

@@ -29,6 +29,7 @@ from mgraph.methods.llpf.walklog import Log, Walked
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
 from mgraph.progress import ProgressCallback, silent
+from mgraph.train.augmentation import augmentation
 from mgraph.train.batches import Batches
 from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
@@ -282,7 +283,7 @@ class Walk(Stepper):
         flat = self._flat
         x, y, fraction = self._driver.workers.share(*next(self._driver.batches))
         flat.grad.zero_()
-        loss = self._loss(self._driver.module(flat.inputs(x)), y)
+        loss = self._loss(flat.run(x, self._driver.module), y)
         if fraction != 1.0:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
@@ -404,7 +405,7 @@ _BY_ENTRY = ("distances", "lengths", "variances")
 
 @torch.no_grad()
 def batch_loss(flat: FlatModel, loss: Loss, split: Split, how: WalkSettings, examples: int = 2000) -> float:
-    """Return the mean loss of the network as training would see it: batch statistics, dropout; nothing is learnt."""
+    """Return the mean loss as training would see it: batch statistics, dropout, augmentation; nothing is learnt."""
     buffers = [(buffer, buffer.clone()) for buffer in flat.module.buffers()]
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:examples]
     gpus = [] if flat.device.type == "cpu" else [flat.device]
@@ -412,7 +413,9 @@ def batch_loss(flat: FlatModel, loss: Loss, split: Split, how: WalkSettings, exa
     with torch.random.fork_rng(devices=gpus), computing_in(how.precision, flat.device):
         torch.manual_seed(how.seed)
         whole = split.batches(how.batch_size, order=order, device=flat.device, drop_last=len(order) >= how.batch_size)
-        losses = [float(loss(flat.module(flat.inputs(x)), y)) for x, y in whole]
+        augment = augmentation(how, split)
+        seen = whole if augment is None else (augment(x, y, number) for number, (x, y) in enumerate(whole))
+        losses = [float(loss(flat.run(x), y)) for x, y in seen]
     for buffer, value in buffers:
         buffer.copy_(value)
     flat.module.eval()

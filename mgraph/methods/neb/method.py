@@ -103,12 +103,12 @@ class NudgedElasticBand(Method, BandSettings):
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Raise InputError now for settings that do not suit the network or the task."""
         from mgraph.network.precision import check_precision
-        from mgraph.train.losses import check_loss, training_loss
+        from mgraph.train.losses import check_objective
         from mgraph.train.parallel import present
 
         check_precision(self.precision, flat.device)
         flat.check_batch(min(self.batch_size, len(task.train)) // present().size)
-        check_loss(flat, task, training_loss(task, self))
+        check_objective(flat, task, self)
 
     @override
     def check_start(self, flat: FlatModel, task: Task, start: Start) -> None:

@@ -163,6 +163,10 @@ class TensorStore:
         """Seconds since an object was written; 0 if it is gone."""
         return self._root.age(key)
 
+    def refusal(self) -> str | None:
+        """Say why no object may be deleted; None: they are this graph's alone."""
+        return None
+
     def hide(self, key: str) -> None:
         """Take an object out of sight in one step; :meth:`remove` deletes it then."""
         with contextlib.suppress(OSError):
