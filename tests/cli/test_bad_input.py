@@ -160,6 +160,7 @@ CASES = {
     "auto on no split": Case("connect a b --auto --max-barrier 1 --split all", ("train, valid, test",)),
     "auto with a preset": Case("connect a b --auto --max-barrier 1 --preset quick", ("--preset is for one method",)),
     "auto from elsewhere": Case("connect a b --auto --max-barrier 1 --init s", ("--init is for one method",)),
+    "auto with inner points": Case("connect a b --auto --max-barrier 1 --inner 2", ("--inner is for a chain or band",)),
     "auto without a sweep": Case("connect a b --auto --max-barrier 1 --no-sweep", ("--no-sweep does not go",)),
     "auto with a setting of no method": Case(
         "connect a b --auto --max-barrier 1 -s epoch=2", ("no setting 'epoch'", "epochs")
