@@ -39,7 +39,7 @@ from mgraph.train.draws import draws, on_device
 from mgraph.train.engine import PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
-from mgraph.train.updates import Rule
+from mgraph.train.updates import UpdateRule
 
 LR, MOMENTUM = 1e-6, 0.9
 
@@ -120,7 +120,7 @@ class Case:
         flat = FlatModel(self.module())
         P = torch.stack([flat.pack(point) for point in nearby(flat.unpack(flat.theta), shape.family.size)])
         phase, sampling = whole(shape.family), Sampling(shape.samples, shape.samples > 1)
-        rule = Rule(momentum=MOMENTUM)
+        rule = UpdateRule(momentum=MOMENTUM)
         trainer = PathTrainer(flat, F.cross_entropy, P, phase, rule=rule, sampling=sampling, update=update)
         coming = on_device(draws(phase, sampling, np.random.default_rng(0)), phase.free, P)
         upcoming = next(coming)

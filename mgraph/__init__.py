@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
     from mgraph.jobs.base import Job
-    from mgraph.jobs.connections import ComposeJob, ConnectJob, Following, Stretch, SweepJob
+    from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
     from mgraph.jobs.modes import AddModeJob, TrainJob
     from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
     from mgraph.jobs.registry import read_job
@@ -72,7 +72,7 @@ _HOMES = {
     "SweepJob": "mgraph.jobs.connections",
     "ComposeJob": "mgraph.jobs.connections",
     "Following": "mgraph.jobs.connections",
-    "Stretch": "mgraph.jobs.connections",
+    "CompositeLeg": "mgraph.jobs.connections",
     "TrainJob": "mgraph.jobs.modes",
     "AddModeJob": "mgraph.jobs.modes",
     "MergeJob": "mgraph.jobs.points",
@@ -97,6 +97,7 @@ __all__ = [
     "BezierSurface",
     "Components",
     "ComposeJob",
+    "CompositeLeg",
     "ConnectJob",
     "Connected",
     "EnsembleJob",
@@ -117,7 +118,6 @@ __all__ = [
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",
-    "Stretch",
     "SweepJob",
     "Task",
     "TrainJob",

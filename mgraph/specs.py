@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 from urllib.parse import unquote
 
+from typing_extensions import override
+
 from mgraph.builtin import ARCHITECTURES, DATASETS, BuiltIn, Param
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import convert, type_name
@@ -69,15 +71,18 @@ class Spec:
             params[key] = _read_value(raw, text)
         return cls(unquote(name), params)
 
+    @override
     def __str__(self) -> str:
         """Write the canonical form, which :meth:`parse` reads back."""
         name = _quote(self.name, "?")
         items = [f"{key}={_write_value(self.params[key])}" for key in sorted(self.params)]
         return f"{name}?{'&'.join(items)}" if items else name
 
+    @override
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Spec) and str(self) == str(other)
 
+    @override
     def __hash__(self) -> int:
         return hash(str(self))
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from typing_extensions import override
+
 from mgraph.errors import InputError, UntrustedError
 
 Triple = tuple[str, str, str]
@@ -71,6 +73,7 @@ class OfNewSpace(OfGraph):
     """What the user names while a space is made, and has just been remembered."""
 
     @property
+    @override
     def writes(self) -> bool:
         """Consent: the directory is the user's word, too."""
         return True

@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.errors import MGraphWarning
 from mgraph.sources import Code, SourceFile, beside, digest, is_installed
 
@@ -68,6 +70,7 @@ def plainly(text: str) -> str:
 class _Finder(importlib.abc.MetaPathFinder):
     """Finds submodules of private packages, and says no to user code that would go round them."""
 
+    @override
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
@@ -106,14 +109,17 @@ class _Loader(importlib.abc.InspectLoader):
     def __init__(self, package: str, file: SourceFile) -> None:
         self._package, self._file = package, file
 
+    @override
     def get_source(self, fullname: str) -> str:
         """Return the text, for tracebacks."""
         return importlib.util.decode_source(self._file.content)
 
+    @override
     def is_package(self, fullname: str) -> bool:
         """Tell whether it has submodules."""
         return self._file.is_package
 
+    @override
     def exec_module(self, module: types.ModuleType) -> None:
         """Run the text, with an ``import`` of its own."""
         vars(module)["__builtins__"] = {**vars(builtins), "__import__": _importer(self._package)}

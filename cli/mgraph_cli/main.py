@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import click
+from typing_extensions import override
 
 from mgraph.errors import MGraphError, MGraphWarning
 from mgraph_cli.libraries import Warnings
@@ -74,10 +75,12 @@ _COMMANDS = {
 class Commands(click.Group):
     """A group that loads a command when it is named, and maps every error to one line and an exit code."""
 
+    @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order of the manual."""
         return list(_COMMANDS)
 
+    @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of a command."""
         if cmd_name not in _COMMANDS:
@@ -87,6 +90,7 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    @override
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> NoReturn:
         """Run a command line and exit with its code."""
         given = list(sys.argv[1:] if args is None else args)

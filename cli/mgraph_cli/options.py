@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from typing_extensions import override
 
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import SettingInfo, Settings
@@ -22,6 +23,7 @@ Decorator = Callable[[Any], Any]
 class SectionedCommand(click.Command):
     """A command whose help lists its options under several headings."""
 
+    @override
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one list for each section, in the order in which they first come."""
         sections: dict[str, list[tuple[str, str]]] = {}

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from mgraph.durations import spoken
 from mgraph.errors import InputError
 from mgraph.shown import visible
@@ -102,6 +104,7 @@ class Line:
         else:
             self._seen = progress, *self._seen[1:]
 
+    @override
     def __str__(self) -> str:
         now = self._clock()
         so_far = f"under way for {spoken(now - self._begun)}"

@@ -14,7 +14,7 @@ from mgraph.metric import LOSS, from_json, primary_of
 from mgraph.query.criterion import ORACLE
 from mgraph.query.damaged import contradiction
 from mgraph.query.edges import current_edges
-from mgraph.query.observed import Observed
+from mgraph.query.observed import ConnectionSeries
 from mgraph.query.sweepdata import COMPLETE, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label, rows_of
 from mgraph_store import (
@@ -277,7 +277,7 @@ def describe_connection(store: GraphStore, connection: Connection, sweep: Sweep 
         "compared_by": primary_of(from_json((shown or space).metrics)).cost_name,
         "edges": _edge_rows(measured, names),
         **tables_of(connection.kind, series, data),
-        "series": Observed.of(series).summary(),
+        "series": ConnectionSeries.of(series).summary(),
     }
 
 
@@ -312,13 +312,13 @@ def list_runs(store: GraphStore) -> list[Row]:
 
     ``saved`` tells of one that is not complete where its newest state stands, ``resumable`` whether it can go on.
     """
-    from mgraph.operations.resume import Standing
+    from mgraph.operations.resume import RunStatus
 
     with store.reading() as reader:
         runs = reader.all(Run)
     rows = []
     for run in runs:
-        standing = Standing.of(store, run)
+        standing = RunStatus.of(store, run)
         rows.append(
             {
                 "id": run.id,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from mgraph.data.splits import ArraySplit, DatasetSplit
 from mgraph.data.task import Task
@@ -25,6 +26,7 @@ class RandomState:
         self._python, self._numpy = random.getstate(), np.random.get_state(legacy=False)
         self._torch = torch.get_rng_state()
 
+    @override
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RandomState) and repr(self._parts()) == repr(other._parts())
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.data.items import read_batch
 from mgraph.data.labels import as_column, spread
@@ -165,10 +166,12 @@ class ArraySplit(Split):
         self.normalisation = Normalisation(mean, std)
         self._placed: dict[torch.device, Batch] = {}
 
+    @override
     def __len__(self) -> int:
         return len(self._x)
 
     @property
+    @override
     def targets(self) -> Tensor:
         """All targets, shape (N, …), on the CPU."""
         return self._y
@@ -179,10 +182,11 @@ class ArraySplit(Split):
         return self._x
 
     @property
+    @override
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input."""
         return tuple(self._x.shape[1:])
 
+    @override
     def batches(
         self,
         batch_size: int,
@@ -206,12 +210,14 @@ class ArraySplit(Split):
                 chosen = order[start:end]
                 yield finish(x.index_select(0, chosen)), y.index_select(0, chosen)
 
+    @override
     def subset(self, indices: Sequence[int]) -> ArraySplit:
         """Copy these examples into a split of their own."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         n = self.normalisation
         return ArraySplit(self._x[chosen], self._y[chosen], n.mean, n.std)
 
+    @override
     def check(self, name: str, classes: int | None) -> None:
         """Check lengths, and that every float is finite; labels are checked by who knows which stand for none."""
         check_lengths(name, len(self._x), len(self._y))
@@ -219,6 +225,7 @@ class ArraySplit(Split):
         for what, values in (("x", self._x), ("y", self._y)):
             check_finite(f"{what} of the {name} split", values)
 
+    @override
     def feed(self, hasher: Hasher) -> None:
         """Feed every byte, with types and shapes."""
         for tensor in (self._x, self._y):
@@ -259,10 +266,12 @@ class DatasetSplit(Split):
         self._name, self._columns = name, columns
         self.normalisation = Normalisation(mean, std)
 
+    @override
     def __len__(self) -> int:
         return self._length if self._indices is None else len(self._indices)
 
     @cached_property
+    @override
     def targets(self) -> Tensor:
         """All targets; reads the whole data set unless it has a ``targets`` attribute that its items agree with."""
         known = self._known_targets
@@ -271,21 +280,25 @@ class DatasetSplit(Split):
         return torch.cat([self.raw(part)[1] for part in self._parts()])
 
     @property
+    @override
     def labelled(self) -> bool:
         """Whether the first target is a whole number, or several."""
         return not self.raw([0])[1].is_floating_point()
 
     @property
+    @override
     def labels_at_hand(self) -> Tensor | None:
         """All targets, if they are whole numbers, have been read or are an attribute of the data set."""
         known = self.__dict__.get("targets", self._known_targets)
         return None if known is None or known.is_floating_point() else known
 
     @cached_property
+    @override
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the first input."""
         return tuple(self.raw([0])[0].shape[1:])
 
+    @override
     def batches(
         self,
         batch_size: int,
@@ -314,6 +327,7 @@ class DatasetSplit(Split):
         x, y = read_batch(self._whole, places, self._name)
         return x, as_column(y) if self._columns else y
 
+    @override
     def subset(self, indices: Sequence[int]) -> DatasetSplit:
         """Read only these examples of the same data set."""
         n = self.normalisation
@@ -323,6 +337,7 @@ class DatasetSplit(Split):
             part.__dict__["targets"] = self.targets[torch.as_tensor(indices, dtype=torch.int64)]
         return part
 
+    @override
     def check(self, name: str, classes: int | None) -> None:
         """Check the length: the examples are read, and looked at, when their fingerprint is taken."""
         check_lengths(name, len(self), len(self))
@@ -334,6 +349,7 @@ class DatasetSplit(Split):
         examples, numbers = _SMALL
         return len(self) <= examples and len(self) * max(1, int(np.prod(self.input_shape))) <= numbers
 
+    @override
     def feed(self, hasher: Hasher) -> None:
         """Feed every example, read once, in order; on the way everything is looked at.
 
@@ -361,6 +377,7 @@ class DatasetSplit(Split):
         hasher.update(f"dataset {len(self)} {kind} {inputs.hexdigest()} {targets.hexdigest()}".encode())
         self.__dict__["targets"] = torch.cat(seen)
 
+    @override
     def feed_sample(self, hasher: Hasher) -> None:
         """Feed the length and up to 64 examples spread over the data, or all if it is small."""
         hasher.update(f"dataset {len(self)}".encode())

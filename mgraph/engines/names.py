@@ -8,10 +8,12 @@ import pickle
 import types
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
 
 
-class Names(pickle.Pickler):
+class CallNames(pickle.Pickler):
     """Looks at what a call is made of; ``whose`` says in a message whose processes are to make it."""
 
     def __init__(self, whose: str) -> None:
@@ -23,6 +25,7 @@ class Names(pickle.Pickler):
         with contextlib.suppress(pickle.PicklingError, AttributeError, TypeError):  # for the engine to report
             self.dump(call)
 
+    @override
     def persistent_id(self, obj: Any) -> None:
         """Look at one thing in it."""
         if isinstance(obj, type | types.FunctionType) and obj.__module__ == "__main__":

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
 from mgraph.errors import InputError, MGraphWarning
 
@@ -47,6 +49,7 @@ class Ray(Engine):
         most = gpus if self._gpus else int(resources.get("CPU", 1))
         self.places = max(1, most if places is None else min(places, most))
 
+    @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Make it a task of Ray's, which makes it again when its worker is lost."""
         if not isinstance(sys.stdout, _Stdout):
@@ -55,6 +58,7 @@ class Ray(Engine):
         reference = task.remote(function, *arguments)
         self._calls[reference.future()] = key, reference
 
+    @override
     def wait(self, timeout: float | None = None) -> Finished | None:
         """Wait for a task to end."""
         ended, _ = wait(self._calls, timeout, return_when=FIRST_COMPLETED)
@@ -69,11 +73,13 @@ class Ray(Engine):
             error = WorkerLostError(ATTEMPTS)
         return Finished(key, None if error else future.result(), error)
 
+    @override
     def interrupt(self) -> None:
         """Cancel the tasks: Ray raises KeyboardInterrupt in their workers."""
         for _, reference in self._calls.values():
             self._ray.cancel(reference)
 
+    @override
     def __exit__(self, *_: object) -> None:
         """Leave the cluster, or stop the one that was started here."""
         self._calls.clear()

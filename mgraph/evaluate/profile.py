@@ -19,7 +19,7 @@ from mgraph.evaluate.metrics import LOSS, Measured, Subset, measure
 from mgraph.evaluate.sharpness import Profile
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
-from mgraph.progress import Progress, Report, silent
+from mgraph.progress import Progress, ProgressCallback, silent
 
 
 def direction(parameters: NDArray[np.float32], sizes: Sequence[int], seed: int, number: int) -> NDArray[np.float32]:
@@ -49,7 +49,7 @@ def sharpness_profile(
     subset: Subset,
     policy: BatchNormPolicy,
     precision: str = "fp32",
-    report: Report = silent,
+    progress: ProgressCallback = silent,
 ) -> Profile:
     """Measure the profile around a point, shape (D,), canonical.
 
@@ -78,6 +78,6 @@ def sharpness_profile(
                     f"The {split} loss became NaN or infinite at radius {radius:g}; nothing was stored. Choose "
                     f"smaller radii."
                 )
-            report(Progress("sharpness", m * len(radii) + i + 1, directions * len(radii), base.value))
+            progress(Progress("sharpness", m * len(radii) + i + 1, directions * len(radii), base.value))
     flat.theta.copy_(theta)
     return Profile(tuple(radii), changes, base.value, base.standard_error)

@@ -13,7 +13,7 @@ from mgraph.families import Floats
 from mgraph.metric import Metric
 from mgraph.network.flat import FlatModel, combine
 from mgraph.network.precision import computing_in
-from mgraph.progress import Progress, Report, silent
+from mgraph.progress import Progress, ProgressCallback, silent
 
 # One point's numbers: split → metric → value.
 PointMetrics = dict[str, dict[str, Measured]]
@@ -30,7 +30,7 @@ def sweep(
     metrics: Sequence[Metric] = (),
     precision: str = "fp32",
     phase: str = "sweep",
-    report: Report = silent,
+    progress: ProgressCallback = silent,
 ) -> Iterator[PointMetrics]:
     """Measure θ = Σ c_k P_k for each of S rows of ``coefficients``, shape (S, K), and yield its numbers.
 
@@ -49,4 +49,4 @@ def sweep(
             split: measure(flat, task, split, subset, metrics=metrics, precision=precision)
             for split, subset in wanted.items()
         }
-        report(Progress(phase, done, total))
+        progress(Progress(phase, done, total))

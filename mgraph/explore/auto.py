@@ -29,14 +29,14 @@ from mgraph.metric import LOSS
 from mgraph.operations.comparisons import Pair, compare
 from mgraph.operations.connections import check_buffers_from, common_space, connect, load_constants
 from mgraph.operations.sweeps import sweep_connection
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.query.criterion import Criterion
 from mgraph.query.edges import current_edges
 from mgraph.query.metrics import metric_of_cost
 from mgraph.query.remarks import doubts_of
 from mgraph.session.members import BUFFERS_FROM, ends_of, label
 from mgraph.session.points import packed_rows
-from mgraph.session.session import Bench, Session
+from mgraph.session.session import Session, Workspace
 from mgraph.session.storing import check_name_is_free
 from mgraph.train.parallel import under_torchrun
 from mgraph.train.probe import seconds_per_example
@@ -145,7 +145,7 @@ def connect_auto(
     same_layout: bool = False,
     buffers_from: Node | None = None,
     say: Say = lambda _: None,
-    report: Report = silent,
+    progress: ProgressCallback = silent,
 ) -> AutoResult[Connection]:
     """Try methods from the cheapest to the dearest until one meets the limit; keep every attempt.
 
@@ -163,8 +163,10 @@ def connect_auto(
     rungs = ladder(settings, methods)
     check_buffers_from(ends, buffers_from)
     space = common_space(session, ends, same_layout=same_layout)
-    bench = session.bench(space)
-    auto = _Auto(session, bench, tuple(ends), threshold, budget, name, grid, same_layout, buffers_from, say, report)
+    workspace = session.workspace(space)
+    auto = _Auto(
+        session, workspace, tuple(ends), threshold, budget, name, grid, same_layout, buffers_from, say, progress
+    )
     if name is not None:
         validate_name(f"{name}-{rungs[0].name}")
     return auto.run(rungs)
@@ -173,7 +175,7 @@ def connect_auto(
 @dataclass
 class _Auto:
     session: Session
-    bench: Bench
+    workspace: Workspace
     ends: tuple[Node, ...]
     threshold: Criterion
     budget: float | None
@@ -182,7 +184,7 @@ class _Auto:
     same_layout: bool
     buffers_from: Node | None
     say: Say
-    report: Report
+    progress: ProgressCallback
     begun: float = field(default_factory=lambda: time.monotonic())
     said: list[str] = field(default_factory=list)
     seconds_per_point: float = 0.0  # of a sweep
@@ -228,22 +230,22 @@ class _Auto:
 
     def measure_ends(self) -> tuple[float, float]:
         """Measure both ends as a sweep would; InputError if no path between them could meet the limit."""
-        t, bench = self.threshold, self.bench
-        own = [m for m in (LOSS, *bench.task.metrics) if m.better is not None]
+        t, workspace = self.threshold, self.workspace
+        own = [m for m in (LOSS, *workspace.task.metrics) if m.better is not None]
         metric = metric_of_cost(own, t.metric)
         if metric is None:
             there = ", ".join(m.cost_name for m in own)
             raise InputError(
                 f"What --auto sweeps is measured by {there}, not by {t.metric}; take one of these as --metric."
             )
-        load_constants(self.session, bench, self.ends, self.buffers_from)
-        rows = packed_rows(bench, [self.session.store.read_parameters(end) for end in self.ends])
+        load_constants(self.session, workspace, self.ends, self.buffers_from)
+        rows = packed_rows(workspace, [self.session.store.read_parameters(end) for end in self.ends])
         found = sweep(
-            bench.flat,
-            bench.task,
+            workspace.flat,
+            workspace.task,
             rows,
             Segment().coefficients(np.array([[0.0], [1.0]])),
-            policy=bench.policy(),
+            policy=workspace.policy(),
             subsets={t.split: Subset()},
         )
         metrics = [point[t.split] for point in found]
@@ -324,11 +326,13 @@ class _Auto:
             buffers_from=None if self.buffers_from is None else self.buffers_from.id,
             sweep=Following(self.grid),
         )
-        return connect(self.session, job, report=self.report)
+        return connect(self.session, job, progress=self.progress)
 
     def sweep(self, connection: Connection) -> Edge:
         begin = time.monotonic()
-        data = sweep_connection(self.session, SweepJob(connection=connection.id, grid=self.grid), report=self.report)
+        data = sweep_connection(
+            self.session, SweepJob(connection=connection.id, grid=self.grid), progress=self.progress
+        )
         self.seconds_per_point = (time.monotonic() - begin) / len(data.grid)
         edge = self.edge_of(connection)
         if edge is None:
@@ -356,7 +360,7 @@ class _Auto:
         wanted = asdict(method) | ({} if self.buffers_from is None else {BUFFERS_FROM: self.buffers_from.id})
         mine = [end.id for end in self.ends]
         with self.session.store.reading() as reader:
-            others = reader.all(Connection, kind=method.name, space_id=self.bench.space.id, status="complete")
+            others = reader.all(Connection, kind=method.name, space_id=self.workspace.space.id, status="complete")
             same = [c for c in others if _plain(method.brought_up(json.loads(c.settings))) == _plain(wanted)]
             same = [c for c in same if [n.id for n in ends_of(reader, c)] == mine]
             runs = {r.id: r for r in reader.all(Run, id=[c.run_id for c in same if c.run_id])} if same else {}
@@ -373,7 +377,7 @@ class _Auto:
         family = method.family(len(self.ends))
         past = self.past(method)
         if past is None:
-            examples = method.cost(family, len(self.bench.task.train))
+            examples = method.cost(family, len(self.workspace.task.train))
             if examples is None:
                 return None
             past = examples * self.pass_seconds(method) if examples else 0.0
@@ -383,7 +387,7 @@ class _Auto:
     def past(self, method: Method) -> float | None:
         wanted = {k: v for k, v in _plain(asdict(method)).items() if k != "seed"}
         with self.session.store.reading() as reader:
-            others = reader.all(Connection, kind=method.name, space_id=self.bench.space.id)
+            others = reader.all(Connection, kind=method.name, space_id=self.workspace.space.id)
             runs = reader.all(Run, id=[c.run_id for c in others], status="complete") if others else []
         times = []
         for run in runs:
@@ -396,9 +400,9 @@ class _Auto:
     def pass_seconds(self, method: Method) -> float:
         batch = int(getattr(method, "batch_size", 64))
         if batch not in self.speed:
-            task = self.bench.task
-            with self.session.threads(self.bench):
-                self.speed[batch] = seconds_per_example(self.bench.flat, task.loss, task.train, batch)
+            task = self.workspace.task
+            with self.session.threads(self.workspace):
+                self.speed[batch] = seconds_per_example(self.workspace.flat, task.loss, task.train, batch)
         return self.speed[batch]
 
     def conclusion(self, attempts: Sequence[Attempt[Connection]]) -> str:

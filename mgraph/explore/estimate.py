@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph_store import Connection, Node, Reader, Run, Sweep
 
 COMPLETE = "complete"
@@ -32,6 +34,7 @@ class Estimate:
         each = self.connect + self.sweep
         return math.ceil(connections / places) * each + math.ceil(sweeps / places) * self.sweep
 
+    @override
     def __str__(self) -> str:
         settings = "the same settings" if self.alike else "other settings"
         return f"the median of {self.made} earlier connection{'' if self.made == 1 else 's'} with {settings}"

@@ -16,13 +16,13 @@ from mgraph.durations import spoken
 from mgraph.engines.base import Engine, Finished
 from mgraph.errors import ConflictError, InputError, MGraphError
 from mgraph.explore.estimate import Estimate
-from mgraph.explore.planning import CONNECT, Plan, Request
+from mgraph.explore.planning import CONNECT, PlannedGraph, Request
 from mgraph.explore.suggest import Pair, ordered
 from mgraph.explore.suggestions import SWEEP, Suggestion
 from mgraph.explore.workers import Delivery, Place, Resumption, deliver, perform
 from mgraph.jobs.base import Job
 from mgraph.jobs.connections import ConnectJob, Following, SweepJob
-from mgraph.progress import Progress, Report, silent
+from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.query.edges import current_edges
 from mgraph.session.members import label
 from mgraph.session.runs import record_failure
@@ -112,7 +112,7 @@ class Outlook:
 def outlook(session: Session, request: Request, limits: Limits, places: int) -> Outlook:
     """Plan without running: step by step, until the goal, the number of pairs or the budget would be reached."""
     limits.check(request)
-    plan = Plan(session.store, request)
+    plan = PlannedGraph(session.store, request)
     chosen: list[Suggestion] = []
     seconds, nbytes = (0.0, 0) if plan.estimate else (None, None)
     for suggestion in plan.steps():
@@ -137,7 +137,7 @@ def explore(
     place: Place,
     *,
     tell: Callable[[Done], None] | None = None,
-    report: Report = silent,
+    progress: ProgressCallback = silent,
 ) -> Exploration:
     """Connect pair after pair, as many at once as the engine has places for.
 
@@ -145,7 +145,7 @@ def explore(
     alone; bad input, or three failures in a row, end it. Ctrl-C stores what is done, notes on the exception how far
     it got, and passes on.
     """
-    explorer = _Explorer(session, request, limits, engine, place, tell, report)
+    explorer = _Explorer(session, request, limits, engine, place, tell, progress)
     try:
         explorer.run()
     except KeyboardInterrupt as stopped:
@@ -168,13 +168,13 @@ class _Explorer:
         engine: Engine,
         place: Place,
         tell: Callable[[Done], None] | None,
-        report: Report,
+        progress: ProgressCallback,
     ) -> None:
         self._session, self._request, self._limits, self._engine = session, request, limits, engine
-        remote, here = partial(deliver, place), partial(perform, session, report=report)
+        remote, here = partial(deliver, place), partial(perform, session, progress=progress)
         self._work: Callable[[Job | Resumption], Delivery] = remote if engine.remote else here
         self._tell = tell or (lambda _: None)
-        self._report = report
+        self._progress = progress
         self._begin = time.monotonic()
         self._under_way: dict[int, tuple[Done, float]] = {}
         self._given_up: set[Pair] = set()
@@ -183,7 +183,7 @@ class _Explorer:
         self._refusals: list[str] = []
         self._interrupted: list[Done] = []
         self._exploration = Exploration()
-        self._last_plan: Plan | None = None
+        self._last_plan: PlannedGraph | None = None
         self._place = {node.id: i for i, node in enumerate(request.nodes)}
 
     def run(self) -> None:
@@ -194,7 +194,7 @@ class _Explorer:
                 break
             if self._engine.remote:  # work that is done here reports itself
                 done, more = len(self._exploration.done), self._limits.max_pairs or 0
-                self._report(Progress("pairs", done, max(more, done + len(self._under_way))))
+                self._progress(Progress("pairs", done, max(more, done + len(self._under_way))))
             finished = self._engine.wait()
             assert finished is not None
             self._settle(finished)
@@ -231,12 +231,12 @@ class _Explorer:
         text += f", {left} {'was' if left == 1 else 'were'} under way" if left else ""
         return f"{text}; exploring again goes on from there."
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> PlannedGraph:
         """Read the graph, and assume that what is under way succeeds."""
         under_way = [done for done, _ in self._under_way.values()]
         aside = self._left_alone | {done.connection.id for done in under_way if done.connection is not None}
         aside |= {done.suggestion.subject for done in under_way if done.suggestion.subject is not None}
-        self._last_plan = plan = Plan(self._session.store, self._request, given_up=self._given_up, aside=aside)
+        self._last_plan = plan = PlannedGraph(self._session.store, self._request, given_up=self._given_up, aside=aside)
         for done in under_way:
             plan.assume(done.suggestion)
         return plan
@@ -255,7 +255,7 @@ class _Explorer:
             self._start(suggestion)
         return stop
 
-    def _reason_to_stop(self, plan: Plan) -> str:
+    def _reason_to_stop(self, plan: PlannedGraph) -> str:
         limits, goal = self._limits, self._request.goal
         if goal is not None and plan.is_done:
             return f"the goal is met: {goal}"

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
 from mgraph.query.arrays import EdgeArrays, labels, spanning_forest
 
@@ -42,6 +44,7 @@ class Condition:
     relation: str
     bound: float
 
+    @override
     def __str__(self) -> str:
         return f"{self.term} {self.relation} {self.bound:g}"
 
@@ -92,6 +95,7 @@ class Goal:
                 raise InputError(f"--until can never hold: {one} and {other} contradict each other.")
         return goal
 
+    @override
     def __str__(self) -> str:
         return " and ".join(map(str, self.conditions))
 

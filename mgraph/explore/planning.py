@@ -89,7 +89,7 @@ def nodes_to_connect(session: Session, given: Sequence[Node], space: str | None)
     return next(iter(spaces.values())), list(given)
 
 
-class Plan:
+class PlannedGraph:
     """A graph as it stood when it was read, with steps that are being taken.
 
     Steps under way are assumed to turn out as well as can be, so that the next ones do something else.

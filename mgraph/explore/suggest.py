@@ -65,7 +65,7 @@ class Terrain:
 
 
 @dataclass(frozen=True)
-class Step:
+class Proposal:
     """A pair to connect, and why: to ``join`` two of so many components, to ``improve`` the tree edge ``worst``, or
     to ``fill`` a gap. ``lowest``: no pair that would do as well has lower modes, the tried ones included.
     """
@@ -78,7 +78,7 @@ class Step:
     value: float = np.nan
 
 
-def next_step(terrain: Terrain) -> Step | None:
+def next_step(terrain: Terrain) -> Proposal | None:
     """Choose the pair to connect next; None when every pair was tried."""
     order = np.argsort(terrain.levels, kind="stable")  # NaN last, ties by number
     blocked = _blocked(terrain)
@@ -87,7 +87,7 @@ def next_step(terrain: Terrain) -> Step | None:
     if components > 1:
         found = _lowest(order, blocked, np.where(_hopeless(terrain), -1, groups))
         if found is not None:
-            return Step(JOIN, *found, components=components)
+            return Proposal(JOIN, *found, components=components)
     for worst, value, sides in _cuts(terrain.edges):
 
         def may_improve(pair: Pair, value: float = value) -> bool:
@@ -95,12 +95,12 @@ def next_step(terrain: Terrain) -> Step | None:
 
         found = _lowest(order, blocked, sides, may_improve)
         if found is not None:
-            return Step(IMPROVE, *found, worst=worst, value=value)
+            return Proposal(IMPROVE, *found, worst=worst, value=value)
     found = _lowest(order, blocked, np.arange(terrain.size))
-    return None if found is None else Step(FILL, *found)
+    return None if found is None else Proposal(FILL, *found)
 
 
-def plan(terrain: Terrain) -> Iterator[Step]:
+def plan(terrain: Terrain) -> Iterator[Proposal]:
     """Choose pair after pair as if each turned out as well as can be."""
     while (step := next_step(terrain)) is not None:
         yield step

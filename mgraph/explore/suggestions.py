@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgraph.errors import MGraphError
-from mgraph.explore.suggest import IMPROVE, JOIN, Step, Terrain
+from mgraph.explore.suggest import IMPROVE, JOIN, Proposal, Terrain
 from mgraph.jobs.connections import ConnectJob
 from mgraph.methods.own import typed_here
 from mgraph.operations.resume import interrupted_runs
@@ -50,7 +50,7 @@ class Suggestion:
         return row | {"reason": self.reason, "command": self.command}
 
 
-def to_connect(step: Step, terrain: Terrain, nodes: Sequence[Node], method: Method, measure: str) -> Suggestion:
+def to_connect(step: Proposal, terrain: Terrain, nodes: Sequence[Node], method: Method, measure: str) -> Suggestion:
     """Put a step on the terrain of some nodes into words; ``measure`` is what their levels are, 'train loss'."""
     names = [label(node) for node in nodes]
     pair = [names[i] for i in step.pair]
@@ -63,7 +63,7 @@ def to_connect(step: Step, terrain: Terrain, nodes: Sequence[Node], method: Meth
     )
 
 
-def _reason(step: Step, terrain: Terrain, names: Sequence[str], method: str, measure: str) -> str:
+def _reason(step: Proposal, terrain: Terrain, names: Sequence[str], method: str, measure: str) -> str:
     low, high = (names[i] for i in step.pair)
     levels = ["unknown" if np.isnan(v) else f"{v:.3g}" for v in terrain.levels[list(step.pair)]]
     both = f"{low} ({measure} {levels[0]}) and {high} ({levels[1]})"

@@ -15,7 +15,7 @@ from typing import Any
 from mgraph.errors import InputError, MGraphError, MGraphWarning, NonFiniteError
 from mgraph.jobs.base import Job
 from mgraph.jobs.connections import SweepJob
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.session.session import Session
 from mgraph_store import Connection, Handover, WorkerStore
 
@@ -68,13 +68,13 @@ class Delivery:
     warnings: tuple[Overheard, ...] = ()
 
 
-def perform(session: Session, work: Job | Resumption, *, report: Report = silent) -> Delivery:
+def perform(session: Session, work: Job | Resumption, *, progress: ProgressCallback = silent) -> Delivery:
     """Do it with this session, which stores the results; whatever goes wrong is part of the answer.
 
     What is to follow is not done: a sweep is work of its own.
     """
     try:
-        return Delivery(_carry_out(session, work, report))
+        return Delivery(_carry_out(session, work, progress))
     except MGraphError as error:
         refused = isinstance(error, InputError) and not isinstance(error, NonFiniteError)
         return Delivery(problem=str(error), refused=refused)
@@ -82,13 +82,13 @@ def perform(session: Session, work: Job | Resumption, *, report: Report = silent
         return Delivery(problem=f"{type(error).__name__}: {error}")
 
 
-def _carry_out(session: Session, work: Job | Resumption, report: Report) -> Connection:
+def _carry_out(session: Session, work: Job | Resumption, progress: ProgressCallback) -> Connection:
     from mgraph.operations.resume import resume
 
     if isinstance(work, Resumption):
-        made: Any = resume(session, work.run, report, follow=False)
+        made: Any = resume(session, work.run, progress, follow=False)
     else:
-        made = work.run(session, report=report, follow=False)
+        made = work.run(session, progress=progress, follow=False)
     if isinstance(work, SweepJob):
         with session.store.reading() as reader:
             made = reader.get(Connection, id=work.connection)

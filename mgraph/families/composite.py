@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.families.base import Family
@@ -121,6 +122,7 @@ class CompositePath(Family):
         return cls(tuple(pieces), tuple((reached[:-1] / reached[-1]).tolist()))
 
     @classmethod
+    @override
     def from_description(cls, values: Mapping[str, Any]) -> CompositePath:
         """Rebuild it from the fields of :meth:`describe`; InputError if they are none."""
         from mgraph.families import family_from
@@ -134,6 +136,7 @@ class CompositePath(Family):
         except (KeyError, TypeError):
             raise InputError("A composite path is described by its pieces (family, rows, waypoints) and at.") from None
 
+    @override
     def describe(self) -> dict[str, Any]:
         """Return it as plain data, its pieces' families included."""
         pieces = [
@@ -143,16 +146,18 @@ class CompositePath(Family):
         return {"family": self.name, "pieces": pieces, "at": list(self.at)}
 
     @property
+    @override
     def dimension(self) -> int:
-        """A path."""
         return 1
 
     @cached_property
+    @override
     def size(self) -> int:
         """The control points of all pieces, shared ones once."""
         return 1 + max(row for piece in self.pieces for row in piece.rows)
 
     @property
+    @override
     def ends(self) -> tuple[int, ...]:
         """Where the first piece starts, and where the last one stops."""
         return (self.pieces[0].start, self.pieces[-1].goal)
@@ -168,11 +173,13 @@ class CompositePath(Family):
         return self.knots[self._first[1:]]
 
     @cached_property
+    @override
     def knots(self) -> Floats:
         """The t of all waypoints."""
         return np.array([0.0, *self.at, 1.0])
 
     @property
+    @override
     def order(self) -> int:
         """The highest among the pieces."""
         return max(piece.family.order for piece in self.pieces)
@@ -182,6 +189,7 @@ class CompositePath(Family):
         """The step that each piece begins with."""
         return np.cumsum([0, *(len(piece.waypoints) - 1 for piece in self.pieces[:-1])])
 
+    @override
     def coefficients(self, t: ArrayLike) -> Floats:
         """Return those of the pieces, shape (S, K): all 0 but on the control points of one piece."""
         result = np.zeros((len(self.points(t)), self.size))
@@ -190,6 +198,7 @@ class CompositePath(Family):
             result[part.samples[:, None], part.piece.rows] = c
         return result
 
+    @override
     def derivatives(self, t: ArrayLike) -> Floats:
         """Return those of the pieces by the chain rule, shape (S, 1, K); from the right, at t = 1 from the left."""
         result = np.zeros((len(self.points(t)), 1, self.size))
@@ -211,6 +220,7 @@ class CompositePath(Family):
                 along = (values[here] - left[here]) / (self.knots[step[here] + 1] - left[here])
                 yield _Part(piece, here, step[here] - self._first[i], along, width[here])
 
+    @override
     def initial(self) -> Floats:
         """Spread the control points over the segment: a path's as the family does, a surface's by its corners.
 
@@ -229,6 +239,7 @@ class CompositePath(Family):
         return np.stack([1.0 - along, along], axis=1)
 
     @property
+    @override
     def sweep_grid(self) -> Grid:
         """Every waypoint, and further points between them: about 60 steps on every piece, 400 in all at most."""
         per_piece = min(_PER_PIECE, _MOST_STEPS // len(self.pieces))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mgraph.explore.suggestions import Suggestion
     from mgraph.graph.handles import Point
     from mgraph.methods.base import Method
-    from mgraph.progress import Report
+    from mgraph.progress import ProgressCallback
 
 
 class Aims(TypedDict, total=False):
@@ -43,11 +43,11 @@ class Explorations(Opened):
         Between the given modes, or all of a space. Later suggestions assume that the earlier ones turn out well.
         InputError for fewer than two modes, a method that does not join two, or an ``until`` that is not a goal.
         """
-        from mgraph.explore.planning import Plan
+        from mgraph.explore.planning import PlannedGraph
 
         if count < 1:
             raise InputError(f"There must be at least 1 suggestion, not {count}.")
-        return list(Plan(self.session.store, self._request(modes, aims)).steps(count))
+        return list(PlannedGraph(self.session.store, self._request(modes, aims)).steps(count))
 
     def plan(
         self,
@@ -73,7 +73,7 @@ class Explorations(Opened):
         grid: int | Sequence[int] | None = None,
         engine: str | Engine | Executor | None = None,
         tell: Callable[[Done], None] | None = None,
-        report: Report | None = None,
+        progress: ProgressCallback | None = None,
         **aims: Unpack[Aims],
     ) -> Exploration:
         """Connect and sweep the pairs that :meth:`suggest` names, one after the other or several on an engine.
@@ -99,7 +99,7 @@ class Explorations(Opened):
         with open_engine(engine, options["device"], load=_call_factory) as opened:
             device = opened.device or options["device"]
             place = Place(self.session.store.path, device, options["threads"] or 1, options["trust"])
-            return explore(self.session, request, limits, opened, place, tell=tell, report=report or silent)
+            return explore(self.session, request, limits, opened, place, tell=tell, progress=progress or silent)
 
     def _request(self, modes: Sequence[Point | str], aims: Aims, *, swept: bool = False) -> Request:
         from mgraph.explore.goals import Goal

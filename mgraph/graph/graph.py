@@ -12,6 +12,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from mgraph.bookkeeping import listing
 from mgraph.families import Segment
 from mgraph.graph.exploration import Explorations
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from mgraph.jobs.base import Job
     from mgraph.methods.base import Method
     from mgraph.operations.comparisons import Comparison
-    from mgraph.progress import Report
+    from mgraph.progress import ProgressCallback
     from mgraph.query.routes import Route
     from mgraph.train.settings import TrainSettings
 
@@ -94,6 +96,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         """The graph directory."""
         return self.session.store.path
 
+    @override
     def __repr__(self) -> str:
         return f"<Graph {visible(str(self.path))}>"
 
@@ -118,7 +121,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         *,
         name: str | None = None,
         space: str | None = None,
-        report: Report | None = None,
+        progress: ProgressCallback | None = None,
         **changes: Any,
     ) -> Point:
         """Train a mode from scratch: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
@@ -131,7 +134,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
         job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name)
-        return Point(self.session, job.run(self.session, **_report(report)))
+        return Point(self.session, job.run(self.session, **_progress(progress)))
 
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
         """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
@@ -155,7 +158,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         init: Connected | str | None = None,
         same_layout: bool = False,
         buffers_from: Point | str | None = None,
-        report: Report | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Connected:
         """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
 
@@ -182,7 +185,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             buffers_from=None if buffers_from is None else self._node(buffers_from).id,
             sweep=Following(counts, inner) if sweep else None,
         )
-        return Connected(self.session, job.run(self.session, **_report(report)))
+        return Connected(self.session, job.run(self.session, **_progress(progress)))
 
     def connect_auto(
         self,
@@ -200,7 +203,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         same_layout: bool = False,
         buffers_from: Point | str | None = None,
         say: Callable[[str], None] = lambda _: None,
-        report: Report | None = None,
+        progress: ProgressCallback | None = None,
     ) -> AutoResult[Connected]:
         """Connect two modes by the cheapest method that meets a limit: ``g.connect_auto(a, b, max_barrier=0.1)``.
 
@@ -241,7 +244,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             same_layout=same_layout,
             buffers_from=None if buffers_from is None else self._node(buffers_from),
             say=say,
-            **_report(report),
+            **_progress(progress),
         )
         made = [None if a.connection is None else Connected(self.session, a.connection) for a in result.attempts]
         attempts = zip(result.attempts, made, strict=True)
@@ -250,7 +253,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             attempts=tuple(Attempt(**{**vars(attempt), "connection": one}) for attempt, one in attempts),
         )
 
-    def run(self, job: Job, *, report: Report | None = None) -> Any:
+    def run(self, job: Job, *, progress: ProgressCallback | None = None) -> Any:
         """Do a job: ``g.run(mgraph.ConnectJob(ends=(a.id, b.id), method=mgraph.BezierCurve()))``.
 
         Returns what the method that makes such a job returns: a Point, a Connected, the data of a sweep, a report.
@@ -260,14 +263,16 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         from mgraph.jobs.base import require_directory
 
         require_directory(job, f"The {job.kind} job", "run")
-        made = job.run(self.session, **_report(report))
+        made = job.run(self.session, **_progress(progress))
         if job.kind == "add-mode":
             return Point(self.session, *made)
         if isinstance(made, Connection):
             return Connected(self.session, made)
         return Point(self.session, made) if isinstance(made, Node) else made
 
-    def resume(self, run: str | None = None, *, force: bool = False, report: Report | None = None) -> Point | Connected:
+    def resume(
+        self, run: str | None = None, *, force: bool = False, progress: ProgressCallback | None = None
+    ) -> Point | Connected:
         """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
 
         ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
@@ -281,7 +286,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         """
         from mgraph.operations.resume import resume
 
-        made = resume(self.session, run, force=force, **_report(report))
+        made = resume(self.session, run, force=force, **_progress(progress))
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
     def discard(self, run: str | None = None, *, force: bool = False) -> dict[str, Any]:
@@ -298,7 +303,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         thin: float | None = None,
         sweep: bool = True,
         grid: int | Sequence[int] | None = None,
-        report: Report | None = None,
+        progress: ProgressCallback | None = None,
     ) -> Connected:
         """Join connections end to end into one: ``g.compose("ab", "bc")``, or ``g.compose(g.route("a", "d"))``.
 
@@ -308,23 +313,23 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         that do not share modes or a space.
         """
         from mgraph.jobs.connections import ComposeJob, Following
-        from mgraph.operations.composing import Leg, leg_from, legs_of
+        from mgraph.operations.composing import ResolvedLeg, leg_from, legs_of
         from mgraph.query.routes import Route
 
-        legs: list[Leg] = []
+        legs: list[ResolvedLeg] = []
         with self.session.store.reading() as reader:
             for piece in pieces:
                 if isinstance(piece, Route):
                     legs += legs_of(reader, piece)
                 else:
-                    legs.append(Leg(piece.record) if isinstance(piece, Connected) else leg_from(reader, piece))
+                    legs.append(ResolvedLeg(piece.record) if isinstance(piece, Connected) else leg_from(reader, piece))
         job = ComposeJob(
             pieces=tuple(leg.stretch() for leg in legs),
             name=name,
             thin=thin,
             sweep=Following(counts_of(grid)) if sweep else None,
         )
-        return Connected(self.session, job.run(self.session, **_report(report)))
+        return Connected(self.session, job.run(self.session, **_progress(progress)))
 
     # Looking things up
 
@@ -384,5 +389,5 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         return compare(self.session, [self._node(point) for point in points])
 
 
-def _report(report: Report | None) -> dict[str, Any]:
-    return {} if report is None else {"report": report}
+def _progress(progress: ProgressCallback | None) -> dict[str, Any]:
+    return {} if progress is None else {"progress": progress}

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
@@ -23,10 +25,10 @@ if TYPE_CHECKING:
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.families import Grid
     from mgraph.operations.archiving import Archived
-    from mgraph.operations.ensembles import EnsembleReport
-    from mgraph.operations.merging import MergeReport
+    from mgraph.operations.ensembles import EnsembleResult
+    from mgraph.operations.merging import MergeResult
     from mgraph.operations.surroundings import Sharpness
-    from mgraph.progress import Report
+    from mgraph.progress import ProgressCallback
 
 PathLike = str | os.PathLike[str]
 
@@ -76,6 +78,7 @@ class Point(Labelled):
     kind = property(lambda self: self.record.kind, doc="mode, control, sample or merged.")
     digest = property(lambda self: self.record.digest, doc="BLAKE2b-128 of its stored parameters.")
 
+    @override
     def __repr__(self) -> str:
         return visible(f"<{self.kind} {label(self.record)}>")
 
@@ -121,7 +124,7 @@ class Point(Labelled):
         return archived
 
     def sharpness(
-        self, settings: SharpnessSettings | None = None, *, report: Report | None = None, **changes: Any
+        self, settings: SharpnessSettings | None = None, *, progress: ProgressCallback | None = None, **changes: Any
     ) -> Sharpness:
         """Measure how sharp the minimum around it is: perturbation profile and relative flatness, and store them.
 
@@ -132,7 +135,7 @@ class Point(Labelled):
         from mgraph.jobs.points import SharpnessJob
 
         chosen = replace(settings, **changes) if settings else SharpnessSettings.parse(changes)
-        found: Sharpness = SharpnessJob(node=self.id, settings=chosen).run(self._session, **_report(report))
+        found: Sharpness = SharpnessJob(node=self.id, settings=chosen).run(self._session, **_progress(progress))
         return found
 
     def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
@@ -157,6 +160,7 @@ class Connected(Labelled):
     name = property(lambda self: self.record.name, doc="Its name, if it has one.")
     kind = property(lambda self: self.record.kind, doc="The method that made it.")
 
+    @override
     def __repr__(self) -> str:
         return visible(f"<{self.kind} {label(self.record)}>")
 
@@ -185,7 +189,7 @@ class Connected(Labelled):
         max_points: int = 2000,
         route_on: str = "train",
         reuse: bool = True,
-        report: Report | None = None,
+        progress: ProgressCallback | None = None,
     ) -> SweepData:
         """Measure it on a grid (default 61 points of a path, 11×11 of a surface) and store points, numbers, edges.
 
@@ -220,7 +224,7 @@ class Connected(Labelled):
         )
         if isinstance(grid, Grid):
             job = job.on(grid)
-        swept: SweepData = job.run(self._session, **_report(report))
+        swept: SweepData = job.run(self._session, **_progress(progress))
         return swept
 
     def swept(self) -> SweepData:
@@ -230,10 +234,10 @@ class Connected(Labelled):
 
     def series(self) -> list[dict[str, Any]]:
         """Return everything that its method observed on its way, one row for each number."""
-        from mgraph.query.observed import Observed
+        from mgraph.query.observed import ConnectionSeries
 
         with self._session.store.reading() as reader:
-            return Observed.of(reader.all(Series, connection_id=self.record.id)).numbers()
+            return ConnectionSeries.of(reader.all(Series, connection_id=self.record.id)).numbers()
 
     def table(self) -> dict[str, Any]:
         """Return the papers' tables of its finest sweep as plain data; InputError if there is none.
@@ -269,8 +273,8 @@ class Connected(Labelled):
         name: str | None = None,
         bn_examples: int | None = None,
         force: bool = False,
-        report: Report | None = None,
-    ) -> MergeReport:
+        progress: ProgressCallback | None = None,
+    ) -> MergeResult:
         """Materialise a point as a merged node: the best on validation, a given parameter, or a soup.
 
         BatchNorm statistics are recomputed and stored. The report holds validation and test numbers, and its
@@ -287,7 +291,7 @@ class Connected(Labelled):
             bn_examples=bn_examples,
             force=force,
         )
-        merged: MergeReport = job.run(self._session, **_report(report))
+        merged: MergeResult = job.run(self._session, **_progress(progress))
         return merged
 
     def ensemble(
@@ -295,13 +299,13 @@ class Connected(Labelled):
         *,
         grid: int | Sequence[int] | None = None,
         bn_examples: int | None = None,
-        report: Report | None = None,
-    ) -> EnsembleReport:
+        progress: ProgressCallback | None = None,
+    ) -> EnsembleResult:
         """Evaluate the ensembles of its ends and of its whole grid (default step 0.1)."""
         from mgraph.jobs.points import EnsembleJob
 
         job = EnsembleJob(connection=self.id, grid=counts_of(grid), bn_examples=bn_examples)
-        voted: EnsembleReport = job.run(self._session, **_report(report))
+        voted: EnsembleResult = job.run(self._session, **_progress(progress))
         return voted
 
     def export_ensemble(
@@ -310,7 +314,7 @@ class Connected(Labelled):
         *,
         grid: int | Sequence[int] | None = None,
         overwrite: bool = False,
-        report: Report | None = None,
+        progress: ProgressCallback | None = None,
     ) -> dict[str, Any]:
         """Write one file per member and a manifest; return the manifest."""
         from mgraph.jobs.points import ExportEnsembleJob
@@ -318,7 +322,7 @@ class Connected(Labelled):
         job = ExportEnsembleJob(
             connection=self.id, path=str(Path(directory)), grid=counts_of(grid), overwrite=overwrite
         )
-        manifest: dict[str, Any] = job.run(self._session, **_report(report))
+        manifest: dict[str, Any] = job.run(self._session, **_progress(progress))
         return manifest
 
     def plot(self, path: PathLike, *, before: Connected | None = None) -> Path:
@@ -353,14 +357,14 @@ class Connected(Labelled):
         check_path(Path(path))
         check_drawable(self.swept())
 
-    def connect_straight(self, *, report: Report | None = None) -> Connected:
+    def connect_straight(self, *, progress: ProgressCallback | None = None) -> Connected:
         """Connect the same ends by linear interpolation and sweep that on the same grid."""
         from mgraph.jobs.connections import ConnectJob
         from mgraph.methods.linear import Linear
 
         job = ConnectJob(ends=tuple(point.id for point in self.ends), method=Linear())
         straight = Connected(self._session, job.run(self._session))
-        straight.sweep(self.swept().grid, report=report)
+        straight.sweep(self.swept().grid, progress=progress)
         return straight
 
     @property
@@ -394,5 +398,5 @@ def counts_of(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
     return (grid,) if isinstance(grid, int) else tuple(grid)
 
 
-def _report(report: Report | None) -> dict[str, Any]:
-    return {} if report is None else {"report": report}
+def _progress(progress: ProgressCallback | None) -> dict[str, Any]:
+    return {} if progress is None else {"progress": progress}

@@ -13,7 +13,7 @@ from mgraph_store import Connection, Node, Space
 
 if TYPE_CHECKING:
     from mgraph.bookkeeping.bundles import Arrived
-    from mgraph.bookkeeping.upkeep import CheckReport, Plan
+    from mgraph.bookkeeping.upkeep import CheckResult, UpkeepPlan
 
 
 class Housekeeping(Opened):
@@ -42,19 +42,21 @@ class Housekeeping(Opened):
 
         return unpack(self.session.store, Path(path), prefix=prefix)
 
-    def check(self, *, deep: bool = False, repair: bool = False) -> CheckReport:
+    def check(self, *, deep: bool = False, repair: bool = False) -> CheckResult:
         """Check rows and tensors; see :func:`mgraph.check`, which also takes a graph that cannot be opened."""
         from mgraph.bookkeeping.upkeep import check
 
         return check(self.session.store.path, deep=deep, repair=repair)
 
-    def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> Plan:
+    def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> UpkeepPlan:
         """Delete what nothing refers to and is at least ``older_than`` hours old; returns what went, or would go."""
         from mgraph.bookkeeping.upkeep import plan_collection
 
         return _carried_out(plan_collection(self.session.store, older_than=older_than), dry_run)
 
-    def remove(self, *things: Point | Connected | Space | str, cascade: bool = False, dry_run: bool = False) -> Plan:
+    def remove(
+        self, *things: Point | Connected | Space | str, cascade: bool = False, dry_run: bool = False
+    ) -> UpkeepPlan:
         """Remove nodes, connections, sweeps or spaces with all that is theirs; returns what went, or would go.
 
         Raises StillNeededError, naming it, if something else depends on them; ``cascade`` takes that along.
@@ -129,7 +131,7 @@ def _record(thing: Point | Connected | Space | str) -> Node | Connection | Space
     return thing.record if isinstance(thing, Point | Connected) else thing
 
 
-def _carried_out(plan: Plan, dry_run: bool) -> Plan:
+def _carried_out(plan: UpkeepPlan, dry_run: bool) -> UpkeepPlan:
     if not dry_run:
         plan.apply()
     return plan

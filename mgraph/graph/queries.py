@@ -9,7 +9,7 @@ from mgraph.query.metrics import criterion_in
 
 if TYPE_CHECKING:
     from mgraph.graph.handles import Point
-    from mgraph.query.answers import Answer
+    from mgraph.query.answers import QueryResult
     from mgraph.query.components import Components, Neighbours
     from mgraph.query.criterion import Criterion
     from mgraph.query.routes import Route
@@ -87,7 +87,7 @@ class Queries(Opened):
 
         return isolated(self.session.store, *self._asked(space, criteria))
 
-    def sql(self, query: str, *, limit_seconds: float | None = None) -> Answer:
+    def sql(self, query: str, *, max_seconds: float | None = None) -> QueryResult:
         """Run one reading SQL statement: ``g.sql("SELECT name, test_accuracy FROM modes").df()``.
 
         It sees the tables of the index and the views ``modes``, ``connections``, ``edges``, ``samples`` and
@@ -96,7 +96,7 @@ class Queries(Opened):
         """
         from mgraph.query.answers import ask
 
-        return ask(self.session.store, query, limit_seconds=limit_seconds)
+        return ask(self.session.store, query, max_seconds=max_seconds)
 
     def to_networkx(self, *, space: str | None = None) -> Any:
         """Return the modes and measured edges as a networkx MultiGraph."""

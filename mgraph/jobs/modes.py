@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from mgraph.jobs.base import Job
 from mgraph.train.settings import TrainSettings
 
@@ -21,8 +23,8 @@ class TrainJob(Job):
     settings: TrainSettings = TrainSettings()
     name: str | None = None
 
+    @override
     def names(self) -> Iterable[Any]:
-        """Return its loss."""
         return (self.settings.loss,)
 
 

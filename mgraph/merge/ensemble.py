@@ -20,7 +20,7 @@ from mgraph.evaluate.metrics import Measured, example_scores, judge, outputs
 from mgraph.families import Floats
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.network.flat import FlatModel, combine
-from mgraph.progress import Progress, Report, silent
+from mgraph.progress import Progress, ProgressCallback, silent
 
 VOTES: Mapping[Combine, str] = {
     "softmax": "mean of softmax outputs",
@@ -86,7 +86,7 @@ def ensemble_predictions(
     policy: BatchNormPolicy,
     splits: Sequence[str],
     keep: Sequence[int] = (),
-    report: Report = silent,
+    progress: ProgressCallback = silent,
 ) -> tuple[dict[str, Prediction], dict[int, dict[str, Prediction]]]:
     """Average the votes of S points, coefficients of shape (S, K); also return the kept members'.
 
@@ -105,7 +105,7 @@ def ensemble_predictions(
                 mean[split] = Prediction(task, one.votes.clone(), one.targets)
             else:
                 mean[split].votes.add_(one.votes)
-        report(Progress("ensemble", i + 1, len(coefficients)))
+        progress(Progress("ensemble", i + 1, len(coefficients)))
     for prediction in mean.values():
         prediction.votes.div_(len(coefficients))
     return mean, kept

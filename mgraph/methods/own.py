@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from mgraph import trust, usercode
 from mgraph.errors import InputError, MGraphError
 from mgraph.factories import find_source, load_factory, source_of
@@ -32,6 +34,7 @@ class OwnPath(TrainedPath):
     references: ClassVar[tuple[str, ...]] = ()
     shape: ClassVar[type[BentPath]]
 
+    @override
     def family(self, ends: int) -> Family:
         """Return the path; two ends."""
         if ends != 2:

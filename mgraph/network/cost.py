@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from typing_extensions import override
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -23,9 +24,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.total = 0.0
 
     @classmethod
+    @override
     def _should_skip_dynamo(cls) -> bool:
         return False
 
+    @override
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)

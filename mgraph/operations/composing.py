@@ -15,8 +15,8 @@ from mgraph.errors import InputError
 from mgraph.families import CompositePath, Family, Floats, PolygonalChainFamily
 from mgraph.families.composite import Piece, path_waypoints
 from mgraph.families.gram import distance, gram
-from mgraph.jobs.connections import ComposeJob, Stretch
-from mgraph.progress import Report, silent
+from mgraph.jobs.connections import ComposeJob, CompositeLeg
+from mgraph.progress import ProgressCallback, silent
 from mgraph.query.edges import current_edges
 from mgraph.query.routes import Route
 from mgraph.session.constants import check_pieces
@@ -31,7 +31,7 @@ _FINE = 1 / 64  # of a domain: how close to each other the points are at which t
 
 
 @dataclass(frozen=True)
-class Leg:
+class ResolvedLeg:
     """One connection of a composite path, and between which of its ends it is taken; None: as the others say.
 
     ``waypoints`` are the parameters of the way through a surface or simplex; None: its swept minimax route.
@@ -42,39 +42,41 @@ class Leg:
     goal: Node | None = None
     waypoints: tuple[tuple[float, ...], ...] | None = None
 
-    def stretch(self) -> Stretch:
+    def stretch(self) -> CompositeLeg:
         """Return it by ids."""
         start, goal = (None if node is None else node.id for node in (self.start, self.goal))
         ways = self.waypoints and tuple(tuple(map(float, way)) for way in self.waypoints)
-        return Stretch(self.connection.id, start, goal, ways)
+        return CompositeLeg(self.connection.id, start, goal, ways)
 
 
-def _leg(reader: Reader, piece: Stretch, resumed: Run | None) -> Leg:
+def _leg(reader: Reader, piece: CompositeLeg, resumed: Run | None) -> ResolvedLeg:
     start, goal = (None if i is None else still_there(reader, Node, i, resumed) for i in (piece.start, piece.goal))
-    return Leg(still_there(reader, Connection, piece.connection, resumed), start, goal, piece.waypoints)
+    return ResolvedLeg(still_there(reader, Connection, piece.connection, resumed), start, goal, piece.waypoints)
 
 
-def legs_of(reader: Reader, route: Route) -> list[Leg]:
+def legs_of(reader: Reader, route: Route) -> list[ResolvedLeg]:
     """Return the connections of a route, each between its two modes and along its swept points."""
     legs = []
     for step in route.steps:
         link = step.link
         start, goal = (reader.get(Node, id=v.id) for v in (link.source, link.target))
-        legs.append(Leg(reader.get(Connection, id=link.connection_id), start, goal, step.parameters))
+        legs.append(ResolvedLeg(reader.get(Connection, id=link.connection_id), start, goal, step.parameters))
     return legs
 
 
-def leg_from(reader: Reader, text: str) -> Leg:
+def leg_from(reader: Reader, text: str) -> ResolvedLeg:
     """Read CONN or CONN:FROM:TO; InputError for anything else, NotFoundError for what is not there."""
     name, *ends = text.split(":")
     if len(ends) not in (0, 2):
         raise InputError(f"A piece of a path is CONN or CONN:FROM:TO, not {text!r}.")
     start, goal = (reader.find_node(end) for end in ends) if ends else (None, None)
-    return Leg(reader.find_connection(name), start, goal)
+    return ResolvedLeg(reader.find_connection(name), start, goal)
 
 
 @alone
-def compose(session: Session, job: ComposeJob, *, report: Report = silent, resumed: Run | None = None) -> Connection:
+def compose(
+    session: Session, job: ComposeJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
+) -> Connection:
     """Join connections at the modes that they share into one path from the first mode to the last, and store it.
 
     Its control points are those of the connections, each once; t is the cumulative length over the total. With
@@ -84,7 +86,7 @@ def compose(session: Session, job: ComposeJob, *, report: Report = silent, resum
 
     An interrupted run begins again.
     """
-    del report  # it is short
+    del progress  # it is short
     thin = job.thin
     if thin is not None and not 0 < thin < 1:
         raise InputError(f"--thin is a share of the path's length between 0 and 1, not {thin:g}.")
@@ -119,7 +121,7 @@ def compose(session: Session, job: ComposeJob, *, report: Report = silent, resum
             C = path.coefficients(t[:, None])
             known = [_single(c) for c in C]
             new = [np.asarray(combine(c, points)) for c, k in zip(C, known, strict=True) if k is None]
-            stored = iter(store_parameters(tx, session.bench(space), run.id, "control", new))
+            stored = iter(store_parameters(tx, session.workspace(space), run.id, "control", new))
             members, family = [next(stored) if k is None else members[k] for k in known], chain
             said += f"; {len(t)} of {len(_dense(path))} points kept, within {100 * thin:g} % of its length"
         connection = Connection(
@@ -193,7 +195,7 @@ def _lengths(pieces: Sequence[Piece], size: int, G: Floats) -> Floats:
     return np.concatenate(lengths)
 
 
-def _oriented(reader: Reader, legs: Sequence[Leg]) -> list[Leg]:
+def _oriented(reader: Reader, legs: Sequence[ResolvedLeg]) -> list[ResolvedLeg]:
     """Find the ends between which every connection is taken."""
     if not legs:
         raise InputError("A composite path needs a connection.")
@@ -204,7 +206,7 @@ def _oriented(reader: Reader, legs: Sequence[Leg]) -> list[Leg]:
         for node in (leg.start, leg.goal):
             if node is not None and node.id not in known:
                 raise InputError(f"{label(node)} is not an end of {label(leg.connection)}: {_listed(known)}.")
-    result: list[Leg] = []
+    result: list[ResolvedLeg] = []
     at = legs[0].start
     if at is None and len(legs) == 1 and len(ends[0]) == 2 and legs[0].goal is None:
         at = next(iter(ends[0].values()))  # alone, as it was connected
@@ -217,14 +219,16 @@ def _oriented(reader: Reader, legs: Sequence[Leg]) -> list[Leg]:
             at = _only([n for n in known.values() if n.id != goal.id], leg, "starts")
         if at.id == goal.id:
             raise InputError(f"{label(leg.connection)} would end at {label(at)}, where it starts.")
-        result.append(Leg(leg.connection, at, goal, leg.waypoints))
+        result.append(ResolvedLeg(leg.connection, at, goal, leg.waypoints))
         at = goal
     if _known(result[0].start).id == _known(at).id:
         raise InputError(f"The path ends at {label(_known(at))}, where it began; a connection has different ends.")
     return result
 
 
-def _goal(leg: Leg, known: dict[str, Node], start: Node | None, further: tuple[Leg, dict[str, Node]] | None) -> Node:
+def _goal(
+    leg: ResolvedLeg, known: dict[str, Node], start: Node | None, further: tuple[ResolvedLeg, dict[str, Node]] | None
+) -> Node:
     """Find where a connection is left: at the mode that it shares with the next, or at its other end."""
     candidates = [n for n in known.values() if start is None or n.id != start.id]
     if further is not None:
@@ -241,7 +245,7 @@ def _goal(leg: Leg, known: dict[str, Node], start: Node | None, further: tuple[L
     return _only(candidates, leg, "stops")
 
 
-def _only(candidates: Sequence[Node], leg: Leg, what: str) -> Node:
+def _only(candidates: Sequence[Node], leg: ResolvedLeg, what: str) -> Node:
     if len(candidates) == 1:
         return candidates[0]
     name = label(leg.connection)
@@ -268,7 +272,9 @@ def _common_buffers(store: GraphStore, reader: Reader, space: Space, connections
         check_pieces(layout, [buffers_of(store, reader, node) for node in sources], [label(n) for n in sources])
 
 
-def _pieces(store: GraphStore, leg: Leg, family: Family, ends: Sequence[Node]) -> list[tuple[Piece, Sequence[int]]]:
+def _pieces(
+    store: GraphStore, leg: ResolvedLeg, family: Family, ends: Sequence[Node]
+) -> list[tuple[Piece, Sequence[int]]]:
     """Split a connection into pieces over its own rows; for each, which of them it uses."""
     backwards = ends[0].id != _known(leg.start).id
     if isinstance(family, CompositePath):
@@ -313,7 +319,7 @@ def _known(node: Node | None) -> Node:
     return node
 
 
-def _described(leg: Leg) -> dict[str, str]:
+def _described(leg: ResolvedLeg) -> dict[str, str]:
     return {"connection": leg.connection.id, "from": _known(leg.start).id, "to": _known(leg.goal).id}
 
 

@@ -18,13 +18,13 @@ from mgraph.jobs.connections import ConnectJob
 from mgraph.methods.base import Method, Outcome, Start
 from mgraph.methods.own import require_free, storable, typed_here
 from mgraph.methods.registry import METHODS
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.session.code import METHOD_CODE, warn_of_other_code
 from mgraph.session.constants import check_constants
 from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, rows_of, still_there
 from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Bench, Session
+from mgraph.session.session import Session, Workspace
 from mgraph.session.storing import Part, check_name_is_free, require_finite, store_partial, store_point
 from mgraph.train.parallel import joined
 from mgraph_store import Connection, Layout, Node, Run, Series, Space, Transaction, new_id
@@ -33,7 +33,9 @@ _BATCH_BYTES = 64 << 20  # of points that are written at once
 
 
 @alone
-def connect(session: Session, job: ConnectJob, *, report: Report = silent, resumed: Run | None = None) -> Connection:
+def connect(
+    session: Session, job: ConnectJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
+) -> Connection:
     """Run the method of a job on its ends and store the result; everything is checked before the run starts.
 
     It is not swept here, whatever the job says. With an interrupted run ``resumed`` of this job, the method goes on
@@ -56,14 +58,14 @@ def connect(session: Session, job: ConnectJob, *, report: Report = silent, resum
     check_buffers_from(ends, buffers_from)
     space = common_space(session, ends, same_layout=job.same_layout)
     with joined(session.device) as workers:
-        bench = session.bench(space)
-        load_constants(session, bench, ends, buffers_from)
-        warn_of_other_code(session.store, bench, ends)
+        workspace = session.workspace(space)
+        load_constants(session, workspace, ends, buffers_from)
+        warn_of_other_code(session.store, workspace, ends)
         origin = _origin(session, method, family, ends, init)
         family = origin.family
         storable(family, session.store.path)  # what no graph could describe is refused before anything is computed
-        method.check(bench.flat, bench.task, family)
-        method.check_start(bench.flat, bench.task, origin.start)
+        method.check(workspace.flat, workspace.task, family)
+        method.check_start(workspace.flat, workspace.task, origin.start)
         chosen: dict[str, Any] = asdict(method)
         if buffers_from is not None:
             chosen[BUFFERS_FROM] = buffers_from.id
@@ -73,8 +75,8 @@ def connect(session: Session, job: ConnectJob, *, report: Report = silent, resum
         code = {} if own is None else {METHOD_CODE: own}
         settings = chosen | code | {"method": method.name, "ends": [n.id for n in ends], "processes": workers.size}
         seed = getattr(method, "seed", None)
-        with session.run(bench, "connect", settings, seed, job=job, resumed=resumed) as run:
-            outcome = method.run(bench.flat, bench.task, family, origin.start, report, run.keeper)
+        with session.run(workspace, "connect", settings, seed, job=job, resumed=resumed) as run:
+            outcome = method.run(workspace.flat, workspace.task, family, origin.start, progress, run.checkpointer)
             family = outcome.family or family
             described = storable(family, session.store.path)
             if not all(np.isfinite(row).all() for row in outcome.control_points):
@@ -92,9 +94,9 @@ def connect(session: Session, job: ConnectJob, *, report: Report = silent, resum
             if workers.rank == 0:
                 with session.store.transaction() as tx:
                     tx.add(connection)
-                    controls = _store_controls(tx, bench, run, method, family, ends, origin, outcome)
+                    controls = _store_controls(tx, workspace, run, method, family, ends, origin, outcome)
                     if outcome.found_end:
-                        ends = [*ends, _store_end(tx, bench, run, method, family, ends[0], outcome, end_name)]
+                        ends = [*ends, _store_end(tx, workspace, run, method, family, ends[0], outcome, end_name)]
                     rows = zip([*family.ends, *family.free], [*ends, *controls], strict=True)
                     tx.add(*member_rows(connection.id, family, {row: node.id for row, node in rows}))
                     tx.add(*[Series(connection.id, run.id, **asdict(series)) for series in outcome.series])
@@ -151,21 +153,21 @@ def check_buffers_from(ends: Sequence[Node], buffers_from: Node | None) -> None:
         raise InputError(f"Buffers can only be those of an end; {label(buffers_from)} is none.")
 
 
-def load_constants(session: Session, bench: Bench, ends: Sequence[Node], buffers_from: Node | None) -> None:
+def load_constants(session: Session, workspace: Workspace, ends: Sequence[Node], buffers_from: Node | None) -> None:
     """Load what is not a coordinate, and the data: what is wrong there is bad input, not a failed run."""
     store = session.store
     with store.reading() as reader:
         groups = [buffers_of(store, reader, node) for node in ends]
         chosen = buffers_of(store, reader, buffers_from) if buffers_from else groups[0]
-    if bench.layout.buffers:
-        check_constants(session, bench, ends, groups, buffers_from)
-        load_buffers(bench, chosen)
-    bench.task  # noqa: B018
+    if workspace.layout.buffers:
+        check_constants(session, workspace, ends, groups, buffers_from)
+        load_buffers(workspace, chosen)
+    workspace.task  # noqa: B018
 
 
 def _store_controls(
     tx: Transaction,
-    bench: Bench,
+    workspace: Workspace,
     run: RunLog,
     method: Method,
     family: Family,
@@ -174,7 +176,7 @@ def _store_controls(
     outcome: Outcome,
 ) -> list[Node]:
     """Store the free control points: of each only the layers that could move, or that differ from the ends'."""
-    layout, points = bench.layout, outcome.control_points
+    layout, points = workspace.layout, outcome.control_points
     given = [(node.id, points[row]) for node, row in zip(ends, family.ends, strict=False)]
 
     def part(k: int) -> Part:
@@ -187,13 +189,13 @@ def _store_controls(
     per_batch = max(1, _BATCH_BYTES // (4 * layout.size))  # the points may be more than memory holds
     for start in range(0, len(family.free), per_batch):
         parts = [part(k) for k in family.free[start : start + per_batch]]
-        nodes += store_partial(tx, bench, run.id, method.node_kind, parts)
+        nodes += store_partial(tx, workspace, run.id, method.node_kind, parts)
     return nodes
 
 
 def _store_end(
     tx: Transaction,
-    bench: Bench,
+    workspace: Workspace,
     run: RunLog,
     method: Method,
     family: Family,
@@ -202,15 +204,15 @@ def _store_end(
     name: str | None,
 ) -> Node:
     """Store the end that the method found as a mode, with numbers and BatchNorm statistics of its own."""
-    parameters, policy = outcome.control_points[family.ends[-1]], bench.policy()
-    bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))
-    recompute_statistics(bench.flat, bench.task.train, policy)
-    results = evaluate_splits(bench)
+    parameters, policy = outcome.control_points[family.ends[-1]], workspace.policy()
+    workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(np.array(parameters))))
+    recompute_statistics(workspace.flat, workspace.task.train, policy)
+    results = evaluate_splits(workspace)
     require_finite(results, "The end of the path")
-    text = policy_name(bench, policy)
+    text = policy_name(workspace, policy)
     info = {"origin": method.name, "from": source.id, "batchnorm": text}
     return store_point(
-        tx, bench, run.id, "mode", parameters, results, buffers=text, measured_with=text, info=info, name=name
+        tx, workspace, run.id, "mode", parameters, results, buffers=text, measured_with=text, info=info, name=name
     )
 
 

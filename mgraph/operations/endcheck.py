@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from typing_extensions import override
+
 from mgraph.errors import MGraphWarning
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.evaluate.metrics import Measured, measure
@@ -20,7 +22,7 @@ from mgraph.metric import LOSS, Metric
 from mgraph.network.precision import computing_in
 from mgraph.operations.sweeplog import Conditions
 from mgraph.session.members import label
-from mgraph.session.session import Bench
+from mgraph.session.session import Workspace
 from mgraph_store import Edge, Evaluation, Node, Reader, Record
 
 _ERRORS = 5.0  # standard errors
@@ -69,8 +71,8 @@ class _Difference:
         share = _WORSE_OF_BEST if self.recomputed else 0.0
         return limit + abs(self.metric.best) * (share + rounding + _EXAMPLES / self.here.count)
 
+    @override
     def __str__(self) -> str:
-        """Say both numbers."""
         return (
             f"the {self.split} {self.metric.name} of {label(self.end)} is {self.own.value:.4g} on its own and "
             f"{self.here.value:.4g} in this sweep"
@@ -79,7 +81,7 @@ class _Difference:
 
 def doubts(
     reader: Reader,
-    bench: Bench,
+    workspace: Workspace,
     conditions: Conditions,
     ends: Mapping[int, Node],
     points: Mapping[int, PointMetrics],
@@ -92,16 +94,16 @@ def doubts(
     own = reader.all(Evaluation, node_id=[n.id for n in ends.values()], sweep_id=None) if ends else []
     found: dict[str, str] = {}
     for key, end in ends.items():
-        if end.space_id != bench.space.id:
+        if end.space_id != workspace.space.id:
             continue  # its own numbers are of another task
         theirs = [e for e in own if e.node_id == end.id]
-        for difference in _differences(end, theirs, points[key], conditions, recomputed=bench.flat.recomputes):
+        for difference in _differences(end, theirs, points[key], conditions, recomputed=workspace.flat.recomputes):
             subset = conditions.subsets[difference.split].name != "all"
             allowed = difference.allowed(conditions.precision, subset=subset)
             if allowed is None or difference.excess <= allowed:
                 continue
             if difference.recomputed:
-                allowed += _SPREAD * _spread(bench, conditions, rows[key], difference)
+                allowed += _SPREAD * _spread(workspace, conditions, rows[key], difference)
             if difference.excess > allowed:
                 found[end.id] = str(difference)
                 break
@@ -146,11 +148,11 @@ def _differences(
                 yield _Difference(end, split, metric, stored, measured, recomputed)
 
 
-def _spread(bench: Bench, conditions: Conditions, row: object, difference: _Difference) -> float:
+def _spread(workspace: Workspace, conditions: Conditions, row: object, difference: _Difference) -> float:
     """Return how far the number moves when the statistics are recomputed from other examples."""
-    flat, split = bench.flat, difference.split
+    flat, split = workspace.flat, difference.split
     flat.theta.copy_(row)  # type: ignore[arg-type]
     with computing_in(conditions.precision, flat.device):
-        recompute_statistics(flat, bench.task.train, replace(conditions.policy, seed=conditions.policy.seed + 1))
-    again = measure(flat, bench.task, split, conditions.subsets[split], precision=conditions.precision)
+        recompute_statistics(flat, workspace.task.train, replace(conditions.policy, seed=conditions.policy.seed + 1))
+    again = measure(flat, workspace.task, split, conditions.subsets[split], precision=conditions.precision)
     return abs(again[difference.metric.name].value - difference.here.value)

@@ -27,7 +27,7 @@ from mgraph.metric import LOSS
 from mgraph.network.checkpoints import state_dict, write_safetensors
 from mgraph.operations.export import data_facts, new_states, recipe, tensors_alone
 from mgraph.operations.merging import SELECTION_SPLIT, Prepared, best_corner, prepare
-from mgraph.progress import Progress, Report, silent
+from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.query.sweepdata import grid_counts
 from mgraph.session.members import label, still_there
 from mgraph.session.points import module_buffers, policy_name
@@ -41,7 +41,7 @@ _MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class EnsembleReport:
+class EnsembleResult:
     """What voting is worth: the best single corner, the corners' ensemble, and the whole grid's.
 
     ``single`` is the corner chosen on validation. The differences are paired, on test data, by the primary metric of
@@ -68,8 +68,8 @@ class EnsembleReport:
 
 @alone
 def ensemble(
-    session: Session, job: EnsembleJob, *, report: Report = silent, resumed: Run | None = None
-) -> EnsembleReport:
+    session: Session, job: EnsembleJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
+) -> EnsembleResult:
     """Evaluate the ensembles of a connection's corners and of its whole grid.
 
     By default the members lie 0.1 apart [S §4.3], on a simplex of many modes further.
@@ -82,30 +82,30 @@ def ensemble(
     family = session.family_of(connection)
     counts = grid_counts(family, job.grid, _default_members(family))
     ready = prepare(session, connection)
-    policy = ready.bench.policy(job.bn_examples)
+    policy = ready.workspace.policy(job.bn_examples)
     _require_votes(ready)
     members = family.grid(counts)
     coefficients, at_ends = family.coefficients(members.points), members.ends
     settings = {"connection": connection.id, "grid": counts, "batchnorm": str(policy)}
-    with session.run(ready.bench, "ensemble", settings, job=job, resumed=resumed) as run:
+    with session.run(ready.workspace, "ensemble", settings, job=job, resumed=resumed) as run:
         whole, kept = ensemble_predictions(
-            ready.bench.flat,
-            ready.bench.task,
+            ready.workspace.flat,
+            ready.workspace.task,
             ready.rows,
             coefficients,
             policy=policy,
             splits=_SPLITS,
             keep=at_ends,
-            report=report,
+            progress=progress,
         )
         corners, _ = ensemble_predictions(
-            ready.bench.flat, ready.bench.task, ready.rows, _end_rows(family), policy=policy, splits=_SPLITS
+            ready.workspace.flat, ready.workspace.task, ready.rows, _end_rows(family), policy=policy, splits=_SPLITS
         )
         singles = {label(end): {s: kept[at][s] for s in _SPLITS} for end, at in zip(ready.ends, at_ends, strict=True)}
         alone = {name: {SELECTION_SPLIT: p[SELECTION_SPLIT].measured()} for name, p in singles.items()}
-        single_name = best_corner(alone, ready.bench.task.primary)
+        single_name = best_corner(alone, ready.workspace.task.primary)
         single = singles[single_name]
-        result = EnsembleReport(
+        result = EnsembleResult(
             counts,
             len(coefficients),
             single_name,
@@ -114,7 +114,7 @@ def ensemble(
             {s: whole[s].measured() for s in _SPLITS},
             corners["test"].better_than(single["test"]),
             whole["test"].better_than(corners["test"]),
-            ready.bench.task.primary.name,
+            ready.workspace.task.primary.name,
         )
         with session.store.transaction() as tx:
             for statistic, measured in (
@@ -140,7 +140,7 @@ def ensemble(
 
 
 @alone
-def export_ensemble(session: Session, job: ExportEnsembleJob, *, report: Report = silent) -> dict[str, Any]:
+def export_ensemble(session: Session, job: ExportEnsembleJob, *, progress: ProgressCallback = silent) -> dict[str, Any]:
     """Write every member of a grid as a .safetensors file with its own BatchNorm statistics, and a manifest.
 
     Return the manifest. Each file loads into the plain architecture; the ensemble is the mean of the members'
@@ -156,9 +156,9 @@ def export_ensemble(session: Session, job: ExportEnsembleJob, *, report: Report 
     counts = grid_counts(family, job.grid, _default_members(family))
     with _new_directory(directory) as building:
         voting = EnsembleJob(connection=job.connection, grid=counts, bn_examples=job.bn_examples)
-        result = ensemble(session, voting, report=report)
+        result = ensemble(session, voting, progress=progress)
         ready = prepare(session, connection)
-        return _write_members(ready, building, counts, result, ready.bench.policy(job.bn_examples), report)
+        return _write_members(ready, building, counts, result, ready.workspace.policy(job.bn_examples), progress)
 
 
 def _default_members(family: Family) -> tuple[int, ...]:
@@ -193,14 +193,14 @@ def _write_members(
     ready: Prepared,
     directory: Path,
     counts: tuple[int, ...],
-    result: EnsembleReport,
+    result: EnsembleResult,
     policy: BatchNormPolicy,
-    report: Report,
+    progress: ProgressCallback,
 ) -> dict[str, Any]:
     family = ready.family
     parameters = family.grid(counts).points
     coefficients = family.coefficients(parameters)
-    name = policy_name(ready.bench, policy)
+    name = policy_name(ready.workspace, policy)
     members = []
     for i, c in enumerate(coefficients):
         file = _MEMBER.format(f"{i:04d}")
@@ -208,14 +208,14 @@ def _write_members(
         facts = recipe(ready.connection, parameters[i].tolist(), c.tolist(), ready.nodes, name)
         write_safetensors(directory / file, state, {"format": "pt", "mgraph": json.dumps(facts, sort_keys=True)})
         members.append({"file": file, "parameter": parameters[i].tolist()})
-        report(Progress("export", i + 1, len(coefficients)))
+        progress(Progress("export", i + 1, len(coefficients)))
     manifest = {
         "format": 1,
         "kind": "ensemble",
-        "combine": VOTES[ready.bench.task.combine or "mean"],
+        "combine": VOTES[ready.workspace.task.combine or "mean"],
         "connection": ready.connection.id,
-        "arch": ready.bench.space.arch,
-        "data": data_facts(ready.bench),
+        "arch": ready.workspace.space.arch,
+        "data": data_facts(ready.workspace),
         "batchnorm": name,
         "members": members,
         "test": {name: m.value for name, m in result.whole["test"].items()},
@@ -226,16 +226,16 @@ def _write_members(
 
 
 def _member_state(ready: Prepared, coefficients: list[float], policy: BatchNormPolicy) -> dict[str, Any]:
-    flat, layout = ready.bench.flat, ready.bench.layout
+    flat, layout = ready.workspace.flat, ready.workspace.layout
     theta = combine_stored(coefficients, ready.points)
     flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
-    recompute_statistics(flat, ready.bench.task.train, policy)
-    return state_dict(layout, theta, module_buffers(flat, layout)) | tensors_alone(new_states(ready.bench))
+    recompute_statistics(flat, ready.workspace.task.train, policy)
+    return state_dict(layout, theta, module_buffers(flat, layout)) | tensors_alone(new_states(ready.workspace))
 
 
 def _require_votes(ready: Prepared) -> None:
     """Raise InputError before the work starts if members cannot vote, or their votes take too much memory."""
-    flat, task, name = ready.bench.flat, ready.bench.task, ready.bench.space.name
+    flat, task, name = ready.workspace.flat, ready.workspace.task, ready.workspace.space.name
     if task.combine is None:
         raise InputError(
             f"How members of an ensemble vote is not known of the task of space {name}: add combine= to it, "

@@ -18,7 +18,7 @@ from mgraph.evaluate.stale import compare_statistics
 from mgraph.session.members import label
 from mgraph.session.points import evaluate_splits, evaluation_rows, load_node, own_policy
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Bench, Session
+from mgraph.session.session import Session, Workspace
 from mgraph_store import Evaluation, Node, NodeBuffers
 
 
@@ -45,16 +45,16 @@ def still_stored(node: Node) -> Iterator[None]:
         raise
 
 
-def measure_stored(session: Session, bench: Bench, run: RunLog, node: Node) -> Results:
+def measure_stored(session: Session, workspace: Workspace, run: RunLog, node: Node) -> Results:
     """Measure the present point, which is the node's, on all splits and store the numbers with the node.
 
     Raises NonFiniteError, after storing them, for a loss that is not a number.
     """
-    results = evaluate_splits(bench)
+    results = evaluate_splits(workspace)
     with session.store.reading() as reader:
         there = {(e.split, e.metric) for e in reader.all(Evaluation, node_id=node.id, sweep_id=None)}
     policies = _policies(session, node)
-    policy = policies[0] if policies and bench.flat.statistics else own_policy(bench)
+    policy = policies[0] if policies and workspace.flat.statistics else own_policy(workspace)
     rows = [
         row
         for row in evaluation_rows(node.id, run.id, results, batchnorm=policy)
@@ -71,12 +71,12 @@ def measure_stored(session: Session, bench: Bench, run: RunLog, node: Node) -> R
 _WILD = 10.0  # times the loss: averages over the last batches of a short training may well be 1.5 times off
 
 
-def warn_of_own_statistics(bench: Bench, node: Node) -> None:
+def warn_of_own_statistics(workspace: Workspace, node: Node) -> None:
     """Warn if the present point, which is the node's, does far worse with its own BatchNorm statistics than recomputed.
 
     The network then holds the recomputed ones.
     """
-    found = compare_statistics(bench.flat, bench.task, bench.policy())
+    found = compare_statistics(workspace.flat, workspace.task, workspace.policy())
     if found is None or not found.stale or found.own.value <= _WILD * abs(found.recomputed.value):
         return
     warnings.warn(
@@ -94,11 +94,11 @@ def evaluate_again(session: Session, node: Node) -> Results:
     """
     if node.kind not in ("mode", "merged"):
         raise InputError(f"{label(node)} is a {node.kind}; only modes and merged nodes have numbers of their own.")
-    bench = load_node(session, node)
-    with session.run(bench, "evaluate", {"node": node.id}) as run, still_stored(node):
-        results = measure_stored(session, bench, run, node)
+    workspace = load_node(session, node)
+    with session.run(workspace, "evaluate", {"node": node.id}) as run, still_stored(node):
+        results = measure_stored(session, workspace, run, node)
         if any(b == OWN for b in _policies(session, node)):
-            warn_of_own_statistics(bench, node)
+            warn_of_own_statistics(workspace, node)
         return results
 
 

@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from typing_extensions import override
+
 from mgraph.alone import alone
 from mgraph.errors import AmbiguousError, CorruptError, InputError, NotFoundError, UntrustedError
 from mgraph.factories import find_source
@@ -17,7 +19,7 @@ from mgraph.jobs.connections import SweepJob
 from mgraph.jobs.earlier import brought_up
 from mgraph.jobs.points import EnsembleJob, SharpnessJob
 from mgraph.jobs.registry import code_in, read_job
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph, speaking
 from mgraph_store import Connection, GraphStore, Node, Run
@@ -33,7 +35,7 @@ _SHORTEST_PREFIX = 4
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """How a run stands: its status as it is now, why, and where its newest state stands, saved when.
 
     ``seen`` is what is known about the process of one that is not known to have ended.
@@ -47,7 +49,7 @@ class Standing:
     seen: Sighting | None = None
 
     @classmethod
-    def of(cls, store: GraphStore, run: Run) -> Standing:
+    def of(cls, store: GraphStore, run: Run) -> RunStatus:
         """Look whether the process of a run that is under way is gone, and what it has saved."""
         status, reason = run.status, run.reason
         seen = Sighting.of(store.folder.root, run) if status == "running" else None
@@ -103,6 +105,7 @@ class Standing:
         where = f"process {self.run.pid} on {self.run.host}"
         return f"{where}, since {_moment(begun)} by its clock, {sign}; {self.seen.why}"
 
+    @override
     def __str__(self) -> str:
         made = f" of {self.name}" if self.name else ""
         return f"{self.run.id} ({self.run.command}{made}, {self.at or 'nothing saved'})"
@@ -112,18 +115,18 @@ def _moment(when: datetime) -> str:
     return when.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def interrupted_runs(store: GraphStore) -> list[Standing]:
+def interrupted_runs(store: GraphStore) -> list[RunStatus]:
     """List the runs that can go on, oldest first."""
     return [standing for standing in _unfinished(store) if standing.can_go_on]
 
 
-def _unfinished(store: GraphStore) -> list[Standing]:
+def _unfinished(store: GraphStore) -> list[RunStatus]:
     with store.reading() as reader:
         runs = reader.all(Run, status=["running", "interrupted", "failed"])
-    return [Standing.of(store, run) for run in runs]
+    return [RunStatus.of(store, run) for run in runs]
 
 
-def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False) -> Standing:
+def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False) -> RunStatus:
     """Look up a run that can go on: by id, id prefix, or the name that it was to give; None: the only one.
 
     With ``force`` also one that may still be under way where that cannot be seen from here; one whose process is
@@ -144,7 +147,7 @@ def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False
             runs = [run for run in reader.all(Run) if _matches(run.id, text)]
             names = {s.run.id: _names(reader, s) for s in [*waiting, *unclear]}
         if len(runs) == 1:
-            return _require(Standing.of(store, runs[0]), force)
+            return _require(RunStatus.of(store, runs[0]), force)
         found = [s for s in waiting if _matches(s.run.id, text) or text in names[s.run.id]]
         if not found and (meant := [s for s in unclear if text in names[s.run.id]]):
             raise InputError(_unclear(meant[0]))
@@ -155,7 +158,7 @@ def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False
     return found[0]
 
 
-def _unclear(standing: Standing) -> str:
+def _unclear(standing: RunStatus) -> str:
     """Say what is known of a run that may be under way elsewhere, and what to do."""
     return (
         f"Run {standing} may still be under way: {standing.known()}. If you know that it has ended, go on with it: "
@@ -167,7 +170,7 @@ def _matches(run_id: str, text: str) -> bool:
     return run_id == text or (len(text) >= _SHORTEST_PREFIX and run_id.startswith(text))
 
 
-def _names(reader: Reader, standing: Standing) -> set[str]:
+def _names(reader: Reader, standing: RunStatus) -> set[str]:
     """Return the names by which people know what a run was to make, or to sweep."""
     subject = standing.says("connection")
     names = {standing.name, subject}
@@ -176,7 +179,7 @@ def _names(reader: Reader, standing: Standing) -> set[str]:
     return {name for name in names if name}
 
 
-def _require(standing: Standing, force: bool) -> Standing:
+def _require(standing: RunStatus, force: bool) -> RunStatus:
     """Say why a run cannot go on, if it cannot."""
     run = standing.run
     if standing.can_go_on or (force and standing.can_be_forced):
@@ -217,7 +220,7 @@ def discard(store: GraphStore, text: str | None, *, force: bool = False) -> Run:
 
 @alone
 def resume(
-    session: Session, text: str | None, report: Report = silent, *, follow: bool = True, force: bool = False
+    session: Session, text: str | None, progress: ProgressCallback = silent, *, follow: bool = True, force: bool = False
 ) -> Node | Connection:
     """Go on with an interrupted run and return what it makes or measures: a node, or a connection, with its sweep.
 
@@ -242,7 +245,7 @@ def resume(
         job = standing.job()
         if not job.resumes:
             raise InputError(f"A run of {run.command} cannot go on; give the command again.")
-        made = job.run(session.like(run), report=report, resumed=run, follow=follow)
+        made = job.run(session.like(run), progress=progress, resumed=run, follow=follow)
     return _subject(session, job, made)
 
 

@@ -18,7 +18,7 @@ from mgraph.evaluate.profile import sharpness_profile
 from mgraph.evaluate.sharpness import Profile
 from mgraph.jobs.points import SharpnessJob
 from mgraph.network.precision import check_precision, computing_in
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import load_node, policy_name
 from mgraph.session.session import Session
@@ -78,7 +78,7 @@ class Sharpness:
 
 @alone
 def measure_sharpness(
-    session: Session, job: SharpnessJob, *, report: Report = silent, resumed: Run | None = None
+    session: Session, job: SharpnessJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> Sharpness:
     """Measure profile and relative flatness of a node, and store them.
 
@@ -89,10 +89,10 @@ def measure_sharpness(
     settings = job.settings
     with session.store.reading() as reader:
         node = still_there(reader, Node, job.node, resumed)
-    bench = load_node(session, node)
-    flat, task = bench.flat, bench.task
+    workspace = load_node(session, node)
+    flat, task = workspace.flat, workspace.task
     check_precision(settings.precision, flat.device)
-    policy = bench.policy(settings.bn_examples)
+    policy = workspace.policy(settings.bn_examples)
     subset = Subset.random(len(task.splits[settings.split]), settings.examples)
     head, notes = None, []
     if settings.what != "profile":
@@ -104,7 +104,7 @@ def measure_sharpness(
             notes.append(str(error).partition(";")[0] + ".")
     parameters = np.array(session.store.read_parameters(node))
     stated = asdict(settings) | {"node": node.id}
-    with session.run(bench, "sharpness", stated, settings.seed, job=job, resumed=resumed) as run:
+    with session.run(workspace, "sharpness", stated, settings.seed, job=job, resumed=resumed) as run:
         flatness = profile = None
         if head is not None:
             with computing_in(settings.precision, flat.device):
@@ -117,7 +117,7 @@ def measure_sharpness(
                 flat,
                 task,
                 parameters,
-                [t.size for t in bench.layout.parameters],
+                [t.size for t in workspace.layout.parameters],
                 radii=settings.radii,
                 directions=settings.directions,
                 seed=settings.seed,
@@ -125,7 +125,7 @@ def measure_sharpness(
                 subset=subset,
                 policy=policy,
                 precision=settings.precision,
-                report=report,
+                progress=progress,
             )
         found = Sharpness(
             label(node),
@@ -135,7 +135,7 @@ def measure_sharpness(
             settings.split,
             subset.name,
             len(task.splits[settings.split]) if subset.order is None else len(subset.order),
-            policy_name(bench, policy),
+            policy_name(workspace, policy),
             tuple(notes),
         )
         with session.store.transaction() as tx:

@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from mgraph.evaluate.summary import Route, best_route, measure_route, statistics
+from mgraph.evaluate.summary import MinimaxPath, best_route, measure_route, statistics
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import extent, trapezoid_weights
 from mgraph.metric import LOSS, Metric
@@ -114,7 +114,7 @@ def edges(
             walk.best(i, j, numbers.values[chooser or numbers.deciding[0], LOSS.name]) if chooser or alone else None
         )
         for (split, metric), cost in numbers.costs.items():
-            found: list[tuple[str, Route]] = []
+            found: list[tuple[str, MinimaxPath]] = []
             if chosen is not None:
                 found.append((PATH if alone else f"{chooser} loss", walk.along(chosen.nodes, cost)))
             if not alone and (split, metric) != (chooser, LOSS.cost_name):
@@ -147,8 +147,8 @@ class _Walk:
         self._coefficients, self._G = numbers.family.coefficients(numbers.grid.points), G
         self._neighbours, self._places = numbers.grid.neighbours, numbers.grid.ends
 
-    def best(self, i: int, j: int, cost: Floats) -> Route:
+    def best(self, i: int, j: int, cost: Floats) -> MinimaxPath:
         return best_route(self._places[i], self._places[j], cost, self._coefficients, self._G, self._neighbours)
 
-    def along(self, nodes: Sequence[int], cost: Floats) -> Route:
+    def along(self, nodes: Sequence[int], cost: Floats) -> MinimaxPath:
         return measure_route(nodes, cost, self._coefficients, self._G)

@@ -27,12 +27,12 @@ from mgraph.operations.endcheck import EndsDifferWarning, doubted, doubts, said
 from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
 from mgraph.operations.sweeprows import Numbers, edges, summaries
 from mgraph.operations.sweepverdict import judged
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, parameter_key
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
-from mgraph.session.session import Bench, Session
+from mgraph.session.session import Session, Workspace
 from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
 
 
@@ -42,7 +42,7 @@ class SweepWarning(MGraphWarning):
 
 @alone
 def sweep_connection(
-    session: Session, job: SweepJob, *, report: Report = silent, resumed: Run | None = None
+    session: Session, job: SweepJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> SweepData:
     """Measure a connection on a grid and store the result.
 
@@ -60,7 +60,7 @@ def sweep_connection(
     if resumed is not None and json.loads(resumed.settings).get(METRICS) != work.conditions.identities:
         raise InputError(f"Run {resumed.id} cannot go on: the code of a metric has changed; give the command again.")
     job = job.on(work.grid)  # also where a later version has another default
-    with session.run(work.bench, "sweep", work.settings, job=job, resumed=resumed) as run:
+    with session.run(work.workspace, "sweep", work.settings, job=job, resumed=resumed) as run:
         log = SweepLog(session.store, run, connection, work.nodes)
         with session.store.reading() as reader:
             partial = None if resumed is None else own_sweep(reader, resumed)
@@ -70,7 +70,7 @@ def sweep_connection(
             log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=job.reuse)
         with _kept(log):
             log.claim()
-            swept = _measure(work, log, refine, report)
+            swept = _measure(work, log, refine, progress)
             G = gram(work.points)
             record = replace(log.record, grid=swept.grid.counts, axes=axes_of(swept.grid), metrics=work.metrics)
             numbers = swept.numbers(work)
@@ -100,7 +100,7 @@ def sweep_connection(
 class _Work:
     """Everything that a sweep needs, checked."""
 
-    bench: Bench
+    workspace: Workspace
     family: Family
     grid: Grid
     nodes: list[Node]
@@ -142,21 +142,28 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
         nodes = rows_of(reader, connection)
         ends = ends_of(reader, connection)
         groups = buffers_of(store, reader, constants_source(reader, connection))
-    bench = session.bench(space)
-    warn_of_other_code(store, bench, [connection, *ends])
-    check_precision(job.precision, bench.flat.device)
-    chosen = resolve_metrics(job.metrics, bench.task)
-    measured = (*bench.task.metrics, *chosen)
+    workspace = session.workspace(space)
+    warn_of_other_code(store, workspace, [connection, *ends])
+    check_precision(job.precision, workspace.flat.device)
+    chosen = resolve_metrics(job.metrics, workspace.task)
+    measured = (*workspace.task.metrics, *chosen)
     names = (LOSS, *(m.name for m in measured))
     if refine is not None:
         refine.check(splits, names, len(grid))
-    policy = bench.policy(job.bn_examples)
+    policy = workspace.policy(job.bn_examples)
     if groups:
-        load_buffers(bench, groups)
+        load_buffers(workspace, groups)
     points = [store.read_parameters(node) for node in nodes]
-    subsets = {s: Subset.random(len(bench.task.splits[s]), examples) for s in splits}
+    subsets = {s: Subset.random(len(workspace.task.splits[s]), examples) for s in splits}
     conditions = Conditions(
-        policy, policy_name(bench, policy), job.precision, subsets, chosen, measured, space, of_space(bench.code)
+        policy,
+        policy_name(workspace, policy),
+        job.precision,
+        subsets,
+        chosen,
+        measured,
+        space,
+        of_space(workspace.code),
     )
     settings = {
         "connection": connection.id,
@@ -170,7 +177,7 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
         "refine": None if refine is None else asdict(refine),
         "route_on": job.route_on,
     }
-    return _Work(bench, family, grid, nodes, ends, points, packed_rows(bench, points), conditions, settings)
+    return _Work(workspace, family, grid, nodes, ends, points, packed_rows(workspace, points), conditions, settings)
 
 
 def _check_route_on(route_on: str, splits: Sequence[str]) -> None:
@@ -251,13 +258,13 @@ class _Swept:
         return tuple(said)
 
 
-def _measure(work: _Work, log: SweepLog, refine: Refinement | None, report: Report) -> _Swept:
+def _measure(work: _Work, log: SweepLog, refine: Refinement | None, progress: ProgressCallback) -> _Swept:
     """Measure the grid, and finer ones as long as the refinement asks for them."""
     done: dict[tuple[float, ...], tuple[str, PointMetrics]] = {}
     grid, rounds, reused = work.grid, 0, 0
     while True:
         phase = "sweep" if rounds == 0 else f"refinement {rounds}"
-        reused += _measure_grid(work, log, grid, done, phase, report)
+        reused += _measure_grid(work, log, grid, done, phase, progress)
         found = [done[parameter_key(p)] for p in grid.points]
         ids, points = [node_id for node_id, _ in found], [metrics for _, metrics in found]
         if refine is None:
@@ -275,7 +282,7 @@ def _measure_grid(
     grid: Grid,
     done: dict[tuple[float, ...], tuple[str, PointMetrics]],
     phase: str,
-    report: Report,
+    progress: ProgressCallback,
 ) -> int:
     """Add to ``done`` every point of the grid that is not there; return how many needed no measuring."""
     coefficients = work.family.coefficients(grid.points)
@@ -294,8 +301,8 @@ def _measure_grid(
         {split: subset for split, subset in work.conditions.subsets.items() if split not in known} for *_, known in todo
     ]
     results = sweep(
-        work.bench.flat,
-        work.bench.task,
+        work.workspace.flat,
+        work.workspace.task,
         work.rows,
         np.array([c for _, c, _ in todo]),
         policy=work.conditions.policy,
@@ -303,7 +310,7 @@ def _measure_grid(
         metrics=work.conditions.metrics,
         precision=work.conditions.precision,
         phase=phase,
-        report=report,
+        progress=progress,
     )
     for (parameter, c, known), new in zip(todo, results, strict=True):
         node_id = log.add(parameter, c, known, new)
@@ -318,7 +325,7 @@ def _doubts(session: Session, work: _Work, swept: _Swept) -> dict[str, str]:
     points = {i: swept.points[places[i]] for i in ends}
     rows = {i: work.rows[work.family.ends[i]] for i in ends}
     with session.store.reading() as reader:
-        return doubts(reader, work.bench, work.conditions, ends, points, rows)
+        return doubts(reader, work.workspace, work.conditions, ends, points, rows)
 
 
 def _error(m: Measured) -> float:

@@ -24,35 +24,35 @@ from mgraph.operations.rescue import write_aside
 from mgraph.session.constants import few_outputs
 from mgraph.session.meeting import NetworkWarning, first_examples, tell
 from mgraph.session.points import load_buffers
-from mgraph.session.session import Bench
+from mgraph.session.session import Workspace
 
 OUTPUTS = "outputs."  # among the arrays kept of an epoch
 
 
-def check_network(bench: Bench) -> None:
+def check_network(workspace: Workspace) -> None:
     """Refuse, before it is trained, a network that would be misread; InputError names the module to blame."""
-    if not bench.met:
-        bench.probe()
-        bench.met = True
+    if not workspace.met:
+        workspace.probe()
+        workspace.met = True
 
 
-def check_point(bench: Bench, parameters: NDArray[np.float32], buffers: Mapping[str, NDArray[Any]]) -> None:
+def check_point(workspace: Workspace, parameters: NDArray[np.float32], buffers: Mapping[str, NDArray[Any]]) -> None:
     """Probe the network at a point that comes from elsewhere, and say what was found; InputError as of the probe."""
-    bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))
+    workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(np.array(parameters))))
     if buffers:
-        load_buffers(bench, buffers)
-    tell(bench.probe(bench.flat), stacklevel=7)
+        load_buffers(workspace, buffers)
+    tell(workspace.probe(workspace.flat), stacklevel=7)
 
 
-def outputs_now(bench: Bench, flat: FlatModel) -> dict[str, NDArray[Any]]:
+def outputs_now(workspace: Workspace, flat: FlatModel) -> dict[str, NDArray[Any]]:
     """Return a network's outputs on a few examples as arrays to keep; it is left as it was."""
     with untouched(flat.module):
-        found = tensors_in(few_outputs(bench, flat))
+        found = tensors_in(few_outputs(workspace, flat))
     return {f"{OUTPUTS}{number:03}": t.float().cpu().numpy() for number, t in enumerate(found)}
 
 
 def check_reproduced(
-    bench: Bench,
+    workspace: Workspace,
     seed: int,
     parameters: NDArray[np.float32],
     buffers: Mapping[str, NDArray[Any]],
@@ -66,10 +66,10 @@ def check_reproduced(
     """
     before = [torch.from_numpy(np.array(array)) for array in outputs]
     try:
-        other = bench.new_network(seed + 1)
+        other = workspace.new_network(seed + 1)
         other.theta.copy_(other.pack(torch.from_numpy(np.array(parameters))))
-        load_buffers(bench, buffers, other)
-        again = [torch.from_numpy(array) for array in outputs_now(bench, other).values()]
+        load_buffers(workspace, buffers, other)
+        again = [torch.from_numpy(array) for array in outputs_now(workspace, other).values()]
     except Exception as error:  # of the user's code: what is trained must be stored all the same
         why = f"{type(error).__name__}: {error}"
         warnings.warn(
@@ -78,17 +78,18 @@ def check_reproduced(
         return
     if all_close(before, again):
         return
-    file = write_aside(bench.layout, f"{saved_as}-refused", parameters, buffers)
+    file = write_aside(workspace.layout, f"{saved_as}-refused", parameters, buffers)
     raise InputError(
-        f"What training made is not what its tensors make: a new network of {bench.space.arch} that holds them gives "
-        f"other outputs, by up to {largest_difference(before, again):.2g}{_blame(bench.flat, other, bench)}. So it was "
-        f"not added; its tensors are in {file.name}. Keep in parameters and persistent buffers all that the network "
+        f"What training made is not what its tensors make: a new network of {workspace.space.arch} that holds them "
+        f"gives other outputs, by up to {largest_difference(before, again):.2g}"
+        f"{_blame(workspace.flat, other, workspace)}. So it was not added; its tensors are in {file.name}. Keep in "
+        f"parameters and persistent buffers all that the network "
         f"computes with and changes in training, and train again, or add that file with add-mode."
     )
 
 
-def _blame(trained: FlatModel, other: FlatModel, bench: Bench) -> str:
-    x, _ = first_examples(bench.task, trained.device)
+def _blame(trained: FlatModel, other: FlatModel, workspace: Workspace) -> str:
+    x, _ = first_examples(workspace.task, trained.device)
     names = unstored_differences(trained.module, other.module)
     traces = []
     for flat in (trained, other):

@@ -25,7 +25,7 @@ _PART = 50_000  # rows handed to DuckDB at once
 
 
 @dataclass(frozen=True)
-class Answer:
+class QueryResult:
     """Columns with their DuckDB types, and rows in order."""
 
     columns: tuple[str, ...]
@@ -114,14 +114,14 @@ class Answer:
             con.execute(f"COPY answer TO '{str(path).replace(chr(39), chr(39) * 2)}' (FORMAT parquet)")
 
 
-def ask(store: GraphStore, sql: str, *, limit_seconds: float | None = None) -> Answer:
+def ask(store: GraphStore, sql: str, *, max_seconds: float | None = None) -> QueryResult:
     """Run one reading SQL statement on the tables and views of a graph; see :mod:`mgraph_store.rows.relations`.
 
     Raises InputError for anything that is no such statement, that reaches beyond the graph, or takes too long.
     """
-    limits: dict[str, Any] = {} if limit_seconds is None else {"limit_seconds": limit_seconds}
+    limits: dict[str, Any] = {} if max_seconds is None else {"limit_seconds": max_seconds}
     found = store.query_guarded(sql, **limits)
-    return Answer(found.columns, found.types, found.rows)
+    return QueryResult(found.columns, found.types, found.rows)
 
 
 def list_views(store: GraphStore) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.metric import LOSS
@@ -55,6 +56,7 @@ class Criterion:
             if value is not None and value < 1:
                 raise InputError(f"--min-{name} is a whole number of at least 1, not {value}.")
 
+    @override
     def __str__(self) -> str:
         text = f"{self.split} {self.metric} {self.quantity}"
         return text if self.limit is None else f"{text} <= {self.limit:g}"

@@ -34,7 +34,7 @@ class Observation(Protocol):
 
 
 @dataclass(frozen=True)
-class Observed:
+class ConnectionSeries:
     """The series of one connection: positions and values, both of shape (N,), by (quantity, subject)."""
 
     series: Mapping[tuple[str, str], tuple[Floats, Floats]]

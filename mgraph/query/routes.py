@@ -15,7 +15,7 @@ from mgraph_store import GraphStore, Member, Node, Reader, Space
 
 
 @dataclass(frozen=True)
-class Step:
+class RouteStep:
     """One edge of a route, in the direction of travel.
 
     ``nodes`` are those along it, source first; ``parameters`` are theirs in the connection: t on a path, (u, v) on a
@@ -39,7 +39,7 @@ class Route:
     """
 
     criterion: Criterion
-    steps: list[Step]
+    steps: list[RouteStep]
     notes: tuple[str, ...] = ()
 
     @property
@@ -105,11 +105,11 @@ def route(store: GraphStore, criterion: Criterion, start: Node, goal: Node, spac
     return Route(criterion, steps, tuple(remarks(store, edges, [step.link for step in steps])))
 
 
-def _steps(store: GraphStore, edges: CountingEdges, found: list[int], start: str) -> list[Step]:
+def _steps(store: GraphStore, edges: CountingEdges, found: list[int], start: str) -> list[RouteStep]:
     with store.reading() as reader:
         links = edges.links(reader, found)
         places = _parameters(reader, links)
-    steps: list[Step] = []
+    steps: list[RouteStep] = []
     at = start
     for link in links:
         if link.source.id != at:
@@ -117,7 +117,7 @@ def _steps(store: GraphStore, edges: CountingEdges, found: list[int], start: str
         lost = next((node for node in link.route if (link.connection_id, node) not in places), None)
         if lost is not None:
             raise contradiction(link.connection or link.connection_id, f"its route has the node {lost}, no point of it")
-        steps.append(Step(link, link.route, tuple(places[link.connection_id, node] for node in link.route)))
+        steps.append(RouteStep(link, link.route, tuple(places[link.connection_id, node] for node in link.route)))
         at = link.target.id
     return steps
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph.query.criterion import Criterion
 from mgraph.query.edges import CountingEdges, Link, Vertex, load_edges
@@ -89,6 +90,7 @@ class Dendrogram:
         pair = [int(c) for c in self.linkage[cluster - n, :2]]
         return sorted(pair, key=lambda c: (-self.count(c), c))
 
+    @override
     def __str__(self) -> str:
         """Draw it as text, one line for every merge and leaf."""
         lines = []

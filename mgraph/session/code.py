@@ -12,13 +12,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.factories import FactorySource, names_code
 from mgraph.trust import Consent
 from mgraph_store import Connection, Node, Run, Space
 
 if TYPE_CHECKING:
-    from mgraph.session.session import Bench
+    from mgraph.session.session import Workspace
     from mgraph_store import GraphStore
 
 CODE = "code"  # among a run's versions, and among what was other when it went on
@@ -39,10 +41,11 @@ class Pinned(Consent):
         self._consent, self._role, self._ran = consent, role, ran
 
     @property
+    @override
     def writes(self) -> bool:
-        """What the other says."""
         return self._consent.writes
 
+    @override
     def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
         """Raise UntrustedError as the other does, InputError for code that changed since this graph was opened."""
         self._consent.ask(spec, hash, files)
@@ -114,10 +117,10 @@ def of_space(code: Mapping[str, str]) -> dict[str, str]:
     return {role: hash for role, hash in code.items() if role in _OF_SPACE}
 
 
-def warn_of_other_code(store: GraphStore, bench: Bench, things: Sequence[Node | Connection]) -> None:
+def warn_of_other_code(store: GraphStore, workspace: Workspace, things: Sequence[Node | Connection]) -> None:
     """Load a bench; warn, naming both versions, if its code is not the one that these things were made with."""
-    bench.flat  # noqa: B018  (what it runs is known then)
-    now, space = bench.code, bench.space
+    workspace.flat  # noqa: B018  (what it runs is known then)
+    now, space = workspace.code, workspace.space
     if not now and not recorded(space):
         return
     found: dict[str, list[str]] = {}

@@ -24,7 +24,7 @@ from mgraph_store import Node
 
 if TYPE_CHECKING:
     from mgraph.network.flat import FlatModel
-    from mgraph.session.session import Bench, Session
+    from mgraph.session.session import Session, Workspace
     from mgraph_store import Layout
     from mgraph_store.rows.layout import TensorSpec
 
@@ -66,14 +66,14 @@ def check_pieces(layout: Layout, groups: Sequence[Groups], names: Sequence[str])
 
 
 def check_constants(
-    session: Session, bench: Bench, ends: Sequence[Node], groups: Sequence[Groups], buffers_from: Node | None
+    session: Session, workspace: Workspace, ends: Sequence[Node], groups: Sequence[Groups], buffers_from: Node | None
 ) -> None:
     """Raise InputError, naming the first constant that differs between the ends, unless told whose to use.
 
     Then it is checked whether the other ends compute the same with those, and a BuffersWarning says which do not. The
     advice to use one end's is given only where that is so.
     """
-    found = differing_constant(bench.layout, groups, bench.flat.constants)
+    found = differing_constant(workspace.layout, groups, workspace.flat.constants)
     if found is None:
         return
     t, number = found
@@ -83,7 +83,7 @@ def check_constants(
             f"The {what} {t.name} differs between {label(ends[0])} and {label(ends[number])}; it is not a coordinate "
             f"of a path, so it must be the same in all ends."
         )
-        changed = _changed(session, bench, ends, groups, groups[0])
+        changed = _changed(session, workspace, ends, groups, groups[0])
         if changed:
             node, difference = changed[0]
             raise InputError(
@@ -95,7 +95,7 @@ def check_constants(
             f"{said} The outputs are the same with either: say whose to use with --buffers-from {label(ends[0])}."
         )
     chosen = groups[[n.id for n in ends].index(buffers_from.id)]
-    for node, difference in _changed(session, bench, ends, groups, chosen):
+    for node, difference in _changed(session, workspace, ends, groups, chosen):
         warnings.warn(
             f"With the buffers of {label(buffers_from)} (first {t.name}), {label(node)} is another function: its "
             f"outputs change by up to {difference:.2g}, and its numbers on the path are not those it has on its own.",
@@ -105,29 +105,29 @@ def check_constants(
 
 
 def _changed(
-    session: Session, bench: Bench, ends: Sequence[Node], groups: Sequence[Groups], chosen: Groups
+    session: Session, workspace: Workspace, ends: Sequence[Node], groups: Sequence[Groups], chosen: Groups
 ) -> list[tuple[Node, float]]:
     """Return the ends whose outputs on a few examples change with these constants, and by how much."""
-    constants = bench.flat.constants
-    theirs = bench.layout.buffer_views(chosen)
+    constants = workspace.flat.constants
+    theirs = workspace.layout.buffer_views(chosen)
     found = []
     for node, own in zip(ends, groups, strict=True):
-        mixed = bench.layout.buffer_views(own) | {name: theirs[name] for name in theirs if name in constants}
-        bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(session.store.read_parameters(node)))))
-        load_buffers(bench, own)
-        before = few_outputs(bench)
-        load_buffers(bench, bench.layout.pack_buffers(mixed))
-        after = few_outputs(bench)
+        mixed = workspace.layout.buffer_views(own) | {name: theirs[name] for name in theirs if name in constants}
+        workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(np.array(session.store.read_parameters(node)))))
+        load_buffers(workspace, own)
+        before = few_outputs(workspace)
+        load_buffers(workspace, workspace.layout.pack_buffers(mixed))
+        after = few_outputs(workspace)
         if not all_close(before, after):
             found.append((node, largest_difference(before, after)))
     return found
 
 
 @torch.no_grad()
-def few_outputs(bench: Bench, flat: FlatModel | None = None) -> Any:
+def few_outputs(workspace: Workspace, flat: FlatModel | None = None) -> Any:
     """Return the outputs of the bench's network, or another one, on a few training examples, at its present point."""
-    flat = bench.flat if flat is None else flat
-    x, _ = first_examples(bench.task, flat.device)
+    flat = workspace.flat if flat is None else flat
+    x, _ = first_examples(workspace.task, flat.device)
     return flat.module.eval()(flat.inputs(x))
 
 

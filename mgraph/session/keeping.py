@@ -1,4 +1,4 @@
-"""States of a run on disk: the :class:`~mgraph.train.state.Keeper` of whoever computes in a graph (no torch)."""
+"""States of a run on disk: the :class:`~mgraph.train.state.Checkpointer` of whoever computes in a graph (no torch)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph.errors import InputError, MGraphWarning, StoreError
-from mgraph.train.state import Arrays, Keeper, State
+from mgraph.train.state import Arrays, Checkpointer, State
 from mgraph_store.states import SavedState, StateFiles
 
 SECONDS = 30.0
@@ -25,7 +26,7 @@ class NotSavedWarning(MGraphWarning):
     """The state of a run could not be saved; the run goes on."""
 
 
-class OnDisk(Keeper):
+class OnDisk(Checkpointer):
     """Saves a state every so many seconds, and items with it; a state that cannot be saved stops nothing.
 
     Nothing is read or written before somebody asks for the last state or saves one. Where saving is slow, it is
@@ -45,16 +46,19 @@ class OnDisk(Keeper):
         return found
 
     @property
+    @override
     def last(self) -> State | None:
         """The newest whole state on disk when this run began, or went on; CorruptError if none of them is whole."""
         found = self._found
         return None if found is None else State(found.values, found.arrays, found.where)
 
     @property
+    @override
     def due(self) -> bool:
         """Whether the seconds have passed."""
         return time.monotonic() >= self._due_at
 
+    @override
     def save(self, state: State) -> None:
         """Write what was appended, then the state; warn once if that fails."""
         began = time.monotonic()
@@ -70,10 +74,12 @@ class OnDisk(Keeper):
         now = time.monotonic()
         self._due_at = now + max(self._seconds, _SHARE * (now - began) if self._seconds else 0.0)
 
+    @override
     def append(self, arrays: Arrays) -> None:
         """Keep a copy in memory until the next state is saved."""
         self._waiting[self.count] = {name: np.array(array) for name, array in arrays.items()}
 
+    @override
     def appended(self, index: int) -> dict[str, NDArray[Any]]:
         """Return an item from memory or from disk; CorruptError if it is damaged there."""
         if index in self._waiting:
@@ -83,6 +89,7 @@ class OnDisk(Keeper):
         return self._files.item(index)
 
     @property
+    @override
     def count(self) -> int:
         """How many items there are."""
         self._found  # noqa: B018  (it says how many are on disk)

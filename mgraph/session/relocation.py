@@ -27,7 +27,7 @@ from mgraph_store import Connection, GraphStore, Space
 
 if TYPE_CHECKING:
     from mgraph.data.task import Task
-    from mgraph.session.session import Bench
+    from mgraph.session.session import Workspace
 
 ROLES = ("arch", "data", "loss")
 _NAMED = "named"  # in factories: what the loss was called when the data's fingerprint was taken
@@ -126,15 +126,15 @@ def other_data(space: Space, task: Task, again: Callable[[], Task]) -> InputErro
     return InputError(f"{what} (their content or normalisation changed); restore them or add a new space.")
 
 
-def tells_if_moved(method: Callable[Concatenate[Bench, P], R]) -> Callable[Concatenate[Bench, P], R]:
+def tells_if_moved(method: Callable[Concatenate[Workspace, P], R]) -> Callable[Concatenate[Workspace, P], R]:
     """Let a method of a bench say, where something is not found, how to tell the space that it has moved."""
 
     @wraps(method)
-    def called(bench: Bench, /, *args: P.args, **options: P.kwargs) -> R:
+    def called(workspace: Workspace, /, *args: P.args, **options: P.kwargs) -> R:
         try:
-            return method(bench, *args, **options)
+            return method(workspace, *args, **options)
         except NotFoundError as error:
-            advice = _advice(bench.space, bench.path)
+            advice = _advice(workspace.space, workspace.path)
             if advice is None or advice in str(error):
                 raise
             raise NotFoundError(f"{error} {advice}") from error

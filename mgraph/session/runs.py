@@ -16,7 +16,7 @@ from mgraph.errors import ConflictError, InputError, MGraphError, MGraphWarning,
 from mgraph.session.code import CODE, changes, code_of, of_space
 from mgraph.session.keeping import OnDisk, save_seconds
 from mgraph.shown import visible
-from mgraph.train.state import InMemory, Keeper
+from mgraph.train.state import Checkpointer, InMemory
 from mgraph_store import Run, new_id
 from mgraph_store.index.processes import Process
 from mgraph_store.rows.records import now
@@ -35,7 +35,7 @@ class ResumedWithOtherCodeWarning(ResumedElsewhereWarning):
 
 
 @dataclass(frozen=True)
-class Code:
+class RunCode:
     """The user code of a run in a space: hashes and specs by role."""
 
     space: Space
@@ -57,11 +57,11 @@ class RunLog:
     Of several processes that compute one run together only the first records it.
     """
 
-    def __init__(self, store: GraphStore, run: Run, keeper: Keeper, *, follows: bool = False) -> None:
+    def __init__(self, store: GraphStore, run: Run, checkpointer: Checkpointer, *, follows: bool = False) -> None:
         """``keeper`` keeps the states of the run until it is complete."""
         self._store = store
         self._former = run  # as the index has it, unless somebody took the run over
-        self.record, self.keeper = run, keeper
+        self.record, self.checkpointer = run, checkpointer
         self._ended = follows
 
     @property
@@ -117,7 +117,7 @@ def recorded_run(
     device: str,
     plan: str | None = None,
     resumed: Run | None = None,
-    code: Code | None = None,
+    code: RunCode | None = None,
 ) -> Iterator[RunLog]:
     """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error.
 
@@ -136,9 +136,9 @@ def recorded_run(
                 raise InputError(f"Run {identifier} is under way in another process; stop it there, or wait for it.")
             held.callback(lock.release)
         if resumed is not None:
-            run, keeper = _taken_up(store, resumed, device, code)
+            run, checkpointer = _taken_up(store, resumed, device, code)
         else:
-            run, keeper = _begun(
+            run, checkpointer = _begun(
                 store,
                 Run(
                     id=identifier,
@@ -150,17 +150,17 @@ def recorded_run(
                 ),
                 code,
             )
-        yield held.enter_context(_recorded(store, run, keeper))
+        yield held.enter_context(_recorded(store, run, checkpointer))
 
 
-def _taken_up(store: GraphStore, resumed: Run, device: str, code: Code | None) -> tuple[Run, Keeper]:
+def _taken_up(store: GraphStore, resumed: Run, device: str, code: RunCode | None) -> tuple[Run, Checkpointer]:
     """Go on with a run that was interrupted."""
-    keeper = OnDisk(store.states(resumed.id), save_seconds())
-    keeper.last  # noqa: B018  (a damaged state is found before the run is under way again)
-    return _claim(store, resumed, device, code), keeper
+    checkpointer = OnDisk(store.states(resumed.id), save_seconds())
+    checkpointer.last  # noqa: B018  (a damaged state is found before the run is under way again)
+    return _claim(store, resumed, device, code), checkpointer
 
 
-def _begun(store: GraphStore, run: Run, code: Code | None) -> tuple[Run, Keeper]:
+def _begun(store: GraphStore, run: Run, code: RunCode | None) -> tuple[Run, Checkpointer]:
     """Complete the row of a new run by where and with what it runs, and store it."""
     import torch
 
@@ -170,20 +170,20 @@ def _begun(store: GraphStore, run: Run, code: Code | None) -> tuple[Run, Keeper]
     marks = versions() | {PROCESS: here.marks()} | ({CODE: code.hashes} if code is not None and code.hashes else {})
     run = replace(run, versions=json.dumps(marks), threads=torch.get_num_threads(), host=here.host, pid=here.pid)
     # Each of several processes would need states of its own, all of one moment: they keep none.
-    keeper: Keeper = OnDisk(store.states(run.id), save_seconds()) if present().size == 1 else InMemory()
+    checkpointer: Checkpointer = OnDisk(store.states(run.id), save_seconds()) if present().size == 1 else InMemory()
     if present().rank == 0:
         with store.transaction() as tx:
             tx.add(run)
-    return run, keeper
+    return run, checkpointer
 
 
 @contextmanager
-def _recorded(store: GraphStore, run: Run, keeper: Keeper) -> Iterator[RunLog]:
+def _recorded(store: GraphStore, run: Run, checkpointer: Checkpointer) -> Iterator[RunLog]:
     """Record how a run ends."""
     from mgraph.train.parallel import present
 
     follows = present().rank > 0
-    log = RunLog(store, run, keeper, follows=follows)
+    log = RunLog(store, run, checkpointer, follows=follows)
     try:
         yield log
         log.end("complete")
@@ -208,7 +208,7 @@ def is_running(store: GraphStore, run: Run) -> bool:
     return run.status == "running" and Sighting.of(store.folder.root, run).life != Life.GONE
 
 
-def _claim(store: GraphStore, resumed: Run, device: str, code: Code | None) -> Run:
+def _claim(store: GraphStore, resumed: Run, device: str, code: RunCode | None) -> Run:
     """Make an interrupted run this process's own; InputError if another one was faster."""
     import torch
 
@@ -253,7 +253,7 @@ def _claim(store: GraphStore, resumed: Run, device: str, code: Code | None) -> R
     return run
 
 
-def _other_code(run: Run, code: Code | None) -> dict[str, str]:
+def _other_code(run: Run, code: RunCode | None) -> dict[str, str]:
     """Return the code that a run would go on with and did not begin with, and warn of it.
 
     Raises InputError for a sweep, whose numbers would be of both: what the old code measured is of no use to it.

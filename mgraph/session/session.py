@@ -42,7 +42,7 @@ _SMALL_BATCH = 64
 _SMALL_WORK = 25e6
 
 
-class Bench:
+class Workspace:
     """Everything needed to train and evaluate in one space; task and network load on first use."""
 
     def __init__(self, space: Space, path: Path, device: str, *, trust: bool, threads: int | None = None) -> None:
@@ -178,7 +178,7 @@ class Session:
             raise InputError(f"There must be at least 1 thread, not {threads}.")
         self.store = store
         self._device, self._trust, self._threads = device, trust, threads
-        self._benches: dict[str, Bench] = {}
+        self._workspaces: dict[str, Workspace] = {}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -199,26 +199,26 @@ class Session:
         """Whether the user has said to run code that the graph names."""
         return self._trust
 
-    def _record_metrics(self, bench: Bench) -> None:
+    def _record_metrics(self, workspace: Workspace) -> None:
         """Keep with the space what its task is measured by now: a graph of before may not say it, or code has grown."""
-        metrics = agreeing(bench.task.metrics, bench.space)
-        if metrics != bench.space.metrics:
-            bench.space = replace(bench.space, metrics=metrics)
+        metrics = agreeing(workspace.task.metrics, workspace.space)
+        if metrics != workspace.space.metrics:
+            workspace.space = replace(workspace.space, metrics=metrics)
             with self.store.transaction() as tx:
-                tx.update(bench.space)
+                tx.update(workspace.space)
 
     @cached_property
     def device(self) -> str:
         """The device to compute on: the one asked for, or the best there is."""
         return resolve_device(self._device)
 
-    def bench(self, space: Space) -> Bench:
+    def workspace(self, space: Space) -> Workspace:
         """Return the bench of a space, the same one every time."""
-        if space.id not in self._benches:
-            self._benches[space.id] = Bench(
+        if space.id not in self._workspaces:
+            self._workspaces[space.id] = Workspace(
                 space, self.store.path, self.device, trust=self._trust, threads=self._threads
             )
-        return self._benches[space.id]
+        return self._workspaces[space.id]
 
     def family_of(self, connection: Connection) -> Family:
         """Rebuild the family of a connection, with its code where it is a user's own: UntrustedError if it may not run.
@@ -235,7 +235,7 @@ class Session:
 
     def forget(self, space: Space) -> None:
         """Load task and network of a space anew when they are next needed: its specs have changed."""
-        self._benches.pop(space.id, None)
+        self._workspaces.pop(space.id, None)
 
     def space(self, text: str | None = None) -> Space:
         """Look up a space by name or id; None means the only one."""
@@ -245,7 +245,7 @@ class Session:
     @contextmanager
     def run(
         self,
-        bench: Bench,
+        workspace: Workspace,
         command: str,
         settings: Mapping[str, Any],
         seed: int | None = None,
@@ -258,16 +258,16 @@ class Session:
         With a ``job`` that can be written down it can go on after an interruption. See
         :func:`mgraph.session.runs.recorded_run`.
         """
-        from mgraph.session.runs import Code, recorded_run
+        from mgraph.session.runs import RunCode, recorded_run
 
-        with self.threads(bench):  # which loads everything, so it is known now which code runs
-            self._record_metrics(bench)
+        with self.threads(workspace):  # which loads everything, so it is known now which code runs
+            self._record_metrics(workspace)
             own = {
                 role: _hash_of(named)
                 for role, key in OF_RUN.items()
                 if isinstance(named := settings.get(key), str) and names_code(named)
             }
-            code = Code(bench.space, bench.code | own, names_of(bench.space, settings))
+            code = RunCode(workspace.space, workspace.code | own, names_of(workspace.space, settings))
             plan = job.to_json() if job is not None and job.resumes and job.can_be_written else None
             with recorded_run(
                 self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed, code=code
@@ -275,13 +275,13 @@ class Session:
                 yield log
 
     @contextmanager
-    def threads(self, bench: Bench) -> Iterator[None]:
+    def threads(self, workspace: Workspace) -> Iterator[None]:
         """Compute inside a block with the bench's number of threads; no other thread computes meanwhile."""
         import torch
 
         with our_turn():
             before = torch.get_num_threads()
-            torch.set_num_threads(bench.threads)
+            torch.set_num_threads(workspace.threads)
             try:
                 yield
             finally:

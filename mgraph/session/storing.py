@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mgraph.errors import NameTakenError, NonFiniteError
 from mgraph.evaluate.metrics import LOSS, Measured
 from mgraph.session.points import evaluation_rows, module_buffers
-from mgraph.session.session import Bench, Session
+from mgraph.session.session import Session, Workspace
 from mgraph_store import (
     KERNEL_VERSION,
     Connection,
@@ -32,10 +32,10 @@ _LETTERS = {"mode": "m", "control": "c", "pivot": "p", "merged": "g"}
 
 
 def store_parameters(
-    tx: Transaction, bench: Bench, run_id: str, kind: str, rows: Sequence[NDArray[np.float32]], **further: Any
+    tx: Transaction, workspace: Workspace, run_id: str, kind: str, rows: Sequence[NDArray[np.float32]], **further: Any
 ) -> list[Node]:
     """Write points, each of shape (D,), and add a node of one kind for each; ``further`` are columns of its row."""
-    return store_partial(tx, bench, run_id, kind, [Part(row) for row in rows], **further)
+    return store_partial(tx, workspace, run_id, kind, [Part(row) for row in rows], **further)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Part:
 
 def store_partial(
     tx: Transaction,
-    bench: Bench,
+    workspace: Workspace,
     run_id: str,
     kind: str,
     parts: Sequence[Part],
@@ -87,7 +87,7 @@ def store_partial(
         Node(
             id=new_id(_LETTERS[kind]),
             kind=kind,
-            space_id=bench.space.id,
+            space_id=workspace.space.id,
             run_id=run_id,
             tensor_key=ref.key,
             tensor_row=ref.row,
@@ -97,7 +97,7 @@ def store_partial(
             kernel=None if part.ranges is None else KERNEL_VERSION,
             **further,
         )
-        for part, ref in zip(parts, tx.write_parameters(rows, codec=codec or bench.space.codec), strict=True)
+        for part, ref in zip(parts, tx.write_parameters(rows, codec=codec or workspace.space.codec), strict=True)
     ]
     tx.add(*nodes)
     for node, part in zip(nodes, parts, strict=True):
@@ -107,7 +107,7 @@ def store_partial(
 
 def store_point(
     tx: Transaction,
-    bench: Bench,
+    workspace: Workspace,
     run_id: str,
     kind: str,
     parameters: NDArray[np.float32],
@@ -124,10 +124,10 @@ def store_point(
     ``buffers`` names the policy that the buffers are stored under, ``measured_with`` that of the numbers.
     """
     further["info"] = json.dumps(info, sort_keys=True)
-    (node,) = store_parameters(tx, bench, run_id, kind, [parameters], codec=codec, **further)
-    groups = module_buffers(bench.flat, bench.layout)
+    (node,) = store_parameters(tx, workspace, run_id, kind, [parameters], codec=codec, **further)
+    groups = module_buffers(workspace.flat, workspace.layout)
     if groups:
-        ref = tx.write_buffers(groups, codec=bench.space.codec)
+        ref = tx.write_buffers(groups, codec=workspace.space.codec)
         tx.add(NodeBuffers(node.id, buffers, ref.key, ref.digest, ref.nbytes))
     tx.add(*evaluation_rows(node.id, run_id, results, batchnorm=measured_with))
     return node

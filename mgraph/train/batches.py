@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.data.splits import Batch, Split
 
@@ -29,8 +30,8 @@ class Batches(Iterator[Batch]):
         self._batches: Iterator[Batch] = iter(())
         self.begin_pass()
 
+    @override
     def __next__(self) -> Batch:
-        """Return the next batch."""
         if self._position == self.per_pass:
             self.begin_pass()
         if self._position == 0:

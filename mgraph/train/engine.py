@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.data.splits import Split
 from mgraph.network.flat import FlatModel
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.train.batches import Batches
 from mgraph.train.controlpoints import Held
 from mgraph.train.draws import Draw, DrawStream
@@ -30,9 +31,9 @@ from mgraph.train.sampling import Sampling
 from mgraph.train.schedules import SCHEDULES
 from mgraph.train.settings import Optimisation
 from mgraph.train.snapshots import named, to_array, to_tensor, with_prefix
-from mgraph.train.state import Arrays, Keeper
-from mgraph.train.stepper import DivergedError, Segment, Stepper
-from mgraph.train.updates import EagerUpdate, Rule, choose_update
+from mgraph.train.state import Arrays, Checkpointer
+from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
+from mgraph.train.updates import EagerUpdate, UpdateRule, choose_update
 
 _MEMORY = 0.98  # of the mean loss along a path, from step to step
 
@@ -51,7 +52,7 @@ class PathTrainer:
         P: Tensor,
         phase: Phase,
         *,
-        rule: Rule | None = None,
+        rule: UpdateRule | None = None,
         sampling: Sampling | None = None,
         held: Held | None = None,
         update: str = "auto",
@@ -67,9 +68,9 @@ class PathTrainer:
         samples = self._sampling.samples * self._curves
         self.lanes = flat.lanes(min(samples, _MOST_LANES))
         choice = "eager" if self._sampling.exact else update
-        kind = choose_update(P, choice, rule or Rule(), free=len(phase.free), samples=len(self.lanes))
+        kind = choose_update(P, choice, rule or UpdateRule(), free=len(phase.free), samples=len(self.lanes))
         trained = self.lanes.theta[:, : flat.trained]
-        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule(), flat.views)
+        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or UpdateRule(), flat.views)
         self._least = least_examples(flat, self._workers)
         self._shares: dict[int, tuple[list[int], Tensor]] = {}
         self._free = list(phase.free)
@@ -210,8 +211,8 @@ def train_phases(
     held: Held | None = None,
     update: str = "auto",
     after_epoch: Callable[[int], None] | None = None,
-    report: Report = silent,
-    keeper: Keeper | None = None,
+    progress: ProgressCallback = silent,
+    checkpointer: Checkpointer | None = None,
 ) -> Trained:
     """Train P, shape (K, trained columns), in place through all phases.
 
@@ -223,7 +224,7 @@ def train_phases(
     the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
     """
     least = max(2, least_examples(flat, present()))
-    driver = Driver(flat, split, how, least=least, keeper=keeper, report=report)
+    driver = Driver(flat, split, how, least=least, checkpointer=checkpointer, progress=progress)
     run = _Phases(driver, flat, loss, P, phases, how, sampling or Sampling(), decay, held, update, after_epoch)
     driver.run(run)
     return Trained(run.used, tuple(driver.notes), driver.stopped)
@@ -256,21 +257,24 @@ class _Phases(Stepper):
         self._saved: tuple[Mapping[str, Any], Arrays] = {}, {}
         self.used = "eager"
 
+    @override
     def start(self) -> None:
         """Nothing is to be done before the first phase."""
 
-    def segment(self) -> Segment | None:
+    @override
+    def segment(self) -> TrainingSegment | None:
         """Return the next phase in which anything moves."""
         while self._number < len(self._phases):
             phase = self._phases[self._number]
             if phase.epochs and phase.free:
                 lr = self._how.lr if phase.lr is None else phase.lr
                 steps = phase.epochs * self._driver.batches.per_pass
-                return Segment(phase.name, steps, lr, schedule=SCHEDULES[self._how.schedule])
+                return TrainingSegment(phase.name, steps, lr, schedule=SCHEDULES[self._how.schedule])
             self._number += 1
         return None
 
-    def begin(self, segment: Segment, *, anew: bool) -> None:
+    @override
+    def begin(self, segment: TrainingSegment, *, anew: bool) -> None:
         """Set up the trainer and its draws."""
         phase, driver = self._phases[self._number], self._driver
         self._trainer = PathTrainer(
@@ -278,7 +282,7 @@ class _Phases(Stepper):
             self._loss,
             self._P,
             phase,
-            rule=Rule.of(self._how, self._decay),
+            rule=UpdateRule.of(self._how, self._decay),
             sampling=self._sampling,
             held=self._held,
             update=self._update,
@@ -296,18 +300,21 @@ class _Phases(Stepper):
             arrays = named(self._saved[1], "update.")
             self._trainer.restore({name: to_tensor(array) for name, array in arrays.items()})
 
+    @override
     def step(self, batches: Batches, lr: float) -> Tensor:
         """Do one step; it knows the next one's draws, so that each update can write the next points."""
         assert self._trainer is not None
         current, self._upcoming = self._upcoming, next(self._stream)
         return self._trainer.step(*next(batches), lr, current, self._upcoming)
 
+    @override
     def after(self, done: int) -> None:
         """Tell the end of an epoch."""
         if self._after_epoch is not None and done % self._driver.batches.per_pass == 0:
             self._after_epoch(done // self._driver.batches.per_pass)
 
-    def end(self, segment: Segment, why: str | None) -> None:
+    @override
+    def end(self, segment: TrainingSegment, why: str | None) -> None:
         """Look at the weights: the last update may have left the finite numbers after a last finite loss."""
         assert self._trainer is not None
         largest = float(self._P.abs().max())  # NaN if any is
@@ -321,15 +328,17 @@ class _Phases(Stepper):
             self._driver.notes.append(self._driver.stopped)
             self._number = len(self._phases)
 
+    @override
     def mark(self) -> None:
         """Remember the rows that move."""
         self._before = self._P[list(self._phases[self._number].free)]
 
+    @override
     def back(self) -> None:
-        """Put them back."""
         self.leave()
         self._P[list(self._phases[self._number].free)] = self._before
 
+    @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
         """Give control points, the optimiser, the draws, and where the phase began."""
         assert self._trainer is not None
@@ -341,6 +350,7 @@ class _Phases(Stepper):
         arrays = {name: to_array(tensor) for name, tensor in tensors.items()} | with_prefix("draws.", draws)
         return {"phase": self._number, "draws": drawn, "update": self._trainer.update.name}, arrays
 
+    @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
         """Put the control points where they were; the rest waits for the trainer."""
         self._number, self._update, self._saved = values["phase"], values["update"], (values, arrays)
@@ -349,6 +359,7 @@ class _Phases(Stepper):
             self._before = to_tensor(arrays["before"]).to(self._P)
         self._P[self._moving] = to_tensor(arrays["points"]).to(self._P)
 
+    @override
     def leave(self) -> None:
         """Give the network its own buffer back."""
         if self._trainer is not None:

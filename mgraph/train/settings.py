@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
 from mgraph.settings import Settings, format_value, setting
 
@@ -71,6 +73,7 @@ class Optimisation(Settings):
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
     compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
@@ -98,6 +101,7 @@ class TrainSettings(Optimisation):
         (), "epochs after which a copy is kept as a mode of its own, called NAME-EPOCH", unit="epochs", low=1
     )
 
+    @override
     def __post_init__(self) -> None:
         if isinstance(self.optimizer_settings, Mapping):
             pairs = [f"{key}={_written(value)}" for key, value in self.optimizer_settings.items()]

@@ -6,6 +6,8 @@ expected, what to do. The command line catches :class:`MGraphError` and nothing 
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from mgraph_store.visible import visible
 
 
@@ -19,6 +21,7 @@ class MGraphError(Exception):
     kind = "failed"
     exit_code = 1
 
+    @override
     def __str__(self) -> str:
         return visible(super().__str__())
 
@@ -100,6 +103,7 @@ class MovedError(StoreError):
 class MGraphWarning(UserWarning):
     """Something that the user should know before trusting a number; as text, one line that is safe to show."""
 
+    @override
     def __str__(self) -> str:
         return visible(super().__str__())
 

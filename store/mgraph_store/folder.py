@@ -28,6 +28,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from typing_extensions import override
+
 from mgraph_store.errors import EntryError, MovedError, MovedWarning
 
 TEMPORARY, SET_ASIDE = "tmp", "damaged"
@@ -58,6 +60,7 @@ class Root:
         self._identity = (0, 0)
         self._told: Path | None = None
 
+    @override
     def __reduce__(self) -> tuple[type[Root], tuple[Path]]:
         return Root, (self.path,)
 

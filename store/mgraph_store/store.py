@@ -198,7 +198,7 @@ class GraphStore:
         sql: str,
         parameters: Sequence[Any] = (),
         *,
-        limit_seconds: float = LIMIT_SECONDS,
+        max_seconds: float = LIMIT_SECONDS,
         limit_rows: int = LIMIT_ROWS,
         limit_memory: int = LIMIT_MEMORY,
     ) -> Answer:
@@ -221,7 +221,7 @@ class GraphStore:
                 self.index.place(),
                 sql,
                 parameters,
-                limit_seconds=limit_seconds,
+                max_seconds=max_seconds,
                 limit_rows=limit_rows,
                 limit_memory=limit_memory,
             )

@@ -12,6 +12,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from typing_extensions import override
+
 from mgraph_store.errors import StoreError
 from mgraph_store.handover import Handover, merged
 from mgraph_store.index.index import Index
@@ -31,6 +33,7 @@ class WorkerStore(GraphStore):
         self._ended: list[Handover] = []
 
     @contextlib.contextmanager
+    @override
     def transaction(self) -> Iterator[Transaction]:
         """Write tensors and collect rows, all or nothing; the rows wait for :meth:`hand_over`."""
         transaction = _Waiting(self.tensor_store, self.index, self.lock, self._ended)
@@ -54,14 +57,17 @@ class _Waiting(Transaction):
         super().__init__(tensors, index, lock)
         self._ended = ended
 
+    @override
     def require(self, check: Callable[[Reader], None]) -> None:
         """Refuse: a check cannot be handed over."""
         raise StoreError("A worker's transaction adds and updates rows; this must be done by the one who commits them.")
 
+    @override
     def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
         """Refuse: a worker removes nothing."""
         raise StoreError("A worker's transaction adds and updates rows; this must be done by the one who commits them.")
 
+    @override
     def commit(self) -> None:
         """Put the rows aside; nothing in them is checked against the index before they are taken over."""
         self._check_open()

@@ -147,11 +147,11 @@ def test_nobody_holds_the_lock_while_a_network_is_trained(graph: Any) -> None:
     """Whatever is reported happens in the middle of the computation: another may write then."""
     steps: list[int] = []
 
-    def report(*_: Any, **__: Any) -> None:
+    def progress(*_: Any, **__: Any) -> None:
         if len(steps) < 2:
             with graph.session.store.lock.exclusive():  # would raise, or wait for itself, if this thread read or wrote
                 steps.append(1)
 
-    mode = graph.train(seed=9, epochs=1, report=report)
-    graph.connect("a", mode, method=mgraph.BezierCurve(epochs=1), grid=3, report=report)
+    mode = graph.train(seed=9, epochs=1, progress=progress)
+    graph.connect("a", mode, method=mgraph.BezierCurve(epochs=1), grid=3, progress=progress)
     assert steps

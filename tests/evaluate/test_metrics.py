@@ -106,7 +106,7 @@ def test_a_sweep_returns_at_its_corners_the_metrics_of_the_modes(family):
     rows = rows_of(flat, family.size)
     coefficients = family.coefficients(family.grid(3).points)
     seen = []
-    results = list(sweep(flat, TASK, rows, coefficients, policy=POLICY, subsets=EVERYWHERE, report=seen.append))
+    results = list(sweep(flat, TASK, rows, coefficients, policy=POLICY, subsets=EVERYWHERE, progress=seen.append))
     assert seen == [Progress("sweep", i + 1, len(coefficients)) for i in range(len(coefficients))]
     corners = [int(np.flatnonzero((coefficients == np.eye(family.size)[end]).all(1))[0]) for end in family.ends]
     for corner, end in zip(corners, family.ends, strict=True):
@@ -141,7 +141,7 @@ def test_a_sweep_measures_the_splits_and_subsets_it_is_asked_for():
 def test_a_point_is_reported_when_it_has_been_taken():
     flat = FlatModel(network())
     said = []
-    points = sweep(flat, TASK, rows_of(flat, 1), np.ones((3, 1)), policy=POLICY, subsets={}, report=said.append)
+    points = sweep(flat, TASK, rows_of(flat, 1), np.ones((3, 1)), policy=POLICY, subsets={}, progress=said.append)
     next(points)
     assert said == []
     next(points)

@@ -40,13 +40,13 @@ def test_every_public_name_is_there(python: Callable[..., str]) -> None:
 
 def test_progress_is_reported(graph: Any) -> None:
     seen: list[Any] = []
-    graph.train(seed=9, epochs=2, batch_size=100, report=seen.append)
+    graph.train(seed=9, epochs=2, batch_size=100, progress=seen.append)
     assert [p.done for p in seen] == list(range(1, 23))
     assert {(p.phase, p.total) for p in seen} == {("train", 22)}
     assert all(p.loss > 0 for p in seen)
     seen.clear()
     method = mgraph.BezierSurface(phases=("edges:1", "columns:1", "surface:1"), batch_size=300)
-    graph.connect(*"abcd", method=method, grid=2, report=seen.append)
+    graph.connect(*"abcd", method=method, grid=2, progress=seen.append)
     assert list(dict.fromkeys(p.phase for p in seen)) == ["edges", "columns", "surface", "sweep"]
     assert (seen[-1].done, seen[-1].total) == (4, 4)
 

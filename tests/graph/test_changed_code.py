@@ -126,18 +126,18 @@ def stopped(points: int, work: Any) -> str:
     """Interrupt some work after so many reports; return the run that can go on."""
     seen = []
 
-    def report(progress: Any) -> None:
+    def progress(progress: Any) -> None:
         seen.append(progress)
         if len(seen) > points:
             raise KeyboardInterrupt
 
     with pytest.raises(RunInterrupted) as caught:
-        work(report)
+        work(progress)
     return str(caught.value.run_id)
 
 
 def test_an_interrupted_sweep_is_not_completed_by_other_code(own: Any) -> None:
-    run = stopped(2, lambda report: own.connection("line").sweep(grid=9, report=report))
+    run = stopped(2, lambda progress: own.connection("line").sweep(grid=9, progress=progress))
     change(own)
     g = opened(own, trust=True)
     with (
@@ -152,7 +152,7 @@ def test_an_interrupted_sweep_is_not_completed_by_other_code(own: Any) -> None:
 
 
 def test_a_training_goes_on_with_other_code_only_with_a_warning_on_its_record(own: Any) -> None:
-    run = stopped(3, lambda report: own.train(seed=5, epochs=2, name="half", report=report))
+    run = stopped(3, lambda progress: own.train(seed=5, epochs=2, name="half", progress=progress))
     change(own)
     with pytest.raises(UntrustedError):
         opened(own).resume(run)
@@ -173,7 +173,7 @@ def test_a_training_loss_that_changed_is_said_as_well(own: Any, monkeypatch: pyt
     monkeypatch.chdir(own.path.parent)
     loss = "from torch.nn import functional as F\n\ndef mine(o, t):\n    return {} * F.cross_entropy(o, t)\n"
     Path("mine.py").write_text(loss.format(1))
-    run = stopped(3, lambda report: own.train(seed=5, epochs=2, name="half", loss="mine.py:mine", report=report))
+    run = stopped(3, lambda progress: own.train(seed=5, epochs=2, name="half", loss="mine.py:mine", progress=progress))
     Path("mine.py").write_text(loss.format(2))
     with pytest.warns(ResumedWithOtherCodeWarning, match="the code of mine.py:mine"):
         opened(own, trust=True).resume(run)

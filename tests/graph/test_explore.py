@@ -225,12 +225,12 @@ def test_a_sweep_that_fails_is_not_tried_again_and_again(g: Any, monkeypatch: py
 def test_ctrl_c_keeps_what_is_done_and_says_so(g: Any) -> None:
     told: list[Any] = []
 
-    def report(_: Any) -> None:
+    def progress(_: Any) -> None:
         if told:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as stopped:
-        g.explore(method=curve(), max_pairs=3, grid=3, tell=told.append, report=report)
+        g.explore(method=curve(), max_pairs=3, grid=3, tell=told.append, progress=progress)
     assert "1 pair is connected and stored, 1 was under way; exploring again goes on" in stopped.value.__notes__[0]
     (next_one,) = g.suggest(method=curve())
     (run,) = [r for r in g.runs() if r["status"] == "interrupted"]

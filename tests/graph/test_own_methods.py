@@ -233,7 +233,7 @@ def test_an_interrupted_run_goes_on(run: Any, path: Path, pwned: Path, monkeypat
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        g.connect("a", "b", method=method_from("paths.py:Lagrange", ())(**settings), name="cut", report=stop)
+        g.connect("a", "b", method=method_from("paths.py:Lagrange", ())(**settings), name="cut", progress=stop)
     (waiting,) = [r for r in g.runs() if r["status"] == "interrupted"]
     assert "if you know it, add --trust" in run("resume", waiting["id"], "--json", code=2).stderr
     run("resume", waiting["id"], "--trust")

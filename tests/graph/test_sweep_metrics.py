@@ -46,8 +46,8 @@ def test_a_metric_in_python_is_any_function(g: Any, reporter: Any) -> None:
         return outputs.amax(1)
 
     assert ("test", "largest") in line.sweep(3, metrics=[largest, "brier"]).values
-    line.sweep(3, metrics=[largest], report=(report := reporter()))
-    assert len(report.seen) == 3  # nothing says that it is the same function
+    line.sweep(3, metrics=[largest], progress=(progress := reporter()))
+    assert len(progress.seen) == 3  # nothing says that it is the same function
     with pytest.warns(SweepWarning, match="line: the train broken is nan at 0, .*; only what is computed"):
         line.sweep(3, metrics=[_named("broken", lambda out, _: float("nan"))])
     row = g.connection("line").describe()  # nothing but that metric is touched

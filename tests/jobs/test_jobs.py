@@ -42,7 +42,7 @@ EXAMPLES: tuple[Job, ...] = (
         reuse=False,
     ),
     mgraph.ComposeJob(
-        pieces=(mgraph.Stretch("k"), mgraph.Stretch("l", "m", "n", ((0.0, 0.5), (1.0, 1.0)))),
+        pieces=(mgraph.CompositeLeg("k"), mgraph.CompositeLeg("l", "m", "n", ((0.0, 0.5), (1.0, 1.0)))),
         thin=0.01,
         sweep=mgraph.Following((5,)),
     ),
@@ -160,7 +160,7 @@ def test_a_job_names_the_operation_that_there_is(job: type[Job]) -> None:
     module, _, name = job.operation.partition(":")
     parameters = signature(getattr(import_module(module), name)).parameters
     assert list(parameters)[:2] == ["session", "job"]
-    assert "report" in parameters
+    assert "progress" in parameters
     assert ("resumed" in parameters) == job.resumes
     assert {"kind", "operation", "resumes"}.isdisjoint(f.name for f in fields(job))
 

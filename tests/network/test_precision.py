@@ -115,7 +115,7 @@ def test_a_mode_in_bf16_is_close_to_one_in_fp32():
     for precision in ("fp32", "bf16"):
         flat, seen = network(), []
         settings = TrainSettings(epochs=4, batch_size=32, precision=precision)
-        train_mode(flat, TASK, settings, report=lambda p, seen=seen: seen.append(p.loss))
+        train_mode(flat, TASK, settings, progress=lambda p, seen=seen: seen.append(p.loss))
         points.append(flat.unpack(flat.theta))
         losses.append(seen)
         assert dtypes(flat) == {torch.float32}

@@ -69,12 +69,12 @@ def measured(flat):
     return measure
 
 
-def relaxed(how=HOW, keeper=None, points=None, **options):
+def relaxed(how=HOW, checkpointer=None, points=None, **options):
     flat = FlatModel(network())
     points = line(flat, how.pivots) if points is None else points
     options.setdefault("measure", measured(flat))
     loss = options.pop("loss", F.cross_entropy)
-    return relax(flat, loss, SPLIT, points, how, options.pop("measure"), keeper=keeper, **options)
+    return relax(flat, loss, SPLIT, points, how, options.pop("measure"), checkpointer=checkpointer, **options)
 
 
 @cache
@@ -225,15 +225,15 @@ def test_stopped_anywhere_and_gone_on_with_it_ends_at_the_very_same_chain(every,
         if steps == stop:
             raise KeyboardInterrupt
 
-    keeper = InMemory(every=every)
+    checkpointer = InMemory(every=every)
     for _ in range(40):
         steps = 0
         try:
-            run = relaxed(keeper=keeper, report=interrupt)
+            run = relaxed(checkpointer=checkpointer, progress=interrupt)
             break
         except KeyboardInterrupt:
             torch.manual_seed(99)  # whatever happens in between
-            keeper = keeper.again()
+            checkpointer = checkpointer.again()
             stop += 2  # so that it gets somewhere
     assert whole.best.cycle > 0
     np.testing.assert_array_equal(run.points, whole.points)
@@ -252,19 +252,19 @@ def test_with_other_optimisers_it_goes_on_at_the_very_same_chain(changes):
         if steps == 7:
             raise KeyboardInterrupt
 
-    keeper = InMemory(every=1)
+    checkpointer = InMemory(every=1)
     with pytest.raises(KeyboardInterrupt):
-        relaxed(how, keeper=keeper, report=interrupt)
+        relaxed(how, checkpointer=checkpointer, progress=interrupt)
     whole = relaxed(how)
     assert whole.history[-1].pivots == 4
-    np.testing.assert_array_equal(relaxed(how, keeper=keeper.again()).points, whole.points)
+    np.testing.assert_array_equal(relaxed(how, checkpointer=checkpointer.again()).points, whole.points)
     assert not np.array_equal(whole.points, relaxed(replace(HOW, gap=0.0, cycles=("3x4@0.01",))).points)
 
 
 def test_going_on_after_the_last_state_only_returns_the_result():
-    keeper = InMemory()
-    whole = relaxed(keeper=keeper)
-    again = relaxed(keeper=keeper.again(), measure=lambda *_: pytest.fail("nothing is left to measure"))
+    checkpointer = InMemory()
+    whole = relaxed(checkpointer=checkpointer)
+    again = relaxed(checkpointer=checkpointer.again(), measure=lambda *_: pytest.fail("nothing is left to measure"))
     np.testing.assert_array_equal(again.points, whole.points)
     assert again.history == whole.history
 
@@ -277,9 +277,9 @@ def test_a_state_is_saved_after_every_cycle_even_if_it_is_never_time():
             self.saved += 1
             super().save(state)
 
-    keeper = Counting(every=0)
-    relaxed(keeper=keeper)
-    assert keeper.saved == 4  # the start and three cycles
+    checkpointer = Counting(every=0)
+    relaxed(checkpointer=checkpointer)
+    assert checkpointer.saved == 4  # the start and three cycles
 
 
 def test_it_does_not_touch_the_random_state_of_the_program():

@@ -19,7 +19,7 @@ from mgraph.train.draws import Draw, draws, on_device
 from mgraph.train.engine import PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
-from mgraph.train.updates import Rule
+from mgraph.train.updates import UpdateRule
 
 FAMILIES = {"curve": BezierCurveFamily(1), "surface": BezierSurfaceFamily((2, 2))}
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -134,7 +134,7 @@ def gradients(flat, points, phase, sampling, draw, x, y, loss=F.cross_entropy):
     """One step by the engine: gradients of the free rows (canonical), the loss, and P afterwards."""
     P = torch.stack([flat.pack(p) for p in points])
     # Without momentum the momentum rows are the gradient of the step.
-    trainer = PathTrainer(flat, loss, P, phase, rule=Rule(momentum=0.0), sampling=sampling, update="eager")
+    trainer = PathTrainer(flat, loss, P, phase, rule=UpdateRule(momentum=0.0), sampling=sampling, update="eager")
     trainer.begin(draw)
     value = trainer.step(x, y, 1e-3, draw, draw)
     trainer.finish()

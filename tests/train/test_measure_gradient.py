@@ -22,7 +22,7 @@ from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.state import InMemory
 from mgraph.train.streams import Streams
-from mgraph.train.updates import Rule
+from mgraph.train.updates import UpdateRule
 
 FAMILIES = [BezierCurveFamily(1), BezierCurveFamily(3), PolygonalChainFamily(2)]
 
@@ -48,7 +48,7 @@ def problem(spelt, family, seed=0):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)
 @pytest.mark.parametrize(
-    "rule", [Rule(momentum=0.0), Rule(momentum=0.0, nesterov=False, clip=1e9)], ids=["plain", "kept"]
+    "rule", [UpdateRule(momentum=0.0), UpdateRule(momentum=0.0, nesterov=False, clip=1e9)], ids=["plain", "kept"]
 )
 def test_the_gradient_of_the_weighted_objective_is_autograds(spelt, family, rule):
     flat, P, x, y = problem(spelt, family)
@@ -118,7 +118,7 @@ def test_an_interrupted_training_goes_on_with_the_same_level(spelt):
     )
     family = method.family(2)
 
-    def train(keeper):
+    def train(checkpointer):
         flat, P, *_ = problem(spelt, family)
         rows = torch.stack([flat.pack(p) for p in P])
         train_phases(
@@ -129,14 +129,14 @@ def test_an_interrupted_training_goes_on_with_the_same_level(spelt):
             method.plan(family),
             method,
             sampling=method.sampling(),
-            keeper=keeper,
+            checkpointer=checkpointer,
         )
         return rows
 
-    keeper = InMemory(every=4)
-    whole = train(keeper)
-    assert "method.update.level" in keeper.last.arrays
-    assert torch.equal(train(keeper.again()), whole)
+    checkpointer = InMemory(every=4)
+    whole = train(checkpointer)
+    assert "method.update.level" in checkpointer.last.arrays
+    assert torch.equal(train(checkpointer.again()), whole)
 
 
 def test_where_the_length_element_is_zero_nothing_is_added():

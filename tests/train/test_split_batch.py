@@ -20,7 +20,7 @@ from mgraph.train.draws import draws, on_device
 from mgraph.train.engine import PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
-from mgraph.train.updates import Rule
+from mgraph.train.updates import UpdateRule
 
 
 def network(kind="dense"):
@@ -53,7 +53,7 @@ class Gradient:
             F.cross_entropy,
             self.P,
             self.phase,
-            rule=Rule(momentum=0.0),
+            rule=UpdateRule(momentum=0.0),
             sampling=Sampling(samples, split),
             update="eager",
         )

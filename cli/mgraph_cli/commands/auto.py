@@ -64,9 +64,9 @@ def connect_auto(
     if options.pop("no_sweep"):
         raise InputError("--auto judges every attempt by its sweep, so --no-sweep does not go with it.")
     given = {key: value for key, value in limits.items() if value is not None}
-    with progress_bars("connect") as report:
+    with progress_bars("connect") as progress:
         result = graph.connect_auto(
-            *ends, settings=setting_values(flags, pairs, config), say=note, report=report, **given, **options
+            *ends, settings=setting_values(flags, pairs, config), say=note, progress=progress, **given, **options
         )
     row = result.describe()
     if form == "json":

@@ -142,7 +142,7 @@ def connect(
     method = chosen_settings(method_named(methods[0]), flags, pairs, config, preset)
     from mgraph.train.parallel import follows
 
-    with progress_bars("connect") as report:
+    with progress_bars("connect") as progress:
         connected = graph.connect(
             *ends,
             method=method,
@@ -153,7 +153,7 @@ def connect(
             init=init,
             same_layout=same_layout,
             buffers_from=buffers_from,
-            report=report,
+            progress=progress,
         )
     if follows():
         return
@@ -226,7 +226,7 @@ def sweep(
         raise InputError("--refine-on and --max-points go with --refine BOUND.")
     options |= {k: v for k, v in (("refine_on", refine_on), ("max_points", max_points)) if v is not None}
     connected = graph.connection(connection)
-    with progress_bars("sweep") as report:
+    with progress_bars("sweep") as progress:
         swept = connected.sweep(
             grid,
             inner=inner,
@@ -234,7 +234,7 @@ def sweep(
             metrics=metrics,
             refine=refine,
             reuse=not no_reuse,
-            report=report,
+            progress=progress,
             **options,
         )
     for text in swept.notes:

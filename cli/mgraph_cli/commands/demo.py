@@ -40,8 +40,8 @@ def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
 
     if not (output / "digits.mgraph").exists() or overwrite:  # what Ctrl-C leaves behind is ours to replace
         click.get_current_context().obj.command = shlex.join(["mgraph", "demo", "-o", str(output), "--overwrite"])
-    with progress_bars("demo") as report:
-        result = run_demo(output, overwrite=overwrite, report=report, say=note)
+    with progress_bars("demo") as progress:
+        result = run_demo(output, overwrite=overwrite, progress=progress, say=note)
     emit(result.rows, COLUMNS, form=form)
     if form == "table":
         echo(
@@ -59,8 +59,8 @@ def _toy(output: Path, overwrite: bool, form: str) -> None:
     if not (output / "toy.mgraph").exists() or overwrite:
         words = ["mgraph", "demo", "--toy", "-o", str(output), "--overwrite"]
         click.get_current_context().obj.command = shlex.join(words)
-    with progress_bars("demo") as report:
-        result = run_toy_demo(output, overwrite=overwrite, report=report, say=note)
+    with progress_bars("demo") as progress:
+        result = run_toy_demo(output, overwrite=overwrite, progress=progress, say=note)
     emit(result.rows, COLUMNS, form=form)
     if form == "table":
         for path in result.files:

@@ -168,8 +168,8 @@ def explore(
     if plan:
         _print_outlook(graph.plan(*modes, **common), form)
         return
-    with progress_bars("explore") as report:
-        result = graph.explore(*modes, grid=grid, tell=_teller(form), report=report, **common)
+    with progress_bars("explore") as progress:
+        result = graph.explore(*modes, grid=grid, tell=_teller(form), progress=progress, **common)
     rows = [done.row() for done in result.done]
     if form == "table":
         emit(rows, _DONE, empty="Nothing was connected.")

@@ -111,8 +111,8 @@ def sharpness(
     nodes = [graph.node(point) for point in points]
     if output is not None:
         _check_picture(output)
-    with progress_bars("sharpness") as report:
-        found = [node.sharpness(settings, report=report) for node in nodes]
+    with progress_bars("sharpness") as progress:
+        found = [node.sharpness(settings, progress=progress) for node in nodes]
     rows = [one.describe() for one in found]
     if output is not None:
         found[0].plot(output, *found[1:])

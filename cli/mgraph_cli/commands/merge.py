@@ -55,9 +55,9 @@ def merge(
     if best + (at_text is not None) + (soup is not None) > 1:
         raise InputError("Give one of --best, --at and --soup.")
     at = numbers(at_text, "--at", float)
-    with progress_bars("merge") as report:
+    with progress_bars("merge") as progress:
         result = graph.connection(connection).merge(
-            at=at, soup=soup, name=name, bn_examples=bn_examples, force=force, report=report
+            at=at, soup=soup, name=name, bn_examples=bn_examples, force=force, progress=progress
         )
     for text in result.notes:
         note(f"Note: {text}.")
@@ -101,8 +101,8 @@ def ensemble(
     Example:
       mgraph ensemble s --grid 5
     """
-    with progress_bars("ensemble") as report:
-        result = graph.connection(connection).ensemble(grid=grid, bn_examples=bn_examples, report=report)
+    with progress_bars("ensemble") as progress:
+        result = graph.connection(connection).ensemble(grid=grid, bn_examples=bn_examples, progress=progress)
     rows = [
         _measured_row(f"single corner {result.single_name}", result.single, result.metric),
         _measured_row("ensemble of the corners", result.corners, result.metric),
@@ -146,8 +146,8 @@ def export(
       mgraph export s --ensemble --grid 5 -o ensemble/
     """
     if as_ensemble:
-        with progress_bars("export") as report:
-            manifest = graph.connection(what).export_ensemble(output, grid=grid, overwrite=overwrite, report=report)
+        with progress_bars("export") as progress:
+            manifest = graph.connection(what).export_ensemble(output, grid=grid, overwrite=overwrite, progress=progress)
         row: dict[str, Any] = {"output": str(output), "members": len(manifest["members"]), "test": manifest["test"]}
         emit_one(row, form=form)
         return

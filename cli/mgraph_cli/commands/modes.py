@@ -53,8 +53,8 @@ def train(
     settings = chosen_settings(TrainSettings, flags, pairs, config)
     from mgraph.train.parallel import follows
 
-    with progress_bars("train") as report:
-        mode = graph.train(settings, name=name, space=space, report=report)
+    with progress_bars("train") as progress:
+        mode = graph.train(settings, name=name, space=space, progress=progress)
     if follows():
         return
     row = mode.describe()

@@ -44,8 +44,8 @@ def plot(
         before = connected.straight()
         if before is None:
             note("Connecting the same ends by --linear, to show them before training.")
-            with progress_bars("plot") as report:
-                before = connected.connect_straight(report=report)
+            with progress_bars("plot") as progress:
+                before = connected.connect_straight(progress=progress)
     path = connected.plot(output, before=before)
     echo(str(path))
 

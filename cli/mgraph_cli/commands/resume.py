@@ -46,8 +46,8 @@ def resume(run: str | None, discard: bool, force: bool, graph: Graph, form: str)
     if discard:
         emit_one(graph.discard(run, force=force), form=form)
         return
-    with progress_bars("resume") as report:
-        made = graph.resume(run, force=force, report=report)
+    with progress_bars("resume") as progress:
+        made = graph.resume(run, force=force, progress=progress)
     row = made.describe()
     if "ends" in row:
         print_connection(row, form)

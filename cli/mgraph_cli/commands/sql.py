@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write .csv, .json or .parquet instead.")
 @click.option("--overwrite", is_flag=True, help="Replace that file.")
-@click.option("--limit-seconds", type=float, help="Give up after so many seconds (default: 10).")
+@click.option("--max-seconds", type=float, help="Give up after so many seconds (default: 10).")
 @with_graph
 @output_options
 def sql(
@@ -31,7 +31,7 @@ def sql(
     views: bool,
     output: Path | None,
     overwrite: bool,
-    limit_seconds: float | None,
+    max_seconds: float | None,
     graph: Graph,
     form: str,
 ) -> None:
@@ -57,7 +57,7 @@ def sql(
     if output is not None and form != "table" and not (csv_safe and output.suffix == ".csv"):
         raise InputError("-o writes a file by its ending; --json and --csv print.")
     text = sys.stdin.read() if query == "-" else query
-    answer = graph.sql(text, limit_seconds=limit_seconds)
+    answer = graph.sql(text, max_seconds=max_seconds)
     if output is not None:
         answer.write(output, overwrite=overwrite, csv_safe=csv_safe)
         note(f"{len(answer)} rows written to {output}.")

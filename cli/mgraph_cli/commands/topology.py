@@ -131,8 +131,8 @@ def route(
         raise InputError("--thin goes with --save NAME.")
     found = graph.route(start, goal, space=space, **criteria)
     if save is not None:
-        with progress_bars("route") as report:
-            saved = graph.compose(found, name=save, thin=thin, report=report)
+        with progress_bars("route") as progress:
+            saved = graph.compose(found, name=save, thin=thin, progress=progress)
         note(f"Saved as {save}: {saved.record.reason}.")
     _say(found.notes)
     if form == "json":
@@ -176,11 +176,11 @@ def compose(
       mgraph compose ab bc --name ac
       mgraph compose s:a:d de --name ae --thin 0.01
     """
-    with progress_bars("compose") as report:
+    with progress_bars("compose") as progress:
         composed = graph.compose(*pieces, name=name, thin=thin, sweep=False)
         note(f"{composed.record.reason}.")
         if not no_sweep:
-            composed.sweep(grid, report=report)
+            composed.sweep(grid, progress=progress)
     print_connection(composed.describe(), form)
 
 

@@ -13,7 +13,7 @@ from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.bookkeeping.upkeep import Plan
+    from mgraph.bookkeeping.upkeep import UpkeepPlan
     from mgraph.graph.graph import Graph
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -36,11 +36,11 @@ def check(ctx: click.Context, deep: bool, repair: bool, graph_path: Path | None,
     """
     import mgraph
 
-    report = mgraph.check(graph_path or find_graph(Path.cwd()), deep=deep, repair=repair)
-    for line in report.repaired:
+    found = mgraph.check(graph_path or find_graph(Path.cwd()), deep=deep, repair=repair)
+    for line in found.repaired:
         note(line)
-    emit(report.rows(), ("problem", "outcome", "remedy"), form=form, empty="No problems.")
-    if not report.ok:
+    emit(found.rows(), ("problem", "outcome", "remedy"), form=form, empty="No problems.")
+    if not found.ok:
         ctx.exit(1)
 
 
@@ -240,7 +240,7 @@ def archive(node: str, rounding: str, name: str | None, graph: Graph, form: str)
     emit(archived.changes(), columns)
 
 
-def _carry_out(plan: Plan, dry_run: bool) -> None:
+def _carry_out(plan: UpkeepPlan, dry_run: bool) -> None:
     for line in plan.notes:
         note(line)
     if dry_run:
@@ -252,7 +252,7 @@ def _carry_out(plan: Plan, dry_run: bool) -> None:
         note(f"{_size(plan.nbytes)} are free now.")
 
 
-def _shortened(plan: Plan) -> list[dict[str, Any]]:
+def _shortened(plan: UpkeepPlan) -> list[dict[str, Any]]:
     """Count the many samples and controls that have the same reason instead of listing each."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in plan.rows:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
 from mgraph.methods.llpf.groups import AUTO, GroupSpec
 from mgraph.settings import Settings, setting
@@ -101,6 +103,7 @@ class WalkSettings(Settings):
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
     compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.groups != AUTO:

@@ -31,7 +31,7 @@ _COLUMNS_ELSEWHERE = 1 << 22
 
 
 @dataclass(frozen=True)
-class Rule:
+class BandRule:
     """How a band moves, and what keeps points apart.
 
     SGD with momentum (Nesterov's if so), weight decay as part of the gradient that the force is made of; or AdamW on
@@ -88,7 +88,7 @@ class Band:
         loss: Loss,
         points: Tensor,
         *,
-        rule: Rule | None = None,
+        rule: BandRule | None = None,
         spacing: Floats | None = None,
         moments: Moments | None = None,
         module: Callable[[Tensor], Tensor] | None = None,
@@ -99,7 +99,7 @@ class Band:
         ``spacing`` are the lengths that the N - 1 pieces shall have relative to one another (default: those that
         they have). Until :meth:`leave` the network belongs to the band.
         """
-        self._flat, self._loss, self._rule = flat, loss, rule or Rule()
+        self._flat, self._loss, self._rule = flat, loss, rule or BandRule()
         self._module, self._workers = module or flat.module, workers or Workers()
         self._lanes = flat.lanes(len(points))
         self.points = self._lanes.theta

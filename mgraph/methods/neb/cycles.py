@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
 from mgraph.settings import Settings, setting
 
@@ -86,6 +88,7 @@ class BandSettings(Settings):
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
     compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mgraph.errors import InputError
-from mgraph.network.checkpoints.names import Names, Reading
+from mgraph.network.checkpoints.names import Reading, TensorNames
 from mgraph.network.checkpoints.search import Candidate, is_averaged
 from mgraph_store.rows.layout import Layout
 
@@ -47,7 +47,7 @@ class View:
         return f"{self.key or '.'} ({'averaged' if self.averaged else 'raw'})"
 
 
-def views_of(candidates: Sequence[Candidate], names: Names, ignore: Sequence[str] = ()) -> list[View]:
+def views_of(candidates: Sequence[Candidate], names: TensorNames, ignore: Sequence[str] = ()) -> list[View]:
     """List every way to read every candidate; entries whose name in the file matches ``ignore`` are left out."""
     found = []
     for candidate in candidates:

@@ -21,7 +21,7 @@ from mgraph.errors import InputError, LayoutMismatchError
 from mgraph.network.checkpoints.choosing import View, choose, closest, covers, views_of
 from mgraph.network.checkpoints.files import Content
 from mgraph.network.checkpoints.inert import Foreign
-from mgraph.network.checkpoints.names import Names, metadata_for
+from mgraph.network.checkpoints.names import TensorNames, metadata_for
 from mgraph.network.checkpoints.search import EXTRA_STATE, averages, candidates, joined
 from mgraph.network.checkpoints.values import FittedCheckpoint, count, fit_to_layout, require_plain, same_bits
 from mgraph.network.layout import dtype_name, named_tensors
@@ -78,13 +78,13 @@ def fit_content(content: Content, build: Build, layout: Layout, options: Options
     return FittedCheckpoint(fitted.parameters, fitted.buffers, notes, source, fitted.module)
 
 
-def network_names(module: nn.Module, layout: Layout) -> Names:
+def network_names(module: nn.Module, layout: Layout) -> TensorNames:
     """Return what names a network goes by."""
-    return Names(module, [t.name for t in layout.tensors] + list(layout.aliases))
+    return TensorNames(module, [t.name for t in layout.tensors] + list(layout.aliases))
 
 
 def fit_view(
-    view: View, names: Names, module: nn.Module, build: Build, layout: Layout, options: Options
+    view: View, names: TensorNames, module: nn.Module, build: Build, layout: Layout, options: Options
 ) -> FittedCheckpoint:
     """Load one set of weights into ``module``, a new network, and put what it then has into the layout's order."""
     _refuse_unreadable(view, layout)
@@ -131,7 +131,7 @@ def extra_state(module: nn.Module) -> dict[str, Any]:
 # Loading
 
 
-def _load(module: nn.Module, names: Names, view: View) -> Any:
+def _load(module: nn.Module, names: TensorNames, view: View) -> Any:
     state: OrderedDict[str, Any] = OrderedDict(
         (name, value.detach() if isinstance(value, Tensor) else value)
         for name, value in view.state.items()
@@ -333,7 +333,7 @@ def _made_by_hooks(
 
 
 def _require_of_the_file(
-    made: Sequence[str], names: Names, view: View, build: Build, tensors: Mapping[str, Tensor]
+    made: Sequence[str], names: TensorNames, view: View, build: Build, tensors: Mapping[str, Tensor]
 ) -> None:
     """Refuse values that hooks took from the network's random start instead of from the file."""
     files = {v.untyped_storage().data_ptr() for v in view.state.values() if isinstance(v, Tensor)}

@@ -35,7 +35,7 @@ _LONGEST = 10_000
 
 
 @dataclass(frozen=True)
-class Condition:
+class Filter:
     """SQL with ``?`` for its parameters, and the columns that it names."""
 
     sql: str
@@ -50,7 +50,7 @@ class _Token:
     at: int
 
 
-def parse(expression: str, fields: Mapping[str, Field]) -> Condition:
+def parse(expression: str, fields: Mapping[str, Field]) -> Filter:
     """Turn an expression into SQL.
 
     Raises
@@ -124,11 +124,11 @@ class _Parser:
         self._parameters: list[Any] = []
         self._columns: list[str] = []
 
-    def run(self) -> Condition:
+    def run(self) -> Filter:
         sql = self._any_of()
         if self._next < len(self._tokens):
             self._fail("the end, 'and' or 'or'")
-        return Condition(sql, tuple(self._parameters), tuple(dict.fromkeys(self._columns)))
+        return Filter(sql, tuple(self._parameters), tuple(dict.fromkeys(self._columns)))
 
     def _any_of(self) -> str:
         parts = [self._all_of()]

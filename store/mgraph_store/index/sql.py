@@ -104,7 +104,7 @@ def run_guarded(
     sql: str,
     parameters: Sequence[Any] = (),
     *,
-    limit_seconds: float = LIMIT_SECONDS,
+    max_seconds: float = LIMIT_SECONDS,
     limit_rows: int = LIMIT_ROWS,
     limit_memory: int = LIMIT_MEMORY,
 ) -> Answer:
@@ -119,13 +119,13 @@ def run_guarded(
     StoreError
         If the index cannot be read.
     """
-    if not (math.isfinite(limit_seconds) and limit_seconds > 0):
-        raise InputError(f"The time limit must be a number of seconds > 0, not {limit_seconds}.")
+    if not (math.isfinite(max_seconds) and max_seconds > 0):
+        raise InputError(f"The time limit must be a number of seconds > 0, not {max_seconds}.")
     task = {
         "index": str(index),
         "sql": sql,
         "parameters": list(parameters),
-        "seconds": limit_seconds,
+        "seconds": max_seconds,
         "rows": limit_rows,
         "memory": limit_memory,
     }
@@ -143,12 +143,12 @@ def run_guarded(
     ) as process:
         try:
             # The process interrupts itself; this is for what does not let itself be interrupted.
-            out, err = process.communicate(document, timeout=limit_seconds + _GRACE)
+            out, err = process.communicate(document, timeout=max_seconds + _GRACE)
         except subprocess.TimeoutExpired:
-            raise _too_long(limit_seconds) from None
+            raise _too_long(max_seconds) from None
         finally:
             process.kill()
-    return _restore(out, err, process.returncode, limit_seconds)
+    return _restore(out, err, process.returncode, max_seconds)
 
 
 def _environment() -> dict[str, str]:

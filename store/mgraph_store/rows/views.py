@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph_store.rows.layout import Layout, TensorSpec
 
@@ -46,6 +47,7 @@ class TensorView(Mapping[str, NDArray[Any]]):
         self._chunks: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
         self._in_use: WeakValueDictionary[str, NDArray[np.float32]] = WeakValueDictionary()
 
+    @override
     def __getitem__(self, name: str) -> NDArray[Any]:
         target = self._target[name]
         place = self._places.get(target)
@@ -56,9 +58,11 @@ class TensorView(Mapping[str, NDArray[Any]]):
             tensor = self._in_use[target] = self._read(*place)
         return tensor
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self._target)
 
+    @override
     def __len__(self) -> int:
         return len(self._target)
 

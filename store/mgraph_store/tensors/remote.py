@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.tensors.arrays import StoredArray, one_at_a_time
@@ -116,27 +118,32 @@ class RemoteTensorStore(TensorStore):
         with _Translated(self._url):
             self._fs.rm_file(self._path(_FIRST))
 
+    @override
     def open(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
         """Open an array of an object, or one row of a segment; errors as those of the local store."""
         if not KEY.fullmatch(key):
             raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
         return StoredArray(self._files_of(key), key, dtype, row)
 
+    @override
     def arrays(self, key: str) -> dict[str, StoredArray]:
         """Open all arrays of an object, by dtype name; ``CorruptError`` if there is none."""
         with _Translated(self._url):
             names = [d for d in DTYPES if KEY.fullmatch(key) and self._fs.exists(self._path(f"{key}/{d}/{_FIRST}"))]
         return {name: self.open(key, name) for name in names or ["float32"]}
 
+    @override
     def keys(self) -> set[str]:
         """List the keys of all objects, those that no row refers to included."""
         return set(self.sizes())
 
+    @override
     def has(self, key: str) -> bool:
         """Say whether there is an object of that key."""
         with _Translated(self._url):
             return KEY.fullmatch(key) is not None and bool(self._fs.exists(self._path(f"{key}/{_FIRST}")))
 
+    @override
     def sizes(self) -> dict[str, int]:
         """Map the key of every object to the bytes that its files take."""
         found: dict[str, int] = {}
@@ -144,21 +151,25 @@ class RemoteTensorStore(TensorStore):
             found[key] = found.get(key, 0) + int(info["size"])
         return found
 
+    @override
     def size(self, key: str) -> int:
         """Bytes that the files of an object take; 0 if it is gone."""
         return sum(int(info["size"]) for of, info in self._files() if of == key)
 
+    @override
     def age(self, key: str) -> float:
         """Seconds since an object was written; 0 if it is gone."""
         times = [_written(info) for k, info in self._files(key) if k == key]
         return max(0.0, time.time() - max(times)) if times else 0.0
 
+    @override
     def hide(self, key: str) -> None:
         """Take an object out of sight in one step; :meth:`remove` deletes it then."""
         if self.has(key):
             with _Translated(self._url):
                 self._fs.rm_file(self._path(f"{key}/{_FIRST}"))
 
+    @override
     def remove(self, key: str) -> None:
         """Delete an object, as far as we may; only for objects that no row refers to."""
         try:
@@ -168,6 +179,7 @@ class RemoteTensorStore(TensorStore):
         except StoreError:
             return  # it is garbage, which is found again
 
+    @override
     def copy_object(self, key: str, folder: Folder) -> None:
         """Copy an object into a folder of this machine, flushed; ``FileNotFoundError`` if it is gone."""
         if not self.has(key):
@@ -190,6 +202,7 @@ class RemoteTensorStore(TensorStore):
         names = {name.removeprefix(root): info for name, info in found.items()}
         return [(name.partition("/")[0], info) for name, info in names.items() if "/" in name]
 
+    @override
     def _publish(self, key: str, build: Callable[[Any], None], codec: str) -> None:
         if codec not in CODECS:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
