@@ -25,7 +25,7 @@ class SectionedCommand(click.Command):
 
     @override
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one list for each section, in the order in which they first come."""
+        """Write one list for each section, in the order in which they first appear."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
@@ -37,7 +37,7 @@ class SectionedCommand(click.Command):
 
 
 class SectionOption(click.Option):
-    """An option that is listed under a heading of its own."""
+    """An option that is listed under its own heading."""
 
     def __init__(self, *args: Any, section: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -108,11 +108,11 @@ def output_options(command: Any) -> Any:
         click.get_current_context().meta[CSV_SAFE] = csv_safe
         return command(*args, form="csv" if csv_safe else form, **options)
 
-    help = "Print CSV for a spreadsheet: no text in it is taken for a formula."
+    help = "Print CSV for a spreadsheet, where no text is taken for a formula."
     decorated = click.option("--csv-safe", is_flag=True, help=help)(chosen)
     decorated = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(decorated)
     decorated = click.option("--json", "form", flag_value="json", help="Print one JSON document.")(decorated)
-    # What neither asks for needs an option, too, to carry the default.
+    # The default (neither) needs an option to carry it, too.
     return click.option("--text", "form", flag_value="table", default=True, hidden=True)(decorated)
 
 
@@ -123,7 +123,7 @@ def grid_option(help: str) -> Decorator:
 
 def inner_option(command: Any) -> Any:
     """Add ``--inner``."""
-    help = "Instead of --grid, of a chain or band: its control points and so many points on every piece."
+    help = "Instead of --grid, for a chain or band: its control points and this many points on every piece."
     return click.option("--inner", type=click.IntRange(min=0), help=help)(command)
 
 
@@ -161,9 +161,9 @@ def settings_options(classes: Mapping[str, type[Settings]]) -> Decorator:
                 metavar=_metavar(users[0][1]),
             )(command)
         command = click.option(
-            "--config", type=click.Path(path_type=Path), help="TOML file of settings; -s and flags win over it."
+            "--config", type=click.Path(path_type=Path), help="TOML file of settings; -s and flags override it."
         )(command)
-        help = "Set any setting by name; flags win over it."
+        help = "Set any setting by name; flags override it."
         return click.option("-s", "--set", "pairs", multiple=True, metavar="KEY=VALUE", help=help)(command)
 
     return decorate
@@ -172,7 +172,7 @@ def settings_options(classes: Mapping[str, type[Settings]]) -> Decorator:
 def preset_option(classes: Mapping[str, type[Settings]]) -> Decorator:
     """Add ``--preset``, whose help lists the presets."""
     known = [f"{_listed(list(cls.presets))} ({name})" for name, cls in classes.items() if cls.presets]
-    help = f"Settings to begin with, other settings win: {', '.join(known)}."
+    help = f"Settings to start from, overridden by others: {', '.join(known)}."
     return click.option("--preset", metavar="NAME", help=help)
 
 
@@ -183,20 +183,21 @@ def chosen_settings(
     config: Path | None,
     preset: str | None = None,
 ) -> Any:
-    """Combine preset, config file, ``-s`` pairs and flags, in rising order of weight, into checked settings."""
+    """Combine preset, config file, ``-s`` pairs and flags, later ones overriding earlier ones, into checked
+    settings."""
     values = setting_values(flags, pairs, config)
     return cls.parse(values) if preset is None else cls.preset(preset, **values)
 
 
 def setting_values(flags: Mapping[str, Any], pairs: Sequence[str], config: Path | None) -> dict[str, Any]:
-    """Combine config file, ``-s`` pairs and flags, in rising order of weight; nothing of it is checked yet."""
+    """Combine config file, ``-s`` pairs and flags, later ones overriding earlier ones, without checking them yet."""
     values: dict[str, Any] = {}
     if config is not None:
         try:
             values |= tomllib.loads(config.read_text())
         except OSError as error:
             raise InputError(f"{config} cannot be read: {error.strerror}.") from None
-        except (ValueError, RecursionError) as error:  # the parser's own, bad UTF-8, endless numbers or nesting
+        except (ValueError, RecursionError) as error:  # the parser's own, bad UTF-8, huge numbers or nesting
             raise InputError(f"{config} is not TOML: {error}.") from None
     for pair in pairs:
         key, equals, value = pair.partition("=")

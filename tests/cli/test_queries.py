@@ -61,7 +61,7 @@ def test_listing_by_expression_and_labels(run: Any) -> None:
     assert "line" in listed.stdout
     assert "nodes" not in listed.stdout
     assert [row["name"] for row in run("ls", "--where", "name like '%r%'", "--json").rows] == ["curve", "bare"]
-    assert run("ls", "--where", "name = 'nobody'").stdout.strip() == "Nothing of which this is true."
+    assert run("ls", "--where", "name = 'nobody'").stdout.strip() == "Nothing for which this is true."
     assert run("ls", "--columns", "name,barrier", "--csv").code == 0
     columns = run("ls", "--list-columns", "--json").rows
     assert {"of": "nodes", "name": "nbytes", "type": "number", "unit": "bytes", "meaning": "size of these"} in columns
@@ -139,7 +139,7 @@ def test_sql_from_standard_input(process: Any, path: Path) -> None:
         ("sql select+1 -o x.xlsx", "must end in"),
         ("sql select+1 -o x.csv --json", "-o writes a file"),
         ("sql selec+1", "syntax"),
-        ("show m --ancestry --table", "Show one of"),
+        ("show m --ancestry --table", "Give only one of"),
         ("show m --ancestry --csv", "not a table"),
     ],
 )

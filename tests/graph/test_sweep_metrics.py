@@ -62,7 +62,7 @@ def test_the_finest_sweep_is_shown_and_not_the_newest(g: Any, beside: Any) -> No
     done = beside("sweep", "line", "--grid", 3, "--json")
     assert done.row["sweep"] != fine.sweep.id  # a sweep prints its own numbers
     assert {e["resolution"] for e in done.row["edges"]} == {3}
-    assert "a finer sweep is there, of 7 points: its edges count, not these" in done.stderr
+    assert "there is a finer sweep, of 7 points: its edges count, not these" in done.stderr
     assert line.swept().sweep.id == fine.sweep.id
     row = beside("show", "line", "--json").row
     assert (row["sweep"], {e["resolution"] for e in row["edges"]}) == (fine.sweep.id, {7})

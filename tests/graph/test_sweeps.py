@@ -303,7 +303,9 @@ def test_ctrl_c_on_the_command_line_says_what_is_kept_and_how_to_go_on(
 
     monkeypatch.setattr("mgraph.operations.sweeps.sweep", pressed)
     args = ["sweep", "line", "--grid", "5", "--splits", "train,test"]
-    said = "Interrupted. 2 points are measured and stored; the same sweep goes on from there. Go on with: mgraph resume"
+    said = (
+        "Interrupted. 2 points are measured and stored; the same sweep goes on from there. Continue with: mgraph resume"
+    )
     assert beside(*args, code=130).stderr.strip() == f"{said} {g.runs()[-1]['id']}"
     # What connect sweeps is kept as well, and its connection with it; programs are told in one document.
     new = ["connect", "a", "c", "--linear", "--name", "new", "--grid", "5", "--json"]

@@ -24,7 +24,7 @@ _COLUMNS = ("method", "outcome", "name", "connection", "peak", "barrier", "drop"
 
 
 def auto_options(command: Any) -> Any:
-    """Add ``--auto`` and what goes with it."""
+    """Add ``--auto`` and its options."""
     text = {
         "max_barrier": (float, "Largest loss above the chord of the two ends."),
         "max_peak": (float, "Largest loss along the path."),
@@ -57,12 +57,12 @@ def connect_auto(
     form: str,
     **options: Any,
 ) -> None:
-    """Try the methods, tell what came of each, and print them all; UnconnectedError if none meets the limit."""
+    """Try the methods, report the outcome of each, and print them all; UnconnectedError if none meets the limit."""
     for option in ("init", "preset"):
         if options.pop(option) is not None:
             raise InputError(f"--{option} is for one method; name that instead of --auto.")
     if options.pop("no_sweep"):
-        raise InputError("--auto judges every attempt by its sweep, so --no-sweep does not go with it.")
+        raise InputError("--auto judges every attempt by its sweep, so it cannot be combined with --no-sweep.")
     given = {key: value for key, value in limits.items() if value is not None}
     with progress_bars("connect") as progress:
         result = graph.connect_auto(

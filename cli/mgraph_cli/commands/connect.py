@@ -64,14 +64,14 @@ def _method_flags(command: Any) -> Any:
     section="Methods",
     multiple=True,
     metavar="CODE",
-    help="A method of your own, or the family of a path to train, as file.py:Class; runs its code.",
+    help="Your own method, or the family of a path to train, as file.py:Class; runs its code.",
 )
 @auto_options
 @click.option("--name", help="Name of the connection.")
-@click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
+@click.option("--no-sweep", is_flag=True, help="Do not sweep it now.")
 @grid_option(f"Points of the sweep: {_GRID}.")
 @inner_option
-@click.option("--init", metavar="CONN", help="Start where this connection of the same ends has its control points.")
+@click.option("--init", metavar="CONN", help="Start from the control points of this connection of the same ends.")
 @preset_option(METHODS)
 @click.option("--same-layout", is_flag=True, help="Connect across tasks, on the first end's task.")
 @click.option("--buffers-from", help="The end whose buffers to use where they differ.")
@@ -97,11 +97,11 @@ def connect(
 ) -> None:
     """Connect modes by exactly one method, and sweep the result.
 
-    With --auto and a limit, methods are tried from the cheapest to the dearest until one meets the limit: settings go
-    to every method that has them, and every attempt is kept, called NAME-METHOD.
+    With --auto and a limit, methods are tried from the cheapest to the most expensive until one meets the limit.
+    Settings go to every method that has them, and every attempt is kept, called NAME-METHOD.
 
     Corner order of a surface A B C D: A = (0,0), B = (0,1), C = (1,0), D = (1,1). mgraph methods NAME prints the
-    settings of one method. Under torchrun all processes train one connection together.
+    settings of one method. Under torchrun, all processes train one connection together.
 
     \b
     Example:
@@ -138,7 +138,7 @@ def connect(
         return
     for key, value in limits.items():
         if value is not None:
-            raise InputError(f"--{key.replace('_', '-')} goes with --auto.")
+            raise InputError(f"--{key.replace('_', '-')} is an option of --auto.")
     method = chosen_settings(method_named(methods[0]), flags, pairs, config, preset)
     from mgraph.train.parallel import follows
 
@@ -168,7 +168,7 @@ def connect(
 @grid_option(f"Points: {_GRID}.")
 @inner_option
 @click.option("--splits", default="train,valid,test", show_default=True, help="Splits to measure.")
-@click.option("--examples", type=int, help="Use a fixed random subset of so many examples per split.")
+@click.option("--examples", type=int, help="Use a fixed random subset of this many examples per split.")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
 @click.option("--precision", default="fp32", show_default=True, help="Compute in fp32, tf32 or bf16.")
 @click.option(
@@ -178,9 +178,9 @@ def connect(
     metavar="NAME",
     help=f"Measure this too: {HOW_TO_NAME}; may be repeated.",
 )
-@click.option("--refine", type=float, metavar="BOUND", help="Add points until interpolation errs by less than this.")
+@click.option("--refine", type=float, metavar="BOUND", help="Add points until the interpolation error is below this.")
 @click.option("--refine-on", metavar="SPLIT:METRIC", help="What --refine looks at. [default: train:loss]")
-@click.option("--max-points", type=int, help="At most so many points by --refine. [default: 2000]")
+@click.option("--max-points", type=int, help="Largest number of points with --refine. [default: 2000]")
 @click.option(
     "--route-on",
     default="train",
@@ -188,7 +188,7 @@ def connect(
     metavar="SPLIT",
     help="train or valid: whose loss chooses the route between two ends of a surface or simplex.",
 )
-@click.option("--no-reuse", is_flag=True, help="Measure everything anew, also what is stored already.")
+@click.option("--no-reuse", is_flag=True, help="Measure everything again, even what is already stored.")
 @with_computing_graph
 @output_options
 def sweep(
@@ -205,17 +205,16 @@ def sweep(
     form: str,
     **options: Any,
 ) -> None:
-    """Measure a connection on a grid; points, numbers and edges are stored.
+    """Measure a connection on a grid, and store points, numbers and edges.
 
     BatchNorm statistics are recomputed for every point. The finest sweep of a connection decides its edges. On a
-    surface or simplex the train loss chooses the route between two ends, and every split is measured along it; beside
-    that stands the oracle, the route that is best by a number itself. Numbers
-    that an earlier sweep measured under the same conditions are reused, and a sweep that was stopped goes on when the
-    same command is given again.
+    surface or simplex, the train loss chooses the route between two ends, and every split is measured along it; the
+    oracle, for comparison, is the route that is best by a number itself. Numbers that an earlier sweep measured under
+    the same conditions are reused, and the same command continues a sweep that was stopped.
 
-    A metric of your own is a function (outputs, targets) that returns one number for each example, or one of a whole
-    split, an mgraph.Metric, or one of torchmetrics; naming it here runs its code. What has a direction makes edges;
-    ?better=lower or ?better=higher after the name gives one.
+    Your own metric is a function (outputs, targets) that returns one number for each example or one for a whole split,
+    an mgraph.Metric, or one of torchmetrics; naming it here runs its code. A metric with a direction makes edges;
+    ?better=lower or ?better=higher after the name gives it one.
 
     \b
     Example:
@@ -241,12 +240,12 @@ def sweep(
         note(f"Note: {text}")
     finest = connected.swept().sweep
     if finest.id != swept.sweep.id:
-        note(f"Note: a finer sweep is there, of {prod(finest.grid)} points: its edges count, not these.")
+        note(f"Note: there is a finer sweep, of {prod(finest.grid)} points: its edges count, not these.")
     print_connection(graph.connection(connected.id).describe(swept.sweep), form)
 
 
 def print_connection(row: dict[str, Any], form: str) -> None:
-    """Print a connection with a sweep of it."""
+    """Print a connection with one of its sweeps."""
     if form != "table":
         emit_one(row, form=form)
         return

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("name", "id", "arch", "data", "loss", "parameters", "modes", "codec")
 _loss = click.option(
-    "--loss", help="Evaluation loss of your own, pkg.module:fn or file.py:fn (default: what comes with the data)."
+    "--loss", help="Your own evaluation loss, pkg.module:fn or file.py:fn (default: the one that comes with the data)."
 )
 
 
@@ -25,9 +25,9 @@ _loss = click.option(
 @click.option("--arch", required=True, help="Architecture: a spec, or a factory pkg.module:fn or file.py:fn.")
 @click.option("--data", required=True, help="Data: a spec, or a factory pkg.module:fn or file.py:fn.")
 @_loss
-@click.option("--name", help="Name of the space (default: made of the two specs).")
+@click.option("--name", help="Name of the space (default: made from the two specs).")
 @click.option("--codec", default="none", show_default=True, help="Tensor codec: none or blosc.")
-@click.option("--tensors", metavar="URL", help="Keep the tensors there: s3://bucket/path, gs://…, az://….")
+@click.option("--tensors", metavar="URL", help="Keep the tensors at this URL: s3://bucket/path, gs://…, az://….")
 @output_options
 def init(
     directory: Path,
@@ -41,7 +41,7 @@ def init(
 ) -> None:
     """Make a graph and its first space.
 
-    mgraph archs and mgraph datasets list what can be named. A factory is your own code: naming it trusts it.
+    mgraph archs and mgraph datasets list the built-in names. A factory is your own code: naming it trusts it.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def init(
 @with_graph
 @output_options
 def add_space(arch: str, data: str, loss: str | None, name: str | None, codec: str, graph: Graph, form: str) -> None:
-    """Add a space: another architecture, data set or loss. The same one twice returns the first.
+    """Add a space: another architecture, data set or loss. If the space exists already, it is returned.
 
     \b
     Example:
@@ -87,7 +87,7 @@ def spaces(graph: Graph, form: str) -> None:
 
 
 def _shown(space: dict[str, Any], form: str) -> dict[str, Any]:
-    """Say a space's metrics in words where people read."""
+    """Put a space's metrics into words where people read them."""
     if form == "json":
         return space
     said = [f"{m['name']} ({m['better']} is better)" if "better" in m else m["name"] for m in space["metrics"]]
