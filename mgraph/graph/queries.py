@@ -1,4 +1,4 @@
-"""Questions that a graph answers from its stored edges (no torch): a part of :class:`mgraph.Graph`."""
+"""Queries answered from stored edges (no torch): a part of :class:`mgraph.Graph`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Criteria(TypedDict, total=False):
-    """What every question takes: by what edges are compared, and which of them count.
+    """What every query takes: how edges are compared, and which of them count.
 
-    One of ``max_barrier``, ``max_peak`` and ``max_drop`` limits the edges and names the quantity; else ``by`` names it
-    (default peak). ``metric`` is any that was measured and has a direction (default: the loss; for drops the primary
-    one, such as accuracy), compared as a cost (error for accuracy), on the ``split`` train (default), valid or test.
-    ``certified`` counts only edges in full precision on routes of at least ``min_resolution`` points (default 11) and
-    at least ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they were
-    measured.
+    One of ``max_barrier``, ``max_peak`` and ``max_drop`` limits the edges and names the quantity; otherwise ``by``
+    names it (default: peak). ``metric`` is any that was measured and has a direction (default: the loss; for drops the
+    primary one, such as accuracy), compared as a cost (error for accuracy), on the ``split`` train (default), valid or
+    test. ``certified`` counts only edges in full precision on routes of at least ``min_resolution`` points (default 11)
+    and at least ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they
+    were measured.
     """
 
     by: str | None
@@ -41,7 +41,7 @@ class Criteria(TypedDict, total=False):
 
 
 class Queries(Opened):
-    """The questions; :class:`Criteria` lists their common keywords. InputError if no edge was measured so."""
+    """The queries; :class:`Criteria` lists their common keywords. InputError if no edge was measured in that way."""
 
     def components(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Components:
         """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``."""
@@ -52,7 +52,8 @@ class Queries(Opened):
     def route(
         self, start: Point | str, goal: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]
     ) -> Route:
-        """Find the best way from one mode to another: lowest largest value, then shortest: ``g.route("a", "b")``.
+        """Find the best way from one mode to another, with the lowest maximum, then the shortest: ``g.route("a",
+        "b")``.
 
         Raises NotFoundError if there is none.
         """
@@ -69,7 +70,7 @@ class Queries(Opened):
         return spanning_forest(self.session.store, *self._asked(space, criteria))
 
     def dendrogram(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Dendrogram:
-        """Return at which value groups of modes merge: ``print(g.dendrogram())``."""
+        """Return the values at which groups of modes merge: ``print(g.dendrogram())``."""
         from mgraph.query.tree import dendrogram
 
         return dendrogram(self.session.store, *self._asked(space, criteria))
@@ -88,7 +89,7 @@ class Queries(Opened):
         return isolated(self.session.store, *self._asked(space, criteria))
 
     def sql(self, query: str, *, max_seconds: float | None = None) -> QueryResult:
-        """Run one reading SQL statement: ``g.sql("SELECT name, test_accuracy FROM modes").df()``.
+        """Run one SQL statement that only reads: ``g.sql("SELECT name, test_accuracy FROM modes").df()``.
 
         It sees the tables of the index and the views ``modes``, ``connections``, ``edges``, ``samples`` and
         ``evaluations``, and nothing else. The answer has ``columns``, ``rows``, ``records()``, ``df()`` (with pandas),
@@ -107,6 +108,6 @@ class Queries(Opened):
     def _asked(
         self, space: str | None, criteria: Criteria, *, threshold: bool = False
     ) -> tuple[Criterion, Space | None]:
-        """Return the criterion and the space that it is asked of."""
+        """Return the criterion and the space to query."""
         within = self._space_of(space)
         return criterion_in(self.session.store, within, threshold=threshold, **criteria), within

@@ -141,7 +141,7 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_they_have(tmp_path: Path, proce
     _, said = working.communicate(timeout=60)
     assert working.returncode == 130
     assert said.strip().startswith(
-        "Interrupted. 0 pairs are connected and stored, 1 was under way; exploring again goes on"
+        "Interrupted. 0 pairs are connected and stored, 1 was under way; exploring again continues"
     )
     assert said.strip().count("\n") == 0
     assert "Run again: mgraph explore --max-pairs 1" in said

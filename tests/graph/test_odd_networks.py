@@ -251,7 +251,9 @@ def net():
 
 def test_a_mode_whose_tensors_do_not_make_its_function_is_refused_and_not_lost(made: Any) -> None:
     g = made(ANNEALED, modes="")
-    with pytest.raises(InputError, match=r"not what its tensors make.*by up to .*heat \(a plain float\).*x-1-refused"):
+    with pytest.raises(
+        InputError, match=r"trained network is more than its tensors.*by up to .*heat \(a plain float\).*x-1-refused"
+    ):
         g.train(name="x", epochs=2, keep=(1,))
     assert modes(g) == 0
     saved = load_file("x-1-refused.safetensors")

@@ -35,7 +35,7 @@ def test_metrics_are_stored_under_their_names(g: Any, beside: Any) -> None:
     # Changed code is another metric.
     (directory / "own.py").write_text("def margin(outputs, targets):\n    return 0.0\n")
     assert "points" not in (told := beside(*args).stderr)
-    assert "whether more or less of margin is better is not known" in told
+    assert "it is not known whether higher or lower margin is better" in told
     assert g.connection("line").swept().values["test", "margin"].tolist() == [0.0] * 3
 
 
