@@ -1,4 +1,4 @@
-"""Writing: tensors first and at once, rows last and all together, or nothing at all."""
+"""Writing: tensors first and immediately, rows last and all together, or nothing at all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TensorRef:
-    """Where written tensors lie: key, row of a segment (or None), content digest, size in bytes."""
+    """Where tensors were written: key, row of a segment (or None), content digest, size in bytes."""
 
     key: str
     row: int | None
@@ -50,9 +50,9 @@ class TensorRef:
 
 
 class Transaction:
-    """What :meth:`GraphStore.transaction` hands out: collect records, write tensors, commit on leaving.
+    """A transaction from :meth:`GraphStore.transaction`: collects records, writes tensors, commits on leaving.
 
-    No lock is held and no database open until the end, so the caller may compute for hours inside.
+    No lock is held and no database is open until the end, so the caller may compute for hours inside.
     """
 
     def __init__(self, tensors: TensorStore, index: Index, lock: GraphLock) -> None:
@@ -69,9 +69,9 @@ class Transaction:
     def write_parameters(self, rows: Sequence[NDArray[np.float32]], *, codec: str = "none") -> list[TensorRef]:
         """Write the parameters of several nodes, each float32 of shape (D,); durable on return.
 
-        What the graph holds already is not written again, the node then shares it (:mod:`mgraph_store.sharing`).
-        For a partial node give what :func:`mgraph_store.rows.columns.take` takes from them.
-        Rows of at most 4 MiB that come together share a segment; larger or single ones get an object each.
+        What the graph already has is not written again but shared (:mod:`mgraph_store.sharing`). For a partial node,
+        pass what :func:`mgraph_store.rows.columns.take` takes from the parameters. Rows of at most 4 MiB written
+        together share a segment; larger or single ones get an object each.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class Transaction:
         Raises
         ------
         InputError
-            If there is no array, or one is not flat, empty, or of another dtype.
+            If there is no array, or one is not flat, is empty, or has another dtype.
         StoreError
             If the disk is full or refuses.
         """
@@ -145,19 +145,20 @@ class Transaction:
         self._updated.append(record)
 
     def take_over(self, handover: Handover) -> None:
-        """Add and update what a worker hands over; its tensors are kept or removed with this transaction's own.
+        """Add and update what a worker hands over; its tensors are kept or removed together with this transaction's
+        own.
 
         Raises
         ------
         InputError
-            As :meth:`add`; at the end as :meth:`commit`, ConflictError included.
+            As :meth:`add`; at the end as :meth:`commit`, including ConflictError.
         """
         self._keys += handover.keys
         self.add(*handover.added)
         for record in handover.updated:
             self.update(record)  # type: ignore[arg-type]  # checked there
         for record in handover.expected:
-            self.expect(record)  # type: ignore[arg-type]  # was checked when the worker said so
+            self.expect(record)  # type: ignore[arg-type]  # was checked when the worker added it
 
     def expect(self, record: Run | Node | Connection | Space | Sweep) -> None:
         """Store nothing unless the row with the record's id is still this record when the transaction ends.
@@ -165,7 +166,7 @@ class Transaction:
         Raises
         ------
         ConflictError
-            At the end, if it is another one by then, or gone.
+            At the end, if it has changed by then, or is gone.
         """
         self._check_open()
         self._expected.append(record)
@@ -173,12 +174,12 @@ class Transaction:
     def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
         """Remove the rows of a record's table whose ``column``, a text, is one of ``values``.
 
-        Tensors stay: when the transaction has ended, what no row refers to is garbage.
+        Tensors stay; after the transaction, those that no row refers to are garbage.
 
         Raises
         ------
         InputError
-            If there is no such column; at the end, if another row still refers to one that goes.
+            If there is no such column; at the end, if another row still refers to a removed one.
         """
         self._check_open()
         if column not in {c.name for c in columns(record)}:
@@ -187,15 +188,15 @@ class Transaction:
             self._removed.append((TABLE_OF[record], column, list(values)))
 
     def require(self, check: Callable[[Reader], None]) -> None:
-        """Call ``check`` when nobody else can write any more and nothing is changed yet: it raises to stop it all.
+        """Call ``check`` when nobody else can write any more and nothing has changed yet; it raises to stop the commit.
 
-        So a plan that was made earlier is carried out only if it is still the right one.
+        Thus a plan made earlier is carried out only if it is still right.
         """
         self._check_open()
         self._required.append(check)
 
     def commit(self) -> None:
-        """Store all rows at once; :meth:`GraphStore.transaction` calls it on leaving.
+        """Store all rows at once; :meth:`GraphStore.transaction` calls this on leaving.
 
         Raises
         ------
@@ -204,7 +205,7 @@ class Transaction:
         ConflictError
             If a row is not what was expected.
         LockTimeoutError, StoreError
-            If the index cannot be had, or the disk is full.
+            If the index cannot be locked, or the disk is full.
         """
         self._check_open()
         if self._added or self._updated or self._removed or self._expected or self._required:
@@ -227,10 +228,10 @@ class Transaction:
     def discard(self) -> None:
         """Drop the records and remove the tensors written here, unless a row refers to them after all."""
         self._open = False
-        if os.getpid() != self._process:  # a forked child goes its way, the tensors are its parent's
+        if os.getpid() != self._process:  # in a forked child, the tensors belong to the parent
             return
         kept: set[str] = set()
-        if self._attempted:  # the commit was interrupted: ask what became of it
+        if self._attempted:  # the commit was interrupted, so ask what became of it
             try:
                 with self._lock.shared(), self._index.connect(read_only=True) as con:
                     kept = tensor_keys(con)
@@ -247,7 +248,7 @@ class Transaction:
         for record in self._expected:
             if reader.all(type(record), id=record.id) != [record]:
                 raise ConflictError(
-                    f"Another process has changed or removed {record.id} meanwhile: look again, repeat."
+                    f"Another process has changed or removed {record.id} meanwhile: look again and repeat."
                 )
         for check in self._required:
             check(reader)
@@ -263,20 +264,20 @@ class Transaction:
         commits.seal(journal, count)
 
     def _check_tensors(self) -> None:
-        # Somebody may have removed them since: an impatient gc those that were written here, rm those of another node.
+        # Somebody may have removed them since: a gc with a short delay those written here, rm those of another node.
         keys = {key for records in self._added.values() for r in records if (key := getattr(r, "tensor_key", None))}
         for key in sorted(keys):
             if not self._tensors.has(key):
-                raise StoreError(f"Tensor object {key} was removed before its row was stored: begin again.")
+                raise StoreError(f"Tensor object {key} was removed before its row was stored: start again.")
 
     def _new_key(self) -> str:
-        # Noted before it is written, so that an interruption at any moment finds it.
+        # Recorded before it is written, so that an interruption at any moment finds it.
         self._keys.append(new_key())
         return self._keys[-1]
 
     def _check_open(self) -> None:
         if not self._open:
-            raise StoreError("This transaction has ended: begin another one.")
+            raise StoreError("This transaction has ended: start another one.")
         if os.getpid() != self._process:
             raise StoreError("This transaction belongs to another process, from which this one was forked.")
 
@@ -297,7 +298,7 @@ def _check_parameters(i: int, row: NDArray[np.float32]) -> None:
 
 
 def _batches(rows: Sequence[NDArray[np.float32]]) -> list[list[int]]:
-    # Positions that share a tensor object: small rows of one length, up to the limit of a segment.
+    # Positions that share a tensor object: small rows of one length, up to the size limit of a segment.
     batches: list[list[int]] = []
     filling: dict[int, list[int]] = {}
     for i, row in enumerate(rows):

@@ -397,7 +397,7 @@ def test_a_damaged_state_is_refused_and_the_run_stays_as_it_is(g: Any, stopped: 
     (file,) = (g.path / "states" / run.id).glob("state-*")
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(CorruptError, match="has to be started anew"):
+    with pytest.raises(CorruptError, match="start the run again"):
         g.resume()
     assert (runs(g)[run.id]["status"], runs(g)[run.id]["resumed"]) == ("interrupted", 0)
 
