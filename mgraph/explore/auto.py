@@ -147,7 +147,7 @@ def connect_auto(
     say: Say = lambda _: None,
     progress: ProgressCallback = silent,
 ) -> AutoResult[Connection]:
-    """Try methods from the cheapest to the dearest until one meets the limit; keep every attempt.
+    """Try methods from the cheapest to the most expensive until one meets the limit; keep every attempt.
 
     ``settings`` go to every method that has them. A method is not started if it would surely exceed the rest of
     ``budget`` (seconds), and one that is started gets the rest as its ``max_seconds``. An existing connection of the

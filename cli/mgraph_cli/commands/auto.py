@@ -33,8 +33,8 @@ def auto_options(command: Any) -> Any:
         "split": (str, "train, valid or test. [default: train]"),
         "budget": (
             str,
-            "Time to spend, such as 90s, 30m, 1h30m: what would surely exceed it is not begun, what has begun "
-            "stops then.",
+            "Time to spend, such as 90s, 30m, 1h30m: a method that would surely exceed it is not "
+            "started, and one that has started stops then.",
         ),
     }
     for name, (kind, help) in reversed(text.items()):

@@ -142,7 +142,7 @@ class Index:
             missing = ", ".join(f"{table}.{name}" for table, name in wanted if (table, name) not in found)
             raise FormatError(
                 f"Graph {self.path.parent} was written by an unreleased mgraph, and its index lacks {missing}: "
-                "make the graph anew."
+                "make the graph again."
             ) from None
 
     @contextlib.contextmanager
@@ -188,7 +188,7 @@ class Index:
         except duckdb.BinderException:
             raise FormatError(
                 f"Graph {self.path.parent} was written by an unreleased mgraph, and its index lacks meta.commits: "
-                "make the graph anew."
+                "make the graph again."
             ) from None
         except duckdb.CatalogException:
             row = None

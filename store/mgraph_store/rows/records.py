@@ -266,9 +266,9 @@ class Run:
     host: str = column("machine", default="")
     pid: int | None = column("process", default=None)
     plan: str | None = column(
-        "JSON: the operation and its arguments, by which an interrupted run goes on; none: it cannot", default=None
+        "JSON: the operation and its arguments, for resuming an interrupted run; none: it cannot be", default=None
     )
-    resumptions: str = column("JSON: when and where an interrupted run went on, and from where", default="[]")
+    resumptions: str = column("JSON: when and where an interrupted run was resumed, and from where", default="[]")
     started: datetime = column("when", default=now)
     ended: datetime | None = column("when", default=None)
 
