@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "README.md",
     "docs/tutorial.md",
+    "docs/training.md",
     "docs/paths-and-surfaces.md",
     "docs/queries.md",
     "docs/neb.md",
@@ -33,6 +34,7 @@ PAGES = (
     "docs/explore.md",
     "docs/your-own.md",
     "docs/extending.md",
+    "docs/tasks.md",
     "docs/resume.md",
     "docs/sharing.md",
     "docs/upkeep.md",

@@ -31,6 +31,8 @@ class Metric:
     and has no ``compute`` is given all of a split at once (``whole``), which takes the memory for all outputs. It may
     also be a ``torchmetrics.Metric`` or a class of these that takes no arguments.
 
+    ``weights(targets)`` says how much each example counts in the mean, shape (N,); by default all count alike.
+
     ``better`` says whether higher or lower values are better; without it the metric is measured, but nothing is
     compared by it. ``best`` is the value of a perfect network, where a higher one is better and there is such a value.
     ``cost_name`` is what edges call the cost (default: the metric's name). ``identity`` tells functions of the same
@@ -48,6 +50,7 @@ class Metric:
     whole: bool = False
     cost_name: str = ""
     identity: str | None = None
+    weights: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         for name in (self.name, self.cost_name or self.name):

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
     from mgraph.graph.handles import Connected
     from mgraph.progress import ProgressCallback
-
-COLUMNS = ("landscape", "connection", "steps", "saddle", "known_saddle", "length")
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,8 @@ _TOYS = (
 @dataclass
 class ToyDemo:
     """What the demonstration found, and the files it wrote."""
+
+    columns: ClassVar[tuple[str, ...]] = ("landscape", "connection", "steps", "saddle", "known_saddle", "length")
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)

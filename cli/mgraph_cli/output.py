@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from mgraph.shown import plain_cell, visible
+from mgraph import plain_cell, visible
 from mgraph_cli.terminal import echo, unguarded
 
 CSV_SAFE = "mgraph.csv_safe"  # key in the command's context: whether cells are made harmless

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from mgraph.durations import spoken
+from mgraph import spoken, visible
 from mgraph.errors import InputError
-from mgraph.shown import visible
 from mgraph_cli.terminal import echo, unguarded
 
 if TYPE_CHECKING:
-    from mgraph.progress import Progress
+    from mgraph import Progress
 
     Report = Callable[[Progress], None]
 
@@ -36,7 +35,7 @@ def progress_bars(what: str) -> Iterator[Report | None]:
 
     Of several processes under torchrun, only the first reports.
     """
-    if _follows():
+    if follows():
         yield None
     elif sys.stderr.isatty():
         with _bars(what) as report:
@@ -49,14 +48,15 @@ def progress_bars(what: str) -> Iterator[Report | None]:
 @contextmanager
 def progress_lines(what: str) -> Iterator[None]:
     """While the block runs, say every minute that the command is under way, if stderr is not a terminal."""
-    if _follows() or sys.stderr.isatty():
+    if follows() or sys.stderr.isatty():
         yield
     else:
         with _lines(what):
             yield
 
 
-def _follows() -> bool:
+def follows() -> bool:
+    """Return whether torchrun started this process as one of several but not as the first, which alone reports."""
     return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
 
 

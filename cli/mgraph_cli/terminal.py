@@ -1,9 +1,9 @@
 r"""Output for people: every line of it, on stdout or stderr, goes through :func:`echo`.
 
 These lines may contain what a stranger wrote into a graph or bundle (names, notes, reasons, file names), so each is
-made :func:`~mgraph.shown.visible`: it stays one line, and no terminal obeys anything in it. Everything else that writes
-in this process, a library or a print in a network, passes a guard that escapes the same characters, but leaves tabs,
-line breaks and carriage returns alone.
+made :func:`~mgraph.visible`: it stays one line, and no terminal obeys anything in it. Everything else that writes in
+this process, a library or a print in a network, passes a guard that escapes the same characters, but leaves tabs, line
+breaks and carriage returns alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 
 import click
 
-from mgraph.shown import visible
+from mgraph import visible
 
 
 def echo(*lines: object, err: bool = False) -> None:

@@ -134,7 +134,7 @@ def node_columns(store: GraphStore) -> tuple[str, ...]:
     return ("name", "id", "kind", "space", f"train_{LOSS.name}", *splits)
 
 
-def columns_named(where: str | None, sort: str | None) -> list[str]:
+def columns_named(where: str | None, sort: str | Sequence[str]) -> list[str]:
     """List the columns that an expression and sort keys name; InputError if the expression cannot be read."""
     keys = [key.lstrip("-+") for key in sort_keys(sort)] if sort else []
     several = {"tag": "tags", "end": "ends"}

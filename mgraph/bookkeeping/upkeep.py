@@ -102,7 +102,17 @@ def plan_collection(store: GraphStore, *, older_than: float) -> UpkeepPlan:
     rows = [{"kind": i.kind, "name": i.name, "nbytes": i.nbytes, "why": i.why} for i in found.items]
     stay = "1 more is" if found.young == 1 else f"{found.young} more are"
     young = f"{stay} younger than {older_than:g} h, and left alone."
-    return UpkeepPlan(tuple(rows), found.nbytes, (young,) if found.young else (), lambda: found.apply(store))
+    notes = (*((young,) if found.young else ()), *((found.shared,) if found.shared else ()))
+    return UpkeepPlan(tuple(rows), found.nbytes, notes, lambda: found.apply(store))
+
+
+def claim_tensors(store: GraphStore) -> None:
+    """Say that no other directory uses the tensors at this graph's URL any more; InputError if it has none there."""
+    from mgraph_store.tensors.remote import RemoteTensorStore
+
+    if not isinstance(store.tensor_store, RemoteTensorStore):
+        raise InputError(f"The tensors of {store.path} lie in its own directory: nobody else can claim them.")
+    store.tensor_store.take_over()
 
 
 def rename(store: GraphStore, thing: Thing, name: str) -> Node | Connection | Space:

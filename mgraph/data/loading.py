@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mgraph.builtin import DATASETS, ROOT
+from mgraph.data.making import Judging, make_task
 from mgraph.data.repeatable import RandomState, require_repeatable
-from mgraph.data.task import Task, make_task
+from mgraph.data.task import Task
 from mgraph.errors import InputError, NotFoundError, UntrustedError
 from mgraph.factories import call_factory, load_factory, locate
 from mgraph.specs import Spec, bind, look_up, suggestion
@@ -76,8 +77,7 @@ def _made(spec: Spec, result: Any) -> Task:
             f"The factory {spec.name} returned a {type(result).__name__}; return a dict with train=(x, y) and "
             f"test=(x, y), or a Task."
         )
-    known = list(make_task.__kwdefaults__ or {})
-    known = ["train", *[k for k in known if k != "train"]]
+    known = ["train", *(make_task.__kwdefaults__ or {}), *Judging.__annotations__]
     for key in result:
         if key not in known:
             raise InputError(

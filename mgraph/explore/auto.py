@@ -20,7 +20,7 @@ import numpy as np
 from mgraph.durations import spoken
 from mgraph.errors import InputError, MGraphError, NameTakenError
 from mgraph.evaluate.metrics import Subset
-from mgraph.evaluate.sweep import sweep
+from mgraph.evaluate.sweep import Measuring, sweep
 from mgraph.families import Segment
 from mgraph.jobs.connections import ConnectJob, Following, SweepJob
 from mgraph.methods.base import Method
@@ -132,43 +132,47 @@ class AutoResult(Generic[C]):
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class AutoRequest:
+    """What is asked for: a path between two ends within a limit.
+
+    ``settings`` go to every method that has them; ``methods`` are those to try, in that order (default: from the
+    cheapest to the most expensive). ``budget`` is in seconds.
+    """
+
+    ends: tuple[Node, ...]
+    threshold: Criterion
+    budget: float | None = None
+    settings: Mapping[str, Any] | None = None
+    methods: Sequence[str] | None = None
+    name: str | None = None
+    grid: tuple[int, ...] | None = None
+    same_layout: bool = False
+    buffers_from: Node | None = None
+
+
 def connect_auto(
-    session: Session,
-    ends: Sequence[Node],
-    threshold: Criterion,
-    *,
-    budget: float | None = None,
-    settings: Mapping[str, Any] | None = None,
-    methods: Sequence[str] | None = None,
-    name: str | None = None,
-    grid: tuple[int, ...] | None = None,
-    same_layout: bool = False,
-    buffers_from: Node | None = None,
-    say: Say = lambda _: None,
-    progress: ProgressCallback = silent,
+    session: Session, request: AutoRequest, *, say: Say = lambda _: None, progress: ProgressCallback = silent
 ) -> AutoResult[Connection]:
     """Try methods from the cheapest to the most expensive until one meets the limit; keep every attempt.
 
-    ``settings`` go to every method that has them. A method is not started if it would surely exceed the rest of
-    ``budget`` (seconds), and one that is started gets the rest as its ``max_seconds``. An existing connection of the
-    same ends by the same method and settings is used as it is. Raises InputError, storing nothing, unless there are two
-    ends, and for a limit that the ends themselves exceed.
+    A method is not started if it would surely exceed the rest of the budget, and one that is started gets the rest as
+    its ``max_seconds``. An existing connection of the same ends by the same method and settings is used as it is.
+    Raises InputError, storing nothing, unless there are two ends, and for a limit that the ends themselves exceed.
     """
+    ends = request.ends
     if len(ends) != 2:
         raise InputError(f"Methods are chosen between exactly 2 modes; {len(ends)} given.")
-    if threshold.limit is None:
+    if request.threshold.limit is None:
         raise InputError("Choosing a method needs a limit; give one.")
     if under_torchrun():
         raise InputError("A method cannot be chosen under torchrun: name one, such as --curve.")
-    rungs = ladder(settings, methods)
-    check_buffers_from(ends, buffers_from)
-    space = common_space(session, ends, same_layout=same_layout)
-    workspace = session.workspace(space)
-    auto = _Auto(
-        session, workspace, tuple(ends), threshold, budget, name, grid, same_layout, buffers_from, say, progress
-    )
-    if name is not None:
-        validate_name(f"{name}-{rungs[0].name}")
+    rungs = ladder(request.settings, request.methods)
+    check_buffers_from(ends, request.buffers_from)
+    space = common_space(session, ends, same_layout=request.same_layout)
+    auto = _Auto(session, session.workspace(space), request, say, progress)
+    if request.name is not None:
+        validate_name(f"{request.name}-{rungs[0].name}")
     return auto.run(rungs)
 
 
@@ -176,19 +180,29 @@ def connect_auto(
 class _Auto:
     session: Session
     workspace: Workspace
-    ends: tuple[Node, ...]
-    threshold: Criterion
-    budget: float | None
-    name: str | None
-    grid: tuple[int, ...] | None
-    same_layout: bool
-    buffers_from: Node | None
+    request: AutoRequest
     say: Say
     progress: ProgressCallback
     begun: float = field(default_factory=lambda: time.monotonic())
     said: list[str] = field(default_factory=list)
     seconds_per_point: float = 0.0  # of a sweep
     speed: dict[int, float] = field(default_factory=dict)  # seconds per example of a batch size
+
+    @property
+    def ends(self) -> tuple[Node, ...]:
+        return self.request.ends
+
+    @property
+    def threshold(self) -> Criterion:
+        return self.request.threshold
+
+    @property
+    def budget(self) -> float | None:
+        return self.request.budget
+
+    @property
+    def buffers_from(self) -> Node | None:
+        return self.request.buffers_from
 
     @property
     def limit(self) -> float:
@@ -201,10 +215,10 @@ class _Auto:
 
     def name_of(self, method: Method) -> str | None:
         """Return the first free name of NAME-METHOD, NAME-METHOD-2, …: earlier attempts keep theirs."""
-        if self.name is None:
+        if self.request.name is None:
             return None
         for number in count(1):
-            name = f"{self.name}-{method.name}" + ("" if number == 1 else f"-{number}")
+            name = f"{self.request.name}-{method.name}" + ("" if number == 1 else f"-{number}")
             with suppress(NameTakenError):
                 check_name_is_free(self.session, name)
                 return name
@@ -245,7 +259,7 @@ class _Auto:
             workspace.task,
             rows,
             Segment().coefficients(np.array([[0.0], [1.0]])),
-            policy=workspace.policy(),
+            how=Measuring(workspace.policy()),
             subsets={t.split: Subset()},
         )
         metrics = [point[t.split] for point in found]
@@ -322,16 +336,16 @@ class _Auto:
             ends=tuple(end.id for end in self.ends),
             method=method,
             name=self.name_of(method),
-            same_layout=self.same_layout,
+            same_layout=self.request.same_layout,
             buffers_from=None if self.buffers_from is None else self.buffers_from.id,
-            sweep=Following(self.grid),
+            sweep=Following(self.request.grid),
         )
         return connect(self.session, job, progress=self.progress)
 
     def sweep(self, connection: Connection) -> Edge:
         begin = time.monotonic()
         data = sweep_connection(
-            self.session, SweepJob(connection=connection.id, grid=self.grid), progress=self.progress
+            self.session, SweepJob(connection=connection.id, grid=self.request.grid), progress=self.progress
         )
         self.seconds_per_point = (time.monotonic() - begin) / len(data.grid)
         edge = self.edge_of(connection)
@@ -346,11 +360,12 @@ class _Auto:
 
     def remember(self, connection: Connection, reason: str) -> Connection:
         """Record with the connection why it was made, and the outcome."""
-        what = f"{connection.reason}; tried by --auto: {reason.partition(': ')[2].rstrip('.')}"
-        connection = replace(connection, reason=what)
+        with self.session.store.reading() as reader:  # its sweep may have said something of it meanwhile
+            before = reader.get(Connection, id=connection.id)
+        what = f"{before.reason}; tried by --auto: {reason.partition(': ')[2].rstrip('.')}"
         with self.session.store.transaction() as tx:
-            tx.update(connection)
-        return connection
+            tx.update(remembered := replace(before, reason=what), since=before)
+        return remembered
 
     def present(self, method: Method) -> Connection | None:
         """Return the newest connection of these ends by exactly this method that did not fail, if there is one.
@@ -381,7 +396,7 @@ class _Auto:
             if examples is None:
                 return None
             past = examples * self.pass_seconds(method) if examples else 0.0
-        points = len(family.sweep_grid if self.grid is None else family.grid(tuple(self.grid)))
+        points = len(family.sweep_grid if self.request.grid is None else family.grid(tuple(self.request.grid)))
         return past + points * self.seconds_per_point
 
     def past(self, method: Method) -> float | None:

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mgraph.errors import InputError
 from mgraph.graph.base import Opened
+from mgraph.graph.keywords import Aims, Bounds
+from mgraph.keywords import refuse_unknown
 
 if TYPE_CHECKING:
-    from mgraph.engines.base import Engine
-    from mgraph.engines.pool import Executor
     from mgraph.explore.exploring import Done, Exploration, Limits, Outlook
     from mgraph.explore.planning import Request
     from mgraph.explore.suggestions import Suggestion
     from mgraph.graph.handles import Point
-    from mgraph.methods.base import Method
     from mgraph.progress import ProgressCallback
 
 
-class Aims(TypedDict, total=False):
-    """What exploration aims at: the ``method`` that connects two ends (default: a Bézier curve), the goal ``until``
-    ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (any with a direction; default: the loss)
-    and ``split`` on which edges are compared, and the ``space`` whose modes are meant if none are given.
-    """
-
-    method: Method | None
-    until: str | None
-    metric: str
-    split: str
-    space: str | None
-
-
 class Explorations(Opened):
-    """Suggesting, planning, exploring; :class:`Aims` lists their common keywords."""
+    """Suggesting, planning, exploring; :class:`~mgraph.graph.keywords.Aims` lists their common keywords."""
 
     def suggest(self, *modes: Point | str, count: int = 1, **aims: Unpack[Aims]) -> list[Suggestion]:
         """Suggest which pairs to connect next, and why: ``g.suggest(count=3, until="components(0.1) == 1")``.
@@ -44,6 +30,7 @@ class Explorations(Opened):
         """
         from mgraph.explore.planning import PlannedGraph
 
+        refuse_unknown("suggest", aims, Aims)
         if count < 1:
             raise InputError(f"There must be at least 1 suggestion, not {count}.")
         return list(PlannedGraph(self.session.store, self._request(modes, aims)).steps(count))
@@ -51,30 +38,24 @@ class Explorations(Opened):
     def plan(
         self,
         *modes: Point | str,
-        max_pairs: int | None = None,
-        budget: str | float | None = None,
-        engine: str | Engine | Executor | None = None,
-        **aims: Unpack[Aims],
+        **aims: Unpack[Bounds],
     ) -> Outlook:
-        """Say what :meth:`explore` would do, and how much time and disk space that will take, judging by the runs so
-        far."""
+        """Say what :meth:`explore` would do, and how much time and disk space it would take, judging by past runs."""
         from mgraph.engines.registry import check_engine
         from mgraph.explore.exploring import outlook
 
+        refuse_unknown("plan", aims, Bounds)
         request = self._request(modes, aims)
-        _, places = check_engine(engine)
-        return outlook(self.session, request, _limits(request, max_pairs, budget, None), places or 1)
+        _, places = check_engine(aims.get("engine"))
+        return outlook(self.session, request, _limits(request, aims, None), places or 1)
 
     def explore(
         self,
         *modes: Point | str,
-        max_pairs: int | None = None,
-        budget: str | float | None = None,
         grid: int | Sequence[int] | None = None,
-        engine: str | Engine | Executor | None = None,
         tell: Callable[[Done], None] | None = None,
         progress: ProgressCallback | None = None,
-        **aims: Unpack[Aims],
+        **aims: Unpack[Bounds],
     ) -> Exploration:
         """Connect and sweep the pairs that :meth:`suggest` names, one after the other or several on an engine.
 
@@ -91,8 +72,10 @@ class Explorations(Opened):
         from mgraph.explore.workers import Place
         from mgraph.progress import silent
 
+        refuse_unknown("explore", aims, Bounds)
+        engine = aims.get("engine")
         request = self._request(modes, aims, swept=True)
-        limits = _limits(request, max_pairs, budget, grid)
+        limits = _limits(request, aims, grid)
         limits.check(request)
         check_engine(engine)
         options = self.session.options
@@ -129,13 +112,12 @@ def _call_factory(spec: str) -> Any:
     return load_factory(parsed, base=Path.cwd(), consent=speaker())(**parsed.params)
 
 
-def _limits(
-    request: Request, max_pairs: int | None, budget: str | float | None, grid: int | Sequence[int] | None
-) -> Limits:
+def _limits(request: Request, bounds: Bounds, grid: int | Sequence[int] | None) -> Limits:
     from mgraph.durations import seconds
     from mgraph.explore.exploring import Limits
     from mgraph.query.sweepdata import grid_counts
 
     counts = (grid,) if isinstance(grid, int) else grid
     chosen = None if counts is None else grid_counts(request.method.family(2), counts, ())
-    return Limits(max_pairs, None if budget is None else seconds(budget), chosen)
+    budget = bounds.get("budget")
+    return Limits(bounds.get("max_pairs"), None if budget is None else seconds(budget), chosen)

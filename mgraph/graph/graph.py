@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from typing_extensions import override
 
@@ -20,14 +20,17 @@ from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point, counts_of
 from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.imports import Imports
+from mgraph.graph.keywords import AutoOptions, ConnectOptions, Joining, Listing, SpaceOptions
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
-from mgraph.query.criterion import NODE_KINDS
+from mgraph.keywords import refuse_unknown
+from mgraph.query.criterion import NODE_KINDS, PathLimit
 from mgraph.query.metrics import criterion_in
 from mgraph.shown import visible
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
+    from mgraph.bookkeeping.listed import Listed
     from mgraph.explore.auto import AutoResult
     from mgraph.jobs.base import Job
     from mgraph.methods.base import Method
@@ -44,25 +47,24 @@ def create(
     *,
     arch: str,
     data: str,
-    loss: str | None = None,
-    name: str | None = None,
-    codec: str = "none",
     tensors: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    **space: Unpack[SpaceOptions],
 ) -> Graph:
     """Create a graph directory with its first space and open it; ``tensors`` is a URL at which to keep the tensors.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
-    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. ``loss`` names, in the same way, a
-    function (outputs, targets) → scalar mean to train and evaluate by instead of the data's loss. Raises InputError,
-    leaving nothing behind, if the path exists, a spec is wrong, or the data do not load.
+    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. Further keywords are ``loss`` (your
+    own, named in the same way), ``name`` and ``codec`` (:class:`~mgraph.graph.keywords.SpaceOptions`). Raises
+    InputError, leaving nothing behind, if the path exists, a spec is wrong, or the data do not load.
 
     >>> g = mgraph.create("digits.mgraph", arch="cnn", data="digits")
     """
     from mgraph.session.spaces import create_graph
 
-    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec, tensors=tensors)
+    refuse_unknown("create", space, SpaceOptions)
+    store = create_graph(Path(path), arch, data, tensors=tensors, **space)
     return Graph(store, device=device, threads=threads)
 
 
@@ -102,14 +104,13 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
     # Spaces and modes
 
-    def add_space(
-        self, arch: str, data: str, *, loss: str | None = None, name: str | None = None, codec: str = "none"
-    ) -> Space:
+    def add_space(self, arch: str, data: str, **options: Unpack[SpaceOptions]) -> Space:
         """Add a space, or return the one that is the same; arguments as for :func:`mgraph.create`."""
         from mgraph.session.spaces import add_space, describe_space
 
-        space = describe_space(self.path, arch, data, loss=loss, name=name, codec=codec)
-        return add_space(self.session.store, space, named=name is not None)
+        refuse_unknown("add_space", options, SpaceOptions)
+        space = describe_space(self.path, arch, data, **options)
+        return add_space(self.session.store, space, named=options.get("name") is not None)
 
     def spaces(self) -> list[dict[str, Any]]:
         """List the spaces as rows."""
@@ -141,9 +142,11 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         Raises InputError unless there are as many coordinates as the space has.
         """
-        from mgraph.operations.modes import add_placed_mode
+        from mgraph.jobs.modes import AddPointJob
 
-        return Point(self.session, add_placed_mode(self.session, self.session.space(space), coordinates, name=name))
+        values = tuple(float(value) for value in coordinates)
+        job = AddPointJob(space=self.session.space(space).id, coordinates=values, name=name)
+        return Point(self.session, job.run(self.session))
 
     # Connections
 
@@ -151,26 +154,28 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         self,
         *ends: Point | str,
         method: Method,
-        name: str | None = None,
         sweep: bool = True,
-        grid: int | Sequence[int] | None = None,
-        inner: int | None = None,
-        init: Connected | str | None = None,
-        same_layout: bool = False,
-        buffers_from: Point | str | None = None,
         progress: ProgressCallback | None = None,
+        **options: Unpack[ConnectOptions],
     ) -> Connected:
-        """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
+        """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)), name="s")``.
 
         Ends are modes, names or ids. Afterwards the connection is swept, unless ``sweep`` is False: on ``grid``, or for
-        a chain at its control points and ``inner`` points on every piece. With ``init``, control points start from
-        those of that connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a
-        curve, continue a band. Raises InputError for unsuitable ends or settings, or a bad grid, and NonFiniteError
-        when training diverges.
+        a chain at its control points and ``inner`` points on every piece.
+
+        Further keywords are ``grid``, ``inner``, ``name``, ``init``, ``same_layout`` and ``buffers_from``
+        (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``init``, control points start from those of that
+        connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, continue a
+        band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's; ``buffers_from``
+        is the end whose buffers to use where they differ.
+
+        Raises InputError for unsuitable ends or settings, or a bad grid, and NonFiniteError when training diverges.
         """
         from mgraph.jobs.connections import ConnectJob, Following
         from mgraph.query.sweepdata import grid_counts, inner_grid
 
+        refuse_unknown("connect", options, ConnectOptions)
+        grid, inner = options.get("grid"), options.get("inner")
         if inner is not None:  # now, not after the training
             inner_grid(method.family(len(ends)), grid, inner)
         counts = counts_of(grid)
@@ -179,10 +184,10 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         job = ConnectJob(
             ends=tuple(self._node(end).id for end in ends),
             method=method,
-            name=name,
-            init=None if init is None else self._connection(init).id,
-            same_layout=same_layout,
-            buffers_from=None if buffers_from is None else self._node(buffers_from).id,
+            name=options.get("name"),
+            init=None if (init := options.get("init")) is None else self._connection(init).id,
+            same_layout=options.get("same_layout", False),
+            buffers_from=None if (source := self._source_of_buffers(options)) is None else source.id,
             sweep=Following(counts, inner) if sweep else None,
         )
         return Connected(self.session, job.run(self.session, **_progress(progress)))
@@ -190,68 +195,55 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     def connect_auto(
         self,
         *ends: Point | str,
-        max_barrier: float | None = None,
-        max_peak: float | None = None,
-        max_drop: float | None = None,
-        metric: str | None = None,
-        split: str = "train",
-        budget: float | str | None = None,
         settings: Mapping[str, Any] | None = None,
         methods: Sequence[str] | None = None,
-        name: str | None = None,
-        grid: int | Sequence[int] | None = None,
-        same_layout: bool = False,
-        buffers_from: Point | str | None = None,
         say: Callable[[str], None] = lambda _: None,
         progress: ProgressCallback | None = None,
+        **options: Unpack[AutoOptions],
     ) -> AutoResult[Connected]:
         """Connect two modes by the cheapest method that meets a limit: ``g.connect_auto(a, b, max_barrier=0.1)``.
 
-        Methods are tried from the cheapest to the most expensive (or ``methods``, in that order), and every attempt is
-        kept, called NAME-METHOD if a name is given. ``settings`` go to every method that has them. ``budget`` is in
-        seconds, or text such as "30m": a method that would surely exceed it is not started, and one that has started
-        stops then. ``say`` is called with every choice; ``winner`` of the result is None if no method meets the limit.
-        Raises InputError, storing nothing, unless there are two ends, and for a limit that the ends themselves exceed.
+        The limit is ``max_barrier``, ``max_peak`` or ``max_drop``, of a ``metric`` on a ``split`` (default: the loss on
+        train). Methods are tried from the cheapest to the most expensive (or ``methods``, in that order), and every
+        attempt is kept, called NAME-METHOD if a ``name`` is given. ``settings`` go to every method that has them.
+        ``budget`` is in seconds, or text such as "30m": a method that would surely exceed it is not started, and one
+        that has started stops then. ``say`` is called with every choice; ``winner`` of the result is None if no method
+        meets the limit. ``same_layout`` and ``buffers_from`` are as for :meth:`connect`. Raises InputError, storing
+        nothing, unless there are two ends, and for a limit that the ends themselves exceed.
         """
         from mgraph.durations import seconds
-        from mgraph.explore.auto import Attempt, AutoResult, connect_auto
+        from mgraph.explore.auto import Attempt, AutoRequest, AutoResult, connect_auto
 
+        refuse_unknown("connect_auto", options, AutoOptions)
         found = [self._node(end) for end in ends]
         with self.session.store.reading() as reader:
             within = reader.get(Space, id=found[0].space_id) if found else None
-        limit = criterion_in(
-            self.session.store,
-            within,
-            max_barrier=max_barrier,
-            max_peak=max_peak,
-            max_drop=max_drop,
-            metric=metric,
-            split=split,
-            threshold=True,
-        )
-        counts = counts_of(grid)
+        limit: Any = {key: value for key, value in options.items() if key in PathLimit.__annotations__}
+        counts = counts_of(options.get("grid"))
         if counts is not None:
             Segment().grid(counts)
-        result = connect_auto(
-            self.session,
-            found,
-            limit,
-            budget=None if budget is None else seconds(budget),
+        request = AutoRequest(
+            ends=tuple(found),
+            threshold=criterion_in(self.session.store, within, threshold=True, **limit),
+            budget=None if (budget := options.get("budget")) is None else seconds(budget),
             settings=settings,
             methods=methods,
-            name=name,
             grid=counts,
-            same_layout=same_layout,
-            buffers_from=None if buffers_from is None else self._node(buffers_from),
-            say=say,
-            **_progress(progress),
+            name=options.get("name"),
+            same_layout=options.get("same_layout", False),
+            buffers_from=self._source_of_buffers(options),
         )
+        result = connect_auto(self.session, request, say=say, **_progress(progress))
         made = [None if a.connection is None else Connected(self.session, a.connection) for a in result.attempts]
         attempts = zip(result.attempts, made, strict=True)
         return AutoResult(
             **{f.name: getattr(result, f.name) for f in fields(result) if f.name != "attempts"},
             attempts=tuple(Attempt(**{**vars(attempt), "connection": one}) for attempt, one in attempts),
         )
+
+    def _source_of_buffers(self, options: Joining) -> Node | None:
+        given = options.get("buffers_from")
+        return None if given is None else self._node(given)
 
     def run(self, job: Job, *, progress: ProgressCallback | None = None) -> Any:
         """Run a job: ``g.run(mgraph.ConnectJob(ends=(a.id, b.id), method=mgraph.BezierCurve()))``.
@@ -264,11 +256,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         require_directory(job, f"The {job.kind} job", "run")
         made = job.run(self.session, **_progress(progress))
-        if job.kind == "add-mode":
-            return Point(self.session, *made)
+        notes: tuple[list[str], ...] = ()
+        if job.kind in ("add-mode", "add-curve"):
+            made, *notes = made
         if isinstance(made, Connection):
-            return Connected(self.session, made)
-        return Point(self.session, made) if isinstance(made, Node) else made
+            return Connected(self.session, made, *notes)
+        return Point(self.session, made, *notes) if isinstance(made, Node) else made
 
     def resume(
         self, run: str | None = None, *, force: bool = False, progress: ProgressCallback | None = None
@@ -332,44 +325,47 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
     # Looking things up
 
-    def nodes(
-        self,
-        *kinds: str,
-        space: str | None = None,
-        where: str | None = None,
-        sort: str | Sequence[str] = (),
-        limit: int | None = None,
-    ) -> list[dict[str, Any]]:
+    def nodes(self, *kinds: str, **which: Unpack[Listing]) -> list[dict[str, Any]]:
         """List nodes as rows, by default modes and merged nodes: ``g.nodes(where="test_accuracy > 0.9")``.
 
-        ``where`` is an expression over the columns of ``mgraph ls --list-columns`` (:mod:`mgraph_store.index.filters`);
-        ``sort`` names columns, with ``-`` before those to sort in descending order.
+        Keywords are ``space``; ``where``, an expression over the columns of ``mgraph ls --list-columns``; ``sort``,
+        columns, with ``-`` before those to sort in descending order; and ``limit``.
         """
-        return listing.list_nodes(
-            self.session.store,
-            kinds=kinds or NODE_KINDS,
-            space=self._space_of(space),
-            where=where,
-            sort=listing.sort_keys(sort),
-            limit=limit,
-        )
+        return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, **self._listed("nodes", which))
 
-    def connections(
-        self,
-        *,
-        space: str | None = None,
-        where: str | None = None,
-        sort: str | Sequence[str] = (),
-        limit: int | None = None,
-    ) -> list[dict[str, Any]]:
-        """List connections as rows, each with the worst of its pairs of ends; arguments as for :meth:`nodes`."""
-        return listing.list_connections(
-            self.session.store,
-            space=self._space_of(space),
-            where=where,
-            sort=listing.sort_keys(sort),
-            limit=limit,
-        )
+    def connections(self, **which: Unpack[Listing]) -> list[dict[str, Any]]:
+        """List connections as rows, each with the worst of its pairs of ends; keywords as for :meth:`nodes`."""
+        return listing.list_connections(self.session.store, **self._listed("connections", which))
+
+    def ls(
+        self, kind: str | None = None, *, columns: str | Sequence[str] | None = None, **which: Unpack[Listing]
+    ) -> Listed:
+        """List modes, merged nodes and connections, or one kind, as ``mgraph ls`` does: rows, and columns to show.
+
+        ``columns`` are shown instead of the usual ones or, with a plus ("+created"), in addition to them. Nodes or
+        connections are listed only if they have all columns that these, ``where`` and ``sort`` name.
+        """
+        from mgraph.bookkeeping.listed import list_kinds
+
+        refuse_unknown("ls", which, Listing)
+
+        def rows_of(side: str) -> list[dict[str, Any]]:
+            kinds = [kind] if kind else []
+            return self.nodes(*kinds, **which) if side == "nodes" else self.connections(**which)
+
+        named_in = which.get("where"), which.get("sort", ())
+        return list_kinds(self.session.store, kind, columns, named_in, rows_of)
+
+    def columns(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """List the columns that ``where``, ``sort`` and ``columns`` can name, with type, unit and meaning."""
+        from mgraph.bookkeeping.listed import columns_of
+
+        return columns_of(self.session.store, kind)
+
+    def _listed(self, function: str, which: Listing) -> dict[str, Any]:
+        refuse_unknown(function, which, Listing)
+        chosen = {"space": self._space_of(which.get("space")), "sort": listing.sort_keys(which.get("sort", ()))}
+        return {**which, **chosen}
 
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""

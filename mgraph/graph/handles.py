@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
+from mgraph.graph.keywords import MergeOptions, SweepOptions
+from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
@@ -61,6 +63,12 @@ class Labelled:
         from mgraph.bookkeeping.ancestry import ancestry
 
         return ancestry(self._session.store, self.record)
+
+    def ancestry_lines(self) -> list[str]:
+        """Draw the same as text, one line for each thing: ``print(*x.ancestry_lines(), sep="\\n")``."""
+        from mgraph.bookkeeping.ancestry import tree_lines
+
+        return tree_lines(self.ancestry())
 
 
 class Point(Labelled):
@@ -179,49 +187,37 @@ class Connected(Labelled):
         self,
         grid: int | Sequence[int] | Grid | None = None,
         *,
-        inner: int | None = None,
-        splits: Sequence[str] = ("train", "valid", "test"),
-        examples: int | None = None,
-        bn_examples: int | None = None,
-        precision: str = "fp32",
-        metrics: Sequence[str | Callable[..., Any]] = (),
-        refine: float | None = None,
-        refine_on: str = "train loss",
-        max_points: int = 2000,
-        route_on: str = "train",
-        reuse: bool = True,
         progress: ProgressCallback | None = None,
+        **options: Unpack[SweepOptions],
     ) -> SweepData:
         """Measure it on a grid (default 61 points of a path, 11×11 of a surface) and store points, numbers, edges.
 
-        For a chain, ``inner`` gives the number of points on every piece between its control points, instead of a grid;
-        a band is by default swept at its pivots and nine points in every gap. ``examples`` per split and
-        ``bn_examples`` for BatchNorm statistics are fixed random subsets; ``metrics`` are measured besides the loss and
-        the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function', 'module:function', or functions (outputs,
-        targets) → one number, or one for each example. With ``refine``, points are added where ``refine_on`` bends,
-        until the error of linear interpolation is at most about that much, or there are ``max_points``. ``route_on`` is
-        the split whose loss chooses the route between two ends of a surface or simplex, train or valid; every split is
-        then measured along it. Numbers of earlier sweeps under the same conditions are reused, and an interrupted sweep
-        is continued, unless ``reuse`` is False.
+        Keywords (:class:`~mgraph.graph.keywords.SweepOptions`): with ``refine`` points are added where ``refine_on``
+        (default: the train loss) bends, until linear interpolation errs by about that much at most, or there are
+        ``max_points`` (default 2000). For a chain, ``inner`` gives the number of points on every piece between its
+        control points, instead of a grid; a band is by default swept at its pivots and nine points in every gap.
+        ``splits`` are train, valid and test unless given. ``examples`` per split and ``bn_examples`` for BatchNorm
+        statistics are fixed random subsets; ``precision`` is fp32, tf32 or bf16. ``metrics`` are measured besides the
+        loss and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function', 'module:function', or functions
+        (outputs, targets) → one number, or one for each example. ``route_on`` is the split whose loss chooses the route
+        between two ends of a surface or simplex, train or valid; every split is then measured along it. Numbers of
+        earlier sweeps under the same conditions are reused, and an interrupted sweep is continued, unless ``reuse`` is
+        False.
 
         Raises NonFiniteError, after storing what was found, if a train loss is NaN or infinite.
         """
-        from mgraph.evaluate.refine import Refinement
         from mgraph.families import Grid
         from mgraph.jobs.connections import SweepJob
 
+        refuse_unknown("sweep", options, SweepOptions)
+        given: dict[str, Any] = {**options}
+        finer = {name: given.pop(name) for name in ("refine", "refine_on", "max_points") if name in given}
+        given |= {name: tuple(given[name]) for name in ("splits", "metrics") if name in given}
         job = SweepJob(
             connection=self.id,
             grid=None if isinstance(grid, Grid) else counts_of(grid),
-            inner=inner,
-            splits=tuple(splits),
-            examples=examples,
-            bn_examples=bn_examples,
-            precision=precision,
-            metrics=tuple(metrics),
-            refine=None if refine is None else Refinement.of(refine, refine_on, max_points),
-            route_on=route_on,
-            reuse=reuse,
+            refine=_refinement(**finer),
+            **given,
         )
         if isinstance(grid, Grid):
             job = job.on(grid)
@@ -255,6 +251,12 @@ class Connected(Labelled):
             ends = [label(node) for node in ends_of(reader, self.record)]
         return {"connection": label(self.record), "kind": self.kind, "ends": ends} | paper_tables(data, summaries)
 
+    def table_cells(self) -> list[dict[str, Any]]:
+        """Return the same tables as one number per row."""
+        from mgraph.report.tables import table_cells
+
+        return table_cells(self.table())
+
     def best(self) -> Point:
         """Return the swept point that does best on validation data (ties: loss; then grid order).
 
@@ -270,28 +272,21 @@ class Connected(Labelled):
         self,
         *,
         at: float | Sequence[float] | None = None,
-        soup: str | None = None,
-        name: str | None = None,
-        bn_examples: int | None = None,
-        force: bool = False,
         progress: ProgressCallback | None = None,
+        **options: Unpack[MergeOptions],
     ) -> MergeResult:
         """Store a point as a merged node: the best on validation, a given parameter, or a soup.
 
-        BatchNorm statistics are recomputed and stored. The report has validation and test numbers; its ``decision``,
-        made on validation data, says whether the point is better than the best corner, allowing for all points that
-        were looked at. Raises InputError for a point on a wall between the corners, unless ``force``.
+        A ``soup`` is uniform or greedy; ``name`` is that of the node. BatchNorm statistics are recomputed, from
+        ``bn_examples``, and stored. The report holds validation and test numbers, and its
+        ``decision`` says on validation data whether the point is better than the best corner, allowing for all points
+        that were looked at. Raises InputError for a point on a wall between the corners, unless ``force``.
         """
         from mgraph.jobs.points import MergeJob
 
-        job = MergeJob(
-            connection=self.id,
-            at=None if at is None else (at,) if isinstance(at, int | float) else tuple(at),
-            soup=soup,
-            name=name,
-            bn_examples=bn_examples,
-            force=force,
-        )
+        refuse_unknown("merge", options, MergeOptions)
+        where = None if at is None else (at,) if isinstance(at, int | float) else tuple(at)
+        job = MergeJob(connection=self.id, at=where, **options)
         merged: MergeResult = job.run(self._session, **_progress(progress))
         return merged
 
@@ -397,6 +392,12 @@ def counts_of(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if grid is None:
         return None
     return (grid,) if isinstance(grid, int) else tuple(grid)
+
+
+def _refinement(refine: float | None = None, refine_on: str = "train loss", max_points: int = 2000) -> Any:
+    from mgraph.evaluate.refine import Refinement
+
+    return None if refine is None else Refinement.of(refine, refine_on, max_points)
 
 
 def _progress(progress: ProgressCallback | None) -> dict[str, Any]:

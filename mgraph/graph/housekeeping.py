@@ -50,11 +50,17 @@ class Housekeeping(Opened):
 
         return check(self.session.store.path, deep=deep, repair=repair)
 
-    def gc(self, *, older_than: float = 24.0, dry_run: bool = False) -> UpkeepPlan:
+    def gc(self, *, older_than: float = 24.0, dry_run: bool = False, claim: bool = False) -> UpkeepPlan:
         """Delete what nothing refers to and is at least ``older_than`` hours old; returns what was, or would be,
-        removed."""
-        from mgraph.bookkeeping.upkeep import plan_collection
+        removed.
 
+        Tensors at a URL stay while another copy of the graph's directory uses them, too; ``claim`` says that none does
+        any more, and such a copy can write and delete nothing there from then on.
+        """
+        from mgraph.bookkeeping.upkeep import claim_tensors, plan_collection
+
+        if claim:
+            claim_tensors(self.session.store)
         return _carried_out(plan_collection(self.session.store, older_than=older_than), dry_run)
 
     def remove(

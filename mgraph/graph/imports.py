@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Unpack
 
 from mgraph.graph.base import Opened
 from mgraph.graph.handles import Connected, Point
-
-if TYPE_CHECKING:
-    pass
+from mgraph.graph.keywords import ImportOptions
+from mgraph.keywords import refuse_unknown
 
 PathLike = str | os.PathLike[str]
 
@@ -19,18 +16,10 @@ PathLike = str | os.PathLike[str]
 class Imports(Opened):
     """Modes, and trained curves, from files."""
 
-    def add_mode(
-        self,
-        path: PathLike,
-        *,
-        name: str | None = None,
-        space: str | None = None,
-        cast: bool = False,
-        weights: str | None = None,
-        ignore: Sequence[str] = (),
-        recompute_batchnorm: bool = False,
-    ) -> Point:
-        """Import a checkpoint as a mode and evaluate it; ``notes`` of the point say what was done.
+    def add_mode(self, path: PathLike, **options: Unpack[ImportOptions]) -> Point:
+        """Import a checkpoint as a mode and evaluate it: ``g.add_mode("last.ckpt", name="a", weights="ema")``.
+
+        ``notes`` of the point say what was done.
 
         Reads .safetensors, whatever ``torch.save`` writes (nothing in it is run), and shards by their index or
         directory, and accepts what the network's ``load_state_dict`` accepts. ``weights`` chooses among several sets in
@@ -44,15 +33,10 @@ class Imports(Opened):
         """
         from mgraph.jobs.modes import AddModeJob
 
-        job = AddModeJob(
-            space=self.session.space(space).id,
-            file=str(path),
-            name=name,
-            cast=cast,
-            weights=weights,
-            ignore=tuple(ignore),
-            recompute_batchnorm=recompute_batchnorm,
-        )
+        refuse_unknown("add_mode", options, ImportOptions)
+        given: dict[str, Any] = {**options, "ignore": tuple(options.get("ignore", ()))}
+        given["space"] = self.session.space(options.get("space")).id
+        job = AddModeJob(file=str(path), **given)
         node, notes = job.run(self.session)
         return Point(self.session, node, notes)
 
@@ -71,8 +55,9 @@ class Imports(Opened):
         the file does not say. BatchNorm statistics are recomputed. The curve is not swept yet. Raises InputError for a
         file that does not hold a curve of this network.
         """
-        from mgraph.operations.importing import add_imported_curve
+        from mgraph.jobs.modes import AddCurveJob
 
-        where = self.session.space(space)
-        connection, notes = add_imported_curve(self.session, where, Path(path), name=name, method=method, cast=cast)
+        where = self.session.space(space).id
+        job = AddCurveJob(space=where, file=str(path), method=method, name=name, cast=cast)
+        connection, notes = job.run(self.session)
         return Connected(self.session, connection, notes)

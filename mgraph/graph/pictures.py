@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mgraph.families.gram import gram
 from mgraph.graph.base import Opened
-from mgraph.graph.queries import Criteria
+from mgraph.query.criterion import Criteria
 from mgraph.query.metrics import criterion_in
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ class Pictures(Opened):
 
         within = self._space_of(space)
         return matrix(self.session.store, criterion_in(self.session.store, within, **criteria), within)
+
+    def check_picture(self, path: str | PathLike[str]) -> None:
+        """Raise InputError now for a file that no picture could be written to later."""
+        from mgraph.figures import check_path
+
+        check_path(Path(path))
 
     def plot_map(
         self,

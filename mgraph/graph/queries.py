@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mgraph.graph.base import Opened
+from mgraph.query.criterion import Criteria, Criterion
 from mgraph.query.metrics import criterion_in
 
 if TYPE_CHECKING:
     from mgraph.graph.handles import Point
     from mgraph.query.answers import QueryResult
     from mgraph.query.components import Components, Neighbours
-    from mgraph.query.criterion import Criterion
     from mgraph.query.routes import Route
     from mgraph.query.tree import Dendrogram, SpanningForest
     from mgraph_store import Space
 
 
-class Criteria(TypedDict, total=False):
-    """What every query takes: how edges are compared, and which of them count.
-
-    One of ``max_barrier``, ``max_peak`` and ``max_drop`` limits the edges and names the quantity; otherwise ``by``
-    names it (default: peak). ``metric`` is any that was measured and has a direction (default: the loss; for drops the
-    primary one, such as accuracy), compared as a cost (error for accuracy), on the ``split`` train (default), valid or
-    test. ``certified`` counts only edges in full precision on routes of at least ``min_resolution`` points (default 11)
-    and at least ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they
-    were measured.
-    """
-
-    by: str | None
-    max_barrier: float | None
-    max_peak: float | None
-    max_drop: float | None
-    metric: str | None
-    split: str
-    certified: bool
-    min_resolution: int | None
-    min_examples: int | None
-    batchnorm: str | None
-
-
 class Queries(Opened):
-    """The queries; :class:`Criteria` lists their common keywords. InputError if no edge was measured in that way."""
+    """The queries; :class:`~mgraph.query.criterion.Criteria` lists their common keywords.
+
+    InputError if no edge was measured in that way.
+    """
 
     def components(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Components:
         """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``."""
@@ -52,8 +32,7 @@ class Queries(Opened):
     def route(
         self, start: Point | str, goal: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]
     ) -> Route:
-        """Find the best way from one mode to another, with the lowest maximum, then the shortest: ``g.route("a",
-        "b")``.
+        """Find the best way from a mode to another: lowest maximum, then shortest: ``g.route("a", "b")``.
 
         Raises NotFoundError if there is none.
         """
@@ -98,6 +77,12 @@ class Queries(Opened):
         from mgraph.query.answers import ask
 
         return ask(self.session.store, query, max_seconds=max_seconds)
+
+    def views(self) -> list[dict[str, str]]:
+        """List the views that :meth:`sql` sees, with their columns: name, type, unit and meaning."""
+        from mgraph.query.answers import list_views
+
+        return list_views(self.session.store)
 
     def to_networkx(self, *, space: str | None = None) -> Any:
         """Return the modes and measured edges as a networkx MultiGraph."""

@@ -18,7 +18,7 @@ from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_node, policy_name
 from mgraph.session.session import Session, Workspace
-from mgraph.session.storing import check_name_is_free, require_finite, store_point
+from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph_store import Node, NodeBuffers, Run
 
 CODEC = "blosc"  # it compresses the zeros at the end of every number best
@@ -108,10 +108,7 @@ def archive(
                 workspace,
                 run.id,
                 node.kind if node.kind in ("mode", "merged") else "merged",
-                parameters,
-                after,
-                buffers=policy,
-                measured_with=policy,
+                MeasuredPoint(parameters, after, policy, policy),
                 info=info,
                 codec=CODEC,
                 name=job.name,

@@ -25,7 +25,7 @@ from mgraph.session.members import BUFFERS_FROM, ends_of, label, member_rows, ro
 from mgraph.session.points import buffers_of, evaluate_splits, load_buffers, policy_name
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session, Workspace
-from mgraph.session.storing import Part, check_name_is_free, require_finite, store_partial, store_point
+from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, require_finite, store_partial, store_point
 from mgraph.train.parallel import joined
 from mgraph_store import Connection, Layout, Node, Run, Series, Space, Transaction, new_id
 
@@ -212,9 +212,8 @@ def _store_end(
     require_finite(results, "The end of the path")
     text = policy_name(workspace, policy)
     info = {"origin": method.name, "from": source.id, "batchnorm": text}
-    return store_point(
-        tx, workspace, run.id, "mode", parameters, results, buffers=text, measured_with=text, info=info, name=name
-    )
+    point = MeasuredPoint(parameters, results, text, text)
+    return store_point(tx, workspace, run.id, "mode", point, info=info, name=name)
 
 
 def common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -> Space:

@@ -20,6 +20,7 @@ from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.running import WHOLE_BYTES
 from mgraph.families import Family
+from mgraph.fields import are_labels
 from mgraph.jobs.points import EnsembleJob, ExportEnsembleJob
 from mgraph.merge.compare import Difference
 from mgraph.merge.ensemble import VOTES, ensemble_predictions
@@ -244,8 +245,9 @@ def _require_votes(ready: Prepared) -> None:
     count = min(len(task.test), flat.least_batch)
     x, y = task.test.examples(torch.arange(count), device=flat.device)
     with torch.no_grad():
-        out = flat.module.eval()(flat.inputs(x))
-    if task.combine == "softmax" and (out.ndim < 2 or y.is_floating_point()):
+        flat.module.eval()
+        out = flat.run(x)
+    if task.combine == "softmax" and (not isinstance(out, torch.Tensor) or out.ndim < 2 or not are_labels(y)):
         raise InputError(
             f"An ensemble averages class probabilities, and the task of space {name} is not a classification: outputs "
             'must be (N, classes, …) and targets integers; combine="mean" in the task averages the outputs.'

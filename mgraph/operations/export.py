@@ -14,6 +14,7 @@ from torch import nn
 from mgraph.alone import alone
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
+from mgraph.fields import Shapes
 from mgraph.jobs.points import ExportJob
 from mgraph.network.checkpoints import extra_state, state_dict, write_pt
 from mgraph.network.layout import dtype_name
@@ -165,11 +166,19 @@ def data_facts(workspace: Workspace) -> dict[str, Any]:
     These are ``(x * scale - mean) / std``, per channel, for inputs x with the given type and range.
     """
     test = workspace.task.test
-    facts: dict[str, Any] = {"spec": workspace.space.data, "input_shape": list(test.input_shape)}
+    facts: dict[str, Any] = {"spec": workspace.space.data, "input_shape": _listed(test.input_shape)}
     facts |= {"mean": list(workspace.task.mean or (0.0,)), "std": list(workspace.task.std or (1.0,))}
-    if isinstance(test, ArraySplit):
-        x = test.inputs
+    if isinstance(test, ArraySplit) and isinstance(x := test.inputs, torch.Tensor):
         kind = dtype_name(x.dtype)
         facts |= {"dtype": kind, "range": [x.min().item(), x.max().item()]}
         facts["scale"] = 1 / 255 if kind == "uint8" else 1.0
     return facts
+
+
+def _listed(shapes: Shapes) -> Any:
+    """Write shapes as JSON has them."""
+    return (
+        {name: list(shape) for name, shape in shapes.items()}
+        if isinstance(shapes, dict)
+        else [list(extent) if isinstance(extent, tuple) else extent for extent in shapes]
+    )

@@ -38,7 +38,7 @@ from mgraph.session.points import (
 )
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session, Workspace
-from mgraph.session.storing import check_name_is_free, require_finite, store_point
+from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph_store import Connection, Node, NodeTerm, Run, Space
 from mgraph_store.tensors.kernel import combine as combine_stored
 
@@ -237,10 +237,7 @@ def _store(
             workspace,
             run.id,
             "merged",
-            theta,
-            results,
-            buffers=policy_text,
-            measured_with=policy_text,
+            MeasuredPoint(theta, results, policy_text, policy_text),
             info=info,
             name=job.name,
             selected_on=choice.selected_on,

@@ -17,7 +17,7 @@ from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
-from mgraph.jobs.modes import AddModeJob, TrainJob
+from mgraph.jobs.modes import AddModeJob, AddPointJob, TrainJob
 from mgraph.network.checkpoints import Options
 from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.export import further_states
@@ -29,7 +29,7 @@ from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session, Workspace
-from mgraph.session.storing import check_name_is_free, require_finite, store_point
+from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
 from mgraph_store import Node, Run, Space, Transaction, new_id
@@ -133,12 +133,16 @@ def add_imported_mode(
 
 
 @alone
-def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, name: str | None) -> Node:
+def add_placed_mode(session: Session, job: AddPointJob, *, progress: ProgressCallback = silent) -> Node:
     """Add the point with these D coordinates, in canonical order, as a mode, and evaluate it.
 
     Buffers are those of a fresh network. InputError for a wrong number of coordinates, or one not finite in float32.
     """
-    check_name_is_free(session, name)
+    del progress  # it is short
+    values = job.coordinates
+    with session.store.reading() as reader:
+        space = reader.get(Space, id=job.space)
+    check_name_is_free(session, job.name)
     workspace = session.workspace(space)
     parameters = np.asarray(values, dtype=np.float32)
     if parameters.shape != (workspace.layout.size,):
@@ -146,8 +150,8 @@ def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, 
     if not np.isfinite(parameters).all():
         raise InputError("The coordinates of a point must be finite numbers.")
     flat = workspace.new_network(seed=0)
-    with session.run(workspace, "add-mode", {"at": parameters.tolist(), "space": space.name}) as run:
-        made = _Made(name, None, parameters, module_buffers(flat, workspace.layout))
+    with session.run(workspace, "add-mode", {"at": parameters.tolist(), "space": space.name}, job=job) as run:
+        made = _Made(job.name, None, parameters, module_buffers(flat, workspace.layout))
         return _commit_modes(session, workspace, run, [made], {"origin": "coordinates"})
 
 
@@ -212,10 +216,7 @@ def _store(
         workspace,
         run.id,
         "mode",
-        mode.parameters,
-        results,
-        buffers=OWN,
-        measured_with=own_policy(workspace),
+        MeasuredPoint(mode.parameters, results, OWN, own_policy(workspace)),
         info=info if mode.epoch is None else info | {"epoch": mode.epoch},
         name=mode.name,
     )

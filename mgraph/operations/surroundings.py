@@ -118,13 +118,9 @@ def measure_sharpness(
                 task,
                 parameters,
                 [t.size for t in workspace.layout.parameters],
-                radii=settings.radii,
-                directions=settings.directions,
-                seed=settings.seed,
-                split=settings.split,
+                settings,
                 subset=subset,
                 policy=policy,
-                precision=settings.precision,
                 progress=progress,
             )
         found = Sharpness(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mgraph.evaluate.sweep import PointMetrics
     from mgraph.families import Floats
     from mgraph.metric import Metric
+    from mgraph.operations.sweepverdict import Verdict
     from mgraph.session.runs import RunLog
     from mgraph_store import GraphStore, Reader
 
@@ -115,6 +116,7 @@ class SweepLog:
     def begin(self, reader: Reader, record: Sweep, conditions: Conditions, *, adopted: bool, reuse: bool) -> None:
         """Start a new sweep, or continue an adopted one; look up what is already there."""
         self.record, self._conditions, self._stored = replace(record, run_id=self._run.id), conditions, adopted
+        self._begun = record
         if adopted and record.run_id != self._run.id:
             self._former = reader.get(Run, id=record.run_id)
         for member in reader.all(Member, connection_id=self._connection.id, role="sample"):
@@ -213,7 +215,7 @@ class SweepLog:
         """
         if self._stored:
             with self._store.transaction() as tx:
-                tx.update(self.record)
+                tx.update(self.record, since=self._begun)
                 if self._former is not None:
                     reason = f"run {self._run.id} continued its sweep"
                     tx.expect(self._former)
@@ -226,7 +228,7 @@ class SweepLog:
             return
         with self._store.transaction() as tx:
             if self._stored:
-                tx.update(self.record)
+                tx.update(self.record, since=self.record)  # nothing changes, but it must still be there
             else:
                 tx.add(self.record)
             tx.add(*self._pending)
@@ -243,19 +245,19 @@ class SweepLog:
             how = "; the same sweep continues from there" if self._can_go_on else ""
             stopped.add_note(f"{points} measured and stored{how}.")
 
-    def finish(self, record: Sweep, results: Sequence[Record], changed: Connection | None = None) -> Sweep:
+    def finish(self, record: Sweep, results: Sequence[Record], verdict: Verdict) -> Sweep:
         """Commit the last points with the results, complete the sweep and the run, all in one transaction."""
         self._finishing = True
         # The newest sweep is the one completed last, whenever it began.
         record = replace(record, status=COMPLETE, created=now())
         with self._store.transaction() as tx:
             if self._stored:
-                tx.update(record)
+                tx.update(record, since=self.record)
             else:
                 tx.add(record)
             tx.add(*self._pending, *results)
-            if changed is not None:
-                tx.update(changed)
+            if verdict.changed is not None:
+                tx.update(verdict.changed, since=verdict.since)
             self._run.complete(tx)
         self._taken()
         return record

@@ -17,7 +17,7 @@ from mgraph.errors import InputError, MGraphWarning, NonFiniteError
 from mgraph.evaluate.metric_names import resolve_metrics
 from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
 from mgraph.evaluate.refine import Refinement, interpolation_error, refined
-from mgraph.evaluate.sweep import PointMetrics, sweep
+from mgraph.evaluate.sweep import Measuring, PointMetrics, sweep
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import gram
 from mgraph.jobs.connections import SweepJob
@@ -82,7 +82,7 @@ def sweep_connection(
             ruined = bad.pop(numbers.deciding, None)
             with session.store.reading() as reader:
                 verdict = judged(reader, connection, record, numbers.deciding, ruined, swept.ids)
-            record = log.finish(record, rows, verdict.changed)
+            record = log.finish(record, rows, verdict)
     if reasons:
         warnings.warn(said(reasons), EndsDifferWarning, stacklevel=3)
     if ruined:
@@ -305,10 +305,8 @@ def _measure_grid(
         work.workspace.task,
         work.rows,
         np.array([c for _, c, _ in todo]),
-        policy=work.conditions.policy,
+        how=Measuring(work.conditions.policy, work.conditions.metrics, work.conditions.precision),
         subsets=missing,
-        metrics=work.conditions.metrics,
-        precision=work.conditions.precision,
         phase=phase,
         progress=progress,
     )

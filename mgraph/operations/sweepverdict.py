@@ -23,6 +23,7 @@ class Verdict:
     """The connection to be stored, if it changes, and what to tell the user."""
 
     changed: Connection | None = None
+    since: Connection | None = None  # what that was made of
     said: str = ""
     notes: tuple[str, ...] = ()
 
@@ -45,7 +46,9 @@ def judged(
     if ruined and sweep.precision not in FULL_PRECISION:
         return Verdict(said=f"in {sweep.precision} it makes no edge; measure it in fp32.")
     if ruined:
-        return Verdict(replace(connection, status=FAILED, reason=ruined), "it is marked failed and makes no edge.")
+        return Verdict(
+            replace(connection, status=FAILED, reason=ruined), connection, "it is marked failed and makes no edge."
+        )
     if connection.status != FAILED or sweep.precision not in FULL_PRECISION:
         return Verdict()
     what = " ".join(deciding)
@@ -58,7 +61,7 @@ def judged(
         )
     reason = f"swept again, and its {what} is finite; before, it was marked failed: {connection.reason}"
     said = f"it is no longer marked failed ({connection.reason}): its {what} is finite."
-    return Verdict(replace(connection, status=SOUND, reason=reason), notes=(said,))
+    return Verdict(replace(connection, status=SOUND, reason=reason), connection, notes=(said,))
 
 
 def _ruined_points(reader: Reader, connection: Connection, deciding: tuple[str, str]) -> set[str]:

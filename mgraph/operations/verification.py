@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.calling import call
 from mgraph.errors import InputError
+from mgraph.fields import copied
 from mgraph.network.flat import FlatModel
 from mgraph.network.probing.state import unstored_differences
 from mgraph.network.probing.traces import all_close, blamed, largest_difference, tensors_in, traced
@@ -95,7 +97,7 @@ def _blame(trained: FlatModel, other: FlatModel, workspace: Workspace) -> str:
     for flat in (trained, other):
         with untouched(flat.module), torch.no_grad():
             flat.module.eval()
-            traces.append(traced(flat.module, partial(flat.module, flat.inputs(x).clone())))
+            traces.append(traced(flat.module, partial(call, flat.module, copied(flat.inputs(x)))))
     first = blamed(traces[0], traces[1])
     where = f"module {first}" if first else "the network's own forward"
     return f", first in {where}" + (f" ({', '.join(names[:3])})" if names else "")

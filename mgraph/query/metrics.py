@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Unpack
 
 from mgraph.errors import InputError
 from mgraph.metric import LOSS, Metric, from_json, primary_of
-from mgraph.query.criterion import Criterion, criterion_from
+from mgraph.query.criterion import Criteria, Criterion, criterion_from
 from mgraph_store import GraphStore, Reader, Space
 
 
@@ -76,9 +76,13 @@ def metric_to_compare(store: GraphStore, space: Space, name: str | None, *, swep
     return found
 
 
-def criterion_in(store: GraphStore, space: Space | None, **criteria: Any) -> Criterion:
+def criterion_in(
+    store: GraphStore, space: Space | None, *, threshold: bool = False, **criteria: Unpack[Criteria]
+) -> Criterion:
     """Build a criterion as :func:`criterion_from` does, for a graph, or a space of it, that knows its metrics."""
-    return criterion_from(named=lambda name, drop: cost_named(store, name, space, drop=drop), **criteria)
+    return criterion_from(
+        threshold=threshold, named=lambda name, drop: cost_named(store, name, space, drop=drop), **criteria
+    )
 
 
 def _primary(spaces: Iterable[Space]) -> str:

@@ -1,8 +1,8 @@
 """The user code behind numbers: what a space and a run have recorded, and whether it is still the same code.
 
-Code is known by role: ``arch``, ``data``, ``loss`` (of evaluation), ``training loss`` and ``method``. A space records
-the hashes that it was made with, a run those that it ran (``versions["code"]``), by role rather than by name, so that
-code may move.
+Code is known by role: ``arch``, ``data``, ``loss`` (of evaluation), ``training loss``, ``augmentation`` and ``method``.
+A space records the hashes that it was made with, a run those that it ran (``versions["code"]``), by role rather than by
+name, so that code may move.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CODE = "code"  # key in a run's versions, and in the differences when it was resumed
 _OF_SPACE = ("arch", "data", "loss")
 METHOD_CODE = "method_code"
-OF_RUN = {"training loss": "loss", "method": METHOD_CODE}
+OF_RUN = {"training loss": "loss", "augmentation": "augment", "method": METHOD_CODE}
 """Code that belongs to a run alone: its role, and the setting of the run that names it."""
 
 

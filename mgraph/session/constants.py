@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.calling import call
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.network.probing.traces import all_close, largest_difference
 from mgraph.session.meeting import first_examples
@@ -130,7 +131,8 @@ def few_outputs(workspace: Workspace, flat: FlatModel | None = None) -> Any:
     point."""
     flat = workspace.flat if flat is None else flat
     x, _ = first_examples(workspace.task, flat.device)
-    return flat.module.eval()(flat.inputs(x))
+    flat.module.eval()
+    return call(flat.module, flat.inputs(x))
 
 
 def _is_spectral(name: str, layout: Layout) -> bool:

@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mgraph.calling import call, chosen
 from mgraph.errors import MGraphWarning
 from mgraph.evaluate.metrics import check_metrics
+from mgraph.fields import copied, numbers_in
 from mgraph.network.probing.probe import Finding, Judged, probe
 from mgraph.network.probing.untouched import random_states
 
 if TYPE_CHECKING:
+    from mgraph.data.splits import Batch
     from mgraph.data.task import Task
 
 _EXAMPLES, _FEW = 8, 4
@@ -25,12 +28,9 @@ class NetworkWarning(MGraphWarning):
     """A network does something that its user should know: see :class:`~mgraph.network.probing.probe.Finding`."""
 
 
-def first_examples(task: Task, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+def first_examples(task: Task, device: torch.device | str = "cpu") -> Batch:
     """Return the few training examples that networks are tried on, with labels that count; never views of the data."""
-    size = 1
-    for extent in task.input_shape:
-        size *= extent
-    count = min(_FEW if size > _LARGE else _EXAMPLES, len(task.train))
+    count = min(_FEW if numbers_in(task.input_shape) > _LARGE else _EXAMPLES, len(task.train))
     return task.train.examples(torch.tensor(task.typical(count)), device=device)
 
 
@@ -42,10 +42,10 @@ def meet(module: nn.Module, twin: nn.Module, task: Task, *, arch: str, data: str
     """
     device = next(module.parameters()).device
     x, y = first_examples(task, device)
-    judged = Judged(task.loss, task.loss_name, task.example_loss)
-    found = probe(module, twin.to(device), x.clone(), y, judged, arch=arch, data=data, finite=fresh)
+    judged = Judged(task.loss, task.loss_name, task.example_loss, task.outputs)
+    found = probe(module, twin.to(device), copied(x), y, judged, arch=arch, data=data, finite=fresh)
     with random_states(module), torch.no_grad():
-        check_metrics(task, *task.without_void(module.eval()(x), y))
+        check_metrics(task, *task.without_void(chosen(call(module.eval(), x), task.outputs), y))
     return found
 
 

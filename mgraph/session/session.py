@@ -95,7 +95,7 @@ class Workspace:
         """Build a freshly initialised network; LayoutMismatchError if the architecture has changed."""
         from mgraph.network.flat import FlatModel
 
-        flat = FlatModel(self.new_module(seed), device=self.device)
+        flat = FlatModel(self.new_module(seed), device=self.device, outputs=self.task.outputs)
         if self._habits is None:
             from mgraph.network.probing.habits import observe
             from mgraph.session.meeting import first_examples
@@ -151,8 +151,8 @@ class Workspace:
         if self._threads is not None:
             return self._threads
         least = self.flat.least_batch
-        x, _ = self.task.train.examples(torch.zeros(least, dtype=torch.int64))
-        work = multiply_adds(self.flat.module, self.flat.inputs(x.to(self.flat.device))) / least * _SMALL_BATCH
+        x, _ = self.task.train.examples(torch.zeros(least, dtype=torch.int64), device=self.flat.device)
+        work = multiply_adds(self.flat.module, self.flat.inputs(x)) / least * _SMALL_BATCH
         return 1 if work < _SMALL_WORK else torch.get_num_threads()
 
     def policy(self, examples: int | None = None) -> BatchNormPolicy:
@@ -205,9 +205,9 @@ class Session:
         metrics."""
         metrics = agreeing(workspace.task.metrics, workspace.space)
         if metrics != workspace.space.metrics:
-            workspace.space = replace(workspace.space, metrics=metrics)
+            before, workspace.space = workspace.space, replace(workspace.space, metrics=metrics)
             with self.store.transaction() as tx:
-                tx.update(workspace.space)
+                tx.update(workspace.space, since=before)
 
     @cached_property
     def device(self) -> str:

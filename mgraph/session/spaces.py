@@ -28,7 +28,9 @@ CODECS = ("none", "blosc")
 
 
 @alone
-def describe_space(path: Path, arch: str, data: str, *, loss: str | None = None, name: str | None, codec: str) -> Space:
+def describe_space(
+    path: Path, arch: str, data: str, *, loss: str | None = None, name: str | None = None, codec: str = "none"
+) -> Space:
     """Load architecture and data once and describe the space they make; the graph is not touched.
 
     ``loss`` names a user's own function to evaluate by instead of the data's loss. Specs of files are stored relative

@@ -106,31 +106,41 @@ def store_partial(
     return nodes
 
 
+@dataclass(frozen=True)
+class MeasuredPoint:
+    """A point of shape (D,) and its numbers, split → metric → value.
+
+    ``buffers`` names the policy that the buffers are stored under, ``measured_with`` that of the numbers.
+    """
+
+    parameters: NDArray[np.float32]
+    results: Mapping[str, Mapping[str, Measured]]
+    buffers: str
+    measured_with: str
+
+
 def store_point(
     tx: Transaction,
     workspace: Workspace,
     run_id: str,
     kind: str,
-    parameters: NDArray[np.float32],
-    results: Mapping[str, Mapping[str, Measured]],
+    point: MeasuredPoint,
     *,
-    buffers: str,
-    measured_with: str,
     info: Mapping[str, Any],
     codec: str | None = None,
     **further: Any,
 ) -> Node:
     """Store a point with the buffers that the network holds now and the numbers measured with them.
 
-    ``buffers`` names the policy that the buffers are stored under, ``measured_with`` that of the numbers.
+    ``codec`` replaces that of the space; ``further`` are columns of its row.
     """
     further["info"] = json.dumps(info, sort_keys=True)
-    (node,) = store_parameters(tx, workspace, run_id, kind, [parameters], codec=codec, **further)
+    (node,) = store_parameters(tx, workspace, run_id, kind, [point.parameters], codec=codec, **further)
     groups = module_buffers(workspace.flat, workspace.layout)
     if groups:
         ref = tx.write_buffers(groups, codec=workspace.space.codec)
-        tx.add(NodeBuffers(node.id, buffers, ref.key, ref.digest, ref.nbytes))
-    tx.add(*evaluation_rows(node.id, run_id, results, batchnorm=measured_with))
+        tx.add(NodeBuffers(node.id, point.buffers, ref.key, ref.digest, ref.nbytes))
+    tx.add(*evaluation_rows(node.id, run_id, point.results, batchnorm=point.measured_with))
     return node
 
 

@@ -382,8 +382,13 @@ class Folder:
         FileExistsError
             If there is already one with that name.
         """
-        target = folder.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        with os.fdopen(target, "wb", buffering=0) as copy, self.reader(name) as source:
+        with self.reader(name) as source:
+            return folder.write_copy(name, source)
+
+    def write_copy(self, name: str, source: BinaryIO) -> int:
+        """Write what is left of an open file as a new file, flushed; as :meth:`copy_file`."""
+        target = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(target, "wb", buffering=0) as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
             os.fsync(target)
             return os.fstat(target).st_size
@@ -467,6 +472,26 @@ class Folder:
             "is not used, and nothing outside it is touched. Replace it with what it should be, or use a copy of the "
             "graph that has it."
         )
+
+
+def put_in_place(building: Path, path: Path) -> None:
+    """Rename a directory that was made beside its place, in one step, durably; only if nothing is there yet.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something at ``path``, or somebody else was faster.
+    OSError
+        If it cannot be renamed.
+    """
+    path.mkdir()  # only one can; rename alone would replace an empty directory of somebody else
+    try:
+        building.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+        raise
+    Folder(path.parent).flush()
 
 
 def path_of(descriptor: int) -> Path:

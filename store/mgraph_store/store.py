@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,21 +21,22 @@ from mgraph_store.errors import (
     NotFoundError,
     OldFormatError,
 )
-from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
+from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder, put_in_place
 from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
-from mgraph_store.recipes import Computation, is_computed, look_up, sum_of_stored
+from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, sum_of_stored
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.views import TensorView
 from mgraph_store.states import STATES, StateFiles
 from mgraph_store.tensors.arrays import StoredArray
+from mgraph_store.tensors.claims import CONFIG, Place, directory_of, new_claim
 from mgraph_store.tensors.kernel import KERNEL_VERSION, active_terms
-from mgraph_store.tensors.objects import ROOT_GROUP, TensorStore, flush, flush_tree, to_the_end
-from mgraph_store.tensors.remote import CONFIG, RemoteTensorStore, check_url, read_config, write_config
+from mgraph_store.tensors.objects import ROOT_GROUP, TensorStore, flush_tree, to_the_end
+from mgraph_store.tensors.remote import RemoteTensorStore, check_url
 from mgraph_store.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -57,10 +59,10 @@ class GraphStore:
         self.path = path
         self.folder = Folder(path)
         self._check_entries()
-        url = read_config(self.folder)
+        place = Place.read(self.folder)
         tensors, temporary = self.folder.sub(TENSORS), self.folder.sub(TEMPORARY)
         self.tensor_store = (
-            TensorStore(tensors, temporary) if url is None else RemoteTensorStore(url, tensors, temporary)
+            TensorStore(tensors, temporary) if place is None else RemoteTensorStore(place, tensors, temporary)
         )
         self.index = Index(self.folder, INDEX)
         self.lock = GraphLock(self.folder, lock_timeout)
@@ -97,38 +99,37 @@ class GraphStore:
             cls._make(path, None)
             return cls(path, lock_timeout=lock_timeout)
         graph = Folder(path)
-        place = RemoteTensorStore(url, graph.sub(TENSORS), graph.sub(TEMPORARY))
-        place.claim()
+        place = Place(url, new_claim())
+        remote = RemoteTensorStore(place, graph.sub(TENSORS), graph.sub(TEMPORARY))
+        remote.claim()
         try:
-            cls._make(path, url)
+            cls._make(path, place)
         except BaseException:
-            place.release()
+            remote.release()
             raise
         return cls(path, lock_timeout=lock_timeout)
 
     @staticmethod
-    def _make(path: Path, url: str | None) -> None:
+    def _make(path: Path, place: Place | None) -> None:
         building = path.parent / f".{path.name}.{random_characters(8)}"
         try:
             building.mkdir()
             (building / TEMPORARY).mkdir()
-            if url is None:
+            if place is None:
                 (building / TENSORS).mkdir()
                 (building / TENSORS / "zarr.json").write_bytes(ROOT_GROUP)
             else:
-                write_config(Folder(building), url)
+                new = Folder(building)  # which keeps its inode when it is renamed
+                replace(place, directory=directory_of(new)).write(new)
             for name in LOCKS:
                 (building / name).touch()
             with GraphLock(building).exclusive():
                 pass  # detect a file system without locks before anything is made
             Index(building / INDEX).create()
             flush_tree(Folder(path.parent), building.name)
-            if path.exists():  # rename would replace an empty directory
-                raise FileExistsError
-            building.rename(path)
-            flush(Folder(path.parent))
+            put_in_place(building, path)
         except OSError as error:
-            if path.exists():
+            if os.path.lexists(path):
                 raise NameTakenError(f"{path} exists already: choose another path for the new graph.") from None
             reason = error.strerror or str(error)
             raise InputError(f"Cannot create a graph at {path} ({reason}): choose a writable place.") from error
@@ -263,7 +264,8 @@ class GraphStore:
         node = self._node(node)
         if not is_computed(node):
             return to_the_end(self._stored(node).read)
-        return to_the_end(lambda: self.computation(node).run())
+        recipes = self._recipes(node)  # here, where a reading that is open counts: never in the other thread
+        return to_the_end(lambda: Computation(recipes, self._stored).run())
 
     def computation(self, node: Node | str) -> Computation:
         """Open a node's parameters without reading them, to stream or read parts; errors as
@@ -271,10 +273,7 @@ class GraphStore:
 
         For nodes larger than memory: ``store.computation("m").stream(lambda offset, values: …)``.
         """
-        node = self._node(node)
-        with self.reading() as reader:
-            recipes = look_up(reader, node)
-        return Computation(recipes, self._stored)
+        return Computation(self._recipes(self._node(node)), self._stored)
 
     def combination(self, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
         """Open Σ c_k P_k of stored and partial nodes as :meth:`computation` opens a derived node, with the same bits.
@@ -367,11 +366,12 @@ class GraphStore:
         with self.reading() as reader:
             layout = Layout.from_json(reader.get(Space, id=node.space_id).layout)
         found = node
-        return TensorView(
-            layout,
-            lambda: to_the_end(lambda: self.computation(found)),
-            None if policy is None else lambda: self.read_buffers(found, policy),
-        )
+
+        def opened() -> Computation:
+            recipes = self._recipes(found)  # here, as in read_parameters
+            return to_the_end(lambda: Computation(recipes, self._stored))
+
+        return TensorView(layout, opened, None if policy is None else lambda: self.read_buffers(found, policy))
 
     def discard(self) -> None:
         """Delete the whole graph, for one that was just made when something then went wrong."""
@@ -384,6 +384,12 @@ class GraphStore:
             return node
         with self.reading() as reader:
             return reader.find_node(node)
+
+    def _recipes(self, node: Node) -> list[Recipe]:
+        if not is_computed(node):
+            return [Recipe(node)]
+        with self.reading() as reader:
+            return look_up(reader, node)
 
     def _stored(self, node: Node) -> StoredArray:
         if node.tensor_key is None:

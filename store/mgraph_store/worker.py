@@ -79,5 +79,6 @@ class _Waiting(Transaction):
         if not added and not self._updated:
             self.discard()
             return
-        self._ended.append(Handover(added, tuple(self._updated), tuple(self._expected), tuple(self._keys)))
+        updated, since = tuple(self._updated), tuple(self._since)
+        self._ended.append(Handover(added, updated, since, tuple(self._expected), tuple(self._keys)))
         self._open = False

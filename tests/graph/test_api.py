@@ -104,6 +104,37 @@ def test_what_is_refused(graph: Any, path: Path) -> None:
         graph.connect("a", "b", method=mgraph.BezierCurve(), grid=1)
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda g: g.connect("a", "b", method=mgraph.Linear(), nmae="x"),
+            r"connect\(\) .* did you mean name",
+        ),
+        (lambda g: g.connect_auto("a", "b", max_bariers=1), r"connect_auto\(\) .* did you mean max_barrier"),
+        (lambda g: g.connection("line").sweep(3, gird=5), r"sweep\(\) .*; further keywords are inner, splits"),
+        (lambda g: g.connection("line").merge(soups="greedy"), r"merge\(\) .* did you mean soup"),
+        (lambda g: g.add_mode("x.pt", weight="ema"), r"add_mode\(\) .* did you mean weights"),
+        (lambda g: g.add_space("mlp", "digits", codecs="none"), r"add_space\(\) .* did you mean codec"),
+        (lambda g: g.nodes(were="kind = 'mode'"), r"nodes\(\) .* did you mean where"),
+        (lambda g: g.suggest(untill="components(0.1) == 1"), r"suggest\(\) .* did you mean until"),
+        (lambda g: g.explore(max_pair=1), r"explore\(\) .* did you mean max_pairs"),
+        (lambda g: g.components(max_barier=1), r"unexpected keyword argument 'max_barier'; did you mean max_barrier"),
+    ],
+)
+def test_a_misspelt_keyword_is_refused_as_python_does(graph: Any, call: Callable[[Any], Any], said: str) -> None:
+    runs = len(graph.runs())
+    with pytest.raises(TypeError, match=said):
+        call(graph)
+    assert len(graph.runs()) == runs
+
+
+def test_a_misspelt_keyword_makes_no_graph(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="did you mean name"):
+        mgraph.create(tmp_path / "x.mgraph", arch="mlp", data="digits", nam="x")  # type: ignore[call-arg]
+    assert not (tmp_path / "x.mgraph").exists()
+
+
 def test_a_grid_is_a_number_or_one_for_each_direction(graph: Any) -> None:
     assert graph.connection("wall").sweep(2).sweep.grid == (2, 2)
     assert graph.connection("wall").sweep((2, 3)).sweep.grid == (2, 3)

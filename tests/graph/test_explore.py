@@ -111,12 +111,12 @@ def test_the_graph_is_read_once_for_each_pair_and_once_at_the_end(g: Any, monkey
 
     read: list[None] = []
 
-    class Counted(exploring.Plan):
+    class Counted(exploring.PlannedGraph):
         def __init__(self, *given: Any, **more: Any) -> None:
             read.append(None)
             super().__init__(*given, **more)
 
-    monkeypatch.setattr(exploring, "Plan", Counted)
+    monkeypatch.setattr(exploring, "PlannedGraph", Counted)
     found = g.explore(method=curve(), until="components(0) == 1", max_pairs=2, grid=3)
     assert (found.connected, found.goal_met, len(read)) == (2, False, 3)
 

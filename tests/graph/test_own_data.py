@@ -37,7 +37,7 @@ def globally_unseeded():
     x = np.random.normal(0, 1, (60, 4)).astype(np.float32)
     return {name: (x, (x[:, 0] > 0).astype(np.int64)) for name in ("train", "valid", "test")}
 class Dicts(Points):
-    def __getitem__(self, i): return {"image": self.x[i], "label": 0}
+    def __getitem__(self, i): return {"image": self.x[i], "category": 0}
 def dicts(): return {name: Dicts() for name in ("train", "valid", "test")}
 def void():
     x = np.random.default_rng(0).normal(0, 1, (60, 4)).astype(np.float32)
@@ -63,10 +63,10 @@ def test_streamed_data_are_the_same_in_the_next_command(run):
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("augmented", "The train split is random: .*augmentation in training belongs in the network's forward"),
+        ("augmented", "The train split is random: .*augmentation is a setting of what trains"),
         ("unseeded", "n.py:unseeded makes other data when it is called a second time, .*default_rng"),
         ("globally_unseeded", "makes other data when it is called a second time"),
-        ("dicts", "Item 0 of the train split is a dict with 'image', 'label'; .*Wrap the Dataset"),
+        ("dicts", "Item 0 of the train split is a dict with 'image', 'category', .*wrap the Dataset"),
     ],
 )
 def test_what_cannot_be_taken_is_refused_at_init(run, tmp_path, data, says):

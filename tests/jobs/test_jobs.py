@@ -20,6 +20,8 @@ SETTINGS = mgraph.TrainSettings(epochs=3, lr=0.07, keep=(1, 2))
 EXAMPLES: tuple[Job, ...] = (
     mgraph.TrainJob(space="s", settings=SETTINGS, name="a"),
     mgraph.AddModeJob(space="s", file="a.pt", ignore=("aux.*",), weights="ema"),
+    mgraph.AddPointJob(space="s", coordinates=(1.0, -0.5), name="left"),
+    mgraph.AddCurveJob(space="s", file="curve.pt", method="chain", cast=True),
     *(mgraph.ConnectJob(ends=("m", "n"), method=method()) for method in mgraph.METHODS.values()),
     mgraph.ConnectJob(
         ends=("m", "n"),

@@ -37,16 +37,16 @@ def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
     if toy:
         _toy(output, overwrite, form)
         return
-    from mgraph.demo import COLUMNS, MAX_BARRIER, run_demo
+    from mgraph import run_demo
 
     if not (output / "digits.mgraph").exists() or overwrite:  # we may replace what Ctrl-C left behind
         click.get_current_context().obj.command = shlex.join(["mgraph", "demo", "-o", str(output), "--overwrite"])
     with progress_bars("demo") as progress:
         result = run_demo(output, overwrite=overwrite, progress=progress, say=note)
-    emit(result.rows, COLUMNS, form=form)
+    emit(result.rows, result.columns, form=form)
     if form == "table":
         echo(
-            f"Components at train barrier <= {MAX_BARRIER:g}: {result.components_before} by straight lines, "
+            f"Components at train barrier <= {result.max_barrier:g}: {result.components_before} by straight lines, "
             f"{result.components_after} with the trained surface."
         )
         for path in result.files:
@@ -55,14 +55,14 @@ def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
 
 
 def _toy(output: Path, overwrite: bool, form: str) -> None:
-    from mgraph.toydemo import COLUMNS, run_toy_demo
+    from mgraph import run_toy_demo
 
     if not (output / "toy.mgraph").exists() or overwrite:
         words = ["mgraph", "demo", "--toy", "-o", str(output), "--overwrite"]
         click.get_current_context().obj.command = shlex.join(words)
     with progress_bars("demo") as progress:
         result = run_toy_demo(output, overwrite=overwrite, progress=progress, say=note)
-    emit(result.rows, COLUMNS, form=form)
+    emit(result.rows, result.columns, form=form)
     if form == "table":
         for path in result.files:
             echo(f"Wrote {path}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mgraph.methods.registry import METHODS, method_named
+from mgraph import ARCHITECTURES, DATASETS, METHODS, method_named
 from mgraph.settings import format_value
 from mgraph_cli.options import output_options
 from mgraph_cli.output import emit
@@ -64,8 +64,6 @@ def archs(form: str) -> None:
     Example:
       mgraph archs
     """
-    from mgraph.builtin import ARCHITECTURES
-
     _entries(ARCHITECTURES.values(), form)
 
 
@@ -78,8 +76,6 @@ def datasets(form: str) -> None:
     Example:
       mgraph datasets
     """
-    from mgraph.builtin import DATASETS
-
     _entries(DATASETS.values(), form)
 
 

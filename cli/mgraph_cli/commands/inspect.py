@@ -6,49 +6,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import KINDS, Listing
 from mgraph.errors import InputError
-from mgraph_cli.commands.connect import edge_table, say_doubts, summary_table
-from mgraph_cli.commands.measures import MEASURE_COLUMNS, measure_tables
-from mgraph_cli.options import output_options, space_option, with_graph
+from mgraph_cli.options import given, keyword_options, output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
+from mgraph_cli.tables import MEASURE_COLUMNS, edge_table, measure_tables, say_doubts, summary_table
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
-
-_CONNECTION_COLUMNS = ("name", "id", "kind", "ends", "status", "peak", "barrier")
-_KINDS = ("mode", "control", "pivot", "sample", "merged")
+    from mgraph import Connected, Graph, Point
 
 
 @click.command()
 @click.option(
-    "--kind", help=f"Only this kind: {', '.join(_KINDS)} or connection (default: modes, merged, connections)."
+    "--kind", help=f"Only this kind: {', '.join(KINDS[:-1])} or {KINDS[-1]} (default: modes, merged, connections)."
 )
-@click.option(
-    "--where", metavar="EXPR", help="Only those for which this is true, e.g. \"test_accuracy > 0.9 and tag = 'x'\"."
-)
-@click.option(
-    "--sort", metavar="COLUMN,…", help="Sort by columns; - before one sorts it in descending order [default: created]."
-)
-@click.option("--limit", type=int, metavar="N", help="At most this many nodes, and this many connections.")
 @click.option(
     "--columns", metavar="COLUMN,…", help="Show these columns; with + before the first, in addition to the usual ones."
 )
 @click.option("--list-columns", is_flag=True, help="Only list the columns with their meaning.")
-@space_option
+@keyword_options(Listing)
 @with_graph
 @output_options
-def ls(
-    kind: str | None,
-    where: str | None,
-    sort: str | None,
-    limit: int | None,
-    columns: str | None,
-    list_columns: bool,
-    space: str | None,
-    graph: Graph,
-    form: str,
-) -> None:
+def ls(kind: str | None, columns: str | None, list_columns: bool, graph: Graph, form: str, **which: Any) -> None:
     """List modes, merged nodes and connections.
 
     Peak and barrier of a connection are those of its worst pair of ends, on the train loss. EXPR compares columns with
@@ -61,35 +41,20 @@ def ls(
       mgraph ls --kind mode --where "test_accuracy > 0.9 and tag = 'good'" --sort -test_accuracy --limit 5
       mgraph ls --where "end = 'a' and barrier < 0.1"
     """
-    if kind is not None and kind not in (*_KINDS, "connection"):
-        raise InputError(f"There is no kind {kind!r}; choose from {', '.join(_KINDS)}, connection.")
-    from mgraph.bookkeeping import listing
-
-    sides = {None: listing.SIDES, "connection": ("connections",)}.get(kind, ("nodes",))
     if list_columns:
-        emit(listing.list_columns(graph.session.store, sides), ("of", "name", "type", "unit", "meaning"), form=form)
+        emit(graph.columns(kind), ("of", "name", "type", "unit", "meaning"), form=form)
         return
-    wanted = [] if columns is None else listing.sort_keys(columns.removeprefix("+"))
-    named = listing.columns_named(where, sort) + wanted
-    sides = listing.sides_with(graph.session.store, named, sides)
-    found: dict[str, list[dict[str, Any]]] = {}
-    options: dict[str, Any] = {"space": space, "where": where, "sort": sort or (), "limit": limit}
-    if "nodes" in sides:
-        found["nodes"] = graph.nodes(*([kind] if kind else []), **options)
-    if "connections" in sides:
-        found["connections"] = graph.connections(**options)
+    found, where = graph.ls(kind, columns=columns, **given(which)), which["where"]
     if form != "table":
-        both = [{"type": side[:-1], **row} for side, rows in found.items() for row in rows]
-        emit(both, ("type", *listing.node_columns(graph.session.store)), form=form)
+        both = [{"type": side[:-1], **row} for side, rows in found.rows.items() for row in rows]
+        emit(both, ("type", *found.columns.get("nodes", ())), form=form)
         return
-    usual = {"nodes": listing.node_columns(graph.session.store), "connections": _CONNECTION_COLUMNS}
-    for side, rows in found.items():
-        if not rows and len(found) > 1 and (side == "connections" or where is not None):
+    for side, rows in found.rows.items():
+        if not rows and len(found.rows) > 1 and (side == "connections" or where is not None):
             continue
-        shown = _shown(usual[side], rows, named, wanted if columns and not columns.startswith("+") else None)
         empty = _EMPTY[side] if where is None else f"No {side} for which this is true."
-        emit(rows, shown, title=side, empty=empty)
-    if where is not None and len(found) > 1 and not any(found.values()):
+        emit(rows, found.columns[side], title=side, empty=empty)
+    if where is not None and len(found.rows) > 1 and not any(found.rows.values()):
         echo("Nothing for which this is true.")
 
 
@@ -97,16 +62,6 @@ _EMPTY = {
     "nodes": "No nodes yet; add one with mgraph train or mgraph add-mode.",
     "connections": "No connections yet.",
 }
-
-
-def _shown(
-    usual: tuple[str, ...], rows: list[dict[str, Any]], named: list[str], only: list[str] | None
-) -> tuple[str, ...]:
-    """Choose columns: the usual ones, those that were named, and tags if there are any."""
-    if only is not None:
-        return tuple(only)
-    tags = ["tags"] if any(row["tags"] for row in rows) else []
-    return tuple(dict.fromkeys([*usual, *named, *tags]))
 
 
 @click.command()
@@ -138,10 +93,10 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
     if table + series + ancestry > 1:
         raise InputError("Give only one of --table, --series and --ancestry.")
     if ancestry:
-        _print_ancestry(graph.find(what).ancestry(), form)
+        _print_ancestry(graph.find(what), form)
         return
     if table:
-        _print_tables(graph.connection(what).table(), form)
+        _print_tables(graph.connection(what), form)
         return
     if series:
         rows = graph.connection(what).series()
@@ -189,15 +144,13 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
     )
 
 
-def _print_ancestry(tree: dict[str, Any], form: str) -> None:
-    from mgraph.bookkeeping.ancestry import tree_lines
-
+def _print_ancestry(subject: Point | Connected, form: str) -> None:
     if form == "csv":
         raise InputError("A tree is not a table; print it as text or with --json.")
     if form == "json":
-        emit_one(tree, form=form)
+        emit_one(subject.ancestry(), form=form)
         return
-    echo(*tree_lines(tree))
+    echo(*subject.ancestry_lines())
 
 
 _MOST_ROWS = 12  # control points in a table for people
@@ -225,14 +178,13 @@ _MODELS = {
 }
 
 
-def _print_tables(table: dict[str, Any], form: str) -> None:
-    from mgraph.report.tables import table_cells
-
+def _print_tables(connected: Connected, form: str) -> None:
+    table = connected.table()
     if form == "json":
         emit_one(table, form=form)
         return
     if form == "csv":
-        emit(table_cells(table), ("quantity", "statistic", "value", "standard_error"), form=form)
+        emit(connected.table_cells(), ("quantity", "statistic", "value", "standard_error"), form=form)
         return
     samples = [
         f"{split} {table['examples'][split]} (subset {name})"

@@ -11,7 +11,7 @@ from mgraph_cli.options import output_options, with_graph
 from mgraph_cli.output import emit_one
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 
 @click.command()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph.evaluate.sharpness import SharpnessSettings
+from mgraph import SharpnessSettings
 from mgraph_cli.options import (
+    GivenSettings,
     SectionedCommand,
-    chosen_settings,
     output_options,
     settings_options,
     with_computing_graph,
@@ -22,7 +22,7 @@ from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 _LAYERS = (
     *("layer", "shape", "cosine", "distance", "relative", "norm source", "norm target"),
@@ -89,11 +89,9 @@ def _named(row: Mapping[str, Any], ends: Mapping[str, str]) -> dict[str, Any]:
 def sharpness(
     points: tuple[str, ...],
     output: Path | None,
-    pairs: tuple[str, ...],
-    config: Path | None,
+    settings: GivenSettings,
     graph: Graph,
     form: str,
-    **flags: Any,
 ) -> None:
     """Measure how sharp the minimum around a point is, and store it with the point.
 
@@ -107,12 +105,12 @@ def sharpness(
       mgraph sharpness a
       mgraph sharpness a b --directions 20 -o sharpness.png
     """
-    settings = chosen_settings(SharpnessSettings, flags, pairs, config)
+    how = settings.of(SharpnessSettings)
     nodes = [graph.node(point) for point in points]
     if output is not None:
-        _check_picture(output)
+        graph.check_picture(output)
     with progress_bars("sharpness") as progress:
-        found = [node.sharpness(settings, progress=progress) for node in nodes]
+        found = [node.sharpness(how, progress=progress) for node in nodes]
     rows = [one.describe() for one in found]
     if output is not None:
         found[0].plot(output, *found[1:])
@@ -127,29 +125,3 @@ def sharpness(
             emit_one(row, tables={"profile": ("radius", "mean", "std", "max")})
     if output is not None:
         note(f"Drew {output}.")
-
-
-def _check_picture(output: Path) -> None:
-    from mgraph.figures import check_path
-
-    check_path(output)
-
-
-MEASURE_COLUMNS = {
-    "sharpness": ("radius", "mean", "std", "max", "directions", "split", "examples", "run"),
-    "flatness": ("relative_flatness", "standard_error", "split", "examples", "run"),
-}
-
-
-def measure_tables(measures: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Turn one row per number into a table of sharpness, one row per radius and run, and one of flatness."""
-    sharp: dict[tuple[Any, ...], dict[str, Any]] = {}
-    flat = []
-    for m in measures:
-        where = {"split": m["split"], "examples": m["examples"], "run": m["run_id"]}
-        if m["quantity"] == "sharpness":
-            row = {"radius": m["radius"], "directions": m["samples"]} | where
-            sharp.setdefault(tuple(row.values()), row)[m["statistic"]] = m["value"]
-        elif m["quantity"] == "relative_flatness":
-            flat.append({"relative_flatness": m["value"], "standard_error": m["standard_error"]} | where)
-    return {"sharpness": list(sharp.values()), "flatness": flat}

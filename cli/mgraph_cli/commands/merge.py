@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import MergeOptions
 from mgraph.errors import InputError
-from mgraph_cli.options import grid_option, numbers, output_options, with_computing_graph
+from mgraph_cli.options import given, grid_option, keyword_options, numbers, output_options, with_computing_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.evaluate.metrics import Measured
-    from mgraph.graph.graph import Graph
-    from mgraph.merge.compare import Difference
+    from mgraph import Difference, Graph, Measured
 
 _LOSS = "loss"
 
@@ -25,23 +24,10 @@ _LOSS = "loss"
 @click.argument("connection")
 @click.option("--best", is_flag=True, help="The swept point that is best on validation data (the default).")
 @click.option("--at", "at_text", metavar="T|U,V|A,B,C", help="The point at this parameter.")
-@click.option("--soup", help="Average swept points: uniform, or greedy (on validation data).")
-@click.option("--name", help="Name of the merged node.")
-@click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
-@click.option("--force", is_flag=True, help="Store the point even if it is on a wall between the corners.")
+@keyword_options(MergeOptions)
 @with_computing_graph
 @output_options
-def merge(
-    connection: str,
-    best: bool,
-    at_text: str | None,
-    soup: str | None,
-    name: str | None,
-    bn_examples: int | None,
-    force: bool,
-    graph: Graph,
-    form: str,
-) -> None:
+def merge(connection: str, best: bool, at_text: str | None, graph: Graph, form: str, **options: Any) -> None:
     """Store a point of a connection as a merged node, with its own BatchNorm statistics.
 
     The point is chosen on validation data, which also decide whether it is better than the best corner, allowing for
@@ -52,13 +38,11 @@ def merge(
     Example:
       mgraph merge s --best --name m
     """
-    if best + (at_text is not None) + (soup is not None) > 1:
+    if best + (at_text is not None) + (options["soup"] is not None) > 1:
         raise InputError("Give only one of --best, --at and --soup.")
     at = numbers(at_text, "--at", float)
     with progress_bars("merge") as progress:
-        result = graph.connection(connection).merge(
-            at=at, soup=soup, name=name, bn_examples=bn_examples, force=force, progress=progress
-        )
+        result = graph.connection(connection).merge(at=at, progress=progress, **given(options))
     for text in result.notes:
         note(f"Note: {text}.")
     rows = [_measured_row(result.node.name or result.node.id, result.results, result.metric)]

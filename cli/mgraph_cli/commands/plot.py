@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph_cli.commands.topology import criteria_options
-from mgraph_cli.options import output_options, space_option, with_computing_graph, with_graph
+from mgraph_cli.options import given, output_options, space_option, with_computing_graph, with_graph
 from mgraph_cli.output import emit, note
 from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 
 @click.command()
@@ -67,7 +67,7 @@ def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: 
       mgraph map -o graph.png --max-barrier 0.05
       mgraph map -o graph.pdf --layout distance
     """
-    echo(str(graph.plot_map(output, layout=layout, space=space, **criteria)))
+    echo(str(graph.plot_map(output, layout=layout, space=space, **given(criteria))))
 
 
 @click.command()
@@ -88,9 +88,9 @@ def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **cr
       mgraph matrix --by barrier -o matrix.png
     """
     if output is not None:
-        echo(str(graph.plot_matrix(output, space=space, **criteria)))
+        echo(str(graph.plot_matrix(output, space=space, **given(criteria))))
         return
-    found = graph.matrix(space=space, **criteria)
+    found = graph.matrix(space=space, **given(criteria))
     for text in found.notes:
         note(f"Note: {text}")
     emit(found.rows(), ("source", "target", "direct", "best"), form=form)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mgraph_cli.commands.connect import print_connection
-from mgraph_cli.commands.modes import print_mode
 from mgraph_cli.options import output_options, with_computing_graph
 from mgraph_cli.output import emit_one
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.tables import print_connection, print_mode
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 
 @click.command()

@@ -12,7 +12,7 @@ from mgraph_cli.options import find_graph, output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 
 @click.command()

@@ -13,7 +13,7 @@ from mgraph_cli.options import output_options, with_graph
 from mgraph_cli.output import CSV_SAFE, emit, note
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 
 @click.command()
@@ -44,9 +44,7 @@ def sql(
       mgraph sql "SELECT * FROM samples" -o samples.parquet
     """
     if views:
-        from mgraph.query.answers import list_views
-
-        emit(list_views(graph.session.store), ("view", "column", "type", "unit", "meaning"), form=form)
+        emit(graph.views(), ("view", "column", "type", "unit", "meaning"), form=form)
         return
     if query is None:
         raise InputError('Give a query, e.g. "SELECT name FROM modes"; --views lists what you can query.')

@@ -8,30 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import Criteria
 from mgraph.errors import InputError
-from mgraph_cli.commands.connect import print_connection
-from mgraph_cli.options import Decorator, grid_option, output_options, space_option, with_computing_graph, with_graph
+from mgraph_cli.options import (
+    Decorator,
+    given,
+    grid_option,
+    keyword_options,
+    output_options,
+    space_option,
+    with_computing_graph,
+    with_graph,
+)
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.tables import print_connection
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
-    from mgraph.query.criterion import Criterion
-    from mgraph.query.edges import Link
+    from mgraph import Criterion, Graph, Link
 
 _EDGE_COLUMNS = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
 
 
 def criteria_options(*, by: bool = True) -> Decorator:
     """Add the options that say how edges are compared, and which of them count."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(_criteria(by)):
-            command = option(command)
-        return command
-
-    return decorate
+    return keyword_options(Criteria, without=() if by else ("by",))
 
 
 def thin_option(command: Any) -> Any:
@@ -42,26 +44,6 @@ def thin_option(command: Any) -> Any:
         metavar="SHARE",
         help="Thin it to a chain of as few points as keep it within this share of its length, e.g. 0.01.",
     )(command)
-
-
-def _criteria(by: bool) -> list[Any]:
-    options = [
-        click.option("--max-barrier", type=float, help="Largest loss above the chord of the two ends."),
-        click.option("--max-peak", type=float, help="Largest loss along the route."),
-        click.option("--max-drop", type=float, help="Largest drop below the mean of the two ends (primary metric)."),
-        click.option("--metric", help="Any metric that was measured [default: loss; for drops the primary one]."),
-        click.option("--split", default="train", show_default=True, help="train, valid or test."),
-        click.option(
-            "--certified", is_flag=True, help="Only edges measured at least as finely as the next two options say."
-        ),
-        click.option("--min-resolution", type=int, metavar="N", help="Points on an edge's route [default: 11]."),
-        click.option(
-            "--min-examples", type=int, metavar="N", help="Examples per point [default: 1000, or the whole split]."
-        ),
-        click.option("--batchnorm", metavar="POLICY", help="Only edges measured under this BatchNorm policy."),
-    ]
-    quantity = click.option("--by", help="peak, barrier or drop [default: that of the limit, or peak].")
-    return [quantity, *options] if by else options
 
 
 @click.command()
@@ -80,7 +62,7 @@ def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> N
       mgraph components --max-barrier 0.1
       mgraph components --max-drop 0.01 --split test --certified
     """
-    found = graph.components(space=space, **criteria)
+    found = graph.components(space=space, **given(criteria))
     _say(found.notes)
     groups = [
         {"component": i, "size": len(group), "nodes": [vertex.label for vertex in group]}
@@ -131,7 +113,7 @@ def route(
     """
     if thin is not None and save is None:
         raise InputError("--thin needs --save NAME.")
-    found = graph.route(start, goal, space=space, **criteria)
+    found = graph.route(start, goal, space=space, **given(criteria))
     if save is not None:
         with progress_bars("route") as progress:
             saved = graph.compose(found, name=save, thin=thin, progress=progress)
@@ -155,7 +137,7 @@ def route(
 @click.argument("pieces", nargs=-1, required=True, metavar="CONN[:FROM:TO]...")
 @click.option("--name", help="Name of the connection.")
 @thin_option
-@click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
+@click.option("--no-sweep", is_flag=True, help="Do not sweep it now.")
 @grid_option("Points of the sweep (default: about 60 on every piece, joints included).")
 @with_computing_graph
 @output_options
@@ -202,7 +184,7 @@ def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
       mgraph mst
       mgraph mst --by barrier --max-barrier 0.5
     """
-    found = graph.mst(space=space, **criteria)
+    found = graph.mst(space=space, **given(criteria))
     _say(found.notes)
     rows = [edge.row() for edge in found.edges]
     if form == "json":
@@ -237,9 +219,9 @@ def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, 
       mgraph dendrogram --max-peak 0.5 -o dendrogram.png
     """
     if output is not None:
-        echo(str(graph.plot_dendrogram(output, space=space, **criteria)))
+        echo(str(graph.plot_dendrogram(output, space=space, **given(criteria))))
         return
-    found = graph.dendrogram(space=space, **criteria)
+    found = graph.dendrogram(space=space, **given(criteria))
     _say(found.notes)
     if form == "json":
         emit_one({"criterion": _criterion(found.criterion)} | found.row(), form=form)
@@ -266,7 +248,7 @@ def neighbours(node: str, space: str | None, graph: Graph, form: str, **criteria
     Example:
       mgraph neighbours a --max-barrier 0.1
     """
-    links = graph.neighbours(node, space=space, **criteria)
+    links = graph.neighbours(node, space=space, **given(criteria))
     _say(links.notes)
     if form == "table":
         _print_edges(links, empty="No edge that counts reaches it.")
@@ -288,7 +270,7 @@ def isolated(space: str | None, graph: Graph, form: str, **criteria: Any) -> Non
     Example:
       mgraph isolated --max-barrier 0.1
     """
-    found = graph.isolated(space=space, **criteria)
+    found = graph.isolated(space=space, **given(criteria))
     rows = [
         {"name": row["vertex"].name, "id": row["vertex"].id, "reason": row["reason"], "lowest": row["lowest"]}
         for row in found

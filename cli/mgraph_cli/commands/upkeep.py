@@ -13,8 +13,7 @@ from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.bookkeeping.upkeep import UpkeepPlan
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph, UpkeepPlan
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -47,18 +46,22 @@ def check(ctx: click.Context, deep: bool, repair: bool, graph_path: Path | None,
 @click.command()
 @click.option("--older-than", type=float, default=24.0, show_default=True, help="Minimum age of garbage, in hours.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--claim", is_flag=True, help="Of tensors at a URL: no other copy of the graph uses them any more.")
 @with_graph
 @output_options
-def gc(older_than: float, dry_run: bool, graph: Graph, form: str) -> None:
+def gc(older_than: float, dry_run: bool, claim: bool, graph: Graph, form: str) -> None:
     """Delete what nothing refers to: leftovers of killed processes, objects without a row, states of complete runs.
 
-    Recent files stay, because they may belong to a process that is still at work.
+    Recent files stay, because they may belong to a process that is still at work. Tensors at a URL stay while a copy of
+    this graph's directory uses them, too; with --claim that copy loses them.
 
     \b
     Example:
       mgraph gc --dry-run
     """
-    plan = graph.gc(older_than=older_than, dry_run=True)
+    if claim and dry_run:
+        raise click.UsageError("--claim changes something by itself: give it without --dry-run.")
+    plan = graph.gc(older_than=older_than, dry_run=True, claim=claim)
     rows = [{**row, "size": _size(row["nbytes"])} for row in plan.rows] if form == "table" else plan.rows
     emit(rows, ("kind", "name", "size", "why"), form=form, empty="No garbage.")
     _carry_out(plan, dry_run)

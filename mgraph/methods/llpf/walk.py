@@ -29,9 +29,11 @@ from mgraph.methods.llpf.walklog import Log, Walked
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
 from mgraph.progress import ProgressCallback, silent
+from mgraph.train.augmentation import augmentation
 from mgraph.train.batches import Batches
 from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
+from mgraph.train.objective import Objective
 from mgraph.train.snapshots import named, with_prefix
 from mgraph.train.state import Arrays, Checkpointer
 from mgraph.train.stepper import Stepper, TrainingSegment
@@ -61,9 +63,7 @@ class Walk(Stepper):
 
     def __init__(
         self,
-        flat: FlatModel,
-        loss: Loss,
-        split: Split,
+        objective: Objective,
         units: Units,
         how: WalkSettings,
         threshold: float,
@@ -73,11 +73,11 @@ class Walk(Stepper):
         progress: ProgressCallback = silent,
     ) -> None:
         """``measure`` returns the loss of the network as it stands; kept points are appended to ``keeper``."""
-        self._flat, self._loss, self._units, self._how = flat, loss, units, how
+        self._flat, self._loss, self._units, self._how = objective.flat, objective.loss, units, how
         self._threshold, self._measure = threshold, measure
-        self._driver = Driver(flat, split, how, checkpointer=checkpointer, progress=progress)
-        self._x = flat.theta
-        self._aside, self._back = torch.empty_like(flat.theta), torch.empty_like(flat.theta)
+        self._driver = Driver(objective.flat, objective.split, how, checkpointer=checkpointer, progress=progress)
+        self._x = self._flat.theta
+        self._aside, self._back = torch.empty_like(self._x), torch.empty_like(self._x)
         self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
         self._kept: list[Kept] = []
         self._log = Log()
@@ -283,7 +283,7 @@ class Walk(Stepper):
         flat = self._flat
         x, y, fraction = self._driver.workers.share(*next(self._driver.batches))
         flat.grad.zero_()
-        loss = self._loss(self._driver.module(flat.inputs(x)), y)
+        loss = self._loss(flat.run(x, self._driver.module), y)
         if fraction != 1.0:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
@@ -405,7 +405,7 @@ _BY_ENTRY = ("distances", "lengths", "variances")
 
 @torch.no_grad()
 def batch_loss(flat: FlatModel, loss: Loss, split: Split, how: WalkSettings, examples: int = 2000) -> float:
-    """Return the mean loss of the network as training would see it: batch statistics, dropout; nothing is learnt."""
+    """Return the mean loss as training would see it: batch statistics, dropout, augmentation; nothing is learnt."""
     buffers = [(buffer, buffer.clone()) for buffer in flat.module.buffers()]
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:examples]
     gpus = [] if flat.device.type == "cpu" else [flat.device]
@@ -413,7 +413,9 @@ def batch_loss(flat: FlatModel, loss: Loss, split: Split, how: WalkSettings, exa
     with torch.random.fork_rng(devices=gpus), computing_in(how.precision, flat.device):
         torch.manual_seed(how.seed)
         whole = split.batches(how.batch_size, order=order, device=flat.device, drop_last=len(order) >= how.batch_size)
-        losses = [float(loss(flat.module(flat.inputs(x)), y)) for x, y in whole]
+        augment = augmentation(how, split)
+        seen = whole if augment is None else (augment(x, y, number) for number, (x, y) in enumerate(whole))
+        losses = [float(loss(flat.run(x), y)) for x, y in seen]
     for buffer, value in buffers:
         buffer.copy_(value)
     flat.module.eval()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 import stat
 import zipfile
@@ -83,14 +84,28 @@ def pack(store: GraphStore, things: Sequence[str], path: Path, *, overwrite: boo
                         entry.write(_little_endian(chunk))
         folder = Folder(path.parent)  # the user's, not a graph's
         folder.flush(temporary.name)
-        temporary.replace(path)
+        _put_in_place(temporary, path, overwrite)
         folder.flush()
+    except FileExistsError:
+        raise InputError(f"{path} exists already: choose another name, or allow overwriting.") from None
     except OSError as error:
         raise InputError(str(disk_error(error, path))) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
     return Packed({TABLE_OF[kind]: len(found) for kind, found in rows.items() if found}, path.stat().st_size)
+
+
+def _put_in_place(temporary: Path, path: Path, overwrite: bool) -> None:
+    if not overwrite:
+        try:
+            os.link(temporary, path)  # FileExistsError if somebody was faster; a rename would replace theirs
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            temporary.replace(path)
+        return
+    temporary.replace(path)
 
 
 class Bundle:

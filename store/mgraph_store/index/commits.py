@@ -29,6 +29,8 @@ def number_of(con: duckdb.DuckDBPyConnection) -> int:
 def settle(con: duckdb.DuckDBPyConnection, journal: Journal) -> Count:
     """Bring the journal up to date with an index that is not behind it, and clear up what a crash has left."""
     number, count = number_of(con), journal.count()
+    if count is not None and not journal.reaches(count):
+        count = None  # gone or cut: what is written behind a hole could never be read back
     if count is not None and number == count.number:
         return count
     if count is not None and number == count.number + 1:

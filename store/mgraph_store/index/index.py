@@ -38,6 +38,11 @@ from mgraph_store.rows.schema import TABLE_OF, TABLES, Column, columns, create_s
 
 JOURNAL = "journal"
 
+_IN_THIS_PROCESS = "Unique file handle conflict"
+"""What DuckDB says where another connection of the same process has the file open."""
+
+_OWN_PATIENCE = 5.0  # seconds: who has it open here may be waiting for us, and all others wait meanwhile
+
 
 class Index:
     """The file ``index.duckdb``."""
@@ -77,6 +82,15 @@ class Index:
         if self._folder.check_file(self._name, own=True) is None:  # DuckDB would create it
             raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
         return where
+
+    def copy_to(self, folder: Folder) -> None:
+        """Copy the file into a folder, flushed; the caller holds the graph's lock. Errors as of ``copy_file``."""
+        place = self.place()
+        file = self._folder.reader(self._name)
+        try:
+            folder.write_copy(self._name, file)
+        finally:
+            instances().close_file(place, file)
 
     def create(self) -> None:
         """Make an empty index of the present format, and its journal; StoreError or OSError if the disk refuses."""
@@ -148,15 +162,15 @@ class Index:
     @contextlib.contextmanager
     def _opened(self, read_only: bool, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
         place = self.place()
-        deadline = time.monotonic() + patience
+        begun = time.monotonic()
         with interruptible(), contextlib.ExitStack() as stack:
             try:
                 while True:
                     try:
                         con = stack.enter_context(instances().opened(place, read_only=read_only))
                         break
-                    except duckdb.IOException as error:
-                        if "Could not set lock" not in str(error) or time.monotonic() >= deadline:
+                    except duckdb.Error as error:
+                        if time.monotonic() >= begun + _patience(error, place, patience):
                             raise
                     time.sleep(0.05)
                 self._check_same(place)
@@ -211,6 +225,12 @@ class Index:
         if "Could not set lock" in text:
             holder = text.partition("held in ")[2].partition(". See")[0] or "another program"
             return LockTimeoutError(f"{self.path} is open in {holder}: close it there and try again.")
+        if _IN_THIS_PROCESS in text:
+            return LockTimeoutError(
+                f"{self.path} is open in this very process ({os.getpid()}), by a DuckDB connection that is not "
+                "mgraph's: close it (con.close(), or end the notebook's kernel) and try again. To look into an index "
+                "for longer, copy the graph (mgraph copy), or ask with mgraph sql."
+            )
         if "version number" in text:
             return FormatError(f"{self.path} needs another version of DuckDB ({first}).")
         if "No space left" in text or "Disk quota" in text or "File too large" in text:
@@ -229,6 +249,15 @@ class Index:
         if isinstance(error, fatal) or any(word in text for word in damaged):
             return CorruptError(f"{self.path} is damaged ({first}): restore it from a copy of the graph.")
         return StoreError(f"DuckDB failed on {self.path}: {first}")
+
+
+def _patience(error: duckdb.Error, place: Path, patience: float) -> float:
+    """Say for how many seconds it may pay to try again to open an index."""
+    if "Could not set lock" in str(error):
+        return patience
+    if _IN_THIS_PROCESS in str(error) and not instances().has_open(place):
+        return min(patience, _OWN_PATIENCE)
+    return 0.0
 
 
 def check_path(graph: Path) -> None:

@@ -9,8 +9,8 @@ other. Therefore a commit writes three things, each on the disk before the next 
 
 An index that is behind the counter has lost commits, and the journal has their rows. An index that is ahead by one was
 stopped between 2 and 3; its record is at the end of the journal, and the next writer counts it. A record without a
-commit is overwritten by the next one. If index and journal disagree in any other way, the next writer starts a new
-journal with all rows of the index as its first record.
+commit is overwritten by the next one. If index and journal disagree in any other way, or the file is gone or shorter
+than the counter says, the next writer starts a new journal with all rows of the index as its first record.
 """
 
 from __future__ import annotations
@@ -73,6 +73,13 @@ class Journal:
         """Read the counter: the newer of its two slots; None if it is missing or neither can be read."""
         return max((c for c in self._slots() if c is not None), key=lambda c: c.number, default=None)
 
+    def reaches(self, count: Count) -> bool:
+        """Return whether the journal file is there and has the length that the counter says."""
+        try:
+            return self._folder.size(count.file) >= count.length
+        except OSError:
+            return False
+
     def begin(self, number: int, document: dict[str, Any]) -> Count:
         """Start a new journal with a record of everything; durable on return.
 
@@ -82,7 +89,7 @@ class Journal:
             pass
         data = _packed(number, document)
         count = Count(number, secrets.randbits(64), len(data))
-        self._write(count.file, data, 0)
+        self._write(count.file, data, 0, new=True)
         self._folder.flush()  # the file has its name before the counter says so
         for slot in (0, 1):  # both, one after the other, so that none names a file about to be deleted
             self._seal(count, slot)
@@ -152,10 +159,10 @@ class Journal:
 
     def _seal(self, count: Count, slot: int) -> None:
         data = _SLOT.pack(_MAGIC_SLOT, count.number, count.generation, count.length)
-        self._write(COUNTER, (data + _checksum(data)).ljust(_PAGE, b"\0"), slot * _PAGE, cut=False)
+        self._write(COUNTER, (data + _checksum(data)).ljust(_PAGE, b"\0"), slot * _PAGE, cut=False, new=True)
 
-    def _write(self, name: str, data: bytes, place: int, *, cut: bool = True) -> None:
-        descriptor = self._folder.open(name, os.O_WRONLY | os.O_CREAT)
+    def _write(self, name: str, data: bytes, place: int, *, cut: bool = True, new: bool = False) -> None:
+        descriptor = self._folder.open(name, os.O_WRONLY | (os.O_CREAT if new else 0))
         try:
             view = memoryview(data)
             written = 0

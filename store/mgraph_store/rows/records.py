@@ -289,3 +289,6 @@ Record = (
     | Note
     | Run
 )
+
+Named = Space | Node | Connection | Sweep | Run
+"""What has an id, and can therefore be updated."""

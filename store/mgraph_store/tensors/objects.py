@@ -163,6 +163,10 @@ class TensorStore:
         """Seconds since an object was written; 0 if it is gone."""
         return self._root.age(key)
 
+    def refusal(self) -> str | None:
+        """Say why no object may be deleted; None: they are this graph's alone."""
+        return None
+
     def hide(self, key: str) -> None:
         """Hide an object in one step; :meth:`remove` then deletes it."""
         with contextlib.suppress(OSError):

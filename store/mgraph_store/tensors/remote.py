@@ -3,12 +3,11 @@ reaches.
 
 Zarr's own FsspecStore reads and writes. Remote storage has neither rename nor fsync, so an object is written in place
 and then counted, every file by name and size, before a row may refer to it; and it is hidden by removing the file that
-Zarr reads first. One URL belongs to one graph.
+Zarr reads first. One URL belongs to one graph; for other users of it see :mod:`mgraph_store.tensors.claims`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -18,17 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
+from mgraph_store.errors import CorruptError, InputError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.tensors.arrays import StoredArray, one_at_a_time
-from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, ROOT_GROUP, TensorStore, create_array, to_the_end
+from mgraph_store.tensors.claims import Claims, Place
+from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, TensorStore, create_array, to_the_end
 
 if TYPE_CHECKING:
     import zarr
     from zarr.storage import FsspecStore
-
-CONFIG = "tensors.json"
-"""File in the graph's directory that holds the URL."""
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
 """Schemes allowed for tensors; none that runs code, chains others or reads this machine's files."""
@@ -49,35 +46,28 @@ def check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def read_config(graph: Folder) -> str | None:
-    """Return the URL of a graph's tensors, or None if they are in its directory."""
-    try:
-        document = json.loads(graph.read(CONFIG))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or not isinstance(document.get("url"), str):
-        raise CorruptError(
-            f"{graph.path / CONFIG} does not say where the tensors are: restore it from a copy of the graph."
-        )
-    return check_url(document["url"])
-
-
-def write_config(graph: Folder, url: str) -> None:
-    """Record in a graph's directory where its tensors are."""
-    graph.write(CONFIG, json.dumps({"url": url}).encode() + b"\n")
-
-
 class RemoteTensorStore(TensorStore):
     """Tensor objects below a URL; credentials and endpoints are those that fsspec finds in the environment."""
 
-    def __init__(self, url: str, root: Folder, temporary: Folder) -> None:
+    def __init__(self, place: Place, root: Folder, temporary: Folder) -> None:
         super().__init__(root, temporary)
-        self._url = url
+        self._place, self._url = place, check_url(place.url)
+        self._introduced = False
+
+    @property
+    def _fs(self) -> Any:
+        if not self._introduced:  # before anything else is done at the URL
+            self._introduced = True
+            with _Translated(self._url):
+                self._claims.introduce()
+        return self._plain_fs
 
     @cached_property
-    def _fs(self) -> Any:
+    def _claims(self) -> Claims:
+        return Claims(self._root.above(), self._place, self._plain_fs, self._path)
+
+    @cached_property
+    def _plain_fs(self) -> Any:
         import fsspec
 
         scheme = self._url.partition("://")[0]
@@ -92,7 +82,7 @@ class RemoteTensorStore(TensorStore):
         return RemoteFiles(self._fs, f"{self._url}/{key}", self._path(key))
 
     def _path(self, key: str = "") -> str:
-        return str(self._fs._strip_protocol(f"{self._url}/{key}" if key else self._url))
+        return str(self._plain_fs._strip_protocol(f"{self._url}/{key}" if key else self._url))
 
     def claim(self) -> None:
         """Claim an empty place for a new graph.
@@ -104,20 +94,35 @@ class RemoteTensorStore(TensorStore):
         StoreError
             If it cannot be reached or written.
         """
+        self._introduced = True  # as the place it is to become
         with _Translated(self._url):
             try:
-                if self._fs.find(self._path()):
-                    raise NameTakenError(f"{self._url} already holds something: choose an empty place for the tensors.")
-                self._fs.pipe_file(self._path(_FIRST), ROOT_GROUP)
+                self._claims.begin()
             except FileNotFoundError as error:  # a missing bucket
                 raise OSError(str(error)) from None
 
     def release(self) -> None:
-        """Give up the place, with everything that this graph has put there."""
+        """Give up the place, with everything that this graph has put there, unless another directory uses it too."""
+        if self.refusal() is not None:
+            return
         for key in self.keys():
             self.remove(key)
         with _Translated(self._url):
-            self._fs.rm_file(self._path(_FIRST))
+            self._claims.remove()
+
+    @override
+    def refusal(self) -> str | None:
+        """Say why nothing may be deleted: another directory uses the same tensors; None if none does."""
+        fs = self._fs  # introduces this directory
+        with _Translated(self._url):
+            return self._claims.refusal() if fs is not None else None
+
+    def take_over(self) -> None:
+        """Make this graph's directory the only one that uses the tensors."""
+        fs = self._fs
+        with _Translated(self._url):
+            if fs is not None:
+                self._claims.take_over()
 
     @override
     def open(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
@@ -212,6 +217,10 @@ class RemoteTensorStore(TensorStore):
             store = self._files_of(key).zarr_store(read_only=False)
             build(lambda name, *rest: create_array(store, name, *rest))
 
+        fs = self._fs
+        with _Translated(self._url):
+            if fs is not None:
+                self._claims.require()
         try:
             with _Translated(self._url), one_at_a_time():
                 to_the_end(write)

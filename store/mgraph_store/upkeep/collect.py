@@ -6,6 +6,7 @@ hours stays, because it may belong to a process that is still at work.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from mgraph_store.index.commits import number_of
 from mgraph_store.index.journal import record_size
 from mgraph_store.rows.records import Run
 from mgraph_store.states import STATES
+from mgraph_store.tensors.claims import SharedTensorsWarning
 
 if TYPE_CHECKING:
     from mgraph_store.index.reader import Reader
@@ -37,11 +39,15 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Collection:
-    """A plan: what is removed, and how many more things are garbage but still too young."""
+    """A plan: what is removed, and how many more things are garbage but still too young.
+
+    ``shared`` says why tensor objects stay, if they do: another directory uses the same ones at a URL.
+    """
 
     items: tuple[Garbage, ...]
     young: int
     min_age: float
+    shared: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +83,10 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     CorruptError
         If the index cannot be read or has lost commits, since then nothing is known to be garbage.
     """
-    sizes = store.tensor_store.sizes()  # before the rows, so that an object committed meanwhile is not garbage
+    shared = store.tensor_store.refusal()
+    sizes = (
+        {} if shared else store.tensor_store.sizes()
+    )  # before the rows, so that an object committed meanwhile is not garbage
     unfinished, states = store.folder.sub(TEMPORARY), store.folder.sub(STATES)
     names = states.entries()
     with store.reading() as reader:
@@ -101,11 +110,19 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     saved = length - shortest
     if saved > max(_LEAST_JOURNAL, shortest):
         old.append(Garbage("journal", "journal", saved, "its rows alone are shorter than their history"))
-    return Collection(tuple(old), len(found) - sum(item.kind != "journal" for item in old), min_age)
+    return Collection(tuple(old), len(found) - sum(item.kind != "journal" for item in old), min_age, shared)
 
 
 def remove_objects(store: GraphStore, keys: Iterable[str]) -> list[str]:
-    """Delete those tensor objects that no row refers to; return their keys."""
+    """Delete those tensor objects that no row refers to; return their keys.
+
+    If other directories use them too, delete none and warn.
+    """
+    keys = list(keys)
+    refusal = store.tensor_store.refusal() if keys else None
+    if refusal is not None:
+        warnings.warn(refusal, SharedTensorsWarning, stacklevel=2)
+        return []
     with store.reading() as reader:  # so that nobody commits a row meanwhile
         used = reader.tensor_keys()
         gone = [key for key in keys if key not in used]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
-from mgraph_store.folder import TEMPORARY, Folder
+from mgraph_store.folder import TEMPORARY, Folder, put_in_place
 from mgraph_store.index.index import JOURNAL, check_path
 from mgraph_store.index.journal import COUNTER
 from mgraph_store.index.lock import LOCKS
@@ -69,10 +69,9 @@ def copy(store: GraphStore, target: Path) -> Copied:
         raise InputError(f"Cannot make a copy at {target} ({reason}): choose a writable place.") from None
     try:
         copied = _fill(store, building)
-        if os.path.lexists(target):
-            raise NameTakenError(f"{target} exists already: choose another path for the copy.")
-        building.rename(target)
-        Folder(target.parent).flush()
+        put_in_place(building, target)
+    except FileExistsError:
+        raise NameTakenError(f"{target} exists already: choose another path for the copy.") from None
     except OSError as error:
         raise disk_error(error, target) from error
     finally:
@@ -114,10 +113,12 @@ def _fill(store: GraphStore, building: Path) -> Copied:
 
 def _copy_rows(store: GraphStore, new: Folder, journal: Folder) -> None:
     index = store.index.path.name
-    for name in (index, f"{index}.wal"):
+    for name in (index, log := f"{index}.wal"):
         new.unlink(name)
-        if store.folder.has(name):
-            store.folder.copy_file(name, new)
+    if store.folder.has(index):
+        store.index.copy_to(new)
+    if store.folder.has(log):
+        store.folder.copy_file(log, new)
     for name in journal.entries():
         journal.unlink(name)
     count = store.index.journal.count()

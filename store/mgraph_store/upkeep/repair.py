@@ -128,7 +128,7 @@ def _repair_parameters(store: GraphStore) -> list[str]:
         if found is not None:
             with store.transaction() as tx:
                 (ref,) = tx.write_parameters([found], codec=codecs[node.space_id])
-                tx.update(replace(node, tensor_key=ref.key, tensor_row=ref.row, nbytes=ref.nbytes))
+                tx.update(replace(node, tensor_key=ref.key, tensor_row=ref.row, nbytes=ref.nbytes), since=node)
             done.append(f"The parameters of node {node.name or node.id} were written again, with the digest they had.")
     return done
 
