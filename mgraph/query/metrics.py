@@ -68,7 +68,7 @@ def metric_to_compare(store: GraphStore, space: Space, name: str | None, *, swep
     found = metric_of_cost(known, name)
     if found is None or found.better is None:
         there = ", ".join(m.cost_name for m in known if m.better is not None)
-        why = "has no direction" if found is not None else "is none of these"
+        why = "has no direction" if found is not None else "is not one of these"
         raise InputError(
             f"In space {space.name} {'sweeps measure' if swept else 'edges are measured by'} {there}, and {name!r} "
             f"{why}; choose one of them."

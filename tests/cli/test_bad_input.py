@@ -192,7 +192,7 @@ CASES = {
     ),
     "truncated": Case("add-mode x.pt", ("not a checkpoint, or a damaged one",), truncated),
     "truncated safetensors": Case("add-mode x.safetensors", ("damaged",), truncated),
-    "list, no state dict": Case("add-mode x.pt", ("holds a list",), checkpoint(lambda state: [1, 2])),
+    "list, not a state dict": Case("add-mode x.pt", ("holds a list",), checkpoint(lambda state: [1, 2])),
     "no tensors": Case("add-mode x.pt", ("without a dict of tensors",), checkpoint(lambda state: {"epoch": 3})),
     "pickled code": Case("add-mode x.pt", ("pickled code", "print"), checkpoint(lambda state: {"x": Runs()})),
     "missing tensor": Case("add-mode x.pt", ("lacks 1 tensor", "4.bias"), checkpoint(lacking)),

@@ -83,7 +83,7 @@ def test_explore_plans_works_and_says_why_it_stopped(run: Any) -> None:
         (["suggest", "--until", "all joined"], "is not one"),
         (["suggest", "--until", "components(0.1) == 1 and components(0.1) == 2"], "contradict"),
         (["suggest", "--until", "components(0.1) == 9"], "only 4 modes"),
-        (["suggest", "--metric", "f1"], "edges are measured by loss, error, and 'f1' is none of these"),
+        (["suggest", "--metric", "f1"], "edges are measured by loss, error, and 'f1' is not one of these"),
         (["suggest", "-n", "0"], "at least 1 suggestion"),
         (["explore"], "Say when to stop"),
         (["explore", "--plan"], "Say when to stop"),

@@ -71,7 +71,7 @@ BAD = {
     "a target below the modes": ("connect left top --neb --target 1e-5", ("below the train loss of the modes",)),
     "identical modes": ("connect left twin --neb", ("the same point",)),
     "modes of two landscapes": ("connect left other --neb", ("different tasks", "--same-layout")),
-    "grid and inner": ("sweep line --grid 5 --inner 2", ("a grid or inner points", "not both")),
+    "grid and inner": ("sweep line --grid 5 --inner 2", ("either a grid or the number of inner points", "not both")),
     "inner points of a segment": ("sweep line --inner 2", ("no pieces",)),
     "no such init": ("connect left right --neb --init nothing", ("nothing",)),
     "no pivots": ("connect left right --neb --pivots 0", ("pivots must be at least 1",)),

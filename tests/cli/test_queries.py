@@ -123,7 +123,7 @@ def test_sql_from_standard_input(process: Any, path: Path) -> None:
         ("ls --where barrier>0.1,drop", "not an expression"),
         ("ls --where seed=1;delete", "not an expression"),
         ("ls --kind mode --where barrier>1", "no column 'barrier'"),
-        ("ls --where seed=1 --sort barrier", "No listing has all of seed, barrier"),
+        ("ls --where seed=1 --sort barrier", "No list has all of seed, barrier"),
         ("ls --sort acc", "no column 'acc'"),
         ("ls --limit 0", "at least 1"),
         ("tag a two=words", "not a tag or key"),

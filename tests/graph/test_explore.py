@@ -315,10 +315,10 @@ def test_a_worker_that_dies_every_time_leaves_a_failed_run(tmp_path: Path, monke
         ({"budget": 0}, "a number above 0"),
         ({"max_pairs": 1, "engine": "dask"}, "no engine 'dask'"),
         ({"max_pairs": 1, "engine": "local:0"}, "at least 1 worker"),
-        ({"until": "done"}, "is none"),
+        ({"until": "done"}, "is not one"),
         ({"until": "components(0.1) == 5"}, "only 4 modes"),
         ({"max_pairs": 1, "grid": 1}, "grid"),
-        ({"max_pairs": 1, "metric": "f1"}, "sweeps measure loss, error, and 'f1' is none of these"),
+        ({"max_pairs": 1, "metric": "f1"}, "sweeps measure loss, error, and 'f1' is not one of these"),
         ({"max_pairs": 1, "split": "dev"}, "no split 'dev'"),
     ],
 )

@@ -279,7 +279,7 @@ def test_batch_statistics_without_running_ones_are_trained_and_measured(made: An
     assert {f"valid {m}": v.value for m, v in again.items()}.items() <= own(g, "a").items()
     with pytest.raises(InputError, match="at least 2 examples"):
         g.train(batch_size=1, epochs=1)
-    with pytest.raises(InputError, match="at least 2 examples in a batch, also in evaluation"):
+    with pytest.raises(InputError, match="at least 2 examples in a batch, even in evaluation"):
         g.connection("c").sweep(3, examples=1)
 
 

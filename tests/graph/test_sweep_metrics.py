@@ -112,7 +112,7 @@ def test_precision_is_recorded_with_every_number(g: Any, beside: Any, tables: An
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--precision", "fp8"], "A precision is one of fp32, tf32, bf16"),
+        (["--precision", "fp8"], "The precision must be one of fp32, tf32, bf16"),
         (["--precision", "tf32"], "TF32 needs an NVIDIA GPU"),
         (["--metric", "f1"], "There is no metric 'f1'"),
         (["--metric", "top11"], "top11 needs at least 11 classes"),
