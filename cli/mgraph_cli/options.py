@@ -109,7 +109,7 @@ def output_options(command: Any) -> Any:
         click.get_current_context().meta[CSV_SAFE] = csv_safe
         return command(*args, form="csv" if csv_safe else form, **options)
 
-    help = "Print CSV for a spreadsheet, where no text is taken for a formula."
+    help = "Print CSV for a spreadsheet, in which no text can act as a formula."
     decorated = click.option("--csv-safe", is_flag=True, help=help)(chosen)
     decorated = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(decorated)
     decorated = click.option("--json", "form", flag_value="json", help="Print one JSON document.")(decorated)
