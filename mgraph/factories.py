@@ -145,7 +145,7 @@ def _called(factory: Callable[..., Any], spec: Spec, arguments: dict[str, Any]) 
 def _split(spec: Spec) -> tuple[str, str]:
     target, _, attribute = spec.name.rpartition(":")
     if not spec.is_factory or not target or not attribute.isidentifier():
-        raise InputError(f"{spec.name!r} names no factory; write file.py:name or package.module:name.")
+        raise InputError(f"{spec.name!r} does not name a factory; write file.py:name or package.module:name.")
     return target, attribute
 
 

@@ -105,7 +105,7 @@ class Spec:
 def bind(entry: BuiltIn, spec: Spec) -> dict[str, Any]:
     """Convert a spec's parameters to the types that a built-in declares; InputError for an unknown or unfitting one."""
     if bool(entry.argument) != bool(spec.argument):
-        raise InputError(f"{spec.name!r} is not how to name {entry.name}; write {entry.usage}.")
+        raise InputError(f"{spec.name!r} is not the way to name {entry.name}; write {entry.usage}.")
     known = {p.name: p for p in entry.params}
     for key in spec.params:
         if key not in known and not entry.further:

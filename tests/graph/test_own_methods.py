@@ -246,7 +246,7 @@ def test_a_bundle_brings_the_name_and_no_trust(run: Any, path: Path, lagrange: N
     run("pack", "q", "-o", "q.zip")
     mgraph.create(path.parent / "other.mgraph", arch="mlp?hidden=4,", data="digits", device="cpu")
     said = run("unpack", "q.zip", "--graph", "other.mgraph")
-    assert "q lies along ../paths.py:Lagrange" in said.stderr + said.stdout
+    assert "q runs along ../paths.py:Lagrange" in said.stderr + said.stdout
     assert "have not trusted" in run("sweep", "q", "--grid", 3, "--graph", "other.mgraph", code=2).stderr
     assert not pwned.exists()
     run("sweep", "q", "--grid", 3, "--graph", "other.mgraph", "--trust")
