@@ -96,7 +96,7 @@ def connect(
             if workers.rank == 0:
                 with session.store.transaction() as tx:
                     tx.add(connection)
-                    controls = _store_controls(tx, workspace, run, method, family, ends, origin, outcome)
+                    controls = _store_controls(tx, session, workspace, run, method, family, origin, outcome)
                     if outcome.found_end:
                         ends = [*ends, _store_end(tx, workspace, run, method, family, ends[0], outcome, end_name)]
                     rows = zip([*family.ends, *family.free], [*ends, *controls], strict=True)
@@ -118,8 +118,9 @@ def _how_it_ended(method: Method, outcome: Outcome) -> str:
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where control points start: sums of stored nodes."""
+    """Where control points of a connection between ``ends`` start: sums of stored nodes."""
 
+    ends: Sequence[Node]
     family: Family
     nodes: Sequence[Node]
     start: Start
@@ -129,7 +130,7 @@ class _Origin:
 def _origin(session: Session, method: Method, family: Family, ends: Sequence[Node], init: Connection | None) -> _Origin:
     store = session.store
     if init is None:
-        return _Origin(family, ends, Start.between(family, [store.read_parameters(node) for node in ends]))
+        return _Origin(ends, family, ends, Start.between(family, [session.points.read(node) for node in ends]))
     if not family.free:
         raise InputError(
             f"A {family.name} has no control points besides its ends, so there is nothing to start elsewhere."
@@ -144,9 +145,9 @@ def _origin(session: Session, method: Method, family: Family, ends: Sequence[Nod
             )
     source, places = session.family_of(init), [theirs.index(end.id) for end in ends]
     family, matrix, on_it = method.starting_from(family, source, places)
-    start = Start(matrix, [store.read_parameters(node) for node in nodes])
+    start = Start(matrix, [session.points.read(node) for node in nodes])
     changed = () if on_it else (f"started at the least-squares fit to {label(init)}",)
-    return _Origin(family, nodes, start, changed)
+    return _Origin(ends, family, nodes, start, changed)
 
 
 def check_buffers_from(ends: Sequence[Node], buffers_from: Node | None) -> None:
@@ -169,17 +170,20 @@ def load_constants(session: Session, workspace: Workspace, ends: Sequence[Node],
 
 def _store_controls(
     tx: Transaction,
+    session: Session,
     workspace: Workspace,
     run: RunLog,
     method: Method,
     family: Family,
-    ends: Sequence[Node],
     origin: _Origin,
     outcome: Outcome,
 ) -> list[Node]:
-    """Store the free control points: of each only the layers that could move, or that differ from the ends'."""
+    """Store the free control points: of each only the layers that could move, or that differ from the ends'.
+
+    The session keeps them for the sweep that follows.
+    """
     layout, points = workspace.layout, outcome.control_points
-    given = [(node.id, points[row]) for node, row in zip(ends, family.ends, strict=False)]
+    given = [(node.id, points[row]) for node, row in zip(origin.ends, family.ends, strict=False)]
 
     def part(k: int) -> Part:
         if outcome.trained is None:
@@ -191,7 +195,11 @@ def _store_controls(
     per_batch = max(1, _BATCH_BYTES // (4 * layout.size))  # the points may be more than memory holds
     for start in range(0, len(family.free), per_batch):
         parts = [part(k) for k in family.free[start : start + per_batch]]
-        nodes += store_partial(tx, workspace, run.id, method.node_kind, parts)
+        stored = store_partial(tx, workspace, run.id, method.node_kind, parts)
+        if outcome.trained is None:  # else the store makes their other layers anew, which may round otherwise
+            for node, one in zip(stored, parts, strict=True):
+                session.points.keep(node.id, one.point)
+        nodes += stored
     return nodes
 
 

@@ -153,7 +153,7 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     policy = workspace.policy(job.bn_examples)
     if groups:
         load_buffers(workspace, groups)
-    points = [store.read_parameters(node) for node in nodes]
+    points = [session.points.read(node) for node in nodes]
     subsets = {s: Subset.random(len(workspace.task.splits[s]), examples) for s in splits}
     conditions = Conditions(
         policy,

@@ -19,6 +19,7 @@ from mgraph.families.own import own_families, with_code
 from mgraph.query.sweepdata import family_of
 from mgraph.session.code import METHOD_CODE, OF_RUN, Pinned, made_with, names_of
 from mgraph.session.judged import agreeing
+from mgraph.session.recent import RecentPoints
 from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
 from mgraph.specs import Spec
 from mgraph.trust import OfGraph
@@ -182,6 +183,7 @@ class Session:
         self.store = store
         self._device, self._trust, self._threads = device, trust, threads
         self._workspaces: dict[str, Workspace] = {}
+        self.points = RecentPoints(store)
 
     @property
     def options(self) -> dict[str, Any]:

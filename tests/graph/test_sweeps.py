@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mgraph
 from mgraph.errors import InputError, StoreError
 from mgraph.evaluate.sweep import sweep
 from mgraph.families import SimplexGrid, TensorGrid
-from mgraph_store import Edge, Evaluation, Member, Node, Run, Summary, Sweep, Transaction, assert_consistent
+from mgraph.session.recent import RecentPoints
+from mgraph_store import Edge, Evaluation, GraphStore, Member, Node, Run, Summary, Sweep, Transaction, assert_consistent
 from mgraph_store.underway import versions_of
 
 
@@ -381,3 +383,42 @@ def test_an_interrupted_refinement_goes_on(
     assert len(progress.seen) == len(data.grid) - 9
     whole = line.sweep(**options, reuse=False)
     assert (whole.parameters.tolist(), numbers(whole)) == (data.parameters.tolist(), numbers(data))
+
+
+# What was written a moment ago
+
+
+def test_a_sweep_does_not_read_what_the_connection_has_just_written(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, original = [], GraphStore.read_parameters
+    monkeypatch.setattr(
+        GraphStore, "read_parameters", lambda store, node: read.append(node.id) or original(store, node)
+    )
+    curve = g.connect("a", "b", method=mgraph.METHODS["curve"](epochs=1), grid=4, name="curve")
+    assert sorted(read) == sorted(g.node(name).id for name in "ab")  # once each, and no control point
+    again = mgraph.open(g.path, device="cpu").connection("curve").sweep(4, reuse=False)
+    assert len(read) > 2
+    assert numbers(again) == numbers(curve.swept())
+
+
+def test_points_are_kept_within_a_bound() -> None:
+    class Store:
+        def read_parameters(self, node: Any) -> np.ndarray:
+            read.append(node.id)
+            return np.full(4, ord(node.id), np.float32)
+
+    class Named:
+        def __init__(self, id: str) -> None:
+            self.id = id
+
+    read: list[str] = []
+    points: Any = RecentPoints(Store(), most=32)  # two of them
+    for name in "abab":
+        assert points.read(Named(name))[0] == ord(name)
+    assert read == ["a", "b"]
+    points.keep("c", np.full(4, ord("c"), np.float32))  # instead of a, which was used before b
+    assert points.read(Named("c"))[0] == ord("c")
+    points.read(Named("b"))
+    points.read(Named("a"))
+    assert read == ["a", "b", "a"]
+    with pytest.raises(ValueError, match="read-only"):
+        points.read(Named("a"))[0] = 0.0
