@@ -181,7 +181,8 @@ class Connected(Labelled):
 
     def describe(self, sweep: Sweep | None = None) -> dict[str, Any]:
         """Return everything about it, as plain data, with the numbers of its finest sweep or of the one given."""
-        return listing.describe_connection(self._session.store, self.record, sweep)
+        method = self._session.method_of(self.record)
+        return listing.describe_connection(self._session.store, self.record, sweep, method)
 
     def sweep(
         self,
@@ -327,7 +328,6 @@ class Connected(Labelled):
         A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
         variances by tick, the test curves, and continuity.
         """
-        from mgraph.methods.registry import METHODS
         from mgraph.report.plots import plot_sweep
 
         with self._session.store.reading() as reader:
@@ -341,7 +341,7 @@ class Connected(Labelled):
             Path(path),
             title=label(self.record),
             before=earlier,
-            method=METHODS.get(self.kind),
+            method=self._session.method_of(self.record),
             series=series,
         )
 

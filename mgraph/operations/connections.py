@@ -16,7 +16,7 @@ from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.families import Family
 from mgraph.jobs.connections import ConnectJob
 from mgraph.methods.base import Method, Outcome, Start
-from mgraph.methods.own import require_free, storable, typed_here
+from mgraph.methods.own import require_free, storable, trust_here, typed_here
 from mgraph.methods.registry import METHODS
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.code import METHOD_CODE, warn_of_other_code
@@ -80,6 +80,8 @@ def connect(
             outcome = method.run(workspace.flat, workspace.task, family, origin.start, progress, run.checkpointer)
             family = outcome.family or family
             described = storable(family, session.store.path)
+            if own is not None:
+                trust_here(method, session.store.path)
             if not all(np.isfinite(row).all() for row in outcome.control_points):
                 raise NonFiniteError(f"The {method.name} ended with a NaN or infinite control point; nothing stored.")
             connection = Connection(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.alone import our_turn
-from mgraph.errors import InputError, LayoutMismatchError
+from mgraph.errors import InputError, LayoutMismatchError, MGraphWarning, NotFoundError, UntrustedError
 from mgraph.factories import find_source, names_code
 from mgraph.families.own import own_families, with_code
 from mgraph.query.sweepdata import family_of
-from mgraph.session.code import OF_RUN, Pinned, made_with, names_of
+from mgraph.session.code import METHOD_CODE, OF_RUN, Pinned, made_with, names_of
 from mgraph.session.judged import agreeing
 from mgraph.session.recent import RecentPoints
 from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
     from mgraph.families import Family
     from mgraph.jobs.base import Job
+    from mgraph.methods.base import Method
     from mgraph.network.flat import FlatModel
     from mgraph.network.probing.habits import Habits
     from mgraph.network.probing.probe import Finding
@@ -236,6 +239,34 @@ class Session:
 
         consent = OfGraph(self.store.path, self._trust)
         return with_code(family, lambda own: load_family(own, self.store.path, consent))
+
+    def method_of(self, connection: Connection) -> type[Method] | None:
+        """Return the class of the method that made a connection; a user's own one if its code is trusted here.
+
+        None for code that is not, that is not where it was, or, with a warning, that cannot be loaded.
+        """
+        from mgraph.methods.own import load_method
+        from mgraph.methods.registry import METHODS
+
+        if connection.kind in METHODS or connection.run_id is None:
+            return METHODS.get(connection.kind)
+        with self.store.reading() as reader:
+            run = reader.get(Run, id=connection.run_id)
+        code = json.loads(run.settings).get(METHOD_CODE)
+        directory = json.loads(run.plan or "{}").get("directory")
+        if not isinstance(code, str) or not isinstance(directory, str) or not names_code(code):
+            return None
+        try:
+            return load_method(code, Path(directory), self.store.path, OfGraph(self.store.path, self._trust))
+        except (UntrustedError, NotFoundError):
+            return None
+        except InputError as error:
+            warnings.warn(
+                f"What {code} says of {connection.name or connection.id} is not shown: {error}",
+                MGraphWarning,
+                stacklevel=3,
+            )
+            return None
 
     def forget(self, space: Space) -> None:
         """Make task and network of a space be loaded anew when next needed, because its specs have changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -124,24 +125,21 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
             row["edges"], edges = edge_table(row["edges"])
     if form == "table" and "measures" in row:
         row |= measure_tables(row.pop("measures"))
-    emit_one(
-        row,
-        form=form,
-        tables={
-            "control_points": ("row", "node", "kind", "name"),
-            "terms": ("node", "c"),
-            "evaluations": ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id"),
-            **MEASURE_COLUMNS,
-            "sweeps": ("id", "grid", "batchnorm", "precision"),
-            "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
-            "ensembles": ("split", "metric", "statistic", "value"),
-            "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
-            "edges": edges,
-            "checks": ("check", "value"),
-            "layers": ("layer", "first_distance", "last_distance", "left"),
-            "weights": ("weight", "first_variance", "last_variance"),
-        },
-    )
+    known = {
+        "control_points": ("row", "node", "kind", "name"),
+        "terms": ("node", "c"),
+        "evaluations": ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id"),
+        **MEASURE_COLUMNS,
+        "sweeps": ("id", "grid", "batchnorm", "precision"),
+        "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
+        "ensembles": ("split", "metric", "statistic", "value"),
+        "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
+        "edges": edges,
+        "checks": ("check", "value"),
+        "layers": ("layer", "first_distance", "last_distance", "left"),
+        "weights": ("weight", "first_variance", "last_variance"),
+    }
+    emit_one(row, form=form, tables=known | _further_tables(row, known))
 
 
 def _print_ancestry(subject: Point | Connected, form: str) -> None:
@@ -151,6 +149,15 @@ def _print_ancestry(subject: Point | Connected, form: str) -> None:
         emit_one(subject.ancestry(), form=form)
         return
     echo(*subject.ancestry_lines())
+
+
+def _further_tables(row: dict[str, Any], known: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Find the tables that a method of the user's own has added."""
+    return {
+        key: tuple(value[0])
+        for key, value in row.items()
+        if key not in known and isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
+    }
 
 
 _MOST_ROWS = 12  # control points in a table for people
