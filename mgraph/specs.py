@@ -24,9 +24,13 @@ from mgraph.settings import convert, type_name
 Scalar = int | float | bool | str
 Value = Scalar | tuple[Scalar, ...]
 
+LIVE = "object"
+"""What names an object that was given in Python and is in no file: :mod:`mgraph.session.objects`."""
+
 # What may stand before a colon without naming a factory.
 PREFIXES = frozenset(entry.name for entry in (*ARCHITECTURES.values(), *DATASETS.values()) if entry.argument) | {
-    "torchmetrics"
+    "torchmetrics",
+    LIVE,
 }
 
 _INT = re.compile(r"[+-]?[0-9]+")

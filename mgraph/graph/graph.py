@@ -30,7 +30,10 @@ from mgraph.shown import visible
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mgraph.bookkeeping.listed import Listed
+    from mgraph.data.task import Task
     from mgraph.explore.auto import AutoResult
     from mgraph.jobs.base import Job
     from mgraph.methods.base import Method
@@ -45,8 +48,8 @@ PathLike = str | os.PathLike[str]
 def create(
     path: PathLike,
     *,
-    arch: str,
-    data: str,
+    arch: str | Callable[..., nn.Module] | nn.Module,
+    data: str | Callable[..., Any] | Task | Mapping[str, Any],
     tensors: str | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -55,29 +58,51 @@ def create(
     """Create a graph directory with its first space and open it; ``tensors`` is a URL at which to keep the tensors.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
-    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. Further keywords are ``loss`` (your
-    own, named in the same way), ``name`` and ``codec`` (:class:`~mgraph.graph.keywords.SpaceOptions`). Raises
-    InputError, leaving nothing behind, if the path exists, a spec is wrong, or the data do not load.
+    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. They may also be objects: a function
+    or class that builds the network, or makes the data, is recorded by its importable name, or else by its source,
+    which is kept below the graph; an ``nn.Module``, a :class:`Task` or a dict as :func:`make_task` takes it is recorded
+    by what it is, and given again to :func:`open`. Further keywords are ``loss`` (of your own, named likewise),
+    ``name`` and ``codec`` (:class:`~mgraph.graph.keywords.SpaceOptions`). Raises InputError, and leaves nothing behind,
+    if the path exists, a spec is wrong, or the data do not load.
 
     >>> g = mgraph.create("digits.mgraph", arch="cnn", data="digits")
     """
+    from mgraph.session.objects import arch_spec, data_spec
     from mgraph.session.spaces import create_graph
 
     refuse_unknown("create", space, SpaceOptions)
-    store = create_graph(Path(path), arch, data, tensors=tensors, **space)
+    place = Path(path).absolute()
+    specs = arch_spec(arch, place), data_spec(data, place)
+    store = create_graph(place, *specs, tensors=tensors, **_with_loss(space, place))
     return Graph(store, device=device, threads=threads)
 
 
-def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, threads: int | None = None) -> Graph:
+def open_graph(
+    path: PathLike,
+    *,
+    device: str = "auto",
+    trust: bool = False,
+    threads: int | None = None,
+    arch: nn.Module | None = None,
+    data: Task | Mapping[str, Any] | None = None,
+) -> Graph:
     """Open a graph directory; ``trust`` allows the user code that its specs name to run.
 
-    ``threads`` is the number of CPU threads (default: one for a small network, torch's own default for others).
+    ``arch`` and ``data`` are the module, and the task or dict, that a space was made with, if it was made with such
+    objects; InputError if none was made with these.
+
+    ``threads`` is the number of CPU threads (default: one for a small network, torch's own for others).
 
     Raises NotFoundError if there is no graph at ``path``.
 
     >>> g = mgraph.open("digits.mgraph")
     """
-    return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
+    graph = Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
+    if arch is not None or data is not None:
+        from mgraph.session.objects import given_again
+
+        given_again(graph.session.store, arch, data)
+    return graph
 
 
 def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads: int | None = None) -> Graph:
@@ -88,6 +113,15 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
     from mgraph.bookkeeping.bundles import create_from_bundle
 
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
+
+
+def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
+    """Name a loss that is given as a function."""
+    if options.get("loss") is None:
+        return dict(options)
+    from mgraph.session.objects import loss_spec
+
+    return {**options, "loss": loss_spec(options["loss"], graph)}
 
 
 class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
@@ -104,12 +138,19 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
     # Spaces and modes
 
-    def add_space(self, arch: str, data: str, **options: Unpack[SpaceOptions]) -> Space:
-        """Add a space, or return the one that is the same; arguments as for :func:`mgraph.create`."""
+    def add_space(
+        self,
+        arch: str | Callable[..., nn.Module] | nn.Module,
+        data: str | Callable[..., Any] | Task | Mapping[str, Any],
+        **options: Unpack[SpaceOptions],
+    ) -> Space:
+        """Add a space, or return the one that is the same already; arguments as of :func:`mgraph.create`."""
+        from mgraph.session.objects import arch_spec, data_spec
         from mgraph.session.spaces import add_space, describe_space
 
         refuse_unknown("add_space", options, SpaceOptions)
-        space = describe_space(self.path, arch, data, **options)
+        specs = arch_spec(arch, self.path), data_spec(data, self.path)
+        space = describe_space(self.path, *specs, **_with_loss(options, self.path))
         return add_space(self.session.store, space, named=options.get("name") is not None)
 
     def spaces(self) -> list[dict[str, Any]]:

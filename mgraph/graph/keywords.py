@@ -29,12 +29,13 @@ SpaceName = Annotated[str | None, Option("Name or id of the space (needed if the
 class SpaceOptions(TypedDict, total=False):
     """Options of a new space: its evaluation ``loss``, its ``name`` and its ``codec`` ("none" or "blosc").
 
-    ``loss`` names a function (outputs, targets) → scalar mean, to train and evaluate by instead of the data's loss.
+    ``loss`` is a function (outputs, targets) → scalar mean, or names one, to train and evaluate by instead of the
+    data's loss.
     """
 
     loss: Annotated[
-        str | None,
-        Option("Your own evaluation loss, pkg.module:fn or file.py:fn (default: the data's)."),
+        str | Callable[..., Any] | None,
+        Option("Evaluation loss of your own, pkg.module:fn or file.py:fn (default: what comes with the data)."),
     ]
     name: Annotated[str | None, Option("Name of the space (default: made from the two specs).")]
     codec: Annotated[str, Option("Tensor codec: none or blosc.", default="none")]

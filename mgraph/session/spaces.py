@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mgraph import trust
+from mgraph import captured, trust
 from mgraph.alone import alone
 from mgraph.architectures.loading import build_network
 from mgraph.data.loading import judged_by, load_task
@@ -94,6 +94,7 @@ def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
             return other
     if not named:
         space = _with_free_name(space, {s.name for s in present})
+    captured.write(store.path)
     with store.transaction() as tx:
         tx.add(space)
     return space
