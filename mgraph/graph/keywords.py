@@ -35,7 +35,7 @@ class SpaceOptions(TypedDict, total=False):
 
     loss: Annotated[
         str | Callable[..., Any] | None,
-        Option("Evaluation loss of your own, pkg.module:fn or file.py:fn (default: what comes with the data)."),
+        Option("Your own evaluation loss, pkg.module:fn or file.py:fn (default: the data's)."),
     ]
     name: Annotated[str | None, Option("Name of the space (default: made from the two specs).")]
     codec: Annotated[str, Option("Tensor codec: none or blosc.", default="none")]
