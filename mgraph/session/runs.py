@@ -58,7 +58,7 @@ class RunLog:
     """
 
     def __init__(self, store: GraphStore, run: Run, checkpointer: Checkpointer, *, follows: bool = False) -> None:
-        """``keeper`` keeps the states of the run until it is complete."""
+        """``checkpointer`` keeps the states of the run until it is complete."""
         self._store = store
         self._former = run  # as in the index, unless somebody took over the run
         self.record, self.checkpointer = run, checkpointer

@@ -1,4 +1,4 @@
-"""An open graph at work: the store, and per space the loaded task and network (a *bench*)."""
+"""An open graph at work: the store, and per space the loaded task and network (a *workspace*)."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class Workspace:
 
 
 class Session:
-    """The open store with its device, its trust, and its benches."""
+    """The open store with its device, its trust, and its workspaces."""
 
     def __init__(
         self, store: GraphStore, *, device: str = "auto", trust: bool = False, threads: int | None = None
@@ -220,7 +220,7 @@ class Session:
         return resolve_device(self._device)
 
     def workspace(self, space: Space) -> Workspace:
-        """Return the bench of a space, the same one every time."""
+        """Return the workspace of a space, the same one every time."""
         if space.id not in self._workspaces:
             self._workspaces[space.id] = Workspace(
                 space, self.store.path, self.device, trust=self._trust, threads=self._threads
@@ -288,7 +288,7 @@ class Session:
         job: Job | None = None,
         resumed: Run | None = None,
     ) -> Iterator[RunLog]:
-        """Record a run around a block that computes on a bench, with the bench's number of threads.
+        """Record a run around a block that computes on a workspace, with the workspace's number of threads.
 
         With a ``job`` that can be written down, it can be resumed after an interruption. See
         :func:`mgraph.session.runs.recorded_run`.

@@ -1,4 +1,4 @@
-"""The keeper on disk is the one in memory, but for what ends the process."""
+"""The checkpointer on disk is the one in memory, but for what ends the process."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Straight(mgraph.Method):
     def family(self, ends):
         return Segment()
 
-    def run(self, flat, task, family, start, report, keeper=None):
+    def run(self, flat, task, family, start, progress, checkpointer=None):
         return Outcome(start.points())
 
 
@@ -109,7 +109,7 @@ class Told(Straight):
 
     name: ClassVar[str] = "told"
 
-    def run(self, flat, task, family, start, report, keeper=None):
+    def run(self, flat, task, family, start, progress, checkpointer=None):
         return Outcome(start.points(), series=(SeriesData("train_loss", "", (0.0, 1.0), (2.0, 1.5)),))
 
     @classmethod
