@@ -1,9 +1,10 @@
 """Small images for networks of torchvision: by family, what is customary on images of about 32×32.
 
 Made for ImageNet, these networks divide height and width by 32, so that a 32×32 image is one pixel before its classes
-are told apart. With ``stem=cifar`` they divide by 8: their first two halvings are left out, and a first convolution of
-7×7 becomes one of 3×3 (as He et al. 2015, §4.2, do for CIFAR). VGG keeps its five poolings and gets a head of two hidden
-layers of 512 units instead of 4096, as in Garipov et al. 2018 (their VGG-16). Transformers are cut into smaller patches.
+are told apart. With ``stem=cifar`` they divide by 8: their first two halvings are left out, and a first convolution
+of 7×7 becomes one of 3×3 (as He et al. 2015, §4.2, do for CIFAR). VGG keeps its five poolings and gets a head of two
+hidden layers of 512 units instead of 4096, as in Garipov et al. 2018 (their VGG-16). Transformers are cut into smaller
+patches.
 """
 
 from __future__ import annotations
