@@ -99,6 +99,7 @@ ARCHITECTURES = _by_name(
     BuiltIn("lenet5", "LeNet-5 with ReLU and max-pooling (LeCun et al. 1998, modernised)", f"{_NETS}.builtin:lenet5"),
     BuiltIn("convfc", "3 convolutions and 3 layers whose width scales (Garipov et al. 2018)", f"{_NETS}.convfc:convfc"),
     BuiltIn("cifarresnet", "ResNet-20 to -110 for small images (He et al. 2015)", f"{_NETS}.cifarresnet:cifarresnet"),
+    BuiltIn("preresnet", "pre-activation ResNet-110 and -164 (He et al. 2016)", f"{_NETS}.preresnet:preresnet"),
     BuiltIn(
         "toy",
         "a landscape of two weights: the loss on the data toy is a potential",
