@@ -100,6 +100,7 @@ ARCHITECTURES = _by_name(
     BuiltIn("convfc", "3 convolutions and 3 layers whose width scales (Garipov et al. 2018)", f"{_NETS}.convfc:convfc"),
     BuiltIn("cifarresnet", "ResNet-20 to -110 for small images (He et al. 2015)", f"{_NETS}.cifarresnet:cifarresnet"),
     BuiltIn("preresnet", "pre-activation ResNet-110 and -164 (He et al. 2016)", f"{_NETS}.preresnet:preresnet"),
+    BuiltIn("wrn", "wide ResNet (Zagoruyko and Komodakis 2016)", f"{_NETS}.wideresnet:wrn"),
     BuiltIn(
         "toy",
         "a landscape of two weights: the loss on the data toy is a potential",
