@@ -102,6 +102,7 @@ ARCHITECTURES = _by_name(
     BuiltIn("preresnet", "pre-activation ResNet-110 and -164 (He et al. 2016)", f"{_NETS}.preresnet:preresnet"),
     BuiltIn("wrn", "wide ResNet (Zagoruyko and Komodakis 2016)", f"{_NETS}.wideresnet:wrn"),
     BuiltIn("vit", "vision transformer for small images (Dosovitskiy et al. 2021)", f"{_NETS}.vit:vit"),
+    BuiltIn("cct", "compact convolutional transformer (Hassani et al. 2021)", f"{_NETS}.cct:cct"),
     BuiltIn(
         "toy",
         "a landscape of two weights: the loss on the data toy is a potential",
