@@ -104,6 +104,13 @@ ARCHITECTURES = _by_name(
     BuiltIn("vit", "vision transformer for small images (Dosovitskiy et al. 2021)", f"{_NETS}.vit:vit"),
     BuiltIn("cct", "compact convolutional transformer (Hassani et al. 2021)", f"{_NETS}.cct:cct"),
     BuiltIn(
+        "lstm",
+        "recurrent language model (Zaremba et al. 2014), its two matrices of words tied",
+        f"{_NETS}.lstm:lstm",
+        several=True,
+        example=((35,), 10000),
+    ),
+    BuiltIn(
         "toy",
         "a landscape of two weights: the loss on the data toy is a potential",
         f"{_NETS}.builtin:toy",
