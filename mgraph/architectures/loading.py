@@ -65,7 +65,7 @@ def _of_one(shape: Shapes) -> TypeGuard[Shape]:
 
 def _built_in(spec: Spec, shape: Shapes, classes: int | None) -> Any:
     entry = look_up(spec, ARCHITECTURES, "architecture")
-    if not _of_one(shape):
+    if not entry.several and not _of_one(shape):
         fields = ", ".join(shape if isinstance(shape, dict) else map(str, range(len(shape))))
         raise InputError(
             f"{spec.name} takes one tensor, and the inputs of these data are several ({fields}); give a network of "
