@@ -86,7 +86,7 @@ def _listed(
     limit: int | None,
 ) -> list[Row]:
     if limit is not None and limit < 1:
-        raise InputError(f"A limit is a whole number of at least 1, not {limit}.")
+        raise InputError(f"A limit must be a whole number of at least 1, not {limit}.")
     parts = list(inside)
     if space is not None:
         parts.append("space = ?")
@@ -154,7 +154,7 @@ def sides_with(store: GraphStore, named: Sequence[str], sides: Sequence[str] = S
     for name in named:
         if not any(name in relations[side].by_name for side in sides):
             raise InputError(filters.unknown(name, (n for side in sides for n in relations[side].by_name)))
-    raise InputError(f"No listing has all of {', '.join(named)}: some are of nodes, some of connections.")
+    raise InputError(f"No list has all of {', '.join(named)}: some belong to nodes, some to connections.")
 
 
 def sort_keys(given: str | Sequence[str]) -> list[str]:

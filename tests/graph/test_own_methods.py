@@ -96,7 +96,7 @@ class Straight(mgraph.Method):
     def family(self, ends):
         return Segment()
 
-    def run(self, flat, task, family, start, report, keeper=None):
+    def run(self, flat, task, family, start, progress, checkpointer=None):
         return Outcome(start.points())
 
 
@@ -109,7 +109,7 @@ class Told(Straight):
 
     name: ClassVar[str] = "told"
 
-    def run(self, flat, task, family, start, report, keeper=None):
+    def run(self, flat, task, family, start, progress, checkpointer=None):
         return Outcome(start.points(), series=(SeriesData("train_loss", "", (0.0, 1.0), (2.0, 1.5)),))
 
     @classmethod
@@ -291,7 +291,7 @@ def test_a_bundle_brings_the_name_and_no_trust(run: Any, path: Path, lagrange: N
     run("pack", "q", "-o", "q.zip")
     mgraph.create(path.parent / "other.mgraph", arch="mlp?hidden=4,", data="digits", device="cpu")
     said = run("unpack", "q.zip", "--graph", "other.mgraph")
-    assert "q lies along ../paths.py:Lagrange" in said.stderr + said.stdout
+    assert "q runs along ../paths.py:Lagrange" in said.stderr + said.stdout
     assert "have not trusted" in run("sweep", "q", "--grid", 3, "--graph", "other.mgraph", code=2).stderr
     assert not pwned.exists()
     run("sweep", "q", "--grid", 3, "--graph", "other.mgraph", "--trust")
