@@ -1,5 +1,7 @@
 """The implementations of the update of control points, and the choice between them."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -65,8 +67,15 @@ def test_eager_steps_are_the_formula(free, groups, weight_decay, decay):
 
 # What torch itself warns about while compiling is not ours.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("groups", [(1,), (2,), (2, 1)], ids=str)
-@pytest.mark.parametrize("decay", ["point", "control"])
+@pytest.mark.parametrize(
+    ("groups", "decay"),
+    [
+        ((1,), "point"),
+        ((2, 1), "control"),
+        *(pytest.param(*case, marks=pytest.mark.stress) for case in product([(1,), (2,), (2, 1)], ["point", "control"])),
+    ],
+    ids=str,
+)
 def test_the_compiled_update_is_the_eager_one(groups, decay):
     if not updates._compiler_works():
         pytest.skip("torch.compile does not work on this machine")
