@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from warm import Process, Server
 
 # One thread, here and in subprocesses: the networks are tiny, and the numbers then depend on no machine.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -198,6 +199,14 @@ def process() -> Callable[..., subprocess.Popen[str]]:
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def warm_process() -> Iterator[Callable[..., Process]]:
+    """Start ``mgraph ARGS`` as a process of its own that need not import torch."""
+    server = Server()
+    yield server.start
+    server.close()
 
 
 @pytest.fixture(scope="session")
