@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import inspect
 import json
@@ -42,6 +43,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return nodeid if nodeid.startswith(_SPREAD) else nodeid.split("::", 1)[0]
 
     return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collections: torch's objects are many, and stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
