@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
-from mgraph.methods.llpf.legs import Phase, TowardsMode, Units
+from mgraph.methods.llpf.legs import TickPhase, TowardsMode, Units
 from mgraph.methods.llpf.walk_settings import WalkSettings
 from mgraph.network.flat import FlatModel
 from mgraph.network.order import execution_order
@@ -51,7 +51,7 @@ def fused(name: str) -> Callable[[], None]:
     traced, idle = execution_order(flat.module, torch.zeros(2, *SHAPES[name][1]))
     units = Units.of_layers(flat, [*traced, *idle], [flat.names])
     leg = TowardsMode(flat, units, HOW, flat.theta.clone(), other.theta.clone())
-    leg.begin(Phase("all", np.ones(len(units), dtype=bool), 1, HOW.step_a), anew=True)
+    leg.begin(TickPhase("all", np.ones(len(units), dtype=bool), 1, HOW.step_a), anew=True)
     flat.grad.normal_(generator=torch.Generator().manual_seed(0))
     before, back = leg.distances(), flat.theta.clone()
 

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
 from mgraph.families import Floats
-from mgraph.methods.neb.band import Band, Rule
+from mgraph.methods.neb.band import Band, BandRule
 from mgraph.network.flat import FlatModel
 
 LR, WEIGHT_DECAY, MOMENTUM = 1e-4, 1e-4, 0.9
@@ -161,7 +161,7 @@ def contenders(
     points = (1 - t) * ends[0] + t * ends[1] + 0.002 * torch.randn(n, size, generator=generator)
     gradients = 1e-3 * torch.randn(n, size, generator=generator)
     losses = torch.rand(n, generator=generator)
-    rule = Rule(MOMENTUM, WEIGHT_DECAY, spring)
+    rule = BandRule(MOMENTUM, WEIGHT_DECAY, spring)
     band = BandWithoutPasses(flat, F.cross_entropy, torch.stack([flat.pack(p) for p in points]), rule=rule)
     band.losses = losses
     fresh = torch.stack([flat.pack(g) for g in gradients[1:-1]])

@@ -17,7 +17,7 @@ import torch
 from harness import invocation, machine, quieten
 
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, Family
-from mgraph.train.updates import CompiledUpdate, EagerUpdate, Rule, choose_update
+from mgraph.train.updates import CompiledUpdate, EagerUpdate, UpdateRule, choose_update
 
 FAMILIES = {
     "curve": BezierCurveFamily(1),
@@ -31,7 +31,7 @@ FAMILIES = {
 def step(kind: type[EagerUpdate], family: Family, size: int, samples: int) -> Callable[[], None]:
     """Make an update of rows of that size."""
     P, theta, grad = (torch.randn(rows, size) for rows in (family.size, samples, samples))
-    update = kind(P, family.free, theta, grad, Rule())
+    update = kind(P, family.free, theta, grad, UpdateRule())
     pull, following = torch.rand(len(family.free), samples), torch.rand(samples, family.size)
     return lambda: update.apply(pull, True, 1e-6, following)
 
@@ -60,7 +60,7 @@ def main() -> None:
             ratio = statistics.median(b / a for a, b in pairs)
             free, K = len(family.free), family.size
             P = torch.empty(K, options.size, device="meta")
-            chosen = choose_update(P, "auto", Rule(), free=free, samples=samples).name
+            chosen = choose_update(P, "auto", UpdateRule(), free=free, samples=samples).name
             milliseconds = 1e3 * statistics.median(a for a, _ in pairs)
             print(
                 f"{name:>12} {K:>3} {free:>3} {samples:>3} {K + free + 2 * samples:>7} {milliseconds:>9.2f} "

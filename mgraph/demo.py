@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgraph.errors import InputError, NameTakenError
 from mgraph.graph.graph import create
@@ -18,16 +18,19 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
     from mgraph.graph.handles import Connected
     from mgraph.merge.compare import Difference
-    from mgraph.progress import Report
+    from mgraph.progress import ProgressCallback
 
 MODES = "abcd"
-MAX_BARRIER = 0.1
-COLUMNS = ("what", "max_train_loss", "min_train_accuracy", "test_accuracy", "standard_error", "compared")
 
 
 @dataclass
 class Demo:
     """What the demonstration found: one table, the components before and after, and the files it wrote."""
+
+    columns: ClassVar[tuple[str, ...]] = (
+        *("what", "max_train_loss", "min_train_accuracy", "test_accuracy", "standard_error", "compared"),
+    )
+    max_barrier: ClassVar[float] = 0.1
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     components_before: int = 0
@@ -36,7 +39,11 @@ class Demo:
 
 
 def run_demo(
-    directory: Path, *, overwrite: bool = False, report: Report | None = None, say: Callable[[str], None] = print
+    directory: Path,
+    *,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    say: Callable[[str], None] = print,
 ) -> Demo:
     """Train four modes on digits, connect them, merge and ensemble; write the graph, pictures and a model.
 
@@ -45,7 +52,7 @@ def run_demo(
     path = directory / "digits.mgraph"
     if path.exists():
         if not overwrite:
-            raise NameTakenError(f"{path} exists already; add --overwrite to make it anew, or choose another -o.")
+            raise NameTakenError(f"{path} already exists; add --overwrite to replace it, or choose another -o.")
         shutil.rmtree(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -53,9 +60,9 @@ def run_demo(
         raise InputError(f"{directory} cannot be made: {error.strerror}; choose another -o.") from None
     demo = Demo()
     graph = create(path, arch="cnn", data="digits", device="cpu")
-    say("Training four modes apart: seeds 0 to 3.")
+    say("Training four independent modes: seeds 0 to 3.")
     for seed, name in enumerate(MODES):
-        mode = graph.train(seed=seed, name=name, report=report)
+        mode = graph.train(seed=seed, name=name, progress=progress)
         train, test = mode.evaluate("train"), mode.evaluate("test")["accuracy"]
         demo.rows.append(
             {
@@ -68,17 +75,17 @@ def run_demo(
         )
     say("Connecting all six pairs by straight lines, and all four by the bilinear surface.")
     for first, second in combinations(MODES, 2):
-        line = graph.connect(first, second, method=Linear(), name=f"line-{first}{second}", report=report)
+        line = graph.connect(first, second, method=Linear(), name=f"line-{first}{second}", progress=progress)
         demo.rows.append(_path_row(f"line {first}-{second}", line))
-    wall = graph.connect(*MODES, method=Linear(), name="wall", report=report)
+    wall = graph.connect(*MODES, method=Linear(), name="wall", progress=progress)
     demo.rows.append(_path_row("bilinear surface", wall))
-    demo.components_before = len(graph.components(max_barrier=MAX_BARRIER).groups)
+    demo.components_before = len(graph.components(max_barrier=demo.max_barrier).groups)
     say("Training the Bézier surface.")
-    surface = graph.connect(*MODES, method=BezierSurface(), name="surface", report=report)
+    surface = graph.connect(*MODES, method=BezierSurface(), name="surface", progress=progress)
     demo.rows.append(_path_row("trained Bézier surface", surface))
-    demo.components_after = len(graph.components(max_barrier=MAX_BARRIER).groups)
+    demo.components_after = len(graph.components(max_barrier=demo.max_barrier).groups)
     say("Merging, ensembling, drawing, exporting.")
-    _better_models(graph, surface, demo, directory, report)
+    _better_models(graph, surface, demo, directory, progress)
     line = graph.connection("line-ad")
     demo.files += [
         surface.plot(directory / "surface.png", before=wall),
@@ -88,8 +95,10 @@ def run_demo(
     return demo
 
 
-def _better_models(graph: Graph, surface: Connected, demo: Demo, directory: Path, report: Report | None) -> None:
-    merged = surface.merge(name="merged", report=report)
+def _better_models(
+    graph: Graph, surface: Connected, demo: Demo, directory: Path, progress: ProgressCallback | None
+) -> None:
+    merged = surface.merge(name="merged", progress=progress)
     single = merged.results["test"]["accuracy"]
     demo.rows.append(
         {
@@ -99,7 +108,7 @@ def _better_models(graph: Graph, surface: Connected, demo: Demo, directory: Path
             **_against(f"corner {merged.baseline}", merged.difference),
         }
     )
-    votes = surface.ensemble(report=report)
+    votes = surface.ensemble(progress=progress)
     for what, measured, against, gain in (
         ("ensemble of the 4 corners", votes.corners, f"corner {votes.single_name}", votes.corners_gain),
         (f"ensemble of {votes.members} points", votes.whole, "the 4 corners", votes.grid_gain),

@@ -16,7 +16,7 @@ class Progress:
     loss: float | None = None
 
 
-Report = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
 def silent(_: Progress) -> None:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,14 +14,12 @@ from mgraph.errors import InputError, NameTakenError
 from mgraph.graph.graph import create
 from mgraph.methods.linear import Linear
 from mgraph.methods.neb.method import NudgedElasticBand
-from mgraph.report.landscape import Landscape, Moment, plot_landscapes
+from mgraph.report.landscape import LandscapePanel, Moment, plot_landscapes
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
     from mgraph.graph.handles import Connected
-    from mgraph.progress import Report
-
-COLUMNS = ("landscape", "connection", "steps", "saddle", "known_saddle", "length")
+    from mgraph.progress import ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,18 @@ _TOYS = (
 class ToyDemo:
     """What the demonstration found, and the files it wrote."""
 
+    columns: ClassVar[tuple[str, ...]] = ("landscape", "connection", "steps", "saddle", "known_saddle", "length")
+
     rows: list[dict[str, Any]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
 
 def run_toy_demo(
-    directory: Path, *, overwrite: bool = False, report: Report | None = None, say: Callable[[str], None] = print
+    directory: Path,
+    *,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+    say: Callable[[str], None] = print,
 ) -> ToyDemo:
     """Relax a band on three landscapes and draw it moving; write the graph and the picture below ``directory``.
 
@@ -70,7 +74,7 @@ def run_toy_demo(
     path = directory / "toy.mgraph"
     if path.exists():
         if not overwrite:
-            raise NameTakenError(f"{path} exists already; add --overwrite to make it anew, or choose another -o.")
+            raise NameTakenError(f"{path} already exists; add --overwrite to replace it, or choose another -o.")
         shutil.rmtree(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -81,19 +85,19 @@ def run_toy_demo(
     for toy in _TOYS:
         say(f"Relaxing a band on the landscape {toy.potential}.")
         graph.add_space(f"toy?potential={toy.potential}", "toy", name=toy.potential)
-        drawn.append(_followed(graph, toy, demo, report))
+        drawn.append(_followed(graph, toy, demo, progress))
     demo.files += [plot_landscapes(drawn, directory / "toy.png"), path]
     return demo
 
 
-def _followed(graph: Graph, toy: _Toy, demo: ToyDemo, report: Report | None) -> Landscape:
+def _followed(graph: Graph, toy: _Toy, demo: ToyDemo, progress: ProgressCallback | None) -> LandscapePanel:
     """Connect the wells by a straight line and by a band that goes on from moment to moment."""
     name = toy.potential
     ends = [
         graph.add_point(well, name=f"{name}-{side}", space=name)
         for well, side in zip(toy.wells, ("left", "right"), strict=True)
     ]
-    line = graph.connect(*ends, method=Linear(), name=f"{name}-line", report=report)
+    line = graph.connect(*ends, method=Linear(), name=f"{name}-line", progress=progress)
     moments = [_moment(graph, line, "straight line")]
     demo.rows.append(_row(toy, line, 0))
     band: Connected | None = None
@@ -102,12 +106,12 @@ def _followed(graph: Graph, toy: _Toy, demo: ToyDemo, report: Report | None) -> 
         method = NudgedElasticBand(
             pivots=9, cycles=(f"1x{steps - done}",), lr=toy.lr, weight_decay=0.0, insert=0, noise=1e-2
         )
-        band = graph.connect(*ends, method=method, init=band, inner=4, name=f"{name}-{steps}", report=report)
+        band = graph.connect(*ends, method=method, init=band, inner=4, name=f"{name}-{steps}", progress=progress)
         done = steps
         moments.append(_moment(graph, band, f"{steps} steps"))
         demo.rows.append(_row(toy, band, steps))
     x, y, heights = _heights(toy)
-    return Landscape(toy.title, x, y, heights, moments, toy.saddle)
+    return LandscapePanel(toy.title, x, y, heights, moments, toy.saddle)
 
 
 def _moment(graph: Graph, connected: Connected, label: str) -> Moment:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from typing_extensions import override
+
 from mgraph.errors import InputError, UntrustedError
 
 Triple = tuple[str, str, str]
@@ -71,6 +73,7 @@ class OfNewSpace(OfGraph):
     """What the user names while a space is made, and has just been remembered."""
 
     @property
+    @override
     def writes(self) -> bool:
         """Consent: the directory is the user's word, too."""
         return True
@@ -178,5 +181,5 @@ def _save(known: Mapping[Triple, Mapping[str, str]]) -> None:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         raise InputError(
-            f"{path} cannot be written: {error.strerror}; set MGRAPH_CONFIG_DIR to a directory of yours."
+            f"{path} cannot be written: {error.strerror}; set MGRAPH_CONFIG_DIR to a directory of your own."
         ) from None

@@ -21,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.errors import MGraphWarning
 from mgraph.sources import Code, SourceFile, beside, digest, is_installed
 
@@ -68,6 +70,7 @@ def plainly(text: str) -> str:
 class _Finder(importlib.abc.MetaPathFinder):
     """Finds submodules of private packages, and says no to user code that would go round them."""
 
+    @override
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
@@ -106,14 +109,17 @@ class _Loader(importlib.abc.InspectLoader):
     def __init__(self, package: str, file: SourceFile) -> None:
         self._package, self._file = package, file
 
+    @override
     def get_source(self, fullname: str) -> str:
         """Return the text, for tracebacks."""
         return importlib.util.decode_source(self._file.content)
 
+    @override
     def is_package(self, fullname: str) -> bool:
         """Tell whether it has submodules."""
         return self._file.is_package
 
+    @override
     def exec_module(self, module: types.ModuleType) -> None:
         """Run the text, with an ``import`` of its own."""
         vars(module)["__builtins__"] = {**vars(builtins), "__import__": _importer(self._package)}
@@ -149,7 +155,7 @@ def _is_shadowed(top: str, code: Code) -> bool:
     if top in code.files and top != code.name:
         warnings.warn(
             f"{code.main.path} imports {top}, which is an installed module and also a file beside it: the installed "
-            f"one is used. Rename the file if it is meant.",
+            f"one is used. Rename the file if you mean that.",
             ShadowedFileWarning,
             stacklevel=3,
         )
@@ -168,6 +174,6 @@ def _asking() -> Code | None:
 
 def _uncovered(name: str, code: Code) -> str:
     return (
-        f"{name} lies beside {code.main.path} but is imported in a way that cannot be seen in its text, so nobody was "
+        f"{name} is beside {code.main.path} but is imported in a way that its text does not show, so nobody was "
         f"asked to trust it; import it by a statement, as in `import {name}`"
     )

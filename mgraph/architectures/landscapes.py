@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.specs import suggestion
@@ -70,6 +71,7 @@ class Landscape(nn.Module):
         self.potential = potential
         self.w = nn.Parameter(torch.randn(2))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """Return the potential once for every example, shape (N,)."""
         return self.potential(self.w).expand(len(x))

@@ -59,7 +59,7 @@ def _fetched(
     download: bool,
     limit: int | None,
 ) -> Task:
-    from mgraph.data.task import make_task
+    from mgraph.data.making import make_task
 
     directory = Path(root).expanduser() if root else default_root()
     train, test = (_read(spec, name, directory, part, download) for part in (True, False))

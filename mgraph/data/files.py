@@ -38,7 +38,7 @@ def npz(
     Inputs are uint8 images, (N, H, W), (N, H, W, C) or (N, C, H, W), or floats of any shape as the network
     sees them; targets are integer labels. ``limit`` keeps the first so many training examples.
     """
-    from mgraph.data.task import make_task
+    from mgraph.data.making import make_task
 
     arrays = _load(path)
     needed = ["x_train", "y_train", "x_test", "y_test"]
@@ -73,7 +73,7 @@ def imagefolder(
     a file is in :mod:`mgraph.data.images`; ``background`` (white, black or ignore) is what lies behind transparent
     pixels. ``limit`` takes the first so many training examples of a fixed shuffled order, since files come by class.
     """
-    from mgraph.data.task import make_task
+    from mgraph.data.making import make_task
 
     if size < 1:
         raise InputError(f"size must be at least 1, not {size}.")

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from mgraph.errors import MGraphError
 
 ATTEMPTS = 3
@@ -80,10 +82,12 @@ class Here(Engine):
         self.places = 1
         self._calls: deque[tuple[Hashable, Callable[..., Any], tuple[Any, ...]]] = deque()
 
+    @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Note the call; it is made by :meth:`wait`."""
         self._calls.append((key, function, arguments))
 
+    @override
     def wait(self, timeout: float | None = None) -> Finished:
         """Make the next call, however long it takes."""
         del timeout
@@ -93,9 +97,11 @@ class Here(Engine):
         except Exception as error:
             return Finished(key, error=error)
 
+    @override
     def interrupt(self) -> None:
         """Do nothing: Ctrl-C has stopped the call itself."""
 
+    @override
     def __exit__(self, *_: object) -> None:
         """Forget what was not begun."""
         self._calls.clear()

@@ -15,8 +15,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.engines.base import ATTEMPTS, Call, Engine, Finished, WorkerLostError
-from mgraph.engines.names import Names
+from mgraph.engines.names import CallNames
 
 _LOOK_EVERY = 5.0  # seconds between two looks whether the parent is another one
 
@@ -35,11 +37,13 @@ class Local(Engine):
         self._pool: ProcessPoolExecutor | None = None
         self._stopping = False
 
+    @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Hand the call to the pool; InputError for what the script defines, which the processes cannot import."""
-        Names("an engine local:N").check((function, arguments))
+        CallNames("an engine local:N").check((function, arguments))
         self._start(Call(key, function, arguments))
 
+    @override
     def wait(self, timeout: float | None = None) -> Finished | None:
         """Wait for a call to end; after the death of a process make those again that it took with it."""
         while True:
@@ -61,6 +65,7 @@ class Local(Engine):
         for call in lost:
             self._start(call)
 
+    @override
     def interrupt(self) -> None:
         """Send SIGINT to the processes."""
         self._stopping = True
@@ -68,6 +73,7 @@ class Local(Engine):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid or 0, signal.SIGINT)
 
+    @override
     def __exit__(self, *_: object) -> None:
         """End the processes; a call under way is cut off."""
         self._stop(cut_off=bool(self._calls))

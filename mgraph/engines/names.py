@@ -8,10 +8,12 @@ import pickle
 import types
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
 
 
-class Names(pickle.Pickler):
+class CallNames(pickle.Pickler):
     """Looks at what a call is made of; ``whose`` says in a message whose processes are to make it."""
 
     def __init__(self, whose: str) -> None:
@@ -23,10 +25,11 @@ class Names(pickle.Pickler):
         with contextlib.suppress(pickle.PicklingError, AttributeError, TypeError):  # for the engine to report
             self.dump(call)
 
+    @override
     def persistent_id(self, obj: Any) -> None:
         """Look at one thing in it."""
         if isinstance(obj, type | types.FunctionType) and obj.__module__ == "__main__":
             raise InputError(
                 f"{obj.__qualname__} is defined in the script itself, which the processes of {self._whose} do not "
-                f"run again; put it into a module of its own and import it."
+                f"run again; put it into a module and import it."
             )

@@ -8,8 +8,10 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, 
 from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
+from typing_extensions import override
+
 from mgraph.engines.base import ATTEMPTS, Call, Engine, Finished, WorkerLostError
-from mgraph.engines.names import Names
+from mgraph.engines.names import CallNames
 from mgraph.errors import InputError, MGraphError
 
 _SHORTEST, _LONGEST = 0.05, 2.0  # seconds between two looks at futures that cannot be waited for
@@ -44,20 +46,22 @@ class Pool(Engine):
     def __init__(self, executor: Executor, places: int, device: str | None = None) -> None:
         if isinstance(executor, ThreadPoolExecutor):
             raise InputError(
-                f"A {type(executor).__name__} makes calls in threads of this process, and connections need processes "
-                f"of their own; give a ProcessPoolExecutor, or an executor of a cluster."
+                f"A {type(executor).__name__} makes calls in threads of this process, but connections need "
+                f"separate processes; give a ProcessPoolExecutor, or an executor of a cluster."
             )
         if places < 1:
-            raise InputError(f"An executor has at least 1 place, not {places}.")
+            raise InputError(f"An executor must have at least 1 place, not {places}.")
         self._executor, self.places, self.device = executor, places, device
         self._calls: dict[Any, Call] = {}
         self._stopping = False
 
+    @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Hand the call over; InputError for what the script defines, which other processes cannot import."""
-        Names("an executor").check((function, arguments))
+        CallNames("an executor").check((function, arguments))
         self._start(Call(key, function, arguments))
 
+    @override
     def wait(self, timeout: float | None = None) -> Finished | None:
         """Wait for a call to end, and make it again if its worker was lost."""
         until = None if timeout is None else time.monotonic() + timeout
@@ -74,6 +78,7 @@ class Pool(Engine):
                 if self._stopping or call.attempts >= ATTEMPTS or not self._again(call):
                     return Finished(call.key, error=WorkerLostError(call.attempts, error))
 
+    @override
     def interrupt(self) -> None:
         """Cancel what can be cancelled; most executors let a call that has begun run to its end, which is not used."""
         self._stopping = True
@@ -81,6 +86,7 @@ class Pool(Engine):
             with suppress(Exception):
                 pending.cancel()
 
+    @override
     def __exit__(self, *_: object) -> None:
         """Cancel what is under way, and leave the executor to its owner."""
         self.interrupt()

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
 from mgraph.errors import InputError, MGraphWarning
 
@@ -47,6 +49,7 @@ class Ray(Engine):
         most = gpus if self._gpus else int(resources.get("CPU", 1))
         self.places = max(1, most if places is None else min(places, most))
 
+    @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Make it a task of Ray's, which makes it again when its worker is lost."""
         if not isinstance(sys.stdout, _Stdout):
@@ -55,6 +58,7 @@ class Ray(Engine):
         reference = task.remote(function, *arguments)
         self._calls[reference.future()] = key, reference
 
+    @override
     def wait(self, timeout: float | None = None) -> Finished | None:
         """Wait for a task to end."""
         ended, _ = wait(self._calls, timeout, return_when=FIRST_COMPLETED)
@@ -69,11 +73,13 @@ class Ray(Engine):
             error = WorkerLostError(ATTEMPTS)
         return Finished(key, None if error else future.result(), error)
 
+    @override
     def interrupt(self) -> None:
         """Cancel the tasks: Ray raises KeyboardInterrupt in their workers."""
         for _, reference in self._calls.values():
             self._ray.cancel(reference)
 
+    @override
     def __exit__(self, *_: object) -> None:
         """Leave the cluster, or stop the one that was started here."""
         self._calls.clear()
@@ -106,7 +112,7 @@ def _start() -> Any:
             ray.init(**options)
     except Exception as error:  # ConnectionError, RuntimeError, …: what it says is all that is known
         why = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"Ray cannot be had {f'at {address}' if address else 'here'}: {why}.") from error
+        raise InputError(f"Ray is not available {f'at {address}' if address else 'here'}: {why}.") from error
     if address is None:
         _require_loopback(ray)
     return ray
@@ -119,8 +125,8 @@ def _require_loopback(ray: Any) -> None:
     if open_at:
         warnings.warn(
             f"The Ray that was started here listens on {', '.join(open_at)}, where other machines may reach it: "
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is set, or ray was imported before mgraph could tell it not to. Whoever "
-            "connects needs its token.",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is set, or ray was imported before mgraph could tell it not to. "
+            "Connecting requires its token.",
             ReachableWarning,
             stacklevel=2,
         )

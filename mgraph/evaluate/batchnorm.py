@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from typing_extensions import override
 
 from mgraph.data.splits import Split
 from mgraph.network.flat import FlatModel
@@ -38,6 +39,7 @@ class BatchNormPolicy:
         batches = -(-used // _LARGEST_BATCH)
         return cls(used, used // batches)
 
+    @override
     def __str__(self) -> str:
         """Name the policy as it is stored with every number."""
         return f"recompute(examples={self.examples},batch={self.batch_size},seed={self.seed})"
@@ -69,7 +71,7 @@ def recompute_statistics(flat: FlatModel, train: Split, policy: BatchNormPolicy)
     try:
         with torch.no_grad():
             for x, _ in train.batches(policy.batch_size, order=order, device=flat.device):
-                flat.module(flat.inputs(x))
+                flat.run(x)
     finally:
         for m, momentum in zip(flat.statistics, momenta, strict=True):
             m.momentum = momentum

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.families import Floats
@@ -36,6 +37,7 @@ class SharpnessSettings(Settings):
         choices=("auto", "both", "profile", "flatness"),
     )
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.radii or list(self.radii) != sorted(set(self.radii)):

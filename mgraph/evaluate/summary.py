@@ -16,7 +16,7 @@ from mgraph.families.gram import distance
 
 
 @dataclass(frozen=True)
-class Route:
+class MinimaxPath:
     """The best way between two ends over a swept grid, and the numbers measured along it."""
 
     nodes: tuple[int, ...]
@@ -41,7 +41,7 @@ def statistics(values: Floats, weights: Floats) -> dict[str, float]:
     }
 
 
-def measure_route(nodes: Sequence[int], values: Floats, coefficients: Floats, G: Floats) -> Route:
+def measure_route(nodes: Sequence[int], values: Floats, coefficients: Floats, G: Floats) -> MinimaxPath:
     """Measure peak, barrier and drop of ``values`` along a sequence of grid points.
 
     barrier = max_t [L(t) - ((1-t) L(0) + t L(1))] with t the cumulative L2 length divided by the total;
@@ -55,13 +55,13 @@ def measure_route(nodes: Sequence[int], values: Floats, coefficients: Floats, G:
     length = float(travelled[-1])
     if not np.isfinite(values).all():
         nan = float("nan")
-        return Route(tuple(nodes), nan, nan, nan, length)
+        return MinimaxPath(tuple(nodes), nan, nan, nan, length)
     t = travelled / length if length > 0 else np.linspace(0.0, 1.0, len(index))
     chord = along[0] + t * (along[-1] - along[0])  # exact where the ends are equal
     # Rounding can put the chord a last bit above its own ends.
     barrier = max(0.0, float((along - chord).max()))
     drop = float(along.max() - (along[0] + along[-1]) / 2.0)
-    return Route(tuple(nodes), float(along.max()), barrier, drop, length)
+    return MinimaxPath(tuple(nodes), float(along.max()), barrier, drop, length)
 
 
 def best_route(
@@ -71,7 +71,7 @@ def best_route(
     coefficients: Floats,
     G: Floats,
     neighbours: Sequence[Sequence[int]],
-) -> Route:
+) -> MinimaxPath:
     """Find the bottleneck route between two grid points: lowest peak, then shortest, then node order.
 
     ``neighbours`` are those of the grid, which hangs together (on a curve the route is the whole curve). With a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -13,10 +14,19 @@ from mgraph.families import Floats
 from mgraph.metric import Metric
 from mgraph.network.flat import FlatModel, combine
 from mgraph.network.precision import computing_in
-from mgraph.progress import Progress, Report, silent
+from mgraph.progress import Progress, ProgressCallback, silent
 
 # One point's numbers: split → metric → value.
 PointMetrics = dict[str, dict[str, Measured]]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How each point is measured: BatchNorm statistics by ``policy``, ``metrics`` besides the task's own."""
+
+    policy: BatchNormPolicy
+    metrics: Sequence[Metric] = ()
+    precision: str = "fp32"
 
 
 def sweep(
@@ -25,28 +35,26 @@ def sweep(
     rows: Sequence[Tensor],
     coefficients: Floats,
     *,
-    policy: BatchNormPolicy,
+    how: Measuring,
     subsets: Mapping[str, Subset] | Sequence[Mapping[str, Subset]],
-    metrics: Sequence[Metric] = (),
-    precision: str = "fp32",
     phase: str = "sweep",
-    report: Report = silent,
+    progress: ProgressCallback = silent,
 ) -> Iterator[PointMetrics]:
     """Measure θ = Σ c_k P_k for each of S rows of ``coefficients``, shape (S, K), and yield its numbers.
 
     ``rows`` are K tensors of shape (size,), as :meth:`FlatModel.pack` makes them. Where one coefficient is 1
     and the others 0, θ is that row bit for bit. ``subsets`` names the splits and the examples of each, for all
-    points or for every one; ``metrics`` are measured beside the task's own. A point is reported once it has been
-    taken, so that a caller who is interrupted there has it.
+    points or for every one. A point is reported once it has been taken, so that a caller who is interrupted there has
+    it.
     """
     total = len(coefficients)
     each = [subsets] * total if isinstance(subsets, Mapping) else subsets
     for done, (c, wanted) in enumerate(zip(coefficients.tolist(), each, strict=True), start=1):
         combine(c, rows, flat.theta)
-        with computing_in(precision, flat.device):
-            recompute_statistics(flat, task.train, policy)
+        with computing_in(how.precision, flat.device):
+            recompute_statistics(flat, task.train, how.policy)
         yield {
-            split: measure(flat, task, split, subset, metrics=metrics, precision=precision)
+            split: measure(flat, task, split, subset, metrics=how.metrics, precision=how.precision)
             for split, subset in wanted.items()
         }
-        report(Progress(phase, done, total))
+        progress(Progress(phase, done, total))

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.families.grid import Floats, Grid, TensorGrid
@@ -28,6 +29,7 @@ class PolygonalChainFamily(BentPath):
     noun: ClassVar[str] = "polygonal chain"
     at: tuple[float, ...] | None = None
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.at is not None and (
@@ -43,20 +45,23 @@ class PolygonalChainFamily(BentPath):
         """
         pieces = np.asarray(lengths, dtype=np.float64)
         if pieces.ndim != 1 or len(pieces) == 0 or not np.all(np.isfinite(pieces)) or not np.all(pieces > 0):
-            raise InputError("The pieces of a chain have lengths above 0; leave out points that coincide.")
+            raise InputError("The pieces of a chain must have lengths above 0; leave out points that coincide.")
         reached = np.cumsum(pieces)
         return cls(len(pieces) - 1, tuple((reached[:-1] / reached[-1]).tolist()))
 
     @property
+    @override
     def knots(self) -> Floats:
         """The t of the control points."""
         return super().places if self.at is None else np.array([0.0, *self.at, 1.0])
 
     @property
+    @override
     def places(self) -> Floats:
         """The control points start where the knots are."""
         return self.knots
 
+    @override
     def coefficients(self, t: ArrayLike) -> Floats:
         """Return the hat functions, shape (S, K): at most two of a row are not 0."""
         piece, along = self._place(self.points(t)[:, 0])
@@ -65,6 +70,7 @@ class PolygonalChainFamily(BentPath):
         c[np.arange(len(piece)), piece + 1] = along
         return c
 
+    @override
     def derivatives(self, t: ArrayLike) -> Floats:
         """Return the slopes of the hats, shape (S, 1, K); right derivatives at knots, left at t = 1."""
         piece, _ = self._place(self.points(t)[:, 0])
@@ -75,6 +81,7 @@ class PolygonalChainFamily(BentPath):
         return slopes
 
     @property
+    @override
     def sweep_grid(self) -> Grid:
         """61 points [G]; where the bends have places of their own, those and up to nine points on every piece."""
         if self.at is None:

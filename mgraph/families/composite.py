@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.families.base import Family
@@ -35,13 +36,15 @@ class Piece:
         if len(set(self.rows)) != self.family.size or len(self.rows) != self.family.size:
             raise InputError(f"A {self.family.name} has {self.family.size} different control points: {self.rows}.")
         if len(self.waypoints) < 2:
-            raise InputError("A piece of a composite path has two waypoints or more.")
+            raise InputError("A piece of a composite path needs at least two waypoints.")
         self.family.points(self.waypoints)
         if self.family.dimension == 1:
             along = sorted(point[0] for point in self.waypoints)
             missing = [k for k in self.family.knots.tolist() if along[0] < k < along[-1] and k not in along]
             if missing:
-                raise InputError(f"A piece of a {self.family.name} has waypoints at its knots; {missing[0]:g} is none.")
+                raise InputError(
+                    f"A piece of a {self.family.name} needs waypoints at its knots; none is at {missing[0]:g}."
+                )
 
     @property
     def start(self) -> int:
@@ -57,7 +60,7 @@ class Piece:
         c = self.family.coefficients([self.waypoints[which]])[0]
         (rows,) = np.nonzero(c)
         if len(rows) != 1 or c[rows[0]] != 1.0:
-            raise InputError(f"A piece begins and stops at control points; {self.waypoints[which]} is none.")
+            raise InputError(f"A piece begins and stops at control points; {self.waypoints[which]} is not one.")
         return self.rows[int(rows[0])]
 
 
@@ -92,12 +95,12 @@ class CompositePath(Family):
 
     def __post_init__(self) -> None:
         if not self.pieces:
-            raise InputError("A composite path has one piece or more.")
+            raise InputError("A composite path needs at least one piece.")
         for one, other in pairwise(self.pieces):
             if one.goal != other.start:
-                raise InputError("Every piece of a composite path begins where the one before it stops.")
+                raise InputError("Every piece of a composite path must begin where the one before it stops.")
         if self.pieces[0].start == self.pieces[-1].goal:
-            raise InputError("A composite path begins and stops at different control points.")
+            raise InputError("A composite path must begin and stop at different control points.")
         used = {row for piece in self.pieces for row in piece.rows}
         if used != set(range(len(used))):
             raise InputError("The pieces of a composite path number its control points from 0, leaving none out.")
@@ -121,6 +124,7 @@ class CompositePath(Family):
         return cls(tuple(pieces), tuple((reached[:-1] / reached[-1]).tolist()))
 
     @classmethod
+    @override
     def from_description(cls, values: Mapping[str, Any]) -> CompositePath:
         """Rebuild it from the fields of :meth:`describe`; InputError if they are none."""
         from mgraph.families import family_from
@@ -134,6 +138,7 @@ class CompositePath(Family):
         except (KeyError, TypeError):
             raise InputError("A composite path is described by its pieces (family, rows, waypoints) and at.") from None
 
+    @override
     def describe(self) -> dict[str, Any]:
         """Return it as plain data, its pieces' families included."""
         pieces = [
@@ -143,16 +148,18 @@ class CompositePath(Family):
         return {"family": self.name, "pieces": pieces, "at": list(self.at)}
 
     @property
+    @override
     def dimension(self) -> int:
-        """A path."""
         return 1
 
     @cached_property
+    @override
     def size(self) -> int:
         """The control points of all pieces, shared ones once."""
         return 1 + max(row for piece in self.pieces for row in piece.rows)
 
     @property
+    @override
     def ends(self) -> tuple[int, ...]:
         """Where the first piece starts, and where the last one stops."""
         return (self.pieces[0].start, self.pieces[-1].goal)
@@ -168,11 +175,13 @@ class CompositePath(Family):
         return self.knots[self._first[1:]]
 
     @cached_property
+    @override
     def knots(self) -> Floats:
         """The t of all waypoints."""
         return np.array([0.0, *self.at, 1.0])
 
     @property
+    @override
     def order(self) -> int:
         """The highest among the pieces."""
         return max(piece.family.order for piece in self.pieces)
@@ -182,6 +191,7 @@ class CompositePath(Family):
         """The step that each piece begins with."""
         return np.cumsum([0, *(len(piece.waypoints) - 1 for piece in self.pieces[:-1])])
 
+    @override
     def coefficients(self, t: ArrayLike) -> Floats:
         """Return those of the pieces, shape (S, K): all 0 but on the control points of one piece."""
         result = np.zeros((len(self.points(t)), self.size))
@@ -190,6 +200,7 @@ class CompositePath(Family):
             result[part.samples[:, None], part.piece.rows] = c
         return result
 
+    @override
     def derivatives(self, t: ArrayLike) -> Floats:
         """Return those of the pieces by the chain rule, shape (S, 1, K); from the right, at t = 1 from the left."""
         result = np.zeros((len(self.points(t)), 1, self.size))
@@ -211,6 +222,7 @@ class CompositePath(Family):
                 along = (values[here] - left[here]) / (self.knots[step[here] + 1] - left[here])
                 yield _Part(piece, here, step[here] - self._first[i], along, width[here])
 
+    @override
     def initial(self) -> Floats:
         """Spread the control points over the segment: a path's as the family does, a surface's by its corners.
 
@@ -229,6 +241,7 @@ class CompositePath(Family):
         return np.stack([1.0 - along, along], axis=1)
 
     @property
+    @override
     def sweep_grid(self) -> Grid:
         """Every waypoint, and further points between them: about 60 steps on every piece, 400 in all at most."""
         per_piece = min(_PER_PIECE, _MOST_STEPS // len(self.pieces))

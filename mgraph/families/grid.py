@@ -16,6 +16,7 @@ from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph_store.rows.limits import SWEEP_POINTS
@@ -66,11 +67,11 @@ class TensorGrid(Grid):
 
     def __post_init__(self) -> None:
         if not self.axes:
-            raise InputError("A grid has one axis or more.")
+            raise InputError("A grid needs at least one axis.")
         for axis in self.axes:
             whole = axis.ndim == 1 and len(axis) >= 2 and axis[0] == 0.0 and axis[-1] == 1.0
             if not whole or not np.all(np.diff(axis) > 0):
-                raise InputError("The axes of a grid run from 0 to 1 and rise.")
+                raise InputError("The axes of a grid must rise from 0 to 1.")
 
     @classmethod
     def even(cls, counts: Sequence[int]) -> TensorGrid:
@@ -78,16 +79,18 @@ class TensorGrid(Grid):
         return cls(tuple(np.linspace(0.0, 1.0, n) for n in counts))
 
     @property
+    @override
     def counts(self) -> tuple[int, ...]:
-        """Points along each axis."""
         return tuple(len(axis) for axis in self.axes)
 
     @cached_property
+    @override
     def points(self) -> Floats:
         """Every combination, shape (S, number of axes)."""
         return np.array(list(product(*self.axes)))
 
     @cached_property
+    @override
     def weights(self) -> Floats:
         """The product of the axes' trapezoid weights."""
         total = np.ones(1)
@@ -97,6 +100,7 @@ class TensorGrid(Grid):
         return total
 
     @cached_property
+    @override
     def neighbours(self) -> tuple[tuple[int, ...], ...]:
         """One step or none along every axis."""
         near = []
@@ -107,6 +111,7 @@ class TensorGrid(Grid):
         return tuple(near)
 
     @property
+    @override
     def ends(self) -> tuple[int, ...]:
         """The corners, the last axis fastest."""
         corners = product(*((0, n - 1) for n in self.counts))
@@ -127,11 +132,11 @@ class SimplexGrid(Grid):
 
     def __post_init__(self) -> None:
         if self.corners < 2 or self.steps < 1:
-            raise InputError(f"A simplex grid has 2 corners and 1 step or more; got {self.corners} and {self.steps}.")
+            raise InputError(f"A simplex grid needs 2 or more corners and 1 step; got {self.corners} and {self.steps}.")
 
     @property
+    @override
     def counts(self) -> tuple[int, ...]:
-        """Points along an edge."""
         return (self.steps + 1,)
 
     @cached_property
@@ -142,11 +147,13 @@ class SimplexGrid(Grid):
         return np.array([(*r, self.steps - sum(r)) for r in rows], dtype=np.int64)
 
     @cached_property
+    @override
     def points(self) -> Floats:
         """Barycentric coordinates, shape (S, corners), the first corner's descending."""
         return self._units / self.steps
 
     @cached_property
+    @override
     def weights(self) -> Floats:
         """The share of the small simplices around each point: 1/(z+1)! with z coordinates at zero.
 
@@ -157,6 +164,7 @@ class SimplexGrid(Grid):
         return np.asarray(weights / weights.sum())
 
     @cached_property
+    @override
     def neighbours(self) -> tuple[tuple[int, ...], ...]:
         """One unit moved from one corner to another."""
         place = {tuple(u): i for i, u in enumerate(self._units.tolist())}
@@ -173,15 +181,15 @@ class SimplexGrid(Grid):
         return tuple(near)
 
     @property
+    @override
     def ends(self) -> tuple[int, ...]:
-        """The corners themselves."""
         return tuple(int(np.flatnonzero(column == self.steps)[0]) for column in self._units.T)
 
 
 def check_points(number: int) -> None:
     """Raise InputError for more points than a sweep may have."""
     if number > SWEEP_POINTS:
-        raise InputError(f"This grid has {number} points; a sweep has at most {SWEEP_POINTS}.")
+        raise InputError(f"This grid has {number} points; a sweep may have at most {SWEEP_POINTS}.")
 
 
 def simplex_steps(corners: int, most: int = 121) -> int:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from mgraph.errors import InputError, UntrustedError
 from mgraph.families.base import Family
@@ -52,6 +53,7 @@ class OwnFamily(Family):
         return replace(own, real=real)
 
     @classmethod
+    @override
     def from_description(cls, values: Mapping[str, Any]) -> OwnFamily:
         """Read a description, which may be a stranger's; InputError for one that is damaged. No code is run."""
         own = cls(json.dumps(dict(values), sort_keys=True))
@@ -111,30 +113,31 @@ class OwnFamily(Family):
         return self.real
 
     @property
+    @override
     def dimension(self) -> int:
-        """As described."""
         return int(self.known["dimension"])
 
     @property
+    @override
     def size(self) -> int:
-        """As described."""
         return int(self.known["size"])
 
     @property
+    @override
     def ends(self) -> tuple[int, ...]:
-        """As described."""
         return tuple(self.known["ends"])
 
     @property
+    @override
     def knots(self) -> Floats:
-        """As described."""
         return np.array(self.known["knots"], dtype=np.float64)
 
     @property
+    @override
     def order(self) -> int:
-        """As described."""
         return int(self.known["order"])
 
+    @override
     def coefficients(self, t: ArrayLike) -> Floats:
         """Return those of its class; at the ends, where they are 1 and 0 in every family, without its code."""
         if self.real is None:
@@ -145,16 +148,18 @@ class OwnFamily(Family):
                 return known
         return self._real.coefficients(t)
 
+    @override
     def derivatives(self, t: ArrayLike) -> Floats:
         """Return those of its class."""
         return self._real.derivatives(t)
 
+    @override
     def initial(self) -> Floats:
         """Return that of its class."""
         return self._real.initial()
 
+    @override
     def describe(self) -> dict[str, Any]:
-        """Return the description."""
         return dict(self.known)
 
 

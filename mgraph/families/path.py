@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.families.base import Family
@@ -27,16 +28,18 @@ class BentPath(Family):
             raise InputError(f"The bends of a {self.noun} are a whole number of at least 0, not {self.bends!r}.")
 
     @property
+    @override
     def dimension(self) -> int:
-        """1: a path."""
         return 1
 
     @property
+    @override
     def size(self) -> int:
         """The bends and two ends."""
         return self.bends + 2
 
     @property
+    @override
     def ends(self) -> tuple[int, ...]:
         """The first and the last row."""
         return (0, self.size - 1)
@@ -46,6 +49,7 @@ class BentPath(Family):
         """Where along the segment each row starts, shape (K,), 0 and 1 included: evenly spread [G]."""
         return np.linspace(0.0, 1.0, self.size)
 
+    @override
     def initial(self) -> Floats:
         """Spread the rows over the segment, at :attr:`places`."""
         along = self.places[:, None]

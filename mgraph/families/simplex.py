@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.families.base import Family
@@ -29,38 +30,43 @@ class SimplexFamily(Family):
             raise InputError(f"The corners of a simplex are a whole number of at least 2, not {self.corners!r}.")
 
     @property
+    @override
     def dimension(self) -> int:
-        """One less than corners."""
         return self.corners - 1
 
     @property
+    @override
     def coordinates(self) -> int:
         """One barycentric coordinate per corner."""
         return self.corners
 
     @property
+    @override
     def size(self) -> int:
-        """The corners."""
         return self.corners
 
     @property
+    @override
     def ends(self) -> tuple[int, ...]:
-        """Every row."""
         return tuple(range(self.corners))
 
+    @override
     def coefficients(self, t: ArrayLike) -> Floats:
         """Return α itself, shape (S, K)."""
         return self.points(t)
 
+    @override
     def derivatives(self, t: ArrayLike) -> Floats:
         """Return ∂c/∂α_i at the expense of the last corner, i < n - 1: constant, shape (S, n-1, K)."""
         moves = np.concatenate([np.eye(self.dimension), -np.ones((self.dimension, 1))], axis=1)
         return np.broadcast_to(moves, (len(self.points(t)), *moves.shape))
 
+    @override
     def initial(self) -> Floats:
         """The rows are the ends."""
         return np.eye(self.corners)
 
+    @override
     def quadrature(self, nodes: int, knots: Floats | None = None) -> tuple[Floats, Floats]:
         """Return the default grid, whatever the nodes: exact for linear functions, the only ones that occur here.
 
@@ -69,10 +75,11 @@ class SimplexFamily(Family):
         grid = self.grid(self.default_grid)
         return grid.points, grid.weights / factorial(self.dimension)
 
+    @override
     def end_parameters(self) -> Floats:
-        """The unit vectors."""
         return np.eye(self.corners)
 
+    @override
     def points(self, t: ArrayLike) -> Floats:
         """Check barycentric coordinates: shape (S, n), none negative, each row summing to 1."""
         points = self._numbers(t)
@@ -81,10 +88,12 @@ class SimplexFamily(Family):
         return points
 
     @property
+    @override
     def parameter_format(self) -> str:
         """How a parameter is written, for messages."""
         return f"{self.corners} barycentric coordinates"
 
+    @override
     def grid(self, counts: int | Sequence[int]) -> Grid:
         """Return the barycentric grid with that many points along an edge."""
         counts = tuple(counts) if isinstance(counts, Sequence) else (counts,)
@@ -94,6 +103,7 @@ class SimplexFamily(Family):
         return SimplexGrid(self.corners, int(counts[0]) - 1)
 
     @property
+    @override
     def default_grid(self) -> tuple[int, ...]:
         """11 points along an edge for three modes (66 in all), fewer for more."""
         return (simplex_steps(self.corners) + 1,)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.families.base import Family
@@ -31,23 +32,25 @@ class BezierSurfaceFamily(Family):
             raise InputError(f"A surface's degree is two whole numbers of at least 1, not {degree!r}.")
 
     @property
+    @override
     def dimension(self) -> int:
-        """A surface."""
         return 2
 
     @property
+    @override
     def size(self) -> int:
-        """(n+1)(m+1) rows."""
         n, m = self.degree
         return (n + 1) * (m + 1)
 
     @property
+    @override
     def ends(self) -> tuple[int, ...]:
         """Rows of the corners P_00, P_0m, P_n0, P_nm."""
         n, m = self.degree
         return (self.row(0, 0), self.row(0, m), self.row(n, 0), self.row(n, m))
 
     @property
+    @override
     def order(self) -> int:
         """n + m, reached along a diagonal."""
         return sum(self.degree)
@@ -56,12 +59,14 @@ class BezierSurfaceFamily(Family):
         """Row of control point P_ij."""
         return i * (self.degree[1] + 1) + j
 
+    @override
     def coefficients(self, t: ArrayLike) -> Floats:
         """Return the tensor-product Bernstein basis, shape (S, K)."""
         u, v = self.points(t).T
         n, m = self.degree
         return _outer(bernstein(n, u), bernstein(m, v))
 
+    @override
     def derivatives(self, t: ArrayLike) -> Floats:
         """Return (∂c/∂u, ∂c/∂v), shape (S, 2, K)."""
         u, v = self.points(t).T
@@ -70,6 +75,7 @@ class BezierSurfaceFamily(Family):
         along_v = _outer(bernstein(n, u), bernstein_derivative(m, v))
         return np.stack([along_u, along_v], axis=1)
 
+    @override
     def initial(self) -> Floats:
         """Bilinear interpolation of the corners at (i/n, j/m) [S, Alg. 2]."""
         n, m = self.degree

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from mgraph.errors import CorruptError, InputError
 from mgraph.factories import names_code
 from mgraph.jobs.reading import read, written
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 
 if TYPE_CHECKING:
     from mgraph.session.session import Session
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 KIND = "job"
 """The field of a written job that says of which kind it is."""
+
+NAMING_CODE = ("loss", "augment")
+"""The settings of trainings and methods that may name code."""
 
 
 def _here() -> str:
@@ -43,17 +46,19 @@ class Job(ABC):
 
     directory: str = field(default_factory=_here)
 
-    def run(self, session: Session, *, report: Report = silent, resumed: Run | None = None, follow: bool = True) -> Any:
+    def run(
+        self, session: Session, *, progress: ProgressCallback = silent, resumed: Run | None = None, follow: bool = True
+    ) -> Any:
         """Do it in a session and return what its operation returns; then what is to follow, unless told otherwise.
 
         With ``resumed``, an interrupted run of this very job, it goes on where that run was saved.
         """
         module, _, name = self.operation.partition(":")
         further = {} if resumed is None else {"resumed": resumed}
-        made = getattr(import_module(module), name)(session, self, report=report, **further)
+        made = getattr(import_module(module), name)(session, self, progress=progress, **further)
         following = self.following(made) if follow else None
         if following is not None:
-            following.run(session, report=report)
+            following.run(session, progress=progress)
         return made
 
     def following(self, made: Any) -> Job | None:
@@ -62,7 +67,7 @@ class Job(ABC):
         return None
 
     def names(self) -> Iterable[Any]:
-        """Return what among its fields may name code: losses, metrics."""
+        """Return what among its fields may name code: losses, augmentations, metrics."""
         return ()
 
     @property

@@ -9,12 +9,13 @@ from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.evaluate.refine import Refinement
 from mgraph.families import Family, Grid, TensorGrid
 from mgraph.families.grid import check_points
-from mgraph.jobs.base import Job
+from mgraph.jobs.base import NAMING_CODE, Job
 from mgraph.jobs.reading import can_be_named
 from mgraph.methods.base import Method
 from mgraph.methods.own import typed_here
@@ -55,18 +56,22 @@ class ConnectJob(Job):
     buffers_from: str | None = None
     sweep: Following | None = None
 
+    @override
     def following(self, made: Any) -> Job | None:
         """Return its sweep; under torchrun only the first process measures."""
         from mgraph.train.parallel import follows
 
         return None if self.sweep is None or follows() else self.sweep.of(made)
 
+    @override
     def names(self) -> Iterable[Any]:
-        """Return its loss, if the method has one, and the method, if it is the user's own."""
+        """Return its loss and augmentation, if the method has them, and the method, if it is the user's own."""
         own = METHODS.get(self.method.name) is not type(self.method)
-        return (getattr(self.method, "loss", None), *([typed_here(self.method)] if own else []))
+        named = (getattr(self.method, setting, None) for setting in NAMING_CODE)
+        return (*named, *([typed_here(self.method)] if own else []))
 
     @property
+    @override
     def can_be_written(self) -> bool:
         """Whether its method can be found again: a class of a running script, say, cannot."""
         return can_be_named(self.method)
@@ -103,7 +108,7 @@ class SweepJob(Job):
 
     def __post_init__(self) -> None:
         if self.inner is not None and (self.grid is not None or self.axes is not None):
-            raise InputError("A sweep takes a grid or inner points of every piece, not both.")
+            raise InputError("A sweep takes either a grid or the number of inner points of every piece, not both.")
         if self.axes is not None:
             check_points(prod(len(axis) for axis in self.axes))
 
@@ -122,18 +127,19 @@ class SweepJob(Job):
             return replace(self, grid=None, axes=tuple(map(tuple, json.loads(axes))), inner=None)
         return replace(self, grid=tuple(map(int, grid.counts)), axes=None, inner=None)
 
+    @override
     def names(self) -> Iterable[Any]:
-        """Return its metrics."""
         return self.metrics
 
     @property
+    @override
     def can_be_written(self) -> bool:
         """Whether every metric is a name: a function cannot be found again."""
         return all(isinstance(metric, str) for metric in self.metrics)
 
 
 @dataclass(frozen=True)
-class Stretch:
+class CompositeLeg:
     """One connection (its id) of a composite path, and the modes (ids) between which it is taken.
 
     None: as the others say. ``waypoints`` are the parameters of the way through a surface or simplex; None: its swept
@@ -156,11 +162,11 @@ class ComposeJob(Job):
     kind: ClassVar[str] = "compose"
     operation: ClassVar[str] = "mgraph.operations.composing:compose"
 
-    pieces: tuple[Stretch, ...]
+    pieces: tuple[CompositeLeg, ...]
     name: str | None = None
     thin: float | None = None
     sweep: Following | None = None
 
+    @override
     def following(self, made: Any) -> Job | None:
-        """Return its sweep."""
         return None if self.sweep is None else self.sweep.of(made)

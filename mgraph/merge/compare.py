@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Difference:
             return "even"
         return "better" if self.value > 0 else "worse"
 
+    @override
     def __str__(self) -> str:
         """Write value, standard error and verdict."""
         return f"{self.value:+.4f} ± {self.standard_error:.4f}: {self.verdict}"

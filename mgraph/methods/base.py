@@ -21,10 +21,10 @@ from mgraph.settings import Settings
 if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.network.flat import FlatModel
-    from mgraph.progress import Report
+    from mgraph.progress import ProgressCallback
     from mgraph.query.observed import Observation
     from mgraph.query.sweepdata import SweepData
-    from mgraph.train.state import Keeper
+    from mgraph.train.state import Checkpointer
 
 Array = NDArray[np.float32]
 Panel = Callable[[Any, str], None]
@@ -67,13 +67,13 @@ class Outcome:
     notes: tuple[str, ...] = ()
     trained: frozenset[str] | None = None
     family: Family | None = None
-    series: tuple[Series, ...] = ()
+    series: tuple[SeriesData, ...] = ()
     found_end: bool = False
     stopped: str | None = None
 
 
 @dataclass(frozen=True)
-class Series:
+class SeriesData:
     """Numbers that a method observed on its way: ``values`` of a quantity of a subject, by position.
 
     The quantity says what (train_loss, distance, variance, step, seconds), the subject of what (a layer's name; empty:
@@ -125,11 +125,17 @@ class Method(Settings, ABC):
 
     @abstractmethod
     def run(
-        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+        self,
+        flat: FlatModel,
+        task: Task,
+        family: Family,
+        start: Start,
+        progress: ProgressCallback,
+        checkpointer: Checkpointer | None = None,
     ) -> Outcome:
         """Connect; the rows of the ends stay what they are at the start, bit for bit.
 
-        Where ``keeper`` has a state of this very run, interrupted, it goes on from there; None: nothing is kept.
+        Where ``checkpointer`` has a state of this very run, interrupted, it goes on from there; None: nothing is kept.
         """
 
     @classmethod

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
 from mgraph.families import BezierSurfaceFamily, Family, Segment, SimplexFamily
 from mgraph.methods.base import Method, Outcome, Start, wrong_ends
@@ -12,22 +14,28 @@ from mgraph.methods.base import Method, Outcome, Start, wrong_ends
 if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.network.flat import FlatModel
-    from mgraph.progress import Report
-    from mgraph.train.state import Keeper
+    from mgraph.progress import ProgressCallback
+    from mgraph.train.state import Checkpointer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Straight(Method):
     """A method that trains nothing."""
 
+    @override
     def cost(self, family: Family, examples: int) -> float:
-        """Nothing."""
         return 0.0
 
+    @override
     def run(
-        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+        self,
+        flat: FlatModel,
+        task: Task,
+        family: Family,
+        start: Start,
+        progress: ProgressCallback,
+        checkpointer: Checkpointer | None = None,
     ) -> Outcome:
-        """Return the start."""
         return Outcome(start.points())
 
 
@@ -38,6 +46,7 @@ class Linear(Straight):
     name: ClassVar[str] = "linear"
     summary: ClassVar[str] = "straight segment of 2 modes, or bilinear surface of 4; trains nothing"
 
+    @override
     def family(self, ends: int) -> Family:
         """Segment for two ends, surface of degree (1, 1) for four."""
         if ends == 2:
@@ -58,6 +67,7 @@ class Simplex(Straight):
         "Ren, Chen, Wang (2025). Revisiting Mode Connectivity in Neural Networks with Bezier Surface. ICLR 2025",
     )
 
+    @override
     def family(self, ends: int) -> Family:
         """Return the simplex; three ends or more."""
         if ends < 3:

@@ -1,4 +1,4 @@
-"""Archiving: copies of points with rounded parameters, and what the rounding has changed, measured."""
+"""Archiving: copies of points with rounded parameters, and measurements of what the rounding changed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mgraph.alone import alone
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.metrics import Measured
 from mgraph.jobs.points import ArchiveJob
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_node, policy_name
-from mgraph.session.session import Bench, Session
-from mgraph.session.storing import check_name_is_free, require_finite, store_point
+from mgraph.session.session import Session, Workspace
+from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph_store import Node, NodeBuffers, Run
 
-CODEC = "blosc"  # zeros at the end of every number are what it compresses best
+CODEC = "blosc"  # it compresses the zeros at the end of every number best
 _BITS = {"bf16": 7}
-_MANTISSA = 23  # bits of a float32 that are stored
+_MANTISSA = 23  # stored bits of a float32's mantissa
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,28 @@ def rounded(parameters: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
 
 
 @alone
-def archive(session: Session, job: ArchiveJob, *, report: Report = silent, resumed: Run | None = None) -> Archived:
+def archive(
+    session: Session, job: ArchiveJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
+) -> Archived:
     """Store a copy of a node with rounded parameters, compressed, and the numbers of both.
 
-    Buffers, BatchNorm statistics among them, are copied as they are. The original stays; whoever wants its space
-    removes it. Raises InputError for a rounding that is none, and NonFiniteError, storing nothing, if the copy's
-    parameters or numbers are not finite. An interrupted run begins again.
+    Buffers, including BatchNorm statistics, are copied as they are. The original stays; remove it to free its space.
+    Raises InputError for an unknown rounding, and NonFiniteError, storing nothing, if the copy's parameters or numbers
+    are not finite. An interrupted run starts again.
     """
-    del report  # it is short
+    del progress  # it is short
     rounding, bits = job.rounding, kept_bits(job.rounding)
     with session.store.reading() as reader:
         node = still_there(reader, Node, job.node, resumed)
     check_name_is_free(session, job.name)
-    bench = load_node(session, node)
-    with session.run(bench, "archive", {"node": node.id, "rounding": rounding}, job=job, resumed=resumed) as run:
-        before = evaluate_splits(bench)
+    workspace = load_node(session, node)
+    with session.run(workspace, "archive", {"node": node.id, "rounding": rounding}, job=job, resumed=resumed) as run:
+        before = evaluate_splits(workspace)
         parameters = rounded(session.store.read_parameters(node), bits)
-        bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(parameters)))
-        after = evaluate_splits(bench)
+        workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(parameters)))
+        after = evaluate_splits(workspace)
         require_finite(after, f"The rounded copy of {label(node)}")
-        policy = _policy(session, bench, node)
+        policy = _policy(session, workspace, node)
         archived = Archived(node, before, after, parameters.nbytes, 0)
         info = {
             "origin": "archive",
@@ -103,13 +105,10 @@ def archive(session: Session, job: ArchiveJob, *, report: Report = silent, resum
         with session.store.transaction() as tx:
             copy = store_point(
                 tx,
-                bench,
+                workspace,
                 run.id,
                 node.kind if node.kind in ("mode", "merged") else "merged",
-                parameters,
-                after,
-                buffers=policy,
-                measured_with=policy,
+                MeasuredPoint(parameters, after, policy, policy),
                 info=info,
                 codec=CODEC,
                 name=job.name,
@@ -119,8 +118,8 @@ def archive(session: Session, job: ArchiveJob, *, report: Report = silent, resum
     return Archived(copy, before, after, parameters.nbytes, session.store.tensor_store.size(copy.tensor_key))
 
 
-def _policy(session: Session, bench: Bench, node: Node) -> str:
+def _policy(session: Session, workspace: Workspace, node: Node) -> str:
     """Name the BatchNorm policy of the statistics that :func:`load_node` has loaded or recomputed."""
     with session.store.reading() as reader:
         rows = reader.all(NodeBuffers, node_id=node.id)
-    return policy_name(bench, rows[0].policy if rows else bench.policy())
+    return policy_name(workspace, rows[0].policy if rows else workspace.policy())

@@ -1,4 +1,4 @@
-"""Ensembles of a connection's points: corners only against the whole grid, and as files for plain PyTorch."""
+"""Ensembles of a connection's points: the corners against the whole grid, and as files for plain PyTorch."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.running import WHOLE_BYTES
 from mgraph.families import Family
+from mgraph.fields import are_labels
 from mgraph.jobs.points import EnsembleJob, ExportEnsembleJob
 from mgraph.merge.compare import Difference
 from mgraph.merge.ensemble import VOTES, ensemble_predictions
@@ -27,7 +28,7 @@ from mgraph.metric import LOSS
 from mgraph.network.checkpoints import state_dict, write_safetensors
 from mgraph.operations.export import data_facts, new_states, recipe, tensors_alone
 from mgraph.operations.merging import SELECTION_SPLIT, Prepared, best_corner, prepare
-from mgraph.progress import Progress, Report, silent
+from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.query.sweepdata import grid_counts
 from mgraph.session.members import label, still_there
 from mgraph.session.points import module_buffers, policy_name
@@ -41,12 +42,12 @@ _MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class EnsembleReport:
-    """What voting is worth: the best single corner, the corners' ensemble, and the whole grid's.
+class EnsembleResult:
+    """What voting gains: the best single corner, the corners' ensemble, and the whole grid's.
 
     ``single`` is the corner chosen on validation. The differences are paired, on test data, by the primary metric of
-    the task, else by the loss, more is better (None where single examples have neither):
-    ``corners_gain`` = corners' ensemble minus ``single``, ``grid_gain`` = grid's ensemble minus the corners'.
+    the task or else by the loss; positive is better (None if single examples have neither): ``corners_gain`` = corners'
+    ensemble minus ``single``, ``grid_gain`` = grid's ensemble minus the corners'.
     """
 
     grid: tuple[int, ...]
@@ -68,44 +69,44 @@ class EnsembleReport:
 
 @alone
 def ensemble(
-    session: Session, job: EnsembleJob, *, report: Report = silent, resumed: Run | None = None
-) -> EnsembleReport:
+    session: Session, job: EnsembleJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
+) -> EnsembleResult:
     """Evaluate the ensembles of a connection's corners and of its whole grid.
 
-    By default the members lie 0.1 apart [S §4.3], on a simplex of many modes further.
+    By default the members are 0.1 apart [S §4.3], farther on a simplex of many modes.
 
-    Members vote as the task says (``combine``). Raises InputError where it does not say that, and for outputs that are
-    too many to keep. An interrupted run begins again.
+    Members vote as the task says (``combine``). Raises InputError if it does not say, and for outputs too large to
+    keep. An interrupted run starts again.
     """
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
     family = session.family_of(connection)
     counts = grid_counts(family, job.grid, _default_members(family))
     ready = prepare(session, connection)
-    policy = ready.bench.policy(job.bn_examples)
+    policy = ready.workspace.policy(job.bn_examples)
     _require_votes(ready)
     members = family.grid(counts)
     coefficients, at_ends = family.coefficients(members.points), members.ends
     settings = {"connection": connection.id, "grid": counts, "batchnorm": str(policy)}
-    with session.run(ready.bench, "ensemble", settings, job=job, resumed=resumed) as run:
+    with session.run(ready.workspace, "ensemble", settings, job=job, resumed=resumed) as run:
         whole, kept = ensemble_predictions(
-            ready.bench.flat,
-            ready.bench.task,
+            ready.workspace.flat,
+            ready.workspace.task,
             ready.rows,
             coefficients,
             policy=policy,
             splits=_SPLITS,
             keep=at_ends,
-            report=report,
+            progress=progress,
         )
         corners, _ = ensemble_predictions(
-            ready.bench.flat, ready.bench.task, ready.rows, _end_rows(family), policy=policy, splits=_SPLITS
+            ready.workspace.flat, ready.workspace.task, ready.rows, _end_rows(family), policy=policy, splits=_SPLITS
         )
         singles = {label(end): {s: kept[at][s] for s in _SPLITS} for end, at in zip(ready.ends, at_ends, strict=True)}
         alone = {name: {SELECTION_SPLIT: p[SELECTION_SPLIT].measured()} for name, p in singles.items()}
-        single_name = best_corner(alone, ready.bench.task.primary)
+        single_name = best_corner(alone, ready.workspace.task.primary)
         single = singles[single_name]
-        result = EnsembleReport(
+        result = EnsembleResult(
             counts,
             len(coefficients),
             single_name,
@@ -114,7 +115,7 @@ def ensemble(
             {s: whole[s].measured() for s in _SPLITS},
             corners["test"].better_than(single["test"]),
             whole["test"].better_than(corners["test"]),
-            ready.bench.task.primary.name,
+            ready.workspace.task.primary.name,
         )
         with session.store.transaction() as tx:
             for statistic, measured in (
@@ -140,12 +141,12 @@ def ensemble(
 
 
 @alone
-def export_ensemble(session: Session, job: ExportEnsembleJob, *, report: Report = silent) -> dict[str, Any]:
+def export_ensemble(session: Session, job: ExportEnsembleJob, *, progress: ProgressCallback = silent) -> dict[str, Any]:
     """Write every member of a grid as a .safetensors file with its own BatchNorm statistics, and a manifest.
 
-    Return the manifest. Each file loads into the plain architecture; the ensemble is the mean of the members'
-    votes, which the manifest names. Raises NameTakenError for a directory that is not empty, unless told to overwrite:
-    then earlier members and their manifest are replaced. The files appear together at the end.
+    Returns the manifest. Each file loads into the plain architecture; the ensemble is the mean of the members' votes,
+    whose kind the manifest names. Raises NameTakenError for a directory that is not empty, unless told to overwrite,
+    which replaces earlier members and their manifest. The files appear together at the end.
     """
     with session.store.reading() as reader:
         connection = reader.get(Connection, id=job.connection)
@@ -156,13 +157,13 @@ def export_ensemble(session: Session, job: ExportEnsembleJob, *, report: Report 
     counts = grid_counts(family, job.grid, _default_members(family))
     with _new_directory(directory) as building:
         voting = EnsembleJob(connection=job.connection, grid=counts, bn_examples=job.bn_examples)
-        result = ensemble(session, voting, report=report)
+        result = ensemble(session, voting, progress=progress)
         ready = prepare(session, connection)
-        return _write_members(ready, building, counts, result, ready.bench.policy(job.bn_examples), report)
+        return _write_members(ready, building, counts, result, ready.workspace.policy(job.bn_examples), progress)
 
 
 def _default_members(family: Family) -> tuple[int, ...]:
-    """Return the grid of an ensemble's members: step 0.1 along a path, else what a sweep takes."""
+    """Return the grid of an ensemble's members: step 0.1 along a path, otherwise what a sweep takes."""
     return (11,) if family.dimension == 1 else family.default_grid
 
 
@@ -172,7 +173,7 @@ def _new_directory(directory: Path) -> Iterator[Path]:
     building, fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.tmp"), not directory.exists()
     try:
         building.mkdir(parents=True)
-        directory.mkdir(exist_ok=True)  # the plain error, before hours of work
+        directory.mkdir(exist_ok=True)  # raise the plain error before hours of work
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
         raise InputError(f"{directory} cannot be written: {error.strerror}.") from None
@@ -193,14 +194,14 @@ def _write_members(
     ready: Prepared,
     directory: Path,
     counts: tuple[int, ...],
-    result: EnsembleReport,
+    result: EnsembleResult,
     policy: BatchNormPolicy,
-    report: Report,
+    progress: ProgressCallback,
 ) -> dict[str, Any]:
     family = ready.family
     parameters = family.grid(counts).points
     coefficients = family.coefficients(parameters)
-    name = policy_name(ready.bench, policy)
+    name = policy_name(ready.workspace, policy)
     members = []
     for i, c in enumerate(coefficients):
         file = _MEMBER.format(f"{i:04d}")
@@ -208,14 +209,14 @@ def _write_members(
         facts = recipe(ready.connection, parameters[i].tolist(), c.tolist(), ready.nodes, name)
         write_safetensors(directory / file, state, {"format": "pt", "mgraph": json.dumps(facts, sort_keys=True)})
         members.append({"file": file, "parameter": parameters[i].tolist()})
-        report(Progress("export", i + 1, len(coefficients)))
+        progress(Progress("export", i + 1, len(coefficients)))
     manifest = {
         "format": 1,
         "kind": "ensemble",
-        "combine": VOTES[ready.bench.task.combine or "mean"],
+        "combine": VOTES[ready.workspace.task.combine or "mean"],
         "connection": ready.connection.id,
-        "arch": ready.bench.space.arch,
-        "data": data_facts(ready.bench),
+        "arch": ready.workspace.space.arch,
+        "data": data_facts(ready.workspace),
         "batchnorm": name,
         "members": members,
         "test": {name: m.value for name, m in result.whole["test"].items()},
@@ -226,26 +227,27 @@ def _write_members(
 
 
 def _member_state(ready: Prepared, coefficients: list[float], policy: BatchNormPolicy) -> dict[str, Any]:
-    flat, layout = ready.bench.flat, ready.bench.layout
+    flat, layout = ready.workspace.flat, ready.workspace.layout
     theta = combine_stored(coefficients, ready.points)
     flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
-    recompute_statistics(flat, ready.bench.task.train, policy)
-    return state_dict(layout, theta, module_buffers(flat, layout)) | tensors_alone(new_states(ready.bench))
+    recompute_statistics(flat, ready.workspace.task.train, policy)
+    return state_dict(layout, theta, module_buffers(flat, layout)) | tensors_alone(new_states(ready.workspace))
 
 
 def _require_votes(ready: Prepared) -> None:
     """Raise InputError before the work starts if members cannot vote, or their votes take too much memory."""
-    flat, task, name = ready.bench.flat, ready.bench.task, ready.bench.space.name
+    flat, task, name = ready.workspace.flat, ready.workspace.task, ready.workspace.space.name
     if task.combine is None:
         raise InputError(
-            f"How members of an ensemble vote is not known of the task of space {name}: add combine= to it, "
+            f"The task of space {name} does not say how members of an ensemble vote: add combine= to it, "
             '"softmax" (outputs are logits of classes), "sigmoid" (logits of labels) or "mean" (outputs themselves).'
         )
     count = min(len(task.test), flat.least_batch)
     x, y = task.test.examples(torch.arange(count), device=flat.device)
     with torch.no_grad():
-        out = flat.module.eval()(flat.inputs(x))
-    if task.combine == "softmax" and (out.ndim < 2 or y.is_floating_point()):
+        flat.module.eval()
+        out = flat.run(x)
+    if task.combine == "softmax" and (not isinstance(out, torch.Tensor) or out.ndim < 2 or not are_labels(y)):
         raise InputError(
             f"An ensemble averages class probabilities, and the task of space {name} is not a classification: outputs "
             'must be (N, classes, …) and targets integers; combine="mean" in the task averages the outputs.'

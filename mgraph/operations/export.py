@@ -14,15 +14,16 @@ from torch import nn
 from mgraph.alone import alone
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
+from mgraph.fields import Shapes
 from mgraph.jobs.points import ExportJob
 from mgraph.network.checkpoints import extra_state, state_dict, write_pt
 from mgraph.network.layout import dtype_name
 from mgraph.network.tensorfile import stream_safetensors
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label
 from mgraph.session.points import buffers_of, load_node, module_buffers
 from mgraph.session.runs import versions
-from mgraph.session.session import Bench, Session
+from mgraph.session.session import Session, Workspace
 from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Run, Space
 
 FORMATS = (".safetensors", ".pt", ".pth")
@@ -39,13 +40,13 @@ def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
 
 
 @alone
-def export_node(session: Session, job: ExportJob, *, report: Report = silent) -> Path:
+def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback = silent) -> Path:
     """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict).
 
-    To .safetensors its parameters are streamed chunk by chunk, so a node that has no BatchNorm statistics to be
-    recomputed may be larger than memory.
+    Parameters are streamed to .safetensors chunk by chunk, so a node without BatchNorm statistics to recompute may be
+    larger than memory.
     """
-    del report  # it is short
+    del progress  # it is short
     path, overwrite = Path(job.path), job.overwrite
     with session.store.reading() as reader:
         node = reader.get(Node, id=job.node)
@@ -68,22 +69,23 @@ def export_node(session: Session, job: ExportJob, *, report: Report = silent) ->
     return path
 
 
-_STATES = "extra_state"  # in a mode's info: what the space's network keeps besides tensors, by name
+_STATES = "extra_state"  # key in a mode's info: what the space's network keeps besides tensors, by name
 
 
 def further_states(module: nn.Module) -> dict[str, Any]:
-    """Return what a mode's info notes if its network has states besides tensors (``get_extra_state``), else nothing."""
+    """Return the entry of a mode's info for states besides tensors (``get_extra_state``) of its network, if it has
+    any."""
     names = sorted(extra_state(module))
     return {_STATES: names} if names else {}
 
 
-def new_states(bench: Bench) -> dict[str, Any]:
+def new_states(workspace: Workspace) -> dict[str, Any]:
     """Return the states besides tensors that a new network of the space has, by their names in a state dict."""
-    return extra_state(bench.new_module(seed=0)) if further_states(bench.flat.module) else {}
+    return extra_state(workspace.new_module(seed=0)) if further_states(workspace.flat.module) else {}
 
 
 def tensors_alone(states: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return states for a file that holds only tensors; InputError if one is none."""
+    """Return states for a file that holds only tensors; InputError if one is not a tensor."""
     for name, value in states.items():
         if not isinstance(value, torch.Tensor):
             raise InputError(
@@ -93,29 +95,30 @@ def tensors_alone(states: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _further(session: Session, node: Node) -> dict[str, Any]:
-    """Return the states besides tensors that belong to a node's state dict; only then the network is built."""
+    """Return the states besides tensors that belong to a node's state dict; the network is built only if there are
+    any."""
     with session.store.reading() as reader:
         modes = reader.all(Node, kind="mode", space_id=node.space_id)
         space = reader.get(Space, id=node.space_id)
     if not any(json.loads(mode.info).get(_STATES) for mode in modes):
         return {}
-    return extra_state(session.bench(space).new_module(seed=0))
+    return extra_state(session.workspace(space).new_module(seed=0))
 
 
 def _layout_and_buffers(session: Session, node: Node) -> tuple[Layout, dict[str, NDArray[Any]]]:
     with session.store.reading() as reader:
         layout = Layout.from_json(reader.get(Space, id=node.space_id).layout)
         buffers = buffers_of(session.store, reader, node)
-    if layout.buffers and not buffers:  # it takes the network to make them
-        bench = load_node(session, node)
-        buffers = module_buffers(bench.flat, layout)
+    if layout.buffers and not buffers:  # making them takes the network
+        workspace = load_node(session, node)
+        buffers = module_buffers(workspace.flat, layout)
     return layout, buffers
 
 
 def node_facts(session: Session, node: Node) -> dict[str, Any]:
-    """Collect what a reader of the file needs to know: origin, parents, seeds, policy, numbers."""
+    """Collect what a reader of the file needs: origin, parents, seeds, policy, numbers."""
     with session.store.reading() as reader:
-        bench = session.bench(reader.get(Space, id=node.space_id))
+        workspace = session.workspace(reader.get(Space, id=node.space_id))
         terms = reader.all(NodeTerm, node_id=node.id)
         parents = {n.id: n for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
         evaluations = [e for e in reader.all(Evaluation, node_id=node.id) if e.sweep_id is None]
@@ -127,8 +130,8 @@ def node_facts(session: Session, node: Node) -> dict[str, Any]:
         "kind": node.kind,
         "selected_on": node.selected_on,
         "info": json.loads(node.info),
-        "arch": bench.space.arch,
-        "data": data_facts(bench),
+        "arch": workspace.space.arch,
+        "data": data_facts(workspace),
         "digest": node.digest,
         "terms": [{"node": t.source_id, "name": parents[t.source_id].name, "c": t.coefficient} for t in terms],
         "seed": run.seed if run else None,
@@ -144,7 +147,7 @@ def recipe(
     nodes: Sequence[Node],
     policy: str,
 ) -> dict[str, Any]:
-    """Describe a point of a connection: where it lies, and its coefficients over stored nodes."""
+    """Describe a point of a connection: its parameter, and its coefficients over stored nodes."""
     return {
         "format": 1,
         "connection": connection.id,
@@ -157,17 +160,25 @@ def recipe(
     }
 
 
-def data_facts(bench: Bench) -> dict[str, Any]:
-    """Describe the data, so that others can feed the network the same inputs.
+def data_facts(workspace: Workspace) -> dict[str, Any]:
+    """Describe the data, so that others can give the network the same inputs.
 
-    These are ``(x * scale - mean) / std``, per channel, of inputs x with the given type and range.
+    These are ``(x * scale - mean) / std``, per channel, for inputs x with the given type and range.
     """
-    test = bench.task.test
-    facts: dict[str, Any] = {"spec": bench.space.data, "input_shape": list(test.input_shape)}
-    facts |= {"mean": list(bench.task.mean or (0.0,)), "std": list(bench.task.std or (1.0,))}
-    if isinstance(test, ArraySplit):
-        x = test.inputs
+    test = workspace.task.test
+    facts: dict[str, Any] = {"spec": workspace.space.data, "input_shape": _listed(test.input_shape)}
+    facts |= {"mean": list(workspace.task.mean or (0.0,)), "std": list(workspace.task.std or (1.0,))}
+    if isinstance(test, ArraySplit) and isinstance(x := test.inputs, torch.Tensor):
         kind = dtype_name(x.dtype)
         facts |= {"dtype": kind, "range": [x.min().item(), x.max().item()]}
         facts["scale"] = 1 / 255 if kind == "uint8" else 1.0
     return facts
+
+
+def _listed(shapes: Shapes) -> Any:
+    """Write shapes as JSON has them."""
+    return (
+        {name: list(shape) for name, shape in shapes.items()}
+        if isinstance(shapes, dict)
+        else [list(extent) if isinstance(extent, tuple) else extent for extent in shapes]
+    )

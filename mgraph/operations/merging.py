@@ -1,7 +1,7 @@
 """Merging: choose a point of a swept connection on validation data, store it, and report it on test data.
 
-What is better or worse than the best corner is decided on validation data, too, allowing for all the points that were
-looked at (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is refused.
+Whether it is better or worse than the best corner is decided on validation data too, allowing for all the points that
+were looked at (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mgraph.merge.soup import greedy_soup, uniform_soup
 from mgraph.metric import LOSS, Metric
 from mgraph.network.flat import combine
 from mgraph.operations.sweptnumbers import holds, recalled
-from mgraph.progress import Progress, Report, silent
+from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.query.sweepdata import SweepData, finest_sweep, load_sweep
 from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
@@ -37,8 +37,8 @@ from mgraph.session.points import (
     policy_name,
 )
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Bench, Session
-from mgraph.session.storing import check_name_is_free, require_finite, store_point
+from mgraph.session.session import Session, Workspace
+from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph_store import Connection, Node, NodeTerm, Run, Space
 from mgraph_store.tensors.kernel import combine as combine_stored
 
@@ -51,7 +51,7 @@ class Prepared:
     """A connection with its control points loaded and ready to be evaluated anywhere."""
 
     connection: Connection
-    bench: Bench
+    workspace: Workspace
     nodes: list[Node]
     ends: list[Node]
     points: list[NDArray[np.float32]]
@@ -60,14 +60,14 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class MergeReport:
-    """A merged node and what it is worth.
+class MergeResult:
+    """A merged node and how good it is.
 
-    ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the one chosen on
-    validation, ``decision`` says on validation whether the point is better, and ``difference`` is the paired test
-    difference by the primary metric (else by the loss), measured once, after everything was decided, more is better.
-    ``oracle`` is the best swept test value: what selecting on test data would have shown, never the result. ``metric``
-    is the primary one, ``scored_by`` what the differences are of.
+    ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the one chosen on validation,
+    ``decision`` says on validation whether the point is better, and ``difference`` is the paired test difference by the
+    primary metric (or else by the loss), measured once, after everything was decided; positive is better. ``oracle`` is
+    the best swept test value: what selecting on test data would have shown, never the result. ``metric`` is the primary
+    one, ``scored_by`` the one that the differences are in.
     """
 
     node: Node
@@ -84,34 +84,38 @@ class MergeReport:
 
 
 def prepare(session: Session, connection: Connection) -> Prepared:
-    """Load a connection's control points and constants into its bench."""
+    """Load a connection's control points and constants into its workspace."""
     store = session.store
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
         nodes, ends = rows_of(reader, connection), ends_of(reader, connection)
         groups = buffers_of(store, reader, constants_source(reader, connection))
-    bench = session.bench(space)
-    warn_of_other_code(store, bench, [connection, *ends])
+    workspace = session.workspace(space)
+    warn_of_other_code(store, workspace, [connection, *ends])
     if groups:
-        load_buffers(bench, groups)
+        load_buffers(workspace, groups)
     points = [np.array(store.read_parameters(node)) for node in nodes]
-    return Prepared(connection, bench, nodes, ends, points, packed_rows(bench, points), session.family_of(connection))
+    return Prepared(
+        connection, workspace, nodes, ends, points, packed_rows(workspace, points), session.family_of(connection)
+    )
 
 
 def choose_point(data: SweepData) -> int:
     """Choose the swept point that is best on validation by the primary metric (ties: loss); never by test data."""
     if (SELECTION_SPLIT, LOSS.name) not in data.values:
-        raise InputError("It was not swept on validation data, and merging selects on them; sweep it first.")
+        raise InputError("It was not swept on validation data, on which merging selects; sweep it first.")
     return data.best(SELECTION_SPLIT)
 
 
 @alone
-def merge(session: Session, job: MergeJob, *, report: Report = silent, resumed: Run | None = None) -> MergeReport:
-    """Materialise a point as a ``merged`` node: the best on validation, a given parameter, or a soup.
+def merge(
+    session: Session, job: MergeJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
+) -> MergeResult:
+    """Store a point as a ``merged`` node: the best on validation, a given parameter, or a soup.
 
-    BatchNorm statistics are recomputed and stored with it. Raises InputError if the connection was never
-    swept (unless ``at`` is given), the parameter lies outside the domain, or the point is far worse on validation data
-    than every corner; ``force`` stores that all the same. An interrupted run begins again.
+    BatchNorm statistics are recomputed and stored with it. Raises InputError if the connection was never swept (unless
+    ``at`` is given), the parameter is outside the domain, or the point is far worse on validation data than every
+    corner, unless ``force`` is given. An interrupted run starts again.
     """
     at, soup = job.at, job.soup
     with session.store.reading() as reader:
@@ -131,27 +135,27 @@ def merge(session: Session, job: MergeJob, *, report: Report = silent, resumed: 
     if data is not None and at is None:
         choose_point(data)
     ready = prepare(session, connection)
-    policy = ready.bench.policy(job.bn_examples)
+    policy = ready.workspace.policy(job.bn_examples)
     settings: dict[str, Any] = {"connection": connection.id, "at": at, "soup": soup, "batchnorm": str(policy)}
-    with session.run(ready.bench, "merge", settings, job=job, resumed=resumed) as run:
-        choice = _choose(ready, data, parameter, soup, policy, report)
-        swept = data if data is not None and holds(data, ready.bench, policy, swept_by) else None
+    with session.run(ready.workspace, "merge", settings, job=job, resumed=resumed) as run:
+        choice = _choose(ready, data, parameter, soup, policy, progress)
+        swept = data if data is not None and holds(data, ready.workspace, policy, swept_by) else None
         corners = {label(end): _corner(ready, end, policy, swept) for end in ready.ends}
-        baseline = best_corner(corners, ready.bench.task.primary)
+        baseline = best_corner(corners, ready.workspace.task.primary)
         _place_end(ready, next(end for end in ready.ends if label(end) == baseline), policy)
-        against, against_test = (_scores(ready.bench, split) for split in (SELECTION_SPLIT, REPORTING_SPLIT))
+        against, against_test = (_scores(ready.workspace, split) for split in (SELECTION_SPLIT, REPORTING_SPLIT))
         theta = combine_stored(choice.coefficients.tolist(), ready.points)
-        flat = ready.bench.flat
+        flat = ready.workspace.flat
         flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
-        recompute_statistics(flat, ready.bench.task.train, policy)
-        results = recalled(swept, ready.bench.task, choice.coefficients) or evaluate_splits(ready.bench)
+        recompute_statistics(flat, ready.workspace.task.train, policy)
+        results = recalled(swept, ready.workspace.task, choice.coefficients) or evaluate_splits(ready.workspace)
         require_finite(results, "The merged point")
         if not job.force:
-            _refuse_a_wall(results, corners, ready.bench.task.primary)
-        scores = _scored(ready.bench, REPORTING_SPLIT)
-        decision = _decided(choice, _scores(ready.bench, SELECTION_SPLIT), against)
+            _refuse_a_wall(results, corners, ready.workspace.task.primary)
+        scores = _scored(ready.workspace, REPORTING_SPLIT)
+        decision = _decided(choice, _scores(ready.workspace, SELECTION_SPLIT), against)
         node = _store(session, run, ready, choice, theta, results, policy, job)
-    return MergeReport(
+    return MergeResult(
         node,
         choice.parameter,
         results,
@@ -160,7 +164,7 @@ def merge(session: Session, job: MergeJob, *, report: Report = silent, resumed: 
         decision,
         None if scores is None or against_test is None else paired_difference(scores[1], against_test),
         _oracle(data),
-        ready.bench.task.primary.name,
+        ready.workspace.task.primary.name,
         None if scores is None else scores[0].name,
         _notes(data, choice.coefficients, ready),
     )
@@ -185,7 +189,7 @@ def _choose(
     parameter: Floats | None,
     soup: str | None,
     policy: BatchNormPolicy,
-    report: Report,
+    progress: ProgressCallback,
 ) -> _Choice:
     if parameter is not None:
         coefficients = ready.family.coefficients(parameter)[0]
@@ -194,16 +198,16 @@ def _choose(
     if soup == "uniform":
         return _Choice(uniform_soup(data.coefficients), None, None)
     if soup == "greedy":
-        chosen, looked_at = _greedy(ready, data, policy, report)
-        singles = _looked_at(ready, data.coefficients, policy, report)
+        chosen, looked_at = _greedy(ready, data, policy, progress)
+        singles = _looked_at(ready, data.coefficients, policy, progress)
         both = None if singles is None or looked_at is None else np.concatenate([singles, looked_at])
         return _Choice(chosen, None, SELECTION_SPLIT, both)
     best = choose_point(data)
     place = tuple(map(float, data.parameters[best]))
     coefficients = data.coefficients[best]
-    if np.count_nonzero(coefficients) == 1:  # a corner: there is nothing to decide
+    if np.count_nonzero(coefficients) == 1:  # a corner, so there is nothing to decide
         return _Choice(coefficients, place, SELECTION_SPLIT)
-    return _Choice(coefficients, place, SELECTION_SPLIT, _looked_at(ready, data.coefficients, policy, report))
+    return _Choice(coefficients, place, SELECTION_SPLIT, _looked_at(ready, data.coefficients, policy, progress))
 
 
 def _store(
@@ -217,7 +221,7 @@ def _store(
     job: MergeJob,
 ) -> Node:
     """Store the present point with its statistics, its recipe and its numbers, and complete the run."""
-    bench, policy_text = ready.bench, policy_name(ready.bench, policy)
+    workspace, policy_text = ready.workspace, policy_name(ready.workspace, policy)
     pairs = zip(ready.nodes, choice.coefficients.tolist(), strict=True)
     terms = [(node.id, c) for node, c in pairs if c != 0]
     info = {
@@ -230,13 +234,10 @@ def _store(
     with session.store.transaction() as tx:
         node = store_point(
             tx,
-            bench,
+            workspace,
             run.id,
             "merged",
-            theta,
-            results,
-            buffers=policy_text,
-            measured_with=policy_text,
+            MeasuredPoint(theta, results, policy_text, policy_text),
             info=info,
             name=job.name,
             selected_on=choice.selected_on,
@@ -247,18 +248,18 @@ def _store(
 
 
 def _looked_at(
-    ready: Prepared, coefficients: Floats, policy: BatchNormPolicy, report: Report
+    ready: Prepared, coefficients: Floats, policy: BatchNormPolicy, progress: ProgressCallback
 ) -> NDArray[np.float32] | None:
-    """Return the validation scores by example of swept points, shape (S, N); None where no example has one."""
+    """Return the validation scores by example of swept points, shape (S, N); None if examples have no scores."""
     rows = []
     for done, c in enumerate(coefficients.tolist(), start=1):
-        combine(c, ready.rows, ready.bench.flat.theta)
-        recompute_statistics(ready.bench.flat, ready.bench.task.train, policy)
-        scores = _scores(ready.bench, SELECTION_SPLIT)
+        combine(c, ready.rows, ready.workspace.flat.theta)
+        recompute_statistics(ready.workspace.flat, ready.workspace.task.train, policy)
+        scores = _scores(ready.workspace, SELECTION_SPLIT)
         if scores is None:
             return None
         rows.append(scores.astype(np.float32))
-        report(Progress("deciding", done, len(coefficients)))
+        progress(Progress("deciding", done, len(coefficients)))
     return np.stack(rows)
 
 
@@ -270,16 +271,16 @@ def _decided(
     own = scores[None].astype(np.float32)
     if choice.looked_at is None:
         return decide(own, 0, against)
-    # The chosen point is one of those that were looked at; it stands first as it was stored.
+    # The chosen point is one of those that were looked at; it comes first, as it was stored.
     found = decide(np.concatenate([own, choice.looked_at]), 0, against)
     return replace(found, looked_at=len(choice.looked_at))
 
 
 def _is_wall(metric: Metric, found: Measured, worst: float) -> bool:
-    """Tell whether a point is far worse than the worst corner, beyond three standard errors of its own.
+    """Return whether a point is far worse than the worst corner, beyond three of its own standard errors.
 
-    By a metric with a best value, such as accuracy: by a tenth of that, or by a twentieth with more than twice the
-    cost. By another, such as the loss: by half of the corner's.
+    For a metric with a best value, such as accuracy, this means by a tenth of that, or by a twentieth with more than
+    twice the cost; for another, such as the loss, by half of the corner's.
     """
     fall = float(metric.cost(found.value) - metric.cost(worst))
     if fall <= 3.0 * (found.standard_error or 0.0):
@@ -302,17 +303,17 @@ def _refuse_a_wall(
         return
     best = max(values, key=lambda name: metric.sign * values[name])
     raise InputError(
-        f"The point lies on a wall: its validation {metric.name} is {found.value:.4g}, and the corners have "
+        f"The point is on a wall: its validation {metric.name} is {found.value:.4g}, and the corners have "
         f"{values[worst]:.4g} ({worst}) to {values[best]:.4g} ({best}); it was not stored. Take the best swept point "
-        "(mgraph merge CONN), or a connection without a barrier; --force stores it all the same."
+        "(mgraph merge CONN), or a connection without a barrier; --force stores it anyway."
     )
 
 
 def _greedy(
-    ready: Prepared, data: SweepData, policy: BatchNormPolicy, report: Report
+    ready: Prepared, data: SweepData, policy: BatchNormPolicy, progress: ProgressCallback
 ) -> tuple[Floats, NDArray[np.float32] | None]:
     """Return the soup's coefficients, and the validation scores by example of every soup that was tried."""
-    metric = ready.bench.task.primary
+    metric = ready.workspace.task.primary
     if (SELECTION_SPLIT, metric.name) not in data.values:
         metric = LOSS
     done = 0
@@ -320,56 +321,56 @@ def _greedy(
 
     def score(coefficients: Floats) -> float:
         nonlocal done
-        combine(coefficients.tolist(), ready.rows, ready.bench.flat.theta)
-        recompute_statistics(ready.bench.flat, ready.bench.task.train, policy)
+        combine(coefficients.tolist(), ready.rows, ready.workspace.flat.theta)
+        recompute_statistics(ready.workspace.flat, ready.workspace.task.train, policy)
         done += 1
-        report(Progress("soup", done, len(data.parameters)))
-        scores = _scores(ready.bench, SELECTION_SPLIT)
+        progress(Progress("soup", done, len(data.parameters)))
+        scores = _scores(ready.workspace, SELECTION_SPLIT)
         if scores is not None:
             tried.append(scores.astype(np.float32))
-        return metric.sign * measure(ready.bench.flat, ready.bench.task, SELECTION_SPLIT)[metric.name].value
+        return metric.sign * measure(ready.workspace.flat, ready.workspace.task, SELECTION_SPLIT)[metric.name].value
 
     soup = greedy_soup(data.coefficients, metric.sign * data.values[SELECTION_SPLIT, metric.name], score)
     return soup, np.stack(tried) if tried else None
 
 
 @torch.no_grad()
-def _scores(bench: Bench, split: str) -> NDArray[np.float64] | None:
-    """Score the present point by example, shape (N,), more is better: by the primary metric, else by the loss.
+def _scores(workspace: Workspace, split: str) -> NDArray[np.float64] | None:
+    """Score the present point by example, shape (N,), higher is better: by the primary metric, or else by the loss.
 
-    None where examples have neither.
+    None if examples have neither.
     """
-    found = _scored(bench, split)
+    found = _scored(workspace, split)
     return None if found is None else found[1]
 
 
-def _scored(bench: Bench, split: str) -> tuple[Metric, NDArray[np.float64]] | None:
-    """Return the metric that the scores are of, too."""
-    data = bench.task.splits[split]
-    found = example_scores(bench.task, outputs(bench.flat, data), len(data))
+def _scored(workspace: Workspace, split: str) -> tuple[Metric, NDArray[np.float64]] | None:
+    """Return the scores together with the metric that they are in."""
+    data = workspace.task.splits[split]
+    found = example_scores(workspace.task, outputs(workspace.flat, data), len(data))
     return None if found is None else (found[0], found[1].numpy())
 
 
 def _corner(
     ready: Prepared, end: Node, policy: BatchNormPolicy, swept: SweepData | None
 ) -> dict[str, dict[str, Measured]]:
-    """Return what an end is worth under the same policy as the merged point."""
+    """Measure an end under the same policy as the merged point."""
     alone = np.array([float(node.id == end.id) for node in ready.nodes])
-    known = recalled(swept, ready.bench.task, alone)
+    known = recalled(swept, ready.workspace.task, alone)
     if known is None:
         _place_end(ready, end, policy)
-        known = evaluate_splits(ready.bench, SPLITS)
+        known = evaluate_splits(ready.workspace, SPLITS)
     return known
 
 
 def _place_end(ready: Prepared, end: Node, policy: BatchNormPolicy) -> None:
     by_id = dict(zip([n.id for n in ready.nodes], ready.rows, strict=True))
-    ready.bench.flat.theta.copy_(by_id[end.id])
-    recompute_statistics(ready.bench.flat, ready.bench.task.train, policy)
+    ready.workspace.flat.theta.copy_(by_id[end.id])
+    recompute_statistics(ready.workspace.flat, ready.workspace.task.train, policy)
 
 
 def best_corner(corners: dict[str, dict[str, dict[str, Measured]]], primary: Metric) -> str:
-    """Choose the corner as points are chosen: by the primary metric on validation, ties by loss, then order."""
+    """Choose the corner in the same way as points: by the primary metric on validation, ties by loss, then order."""
 
     def key(item: str) -> tuple[float, float]:
         valid = corners[item][SELECTION_SPLIT]

@@ -17,35 +17,37 @@ from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
-from mgraph.jobs.modes import AddModeJob, TrainJob
+from mgraph.jobs.modes import AddModeJob, AddPointJob, TrainJob
 from mgraph.network.checkpoints import Options
 from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.export import further_states
 from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
 from mgraph.operations.rescue import rescued
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
 from mgraph.session.runs import RunLog
-from mgraph.session.session import Bench, Session
-from mgraph.session.storing import check_name_is_free, require_finite, store_point
+from mgraph.session.session import Session, Workspace
+from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
 from mgraph_store import Node, Run, Space, Transaction, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
-    """A new mode is not an independent run of one that is there already."""
+    """A new mode is not independent of one that is already there."""
 
 
 @alone
-def add_trained_mode(session: Session, job: TrainJob, *, report: Report = silent, resumed: Run | None = None) -> Node:
+def add_trained_mode(
+    session: Session, job: TrainJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
+) -> Node:
     """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
 
-    With an interrupted run ``resumed`` of this job it goes on where that run was saved. Under torchrun all processes
-    train together and the first stores, before anything is measured. Raises NonFiniteError, naming the step, when
-    training diverges; the graph then holds only the failed run.
+    If an interrupted run of this job is ``resumed``, it continues where that run was saved. Under torchrun, all
+    processes train together and the first one stores, before anything is measured. Raises NonFiniteError, naming the
+    step, when training diverges; the graph then holds only the failed run.
     """
     settings, name = job.settings, job.name
     with session.store.reading() as reader:
@@ -56,98 +58,106 @@ def add_trained_mode(session: Session, job: TrainJob, *, report: Report = silent
     for wanted in (name, *kept_names.values()):
         check_name_is_free(session, wanted)
     with joined(session.device) as workers:
-        bench = session.bench(space)
-        bench.task  # noqa: B018  (load the data before the run starts: bad input is not a run)
-        flat = bench.new_network(settings.seed)
-        bench.flat = flat
-        check_network(bench)
-        check_training(flat, bench.task, settings)
+        workspace = session.workspace(space)
+        workspace.task  # noqa: B018  (load the data before the run starts: bad input is not a run)
+        flat = workspace.new_network(settings.seed)
+        workspace.flat = flat
+        check_network(workspace)
+        check_training(flat, workspace.task, settings)
         stated = asdict(settings) | {"space": space.name}
-        with session.run(bench, "train", stated, settings.seed, job=job, resumed=resumed) as run:
+        with session.run(workspace, "train", stated, settings.seed, job=job, resumed=resumed) as run:
 
             def keep(epoch: int) -> None:
                 theta = flat.unpack(flat.theta).numpy()
-                run.keeper.append(
+                run.checkpointer.append(
                     {
                         "epoch": np.array(epoch),
                         "parameters": theta,
-                        **module_buffers(flat, bench.layout),
-                        **outputs_now(bench, flat),
+                        **module_buffers(flat, workspace.layout),
+                        **outputs_now(workspace, flat),
                     }
                 )
 
-            trained = train_mode(flat, bench.task, settings, at_epoch=keep, report=report, keeper=run.keeper)
-            last = flat.unpack(flat.theta).numpy(), module_buffers(flat, bench.layout)
+            trained = train_mode(
+                flat, workspace.task, settings, at_epoch=keep, progress=progress, checkpointer=run.checkpointer
+            )
+            last = flat.unpack(flat.theta).numpy(), module_buffers(flat, workspace.layout)
             copies: dict[int, _Made] = {}
-            for number in range(run.keeper.count):  # of an epoch that was trained again, the last copy counts
-                kept = run.keeper.appended(number)
+            for number in range(run.checkpointer.count):  # if an epoch was trained again, the last copy counts
+                kept = run.checkpointer.appended(number)
                 epoch = int(kept.pop("epoch"))
                 outputs = [kept.pop(key) for key in sorted(kept) if key.startswith(OUTPUTS)]
                 copies[epoch] = _Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs)
             at = None if trained.stopped else settings.epochs
-            made = [*copies.values(), _Made(name, at, *last, list(outputs_now(bench, flat).values()))]
+            made = [*copies.values(), _Made(name, at, *last, list(outputs_now(workspace, flat).values()))]
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
             for mode in made:
-                if mode.outputs:  # a run begun by an older version kept none of its epochs
+                if mode.outputs:  # a run begun by an older version kept no outputs
                     check_reproduced(
-                        bench, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
+                        workspace, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
                     )
-            info |= further_states(bench.flat.module)
-            return _keep_modes(session, bench, run, made, info, stopped=trained.stopped)
+            info |= further_states(workspace.flat.module)
+            return _keep_modes(session, workspace, run, made, info, stopped=trained.stopped)
 
 
 @alone
-def add_imported_mode(session: Session, job: AddModeJob, *, report: Report = silent) -> tuple[Node, list[str]]:
-    """Add the mode of a checkpoint file; return it with notes on what was done to it.
+def add_imported_mode(
+    session: Session, job: AddModeJob, *, progress: ProgressCallback = silent
+) -> tuple[Node, list[str]]:
+    """Add a mode from a checkpoint file; return it with notes on what was done to it.
 
-    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError
-    where the file leaves a choice that ``options`` do not make, TrainedCurveError where it holds a trained curve, and
-    NonFiniteError for a NaN or an infinity; nothing is added then.
+    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError if
+    the file leaves a choice that ``options`` do not make, TrainedCurveError if it holds a trained curve, and
+    NonFiniteError for NaN or infinity; nothing is added then.
     """
-    del report  # it is short
+    del progress  # it is short
     path, options = Path(job.file), Options(job.cast, job.weights, job.ignore, job.recompute_batchnorm)
     with session.store.reading() as reader:
         space = reader.get(Space, id=job.space)
     check_name_is_free(session, job.name)
-    bench = session.bench(space)
-    fitted, info = fit_file(bench, path, options)
-    check_point(bench, fitted.parameters, fitted.buffers)
+    workspace = session.workspace(space)
+    fitted, info = fit_file(workspace, path, options)
+    check_point(workspace, fitted.parameters, fitted.buffers)
     stated = asdict(options) | {"file": str(path), "space": space.name}
-    with session.run(bench, "add-mode", stated, job=job) as run:
+    with session.run(workspace, "add-mode", stated, job=job) as run:
         buffers = fitted.buffers
         if options.recompute:
-            recompute_own(bench, fitted)
-            buffers = module_buffers(bench.flat, bench.layout)
-        node = _commit_modes(session, bench, run, [_Made(job.name, None, fitted.parameters, buffers)], info)
+            recompute_own(workspace, fitted)
+            buffers = module_buffers(workspace.flat, workspace.layout)
+        node = _commit_modes(session, workspace, run, [_Made(job.name, None, fitted.parameters, buffers)], info)
         if not options.recompute:
-            warn_if_stale(bench, node, fitted)
+            warn_if_stale(workspace, node, fitted)
         return node, fitted.notes
 
 
 @alone
-def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, name: str | None) -> Node:
+def add_placed_mode(session: Session, job: AddPointJob, *, progress: ProgressCallback = silent) -> Node:
     """Add the point with these D coordinates, in canonical order, as a mode, and evaluate it.
 
-    Buffers are a fresh network's. InputError for another number of coordinates, or one that is not finite in float32.
+    Buffers are those of a fresh network. InputError for a wrong number of coordinates, or one not finite in float32.
     """
-    check_name_is_free(session, name)
-    bench = session.bench(space)
+    del progress  # it is short
+    values = job.coordinates
+    with session.store.reading() as reader:
+        space = reader.get(Space, id=job.space)
+    check_name_is_free(session, job.name)
+    workspace = session.workspace(space)
     parameters = np.asarray(values, dtype=np.float32)
-    if parameters.shape != (bench.layout.size,):
-        raise InputError(f"A point of {space.name} has {bench.layout.size} coordinates; {len(values)} given.")
+    if parameters.shape != (workspace.layout.size,):
+        raise InputError(f"A point of {space.name} has {workspace.layout.size} coordinates; {len(values)} given.")
     if not np.isfinite(parameters).all():
-        raise InputError("The coordinates of a point are finite numbers.")
-    flat = bench.new_network(seed=0)
-    with session.run(bench, "add-mode", {"at": parameters.tolist(), "space": space.name}) as run:
-        made = _Made(name, None, parameters, module_buffers(flat, bench.layout))
-        return _commit_modes(session, bench, run, [made], {"origin": "coordinates"})
+        raise InputError("The coordinates of a point must be finite numbers.")
+    flat = workspace.new_network(seed=0)
+    with session.run(workspace, "add-mode", {"at": parameters.tolist(), "space": space.name}, job=job) as run:
+        made = _Made(job.name, None, parameters, module_buffers(flat, workspace.layout))
+        return _commit_modes(session, workspace, run, [made], {"origin": "coordinates"})
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A mode to be stored: its name, the epoch that it was at, parameters (D,), and buffers by dtype.
+    """A mode to be stored: its name, its epoch, parameters (D,), and buffers by dtype.
 
     ``outputs`` are those of the network that was trained, on a few examples.
     """
@@ -161,83 +171,82 @@ class _Made:
 
 def _keep_modes(
     session: Session,
-    bench: Bench,
+    workspace: Workspace,
     run: RunLog,
     made: Sequence[_Made],
     info: dict[str, Any],
     *,
     stopped: str | None,
 ) -> Node:
-    """Store what was trained, all or none, and only then measure it; return the last one.
+    """Store what was trained, all or nothing, and only then measure it; return the last mode.
 
-    ``stopped`` says by which budget the training was ended, if one did.
-    Raises InputError if they cannot be measured, and NonFiniteError for a loss that is not a number: they stay stored.
+    ``stopped`` says which budget ended the training, if one did. Raises InputError if they cannot be measured, and
+    NonFiniteError if a loss is not finite: they stay stored.
     """
     tensors = {mode.name or run.id: (mode.parameters, mode.buffers) for mode in made}
-    with rescued(session, run, bench.layout, tensors), session.store.transaction() as tx:
-        nodes = [_store(tx, bench, run, mode, {}, info) for mode in made]
+    with rescued(session, run, workspace.layout, tensors), session.store.transaction() as tx:
+        nodes = [_store(tx, workspace, run, mode, {}, info) for mode in made]
         run.complete(tx, reason=stopped)
     for node, mode in zip(nodes, made, strict=True):
         with still_stored(node):
-            _load(bench, mode)
-            measure_stored(session, bench, run, node)
-            warn_of_own_statistics(bench, node)
-    _warn_if_similar(session, bench, nodes[-1], made[-1].parameters)
+            _load(workspace, mode)
+            measure_stored(session, workspace, run, node)
+            warn_of_own_statistics(workspace, node)
+    _warn_if_similar(session, workspace, nodes[-1], made[-1].parameters)
     return nodes[-1]
 
 
-def _load(bench: Bench, mode: _Made) -> None:
-    bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(mode.parameters)))
+def _load(workspace: Workspace, mode: _Made) -> None:
+    workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(mode.parameters)))
     if mode.buffers:
-        load_buffers(bench, mode.buffers)
+        load_buffers(workspace, mode.buffers)
 
 
 def _store(
     tx: Transaction,
-    bench: Bench,
+    workspace: Workspace,
     run: RunLog,
     mode: _Made,
     results: Mapping[str, Mapping[str, Measured]],
     info: dict[str, Any],
 ) -> Node:
-    _load(bench, mode)
+    _load(workspace, mode)
     return store_point(
         tx,
-        bench,
+        workspace,
         run.id,
         "mode",
-        mode.parameters,
-        results,
-        buffers=OWN,
-        measured_with=own_policy(bench),
+        MeasuredPoint(mode.parameters, results, OWN, own_policy(workspace)),
         info=info if mode.epoch is None else info | {"epoch": mode.epoch},
         name=mode.name,
     )
 
 
-def _commit_modes(session: Session, bench: Bench, run: RunLog, made: Sequence[_Made], info: dict[str, Any]) -> Node:
-    """Evaluate and store modes of one run, all or none; return the last one."""
-    info = info | further_states(bench.flat.module)
+def _commit_modes(
+    session: Session, workspace: Workspace, run: RunLog, made: Sequence[_Made], info: dict[str, Any]
+) -> Node:
+    """Evaluate and store modes of one run, all or nothing; return the last one."""
+    info = info | further_states(workspace.flat.module)
     with session.store.transaction() as tx:
         for mode in made:
-            _load(bench, mode)
-            results = evaluate_splits(bench)
+            _load(workspace, mode)
+            results = evaluate_splits(workspace)
             require_finite(results, "The mode")
-            node = _store(tx, bench, run, mode, results, info)
+            node = _store(tx, workspace, run, mode, results, info)
         run.complete(tx)
-    _warn_if_similar(session, bench, node, made[-1].parameters)
+    _warn_if_similar(session, workspace, node, made[-1].parameters)
     return node
 
 
 _OTHERS, _COORDINATES = 64, 1 << 20
-"""With how many of the newest modes a new one is compared, and on how many parameters: a graph may have thousands."""
+"""How many of the newest modes a new one is compared with, and on how many parameters: a graph may have thousands."""
 
 
-def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDArray[np.float32]) -> None:
+def _warn_if_similar(session: Session, workspace: Workspace, node: Node, parameters: NDArray[np.float32]) -> None:
     part = parameters[:_COORDINATES]
     with session.store.reading() as reader:
-        others = [n for n in reader.all(Node, kind="mode", space_id=bench.space.id) if n.id != node.id]
-    others = [n for n in others if n.run_id != node.run_id]  # earlier epochs of the same run are meant to be alike
+        others = [n for n in reader.all(Node, kind="mode", space_id=workspace.space.id) if n.id != node.id]
+    others = [n for n in others if n.run_id != node.run_id]  # earlier epochs of the same run are expected to be alike
     for other in others:
         if other.digest == node.digest:
             warnings.warn(
@@ -247,7 +256,7 @@ def _warn_if_similar(session: Session, bench: Bench, node: Node, parameters: NDA
             )
     for other in [n for n in others if n.digest != node.digest][-_OTHERS:]:
         theirs = session.store.computation(other).read(0, len(part))
-        found = similarities(bench.layout.parameters, 2, [(0, [part, theirs])])[0, 1]
+        found = similarities(workspace.layout.parameters, 2, [(0, [part, theirs])])[0, 1]
         if found.same_run:
             warnings.warn(
                 f"{label(node)} is not an independent run of {label(other)}: the median cosine similarity of their "

@@ -1,4 +1,4 @@
-"""Measuring the surroundings of a node, and storing what was found."""
+"""Measuring the surroundings of a node, and storing the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mgraph.evaluate.profile import sharpness_profile
 from mgraph.evaluate.sharpness import Profile
 from mgraph.jobs.points import SharpnessJob
 from mgraph.network.precision import check_precision, computing_in
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import load_node, policy_name
 from mgraph.session.session import Session
@@ -29,8 +29,8 @@ from mgraph_store import Measure, Node, Run
 class Sharpness:
     """How sharp the minimum around a node is.
 
-    ``profile`` and ``flatness`` are None where they were not measured, ``head`` names the layer that the flatness is
-    of, and ``notes`` say why something was left out.
+    ``profile`` and ``flatness`` are None if they were not measured, ``head`` names the layer of the flatness, and
+    ``notes`` say why something was left out.
     """
 
     node: str
@@ -70,7 +70,7 @@ class Sharpness:
         return [{"radius": r, "mean": mean, "std": s, "max": largest} for r, mean, s, largest in columns]
 
     def plot(self, path: str | Path, *others: Sharpness) -> Path:
-        """Draw the profile, beside those of ``others``; InputError if one has none."""
+        """Draw the profile together with those of ``others``; InputError if one has none."""
         from mgraph.report.measures import plot_sharpness
 
         return plot_sharpness([one.describe() for one in (self, *others)], Path(path))
@@ -78,21 +78,21 @@ class Sharpness:
 
 @alone
 def measure_sharpness(
-    session: Session, job: SharpnessJob, *, report: Report = silent, resumed: Run | None = None
+    session: Session, job: SharpnessJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> Sharpness:
     """Measure profile and relative flatness of a node, and store them.
 
-    BatchNorm statistics are recomputed by one policy for the node and every perturbed point. Raises InputError where
-    the relative flatness is asked for and not defined, and NonFiniteError, storing nothing, where a loss is none.
-    An interrupted run begins again.
+    BatchNorm statistics are recomputed by one policy for the node and every perturbed point. Raises InputError if the
+    relative flatness is asked for but not defined, and NonFiniteError, storing nothing, if a loss is not finite. An
+    interrupted run starts again.
     """
     settings = job.settings
     with session.store.reading() as reader:
         node = still_there(reader, Node, job.node, resumed)
-    bench = load_node(session, node)
-    flat, task = bench.flat, bench.task
+    workspace = load_node(session, node)
+    flat, task = workspace.flat, workspace.task
     check_precision(settings.precision, flat.device)
-    policy = bench.policy(settings.bn_examples)
+    policy = workspace.policy(settings.bn_examples)
     subset = Subset.random(len(task.splits[settings.split]), settings.examples)
     head, notes = None, []
     if settings.what != "profile":
@@ -104,7 +104,7 @@ def measure_sharpness(
             notes.append(str(error).partition(";")[0] + ".")
     parameters = np.array(session.store.read_parameters(node))
     stated = asdict(settings) | {"node": node.id}
-    with session.run(bench, "sharpness", stated, settings.seed, job=job, resumed=resumed) as run:
+    with session.run(workspace, "sharpness", stated, settings.seed, job=job, resumed=resumed) as run:
         flatness = profile = None
         if head is not None:
             with computing_in(settings.precision, flat.device):
@@ -117,15 +117,11 @@ def measure_sharpness(
                 flat,
                 task,
                 parameters,
-                [t.size for t in bench.layout.parameters],
-                radii=settings.radii,
-                directions=settings.directions,
-                seed=settings.seed,
-                split=settings.split,
+                [t.size for t in workspace.layout.parameters],
+                settings,
                 subset=subset,
                 policy=policy,
-                precision=settings.precision,
-                report=report,
+                progress=progress,
             )
         found = Sharpness(
             label(node),
@@ -135,7 +131,7 @@ def measure_sharpness(
             settings.split,
             subset.name,
             len(task.splits[settings.split]) if subset.order is None else len(subset.order),
-            policy_name(bench, policy),
+            policy_name(workspace, policy),
             tuple(notes),
         )
         with session.store.transaction() as tx:
@@ -145,7 +141,7 @@ def measure_sharpness(
 
 
 def _rows(found: Sharpness, node_id: str, run_id: str, precision: str) -> list[Measure]:
-    """Turn what was found into rows."""
+    """Turn the results into rows."""
 
     def row(
         quantity: str,

@@ -17,7 +17,7 @@ from mgraph.errors import InputError, MGraphWarning, NonFiniteError
 from mgraph.evaluate.metric_names import resolve_metrics
 from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
 from mgraph.evaluate.refine import Refinement, interpolation_error, refined
-from mgraph.evaluate.sweep import PointMetrics, sweep
+from mgraph.evaluate.sweep import Measuring, PointMetrics, sweep
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import gram
 from mgraph.jobs.connections import SweepJob
@@ -27,40 +27,40 @@ from mgraph.operations.endcheck import EndsDifferWarning, doubted, doubts, said
 from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
 from mgraph.operations.sweeprows import Numbers, edges, summaries
 from mgraph.operations.sweepverdict import judged
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, parameter_key
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
 from mgraph.session.points import buffers_of, load_buffers, packed_rows, policy_name
-from mgraph.session.session import Bench, Session
+from mgraph.session.session import Session, Workspace
 from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, new_id
 
 
 class SweepWarning(MGraphWarning):
-    """A number of a sweep is not finite, or what such a number once did to the connection has changed."""
+    """A number of a sweep is not finite, or the connection's status changed because of such a number."""
 
 
 @alone
 def sweep_connection(
-    session: Session, job: SweepJob, *, report: Report = silent, resumed: Run | None = None
+    session: Session, job: SweepJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> SweepData:
     """Measure a connection on a grid and store the result.
 
-    What was measured is stored while the sweep runs, and when it is interrupted; an interrupted sweep with the same
-    settings goes on, unless the job says not to reuse numbers. With an interrupted run ``resumed`` of this job, that
-    run's sweep goes on.
+    Numbers are stored while the sweep runs, and when it is interrupted; an interrupted sweep with the same settings is
+    continued, unless the job says not to reuse numbers. If an interrupted run of this job is ``resumed``, that run's
+    sweep is continued.
 
-    Raises InputError for a bad grid, split, precision or metric, and NonFiniteError after storing what was found
-    if a train loss is NaN or infinite (or that of the first split measured): in full precision the connection is then
-    marked failed. Any other number that is not finite is noted, and only what is computed from it is NaN.
+    Raises InputError for a bad grid, split, precision or metric, and NonFiniteError, after storing the results, if a
+    train loss (or that of the first split measured) is NaN or infinite: in full precision, the connection is then
+    marked failed. Any other number that is not finite gives a warning, and only what is computed from it is NaN.
     """
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
     work, refine = _prepare(session, connection, job), job.refine
     if resumed is not None and json.loads(resumed.settings).get(METRICS) != work.conditions.identities:
-        raise InputError(f"Run {resumed.id} cannot go on: the code of a metric has changed; give the command again.")
-    job = job.on(work.grid)  # also where a later version has another default
-    with session.run(work.bench, "sweep", work.settings, job=job, resumed=resumed) as run:
+        raise InputError(f"Run {resumed.id} cannot be resumed: a metric's code has changed; give the command again.")
+    job = job.on(work.grid)  # even if a later version has another default
+    with session.run(work.workspace, "sweep", work.settings, job=job, resumed=resumed) as run:
         log = SweepLog(session.store, run, connection, work.nodes)
         with session.store.reading() as reader:
             partial = None if resumed is None else own_sweep(reader, resumed)
@@ -70,7 +70,7 @@ def sweep_connection(
             log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=job.reuse)
         with _kept(log):
             log.claim()
-            swept = _measure(work, log, refine, report)
+            swept = _measure(work, log, refine, progress)
             G = gram(work.points)
             record = replace(log.record, grid=swept.grid.counts, axes=axes_of(swept.grid), metrics=work.metrics)
             numbers = swept.numbers(work)
@@ -82,12 +82,12 @@ def sweep_connection(
             ruined = bad.pop(numbers.deciding, None)
             with session.store.reading() as reader:
                 verdict = judged(reader, connection, record, numbers.deciding, ruined, swept.ids)
-            record = log.finish(record, rows, verdict.changed)
+            record = log.finish(record, rows, verdict)
     if reasons:
         warnings.warn(said(reasons), EndsDifferWarning, stacklevel=3)
     if ruined:
         raise NonFiniteError(f"{label(connection)}: {ruined}; {verdict.said}")
-    others = [f"{', '.join(bad.values())}; only what is computed from that is NaN."] if bad else []
+    others = [f"{', '.join(bad.values())}; only what is computed from it is NaN."] if bad else []
     for text in (*verdict.notes, *others):
         warnings.warn(f"{label(connection)}: {text}", SweepWarning, stacklevel=3)
     with session.store.reading() as reader:
@@ -100,7 +100,7 @@ def sweep_connection(
 class _Work:
     """Everything that a sweep needs, checked."""
 
-    bench: Bench
+    workspace: Workspace
     family: Family
     grid: Grid
     nodes: list[Node]
@@ -111,14 +111,14 @@ class _Work:
     settings: dict[str, Any]
 
     def new_record(self, connection: Connection) -> Sweep:
-        """Begin a sweep's row; its run is the log's."""
+        """Begin a sweep's row; the log supplies its run."""
         c, axes = self.conditions, axes_of(self.grid)
         found = Sweep(new_id("w"), connection.id, None, self.grid.counts, c.batchnorm, c.precision, axes, PARTIAL)
         return replace(found, metrics=self.metrics)
 
     @property
     def metrics(self) -> str:
-        """What is stored of the metrics that are measured."""
+        """What is stored about the metrics that are measured."""
         return to_json(self.conditions.measured)
 
 
@@ -132,7 +132,7 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
         if split not in SPLITS:
             raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
     if not splits:
-        raise InputError(f"A sweep measures at least one split; choose from {', '.join(SPLITS)}.")
+        raise InputError(f"A sweep must measure at least one split; choose from {', '.join(SPLITS)}.")
     _check_route_on(job.route_on, splits)
     examples, refine = job.examples, job.refine
     if examples is not None and examples < 1:
@@ -142,21 +142,28 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
         nodes = rows_of(reader, connection)
         ends = ends_of(reader, connection)
         groups = buffers_of(store, reader, constants_source(reader, connection))
-    bench = session.bench(space)
-    warn_of_other_code(store, bench, [connection, *ends])
-    check_precision(job.precision, bench.flat.device)
-    chosen = resolve_metrics(job.metrics, bench.task)
-    measured = (*bench.task.metrics, *chosen)
+    workspace = session.workspace(space)
+    warn_of_other_code(store, workspace, [connection, *ends])
+    check_precision(job.precision, workspace.flat.device)
+    chosen = resolve_metrics(job.metrics, workspace.task)
+    measured = (*workspace.task.metrics, *chosen)
     names = (LOSS, *(m.name for m in measured))
     if refine is not None:
         refine.check(splits, names, len(grid))
-    policy = bench.policy(job.bn_examples)
+    policy = workspace.policy(job.bn_examples)
     if groups:
-        load_buffers(bench, groups)
-    points = [store.read_parameters(node) for node in nodes]
-    subsets = {s: Subset.random(len(bench.task.splits[s]), examples) for s in splits}
+        load_buffers(workspace, groups)
+    points = [session.points.read(node) for node in nodes]
+    subsets = {s: Subset.random(len(workspace.task.splits[s]), examples) for s in splits}
     conditions = Conditions(
-        policy, policy_name(bench, policy), job.precision, subsets, chosen, measured, space, of_space(bench.code)
+        policy,
+        policy_name(workspace, policy),
+        job.precision,
+        subsets,
+        chosen,
+        measured,
+        space,
+        of_space(workspace.code),
     )
     settings = {
         "connection": connection.id,
@@ -170,21 +177,21 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
         "refine": None if refine is None else asdict(refine),
         "route_on": job.route_on,
     }
-    return _Work(bench, family, grid, nodes, ends, points, packed_rows(bench, points), conditions, settings)
+    return _Work(workspace, family, grid, nodes, ends, points, packed_rows(workspace, points), conditions, settings)
 
 
 def _check_route_on(route_on: str, splits: Sequence[str]) -> None:
     if route_on not in ("train", "valid"):
         raise InputError(
-            f"A route is chosen on train or valid, not on {route_on!r}: what chooses it is not what it is reported on."
+            f"A route is chosen on train or valid, not on {route_on!r}: the split that chooses it must not report it."
         )
     if route_on == "valid" and "valid" not in splits:
-        raise InputError("A route that is chosen on valid needs that split: add it to --splits.")
+        raise InputError("Choosing routes on valid needs that split: add it to --splits.")
 
 
 @contextmanager
 def _kept(log: SweepLog) -> Iterator[None]:
-    """Store what is measured, whatever stops the block."""
+    """Store what was measured, whatever stops the block."""
     try:
         yield
     except BaseException as stopped:
@@ -208,21 +215,21 @@ class _Swept:
         return {split: metrics[LOSS].count for split, metrics in self.points[0].items()}
 
     def numbers(self, work: _Work) -> Numbers:
-        """Arrange the numbers as arrays."""
+        """Return the numbers as arrays."""
         keys = [(s, m) for s in work.conditions.subsets for m in work.conditions.names]
         values = {(s, m): np.array([point[s][m].value for point in self.points]) for s, m in keys}
         errors = {(s, m): np.array([_error(point[s][m]) for point in self.points]) for s, m in keys}
         return Numbers(work.family, self.grid, values, errors, work.conditions.measured)
 
     def reached(self, record: Sweep, refine: Refinement | None) -> list[Summary]:
-        """Summarise how well the grid interpolates the metric that it was refined on."""
+        """Summarise how well the grid interpolates the metric it was refined on."""
         if refine is None or self.error is None:
             return []
         of = (record.connection_id, record.id, record.run_id, refine.split, refine.metric)
         return [Summary(*of, "interpolation_error", self.error)]
 
     def notes(self, work: _Work, refine: Refinement | None) -> tuple[str, ...]:
-        """Say what a person should know about how the numbers came about."""
+        """Return what the user should know about how the numbers came about."""
         said = []
         if len(work.ends) > 2 and not {"train", "valid"} & set(work.conditions.subsets):
             said.append(
@@ -233,7 +240,7 @@ class _Swept:
         if undirected:
             one = undirected[0]
             said.append(
-                f"whether more or less of {', '.join(undirected)} is better is not known, so there are no edges by it; "
+                f"it is not known whether higher or lower {', '.join(undirected)} is better, so it makes no edges; "
                 f"say so: ?better=lower after its name, or mgraph.Metric('{one}', …, better='lower')."
             )
         if self.reused:
@@ -251,13 +258,13 @@ class _Swept:
         return tuple(said)
 
 
-def _measure(work: _Work, log: SweepLog, refine: Refinement | None, report: Report) -> _Swept:
-    """Measure the grid, and finer ones as long as the refinement asks for them."""
+def _measure(work: _Work, log: SweepLog, refine: Refinement | None, progress: ProgressCallback) -> _Swept:
+    """Measure the grid, and finer ones as long as the refinement requires them."""
     done: dict[tuple[float, ...], tuple[str, PointMetrics]] = {}
     grid, rounds, reused = work.grid, 0, 0
     while True:
         phase = "sweep" if rounds == 0 else f"refinement {rounds}"
-        reused += _measure_grid(work, log, grid, done, phase, report)
+        reused += _measure_grid(work, log, grid, done, phase, progress)
         found = [done[parameter_key(p)] for p in grid.points]
         ids, points = [node_id for node_id, _ in found], [metrics for _, metrics in found]
         if refine is None:
@@ -275,9 +282,9 @@ def _measure_grid(
     grid: Grid,
     done: dict[tuple[float, ...], tuple[str, PointMetrics]],
     phase: str,
-    report: Report,
+    progress: ProgressCallback,
 ) -> int:
-    """Add to ``done`` every point of the grid that is not there; return how many needed no measuring."""
+    """Add to ``done`` every missing point of the grid; return how many did not need measuring."""
     coefficients = work.family.coefficients(grid.points)
     todo: list[tuple[list[float], Floats, PointMetrics]] = []
     reused = 0
@@ -294,16 +301,14 @@ def _measure_grid(
         {split: subset for split, subset in work.conditions.subsets.items() if split not in known} for *_, known in todo
     ]
     results = sweep(
-        work.bench.flat,
-        work.bench.task,
+        work.workspace.flat,
+        work.workspace.task,
         work.rows,
         np.array([c for _, c, _ in todo]),
-        policy=work.conditions.policy,
+        how=Measuring(work.conditions.policy, work.conditions.metrics, work.conditions.precision),
         subsets=missing,
-        metrics=work.conditions.metrics,
-        precision=work.conditions.precision,
         phase=phase,
-        report=report,
+        progress=progress,
     )
     for (parameter, c, known), new in zip(todo, results, strict=True):
         node_id = log.add(parameter, c, known, new)
@@ -318,7 +323,7 @@ def _doubts(session: Session, work: _Work, swept: _Swept) -> dict[str, str]:
     points = {i: swept.points[places[i]] for i in ends}
     rows = {i: work.rows[work.family.ends[i]] for i in ends}
     with session.store.reading() as reader:
-        return doubts(reader, work.bench, work.conditions, ends, points, rows)
+        return doubts(reader, work.workspace, work.conditions, ends, points, rows)
 
 
 def _error(m: Measured) -> float:

@@ -1,4 +1,4 @@
-"""Numbers that a sweep holds already, for whoever would measure the same again."""
+"""Numbers that a sweep already holds, for operations that would measure the same again."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from mgraph.metric import LOSS
 from mgraph.query.sweepdata import SweepData
 from mgraph.session.code import code_of, of_space, same_code
 from mgraph.session.points import policy_name
-from mgraph.session.session import Bench
+from mgraph.session.session import Workspace
 from mgraph_store import Run
 
 
-def holds(data: SweepData, bench: Bench, policy: BatchNormPolicy, swept_by: Run | None) -> bool:
-    """Tell whether a sweep measured as is measured here: its numbers are then those that would be found again."""
+def holds(data: SweepData, workspace: Workspace, policy: BatchNormPolicy, swept_by: Run | None) -> bool:
+    """Return whether a sweep measured under the same conditions, so that measuring again would give the same
+    numbers."""
     sweep = data.sweep
-    names = [LOSS.name, *(m.name for m in bench.task.metrics)]
+    names = [LOSS.name, *(m.name for m in workspace.task.metrics)]
     if any((split, name) not in data.values for split in SPLITS for name in names):
         return False
     if any(data.subsets[split] != "all" for split in SPLITS):
         return False
-    same = (sweep.batchnorm, sweep.precision) == (policy_name(bench, policy), "fp32")
-    return same and same_code(code_of(swept_by, bench.space), of_space(bench.code))
+    same = (sweep.batchnorm, sweep.precision) == (policy_name(workspace, policy), "fp32")
+    return same and same_code(code_of(swept_by, workspace.space), of_space(workspace.code))
 
 
 def recalled(swept: SweepData | None, task: Task, coefficients: Floats) -> dict[str, dict[str, Measured]] | None:

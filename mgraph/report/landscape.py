@@ -24,7 +24,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Landscape:
+class LandscapePanel:
     """A potential over a rectangle: heights of shape (len(y), len(x)), a path's moments, and its known saddle."""
 
     title: str
@@ -35,7 +35,7 @@ class Landscape:
     saddle: float
 
 
-def plot_landscapes(landscapes: Sequence[Landscape], path: Path) -> Path:
+def plot_landscapes(landscapes: Sequence[LandscapePanel], path: Path) -> Path:
     """Draw landscapes side by side to ``path`` (.png, .pdf, .svg): from above, and below that the losses.
 
     Moments go from light to dark. Raises InputError for a picture that cannot be written.
@@ -54,7 +54,7 @@ def plot_landscapes(landscapes: Sequence[Landscape], path: Path) -> Path:
         return write_figure(figure, path)
 
 
-def _from_above(axis: Any, landscape: Landscape, colours: Any) -> None:
+def _from_above(axis: Any, landscape: LandscapePanel, colours: Any) -> None:
     top = max(1.5 * landscape.saddle, 1.2 * max(float(m.losses.max()) for m in landscape.moments))
     # Close together near the bottom: what happens, happens in the valleys.
     levels = top * np.linspace(0.0, 1.0, 22) ** 2
@@ -72,7 +72,7 @@ def _from_above(axis: Any, landscape: Landscape, colours: Any) -> None:
     axis.set_ylabel("w₂")
 
 
-def _losses(axis: Any, landscape: Landscape, colours: Any) -> None:
+def _losses(axis: Any, landscape: LandscapePanel, colours: Any) -> None:
     for moment, colour in zip(landscape.moments, colours, strict=True):
         axis.plot(moment.along, moment.losses, color=colour, label=moment.label)
     axis.axhline(landscape.saddle, color="black", linestyle=":", linewidth=1, label="known saddle", zorder=0)

@@ -1,7 +1,7 @@
-"""What is not a coordinate and must be the same in all ends of a connection: buffers and frozen parameters.
+"""Buffers and frozen parameters: not coordinates, so they must be the same in all ends of a connection.
 
 What follows from the point (running statistics that are recomputed, the vectors of spectral normalisation) may differ.
-Everything else is part of what a mode computes: a path could not say what it is in between.
+Everything else is part of what a mode computes, and a path has no value for it in between.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.calling import call
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.network.probing.traces import all_close, largest_difference
 from mgraph.session.meeting import first_examples
@@ -24,7 +25,7 @@ from mgraph_store import Node
 
 if TYPE_CHECKING:
     from mgraph.network.flat import FlatModel
-    from mgraph.session.session import Bench, Session
+    from mgraph.session.session import Session, Workspace
     from mgraph_store import Layout
     from mgraph_store.rows.layout import TensorSpec
 
@@ -38,7 +39,8 @@ class BuffersWarning(MGraphWarning):
 def differing_constant(
     layout: Layout, groups: Sequence[Groups], constants: Collection[str]
 ) -> tuple[TensorSpec, int] | None:
-    """Find the first of these tensors that is not bit for bit the same everywhere, and the first place that differs."""
+    """Find the first of these tensors that is not bit for bit the same everywhere, and the first place where it
+    differs."""
     first = layout.buffer_views(groups[0])
     for number, other in enumerate(groups[1:], start=1):
         views = layout.buffer_views(other)
@@ -49,7 +51,7 @@ def differing_constant(
 
 
 def constants_of(layout: Layout) -> set[str]:
-    """Tell by names and roles alone what must agree: the network itself knows better (:attr:`FlatModel.constants`)."""
+    """Say by names and roles alone what must agree; the network itself knows better (:attr:`FlatModel.constants`)."""
     names = {t.name for t in layout.buffers if t.role != "statistic"}
     return {name for name in names if not _is_spectral(name, layout)}
 
@@ -66,14 +68,14 @@ def check_pieces(layout: Layout, groups: Sequence[Groups], names: Sequence[str])
 
 
 def check_constants(
-    session: Session, bench: Bench, ends: Sequence[Node], groups: Sequence[Groups], buffers_from: Node | None
+    session: Session, workspace: Workspace, ends: Sequence[Node], groups: Sequence[Groups], buffers_from: Node | None
 ) -> None:
-    """Raise InputError, naming the first constant that differs between the ends, unless told whose to use.
+    """Raise InputError, naming the first constant that differs between the ends, unless it is given whose to use.
 
-    Then it is checked whether the other ends compute the same with those, and a BuffersWarning says which do not. The
-    advice to use one end's is given only where that is so.
+    In that case it checks whether the other ends compute the same with those, and a BuffersWarning says which do not.
+    The advice to use one end's is given only if the outputs agree.
     """
-    found = differing_constant(bench.layout, groups, bench.flat.constants)
+    found = differing_constant(workspace.layout, groups, workspace.flat.constants)
     if found is None:
         return
     t, number = found
@@ -83,19 +85,19 @@ def check_constants(
             f"The {what} {t.name} differs between {label(ends[0])} and {label(ends[number])}; it is not a coordinate "
             f"of a path, so it must be the same in all ends."
         )
-        changed = _changed(session, bench, ends, groups, groups[0])
+        changed = _changed(session, workspace, ends, groups, groups[0])
         if changed:
             node, difference = changed[0]
             raise InputError(
                 f"{said} It is part of what they compute: with the buffers of {label(ends[0])} the outputs of "
                 f"{label(node)} change by up to {difference:.2g}. Only modes that share it can be connected, such as "
-                f"those trained with one and the same {t.name}."
+                f"those trained with the same {t.name}."
             )
         raise InputError(
             f"{said} The outputs are the same with either: say whose to use with --buffers-from {label(ends[0])}."
         )
     chosen = groups[[n.id for n in ends].index(buffers_from.id)]
-    for node, difference in _changed(session, bench, ends, groups, chosen):
+    for node, difference in _changed(session, workspace, ends, groups, chosen):
         warnings.warn(
             f"With the buffers of {label(buffers_from)} (first {t.name}), {label(node)} is another function: its "
             f"outputs change by up to {difference:.2g}, and its numbers on the path are not those it has on its own.",
@@ -105,34 +107,36 @@ def check_constants(
 
 
 def _changed(
-    session: Session, bench: Bench, ends: Sequence[Node], groups: Sequence[Groups], chosen: Groups
+    session: Session, workspace: Workspace, ends: Sequence[Node], groups: Sequence[Groups], chosen: Groups
 ) -> list[tuple[Node, float]]:
     """Return the ends whose outputs on a few examples change with these constants, and by how much."""
-    constants = bench.flat.constants
-    theirs = bench.layout.buffer_views(chosen)
+    constants = workspace.flat.constants
+    theirs = workspace.layout.buffer_views(chosen)
     found = []
     for node, own in zip(ends, groups, strict=True):
-        mixed = bench.layout.buffer_views(own) | {name: theirs[name] for name in theirs if name in constants}
-        bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(session.store.read_parameters(node)))))
-        load_buffers(bench, own)
-        before = few_outputs(bench)
-        load_buffers(bench, bench.layout.pack_buffers(mixed))
-        after = few_outputs(bench)
+        mixed = workspace.layout.buffer_views(own) | {name: theirs[name] for name in theirs if name in constants}
+        workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(np.array(session.store.read_parameters(node)))))
+        load_buffers(workspace, own)
+        before = few_outputs(workspace)
+        load_buffers(workspace, workspace.layout.pack_buffers(mixed))
+        after = few_outputs(workspace)
         if not all_close(before, after):
             found.append((node, largest_difference(before, after)))
     return found
 
 
 @torch.no_grad()
-def few_outputs(bench: Bench, flat: FlatModel | None = None) -> Any:
-    """Return the outputs of the bench's network, or another one, on a few training examples, at its present point."""
-    flat = bench.flat if flat is None else flat
-    x, _ = first_examples(bench.task, flat.device)
-    return flat.module.eval()(flat.inputs(x))
+def few_outputs(workspace: Workspace, flat: FlatModel | None = None) -> Any:
+    """Return the outputs of the workspace's network, or another one, on a few training examples, at its present
+    point."""
+    flat = workspace.flat if flat is None else flat
+    x, _ = first_examples(workspace.task, flat.device)
+    flat.module.eval()
+    return call(flat.module, flat.inputs(x))
 
 
 def _is_spectral(name: str, layout: Layout) -> bool:
-    """Tell a vector of spectral normalisation by its name and its neighbours'."""
+    """Recognise a vector of spectral normalisation by its name and its neighbours'."""
     names = {t.name for t in layout.tensors}
     new = re.fullmatch(r"(.*parametrizations\.[^.]+)\.\d+\._[uv]", name)
     old = re.fullmatch(r"(.*)_[uv]", name)

@@ -1,4 +1,4 @@
-"""States of a run on disk: the :class:`~mgraph.train.state.Keeper` of whoever computes in a graph (no torch)."""
+"""States of a run on disk: the :class:`~mgraph.train.state.Checkpointer` of whoever computes in a graph (no torch)."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph.errors import InputError, MGraphWarning, StoreError
-from mgraph.train.state import Arrays, Keeper, State
+from mgraph.train.state import Arrays, Checkpointer, State
 from mgraph_store.states import SavedState, StateFiles
 
 SECONDS = 30.0
 SECONDS_VARIABLE = "MGRAPH_SAVE_SECONDS"
-_SHARE = 10.0  # saving may take one part in so many of the time
+_SHARE = 10.0  # saving may take one part in this many of the time
 
 
 class NotSavedWarning(MGraphWarning):
-    """The state of a run could not be saved; the run goes on."""
+    """The state of a run could not be saved; the run continues."""
 
 
-class OnDisk(Keeper):
-    """Saves a state every so many seconds, and items with it; a state that cannot be saved stops nothing.
+class OnDisk(Checkpointer):
+    """Saves a state, and items with it, at intervals of some seconds; failing to save one does not stop the run.
 
-    Nothing is read or written before somebody asks for the last state or saves one. Where saving is slow, it is
-    done less often.
+    Nothing is read or written before somebody asks for the last state or saves one. If saving is slow, it is done less
+    often.
     """
 
     def __init__(self, files: StateFiles, seconds: float) -> None:
@@ -45,16 +46,19 @@ class OnDisk(Keeper):
         return found
 
     @property
+    @override
     def last(self) -> State | None:
-        """The newest whole state on disk when this run began, or went on; CorruptError if none of them is whole."""
+        """The newest whole state on disk when this run began or was resumed; CorruptError if none of them is whole."""
         found = self._found
         return None if found is None else State(found.values, found.arrays, found.where)
 
     @property
+    @override
     def due(self) -> bool:
-        """Whether the seconds have passed."""
+        """Whether the interval has passed."""
         return time.monotonic() >= self._due_at
 
+    @override
     def save(self, state: State) -> None:
         """Write what was appended, then the state; warn once if that fails."""
         began = time.monotonic()
@@ -70,10 +74,12 @@ class OnDisk(Keeper):
         now = time.monotonic()
         self._due_at = now + max(self._seconds, _SHARE * (now - began) if self._seconds else 0.0)
 
+    @override
     def append(self, arrays: Arrays) -> None:
         """Keep a copy in memory until the next state is saved."""
         self._waiting[self.count] = {name: np.array(array) for name, array in arrays.items()}
 
+    @override
     def appended(self, index: int) -> dict[str, NDArray[Any]]:
         """Return an item from memory or from disk; CorruptError if it is damaged there."""
         if index in self._waiting:
@@ -83,15 +89,16 @@ class OnDisk(Keeper):
         return self._files.item(index)
 
     @property
+    @override
     def count(self) -> int:
         """How many items there are."""
-        self._found  # noqa: B018  (it says how many are on disk)
+        self._found  # noqa: B018  (counts those on disk)
         return self._written + len(self._waiting)
 
     def _warn(self, error: StoreError) -> None:
         if not self._warned:
             warnings.warn(
-                f"{error} The run goes on, but if it is interrupted it can only go on from the state before.",
+                f"{error} The run continues, but if it is interrupted, it can only be resumed from the state before.",
                 NotSavedWarning,
                 stacklevel=3,
             )
@@ -99,7 +106,7 @@ class OnDisk(Keeper):
 
 
 def save_seconds() -> float:
-    """Return how many seconds lie between two states: $MGRAPH_SAVE_SECONDS, or 30; 0: as few as possible."""
+    """Return the seconds between two states: $MGRAPH_SAVE_SECONDS, or 30; 0: as few as possible."""
     text = os.environ.get(SECONDS_VARIABLE, "")
     try:
         seconds = float(text or SECONDS)

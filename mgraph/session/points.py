@@ -1,4 +1,4 @@
-"""Points of a space: loading a node into the network, and taking one out of it."""
+"""Points of a space: loading a node into the network, and extracting one from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mgraph_store import Connection, Evaluation, Member, Node, NodeBuffers, Spac
 if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
     from mgraph.network.flat import FlatModel
-    from mgraph.session.session import Bench, Session
+    from mgraph.session.session import Session, Workspace
     from mgraph_store import GraphStore, Layout, Reader
 
 Array = NDArray[np.float32]
@@ -33,10 +33,10 @@ def module_buffers(flat: FlatModel, layout: Layout) -> dict[str, NDArray[Any]]:
     return layout.pack_buffers(tensors_from_module(flat.module, layout.buffers))
 
 
-def load_buffers(bench: Bench, groups: Mapping[str, NDArray[Any]], flat: FlatModel | None = None) -> None:
-    """Copy stored buffers (all roles) into the bench's network, or another one of its space."""
-    views = bench.layout.buffer_views(groups)
-    (bench.flat if flat is None else flat).load_buffers(
+def load_buffers(workspace: Workspace, groups: Mapping[str, NDArray[Any]], flat: FlatModel | None = None) -> None:
+    """Copy stored buffers (all roles) into the workspace's network, or another one of its space."""
+    views = workspace.layout.buffer_views(groups)
+    (workspace.flat if flat is None else flat).load_buffers(
         {name: torch.from_numpy(np.array(view)) for name, view in views.items()}
     )
 
@@ -47,26 +47,26 @@ def buffers_of(store: GraphStore, reader: Reader, node: Node) -> dict[str, NDArr
     return store.read_buffers(node, policy=rows[0].policy) if rows else {}
 
 
-def load_node(session: Session, node: Node) -> Bench:
-    """Put a node with its buffers into its bench's network, ready to be evaluated, and return the bench.
+def load_node(session: Session, node: Node) -> Workspace:
+    """Load a node with its buffers into its workspace's network, ready to be evaluated, and return the workspace.
 
     A node without stored buffers (a sample, a control point) borrows the constants of its connection, and its
     BatchNorm statistics are recomputed by the default policy.
     """
     store = session.store
     with store.reading() as reader:
-        bench = session.bench(reader.get(Space, id=node.space_id))
+        workspace = session.workspace(reader.get(Space, id=node.space_id))
         own = groups = buffers_of(store, reader, node)
-        if bench.layout.buffers and not own:
+        if workspace.layout.buffers and not own:
             groups = buffers_of(store, reader, _lender(reader, node))
     parameters = store.read_parameters(node)
-    bench.flat.theta.copy_(bench.flat.pack(torch.from_numpy(np.array(parameters))))
+    workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(np.array(parameters))))
     if groups:
-        load_buffers(bench, groups)
-    if bench.flat.recomputes and not own:
-        recompute_statistics(bench.flat, bench.task.train, bench.policy())
-    warn_of_other_code(store, bench, [node])
-    return bench
+        load_buffers(workspace, groups)
+    if workspace.flat.recomputes and not own:
+        recompute_statistics(workspace.flat, workspace.task.train, workspace.policy())
+    warn_of_other_code(store, workspace, [node])
+    return workspace
 
 
 def _lender(reader: Reader, node: Node) -> Node:
@@ -74,14 +74,14 @@ def _lender(reader: Reader, node: Node) -> Node:
     return constants_source(reader, reader.get(Connection, id=member.connection_id))
 
 
-def packed_rows(bench: Bench, rows: Sequence[Array]) -> list[Tensor]:
+def packed_rows(workspace: Workspace, rows: Sequence[Array]) -> list[Tensor]:
     """Arrange K canonical points, each of shape (D,), as rows on the device."""
-    return [bench.flat.pack(torch.from_numpy(np.array(row))) for row in rows]
+    return [workspace.flat.pack(torch.from_numpy(np.array(row))) for row in rows]
 
 
-def evaluate_splits(bench: Bench, splits: Sequence[str] = SPLITS) -> dict[str, dict[str, Measured]]:
+def evaluate_splits(workspace: Workspace, splits: Sequence[str] = SPLITS) -> dict[str, dict[str, Measured]]:
     """Measure the present point with the statistics that the network holds now."""
-    return {split: measure(bench.flat, bench.task, split) for split in splits}
+    return {split: measure(workspace.flat, workspace.task, split) for split in splits}
 
 
 def evaluation_rows(
@@ -114,14 +114,14 @@ def evaluation_rows(
     ]
 
 
-def policy_name(bench: Bench, policy: BatchNormPolicy | str) -> str:
-    """Name a policy for storage, with all that follows from the point or that the network keeps.
+def policy_name(workspace: Workspace, policy: BatchNormPolicy | str) -> str:
+    """Name a policy for storage, including everything that follows from the point or that the network keeps.
 
-    ``none``: nothing does; ``frozen``: the network keeps all its running statistics; ``spectral``: only the vectors of
-    spectral normalisation are recomputed. Frozen modules among others are counted: ``recompute(…)+frozen(2)``. A name
-    of that kind stays as it is.
+    ``none``: there is nothing of the kind; ``frozen``: the network keeps all its running statistics; ``spectral``: only
+    the vectors of spectral normalisation are recomputed. Frozen modules among others are counted:
+    ``recompute(…)+frozen(2)``. A name that is already of this kind stays as it is.
     """
-    flat = bench.flat
+    flat = workspace.flat
     frozen = len(flat.habits.frozen)
     if isinstance(policy, str) and (policy != OWN or flat.recomputes):
         return policy
@@ -133,15 +133,15 @@ def policy_name(bench: Bench, policy: BatchNormPolicy | str) -> str:
     return "+".join(parts) or NONE
 
 
-def own_policy(bench: Bench) -> str:
+def own_policy(workspace: Workspace) -> str:
     """Name the policy of a mode's own statistics."""
-    return policy_name(bench, OWN)
+    return policy_name(workspace, OWN)
 
 
 @alone
 def evaluate_node(session: Session, node: Node, split: str) -> dict[str, Measured]:
-    """Measure a node on one split with its stored statistics, or recomputed ones where it has none."""
+    """Measure a node on one split with its stored statistics, or with recomputed ones if it has none."""
     if split not in SPLITS:
         raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
-    bench = load_node(session, node)
-    return measure(bench.flat, bench.task, split)
+    workspace = load_node(session, node)
+    return measure(workspace.flat, workspace.task, split)

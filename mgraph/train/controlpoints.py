@@ -20,7 +20,7 @@ class Held:
     rows: Tensor
 
 
-class Measure:
+class GramMeasure:
     """Gives the present Gram matrix of P's centred rows, shape (K, K); held columns are counted once."""
 
     def __init__(self, P: Tensor, held: Held | None) -> None:

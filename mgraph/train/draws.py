@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.families import Floats
-from mgraph.train.controlpoints import Held, Measure
+from mgraph.train.controlpoints import GramMeasure, Held
 from mgraph.train.phases import Phase
 from mgraph.train.sampling import Sampling, cover
 
@@ -39,7 +40,7 @@ class Draw:
 
 
 def draws(
-    phase: Phase, sampling: Sampling, rng: np.random.Generator, measure: Measure | None = None
+    phase: Phase, sampling: Sampling, rng: np.random.Generator, measure: GramMeasure | None = None
 ) -> Iterator[Block]:
     """Yield block after block of steps: coefficients (steps, n, K) and weights (steps, n), n = samples · curves.
 
@@ -87,10 +88,11 @@ class DrawStream(Iterator[Draw]):
         self, phase: Phase, sampling: Sampling, rng: np.random.Generator, P: Tensor, held: Held | None = None
     ) -> None:
         self._phase, self._sampling, self._rng, self._P, self._held = phase, sampling, rng, P, held
-        self._measure = None if sampling.measure == "uniform" else Measure(P, held)
+        self._measure = None if sampling.measure == "uniform" else GramMeasure(P, held)
         self._steps: Iterator[Draw] = iter(())
         self._taken = 0
 
+    @override
     def __next__(self) -> Draw:
         draw = next(self._steps, None)
         if draw is None:

@@ -13,7 +13,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ from mgraph.data.splits import Split
 from mgraph.errors import InputError, MGraphWarning, NonFiniteError
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
-from mgraph.progress import Progress, Report, silent
+from mgraph.progress import Progress, ProgressCallback, silent
+from mgraph.train.augmentation import augmentation
 from mgraph.train.batches import Batches
 from mgraph.train.parallel import present
 from mgraph.train.snapshots import (
@@ -35,8 +36,8 @@ from mgraph.train.snapshots import (
     to_tensor,
     with_prefix,
 )
-from mgraph.train.state import InMemory, Keeper, State
-from mgraph.train.stepper import DivergedError, Segment, Stepper
+from mgraph.train.state import Checkpointer, InMemory, State
+from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
 from mgraph.train.streams import Streams
 
 _FORMAT = 1  # of saved states
@@ -54,6 +55,10 @@ class Driven(Protocol):
     @property
     def seed(self) -> int:
         """Seed of all randomness."""
+
+    @property
+    def augment(self) -> str | None:
+        """Augmentation of the batches."""
 
     @property
     def batch_size(self) -> int:
@@ -77,7 +82,7 @@ class Driven(Protocol):
 
 
 class Driver:
-    """Drives one run of a method, from its beginning or from the keeper's last state."""
+    """Drives one run of a method, from its beginning or from the checkpointer's last state."""
 
     def __init__(
         self,
@@ -86,16 +91,18 @@ class Driver:
         how: Driven,
         *,
         least: int | None = None,
-        keeper: Keeper | None = None,
-        report: Report = silent,
+        checkpointer: Checkpointer | None = None,
+        progress: ProgressCallback = silent,
     ) -> None:
         """``least`` is for :class:`Batches`; of several processes none keeps states."""
-        self._flat, self._how, self._report = flat, how, report
+        self._flat, self._how, self._progress = flat, how, progress
         self.workers, self.streams = present(), Streams.of(how.seed)
-        self.keeper = InMemory() if keeper is None else keeper
+        self.checkpointer = InMemory() if checkpointer is None else checkpointer
         self._alone = self.workers.size == 1
-        self.batches = Batches(split, how.batch_size, self.streams.order, flat.device, least=least)
-        self.module: Callable[[Tensor], Tensor] = torch.compile(flat.module) if how.compile else flat.module
+        self.batches = Batches(
+            split, how.batch_size, self.streams.order, flat.device, least=least, augment=augmentation(how, split)
+        )
+        self.module: Callable[..., Any] = torch.compile(flat.module) if how.compile else flat.module
         self.notes: list[str] = []
         self.steps = 0  # in all, those of diverged attempts included
         self.done = 0  # of the present segment
@@ -105,7 +112,7 @@ class Driver:
         self.stopped: str | None = None  # the budget that was spent, and where
         self._pending: list[Tensor | float] = []  # losses that were not looked at yet
         self._before, self._began = 0.0, time.monotonic()
-        self._segment: Segment | None = None
+        self._segment: TrainingSegment | None = None
 
     @property
     def seconds(self) -> float:
@@ -123,8 +130,8 @@ class Driver:
         with torch.random.fork_rng(devices=gpus), computing_in(self._how.precision, self._flat.device):
             torch.manual_seed(self.streams.network + self.workers.rank)
             try:
-                if self._alone and self.keeper.last is not None:
-                    self._load(method, self.keeper.last)
+                if self._alone and self.checkpointer.last is not None:
+                    self._load(method, self.checkpointer.last)
                 else:
                     method.start()
                     self._save_between(method)
@@ -154,7 +161,7 @@ class Driver:
             over = bool(votes > 0)
         return f"{how.max_seconds:g} s are spent" if over else None
 
-    def _drive(self, method: Stepper, segment: Segment) -> None:
+    def _drive(self, method: Stepper, segment: TrainingSegment) -> None:
         """Drive a segment to its end, anew with half the learning rate as often as it diverges."""
         anew, self._segment = self.done == 0, segment
         if anew:
@@ -173,7 +180,7 @@ class Driver:
         if not method.keeps_rate:
             self.scale, self._halvings, self._first = 1.0, 0, None
 
-    def _steps(self, method: Stepper, segment: Segment) -> str | None:
+    def _steps(self, method: Stepper, segment: TrainingSegment) -> str | None:
         """Do the steps of a segment that are left; return why it ended before they were done, if it did."""
         every = 1 if self._flat.device.type == "cpu" else _LOOK_EVERY_ON_DEVICE
         lr, total = segment.lr * self.scale, segment.steps
@@ -192,13 +199,13 @@ class Driver:
             if len(self._pending) >= every or self.done == total or isinstance(loss, float):
                 self._look(segment, lr)
             method.after(self.done)
-            if self._alone and self.keeper.due:
+            if self._alone and self.checkpointer.due:
                 self._save(method)
         if self._pending:
             self._look(segment, lr)
         return why
 
-    def _look(self, segment: Segment, lr: float) -> None:
+    def _look(self, segment: TrainingSegment, lr: float) -> None:
         """Read the losses that were not read yet; DivergedError at the first that is not finite, or as good as not."""
         pending = self._pending
         losses = [float(pending[0])] if len(pending) == 1 else torch.stack(pending).tolist()  # type: ignore[arg-type]
@@ -213,9 +220,9 @@ class Driver:
                     f"rate (it was {lr:g}) or look at the data.",
                     at,
                 )
-        self._report(Progress(segment.name, self.done, segment.steps, losses[-1]))
+        self._progress(Progress(segment.name, self.done, segment.steps, losses[-1]))
 
-    def _halve(self, method: Stepper, segment: Segment, error: DivergedError) -> None:
+    def _halve(self, method: Stepper, segment: TrainingSegment, error: DivergedError) -> None:
         """Halve the learning rate and say so; NonFiniteError where that would not help, or has not."""
         if self._first is None or not math.isfinite(self._first) or self._halvings == method.halvings:
             raise NonFiniteError(str(error)) from None
@@ -255,6 +262,7 @@ class Driver:
             "notes": list(self.notes),
             "stopped": self.stopped,
             "position": self.batches.position,
+            "batches": self.batches.number,
         }
         everything = {"order": to_array(self.batches.pass_state)}
         everything |= with_prefix("random.", random_state(self._flat.device))
@@ -267,7 +275,7 @@ class Driver:
         segment = self._segment
         place = "" if segment is None else f"step {self.done} of {segment.steps} ({segment.name})"
         state = State({"format": _FORMAT, "driver": mine, "method": values}, everything, method.where() or place)
-        self.keeper.save(state)
+        self.checkpointer.save(state)
 
     def _load(self, method: Stepper, state: State) -> None:
         """Take everything from a state."""
@@ -280,7 +288,8 @@ class Driver:
         if "pending" in arrays:
             self._pending = list(to_tensor(arrays["pending"]).to(self._flat.device).unbind())
         method.load(state.values["method"], named(arrays, "method."))
-        self.batches.go_to(mine["position"], to_tensor(arrays["order"]))
+        # States of before there was augmentation have no such number.
+        self.batches.go_to(mine["position"], to_tensor(arrays["order"]), mine.get("batches", 0))
         self._buffers = named(arrays, "before.")
         load_buffer_bytes(self._flat.module, named(arrays, "buffer."))
         load_random_state(named(arrays, "random."), self._flat.device)

@@ -10,35 +10,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from mgraph.data.splits import Split
+from mgraph.fields import Fields, divided, examples_in
 from mgraph.network.flat import FlatModel
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.train.batches import Batches
 from mgraph.train.controlpoints import Held
 from mgraph.train.draws import Draw, DrawStream
 from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
+from mgraph.train.objective import Objective
 from mgraph.train.parallel import Workers, present
 from mgraph.train.phases import Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.schedules import SCHEDULES
 from mgraph.train.settings import Optimisation
 from mgraph.train.snapshots import named, to_array, to_tensor, with_prefix
-from mgraph.train.state import Arrays, Keeper
-from mgraph.train.stepper import DivergedError, Segment, Stepper
-from mgraph.train.updates import EagerUpdate, Rule, choose_update
+from mgraph.train.state import Arrays, Checkpointer
+from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
+from mgraph.train.updates import EagerUpdate, UpdateRule, choose_update
 
 _MEMORY = 0.98  # of the mean loss along a path, from step to step
 
 _MOST_LANES = 8  # points in memory at once; more samples than these go in groups
 
 _BLOWN_UP = 1e6  # times what the weights were: as good as infinite
+
+
+@dataclass(frozen=True)
+class PathOptions:
+    """What the engine is told beside the settings.
+
+    ``sampling`` is how parameters of the path are drawn, ``decay`` what weight decay pulls (see UpdateRule), ``held``
+    the columns that are not trained, ``update`` auto, eager or compiled.
+    """
+
+    sampling: Sampling = Sampling()
+    decay: str = "point"
+    held: Held | None = None
+    update: str = "auto"
 
 
 class PathTrainer:
@@ -51,25 +67,23 @@ class PathTrainer:
         P: Tensor,
         phase: Phase,
         *,
-        rule: Rule | None = None,
-        sampling: Sampling | None = None,
-        held: Held | None = None,
-        update: str = "auto",
+        rule: UpdateRule | None = None,
+        options: PathOptions = PathOptions(),
         module: Callable[[Tensor], Tensor] | None = None,
         workers: Workers | None = None,
     ) -> None:
-        """Start without momentum; ``update`` is auto, eager or compiled, ``module`` a compiled network."""
-        self._flat, self._loss, self._held = flat, loss, held
-        self._sampling = sampling or Sampling()
+        """Start without momentum; weights decay as ``rule`` says. ``module`` is a compiled network."""
+        self._flat, self._loss, self._held = flat, loss, options.held
+        self._sampling = options.sampling
         self._curves = len(phase.curves)
         self._module = module or flat.module
         self._workers = workers or Workers()
         samples = self._sampling.samples * self._curves
         self.lanes = flat.lanes(min(samples, _MOST_LANES))
-        choice = "eager" if self._sampling.exact else update
-        kind = choose_update(P, choice, rule or Rule(), free=len(phase.free), samples=len(self.lanes))
+        choice = "eager" if self._sampling.exact else options.update
+        kind = choose_update(P, choice, rule or UpdateRule(), free=len(phase.free), samples=len(self.lanes))
         trained = self.lanes.theta[:, : flat.trained]
-        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or Rule(), flat.views)
+        self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or UpdateRule(), flat.views)
         self._least = least_examples(flat, self._workers)
         self._shares: dict[int, tuple[list[int], Tensor]] = {}
         self._free = list(phase.free)
@@ -81,15 +95,15 @@ class PathTrainer:
         self.update.points(first.coefficients)
         self._write_held(first)
 
-    def step(self, x: Tensor, y: Tensor, lr: float, draw: Draw, following: Draw) -> Tensor:
+    def step(self, x: Fields, y: Fields, lr: float, draw: Draw, following: Draw) -> Tensor:
         """Do one optimiser step on the samples of ``draw``; the lanes are at its first points.
 
         Afterwards they are at those of ``following``. Returns the mean loss of the samples, on the device.
         """
-        sizes, shares = self._division(len(x))
+        sizes, shares = self._division(examples_in(x))
         parts = [(x, y)]
         if self._sampling.split:
-            parts = list(zip(torch.split(x, sizes), torch.split(y, sizes), strict=True))
+            parts = list(zip(divided(x, sizes), divided(y, sizes), strict=True))
         samples, lanes = self._sampling.samples, len(self.lanes)
         total = len(draw.coefficients)
         pull = draw.pull * shares
@@ -130,13 +144,13 @@ class PathTrainer:
         """Give the network its own buffer back."""
         self.lanes.leave()
 
-    def _gradient(self, lane: int, x: Tensor, y: Tensor) -> Tensor:
+    def _gradient(self, lane: int, x: Fields, y: Fields) -> Tensor:
         """Add the gradient at a lane's point to the lane's; return this process's part of the loss."""
         x, y, fraction = self._workers.share(x, y)
-        if len(x) == 0:
+        if examples_in(x) == 0:
             return self.lanes.grad.new_zeros(())
         self.lanes.enter(lane)
-        loss = self._loss(self._module(self._flat.inputs(x)), y)
+        loss = self._loss(self._flat.run(x, self._module), y)
         if fraction != 1.0:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
@@ -198,20 +212,15 @@ class Trained:
 
 
 def train_phases(
-    flat: FlatModel,
-    loss: Loss,
-    split: Split,
+    objective: Objective,
     P: Tensor,
     phases: Sequence[Phase],
     how: Optimisation,
+    options: PathOptions = PathOptions(),
     *,
-    sampling: Sampling | None = None,
-    decay: str = "point",
-    held: Held | None = None,
-    update: str = "auto",
     after_epoch: Callable[[int], None] | None = None,
-    report: Report = silent,
-    keeper: Keeper | None = None,
+    progress: ProgressCallback = silent,
+    checkpointer: Checkpointer | None = None,
 ) -> Trained:
     """Train P, shape (K, trained columns), in place through all phases.
 
@@ -219,12 +228,12 @@ def train_phases(
     begins again with half the learning rate, with a LearningRateWarning. Raises NonFiniteError, naming the step,
     if that does not help, or the loss is not finite at the very start.
 
-    Where ``keeper`` has a state, P and the network must be what they were when that training began; it goes on from
-    the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
+    Where ``checkpointer`` has a state, P and the network must be what they were when that training began; it goes on
+    from the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
     """
-    least = max(2, least_examples(flat, present()))
-    driver = Driver(flat, split, how, least=least, keeper=keeper, report=report)
-    run = _Phases(driver, flat, loss, P, phases, how, sampling or Sampling(), decay, held, update, after_epoch)
+    least = max(2, least_examples(objective.flat, present()))
+    driver = Driver(objective.flat, objective.split, how, least=least, checkpointer=checkpointer, progress=progress)
+    run = _Phases(driver, objective, P, phases, how, options, after_epoch)
     driver.run(run)
     return Trained(run.used, tuple(driver.notes), driver.stopped)
 
@@ -235,20 +244,15 @@ class _Phases(Stepper):
     def __init__(
         self,
         driver: Driver,
-        flat: FlatModel,
-        loss: Loss,
+        objective: Objective,
         P: Tensor,
         phases: Sequence[Phase],
         how: Optimisation,
-        sampling: Sampling,
-        decay: str,
-        held: Held | None,
-        update: str,
+        options: PathOptions,
         after_epoch: Callable[[int], None] | None,
     ) -> None:
-        self._driver, self._flat, self._loss, self._P, self._phases = driver, flat, loss, P, phases
-        self._how, self._sampling, self._decay, self._held = how, sampling, decay, held
-        self._update, self._after_epoch = update, after_epoch
+        self._driver, self._objective, self._P, self._phases = driver, objective, P, phases
+        self._how, self._options, self._after_epoch = how, options, after_epoch
         self._number = 0  # of the phase that is next, or under way
         self._first = min((n for n, phase in enumerate(phases) if phase.epochs and phase.free), default=0)
         self._moving = sorted({row for phase in phases for row in phase.free})
@@ -256,36 +260,37 @@ class _Phases(Stepper):
         self._saved: tuple[Mapping[str, Any], Arrays] = {}, {}
         self.used = "eager"
 
+    @override
     def start(self) -> None:
         """Nothing is to be done before the first phase."""
 
-    def segment(self) -> Segment | None:
+    @override
+    def segment(self) -> TrainingSegment | None:
         """Return the next phase in which anything moves."""
         while self._number < len(self._phases):
             phase = self._phases[self._number]
             if phase.epochs and phase.free:
                 lr = self._how.lr if phase.lr is None else phase.lr
                 steps = phase.epochs * self._driver.batches.per_pass
-                return Segment(phase.name, steps, lr, schedule=SCHEDULES[self._how.schedule])
+                return TrainingSegment(phase.name, steps, lr, schedule=SCHEDULES[self._how.schedule])
             self._number += 1
         return None
 
-    def begin(self, segment: Segment, *, anew: bool) -> None:
+    @override
+    def begin(self, segment: TrainingSegment, *, anew: bool) -> None:
         """Set up the trainer and its draws."""
         phase, driver = self._phases[self._number], self._driver
         self._trainer = PathTrainer(
-            self._flat,
-            self._loss,
+            self._objective.flat,
+            self._objective.loss,
             self._P,
             phase,
-            rule=Rule.of(self._how, self._decay),
-            sampling=self._sampling,
-            held=self._held,
-            update=self._update,
+            rule=UpdateRule.of(self._how, self._options.decay),
+            options=self._options,
             module=driver.module,
             workers=driver.workers,
         )
-        self._stream = DrawStream(phase, self._sampling, driver.streams.draws, self._P, self._held)
+        self._stream = DrawStream(phase, self._options.sampling, driver.streams.draws, self._P, self._options.held)
         if anew:
             driver.batches.begin_pass()
         else:
@@ -296,18 +301,21 @@ class _Phases(Stepper):
             arrays = named(self._saved[1], "update.")
             self._trainer.restore({name: to_tensor(array) for name, array in arrays.items()})
 
+    @override
     def step(self, batches: Batches, lr: float) -> Tensor:
         """Do one step; it knows the next one's draws, so that each update can write the next points."""
         assert self._trainer is not None
         current, self._upcoming = self._upcoming, next(self._stream)
         return self._trainer.step(*next(batches), lr, current, self._upcoming)
 
+    @override
     def after(self, done: int) -> None:
         """Tell the end of an epoch."""
         if self._after_epoch is not None and done % self._driver.batches.per_pass == 0:
             self._after_epoch(done // self._driver.batches.per_pass)
 
-    def end(self, segment: Segment, why: str | None) -> None:
+    @override
+    def end(self, segment: TrainingSegment, why: str | None) -> None:
         """Look at the weights: the last update may have left the finite numbers after a last finite loss."""
         assert self._trainer is not None
         largest = float(self._P.abs().max())  # NaN if any is
@@ -321,15 +329,17 @@ class _Phases(Stepper):
             self._driver.notes.append(self._driver.stopped)
             self._number = len(self._phases)
 
+    @override
     def mark(self) -> None:
         """Remember the rows that move."""
         self._before = self._P[list(self._phases[self._number].free)]
 
+    @override
     def back(self) -> None:
-        """Put them back."""
         self.leave()
         self._P[list(self._phases[self._number].free)] = self._before
 
+    @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
         """Give control points, the optimiser, the draws, and where the phase began."""
         assert self._trainer is not None
@@ -341,14 +351,17 @@ class _Phases(Stepper):
         arrays = {name: to_array(tensor) for name, tensor in tensors.items()} | with_prefix("draws.", draws)
         return {"phase": self._number, "draws": drawn, "update": self._trainer.update.name}, arrays
 
+    @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
         """Put the control points where they were; the rest waits for the trainer."""
-        self._number, self._update, self._saved = values["phase"], values["update"], (values, arrays)
+        self._number, self._saved = values["phase"], (values, arrays)
+        self._options = replace(self._options, update=values["update"])
         self._before = self._P[list(self._phases[self._number].free)]
         if "before" in arrays:
             self._before = to_tensor(arrays["before"]).to(self._P)
         self._P[self._moving] = to_tensor(arrays["points"]).to(self._P)
 
+    @override
     def leave(self) -> None:
         """Give the network its own buffer back."""
         if self._trainer is not None:

@@ -8,19 +8,21 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from typing_extensions import override
 
 from mgraph.data.task import Task
 from mgraph.families import Family, Floats
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import check_precision
-from mgraph.progress import Report, silent
-from mgraph.train.engine import Trained, train_phases
-from mgraph.train.losses import check_loss, training_loss
+from mgraph.progress import ProgressCallback, silent
+from mgraph.train.engine import PathOptions, Trained, train_phases
+from mgraph.train.losses import check_objective, training_loss
+from mgraph.train.objective import Objective
 from mgraph.train.optimisers import check_optimiser
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.settings import TrainSettings
-from mgraph.train.state import Keeper
-from mgraph.train.updates import Rule
+from mgraph.train.state import Checkpointer
+from mgraph.train.updates import UpdateRule
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,15 @@ class _Point(Family):
     size: ClassVar[int] = 1
     ends: ClassVar[tuple[int, ...]] = ()
 
+    @override
     def coefficients(self, t: ArrayLike) -> Floats:
         return np.ones((len(self.points(t)), 1))
 
+    @override
     def derivatives(self, t: ArrayLike) -> Floats:
         return np.zeros((len(self.points(t)), 1, 1))
 
+    @override
     def initial(self) -> Floats:
         return np.ones((1, 0))
 
@@ -46,8 +51,8 @@ def check_training(flat: FlatModel, task: Task, settings: TrainSettings) -> None
     """Raise InputError now for settings that do not suit the network or the task."""
     check_precision(settings.precision, flat.device)
     flat.check_batch(settings.batch_size)
-    check_optimiser(Rule.of(settings), [tensor.shape for tensor in flat.views(flat.theta).values()])
-    check_loss(flat, task, training_loss(task, settings))
+    check_optimiser(UpdateRule.of(settings), [tensor.shape for tensor in flat.views(flat.theta).values()])
+    check_objective(flat, task, settings)
 
 
 def train_mode(
@@ -56,13 +61,13 @@ def train_mode(
     settings: TrainSettings,
     *,
     at_epoch: Callable[[int], None] | None = None,
-    report: Report = silent,
-    keeper: Keeper | None = None,
+    progress: ProgressCallback = silent,
+    checkpointer: Checkpointer | None = None,
 ) -> Trained:
     """Train the network in place on the task's training split.
 
-    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where ``keeper``
-    has a state of this training, begun with a network of the same seed, it goes on from there. Raises
+    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where
+    ``checkpointer`` has a state of this training, begun with a network of the same seed, it goes on from there. Raises
     NonFiniteError, naming the step, when the loss leaves the finite numbers at every learning rate tried.
     """
     P = flat.theta.clone()[None]
@@ -72,16 +77,14 @@ def train_mode(
             at_epoch(epoch)
 
     trained = train_phases(
-        flat,
-        training_loss(task, settings),
-        task.train,
+        Objective(flat, training_loss(task, settings), task.train),
         P,
         (Phase("train", settings.epochs, (Curve.whole(_Point()),), free=(0,)),),
         settings,
-        update="eager",
+        PathOptions(update="eager"),
         after_epoch=after_epoch,
-        report=report,
-        keeper=keeper,
+        progress=progress,
+        checkpointer=checkpointer,
     )
     flat.theta.copy_(P[0])
     return trained

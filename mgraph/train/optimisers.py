@@ -15,7 +15,7 @@ from mgraph.train.settings import TORCH, optimizer_options
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from mgraph.train.updates import Rule
+    from mgraph.train.updates import UpdateRule
 
 Views = Callable[[Tensor], Mapping[str, Tensor]]
 """From a row or its gradient to its tensors, by name, each in its own shape."""
@@ -33,7 +33,7 @@ def parameters_of(rows: Sequence[Tensor], gradients: Sequence[Tensor], views: Vi
     return made
 
 
-def optimisers(rule: Rule, parameters: Sequence[nn.Parameter]) -> list[Optimizer]:
+def optimisers(rule: UpdateRule, parameters: Sequence[nn.Parameter]) -> list[Optimizer]:
     """Return what moves these parameters together; ``rule.weight_decay`` is theirs if it acts on them."""
     decay = rule.weight_decay if rule.decay == "control" or rule.optimizer.startswith(TORCH) else 0.0
     if rule.optimizer == "muon":
@@ -45,7 +45,7 @@ def optimisers(rule: Rule, parameters: Sequence[nn.Parameter]) -> list[Optimizer
     return [cls(parameters, **{"lr": 1.0} | options)]
 
 
-def _muon(rule: Rule, parameters: Sequence[nn.Parameter], decay: float) -> list[Optimizer]:
+def _muon(rule: UpdateRule, parameters: Sequence[nn.Parameter], decay: float) -> list[Optimizer]:
     """Orthogonalise the momentum of matrices (Jordan et al. 2024); AdamW moves what is not a matrix.
 
     Updates of matrices are scaled to the size of AdamW's (Liu et al. 2025), so that one learning rate suits both.
@@ -78,7 +78,7 @@ def named_class(name: str) -> type[Optimizer]:
     return found
 
 
-def check_optimiser(rule: Rule, shapes: Sequence[Sequence[int]]) -> None:
+def check_optimiser(rule: UpdateRule, shapes: Sequence[Sequence[int]]) -> None:
     """Raise InputError now if the optimiser cannot be made, or cannot step, for tensors of these shapes."""
     if rule.optimizer in ("sgd", "adamw"):
         return

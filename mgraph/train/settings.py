@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
 from mgraph.settings import Settings, format_value, setting
+from mgraph.train.augments import augment_setting
 
 OPTIMIZERS = ("sgd", "adamw", "muon")
 TORCH = "torch.optim."
@@ -66,11 +69,13 @@ class Optimisation(Settings):
     clip: float | None = setting(None, "largest norm of the gradient, of all control points together", above=0)
     max_steps: int | None = setting(None, "stop after so many steps", unit="steps", low=1)
     max_seconds: float | None = setting(None, "stop after so much time, and keep what there is", unit="s", above=0)
+    augment: str | None = augment_setting()
     loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
     compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
@@ -98,6 +103,7 @@ class TrainSettings(Optimisation):
         (), "epochs after which a copy is kept as a mode of its own, called NAME-EPOCH", unit="epochs", low=1
     )
 
+    @override
     def __post_init__(self) -> None:
         if isinstance(self.optimizer_settings, Mapping):
             pairs = [f"{key}={_written(value)}" for key, value in self.optimizer_settings.items()]

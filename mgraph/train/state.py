@@ -1,8 +1,8 @@
 """Where a long computation stands, so that it can go on bit for bit after an interruption (no torch, no store).
 
-A computation is handed a :class:`Keeper`. At points where everything it depends on can be written down it asks
-whether it is time to :meth:`~Keeper.save`; when it begins it asks for what was saved, and goes on there. Who keeps
-states on disk is not known here.
+A computation is handed a :class:`Checkpointer`. At points where everything it depends on can be written down it asks
+whether it is time to :meth:`~Checkpointer.save`; when it begins it asks for what was saved, and goes on there. Who
+keeps states on disk is not known here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -32,7 +33,7 @@ class State:
     where: str = ""
 
 
-class Keeper(ABC):
+class Checkpointer(ABC):
     """Keeps the last state of one computation, and what it has finished on its way."""
 
     @property
@@ -66,11 +67,11 @@ class Keeper(ABC):
         """How often something was appended."""
 
 
-class InMemory(Keeper):
+class InMemory(Checkpointer):
     """Keeps everything for as long as the program runs: for computations that nobody resumes, and for tests.
 
     ``every`` is how many times :attr:`due` is asked between two saves; 0: it is never time. :meth:`again` makes the
-    keeper that an interrupted computation would find.
+    checkpointer that an interrupted computation would find.
     """
 
     def __init__(self, every: int = 0) -> None:
@@ -79,36 +80,39 @@ class InMemory(Keeper):
         self._finished: list[dict[str, NDArray[Any]]] = []
 
     @property
+    @override
     def last(self) -> State | None:
-        """The state saved last."""
         return None if self._last is None else self._last[0]
 
     @property
+    @override
     def due(self) -> bool:
         """True at every ``every``-th question."""
         self._asked += 1
         return self._every > 0 and self._asked % self._every == 0
 
+    @override
     def save(self, state: State) -> None:
-        """Keep a copy."""
         copy = {name: np.array(array) for name, array in state.arrays.items()}
         self._last = State(dict(state.values), copy, state.where), len(self._finished)
 
+    @override
     def append(self, arrays: Arrays) -> None:
-        """Keep a copy."""
         self._finished.append({name: np.array(array) for name, array in arrays.items()})
 
+    @override
     def appended(self, index: int) -> dict[str, NDArray[Any]]:
         """Return what was appended, by its number from 0."""
         return dict(self._finished[index])
 
     @property
+    @override
     def count(self) -> int:
         """How often something was appended."""
         return len(self._finished)
 
     def again(self) -> InMemory:
-        """Return a keeper with the last state, and what had been appended when it was saved."""
+        """Return a checkpointer with the last state, and what had been appended when it was saved."""
         other = InMemory(self._every)
         other._last = self._last
         other._finished = self._finished[: 0 if self._last is None else self._last[1]]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.errors import NonFiniteError
 from mgraph.train.batches import Batches
@@ -28,7 +29,7 @@ class DivergedError(NonFiniteError):
 
 
 @dataclass(frozen=True)
-class Segment:
+class TrainingSegment:
     """A stretch of a run under one learning rate: a phase, a cycle. ``steps`` are the most that it takes.
 
     ``schedule`` is the factor on the learning rate as a function of the share of the steps that are done.
@@ -40,6 +41,7 @@ class Segment:
     kind: str = "phase"
     schedule: Callable[[float], float] = constant_schedule
 
+    @override
     def __str__(self) -> str:
         return self.name if self.name.startswith(self.kind) else f"{self.kind} {self.name}"
 
@@ -60,11 +62,11 @@ class Stepper(ABC):
         """Begin a run; the network's random generator is seeded."""
 
     @abstractmethod
-    def segment(self) -> Segment | None:
+    def segment(self) -> TrainingSegment | None:
         """Return the segment that comes next, or is under way; None: there is nothing left to do."""
 
     @abstractmethod
-    def begin(self, segment: Segment, *, anew: bool) -> None:
+    def begin(self, segment: TrainingSegment, *, anew: bool) -> None:
         """Get ready for the steps of a segment: from its beginning, or in its midst, right after :meth:`load`."""
 
     @abstractmethod
@@ -96,7 +98,7 @@ class Stepper(ABC):
         del done
 
     @abstractmethod
-    def end(self, segment: Segment, why: str | None) -> None:
+    def end(self, segment: TrainingSegment, why: str | None) -> None:
         """Conclude a segment, ended for a reason of :meth:`finished` or a spent budget; None: all steps are done.
 
         A DivergedError is treated as one of a step.

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.train.optimisers import Views, optimisers, parameters_of
@@ -33,7 +34,7 @@ _MOST_SHAPES = 256  # numbers of rows, free rows, samples and columns in one pro
 
 
 @dataclass(frozen=True)
-class Rule:
+class UpdateRule:
     """The optimiser, its constants, and on what weight decay acts (the point, or the control points).
 
     It is sgd, adamw, muon, or a class of torch.optim with its ``options``. ``momentum`` is AdamW's β₁. ``clip`` bounds
@@ -50,7 +51,7 @@ class Rule:
     options: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, how: Optimisation, decay: str = "point") -> Rule:
+    def of(cls, how: Optimisation, decay: str = "point") -> UpdateRule:
         """Take the rule from the settings."""
         options = how.optimizer_settings if isinstance(how, TrainSettings) else ()
         return cls(how.optimizer, how.momentum, how.nesterov, how.beta2, how.weight_decay, decay, how.clip, options)
@@ -72,7 +73,7 @@ class EagerUpdate:
         free: Sequence[int],
         theta: Tensor,
         grad: Tensor,
-        rule: Rule,
+        rule: UpdateRule,
         views: Views | None = None,
     ) -> None:
         """Hold P, shape (K, T), and the momentum of the free rows, shape (F, T).
@@ -145,6 +146,7 @@ class CompiledUpdate(EagerUpdate):
 
     name = "compiled"
 
+    @override
     def apply(self, pull: Tensor, first: bool, lr: float, following: Tensor, stretch: Tensor | None = None) -> None:
         """Do all three in one pass."""
         assert stretch is None, "the fused pass has no room for a further part of the gradient"
@@ -169,10 +171,12 @@ class CompiledUpdate(EagerUpdate):
                 torch.tensor(scalars, dtype=self._P.dtype, device=self._P.device),
             )
 
+    @override
     def state(self) -> dict[str, Tensor]:
         """Add the points: this pass rounds them otherwise than :meth:`points` does."""
         return super().state() | {"points": self._theta}
 
+    @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back the points, too."""
         super().restore(state)
@@ -194,7 +198,7 @@ class BufferedUpdate(EagerUpdate):
         free: Sequence[int],
         theta: Tensor,
         grad: Tensor,
-        rule: Rule,
+        rule: UpdateRule,
         views: Views | None = None,
     ) -> None:
         """Hold P and the gradient of its free rows; their moments are the optimiser's."""
@@ -218,6 +222,7 @@ class BufferedUpdate(EagerUpdate):
         self._shrinks_point = decoupled and rule.weight_decay > 0 and rule.decay == "point"
         self._pulled = torch.zeros_like(self._M) if self._shrinks_point else None
 
+    @override
     def accumulate(self, pull: Tensor, first: bool) -> None:
         """Add the gradients in the lanes to those of the rows."""
         self._fold(self._M, pull, 0.0 if first else 1.0)
@@ -225,6 +230,7 @@ class BufferedUpdate(EagerUpdate):
             theta = self._theta[: pull.shape[1]]
             torch.addmm(self._pulled, pull, theta, beta=0.0 if first else 1.0, out=self._pulled)
 
+    @override
     def state(self) -> dict[str, Tensor]:
         """Return the optimisers' moments and counters, parameter by parameter."""
         return {
@@ -235,6 +241,7 @@ class BufferedUpdate(EagerUpdate):
             if value is not None
         }
 
+    @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Give them back to the optimisers."""
         found: list[dict[int, dict[str, Tensor]]] = [{} for _ in self._optimizers]
@@ -244,6 +251,7 @@ class BufferedUpdate(EagerUpdate):
         for optimizer, kept in zip(self._optimizers, found, strict=True):
             optimizer.load_state_dict(optimizer.state_dict() | {"state": kept})
 
+    @override
     def _move(self, lr: float) -> None:
         rule = self._rule
         if rule.clip is not None:
@@ -296,7 +304,7 @@ def _fused_pass() -> Any:
     return torch.compile(fused, dynamic=False)
 
 
-def choose_update(P: Tensor, choice: str, rule: Rule, *, free: int = 0, samples: int = 0) -> type[EagerUpdate]:
+def choose_update(P: Tensor, choice: str, rule: UpdateRule, *, free: int = 0, samples: int = 0) -> type[EagerUpdate]:
     """Choose by rule and size: compiled for K·D of 4 million and more where a compiler works, else eager.
 
     ``free`` is the number of rows that move, ``samples`` that of the points per step: with too many arrays in one

@@ -31,7 +31,7 @@ def test_check_names_what_is_damaged_and_repairs_what_it_can(run: Any, path: Pat
     found = run("check", code=1)
     assert "repairable" in found.stdout
     done = run("check", "--repair")
-    assert "made anew from the journal" in done.stderr
+    assert "rebuilt from the journal" in done.stderr
     assert done.stdout == "No problems.\n"
     assert "first" in run("ls").stdout
 
@@ -60,7 +60,7 @@ def test_rm_refuses_lists_and_removes(run: Any, path: Path, snapshot: Callable[.
     assert done.rows == dry.rows
     names = {row["name"] for row in done.rows if row["name"]}
     assert names == {"a", "line", "wall", "curve", "s"}
-    assert "free now" in done.stderr
+    assert "freed" in done.stderr
     left = {row["name"] for row in run("ls", "--json").rows}
     assert left == {"b", "c", "d", "bare", "m"}
     assert run("check", "--deep").stdout == "No problems.\n"
@@ -147,11 +147,11 @@ def test_nobody_holds_the_lock_while_a_network_is_trained(graph: Any) -> None:
     """Whatever is reported happens in the middle of the computation: another may write then."""
     steps: list[int] = []
 
-    def report(*_: Any, **__: Any) -> None:
+    def progress(*_: Any, **__: Any) -> None:
         if len(steps) < 2:
             with graph.session.store.lock.exclusive():  # would raise, or wait for itself, if this thread read or wrote
                 steps.append(1)
 
-    mode = graph.train(seed=9, epochs=1, report=report)
-    graph.connect("a", mode, method=mgraph.BezierCurve(epochs=1), grid=3, report=report)
+    mode = graph.train(seed=9, epochs=1, progress=progress)
+    graph.connect("a", mode, method=mgraph.BezierCurve(epochs=1), grid=3, progress=progress)
     assert steps

@@ -49,7 +49,7 @@ def test_every_method_that_trains_has_both_limits_and_the_same_names() -> None:
 def test_a_mode_that_is_stopped_is_where_it_had_come_to(g: Any) -> None:
     settings: dict[str, Any] = {"seed": 13, "schedule": "constant"}
     whole = g.train(epochs=1, name="whole", **settings)
-    steps = -(-len(g.session.bench(g.session.space()).task.train) // 64)
+    steps = -(-len(g.session.workspace(g.session.space()).task.train) // 64)
     with pytest.warns(SimilarModeWarning, match="whole"):
         stopped = g.train(max_steps=steps, epochs=4, keep=(1, 2), name="m", **settings)
     assert stopped.digest == whole.digest == g.node("m-1").digest

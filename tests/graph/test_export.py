@@ -137,6 +137,6 @@ def test_raw_pixels_are_described(tmp_path: Path) -> None:
         facts = json.loads(file.metadata()["mgraph"])["data"]
     assert facts["dtype"] == "uint8"
     assert facts["scale"] == 1 / 255
-    seen, _ = g.session.bench(g.session.space()).task.test.examples(__import__("torch").arange(20))
+    seen, _ = g.session.workspace(g.session.space()).task.test.examples(__import__("torch").arange(20))
     mean, std = (np.array(facts[k], np.float32).reshape(-1, 1, 1) for k in ("mean", "std"))
     assert np.allclose((x.astype(np.float32) * facts["scale"] - mean) / std, seen.numpy(), atol=1e-5)

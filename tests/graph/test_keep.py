@@ -55,9 +55,9 @@ def test_all_are_stored_before_any_is_measured(g: Any, monkeypatch: pytest.Monke
     runs = len(g.runs())
     measure, calls = evaluating.evaluate_splits, []
 
-    def spoiled(bench: Any) -> Any:
+    def spoiled(workspace: Any) -> Any:
         calls.append({row["name"] for row in g.nodes("mode")} >= {"e-1", "e-2", "e"})
-        results = measure(bench)
+        results = measure(workspace)
         if len(calls) == 3:
             bad = results["test"]["loss"]
             results["test"]["loss"] = type(bad)(float("nan"), None, bad.count)

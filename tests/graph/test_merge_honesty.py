@@ -97,17 +97,17 @@ def test_the_chosen_point_is_best_on_validation_data_and_not_on_test_data(decisi
 
 
 def test_what_is_reported_on_test_is_what_the_stored_node_does(graph: Any) -> None:
-    report = graph.connection("s").merge(name="again")
+    merged = graph.connection("s").merge(name="again")
     node = graph.node("again")
     assert node.record.selected_on == "valid"
-    assert node.evaluate("test") == report.results["test"]
+    assert node.evaluate("test") == merged.results["test"]
     best = graph.connection("s").swept()
     at = best.best("valid")
-    assert report.parameter == tuple(best.parameters[at])
-    assert report.results["test"]["accuracy"].value == best.values["test", "accuracy"][at]
-    assert report.results["valid"]["loss"].value == best.values["valid", "loss"][at]
-    difference = report.results["test"]["accuracy"].value - report.corners[report.baseline]["test"]["accuracy"].value
-    assert report.difference.value == pytest.approx(difference)
+    assert merged.parameter == tuple(best.parameters[at])
+    assert merged.results["test"]["accuracy"].value == best.values["test", "accuracy"][at]
+    assert merged.results["valid"]["loss"].value == best.values["valid", "loss"][at]
+    difference = merged.results["test"]["accuracy"].value - merged.corners[merged.baseline]["test"]["accuracy"].value
+    assert merged.difference.value == pytest.approx(difference)
 
 
 def test_a_sample_at_a_corner_is_the_mode_itself(graph: Any) -> None:

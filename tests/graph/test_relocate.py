@@ -54,7 +54,7 @@ def spaces(path) -> dict[str, Space]:
 def compute(g: Any) -> None:
     """Load architecture, data and loss of every space."""
     for name in ("file", "own"):
-        _ = g.session.bench(g.session.space(name)).flat
+        _ = g.session.workspace(g.session.space(name)).flat
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_what_is_missing_says_what_to_type(moved, run_in):
         ("own", "mgraph relocate own --arch 'NEW/n.py:net?width=4' --data 'NEW/n.py:data?n=30' --loss NEW/n.py:judge"),
     ):
         told = run_in("train", "--space", space, "--graph", "new/g.mgraph", code=2).stderr
-        assert f"does not exist; check the path. If it lies elsewhere now, say where: {words}\n" in told
+        assert f"does not exist; check the path. If it is somewhere else now, say where: {words}\n" in told
     (moved / "new" / "d.npz").rename(moved / "d.npz")
     shutil.copytree(moved / "new" / "src", moved / "new" / "code")
     told = run_in("train", "--space", "file", "--graph", "new/g.mgraph", "--trust", code=2).stderr
@@ -216,7 +216,7 @@ def test_an_interrupted_run_goes_on_after_the_move(place, monkeypatch):
 
     monkeypatch.chdir(place / "old")
     with pytest.raises(KeyboardInterrupt):
-        mgraph.open("g.mgraph").train(space="own", epochs=2, name="b", report=stop)
+        mgraph.open("g.mgraph").train(space="own", epochs=2, name="b", progress=stop)
     monkeypatch.chdir(place)
     (place / "old" / "code").rename(place / "src")
     g = mgraph.open("old/g.mgraph")
@@ -245,6 +245,6 @@ def test_a_loss_that_comes_with_the_data_may_have_any_name(place):
     g.add_space("old/code/n.py:net", "old/code/n.py:odd", name="odd")
     (place / "old" / "code").rename(place / "src")
     with pytest.raises(NotFoundError, match=r"mgraph relocate odd --arch NEW/n.py:net --data NEW/n.py:odd$"):
-        _ = mgraph.open("old/g.mgraph").session.bench(g.session.space("odd")).flat
+        _ = mgraph.open("old/g.mgraph").session.workspace(g.session.space("odd")).flat
     assert len(g.relocate(paths=("old/code", "src"))) == 3
     assert spaces("old/g.mgraph")["odd"].loss == "is it 100%?"

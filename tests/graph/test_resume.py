@@ -49,7 +49,7 @@ def stopped(g: Any, reporter: Any) -> Callable[..., Run]:
 
     def interrupt(operation: Callable[..., Any], after: int = 5) -> Run:
         with pytest.raises(RunInterrupted) as caught:
-            operation(report=reporter(after))
+            operation(progress=reporter(after))
         with g.session.store.reading() as reader:
             run: Run = reader.get(Run, id=caught.value.run_id)
         return run
@@ -80,7 +80,7 @@ def plan_of(run: Run) -> dict[str, Any]:
 
 def test_a_mode_goes_on_under_its_own_run(g: Any, stopped: Any) -> None:
     settings: dict[str, Any] = {"seed": 7, "epochs": 3, "keep": (1, 2)}
-    run = stopped(lambda report: g.train(name="x", report=report, **settings), 40)
+    run = stopped(lambda progress: g.train(name="x", progress=progress, **settings), 40)
     row = runs(g)[run.id]
     expected = {"status": "interrupted", "reason": "stopped by the user", "resumable": True, "resumed": 0, "name": "x"}
     assert {key: row[key] for key in expected} == expected
@@ -103,8 +103,8 @@ def test_a_mode_goes_on_under_its_own_run(g: Any, stopped: Any) -> None:
 def test_a_connection_goes_on_with_its_sweep_and_everything_it_was_given(g: Any, stopped: Any) -> None:
     method = mgraph.METHODS["chain"](bends=3, epochs=2, samples=2, fixed=(2,), train_only=("*.weight",))
     given: dict[str, Any] = {"method": method, "init": "chain", "buffers_from": "b", "grid": 4}
-    run = stopped(lambda report: g.connect("b", "a", name="x", report=report, **given), 9)
-    assert stopped(lambda report: g.resume(report=report), 9).id == run.id
+    run = stopped(lambda progress: g.connect("b", "a", name="x", progress=progress, **given), 9)
+    assert stopped(lambda progress: g.resume(progress=progress), 9).id == run.id
     made = g.resume(run.id[:6])
     g.connect("b", "a", name="y", **given)
     x, y = (g.connection(name).describe() for name in "xy")
@@ -118,13 +118,13 @@ def test_a_connection_goes_on_with_its_sweep_and_everything_it_was_given(g: Any,
 
 
 def test_without_a_sweep_it_is_not_swept(g: Any, stopped: Any) -> None:
-    stopped(lambda report: g.connect("a", "b", method=CURVE, name="x", sweep=False, report=report))
+    stopped(lambda progress: g.connect("a", "b", method=CURVE, name="x", sweep=False, progress=progress))
     assert g.resume("x").describe()["sweeps"] == []
 
 
 def test_before_its_first_state_a_run_begins_again(g: Any, stopped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MGRAPH_SAVE_SECONDS", "1000")
-    run = stopped(lambda report: g.connect("a", "b", method=CURVE, name="x", sweep=False, report=report))
+    run = stopped(lambda progress: g.connect("a", "b", method=CURVE, name="x", sweep=False, progress=progress))
     assert (runs(g)[run.id]["saved"], runs(g)[run.id]["resumable"]) == (None, True)
     g.resume()
     g.connect("a", "b", method=CURVE, name="y", sweep=False)
@@ -137,10 +137,10 @@ def test_a_sweep_goes_on_and_measures_nothing_twice(
 ) -> None:
     asked: dict[str, Any] = {"grid": 5, "metrics": ["ece"], "examples": 100, "refine": 0.05, "reuse": reuse}
     g.connection("chain").sweep(3)
-    run = stopped(lambda report: g.connection("chain").sweep(report=report, **asked), 4)
+    run = stopped(lambda progress: g.connection("chain").sweep(progress=progress, **asked), 4)
     assert runs(g)[run.id]["resumable"]
     seen = reporter()
-    g.resume("chain", report=seen)
+    g.resume("chain", progress=seen)
     sweeps = [s for s in tables(g, Sweep)["Sweep"] if s.run_id == run.id]
     assert [s.status for s in sweeps] == ["complete"]
     resumed = g.connection("chain").swept()
@@ -155,23 +155,23 @@ def test_a_sweep_goes_on_and_measures_nothing_twice(
 
 def test_a_sweep_by_a_function_cannot_go_on(g: Any, reporter: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
-        g.connection("line").sweep(5, metrics=[lambda outputs, targets: 0.0], report=reporter(2))
+        g.connection("line").sweep(5, metrics=[lambda outputs, targets: 0.0], progress=reporter(2))
     run = g.runs()[-1]
     assert (run["status"], run["resumable"]) == ("interrupted", False)
-    with pytest.raises(InputError, match="A run of sweep cannot go on; give the command again"):
+    with pytest.raises(InputError, match="A run of sweep cannot be resumed; give the command again"):
         g.resume(run["id"])
 
 
 def test_which_run_is_meant(g: Any, stopped: Any) -> None:
     with pytest.raises(NotFoundError, match="no interrupted run"):
         g.resume()
-    first = stopped(lambda report: g.connect("a", "b", method=CURVE, name="x", report=report))
-    second = stopped(lambda report: g.train(epochs=1, seed=9, report=report))
+    first = stopped(lambda progress: g.connect("a", "b", method=CURVE, name="x", progress=progress))
+    second = stopped(lambda progress: g.train(epochs=1, seed=9, progress=progress))
     with pytest.raises(AmbiguousError) as caught:
         g.resume()
     assert str(caught.value) == (
-        f"Several runs can go on: {first.id} (connect of x, step 4 of 34 (curve)), {second.id} (train, step 4 of 17 "
-        f"(train)); say which."
+        f"Several runs can be resumed: {first.id} (connect of x, step 4 of 34 (curve)), {second.id} (train, "
+        f"step 4 of 17 (train)); say which one."
     )
     with pytest.raises(NotFoundError, match="No interrupted run is 'nothing' or was to make it"):
         g.resume("nothing")
@@ -182,13 +182,13 @@ def test_which_run_is_meant(g: Any, stopped: Any) -> None:
 
 
 def test_a_run_that_is_given_up_goes_and_leaves_nothing(g: Any, stopped: Any, beside: Any) -> None:
-    run = stopped(lambda report: g.train(epochs=1, name="x", report=report))
-    other = stopped(lambda report: g.train(epochs=1, seed=9, report=report))
+    run = stopped(lambda progress: g.train(epochs=1, name="x", progress=progress))
+    other = stopped(lambda progress: g.train(epochs=1, seed=9, progress=progress))
     row = beside("resume", "x", "--discard", "--json").row
     assert (row["id"], row["status"], row["resumable"]) == (run.id, "interrupted", False)
     assert row["reason"] == "stopped by the user; given up"
     assert [p.name for p in (g.path / "states").iterdir()] == [other.id]
-    with pytest.raises(InputError, match="cannot go on; give the command again"):
+    with pytest.raises(InputError, match="cannot be resumed; give the command again"):
         g.resume(run.id)
     assert g.discard()["id"] == other.id
     assert not (g.path / "states").exists()
@@ -196,11 +196,11 @@ def test_a_run_that_is_given_up_goes_and_leaves_nothing(g: Any, stopped: Any, be
 
 
 def test_a_sweep_that_another_run_went_on_with_is_not_resumed(g: Any, stopped: Any) -> None:
-    run = stopped(lambda report: g.connection("line").sweep(5, report=report), 2)
+    run = stopped(lambda progress: g.connection("line").sweep(5, progress=progress), 2)
     g.connection("line").sweep(5)
     row, newer = runs(g)[run.id], g.runs()[-1]
     assert (row["status"], row["resumable"]) == ("interrupted", False)
-    assert row["reason"] == f"run {newer['id']} went on with its sweep"
+    assert row["reason"] == f"run {newer['id']} continued its sweep"
 
 
 def test_runs_that_cannot_go_on_say_why(g: Any, stopped: Any) -> None:
@@ -211,13 +211,13 @@ def test_runs_that_cannot_go_on_say_why(g: Any, stopped: Any) -> None:
         g.connect("a", "b", method=mgraph.BezierCurve(epochs=3, lr=1e25, momentum=0.0))
     failed = g.runs()[-1]
     assert (failed["status"], failed["resumable"], failed["saved"]) == ("failed", False, None)
-    with pytest.raises(InputError, match=f"Run {failed['id']} failed and cannot go on: The loss became"):
+    with pytest.raises(InputError, match=f"Run {failed['id']} failed and cannot be resumed: The loss became"):
         g.resume(failed["id"])
-    run = stopped(lambda report: g.train(epochs=1, report=report))
+    run = stopped(lambda progress: g.train(epochs=1, progress=progress))
     change(g, run, status="running", ended=None)  # by this very process, which is there
     with pytest.raises(InputError, match=f"Run {run.id} is still under way: process {os.getpid()} on .*Stop it there"):
         g.resume(run.id)
-    with pytest.raises(InputError, match="--force takes over no run that is alive"):
+    with pytest.raises(InputError, match="--force does not take over a run that is alive"):
         g.resume(run.id, force=True)
     with pytest.raises(InputError, match="still under way"):
         g.discard(run.id, force=True)
@@ -228,7 +228,7 @@ def test_runs_that_cannot_go_on_say_why(g: Any, stopped: Any) -> None:
 
 
 def test_a_run_whose_process_is_gone_is_interrupted(g: Any, stopped: Any) -> None:
-    run = stopped(lambda report: g.train(epochs=1, name="x", report=report))
+    run = stopped(lambda progress: g.train(epochs=1, name="x", progress=progress))
     change(g, run, status="running", reason=None, ended=None, pid=GONE)
     row = runs(g)[run.id]
     assert (row["status"], row["reason"], row["resumable"]) == ("interrupted", "its process is gone", True)
@@ -240,7 +240,7 @@ def test_a_run_whose_process_is_gone_is_interrupted(g: Any, stopped: Any) -> Non
 def elsewhere(g: Any, stopped: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run that another machine is in the middle of, on a disk that both have."""
     monkeypatch.setattr("mgraph_store.underway._is_local", lambda _: False)
-    run = stopped(lambda report: g.train(epochs=1, name="x", report=report))
+    run = stopped(lambda progress: g.train(epochs=1, name="x", progress=progress))
     versions = json.loads(run.versions)
     versions["process"]["boot"] = "another"
     changes = {"host": "node-a", "pid": 7, "versions": json.dumps(versions)}
@@ -278,7 +278,7 @@ def test_a_run_that_was_taken_over_stores_nothing_more(g: Any, monkeypatch: pyte
             change(g, record, host="node-b", pid=8)
 
     with pytest.raises(ConflictError, match="changed or removed"):
-        g.train(epochs=1, name="x", report=taken_over)
+        g.train(epochs=1, name="x", progress=taken_over)
     with g.session.store.reading() as reader:
         record = reader.get(Run, id=g.runs()[-1]["id"])
     assert (record.status, record.host, record.pid) == ("running", "node-b", 8)  # it is theirs
@@ -286,7 +286,7 @@ def test_a_run_that_was_taken_over_stores_nothing_more(g: Any, monkeypatch: pyte
 
 
 def test_of_two_that_resume_a_run_at_once_one_is_refused(g: Any, stopped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = stopped(lambda report: g.train(epochs=1, name="x", report=report))
+    run = stopped(lambda progress: g.train(epochs=1, name="x", progress=progress))
     check = mgraph.operations.modes.check_training
 
     def meanwhile(*args: Any) -> None:
@@ -294,14 +294,14 @@ def test_of_two_that_resume_a_run_at_once_one_is_refused(g: Any, stopped: Any, m
         change(g, run, status="running", pid=os.getppid())
 
     monkeypatch.setattr("mgraph.operations.modes.check_training", meanwhile)
-    with pytest.raises(InputError, match=f"Run {run.id} was resumed or removed by another process meanwhile"):
+    with pytest.raises(InputError, match=f"Run {run.id} was meanwhile resumed or removed by another process"):
         g.resume()
     row = runs(g)[run.id]
     assert (row["pid"], row["resumed"], row["saved"]) == (os.getppid(), 0, "step 4 of 17 (train)")
 
 
 def test_what_a_run_needs_may_be_gone_by_now(g: Any, stopped: Any) -> None:
-    run = stopped(lambda report: g.connect("a", "b", method=CURVE, init="chain", name="x", report=report))
+    run = stopped(lambda progress: g.connect("a", "b", method=CURVE, init="chain", name="x", progress=progress))
     plan = plan_of(run)
     lost = new_id("m")
     for name, value, what in (
@@ -310,7 +310,9 @@ def test_what_a_run_needs_may_be_gone_by_now(g: Any, stopped: Any) -> None:
         ("buffers_from", lost, "node"),
     ):
         change(g, run, plan=json.dumps(plan | {name: value}))
-        with pytest.raises(InputError, match=f"Run {run.id} cannot go on: the {what} {lost} is gone from the graph"):
+        with pytest.raises(
+            InputError, match=f"Run {run.id} cannot be resumed: the {what} {lost} is gone from the graph"
+        ):
             g.resume()
     change(g, run, plan=json.dumps(plan))
     with g.session.store.transaction() as tx:
@@ -321,11 +323,13 @@ def test_what_a_run_needs_may_be_gone_by_now(g: Any, stopped: Any) -> None:
 
 
 def test_other_conditions_are_said_and_recorded(unswept: Path, g: Any, stopped: Any) -> None:
-    run = stopped(lambda report: g.train(epochs=1, name="x", report=report))
+    run = stopped(lambda progress: g.train(epochs=1, name="x", progress=progress))
     before = json.loads(run.versions)
     change(g, run, threads=2, versions=json.dumps(before | {"torch": "2.0"}))
     other = mgraph.open(g.path, device="cpu", threads=1)
-    with pytest.warns(ResumedElsewhereWarning, match=r"goes on with torch \S+ instead of 2\.0, threads 1 instead of 2"):
+    with pytest.warns(
+        ResumedElsewhereWarning, match=r"is resumed with torch \S+ instead of 2\.0, threads 1 instead of 2"
+    ):
         made = other.resume()
     (resumption,) = made.describe()["run"]["resumptions"]
     assert resumption["other"] == {"torch": before["torch"], "threads": 1}
@@ -334,12 +338,12 @@ def test_other_conditions_are_said_and_recorded(unswept: Path, g: Any, stopped: 
 def test_a_run_goes_on_with_the_threads_that_it_had(g: Any, stopped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    run = stopped(lambda report: g.train(epochs=1, name="x", report=report))
+    run = stopped(lambda progress: g.train(epochs=1, name="x", progress=progress))
     change(g, run, threads=2)
     seen = []
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResumedElsewhereWarning)
-        mgraph.open(g.path).resume(report=lambda _: seen.append(torch.get_num_threads()))
+        mgraph.open(g.path).resume(progress=lambda _: seen.append(torch.get_num_threads()))
     assert set(seen) == {2}
 
 
@@ -348,7 +352,7 @@ def test_a_full_disk_while_saving_does_not_stop_a_run(g: Any, monkeypatch: pytes
         raise StoreError("No space left for states: nothing was stored.")
 
     monkeypatch.setattr(StateFiles, "save", full)
-    with pytest.warns(NotSavedWarning, match=r"No space left .* The run goes on") as caught:
+    with pytest.warns(NotSavedWarning, match=r"No space left .* The run continues") as caught:
         g.train(epochs=1, seed=8, name="x")
     assert len([w for w in caught if issubclass(w.category, NotSavedWarning)]) == 1
     assert g.runs()[-1]["status"] == "complete"
@@ -366,7 +370,7 @@ def test_a_failure_at_the_end_loses_nothing(g: Any, monkeypatch: pytest.MonkeyPa
         g.train(epochs=1, seed=8, name="x")
     row = g.runs()[-1]
     (note,) = caught.value.__notes__
-    assert note == f"The state at step 17 of 17 (train) is saved; go on with: mgraph resume {row['id']}."
+    assert note == f"The state at step 17 of 17 (train) is saved; continue with: mgraph resume {row['id']}."
     assert (row["status"], row["reason"], row["resumable"]) == ("failed", "No space left.", True)
     monkeypatch.undo()
     assert g.resume().digest == g.train(epochs=1, seed=8).digest
@@ -389,11 +393,11 @@ def test_a_commit_that_fails_fails_the_run(g: Any, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_damaged_state_is_refused_and_the_run_stays_as_it_is(g: Any, stopped: Any) -> None:
-    run = stopped(lambda report: g.train(epochs=1, name="x", report=report))
+    run = stopped(lambda progress: g.train(epochs=1, name="x", progress=progress))
     (file,) = (g.path / "states" / run.id).glob("state-*")
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(CorruptError, match="has to be started anew"):
+    with pytest.raises(CorruptError, match="start the run again"):
         g.resume()
     assert (runs(g)[run.id]["status"], runs(g)[run.id]["resumed"]) == ("interrupted", 0)
 
@@ -408,7 +412,7 @@ def test_own_code_that_only_the_graph_names_is_not_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(LOSS)
-    run = stopped(lambda report: g.train(epochs=1, loss="mine.py:half", report=report))
+    run = stopped(lambda progress: g.train(epochs=1, loss="mine.py:half", progress=progress))
     with pytest.raises(UntrustedError, match=f"Run {run.id} runs your code mine.py:half; if you know it, add --trust"):
         g.resume()
     trusting = mgraph.open(g.path, device="cpu", trust=True)
@@ -431,9 +435,9 @@ def test_bad_seconds_are_bad_input(g: Any, text: str, monkeypatch: pytest.Monkey
 def test_what_keeps_no_state_begins_again(g: Any, stopped: Any) -> None:
     line = g.connection("line")
     line.sweep(3)
-    ran = stopped(lambda report: line.ensemble(grid=3, report=report), 2)
+    ran = stopped(lambda progress: line.ensemble(grid=3, progress=progress), 2)
     assert g.resume(ran.id).name == "line"
-    sharp = stopped(lambda report: g.node("a").sharpness(directions=2, radii=(0.1,), report=report), 1)
+    sharp = stopped(lambda progress: g.node("a").sharpness(directions=2, radii=(0.1,), progress=progress), 1)
     assert g.resume(sharp.id).name == "a"
     for run in (ran, sharp):
         assert runs(g)[run.id]["status"] == "complete"

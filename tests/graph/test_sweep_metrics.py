@@ -35,7 +35,7 @@ def test_metrics_are_stored_under_their_names(g: Any, beside: Any) -> None:
     # Changed code is another metric.
     (directory / "own.py").write_text("def margin(outputs, targets):\n    return 0.0\n")
     assert "points" not in (told := beside(*args).stderr)
-    assert "whether more or less of margin is better is not known" in told
+    assert "it is not known whether higher or lower margin is better" in told
     assert g.connection("line").swept().values["test", "margin"].tolist() == [0.0] * 3
 
 
@@ -46,8 +46,8 @@ def test_a_metric_in_python_is_any_function(g: Any, reporter: Any) -> None:
         return outputs.amax(1)
 
     assert ("test", "largest") in line.sweep(3, metrics=[largest, "brier"]).values
-    line.sweep(3, metrics=[largest], report=(report := reporter()))
-    assert len(report.seen) == 3  # nothing says that it is the same function
+    line.sweep(3, metrics=[largest], progress=(progress := reporter()))
+    assert len(progress.seen) == 3  # nothing says that it is the same function
     with pytest.warns(SweepWarning, match="line: the train broken is nan at 0, .*; only what is computed"):
         line.sweep(3, metrics=[_named("broken", lambda out, _: float("nan"))])
     row = g.connection("line").describe()  # nothing but that metric is touched
@@ -62,7 +62,7 @@ def test_the_finest_sweep_is_shown_and_not_the_newest(g: Any, beside: Any) -> No
     done = beside("sweep", "line", "--grid", 3, "--json")
     assert done.row["sweep"] != fine.sweep.id  # a sweep prints its own numbers
     assert {e["resolution"] for e in done.row["edges"]} == {3}
-    assert "a finer sweep is there, of 7 points: its edges count, not these" in done.stderr
+    assert "there is a finer sweep, of 7 points: its edges count, not these" in done.stderr
     assert line.swept().sweep.id == fine.sweep.id
     row = beside("show", "line", "--json").row
     assert (row["sweep"], {e["resolution"] for e in row["edges"]}) == (fine.sweep.id, {7})
@@ -112,7 +112,7 @@ def test_precision_is_recorded_with_every_number(g: Any, beside: Any, tables: An
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--precision", "fp8"], "A precision is one of fp32, tf32, bf16"),
+        (["--precision", "fp8"], "The precision must be one of fp32, tf32, bf16"),
         (["--precision", "tf32"], "TF32 needs an NVIDIA GPU"),
         (["--metric", "f1"], "There is no metric 'f1'"),
         (["--metric", "top11"], "top11 needs at least 11 classes"),

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mgraph
 from mgraph.errors import InputError, StoreError
 from mgraph.evaluate.sweep import sweep
 from mgraph.families import SimplexGrid, TensorGrid
-from mgraph_store import Edge, Evaluation, Member, Node, Run, Summary, Sweep, Transaction, assert_consistent
+from mgraph.session.recent import RecentPoints
+from mgraph_store import Edge, Evaluation, GraphStore, Member, Node, Run, Summary, Sweep, Transaction, assert_consistent
 from mgraph_store.underway import versions_of
 
 
@@ -31,7 +33,7 @@ def stop(reporter: Any) -> Any:
 
     def sweep(connected: Any, after: int, **options: Any) -> BaseException:
         with pytest.raises(KeyboardInterrupt) as stopped:
-            connected.sweep(report=reporter(after), **options)
+            connected.sweep(progress=reporter(after), **options)
         return stopped.value
 
     return sweep
@@ -113,17 +115,17 @@ def test_an_uneven_grid_is_kept_and_drawn(g: Any, tmp_path: Path) -> None:
 def test_a_finer_grid_reuses_the_coarser_ones_points(g: Any, beside: Any, tables: Any, reporter: Any) -> None:
     line = g.connection("line")
     coarse = line.sweep(4)
-    report = reporter()
-    fine = line.sweep(10, report=report)  # 1/3 and 3/9 differ in their last bits
-    assert [(p.phase, p.done, p.total) for p in report.seen] == [("sweep", i, 6) for i in range(1, 7)]
+    progress = reporter()
+    fine = line.sweep(10, progress=progress)  # 1/3 and 3/9 differ in their last bits
+    assert [(p.phase, p.done, p.total) for p in progress.seen] == [("sweep", i, 6) for i in range(1, 7)]
     assert fine.notes == ("4 of 10 points were measured before and are reused.",)
     assert fine.values["test", "loss"][::3].tolist() == coarse.values["test", "loss"].tolist()
     assert fine.node_ids[::3] == coarse.node_ids
     found = tables(g, Evaluation, Member)
     assert len([m for m in found["Member"] if m.role == "sample" and m.connection_id == line.id]) == 10
     assert len([e for e in found["Evaluation"] if e.sweep_id == fine.sweep.id]) == 10 * 6
-    anew = line.sweep(10, reuse=False, report=(report := reporter()))
-    assert (len(report.seen), anew.notes, numbers(anew)) == (10, (), numbers(fine))
+    anew = line.sweep(10, reuse=False, progress=(progress := reporter()))
+    assert (len(progress.seen), anew.notes, numbers(anew)) == (10, (), numbers(fine))
     assert "10 of 10 points were measured before" in beside("sweep", "line", "--grid", 10).stderr
     assert beside("sweep", "line", "--grid", 10, "--no-reuse").stderr == ""
 
@@ -133,8 +135,8 @@ def test_what_was_measured_under_other_conditions_is_not_reused(g: Any, tables: 
     line.sweep(3, splits=("valid",), examples=50)
 
     def measured(**options: Any) -> int:
-        line.sweep(3, report=(report := reporter()), **{"splits": ("valid",), "examples": 50} | options)
-        return len(report.seen)
+        line.sweep(3, progress=(progress := reporter()), **{"splits": ("valid",), "examples": 50} | options)
+        return len(progress.seen)
 
     assert measured() == 0
     assert measured(examples=60) == measured(bn_examples=100) == measured(precision="bf16") == 3
@@ -146,7 +148,7 @@ def test_what_was_measured_under_other_conditions_is_not_reused(g: Any, tables: 
     runs = {(e.split, e.run_id) for e in tables(g, Evaluation)["Evaluation"] if e.sweep_id and e.split == "test"}
     assert len(runs) == 1
     # A mode's own numbers, with its own statistics, are no sweep's.
-    assert len(line.sweep(2, splits=("train",), report=reporter()).notes) == 0
+    assert len(line.sweep(2, splits=("train",), progress=reporter()).notes) == 0
 
 
 # Interruption
@@ -159,7 +161,7 @@ def test_an_interrupted_sweep_goes_on_and_ends_with_the_same_numbers(
     monkeypatch.setattr("mgraph.operations.sweeplog.FLUSH_SECONDS", seconds)
     tri = g.connection("tri")
     stopped = stop(tri, 7, grid=5)
-    assert stopped.__notes__ == ["7 points are measured and stored; the same sweep goes on from there."]
+    assert stopped.__notes__ == ["7 points are measured and stored; the same sweep continues from there."]
     # Stored, but not yet a sweep for those who read.
     found = tables(g, Sweep, Evaluation, Edge, Summary, Run)
     (partial,) = found["Sweep"]
@@ -174,8 +176,8 @@ def test_an_interrupted_sweep_goes_on_and_ends_with_the_same_numbers(
     )
     assert_consistent(g.session.store)
     stop(tri, 5, grid=5)  # and again
-    data = tri.sweep(5, report=(report := reporter()))
-    assert [(p.done, p.total) for p in report.seen] == [(1, 3), (2, 3), (3, 3)]
+    data = tri.sweep(5, progress=(progress := reporter()))
+    assert [(p.done, p.total) for p in progress.seen] == [(1, 3), (2, 3), (3, 3)]
     assert data.notes == ("12 of 15 points were measured before and are reused.",)
     assert data.sweep.id == partial.id
     found = tables(g, Sweep, Evaluation, Edge, Run)
@@ -247,9 +249,9 @@ def test_a_sweep_that_may_still_run_is_left_alone(
         marks = {} if host is None else {"versions": json.dumps(versions_of(last))}  # nothing says on which machine
         running = replace(last, status="running", host=host or last.host, pid=pid or os.getpid(), ended=None, **marks)
         tx.update(running)
-    data = line.sweep(4, report=(report := reporter()))
+    data = line.sweep(4, progress=(progress := reporter()))
     assert (data.sweep.id == partial.id) is adopted
-    assert len(report.seen) == 2  # its numbers are good in either case
+    assert len(progress.seen) == 2  # its numbers are good in either case
     statuses = sorted(s.status for s in tables(g, Sweep)["Sweep"])
     assert statuses == (["complete"] if adopted else ["complete", "partial"])
 
@@ -257,8 +259,8 @@ def test_a_sweep_that_may_still_run_is_left_alone(
 def test_an_error_keeps_what_was_measured_before_it(g: Any, monkeypatch: pytest.MonkeyPatch, reporter: Any) -> None:
     line = g.connection("line")
     with pytest.raises(ZeroDivisionError) as failed:
-        line.sweep(6, report=reporter(4, ZeroDivisionError))
-    assert failed.value.__notes__ == ["4 points are measured and stored; the same sweep goes on from there."]
+        line.sweep(6, progress=reporter(4, ZeroDivisionError))
+    assert failed.value.__notes__ == ["4 points are measured and stored; the same sweep continues from there."]
     assert g.runs()[-1]["status"] == "failed"
     # The last commit fails: the points that waited for it are tried once more, on their own.
     monkeypatch.setattr(
@@ -267,8 +269,8 @@ def test_an_error_keeps_what_was_measured_before_it(g: Any, monkeypatch: pytest.
     with pytest.raises(StoreError, match="full"):
         line.sweep(6)
     monkeypatch.undo()
-    assert line.sweep(6, report=(report := reporter())).notes[0].startswith("6 of 6")
-    assert report.seen == []
+    assert line.sweep(6, progress=(progress := reporter())).notes[0].startswith("6 of 6")
+    assert progress.seen == []
 
 
 def test_an_interruption_right_after_the_last_commit_changes_nothing(
@@ -303,12 +305,12 @@ def test_ctrl_c_on_the_command_line_says_what_is_kept_and_how_to_go_on(
 
     monkeypatch.setattr("mgraph.operations.sweeps.sweep", pressed)
     args = ["sweep", "line", "--grid", "5", "--splits", "train,test"]
-    said = "Interrupted. 2 points are measured and stored; the same sweep goes on from there. Go on with: mgraph resume"
-    assert beside(*args, code=130).stderr.strip() == f"{said} {g.runs()[-1]['id']}"
+    said = "Interrupted. 2 points are measured and stored; the same sweep continues from there. Continue with:"
+    assert beside(*args, code=130).stderr.strip() == f"{said} mgraph resume {g.runs()[-1]['id']}"
     # What connect sweeps is kept as well, and its connection with it; programs are told in one document.
     new = ["connect", "a", "c", "--linear", "--name", "new", "--grid", "5", "--json"]
     told = json.loads(beside(*new, code=130).stderr)["error"]
-    assert told == {"kind": "interrupted", "message": f"{said} {g.runs()[-1]['id']}"}
+    assert told == {"kind": "interrupted", "message": f"{said} mgraph resume {g.runs()[-1]['id']}"}
     monkeypatch.undo()
     assert beside(*args).stderr == "Note: 2 of 5 points were measured before and are reused.\n"
     assert beside("resume", "new", "--json").row["sweeps"][0]["grid"] == [5]
@@ -323,7 +325,7 @@ def test_an_error_of_a_sweep_says_what_is_kept(g: Any, beside: Any, monkeypatch:
     monkeypatch.setattr("mgraph.operations.sweeps.sweep", broken)
     error: Exception = StoreError("The disk is full.")
     said = beside("sweep", "line", "--grid", 5, code=1).stderr
-    assert said == "Error: The disk is full. 1 point is measured and stored; the same sweep goes on from there.\n"
+    assert said == "Error: The disk is full. 1 point is measured and stored; the same sweep continues from there.\n"
     error = ZeroDivisionError("by zero")
     said = beside("sweep", "chain", "--grid", 5, "--no-reuse", code=1).stderr
     assert said.endswith(
@@ -360,11 +362,11 @@ def test_a_sweep_is_refined_until_it_interpolates_well(g: Any, beside: Any, tabl
 @pytest.mark.parametrize(("name", "bound"), [("wall", 0.4), ("tri", 0.2)])
 def test_surfaces_and_simplices_are_refined_too(g: Any, tmp_path: Path, name: str, bound: float, reporter: Any) -> None:
     connected = g.connection(name)
-    report = reporter()
-    data = connected.sweep(3, refine=bound, splits=("train",), max_points=150, report=report)
+    progress = reporter()
+    data = connected.sweep(3, refine=bound, splits=("train",), max_points=150, progress=progress)
     assert "within the bound" in data.notes[0]
-    assert "refinement 1" in {p.phase for p in report.seen}
-    assert len(report.seen) == len(data.grid)  # nothing twice
+    assert "refinement 1" in {p.phase for p in progress.seen}
+    assert len(progress.seen) == len(data.grid)  # nothing twice
     assert numbers(connected.swept()) == numbers(data)
     connected.plot(tmp_path / "x.png")
 
@@ -376,8 +378,47 @@ def test_an_interrupted_refinement_goes_on(
     line, options = g.connection("line"), {"grid": 5, "refine": 0.003, "splits": ("train",)}
     stop(line, 9, **options)
     (partial,) = tables(g, Sweep)["Sweep"]
-    data = line.sweep(**options, report=(report := reporter()))
+    data = line.sweep(**options, progress=(progress := reporter()))
     assert data.sweep.id == partial.id
-    assert len(report.seen) == len(data.grid) - 9
+    assert len(progress.seen) == len(data.grid) - 9
     whole = line.sweep(**options, reuse=False)
     assert (whole.parameters.tolist(), numbers(whole)) == (data.parameters.tolist(), numbers(data))
+
+
+# What was written a moment ago
+
+
+def test_a_sweep_does_not_read_what_the_connection_has_just_written(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, original = [], GraphStore.read_parameters
+    monkeypatch.setattr(
+        GraphStore, "read_parameters", lambda store, node: read.append(node.id) or original(store, node)
+    )
+    curve = g.connect("a", "b", method=mgraph.METHODS["curve"](epochs=1), grid=4, name="curve")
+    assert sorted(read) == sorted(g.node(name).id for name in "ab")  # once each, and no control point
+    again = mgraph.open(g.path, device="cpu").connection("curve").sweep(4, reuse=False)
+    assert len(read) > 2
+    assert numbers(again) == numbers(curve.swept())
+
+
+def test_points_are_kept_within_a_bound() -> None:
+    class Store:
+        def read_parameters(self, node: Any) -> np.ndarray:
+            read.append(node.id)
+            return np.full(4, ord(node.id), np.float32)
+
+    class Named:
+        def __init__(self, id: str) -> None:
+            self.id = id
+
+    read: list[str] = []
+    points: Any = RecentPoints(Store(), most=32)  # two of them
+    for name in "abab":
+        assert points.read(Named(name))[0] == ord(name)
+    assert read == ["a", "b"]
+    points.keep("c", np.full(4, ord("c"), np.float32))  # instead of a, which was used before b
+    assert points.read(Named("c"))[0] == ord("c")
+    points.read(Named("b"))
+    points.read(Named("a"))
+    assert read == ["a", "b", "a"]
+    with pytest.raises(ValueError, match="read-only"):
+        points.read(Named("a"))[0] = 0.0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.families import BezierCurveFamily
@@ -58,7 +58,7 @@ def test_an_ensemble_is_the_mean_softmax_of_its_members():
         policy=POLICY,
         splits=("valid", "test"),
         keep=(0, 4),
-        report=seen.append,
+        progress=seen.append,
     )
     thetas = torch.from_numpy(coefficients.astype(np.float32)) @ P
     for split, x, y in (("valid", X[40:60], Y[40:60]), ("test", X[60:], Y[60:])):

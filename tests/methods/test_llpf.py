@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.methods.base import Start
 from mgraph.methods.llpf.method import LLPF
@@ -49,12 +49,12 @@ def ends():
     return found
 
 
-def walk(method, ends, *, keeper=None, report=silent, module=None):
+def walk(method, ends, *, checkpointer=None, progress=silent, module=None):
     flat = FlatModel(module or network())
     family = method.family(len(ends))
     method.check(flat, TASK, family)
     method.check_start(flat, TASK, Start(np.eye(len(ends)), ends))
-    return method.run(flat, TASK, family, Start(np.eye(len(ends)), ends), report, keeper)
+    return method.run(flat, TASK, family, Start(np.eye(len(ends)), ends), progress, checkpointer)
 
 
 def rows(outcome):
@@ -309,13 +309,13 @@ class Stopped(Exception):
 def stopping(after):
     seen = 0
 
-    def report(_):
+    def progress(_):
         nonlocal seen
         seen += 1
         if seen == after:
             raise Stopped
 
-    return report
+    return progress
 
 
 @pytest.mark.parametrize(
@@ -332,25 +332,25 @@ def test_an_interrupted_walk_goes_on_bit_for_bit(ends, changes):
     settings = FEW | {"keep_every": 4, "piece_error": 0.001, "seed": 3, "ticks": 14, "loss_threshold": 0.7} | changes
     method = LLPF(**settings)
     pair = [(ends[0] * 1.3).astype(np.float32), ends[1]]
-    whole = walk(method, pair, keeper=InMemory(), module=network(dropout=0.1))
+    whole = walk(method, pair, checkpointer=InMemory(), module=network(dropout=0.1))
     total = len(series(whole, "step"))
     rng = np.random.default_rng(1)
     for every in (1, 3, 7):
-        keeper, begun = InMemory(every), 0
+        checkpointer, begun = InMemory(every), 0
         for _ in range(3):
             try:
                 walk(
                     method,
                     pair,
-                    keeper=keeper,
-                    report=stopping(int(rng.integers(1, total // 2))),
+                    checkpointer=checkpointer,
+                    progress=stopping(int(rng.integers(1, total // 2))),
                     module=network(7, dropout=0.1),
                 )
             except Stopped:
                 torch.rand(5)  # what happens in between must not matter
-                keeper = keeper.again()
+                checkpointer = checkpointer.again()
                 begun += 1
-        resumed = walk(method, pair, keeper=keeper, module=network(9, dropout=0.1))
+        resumed = walk(method, pair, checkpointer=checkpointer, module=network(9, dropout=0.1))
         assert begun > 0
         assert np.array_equal(rows(resumed), rows(whole))
         assert resumed.family == whole.family

@@ -237,7 +237,7 @@ def test_the_process_knows_no_secret_and_writes_nothing(monkeypatch: pytest.Monk
 def test_a_query_that_takes_too_long_is_stopped(store: GraphStore, sql: str) -> None:
     began = time.monotonic()
     with pytest.raises(InputError, match=r"longer than 0\.2 s"):
-        store.query_guarded(sql, limit_seconds=0.2)
+        store.query_guarded(sql, max_seconds=0.2)
     assert time.monotonic() - began < 60  # they would take a minute of CPU time
 
 
@@ -262,7 +262,7 @@ def test_too_many_rows_are_no_answer(store: GraphStore) -> None:
 
 def test_writers_get_in_after_a_query_that_was_stopped(graph: Any) -> None:
     with pytest.raises(InputError):
-        graph.store.query_guarded("SELECT count(*) FROM range(1000000000000)", limit_seconds=0.1)
+        graph.store.query_guarded("SELECT count(*) FROM range(1000000000000)", max_seconds=0.1)
     graph.add(graph.parameters(), names=("after",))
     assert graph.store.query_guarded("SELECT name FROM nodes").rows == [("after",)]
 
@@ -270,7 +270,7 @@ def test_writers_get_in_after_a_query_that_was_stopped(graph: Any) -> None:
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_a_time_limit_is_a_positive_number(store: GraphStore, seconds: float) -> None:
     with pytest.raises(InputError, match="time limit"):
-        store.query_guarded("SELECT 1", limit_seconds=seconds)
+        store.query_guarded("SELECT 1", max_seconds=seconds)
 
 
 def test_parameters_are_plain(store: GraphStore) -> None:

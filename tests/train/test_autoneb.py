@@ -17,6 +17,7 @@ from mgraph.methods.neb.autoneb import gaps, relax
 from mgraph.methods.neb.cycles import BandSettings, Stage
 from mgraph.network.flat import FlatModel, combine
 from mgraph.train.driver import LearningRateWarning
+from mgraph.train.objective import Objective
 from mgraph.train.state import InMemory
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -69,12 +70,14 @@ def measured(flat):
     return measure
 
 
-def relaxed(how=HOW, keeper=None, points=None, **options):
+def relaxed(how=HOW, checkpointer=None, points=None, **options):
     flat = FlatModel(network())
     points = line(flat, how.pivots) if points is None else points
     options.setdefault("measure", measured(flat))
     loss = options.pop("loss", F.cross_entropy)
-    return relax(flat, loss, SPLIT, points, how, options.pop("measure"), keeper=keeper, **options)
+    return relax(
+        Objective(flat, loss, SPLIT), points, how, options.pop("measure"), checkpointer=checkpointer, **options
+    )
 
 
 @cache
@@ -130,7 +133,7 @@ def test_the_chain_of_the_lowest_saddle_is_kept():
         return honest(rows, coefficients, what) + {"start": 9.0, "dense 1": 0.0}.get(what, 5.0)
 
     how = replace(HOW, insert=0)
-    run = relax(flat, F.cross_entropy, SPLIT, line(flat, 2), how, worse_and_worse)
+    run = relax(Objective(flat, F.cross_entropy, SPLIT), line(flat, 2), how, worse_and_worse)
     one = relaxed(replace(how, cycles=("1x4@0.1",)))
     assert run.best.cycle == 1
     assert "the chain after cycle 1 has the lowest saddle and is kept" in run.notes
@@ -169,13 +172,16 @@ def test_a_saddle_that_no_longer_falls_ends_the_cycles_of_its_learning_rate():
     flat = FlatModel(network())
     constant = {"measure": lambda rows, coefficients, _: np.ones(len(coefficients))}
     how = replace(HOW, cycles=("4x2@0.1", "3x2@0.01"), stop=("saddle",))
-    run = relax(flat, F.cross_entropy, SPLIT, line(flat, 2), how, **constant)
+    run = relax(Objective(flat, F.cross_entropy, SPLIT), line(flat, 2), how, **constant)
     assert [(r.cycle, r.lr) for r in run.history] == [(0, 0.0), (1, 0.1), (2, 0.1), (5, 0.01), (6, 0.01)]
     assert run.ended == "the saddle no longer falls"
     assert "after cycle 2 the saddle no longer falls: cycles at the next learning rate" in run.notes
-    run = relax(flat, F.cross_entropy, SPLIT, line(flat, 2), replace(how, stop=("gaps",)), **constant)
+    run = relax(Objective(flat, F.cross_entropy, SPLIT), line(flat, 2), replace(how, stop=("gaps",)), **constant)
     assert run.ended == "no gap asks for a pivot"
-    assert len(relax(flat, F.cross_entropy, SPLIT, line(flat, 2), replace(how, stop=()), **constant).history) == 8
+    assert (
+        len(relax(Objective(flat, F.cross_entropy, SPLIT), line(flat, 2), replace(how, stop=()), **constant).history)
+        == 8
+    )
 
 
 # Divergence
@@ -206,7 +212,7 @@ def test_a_cycle_that_diverges_at_every_learning_rate_is_given_up():
 def test_a_start_that_is_not_finite_is_refused():
     flat = FlatModel(network())
     with pytest.raises(NonFiniteError, match="not finite everywhere between the ends"):
-        relax(flat, F.cross_entropy, SPLIT, line(flat, 2), HOW, lambda *a: np.full(len(a[1]), np.inf))
+        relax(Objective(flat, F.cross_entropy, SPLIT), line(flat, 2), HOW, lambda *a: np.full(len(a[1]), np.inf))
 
 
 # Going on
@@ -225,15 +231,15 @@ def test_stopped_anywhere_and_gone_on_with_it_ends_at_the_very_same_chain(every,
         if steps == stop:
             raise KeyboardInterrupt
 
-    keeper = InMemory(every=every)
+    checkpointer = InMemory(every=every)
     for _ in range(40):
         steps = 0
         try:
-            run = relaxed(keeper=keeper, report=interrupt)
+            run = relaxed(checkpointer=checkpointer, progress=interrupt)
             break
         except KeyboardInterrupt:
             torch.manual_seed(99)  # whatever happens in between
-            keeper = keeper.again()
+            checkpointer = checkpointer.again()
             stop += 2  # so that it gets somewhere
     assert whole.best.cycle > 0
     np.testing.assert_array_equal(run.points, whole.points)
@@ -252,19 +258,19 @@ def test_with_other_optimisers_it_goes_on_at_the_very_same_chain(changes):
         if steps == 7:
             raise KeyboardInterrupt
 
-    keeper = InMemory(every=1)
+    checkpointer = InMemory(every=1)
     with pytest.raises(KeyboardInterrupt):
-        relaxed(how, keeper=keeper, report=interrupt)
+        relaxed(how, checkpointer=checkpointer, progress=interrupt)
     whole = relaxed(how)
     assert whole.history[-1].pivots == 4
-    np.testing.assert_array_equal(relaxed(how, keeper=keeper.again()).points, whole.points)
+    np.testing.assert_array_equal(relaxed(how, checkpointer=checkpointer.again()).points, whole.points)
     assert not np.array_equal(whole.points, relaxed(replace(HOW, gap=0.0, cycles=("3x4@0.01",))).points)
 
 
 def test_going_on_after_the_last_state_only_returns_the_result():
-    keeper = InMemory()
-    whole = relaxed(keeper=keeper)
-    again = relaxed(keeper=keeper.again(), measure=lambda *_: pytest.fail("nothing is left to measure"))
+    checkpointer = InMemory()
+    whole = relaxed(checkpointer=checkpointer)
+    again = relaxed(checkpointer=checkpointer.again(), measure=lambda *_: pytest.fail("nothing is left to measure"))
     np.testing.assert_array_equal(again.points, whole.points)
     assert again.history == whole.history
 
@@ -277,9 +283,9 @@ def test_a_state_is_saved_after_every_cycle_even_if_it_is_never_time():
             self.saved += 1
             super().save(state)
 
-    keeper = Counting(every=0)
-    relaxed(keeper=keeper)
-    assert keeper.saved == 4  # the start and three cycles
+    checkpointer = Counting(every=0)
+    relaxed(checkpointer=checkpointer)
+    assert checkpointer.saved == 4  # the start and three cycles
 
 
 def test_it_does_not_touch_the_random_state_of_the_program():

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from mgraph.methods.neb import band as band_module
-from mgraph.methods.neb.band import Band, Rule
+from mgraph.methods.neb.band import Band, BandRule
 from mgraph.network.flat import FlatModel
 
 X = torch.randn(24, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -99,13 +99,13 @@ class Spelt:
 @pytest.mark.parametrize(
     "rule",
     [
-        Rule(0.9, 0.0),
-        Rule(0.0, 0.05),
-        Rule(0.9, 0.01, spring=0.3),
-        Rule(0.9, 0.05, nesterov=True),
-        Rule(0.9, 0.05, spring=0.3, nesterov=True),
-        Rule(0.8, 0.1, optimizer="adamw", beta2=0.95),
-        Rule(0.8, 0.1, spring=0.3, optimizer="adamw"),
+        BandRule(0.9, 0.0),
+        BandRule(0.0, 0.05),
+        BandRule(0.9, 0.01, spring=0.3),
+        BandRule(0.9, 0.05, nesterov=True),
+        BandRule(0.9, 0.05, spring=0.3, nesterov=True),
+        BandRule(0.8, 0.1, optimizer="adamw", beta2=0.95),
+        BandRule(0.8, 0.1, spring=0.3, optimizer="adamw"),
     ],
     ids=["redistributed", "decay, no momentum", "springs", "nesterov", "nesterov, springs", "adamw", "adamw, springs"],
 )
@@ -126,7 +126,7 @@ def test_ten_steps_are_those_of_the_formulas(rule, columns, monkeypatch):
 
 @pytest.mark.parametrize("place", [1, 2, 4])
 def test_of_two_pivots_in_one_place_each_looks_to_the_other_side(place):
-    flat, rule = FlatModel(network()), Rule(0.9, 0.01, spring=0.3)
+    flat, rule = FlatModel(network()), BandRule(0.9, 0.01, spring=0.3)
     points = chain(6, flat.dimension)
     points[place] = points[place - 1]  # equal losses: the tangent is the difference between them, which is none
     spelt = Spelt(network(), points, rule)
@@ -140,7 +140,7 @@ def test_of_two_pivots_in_one_place_each_looks_to_the_other_side(place):
 def test_the_force_has_no_part_along_the_tangent_of_a_rising_chain():
     flat = FlatModel(network())
     points = chain(3, flat.dimension)
-    band = Band(flat, F.cross_entropy, torch.stack([flat.pack(p) for p in points]), rule=Rule(0.0, 0.0))
+    band = Band(flat, F.cross_entropy, torch.stack([flat.pack(p) for p in points]), rule=BandRule(0.0, 0.0))
     losses = band.step(X, Y, 0.1)
     moved = (torch.stack([flat.unpack(row) for row in band.points]) - points)[1]
     before, after = points[1] - points[0], points[2] - points[1]
@@ -156,7 +156,7 @@ def test_pivots_keep_their_shares_of_the_length():
     flat = FlatModel(network())
     points = chain(5, flat.dimension)
     rows = torch.stack([flat.pack(p) for p in points])
-    band = Band(flat, F.cross_entropy, rows, rule=Rule(), spacing=np.array([1.0, 1.0, 2.0, 4.0]))
+    band = Band(flat, F.cross_entropy, rows, rule=BandRule(), spacing=np.array([1.0, 1.0, 2.0, 4.0]))
     band._redistribute()
     # Along the old chain; the new one cuts corners, so lengths are shares up to that.
     for _ in range(30):
@@ -167,7 +167,7 @@ def test_pivots_keep_their_shares_of_the_length():
 def test_an_inserted_pivot_divides_its_gap_where_it_is_put_and_has_no_momentum():
     flat = FlatModel(network())
     points = chain(5, flat.dimension)
-    band = Band(flat, F.cross_entropy, torch.stack([flat.pack(p) for p in points]), rule=Rule())
+    band = Band(flat, F.cross_entropy, torch.stack([flat.pack(p) for p in points]), rule=BandRule())
     band.step(X, Y, 0.1)
     before, momentum = band.points.clone(), band.moments["momentum_buffer"].clone()
     lengths, spacing = band.lengths(), band.spacing
@@ -186,7 +186,7 @@ def test_an_inserted_pivot_divides_its_gap_where_it_is_put_and_has_no_momentum()
 def test_an_inserted_pivot_begins_anew_in_adamw():
     flat = FlatModel(network())
     rows = torch.stack([flat.pack(p) for p in chain(5, flat.dimension)])
-    band = Band(flat, F.cross_entropy, rows, rule=Rule(optimizer="adamw"))
+    band = Band(flat, F.cross_entropy, rows, rule=BandRule(optimizer="adamw"))
     band.step(X, Y, 0.01)
     grown = band.grown([(1, 0.5)])
     assert grown.moments["step"].tolist() == [1, 0, 1, 1]
@@ -204,7 +204,7 @@ def test_running_statistics_are_no_coordinates():
     for mean in (0.0, 50.0):  # what they are has no influence on a step
         flat.module.train()
         flat.module[1].running_mean.fill_(mean)
-        band = Band(flat, F.cross_entropy, points, rule=Rule())
+        band = Band(flat, F.cross_entropy, points, rule=BandRule())
         losses.append([band.step(X, Y, 0.1) for _ in range(3)])
         band.leave()
     np.testing.assert_array_equal(*losses)
@@ -214,7 +214,7 @@ def test_a_step_from_a_point_that_is_not_finite_moves_nothing():
     flat = FlatModel(network())
     points = torch.stack([flat.pack(p) for p in chain(4, flat.dimension)])
     points[2, 0] = float("inf")
-    band = Band(flat, F.cross_entropy, points, rule=Rule(spring=1.0))
+    band = Band(flat, F.cross_entropy, points, rule=BandRule(spring=1.0))
     assert not np.isfinite(band.step(X, Y, 0.1)).all()
     torch.testing.assert_close(band.points, points, rtol=0, atol=0)
 

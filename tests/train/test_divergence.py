@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import NonFiniteError
 from mgraph.families import BezierCurveFamily
 from mgraph.methods.base import Start
@@ -49,7 +49,7 @@ def test_a_mode_that_diverges_is_trained_at_a_rate_at_which_it_is_stable():
         epochs=10, batch_size=4, lr=2.0, momentum=0.0, weight_decay=0.0, schedule="constant", optimizer="sgd"
     )
     with pytest.warns(LearningRateWarning) as caught:
-        trained = train_mode(flat, quadratic_task(3.0), settings, report=seen.append)
+        trained = train_mode(flat, quadratic_task(3.0), settings, progress=seen.append)
     assert trained.notes == (
         "phase train diverged and began again at learning rate 1",
         "phase train diverged and began again at learning rate 0.5",

@@ -20,7 +20,7 @@ from mgraph.train.schedules import SCHEDULES, constant_schedule, cosine_schedule
 from mgraph.train.settings import Optimisation
 from mgraph.train.snapshots import to_array, to_tensor
 from mgraph.train.state import InMemory, State
-from mgraph.train.stepper import DivergedError, Segment, Stepper
+from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
 from mgraph.train.streams import Streams
 
 
@@ -73,15 +73,15 @@ class Descent(Stepper):
 GENERATOR = torch.Generator().manual_seed(1)
 DATA = ArraySplit(torch.randn(30, 3, generator=GENERATOR), torch.randn(30, 1, generator=GENERATOR))
 HOW = Optimisation(batch_size=8, seed=4)
-PHASES = (Segment("first", 7, 0.1), Segment("second", 5, 0.05, schedule=cosine_schedule))
+PHASES = (TrainingSegment("first", 7, 0.1), TrainingSegment("second", 5, 0.05, schedule=cosine_schedule))
 
 
-def descended(how=HOW, phases=PHASES, keeper=None, report=lambda _: None):
+def descended(how=HOW, phases=PHASES, checkpointer=None, progress=lambda _: None):
     """Return the weights and the driver after a descent."""
     with torch.random.fork_rng():
         torch.manual_seed(2)
         flat = FlatModel(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.3), nn.Linear(4, 1)))
-    driver = Driver(flat, DATA, how, least=2, keeper=keeper, report=report)
+    driver = Driver(flat, DATA, how, least=2, checkpointer=checkpointer, progress=progress)
     driver.run(Descent(driver, flat, phases))
     return flat.theta.clone(), driver
 
@@ -114,7 +114,7 @@ def run(count, batch_size, epochs=1, losses=None, least=2, phase="train", schedu
     after = further.pop("after", lambda done: None)
     flat = FlatModel(nn.Linear(1, 1))
     driver = Driver(flat, split, Optimisation(batch_size=batch_size), least=least, **further)
-    segment = Segment(phase, epochs * driver.batches.per_pass, 2.0, schedule=schedule)
+    segment = TrainingSegment(phase, epochs * driver.batches.per_pass, 2.0, schedule=schedule)
     method = Recording(driver, flat, [segment], losses, after)
     driver.run(method)
     return method.batches, method.rates
@@ -155,7 +155,7 @@ def test_every_epoch_is_shuffled_anew():
 
 def test_what_follows_a_step_comes_after_its_report():
     told = []
-    run(20, 5, epochs=3, after=lambda done: told.append((done, len(seen))), report=(seen := []).append)
+    run(20, 5, epochs=3, after=lambda done: told.append((done, len(seen))), progress=(seen := []).append)
     assert told == [(done, done) for done in range(1, 13)]
 
 
@@ -163,7 +163,7 @@ def test_what_follows_a_step_comes_after_its_report():
 @pytest.mark.parametrize(("count", "per_epoch"), [(20, 5), (21, 5)])
 def test_the_schedule_runs_over_all_steps(count, per_epoch, schedule):
     reports = []
-    _, rates = run(count, 4, epochs=4, report=reports.append, phase="edge", schedule=schedule)
+    _, rates = run(count, 4, epochs=4, progress=reports.append, phase="edge", schedule=schedule)
     total = 4 * per_epoch
     assert rates == [2.0 * schedule(i / total) for i in range(total)]
     assert reports == [Progress("edge", i, total, 1.0) for i in range(1, total + 1)]
@@ -213,7 +213,7 @@ def test_streams_of_a_seed_are_reproducible_and_independent():
 
 
 def test_a_segment_that_diverges_begins_again_where_it_began_at_half_the_rate():
-    fast = Segment("second", 40, 16.0)
+    fast = TrainingSegment("second", 40, 16.0)
     with pytest.warns(LearningRateWarning, match=r"of 40 \(second\): the phase begins again with half the") as caught:
         found, driver = descended(phases=[PHASES[0], fast])
     rates = [16.0 / 2 ** (i + 1) for i in range(len(caught))]
@@ -232,7 +232,7 @@ def test_a_segment_that_diverges_begins_again_where_it_began_at_half_the_rate():
 @pytest.mark.parametrize(("steps", "name"), [(3, "first"), (7, "first"), (9, "second")])
 def test_a_budget_of_steps_ends_a_run_at_that_very_step(steps, name):
     seen = []
-    stopped, driver = descended(replace(HOW, max_steps=steps), report=seen.append)
+    stopped, driver = descended(replace(HOW, max_steps=steps), progress=seen.append)
     assert (driver.steps, len(seen), seen[-1].phase) == (steps, steps, name)
     assert driver.notes == ["begun", f"{steps} steps are spent"]
     exactly, _ = descended(phases=[replace(PHASES[0], steps=steps)] if steps <= 7 else [PHASES[0]])
@@ -244,11 +244,11 @@ def test_a_budget_of_time_ends_a_run_and_counts_what_was_spent_before_an_interru
     assert driver.steps == 0
     assert driver.notes == ["begun", "1e-09 s are spent"]
     assert not torch.equal(start, descended()[0])
-    keeper = stopped_at(4)
-    state = keeper.last
+    checkpointer = stopped_at(4)
+    state = checkpointer.last
     values = {**state.values, "driver": {**state.values["driver"], "seconds": 1e9}}
-    keeper.save(State(values, state.arrays))
-    _, driver = descended(replace(HOW, max_seconds=1e8), keeper=keeper)
+    checkpointer.save(State(values, state.arrays))
+    _, driver = descended(replace(HOW, max_seconds=1e8), checkpointer=checkpointer)
     assert (driver.steps, driver.notes) == (3, ["begun", "1e+08 s are spent"])
 
 
@@ -259,33 +259,33 @@ class Stopped(Exception):
     pass
 
 
-def stopped_at(step, keeper=None, every=1, how=HOW):
-    """Return what an interrupted run leaves behind: a keeper with the state of the step before."""
+def stopped_at(step, checkpointer=None, every=1, how=HOW):
+    """Return what an interrupted run leaves behind: a checkpointer with the state of the step before."""
     seen = 0
 
-    def report(_):
+    def progress(_):
         nonlocal seen
         seen += 1
         if seen == step:
             raise Stopped
 
-    keeper = keeper or InMemory(every)
+    checkpointer = checkpointer or InMemory(every)
     with pytest.raises(Stopped):
-        descended(how, keeper=keeper, report=report)
-    return keeper.again()
+        descended(how, checkpointer=checkpointer, progress=progress)
+    return checkpointer.again()
 
 
 @given(stop=st.integers(1, 12), every=st.integers(1, 5))
 @settings(deadline=None, max_examples=15)
 def test_stopped_anywhere_it_goes_on_bit_for_bit(stop, every):
     whole, driver = descended()
-    found, resumed = descended(keeper=stopped_at(stop, every=every))
+    found, resumed = descended(checkpointer=stopped_at(stop, every=every))
     assert torch.equal(found, whole)
     assert (resumed.steps, resumed.notes) == (driver.steps, driver.notes)
 
 
 def test_a_state_of_another_version_is_refused():
-    keeper = InMemory()
-    keeper.save(State({"phase": 0}))
+    checkpointer = InMemory()
+    checkpointer.save(State({"phase": 0}))
     with pytest.raises(InputError, match="written by another version of mgraph; give the command again"):
-        descended(keeper=keeper)
+        descended(checkpointer=checkpointer)

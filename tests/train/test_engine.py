@@ -14,12 +14,13 @@ from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.train import driver, engine, updates
 from mgraph.train.draws import Draw
-from mgraph.train.engine import PathTrainer, train_phases
+from mgraph.train.engine import PathOptions, PathTrainer, train_phases
+from mgraph.train.objective import Objective
 from mgraph.train.parallel import Workers
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.settings import Optimisation
-from mgraph.train.updates import Rule
+from mgraph.train.updates import UpdateRule
 
 CURVE, SURFACE = BezierCurveFamily(1), BezierSurfaceFamily((2, 2))
 WHOLE = {"batch": "whole", "batch_size": 16}
@@ -95,7 +96,7 @@ CHANGES = {
 def test_a_run_is_torchs_optimiser_on_the_stacked_control_points(spelt, name, changes):
     method = METHODS[name].parse(vars(METHODS[name]) | changes)
     losses, theirs = [], []
-    result = run(spelt, method, report=lambda p: losses.append(p.loss))
+    result = run(spelt, method, progress=lambda p: losses.append(p.loss))
     points = expected(spelt, method, losses=theirs)
     moved = float((points - spelt.start(FlatModel(spelt.network()), family_of(method))).norm())
     assert moved > 0.01
@@ -258,7 +259,7 @@ def test_channels_last_convolutions_train_as_others(spelt, samples):
 
 def test_progress_is_reported_step_by_step(spelt):
     seen = []
-    run(spelt, BezierCurve(epochs=2, **WHOLE), report=seen.append)
+    run(spelt, BezierCurve(epochs=2, **WHOLE), progress=seen.append)
     assert [(p.phase, p.done, p.total) for p in seen] == [("curve", i, 6) for i in range(1, 7)]
     assert all(np.isfinite(p.loss) for p in seen)
 
@@ -272,7 +273,9 @@ def test_the_weights_of_samples_are_the_factors_of_their_gradients(spelt):
     for weights in ([1.0], [1.0, 1.0], [0.25, 1.75]):
         flat = FlatModel(spelt.network())
         P = torch.stack([flat.pack(p) for p in spelt.start(flat, CURVE)])
-        trainer = PathTrainer(flat, F.cross_entropy, P, phase, rule=Rule(), sampling=Sampling(len(weights)))
+        trainer = PathTrainer(
+            flat, F.cross_entropy, P, phase, rule=UpdateRule(), options=PathOptions(Sampling(len(weights)))
+        )
         repeated = c.repeat(len(weights), 1)
         draw = Draw(repeated, repeated[:, [1]].T * torch.tensor(weights), None)
         trainer.begin(draw)
@@ -302,6 +305,6 @@ def test_nothing_to_train_is_no_training(spelt):
     P = torch.stack([flat.pack(p) for p in spelt.start(flat, CURVE)])
     before = P.clone()
     phases = (Phase("a", 0, (Curve.whole(CURVE),), (1,)), Phase("b", 3, (Curve.whole(CURVE),), ()))
-    outcome = train_phases(flat, lambda *_: pytest.fail("called"), spelt.data(), P, phases, Optimisation())
+    outcome = train_phases(Objective(flat, lambda *_: pytest.fail("called"), spelt.data()), P, phases, Optimisation())
     assert torch.equal(P, before)
     assert outcome.notes == ()

@@ -11,7 +11,7 @@ from mgraph.families.gram import gram
 from mgraph.methods.curves.path import BezierCurve, PolygonalChain
 from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
-from mgraph.train.controlpoints import Held, Measure
+from mgraph.train.controlpoints import GramMeasure, Held
 from mgraph.train.draws import draws
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
@@ -66,7 +66,7 @@ def test_weighted_draws_average_like_draws_that_are_uniform_in_length(spelt):
     P = torch.from_numpy(rows(4))
     P[1] += 20 * (P[3] - P[0])
     phase = Phase("curve", 1, (Curve.whole(family),), (1, 2))
-    coming = draws(phase, Sampling(8, measure="arc", gram_every=50), np.random.default_rng(0), Measure(P, None))
+    coming = draws(phase, Sampling(8, measure="arc", gram_every=50), np.random.default_rng(0), GramMeasure(P, None))
     blocks = [next(coming) for _ in range(20)]
     assert all(c.shape == (50, 8, 4) for c, _ in blocks)  # a block per look at the geometry
     c, w = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
@@ -82,7 +82,7 @@ def test_the_geometry_is_looked_at_every_so_many_steps():
     P = torch.from_numpy(rows(3))
     looks = []
 
-    class Counted(Measure):
+    class Counted(GramMeasure):
         def gram(self):
             looks.append(P[1, 0].item())
             return super().gram()
@@ -108,8 +108,8 @@ def test_the_present_gram_matrix_counts_held_columns_too():
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
         P, given = torch.from_numpy(points).to(dtype), torch.from_numpy(ends).to(dtype)
         expected = gram(list(points))
-        whole = Measure(P, None).gram()
-        parts = Measure(P[:, :120], Held(family.initial(), given[:, 120:])).gram()
+        whole = GramMeasure(P, None).gram()
+        parts = GramMeasure(P[:, :120], Held(family.initial(), given[:, 120:])).gram()
         assert np.array_equal(P.double().numpy(), points.astype(P.numpy().dtype))  # looking changes nothing
         scale = np.abs(expected).max()
         np.testing.assert_allclose(whole, expected, atol=tolerance * scale)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError
 from mgraph.methods.base import Start
 from mgraph.methods.curves.path import BezierCurve
@@ -19,7 +19,7 @@ from mgraph.train.optimisers import named_class
 from mgraph.train.settings import TrainSettings, optimizer_options
 from mgraph.train.state import InMemory
 from mgraph.train.streams import Streams
-from mgraph.train.updates import BufferedUpdate, Rule
+from mgraph.train.updates import BufferedUpdate, UpdateRule
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(40, 1, 4, 4)), np.arange(40) % 3
@@ -61,10 +61,10 @@ def by_torch(make, how):
     return end, float((end - start).norm())
 
 
-def ours(how, keeper=None, report=silent):
+def ours(how, checkpointer=None, progress=silent):
     flat = FlatModel(network())
     check_training(flat, TASK, how)
-    train_mode(flat, TASK, how, keeper=keeper, report=report)
+    train_mode(flat, TASK, how, checkpointer=checkpointer, progress=progress)
     return flat.unpack(flat.theta)
 
 
@@ -89,10 +89,10 @@ def test_a_run_by_any_optimiser_goes_on_bit_for_bit(name):
         if seen == 5:
             raise KeyboardInterrupt
 
-    keeper = InMemory(every=2)
+    checkpointer = InMemory(every=2)
     with pytest.raises(KeyboardInterrupt):
-        ours(how, keeper, stop)
-    assert torch.equal(ours(how, keeper.again()), ours(how))
+        ours(how, checkpointer, stop)
+    assert torch.equal(ours(how, checkpointer.again()), ours(how))
 
 
 def test_settings_reach_the_class():
@@ -140,7 +140,7 @@ def test_muon_orthogonalises_the_matrix_of_every_control_point_on_its_own():
     before, pull = P.clone(), torch.tensor([[0.3], [0.6]])
     grad = flat.pack(torch.randn(flat.dimension))[None]
     theta = torch.zeros_like(grad)
-    update = BufferedUpdate(P, (1, 2), theta, grad, Rule("muon", weight_decay=0.0), flat.views)
+    update = BufferedUpdate(P, (1, 2), theta, grad, UpdateRule("muon", weight_decay=0.0), flat.views)
     update.apply(pull, True, 0.1, torch.tensor([[0.0, 1.0, 0.0, 0.0]]))
     for row, share in ((1, 0.3), (2, 0.6)):
         matrix = nn.Parameter(flat.views(before[row])["3.weight"].clone())

@@ -33,7 +33,7 @@ from torch import nn
 from mgraph.methods.base import Start
 from mgraph.methods.curves.path import BezierCurve
 from mgraph.methods.curves.surface import BezierSurface
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train.mode import train_mode
@@ -63,8 +63,16 @@ def connect(method, count, statistics=False):
 
 def mode():
     flat, seen = network(), []
-    train_mode(flat, task, TrainSettings(epochs=3, batch_size=15), report=lambda p: seen.append(p.loss))
+    train_mode(flat, task, TrainSettings(epochs=3, batch_size=15), progress=lambda p: seen.append(p.loss))
     return np.concatenate([flat.unpack(flat.theta).numpy(), np.array(seen, np.float32)])
+
+
+def augmented():
+    torch.manual_seed(0)
+    flat, images = FlatModel(nn.Sequential(nn.Flatten(), nn.Linear(25, 3))), rng.random((46, 1, 5, 5))
+    shown = make_task(train=(images, y), valid=(images, y), test=(images, y))
+    train_mode(flat, shown, TrainSettings(epochs=3, batch_size=15, augment="crop2+flip+randaugment"))
+    return flat.unpack(flat.theta).numpy()
 
 
 with joined("cpu") as workers:
@@ -77,6 +85,7 @@ with joined("cpu") as workers:
             BezierSurface(epochs=2, batch_size=20, samples=3, optimizer="adamw", lr=0.01, clip=0.1, measure="area"), 4
         ),
         "mode": mode(),
+        "augmented": augmented(),
         # Batch statistics are those of a process's share; the last batch, of 14, has three slices.
         "statistics": connect(BezierCurve(epochs=2, batch_size=16, samples=4), 2, statistics=True),
     }
@@ -129,18 +138,18 @@ def trained(two):
         patch.setattr(sys, "argv", [str(script), str(directory)])
         runpy.run_path(str(script), run_name="__main__")
     names = [path.name.removesuffix("-0-of-1.npy") for path in directory.glob("*-0-of-1.npy")]
-    assert len(names) == 5
+    assert len(names) == 6
     return {name: [np.load(directory / f"{name}-{which}.npy") for which in WHICH] for name in names}
 
 
-@pytest.mark.parametrize("name", ["curve", "one sample", "adamw surface", "mode"])
+@pytest.mark.parametrize("name", ["curve", "one sample", "adamw surface", "mode", "augmented"])
 def test_two_processes_give_the_result_of_one(trained, name):
     """Control points, and the loss of every step, for the same global batch."""
     alone, first, _ = trained[name]
     np.testing.assert_allclose(first, alone, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["curve", "one sample", "adamw surface", "mode", "statistics"])
+@pytest.mark.parametrize("name", ["curve", "one sample", "adamw surface", "mode", "augmented", "statistics"])
 def test_both_processes_end_with_the_same_bits(trained, name):
     _, first, second = trained[name]
     assert first.tobytes() == second.tobytes()

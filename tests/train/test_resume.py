@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import NonFiniteError
 from mgraph.methods.base import Start
 from mgraph.methods.curves.path import BezierCurve, PolygonalChain
@@ -33,24 +33,24 @@ def stop_at(calls):
     """A report that raises when it is called for the given time, counted from 1."""
     count = 0
 
-    def report(_):
+    def progress(_):
         nonlocal count
         count += 1
         if count == calls:
             raise Stopped
 
-    return report
+    return progress
 
 
 def interrupted(run, every, stops):
     """Run, saving at every ``every``-th step, interrupted after each of the ``stops``; return the result."""
-    keeper = InMemory(every)
+    checkpointer = InMemory(every)
     for stop in stops:
         try:
-            return run(stop_at(stop), keeper)
+            return run(stop_at(stop), checkpointer)
         except Stopped:
-            keeper = keeper.again()
-    return run(silent, keeper)
+            checkpointer = checkpointer.again()
+    return run(silent, checkpointer)
 
 
 def task(count=40):
@@ -72,13 +72,13 @@ def ends(method, flat):
 
 
 def connecting(method, data, **kind):
-    """Return a function of report and keeper that connects and gives everything that should be equal."""
+    """Return a function of progress and checkpointer that connects and gives everything that should be equal."""
 
-    def run(report, keeper):
+    def run(progress, checkpointer):
         flat = network(**kind)
         given = ends(method, flat)
         family = method.family(len(given))
-        outcome = method.run(flat, data, family, Start.between(family, given), report, keeper)
+        outcome = method.run(flat, data, family, Start.between(family, given), progress, checkpointer)
         buffers = [b.numpy().tobytes() for b in flat.module.buffers()]
         return outcome.control_points.tobytes(), outcome.update, outcome.notes, buffers
 
@@ -155,15 +155,15 @@ def test_a_compiled_update_goes_on_compiled(samples):
 def test_copies_of_epochs_are_kept_through_interruptions(stops):
     settings = TrainSettings(epochs=5, batch_size=16, keep=(1, 3), seed=2)
 
-    def run(report, keeper):
-        keeper = keeper or InMemory()
+    def run(progress, checkpointer):
+        checkpointer = checkpointer or InMemory()
         flat = network(normalised=True, dropout=0.3)
 
         def keep(_):
-            keeper.append({"theta": flat.theta.numpy()})
+            checkpointer.append({"theta": flat.theta.numpy()})
 
-        train_mode(flat, TASK, settings, at_epoch=keep, report=report, keeper=keeper)
-        kept = [keeper.appended(i)["theta"].tobytes() for i in range(keeper.count)]
+        train_mode(flat, TASK, settings, at_epoch=keep, progress=progress, checkpointer=checkpointer)
+        kept = [checkpointer.appended(i)["theta"].tobytes() for i in range(checkpointer.count)]
         return flat.theta.numpy().tobytes(), [b.numpy().tobytes() for b in flat.module.buffers()], kept
 
     whole = run(silent, None)
@@ -173,7 +173,7 @@ def test_copies_of_epochs_are_kept_through_interruptions(stops):
 
 
 def test_a_state_says_where_it_stands():
-    keeper = InMemory(1)
+    checkpointer = InMemory(1)
     with pytest.raises(Stopped):
-        connecting(METHODS["sgd"], TASK)(stop_at(5), keeper)
-    assert keeper.last.where == "step 4 of 12 (curve)"
+        connecting(METHODS["sgd"], TASK)(stop_at(5), checkpointer)
+    assert checkpointer.last.where == "step 4 of 12 (curve)"

@@ -17,10 +17,10 @@ from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalCha
 from mgraph.families.quadrature import gauss_legendre
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import draws, on_device
-from mgraph.train.engine import PathTrainer
+from mgraph.train.engine import PathOptions, PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
-from mgraph.train.updates import Rule
+from mgraph.train.updates import UpdateRule
 
 
 def network(kind="dense"):
@@ -53,9 +53,8 @@ class Gradient:
             F.cross_entropy,
             self.P,
             self.phase,
-            rule=Rule(momentum=0.0),
-            sampling=Sampling(samples, split),
-            update="eager",
+            rule=UpdateRule(momentum=0.0),
+            options=PathOptions(Sampling(samples, split), update="eager"),
         )
 
     def __call__(self, t, x, y):

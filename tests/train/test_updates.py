@@ -7,7 +7,7 @@ import torch
 
 from mgraph.errors import InputError
 from mgraph.train import updates
-from mgraph.train.updates import COMPILE_FROM, BufferedUpdate, CompiledUpdate, EagerUpdate, Rule, choose_update
+from mgraph.train.updates import COMPILE_FROM, BufferedUpdate, CompiledUpdate, EagerUpdate, UpdateRule, choose_update
 
 ROWS, SIZE = 9, 33
 
@@ -55,7 +55,7 @@ def only(free):
 @pytest.mark.parametrize(("weight_decay", "decay"), [(0.0, "point"), (0.1, "point"), (0.1, "control")])
 def test_eager_steps_are_the_formula(free, groups, weight_decay, decay):
     """M ← μM + Σ c⊗(g + wd·θ), P ← P - lr·M, Θ ← C'P, in float64 by matrices."""
-    rule = Rule(weight_decay=weight_decay, decay=decay)
+    rule = UpdateRule(weight_decay=weight_decay, decay=decay)
     expected, M = some(ROWS, SIZE), torch.zeros(ROWS, SIZE, dtype=torch.float64)
     for P, theta, C, G, following in drive(EagerUpdate, rule, free, groups):
         on_point, on_control = (weight_decay, 0.0) if decay == "point" else (0.0, weight_decay)
@@ -79,7 +79,7 @@ def test_eager_steps_are_the_formula(free, groups, weight_decay, decay):
 def test_the_compiled_update_is_the_eager_one(groups, decay):
     if not updates._compiler_works():
         pytest.skip("torch.compile does not work on this machine")
-    free, rule = (1, 3, 4, 5, 7), Rule(weight_decay=0.1, decay=decay)
+    free, rule = (1, 3, 4, 5, 7), UpdateRule(weight_decay=0.1, decay=decay)
     runs = [drive(kind, rule, free, groups, size=4096, dtype=torch.float32) for kind in (EagerUpdate, CompiledUpdate)]
     start = some(ROWS, 4096, dtype=torch.float32)
     for (P, theta, *_), (Q, phi, *_) in zip(*runs, strict=True):
@@ -95,19 +95,19 @@ def test_the_compiled_update_is_the_eager_one(groups, decay):
 @pytest.mark.parametrize(
     "rule",
     [
-        Rule("adamw"),
-        Rule("adamw", momentum=0.7, beta2=0.9, weight_decay=0.3, decay="control"),
-        Rule("adamw", weight_decay=0.3, decay="point"),
-        Rule(nesterov=True),
-        Rule(nesterov=True, weight_decay=0.3, decay="control"),
-        Rule(nesterov=True, weight_decay=0.3, decay="point"),
-        Rule(clip=0.4, weight_decay=0.3, decay="point"),
+        UpdateRule("adamw"),
+        UpdateRule("adamw", momentum=0.7, beta2=0.9, weight_decay=0.3, decay="control"),
+        UpdateRule("adamw", weight_decay=0.3, decay="point"),
+        UpdateRule(nesterov=True),
+        UpdateRule(nesterov=True, weight_decay=0.3, decay="control"),
+        UpdateRule(nesterov=True, weight_decay=0.3, decay="point"),
+        UpdateRule(clip=0.4, weight_decay=0.3, decay="point"),
     ],
     ids=str,
 )
 def test_buffered_steps_are_torchs_optimiser_on_autograds_gradients(rule, free, groups, clip):
     """AdamW on the point: P_k ← P_k - lr·wd·Σ c_k θ before the step; SGD on the point: wd·θ in the gradient."""
-    rule = Rule(**vars(rule) | ({"clip": clip} if clip else {}))
+    rule = UpdateRule(**vars(rule) | ({"clip": clip} if clip else {}))
     if rule.is_plain:
         pytest.fail("this rule is not for the buffered update")
     expected = some(ROWS, SIZE)
@@ -143,13 +143,13 @@ def test_buffered_steps_are_torchs_optimiser_on_autograds_gradients(rule, free, 
 
 def test_the_update_is_chosen_by_rule_and_size_and_falls_back_without_a_compiler(monkeypatch):
     small, large = torch.empty(3, 10), torch.empty(3, COMPILE_FROM // 3 + 1, device="meta")
-    plain = Rule()
+    plain = UpdateRule()
     for works, chosen in ((True, CompiledUpdate), (False, EagerUpdate)):
         monkeypatch.setattr(updates, "_compiler_works", lambda works=works: works)
         assert choose_update(small, "auto", plain) is EagerUpdate
         assert choose_update(large, "auto", plain) is chosen
         assert choose_update(large, "eager", plain) is EagerUpdate
-        for rule in (Rule("adamw"), Rule(nesterov=True), Rule(clip=1.0)):
+        for rule in (UpdateRule("adamw"), UpdateRule(nesterov=True), UpdateRule(clip=1.0)):
             assert choose_update(large, "auto", rule) is BufferedUpdate
             assert choose_update(small, "eager", rule) is BufferedUpdate
             with pytest.raises(InputError, match="update=compiled is for SGD without Nesterov momentum or clipping"):
@@ -173,6 +173,6 @@ def test_more_shapes_than_torch_compiles_by_default_stay_compiled():
     with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
         for size in (48, 64):
             P, theta = some(3, size, dtype=torch.float32), torch.zeros(1, size)
-            update = CompiledUpdate(P, (1,), theta, torch.zeros(1, size), Rule())
+            update = CompiledUpdate(P, (1,), theta, torch.zeros(1, size), UpdateRule())
             update.apply(torch.tensor([[0.5]]), True, 0.1, torch.tensor([[1.0, 0.0, 0.0]]))
             assert torch.equal(theta[0], P[0])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
 from mgraph.families import BezierCurveFamily, Family, PolygonalChainFamily
 from mgraph.methods.base import wrong_ends
@@ -28,6 +30,7 @@ class TrainedPath(TrainedMethod):
     bends: int = setting(1, "control points between the two ends", low=1, high=100)
     epochs: int = setting(30, "passes over the training data; 0 leaves the path where it starts", unit="epochs", low=0)
 
+    @override
     def plan(self, family: Family) -> tuple[Phase, ...]:
         """Return the single phase: the whole path, all bends free that are not fixed."""
         from mgraph.train.phases import Curve, Phase
@@ -42,6 +45,7 @@ class BezierCurve(TrainedPath):
     name: ClassVar[str] = "curve"
     summary: ClassVar[str] = "Bézier curve between 2 modes with trained bends"
 
+    @override
     def family(self, ends: int) -> Family:
         """Return the curve; two ends."""
         if ends != 2:
@@ -58,6 +62,7 @@ class PolygonalChain(TrainedPath):
     # At 0.2 prototypes ended in NaN: a bend is pulled by its full weight at its knot, a Bézier point by half.
     lr: float = setting(0.05, "learning rate at the start of each phase", above=0, high=1e30)
 
+    @override
     def family(self, ends: int) -> Family:
         """Return the chain; two ends."""
         if ends != 2:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, Family
 from mgraph.methods.base import wrong_ends
@@ -104,11 +106,13 @@ class BezierSurface(TrainedMethod):
         "moves edges, inner, all or rows 1+4",
     )
 
+    @override
     def __post_init__(self) -> None:
         super().__post_init__()
         for text in self.phases:
             PhaseSpec.parse(text)
 
+    @override
     def family(self, ends: int) -> Family:
         """Return the surface; four ends."""
         if ends != 4:
@@ -118,6 +122,7 @@ class BezierSurface(TrainedMethod):
             _moved(family, spec.moves)
         return family
 
+    @override
     def plan(self, family: Family) -> tuple[Phase, ...]:
         """Return the phases: by default one, the whole surface, everything but the corners.
 

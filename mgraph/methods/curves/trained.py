@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.families import Family
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 
     from mgraph.data.task import Task
     from mgraph.network.flat import FlatModel
-    from mgraph.progress import Report
+    from mgraph.progress import ProgressCallback
     from mgraph.train.phases import Phase
-    from mgraph.train.state import Keeper
+    from mgraph.train.state import Checkpointer
 
 MOST_SAMPLES = 8
 LEAST_PER_SAMPLE = 32  # examples: fewer are mostly overhead, and too few for BatchNorm's batch statistics
@@ -87,6 +88,7 @@ class TrainedMethod(Method, Optimisation):
         exact = self.measure_gradient == "exact"
         return Sampling(k, split and k > 1, self.draw, self.measure, self.gram_every, exact)
 
+    @override
     def cost(self, family: Family, examples: int) -> float:
         """Every curve of a phase sees every batch, or each of its values does."""
         sampling = self.sampling()
@@ -118,11 +120,12 @@ class TrainedMethod(Method, Optimisation):
             chosen |= matched
         return frozenset(chosen)
 
+    @override
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Check rows, measure, patterns, division of the batch, precision and loss, before anything runs."""
         from mgraph.network.precision import check_precision
-        from mgraph.train.losses import check_loss, training_loss
-        from mgraph.train.updates import Rule, choose_update
+        from mgraph.train.losses import check_objective
+        from mgraph.train.updates import UpdateRule, choose_update
 
         for row in self.fixed:
             if row not in family.free:
@@ -136,8 +139,8 @@ class TrainedMethod(Method, Optimisation):
         check_precision(self.precision, flat.device)
         self._check_division(flat, self.sampling_for(flat, task))
         if self.update == "compiled":
-            choose_update(flat.theta, self.update, Rule.of(self, self.decay))
-        check_loss(flat, task, training_loss(task, self))
+            choose_update(flat.theta, self.update, UpdateRule.of(self, self.decay))
+        check_objective(flat, task, self)
 
     def _check_division(self, flat: FlatModel, sampling: Sampling) -> None:
         from mgraph.train.engine import least_examples
@@ -161,15 +164,23 @@ class TrainedMethod(Method, Optimisation):
                 stacklevel=2,
             )
 
+    @override
     def run(
-        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+        self,
+        flat: FlatModel,
+        task: Task,
+        family: Family,
+        start: Start,
+        progress: ProgressCallback,
+        checkpointer: Checkpointer | None = None,
     ) -> Outcome:
         """Train the family's free rows from where they start."""
         import torch
 
         from mgraph.train.controlpoints import Held
-        from mgraph.train.engine import train_phases
+        from mgraph.train.engine import PathOptions, train_phases
         from mgraph.train.losses import training_loss
+        from mgraph.train.objective import Objective
 
         points = start.points()
         names = self.trained_names(flat.names)
@@ -181,18 +192,13 @@ class TrainedMethod(Method, Optimisation):
                 given = [flat.pack(torch.from_numpy(np.array(row)))[flat.trained :] for row in start.rows]
                 held = Held(start.matrix, torch.stack(given))
             trained = train_phases(
-                flat,
-                training_loss(task, self),
-                task.train,
+                Objective(flat, training_loss(task, self), task.train),
                 P,
                 self.plan(family),
                 self,
-                sampling=self.sampling_for(flat, task),
-                decay=self.decay,
-                held=held,
-                update=self.update,
-                report=report,
-                keeper=keeper,
+                PathOptions(self.sampling_for(flat, task), self.decay, held, self.update),
+                progress=progress,
+                checkpointer=checkpointer,
             )
             for k in family.free:
                 rows[k][: flat.trained] = P[k]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.families import Floats
 from mgraph.methods.llpf.tensors import Tensors, move, rescale, scale, squares
@@ -75,7 +76,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class Phase:
+class TickPhase:
     """What moves (units, shape (U,)), for how many ticks at most, and by which share of what is left."""
 
     name: str
@@ -101,7 +102,7 @@ class Leg(ABC):
         self.variances = self._tensors.moments(self._weight_views, self._weight_sizes)[1]
 
     @abstractmethod
-    def begin(self, phase: Phase, *, anew: bool) -> None:
+    def begin(self, phase: TickPhase, *, anew: bool) -> None:
         """Get ready for a phase, at its beginning (``anew``) or in its midst."""
 
     def memory(self) -> dict[str, Floats]:
@@ -162,7 +163,8 @@ class TowardsMode(Leg):
         self.gap = self._between(start)
         self._way, self._moving = self.gap, np.zeros(len(units), dtype=bool)
 
-    def begin(self, phase: Phase, *, anew: bool) -> None:
+    @override
+    def begin(self, phase: TickPhase, *, anew: bool) -> None:
         """Look up what moves; note where layers are that begin to."""
         units = self._units
         entering = phase.moving & ~self._moving
@@ -182,15 +184,17 @@ class TowardsMode(Leg):
         self._active = np.flatnonzero(active)
         self._corrected = self._tensors.views(self._flat.theta, self._scope[active])
 
+    @override
     def memory(self) -> dict[str, Floats]:
         """The variances and distances from which layers began to move, and which are moving."""
         return {"from": self._from, "way": self._way, "moving": self._moving.astype(np.float64)}
 
+    @override
     def recall(self, memory: Mapping[str, Floats]) -> None:
-        """Go on with these."""
         self._from, self._way = np.array(memory["from"]), np.array(memory["way"])
         self._moving = np.array(memory["moving"], dtype=bool)
 
+    @override
     def distances(self) -> Floats:
         """‖destination - x‖ of each unit."""
         return self._between(self._flat.theta)
@@ -199,12 +203,14 @@ class TowardsMode(Leg):
         torch.sub(self._destination, row, out=self._difference)
         return self._units.norms(squares(self._difference_views))
 
+    @override
     def lengths(self, distances: Floats, before: Floats) -> Floats:
         """min(‖d‖, max(step_f + step_c·D, step_a·‖d‖)): never past the destination."""
         how = self._how
         least = how.step_f + how.step_c * before
         return np.where(self._phase.moving, np.minimum(distances, np.maximum(least, self._phase.step * distances)), 0.0)
 
+    @override
     def move(self, distances: Floats, lengths: Floats) -> None:
         """Move straight towards the destination, and correct."""
         share = np.divide(lengths, distances, out=np.zeros_like(lengths), where=distances > 0)
@@ -217,6 +223,7 @@ class TowardsMode(Leg):
         if self._how.variance_correction:
             self._correct(*self._tensors.moments(self._corrected, self._tensors.sizes[self._scope[self._active]]))
 
+    @override
     def settle(self) -> None:
         """Correct again, looking at the weights that do not move as well."""
         mean, variance = self._tensors.moments(self._scope_views, self._tensors.sizes[self._scope])
@@ -238,6 +245,7 @@ class TowardsMode(Leg):
         """Tell of each unit whether a hundredth of its way is left, or less (or there was no way to go)."""
         return np.asarray((distances <= ARRIVED * self.gap) | (self.gap == 0))
 
+    @override
     def finished(self, distances: Floats) -> bool:
         """Whether all that moves has arrived."""
         return bool(self.arrived(distances)[self._phase.moving].all())
@@ -263,21 +271,23 @@ class TowardsOrigin(Leg):
         self._limits = limits
         self._push, self._last = np.ones(len(units)), np.full(len(units), np.inf)
 
+    @override
     def memory(self) -> dict[str, Floats]:
         """How much farther each layer is moved, and its norm a tick ago."""
         return {"push": self._push, "last": self._last}
 
+    @override
     def recall(self, memory: Mapping[str, Floats]) -> None:
-        """Go on with these."""
         self._push, self._last = np.array(memory["push"]), np.array(memory["last"])
 
-    def begin(self, phase: Phase, *, anew: bool) -> None:
-        """Look up what moves."""
+    @override
+    def begin(self, phase: TickPhase, *, anew: bool) -> None:
         self._phase = phase
         self._chosen = np.flatnonzero((phase.moving & self._moving)[self._units.of])
         self._moved = self._tensors.views(self._flat.theta, self._chosen)
         self.settle()
 
+    @override
     def distances(self) -> Floats:
         """‖x‖ of each unit; 0 of those that do not move."""
         return self._norms(self._views)
@@ -285,6 +295,7 @@ class TowardsOrigin(Leg):
     def _norms(self, views: Sequence[Tensor]) -> Floats:
         return np.where(self._moving, self._units.norms(squares(views)), 0.0)
 
+    @override
     def lengths(self, distances: Floats, before: Floats) -> Floats:
         """A share of the norm; 0 of a layer that has stopped.
 
@@ -302,11 +313,12 @@ class TowardsOrigin(Leg):
         above[self._units.of[self._weights[self.variances > self._limits]]] = True
         return ~(above & self._moving)
 
+    @override
     def move(self, distances: Floats, lengths: Floats) -> None:
-        """Shrink."""
         share = np.divide(lengths, distances, out=np.zeros_like(lengths), where=distances > 0)
         scale(self._moved, 1.0 - share[self._units.of[self._chosen]])
 
+    @override
     def rates(self) -> Floats | None:
         """Var(x) / Var(start) of each weight; not above 1, or what has grown would grow the faster."""
         if not self._how.conformal:
@@ -314,10 +326,11 @@ class TowardsOrigin(Leg):
         ratio = np.divide(self.variances, self._first, out=np.ones_like(self._first), where=self._first > 0)
         return np.minimum(ratio, 1.0)
 
+    @override
     def settle(self) -> None:
-        """Measure the variances."""
         self.variances = self._tensors.moments(self._weight_views, self._weight_sizes)[1]
 
+    @override
     def finished(self, distances: Floats) -> bool:
         """Whether all layers have stopped, or the norm is low enough."""
         if self._limits is not None:

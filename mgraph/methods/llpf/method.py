@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.families import Family, Floats, Segment
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mgraph.data.task import Task
-    from mgraph.methods.llpf.legs import Leg, Phase, Units
+    from mgraph.methods.llpf.legs import Leg, TickPhase, Units
     from mgraph.methods.llpf.walk import Stretch, Walk
     from mgraph.methods.llpf.walklog import Walked
     from mgraph.network.flat import FlatModel
-    from mgraph.progress import Report
+    from mgraph.progress import ProgressCallback
     from mgraph.query.observed import Observation
     from mgraph.query.sweepdata import SweepData
     from mgraph.train.losses import Loss
-    from mgraph.train.state import Keeper
+    from mgraph.train.state import Checkpointer
 
 # Times the smaller mode's norm: farther apart, a walk crosses the difference first. A straight one at a blended
 # variance is shorter, but with BatchNorm it slows down far from its goal (benchmarks/llpf_digits.py).
@@ -132,6 +133,7 @@ class LLPF(Method, WalkSettings):
         choices=("auto", "m2m", "across", "m2o"),
     )
 
+    @override
     def family(self, ends: int) -> Family:
         """Return what is known before the walk: a path. Two ends, or one towards the origin."""
         if ends != (1 if self.walk == "m2o" else 2):
@@ -139,16 +141,18 @@ class LLPF(Method, WalkSettings):
             raise InputError(wrong_ends("--llpf", ends, expected))
         return Segment()
 
+    @override
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Check groups, batch, precision and loss before anything runs."""
         from mgraph.network.precision import check_precision
-        from mgraph.train.losses import check_loss, training_loss
+        from mgraph.train.losses import check_objective
 
         check_precision(self.precision, flat.device)
         flat.check_batch(self.batch_size)
-        check_loss(flat, task, training_loss(task, self))
+        check_objective(flat, task, self)
         self._plan(flat, task)
 
+    @override
     def check_start(self, flat: FlatModel, task: Task, start: Start) -> None:
         """Refuse modes that are the same, and a threshold below what they reach themselves."""
         from mgraph.train.losses import training_loss
@@ -169,16 +173,18 @@ class LLPF(Method, WalkSettings):
             )
 
     @classmethod
+    @override
     def describe(cls, series: Sequence[Observation], data: SweepData | None) -> dict[str, Any]:
         """Return the ``checks`` of a walk, and its ``layers`` and ``weights`` after the first and the last tick."""
-        from mgraph.methods.llpf.report import ObservedWalk, layer_rows, walk_checks, weight_rows
+        from mgraph.methods.llpf.report import WalkSeries, layer_rows, walk_checks, weight_rows
 
-        walk = ObservedWalk.of(series)
+        walk = WalkSeries.of(series)
         if not walk.is_walk:
             return {"checks": None, "layers": [], "weights": []}
         return {"checks": walk_checks(walk, data), "layers": layer_rows(walk), "weights": weight_rows(walk)}
 
     @classmethod
+    @override
     def figure(
         cls,
         series: Sequence[Observation],
@@ -190,22 +196,30 @@ class LLPF(Method, WalkSettings):
     ) -> Any:
         """Draw a walk by tick, as [L] does."""
         from mgraph.methods.llpf.picture import draw_walk
-        from mgraph.methods.llpf.report import ObservedWalk
+        from mgraph.methods.llpf.report import WalkSeries
 
-        walk = ObservedWalk.of(series)
+        walk = WalkSeries.of(series)
         return draw_walk(walk, data, ends, title, before) if walk.is_walk else None
 
+    @override
     def run(
-        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+        self,
+        flat: FlatModel,
+        task: Task,
+        family: Family,
+        start: Start,
+        progress: ProgressCallback,
+        checkpointer: Checkpointer | None = None,
     ) -> Outcome:
         """Walk, and return the chain through the points that were kept, from the first end to the second."""
         import torch
 
         from mgraph.methods.llpf.walk import Walk
         from mgraph.train.losses import training_loss
+        from mgraph.train.objective import Objective
         from mgraph.train.state import InMemory
 
-        keeper = InMemory() if keeper is None else keeper
+        checkpointer = InMemory() if checkpointer is None else checkpointer
         given = list(start.rows)
         loss = training_loss(task, self)
         threshold = self.loss_threshold
@@ -219,18 +233,16 @@ class LLPF(Method, WalkSettings):
             rows.reverse()
         stretches = self._stretches(flat, units, phases, rows, crossing=len(rows) == 2 and self._crosses(sizes))
         walk = Walk(
-            flat,
-            loss,
-            task.train,
+            Objective(flat, loss, task.train),
             units,
             self,
             threshold,
             measure=self._measure(flat, task),
-            keeper=keeper,
-            report=report,
+            checkpointer=checkpointer,
+            progress=progress,
         )
         walked = walk.run(rows[0], stretches)
-        return self._outcome(flat, units, walk, walked, given, rows, keeper, backwards=backwards)
+        return self._outcome(flat, units, walk, walked, given, rows, checkpointer, backwards=backwards)
 
     def _own_losses(self, flat: FlatModel, task: Task, loss: Loss, ends: Sequence[Array]) -> list[float]:
         import torch
@@ -257,11 +269,11 @@ class LLPF(Method, WalkSettings):
 
         return loss_here
 
-    def _plan(self, flat: FlatModel, task: Task) -> tuple[Units, tuple[Phase, ...]]:
+    def _plan(self, flat: FlatModel, task: Task) -> tuple[Units, tuple[TickPhase, ...]]:
         """Find the layers and the phases in which they move."""
         import torch
 
-        from mgraph.methods.llpf.legs import Phase, Units
+        from mgraph.methods.llpf.legs import TickPhase, Units
         from mgraph.network.order import execution_order
 
         x, _ = task.train.examples(torch.arange(min(2, len(task.train))), device=flat.device)
@@ -272,7 +284,7 @@ class LLPF(Method, WalkSettings):
         groups = phases_of(text, traced, idle, self.max_groups)
         units = Units.of_layers(flat, [*traced, *idle], [group.parameters for group in groups])
         return units, tuple(
-            Phase(
+            TickPhase(
                 group.name,
                 units.containing(group.parameters, flat.names),
                 self.ticks if group.ticks is None else group.ticks,
@@ -291,12 +303,12 @@ class LLPF(Method, WalkSettings):
         self,
         flat: FlatModel,
         units: Units,
-        phases: tuple[Phase, ...],
+        phases: tuple[TickPhase, ...],
         rows: Sequence[Tensor],
         *,
         crossing: bool,
     ) -> list[Stretch]:
-        from mgraph.methods.llpf.legs import Phase, TowardsMode, TowardsOrigin
+        from mgraph.methods.llpf.legs import TickPhase, TowardsMode, TowardsOrigin
         from mgraph.methods.llpf.walk import Stretch
 
         limits = _variances(flat, units, rows[1]) if crossing else None
@@ -307,7 +319,7 @@ class LLPF(Method, WalkSettings):
         def approaching(row: Tensor) -> Leg:
             return TowardsMode(flat, units, self, row, rows[1])
 
-        down = Phase("towards the origin", ~units.normalises, self.origin_ticks, self.origin_step)
+        down = TickPhase("towards the origin", ~units.normalises, self.origin_ticks, self.origin_step)
         origin, mode = Stretch("m2o", shrinking, (down,)), Stretch("m2m", approaching, phases)
         if len(rows) == 1:
             return [origin]
@@ -321,7 +333,7 @@ class LLPF(Method, WalkSettings):
         walked: Walked,
         given: Sequence[Array],
         rows: Sequence[Tensor],
-        keeper: Keeper,
+        checkpointer: Checkpointer,
         *,
         backwards: bool,
     ) -> Outcome:
@@ -353,7 +365,7 @@ class LLPF(Method, WalkSettings):
             f"train loss at most {max(losses):.3g} at kept points and between, {max(losses) - max(ends):.2g} above the "
             f"ends"
         )
-        points = KeptPoints(given[::-1] if backwards else given, keeper, len(walked.kept))
+        points = KeptPoints(given[::-1] if backwards else given, checkpointer, len(walked.kept))
         family, points, order = chain(points, backwards=backwards)
         weights = [name for name, weight in zip(flat.names, units.weight, strict=True) if weight]
         series = observed(walked, units, weights, kept, order)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mgraph.methods.llpf.report import ObservedWalk
+from mgraph.methods.llpf.report import WalkSeries
 from mgraph.metric import LOSS
 from mgraph.query.sweepdata import SweepData
 
@@ -17,7 +17,7 @@ _LOW_ACCURACY = 0.9  # the axis reaches down to it, so that a wrong example is n
 
 
 def draw_walk(
-    observed: ObservedWalk, data: SweepData, ends: Sequence[str], title: str, before: SweepData | None = None
+    observed: WalkSeries, data: SweepData, ends: Sequence[str], title: str, before: SweepData | None = None
 ) -> Any:
     """Draw six panels: train and test by tick, distances, variances, continuity, and the loss along t."""
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def draw_walk(
     return figure
 
 
-def _by_tick(axis: Any, observed: ObservedWalk, data: SweepData, split: str) -> None:
+def _by_tick(axis: Any, observed: WalkSeries, data: SweepData, split: str) -> None:
     """Loss (left) and the primary metric (right) at the kept points; for training also each tick's mean batch loss."""
     ticks, rows = observed.series["row", ""]
     knots = data.family.knots[rows.astype(np.int64)]
@@ -63,14 +63,14 @@ def _by_tick(axis: Any, observed: ObservedWalk, data: SweepData, split: str) -> 
     axis.set_title(f"{split} {' and '.join(m.name for m in data.shown)}")
 
 
-def _distances(observed: ObservedWalk) -> str:
+def _distances(observed: WalkSeries) -> str:
     to_mode, down = (bool(observed.subjects(quantity)) for quantity in ("distance", "norm"))
     if not down:
         return "distance to the destination, by layer"
     return "distance to the destination (dashed: norm)" if to_mode else "norm, by layer"
 
 
-def _layers(axis: Any, observed: ObservedWalk, styles: Mapping[str, str], title: str) -> None:
+def _layers(axis: Any, observed: WalkSeries, styles: Mapping[str, str], title: str) -> None:
     """Draw quantities of every layer, each with its line style, in one colour for each layer."""
     from matplotlib import colormaps
 
@@ -92,7 +92,7 @@ def _layers(axis: Any, observed: ObservedWalk, styles: Mapping[str, str], title:
         axis.set_title(f"{title} ({len(subjects)}: first dark, last light)")
 
 
-def _continuity(axis: Any, observed: ObservedWalk, data: SweepData) -> None:
+def _continuity(axis: Any, observed: WalkSeries, data: SweepData) -> None:
     """Train loss on the straight pieces between the kept points, and at these."""
     ticks = observed.ticks_along(data.parameters[:, 0], data.family.knots)
     if ("train", LOSS.name) in data.values:
@@ -125,7 +125,7 @@ def _along(axis: Any, data: SweepData, ends: Sequence[str], before: SweepData | 
     axis.set_title("loss along the length of the path")
 
 
-def _boundaries(observed: ObservedWalk) -> list[float]:
+def _boundaries(observed: WalkSeries) -> list[float]:
     """Return the ticks at which a new phase began."""
     if ("phase", "") not in observed.series:
         return []

@@ -14,14 +14,14 @@ import numpy as np
 
 from mgraph.families import Floats
 from mgraph.metric import LOSS
-from mgraph.query.observed import Observed
+from mgraph.query.observed import ConnectionSeries
 from mgraph.query.sweepdata import SweepData
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class ObservedWalk(Observed):
+class WalkSeries(ConnectionSeries):
     """The series of a walk, tick by tick."""
 
     @property
@@ -35,7 +35,7 @@ class ObservedWalk(Observed):
         return np.asarray(np.interp(t, knots[rows.astype(np.int64)][np.argsort(rows)], ticks[np.argsort(rows)]))
 
 
-def walk_checks(observed: ObservedWalk, data: SweepData | None) -> Row:
+def walk_checks(observed: WalkSeries, data: SweepData | None) -> Row:
     """Return the checks of a walk; loss and tolerance of the sweep where there is one, else of the kept points."""
     points, pieces = observed.series["point_loss", ""][1], observed.series["piece_loss", ""][1]
     losses, ends = np.concatenate([points, pieces]), points[[0, -1]]
@@ -58,7 +58,7 @@ def walk_checks(observed: ObservedWalk, data: SweepData | None) -> Row:
     }
 
 
-def layer_rows(observed: ObservedWalk) -> list[Row]:
+def layer_rows(observed: WalkSeries) -> list[Row]:
     """Return the layers: distance after the first and the last tick, and the part of the way that was left.
 
     Of a walk towards the origin alone, it is the distance from there.
@@ -79,7 +79,7 @@ def layer_rows(observed: ObservedWalk) -> list[Row]:
     return rows
 
 
-def weight_rows(observed: ObservedWalk) -> list[Row]:
+def weight_rows(observed: WalkSeries) -> list[Row]:
     """Return the variance of every weight after the first and the last tick."""
     return [
         {"weight": name, "first_variance": float(values[0]), "last_variance": float(values[-1])}

@@ -16,26 +16,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.data.splits import Split
 from mgraph.errors import NonFiniteError
 from mgraph.families import Floats
-from mgraph.methods.llpf.legs import Leg, Phase, TowardsOrigin, Units
+from mgraph.methods.llpf.legs import Leg, TickPhase, TowardsOrigin, Units
 from mgraph.methods.llpf.tensors import scale
 from mgraph.methods.llpf.thinning import Kept, Thinner
 from mgraph.methods.llpf.walk_settings import WalkSettings
 from mgraph.methods.llpf.walklog import Log, Walked
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
+from mgraph.train.augmentation import augmentation
 from mgraph.train.batches import Batches
 from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
+from mgraph.train.objective import Objective
 from mgraph.train.snapshots import named, with_prefix
-from mgraph.train.state import Arrays, Keeper
-from mgraph.train.stepper import Segment, Stepper
+from mgraph.train.state import Arrays, Checkpointer
+from mgraph.train.stepper import Stepper, TrainingSegment
 
-POINT = "point"  # what is appended to the keeper: the canonical parameters of a kept point
+POINT = "point"  # what is appended to the checkpointer: the canonical parameters of a kept point
 _BLOWN_UP = 1e4  # a loss so many times the first one is as good as infinite
 _ATTEMPTS, _RECOVERY = 4, 1.1  # at a tick; and by what the learning rate grows again with every tick that was good
 
@@ -46,7 +49,7 @@ class Stretch:
 
     name: str
     leg: Callable[[Tensor], Leg]  # from the row where it starts
-    phases: tuple[Phase, ...]
+    phases: tuple[TickPhase, ...]
 
 
 class Walk(Stepper):
@@ -60,23 +63,21 @@ class Walk(Stepper):
 
     def __init__(
         self,
-        flat: FlatModel,
-        loss: Loss,
-        split: Split,
+        objective: Objective,
         units: Units,
         how: WalkSettings,
         threshold: float,
         *,
         measure: Callable[[], float],
-        keeper: Keeper | None = None,
-        report: Report = silent,
+        checkpointer: Checkpointer | None = None,
+        progress: ProgressCallback = silent,
     ) -> None:
-        """``measure`` returns the loss of the network as it stands; kept points are appended to ``keeper``."""
-        self._flat, self._loss, self._units, self._how = flat, loss, units, how
+        """``measure`` returns the loss of the network as it stands; kept points are appended to ``checkpointer``."""
+        self._flat, self._loss, self._units, self._how = objective.flat, objective.loss, units, how
         self._threshold, self._measure = threshold, measure
-        self._driver = Driver(flat, split, how, keeper=keeper, report=report)
-        self._x = flat.theta
-        self._aside, self._back = torch.empty_like(flat.theta), torch.empty_like(flat.theta)
+        self._driver = Driver(objective.flat, objective.split, how, checkpointer=checkpointer, progress=progress)
+        self._x = self._flat.theta
+        self._aside, self._back = torch.empty_like(self._x), torch.empty_like(self._x)
         self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
         self._kept: list[Kept] = []
         self._log = Log()
@@ -91,7 +92,7 @@ class Walk(Stepper):
         self._rate, self._again = 1.0, 0  # of the learning rate; how many times a tick of this phase was taken back
 
     def run(self, start: Tensor, stretches: Sequence[Stretch]) -> Walked:
-        """Walk from ``start``, or go on where the keeper's last state was.
+        """Walk from ``start``, or go on where the checkpointer's last state was.
 
         Raises NonFiniteError, naming the tick, when a loss leaves the finite numbers.
         """
@@ -106,21 +107,24 @@ class Walk(Stepper):
         with computing_in(self._how.precision, self._flat.device):
             return self._thinner.closing(destination, self._tick + 1)
 
+    @override
     def start(self) -> None:
         """Put the network at the start."""
         self._x.copy_(self._start)
         self._start_loss = self._loss_at(self._x)
         self._thinner.begin(self._start, 0, self._start_loss)
 
-    def segment(self) -> Segment | None:
+    @override
+    def segment(self) -> TrainingSegment | None:
         """Return the next phase, of this stretch or the one after it."""
         phases = self._stretches[self._stretch].phases
         if self._phase == len(phases):
             return None
         phase = phases[self._phase]
-        return Segment(phase.name, phase.ticks, self._how.lr)
+        return TrainingSegment(phase.name, phase.ticks, self._how.lr)
 
-    def begin(self, segment: Segment, *, anew: bool) -> None:
+    @override
+    def begin(self, segment: TrainingSegment, *, anew: bool) -> None:
         """Set up what moves and what is trained in the phase."""
         phase = self._stretches[self._stretch].phases[self._phase]
         leg = self._present_leg()
@@ -138,11 +142,13 @@ class Walk(Stepper):
         if anew:
             self._before, self._again = self._distances, 0
 
+    @override
     def finished(self) -> str | None:
         """Tell whether the layers have arrived."""
         assert self._leg is not None
         return "arrived" if self._leg.finished(self._distances) else None
 
+    @override
     def step(self, batches: Batches, lr: float) -> float:
         """Do one tick: move, and train on as many batches as it takes."""
         leg = self._leg
@@ -157,7 +163,8 @@ class Walk(Stepper):
         self._thinner.add(self._tick, self._x)
         return loss
 
-    def end(self, segment: Segment, why: str | None) -> None:
+    @override
+    def end(self, segment: TrainingSegment, why: str | None) -> None:
         """Keep the point where the phase ended, and go on to the next phase or stretch."""
         self._thinner.settle(self._tick, self._x)
         again = f", {self._again} times taken back at half the learning rate" if self._again else ""
@@ -167,12 +174,15 @@ class Walk(Stepper):
         if self._phase == len(self._stretches[self._stretch].phases) and self._stretch < len(self._stretches) - 1:
             self._stretch, self._phase, self._from, self._leg = self._stretch + 1, 0, len(self._kept) - 1, None
 
+    @override
     def mark(self) -> None:
         """No phase begins again: single ticks do."""
 
+    @override
     def back(self) -> None:
         """No phase begins again."""
 
+    @override
     def leave(self) -> None:
         """It walks on the network's own row."""
 
@@ -273,7 +283,7 @@ class Walk(Stepper):
         flat = self._flat
         x, y, fraction = self._driver.workers.share(*next(self._driver.batches))
         flat.grad.zero_()
-        loss = self._loss(self._driver.module(flat.inputs(x)), y)
+        loss = self._loss(flat.run(x, self._driver.module), y)
         if fraction != 1.0:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
@@ -322,12 +332,13 @@ class Walk(Stepper):
         return loss
 
     def _keep(self, row: Tensor, kept: Kept) -> None:
-        self._driver.keeper.append({POINT: self._flat.unpack(row).numpy()})
+        self._driver.checkpointer.append({POINT: self._flat.unpack(row).numpy()})
         self._kept.append(kept)
 
     def _point(self, index: int) -> Tensor:
-        return self._flat.pack(torch.from_numpy(self._driver.keeper.appended(index)[POINT]))
+        return self._flat.pack(torch.from_numpy(self._driver.checkpointer.appended(index)[POINT]))
 
+    @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
         """Give everything that the next tick depends on, and all that was noted."""
         waiting = self._thinner.waiting
@@ -358,6 +369,7 @@ class Walk(Stepper):
         }
         return values, arrays
 
+    @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
         """Take all that back; the loss at the start is measured again."""
         self.start()
@@ -380,8 +392,8 @@ class Walk(Stepper):
         else:
             self._thinner.begin(self._start, 0, self._start_loss, waiting)
 
+    @override
     def where(self) -> str:
-        """Name the tick."""
         return f"tick {self._tick}"
 
     def _row(self, canonical: NDArray[Any]) -> Tensor:
@@ -393,7 +405,7 @@ _BY_ENTRY = ("distances", "lengths", "variances")
 
 @torch.no_grad()
 def batch_loss(flat: FlatModel, loss: Loss, split: Split, how: WalkSettings, examples: int = 2000) -> float:
-    """Return the mean loss of the network as training would see it: batch statistics, dropout; nothing is learnt."""
+    """Return the mean loss as training would see it: batch statistics, dropout, augmentation; nothing is learnt."""
     buffers = [(buffer, buffer.clone()) for buffer in flat.module.buffers()]
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:examples]
     gpus = [] if flat.device.type == "cpu" else [flat.device]
@@ -401,7 +413,9 @@ def batch_loss(flat: FlatModel, loss: Loss, split: Split, how: WalkSettings, exa
     with torch.random.fork_rng(devices=gpus), computing_in(how.precision, flat.device):
         torch.manual_seed(how.seed)
         whole = split.batches(how.batch_size, order=order, device=flat.device, drop_last=len(order) >= how.batch_size)
-        losses = [float(loss(flat.module(flat.inputs(x)), y)) for x, y in whole]
+        augment = augmentation(how, split)
+        seen = whole if augment is None else (augment(x, y, number) for number, (x, y) in enumerate(whole))
+        losses = [float(loss(flat.run(x), y)) for x, y in seen]
     for buffer, value in buffers:
         buffer.copy_(value)
     flat.module.eval()

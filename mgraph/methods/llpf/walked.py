@@ -8,33 +8,37 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph.families import Floats, PolygonalChainFamily
-from mgraph.methods.base import Array, Series
+from mgraph.methods.base import Array, SeriesData
 
 if TYPE_CHECKING:
     from mgraph.methods.llpf.legs import Units
     from mgraph.methods.llpf.thinning import Kept
     from mgraph.methods.llpf.walklog import Walked
-    from mgraph.train.state import Keeper
+    from mgraph.train.state import Checkpointer
 
 _CHUNK = 1 << 20
 
 
 class KeptPoints(Sequence[Array]):
-    """The points of a walk, each shape (D,), read from the keeper when asked for.
+    """The points of a walk, each shape (D,), read from the checkpointer when asked for.
 
     In walking order: the first end, what was kept, the last end where there is one. ``order`` picks and arranges.
     """
 
-    def __init__(self, ends: Sequence[Array], keeper: Keeper, kept: int, order: Sequence[int] | None = None) -> None:
-        self._ends, self._keeper, self._kept = ends, keeper, kept
+    def __init__(
+        self, ends: Sequence[Array], checkpointer: Checkpointer, kept: int, order: Sequence[int] | None = None
+    ) -> None:
+        self._ends, self._checkpointer, self._kept = ends, checkpointer, kept
         self._order = range(kept + len(ends)) if order is None else order
 
     def arranged(self, order: Sequence[int]) -> KeptPoints:
         """Return these of the points in this order."""
-        return KeptPoints(self._ends, self._keeper, self._kept, [self._order[i] for i in order])
+        return KeptPoints(self._ends, self._checkpointer, self._kept, [self._order[i] for i in order])
 
+    @override
     def __len__(self) -> int:
         return len(self._order)
 
@@ -42,6 +46,7 @@ class KeptPoints(Sequence[Array]):
     def __getitem__(self, index: int) -> Array: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Array]: ...
+    @override
     def __getitem__(self, index: int | slice) -> Array | Sequence[Array]:
         if isinstance(index, slice):
             return self.arranged(range(len(self))[index])
@@ -50,7 +55,7 @@ class KeptPoints(Sequence[Array]):
             return self._ends[0]
         if place > self._kept:
             return self._ends[1]
-        found: Array = self._keeper.appended(place - 1)["point"]
+        found: Array = self._checkpointer.appended(place - 1)["point"]
         return found
 
 
@@ -71,7 +76,7 @@ def chain(points: KeptPoints, *, backwards: bool) -> tuple[PolygonalChainFamily,
 
 def observed(
     walked: Walked, units: Units, weights: Sequence[str], kept: Sequence[Kept], order: Sequence[int]
-) -> tuple[Series, ...]:
+) -> tuple[SeriesData, ...]:
     """Write down what was observed: by tick, by layer, and of the points that were kept.
 
     Distances are to the destination; towards the origin they are called ``norm``. ``left`` is the part of each
@@ -96,29 +101,31 @@ def observed(
             series += _by_goal(quantity, name, entries.astype(np.float64), values[:, i], down[entries - 1])
     last = (float(len(log.ticks)),)
     whole = np.linalg.norm(walked.distances) / np.linalg.norm(walked.leg.gap)
-    series.append(Series("left", "", last, (float(whole),)))
+    series.append(SeriesData("left", "", last, (float(whole),)))
     series += [
-        Series("left", name, last, (float(distance / gap),))
+        SeriesData("left", name, last, (float(distance / gap),))
         for name, distance, gap in zip(units.names, walked.distances, walked.leg.gap, strict=True)
         if gap > 0
     ]
     passed = [0.0, *(float(k.tick) for k in kept)]
     by_tick = sorted((passed[place], float(row)) for row, place in enumerate(order))
     series += [
-        Series("row", "", tuple(tick for tick, _ in by_tick), tuple(row for _, row in by_tick)),
-        Series("point_loss", "", tuple(passed), (walked.start_loss, *(k.loss for k in kept))),
-        Series("piece_loss", "", tuple(passed[1:]), tuple(k.middle for k in kept)),
+        SeriesData("row", "", tuple(tick for tick, _ in by_tick), tuple(row for _, row in by_tick)),
+        SeriesData("point_loss", "", tuple(passed), (walked.start_loss, *(k.loss for k in kept))),
+        SeriesData("piece_loss", "", tuple(passed[1:]), tuple(k.middle for k in kept)),
     ]
     return tuple(series)
 
 
-def _by_goal(quantity: str, subject: str, positions: Floats, values: Floats, down: NDArray[np.bool_]) -> list[Series]:
+def _by_goal(
+    quantity: str, subject: str, positions: Floats, values: Floats, down: NDArray[np.bool_]
+) -> list[SeriesData]:
     """Make a series; of distances one to the destination and, of the ticks towards the origin, one called norm."""
     parts = [(quantity, np.ones_like(down))]
     if quantity == "distance":
         parts = [("norm", down), ("distance", ~down)]
     return [
-        Series(name, subject, tuple(positions[chosen].tolist()), tuple(values[chosen].tolist()))
+        SeriesData(name, subject, tuple(positions[chosen].tolist()), tuple(values[chosen].tolist()))
         for name, chosen in parts
         if chosen.any()
     ]

@@ -19,21 +19,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
-from mgraph.data.splits import Split
 from mgraph.errors import NonFiniteError
 from mgraph.families import Floats, PolygonalChainFamily
-from mgraph.methods.neb.band import Band, Rule
+from mgraph.methods.neb.band import Band, BandRule
 from mgraph.methods.neb.cyclelog import Array, CycleLog, CycleRecord, Relaxed
 from mgraph.methods.neb.cycles import FALLS, PATIENCE, BandSettings
-from mgraph.network.flat import FlatModel
-from mgraph.progress import Report, silent
+from mgraph.progress import ProgressCallback, silent
 from mgraph.train.batches import Batches
 from mgraph.train.driver import Driver
-from mgraph.train.losses import Loss
+from mgraph.train.objective import Objective
 from mgraph.train.snapshots import named, to_array, to_tensor
-from mgraph.train.state import Arrays, Keeper
-from mgraph.train.stepper import DivergedError, Segment, Stepper
+from mgraph.train.state import Arrays, Checkpointer
+from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
 
 # Rows, coefficients of shape (S, K), the name of what is under way → the loss at each of S points.
 Measure = Callable[[Sequence[Tensor], Floats, str], Floats]
@@ -58,16 +57,14 @@ def gaps(values: Floats, inside: int) -> list[tuple[float, int, float]]:
 
 
 def relax(
-    flat: FlatModel,
-    loss: Loss,
-    split: Split,
+    objective: Objective,
     points: Array,
     how: BandSettings,
     measure: Measure,
     *,
     continues: bool = False,
-    keeper: Keeper | None = None,
-    report: Report = silent,
+    checkpointer: Checkpointer | None = None,
+    progress: ProgressCallback = silent,
 ) -> Relaxed:
     """Relax the chain of ``points``, shape (N, D), canonical; the ends stay, bit for bit.
 
@@ -75,8 +72,8 @@ def relax(
     its loss is high between them, and no random push. A cycle that leaves the finite numbers begins again with half
     the learning rate, with a LearningRateWarning; NonFiniteError if that does not help, or the start is not finite.
     """
-    driver = Driver(flat, split, how, keeper=keeper, report=report)
-    run = _Relaxation(driver, flat, loss, points, how, measure, continues=continues)
+    driver = Driver(objective.flat, objective.split, how, checkpointer=checkpointer, progress=progress)
+    run = _Relaxation(driver, objective, points, how, measure, continues=continues)
     driver.run(run)
     return run.result()
 
@@ -90,15 +87,15 @@ class _Relaxation(Stepper):
     def __init__(
         self,
         driver: Driver,
-        flat: FlatModel,
-        loss: Loss,
+        objective: Objective,
         points: Array,
         how: BandSettings,
         measure: Measure,
         *,
         continues: bool,
     ) -> None:
-        self._driver, self._flat, self._loss, self._how, self._measure = driver, flat, loss, how, measure
+        self._driver, self._flat, self._loss = driver, objective.flat, objective.loss
+        self._how, self._measure = how, measure
         self._start, self._ends, self._continues = points, points[[0, -1]], continues
         self._plan = [
             (number, stage.steps, stage.lr or how.lr)
@@ -114,6 +111,7 @@ class _Relaxation(Stepper):
         assert self._band is not None
         return self._band
 
+    @override
     def start(self) -> None:
         """Evaluate the start, and push the pivots off it or insert further ones."""
         how, points = self._how, self._start
@@ -132,24 +130,27 @@ class _Relaxation(Stepper):
             elif how.noise:
                 self._band = self._made(self._pushed(points))
 
-    def segment(self) -> Segment | None:
-        """Return the next cycle."""
+    @override
+    def segment(self) -> TrainingSegment | None:
         s = self.progress
         if s.ended is not None:
             return None
         _, steps, lr = self._plan[s.cycle]
-        return Segment(f"cycle {s.cycle + 1}", steps, lr, kind="cycle")
+        return TrainingSegment(f"cycle {s.cycle + 1}", steps, lr, kind="cycle")
 
-    def begin(self, segment: Segment, *, anew: bool) -> None:
+    @override
+    def begin(self, segment: TrainingSegment, *, anew: bool) -> None:
         """The band is there already."""
 
+    @override
     def step(self, batches: Batches, lr: float) -> float:
         """Do one step of the band; return the largest of its losses."""
         losses = self.band.step(*next(batches), lr)
         self.progress.summed += float(losses[1:-1].mean())
         return float(losses.max())  # NaN if any is
 
-    def end(self, segment: Segment, why: str | None) -> None:
+    @override
+    def end(self, segment: TrainingSegment, why: str | None) -> None:
         """Evaluate the chain, keep it if it is the best, and insert pivots; DivergedError where it is not finite."""
         s, driver = self.progress, self._driver
         spent = why or driver.spent()
@@ -180,16 +181,19 @@ class _Relaxation(Stepper):
         if s.ended is None:
             self._insert(values)
 
+    @override
     def mark(self) -> None:
         """Remember the chain as a cycle begins."""
         self._from = self._points()
 
+    @override
     def back(self) -> None:
         """Put it back, without momentum."""
         self.progress.summed = 0.0
         self.band.leave()
         self._band = self._made(self._from, self.band.spacing)
 
+    @override
     def leave(self) -> None:
         """Give the network its own point back."""
         if self._band is not None:
@@ -288,7 +292,7 @@ class _Relaxation(Stepper):
             self._flat,
             self._loss,
             self._packed(points),
-            rule=Rule(how.momentum, how.weight_decay, how.spring, how.optimizer, how.nesterov, how.beta2),
+            rule=BandRule(how.momentum, how.weight_decay, how.spring, how.optimizer, how.nesterov, how.beta2),
             spacing=spacing,
             moments=None if moments is None else {name: self._moment(array) for name, array in moments.items()},
             module=self._driver.module,
@@ -309,8 +313,9 @@ class _Relaxation(Stepper):
 
     def _keep_best(self, points: Array) -> None:
         self._best = points
-        self._driver.keeper.append({"points": points[1:-1]})
+        self._driver.checkpointer.append({"points": points[1:-1]})
 
+    @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
         """Give the chain, its momentum, where the cycle began, and all that was noted."""
         arrays: dict[str, NDArray[Any]] = {"points": self._unpacked(self.band.points[1:-1])}
@@ -320,20 +325,21 @@ class _Relaxation(Stepper):
             arrays["from"] = self._from[1:-1]
         return asdict(self.progress) | {"spacing": self.band.spacing.tolist()}, arrays
 
+    @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
-        """Take everything back."""
         noted = dict(values)
         spacing = np.array(noted.pop("spacing"))
         self.progress = CycleLog(**noted)
         self._band = self._made(self._between_ends(arrays["points"]), spacing, named(arrays, "moment."))
         if "from" in arrays:
             self._from = self._between_ends(arrays["from"])
-        keeper = self._driver.keeper
-        self._best = self._between_ends(keeper.appended(keeper.count - 1)["points"])
+        checkpointer = self._driver.checkpointer
+        self._best = self._between_ends(checkpointer.appended(checkpointer.count - 1)["points"])
 
     def _between_ends(self, inner: Array) -> Array:
         return np.concatenate([self._ends[:1], inner, self._ends[1:]])
 
+    @override
     def where(self) -> str:
         """Name the cycle and its step, or how it ended."""
         s = self.progress

@@ -10,10 +10,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.families import Family, Floats, PolygonalChainFamily
-from mgraph.methods.base import Array, Method, Outcome, Panel, Series, Start, wrong_ends
+from mgraph.methods.base import Array, Method, Outcome, Panel, SeriesData, Start, wrong_ends
 from mgraph.methods.neb.cycles import PATIENCE, BandSettings
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from mgraph.methods.neb.autoneb import Measure
     from mgraph.methods.neb.cyclelog import Relaxed
     from mgraph.network.flat import FlatModel
-    from mgraph.progress import Report
+    from mgraph.progress import ProgressCallback
     from mgraph.query.observed import Observation
     from mgraph.query.sweepdata import SweepData
-    from mgraph.train.state import Keeper
+    from mgraph.train.state import Checkpointer
 
 _BY_CYCLE = ("saddle", "length", "pivots", "lr", "train_loss", "seconds")
 
@@ -70,12 +71,14 @@ class NudgedElasticBand(Method, BandSettings):
         }
     )
 
+    @override
     def family(self, ends: int) -> Family:
         """Return the chain that it starts with; two ends."""
         if ends != 2:
             raise InputError(wrong_ends("--neb", ends, "exactly 2 modes"))
         return PolygonalChainFamily(self.pivots)
 
+    @override
     def cost(self, family: Family, examples: int) -> float | None:
         """Every pivot sees the batch of every step that is surely done; None where it may end at its first cycle."""
         if self.target is not None or self.max_seconds is not None:
@@ -85,6 +88,7 @@ class NudgedElasticBand(Method, BandSettings):
         steps = sum(steps * count for steps, count in cycles)
         return float(min(steps, self.max_steps or steps) * self.pivots * min(self.batch_size, examples))
 
+    @override
     def starting_from(self, family: Family, source: Family, ends: Sequence[int]) -> tuple[Family, Floats, bool]:
         """Go on with the pivots of an earlier band; or begin with evenly spaced points of a curve, in its parameter."""
         first, last = source.end_parameters()[list(ends)]
@@ -95,16 +99,18 @@ class NudgedElasticBand(Method, BandSettings):
         t = family.knots[:, None]
         return family, source.coefficients((1.0 - t) * first + t * last), True
 
+    @override
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Raise InputError now for settings that do not suit the network or the task."""
         from mgraph.network.precision import check_precision
-        from mgraph.train.losses import check_loss, training_loss
+        from mgraph.train.losses import check_objective
         from mgraph.train.parallel import present
 
         check_precision(self.precision, flat.device)
         flat.check_batch(min(self.batch_size, len(task.train)) // present().size)
-        check_loss(flat, task, training_loss(task, self))
+        check_objective(flat, task, self)
 
+    @override
     def check_start(self, flat: FlatModel, task: Task, start: Start) -> None:
         """Raise InputError now for ends that are one point, or a target below their own loss."""
         import torch
@@ -123,6 +129,7 @@ class NudgedElasticBand(Method, BandSettings):
             )
 
     @classmethod
+    @override
     def describe(cls, series: Sequence[Observation], data: SweepData | None) -> dict[str, Any]:
         """Return the ``cycles``: what each reached."""
         from mgraph.methods.neb.picture import cycle_rows
@@ -130,6 +137,7 @@ class NudgedElasticBand(Method, BandSettings):
         return {"cycles": cycle_rows(series)}
 
     @classmethod
+    @override
     def panel(cls, series: Sequence[Observation]) -> Panel | None:
         """Draw the saddle by cycle."""
         from mgraph.methods.neb.picture import cycle_rows, draw_cycles
@@ -137,24 +145,30 @@ class NudgedElasticBand(Method, BandSettings):
         rows = cycle_rows(series)
         return partial(draw_cycles, rows) if rows else None
 
+    @override
     def run(
-        self, flat: FlatModel, task: Task, family: Family, start: Start, report: Report, keeper: Keeper | None = None
+        self,
+        flat: FlatModel,
+        task: Task,
+        family: Family,
+        start: Start,
+        progress: ProgressCallback,
+        checkpointer: Checkpointer | None = None,
     ) -> Outcome:
         """Relax the band; the result is the chain with the lowest saddle of all cycles."""
         from mgraph.methods.neb.autoneb import relax
         from mgraph.train.losses import training_loss
+        from mgraph.train.objective import Objective
 
         assert isinstance(family, PolygonalChainFamily)
         relaxed = relax(
-            flat,
-            training_loss(task, self),
-            task.train,
+            Objective(flat, training_loss(task, self), task.train),
             start.points(),
             self,
-            self._measure(flat, task, report),
+            self._measure(flat, task, progress),
             continues=family.at is not None,
-            keeper=keeper,
-            report=report,
+            checkpointer=checkpointer,
+            progress=progress,
         )
         points, chain = _by_length(relaxed.points)
         return Outcome(
@@ -173,19 +187,19 @@ class NudgedElasticBand(Method, BandSettings):
             f"t = {best.at:.3f}, {best.pivots} pivots, after {cycles} cycle{'' if cycles == 1 else 's'}"
         )
 
-    def _measure(self, flat: FlatModel, task: Task, report: Report | None) -> Measure:
+    def _measure(self, flat: FlatModel, task: Task, progress: ProgressCallback | None) -> Measure:
         """Return what evaluates the train loss of points, BatchNorm statistics recomputed for each."""
         from mgraph.evaluate.batchnorm import BatchNormPolicy
         from mgraph.evaluate.metrics import LOSS, Subset
-        from mgraph.evaluate.sweep import sweep
+        from mgraph.evaluate.sweep import Measuring, sweep
         from mgraph.progress import silent
 
-        policy = BatchNormPolicy.default(len(task.train))
+        how = Measuring(BatchNormPolicy.default(len(task.train)))
         subsets = {"train": Subset.random(len(task.train), self.dense_examples)}
 
         def measure(rows: Sequence[Tensor], coefficients: Floats, phase: str) -> Floats:
             found = sweep(
-                flat, task, rows, coefficients, policy=policy, subsets=subsets, phase=phase, report=report or silent
+                flat, task, rows, coefficients, how=how, subsets=subsets, phase=phase, progress=progress or silent
             )
             return np.array([point["train"][LOSS].value for point in found])
 
@@ -201,7 +215,7 @@ def _by_length(points: Array) -> tuple[Array, PolygonalChainFamily]:
     return points, PolygonalChainFamily.by_length(lengths)
 
 
-def _series(relaxed: Relaxed) -> tuple[Series, ...]:
+def _series(relaxed: Relaxed) -> tuple[SeriesData, ...]:
     """Turn the history into one series per quantity, by cycle; cycle 0 is the start."""
     series = []
     for quantity in _BY_CYCLE:
@@ -209,5 +223,5 @@ def _series(relaxed: Relaxed) -> tuple[Series, ...]:
         known = [(cycle, float(value)) for cycle, value in found if value is not None]
         if known:
             cycles, values = zip(*known, strict=True)
-            series.append(Series(quantity, "", cycles, values))
+            series.append(SeriesData(quantity, "", cycles, values))
     return tuple(series)

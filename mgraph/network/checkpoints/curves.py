@@ -23,7 +23,7 @@ from mgraph.network.checkpoints.fitting import (
     fit_view,
     network_names,
 )
-from mgraph.network.checkpoints.names import Names, Reading
+from mgraph.network.checkpoints.names import Reading, TensorNames
 from mgraph.network.checkpoints.search import Candidate, candidates
 from mgraph.network.checkpoints.values import FittedCheckpoint
 from mgraph_store.rows.layout import Layout
@@ -53,7 +53,7 @@ class TrainedCurve:
 
 def find_curve(content: Content, build: Build, layout: Layout) -> TrainedCurve | None:
     """Recognise a trained curve of the network in the content of a file; None if there is none."""
-    names: Names | None = None
+    names: TensorNames | None = None
     for candidate in candidates(content.value):
         groups = _groups(candidate.entries)
         if groups is None:
@@ -78,7 +78,7 @@ def fit_curve(
     fitted = [fit_view(view, names, build(0), build, layout, options) for view in curve.points]
     notes = [f"{curve.described}" + (f", taken from {curve.key}" if curve.key else "")]
     if curve.by_order:
-        notes.append("parameters matched by their order, as the names differ")
+        notes.append("parameters matched by their order, because the names differ")
     return fitted, notes + fitted[0].notes
 
 
@@ -96,7 +96,7 @@ def _groups(entries: Mapping[str, Any]) -> dict[str, list[Tensor]] | None:
     return {name: [group[k] for k in range(size)] for name, group in found.items()} if whole else None
 
 
-def _by_name(candidate: Candidate, point: Mapping[str, Tensor], names: Names, layout: Layout) -> View | None:
+def _by_name(candidate: Candidate, point: Mapping[str, Tensor], names: TensorNames, layout: Layout) -> View | None:
     views = views_of([Candidate(candidate.key, point)], names)
     return next((view for view in views if covers(view, layout)), None)
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.storage import TypedStorage
+from typing_extensions import override
 
 _CODE = frozenset({
     "asyncio", "builtins", "code", "codeop", "commands", "ctypes", "importlib", "io", "marshal", "multiprocessing",
@@ -61,6 +62,7 @@ class InertUnpickler(pickle._Unpickler):  # in Python, so that every opcode can 
     pop_mark: Callable[[], list[Any]]
     readline: Callable[[], bytes]
 
+    @override
     def find_class(self, module: str, name: str) -> Any:
         """Return a stand-in for a global, never the thing itself, except for types of numbers."""
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)  # of Python 2, and protocol 2

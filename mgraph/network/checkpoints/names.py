@@ -47,12 +47,12 @@ class Reading:
         if self.prefix:
             notes.append(f"prefix {self.prefix} removed from the names")
         if self.added:
-            notes.append(f"prefix {self.added} put before the names")
+            notes.append(f"prefix {self.added} added to the names")
         notes += [f"{word}. removed from the names" for word in self.wrappers]
         return notes
 
 
-class Names:
+class TensorNames:
     """The names of a network: those of its tensors, and of its modules."""
 
     def __init__(self, module: nn.Module, tensors: Collection[str]) -> None:
@@ -141,7 +141,7 @@ def _count_prefixes(names: Collection[str], wanted: set[str], added: str) -> Cou
     return counts
 
 
-def metadata_for(names: Names, reading: Reading, metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def metadata_for(names: TensorNames, reading: Reading, metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Bring what a state dict notes on its modules (versions) to the network's paths."""
     if metadata is None:
         return None

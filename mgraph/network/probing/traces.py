@@ -16,7 +16,7 @@ _SAMPLE = 512  # numbers kept of each example's part of a tensor
 
 
 @dataclass(frozen=True)
-class Call:
+class ModuleCall:
     """One call of a module: samples of the tensors that went in and came out."""
 
     name: str
@@ -24,9 +24,9 @@ class Call:
     outputs: tuple[Tensor, ...]
 
 
-def traced(module: nn.Module, run: Callable[[], Any]) -> list[Call]:
+def traced(module: nn.Module, run: Callable[[], Any]) -> list[ModuleCall]:
     """Run something and return the calls of the module and its submodules, in the order in which they ended."""
-    calls: list[Call] = []
+    calls: list[ModuleCall] = []
 
     def hook(name: str) -> Callable[..., None]:
         entered: list[tuple[Tensor, ...]] = []
@@ -35,7 +35,7 @@ def traced(module: nn.Module, run: Callable[[], Any]) -> list[Call]:
             entered.append(_samples((args, kwargs)))
 
         def after(_: nn.Module, __: Any, ___: Any, output: Any) -> None:
-            calls.append(Call(name, entered.pop() if entered else (), _samples(output)))
+            calls.append(ModuleCall(name, entered.pop() if entered else (), _samples(output)))
 
         stack.callback(part.register_forward_pre_hook(before, with_kwargs=True).remove)
         return after
@@ -48,7 +48,7 @@ def traced(module: nn.Module, run: Callable[[], Any]) -> list[Call]:
     return calls
 
 
-def blamed(first: Sequence[Call], second: Sequence[Call], tolerance: float = CLOSE) -> str:
+def blamed(first: Sequence[ModuleCall], second: Sequence[ModuleCall], tolerance: float = CLOSE) -> str:
     """Return the module that first gave other outputs for the same inputs; empty: the network's own forward."""
     for one, other in zip(first, second, strict=False):
         if one.name != other.name:
@@ -58,10 +58,10 @@ def blamed(first: Sequence[Call], second: Sequence[Call], tolerance: float = CLO
     return ""
 
 
-def joined(parts: Sequence[Sequence[Call]]) -> list[Call]:
+def joined(parts: Sequence[Sequence[ModuleCall]]) -> list[ModuleCall]:
     """Put the calls of several parts of a batch together along the first axis, where they can be."""
     return [
-        Call(calls[0].name, _joined([c.inputs for c in calls]), _joined([c.outputs for c in calls]))
+        ModuleCall(calls[0].name, _joined([c.inputs for c in calls]), _joined([c.outputs for c in calls]))
         for calls in zip(*parts, strict=False)
     ]
 

@@ -1,4 +1,4 @@
-"""A node as a mapping from names to tensors, read only when looked at, and then only what is looked at."""
+"""A node as a mapping from names to tensors, of which only what is accessed is read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph_store.rows.layout import Layout, TensorSpec
 
-_KEPT = 2  # chunks: a tensor may begin where the one before it ended
+_KEPT = 2  # chunks, because a tensor may begin in the chunk where the one before it ended
 
 
 class Source(Protocol):
-    """What can be read in parts: a stored, derived or partial node."""
+    """Anything that can be read in parts: a stored, derived or partial node."""
 
     size: int
     chunk: int
@@ -29,8 +30,8 @@ class Source(Protocol):
 class TensorView(Mapping[str, NDArray[Any]]):
     """Names in the order of the layout, then tied names.
 
-    A tensor within one chunk is a view of it, so that going through all in order reads every chunk once; one that
-    reaches over several is read into memory of its own.
+    A tensor within one chunk is a view of it, so going through all in order reads every chunk once; one that spans
+    several chunks is read into its own memory.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class TensorView(Mapping[str, NDArray[Any]]):
         self._chunks: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
         self._in_use: WeakValueDictionary[str, NDArray[np.float32]] = WeakValueDictionary()
 
+    @override
     def __getitem__(self, name: str) -> NDArray[Any]:
         target = self._target[name]
         place = self._places.get(target)
@@ -56,9 +58,11 @@ class TensorView(Mapping[str, NDArray[Any]]):
             tensor = self._in_use[target] = self._read(*place)
         return tensor
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self._target)
 
+    @override
     def __len__(self) -> int:
         return len(self._target)
 
