@@ -29,7 +29,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def training(bare: Path, tmp_path: Path, warm_process: Callable[..., warm.Process]) -> Iterator[tuple[Path, warm.Process]]:
+def training(
+    bare: Path, tmp_path: Path, warm_process: Callable[..., warm.Process]
+) -> Iterator[tuple[Path, warm.Process]]:
     """A graph, and a command that trains in it, under way."""
     path = Path(shutil.copytree(bare, tmp_path / "g.mgraph"))
     child = warm_process("train", "--epochs", "12", "--name", "late", "--graph", path, cwd=tmp_path)

@@ -71,9 +71,7 @@ def test_ctrl_c_while_training(
     run("train", "--epochs", 1, "--name", "never")  # the name is free, the graph is not locked
 
 
-def test_ctrl_c_while_sweeping_keeps_the_connection(
-    warm_process: Callable[..., Process], path: Path, run: Any
-) -> None:
+def test_ctrl_c_while_sweeping_keeps_the_connection(warm_process: Callable[..., Process], path: Path, run: Any) -> None:
     runs = len(run("log", "--json").rows)
     args = ["connect", *"abcd", "--linear", "--name", "kept", "--grid", "300,300", "--graph", str(path), "--json"]
     child = warm_process(*args, cwd=path.parent)

@@ -34,12 +34,14 @@ class Server:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen([sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()])
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
         self._socket = ours
 
     def start(self, *args: Any, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Process:
         """Run ``mgraph ARGS`` in a process of its own."""
-        out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        out, err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115 (the process closes them)
         told, tells = os.pipe()
         order = {"args": [str(a) for a in args], "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
         with os.fdopen(tells, "w"):
