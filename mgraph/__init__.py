@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     )
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
-    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, TrainJob
+    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, TrainJob
     from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
     from mgraph.jobs.registry import read_job
     from mgraph.merge.compare import Difference
@@ -115,6 +115,7 @@ _HOMES = {
     "read_job": "mgraph.jobs.registry",
     "TrainJob": "mgraph.jobs.modes",
     "AddModeJob": "mgraph.jobs.modes",
+    "AddObjectJob": "mgraph.jobs.modes",
     "AddPointJob": "mgraph.jobs.modes",
     "AddCurveJob": "mgraph.jobs.modes",
     "ConnectJob": "mgraph.jobs.connections",
@@ -159,6 +160,7 @@ __all__ = [
     "METHODS",
     "AddCurveJob",
     "AddModeJob",
+    "AddObjectJob",
     "AddPointJob",
     "Aims",
     "ArchiveJob",

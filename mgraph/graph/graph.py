@@ -258,7 +258,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         require_directory(job, f"The {job.kind} job", "run")
         made = job.run(self.session, **_progress(progress))
         notes: tuple[list[str], ...] = ()
-        if job.kind in ("add-mode", "add-curve"):
+        if job.kind in ("add-mode", "add-object", "add-curve"):
             made, *notes = made
         if isinstance(made, Connection):
             return Connected(self.session, made, *notes)
