@@ -13,6 +13,7 @@ from typing_extensions import override
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.graph.keywords import MergeOptions, SweepOptions
+from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
@@ -22,6 +23,7 @@ from mgraph_store import Connection, Node, Series, Space, Summary, Sweep
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from mgraph.evaluate.metrics import Measured
     from mgraph.evaluate.sharpness import SharpnessSettings
@@ -33,42 +35,6 @@ if TYPE_CHECKING:
     from mgraph.progress import ProgressCallback
 
 PathLike = str | os.PathLike[str]
-
-
-class Labelled:
-    """What nodes and connections have in common: tags, notes, ancestry."""
-
-    _session: Session
-    record: Node | Connection
-
-    def tag(self, *tags: str) -> dict[str, Any]:
-        """Give it tags; return all its ``tags`` and ``notes``."""
-        return self._label(dict.fromkeys(tags))
-
-    def note(self, **notes: str | float) -> dict[str, Any]:
-        """Note values by key, in place of those it had: ``x.note(lr="0.1", by="me")``; return all tags and notes."""
-        return self._label({key: str(value) for key, value in notes.items()})
-
-    def unlabel(self, *names: str) -> dict[str, Any]:
-        """Take tags and notes away; InputError if it has not got one of them."""
-        return self._label({}, names)
-
-    def _label(self, notes: dict[str, str | None], remove: Sequence[str] = ()) -> dict[str, Any]:
-        from mgraph.bookkeeping.labels import set_labels
-
-        return set_labels(self._session.store, self.record, notes=notes, remove=remove)
-
-    def ancestry(self) -> dict[str, Any]:
-        """Tell what it was made from, back to training runs and files, as a tree of plain data."""
-        from mgraph.bookkeeping.ancestry import ancestry
-
-        return ancestry(self._session.store, self.record)
-
-    def ancestry_lines(self) -> list[str]:
-        """Draw the same as text, one line for each thing: ``print(*x.ancestry_lines(), sep="\\n")``."""
-        from mgraph.bookkeeping.ancestry import tree_lines
-
-        return tree_lines(self.ancestry())
 
 
 class Point(Labelled):
@@ -103,6 +69,16 @@ class Point(Labelled):
         from mgraph.operations.export import node_state
 
         return node_state(self._session, self.record)
+
+    def model(self, *, device: str = "cpu") -> nn.Module:
+        """Build the network with its parameters and statistics, in evaluation mode: ``a.model()(inputs)``.
+
+        It is all yours: what is done to it changes nothing here, nor the other way round. Statistics are its own, or
+        recomputed where it has none. InputError for a device that there is not.
+        """
+        from mgraph.operations.export import node_module
+
+        return node_module(self._session, self.record, device)
 
     def evaluate(self, split: str = "test") -> dict[str, Measured]:
         """Measure it now on a split with its own statistics; nothing is stored (see :meth:`measure`)."""

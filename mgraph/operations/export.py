@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from mgraph.errors import InputError
 from mgraph.fields import Shapes
 from mgraph.jobs.points import ExportJob
 from mgraph.network.checkpoints import extra_state, state_dict, write_pt
-from mgraph.network.layout import dtype_name
+from mgraph.network.layout import dtype_name, named_tensors
 from mgraph.network.tensorfile import stream_safetensors
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label
 from mgraph.session.points import buffers_of, load_node, module_buffers
 from mgraph.session.runs import versions
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session, Workspace, resolve_device
 from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Run, Space
 
 FORMATS = (".safetensors", ".pt", ".pth")
@@ -37,6 +37,27 @@ def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
     """
     layout, buffers = _layout_and_buffers(session, node)
     return state_dict(layout, session.store.read_parameters(node), buffers) | _further(session, node)
+
+
+@alone
+def node_module(session: Session, node: Node, device: str = "cpu") -> nn.Module:
+    """Return a network of the node's space with its state dict, in evaluation mode, of its own.
+
+    Raises what building the network raises, and InputError for a device that there is not.
+    """
+    with session.store.reading() as reader:
+        workspace = session.workspace(reader.get(Space, id=node.space_id))
+    return new_module(workspace, node_state(session, node), device)
+
+
+def new_module(workspace: Workspace, state: Mapping[str, Any], device: str) -> nn.Module:
+    """Build a network of the bench's space anew, with these tensors, in evaluation mode on a device."""
+    where = resolve_device(device)
+    module = workspace.new_module(seed=0)
+    with torch.no_grad():
+        for name, tensor in named_tensors(module):
+            tensor.copy_(state[name])
+    return module.to(where).eval()
 
 
 @alone
