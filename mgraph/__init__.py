@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         SpaceOptions,
         SweepOptions,
     )
+    from mgraph.graph.places import Place
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
     from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, TrainJob
@@ -77,6 +78,7 @@ _HOMES = {
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
+    "Place": "mgraph.graph.places",
     "KINDS": "mgraph.bookkeeping.listed",
     # Spaces: networks, data and how they are judged
     "ARCHITECTURES": "mgraph.builtin",
@@ -196,6 +198,7 @@ __all__ = [
     "Metric",
     "NudgedElasticBand",
     "Outlook",
+    "Place",
     "Point",
     "PolygonalChain",
     "Pool",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mgraph.evaluate.metrics import Measured
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.families import Grid
+    from mgraph.graph.places import Place
     from mgraph.operations.archiving import Archived
     from mgraph.operations.ensembles import EnsembleResult
     from mgraph.operations.merging import MergeResult
@@ -242,6 +243,20 @@ class Connected(Labelled):
             if ("valid", "loss") not in data.values:
                 raise InputError(f"{label(self.record)} was not swept on validation data, which choose the best point.")
             return Point(self._session, reader.get(Node, id=data.node_ids[data.best("valid")]))
+
+    def at(self, *parameter: float | Sequence[float]) -> Point | Place:
+        """Return its point at a parameter: ``curve.at(0.3)``, ``s.at(0.5, 0.5)``; one number for each coordinate.
+
+        Where a node is, a swept point, an end or another control point, it is that one. Anywhere else it is a
+        :class:`~mgraph.graph.places.Place`, which nothing is stored of; its ``merge(name=…)`` does that. Raises
+        InputError for a parameter outside the connection's domain.
+        """
+        from mgraph.graph.places import Place
+        from mgraph.operations.places import find_place
+
+        one = parameter[0] if len(parameter) == 1 else parameter
+        found = find_place(self._session, self.record, one)  # type: ignore[arg-type]  # which says what is wrong
+        return Point(self._session, found) if isinstance(found, Node) else Place(self._session, self, found)
 
     def merge(
         self,

@@ -71,8 +71,7 @@ def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback 
     path, overwrite = Path(job.path), job.overwrite
     with session.store.reading() as reader:
         node = reader.get(Node, id=job.node)
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
+    check_format(path)
     if path.suffix == ".safetensors":
         facts = json.dumps(node_facts(session, node), sort_keys=True)
         layout, buffers = _layout_and_buffers(session, node)
@@ -88,6 +87,12 @@ def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback 
     else:
         write_pt(path, node_state(session, node), overwrite=overwrite)
     return path
+
+
+def check_format(path: Path) -> None:
+    """Raise InputError for a file that cannot be written, by its ending."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
 
 
 _STATES = "extra_state"  # in a mode's info: what the space's network keeps besides tensors, by name
