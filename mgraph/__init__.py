@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         AutoOptions,
         Bounds,
         ConnectOptions,
+        EvaluateOptions,
         ImportOptions,
         Listing,
         MergeOptions,
@@ -49,7 +50,15 @@ if TYPE_CHECKING:
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
     from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, TrainJob
-    from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
+    from mgraph.jobs.points import (
+        ArchiveJob,
+        EnsembleJob,
+        EvaluateJob,
+        ExportEnsembleJob,
+        ExportJob,
+        MergeJob,
+        SharpnessJob,
+    )
     from mgraph.jobs.registry import read_job
     from mgraph.merge.compare import Difference
     from mgraph.methods.base import Method
@@ -107,6 +116,7 @@ _HOMES = {
     "ConnectOptions": "mgraph.graph.keywords",
     "AutoOptions": "mgraph.graph.keywords",
     "SweepOptions": "mgraph.graph.keywords",
+    "EvaluateOptions": "mgraph.graph.keywords",
     "MergeOptions": "mgraph.graph.keywords",
     "Listing": "mgraph.graph.keywords",
     "Aims": "mgraph.graph.keywords",
@@ -127,6 +137,7 @@ _HOMES = {
     "CompositeLeg": "mgraph.jobs.connections",
     "MergeJob": "mgraph.jobs.points",
     "EnsembleJob": "mgraph.jobs.points",
+    "EvaluateJob": "mgraph.jobs.points",
     "SharpnessJob": "mgraph.jobs.points",
     "ArchiveJob": "mgraph.jobs.points",
     "ExportJob": "mgraph.jobs.points",
@@ -181,6 +192,8 @@ __all__ = [
     "Difference",
     "Done",
     "EnsembleJob",
+    "EvaluateJob",
+    "EvaluateOptions",
     "ExportEnsembleJob",
     "ExportJob",
     "Following",

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.graph.keywords import MergeOptions, SweepOptions
+from mgraph.graph.keywords import EvaluateOptions, MergeOptions, SweepOptions, evaluation
 from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
@@ -81,11 +81,15 @@ class Point(Labelled):
 
         return node_module(self._session, self.record, device)
 
-    def evaluate(self, split: str = "test") -> dict[str, Measured]:
-        """Measure it now on a split with its own statistics; nothing is stored (see :meth:`measure`)."""
-        from mgraph.session.points import evaluate_node
+    def evaluate(self, split: str = "test", **options: Unpack[EvaluateOptions]) -> dict[str, Measured]:
+        """Measure it now on a split with its own statistics: ``a.evaluate("test", metrics=["ece", function])``.
 
-        return evaluate_node(self._session, self.record, split)
+        ``metrics`` are measured besides the loss and the task's own, and named as for :meth:`Connected.sweep`; with
+        ``examples`` only on a fixed random subset of so many. Nothing is stored, unless ``save`` says so: of a mode or
+        merged node, the numbers that it has not yet.
+        """
+        measured: dict[str, dict[str, Measured]] = evaluation(self.id, [split], options).run(self._session)
+        return measured[split]
 
     def measure(self) -> dict[str, dict[str, Measured]]:
         """Measure a mode or merged node on all splits now, and store the numbers that it has not yet.
@@ -93,9 +97,10 @@ class Point(Labelled):
         For a mode whose training was stored and whose measuring failed. Numbers that are there stay. Raises InputError
         if it cannot be measured, and NonFiniteError, after storing, for a loss that is not a number.
         """
-        from mgraph.operations.evaluating import evaluate_again
+        from mgraph.jobs.points import EvaluateJob
 
-        return evaluate_again(self._session, self.record)
+        measured: dict[str, dict[str, Measured]] = EvaluateJob(node=self.id, save=True).run(self._session)
+        return measured
 
     def archive(self, rounding: str, *, name: str | None = None) -> Archived:
         """Store a rounded copy, compressed: ``point.archive("bf16", name="small").changes()``; the original stays.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Unpack
 
 from typing_extensions import override
 
+from mgraph.errors import InputError
+from mgraph.graph.keywords import evaluation
 from mgraph.session.members import label
 from mgraph.session.session import Session
 from mgraph.shown import visible
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from mgraph.evaluate.metrics import Measured
     from mgraph.graph.handles import Connected
-    from mgraph.graph.keywords import MergeOptions
+    from mgraph.graph.keywords import EvaluateOptions, MergeOptions
     from mgraph.operations.merging import MergeResult
     from mgraph.operations.places import Place as Where
     from mgraph.progress import ProgressCallback
@@ -49,11 +51,14 @@ class Place:
     def __repr__(self) -> str:
         return visible(f"<place {','.join(f'{x:g}' for x in self.parameter)} of {label(self.connection.record)}>")
 
-    def evaluate(self, split: str = "test") -> dict[str, Measured]:
-        """Measure it now on a split; nothing is stored."""
-        from mgraph.operations.places import evaluate_place
+    def evaluate(self, split: str = "test", **options: Unpack[EvaluateOptions]) -> dict[str, Measured]:
+        """Measure it now on a split, as :meth:`Point.evaluate` does; nothing is stored, so ``save`` is refused."""
+        from mgraph.operations.evaluating import evaluate_place
 
-        return evaluate_place(self._session, self._where, split)
+        job = evaluation(self.connection.id, [split], options)
+        if job.save:
+            raise InputError(f"{self!r} is not a node, and has no numbers of its own; make it one with merge(name=…).")
+        return evaluate_place(self._session, self._where, job)[split]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return parameters and buffers as plain PyTorch loads them."""

@@ -145,7 +145,7 @@ def node_facts(session: Session, node: Node) -> dict[str, Any]:
         workspace = session.workspace(reader.get(Space, id=node.space_id))
         terms = reader.all(NodeTerm, node_id=node.id)
         parents = {n.id: n for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
-        evaluations = [e for e in reader.all(Evaluation, node_id=node.id) if e.sweep_id is None]
+        evaluations = reader.all(Evaluation, node_id=node.id, sweep_id=None, subset="all")
         run = reader.all(Run, id=node.run_id)[0] if node.run_id else None
     return {
         "format": 1,

@@ -18,14 +18,13 @@ from torch import nn
 
 from mgraph.alone import alone
 from mgraph.evaluate.batchnorm import recompute_statistics
-from mgraph.evaluate.metrics import Measured
 from mgraph.families import Floats
 from mgraph.network.checkpoints import state_dict, write_pt, write_safetensors
 from mgraph.operations.export import check_format, new_module, new_states, recipe, tensors_alone
 from mgraph.operations.merging import prepare
 from mgraph.query.sweepdata import parameter_key
 from mgraph.session.members import rows_of
-from mgraph.session.points import evaluate_splits, module_buffers, policy_name
+from mgraph.session.points import module_buffers, policy_name
 from mgraph.session.session import Session, Workspace
 from mgraph_store import Connection, Node, Reader
 from mgraph_store.tensors.kernel import combine as combine_stored
@@ -78,13 +77,6 @@ def load_place(session: Session, place: Place) -> tuple[Workspace, NDArray[np.fl
     flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
     recompute_statistics(flat, ready.workspace.task.train, ready.workspace.policy())
     return ready.workspace, theta
-
-
-@alone
-def evaluate_place(session: Session, place: Place, split: str) -> dict[str, Measured]:
-    """Measure a place on one split."""
-    workspace, _ = load_place(session, place)
-    return evaluate_splits(workspace, [split])[split]
 
 
 @alone
