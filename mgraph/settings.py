@@ -174,7 +174,7 @@ class Settings:
         """
         for old, new in cls.renamed.items():
             if old in values and new in values:
-                raise InputError(f"{old} is the earlier name of {new}; give {new} alone.")
+                raise InputError(f"{old} is the earlier name of {new}; give only {new}.")
         values = {cls.renamed.get(name, name): value for name, value in values.items()}
         known = [f.name for f in fields(cls)]
         for name in values:

@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import nn
 
+from mgraph import live
 from mgraph.alone import alone
 from mgraph.builtin import ARCHITECTURES
 from mgraph.errors import InputError, MGraphError
@@ -48,6 +49,8 @@ def build_network(
                 "in_channels": shape[0] if shape and _of_one(shape) else None,
             }
             network = call_factory(factory, spec, offered)
+        elif live.is_live(spec):
+            network = live.recall(spec, "arch")()
         else:
             network = _built_in(spec, shape, classes)
     if not isinstance(network, nn.Module):
@@ -62,7 +65,7 @@ def _of_one(shape: Shapes) -> TypeGuard[Shape]:
 
 def _built_in(spec: Spec, shape: Shapes, classes: int | None) -> Any:
     entry = look_up(spec, ARCHITECTURES, "architecture")
-    if not _of_one(shape):
+    if not entry.several and not _of_one(shape):
         fields = ", ".join(shape if isinstance(shape, dict) else map(str, range(len(shape))))
         raise InputError(
             f"{spec.name} takes one tensor, and the inputs of these data are several ({fields}); give a network of "

@@ -75,7 +75,7 @@ def _batch_size(flat: FlatModel, examples: int) -> int:
     if not flat.habits.equal_batches:
         return _BATCH
     if flat.habits.never_alone and examples == 1:
-        raise InputError("The network takes at least 2 examples in a batch, also in evaluation, and there is only 1.")
+        raise InputError("The network needs at least 2 examples in a batch, even in evaluation, and there is only 1.")
     return -(-examples // -(-examples // _BATCH))
 
 

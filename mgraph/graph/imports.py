@@ -1,4 +1,4 @@
-"""Checkpoints of others into a graph: a part of :class:`mgraph.Graph`."""
+"""Importing checkpoints from elsewhere: a part of :class:`mgraph.Graph`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Imports(Opened):
         In place of a file, an nn.Module or a dict of tensors is taken: ``g.add_mode(module, name="a")``. ``notes`` of
         the point say what was done.
 
-        Read are .safetensors, whatever ``torch.save`` writes (nothing in it is run), and shards by their index or
-        directory; what ``load_state_dict`` of the network takes, is taken. ``weights`` chooses among several sets in
-        one file: "raw", "ema", or the key of one. ``ignore`` are patterns of entries to leave out, ``cast`` allows
-        float64 tensors to be rounded to float32, ``recompute_batchnorm`` stores statistics recomputed from the
-        training data in place of the file's.
+        Reads .safetensors, whatever ``torch.save`` writes (nothing in it is run), and shards by their index or
+        directory, and accepts what the network's ``load_state_dict`` accepts. ``weights`` chooses among several sets in
+        one file: "raw", "ema", or the key of one. ``ignore`` has patterns of entries to leave out, ``cast`` allows
+        float64 tensors to be rounded to float32, and ``recompute_batchnorm`` stores statistics recomputed from the
+        training data instead of the file's.
 
-        Raises LayoutMismatchError or NonFiniteError naming the tensor that does not fit; InputError where the file
-        leaves a choice; TrainedCurveError if it holds a trained curve (see :meth:`add_curve`). Warns when the mode is
-        no independent run of one that is there, and when its BatchNorm statistics are stale.
+        Raises LayoutMismatchError or NonFiniteError naming the tensor that does not fit; InputError if the file leaves
+        a choice; TrainedCurveError if it holds a trained curve (see :meth:`add_curve`). Warns when the mode is not
+        independent of one that is already there, and when its BatchNorm statistics are stale.
         """
         from mgraph.jobs.modes import AddModeJob, AddObjectJob
 
@@ -60,9 +60,9 @@ class Imports(Opened):
     ) -> Connected:
         """Import a trained curve of the field's reference code (dnn-mode-connectivity): its ends, and its bends.
 
-        The ends become modes NAME-start and NAME-end. ``method`` is "curve" (Bézier) or "chain" (polygonal), needed
-        where the file does not say. BatchNorm statistics are recomputed. It is not swept yet. Raises InputError for a
-        file that holds no curve of this network.
+        The ends become modes NAME-start and NAME-end. ``method`` is "curve" (Bézier) or "chain" (polygonal), needed if
+        the file does not say. BatchNorm statistics are recomputed. The curve is not swept yet. Raises InputError for a
+        file that does not hold a curve of this network.
         """
         from mgraph.jobs.modes import AddCurveJob
 

@@ -16,15 +16,15 @@ class Labelled:
     record: Node | Connection
 
     def tag(self, *tags: str) -> dict[str, Any]:
-        """Give it tags; return all its ``tags`` and ``notes``."""
+        """Add tags; return all its ``tags`` and ``notes``."""
         return self._label(dict.fromkeys(tags))
 
     def note(self, **notes: str | float) -> dict[str, Any]:
-        """Note values by key, in place of those it had: ``x.note(lr="0.1", by="me")``; return all tags and notes."""
+        """Set notes, values by key: ``x.note(lr="0.1", by="me")``; return all tags and notes."""
         return self._label({key: str(value) for key, value in notes.items()})
 
     def unlabel(self, *names: str) -> dict[str, Any]:
-        """Take tags and notes away; InputError if it has not got one of them."""
+        """Remove tags and notes; InputError if one of them is not there."""
         return self._label({}, names)
 
     def _label(self, notes: dict[str, str | None], remove: Sequence[str] = ()) -> dict[str, Any]:
@@ -33,7 +33,7 @@ class Labelled:
         return set_labels(self._session.store, self.record, notes=notes, remove=remove)
 
     def ancestry(self) -> dict[str, Any]:
-        """Tell what it was made from, back to training runs and files, as a tree of plain data."""
+        """Return what it was made from, back to training runs and files, as a tree of plain data."""
         from mgraph.bookkeeping.ancestry import ancestry
 
         return ancestry(self._session.store, self.record)

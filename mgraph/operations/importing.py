@@ -47,11 +47,11 @@ PYTHON = "python"
 
 
 class StaleStatisticsWarning(MGraphWarning):
-    """The BatchNorm statistics of an imported mode are not of its weights."""
+    """The BatchNorm statistics of an imported mode do not belong to its weights."""
 
 
 def fit_file(workspace: Workspace, path: Path, options: Options) -> tuple[FittedCheckpoint, dict[str, Any]]:
-    """Read a checkpoint for a mode of the bench's space; return it with the info that its node will have.
+    """Read a checkpoint for a mode of the workspace's space; return it with the info for its node.
 
     Raises TrainedCurveError if it holds a trained curve instead, and what :func:`fit_content` raises.
     """
@@ -92,13 +92,13 @@ def _fit(
 
 
 def recompute_own(workspace: Workspace, fitted: FittedCheckpoint) -> None:
-    """Recompute the BatchNorm statistics of a fitted checkpoint in the bench's network, by the default policy."""
+    """Recompute the BatchNorm statistics of a fitted checkpoint in the workspace's network, by the default policy."""
     _load(workspace, fitted)
     recompute_statistics(workspace.flat, workspace.task.train, workspace.policy())
 
 
 def warn_if_stale(workspace: Workspace, node: Node, fitted: FittedCheckpoint) -> None:
-    """Say so if a mode does far better with recomputed BatchNorm statistics than with those that came with it."""
+    """Warn if a mode does far better with recomputed BatchNorm statistics than with those that came with it."""
     if not workspace.flat.statistics:
         return
     _load(workspace, fitted)
@@ -154,11 +154,11 @@ def _of_files(path: Path, files: Sequence[Path]) -> dict[str, Any]:
 def add_imported_curve(
     session: Session, job: AddCurveJob, *, progress: ProgressCallback = silent
 ) -> tuple[Connection, list[str]]:
-    """Add a trained curve of a file: its ends as modes NAME-start and NAME-end, its bends as control points.
+    """Add a trained curve from a file: its ends as modes NAME-start and NAME-end, its bends as control points.
 
-    Its method is "curve" (Bézier) or "chain", needed where the file does not say. BatchNorm statistics of the ends are
-    recomputed, for a curve has none of its own. Raises InputError for a file without a curve of this network, and for
-    another family than the file's.
+    Its method is "curve" (Bézier) or "chain", needed if the file does not say. BatchNorm statistics of the ends are
+    recomputed, because a curve has none. Raises InputError for a file without a curve of this network, and for a family
+    other than the file's.
     """
     del progress  # it is short
     path, name = Path(job.file), job.name
@@ -240,7 +240,7 @@ def _method_of(path: Path, curve: TrainedCurve, asked: str | None) -> str:
 def _curve_found(where: str, curve: TrainedCurve) -> str:
     if curve.method is None:
         return (
-            f"{where} holds {curve.described} and does not say of which family: import its ends and bends with "
+            f"{where} holds {curve.described} and does not name its family: import its ends and bends with "
             f"--curve if it is a Bézier curve, with --chain if it is a polygonal chain."
         )
     return f"{where} holds {curve.described}: import its ends and bends with --{curve.method}."

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 def train(name: str | None, settings: GivenSettings, space: str | None, graph: Graph, form: str) -> None:
     """Train a mode from scratch and add it with its losses and metrics.
 
-    SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % at 90 %, and stays.
-    Under torchrun all processes train one mode together.
+    The default is SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % by
+    90 %, and stays there. Under torchrun, all processes train one mode together.
 
     \b
     Example:
@@ -59,10 +59,12 @@ def train(name: str | None, settings: GivenSettings, space: str | None, graph: G
 
 @click.command("add-mode")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--at", "coordinates", metavar="W1,W2,…", help="Instead of a file: the coordinates of a small space.")
+@click.option("--at", "coordinates", metavar="W1,W2,…", help="Coordinates in a small space, instead of a file.")
 @keyword_options(ImportOptions)
 @click.option("--curve", "method", flag_value="curve", help="The file is a trained Bézier curve: add ends and bends.")
-@click.option("--chain", "method", flag_value="chain", help="The file is a trained polygonal chain, likewise.")
+@click.option(
+    "--chain", "method", flag_value="chain", help="The file is a trained polygonal chain: add ends and bends."
+)
 @with_computing_graph
 @output_options
 def add_mode(
@@ -70,13 +72,12 @@ def add_mode(
 ) -> None:
     """Import a checkpoint as a mode, and evaluate it.
 
-    Read are .safetensors, what torch.save writes (by Lightning, timm, Hugging Face, DeepSpeed, …), and shards by their
-    index or directory. What the network's load_state_dict takes is taken, wherever it lies in the file and whatever
-    prefix its names have; notes say what was done. Nothing in the file is executed. Where a file holds raw and
-    averaged weights, say which with --weights. With --at the point is given by its coordinates, as suits a landscape of
-    two weights.
+    It reads .safetensors, what torch.save writes (by Lightning, timm, Hugging Face, DeepSpeed, …), and shards by their
+    index or directory. It accepts what the network's load_state_dict accepts, wherever that is in the file and whatever
+    prefix its names have; notes say what was done. Nothing in the file is executed. If a file holds raw and averaged
+    weights, choose with --weights. --at gives a point by its coordinates instead, for landscapes of two weights.
 
-    A curve that the field's reference code trained becomes two modes, NAME-start and NAME-end, and a connection.
+    A curve trained by the field's reference code becomes two modes, NAME-start and NAME-end, and a connection.
 
     \b
     Example:
@@ -90,11 +91,13 @@ def add_mode(
     named = {name: options[name] for name in ("name", "space")}
     if file is None:
         if told or options["cast"] or method:
-            raise InputError("--at gives a point by its coordinates: options for files do not go with it.")
+            raise InputError("--at gives a point by its coordinates, so it cannot be combined with options for files.")
         mode = graph.add_point(numbers(coordinates, "--at", float) or [], **named)
     elif method is not None:
         if told:
-            raise InputError("--curve and --chain import a whole curve: --weights and its like do not go with them.")
+            raise InputError(
+                "--curve and --chain import a whole curve: they cannot be combined with --weights and the like."
+            )
         _add_curve(graph, form, file, method=method, cast=options["cast"], **named)
         return
     else:
