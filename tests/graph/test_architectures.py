@@ -19,7 +19,7 @@ import mgraph
 from mgraph.architectures.loading import build_network
 from mgraph.architectures.stems import HAVE_ONE
 from mgraph.builtin import ARCHITECTURES
-from mgraph.calling import chosen
+from mgraph.calling import call, chosen
 from mgraph.errors import InputError
 from mgraph.methods.llpf.groups import phases_of
 from mgraph.network.order import execution_order
@@ -69,7 +69,7 @@ def travel(directory: Path, arch: str, data: str) -> None:
     assert phases_of("fdf", layers, idle, 8)[-1].parameters == trained
     network.load_state_dict(load_file(g.node("a").export(directory / "a.safetensors")))
     with torch.no_grad():
-        loss = task.loss(chosen(network.eval()(x), task.outputs), y)
+        loss = task.loss(chosen(call(network.eval(), x), task.outputs), y)
     assert float(loss) == pytest.approx(g.node("a").evaluate("test")["loss"].value, rel=1e-5)
 
 
