@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from mgraph.query.components import Components
     from mgraph.query.criterion import Criteria, Criterion
     from mgraph.query.edges import Link
+    from mgraph.report.sizes import Size, size_of
     from mgraph.shown import plain_cell, visible
     from mgraph.toydemo import run_toy_demo
     from mgraph.train.settings import TrainSettings
@@ -92,6 +93,8 @@ _HOMES = {
     # Spaces: networks, data and how they are judged
     "ARCHITECTURES": "mgraph.builtin",
     "DATASETS": "mgraph.builtin",
+    "Size": "mgraph.report.sizes",
+    "size_of": "mgraph.report.sizes",
     "Task": "mgraph.data.task",
     "make_task": "mgraph.data.making",
     "tasks": "mgraph.data.tasks:",
@@ -219,6 +222,7 @@ __all__ = [
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",
+    "Size",
     "SpaceOptions",
     "Suggestion",
     "SweepJob",
@@ -236,6 +240,7 @@ __all__ = [
     "read_job",
     "run_demo",
     "run_toy_demo",
+    "size_of",
     "spoken",
     "tasks",
     "unpack",
