@@ -17,7 +17,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mgraph.bookkeeping.upkeep import check
+    from mgraph.bookkeeping.upkeep import check, upgrade
     from mgraph.builtin import ARCHITECTURES, DATASETS
     from mgraph.data.task import Task, make_task
     from mgraph.engines.pool import Pool
@@ -47,6 +47,7 @@ _HOMES = {
     "open": "mgraph.graph.graph:open_graph",
     "unpack": "mgraph.graph.graph",
     "check": "mgraph.bookkeeping.upkeep",
+    "upgrade": "mgraph.bookkeeping.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
@@ -128,6 +129,7 @@ __all__ = [
     "open",
     "read_job",
     "unpack",
+    "upgrade",
 ]
 
 

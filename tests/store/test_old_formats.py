@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -31,22 +34,66 @@ def path(version: int, tmp_path: Path) -> Path:
     return tmp_path / f"v{version}.mgraph"
 
 
-def test_it_opens_and_holds_what_it_held(version: int, path: Path) -> None:
+def read_only(path: Path) -> None:
+    """Let nobody but root write."""
+    for place in [path, *path.rglob("*")]:
+        place.chmod(place.stat().st_mode & ~0o222)
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+def test_it_opens_and_holds_what_it_held(version: int, path: Path, upgraded: bool) -> None:
     spec = importlib.util.spec_from_file_location("make_graph", DATA / "make_graph.py")
     assert spec is not None
     assert spec.loader is not None
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
+    if upgraded:
+        assert GraphStore.open(path).upgrade() == version
+    files = {p: p.read_bytes() for p in path.rglob("*") if p.is_file() and p.suffix != ".lock"}
     store = GraphStore.open(path)
     assert problems(store, deep=True) == []
     expected = json.loads((DATA / f"v{version}.json").read_text())
     assert maker.describe(store) == expected
     assert set(expected["rows"]) == set(TABLES)  # something of everything
+    assert {p: p.read_bytes() for p in files} == files  # to read is to change nothing
+
+
+READ_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from mgraph_store import GraphStore, Node, WorkerStore, problems
+
+def read(path):
+    store = GraphStore.open(path)
+    with store.reading() as reader:
+        names = [n.name for n in reader.all(Node) if n.name]
+    return len(names), store.read_parameters(names[0]).size, problems(store, deep=True)
+
+first = read(sys.argv[1])  # and imports all that is needed, which nobody may not read
+os.geteuid() or os.setuid(65534)  # root may write anywhere
+try:
+    Path(sys.argv[2], "x").touch()
+except PermissionError:
+    assert read(sys.argv[2]) == first, first
+    print(*first)
+"""
+
+
+def test_it_is_read_where_it_cannot_be_written(path: Path, tmp_path: Path) -> None:
+    """By a user who may not write there; as on a medium that nobody can write."""
+    mine = shutil.copytree(path, tmp_path / "mine.mgraph")
+    read_only(path)
+    for place in [tmp_path, *tmp_path.parents[:2]] if os.geteuid() == 0 else []:  # of pytest's, for nobody to enter
+        place.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", READ_AS_NOBODY, mine, path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.split()[1:]) == (0, ["17", "[]"]), done.stderr
 
 
 def test_its_journal_makes_it_anew(version: int, path: Path) -> None:
     if version != FORMAT_VERSION:
-        GraphStore.open(path)  # after a migration it begins anew
+        GraphStore.open(path).upgrade()  # it begins anew
     (path / "index.duckdb").unlink()
     store = GraphStore(path)
     repair(store)
@@ -101,6 +148,8 @@ def test_edges_of_format_1_say_what_chose_their_routes(tmp_path: Path) -> None:
                     f"INSERT INTO edges SELECT * REPLACE ({other}) FROM edges WHERE connection_id <> 'k7'", key[1:]
                 )
     store = GraphStore.open(path)
+    assert chosen(store) == OF_VERSION_1
+    store.upgrade()
     assert chosen(store) == OF_VERSION_1
     with duckdb.connect() as con:  # and the table is the one of a graph made anew
         con.execute(f"ATTACH '{path / 'index.duckdb'}' AS old (READ_ONLY)")

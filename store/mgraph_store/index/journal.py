@@ -10,8 +10,8 @@ looks like any other. Therefore a commit writes three things, each on the disk b
 An index that is behind the counter has lost commits, and the journal has their rows. An index that is ahead by
 one was stopped between 2 and 3; its record is at the end of the journal, and the next writer counts it. A record
 without a commit is overwritten by the next one. If index and journal do not fit each other in any other way, the
-next writer starts a new journal with all rows of the index as its first record; likewise if the file is gone, or shorter
-than the counter says.
+next writer starts a new journal with all rows of the index as its first record; likewise if the file is gone, or
+shorter than the counter says.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The way from an older format of the index to the present one: a numbered step for each version.
 
 A step gets an open transaction on an index of its version and makes it one of the next. All steps that a graph needs
-run in one transaction when it is opened, and the journal begins anew; so a graph is of one format or of the other.
+run in one transaction when its owner asks for it (``mgraph upgrade``), and the journal begins anew; so a graph is of
+one format or of the other. Until then it is read as it is (:mod:`mgraph_store.index.older`), and not written.
 Every released format has a small graph in ``tests/data`` that must keep opening. What each version changed:
 
 1. the first
@@ -70,13 +71,23 @@ def can_migrate(version: int) -> bool:
     return all(v in STEPS for v in range(version, schema.FORMAT_VERSION))
 
 
-def migrate(con: duckdb.DuckDBPyConnection, journal: Journal, version: int) -> None:
-    """Bring an index that is open for writing to the present format, under the exclusive lock."""
-    con.begin()
+def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
+    """Bring an index to the present format, within a transaction that is open."""
     for step in range(version, schema.FORMAT_VERSION):
         STEPS[step](con)
     for statement in schema.comment_statements():
         con.execute(statement)
-    con.execute("UPDATE meta SET format_version = ?, commits = commits + 1", [schema.FORMAT_VERSION])
+    con.execute("UPDATE meta SET format_version = ?", [schema.FORMAT_VERSION])
+
+
+def migrate(con: duckdb.DuckDBPyConnection, journal: Journal, version: int) -> None:
+    """Bring an index that is open for writing to the present format for good, under the exclusive lock.
+
+    If this stops between the two, the index is ahead of the counter by two: no record of an earlier commit that was
+    never made can be taken for this one, and the next writer begins the journal.
+    """
+    con.begin()
+    take_steps(con, version)
+    con.execute("UPDATE meta SET commits = commits + 2")
     con.commit()
     journal.begin(number_of(con), snapshot(con))

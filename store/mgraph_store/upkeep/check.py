@@ -18,6 +18,7 @@ from mgraph_store.errors import CorruptError, FormatError, LockTimeoutError, Sto
 from mgraph_store.index import commits
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.reader import Reader
+from mgraph_store.rows import schema
 from mgraph_store.rows.records import Connection, Member, Node, NodeBuffers, Run
 from mgraph_store.rows.schema import FORMAT_VERSION, META, TABLES, columns
 from mgraph_store.tensors.objects import digest, digest_groups
@@ -64,8 +65,8 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
     """List what is wrong with a graph; empty if nothing is.
 
     Checks that index and journal have every commit, rows against rows, and for every stored and partial node that its
-    tensors exist in full size. ``deep`` also compares every row of the index with the journal, reads all tensors
-    and compares their digests.
+    tensors exist in full size. ``deep`` also compares every row of the index with the journal (not of a graph of an
+    older format), reads all tensors and compares their digests.
 
     Raises
     ------
@@ -89,10 +90,17 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
             raise
         except StoreError as error:
             return [*found, _index_problem(error, state)]
-    if deep and state.whole and state.count is not None and state.count.number == number:
+    comparable = state.whole and state.count is not None and state.count.number == number
+    if deep and comparable and format_of(store) == schema.FORMAT_VERSION:  # the journal of an older one stays as it is
         missing += _differences(store, state, sums)
     found += [p for p in missing if p not in found]
     return found + _tensors(store, nodes, buffers, deep, behind=any(p.subject != "journal" for p in missing))
+
+
+def format_of(store: GraphStore) -> int:
+    """Return the format of a graph, the present one or an older one; errors as :func:`examine`."""
+    with store.lock.shared():
+        return store.index.format(store.lock.timeout)
 
 
 def problems(store: GraphStore, deep: bool = False) -> list[str]:

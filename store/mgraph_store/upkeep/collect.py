@@ -55,7 +55,9 @@ class Collection:
         return sum(item.nbytes for item in self.items)
 
     def apply(self, store: GraphStore) -> None:
-        """Delete what was planned, but what is in use by now."""
+        """Delete what was planned, but what is in use by now; OldFormatError if the graph must be upgraded first."""
+        if self.items:
+            store.require_present_format()
         remove_objects(store, [i.name for i in self.items if i.kind == "object"])
         unfinished, saved = store.folder.sub(TEMPORARY), store.folder.sub(STATES)
         for item in self.items:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import duckdb
 
-from mgraph_store.errors import StoreError
+from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
 from mgraph_store.index import commits
 from mgraph_store.index.changes import snapshot
@@ -17,7 +18,14 @@ from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Node, NodeBuffers, Space, now
 from mgraph_store.rows.schema import TABLES
 from mgraph_store.upkeep import rescue
-from mgraph_store.upkeep.check import JournalState, buffers_problem, examine, journal_state, parameters_problem
+from mgraph_store.upkeep.check import (
+    JournalState,
+    buffers_problem,
+    examine,
+    format_of,
+    journal_state,
+    parameters_problem,
+)
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
@@ -32,9 +40,13 @@ def repair(store: GraphStore) -> list[str]:
 
     Raises
     ------
+    OldFormatError
+        If the graph must be upgraded first.
     StoreError
         If nothing is left to repair the index from, or the disk is full.
     """
+    with contextlib.suppress(CorruptError):  # of one that cannot be read the journal will say
+        store.index.require_present(format_of(store))
     subjects = {p.subject for p in examine(store, deep=True)}
     with store.lock.exclusive():
         done = _repair_rows(store, subjects)
