@@ -10,8 +10,7 @@ Every released format has a small graph in ``tests/data`` that must keep opening
    edge over three ends or more was the best by that edge's own numbers. Spaces and sweeps say which metrics were
    measured, and which way these point (``metrics``): until then accuracy alone had a direction
 
-Bundles have no migration, for they are never written again: their rows are brought up to date as they are read, by
-:mod:`mgraph_store.exchange.upgrades`.
+The rows of bundles go the same way as they are read, see :mod:`mgraph_store.exchange.upgrades`.
 """
 
 from __future__ import annotations
@@ -66,9 +65,18 @@ STEPS: dict[int, Step] = {1: _to_2}
 """Version → the step from it to the next."""
 
 
+NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics"})}
+"""Version → the columns that its step adds."""
+
+
+def new_since(version: int) -> frozenset[str]:
+    """Return the columns, as table.column, that rows of an older format lack."""
+    return frozenset().union(*(added for since, added in NEW_COLUMNS.items() if since > version))
+
+
 def can_migrate(version: int) -> bool:
     """Say whether steps lead from a version to the present one."""
-    return all(v in STEPS for v in range(version, schema.FORMAT_VERSION))
+    return version <= schema.FORMAT_VERSION and all(v in STEPS for v in range(version, schema.FORMAT_VERSION))
 
 
 def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
