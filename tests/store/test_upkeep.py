@@ -20,6 +20,7 @@ import pytest
 from mgraph_store import (
     FORMAT_VERSION,
     Connection,
+    Evaluation,
     GraphStore,
     Member,
     Node,
@@ -40,6 +41,7 @@ from mgraph_store.index.processes import Process
 from mgraph_store.rows import schema
 from mgraph_store.transaction import Transaction
 from mgraph_store.underway import PROCESS
+from mgraph_store.upkeep import shortening
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.copying import copy
 from mgraph_store.upkeep.removal import plan_removal
@@ -257,6 +259,54 @@ def test_a_long_journal_is_begun_anew(graph: Any, monkeypatch: pytest.MonkeyPatc
     assert graph.store.index.journal.count().length == before - plan.nbytes
     assert plan_collection(graph.store, 0).items == ()
     graph.add(graph.parameters(), names=("a",))
+
+
+def test_what_others_commit_while_a_journal_is_begun_anew_is_in_it(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of many rows, it comes in parts."""
+    graph.add(*(graph.parameters(seed) for seed in range(7)))
+    original = shortening.parts
+
+    def slow(con: Any) -> Iterator[dict[str, Any]]:
+        yield from original(con, 3)
+        graph.derive([1.0], [graph.add(graph.parameters(9), names=("late",))[0]])
+
+    monkeypatch.setattr(shortening, "parts", slow)
+    shortening.shorten(graph.store)
+    journal = graph.store.index.journal
+    numbers = [e.number for e in journal.entries(journal.count())]
+    assert numbers == [2, 2, 2, 3, 4]
+    assert problems(graph.store, deep=True) == []
+    (graph.store.path / "index.duckdb").unlink()
+    repair(graph.store)
+    assert len(ids(graph)) == 9
+
+
+def test_of_two_who_begin_a_journal_anew_one_does(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph.add(graph.parameters(), names=("a",))
+    original = shortening.parts
+
+    def slow(con: Any) -> Iterator[dict[str, Any]]:
+        yield from original(con)
+        monkeypatch.setattr(shortening, "parts", original)
+        shortening.shorten(graph.store)
+
+    monkeypatch.setattr(shortening, "parts", slow)
+    shortening.shorten(graph.store)
+    graph.add(graph.parameters(1), names=("b",))
+    assert len(list((graph.store.path / "journal").glob("*.log"))) == 1
+    assert problems(graph.store, deep=True) == []
+
+
+def test_the_length_of_a_journal_of_many_rows_is_guessed(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (node,) = graph.add(graph.parameters())
+    rng = np.random.default_rng(1)
+    with graph.store.transaction() as tx:
+        for value in rng.standard_normal(3000):
+            tx.add(Evaluation(node.id, None, None, "test", "all", "own", "fp32", "loss", value, None, 10))
+    with graph.store.reading() as reader:
+        exact = shortening.shortest_length(reader.connection)
+        monkeypatch.setattr(shortening, "_SMALL", 10)
+        assert shortening.shortest_length(reader.connection) == pytest.approx(exact, rel=0.25)
 
 
 # Measuring

@@ -30,7 +30,7 @@ from mgraph_store.errors import (
 )
 from mgraph_store.folder import Folder
 from mgraph_store.index import migrations, older
-from mgraph_store.index.changes import insert_rows, snapshot
+from mgraph_store.index.changes import insert_rows, parts
 from mgraph_store.index.instances import CONFIG, instances
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.index.journal import Journal
@@ -95,6 +95,12 @@ class Index:
         finally:
             instances().close_file(place, file)
 
+    def copy_whole_to(self, folder: Folder) -> None:
+        """Copy the file as :meth:`copy_to`, and DuckDB's log beside it."""
+        self.copy_to(folder)
+        if self._folder.has(log := f"{self._name}.wal"):
+            self._folder.copy_file(log, folder)
+
     def create(self) -> None:
         """Make an empty index of the present format, and its journal; StoreError or OSError if the disk refuses."""
         try:
@@ -109,7 +115,7 @@ class Index:
                 moment = now().replace(tzinfo=None)
                 con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [schema.FORMAT_VERSION, moment, mgraph])
                 con.commit()
-                self.journal.begin(0, snapshot(con))
+                self.journal.begin(0, parts(con))
         except duckdb.Error as error:
             raise self._translate(error) from error
 
@@ -178,14 +184,9 @@ class Index:
         )
 
     def _in_present_format(self, found: int, commits: int) -> Path:
-        def copy(folder: Folder) -> None:
-            self.copy_to(folder)
-            if self._folder.has(log := f"{self._name}.wal"):
-                self._folder.copy_file(log, folder)
-
         place = self.place()
         try:
-            return older.in_present_format(place, (found, commits, place.stat().st_ino), copy)
+            return older.in_present_format(place, (found, commits, place.stat().st_ino), self.copy_whole_to)
         except duckdb.Error as error:
             raise self._translate(error) from error
         except OSError as error:

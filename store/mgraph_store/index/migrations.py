@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import duckdb
 
-from mgraph_store.index.changes import snapshot
+from mgraph_store.index.changes import parts
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.journal import Journal
 from mgraph_store.rows import schema
@@ -98,4 +98,4 @@ def migrate(con: duckdb.DuckDBPyConnection, journal: Journal, version: int) -> N
     take_steps(con, version)
     con.execute("UPDATE meta SET commits = commits + 2")
     con.commit()
-    journal.begin(number_of(con), snapshot(con))
+    journal.begin(number_of(con), parts(con))

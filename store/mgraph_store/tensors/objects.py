@@ -17,7 +17,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -151,9 +151,9 @@ class TensorStore:
         """Say whether there is an object of that key."""
         return KEY.fullmatch(key) is not None and self._root.is_folder(key)
 
-    def sizes(self) -> dict[str, int]:
-        """Map the key of every object to the bytes that its files take."""
-        return {key: self._root.tree_size(key) for key in self.keys()}
+    def sizes(self, keys: Iterable[str] | None = None) -> dict[str, int]:
+        """Map the keys of objects, of all or of some, to the bytes that their files take."""
+        return {key: self._root.tree_size(key) for key in (self.keys() if keys is None else keys)}
 
     def size(self, key: str) -> int:
         """Bytes that the files of an object take; 0 if it is gone."""

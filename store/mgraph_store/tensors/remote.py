@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -149,11 +149,13 @@ class RemoteTensorStore(TensorStore):
             return KEY.fullmatch(key) is not None and bool(self._fs.exists(self._path(f"{key}/{_FIRST}")))
 
     @override
-    def sizes(self) -> dict[str, int]:
-        """Map the key of every object to the bytes that its files take."""
+    def sizes(self, keys: Iterable[str] | None = None) -> dict[str, int]:
+        """Map the keys of objects, of all or of some, to the bytes that their files take."""
+        wanted = None if keys is None else set(keys)
         found: dict[str, int] = {}
-        for key, info in self._files():
-            found[key] = found.get(key, 0) + int(info["size"])
+        for key, info in self._files() if wanted is None or wanted else ():
+            if wanted is None or key in wanted:
+                found[key] = found.get(key, 0) + int(info["size"])
         return found
 
     @override

@@ -12,7 +12,7 @@ import duckdb
 from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
 from mgraph_store.index import commits
-from mgraph_store.index.changes import snapshot
+from mgraph_store.index.changes import parts
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Node, NodeBuffers, Space, now
@@ -25,6 +25,7 @@ from mgraph_store.upkeep.check import (
     format_of,
     journal_state,
     parameters_problem,
+    sums,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def repair(store: GraphStore) -> list[str]:
 def _repair_rows(store: GraphStore, subjects: set[str]) -> list[str]:
     state = journal_state(store.index.journal)
     number = _number(store)
-    readable = state.entries[-1].number if state.present else -1
+    readable = state.last if state.present else -1
     behind = number is None or (state.count is not None and number < state.count.number)
     changed = state.whole and not subjects.isdisjoint(("meta", *TABLES))
     if (behind or changed) and readable >= 0 and readable >= (-1 if number is None else number):
@@ -76,7 +77,7 @@ def _number(store: GraphStore) -> int | None:
     try:
         with store.index.connect(read_only=True, patience=store.lock.timeout, behind=True) as con:
             store.index.check_tables(con)
-            snapshot(con)
+            sums(con)  # reads all blocks
             return commits.number_of(con)
     except StoreError:
         return None
@@ -90,7 +91,7 @@ def _rebuild(store: GraphStore, state: JournalState) -> str:
     with making.opened(create=True) as descriptor, interruptible():
         new = making.path_within(descriptor) / index  # in a directory that is ours alone
         with duckdb.connect(str(new), config={"threads": "1"}) as con:
-            number = commits.replay(con, state.entries)
+            number = commits.replay(con, state.entries())
     making.flush(index)
     aside = _new_folder(graph.sub(SET_ASIDE))
     for name in (index, f"{index}.wal"):
@@ -110,7 +111,7 @@ def _rebuild(store: GraphStore, state: JournalState) -> str:
 def _begin_again(store: GraphStore) -> str:
     with store.index.connect(read_only=False, patience=store.lock.timeout, behind=True) as con:
         number = commits.number_of(con)
-        store.index.journal.begin(number, snapshot(con))
+        store.index.journal.begin(number, parts(con))
     return f"The journal was begun anew with all rows of the index, up to commit {number}."
 
 
