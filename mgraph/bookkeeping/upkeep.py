@@ -90,7 +90,6 @@ def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -
 
     if not things:
         raise InputError("Name at least one node, connection, sweep or space to remove.")
-    sizes = store.tensor_store.sizes()
     with store.reading() as reader:
         targets = [_target(reader, thing) for thing in things]
         removal = plan_removal(reader, targets, cascade=cascade, graph=store.folder.root)
@@ -99,7 +98,7 @@ def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -
     ]
     return UpkeepPlan(
         tuple(rows),
-        sum(sizes.get(key, 0) for key in removal.free),
+        sum(store.tensor_store.sizes(removal.free).values()),
         _removal_notes(removal),
         lambda: removal.apply(store),
     )

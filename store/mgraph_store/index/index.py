@@ -342,10 +342,12 @@ def tensor_keys(
     parts, values = [], []
     for table in tables_with("tensor_key"):
         owner = "id" if table == "nodes" else "node_id"
-        condition = "NOT IN" if of is None else "IN"
-        parts.append(f"SELECT tensor_key FROM {table} WHERE {owner} {condition} (SELECT unnest(?::VARCHAR[]))")
-        values.append(list(without if of is None else of))
-    return {key for (key,) in con.execute(" UNION ".join(parts), values).fetchall() if key is not None}
+        part = f"SELECT tensor_key FROM {table} WHERE tensor_key IS NOT NULL"
+        if of is not None or without:
+            part += f" AND {owner} {'NOT IN' if of is None else 'IN'} (SELECT unnest(?::VARCHAR[]))"
+            values.append(list(without if of is None else of))
+        parts.append(part)
+    return {key for (key,) in con.execute(" UNION ".join(parts), values).fetchall()}
 
 
 def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[Any]:

@@ -98,7 +98,7 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
         found = [] if state.whole else [_journal_problem(state)]
         try:
             with store.reading(behind=True) as reader:
-                number = commits_of(reader)
+                number = commits.number_of(reader.connection)
                 missing = _commits(number, state, store.index.journal)
                 rows = sums(reader.connection) if deep else {}  # reads every block of the index, too
                 found += missing + [Problem(what, subject) for what, subject in row_problems(reader)]
@@ -153,11 +153,6 @@ def journal_state(journal: Journal) -> JournalState:
     except CorruptError as error:
         return JournalState(journal, count, first, last, str(error).rstrip("."))
     return JournalState(journal, count, first, last)
-
-
-def commits_of(reader: Reader) -> int:
-    """Read how many commits an index has seen."""
-    return int(reader.query("SELECT commits FROM meta")[1][0][0])
 
 
 def sums(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
