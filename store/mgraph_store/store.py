@@ -279,7 +279,8 @@ class GraphStore:
         """
         node = self._node(node)
         if not is_computed(node):
-            return to_the_end(self._stored(node).read)
+            array = self._stored(node)
+            return array.read() if array.is_raw else to_the_end(array.read)
         recipes = self._recipes(node)  # here, where a reading that is open counts: never in the other thread
         return to_the_end(lambda: Computation(recipes, self._stored).run())
 
@@ -410,7 +411,7 @@ class GraphStore:
     def _stored(self, node: Node) -> StoredArray:
         if node.tensor_key is None:
             raise CorruptError(f"Node {node.id} should be stored, but has no tensors: run `mgraph check`.")
-        array = self.tensor_store.open(node.tensor_key, "float32", node.tensor_row)
+        array = self.tensor_store.open_again(node.tensor_key, "float32", node.tensor_row)
         if array.nbytes != node.nbytes:
             raise CorruptError(
                 f"Tensor object {node.tensor_key} has {array.nbytes} bytes, node {node.id} should have "

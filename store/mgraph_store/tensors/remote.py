@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from typing_extensions import override
 
@@ -210,7 +210,7 @@ class RemoteTensorStore(TensorStore):
         return [(name.partition("/")[0], info) for name, info in names.items() if "/" in name]
 
     @override
-    def _publish(self, key: str, build: Callable[[Any], None], codec: str) -> None:
+    def _publish(self, key: str, build: Callable[[Any], None], codec: str, build_raw: Callable[[Folder], None]) -> None:
         if codec not in CODECS:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
 
@@ -291,7 +291,13 @@ class RemoteFiles:
         """Return None: no file lies on this machine."""
         return
 
-    is_local = False
+    def raw(self, name: str) -> None:
+        """Return None: all that lies elsewhere is read by Zarr."""
+        return
+
+    def descriptors(self, folder: str) -> NoReturn:
+        """Refuse: no file lies on this machine."""
+        raise NotImplementedError(folder)
 
 
 class _Translated:
