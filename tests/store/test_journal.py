@@ -6,19 +6,23 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mgraph_store import FORMAT_VERSION, Evaluation, GraphStore, Node, NodeTerm, Run, new_id, problems
 from mgraph_store.errors import CorruptError, FormatError, StoreError
+from mgraph_store.index import changes as changes_module
 from mgraph_store.index import commits
 from mgraph_store.index.changes import Changes
 from mgraph_store.index.index import Index
 from mgraph_store.index.journal import Entry, Journal
+from mgraph_store.rows.schema import Column
 from mgraph_store.upkeep.check import LOST, REPAIRABLE, examine, journal_state
 from mgraph_store.upkeep.repair import repair
 
@@ -187,8 +191,6 @@ def test_neither_index_nor_journal(damaged: Any) -> None:
 
 
 def test_rows_that_somebody_changed_behind_our_back(damaged: Any) -> None:
-    import duckdb
-
     a, _b = damaged.add(damaged.parameters(), damaged.parameters(1), names=("a", "b"))
     whole = rows(damaged.store)
     with duckdb.connect(str(damaged.store.path / "index.duckdb")) as con:
@@ -211,8 +213,6 @@ def test_a_journal_of_other_tables_is_refused(damaged: Any) -> None:
 
 
 def test_an_index_without_a_counter_is_one_of_an_unreleased_version(store: GraphStore) -> None:
-    import duckdb
-
     with duckdb.connect(str(store.path / "index.duckdb")) as con:
         con.execute("ALTER TABLE meta DROP COLUMN commits")
     with pytest.raises(FormatError, match=r"lacks meta\.commits"):
@@ -231,8 +231,6 @@ a_term = st.builds(
     st.lists(st.tuples(st.lists(a_term, max_size=3), st.booleans(), a_run, st.lists(some_id, max_size=2)), max_size=5)
 )
 def test_a_journal_gives_the_rows_that_the_database_has(steps: list[Any]) -> None:
-    import duckdb
-
     from mgraph_store.rows.schema import create_statements
 
     con, made, present = duckdb.connect(":memory:"), duckdb.connect(":memory:"), set[str]()
@@ -304,3 +302,49 @@ def test_a_record_is_never_the_beginning_of_a_file(damaged: Any) -> None:
     with pytest.raises(FileNotFoundError):
         journal.prepare(count, {})
     assert [p.name for p in (damaged.store.path / "journal").iterdir()] == ["count"]
+
+
+texts = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+numbers = st.none() | st.integers(-(2**63), 2**63 - 1)
+floats = st.none() | st.floats()
+moments = st.none() | st.datetimes(min_value=datetime(1900, 1, 1), max_value=datetime(2200, 1, 1)).map(
+    lambda moment: moment.replace(fold=0)
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(texts, numbers, floats, moments), min_size=1, max_size=8), st.booleans())
+def test_many_rows_are_inserted_as_few_are(
+    monkeypatch: pytest.MonkeyPatch, rows: list[tuple[Any, ...]], with_nan: bool
+) -> None:
+    """By whole columns, with every value as it was: NaN is not NULL."""
+    kinds = [Column(n, t, True, "", "", lambda v: v, None) for n, t in zip("abcd", changes_module._DTYPES, strict=True)]
+    if not with_nan:
+        rows = [(a, b, None if c is not None and c != c else c, d) for a, b, c, d in rows]
+    found: list[Any] = []
+    for many in (10**9, 1):
+        with duckdb.connect(":memory:") as con, monkeypatch.context() as patch:
+            con.execute("CREATE TABLE t (a VARCHAR, b BIGINT, c DOUBLE, d TIMESTAMP)")
+            patch.setattr(changes_module, "_MANY", many)
+            patch.setattr(changes_module, "TABLES", {"t": None})
+            patch.setattr(changes_module, "columns", lambda _: kinds)
+            changes_module.insert_rows(con, "t", rows)
+            found.append(con.execute("SELECT * FROM t ORDER BY rowid").fetchall())
+            assert con.execute("SELECT count(*) FROM duckdb_views() WHERE NOT internal").fetchall() == [(0,)]
+    assert repr(found[0]) == repr(found[1]) == repr(rows)
+
+
+def test_a_sweep_of_many_points_is_stored_as_it_is(graph: Any) -> None:
+    a, b = graph.add(graph.parameters(), graph.parameters(1))
+    records: list[Any] = []
+    for i in range(150):
+        sample = Node(new_id("s"), "sample", graph.space.id, kernel=1)
+        records += [sample, NodeTerm(sample.id, 0, a.id, i / 7), NodeTerm(sample.id, 1, b.id, 1 - i / 7)]
+        value = float("nan") if i == 77 else float("inf") if i == 78 else i / 3
+        records.append(Evaluation(sample.id, None, None, "test", "all", "own", "fp32", "loss", value, None, i))
+    with graph.store.transaction() as tx:
+        tx.add(*records)
+    with graph.store.reading() as reader:
+        for kind in (Node, NodeTerm, Evaluation):
+            stored = [r for r in reader.all(kind, order="rowid") if r not in (a, b)]
+            assert repr(stored) == repr([r for r in records if isinstance(r, kind)])

@@ -18,11 +18,15 @@ import duckdb
 
 from mgraph_store.errors import FormatError, NotFoundError
 from mgraph_store.rows.records import Record
-from mgraph_store.rows.schema import META, TABLE_OF, TABLES, columns, to_row
+from mgraph_store.rows.schema import META, TABLE_OF, TABLES, Column, columns, to_row
 
 Row = tuple[Any, ...]
 
 PART = 10_000  # rows
+
+_MANY = 100  # rows for which columns are made
+_ROWS = "mgraph_rows"
+_DTYPES = {"VARCHAR": "object", "BIGINT": "int64", "DOUBLE": "float64", "TIMESTAMP": "datetime64[us]"}
 
 
 @dataclass
@@ -116,8 +120,40 @@ def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> None:
     """Append rows of one table in one statement."""
     kinds = columns(TABLES[table])
-    parts = ", ".join(f"unnest(?::{c.type}[])" for c in kinds)
-    con.execute(f"INSERT INTO {table} SELECT {parts}", [[row[i] for row in rows] for i in range(len(kinds))])
+    arrays = _arrays(kinds, rows) if len(rows) >= _MANY else None
+    if arrays is None:
+        parts = ", ".join(f"unnest(?::{c.type}[])" for c in kinds)
+        con.execute(f"INSERT INTO {table} SELECT {parts}", [[row[i] for row in rows] for i in range(len(kinds))])
+        return
+    listed = ", ".join(f"c{i}::{c.type}" for i, c in enumerate(kinds))
+    con.execute("SELECT 1 WHERE false").fetchall()  # of whatever was asked before nothing is left to fetch
+    con.register(_ROWS, arrays)
+    try:
+        con.execute(f"INSERT INTO {table} SELECT {listed} FROM {_ROWS}").fetchall()  # done with
+    finally:
+        con.unregister(_ROWS)
+
+
+def _arrays(kinds: Sequence[Column], rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Turn rows into NumPy columns, which DuckDB takes in a quarter of the time; None if it would change a value.
+
+    That is so of lists, and of NaN, which it takes for NULL.
+    """
+    import numpy as np
+
+    if any(c.type not in _DTYPES for c in kinds):
+        return None
+    found: dict[str, Any] = {}
+    for i, (c, values) in enumerate(zip(kinds, zip(*rows, strict=True), strict=True)):
+        if c.type == "BIGINT":
+            missing = [v is None for v in values]
+            numbers = np.array([0 if v is None else v for v in values], np.int64)
+            found[f"c{i}"] = np.ma.masked_array(numbers, missing) if any(missing) else numbers
+        else:
+            if c.type == "DOUBLE" and any(v is not None and v != v for v in values):
+                return None
+            found[f"c{i}"] = np.array(values, _DTYPES[c.type])  # None becomes NaN or NaT, and that NULL
+    return found
 
 
 def _table(table: str, rows: Sequence[Row]) -> dict[str, Any]:
