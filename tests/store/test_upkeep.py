@@ -297,6 +297,18 @@ def test_of_two_who_begin_a_journal_anew_one_does(graph: Any, monkeypatch: pytes
     assert problems(graph.store, deep=True) == []
 
 
+def test_no_view_of_an_index_gets_a_file_into_the_journal(damaged: Any, tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("Sesame\n")
+    with duckdb.connect(str(damaged.store.index.path)) as con:
+        con.execute("DROP TABLE notes")
+        con.execute(
+            f"CREATE VIEW notes AS SELECT * FROM read_csv('{tmp_path}/secret.csv', columns={{'id': 'VARCHAR'}})"
+        )
+    with pytest.raises(StoreError):
+        shortening.shorten(damaged.store)
+    assert b"Sesame" not in b"".join(files_of(damaged.store.path).values())
+
+
 def test_the_length_of_a_journal_of_many_rows_is_guessed(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (node,) = graph.add(graph.parameters())
     rng = np.random.default_rng(1)

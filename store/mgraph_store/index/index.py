@@ -117,7 +117,7 @@ class Index:
                 con.commit()
                 self.journal.begin(0, parts(con))
         except duckdb.Error as error:
-            raise self._translate(error) from error
+            raise self.translate(error) from error
 
     @contextlib.contextmanager
     def connect(
@@ -188,7 +188,7 @@ class Index:
         try:
             return older.in_present_format(place, (found, commits, place.stat().st_ino), self.copy_whole_to)
         except duckdb.Error as error:
-            raise self._translate(error) from error
+            raise self.translate(error) from error
         except OSError as error:
             raise StoreError(
                 f"Graph {self.path.parent} has format {found} and is read through a copy of its index, for which there "
@@ -239,7 +239,7 @@ class Index:
             except duckdb.InterruptException:
                 raise  # Ctrl-C
             except duckdb.Error as error:
-                raise self._translate(error) from error
+                raise self.translate(error) from error
 
     def _check_same(self, place: Path) -> None:
         # DuckDB has followed a path: was it that of our directory?
@@ -280,7 +280,8 @@ class Index:
         self.found = int(found)
         return self.found, int(commits)
 
-    def _translate(self, error: duckdb.Error) -> MGraphError:
+    def translate(self, error: duckdb.Error) -> MGraphError:
+        """Say in one sentence what DuckDB says of this index."""
         text = str(error)
         first = text.splitlines()[0].rstrip(".")
         if "Could not set lock" in text:

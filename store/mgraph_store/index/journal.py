@@ -99,8 +99,12 @@ class Journal:
             pass
         count = Count(number, secrets.randbits(64), 0)
         length = 0
-        for document in documents:
-            length += self._write(count.file, _packed(number, document), length, new=length == 0, flush=False)
+        try:
+            for document in documents:
+                length += self._write(count.file, _packed(number, document), length, new=length == 0, flush=False)
+        except BaseException:
+            self._folder.unlink(count.file)
+            raise
         self._folder.flush(count.file)
         self._folder.flush()  # the file has its name before the counter says so
         return replace(count, length=length)

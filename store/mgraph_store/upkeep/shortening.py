@@ -44,25 +44,28 @@ def shortest_length(con: duckdb.DuckDBPyConnection) -> int:
 def shorten(store: GraphStore) -> None:
     """Begin the journal anew with the present rows."""
     journal = store.index.journal
-    copies = store.folder.sub(TEMPORARY, f"index-{random_characters(8)}")
+    making = store.folder.sub(TEMPORARY, f"index-{random_characters(8)}")
     try:
         with store.lock.shared():
             with store.index.connect(read_only=True, patience=store.lock.timeout) as con:
                 number = commits.number_of(con)
             since = journal.count()
-            with copies.opened(create=True):
+            with making.opened(create=True):
                 pass
-            store.index.copy_whole_to(copies)
+            store.index.copy_whole_to(making)
         if since is None or since.number != number or not journal.reaches(since):  # a crash has left it so
             _at_once(store)
             return
-        with copies.opened() as folder, contextlib.suppress(FileNotFoundError):  # if somebody else was faster
-            path = copies.path_within(folder) / store.index.path.name
+        with making.opened() as folder, contextlib.suppress(FileNotFoundError):  # if somebody else was faster
+            path = making.path_within(folder) / store.index.path.name
             with duckdb.connect(str(path), config=dict(CONFIG)) as con:
+                con.execute("SET enable_external_access = false")  # no view of an index leads elsewhere
                 draft = journal.draft(number, parts(con))
             _adopt(store, draft, since)
+    except duckdb.Error as error:
+        raise store.index.translate(error) from error
     finally:
-        copies.above().remove(copies.name)
+        making.above().remove(making.name)
 
 
 def _adopt(store: GraphStore, draft: Count, since: Count) -> None:
