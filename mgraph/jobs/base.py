@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 KIND = "job"
 """The field of a written job that says of which kind it is."""
 
+NAMING_CODE = ("loss", "augment")
+"""The settings of trainings and methods that may name code."""
+
 
 def _here() -> str:
     return str(Path.cwd())
@@ -64,7 +67,7 @@ class Job(ABC):
         return None
 
     def names(self) -> Iterable[Any]:
-        """Return what among its fields may name code: losses, metrics."""
+        """Return what among its fields may name code: losses, augmentations, metrics."""
         return ()
 
     @property

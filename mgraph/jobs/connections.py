@@ -15,7 +15,7 @@ from mgraph.errors import InputError
 from mgraph.evaluate.refine import Refinement
 from mgraph.families import Family, Grid, TensorGrid
 from mgraph.families.grid import check_points
-from mgraph.jobs.base import Job
+from mgraph.jobs.base import NAMING_CODE, Job
 from mgraph.jobs.reading import can_be_named
 from mgraph.methods.base import Method
 from mgraph.methods.own import typed_here
@@ -65,9 +65,10 @@ class ConnectJob(Job):
 
     @override
     def names(self) -> Iterable[Any]:
-        """Return its loss, if the method has one, and the method, if it is the user's own."""
+        """Return its loss and augmentation, if the method has them, and the method, if it is the user's own."""
         own = METHODS.get(self.method.name) is not type(self.method)
-        return (getattr(self.method, "loss", None), *([typed_here(self.method)] if own else []))
+        named = (getattr(self.method, setting, None) for setting in NAMING_CODE)
+        return (*named, *([typed_here(self.method)] if own else []))
 
     @property
     @override
@@ -107,7 +108,7 @@ class SweepJob(Job):
 
     def __post_init__(self) -> None:
         if self.inner is not None and (self.grid is not None or self.axes is not None):
-            raise InputError("A sweep takes a grid or inner points of every piece, not both.")
+            raise InputError("A sweep takes either a grid or the number of inner points of every piece, not both.")
         if self.axes is not None:
             check_points(prod(len(axis) for axis in self.axes))
 

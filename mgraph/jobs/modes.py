@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from mgraph.jobs.base import Job
+from mgraph.errors import InputError
+from mgraph.jobs.base import NAMING_CODE, Job
 from mgraph.train.settings import TrainSettings
 
 
@@ -25,24 +26,87 @@ class TrainJob(Job):
 
     @override
     def names(self) -> Iterable[Any]:
-        return (self.settings.loss,)
+        return [getattr(self.settings, setting) for setting in NAMING_CODE]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddModeJob(Job):
+class _ImportJob(Job):
+    """What importing a mode takes from wherever it comes."""
+
+    operation: ClassVar[str] = "mgraph.operations.modes:add_imported_mode"
+    resumes: ClassVar[bool] = False
+
+    space: str
+    name: str | None = None
+    cast: bool = False
+    weights: str | None = None
+    ignore: tuple[str, ...] = ()
+    recompute_batchnorm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddModeJob(_ImportJob):
     """Import the checkpoint ``file`` as a mode of a space (its id); other fields as of :meth:`mgraph.Graph.add_mode`.
 
     It is short, and a file may be another one by the time it is read again: it is given again, not resumed.
     """
 
     kind: ClassVar[str] = "add-mode"
-    operation: ClassVar[str] = "mgraph.operations.modes:add_imported_mode"
+
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddObjectJob(_ImportJob):
+    """Import weights that are in memory, an nn.Module or a dict of tensors, as a mode; fields as of an AddModeJob.
+
+    Its tensors have no name under which they could be found again, so it is not written down, resumed or sent.
+    """
+
+    kind: ClassVar[str] = "add-object"
+
+    weights_of: Any = field(compare=False, repr=False)
+
+    @property
+    @override
+    def can_be_written(self) -> bool:
+        return False
+
+    @override
+    def to_json(self) -> str:
+        """Raise InputError: the tensors are in memory."""
+        raise InputError(
+            f"The tensors of an {self.kind} job are in memory, so it cannot be written down or sent to another "
+            "process; save them to a file, and make an AddModeJob of that."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddPointJob(Job):
+    """Add the point with these ``coordinates``, in canonical order, as a mode of a space (its id). It is short."""
+
+    kind: ClassVar[str] = "add-point"
+    operation: ClassVar[str] = "mgraph.operations.modes:add_placed_mode"
+    resumes: ClassVar[bool] = False
+
+    space: str
+    coordinates: tuple[float, ...]
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddCurveJob(Job):
+    """Import the trained curve in ``file`` into a space (its id): ends as modes NAME-start and NAME-end, and bends.
+
+    ``method`` is curve or chain, or None where the file says it. It is given again, not resumed, as an AddModeJob.
+    """
+
+    kind: ClassVar[str] = "add-curve"
+    operation: ClassVar[str] = "mgraph.operations.importing:add_imported_curve"
     resumes: ClassVar[bool] = False
 
     space: str
     file: str
+    method: str | None = None
     name: str | None = None
     cast: bool = False
-    weights: str | None = None
-    ignore: tuple[str, ...] = ()
-    recompute_batchnorm: bool = False

@@ -8,11 +8,19 @@ from typing import Any
 
 from mgraph.errors import CorruptError
 from mgraph.factories import names_code
-from mgraph.jobs.base import KIND, Job
+from mgraph.jobs.base import KIND, NAMING_CODE, Job
 from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
 from mgraph.jobs.earlier import brought_up
-from mgraph.jobs.modes import AddModeJob, TrainJob
-from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
+from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, TrainJob
+from mgraph.jobs.points import (
+    ArchiveJob,
+    EnsembleJob,
+    EvaluateJob,
+    ExportEnsembleJob,
+    ExportJob,
+    MergeJob,
+    SharpnessJob,
+)
 from mgraph.jobs.reading import shown
 
 JOBS: dict[str, type[Job]] = {
@@ -20,11 +28,14 @@ JOBS: dict[str, type[Job]] = {
     for job in (
         TrainJob,
         AddModeJob,
+        AddPointJob,
+        AddCurveJob,
         ConnectJob,
         SweepJob,
         ComposeJob,
         MergeJob,
         EnsembleJob,
+        EvaluateJob,
         SharpnessJob,
         ArchiveJob,
         ExportJob,
@@ -53,7 +64,7 @@ def code_in(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the user's code that a written job names, without reading the job: a method's class would be loaded."""
     method, metrics = document.get("method"), document.get("metrics")
     chosen = [document.get("settings"), *([method.get("settings")] if isinstance(method, dict) else [])]
-    named = [part.get("loss") for part in chosen if isinstance(part, dict)]
+    named = [part.get(setting) for part in chosen if isinstance(part, dict) for setting in NAMING_CODE]
     named += [method.get("name")] if isinstance(method, dict) else []
     named += metrics if isinstance(metrics, list) else []
     return tuple(name for name in named if isinstance(name, str) and names_code(name))

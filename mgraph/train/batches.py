@@ -1,4 +1,4 @@
-"""An endless stream of shuffled batches, each example once in a pass; it knows where it stands."""
+"""An endless stream of shuffled, perhaps augmented batches, each example once in a pass; it knows where it stands."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ from torch import Tensor
 from typing_extensions import override
 
 from mgraph.data.splits import Batch, Split
+from mgraph.train.augmentation import Augmentation
 
 
 class Batches(Iterator[Batch]):
     """Batches of one size; what is left over at the end of a pass waits for the next one, or is a smaller batch."""
 
     def __init__(
-        self, split: Split, batch_size: int, order: torch.Generator, device: torch.device, *, least: int | None = None
+        self,
+        split: Split,
+        batch_size: int,
+        order: torch.Generator,
+        device: torch.device,
+        *,
+        least: int | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         """Draw the order of every pass from ``order``; a batch is at most the whole split.
 
         The examples left over make a batch of their own if there are ``least`` of them or more; None: never.
+        ``augment`` changes every batch before it is handed out.
         """
         self._split, self._order, self._device = split, order, device
+        self._augment, self._number = augment, 0
         count = len(split)
         self._size = min(batch_size, count)
         rest = count % self._size
@@ -37,7 +47,9 @@ class Batches(Iterator[Batch]):
         if self._position == 0:
             self._shuffle()
         self._position += 1
-        return next(self._batches)
+        self._number += 1
+        batch = next(self._batches)
+        return batch if self._augment is None else self._augment(*batch, self._number)
 
     def begin_pass(self) -> None:
         """Begin a new pass: the next batch is its first."""
@@ -54,9 +66,14 @@ class Batches(Iterator[Batch]):
         """State of the generator before it draws, or drew, the order of the present pass."""
         return self._before
 
-    def go_to(self, position: int, pass_state: Tensor) -> None:
-        """Go on where a stream of the same split was that stood at this position of this pass."""
-        self._before, self._position = pass_state.clone(), position
+    @property
+    def number(self) -> int:
+        """How many batches were taken in all."""
+        return self._number
+
+    def go_to(self, position: int, pass_state: Tensor, number: int) -> None:
+        """Go on where a stream of the same split was that stood at this position of this pass, ``number`` in all."""
+        self._before, self._position, self._number = pass_state.clone(), position, number
         self._order.set_state(self._before)
         if position:
             self._shuffle()

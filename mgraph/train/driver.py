@@ -13,7 +13,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from mgraph.errors import InputError, MGraphWarning, NonFiniteError
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
 from mgraph.progress import Progress, ProgressCallback, silent
+from mgraph.train.augmentation import augmentation
 from mgraph.train.batches import Batches
 from mgraph.train.parallel import present
 from mgraph.train.snapshots import (
@@ -56,6 +57,10 @@ class Driven(Protocol):
         """Seed of all randomness."""
 
     @property
+    def augment(self) -> str | None:
+        """Augmentation of the batches."""
+
+    @property
     def batch_size(self) -> int:
         """Examples per batch."""
 
@@ -77,7 +82,7 @@ class Driven(Protocol):
 
 
 class Driver:
-    """Drives one run of a method, from its beginning or from the keeper's last state."""
+    """Drives one run of a method, from its beginning or from the checkpointer's last state."""
 
     def __init__(
         self,
@@ -94,8 +99,10 @@ class Driver:
         self.workers, self.streams = present(), Streams.of(how.seed)
         self.checkpointer = InMemory() if checkpointer is None else checkpointer
         self._alone = self.workers.size == 1
-        self.batches = Batches(split, how.batch_size, self.streams.order, flat.device, least=least)
-        self.module: Callable[[Tensor], Tensor] = torch.compile(flat.module) if how.compile else flat.module
+        self.batches = Batches(
+            split, how.batch_size, self.streams.order, flat.device, least=least, augment=augmentation(how, split)
+        )
+        self.module: Callable[..., Any] = torch.compile(flat.module) if how.compile else flat.module
         self.notes: list[str] = []
         self.steps = 0  # in all, those of diverged attempts included
         self.done = 0  # of the present segment
@@ -255,6 +262,7 @@ class Driver:
             "notes": list(self.notes),
             "stopped": self.stopped,
             "position": self.batches.position,
+            "batches": self.batches.number,
         }
         everything = {"order": to_array(self.batches.pass_state)}
         everything |= with_prefix("random.", random_state(self._flat.device))
@@ -280,7 +288,8 @@ class Driver:
         if "pending" in arrays:
             self._pending = list(to_tensor(arrays["pending"]).to(self._flat.device).unbind())
         method.load(state.values["method"], named(arrays, "method."))
-        self.batches.go_to(mine["position"], to_tensor(arrays["order"]))
+        # States of before there was augmentation have no such number.
+        self.batches.go_to(mine["position"], to_tensor(arrays["order"]), mine.get("batches", 0))
         self._buffers = named(arrays, "before.")
         load_buffer_bytes(self._flat.module, named(arrays, "buffer."))
         load_random_state(named(arrays, "random."), self._flat.device)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgraph.calling import with_heads
 from mgraph.data.labels import VoidCrossEntropy
+from mgraph.data.splits import Batch
 from mgraph.data.task import Task, cross_entropy
 from mgraph.errors import InputError
 from mgraph.factories import load_factory
@@ -21,13 +23,14 @@ from mgraph.network.flat import FlatModel
 from mgraph.network.probing.losses import check_pairing, describe_outputs, loss_of
 from mgraph.network.probing.untouched import untouched
 from mgraph.specs import Spec
+from mgraph.train.augmentation import Augmented, check_augmentation
 from mgraph.trust import speaker
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Any], Tensor]
 
 
-class Objective(Protocol):
-    """The settings that say what is minimised."""
+class Objective(Augmented, Protocol):
+    """The settings that say what is minimised, and on which batches."""
 
     @property
     def loss(self) -> str | None:
@@ -52,27 +55,42 @@ def training_loss(task: Task, how: Objective) -> Loss:
         if not spec.is_factory or spec.params:
             raise InputError(f"A loss is named module:function or file.py:function, not {how.loss!r}.")
         return load_factory(spec, base=Path.cwd(), consent=speaker())
-    if how.label_smoothing:
+    loss = _of_task(task, how.label_smoothing)
+    return loss if task.outputs is None else with_heads(loss)
+
+
+def _of_task(task: Task, smoothing: float) -> Loss:
+    if smoothing:
         if isinstance(task.loss, VoidCrossEntropy):
-            return replace(task.loss, label_smoothing=how.label_smoothing)
+            return replace(task.loss, label_smoothing=smoothing)
         if task.loss is not cross_entropy:
             raise InputError(f"label_smoothing is for cross-entropy, and the task's loss is {task.loss_name}.")
-        return partial(F.cross_entropy, label_smoothing=how.label_smoothing)
+        return partial(F.cross_entropy, label_smoothing=smoothing)
     return task.loss
 
 
-def check_loss(flat: FlatModel, task: Task, loss: Loss) -> None:
+def check_objective(flat: FlatModel, task: Task, how: Objective) -> None:
+    """Raise InputError for a loss or an augmentation that cannot be trained with: :func:`check_loss` on what it makes.
+
+    See :func:`mgraph.train.augmentation.check_augmentation`.
+    """
+    check_loss(flat, task, training_loss(task, how), check_augmentation(flat, task, how))
+
+
+def check_loss(flat: FlatModel, task: Task, loss: Loss, batch: Batch | None = None) -> None:
     """Try the loss on two examples at the present point, in training; the network is left as it was.
 
-    InputError unless it returns a real scalar with a gradient, of each output with its own target.
+    They are the first, or ``batch``. InputError unless it returns a real scalar with a gradient, of each output with
+    its own target.
     """
-    x, y = task.train.examples(torch.arange(min(2, len(task.train))), device=flat.device)
-    name = getattr(inspect.unwrap(loss), "__name__", type(loss).__name__)
+    x, y = batch or task.train.examples(torch.arange(min(2, len(task.train))), device=flat.device)
+    bare = loss.args[0] if isinstance(loss, partial) and loss.args else loss
+    name = getattr(inspect.unwrap(bare), "__name__", type(bare).__name__)
     out: Any = None
     with untouched(flat.module), torch.enable_grad():
         flat.module.train()
         try:
-            out = flat.module(flat.inputs(x))
+            out = flat.run(x)
             value = loss_of(loss, name, out, y)
         except InputError:
             raise

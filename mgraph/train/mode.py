@@ -15,8 +15,9 @@ from mgraph.families import Family, Floats
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import check_precision
 from mgraph.progress import ProgressCallback, silent
-from mgraph.train.engine import Trained, train_phases
-from mgraph.train.losses import check_loss, training_loss
+from mgraph.train.engine import PathOptions, Trained, train_phases
+from mgraph.train.losses import check_objective, training_loss
+from mgraph.train.objective import Objective
 from mgraph.train.optimisers import check_optimiser
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.settings import TrainSettings
@@ -51,7 +52,7 @@ def check_training(flat: FlatModel, task: Task, settings: TrainSettings) -> None
     check_precision(settings.precision, flat.device)
     flat.check_batch(settings.batch_size)
     check_optimiser(UpdateRule.of(settings), [tensor.shape for tensor in flat.views(flat.theta).values()])
-    check_loss(flat, task, training_loss(task, settings))
+    check_objective(flat, task, settings)
 
 
 def train_mode(
@@ -65,8 +66,8 @@ def train_mode(
 ) -> Trained:
     """Train the network in place on the task's training split.
 
-    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where ``keeper``
-    has a state of this training, begun with a network of the same seed, it goes on from there. Raises
+    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where
+    ``checkpointer`` has a state of this training, begun with a network of the same seed, it goes on from there. Raises
     NonFiniteError, naming the step, when the loss leaves the finite numbers at every learning rate tried.
     """
     P = flat.theta.clone()[None]
@@ -76,13 +77,11 @@ def train_mode(
             at_epoch(epoch)
 
     trained = train_phases(
-        flat,
-        training_loss(task, settings),
-        task.train,
+        Objective(flat, training_loss(task, settings), task.train),
         P,
         (Phase("train", settings.epochs, (Curve.whole(_Point()),), free=(0,)),),
         settings,
-        update="eager",
+        PathOptions(update="eager"),
         after_epoch=after_epoch,
         progress=progress,
         checkpointer=checkpointer,

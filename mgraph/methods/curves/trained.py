@@ -124,7 +124,7 @@ class TrainedMethod(Method, Optimisation):
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Check rows, measure, patterns, division of the batch, precision and loss, before anything runs."""
         from mgraph.network.precision import check_precision
-        from mgraph.train.losses import check_loss, training_loss
+        from mgraph.train.losses import check_objective
         from mgraph.train.updates import UpdateRule, choose_update
 
         for row in self.fixed:
@@ -140,7 +140,7 @@ class TrainedMethod(Method, Optimisation):
         self._check_division(flat, self.sampling_for(flat, task))
         if self.update == "compiled":
             choose_update(flat.theta, self.update, UpdateRule.of(self, self.decay))
-        check_loss(flat, task, training_loss(task, self))
+        check_objective(flat, task, self)
 
     def _check_division(self, flat: FlatModel, sampling: Sampling) -> None:
         from mgraph.train.engine import least_examples
@@ -178,8 +178,9 @@ class TrainedMethod(Method, Optimisation):
         import torch
 
         from mgraph.train.controlpoints import Held
-        from mgraph.train.engine import train_phases
+        from mgraph.train.engine import PathOptions, train_phases
         from mgraph.train.losses import training_loss
+        from mgraph.train.objective import Objective
 
         points = start.points()
         names = self.trained_names(flat.names)
@@ -191,16 +192,11 @@ class TrainedMethod(Method, Optimisation):
                 given = [flat.pack(torch.from_numpy(np.array(row)))[flat.trained :] for row in start.rows]
                 held = Held(start.matrix, torch.stack(given))
             trained = train_phases(
-                flat,
-                training_loss(task, self),
-                task.train,
+                Objective(flat, training_loss(task, self), task.train),
                 P,
                 self.plan(family),
                 self,
-                sampling=self.sampling_for(flat, task),
-                decay=self.decay,
-                held=held,
-                update=self.update,
+                PathOptions(self.sampling_for(flat, task), self.decay, held, self.update),
                 progress=progress,
                 checkpointer=checkpointer,
             )

@@ -145,11 +145,11 @@ class LLPF(Method, WalkSettings):
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Check groups, batch, precision and loss before anything runs."""
         from mgraph.network.precision import check_precision
-        from mgraph.train.losses import check_loss, training_loss
+        from mgraph.train.losses import check_objective
 
         check_precision(self.precision, flat.device)
         flat.check_batch(self.batch_size)
-        check_loss(flat, task, training_loss(task, self))
+        check_objective(flat, task, self)
         self._plan(flat, task)
 
     @override
@@ -216,6 +216,7 @@ class LLPF(Method, WalkSettings):
 
         from mgraph.methods.llpf.walk import Walk
         from mgraph.train.losses import training_loss
+        from mgraph.train.objective import Objective
         from mgraph.train.state import InMemory
 
         checkpointer = InMemory() if checkpointer is None else checkpointer
@@ -232,9 +233,7 @@ class LLPF(Method, WalkSettings):
             rows.reverse()
         stretches = self._stretches(flat, units, phases, rows, crossing=len(rows) == 2 and self._crosses(sizes))
         walk = Walk(
-            flat,
-            loss,
-            task.train,
+            Objective(flat, loss, task.train),
             units,
             self,
             threshold,

@@ -12,6 +12,8 @@ from typing_extensions import override
 from mgraph.errors import InputError
 from mgraph.methods.llpf.groups import AUTO, GroupSpec
 from mgraph.settings import Settings, setting
+from mgraph.train.augments import augment_setting
+from mgraph.train.functions import loss_setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,8 @@ class WalkSettings(Settings):
     max_seconds: float | None = setting(
         None, "stop after so much time, and close the path from there", unit="s", above=0
     )
-    loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
+    augment: str | None = augment_setting()
+    loss: str | None = loss_setting()
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
     compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")

@@ -9,6 +9,8 @@ from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.settings import Settings, setting
+from mgraph.train.augments import augment_setting
+from mgraph.train.functions import loss_setting
 
 STOPS = ("gaps", "saddle")
 FALLS = 0.01  # the share by which a saddle must fall, in so many cycles, to be falling
@@ -83,7 +85,8 @@ class BandSettings(Settings):
     target: float | None = setting(None, "stop as soon as no point between the ends has a higher train loss", above=0)
     max_steps: int | None = setting(None, "stop after so many steps", unit="steps", low=1)
     max_seconds: float | None = setting(None, "stop after so much time, finishing what was begun", unit="s", above=0)
-    loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
+    augment: str | None = augment_setting()
+    loss: str | None = loss_setting()
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
     compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")

@@ -1,4 +1,4 @@
-"""What one commit changes in the index, as SQL values: applied to a database, or written to the journal as JSON.
+"""What one commit changes in the index, as SQL values, to be applied to a database or written to the journal as JSON.
 
 A document of the journal names the columns of every table, so that it can be read without this package:
 ``{"add": {"nodes": {"columns": […], "rows": [[…], …]}}, "update": {…}, "remove": [["nodes", "id", ["m…"]]]}``.
@@ -52,7 +52,7 @@ class Changes:
         return changes
 
     def apply(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Change the database; ``NotFoundError`` if a row to be replaced is not there."""
+        """Change the database; ``NotFoundError`` if a row to be replaced does not exist."""
         for table, rows in self.added.items():
             insert_rows(con, table, rows)
         for table, rows in self.replaced.items():
@@ -82,7 +82,7 @@ class Changes:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Changes:
-        """Read what :meth:`document` wrote; FormatError if its tables are not those of this version."""
+        """Read what :meth:`document` wrote; FormatError if its tables differ from those of this version."""
         added, replaced = (
             {table: _rows(table, part) for table, part in document.get(key, {}).items()} for key in ("add", "update")
         )

@@ -1,7 +1,7 @@
-"""The journal: every commit once more, in files of our own beside the index, so that no loss there goes unseen.
+"""The journal: every commit a second time, in our own files beside the index, so that no loss there goes unnoticed.
 
-DuckDB drops the tail of a damaged write-ahead log in silence, and an index that was put back from an older copy
-looks like any other. Therefore a commit writes three things, each on the disk before the next begins:
+DuckDB silently drops the tail of a damaged write-ahead log, and an index restored from an older copy looks like any
+other. Therefore a commit writes three things, each on the disk before the next begins:
 
 1. its *record* at the end of the journal: what it changes, with a checksum;
 2. the DuckDB transaction, in which ``meta.commits`` becomes the number of the commit;
@@ -35,7 +35,7 @@ from mgraph_store.folder import Folder
 from mgraph_store.rows.limits import UNPACKED_BYTES, UNPACKED_RATIO
 
 COUNTER = "count"
-_PAGE = 4096  # bytes between the two slots of the counter: no torn write reaches both
+_PAGE = 4096  # bytes between the two slots of the counter, so that no torn write reaches both
 _SLOT = struct.Struct("<8sQQQ")  # magic, number, generation, length; then the checksum
 _RECORD = struct.Struct("<8sQQ")  # magic, number, length; then the checksum, then the compressed JSON
 _MAGIC_SLOT, _MAGIC_RECORD = b"mgcount1", b"mgcommit"
@@ -77,7 +77,7 @@ class Journal:
         return max((c for c in self._slots() if c is not None), key=lambda c: c.number, default=None)
 
     def reaches(self, count: Count) -> bool:
-        """Say whether the journal file is there, as long as the counter says."""
+        """Return whether the journal file is there and has the length that the counter says."""
         try:
             return self._folder.size(count.file) >= count.length
         except OSError:
@@ -86,7 +86,7 @@ class Journal:
     def begin(self, number: int, documents: Iterable[dict[str, Any]]) -> Count:
         """Start a new journal with records of everything, in as many parts as it comes; durable on return.
 
-        The old one counts until the counter is written, and goes then.
+        The old one counts until the counter is written, and is then deleted.
         """
         return self.adopt(self.draft(number, documents))
 
@@ -133,7 +133,7 @@ class Journal:
         self._folder.unlink(draft.file)
 
     def prepare(self, count: Count, document: dict[str, Any]) -> Count:
-        """Write the record of the next commit behind those that count; durable on return.
+        """Write the record of the next commit after those that count; durable on return.
 
         Raises
         ------
@@ -145,7 +145,7 @@ class Journal:
         return replace(count, number=count.number + 1, length=count.length + len(data))
 
     def prepared(self, count: Count) -> Count | None:
-        """Find the record behind those that count, if it is whole: that of a commit which was not counted."""
+        """Find the record after those that count, if it is whole: that of a commit that was not counted."""
         with contextlib.suppress(OSError), self._folder.reader(count.file) as file:
             file.seek(count.length)
             rest = file.read()
@@ -167,7 +167,7 @@ class Journal:
         Raises
         ------
         CorruptError
-            At the first that is missing or damaged.
+            At the first record that is missing or damaged.
         """
         path = self._folder.path / count.file
         try:
@@ -222,7 +222,7 @@ class Journal:
 
 
 def record_size(number: int, document: dict[str, Any]) -> int:
-    """Say how many bytes the record of a commit takes."""
+    """Return how many bytes the record of a commit takes."""
     return len(_packed(number, document))
 
 

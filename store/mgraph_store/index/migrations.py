@@ -1,4 +1,4 @@
-"""The way from an older format of the index to the present one: a numbered step for each version.
+"""Migrations from older formats of the index to the present one: a numbered step for each version.
 
 A step gets an open transaction on an index of its version and makes it one of the next. All steps that a graph needs
 run in one transaction when its owner asks for it (``mgraph upgrade``), and the journal begins anew; so a graph is of
@@ -29,7 +29,8 @@ Step = Callable[[duckdb.DuckDBPyConnection], None]
 
 
 def _routes_by_their_own_numbers(con: duckdb.DuckDBPyConnection) -> None:
-    """Lead from 1 to 2: a path has one route; of several, the train loss chose its own, and others are oracles."""
+    """Migrate from 1 to 2: a path has one route; of several, that of the train loss was chosen by it, the others are
+    oracles."""
     con.execute("ALTER TABLE edges ADD COLUMN chosen_on VARCHAR DEFAULT 'path'")
     con.execute("ALTER TABLE edges ALTER COLUMN chosen_on SET NOT NULL")
     con.execute("ALTER TABLE edges ALTER COLUMN chosen_on DROP DEFAULT")
@@ -43,7 +44,8 @@ WHERE connection_id IN (
 
 
 def _metrics_with_a_direction(con: duckdb.DuckDBPyConnection) -> None:
-    """Lead from 1 to 2: what was measured of a mode itself are the metrics of its task; of others nothing is known."""
+    """Migrate from 1 to 2: the metrics measured for modes themselves are those of the task; nothing is known about
+    others."""
     for table in ("spaces", "sweeps"):
         con.execute(f"ALTER TABLE {table} ADD COLUMN metrics VARCHAR DEFAULT '[]'")
         con.execute(f"ALTER TABLE {table} ALTER COLUMN metrics SET NOT NULL")

@@ -1,10 +1,10 @@
-"""Removing nodes, connections, sweeps and spaces, with all that is theirs, and with what depends on them if wanted.
+"""Removing nodes, connections, sweeps and spaces, with what belongs to them and, if wanted, what depends on them.
 
-What *belongs* to a connection goes with it: its control points and samples, its sweeps, all numbers measured there.
-What *depends* on something else is of its own right: a connection that ends in a node, a node that is computed from
-it, whatever lies in a space. Removal refuses while such a thing is left, or takes it along (``cascade``).
+What *belongs* to a connection is removed with it: its control points and samples, its sweeps, all numbers measured
+there. What *depends* on something else exists in its own right: a connection that ends in a node, a node that is
+computed from it, anything in a space. Removal is refused while such a thing remains, or removes it too (``cascade``).
 
-A merged node has tensors of its own and depends on nobody: it stays, and only forgets its recipe.
+A merged node has its own tensors and depends on nothing: it stays, and only loses its recipe.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Goes:
-    """One thing that goes, and why: asked for, or what it belongs to or depends on."""
+    """One thing to be removed, and why: it was asked for, or what it belongs to or depends on."""
 
     record: Target | Part
     why: str
@@ -55,14 +55,14 @@ class Goes:
 
     @property
     def kind(self) -> str:
-        """Node kind, connection, sweep or space."""
+        """The kind of node, or connection, sweep or space."""
         record = self.record
         return record.kind if isinstance(record, Node | Part) else type(record).__name__.lower()
 
 
 @dataclass(frozen=True)
 class Removal:
-    """A plan: what goes, which nodes forget their recipe, which tensor objects become free.
+    """A plan: what is removed, which nodes lose their recipe, which tensor objects are freed.
 
     ``abandoned`` are interrupted runs that cannot go on without what goes; ``commits`` is how many commits the graph
     had when this was planned.
@@ -77,7 +77,7 @@ class Removal:
     commits: int = field(default=-1, compare=False)
 
     def apply(self, store: GraphStore) -> None:
-        """Remove the rows in one transaction, then the tensors that nobody refers to any more.
+        """Remove the rows in one transaction, then the tensors that nothing refers to any more.
 
         Raises
         ------
@@ -133,13 +133,13 @@ def _unchanged_since(number: int) -> Callable[[Reader, GraphStore], None]:
 def plan_removal(
     reader: Reader, targets: Sequence[Target], *, cascade: bool = False, graph: Root | Path | None = None
 ) -> Removal:
-    """Find out what goes with some things; ``graph`` is the directory, where runs under way hold their locks.
+    """Find out what is removed with some things; ``graph`` is the directory, where runs under way hold their locks.
 
     Raises
     ------
     StillNeededError
-        If something depends on them, unless ``cascade`` takes it along, or a run under way needs them; the
-        message names it.
+        If something depends on them, unless ``cascade`` removes it too, or a run under way needs them; the message
+        names it.
     """
     goes: dict[str, Goes] = {}
     level = [Goes(target, "asked for") for target in targets]
@@ -203,7 +203,7 @@ def _following(reader: Reader, goes: dict[str, Goes], new: Sequence[Goes]) -> li
         found += _computed(reader, nodes, goes)
     for space in (g.record for g in new if isinstance(g.record, Space)):
         inside: list[Any] = [*reader.all(Connection, space_id=space.id), *reader.all(Node, space_id=space.id)]
-        found += [Goes(record, f"it lies in space {space.name}", True) for record in inside]
+        found += [Goes(record, f"it is in space {space.name}", True) for record in inside]
     return found
 
 
@@ -286,7 +286,7 @@ def _refusal(needed: Sequence[Goes]) -> str:
     told = [f"{g.kind} {_label(g.record)} ({g.why})" for g in needed]
     more = [f"{len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
     listed = ", ".join([*told[:_SHOWN], *more])
-    return f"Nothing was removed, for this would go, too: {listed}; --cascade takes it along."
+    return f"Nothing was removed, because this would be removed too: {listed}; --cascade allows it."
 
 
 def commits_of(reader: Reader) -> int:
