@@ -20,7 +20,7 @@ from typing_extensions import override
 from mgraph.data.splits import Split
 from mgraph.network.flat import FlatModel
 from mgraph.progress import ProgressCallback, silent
-from mgraph.train.batches import Batches
+from mgraph.train.batches import Batches, batches_per_pass
 from mgraph.train.controlpoints import Held
 from mgraph.train.draws import Draw, DrawStream
 from mgraph.train.driver import Driver
@@ -28,7 +28,7 @@ from mgraph.train.losses import Loss
 from mgraph.train.parallel import Workers, present
 from mgraph.train.phases import Phase
 from mgraph.train.sampling import Sampling
-from mgraph.train.schedules import SCHEDULES
+from mgraph.train.schedules import Span, schedule_of
 from mgraph.train.settings import Optimisation
 from mgraph.train.snapshots import named, to_array, to_tensor, with_prefix
 from mgraph.train.state import Arrays, Checkpointer
@@ -189,6 +189,14 @@ def least_examples(flat: FlatModel, workers: Workers) -> int:
     return flat.least_batch * workers.size
 
 
+def check_schedules(flat: FlatModel, split: Split, phases: Sequence[Phase], how: Optimisation) -> None:
+    """Raise InputError now for a schedule with a place beyond the end of a phase."""
+    epoch = batches_per_pass(len(split), how.batch_size, max(2, least_examples(flat, present())))
+    for phase in phases:
+        if phase.epochs and phase.free:
+            schedule_of(how.schedule, Span(phase.epochs * epoch, epoch))
+
+
 @dataclass(frozen=True)
 class Trained:
     """How a training went: the update used (eager or compiled), what the user should know, what budget stopped it."""
@@ -269,7 +277,8 @@ class _Phases(Stepper):
             if phase.epochs and phase.free:
                 lr = self._how.lr if phase.lr is None else phase.lr
                 steps = phase.epochs * self._driver.batches.per_pass
-                return TrainingSegment(phase.name, steps, lr, schedule=SCHEDULES[self._how.schedule])
+                schedule = schedule_of(self._how.schedule, Span(steps, self._driver.batches.per_pass))
+                return TrainingSegment(phase.name, steps, lr, schedule=schedule)
             self._number += 1
         return None
 

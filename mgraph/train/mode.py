@@ -15,7 +15,7 @@ from mgraph.families import Family, Floats
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import check_precision
 from mgraph.progress import ProgressCallback, silent
-from mgraph.train.engine import Trained, train_phases
+from mgraph.train.engine import Trained, check_schedules, train_phases
 from mgraph.train.losses import check_objective, training_loss
 from mgraph.train.optimisers import check_optimiser
 from mgraph.train.phases import Curve, Phase
@@ -46,12 +46,17 @@ class _Point(Family):
         return np.ones((1, 0))
 
 
+def _phases(settings: TrainSettings) -> tuple[Phase, ...]:
+    return (Phase("train", settings.epochs, (Curve.whole(_Point()),), free=(0,)),)
+
+
 def check_training(flat: FlatModel, task: Task, settings: TrainSettings) -> None:
     """Raise InputError now for settings that do not suit the network or the task."""
     check_precision(settings.precision, flat.device)
     flat.check_batch(settings.batch_size)
     check_optimiser(UpdateRule.of(settings), [tensor.shape for tensor in flat.views(flat.theta).values()])
     check_objective(flat, task, settings)
+    check_schedules(flat, task.train, _phases(settings), settings)
 
 
 def train_mode(
@@ -80,7 +85,7 @@ def train_mode(
         training_loss(task, settings),
         task.train,
         P,
-        (Phase("train", settings.epochs, (Curve.whole(_Point()),), free=(0,)),),
+        _phases(settings),
         settings,
         update="eager",
         after_epoch=after_epoch,

@@ -12,6 +12,7 @@ from typing_extensions import override
 from mgraph.errors import InputError
 from mgraph.settings import Settings, format_value, setting
 from mgraph.train.augments import augment_setting
+from mgraph.train.schedules import check_schedule
 
 OPTIMIZERS = ("sgd", "adamw", "muon")
 TORCH = "torch.optim."
@@ -58,8 +59,9 @@ class Optimisation(Settings):
     lr: float = setting(0.1, "learning rate at the start of each phase", above=0, high=1e30)
     schedule: str = setting(
         "curve",
-        "learning rate over a phase: curve (constant, then linear from 50 % to 90 % down to 1 %), cosine, constant",
-        choices=("curve", "cosine", "constant"),
+        "learning rate over a phase: curve (constant, then linear from 50 % to 90 % down to 1 %), cosine, constant, "
+        "onecycle, multistep?at=60ep,120ep, cyclic?period=4ep, restarts?cycles=5; each with ?warmup=500 (steps)",
+        check=check_schedule,
     )
     batch_size: int = setting(64, "examples per step", unit="examples", low=1)
     momentum: float = setting(0.9, "momentum of SGD and Muon, or AdamW's beta1", low=0, below=1)
