@@ -121,19 +121,22 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         *,
         name: str | None = None,
         space: str | None = None,
+        init: Point | str | None = None,
         progress: ProgressCallback | None = None,
         **changes: Any,
     ) -> Point:
-        """Train a mode from scratch: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
+        """Train a mode: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
 
-        Keywords are fields of :class:`TrainSettings`. Raises NonFiniteError, naming the step, when training
+        It begins with fresh weights, or at the node ``init``, also one of another space whose network has the same
+        tensors. Keywords are fields of :class:`TrainSettings`. Raises NonFiniteError, naming the step, when training
         diverges; nothing but the failed run is then recorded.
         """
         from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
 
         chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
-        job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name)
+        begun = None if init is None else self._node(init).id
+        job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name, init=begun)
         return Point(self.session, job.run(self.session, **_progress(progress)))
 
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:

@@ -14,7 +14,10 @@ from mgraph.train.settings import TrainSettings
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob(Job):
-    """Train a mode from scratch in a space (its id), and copies of earlier epochs, if its settings ask for them."""
+    """Train a mode in a space (its id), and copies of earlier epochs, if its settings ask for them.
+
+    It begins with a fresh network, or at the node ``init`` (its id).
+    """
 
     kind: ClassVar[str] = "train"
     operation: ClassVar[str] = "mgraph.operations.modes:add_trained_mode"
@@ -22,6 +25,7 @@ class TrainJob(Job):
     space: str
     settings: TrainSettings = TrainSettings()
     name: str | None = None
+    init: str | None = None
 
     @override
     def names(self) -> Iterable[Any]:

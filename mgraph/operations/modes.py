@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning
-from mgraph.evaluate.batchnorm import OWN
+from mgraph.evaluate.batchnorm import OWN, recompute_statistics
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
 from mgraph.jobs.modes import AddModeJob, TrainJob
@@ -26,12 +28,13 @@ from mgraph.operations.rescue import rescued
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
-from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
+from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy, start_at
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session, Workspace
 from mgraph.session.storing import check_name_is_free, require_finite, store_point
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
+from mgraph.train.settings import TrainSettings
 from mgraph_store import Node, Run, Space, Transaction, new_id
 
 
@@ -43,7 +46,7 @@ class SimilarModeWarning(MGraphWarning):
 def add_trained_mode(
     session: Session, job: TrainJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> Node:
-    """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
+    """Train a mode and add it with its evaluations; copies of earlier epochs and an average too, if asked for.
 
     With an interrupted run ``resumed`` of this job it goes on where that run was saved. Under torchrun all processes
     train together and the first stores, before anything is measured. Raises NonFiniteError, naming the step, when
@@ -52,19 +55,25 @@ def add_trained_mode(
     settings, name = job.settings, job.name
     with session.store.reading() as reader:
         space = still_there(reader, Space, job.space, resumed)
+        init = None if job.init is None else still_there(reader, Node, job.init, resumed)
     if settings.keep and name is None:
         raise InputError("keep needs a name: the copies are called NAME-EPOCH.")
+    if settings.ema is not None and name is None:
+        raise InputError("ema needs a name: the average is called NAME-ema.")
     kept_names = {epoch: f"{name}-{epoch}" for epoch in settings.keep}
-    for wanted in (name, *kept_names.values()):
+    averaged = None if settings.ema is None else f"{name}-ema"
+    for wanted in (name, averaged, *kept_names.values()):
         check_name_is_free(session, wanted)
     with joined(session.device) as workers:
         workspace = session.workspace(space)
         workspace.task  # noqa: B018  (load the data before the run starts: bad input is not a run)
         flat = workspace.new_network(settings.seed)
         workspace.flat = flat
+        if init is not None:
+            start_at(session, workspace, flat, init)
         check_network(workspace)
         check_training(flat, workspace.task, settings)
-        stated = asdict(settings) | {"space": space.name}
+        stated = asdict(settings) | {"space": space.name, "init": job.init}
         with session.run(workspace, "train", stated, settings.seed, job=job, resumed=resumed) as run:
 
             def keep(epoch: int) -> None:
@@ -90,7 +99,10 @@ def add_trained_mode(
                 copies[epoch] = _Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs)
             at = None if trained.stopped else settings.epochs
             made = [*copies.values(), _Made(name, at, *last, list(outputs_now(workspace, flat).values()))]
+            if trained.average is not None:
+                made.insert(-1, _averaged(workspace, averaged, at, trained.average, settings))
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
+            info |= {} if init is None else {"init": init.id}
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
             for mode in made:
@@ -155,7 +167,8 @@ def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, 
 class _Made:
     """A mode to be stored: its name, the epoch that it was at, parameters (D,), and buffers by dtype.
 
-    ``outputs`` are those of the network that was trained, on a few examples.
+    ``outputs`` are those of the network that was trained, on a few examples. ``ema`` is the decay of the average that
+    it is, if it is one.
     """
 
     name: str | None
@@ -163,6 +176,25 @@ class _Made:
     parameters: NDArray[np.float32]
     buffers: dict[str, NDArray[Any]]
     outputs: Sequence[NDArray[Any]] = ()
+    ema: float | None = None
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is recorded of it besides what it shares with the others of its run."""
+        return {key: value for key, value in (("epoch", self.epoch), ("ema", self.ema)) if value is not None}
+
+
+def _averaged(
+    workspace: Workspace, name: str | None, epoch: int | None, average: Tensor, settings: TrainSettings
+) -> _Made:
+    """Return the mode of a running average, with BatchNorm statistics recomputed for it: training's are not its own."""
+    flat = workspace.flat
+    flat.theta.copy_(average)
+    if flat.recomputes:
+        recompute_statistics(flat, workspace.task.train, workspace.policy())
+    outputs = list(outputs_now(workspace, flat).values())
+    buffers = module_buffers(flat, workspace.layout)
+    return _Made(name, epoch, flat.unpack(average).numpy(), buffers, outputs, settings.ema)
 
 
 def _keep_modes(
@@ -216,7 +248,7 @@ def _store(
         results,
         buffers=OWN,
         measured_with=own_policy(workspace),
-        info=info if mode.epoch is None else info | {"epoch": mode.epoch},
+        info=info | mode.info,
         name=mode.name,
     )
 
@@ -245,7 +277,11 @@ def _warn_if_similar(session: Session, workspace: Workspace, node: Node, paramet
     part = parameters[:_COORDINATES]
     with session.store.reading() as reader:
         others = [n for n in reader.all(Node, kind="mode", space_id=workspace.space.id) if n.id != node.id]
-    others = [n for n in others if n.run_id != node.run_id]  # earlier epochs of the same run are meant to be alike
+    begun = json.loads(node.info).get("init")
+    # Earlier epochs of the same run are meant to be alike, and so are modes of one beginning, and that itself.
+    others = [n for n in others if n.run_id != node.run_id]
+    if begun is not None:
+        others = [n for n in others if n.id != begun and json.loads(n.info).get("init") != begun]
     for other in others:
         if other.digest == node.digest:
             warnings.warn(

@@ -20,6 +20,7 @@ from typing_extensions import override
 from mgraph.data.splits import Split
 from mgraph.network.flat import FlatModel
 from mgraph.progress import ProgressCallback, silent
+from mgraph.train.averaging import RunningAverage
 from mgraph.train.batches import Batches, batches_per_pass
 from mgraph.train.controlpoints import Held
 from mgraph.train.draws import Draw, DrawStream
@@ -199,11 +200,15 @@ def check_schedules(flat: FlatModel, split: Split, phases: Sequence[Phase], how:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went: the update used (eager or compiled), what the user should know, what budget stopped it."""
+    """How a training went: the update used (eager or compiled), what the user should know, what budget stopped it.
+
+    ``average`` is the running average of the first row, shape (trained columns,), if one was asked for.
+    """
 
     update: str
     notes: tuple[str, ...] = ()
     stopped: str | None = None
+    average: Tensor | None = None
 
 
 def train_phases(
@@ -218,11 +223,14 @@ def train_phases(
     decay: str = "point",
     held: Held | None = None,
     update: str = "auto",
+    average: float | None = None,
     after_epoch: Callable[[int], None] | None = None,
     progress: ProgressCallback = silent,
     checkpointer: Checkpointer | None = None,
 ) -> Trained:
     """Train P, shape (K, trained columns), in place through all phases.
+
+    With ``average`` a running average of the first row is kept, with this decay (:class:`RunningAverage`).
 
     Each phase runs its own learning-rate schedule from zero momentum. A phase that leaves the finite numbers
     begins again with half the learning rate, with a LearningRateWarning. Raises NonFiniteError, naming the step,
@@ -233,9 +241,10 @@ def train_phases(
     """
     least = max(2, least_examples(flat, present()))
     driver = Driver(flat, split, how, least=least, checkpointer=checkpointer, progress=progress)
-    run = _Phases(driver, flat, loss, P, phases, how, sampling or Sampling(), decay, held, update, after_epoch)
+    kept = None if average is None else RunningAverage(P[0], average)
+    run = _Phases(driver, flat, loss, P, phases, how, sampling or Sampling(), decay, held, update, kept, after_epoch)
     driver.run(run)
-    return Trained(run.used, tuple(driver.notes), driver.stopped)
+    return Trained(run.used, tuple(driver.notes), driver.stopped, None if kept is None else kept.mean)
 
 
 class _Phases(Stepper):
@@ -253,11 +262,12 @@ class _Phases(Stepper):
         decay: str,
         held: Held | None,
         update: str,
+        average: RunningAverage | None,
         after_epoch: Callable[[int], None] | None,
     ) -> None:
         self._driver, self._flat, self._loss, self._P, self._phases = driver, flat, loss, P, phases
         self._how, self._sampling, self._decay, self._held = how, sampling, decay, held
-        self._update, self._after_epoch = update, after_epoch
+        self._update, self._average, self._after_epoch = update, average, after_epoch
         self._number = 0  # of the phase that is next, or under way
         self._first = min((n for n, phase in enumerate(phases) if phase.epochs and phase.free), default=0)
         self._moving = sorted({row for phase in phases for row in phase.free})
@@ -318,7 +328,9 @@ class _Phases(Stepper):
 
     @override
     def after(self, done: int) -> None:
-        """Tell the end of an epoch."""
+        """Bring the running average up to date, and tell the end of an epoch."""
+        if self._average is not None:
+            self._average.update()
         if self._after_epoch is not None and done % self._driver.batches.per_pass == 0:
             self._after_epoch(done // self._driver.batches.per_pass)
 
@@ -346,6 +358,8 @@ class _Phases(Stepper):
     def back(self) -> None:
         self.leave()
         self._P[list(self._phases[self._number].free)] = self._before
+        if self._average is not None:
+            self._average.begin()
 
     @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
@@ -355,9 +369,12 @@ class _Phases(Stepper):
         tensors = {"points": self._P[self._moving]}
         if self._number > self._first:  # the first phase's beginning is known when the training goes on
             tensors["before"] = self._before
+        if self._average is not None:
+            tensors["average"] = self._average.mean
         tensors |= {f"update.{name}": tensor for name, tensor in self._trainer.state().items()}
         arrays = {name: to_array(tensor) for name, tensor in tensors.items()} | with_prefix("draws.", draws)
-        return {"phase": self._number, "draws": drawn, "update": self._trainer.update.name}, arrays
+        values = {"phase": self._number, "draws": drawn, "update": self._trainer.update.name}
+        return values | ({} if self._average is None else {"averaged": self._average.steps}), arrays
 
     @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
@@ -367,6 +384,8 @@ class _Phases(Stepper):
         if "before" in arrays:
             self._before = to_tensor(arrays["before"]).to(self._P)
         self._P[self._moving] = to_tensor(arrays["points"]).to(self._P)
+        if self._average is not None:
+            self._average.load(to_tensor(arrays["average"]), values["averaged"])
 
     @override
     def leave(self) -> None:

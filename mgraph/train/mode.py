@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -72,9 +72,11 @@ def train_mode(
 
     ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where ``keeper``
     has a state of this training, begun with a network of the same seed, it goes on from there. Raises
-    NonFiniteError, naming the step, when the loss leaves the finite numbers at every learning rate tried.
+    NonFiniteError, naming the step, when the loss leaves the finite numbers at every learning rate tried. The weights'
+    running average, if the settings ask for one, is the result's ``average``.
     """
     P = flat.theta.clone()[None]
+    how = settings if settings.order_seed is None else replace(settings, seed=settings.order_seed)
 
     def after_epoch(epoch: int) -> None:
         if at_epoch is not None and epoch in settings.keep:
@@ -86,8 +88,9 @@ def train_mode(
         task.train,
         P,
         _phases(settings),
-        settings,
+        how,
         update="eager",
+        average=settings.ema,
         after_epoch=after_epoch,
         progress=progress,
         checkpointer=checkpointer,

@@ -101,6 +101,17 @@ class TrainSettings(Optimisation):
     weight_decay: float = setting(
         5e-4, "weight decay: an L2 penalty in sgd, decoupled in adamw and muon, a torch.optim class's own", low=0
     )
+    decay_norms: bool = setting(
+        True, "whether weight decay acts on tensors of one dimension, too: biases, scales and shifts of normalisation"
+    )
+    ema: float | None = setting(
+        None, "keep a running average of the weights, with this decay a step, as a mode of its own: NAME-ema",
+        above=0, below=1,
+    )  # fmt: skip
+    order_seed: int | None = setting(
+        None, "seed of all randomness but the initial weights: order of examples, augmentation, dropout (same: seed)",
+        low=0, high=2**63 - 1, nothing="same",
+    )  # fmt: skip
     keep: tuple[int, ...] = setting(
         (), "epochs after which a copy is kept as a mode of its own, called NAME-EPOCH", unit="epochs", low=1
     )
@@ -112,6 +123,8 @@ class TrainSettings(Optimisation):
             object.__setattr__(self, "optimizer_settings", tuple(pairs))
         super().__post_init__()
         self._check_optimizer()
+        if not self.decay_norms and self.optimizer.startswith(TORCH):
+            raise InputError(f"decay_norms=false is for {', '.join(OPTIMIZERS)}, not for {self.optimizer}.")
         if list(self.keep) != sorted(set(self.keep)) or any(epoch >= self.epochs for epoch in self.keep):
             raise InputError(f"keep takes rising epochs below epochs={self.epochs}, not {self.keep}.")
 

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 @click.command(cls=SectionedCommand)
 @click.option("--name", help="Name of the mode.")
+@click.option("--init", metavar="NODE", help="Begin with the weights of a node, not with fresh ones.")
 @settings_options({"train": TrainSettings})
 @space_option
 @with_computing_graph
 @output_options
 def train(
     name: str | None,
+    init: str | None,
     pairs: tuple[str, ...],
     config: Path | None,
     space: str | None,
@@ -41,7 +43,7 @@ def train(
     form: str,
     **flags: Any,
 ) -> None:
-    """Train a mode from scratch and add it with its losses and metrics.
+    """Train a mode and add it with its losses and metrics.
 
     SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % at 90 %, and stays.
     Under torchrun all processes train one mode together.
@@ -49,12 +51,13 @@ def train(
     \b
     Example:
       mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
+      mgraph train --init a --order-seed 2 --epochs 10 --name b
     """
     settings = chosen_settings(TrainSettings, flags, pairs, config)
     from mgraph.train.parallel import follows
 
     with progress_bars("train") as progress:
-        mode = graph.train(settings, name=name, space=space, progress=progress)
+        mode = graph.train(settings, name=name, space=space, init=init, progress=progress)
     if follows():
         return
     row = mode.describe()
