@@ -66,6 +66,7 @@ _COMMANDS = {
     "copy": "upkeep",
     "archive": "upkeep",
     "methods": "describe",
+    "recipes": "describe",
     "archs": "describe",
     "datasets": "describe",
     "demo": "demo",

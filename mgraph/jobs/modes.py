@@ -16,7 +16,8 @@ from mgraph.train.settings import TrainSettings
 class TrainJob(Job):
     """Train a mode in a space (its id), and copies of earlier epochs, if its settings ask for them.
 
-    It begins with a fresh network, or at the node ``init`` (its id).
+    It begins with a fresh network, or at the node ``init`` (its id). ``preset`` is the recipe that the settings began
+    with, if they did.
     """
 
     kind: ClassVar[str] = "train"
@@ -26,6 +27,7 @@ class TrainJob(Job):
     settings: TrainSettings = TrainSettings()
     name: str | None = None
     init: str | None = None
+    preset: str | None = None
 
     @override
     def names(self) -> Iterable[Any]:

@@ -34,6 +34,7 @@ from mgraph.session.session import Session, Workspace
 from mgraph.session.storing import check_name_is_free, require_finite, store_point
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
+from mgraph.train.recipes import RECIPES, RecipeWarning
 from mgraph.train.settings import TrainSettings
 from mgraph_store import Node, Run, Space, Transaction, new_id
 
@@ -73,7 +74,8 @@ def add_trained_mode(
             start_at(session, workspace, flat, init)
         check_network(workspace)
         check_training(flat, workspace.task, settings)
-        stated = asdict(settings) | {"space": space.name, "init": job.init}
+        _warn_if_other(job.preset, workspace)
+        stated = asdict(settings) | {"space": space.name, "init": job.init, "preset": job.preset}
         with session.run(workspace, "train", stated, settings.seed, job=job, resumed=resumed) as run:
 
             def keep(epoch: int) -> None:
@@ -103,6 +105,7 @@ def add_trained_mode(
                 made.insert(-1, _averaged(workspace, averaged, at, trained.average, settings))
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             info |= {} if init is None else {"init": init.id}
+            info |= {} if job.preset is None else {"preset": job.preset}
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
             for mode in made:
@@ -161,6 +164,16 @@ def add_placed_mode(session: Session, space: Space, values: Sequence[float], *, 
     with session.run(workspace, "add-mode", {"at": parameters.tolist(), "space": space.name}) as run:
         made = _Made(name, None, parameters, module_buffers(flat, workspace.layout))
         return _commit_modes(session, workspace, run, [made], {"origin": "coordinates"})
+
+
+def _warn_if_other(preset: str | None, workspace: Workspace) -> None:
+    """Say so if a recipe is for another network, or for other data, than the space's."""
+    recipe = RECIPES.get(preset or "")
+    if recipe is None:
+        return
+    task = workspace.task
+    if differences := recipe.differences(workspace.space.arch, task.input_shape, task.classes):
+        warnings.warn(f"The preset {preset} is for {' and for '.join(differences)}.", RecipeWarning, stacklevel=5)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.settings import Settings, format_value, setting
 from mgraph.train.augments import augment_setting
+from mgraph.train.recipes import RECIPES
 from mgraph.train.schedules import check_schedule
 
 OPTIMIZERS = ("sgd", "adamw", "muon")
@@ -87,6 +89,10 @@ class Optimisation(Settings):
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Optimisation):
     """How a mode is trained: by default SGD with momentum under the curve schedule of [G]."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+        {name: recipe.settings for name, recipe in RECIPES.items()}
+    )
 
     epochs: int = setting(40, "passes over the training data", unit="epochs", low=1)
     optimizer: str = setting(

@@ -11,6 +11,8 @@ import mgraph
 from mgraph.errors import InputError, LayoutMismatchError, NotFoundError
 from mgraph.operations.modes import SimilarModeWarning
 from mgraph.session.runs import RunInterrupted
+from mgraph.train.recipes import RecipeWarning
+from mgraph.train.settings import TrainSettings
 from mgraph_store import Member
 
 ARCH = "cnn?bn=true&channels=4,&hidden=8,"
@@ -146,3 +148,22 @@ def test_what_is_not_there_is_refused(g: Any) -> None:
     g.train(name="taken-ema", **HOW, seed=30)
     with pytest.raises(InputError, match="taken-ema"):
         g.train(name="taken", ema=0.9, **HOW)
+
+
+@pytest.mark.filterwarnings("ignore::mgraph.operations.modes.SimilarModeWarning")
+def test_a_preset_is_recorded_and_says_what_it_is_for(g: Any, commands: Any) -> None:
+    with pytest.warns(RecipeWarning, match=r"lenet5-mnist is for the network lenet5, not cnn.* and for mnist"):
+        made = g.train(preset="lenet5-mnist", epochs=1, name="by-recipe")
+    info = made.describe()["info"]
+    assert info["preset"] == "lenet5-mnist"
+    assert (info["settings"]["augment"], info["settings"]["lr"], info["settings"]["epochs"]) == ("rotate5", 0.01, 1)
+    run = commands(g.path.parent)
+    done = run("train", "--preset", "lenet5-mnist", "-s", "epochs=1", "--lr", "0.02", "--json")
+    assert done.row["info"]["settings"] == info["settings"] | {"lr": 0.02}
+    assert "preset lenet5-mnist is for" in done.stderr
+    with pytest.raises(InputError, match="not both"):
+        g.train(TrainSettings(), preset="lenet5-mnist")
+    assert run("recipes", "--json").rows[0]["name"] == "lenet5-mnist"
+    assert "rotate5" in run("recipes", "lenet5-mnist").stdout
+    assert "learning rate" in run("recipes", "resnet18-cifar10").stdout
+    assert "Did you mean lenet5-mnist" in run("recipes", "lenet5-mnst", code=2).stderr

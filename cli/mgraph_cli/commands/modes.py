@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mgraph_cli.options import (
     chosen_settings,
     numbers,
     output_options,
+    preset_option,
     settings_options,
     space_option,
     with_computing_graph,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 @click.command(cls=SectionedCommand)
 @click.option("--name", help="Name of the mode.")
 @click.option("--init", metavar="NODE", help="Begin with the weights of a node, not with fresh ones.")
+@preset_option({"train": TrainSettings})
 @settings_options({"train": TrainSettings})
 @space_option
 @with_computing_graph
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 def train(
     name: str | None,
     init: str | None,
+    preset: str | None,
     pairs: tuple[str, ...],
     config: Path | None,
     space: str | None,
@@ -46,6 +50,7 @@ def train(
     """Train a mode and add it with its losses and metrics.
 
     SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % at 90 %, and stays.
+    Presets are the recipes of papers: mgraph recipes.
     Under torchrun all processes train one mode together.
 
     \b
@@ -53,11 +58,11 @@ def train(
       mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
       mgraph train --init a --order-seed 2 --epochs 10 --name b
     """
-    settings = chosen_settings(TrainSettings, flags, pairs, config)
+    settings = chosen_settings(TrainSettings, flags, pairs, config, preset)
     from mgraph.train.parallel import follows
 
     with progress_bars("train") as progress:
-        mode = graph.train(settings, name=name, space=space, init=init, progress=progress)
+        mode = graph.train(name=name, space=space, init=init, preset=preset, progress=progress, **asdict(settings))
     if follows():
         return
     row = mode.describe()
