@@ -36,7 +36,8 @@ from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
 from mgraph.train.recipes import RECIPES, RecipeWarning
 from mgraph.train.settings import TrainSettings
-from mgraph_store import Node, Run, Space, Transaction, new_id
+from mgraph.train.watch import Observed
+from mgraph_store import Node, Run, Series, Space, Transaction, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
@@ -114,7 +115,7 @@ def add_trained_mode(
                         workspace, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
                     )
             info |= further_states(workspace.flat.module)
-            return _keep_modes(session, workspace, run, made, info, stopped=trained.stopped)
+            return _keep_modes(session, workspace, run, made, info, trained.history, stopped=trained.stopped)
 
 
 @alone
@@ -216,10 +217,11 @@ def _keep_modes(
     run: RunLog,
     made: Sequence[_Made],
     info: dict[str, Any],
+    history: Sequence[Observed],
     *,
     stopped: str | None,
 ) -> Node:
-    """Store what was trained, all or none, and only then measure it; return the last one.
+    """Store what was trained, all or none, and only then measure it; return the last one, whose ``history`` it is.
 
     ``stopped`` says by which budget the training was ended, if one did.
     Raises InputError if they cannot be measured, and NonFiniteError for a loss that is not a number: they stay stored.
@@ -227,6 +229,7 @@ def _keep_modes(
     tensors = {mode.name or run.id: (mode.parameters, mode.buffers) for mode in made}
     with rescued(session, run, workspace.layout, tensors), session.store.transaction() as tx:
         nodes = [_store(tx, workspace, run, mode, {}, info) for mode in made]
+        tx.add(*[Series(None, run.id, **asdict(series), node_id=nodes[-1].id) for series in history])
         run.complete(tx, reason=stopped)
     for node, mode in zip(nodes, made, strict=True):
         with still_stored(node):

@@ -20,7 +20,6 @@ from typing_extensions import override
 from mgraph.data.splits import Split
 from mgraph.network.flat import FlatModel
 from mgraph.progress import ProgressCallback, silent
-from mgraph.train.averaging import RunningAverage
 from mgraph.train.batches import Batches, batches_per_pass
 from mgraph.train.controlpoints import Held
 from mgraph.train.draws import Draw, DrawStream
@@ -35,6 +34,7 @@ from mgraph.train.snapshots import named, to_array, to_tensor, with_prefix
 from mgraph.train.state import Arrays, Checkpointer
 from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
 from mgraph.train.updates import EagerUpdate, UpdateRule, choose_update
+from mgraph.train.watch import Watch
 
 _MEMORY = 0.98  # of the mean loss along a path, from step to step
 
@@ -200,15 +200,11 @@ def check_schedules(flat: FlatModel, split: Split, phases: Sequence[Phase], how:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went: the update used (eager or compiled), what the user should know, what budget stopped it.
-
-    ``average`` is the running average of the first row, shape (trained columns,), if one was asked for.
-    """
+    """How a training went: the update used (eager or compiled), what the user should know, what budget stopped it."""
 
     update: str
     notes: tuple[str, ...] = ()
     stopped: str | None = None
-    average: Tensor | None = None
 
 
 def train_phases(
@@ -223,14 +219,12 @@ def train_phases(
     decay: str = "point",
     held: Held | None = None,
     update: str = "auto",
-    average: float | None = None,
+    watches: Sequence[Watch] = (),
     after_epoch: Callable[[int], None] | None = None,
     progress: ProgressCallback = silent,
     checkpointer: Checkpointer | None = None,
 ) -> Trained:
     """Train P, shape (K, trained columns), in place through all phases.
-
-    With ``average`` a running average of the first row is kept, with this decay (:class:`RunningAverage`).
 
     Each phase runs its own learning-rate schedule from zero momentum. A phase that leaves the finite numbers
     begins again with half the learning rate, with a LearningRateWarning. Raises NonFiniteError, naming the step,
@@ -241,10 +235,9 @@ def train_phases(
     """
     least = max(2, least_examples(flat, present()))
     driver = Driver(flat, split, how, least=least, checkpointer=checkpointer, progress=progress)
-    kept = None if average is None else RunningAverage(P[0], average)
-    run = _Phases(driver, flat, loss, P, phases, how, sampling or Sampling(), decay, held, update, kept, after_epoch)
+    run = _Phases(driver, flat, loss, P, phases, how, sampling or Sampling(), decay, held, update, watches, after_epoch)
     driver.run(run)
-    return Trained(run.used, tuple(driver.notes), driver.stopped, None if kept is None else kept.mean)
+    return Trained(run.used, tuple(driver.notes), driver.stopped)
 
 
 class _Phases(Stepper):
@@ -262,12 +255,13 @@ class _Phases(Stepper):
         decay: str,
         held: Held | None,
         update: str,
-        average: RunningAverage | None,
+        watches: Sequence[Watch],
         after_epoch: Callable[[int], None] | None,
     ) -> None:
         self._driver, self._flat, self._loss, self._P, self._phases = driver, flat, loss, P, phases
         self._how, self._sampling, self._decay, self._held = how, sampling, decay, held
-        self._update, self._average, self._after_epoch = update, average, after_epoch
+        self._update, self._watches, self._after_epoch = update, watches, after_epoch
+        self._lr = 0.0  # of the last step
         self._number = 0  # of the phase that is next, or under way
         self._first = min((n for n, phase in enumerate(phases) if phase.epochs and phase.free), default=0)
         self._moving = sorted({row for phase in phases for row in phase.free})
@@ -324,15 +318,22 @@ class _Phases(Stepper):
         """Do one step; it knows the next one's draws, so that each update can write the next points."""
         assert self._trainer is not None
         current, self._upcoming = self._upcoming, next(self._stream)
+        self._lr = lr
         return self._trainer.step(*next(batches), lr, current, self._upcoming)
 
     @override
     def after(self, done: int) -> None:
-        """Bring the running average up to date, and tell the end of an epoch."""
-        if self._average is not None:
-            self._average.update()
+        """Let the watches look, and tell the end of an epoch."""
+        for watch in self._watches:
+            watch.after(done, self._lr)
         if self._after_epoch is not None and done % self._driver.batches.per_pass == 0:
             self._after_epoch(done // self._driver.batches.per_pass)
+
+    @override
+    def seen(self, losses: Sequence[float]) -> None:
+        """Tell the watches."""
+        for watch in self._watches:
+            watch.seen(losses)
 
     @override
     def end(self, segment: TrainingSegment, why: str | None) -> None:
@@ -358,8 +359,8 @@ class _Phases(Stepper):
     def back(self) -> None:
         self.leave()
         self._P[list(self._phases[self._number].free)] = self._before
-        if self._average is not None:
-            self._average.begin()
+        for watch in self._watches:
+            watch.begin()
 
     @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
@@ -369,12 +370,13 @@ class _Phases(Stepper):
         tensors = {"points": self._P[self._moving]}
         if self._number > self._first:  # the first phase's beginning is known when the training goes on
             tensors["before"] = self._before
-        if self._average is not None:
-            tensors["average"] = self._average.mean
         tensors |= {f"update.{name}": tensor for name, tensor in self._trainer.state().items()}
         arrays = {name: to_array(tensor) for name, tensor in tensors.items()} | with_prefix("draws.", draws)
+        watched = [watch.state() for watch in self._watches]
+        for number, (_, noted) in enumerate(watched):
+            arrays |= with_prefix(f"watch.{number}.", noted)
         values = {"phase": self._number, "draws": drawn, "update": self._trainer.update.name}
-        return values | ({} if self._average is None else {"averaged": self._average.steps}), arrays
+        return values | {"watches": [noted for noted, _ in watched]}, arrays
 
     @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
@@ -384,8 +386,9 @@ class _Phases(Stepper):
         if "before" in arrays:
             self._before = to_tensor(arrays["before"]).to(self._P)
         self._P[self._moving] = to_tensor(arrays["points"]).to(self._P)
-        if self._average is not None:
-            self._average.load(to_tensor(arrays["average"]), values["averaged"])
+        # A state of before there were watches has none.
+        for number, (watch, noted) in enumerate(zip(self._watches, values.get("watches", ()), strict=False)):
+            watch.load(noted, named(arrays, f"watch.{number}."))
 
     @override
     def leave(self) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from torch import Tensor
 from typing_extensions import override
 
 from mgraph.data.task import Task
@@ -15,13 +16,24 @@ from mgraph.families import Family, Floats
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import check_precision
 from mgraph.progress import ProgressCallback, silent
-from mgraph.train.engine import Trained, check_schedules, train_phases
+from mgraph.train.batches import batches_per_pass
+from mgraph.train.engine import Trained, check_schedules, least_examples, train_phases
 from mgraph.train.losses import check_objective, training_loss
 from mgraph.train.optimisers import check_optimiser
+from mgraph.train.parallel import present
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.settings import TrainSettings
 from mgraph.train.state import Checkpointer
 from mgraph.train.updates import UpdateRule
+from mgraph.train.watch import History, Observed, RunningAverage
+
+
+@dataclass(frozen=True)
+class TrainedMode(Trained):
+    """How the training of a mode went, the history of it, and the running average of its weights, shape (size,)."""
+
+    history: tuple[Observed, ...] = ()
+    average: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ def train_mode(
     at_epoch: Callable[[int], None] | None = None,
     progress: ProgressCallback = silent,
     checkpointer: Checkpointer | None = None,
-) -> Trained:
+) -> TrainedMode:
     """Train the network in place on the task's training split.
 
     ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where ``keeper``
@@ -77,6 +89,10 @@ def train_mode(
     """
     P = flat.theta.clone()[None]
     how = settings if settings.order_seed is None else replace(settings, seed=settings.order_seed)
+    least = max(2, least_examples(flat, present()))
+    epoch = batches_per_pass(len(task.train), settings.batch_size, least)
+    history = History(P[0], flat.theta.clone(), settings.epochs * epoch, epoch)
+    average = None if settings.ema is None else RunningAverage(P[0], settings.ema)
 
     def after_epoch(epoch: int) -> None:
         if at_epoch is not None and epoch in settings.keep:
@@ -84,16 +100,17 @@ def train_mode(
 
     trained = train_phases(
         flat,
-        training_loss(task, settings),
+        history.watching(training_loss(task, settings), task),
         task.train,
         P,
         _phases(settings),
         how,
         update="eager",
-        average=settings.ema,
+        watches=(history,) if average is None else (history, average),
         after_epoch=after_epoch,
         progress=progress,
         checkpointer=checkpointer,
     )
     flat.theta.copy_(P[0])
-    return trained
+    mean = None if average is None else average.mean
+    return TrainedMode(trained.update, trained.notes, trained.stopped, history.series(), mean)

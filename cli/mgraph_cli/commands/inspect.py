@@ -106,7 +106,7 @@ def _shown(
 @click.command()
 @click.argument("what")
 @click.option("--table", is_flag=True, help="The papers' tables of a connection's finest sweep.")
-@click.option("--series", is_flag=True, help="Every number that a connection's method observed on its way.")
+@click.option("--series", is_flag=True, help="Every number that was observed on the way to it.")
 @click.option("--ancestry", is_flag=True, help="What it was made from, back to training runs and files.")
 @with_graph
 @output_options
@@ -118,8 +118,9 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
     accuracy of the point that is best on validation data, of the mean and of the corners. 'oracle' is the best on
     test data; it is never the result. A task's own primary metric stands in the place of error and accuracy.
 
-    With --series, what a method noted on its way, one number a row: of a walk (LLPF) the loss, the iterations and the
-    seconds of each tick, distance, step and variance of each layer, and the loss at the points that were kept.
+    With --series, what was noted on the way, one number a row. Of a mode trained here: loss, accuracy, learning rate
+    and distance from the start, by step. Of a walk (LLPF): the loss, the iterations and the seconds of each tick,
+    distance, step and variance of each layer, and the loss at the points that were kept.
 
     \b
     Example:
@@ -137,8 +138,8 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
         _print_tables(graph.connection(what).table(), form)
         return
     if series:
-        rows = graph.connection(what).series()
-        emit(rows, ("quantity", "subject", "position", "value"), form=form, empty="Its method observed nothing.")
+        rows = graph.find(what).series()
+        emit(rows, ("quantity", "subject", "position", "value"), form=form, empty="Nothing was observed.")
         return
     row = graph.find(what).describe()
     if form == "table":
@@ -175,6 +176,7 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
             "ensembles": ("split", "metric", "statistic", "value"),
             "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
             "edges": edges,
+            "series": ("quantity", "count", "first", "last", "min", "max"),
             "checks": ("check", "value"),
             "layers": ("layer", "first_distance", "last_distance", "left"),
             "weights": ("weight", "first_variance", "last_variance"),

@@ -15,7 +15,7 @@ from mgraph_store.rows.metrics import metrics_of_format_1
 from mgraph_store.rows.records import Edge, Evaluation, Member, Node, Space, Sweep
 from mgraph_store.rows.schema import FORMAT_VERSION
 
-NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics"})}
+NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics", "series.node_id"})}
 """Version → the columns that it brought; each has a default."""
 
 
