@@ -151,6 +151,8 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
             "family": row["family"]["family"],
             "pieces": [p["family"]["family"] for p in row["family"]["pieces"]],
         }
+    if form == "table":
+        row["series"] = f"{len(row['series'])}; --series prints them" if row["series"] else None
     if form == "table" and "summary" in row:
         geometry = {s["statistic"]: s["value"] for s in row["summary"] if s["metric"] == "geometry"}
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
@@ -176,7 +178,6 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
             "ensembles": ("split", "metric", "statistic", "value"),
             "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
             "edges": edges,
-            "series": ("quantity", "count", "first", "last", "min", "max"),
             "checks": ("check", "value"),
             "layers": ("layer", "first_distance", "last_distance", "left"),
             "weights": ("weight", "first_variance", "last_variance"),
@@ -199,11 +200,10 @@ _MOST_ROWS = 12  # of control points in a table for people
 
 
 def _shortened(row: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a connection what fills screens: places of many bends, their nodes, long series."""
+    """Leave out of a connection what fills screens: places of many bends, and their nodes."""
     checks = row["checks"] or {}
     short: dict[str, Any] = {
         "checks": [{"check": k.replace("_", " "), "value": v} for k, v in checks.items() if v is not None],
-        "series": len(row["series"]) and f"{len(row['series'])}; --series prints them",
     }
     if row["family"].get("at"):
         short["family"] = {k: v for k, v in row["family"].items() if k != "at"}
