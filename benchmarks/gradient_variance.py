@@ -26,7 +26,7 @@ from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train.draws import draws, on_device
-from mgraph.train.engine import PathTrainer
+from mgraph.train.engine import PathOptions, PathTrainer
 from mgraph.train.updates import UpdateRule
 
 ESTIMATORS = {
@@ -46,7 +46,7 @@ def estimates(flat: FlatModel, task: Task, P: Tensor, method: BezierSurface, cou
     (phase,), sampling = method.plan(method.family(4)), method.sampling()
     rows = P.clone()
     trainer = PathTrainer(
-        flat, task.loss, rows, phase, rule=UpdateRule(momentum=0.0), sampling=sampling, update="eager"
+        flat, task.loss, rows, phase, rule=UpdateRule(momentum=0.0), options=PathOptions(sampling, update="eager")
     )
     coming = on_device(draws(phase, sampling, np.random.default_rng(1)), phase.free, rows)
     order = torch.Generator().manual_seed(2)

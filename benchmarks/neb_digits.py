@@ -24,7 +24,7 @@ from rich.table import Table
 from mgraph.data.task import Task
 from mgraph.evaluate.batchnorm import BatchNormPolicy
 from mgraph.evaluate.metrics import Subset
-from mgraph.evaluate.sweep import PointMetrics, sweep
+from mgraph.evaluate.sweep import Measuring, PointMetrics, sweep
 from mgraph.families import Family, PolygonalChainFamily
 from mgraph.methods.base import Array, Outcome, Start
 from mgraph.methods.linear import Linear
@@ -53,9 +53,9 @@ def measured(flat: FlatModel, task: Task, family: Family, points: Array) -> list
     """Sweep a connection on its default grid."""
     rows = [flat.pack(torch.from_numpy(np.array(point))) for point in points]
     coefficients = family.coefficients(family.sweep_grid.points)
-    policy = BatchNormPolicy.default(len(task.train))
+    how = Measuring(BatchNormPolicy.default(len(task.train)))
     subsets = {"train": Subset(), "test": Subset()}
-    return list(sweep(flat, task, rows, coefficients, policy=policy, subsets=subsets))
+    return list(sweep(flat, task, rows, coefficients, how=how, subsets=subsets))
 
 
 def join(flat: FlatModel, task: Task, ends: list[Array], method: NudgedElasticBand) -> Joined:

@@ -36,7 +36,7 @@ from mgraph.architectures.loading import build_network
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, Family, PolygonalChainFamily
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import draws, on_device
-from mgraph.train.engine import PathTrainer
+from mgraph.train.engine import PathOptions, PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.updates import UpdateRule
@@ -121,7 +121,7 @@ class Case:
         P = torch.stack([flat.pack(point) for point in nearby(flat.unpack(flat.theta), shape.family.size)])
         phase, sampling = whole(shape.family), Sampling(shape.samples, shape.samples > 1)
         rule = UpdateRule(momentum=MOMENTUM)
-        trainer = PathTrainer(flat, F.cross_entropy, P, phase, rule=rule, sampling=sampling, update=update)
+        trainer = PathTrainer(flat, F.cross_entropy, P, phase, rule=rule, options=PathOptions(sampling, update=update))
         coming = on_device(draws(phase, sampling, np.random.default_rng(0)), phase.free, P)
         upcoming = next(coming)
         trainer.begin(upcoming)

@@ -21,7 +21,7 @@ from mgraph.architectures.loading import build_network
 from mgraph.data.task import Task
 from mgraph.evaluate.batchnorm import BatchNormPolicy
 from mgraph.evaluate.metrics import Subset
-from mgraph.evaluate.sweep import sweep
+from mgraph.evaluate.sweep import Measuring, sweep
 from mgraph.methods.base import Start
 from mgraph.methods.curves.surface import BezierSurface
 
@@ -82,7 +82,8 @@ def main() -> None:
                 if precision is None:
                     found = plain(module, task, full)
                 else:
-                    (result,) = sweep(flat, task, rows, c[None], policy=policy, subsets=splits, precision=precision)
+                    how = Measuring(policy, precision=precision)
+                    (result,) = sweep(flat, task, rows, c[None], how=how, subsets=splits)
                     found = tuple(result[s]["loss"].value if s in result else float("nan") for s in ("test", "train"))
                 seconds[way, full] += time.process_time() - begin
                 losses[way, full].append(found)

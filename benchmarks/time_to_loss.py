@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from mgraph.data.task import Task
 from mgraph.evaluate.batchnorm import BatchNormPolicy
 from mgraph.evaluate.metrics import Subset
-from mgraph.evaluate.sweep import sweep
+from mgraph.evaluate.sweep import Measuring, sweep
 from mgraph.methods.base import Start
 from mgraph.methods.curves.path import BezierCurve
 from mgraph.methods.curves.surface import BezierSurface
 from mgraph.methods.curves.trained import TrainedMethod
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import draws, on_device
-from mgraph.train.engine import PathTrainer
+from mgraph.train.engine import PathOptions, PathTrainer
 from mgraph.train.streams import Streams
 
 CONTENDERS = {
@@ -86,7 +86,7 @@ class Race:
             self.task,
             rows,
             family.coefficients(family.grid(grid).points),
-            policy=BatchNormPolicy.default(len(self.task.train), 500),
+            how=Measuring(BatchNormPolicy.default(len(self.task.train), 500)),
             subsets={"train": subset},
         )
         return float(np.mean([point["train"]["loss"].value for point in results]))
@@ -98,7 +98,7 @@ class Race:
         streams = Streams.of(seed)
         flat, sampling = self.flat, method.sampling_for(self.flat, self.task)
         P = torch.stack(self.straight())
-        trainer = PathTrainer(flat, self.task.loss, P, phase, sampling=sampling)
+        trainer = PathTrainer(flat, self.task.loss, P, phase, options=PathOptions(sampling))
         coming = on_device(draws(phase, sampling, streams.draws), phase.free, P)
         curve, spent, next_look = [(0.0, self.mean_loss(list(P)))], 0.0, limit / 40
         upcoming = next(coming)

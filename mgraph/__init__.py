@@ -17,32 +17,60 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mgraph.bookkeeping.upkeep import check
+    from mgraph.bookkeeping.listed import KINDS
+    from mgraph.bookkeeping.upkeep import UpkeepPlan, check
     from mgraph.builtin import ARCHITECTURES, DATASETS
-    from mgraph.data.task import Task, make_task
+    from mgraph.data import tasks
+    from mgraph.data.making import make_task
+    from mgraph.data.task import Task
+    from mgraph.demo import run_demo
+    from mgraph.durations import spoken
     from mgraph.engines.pool import Pool
     from mgraph.errors import MGraphError
+    from mgraph.evaluate.metrics import Measured
     from mgraph.evaluate.sharpness import SharpnessSettings
+    from mgraph.explore.exploring import Done, Outlook
+    from mgraph.explore.suggestions import Suggestion
     from mgraph.graph.graph import Graph, create, unpack
     from mgraph.graph.graph import open_graph as open
     from mgraph.graph.handles import Connected, Point
+    from mgraph.graph.keywords import (
+        Aims,
+        AutoOptions,
+        Bounds,
+        ConnectOptions,
+        ImportOptions,
+        Listing,
+        MergeOptions,
+        SpaceOptions,
+        SweepOptions,
+    )
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
-    from mgraph.jobs.modes import AddModeJob, TrainJob
+    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, TrainJob
     from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
     from mgraph.jobs.registry import read_job
+    from mgraph.merge.compare import Difference
     from mgraph.methods.base import Method
     from mgraph.methods.curves.path import BezierCurve, PolygonalChain
     from mgraph.methods.curves.surface import BezierSurface
+    from mgraph.methods.ladder import LADDER
     from mgraph.methods.linear import Linear, Simplex
     from mgraph.methods.llpf.method import LLPF
     from mgraph.methods.neb.method import NudgedElasticBand
-    from mgraph.methods.registry import METHODS
+    from mgraph.methods.registry import METHODS, method_named
     from mgraph.metric import Metric
+    from mgraph.progress import Progress
     from mgraph.query.components import Components
+    from mgraph.query.criterion import Criteria, Criterion
+    from mgraph.query.edges import Link
+    from mgraph.shown import plain_cell, visible
+    from mgraph.toydemo import run_toy_demo
+    from mgraph.train.recipes import RECIPES
     from mgraph.train.settings import TrainSettings
 
 _HOMES = {
+    # Graphs
     "create": "mgraph.graph.graph",
     "open": "mgraph.graph.graph:open_graph",
     "unpack": "mgraph.graph.graph",
@@ -50,84 +78,153 @@ _HOMES = {
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
-    "Components": "mgraph.query.components",
-    "TrainSettings": "mgraph.train.settings",
-    "SharpnessSettings": "mgraph.evaluate.sharpness",
+    "KINDS": "mgraph.bookkeeping.listed",
+    # Spaces: networks, data and how they are judged
+    "ARCHITECTURES": "mgraph.builtin",
+    "DATASETS": "mgraph.builtin",
+    "Task": "mgraph.data.task",
+    "make_task": "mgraph.data.making",
+    "tasks": "mgraph.data.tasks:",
+    "Metric": "mgraph.metric",
+    # Methods, and settings
     "Method": "mgraph.methods.base",
+    "METHODS": "mgraph.methods.registry",
+    "LADDER": "mgraph.methods.ladder",
+    "method_named": "mgraph.methods.registry",
     "Linear": "mgraph.methods.linear",
     "Simplex": "mgraph.methods.linear",
-    "LLPF": "mgraph.methods.llpf.method",
     "PolygonalChain": "mgraph.methods.curves.path",
     "BezierCurve": "mgraph.methods.curves.path",
     "BezierSurface": "mgraph.methods.curves.surface",
     "NudgedElasticBand": "mgraph.methods.neb.method",
-    "METHODS": "mgraph.methods.registry",
-    "ARCHITECTURES": "mgraph.builtin",
-    "DATASETS": "mgraph.builtin",
-    "Task": "mgraph.data.task",
-    "make_task": "mgraph.data.task",
-    "Metric": "mgraph.metric",
+    "LLPF": "mgraph.methods.llpf.method",
+    "TrainSettings": "mgraph.train.settings",
+    "RECIPES": "mgraph.train.recipes",
+    "SharpnessSettings": "mgraph.evaluate.sharpness",
+    # Keywords that methods of a graph share
+    "SpaceOptions": "mgraph.graph.keywords",
+    "ImportOptions": "mgraph.graph.keywords",
+    "ConnectOptions": "mgraph.graph.keywords",
+    "AutoOptions": "mgraph.graph.keywords",
+    "SweepOptions": "mgraph.graph.keywords",
+    "MergeOptions": "mgraph.graph.keywords",
+    "Listing": "mgraph.graph.keywords",
+    "Aims": "mgraph.graph.keywords",
+    "Bounds": "mgraph.graph.keywords",
+    "Criteria": "mgraph.query.criterion",
+    # Jobs
     "Job": "mgraph.jobs.base",
-    "ConnectJob": "mgraph.jobs.connections",
-    "SweepJob": "mgraph.jobs.connections",
-    "ComposeJob": "mgraph.jobs.connections",
-    "Following": "mgraph.jobs.connections",
-    "CompositeLeg": "mgraph.jobs.connections",
+    "read_job": "mgraph.jobs.registry",
     "TrainJob": "mgraph.jobs.modes",
     "AddModeJob": "mgraph.jobs.modes",
+    "AddPointJob": "mgraph.jobs.modes",
+    "AddCurveJob": "mgraph.jobs.modes",
+    "ConnectJob": "mgraph.jobs.connections",
+    "SweepJob": "mgraph.jobs.connections",
+    "Following": "mgraph.jobs.connections",
+    "ComposeJob": "mgraph.jobs.connections",
+    "CompositeLeg": "mgraph.jobs.connections",
     "MergeJob": "mgraph.jobs.points",
     "EnsembleJob": "mgraph.jobs.points",
     "SharpnessJob": "mgraph.jobs.points",
     "ArchiveJob": "mgraph.jobs.points",
     "ExportJob": "mgraph.jobs.points",
     "ExportEnsembleJob": "mgraph.jobs.points",
-    "read_job": "mgraph.jobs.registry",
     "Pool": "mgraph.engines.pool",
+    # What is answered
+    "Components": "mgraph.query.components",
+    "Criterion": "mgraph.query.criterion",
+    "Link": "mgraph.query.edges",
+    "Suggestion": "mgraph.explore.suggestions",
+    "Outlook": "mgraph.explore.exploring",
+    "Done": "mgraph.explore.exploring",
+    "Measured": "mgraph.evaluate.metrics",
+    "Difference": "mgraph.merge.compare",
+    "UpkeepPlan": "mgraph.bookkeeping.upkeep",
+    "Progress": "mgraph.progress",
     "MGraphError": "mgraph.errors",
+    # Writing for people: a stranger's text, a cell of a spreadsheet, a length of time
+    "visible": "mgraph.shown",
+    "plain_cell": "mgraph.shown",
+    "spoken": "mgraph.durations",
+    # Demonstrations
+    "run_demo": "mgraph.demo",
+    "run_toy_demo": "mgraph.toydemo",
 }
 
 __all__ = [
     "ARCHITECTURES",
     "DATASETS",
+    "KINDS",
+    "LADDER",
     "LLPF",
     "METHODS",
+    "RECIPES",
+    "AddCurveJob",
     "AddModeJob",
+    "AddPointJob",
+    "Aims",
     "ArchiveJob",
+    "AutoOptions",
     "BezierCurve",
     "BezierSurface",
+    "Bounds",
     "Components",
     "ComposeJob",
     "CompositeLeg",
     "ConnectJob",
+    "ConnectOptions",
     "Connected",
+    "Criteria",
+    "Criterion",
+    "Difference",
+    "Done",
     "EnsembleJob",
     "ExportEnsembleJob",
     "ExportJob",
     "Following",
     "Graph",
+    "ImportOptions",
     "Job",
     "Linear",
+    "Link",
+    "Listing",
     "MGraphError",
+    "Measured",
     "MergeJob",
+    "MergeOptions",
     "Method",
     "Metric",
     "NudgedElasticBand",
+    "Outlook",
     "Point",
     "PolygonalChain",
     "Pool",
+    "Progress",
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",
+    "SpaceOptions",
+    "Suggestion",
     "SweepJob",
+    "SweepOptions",
     "Task",
     "TrainJob",
     "TrainSettings",
+    "UpkeepPlan",
     "check",
     "create",
     "make_task",
+    "method_named",
     "open",
+    "plain_cell",
     "read_job",
+    "run_demo",
+    "run_toy_demo",
+    "spoken",
+    "tasks",
     "unpack",
+    "visible",
 ]
 
 
@@ -136,8 +233,9 @@ def __getattr__(name: str) -> Any:
         return _version("mgraph")
     if name not in _HOMES:
         raise AttributeError(f"module 'mgraph' has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    return getattr(import_module(module), attribute or name)
+    module, whole, attribute = _HOMES[name].partition(":")  # "module:" is the module itself
+    home = import_module(module)
+    return home if whole and not attribute else getattr(home, attribute or name)
 
 
 def __dir__() -> list[str]:

@@ -31,11 +31,17 @@ class Param:
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """An architecture or data set: how to write it, e.g. ``npz:FILE``, and the ``module:function`` that makes it."""
+    """An architecture or data set: how to write it, e.g. ``npz:FILE``, and the ``module:function`` that makes it.
+
+    ``several``: an architecture that takes inputs of several tensors, and looks at their shapes by itself. ``example``:
+    the shape of one example of what it is for, and its number of classes, where that is no image.
+    """
 
     usage: str
     summary: str
     target: str
+    several: bool = False
+    example: tuple[tuple[int, ...], int] = ((3, 32, 32), 10)
 
     @property
     def name(self) -> str:
@@ -91,7 +97,25 @@ ARCHITECTURES = _by_name(
         f"{_NETS}.builtin:cnn",
     ),
     BuiltIn("lenet5", "LeNet-5 with ReLU and max-pooling (LeCun et al. 1998, modernised)", f"{_NETS}.builtin:lenet5"),
-    BuiltIn("toy", "a landscape of two weights: the loss on the data toy is a potential", f"{_NETS}.builtin:toy"),
+    BuiltIn("convfc", "3 convolutions and 3 layers whose width scales (Garipov et al. 2018)", f"{_NETS}.convfc:convfc"),
+    BuiltIn("cifarresnet", "ResNet-20 to -110 for small images (He et al. 2015)", f"{_NETS}.cifarresnet:cifarresnet"),
+    BuiltIn("preresnet", "pre-activation ResNet-110 and -164 (He et al. 2016)", f"{_NETS}.preresnet:preresnet"),
+    BuiltIn("wrn", "wide ResNet (Zagoruyko and Komodakis 2016)", f"{_NETS}.wideresnet:wrn"),
+    BuiltIn("vit", "vision transformer for small images (Dosovitskiy et al. 2021)", f"{_NETS}.vit:vit"),
+    BuiltIn("cct", "compact convolutional transformer (Hassani et al. 2021)", f"{_NETS}.cct:cct"),
+    BuiltIn(
+        "lstm",
+        "recurrent language model (Zaremba et al. 2014), its two matrices of words tied",
+        f"{_NETS}.lstm:lstm",
+        several=True,
+        example=((35,), 10000),
+    ),
+    BuiltIn(
+        "toy",
+        "a landscape of two weights: the loss on the data toy is a potential",
+        f"{_NETS}.builtin:toy",
+        example=((1,), 1),
+    ),
     BuiltIn(
         "torchvision:NAME",
         "a classification network of torchvision, freshly initialised",
@@ -109,6 +133,11 @@ DATASETS = _by_name(
     BuiltIn("fashionmnist", "70000 pieces of clothing of 28×28, 10 classes", f"{_DATA}.downloads:fashionmnist"),
     BuiltIn("cifar10", "60000 colour photographs of 32×32, 10 classes", f"{_DATA}.downloads:cifar10"),
     BuiltIn("cifar100", "60000 colour photographs of 32×32, 100 classes", f"{_DATA}.downloads:cifar100"),
+    BuiltIn("svhn", "99289 house numbers of 32×32, 10 classes", f"{_DATA}.downloads:svhn"),
+    BuiltIn("stl10", "13000 colour photographs of 96×96, 10 classes", f"{_DATA}.downloads:stl10"),
+    BuiltIn(
+        "tiny-imagenet:DIR", "110000 photographs of 64×64, 200 classes, as unpacked", f"{_DATA}.files:tiny_imagenet"
+    ),
     BuiltIn(
         "npz:FILE",
         "NumPy arrays x_train, y_train, x_test, y_test (and x_valid, y_valid) in one file",
@@ -119,6 +148,9 @@ DATASETS = _by_name(
         "image files in train/CLASS, test/CLASS (and valid/CLASS), held in memory",
         f"{_DATA}.files:imagefolder",
     ),
+    BuiltIn("text:DIR", "texts train.txt, test.txt (and valid.txt) for next-token prediction", f"{_DATA}.texts:text"),
+    BuiltIn("csv:FILE", "a table: a column to predict from others", "mgraph.tabular:csv"),
+    BuiltIn("parquet:FILE", "a table in Parquet, likewise", "mgraph.tabular:parquet"),
     BuiltIn("toy", "for the architecture toy, whose output is its loss", f"{_DATA}.toy:toy"),
 )
 

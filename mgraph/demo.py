@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mgraph.errors import InputError, NameTakenError
 from mgraph.graph.graph import create
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from mgraph.progress import ProgressCallback
 
 MODES = "abcd"
-MAX_BARRIER = 0.1
-COLUMNS = ("what", "max_train_loss", "min_train_accuracy", "test_accuracy", "standard_error", "compared")
 
 
 @dataclass
 class Demo:
     """What the demonstration found: one table, the components before and after, and the files it wrote."""
+
+    columns: ClassVar[tuple[str, ...]] = (
+        *("what", "max_train_loss", "min_train_accuracy", "test_accuracy", "standard_error", "compared"),
+    )
+    max_barrier: ClassVar[float] = 0.1
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     components_before: int = 0
@@ -49,7 +52,7 @@ def run_demo(
     path = directory / "digits.mgraph"
     if path.exists():
         if not overwrite:
-            raise NameTakenError(f"{path} exists already; add --overwrite to make it anew, or choose another -o.")
+            raise NameTakenError(f"{path} already exists; add --overwrite to replace it, or choose another -o.")
         shutil.rmtree(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -57,7 +60,7 @@ def run_demo(
         raise InputError(f"{directory} cannot be made: {error.strerror}; choose another -o.") from None
     demo = Demo()
     graph = create(path, arch="cnn", data="digits", device="cpu")
-    say("Training four modes apart: seeds 0 to 3.")
+    say("Training four independent modes: seeds 0 to 3.")
     for seed, name in enumerate(MODES):
         mode = graph.train(seed=seed, name=name, progress=progress)
         train, test = mode.evaluate("train"), mode.evaluate("test")["accuracy"]
@@ -76,11 +79,11 @@ def run_demo(
         demo.rows.append(_path_row(f"line {first}-{second}", line))
     wall = graph.connect(*MODES, method=Linear(), name="wall", progress=progress)
     demo.rows.append(_path_row("bilinear surface", wall))
-    demo.components_before = len(graph.components(max_barrier=MAX_BARRIER).groups)
+    demo.components_before = len(graph.components(max_barrier=demo.max_barrier).groups)
     say("Training the Bézier surface.")
     surface = graph.connect(*MODES, method=BezierSurface(), name="surface", progress=progress)
     demo.rows.append(_path_row("trained Bézier surface", surface))
-    demo.components_after = len(graph.components(max_barrier=MAX_BARRIER).groups)
+    demo.components_after = len(graph.components(max_barrier=demo.max_barrier).groups)
     say("Merging, ensembling, drawing, exporting.")
     _better_models(graph, surface, demo, directory, progress)
     line = graph.connection("line-ad")

@@ -31,6 +31,8 @@ class Metric:
     and has no ``compute`` is given all of a split at once (``whole``), which takes the memory for all outputs. It may
     also be a ``torchmetrics.Metric`` or a class of these that takes no arguments.
 
+    ``weights(targets)`` says how much each example counts in the mean, shape (N,); by default all count alike.
+
     ``better`` says whether higher or lower values are better; without it the metric is measured, but nothing is
     compared by it. ``best`` is the value of a perfect network, where a higher one is better and there is such a value.
     ``cost_name`` is what edges call the cost (default: the metric's name). ``identity`` tells functions of the same
@@ -48,6 +50,7 @@ class Metric:
     whole: bool = False
     cost_name: str = ""
     identity: str | None = None
+    weights: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         for name in (self.name, self.cost_name or self.name):
@@ -56,9 +59,9 @@ class Metric:
                     f"A metric cannot be called {name!r}: take a letter, then at most 62 letters, digits, and . _ -"
                 )
         if self.better not in ("higher", "lower", None):
-            raise InputError(f"Of the metric {self.name}, 'higher' or 'lower' values are better, not {self.better!r}.")
+            raise InputError(f"For the metric {self.name}, better must be 'higher' or 'lower', not {self.better!r}.")
         if self.best is not None and (self.better is None or not math.isfinite(self.best)):
-            raise InputError(f"The best value of the metric {self.name} must be a finite number, and better be given.")
+            raise InputError(f"The best value of the metric {self.name} must be a finite number, and needs better.")
         if not self.cost_name:
             object.__setattr__(self, "cost_name", self.name)
 
@@ -77,7 +80,7 @@ class Metric:
 
     def _direction(self) -> Better:
         if self.better is None:
-            raise InputError(f"Whether more or less of the metric {self.name} is better is not known; say so.")
+            raise InputError(f"It is not known whether a higher or lower {self.name} is better; say so.")
         return self.better
 
     def stored(self) -> dict[str, Any]:

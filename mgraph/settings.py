@@ -1,7 +1,8 @@
 """Settings written once: dataclass fields with type, default, unit, limits and help.
 
 The command line's flags, ``-s key=value``, the documentation and the stored provenance are all generated from
-them. This module is torch-free.
+them. Keywords of methods that are options of commands, too, are declared as an :class:`Option`. This module is
+torch-free.
 """
 
 from __future__ import annotations
@@ -10,12 +11,44 @@ import difflib
 import json
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
 
 from mgraph.errors import InputError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the numbers of a setting must be: ``low`` and ``high`` may be reached, ``above`` and ``below`` may not."""
+
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    below: float | None = None
+
+    def broken(self, number: float) -> str | None:
+        """Say what a number must be and is not, such as "at least 1"; None if it is within the limits."""
+        limits = [
+            (self.low, number.__ge__, "at least"),
+            (self.above, number.__gt__, "above"),
+            (self.high, number.__le__, "at most"),
+            (self.below, number.__lt__, "below"),
+        ]
+        for limit, holds, words in limits:
+            if limit is not None and holds(type(number)(limit)) is not True:
+                return f"{words} {limit:g}"
+        return None
+
+
+class GivenLimits(TypedDict, total=False):
+    """The fields of :class:`Limits`, as keywords."""
+
+    low: float
+    above: float
+    high: float
+    below: float
 
 
 def setting(
@@ -23,15 +56,12 @@ def setting(
     help: str,
     *,
     unit: str = "",
-    low: float | None = None,
-    above: float | None = None,
-    high: float | None = None,
-    below: float | None = None,
     choices: tuple[str, ...] = (),
     nothing: str = "none",
     check: Callable[[Any], object] | None = None,
+    **limits: Unpack[GivenLimits],
 ) -> Any:
-    """Declare a setting: its default, what it does, its unit and its limits (inclusive or not).
+    """Declare a setting: its default, what it does, its unit and its :class:`Limits`.
 
     ``nothing`` is the word for None, where None is a value. ``check`` raises InputError for a value, other than None,
     that cannot be.
@@ -39,15 +69,47 @@ def setting(
     metadata = {
         "help": help,
         "unit": unit,
-        "low": low,
-        "above": above,
-        "high": high,
-        "below": below,
+        "limits": Limits(**limits),
         "choices": choices,
         "nothing": nothing,
         "check": check,
     }
     return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line offers a keyword as: ``Annotated[int | None, Option("Points …")]`` in a TypedDict.
+
+    ``flag`` is its name where that is not the keyword's (``--no-…``: it takes the keyword away). Of ``many`` values
+    each has a flag of its own ("repeated"), or all are given at once ("commas"). ``shown`` stands for the value.
+    """
+
+    help: str
+    default: Any = None
+    shown: str | None = None
+    flag: str | None = None
+    many: str | None = None
+    low: int | None = None
+
+
+def options_of(keywords: type) -> dict[str, tuple[type, Option]]:
+    """Return the keywords of a TypedDict that are offered as options: what is typed (bool, int, float, str), and how.
+
+    Where a keyword takes several types, the first of these is typed.
+    """
+    found: dict[str, tuple[type, Option]] = {}
+    for name, hint in get_type_hints(keywords, include_extras=True).items():
+        option = next((part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Option)), None)
+        if option is not None:
+            found[name] = next(kind for kind in _types_in(hint) if kind in (bool, int, float, str)), option
+    return found
+
+
+def _types_in(hint: Any) -> Iterator[Any]:
+    yield hint
+    for part in get_args(hint):
+        yield from _types_in(part)
 
 
 @dataclass(frozen=True)
@@ -110,7 +172,7 @@ class Settings:
         """
         for old, new in cls.renamed.items():
             if old in values and new in values:
-                raise InputError(f"{old} is the earlier name of {new}; give {new} alone.")
+                raise InputError(f"{old} is the earlier name of {new}; give only {new}.")
         values = {cls.renamed.get(name, name): value for name, value in values.items()}
         known = [f.name for f in fields(cls)]
         for name in values:
@@ -162,15 +224,9 @@ def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, bool | str) or number is None:
             continue
-        limits = [
-            (m["low"], number.__ge__, "at least"),
-            (m["above"], number.__gt__, "above"),
-            (m["high"], number.__le__, "at most"),
-            (m["below"], number.__lt__, "below"),
-        ]
-        for limit, holds, words in limits:
-            if limit is not None and holds(type(number)(limit)) is not True:
-                raise InputError(f"{f.name} must be {words} {limit:g}, not {number}.")
+        must_be = m["limits"].broken(number)
+        if must_be is not None:
+            raise InputError(f"{f.name} must be {must_be}, not {number}.")
     if m["choices"] and value is not None and value not in m["choices"]:
         raise InputError(f"{f.name} must be one of {', '.join(m['choices'])}, not {value!r}.")
     if m["check"] is not None and value is not None:

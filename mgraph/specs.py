@@ -17,16 +17,20 @@ from urllib.parse import unquote
 
 from typing_extensions import override
 
-from mgraph.builtin import ARCHITECTURES, DATASETS, BuiltIn, Param
+from mgraph.builtin import ARCHITECTURES, DATASETS, BuiltIn
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import convert, type_name
 
 Scalar = int | float | bool | str
 Value = Scalar | tuple[Scalar, ...]
 
+LIVE = "object"
+"""What names an object that was given in Python and is in no file: :mod:`mgraph.session.objects`."""
+
 # What may stand before a colon without naming a factory.
 PREFIXES = frozenset(entry.name for entry in (*ARCHITECTURES.values(), *DATASETS.values()) if entry.argument) | {
-    "torchmetrics"
+    "torchmetrics",
+    LIVE,
 }
 
 _INT = re.compile(r"[+-]?[0-9]+")
@@ -105,12 +109,12 @@ class Spec:
 def bind(entry: BuiltIn, spec: Spec) -> dict[str, Any]:
     """Convert a spec's parameters to the types that a built-in declares; InputError for an unknown or unfitting one."""
     if bool(entry.argument) != bool(spec.argument):
-        raise InputError(f"{spec.name!r} is not how to name {entry.name}; write {entry.usage}.")
+        raise InputError(f"{spec.name!r} is not the way to name {entry.name}; write {entry.usage}.")
     known = {p.name: p for p in entry.params}
     for key in spec.params:
         if key not in known and not entry.further:
             raise unknown_parameter(key, entry.usage, known)
-    return {key: _fitted(known[key], value) if key in known else value for key, value in spec.params.items()}
+    return {key: fitted(key, known[key].hint, value) if key in known else value for key, value in spec.params.items()}
 
 
 def look_up(spec: Spec, registry: Mapping[str, BuiltIn], what: str) -> BuiltIn:
@@ -138,17 +142,20 @@ def suggestion(text: str, known: Iterable[str]) -> str:
     return f" did you mean {close[0]!r}?" if close else ""
 
 
-def _fitted(param: Param, value: Value) -> Any:
-    """Read a value as it was typed, by the converter of all settings; None is not a value that a spec can give."""
-    hint = next((h for h in get_args(param.hint) if h is not type(None)), param.hint)
-    hint = hint if type(None) in get_args(param.hint) else param.hint
+def fitted(name: str, declared: Any, value: Value) -> Any:
+    """Read a parameter's value as it was typed, by the converter of all settings; None is no value of a spec.
+
+    Raises InputError for what does not fit the type that is declared.
+    """
+    hint = next((h for h in get_args(declared) if h is not type(None)), declared)
+    hint = hint if type(None) in get_args(declared) else declared
     text = _write_plain(value)
     try:
         if hint is bool and not isinstance(value, bool):
             raise ValueError
         return convert(hint, text)
     except (TypeError, ValueError, KeyError):
-        raise InputError(f"{param.name} must be {type_name(hint)}, not {text!r}.") from None
+        raise InputError(f"{name} must be {type_name(hint)}, not {text!r}.") from None
 
 
 def _read_value(raw: str, text: str) -> Value:

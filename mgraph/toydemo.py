@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
     from mgraph.graph.handles import Connected
     from mgraph.progress import ProgressCallback
-
-COLUMNS = ("landscape", "connection", "steps", "saddle", "known_saddle", "length")
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,8 @@ _TOYS = (
 class ToyDemo:
     """What the demonstration found, and the files it wrote."""
 
+    columns: ClassVar[tuple[str, ...]] = ("landscape", "connection", "steps", "saddle", "known_saddle", "length")
+
     rows: list[dict[str, Any]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ def run_toy_demo(
     path = directory / "toy.mgraph"
     if path.exists():
         if not overwrite:
-            raise NameTakenError(f"{path} exists already; add --overwrite to make it anew, or choose another -o.")
+            raise NameTakenError(f"{path} already exists; add --overwrite to replace it, or choose another -o.")
         shutil.rmtree(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -116,12 +116,12 @@ TOML = st.text(max_size=60) | st.from_regex(r"([a-z_]{1,8} = [a-z0-9.\"\[\]{}, -
 @example(b"degree = " + b"9" * 5000)
 def test_any_configuration_file_sets_or_is_refused(tmp_path: Path, content: bytes) -> None:
     from mgraph.methods.curves.surface import BezierSurface
-    from mgraph_cli.options import chosen_settings
+    from mgraph_cli.options import GivenSettings
 
     path = tmp_path / "x.toml"
     path.write_bytes(content)
     with contextlib.suppress(MGraphError):
-        assert isinstance(chosen_settings(BezierSurface, {}, (), path), BezierSurface)
+        assert isinstance(GivenSettings(config=path).of(BezierSurface), BezierSurface)
 
 
 @FUZZ
@@ -131,7 +131,7 @@ def test_any_configuration_file_sets_or_is_refused(tmp_path: Path, content: byte
 @example(["degree=" + "9" * 5000])
 def test_any_settings_are_set_or_refused(pairs: list[str]) -> None:
     from mgraph.methods.curves.surface import BezierSurface
-    from mgraph_cli.options import chosen_settings
+    from mgraph_cli.options import GivenSettings
 
     with contextlib.suppress(MGraphError):
-        assert isinstance(chosen_settings(BezierSurface, {}, pairs, None), BezierSurface)
+        assert isinstance(GivenSettings(pairs=pairs).of(BezierSurface), BezierSurface)

@@ -1,11 +1,21 @@
-"""What must load without what: a machine that only trains may have neither DuckDB nor Zarr."""
+"""What the parts may know of each other, and how much a function may be told.
+
+A machine that only trains may have neither DuckDB nor Zarr.
+"""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
+
+import mgraph
+from mgraph.graph import keywords
 
 TRAINING = (
     "mgraph.train.engine, mgraph.train.mode, mgraph.evaluate.sweep, mgraph.evaluate.summary, "
@@ -54,3 +64,49 @@ print(outcome.control_points.shape)
 def test_descriptions_run_without_torch(module: str) -> None:
     done = run(f"import {module}; print('loaded')", "torch")
     assert (done.returncode, done.stdout.strip()) == (0, "loaded"), done.stderr
+
+
+ROOT = Path(__file__).parents[1]
+MOST = 8  # parameters of a function
+
+
+def functions(tree: ast.AST) -> Iterator[tuple[str, int, int]]:
+    """Yield the name of every function, its line, and how many parameters it has, without self or cls."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            a = node.args
+            further = [one for one in (a.vararg, a.kwarg) if one is not None]
+            names = [one.arg for one in (*a.posonlyargs, *a.args, *a.kwonlyargs, *further)]
+            bound = names[:1] in (["self"], ["cls"])
+            yield getattr(node, "name", "lambda"), node.lineno, len(names) - bound
+
+
+def test_functions_are_counted_with_all_that_they_take() -> None:
+    tree = ast.parse("class A:\n def f(self, a, /, b, *c, d, **e): ...\nasync def g(a): ...\nh = lambda x, y: 1")
+    assert sorted(functions(tree)) == [("f", 2, 5), ("g", 3, 1), ("lambda", 4, 2)]
+
+
+@pytest.mark.parametrize("part", ["mgraph", "cli", "store"])
+def test_no_function_takes_more_than_eight_things(part: str) -> None:
+    """What needs more is told a value: settings, a job, or keywords that have a type and one definition (PEP 692)."""
+    found = {
+        f"{path.relative_to(ROOT)}:{line} {name}": count
+        for path in sorted((ROOT / part).rglob("*.py"))
+        for name, line, count in functions(ast.parse(path.read_text()))
+    }
+    assert len(found) > 100
+    assert {where: count for where, count in found.items() if count > MOST} == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "job", "else_where"),
+    [
+        (keywords.ConnectOptions, mgraph.ConnectJob, {"grid", "inner"}),  # of the sweep that follows
+        (keywords.SweepOptions, mgraph.SweepJob, {"refine_on", "max_points"}),  # of its refinement
+        (keywords.MergeOptions, mgraph.MergeJob, set()),
+        (keywords.ImportOptions, mgraph.AddModeJob, set()),
+    ],
+)
+def test_keywords_of_a_method_are_fields_of_its_job(given: type, job: type, else_where: set[str]) -> None:
+    names = {f.name for f in fields(job)}  # type: ignore[arg-type]
+    assert set(given.__annotations__) - names == else_where

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from click.core import ParameterSource
 from typing_extensions import override
 
 from mgraph.errors import InputError, NotFoundError
-from mgraph.settings import SettingInfo, Settings
+from mgraph.settings import Option, SettingInfo, Settings, options_of
 from mgraph_cli.output import CSV_SAFE
 from mgraph_cli.progress import progress_lines
 
@@ -25,7 +26,7 @@ class SectionedCommand(click.Command):
 
     @override
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one list for each section, in the order in which they first come."""
+        """Write one list for each section, in the order in which they first appear."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
@@ -37,7 +38,7 @@ class SectionedCommand(click.Command):
 
 
 class SectionOption(click.Option):
-    """An option that is listed under a heading of its own."""
+    """An option that is listed under its own heading."""
 
     def __init__(self, *args: Any, section: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -108,23 +109,60 @@ def output_options(command: Any) -> Any:
         click.get_current_context().meta[CSV_SAFE] = csv_safe
         return command(*args, form="csv" if csv_safe else form, **options)
 
-    help = "Print CSV for a spreadsheet: no text in it is taken for a formula."
+    help = "Print CSV for a spreadsheet, in which no text can act as a formula."
     decorated = click.option("--csv-safe", is_flag=True, help=help)(chosen)
     decorated = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(decorated)
     decorated = click.option("--json", "form", flag_value="json", help="Print one JSON document.")(decorated)
-    # What neither asks for needs an option, too, to carry the default.
+    # The default (neither) needs an option to carry it, too.
     return click.option("--text", "form", flag_value="table", default=True, hidden=True)(decorated)
+
+
+def keyword_options(
+    keywords: type, *, only: Sequence[str] = (), without: Sequence[str] = (), section: str | None = None
+) -> Decorator:
+    """Add an option for every keyword of a TypedDict that describes one (all, ``only`` some, or those ``without``
+    some)."""
+
+    def decorate(command: Any) -> Any:
+        for name, (kind, option) in reversed(options_of(keywords).items()):
+            if name not in without and (not only or name in only):
+                command = _keyword_option(name, kind, option, section)(command)
+        return command
+
+    return decorate
+
+
+def _keyword_option(name: str, kind: type, option: Option, section: str | None) -> Decorator:
+    flag = option.flag or "--" + name.replace("_", "-")
+    how: dict[str, Any] = {"help": option.help, "metavar": option.shown}
+    if kind is bool:
+        negated = flag.startswith("--no-")
+        how |= {"is_flag": True, "callback": lambda _ctx, _param, given: given != negated}
+    elif option.many == "repeated":
+        how["multiple"] = True
+    elif option.many == "commas":
+        how["callback"] = lambda _ctx, _param, text: numbers(text, flag, int) if kind is int else _words(text)
+    else:
+        how["type"] = kind if option.low is None else click.IntRange(min=option.low)
+    if option.default is not None:
+        how |= {"default": option.default, "show_default": True}
+    if section is not None:
+        how |= {"cls": SectionOption, "section": section}
+    return click.option(flag, name, **how)
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",")]
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were given or have a default; the methods of a graph know the other defaults."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def grid_option(help: str) -> Decorator:
     """Add ``--grid n`` or ``--grid n,m``."""
     return click.option("--grid", callback=lambda _ctx, _param, text: numbers(text, "--grid", int), help=help)
-
-
-def inner_option(command: Any) -> Any:
-    """Add ``--inner``."""
-    help = "Instead of --grid, of a chain or band: its control points and so many points on every piece."
-    return click.option("--inner", type=click.IntRange(min=0), help=help)(command)
 
 
 def numbers(text: str | None, flag: str, kind: type[int] | type[float]) -> list[Any] | None:
@@ -138,72 +176,88 @@ def numbers(text: str | None, flag: str, kind: type[int] | type[float]) -> list[
         raise InputError(f"{flag} takes {what} with commas, not {text!r}.") from None
 
 
-def settings_options(classes: Mapping[str, type[Settings]]) -> Decorator:
-    """Add a flag for every field of the named settings classes, and ``-s key=value`` and ``--config``.
+@dataclass(frozen=True)
+class GivenSettings:
+    """Settings as typed: a preset, a TOML file, ``-s key=value``, and flags, later ones overriding earlier ones."""
 
-    A field that several classes have becomes one flag whose help names their defaults.
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    pairs: Sequence[str] = ()
+    config: Path | None = None
+    preset: str | None = None
+
+    def of(self, cls: type[Settings]) -> Any:
+        """Return them as checked settings of a class."""
+        values = self.values()
+        return cls.parse(values) if self.preset is None else cls.preset(self.preset, **values)
+
+    def values(self) -> dict[str, Any]:
+        """Combine everything but the preset, without checking it yet."""
+        values: dict[str, Any] = {}
+        if self.config is not None:
+            values |= _read_toml(self.config)
+        for pair in self.pairs:
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise InputError(f"-s takes key=value, not {pair!r}.")
+            values[key.strip().replace("-", "_")] = value.strip()
+        return values | given(self.flags)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:  # the parser's own, bad UTF-8, huge numbers or nesting
+        raise InputError(f"{path} is not TOML: {error}.") from None
+
+
+def settings_options(classes: Mapping[str, type[Settings]], *, flags: bool = True, presets: bool = False) -> Decorator:
+    """Add ``-s key=value`` and ``--config``, passed on with all others as ``settings``, :class:`GivenSettings`.
+
+    With ``flags``, every field of the named settings classes has one: a field of several classes becomes one flag whose
+    help names their defaults. With ``presets`` there is ``--preset`` too.
     """
     merged: dict[str, list[tuple[str, SettingInfo]]] = {}
-    for name, cls in classes.items():
+    for name, cls in classes.items() if flags else ():
         for info in cls.infos():
             merged.setdefault(info.name, []).append((name, info))
     having = [name for name, cls in classes.items() if cls.infos()]
     section = f"Settings of {_listed(having)}" if len(classes) > 1 else "Settings"
 
     def decorate(command: Any) -> Any:
-        for field, users in reversed(merged.items()):
-            command = click.option(
-                "--" + field.replace("_", "-"),
-                field,
+        @wraps(command)
+        def bundled(
+            *args: Any, pairs: Sequence[str], config: Path | None, preset: str | None = None, **options: Any
+        ) -> Any:
+            typed = {name: options.pop(name) for name in merged}
+            return command(*args, settings=GivenSettings(typed, pairs, config, preset), **options)
+
+        decorated: Any = bundled
+        for name, users in reversed(merged.items()):
+            decorated = click.option(
+                "--" + name.replace("_", "-"),
+                name,
                 cls=SectionOption,
                 section=section,
                 help=_help(users, len(having)),
                 metavar=_metavar(users[0][1]),
-            )(command)
-        command = click.option(
-            "--config", type=click.Path(path_type=Path), help="TOML file of settings; -s and flags win over it."
-        )(command)
-        help = "Set any setting by name; flags win over it."
-        return click.option("-s", "--set", "pairs", multiple=True, metavar="KEY=VALUE", help=help)(command)
+            )(decorated)
+        what, whose = ("; -s and flags override", "") if flags else ("; -s overrides", " of the method, as for connect")
+        help = f"TOML file of settings{what} it."
+        decorated = click.option("--config", type=click.Path(path_type=Path), help=help)(decorated)
+        if presets:
+            decorated = _preset_option(classes)(decorated)
+        help = "Set any setting by name; flags override it." if flags else f"Set any setting{whose}."
+        return click.option("-s", "--set", "pairs", multiple=True, metavar="KEY=VALUE", help=help)(decorated)
 
     return decorate
 
 
-def preset_option(classes: Mapping[str, type[Settings]]) -> Decorator:
-    """Add ``--preset``, whose help lists the presets."""
+def _preset_option(classes: Mapping[str, type[Settings]]) -> Decorator:
     known = [f"{_listed(list(cls.presets))} ({name})" for name, cls in classes.items() if cls.presets]
-    help = f"Settings to begin with, other settings win: {', '.join(known)}."
+    help = f"Settings to start from, overridden by others: {', '.join(known)}."
     return click.option("--preset", metavar="NAME", help=help)
-
-
-def chosen_settings(
-    cls: type[Settings],
-    flags: Mapping[str, Any],
-    pairs: Sequence[str],
-    config: Path | None,
-    preset: str | None = None,
-) -> Any:
-    """Combine preset, config file, ``-s`` pairs and flags, in rising order of weight, into checked settings."""
-    values = setting_values(flags, pairs, config)
-    return cls.parse(values) if preset is None else cls.preset(preset, **values)
-
-
-def setting_values(flags: Mapping[str, Any], pairs: Sequence[str], config: Path | None) -> dict[str, Any]:
-    """Combine config file, ``-s`` pairs and flags, in rising order of weight; nothing of it is checked yet."""
-    values: dict[str, Any] = {}
-    if config is not None:
-        try:
-            values |= tomllib.loads(config.read_text())
-        except OSError as error:
-            raise InputError(f"{config} cannot be read: {error.strerror}.") from None
-        except (ValueError, RecursionError) as error:  # the parser's own, bad UTF-8, endless numbers or nesting
-            raise InputError(f"{config} is not TOML: {error}.") from None
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"-s takes key=value, not {pair!r}.")
-        values[key.strip().replace("-", "_")] = value.strip()
-    return values | {key: value for key, value in flags.items() if value is not None}
 
 
 def find_graph(start: Path) -> Path:

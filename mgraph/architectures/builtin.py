@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Annotated
 
+from mgraph.architectures.inputs import image_of, positive
 from mgraph.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def mlp(
     """Flatten, then Linear, [BatchNorm], ReLU for each hidden width, then Linear to the classes."""
     from torch import nn
 
-    _positive("hidden", hidden)
+    positive("hidden", hidden)
     layers: list[nn.Module] = [nn.Flatten()]
     width = prod(input_shape)
     for following in hidden:
@@ -49,9 +50,9 @@ def cnn(
     """
     from torch import nn
 
-    _positive("channels", channels)
-    _positive("hidden", hidden)
-    depth, height, width = _image("cnn", input_shape)
+    positive("channels", channels)
+    positive("hidden", hidden)
+    depth, height, width = image_of("cnn", input_shape)
     layers: list[nn.Module] = []
     for following in channels:
         layers.append(nn.Conv2d(depth, following, 3, padding=1))
@@ -76,7 +77,7 @@ def lenet5(*, input_shape: tuple[int, ...], classes: Classes) -> nn.Module:
     """LeNet-5 of LeCun et al. (1998), with ReLU and max-pooling: 61706 parameters on (1, 28, 28), 10 classes."""
     from torch import nn
 
-    depth, height, width = _image("lenet5", input_shape)
+    depth, height, width = image_of("lenet5", input_shape)
     height, width = (height // 2 - 4) // 2, (width // 2 - 4) // 2
     if height < 1 or width < 1:
         raise InputError(
@@ -109,14 +110,3 @@ def toy(
 
     del input_shape, classes
     return landscape(potential)
-
-
-def _image(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    if len(shape) != 3:
-        raise InputError(f"{name} needs images of shape (channels, height, width), not {shape}; take mlp.")
-    return shape[0], shape[1], shape[2]
-
-
-def _positive(name: str, widths: tuple[int, ...]) -> None:
-    if any(width < 1 for width in widths):
-        raise InputError(f"{name} must be positive whole numbers, not {','.join(map(str, widths))}.")

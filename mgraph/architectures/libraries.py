@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mgraph.architectures.builtin import Classes
+from mgraph.architectures.inputs import image_of
 from mgraph.errors import InputError, NotFoundError
 from mgraph.specs import suggestion
 
@@ -19,17 +21,22 @@ def torchvision(
     name: str,
     *,
     input_shape: tuple[int, ...],
-    stem: Annotated[str, "cifar: a ResNet's stem for small images, 3×3 without pooling"] = "imagenet",
+    stem: Annotated[str, "cifar: the family's stem for small images"] = "imagenet",
+    patch: Annotated[int | None, "ViT and Swin: side of a patch in pixels (stem=cifar: 4 and 2)"] = None,
+    image: Annotated[int | None, "ViT and Swin: side of the images (default: the data's)"] = None,
     classes: Classes,
     **further: Any,
 ) -> nn.Module:
     """Make a classification network of torchvision without weights.
 
-    ``stem=cifar`` gives a ResNet a 3×3 stride-1 first convolution and no max-pooling, as is customary for
-    32×32 images. Inputs with other than 3 channels get a first convolution for theirs.
+    ``stem=cifar`` is what is customary on images of about 32×32, by family (:mod:`mgraph.architectures.stems`). Inputs
+    with other than 3 channels get a first convolution for theirs. Raises NotFoundError for an unknown name, InputError
+    for images that the network cannot take and a family without such a stem.
     """
+    import torch
     import torchvision as library
-    from torch import nn
+
+    from mgraph.architectures import stems
 
     _refuse_weights("torchvision", further)
     known = library.models.list_models(module=library.models)
@@ -37,18 +44,34 @@ def torchvision(
         raise NotFoundError(f"torchvision has no network {name!r};{suggestion(name, known)} see its list of models.")
     if stem not in ("imagenet", "cifar"):
         raise InputError(f"stem must be imagenet or cifar, not {stem!r}.")
+    channels, height, width = image_of(f"torchvision:{name}", input_shape)
+    make = partial(library.models.get_model, name, weights=None, num_classes=classes, **further)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # some networks announce a future initialisation
-        network: nn.Module = library.models.get_model(name, weights=None, num_classes=classes, **further)
-    if stem == "cifar":
-        if not isinstance(network, library.models.ResNet):
-            raise InputError(f"stem=cifar is for ResNets; {name} is none, leave it out.")
-        first = nn.Conv2d(input_shape[0], network.conv1.out_channels, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
-        network.conv1, network.maxpool = first, nn.Identity()
-    elif input_shape[0] != 3:
-        _adapt_first_convolution(network, input_shape[0])
+        if (stem, patch, image) == ("imagenet", None, None):
+            network: nn.Module = make()
+            _require_side(name, stems.side_of(network), height, width)
+        elif name.startswith(("vit_", "swin_")):
+            _require_side(name, image, height, width)
+            with torch.device("meta"):
+                like = library.models.get_model(name, weights=None)
+            network = stems.cut(name, like, (height, width), patch, {"num_classes": classes} | further)
+        elif patch is not None or image is not None:
+            raise InputError(f"patch and image are for ViT and Swin; leave them out for {name}.")
+        else:
+            network = make()
+            stems.fit_stem(name, network, channels)
+    if channels != 3:
+        _adapt_first_convolution(network, channels)
     return network
+
+
+def _require_side(name: str, side: int | None, height: int, width: int) -> None:
+    if side is not None and (height, width) != (side, side):
+        raise InputError(
+            f"torchvision:{name} would take images of {side}×{side}, and those of the data are {height}×{width}; give "
+            f"stem=cifar for smaller patches, or patch and image={height}."
+        )
 
 
 def timm(name: str, *, input_shape: tuple[int, ...], classes: Classes, **further: Any) -> nn.Module:
@@ -81,6 +104,8 @@ def _adapt_first_convolution(network: nn.Module, channels: int) -> None:
 
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
+            if module.in_channels == channels:  # of a stem that was made for them
+                return
             parent, _, attribute = name.rpartition(".")
             replacement = nn.Conv2d(
                 channels,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
 
+from mgraph import live
 from mgraph.alone import alone
 from mgraph.builtin import ARCHITECTURES
 from mgraph.errors import InputError, MGraphError
 from mgraph.factories import call_factory, load_factory
+from mgraph.fields import Shape, Shapes
 from mgraph.specs import Spec, bind, look_up
 from mgraph.trust import Consent, speaker
 
@@ -21,7 +22,7 @@ from mgraph.trust import Consent, speaker
 def build_network(
     spec: Spec | str,
     *,
-    input_shape: Sequence[int],
+    input_shape: Shapes,
     classes: int | None,
     seed: int,
     base: Path | None = None,
@@ -29,13 +30,13 @@ def build_network(
 ) -> nn.Module:
     """Build the network that a spec names, its initial values drawn from ``seed`` alone.
 
-    ``input_shape`` is that of one example. A factory is given ``input_shape``, ``classes``, ``num_classes`` and
-    ``in_channels`` if its signature names them and the spec does not; it is run, if ``consent`` allows it (default:
-    :func:`mgraph.trust.speaker`). Its path is relative to ``base`` (default: the current directory). The global random
-    state is left as it was. Raises InputError for a spec that cannot be built, UntrustedError for code that may not
-    run.
+    ``input_shape`` is that of one example, or those of its fields by name or place. A factory is given ``input_shape``,
+    ``classes``, ``num_classes`` and ``in_channels`` if its signature names them and the spec does not; it is run, if
+    ``consent`` allows it (default: :func:`mgraph.trust.speaker`). Its path is relative to ``base`` (default: the
+    current directory). The global random state is left as it was. Raises InputError for a spec that cannot be built,
+    UntrustedError for code that may not run.
     """
-    spec, shape = Spec.parse(spec), tuple(input_shape)
+    spec, shape = Spec.parse(spec), input_shape
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -45,9 +46,11 @@ def build_network(
                 "input_shape": shape,
                 "classes": classes,
                 "num_classes": classes,
-                "in_channels": shape[0] if shape else None,
+                "in_channels": shape[0] if shape and _of_one(shape) else None,
             }
             network = call_factory(factory, spec, offered)
+        elif live.is_live(spec):
+            network = live.recall(spec, "arch")()
         else:
             network = _built_in(spec, shape, classes)
     if not isinstance(network, nn.Module):
@@ -55,8 +58,19 @@ def build_network(
     return network
 
 
-def _built_in(spec: Spec, shape: tuple[int, ...], classes: int | None) -> Any:
+def _of_one(shape: Shapes) -> TypeGuard[Shape]:
+    """Tell whether a shape is that of a single tensor."""
+    return isinstance(shape, tuple) and all(isinstance(extent, int) for extent in shape)
+
+
+def _built_in(spec: Spec, shape: Shapes, classes: int | None) -> Any:
     entry = look_up(spec, ARCHITECTURES, "architecture")
+    if not entry.several and not _of_one(shape):
+        fields = ", ".join(shape if isinstance(shape, dict) else map(str, range(len(shape))))
+        raise InputError(
+            f"{spec.name} takes one tensor, and the inputs of these data are several ({fields}); give a network of "
+            "your own, module:factory or file.py:factory, whose forward takes them."
+        )
     params = {"classes": classes} | bind(entry, spec)
     if params["classes"] is None:
         raise InputError(f"The data have no classes; say how many outputs, as in {entry.usage}?classes=1.")

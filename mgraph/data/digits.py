@@ -26,7 +26,7 @@ _MEAN, _STD = 0.3045, 0.3758
 
 def digits() -> Task:
     """Load the digits as floats of shape (1, 8, 8), standardised by mean and deviation of the training pixels."""
-    from mgraph.data.task import make_task
+    from mgraph.data.making import make_task
 
     with (files("mgraph.data") / "digits.npz").open("rb") as file, np.load(file) as stored:
         images = stored["images"][:, None].astype(np.float32) / 16

@@ -1,7 +1,9 @@
 """The items of a ``Dataset`` as tensors: each an (input, target) pair, of one shape and type throughout.
 
-Floats become float32, as in arrays; targets that are integers int64. A batch is a copy: a Dataset may hand out the same
-buffer every time.
+Input and target are a tensor each, or a dict or tuple of tensors. An item may also be one dict with an entry ``labels``
+or ``label``, as those of Hugging Face's ``datasets`` have: that is the target then, and the rest is the input (one
+entry: that tensor alone). Floats become float32, as in arrays; targets that are integers int64. A batch is a copy: a
+Dataset may hand out the same buffer every time.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ from torch import Tensor
 
 from mgraph.data.labels import refuse_words
 from mgraph.errors import InputError, MGraphError
+from mgraph.fields import Fields, named_tensors, over, tensors_of
 
 _STORAGE_ONLY = (torch.uint16, torch.uint32, torch.uint64)
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Fields, Fields]
+
+_TARGETS = ("labels", "label")  # of an item that is one dict, as in Hugging Face's data sets
 
 
 def read_batch(dataset: Any, places: Sequence[int], name: str) -> Pair:
-    """Read the items at these places into one batch, x of shape (B, …) and y of shape (B, …).
+    """Read the items at these places into one batch, x and y of shape (B, …), or several tensors of such shapes each.
 
     ``name`` is what they are called in messages: "the train split". Raises InputError, naming the item, if one cannot
     be read, is not a pair of numbers, or is of another shape or type than the first.
@@ -34,10 +39,11 @@ def read_batch(dataset: Any, places: Sequence[int], name: str) -> Pair:
     for k, (place, item) in enumerate(_items(dataset, places, name)):
         x, y = as_pair(item, name, place)
         if xs is None or ys is None:
-            xs, ys = x.new_empty((len(places), *x.shape)), y.new_empty((len(places), *y.shape))
-        _require_alike("Input", x, xs, name, places[0], place)
-        _require_alike("Target", y, ys, name, places[0], place)
-        xs[k], ys[k] = x, y
+            xs, ys = (over(lambda t: t.new_empty((len(places), *t.shape)), part) for part in (x, y))
+        for what, part, batch in (("Input", x, xs), ("Target", y, ys)):
+            _require_alike(what, part, batch, name, places[0], place)
+            for one, row in zip(tensors_of(part), tensors_of(batch), strict=True):
+                row[k] = one
     assert xs is not None
     assert ys is not None
     return xs, ys
@@ -47,15 +53,27 @@ def as_pair(item: Any, name: str, place: int) -> Pair:
     """Turn one item into tensors (x, y); InputError, saying what it is and what is expected, if it is no such pair."""
     where = f"Item {place} of {name}"
     if isinstance(item, Mapping):
-        keys = ", ".join(repr(key) for key in list(item)[:5])
-        raise InputError(
-            f"{where} is a dict with {keys or 'nothing in it'}; items must be (input, target) pairs of one tensor "
-            f"each. Wrap the Dataset in one whose __getitem__ returns such a pair, as in item['image'], item['label']."
-        )
+        item = _divided(item, where)
     if not isinstance(item, list | tuple) or len(item) != 2:
         what = f"{len(item)} things" if isinstance(item, list | tuple) else f"a {type(item).__name__}"
         raise InputError(f"{where} is {what}; items of a Dataset must be (input, target) pairs.")
-    return _typed(_as_tensor(item[0], "input", where, name), _as_tensor(item[1], "target", where, name))
+    return _typed(_as_fields(item[0], "input", where, name), _as_fields(item[1], "target", where, name))
+
+
+def _divided(item: Mapping[Any, Any], where: str) -> tuple[Any, Any]:
+    """Take a dict apart into inputs and targets; InputError if none of its entries is called the target."""
+    found = [key for key in _TARGETS if key in item]
+    if len(found) != 1 or len(item) < 2:
+        keys = ", ".join(repr(key) for key in list(item)[:5])
+        raise InputError(
+            f"{where} is a dict with {keys or 'nothing in it'}, of which it is not known what is the input and what "
+            "the target. Name the target 'labels', or wrap the Dataset in one whose __getitem__ returns a pair: one "
+            "tensor each, as in item['image'], item['label'], or a dict of what the network's forward takes as the "
+            "input."
+        )
+    (target,) = found
+    inputs = {key: value for key, value in item.items() if key != target}
+    return next(iter(inputs.values())) if len(inputs) == 1 else inputs, item[target]
 
 
 def check_input_type(x: Tensor, where: str) -> None:
@@ -67,10 +85,18 @@ def check_input_type(x: Tensor, where: str) -> None:
         )
 
 
-def _typed(x: Tensor, y: Tensor) -> Pair:
-    if x.is_floating_point() or x.dtype == torch.bool:
-        x = x.to(torch.float32)
-    return x, y.to(torch.float32 if y.is_floating_point() else torch.int64)
+def _typed(x: Fields, y: Fields) -> Pair:
+    return over(input_typed, x), over(target_typed, y)
+
+
+def input_typed(x: Tensor) -> Tensor:
+    """Bring floats and truth values to float32; leave integers."""
+    return x.to(torch.float32) if x.is_floating_point() or x.dtype == torch.bool else x
+
+
+def target_typed(y: Tensor) -> Tensor:
+    """Bring floats to float32, and integers to what torch's losses ask for."""
+    return y.to(torch.float32 if y.is_floating_point() else torch.int64)
 
 
 def _stacked_pairs(items: Sequence[Any]) -> Pair | None:
@@ -106,14 +132,26 @@ def _stacked(parts: list[Any]) -> Tensor | None:
     return None
 
 
+def _as_fields(value: Any, what: str, where: str, name: str) -> Fields:
+    """Turn an input or target into tensors; a plain list or tuple of numbers is one tensor."""
+    if isinstance(value, Mapping):
+        if not value:
+            raise InputError(f"The {what} of {where[0].lower()}{where[1:]} is an empty dict.")
+        for key in value:
+            if not isinstance(key, str):
+                raise InputError(
+                    f"The {what} of {where[0].lower()}{where[1:]} is a dict with the key {key!r}; keys are the names "
+                    "of what the network's forward takes."
+                )
+        return {key: _as_tensor(part, f"{what} {key}", where, name) for key, part in value.items()}
+    if isinstance(value, list | tuple) and any(isinstance(part, Tensor) for part in value):
+        return tuple(_as_tensor(part, f"{what} {i}", where, name) for i, part in enumerate(value))
+    return _as_tensor(value, what, where, name)
+
+
 def _as_tensor(value: Any, what: str, where: str, name: str) -> Tensor:
     if isinstance(value, Tensor):
         tensor: Tensor = value.detach()
-    elif isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value)):
-        raise InputError(
-            f"The {what} of {where[0].lower()}{where[1:]} is a {type(value).__name__} of several; networks here take "
-            f"one tensor: wrap the Dataset in one that puts them together."
-        )
     elif hasattr(value, "getbands"):  # Pillow's, which need not be installed
         raise InputError(
             f"The {what} of {where[0].lower()}{where[1:]} is a PIL image; give the Dataset the transform "
@@ -124,7 +162,7 @@ def _as_tensor(value: Any, what: str, where: str, name: str) -> Tensor:
             array = np.asarray(value)
         except ValueError as error:
             raise InputError(f"The {what} of {where[0].lower()}{where[1:]} is not an array: {error}.") from None
-        if what == "target":
+        if what.startswith("target"):
             refuse_words(name, array)
         if array.dtype.kind not in "buif":
             raise InputError(
@@ -134,7 +172,7 @@ def _as_tensor(value: Any, what: str, where: str, name: str) -> Tensor:
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
         tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    if what == "input":
+    if what.startswith("input"):
         check_input_type(tensor, f"The {what} of {where[0].lower()}{where[1:]}")
     if tensor.is_complex():
         raise InputError(f"The {what} of {where[0].lower()}{where[1:]} is of type {tensor.dtype}; give real numbers.")
@@ -168,14 +206,25 @@ def _unreadable(what: str, name: str, error: Exception) -> InputError:
     return InputError(f"{what} of {name} cannot be read: {type(error).__name__}{': ' if why else ''}{why}.")
 
 
-def _require_alike(what: str, part: Tensor, batch: Tensor, name: str, first: int, place: int) -> None:
-    if part.shape != batch.shape[1:]:
+def _require_alike(what: str, part: Fields, batch: Fields, name: str, first: int, place: int) -> None:
+    mine, theirs = named_tensors(part), named_tensors(batch)
+    if [key for key, _ in mine] != [key for key, _ in theirs]:
         raise InputError(
-            f"{what} {place} of {name} has shape {list(part.shape)}, and {what.lower()} {first} "
-            f"{list(batch.shape[1:])}; give all of them one shape (resize, crop or pad)."
+            f"{what} {place} of {name} has {_keys(part)}, and {what.lower()} {first} {_keys(batch)}; give all of them "
+            f"the same, in one order."
         )
-    if part.dtype != batch.dtype:
-        raise InputError(
-            f"{what} {place} of {name} is of type {part.dtype}, and {what.lower()} {first} {batch.dtype}; give all of "
-            f"them one type."
-        )
+    for (key, one), (_, rows) in zip(mine, theirs, strict=True):
+        of = f"{what} {place} of {name}" + (f", {key}," if key else "")
+        if one.shape != rows.shape[1:]:
+            raise InputError(
+                f"{of} has shape {list(one.shape)}, and {what.lower()} {first} {list(rows.shape[1:])}; give all of "
+                "them one shape (resize, crop or pad)."
+            )
+        if one.dtype != rows.dtype:
+            raise InputError(
+                f"{of} is of type {one.dtype}, and {what.lower()} {first} {rows.dtype}; give all of them one type."
+            )
+
+
+def _keys(fields: Fields) -> str:
+    return ", ".join(key for key, _ in named_tensors(fields)) if not isinstance(fields, Tensor) else "one tensor"

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgraph.errors import InputError
+from mgraph.fields import Fields
 
 # What void labels are called in practice: PyTorch's losses and COCO-like masks.
 CUSTOMARY = (-100, 255)
@@ -90,6 +91,11 @@ def share_that_counts(targets: Tensor, void: Sequence[int]) -> float:
     return int(counting(targets, void).sum()) * len(targets) / targets.numel()
 
 
+def number_that_count(targets: Tensor, void: Sequence[int]) -> Tensor:
+    """Return how many labels of each example count, shape (N,)."""
+    return counting(targets, void).flatten(1).sum(1)
+
+
 def refuse_words(whose: str, values: NDArray[Any]) -> None:
     """Raise InputError for labels ("of the train split") that are words or other objects, saying how to number them."""
     kind = values.dtype.kind
@@ -107,8 +113,10 @@ def refuse_words(whose: str, values: NDArray[Any]) -> None:
     raise InputError(f"y of {whose} is of type {values.dtype}; give real numbers.")
 
 
-def refuse_unlabelled(y: Tensor) -> None:
+def refuse_unlabelled(y: Fields) -> None:
     """Raise InputError for targets that are not integers, where the loss needs labels; say what would help."""
+    if not isinstance(y, Tensor):
+        raise InputError("The targets are several tensors; give a loss of your own that says what is made of them.")
     if y.ndim == 2 and _one_hot(y):
         raise InputError(f"{_one_hot_text(y)}; take y.argmax(1).")
     if y.numel() and bool((torch.isfinite(y) & (y == y.round())).all()):

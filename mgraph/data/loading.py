@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mgraph import live
 from mgraph.builtin import DATASETS, ROOT
+from mgraph.data.making import Judging, make_task
 from mgraph.data.repeatable import RandomState, require_repeatable
-from mgraph.data.task import Task, make_task
+from mgraph.data.task import Task
 from mgraph.errors import InputError, NotFoundError, UntrustedError
 from mgraph.factories import call_factory, load_factory, locate
 from mgraph.specs import Spec, bind, look_up, suggestion
@@ -37,6 +39,9 @@ def load_task(
             again = partial(call_factory, factory, spec)
             require_repeatable(task, spec.name, lambda: _made(spec, again()), before=before, at=at)
         return task
+    if live.is_live(spec):
+        kept: Task = live.recall(spec, "data")
+        return kept
     entry = look_up(spec, DATASETS, "data set")
     params = bind(entry, spec)
     if ROOT in params:
@@ -76,8 +81,7 @@ def _made(spec: Spec, result: Any) -> Task:
             f"The factory {spec.name} returned a {type(result).__name__}; return a dict with train=(x, y) and "
             f"test=(x, y), or a Task."
         )
-    known = list(make_task.__kwdefaults__ or {})
-    known = ["train", *[k for k in known if k != "train"]]
+    known = ["train", *(make_task.__kwdefaults__ or {}), *Judging.__annotations__]
     for key in result:
         if key not in known:
             raise InputError(

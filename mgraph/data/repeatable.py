@@ -14,6 +14,7 @@ from typing_extensions import override
 from mgraph.data.splits import ArraySplit, DatasetSplit
 from mgraph.data.task import Task
 from mgraph.errors import InputError
+from mgraph.fields import tensors_of
 
 # Larger arrays are not made a second time for this: the next command notices.
 _LARGEST = 1 << 26
@@ -54,7 +55,8 @@ def require_repeatable(
     for split in task.splits.values():
         if isinstance(split, DatasetSplit):
             split.require_steady()
-    size = sum(s.inputs.nbytes + s.targets.nbytes for s in task.splits.values() if isinstance(s, ArraySplit))
+    arrays = [s for s in task.splits.values() if isinstance(s, ArraySplit)]
+    size = sum(t.nbytes for s in arrays for fields in (s.inputs, s.targets) for t in tensors_of(fields))
     if size > _LARGEST:
         return
     with _left_as_found():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,8 +22,21 @@ from typing_extensions import override
 from mgraph.data.items import read_batch
 from mgraph.data.labels import as_column, spread
 from mgraph.errors import InputError, NonFiniteError
+from mgraph.fields import (
+    Fields,
+    Shapes,
+    are_labels,
+    examples_in,
+    joined,
+    named_tensors,
+    numbers_in,
+    over,
+    part_of,
+    shapes_of,
+    tensors_of,
+)
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Fields, Fields]
 
 _SCALE = 1 / 255  # of uint8 values
 _READ_AT_ONCE = 256
@@ -56,14 +69,23 @@ class Normalisation:
         """Whether float values pass unchanged."""
         return self.mean is None and self.std is None
 
-    def check(self, shape: tuple[int, ...]) -> None:
-        """Raise InputError unless mean and std fit examples of this shape (without the batch axis)."""
+    def check(self, example: Fields) -> None:
+        """Raise InputError unless mean and std fit an example, or several, shape (N, C, …)."""
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) not in {1, *shape[:1]}:
-                raise InputError(f"{name} has {len(values)} values; give 1, or one for each of {shape[0]} channels.")
+            if values is None:
+                continue
+            if not isinstance(example, Tensor):
+                raise InputError(f"{name} is of inputs that are one tensor; normalise those of several beforehand.")
+            channels = example.shape[1:2]
+            if len(values) not in {1, *channels}:
+                raise InputError(f"{name} has {len(values)} values; give 1, or one for each of {channels[0]} channels.")
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Normalise a batch, shape (B, C, …), on its device; other integers pass unchanged."""
+    def __call__(self, x: Fields) -> Fields:
+        """Normalise a batch, (B, C, …) each, on its device; other integers pass unchanged."""
+        return over(self.of_tensor, x)
+
+    def of_tensor(self, x: Tensor) -> Tensor:
+        """Normalise one tensor, shape (B, C, …)."""
         if x.dtype == torch.uint8:
             if self.trivial:
                 return x.to(torch.float32).mul_(_SCALE)
@@ -98,13 +120,13 @@ class Split(ABC):
 
     @property
     @abstractmethod
-    def targets(self) -> Tensor:
-        """All targets in stored order, shape (N, …), on the CPU."""
+    def targets(self) -> Fields:
+        """All targets in stored order, (N, …), on the CPU."""
 
     @property
     @abstractmethod
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one example as the network sees it."""
+    def input_shape(self) -> Shapes:
+        """Shape of one example as the network sees it, or those of each of its fields."""
 
     @abstractmethod
     def batches(
@@ -142,49 +164,50 @@ class Split(ABC):
 
     @property
     def labelled(self) -> bool:
-        """Whether targets are whole numbers."""
-        return not self.targets.is_floating_point()
+        """Whether targets are one tensor of whole numbers."""
+        return are_labels(self.targets)
 
     @property
     def labels_at_hand(self) -> Tensor | None:
         """All targets if they are whole numbers and need not be read first."""
-        return self.targets if self.labelled else None
+        targets = self.targets
+        return targets if isinstance(targets, Tensor) and self.labelled else None
 
 
 class ArraySplit(Split):
-    """A split held as one tensor of inputs, shape (N, …), and one of targets, shape (N, …)."""
+    """A split held in memory: inputs and targets, each a tensor, (N, …), or several of them."""
 
     def __init__(
         self,
-        x: Tensor,
-        y: Tensor,
+        x: Fields,
+        y: Fields,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
         """Hold the tensors without copying; uint8 inputs are scaled by 1/255 batch by batch."""
-        self._x, self._y = x.detach().cpu().contiguous(), y.detach().cpu().contiguous()
+        self._x, self._y = (over(lambda t: t.detach().cpu().contiguous(), part) for part in (x, y))
         self.normalisation = Normalisation(mean, std)
         self._placed: dict[torch.device, Batch] = {}
 
     @override
     def __len__(self) -> int:
-        return len(self._x)
+        return examples_in(self._x)
 
     @property
     @override
-    def targets(self) -> Tensor:
-        """All targets, shape (N, …), on the CPU."""
+    def targets(self) -> Fields:
+        """All targets, (N, …), on the CPU."""
         return self._y
 
     @property
-    def inputs(self) -> Tensor:
-        """The inputs as stored, shape (N, …), before normalisation, on the CPU."""
+    def inputs(self) -> Fields:
+        """The inputs as stored, (N, …), before normalisation, on the CPU."""
         return self._x
 
     @property
     @override
-    def input_shape(self) -> tuple[int, ...]:
-        return tuple(self._x.shape[1:])
+    def input_shape(self) -> Shapes:
+        return shapes_of(self._x)
 
     @override
     def batches(
@@ -197,48 +220,53 @@ class ArraySplit(Split):
     ) -> Iterator[Batch]:
         """Yield slices of the data, or rows in ``order``; the data move to the device on first use."""
         x, y = self._on(torch.device(device))
-        total = len(x) if order is None else len(order)
+        total = len(self) if order is None else len(order)
         stop = total - total % batch_size if drop_last else total
         if order is not None:
-            order = order.to(x.device)
-        finish = self.normalisation if x.dtype == torch.uint8 else _unchanged
+            order = order.to(tensors_of(x)[0].device)
+        finish = partial(over, self._finished)
         for start in range(0, stop, batch_size):
             end = min(start + batch_size, stop)
             if order is None:
-                yield finish(x[start:end]), y[start:end]
+                yield finish(part_of(x, slice(start, end))), part_of(y, slice(start, end))
             else:
-                chosen = order[start:end]
-                yield finish(x.index_select(0, chosen)), y.index_select(0, chosen)
+                select = partial(torch.index_select, dim=0, index=order[start:end])
+                yield finish(over(select, x)), over(select, y)
+
+    def _finished(self, x: Tensor) -> Tensor:
+        """Make floats of uint8 values; floats were normalised when they were placed."""
+        return self.normalisation.of_tensor(x) if x.dtype == torch.uint8 else x
 
     @override
     def subset(self, indices: Sequence[int]) -> ArraySplit:
         """Copy these examples into a split of their own."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         n = self.normalisation
-        return ArraySplit(self._x[chosen], self._y[chosen], n.mean, n.std)
+        return ArraySplit(part_of(self._x, chosen), part_of(self._y, chosen), n.mean, n.std)
 
     @override
     def check(self, name: str, classes: int | None) -> None:
         """Check lengths, and that every float is finite; labels are checked by who knows which stand for none."""
-        check_lengths(name, len(self._x), len(self._y))
-        self.normalisation.check(self.input_shape)
-        for what, values in (("x", self._x), ("y", self._y)):
-            check_finite(f"{what} of the {name} split", values)
+        check_lengths(name, len(self), examples_in(self._y))
+        self.normalisation.check(self._x)
+        for what, fields in (("x", self._x), ("y", self._y)):
+            for key, values in named_tensors(fields):
+                check_finite(f"{f'{what}[{key}]' if key else what} of the {name} split", values)
 
     @override
     def feed(self, hasher: Hasher) -> None:
         """Feed every byte, with types and shapes."""
-        for tensor in (self._x, self._y):
-            hasher.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            _feed(hasher, tensor)
+        for fields in (self._x, self._y):
+            for name, tensor in named_tensors(fields):
+                hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+                _feed(hasher, tensor)
 
     def _on(self, device: torch.device) -> Batch:
         if device not in self._placed:
-            x, y = self._x.to(device), self._y.to(device)
-            if x.is_floating_point():
-                x = self.normalisation(x)
+            x, y = (over(lambda t: t.to(device), part) for part in (self._x, self._y))
+            x = over(lambda t: self.normalisation.of_tensor(t) if t.is_floating_point() else t, x)
             # "cuda" and "cuda:0" are one place
-            self._placed[device] = self._placed.setdefault(x.device, (x, y))
+            self._placed[device] = self._placed.setdefault(tensors_of(x)[0].device, (x, y))
         return self._placed[device]
 
 
@@ -272,31 +300,31 @@ class DatasetSplit(Split):
 
     @cached_property
     @override
-    def targets(self) -> Tensor:
+    def targets(self) -> Fields:
         """All targets; reads the whole data set unless it has a ``targets`` attribute that its items agree with."""
         known = self._known_targets
         if known is not None:
             return known
-        return torch.cat([self.raw(part)[1] for part in self._parts()])
+        return joined([self.raw(part)[1] for part in self._parts()])
 
     @property
     @override
     def labelled(self) -> bool:
         """Whether the first target is a whole number, or several."""
-        return not self.raw([0])[1].is_floating_point()
+        return are_labels(self.raw([0])[1])
 
     @property
     @override
     def labels_at_hand(self) -> Tensor | None:
         """All targets, if they are whole numbers, have been read or are an attribute of the data set."""
         known = self.__dict__.get("targets", self._known_targets)
-        return None if known is None or known.is_floating_point() else known
+        return known if isinstance(known, Tensor) and are_labels(known) else None
 
     @cached_property
     @override
-    def input_shape(self) -> tuple[int, ...]:
+    def input_shape(self) -> Shapes:
         """Shape of the first input."""
-        return tuple(self.raw([0])[0].shape[1:])
+        return shapes_of(self.raw([0])[0])
 
     @override
     def batches(
@@ -313,7 +341,7 @@ class DatasetSplit(Split):
         pinned = torch.device(device).type == "cuda"
         for start in range(0, stop, batch_size):
             parts = self.raw(chosen[start : min(start + batch_size, stop)])
-            x, y = ((part.pin_memory() if pinned else part).to(device, non_blocking=True) for part in parts)
+            x, y = (over(partial(_to, device=device, pinned=pinned), part) for part in parts)
             yield self.normalisation(x), y
 
     def raw(self, indices: Sequence[int]) -> Batch:
@@ -325,7 +353,7 @@ class DatasetSplit(Split):
             )
         places = indices if self._indices is None else [self._indices[i] for i in indices]
         x, y = read_batch(self._whole, places, self._name)
-        return x, as_column(y) if self._columns else y
+        return x, as_column(y) if self._columns and isinstance(y, Tensor) else y
 
     @override
     def subset(self, indices: Sequence[int]) -> DatasetSplit:
@@ -334,20 +362,20 @@ class DatasetSplit(Split):
         whole = indices if self._indices is None else [self._indices[i] for i in indices]
         part = DatasetSplit(self._whole, n.mean, n.std, indices=whole, name=self._name, columns=self._columns)
         if "targets" in self.__dict__:  # not to be read again
-            part.__dict__["targets"] = self.targets[torch.as_tensor(indices, dtype=torch.int64)]
+            part.__dict__["targets"] = part_of(self.targets, torch.as_tensor(indices, dtype=torch.int64))
         return part
 
     @override
     def check(self, name: str, classes: int | None) -> None:
         """Check the length: the examples are read, and looked at, when their fingerprint is taken."""
         check_lengths(name, len(self), len(self))
-        self.normalisation.check(self.input_shape)
+        self.normalisation.check(self.raw([0])[0])
 
     @property
     def small(self) -> bool:
         """Whether all of it is read whenever it is compared."""
         examples, numbers = _SMALL
-        return len(self) <= examples and len(self) * max(1, int(np.prod(self.input_shape))) <= numbers
+        return len(self) <= examples and len(self) * max(1, numbers_in(self.input_shape)) <= numbers
 
     @override
     def feed(self, hasher: Hasher) -> None:
@@ -359,23 +387,24 @@ class DatasetSplit(Split):
         self.require_steady()
         inputs, targets = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
         kind: list[Any] = []
-        seen: list[Tensor] = []
+        seen: list[Fields] = []
         for part in self._parts():
             x, y = self.raw(part)
-            check_finite(f"The input in {self._name}", x, first=part[0])
-            check_finite(f"The target in {self._name}", y, first=part[0])
-            alike = [x.dtype, y.dtype, tuple(x.shape[1:]), tuple(y.shape[1:])]
+            for what, fields, hasher_of in (("input", x, inputs), ("target", y, targets)):
+                for key, values in named_tensors(fields):
+                    field = f" {key}" if key else ""
+                    check_finite(f"The {what}{field} in {self._name}", values, first=part[0])
+                    _feed(hasher_of, values)
+            alike = _kind(x, y)
             kind = kind or alike
             if alike != kind:
                 raise InputError(
                     f"Items {part[0]} to {part[-1]} of {self._name} have types and shapes {alike}, those before {kind};"
                     f" give all of them one."
                 )
-            _feed(inputs, x)
-            _feed(targets, y)
             seen.append(y)
         hasher.update(f"dataset {len(self)} {kind} {inputs.hexdigest()} {targets.hexdigest()}".encode())
-        self.__dict__["targets"] = torch.cat(seen)
+        self.__dict__["targets"] = joined(seen)
 
     @override
     def feed_sample(self, hasher: Hasher) -> None:
@@ -399,7 +428,12 @@ class DatasetSplit(Split):
         """Raise InputError if examples are others when they are read a second time."""
         places = spread(len(self))
         first, second = self.raw(places), self.raw(places)
-        for what, one, other in zip(("input", "target"), first, second, strict=True):
+        pairs = [
+            (f"{what} {key}" if key else what, one, other)
+            for what, a, b in zip(("input", "target"), first, second, strict=True)
+            for (key, one), other in zip(named_tensors(a), tensors_of(b), strict=True)
+        ]
+        for what, one, other in pairs:
             differs = (one != other).flatten(1).any(1) if one.ndim > 1 else one != other
             if one.is_floating_point():  # NaN differs from itself, and is refused elsewhere
                 finite = torch.isfinite(one) | torch.isfinite(other)
@@ -428,7 +462,10 @@ class DatasetSplit(Split):
         if self._indices is not None:
             values = values[torch.as_tensor(self._indices)]
         places = spread(len(self), 8)
-        return values if len(self) == 0 or torch.equal(values[places], self.raw(places)[1]) else None
+        if len(self) == 0:
+            return values
+        theirs = self.raw(places)[1]
+        return values if isinstance(theirs, Tensor) and torch.equal(values[places], theirs) else None
 
     def _parts(self) -> list[range]:
         return [range(i, min(i + _READ_AT_ONCE, len(self))) for i in range(0, len(self), _READ_AT_ONCE)]
@@ -438,8 +475,15 @@ def _feed(hasher: Hasher, values: Tensor) -> None:
     hasher.update(values.flatten().view(torch.uint8).numpy())
 
 
-def _unchanged(x: Tensor) -> Tensor:
-    return x
+def _to(x: Tensor, *, device: str | torch.device, pinned: bool) -> Tensor:
+    return (x.pin_memory() if pinned else x).to(device, non_blocking=True)
+
+
+def _kind(x: Fields, y: Fields) -> list[Any]:
+    """Return types and shapes, as they are part of the fingerprint; of several tensors with their names."""
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return [x.dtype, y.dtype, tuple(x.shape[1:]), tuple(y.shape[1:])]
+    return [[(name, t.dtype, tuple(t.shape[1:])) for name, t in named_tensors(part)] for part in (x, y)]
 
 
 def check_lengths(name: str, inputs: int, targets: int) -> None:
@@ -448,6 +492,17 @@ def check_lengths(name: str, inputs: int, targets: int) -> None:
         raise InputError(f"The {name} split has {inputs} inputs but {targets} targets; give one for each.")
     if inputs == 0:
         raise InputError(f"The {name} split is empty; give it at least one example.")
+
+
+def check_rows(name: str, what: str, fields: Fields) -> None:
+    """Raise InputError unless all tensors of several have as many rows."""
+    count = examples_in(fields)
+    for key, values in named_tensors(fields):
+        if len(values) != count:
+            raise InputError(
+                f"{what}[{key}] of the {name} split has {len(values)} examples, and what comes before it {count}; give "
+                "all of them as many."
+            )
 
 
 def check_finite(what: str, values: Tensor, *, first: int = 0) -> None:

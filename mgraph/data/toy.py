@@ -26,7 +26,7 @@ def each_output(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def toy() -> Task:
     """Make two examples for every split, all the same."""
-    from mgraph.data.task import make_task
+    from mgraph.data.making import make_task
 
     pair = (np.zeros((2, 1), np.float32), np.zeros(2, np.float32))
     return make_task(

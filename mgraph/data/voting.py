@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from mgraph.data.splits import Split
 
@@ -30,6 +31,8 @@ def voting_of(train: Split, loss: Callable[..., Any], *, labelled: bool) -> tupl
     if name in _MEAN:
         return "mean", []
     _, targets = train.examples(torch.arange(min(_LOOKED_AT, len(train))))
+    if not isinstance(targets, Tensor):
+        return None, []
     if targets.is_floating_point() and not bool(((targets == 0) | (targets == 1)).all()):
         return "mean", [
             "Members of an ensemble will vote by the mean of their outputs, as targets are quantities; "

@@ -71,7 +71,7 @@ def recompute_statistics(flat: FlatModel, train: Split, policy: BatchNormPolicy)
     try:
         with torch.no_grad():
             for x, _ in train.batches(policy.batch_size, order=order, device=flat.device):
-                flat.module(flat.inputs(x))
+                flat.run(x)
     finally:
         for m, momentum in zip(flat.statistics, momenta, strict=True):
             m.momentum = momentum

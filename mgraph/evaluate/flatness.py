@@ -61,7 +61,7 @@ def linear_head(flat: FlatModel, task: Task) -> tuple[str, nn.Linear]:
     x, _ = task.train.examples(torch.arange(min(2, len(task.train))), device=flat.device)
     flat.module.eval()
     with torch.no_grad(), _Calls(flat.module) as calls:
-        out = flat.module(flat.inputs(x))
+        out = flat.run(x)
     # What comes after it may pass it on unchanged: dropout, an identity.
     found = [(name, layer) for name, layer, _, gave in calls.seen if isinstance(layer, nn.Linear) and _same(gave, out)]
     if not found or out.ndim != 2:

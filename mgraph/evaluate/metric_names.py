@@ -10,17 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mgraph.data.metrics import RESERVED, as_metrics, named
-from mgraph.data.task import ACCURACY, Task
+from mgraph.data.task import ACCURACY, Task, counting_labels
 from mgraph.errors import InputError
 from mgraph.evaluate.classification import brier, calibration_error_of, calibration_gaps, nll, top_k
 from mgraph.evaluate.known import ANY_TOP, BESIDE
 from mgraph.evaluate.torchmetrics import PREFIX, from_torchmetrics
 from mgraph.factories import find_source, load_factory, names_code
+from mgraph.fields import are_labels
 from mgraph.metric import LOSS, Metric
 from mgraph.specs import Spec, suggestion
 from mgraph.trust import speaker
@@ -51,10 +51,10 @@ def resolve_metrics(
             continue
         metric = _one(item, task, base or Path.cwd())
         if metric.name in found:
-            raise InputError(f"Two metrics are called {metric.name}; give each once, functions by names of their own.")
+            raise InputError(f"Two metrics are called {metric.name}; give each once, and functions different names.")
         own = not isinstance(item, str) or names_code(item) or item.startswith(f"{PREFIX}:")
         if own and (metric.name in always or metric.name in _BUILT_IN or _TOP.fullmatch(metric.name)):
-            raise InputError(f"The name {metric.name} is taken by a metric that is there already; rename the function.")
+            raise InputError(f"The name {metric.name} already belongs to another metric; rename the function.")
         found[metric.name] = metric
     return tuple(found.values())
 
@@ -73,16 +73,17 @@ def _one(item: str | Metric | Callable[..., Any], task: Task, base: Path) -> Met
         hint = suggestion(spec.name, list(_BUILT_IN))
         raise InputError(
             f"There is no metric {spec.name!r};{hint} choose from {', '.join(KNOWN)}, name one of torchmetrics as "
-            f"torchmetrics:Class?key=value, or a function of yours as module:function or file.py:function."
+            f"torchmetrics:Class?key=value, or your own function as module:function or file.py:function."
         )
-    if task.classes is None or task.train.targets.is_floating_point():
-        raise InputError(f"The metric {spec.name} is of class labels, and this task has none.")
+    if task.classes is None or not are_labels(task.train.targets):
+        raise InputError(f"The metric {spec.name} needs class labels, and this task has none.")
     if not top:
-        return _counting(_BUILT_IN[spec.name], task)
+        return counting_labels(_BUILT_IN[spec.name], task.void, task.example_weights)
     k = int(top[1])
     if k > task.classes:
         raise InputError(f"{spec.name} needs at least {k} classes, and the task has {task.classes}.")
-    return _counting(Metric(spec.name, top_k(k), better="higher", best=1.0, identity=_OWN), task)
+    found = Metric(spec.name, top_k(k), better="higher", best=1.0, identity=_OWN)
+    return counting_labels(found, task.void, task.example_weights)
 
 
 def _of_user(spec: Spec, base: Path) -> Metric:
@@ -96,10 +97,3 @@ def _of_user(spec: Spec, base: Path) -> Metric:
     found = named(spec.name.rpartition(":")[2], function, better)  # type: ignore[arg-type]
     hash = find_source(Spec(spec.name), base=base).hash
     return replace(found, identity=hash if better is None else f"{hash} {better}")
-
-
-def _counting(metric: Metric, task: Task) -> Metric:
-    """Let a built-in metric leave out the labels that do not count."""
-    if not task.void or metric.function is None:
-        return metric
-    return replace(metric, function=partial(metric.function, void=task.void))

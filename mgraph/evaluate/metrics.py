@@ -14,7 +14,8 @@ from mgraph.data.splits import Split
 from mgraph.data.task import Task
 from mgraph.errors import InputError
 from mgraph.evaluate.running import Measured as Measured
-from mgraph.evaluate.running import start
+from mgraph.evaluate.running import scaled, start, weights_of
+from mgraph.fields import Fields, examples_in
 from mgraph.metric import LOSS as THE_LOSS
 from mgraph.metric import Metric
 from mgraph.network.flat import FlatModel
@@ -44,7 +45,7 @@ class Subset:
 
 def outputs(
     flat: FlatModel, split: Split, subset: Subset | None = None, precision: str = "fp32"
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Any, Fields]]:
     """Yield (outputs, targets) by batches at the present θ and statistics, in eval mode, without gradients.
 
     Outputs are of float32 or better, also where the network computes in less. Batches have 1000 examples, the last one
@@ -56,7 +57,7 @@ def outputs(
         _batch_size(flat, len(split) if order is None else len(order)), order=order, device=flat.device
     ):
         with torch.no_grad(), computing_in(precision, flat.device):
-            out = flat.module(flat.inputs(x))
+            out = flat.run(x)
         yield _widened(out), y
 
 
@@ -64,7 +65,7 @@ def _batch_size(flat: FlatModel, examples: int) -> int:
     if not flat.habits.equal_batches:
         return _BATCH
     if flat.habits.never_alone and examples == 1:
-        raise InputError("The network takes at least 2 examples in a batch, also in evaluation, and there is only 1.")
+        raise InputError("The network needs at least 2 examples in a batch, even in evaluation, and there is only 1.")
     return -(-examples // -(-examples // _BATCH))
 
 
@@ -89,11 +90,12 @@ def measure(
 
 
 def judge(
-    task: Task, batches: Iterable[tuple[Tensor, Tensor]], examples: int, *, metrics: Sequence[Metric] = ()
+    task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, *, metrics: Sequence[Metric] = ()
 ) -> dict[str, Measured]:
     """Measure outputs of any origin, as :func:`measure` does: batches of (outputs, targets) of so many examples."""
     running = {m.name: start(m, examples) for m in (*task.metrics, *metrics)}
     losses: list[Tensor] = []
+    weights: list[Tensor] = []
     sizes: list[float] = []  # of the batches, in examples whose labels count
     count = 0
     for out, y in batches:
@@ -102,15 +104,17 @@ def judge(
             losses.append(task.loss(out, y).double().cpu())
             sizes.append(size)
         out, y = task.without_void(out, y)
-        if not len(y):
+        if not examples_in(y):
             continue
-        count += len(y)
+        count += examples_in(y)
         if task.example_loss is not None:
             losses.append(task.example_loss(out, y).double().cpu())
+            if task.example_weights is not None:
+                weights.append(weights_of(task.example_weights, y))
         for metric in running.values():
             metric.add(out, y)
     if task.example_loss is not None:
-        loss = Measured.of(torch.cat(losses))
+        loss = Measured.of(torch.cat(losses), torch.cat(weights) if weights else None)
     else:  # only batch means are known: weigh them by size, and claim no standard error
         mean = (
             sum(n * float(batch) for n, batch in zip(sizes, losses, strict=True)) / sum(sizes)
@@ -122,32 +126,38 @@ def judge(
 
 
 @torch.no_grad()
-def example_scores(task: Task, batches: Iterable[tuple[Tensor, Tensor]], examples: int) -> tuple[Metric, Tensor] | None:
+def example_scores(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int) -> tuple[Metric, Tensor] | None:
     """Score single examples, more is better: by the task's primary metric, else by its loss; shape (N,), float64.
 
-    Returns what they are scored by as well. None where neither has a value for each example.
+    Where examples count differently, scores are scaled so that their plain mean is the metric. Returns what they are
+    scored by as well. None where neither has a value for each example.
     """
     primary, loss = task.primary, task.example_loss
     running = None if primary.name == LOSS else start(primary, examples)
     scores: list[Tensor] = []
+    weights: list[Tensor] = []
     for out, y in batches:
         out, y = task.without_void(out, y)
-        if not len(y):
+        if not examples_in(y):
             continue
         if running is not None:
             running.add(out, y)
         if loss is not None:
             scores.append(-loss(out, y).double().cpu())
+            if task.example_weights is not None:
+                weights.append(weights_of(task.example_weights, y))
     if running is not None and (found := running.examples()) is not None:
         return primary, primary.sign * found
-    return (THE_LOSS, torch.cat(scores)) if scores else None
+    if not scores:
+        return None
+    return THE_LOSS, scaled(torch.cat(scores), torch.cat(weights) if weights else None)
 
 
 @torch.no_grad()
-def check_metrics(task: Task, out: Tensor, y: Tensor) -> None:
+def check_metrics(task: Task, out: Any, y: Fields) -> None:
     """Raise InputError for a metric of the task that fails on a few examples, or returns what is not a metric."""
     for metric in task.metrics:
-        running = start(metric, len(y))
+        running = start(metric, examples_in(y))
         running.add(out, y)
         running.result()
 

@@ -16,7 +16,7 @@ from mgraph.data.task import Task
 from mgraph.errors import NonFiniteError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import LOSS, Measured, Subset, measure
-from mgraph.evaluate.sharpness import Profile
+from mgraph.evaluate.sharpness import Profile, SharpnessSettings
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
 from mgraph.progress import Progress, ProgressCallback, silent
@@ -41,27 +41,24 @@ def sharpness_profile(
     task: Task,
     parameters: NDArray[np.float32],
     sizes: Sequence[int],
+    settings: SharpnessSettings,
     *,
-    radii: Sequence[float],
-    directions: int,
-    seed: int,
-    split: str,
     subset: Subset,
     policy: BatchNormPolicy,
-    precision: str = "fp32",
     progress: ProgressCallback = silent,
 ) -> Profile:
-    """Measure the profile around a point, shape (D,), canonical.
+    """Measure the profile around a point, shape (D,), canonical, whose tensors have ``sizes``, on a ``subset``.
 
     BatchNorm statistics are recomputed for every perturbed point, and for θ itself by the same policy: as
     everywhere, no point is judged with another's. Raises NonFiniteError where a loss is none.
     """
     theta = flat.pack(torch.from_numpy(np.array(parameters)))
+    radii, directions, split = settings.radii, settings.directions, settings.split
 
     def loss() -> Measured:
-        with computing_in(precision, flat.device):
+        with computing_in(settings.precision, flat.device):
             recompute_statistics(flat, task.train, policy)
-        return measure(flat, task, split, subset, precision=precision)[LOSS]
+        return measure(flat, task, split, subset, precision=settings.precision)[LOSS]
 
     flat.theta.copy_(theta)
     base = loss()
@@ -69,7 +66,7 @@ def sharpness_profile(
         raise NonFiniteError(f"The {split} loss of the point itself is {base.value}; nothing was stored.")
     changes = np.zeros((directions, len(radii)))
     for m in range(directions):
-        moved = flat.pack(torch.from_numpy(direction(parameters, sizes, seed, m)))
+        moved = flat.pack(torch.from_numpy(direction(parameters, sizes, settings.seed, m)))
         for i, radius in enumerate(radii):
             torch.add(theta, moved, alpha=radius, out=flat.theta)
             changes[m, i] = abs(loss().value - base.value)
@@ -80,4 +77,4 @@ def sharpness_profile(
                 )
             progress(Progress("sharpness", m * len(radii) + i + 1, directions * len(radii), base.value))
     flat.theta.copy_(theta)
-    return Profile(tuple(radii), changes, base.value, base.standard_error)
+    return Profile(radii, changes, base.value, base.standard_error)

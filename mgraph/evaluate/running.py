@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mgraph.data.metrics import of_torchmetrics
 from mgraph.errors import InputError, MGraphError
+from mgraph.fields import Fields, examples_in, joined, over, tensors_of
 from mgraph.metric import Metric
 
 WHOLE_BYTES = 4 << 30
@@ -36,9 +37,18 @@ class Measured:
     count: int
 
     @classmethod
-    def of(cls, values: Tensor) -> Measured:
-        """Average per-example values, shape (N,), in float64."""
+    def of(cls, values: Tensor, weights: Tensor | None = None) -> Measured:
+        """Average per-example values, shape (N,), in float64; with ``weights``, shape (N,), each counts so much.
+
+        The standard error of a weighted mean m is that of a ratio: √(n/(n-1) Σ w²(v - m)²) / Σ w.
+        """
         values = values.double()
+        if weights is not None and not bool((weights == weights[:1]).all()):
+            w = weights.double()
+            mean = (w * values).sum() / w.sum()
+            spread = (w * (values - mean)).square().sum()
+            n = len(values)
+            return cls(float(mean), float((spread * n / (n - 1)).sqrt() / w.sum()) if n > 1 else None, n)
         error = float(values.std(correction=1)) / len(values) ** 0.5 if len(values) > 1 else None
         return cls(float(values.mean()), error, len(values))
 
@@ -46,14 +56,17 @@ class Measured:
 class Running(Protocol):
     """A metric on its way through a split."""
 
-    def add(self, out: Tensor, y: Tensor) -> None:
+    def add(self, out: Any, y: Fields) -> None:
         """Take a batch: outputs and targets of at least one example."""
 
     def result(self) -> Measured:
         """Return the number of all batches; not finite where it is not, InputError where there is none."""
 
     def examples(self) -> Tensor | None:
-        """Return the value of each example, shape (N,) in float64; None where examples have none."""
+        """Return the value of each example, shape (N,) in float64; None where examples have none.
+
+        Where examples count differently, each value is scaled so that their plain mean is the metric.
+        """
 
 
 def start(metric: Metric, examples: int) -> Running:
@@ -65,25 +78,44 @@ def start(metric: Metric, examples: int) -> Running:
     return _Function(metric, examples)
 
 
+def weights_of(weigh: Callable[[Any], Any], y: Fields) -> Tensor:
+    """Return how much each example counts, shape (N,) in float64; InputError if that is not what is returned."""
+    weights = torch.as_tensor(weigh(y)).detach().double().cpu()
+    if tuple(weights.shape) != (examples_in(y),) or not bool((torch.isfinite(weights) & (weights >= 0)).all()):
+        raise InputError(
+            f"The weights of examples must be one finite number ≥ 0 for each, shape [{examples_in(y)}] here, not "
+            f"{weights.dtype} of shape {list(weights.shape)}."
+        )
+    return weights
+
+
+def scaled(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Scale per-example values, shape (N,), so that their plain mean is the weighted one."""
+    return values if weights is None or not len(values) else values * (weights * (len(values) / weights.sum()))
+
+
 class _Function:
     """A function whose first batch shows whether it gives one value for each example; else it needs all of them."""
 
     def __init__(self, metric: Metric, examples: int) -> None:
         self._metric, self._examples = metric, examples
         self._values: list[Tensor] = []
-        self._whole: list[tuple[Tensor, Tensor]] | None = [] if metric.whole else None
+        self._weights: list[Tensor] = []
+        self._whole: list[tuple[Fields, Fields]] | None = [] if metric.whole else None
         self._failed: Exception | None = None
 
-    def add(self, out: Tensor, y: Tensor) -> None:
+    def add(self, out: Any, y: Fields) -> None:
         if self._whole is None:
             try:
                 values = _called(self._metric.name, self._metric.function, out, y)
             except _UsersError as error:
-                if self._values or len(y) == self._examples:
+                if self._values or examples_in(y) == self._examples:
                     raise
                 self._failed, values = error, torch.zeros(())  # perhaps it takes only a whole split
-            if values.ndim or len(y) == 1:
+            if values.ndim or examples_in(y) == 1:
                 self._values.append(_of_examples(self._metric.name, values, y).double().cpu())
+                if self._metric.weights is not None:
+                    self._weights.append(weights_of(self._metric.weights, y))
                 return
             if self._values:
                 raise InputError(
@@ -93,9 +125,9 @@ class _Function:
             self._whole = []
         self._keep(out, y)
 
-    def _keep(self, out: Tensor, y: Tensor) -> None:
+    def _keep(self, out: Any, y: Fields) -> None:
         assert self._whole is not None
-        per_example = (out.nbytes + y.nbytes) / len(y)
+        per_example = sum(t.nbytes for part in (out, y) for t in tensors_of(part)) / examples_in(y)
         if per_example * self._examples > WHOLE_BYTES:
             if self._failed is not None:
                 raise self._failed
@@ -104,19 +136,21 @@ class _Function:
                 f"{per_example * self._examples / 2**30:.1f} GiB, more than {WHOLE_BYTES / 2**30:g}: return one value "
                 "for each example, or running sums: mgraph.Metric(name, function, compute=…)."
             )
-        self._whole.append((out.cpu(), y.cpu()))
+        self._whole.append((over(Tensor.cpu, out), over(Tensor.cpu, y)))
 
     def result(self) -> Measured:
         if self._whole is None:
-            return Measured.of(_joined(self._values))
-        out, y = (torch.cat(parts) for parts in zip(*self._whole, strict=True)) if self._whole else 2 * (_NONE,)
+            return Measured.of(_joined(self._values), torch.cat(self._weights) if self._weights else None)
+        out, y = map(joined, zip(*self._whole, strict=True)) if self._whole else 2 * (_NONE,)
         values = _called(self._metric.name, self._metric.function, out, y)
         if values.ndim == 0:
-            return Measured(float(values), None, len(y))
+            return Measured(float(values), None, examples_in(y))
         return Measured.of(_of_examples(self._metric.name, values, y).cpu())
 
     def examples(self) -> Tensor | None:
-        return _joined(self._values) if self._whole is None else None
+        if self._whole is not None:
+            return None
+        return scaled(_joined(self._values), torch.cat(self._weights) if self._weights else None)
 
 
 class _Sums:
@@ -127,7 +161,7 @@ class _Sums:
         self._sums: list[Tensor] | None = None
         self._count = 0
 
-    def add(self, out: Tensor, y: Tensor) -> None:
+    def add(self, out: Any, y: Fields) -> None:
         name = self._metric.name
         found = _guarded(name, self._metric.function, out, y)
         parts = found if isinstance(found, tuple | list) else (found,)
@@ -136,7 +170,7 @@ class _Sums:
         if [part.shape for part in new] != [part.shape for part in before]:
             raise InputError(f"The metric {name} must return the same running sums for every batch.")
         self._sums = [a + b for a, b in zip(before, new, strict=True)]
-        self._count += len(y)
+        self._count += examples_in(y)
 
     def result(self) -> Measured:
         value = _guarded(self._metric.name, self._metric.compute, *(self._sums or ()))
@@ -157,13 +191,13 @@ class _TorchMetrics:
         self._count = 0
         self._labels = type(self._state).__module__.startswith("torchmetrics.classification")
 
-    def add(self, out: Tensor, y: Tensor) -> None:
-        if self._labels and y.is_floating_point() and bool((y == y.round()).all()):
+    def add(self, out: Any, y: Fields) -> None:
+        if self._labels and isinstance(y, Tensor) and y.is_floating_point() and bool((y == y.round()).all()):
             y = y.long()  # of several labels, which losses want as floats and torchmetrics does not
         if not self._count:
-            self._state.to(out.device)
+            self._state.to(tensors_of(y)[0].device)
         _guarded(self._name, self._state.update, out, y)
-        self._count += len(y)
+        self._count += examples_in(y)
 
     def result(self) -> Measured:
         return Measured(_one_number(self._name, _guarded(self._name, self._state.compute)), None, self._count)
@@ -180,7 +214,7 @@ class _UsersError(InputError):
 
 
 def _guarded(name: str, function: Callable[..., Any] | None, *arguments: Any) -> Any:
-    assert function is not None, f"the metric {name} is only known by name"
+    assert function is not None, f"the metric {name} is known only by name"
     try:
         return function(*arguments)
     except MGraphError:
@@ -189,19 +223,19 @@ def _guarded(name: str, function: Callable[..., Any] | None, *arguments: Any) ->
         raise _UsersError(f"The metric {name} failed: {type(error).__name__}: {error}.") from error
 
 
-def _called(name: str, function: Callable[..., Any] | None, out: Tensor, y: Tensor) -> Tensor:
+def _called(name: str, function: Callable[..., Any] | None, out: Any, y: Fields) -> Tensor:
     """Call a function on some outputs and targets; InputError for complex numbers and what is not a tensor."""
     values: Tensor = _guarded(name, lambda: torch.as_tensor(_guarded(name, function, out, y)))
     return values if values.ndim == 0 and not values.is_complex() else _of_examples(name, values, y)
 
 
-def _of_examples(name: str, values: Tensor, y: Tensor) -> Tensor:
-    if values.is_complex() or (values.ndim and tuple(values.shape) != (len(y),)):
+def _of_examples(name: str, values: Tensor, y: Fields) -> Tensor:
+    if values.is_complex() or (values.ndim and tuple(values.shape) != (examples_in(y),)):
         raise InputError(
-            f"The metric {name} returned {values.dtype} of shape {list(values.shape)} for {len(y)} examples; it must "
-            f"return one real number, or one for each example."
+            f"The metric {name} returned {values.dtype} of shape {list(values.shape)} for {examples_in(y)} examples; "
+            "it must return one real number, or one for each example."
         )
-    return values.reshape(len(y))
+    return values.reshape(examples_in(y))
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

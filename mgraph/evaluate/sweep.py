@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -19,16 +20,23 @@ from mgraph.progress import Progress, ProgressCallback, silent
 PointMetrics = dict[str, dict[str, Measured]]
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """How each point is measured: BatchNorm statistics by ``policy``, ``metrics`` besides the task's own."""
+
+    policy: BatchNormPolicy
+    metrics: Sequence[Metric] = ()
+    precision: str = "fp32"
+
+
 def sweep(
     flat: FlatModel,
     task: Task,
     rows: Sequence[Tensor],
     coefficients: Floats,
     *,
-    policy: BatchNormPolicy,
+    how: Measuring,
     subsets: Mapping[str, Subset] | Sequence[Mapping[str, Subset]],
-    metrics: Sequence[Metric] = (),
-    precision: str = "fp32",
     phase: str = "sweep",
     progress: ProgressCallback = silent,
 ) -> Iterator[PointMetrics]:
@@ -36,17 +44,17 @@ def sweep(
 
     ``rows`` are K tensors of shape (size,), as :meth:`FlatModel.pack` makes them. Where one coefficient is 1
     and the others 0, θ is that row bit for bit. ``subsets`` names the splits and the examples of each, for all
-    points or for every one; ``metrics`` are measured beside the task's own. A point is reported once it has been
-    taken, so that a caller who is interrupted there has it.
+    points or for every one. A point is reported once it has been taken, so that a caller who is interrupted there has
+    it.
     """
     total = len(coefficients)
     each = [subsets] * total if isinstance(subsets, Mapping) else subsets
     for done, (c, wanted) in enumerate(zip(coefficients.tolist(), each, strict=True), start=1):
         combine(c, rows, flat.theta)
-        with computing_in(precision, flat.device):
-            recompute_statistics(flat, task.train, policy)
+        with computing_in(how.precision, flat.device):
+            recompute_statistics(flat, task.train, how.policy)
         yield {
-            split: measure(flat, task, split, subset, metrics=metrics, precision=precision)
+            split: measure(flat, task, split, subset, metrics=how.metrics, precision=how.precision)
             for split, subset in wanted.items()
         }
         progress(Progress(phase, done, total))

@@ -1,50 +1,36 @@
-"""What to connect next, and doing it: a part of :class:`mgraph.Graph`."""
+"""Finding and making the next connections: a part of :class:`mgraph.Graph`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mgraph.errors import InputError
 from mgraph.graph.base import Opened
+from mgraph.graph.keywords import Aims, Bounds
+from mgraph.keywords import refuse_unknown
 
 if TYPE_CHECKING:
-    from mgraph.engines.base import Engine
-    from mgraph.engines.pool import Executor
     from mgraph.explore.exploring import Done, Exploration, Limits, Outlook
     from mgraph.explore.planning import Request
     from mgraph.explore.suggestions import Suggestion
     from mgraph.graph.handles import Point
-    from mgraph.methods.base import Method
     from mgraph.progress import ProgressCallback
 
 
-class Aims(TypedDict, total=False):
-    """What exploration is about: the ``method`` that connects (of two ends; default a Bézier curve), the goal
-    ``until`` ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (any with a
-    direction; default the loss) and ``split`` that edges are compared on, and the ``space`` whose modes are meant if
-    none are given.
-    """
-
-    method: Method | None
-    until: str | None
-    metric: str
-    split: str
-    space: str | None
-
-
 class Explorations(Opened):
-    """Suggesting, planning, exploring; :class:`Aims` lists their common keywords."""
+    """Suggesting, planning, exploring; :class:`~mgraph.graph.keywords.Aims` lists their common keywords."""
 
     def suggest(self, *modes: Point | str, count: int = 1, **aims: Unpack[Aims]) -> list[Suggestion]:
-        """Say which pairs to connect next, and why: ``g.suggest(count=3, until="components(0.1) == 1")``.
+        """Suggest which pairs to connect next, and why: ``g.suggest(count=3, until="components(0.1) == 1")``.
 
-        Between the given modes, or all of a space. Later suggestions assume that the earlier ones turn out well.
-        InputError for fewer than two modes, a method that does not join two, or an ``until`` that is not a goal.
+        The pairs are among the given modes, or all of a space. Later suggestions assume that the earlier ones succeed.
+        Raises InputError for fewer than two modes, a method that does not join two, or an ``until`` that is not a goal.
         """
         from mgraph.explore.planning import PlannedGraph
 
+        refuse_unknown("suggest", aims, Aims)
         if count < 1:
             raise InputError(f"There must be at least 1 suggestion, not {count}.")
         return list(PlannedGraph(self.session.store, self._request(modes, aims)).steps(count))
@@ -52,38 +38,33 @@ class Explorations(Opened):
     def plan(
         self,
         *modes: Point | str,
-        max_pairs: int | None = None,
-        budget: str | float | None = None,
-        engine: str | Engine | Executor | None = None,
-        **aims: Unpack[Aims],
+        **aims: Unpack[Bounds],
     ) -> Outlook:
-        """Say what :meth:`explore` would do, and what time and disk that will take, judged by the runs so far."""
+        """Say what :meth:`explore` would do, and how much time and disk space it would take, judging by past runs."""
         from mgraph.engines.registry import check_engine
         from mgraph.explore.exploring import outlook
 
+        refuse_unknown("plan", aims, Bounds)
         request = self._request(modes, aims)
-        _, places = check_engine(engine)
-        return outlook(self.session, request, _limits(request, max_pairs, budget, None), places or 1)
+        _, places = check_engine(aims.get("engine"))
+        return outlook(self.session, request, _limits(request, aims, None), places or 1)
 
     def explore(
         self,
         *modes: Point | str,
-        max_pairs: int | None = None,
-        budget: str | float | None = None,
         grid: int | Sequence[int] | None = None,
-        engine: str | Engine | Executor | None = None,
         tell: Callable[[Done], None] | None = None,
         progress: ProgressCallback | None = None,
-        **aims: Unpack[Aims],
+        **aims: Unpack[Bounds],
     ) -> Exploration:
         """Connect and sweep the pairs that :meth:`suggest` names, one after the other or several on an engine.
 
         ``g.explore(until="components(0.1) == 1", max_pairs=20, engine="local:2")`` stops at the goal, after
-        ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is spent; asked for again it goes on.
-        ``engine`` is a spec, or an executor whose calls run in processes of their own, such as one of
-        :mod:`concurrent.futures` (``mgraph.Pool(executor, places=64)`` says how many at once).
-        ``tell`` hears of everything done. Raises InputError if nothing says when to stop, and for an engine that is
-        unknown or cannot be had, or for a method that is defined in the script itself where processes are to import it
+        ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is spent; calling it again continues.
+        ``engine`` is a spec, or an executor whose calls run in separate processes, such as one of
+        :mod:`concurrent.futures` (``mgraph.Pool(executor, places=64)`` says how many run at once). ``tell`` is called
+        with everything done. Raises InputError if nothing says when to stop, for an engine that is unknown or
+        unavailable, and for a method that is defined in the script itself where processes are to import it
         (``local:N``).
         """
         from mgraph.engines.registry import check_engine, open_engine
@@ -91,8 +72,10 @@ class Explorations(Opened):
         from mgraph.explore.workers import Place
         from mgraph.progress import silent
 
+        refuse_unknown("explore", aims, Bounds)
+        engine = aims.get("engine")
         request = self._request(modes, aims, swept=True)
-        limits = _limits(request, max_pairs, budget, grid)
+        limits = _limits(request, aims, grid)
         limits.check(request)
         check_engine(engine)
         options = self.session.options
@@ -120,7 +103,7 @@ class Explorations(Opened):
 
 
 def _call_factory(spec: str) -> Any:
-    """Call the function that a spec names, as typed here."""
+    """Call the function that a spec names, as typed in the current directory."""
     from mgraph.factories import load_factory
     from mgraph.specs import Spec
     from mgraph.trust import speaker
@@ -129,13 +112,12 @@ def _call_factory(spec: str) -> Any:
     return load_factory(parsed, base=Path.cwd(), consent=speaker())(**parsed.params)
 
 
-def _limits(
-    request: Request, max_pairs: int | None, budget: str | float | None, grid: int | Sequence[int] | None
-) -> Limits:
+def _limits(request: Request, bounds: Bounds, grid: int | Sequence[int] | None) -> Limits:
     from mgraph.durations import seconds
     from mgraph.explore.exploring import Limits
     from mgraph.query.sweepdata import grid_counts
 
     counts = (grid,) if isinstance(grid, int) else grid
     chosen = None if counts is None else grid_counts(request.method.family(2), counts, ())
-    return Limits(max_pairs, None if budget is None else seconds(budget), chosen)
+    budget = bounds.get("budget")
+    return Limits(bounds.get("max_pairs"), None if budget is None else seconds(budget), chosen)

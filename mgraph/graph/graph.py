@@ -1,7 +1,7 @@
-"""The front door: a graph of modes, connections and merged models, as Python objects.
+"""The main class: a graph of modes, connections and merged models, as Python objects.
 
-Nothing is computed here: every method calls one operation of this package. Torch loads with the first operation
-that trains, evaluates or reads tensors; listing and querying never load it.
+Nothing is computed here: every method calls one operation. Torch is loaded by the first operation that trains,
+evaluates or reads tensors; listing and querying never load it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from typing_extensions import override
 
@@ -21,14 +21,20 @@ from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point, counts_of
 from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.imports import Imports
+from mgraph.graph.keywords import AutoOptions, ConnectOptions, Joining, Listing, SpaceOptions
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
-from mgraph.query.criterion import NODE_KINDS
+from mgraph.keywords import refuse_unknown
+from mgraph.query.criterion import NODE_KINDS, PathLimit
 from mgraph.query.metrics import criterion_in
 from mgraph.shown import visible
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from mgraph.bookkeeping.listed import Listed
+    from mgraph.data.task import Task
     from mgraph.explore.auto import AutoResult
     from mgraph.jobs.base import Job
     from mgraph.methods.base import Method
@@ -43,32 +49,48 @@ PathLike = str | os.PathLike[str]
 def create(
     path: PathLike,
     *,
-    arch: str,
-    data: str,
-    loss: str | None = None,
-    name: str | None = None,
-    codec: str = "none",
+    arch: str | Callable[..., nn.Module] | nn.Module,
+    data: str | Callable[..., Any] | Task | Mapping[str, Any],
     tensors: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    **space: Unpack[SpaceOptions],
 ) -> Graph:
-    """Create a graph directory with its first space and open it; with ``tensors``, a URL, those lie there.
+    """Create a graph directory with its first space and open it; ``tensors`` is a URL at which to keep the tensors.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
-    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. ``loss`` names a function
-    (outputs, targets) → scalar mean likewise, to train and evaluate by instead of the data's loss. Raises
-    InputError, and leaves nothing behind, if the path exists, a spec is wrong, or the data do not load.
+    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. They may also be objects: a function
+    or class that builds the network, or makes the data, is recorded by its importable name, or else by its source,
+    which is kept below the graph; an ``nn.Module``, a :class:`Task` or a dict as :func:`make_task` takes it is recorded
+    by what it is, and given again to :func:`open`. Further keywords are ``loss`` (of your own, named likewise),
+    ``name`` and ``codec`` (:class:`~mgraph.graph.keywords.SpaceOptions`). Raises InputError, and leaves nothing behind,
+    if the path exists, a spec is wrong, or the data do not load.
 
     >>> g = mgraph.create("digits.mgraph", arch="cnn", data="digits")
     """
+    from mgraph.session.objects import arch_spec, data_spec
     from mgraph.session.spaces import create_graph
 
-    store = create_graph(Path(path), arch, data, loss=loss, name=name, codec=codec, tensors=tensors)
+    refuse_unknown("create", space, SpaceOptions)
+    place = Path(path).absolute()
+    specs = arch_spec(arch, place), data_spec(data, place)
+    store = create_graph(place, *specs, tensors=tensors, **_with_loss(space, place))
     return Graph(store, device=device, threads=threads)
 
 
-def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, threads: int | None = None) -> Graph:
+def open_graph(
+    path: PathLike,
+    *,
+    device: str = "auto",
+    trust: bool = False,
+    threads: int | None = None,
+    arch: nn.Module | None = None,
+    data: Task | Mapping[str, Any] | None = None,
+) -> Graph:
     """Open a graph directory; ``trust`` allows the user code that its specs name to run.
+
+    ``arch`` and ``data`` are the module, and the task or dict, that a space was made with, if it was made with such
+    objects; InputError if none was made with these.
 
     ``threads`` is the number of CPU threads (default: one for a small network, torch's own for others).
 
@@ -76,17 +98,31 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
 
     >>> g = mgraph.open("digits.mgraph")
     """
-    return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
+    graph = Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
+    if arch is not None or data is not None:
+        from mgraph.session.objects import given_again
+
+        given_again(graph.session.store, arch, data)
+    return graph
 
 
 def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads: int | None = None) -> Graph:
-    """Make a new graph of a bundle and open it; raises InputError, and leaves nothing, if either is wrong.
+    """Make a new graph from a bundle and open it; raises InputError, leaving nothing behind, if either is wrong.
 
     >>> g = mgraph.unpack("s.mgraph.zip", "copy.mgraph")
     """
     from mgraph.bookkeeping.bundles import create_from_bundle
 
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
+
+
+def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
+    """Name a loss that is given as a function."""
+    if options.get("loss") is None:
+        return dict(options)
+    from mgraph.session.objects import loss_spec
+
+    return {**options, "loss": loss_spec(options["loss"], graph)}
 
 
 class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
@@ -104,13 +140,19 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     # Spaces and modes
 
     def add_space(
-        self, arch: str, data: str, *, loss: str | None = None, name: str | None = None, codec: str = "none"
+        self,
+        arch: str | Callable[..., nn.Module] | nn.Module,
+        data: str | Callable[..., Any] | Task | Mapping[str, Any],
+        **options: Unpack[SpaceOptions],
     ) -> Space:
         """Add a space, or return the one that is the same already; arguments as of :func:`mgraph.create`."""
+        from mgraph.session.objects import arch_spec, data_spec
         from mgraph.session.spaces import add_space, describe_space
 
-        space = describe_space(self.path, arch, data, loss=loss, name=name, codec=codec)
-        return add_space(self.session.store, space, named=name is not None)
+        refuse_unknown("add_space", options, SpaceOptions)
+        specs = arch_spec(arch, self.path), data_spec(data, self.path)
+        space = describe_space(self.path, *specs, **_with_loss(options, self.path))
+        return add_space(self.session.store, space, named=options.get("name") is not None)
 
     def spaces(self) -> list[dict[str, Any]]:
         """List the spaces as rows."""
@@ -132,7 +174,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         It begins with fresh weights, or at the node ``init``, also one of another space whose network has the same
         tensors. Keywords are fields of :class:`TrainSettings`; ``preset`` names a recipe to begin with (``mgraph
         recipes``), with a RecipeWarning where it is for another network or other data. Raises NonFiniteError, naming
-        the step, when training diverges; nothing but the failed run is then recorded.
+        the step, when training diverges; then only the failed run is recorded.
         """
         from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
@@ -150,11 +192,13 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
         """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
 
-        Raises InputError for another number of coordinates than the space has.
+        Raises InputError unless there are as many coordinates as the space has.
         """
-        from mgraph.operations.modes import add_placed_mode
+        from mgraph.jobs.modes import AddPointJob
 
-        return Point(self.session, add_placed_mode(self.session, self.session.space(space), coordinates, name=name))
+        values = tuple(float(value) for value in coordinates)
+        job = AddPointJob(space=self.session.space(space).id, coordinates=values, name=name)
+        return Point(self.session, job.run(self.session))
 
     # Connections
 
@@ -162,26 +206,28 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         self,
         *ends: Point | str,
         method: Method,
-        name: str | None = None,
         sweep: bool = True,
-        grid: int | Sequence[int] | None = None,
-        inner: int | None = None,
-        init: Connected | str | None = None,
-        same_layout: bool = False,
-        buffers_from: Point | str | None = None,
         progress: ProgressCallback | None = None,
+        **options: Unpack[ConnectOptions],
     ) -> Connected:
-        """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)))``.
+        """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)), name="s")``.
 
-        Ends are modes, names or ids; afterwards the connection is swept on ``grid``, or a chain at its control points
-        and ``inner`` points on every piece, unless ``sweep`` is False. Control points start where the connection
-        ``init`` has them, if one is given: refine a chain as a Bézier curve, raise a degree, take an edge of a
-        surface as a curve, go on with a band. Raises InputError for ends or settings that do not suit, or a bad
-        grid, and NonFiniteError when training diverges.
+        Ends are modes, names or ids. Afterwards the connection is swept, unless ``sweep`` is False: on ``grid``, or for
+        a chain at its control points and ``inner`` points on every piece.
+
+        Further keywords are ``grid``, ``inner``, ``name``, ``init``, ``same_layout`` and ``buffers_from``
+        (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``init``, control points start from those of that
+        connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, continue a
+        band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's; ``buffers_from``
+        is the end whose buffers to use where they differ.
+
+        Raises InputError for unsuitable ends or settings, or a bad grid, and NonFiniteError when training diverges.
         """
         from mgraph.jobs.connections import ConnectJob, Following
         from mgraph.query.sweepdata import grid_counts, inner_grid
 
+        refuse_unknown("connect", options, ConnectOptions)
+        grid, inner = options.get("grid"), options.get("inner")
         if inner is not None:  # now, not after the training
             inner_grid(method.family(len(ends)), grid, inner)
         counts = counts_of(grid)
@@ -190,10 +236,10 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         job = ConnectJob(
             ends=tuple(self._node(end).id for end in ends),
             method=method,
-            name=name,
-            init=None if init is None else self._connection(init).id,
-            same_layout=same_layout,
-            buffers_from=None if buffers_from is None else self._node(buffers_from).id,
+            name=options.get("name"),
+            init=None if (init := options.get("init")) is None else self._connection(init).id,
+            same_layout=options.get("same_layout", False),
+            buffers_from=None if (source := self._source_of_buffers(options)) is None else source.id,
             sweep=Following(counts, inner) if sweep else None,
         )
         return Connected(self.session, job.run(self.session, **_progress(progress)))
@@ -201,62 +247,45 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     def connect_auto(
         self,
         *ends: Point | str,
-        max_barrier: float | None = None,
-        max_peak: float | None = None,
-        max_drop: float | None = None,
-        metric: str | None = None,
-        split: str = "train",
-        budget: float | str | None = None,
         settings: Mapping[str, Any] | None = None,
         methods: Sequence[str] | None = None,
-        name: str | None = None,
-        grid: int | Sequence[int] | None = None,
-        same_layout: bool = False,
-        buffers_from: Point | str | None = None,
         say: Callable[[str], None] = lambda _: None,
         progress: ProgressCallback | None = None,
+        **options: Unpack[AutoOptions],
     ) -> AutoResult[Connected]:
         """Connect two modes by the cheapest method that meets a limit: ``g.connect_auto(a, b, max_barrier=0.1)``.
 
-        Methods are tried from the cheapest to the dearest (or ``methods``, in that order), and every attempt is kept,
-        called NAME-METHOD where a name is given. ``settings`` go to every method that has them. ``budget`` is in
-        seconds, or such as "30m": a method that would surely exceed it is not begun, one that has begun stops then.
-        ``say`` is told every choice; ``winner`` of the result is None where no method meets the limit. Raises
-        InputError, storing nothing, for other than two ends, and for a limit that the ends themselves exceed.
+        The limit is ``max_barrier``, ``max_peak`` or ``max_drop``, of a ``metric`` on a ``split`` (default: the loss on
+        train). Methods are tried from the cheapest to the most expensive (or ``methods``, in that order), and every
+        attempt is kept, called NAME-METHOD if a ``name`` is given. ``settings`` go to every method that has them.
+        ``budget`` is in seconds, or text such as "30m": a method that would surely exceed it is not started, and one
+        that has started stops then. ``say`` is called with every choice; ``winner`` of the result is None if no method
+        meets the limit. ``same_layout`` and ``buffers_from`` are as for :meth:`connect`. Raises InputError, storing
+        nothing, unless there are two ends, and for a limit that the ends themselves exceed.
         """
         from mgraph.durations import seconds
-        from mgraph.explore.auto import Attempt, AutoResult, connect_auto
+        from mgraph.explore.auto import Attempt, AutoRequest, AutoResult, connect_auto
 
+        refuse_unknown("connect_auto", options, AutoOptions)
         found = [self._node(end) for end in ends]
         with self.session.store.reading() as reader:
             within = reader.get(Space, id=found[0].space_id) if found else None
-        limit = criterion_in(
-            self.session.store,
-            within,
-            max_barrier=max_barrier,
-            max_peak=max_peak,
-            max_drop=max_drop,
-            metric=metric,
-            split=split,
-            threshold=True,
-        )
-        counts = counts_of(grid)
+        limit: Any = {key: value for key, value in options.items() if key in PathLimit.__annotations__}
+        counts = counts_of(options.get("grid"))
         if counts is not None:
             Segment().grid(counts)
-        result = connect_auto(
-            self.session,
-            found,
-            limit,
-            budget=None if budget is None else seconds(budget),
+        request = AutoRequest(
+            ends=tuple(found),
+            threshold=criterion_in(self.session.store, within, threshold=True, **limit),
+            budget=None if (budget := options.get("budget")) is None else seconds(budget),
             settings=settings,
             methods=methods,
-            name=name,
             grid=counts,
-            same_layout=same_layout,
-            buffers_from=None if buffers_from is None else self._node(buffers_from),
-            say=say,
-            **_progress(progress),
+            name=options.get("name"),
+            same_layout=options.get("same_layout", False),
+            buffers_from=self._source_of_buffers(options),
         )
+        result = connect_auto(self.session, request, say=say, **_progress(progress))
         made = [None if a.connection is None else Connected(self.session, a.connection) for a in result.attempts]
         attempts = zip(result.attempts, made, strict=True)
         return AutoResult(
@@ -264,36 +293,40 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             attempts=tuple(Attempt(**{**vars(attempt), "connection": one}) for attempt, one in attempts),
         )
 
-    def run(self, job: Job, *, progress: ProgressCallback | None = None) -> Any:
-        """Do a job: ``g.run(mgraph.ConnectJob(ends=(a.id, b.id), method=mgraph.BezierCurve()))``.
+    def _source_of_buffers(self, options: Joining) -> Node | None:
+        given = options.get("buffers_from")
+        return None if given is None else self._node(given)
 
-        Returns what the method that makes such a job returns: a Point, a Connected, the data of a sweep, a report.
-        Code that the job names runs, as if you had named it here; read a job that somebody else has written first.
-        Raises InputError for one whose code is meant in another directory.
+    def run(self, job: Job, *, progress: ProgressCallback | None = None) -> Any:
+        """Run a job: ``g.run(mgraph.ConnectJob(ends=(a.id, b.id), method=mgraph.BezierCurve()))``.
+
+        Returns what the method that makes such a job returns: a Point, a Connected, the data of a sweep, a report. Code
+        that the job names runs, as if you had named it here, so read a job from somebody else first. Raises InputError
+        if the job's code refers to another directory.
         """
         from mgraph.jobs.base import require_directory
 
         require_directory(job, f"The {job.kind} job", "run")
         made = job.run(self.session, **_progress(progress))
-        if job.kind == "add-mode":
-            return Point(self.session, *made)
+        notes: tuple[list[str], ...] = ()
+        if job.kind in ("add-mode", "add-curve"):
+            made, *notes = made
         if isinstance(made, Connection):
-            return Connected(self.session, made)
-        return Point(self.session, made) if isinstance(made, Node) else made
+            return Connected(self.session, made, *notes)
+        return Point(self.session, made, *notes) if isinstance(made, Node) else made
 
     def resume(
         self, run: str | None = None, *, force: bool = False, progress: ProgressCallback | None = None
     ) -> Point | Connected:
-        """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
+        """Resume an interrupted run: ``g.resume("r2ab")``; by default the only one there is.
 
-        ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
-        connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
-        there is none, as all others do, with the device and threads that they had. Returned is what the run makes, or
-        what it measures. On a CPU the result is the one that the run would
-        have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
-        others. ``force`` takes over a run that may still be under way on another machine or in another container,
-        where it cannot be seen from here; a run that is known to be alive is never taken over. Raises InputError for a
-        run that cannot go on, saying why.
+        ``run`` is an id, a prefix of one with at least four characters, or the name that the run was to give.
+        Trainings, connections (with the sweep that was to follow) and sweeps continue from the last saved state, with
+        the device and threads that they had. Without a saved state, and for all other runs, they start again. Returns
+        what the run makes or measures. On a CPU the result is what the run would have given without interruption, bit
+        for bit; a ResumedElsewhereWarning says if versions, device or threads differ. ``force`` takes over a run that
+        may still be under way on another machine or in another container, where it cannot be seen from here; a run
+        known to be alive is never taken over. Raises InputError, saying why, for a run that cannot be resumed.
         """
         from mgraph.operations.resume import resume
 
@@ -301,7 +334,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
     def discard(self, run: str | None = None, *, force: bool = False) -> dict[str, Any]:
-        """Give up an interrupted run, named as for :meth:`resume`, with what it saved; return its row of the log."""
+        """Give up an interrupted run, named as for :meth:`resume`, and what it saved; return its row of the log."""
         from mgraph.operations.resume import discard
 
         given_up = discard(self.session.store, run, force=force)
@@ -319,9 +352,9 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         """Join connections end to end into one: ``g.compose("ab", "bc")``, or ``g.compose(g.route("a", "d"))``.
 
         A piece is a connection or its name, ``"s:a:d"`` where it has several ends (a surface is crossed along its swept
-        minimax route), or a whole route. Afterwards it is swept, unless ``sweep`` is False. With ``thin`` it becomes a
-        polygonal chain through as few points as keep it within that share of its length. Raises InputError for pieces
-        that do not share modes or a space.
+        minimax route), or a whole route. Afterwards the whole is swept, unless ``sweep`` is False. With ``thin`` it
+        becomes a polygonal chain through as few points as keep it within that share of its length. Raises InputError
+        for pieces that do not share modes or a space.
         """
         from mgraph.jobs.connections import ComposeJob, Following
         from mgraph.operations.composing import ResolvedLeg, leg_from, legs_of
@@ -344,44 +377,47 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
     # Looking things up
 
-    def nodes(
-        self,
-        *kinds: str,
-        space: str | None = None,
-        where: str | None = None,
-        sort: str | Sequence[str] = (),
-        limit: int | None = None,
-    ) -> list[dict[str, Any]]:
+    def nodes(self, *kinds: str, **which: Unpack[Listing]) -> list[dict[str, Any]]:
         """List nodes as rows, by default modes and merged nodes: ``g.nodes(where="test_accuracy > 0.9")``.
 
-        ``where`` is an expression over the columns of ``mgraph ls --help-columns`` (:mod:`mgraph_store.index.filters`),
-        ``sort`` names columns, with ``-`` before those that descend.
+        Keywords are ``space``; ``where``, an expression over the columns of ``mgraph ls --list-columns``; ``sort``,
+        columns, with ``-`` before those to sort in descending order; and ``limit``.
         """
-        return listing.list_nodes(
-            self.session.store,
-            kinds=kinds or NODE_KINDS,
-            space=self._space_of(space),
-            where=where,
-            sort=listing.sort_keys(sort),
-            limit=limit,
-        )
+        return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, **self._listed("nodes", which))
 
-    def connections(
-        self,
-        *,
-        space: str | None = None,
-        where: str | None = None,
-        sort: str | Sequence[str] = (),
-        limit: int | None = None,
-    ) -> list[dict[str, Any]]:
-        """List connections as rows, each with the worst of its pairs of ends; arguments as of :meth:`nodes`."""
-        return listing.list_connections(
-            self.session.store,
-            space=self._space_of(space),
-            where=where,
-            sort=listing.sort_keys(sort),
-            limit=limit,
-        )
+    def connections(self, **which: Unpack[Listing]) -> list[dict[str, Any]]:
+        """List connections as rows, each with the worst of its pairs of ends; keywords as for :meth:`nodes`."""
+        return listing.list_connections(self.session.store, **self._listed("connections", which))
+
+    def ls(
+        self, kind: str | None = None, *, columns: str | Sequence[str] | None = None, **which: Unpack[Listing]
+    ) -> Listed:
+        """List modes, merged nodes and connections, or one kind, as ``mgraph ls`` does: rows, and columns to show.
+
+        ``columns`` are shown instead of the usual ones or, with a plus ("+created"), in addition to them. Nodes or
+        connections are listed only if they have all columns that these, ``where`` and ``sort`` name.
+        """
+        from mgraph.bookkeeping.listed import list_kinds
+
+        refuse_unknown("ls", which, Listing)
+
+        def rows_of(side: str) -> list[dict[str, Any]]:
+            kinds = [kind] if kind else []
+            return self.nodes(*kinds, **which) if side == "nodes" else self.connections(**which)
+
+        named_in = which.get("where"), which.get("sort", ())
+        return list_kinds(self.session.store, kind, columns, named_in, rows_of)
+
+    def columns(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """List the columns that ``where``, ``sort`` and ``columns`` can name, with type, unit and meaning."""
+        from mgraph.bookkeeping.listed import columns_of
+
+        return columns_of(self.session.store, kind)
+
+    def _listed(self, function: str, which: Listing) -> dict[str, Any]:
+        refuse_unknown(function, which, Listing)
+        chosen = {"space": self._space_of(which.get("space")), "sort": listing.sort_keys(which.get("sort", ()))}
+        return {**which, **chosen}
 
     def runs(self) -> list[dict[str, Any]]:
         """List everything that was run, with its status, as rows."""
@@ -392,8 +428,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     def compare(self, *points: Point | str) -> Comparison:
         """Compare every two points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
 
-        Cosine, distance, norms and variances, and whether the two look like the same run. Raises
-        LayoutMismatchError, naming the first tensor, for points of different networks. Needs no torch.
+        Gives cosine, distance, norms and variances, and whether the two look like the same run. Raises
+        LayoutMismatchError, naming the first tensor, for points of different networks. Does not need torch.
         """
         from mgraph.operations.comparisons import compare
 

@@ -1,17 +1,19 @@
-"""What the graph hands out: points (nodes) and connected modes (connections), with their operations."""
+"""What the graph returns: points (nodes) and connected modes (connections), with their operations."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
+from mgraph.graph.keywords import MergeOptions, SweepOptions
+from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
@@ -40,15 +42,15 @@ class Labelled:
     record: Node | Connection
 
     def tag(self, *tags: str) -> dict[str, Any]:
-        """Give it tags; return all its ``tags`` and ``notes``."""
+        """Add tags; return all its ``tags`` and ``notes``."""
         return self._label(dict.fromkeys(tags))
 
     def note(self, **notes: str | float) -> dict[str, Any]:
-        """Note values by key, in place of those it had: ``x.note(lr="0.1", by="me")``; return all tags and notes."""
+        """Set notes, values by key: ``x.note(lr="0.1", by="me")``; return all tags and notes."""
         return self._label({key: str(value) for key, value in notes.items()})
 
     def unlabel(self, *names: str) -> dict[str, Any]:
-        """Take tags and notes away; InputError if it has not got one of them."""
+        """Remove tags and notes; InputError if one of them is not there."""
         return self._label({}, names)
 
     def _label(self, notes: dict[str, str | None], remove: Sequence[str] = ()) -> dict[str, Any]:
@@ -57,10 +59,16 @@ class Labelled:
         return set_labels(self._session.store, self.record, notes=notes, remove=remove)
 
     def ancestry(self) -> dict[str, Any]:
-        """Tell what it was made from, back to training runs and files, as a tree of plain data."""
+        """Return what it was made from, back to training runs and files, as a tree of plain data."""
         from mgraph.bookkeeping.ancestry import ancestry
 
         return ancestry(self._session.store, self.record)
+
+    def ancestry_lines(self) -> list[str]:
+        """Draw the same as text, one line for each thing: ``print(*x.ancestry_lines(), sep="\\n")``."""
+        from mgraph.bookkeeping.ancestry import tree_lines
+
+        return tree_lines(self.ancestry())
 
 
 class Point(Labelled):
@@ -83,7 +91,7 @@ class Point(Labelled):
         return visible(f"<{self.kind} {label(self.record)}>")
 
     def describe(self) -> dict[str, Any]:
-        """Tell everything about it, as plain data."""
+        """Return everything about it, as plain data."""
         return listing.describe_node(self._session.store, self.record)
 
     def tensors(self) -> Any:
@@ -116,16 +124,16 @@ class Point(Labelled):
         return node_state(self._session, self.record)
 
     def evaluate(self, split: str = "test") -> dict[str, Measured]:
-        """Measure it now on a split with its own statistics; nothing is stored (see :meth:`measure`)."""
+        """Measure it on a split with its own statistics; nothing is stored (see :meth:`measure`)."""
         from mgraph.session.points import evaluate_node
 
         return evaluate_node(self._session, self.record, split)
 
     def measure(self) -> dict[str, dict[str, Measured]]:
-        """Measure a mode or merged node on all splits now, and store the numbers that it has not yet.
+        """Measure a mode or merged node on all splits, and store the numbers that are missing.
 
-        For a mode whose training was stored and whose measuring failed. Numbers that are there stay. Raises InputError
-        if it cannot be measured, and NonFiniteError, after storing, for a loss that is not a number.
+        This is for a mode that was stored but whose measurement failed. Existing numbers stay. Raises InputError if it
+        cannot be measured, and NonFiniteError, after storing, if a loss is not finite.
         """
         from mgraph.operations.evaluating import evaluate_again
 
@@ -134,8 +142,8 @@ class Point(Labelled):
     def archive(self, rounding: str, *, name: str | None = None) -> Archived:
         """Store a rounded copy, compressed: ``point.archive("bf16", name="small").changes()``; the original stays.
 
-        ``rounding`` is bf16, or bitround:N for N bits of the mantissa. What it changes in every split is measured and
-        stays with the copy. Raises InputError for a rounding that is none, NonFiniteError for a copy not finite.
+        ``rounding`` is bf16, or bitround:N for N bits of the mantissa. What this changes on every split is measured and
+        kept with the copy. Raises InputError for an unknown rounding, NonFiniteError if the copy is not finite.
         """
         from mgraph.jobs.points import ArchiveJob
 
@@ -145,10 +153,11 @@ class Point(Labelled):
     def sharpness(
         self, settings: SharpnessSettings | None = None, *, progress: ProgressCallback | None = None, **changes: Any
     ) -> Sharpness:
-        """Measure how sharp the minimum around it is: perturbation profile and relative flatness, and store them.
+        """Measure how sharp the minimum around it is (perturbation profile and relative flatness), and store the
+        result.
 
         Keywords are fields of :class:`SharpnessSettings`. BatchNorm statistics are recomputed for every perturbed
-        point. Raises NonFiniteError, storing nothing, where a loss is NaN or infinite.
+        point. Raises NonFiniteError, storing nothing, if a loss is NaN or infinite.
         """
         from mgraph.evaluate.sharpness import SharpnessSettings
         from mgraph.jobs.points import SharpnessJob
@@ -190,56 +199,45 @@ class Connected(Labelled):
             return [Point(self._session, node) for node in ends_of(reader, self.record)]
 
     def describe(self, sweep: Sweep | None = None) -> dict[str, Any]:
-        """Tell everything about it, as plain data; with the numbers of its finest sweep, unless one is given."""
-        return listing.describe_connection(self._session.store, self.record, sweep)
+        """Return everything about it, as plain data, with the numbers of its finest sweep or of the one given."""
+        method = self._session.method_of(self.record)
+        return listing.describe_connection(self._session.store, self.record, sweep, method)
 
     def sweep(
         self,
         grid: int | Sequence[int] | Grid | None = None,
         *,
-        inner: int | None = None,
-        splits: Sequence[str] = ("train", "valid", "test"),
-        examples: int | None = None,
-        bn_examples: int | None = None,
-        precision: str = "fp32",
-        metrics: Sequence[str | Callable[..., Any]] = (),
-        refine: float | None = None,
-        refine_on: str = "train loss",
-        max_points: int = 2000,
-        route_on: str = "train",
-        reuse: bool = True,
         progress: ProgressCallback | None = None,
+        **options: Unpack[SweepOptions],
     ) -> SweepData:
         """Measure it on a grid (default 61 points of a path, 11×11 of a surface) and store points, numbers, edges.
 
-        ``inner`` is, in place of a grid, the number of points on every piece of a chain between its control points;
-        a band is by default swept at its pivots and nine points in every gap. ``examples`` per split and
-        ``bn_examples`` for BatchNorm statistics are fixed random subsets; ``metrics`` are measured besides the loss
-        and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function', 'module:function', or functions
-        (outputs, targets) → one number, or one for each example. With ``refine`` points are added where
-        ``refine_on`` bends, until linear interpolation errs by about that much at most, or there are ``max_points``.
-        ``route_on`` is the split whose loss chooses the route between two ends of a surface or simplex, train or
-        valid; every split is then measured along it. Numbers of earlier sweeps under the same conditions are reused,
-        and a sweep that was interrupted goes on, unless ``reuse`` is False.
+        Keywords (:class:`~mgraph.graph.keywords.SweepOptions`): with ``refine`` points are added where ``refine_on``
+        (default: the train loss) bends, until linear interpolation errs by about that much at most, or there are
+        ``max_points`` (default 2000). For a chain, ``inner`` gives the number of points on every piece between its
+        control points, instead of a grid; a band is by default swept at its pivots and nine points in every gap.
+        ``splits`` are train, valid and test unless given. ``examples`` per split and ``bn_examples`` for BatchNorm
+        statistics are fixed random subsets; ``precision`` is fp32, tf32 or bf16. ``metrics`` are measured besides the
+        loss and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function', 'module:function', or functions
+        (outputs, targets) → one number, or one for each example. ``route_on`` is the split whose loss chooses the route
+        between two ends of a surface or simplex, train or valid; every split is then measured along it. Numbers of
+        earlier sweeps under the same conditions are reused, and an interrupted sweep is continued, unless ``reuse`` is
+        False.
 
         Raises NonFiniteError, after storing what was found, if a train loss is NaN or infinite.
         """
-        from mgraph.evaluate.refine import Refinement
         from mgraph.families import Grid
         from mgraph.jobs.connections import SweepJob
 
+        refuse_unknown("sweep", options, SweepOptions)
+        given: dict[str, Any] = {**options}
+        finer = {name: given.pop(name) for name in ("refine", "refine_on", "max_points") if name in given}
+        given |= {name: tuple(given[name]) for name in ("splits", "metrics") if name in given}
         job = SweepJob(
             connection=self.id,
             grid=None if isinstance(grid, Grid) else counts_of(grid),
-            inner=inner,
-            splits=tuple(splits),
-            examples=examples,
-            bn_examples=bn_examples,
-            precision=precision,
-            metrics=tuple(metrics),
-            refine=None if refine is None else Refinement.of(refine, refine_on, max_points),
-            route_on=route_on,
-            reuse=reuse,
+            refine=_refinement(**finer),
+            **given,
         )
         if isinstance(grid, Grid):
             job = job.on(grid)
@@ -247,12 +245,12 @@ class Connected(Labelled):
         return swept
 
     def swept(self) -> SweepData:
-        """Return its finest sweep, the one that its edges are of; InputError if there is none."""
+        """Return its finest sweep, which its edges are from; InputError if there is none."""
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
 
     def series(self) -> list[dict[str, Any]]:
-        """Return everything that its method observed on its way, one row for each number."""
+        """Return everything that its method recorded on its way, one row for each number."""
         from mgraph.query.observed import ConnectionSeries
 
         with self._session.store.reading() as reader:
@@ -261,9 +259,9 @@ class Connected(Labelled):
     def table(self) -> dict[str, Any]:
         """Return the papers' tables of its finest sweep as plain data; InputError if there is none.
 
-        Min, Int and Max of train loss, train error and test error with the length ratio ([G] table 2); on surfaces
-        and simplices also the test accuracy of the point chosen on validation data, of the mean, of the corners,
-        and apart from them of the oracle ([S] table 1). Losses only where the task has no accuracy.
+        Min, Int and Max of train loss, train error and test error with the length ratio ([G] table 2); on surfaces and
+        simplices also the test accuracy of the point chosen on validation data, of the mean, of the corners and,
+        separately, of the oracle ([S] table 1). Only losses if the task has no accuracy.
         """
         from mgraph.report.tables import paper_tables
 
@@ -272,6 +270,12 @@ class Connected(Labelled):
             summaries = reader.all(Summary, connection_id=self.record.id, sweep_id=data.sweep.id)
             ends = [label(node) for node in ends_of(reader, self.record)]
         return {"connection": label(self.record), "kind": self.kind, "ends": ends} | paper_tables(data, summaries)
+
+    def table_cells(self) -> list[dict[str, Any]]:
+        """Return the same tables as one number per row."""
+        from mgraph.report.tables import table_cells
+
+        return table_cells(self.table())
 
     def best(self) -> Point:
         """Return the swept point that does best on validation data (ties: loss; then grid order).
@@ -288,28 +292,21 @@ class Connected(Labelled):
         self,
         *,
         at: float | Sequence[float] | None = None,
-        soup: str | None = None,
-        name: str | None = None,
-        bn_examples: int | None = None,
-        force: bool = False,
         progress: ProgressCallback | None = None,
+        **options: Unpack[MergeOptions],
     ) -> MergeResult:
-        """Materialise a point as a merged node: the best on validation, a given parameter, or a soup.
+        """Store a point as a merged node: the best on validation, a given parameter, or a soup.
 
-        BatchNorm statistics are recomputed and stored. The report holds validation and test numbers, and its
+        A ``soup`` is uniform or greedy; ``name`` is that of the node. BatchNorm statistics are recomputed, from
+        ``bn_examples``, and stored. The report holds validation and test numbers, and its
         ``decision`` says on validation data whether the point is better than the best corner, allowing for all points
         that were looked at. Raises InputError for a point on a wall between the corners, unless ``force``.
         """
         from mgraph.jobs.points import MergeJob
 
-        job = MergeJob(
-            connection=self.id,
-            at=None if at is None else (at,) if isinstance(at, int | float) else tuple(at),
-            soup=soup,
-            name=name,
-            bn_examples=bn_examples,
-            force=force,
-        )
+        refuse_unknown("merge", options, MergeOptions)
+        where = None if at is None else (at,) if isinstance(at, int | float) else tuple(at)
+        job = MergeJob(connection=self.id, at=where, **options)
         merged: MergeResult = job.run(self._session, **_progress(progress))
         return merged
 
@@ -350,7 +347,6 @@ class Connected(Labelled):
         A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
         variances by tick, the test curves, and continuity.
         """
-        from mgraph.methods.registry import METHODS
         from mgraph.report.plots import plot_sweep
 
         with self._session.store.reading() as reader:
@@ -364,12 +360,12 @@ class Connected(Labelled):
             Path(path),
             title=label(self.record),
             before=earlier,
-            method=METHODS.get(self.kind),
+            method=self._session.method_of(self.record),
             series=series,
         )
 
     def check_plot(self, path: PathLike) -> None:
-        """Raise InputError now for what :meth:`plot` could not draw later."""
+        """Raise InputError early for what :meth:`plot` could not draw later."""
         from mgraph.figures import check_path
         from mgraph.report.plots import check_drawable
 
@@ -388,7 +384,7 @@ class Connected(Labelled):
 
     @property
     def trained(self) -> bool:
-        """Whether its method had something to train, so that there is a before and an after."""
+        """Whether its method trains anything, so that there is a before and an after."""
         return self.kind not in ("linear", "composite") and bool(family_of(self.record).free)
 
     def straight(self) -> Connected | None:
@@ -405,7 +401,7 @@ class Connected(Labelled):
 
     @property
     def space(self) -> Space:
-        """The space it lies in."""
+        """Its space."""
         with self._session.store.reading() as reader:
             return reader.get(Space, id=self.record.space_id)
 
@@ -415,6 +411,12 @@ def counts_of(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if grid is None:
         return None
     return (grid,) if isinstance(grid, int) else tuple(grid)
+
+
+def _refinement(refine: float | None = None, refine_on: str = "train loss", max_points: int = 2000) -> Any:
+    from mgraph.evaluate.refine import Refinement
+
+    return None if refine is None else Refinement.of(refine, refine_on, max_points)
 
 
 def _progress(progress: ProgressCallback | None) -> dict[str, Any]:

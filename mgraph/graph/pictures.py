@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mgraph.families.gram import gram
 from mgraph.graph.base import Opened
-from mgraph.graph.queries import Criteria
+from mgraph.query.criterion import Criteria
 from mgraph.query.metrics import criterion_in
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Pictures(Opened):
-    """The pictures, of the edges that :class:`Criteria` choose; InputError if no edge was measured so.
+    """Pictures of the edges that :class:`Criteria` choose; InputError if no edge was measured in that way.
 
     Files end in .png, .pdf or .svg.
     """
@@ -32,6 +32,12 @@ class Pictures(Opened):
 
         within = self._space_of(space)
         return matrix(self.session.store, criterion_in(self.session.store, within, **criteria), within)
+
+    def check_picture(self, path: str | PathLike[str]) -> None:
+        """Raise InputError now for a file that no picture could be written to later."""
+        from mgraph.figures import check_path
+
+        check_path(Path(path))
 
     def plot_map(
         self,
@@ -83,7 +89,7 @@ class Pictures(Opened):
         return plot_matrix(self.matrix(space=space, **criteria), Path(path))
 
     def _distances(self, modes: Sequence[Vertex]) -> NDArray[np.float64]:
-        """Return the distances of modes in weight space, shape (n, n); NaN between modes of different layouts."""
+        """Return the distances between modes in weight space, shape (n, n); NaN between modes of different layouts."""
         points = [self.session.store.read_parameters(mode.id) for mode in modes]
         distances = np.full((len(points), len(points)), np.nan)
         for size in {len(point) for point in points}:

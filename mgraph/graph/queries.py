@@ -1,47 +1,27 @@
-"""Questions that a graph answers from its stored edges (no torch): a part of :class:`mgraph.Graph`."""
+"""Queries answered from stored edges (no torch): a part of :class:`mgraph.Graph`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mgraph.graph.base import Opened
+from mgraph.query.criterion import Criteria, Criterion
 from mgraph.query.metrics import criterion_in
 
 if TYPE_CHECKING:
     from mgraph.graph.handles import Point
     from mgraph.query.answers import QueryResult
     from mgraph.query.components import Components, Neighbours
-    from mgraph.query.criterion import Criterion
     from mgraph.query.routes import Route
     from mgraph.query.tree import Dendrogram, SpanningForest
     from mgraph_store import Space
 
 
-class Criteria(TypedDict, total=False):
-    """What every question takes: by what edges are compared, and which of them count.
-
-    One of ``max_barrier``, ``max_peak`` and ``max_drop`` limits the edges and names the quantity; else ``by`` names it
-    (default peak). ``metric`` is any that was measured and has a direction (default: the loss; for drops the primary
-    one, such as accuracy), compared as a cost (error for accuracy), on the ``split`` train (default), valid or test.
-    ``certified`` counts only edges in full precision on routes of at least ``min_resolution`` points (default 11) and
-    at least ``min_examples`` (default 1000, or the whole split). ``batchnorm`` names the policy under which they were
-    measured.
-    """
-
-    by: str | None
-    max_barrier: float | None
-    max_peak: float | None
-    max_drop: float | None
-    metric: str | None
-    split: str
-    certified: bool
-    min_resolution: int | None
-    min_examples: int | None
-    batchnorm: str | None
-
-
 class Queries(Opened):
-    """The questions; :class:`Criteria` lists their common keywords. InputError if no edge was measured so."""
+    """The queries; :class:`~mgraph.query.criterion.Criteria` lists their common keywords.
+
+    InputError if no edge was measured in that way.
+    """
 
     def components(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Components:
         """Group modes connected by edges within one limit: ``g.components(max_barrier=0.1)``."""
@@ -52,7 +32,7 @@ class Queries(Opened):
     def route(
         self, start: Point | str, goal: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]
     ) -> Route:
-        """Find the best way from one mode to another: lowest largest value, then shortest: ``g.route("a", "b")``.
+        """Find the best way from a mode to another: lowest maximum, then shortest: ``g.route("a", "b")``.
 
         Raises NotFoundError if there is none.
         """
@@ -69,7 +49,7 @@ class Queries(Opened):
         return spanning_forest(self.session.store, *self._asked(space, criteria))
 
     def dendrogram(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Dendrogram:
-        """Return at which value groups of modes merge: ``print(g.dendrogram())``."""
+        """Return the values at which groups of modes merge: ``print(g.dendrogram())``."""
         from mgraph.query.tree import dendrogram
 
         return dendrogram(self.session.store, *self._asked(space, criteria))
@@ -88,7 +68,7 @@ class Queries(Opened):
         return isolated(self.session.store, *self._asked(space, criteria))
 
     def sql(self, query: str, *, max_seconds: float | None = None) -> QueryResult:
-        """Run one reading SQL statement: ``g.sql("SELECT name, test_accuracy FROM modes").df()``.
+        """Run one SQL statement that only reads: ``g.sql("SELECT name, test_accuracy FROM modes").df()``.
 
         It sees the tables of the index and the views ``modes``, ``connections``, ``edges``, ``samples`` and
         ``evaluations``, and nothing else. The answer has ``columns``, ``rows``, ``records()``, ``df()`` (with pandas),
@@ -97,6 +77,12 @@ class Queries(Opened):
         from mgraph.query.answers import ask
 
         return ask(self.session.store, query, max_seconds=max_seconds)
+
+    def views(self) -> list[dict[str, str]]:
+        """List the views that :meth:`sql` sees, with their columns: name, type, unit and meaning."""
+        from mgraph.query.answers import list_views
+
+        return list_views(self.session.store)
 
     def to_networkx(self, *, space: str | None = None) -> Any:
         """Return the modes and measured edges as a networkx MultiGraph."""
@@ -107,6 +93,6 @@ class Queries(Opened):
     def _asked(
         self, space: str | None, criteria: Criteria, *, threshold: bool = False
     ) -> tuple[Criterion, Space | None]:
-        """Return the criterion and the space that it is asked of."""
+        """Return the criterion and the space to query."""
         within = self._space_of(space)
         return criterion_in(self.session.store, within, threshold=threshold, **criteria), within

@@ -52,3 +52,34 @@ class AddModeJob(Job):
     weights: str | None = None
     ignore: tuple[str, ...] = ()
     recompute_batchnorm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddPointJob(Job):
+    """Add the point with these ``coordinates``, in canonical order, as a mode of a space (its id). It is short."""
+
+    kind: ClassVar[str] = "add-point"
+    operation: ClassVar[str] = "mgraph.operations.modes:add_placed_mode"
+    resumes: ClassVar[bool] = False
+
+    space: str
+    coordinates: tuple[float, ...]
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddCurveJob(Job):
+    """Import the trained curve in ``file`` into a space (its id): ends as modes NAME-start and NAME-end, and bends.
+
+    ``method`` is curve or chain, or None where the file says it. It is given again, not resumed, as an AddModeJob.
+    """
+
+    kind: ClassVar[str] = "add-curve"
+    operation: ClassVar[str] = "mgraph.operations.importing:add_imported_curve"
+    resumes: ClassVar[bool] = False
+
+    space: str
+    file: str
+    method: str | None = None
+    name: str | None = None
+    cast: bool = False

@@ -11,7 +11,7 @@ from mgraph.factories import names_code
 from mgraph.jobs.base import KIND, NAMING_CODE, Job
 from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
 from mgraph.jobs.earlier import brought_up
-from mgraph.jobs.modes import AddModeJob, TrainJob
+from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, TrainJob
 from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
 from mgraph.jobs.reading import shown
 
@@ -20,6 +20,8 @@ JOBS: dict[str, type[Job]] = {
     for job in (
         TrainJob,
         AddModeJob,
+        AddPointJob,
+        AddCurveJob,
         ConnectJob,
         SweepJob,
         ComposeJob,

@@ -18,6 +18,7 @@ from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import Measured, example_scores, judge, outputs
 from mgraph.families import Floats
+from mgraph.fields import Fields, are_labels, examples_in, joined, over
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.network.flat import FlatModel, combine
 from mgraph.progress import Progress, ProgressCallback, silent
@@ -48,7 +49,7 @@ class Prediction:
 
     task: Task
     votes: Tensor
-    targets: Tensor
+    targets: Fields
 
     @property
     def outputs(self) -> Tensor:
@@ -57,11 +58,11 @@ class Prediction:
 
     def measured(self) -> dict[str, Measured]:
         """Loss and metrics of the task."""
-        return judge(self.task, [(self.outputs, self.targets)], len(self.targets))
+        return judge(self.task, [(self.outputs, self.targets)], examples_in(self.targets))
 
     def better_than(self, other: Prediction) -> Difference | None:
         """Compare by example, by the primary metric, else by the loss; None where examples have neither."""
-        mine, theirs = (example_scores(p.task, [(p.outputs, p.targets)], len(p.targets)) for p in (self, other))
+        mine, theirs = (example_scores(p.task, [(p.outputs, p.targets)], examples_in(p.targets)) for p in (self, other))
         return None if mine is None or theirs is None else paired_difference(mine[1], theirs[1])
 
 
@@ -69,12 +70,12 @@ def predict(flat: FlatModel, task: Task, split: str) -> Prediction:
     """Return the present point's vote; InputError if the task does not say how to vote, or outputs have no classes."""
     way, parts, targets = _way(task), [], []
     for out, y in outputs(flat, getattr(task, split)):
-        if way == "softmax" and (out.ndim < 2 or y.is_floating_point()):
+        if way == "softmax" and (out.ndim < 2 or not are_labels(y)):
             raise InputError("Ensembles average class probabilities: outputs (N, classes, …), targets integers.")
         out, y = task.without_void(out, y)
         parts.append(_VOTE[way][0](out.double()).cpu())
-        targets.append((y.double() if y.is_floating_point() else y).cpu())
-    return Prediction(task, torch.cat(parts), torch.cat(targets))
+        targets.append(over(lambda t: (t.double() if t.is_floating_point() else t).cpu(), y))
+    return Prediction(task, torch.cat(parts), joined(targets))
 
 
 def ensemble_predictions(

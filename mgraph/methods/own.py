@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import copyreg
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, get_type_hints
 
 from typing_extensions import override
 
@@ -23,38 +25,47 @@ from mgraph.families import FAMILIES, BentPath, Family, OwnFamily
 from mgraph.methods.base import Method, wrong_ends
 from mgraph.methods.curves.path import TrainedPath
 from mgraph.sources import lies_installed
-from mgraph.specs import Spec
-from mgraph.trust import NAMED, Consent, OfGraph, speaker
+from mgraph.specs import Spec, fitted, unknown_parameter
+from mgraph.trust import NAMED, Consent, OfGraph, speaker, speaking
+
+_BENDS = "bends"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnPath(TrainedPath):
-    """The training of a curve on a path of the user's own, of which ``shape`` is the class."""
+    """The training of a curve on a path of the user's own: of the class ``shape``, with the fields ``given``."""
 
     references: ClassVar[tuple[str, ...]] = ()
     shape: ClassVar[type[BentPath]]
+    given: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @override
     def family(self, ends: int) -> Family:
         """Return the path; two ends."""
         if ends != 2:
             raise InputError(wrong_ends(self.name, ends, "exactly 2 modes"))
-        return self.shape(self.bends)
+        try:
+            return self.shape(bends=self.bends, **self.given)
+        except (TypeError, ValueError) as error:
+            fields = ", ".join(f"{name}={value!r}" for name, value in self.given.items())
+            raise InputError(f"{self.shape.__name__} cannot be made with {fields}: {error}.") from None
 
 
 def method_from(text: str, taken: tuple[str, ...], *, base: Path | None = None) -> type[Method]:
     """Load a method class, or make one of a path's class, as a user names it in directory ``base`` (here).
 
+    A path's further fields are given with its name: ``file.py:Class?field=value``.
     Raises InputError for a class that is neither, or whose name is ``taken`` by a built-in method, UntrustedError if
     its code may not run, NotFoundError if there is none.
     """
     spec = Spec.parse(text)
-    if spec.params:
-        raise InputError(f"A method's settings are not part of its name; write {spec.name} and give them by -s.")
-    found: Any = load_factory(spec, base=base or Path.cwd(), consent=speaker())
+    found: Any = load_factory(Spec(spec.name), base=base or Path.cwd(), consent=speaker())
     if isinstance(found, type) and issubclass(found, BentPath):
         known = {"name": found.name, "summary": f"a {found.noun} of your own, trained like a curve", "shape": found}
+        known["given"] = MappingProxyType(_further(found, spec))
         found = dataclass(frozen=True, kw_only=True)(type(found.__name__, (OwnPath,), known))
+    elif spec.params:
+        raise InputError(f"A method's settings are not part of its name; write {spec.name} and give them by -s.")
     if not isinstance(found, type) or not issubclass(found, Method):
         raise InputError(f"{spec.name} is not a subclass of mgraph.Method, nor of mgraph.families.BentPath.")
     for word in ("name", "summary"):
@@ -63,6 +74,23 @@ def method_from(text: str, taken: tuple[str, ...], *, base: Path | None = None) 
     require_free(found, taken)
     copyreg.pickle(found, _reduced)  # the module that its code was run as exists in this process alone
     return found
+
+
+def _further(shape: type[BentPath], spec: Spec) -> dict[str, Any]:
+    """Read the fields of a path's class that stand in its name; InputError for one that it has not."""
+    if not spec.params:
+        return {}
+    try:
+        hints = get_type_hints(shape)
+    except NameError as error:
+        raise InputError(f"The types of {spec.name}'s fields cannot be read: {error}.") from None
+    known = {f.name: hints[f.name] for f in fields(shape) if f.init and f.name != _BENDS}
+    if _BENDS in spec.params:
+        raise InputError(f"The bends of {spec.name} are a setting of its training; give them by --bends.")
+    for name in spec.params:
+        if name not in known:
+            raise unknown_parameter(name, spec.name, known)
+    return {name: fitted(name, known[name], value) for name, value in spec.params.items()}
 
 
 def _reduced(method: Method) -> tuple[Any, ...]:
@@ -85,13 +113,13 @@ def spec_of(thing: Method | Family) -> Spec | None:
 
     None also for what cannot be named: a class of a running script or notebook, or inside a function.
     """
-    cls = thing.shape if isinstance(thing, OwnPath) else type(thing)
+    cls, given = (thing.shape, thing.given) if isinstance(thing, OwnPath) else (type(thing), {})
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     module = usercode.plainly(f"{cls.__module__}.").rstrip(".")
     if file is None or module == "__main__" or module.partition(".")[0] == "mgraph" or "." in cls.__qualname__:
         return None
     by_module = "." in module or lies_installed(Path(file))
-    spec = Spec(f"{module if by_module else file}:{cls.__qualname__}")
+    spec = Spec(f"{module if by_module else file}:{cls.__qualname__}", given)
     try:
         find_source(spec, base=Path.cwd())
     except MGraphError:
@@ -103,6 +131,28 @@ def typed_here(method: Method) -> str | None:
     """Return how the class of a method would be named in this directory; None as for :func:`spec_of`."""
     spec = spec_of(method)
     return None if spec is None else str(source_of(spec, typed_in=Path.cwd(), base=Path.cwd())[0])
+
+
+def trust_here(method: Method, graph: Path) -> None:
+    """Trust the code of a method of the user's own in a graph, where it is the user who names it.
+
+    What was made with it is then shown and drawn as it says.
+    """
+    found = spec_of(method)
+    if found is not None and speaker() is NAMED:
+        spec, source = source_of(Spec(found.name), typed_in=Path.cwd(), base=graph)
+        assert source is not None
+        trust.trust(graph, str(spec), source.hash, source.files)
+
+
+def load_method(text: str, typed_in: Path, graph: Path, consent: Consent) -> type[Method]:
+    """Load the class of a method that a graph names, as its user typed it in a directory.
+
+    Raises UntrustedError if nobody consents, NotFoundError if it is not there, InputError for what is no method.
+    """
+    spec, _ = source_of(Spec.parse(text), typed_in=typed_in, base=graph)
+    with speaking(consent):
+        return method_from(str(spec), (), base=graph)
 
 
 def storable(family: Family, graph: Path) -> Family:

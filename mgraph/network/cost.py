@@ -6,11 +6,14 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from typing_extensions import override
+
+from mgraph.calling import call
+from mgraph.fields import Fields
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -37,7 +40,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def multiply_adds(module: nn.Module, x: Tensor) -> float:
+def multiply_adds(module: nn.Module, x: Fields) -> float:
     """Return the multiply-adds of one forward pass: products of matrices, convolutions, attention, recurrences.
 
     The module is left in eval mode.
@@ -51,5 +54,5 @@ def multiply_adds(module: nn.Module, x: Tensor) -> float:
         torch.backends.mkldnn.flags(enabled=False),
         _Counter() as counter,
     ):
-        module(x)
+        call(module, x)
     return float(counter.total / 2.0)

@@ -8,15 +8,18 @@ which is ``named_parameters()`` order, contiguous, tied tensors once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mgraph.calling import Choice, call, chosen
 from mgraph.errors import InputError
+from mgraph.fields import Fields, over
 from mgraph.network.probing.habits import Habits, static_habits
 from mgraph.network.spectral import recompute_vectors, spectral_vectors
 
@@ -47,8 +50,11 @@ class FlatModel:
     The module's own ``nn.Parameter`` objects remain, so tied, shared and frozen parameters behave as ever.
     """
 
-    def __init__(self, module: nn.Module, *, device: str | torch.device = "cpu") -> None:
-        """Take over ``module``; InputError if its trainable parameters are not of one real float type."""
+    def __init__(self, module: nn.Module, *, device: str | torch.device = "cpu", outputs: Choice = None) -> None:
+        """Take over ``module``; InputError if its trainable parameters are not of one real float type.
+
+        ``outputs`` says what counts of what it returns (:mod:`mgraph.calling`).
+        """
         module.to(device)
         trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         if not trainable:
@@ -58,7 +64,7 @@ class FlatModel:
             odd = next(name for name, p in trainable if p.dtype != trainable[0][1].dtype or p.is_complex())
             raise InputError(f"Trainable parameters must share one real float type; {odd} does not.")
         convolutions = {id(m.weight) for m in module.modules() if isinstance(m, nn.Conv2d)}
-        self.module = module
+        self.module, self.outputs = module, outputs
         self.dtype = trainable[0][1].dtype
         self.device = trainable[0][1].device
         self.channels_last = any(id(p) in convolutions for _, p in trainable)
@@ -173,11 +179,19 @@ class FlatModel:
         slot = next(s for s in self._slots if s.name == name)
         return slice(slot.offset, slot.offset + slot.parameter.numel())
 
-    def inputs(self, x: Tensor) -> Tensor:
-        """Bring a batch of images into the memory order of the network's convolutions.
+    def run(self, x: Fields, through: Callable[..., Any] | None = None) -> Any:
+        """Return what counts of the network's outputs on a batch; ``through`` stands for the network, e.g. compiled."""
+        out = call(through or self.module, self.inputs(x))
+        return out if self.outputs is None else chosen(out, self.outputs)
+
+    def inputs(self, x: Fields) -> Fields:
+        """Bring a batch into the form in which the network is given it: images in the order of its convolutions.
 
         A network that changes its input in place is given a copy: a batch may be a view of the data.
         """
+        return over(self._arranged, x)
+
+    def _arranged(self, x: Tensor) -> Tensor:
         spatial = self.channels_last and x.ndim == 4
         arranged = x.contiguous(memory_format=torch.channels_last) if spatial else x
         return arranged.clone() if self.habits.changes_input and arranged.data_ptr() == x.data_ptr() else arranged

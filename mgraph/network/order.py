@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from mgraph.calling import call
+from mgraph.fields import Fields
 
 _NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -40,7 +43,7 @@ def layers_of(module: nn.Module) -> list[Layer]:
     return [Layer(name, tuple(names), _normalises(modules[name])) for name, names in owned.items()]
 
 
-def execution_order(module: nn.Module, x: Tensor) -> tuple[list[Layer], list[Layer]]:
+def execution_order(module: nn.Module, x: Fields) -> tuple[list[Layer], list[Layer]]:
     """Run the network on a batch and return its layers in the order in which they compute, and those that do not.
 
     A layer computes when its module is called, or any other that shares a parameter with it. Parameters that a called
@@ -57,7 +60,7 @@ def execution_order(module: nn.Module, x: Tensor) -> tuple[list[Layer], list[Lay
     try:
         module.eval()
         with torch.enable_grad():  # without, transformer layers take a fused path that calls no submodule
-            module(x)
+            call(module, x)
     finally:
         for hook in hooks:
             hook.remove()

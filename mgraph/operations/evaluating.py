@@ -1,6 +1,6 @@
-"""Measuring points that are stored already: a mode after its training, or any mode or merged node again.
+"""Measuring points that are already stored: a mode after its training, or any mode or merged node again.
 
-What was trained is stored before anything is measured, so that a metric that fails costs nothing but its number.
+What was trained is stored before anything is measured, so a failing metric costs only its number.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Results = dict[str, dict[str, Measured]]
 
 @contextmanager
 def still_stored(node: Node) -> Iterator[None]:
-    """Say on whatever error leaves the block that the node stays in the graph, and how to measure it."""
+    """On any error that leaves the block, say that the node stays in the graph, and how to measure it."""
     said = f"{label(node)} is stored; measure it with: mgraph evaluate {label(node)}"
     try:
         yield
@@ -48,7 +48,7 @@ def still_stored(node: Node) -> Iterator[None]:
 def measure_stored(session: Session, workspace: Workspace, run: RunLog, node: Node) -> Results:
     """Measure the present point, which is the node's, on all splits and store the numbers with the node.
 
-    Raises NonFiniteError, after storing them, for a loss that is not a number.
+    Raises NonFiniteError, after storing them, if a loss is not finite.
     """
     results = evaluate_splits(workspace)
     with session.store.reading() as reader:
@@ -68,7 +68,7 @@ def measure_stored(session: Session, workspace: Workspace, run: RunLog, node: No
     return results
 
 
-_WILD = 10.0  # times the loss: averages over the last batches of a short training may well be 1.5 times off
+_WILD = 10.0  # times the loss: after a short training, averages over the last batches may well be 1.5 times off
 
 
 def warn_of_own_statistics(workspace: Workspace, node: Node) -> None:
@@ -81,19 +81,19 @@ def warn_of_own_statistics(workspace: Workspace, node: Node) -> None:
         return
     warnings.warn(
         f"{label(node)} has a train loss of {found.own.value:.4g} with its own BatchNorm statistics, and of "
-        f"{found.recomputed.value:.4g} with recomputed ones, which sweeps use: its own ones do not fit its weights.",
+        f"{found.recomputed.value:.4g} with recomputed ones, which sweeps use: its own do not fit its weights.",
         OwnStatisticsWarning,
         stacklevel=2,
     )
 
 
 def evaluate_again(session: Session, node: Node) -> Results:
-    """Measure a mode or merged node on all splits now, and store the numbers that it has not yet.
+    """Measure a mode or merged node on all splits, and store the numbers that are missing.
 
-    Numbers that are there stay as they are. Raises InputError for another kind of node, or if it cannot be measured.
+    Existing numbers stay as they are. Raises InputError for another kind of node, or if it cannot be measured.
     """
     if node.kind not in ("mode", "merged"):
-        raise InputError(f"{label(node)} is a {node.kind}; only modes and merged nodes have numbers of their own.")
+        raise InputError(f"{label(node)} is a {node.kind}; only modes and merged nodes have their own numbers.")
     workspace = load_node(session, node)
     with session.run(workspace, "evaluate", {"node": node.id}) as run, still_stored(node):
         results = measure_stored(session, workspace, run, node)

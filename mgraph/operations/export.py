@@ -14,6 +14,7 @@ from torch import nn
 from mgraph.alone import alone
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
+from mgraph.fields import Shapes
 from mgraph.jobs.points import ExportJob
 from mgraph.network.checkpoints import extra_state, state_dict, write_pt
 from mgraph.network.layout import dtype_name
@@ -42,8 +43,8 @@ def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
 def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback = silent) -> Path:
     """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict).
 
-    To .safetensors its parameters are streamed chunk by chunk, so a node that has no BatchNorm statistics to be
-    recomputed may be larger than memory.
+    Parameters are streamed to .safetensors chunk by chunk, so a node without BatchNorm statistics to recompute may be
+    larger than memory.
     """
     del progress  # it is short
     path, overwrite = Path(job.path), job.overwrite
@@ -68,11 +69,12 @@ def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback 
     return path
 
 
-_STATES = "extra_state"  # in a mode's info: what the space's network keeps besides tensors, by name
+_STATES = "extra_state"  # key in a mode's info: what the space's network keeps besides tensors, by name
 
 
 def further_states(module: nn.Module) -> dict[str, Any]:
-    """Return what a mode's info notes if its network has states besides tensors (``get_extra_state``), else nothing."""
+    """Return the entry of a mode's info for states besides tensors (``get_extra_state``) of its network, if it has
+    any."""
     names = sorted(extra_state(module))
     return {_STATES: names} if names else {}
 
@@ -83,7 +85,7 @@ def new_states(workspace: Workspace) -> dict[str, Any]:
 
 
 def tensors_alone(states: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return states for a file that holds only tensors; InputError if one is none."""
+    """Return states for a file that holds only tensors; InputError if one is not a tensor."""
     for name, value in states.items():
         if not isinstance(value, torch.Tensor):
             raise InputError(
@@ -93,7 +95,8 @@ def tensors_alone(states: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _further(session: Session, node: Node) -> dict[str, Any]:
-    """Return the states besides tensors that belong to a node's state dict; only then the network is built."""
+    """Return the states besides tensors that belong to a node's state dict; the network is built only if there are
+    any."""
     with session.store.reading() as reader:
         modes = reader.all(Node, kind="mode", space_id=node.space_id)
         space = reader.get(Space, id=node.space_id)
@@ -106,14 +109,14 @@ def _layout_and_buffers(session: Session, node: Node) -> tuple[Layout, dict[str,
     with session.store.reading() as reader:
         layout = Layout.from_json(reader.get(Space, id=node.space_id).layout)
         buffers = buffers_of(session.store, reader, node)
-    if layout.buffers and not buffers:  # it takes the network to make them
+    if layout.buffers and not buffers:  # making them takes the network
         workspace = load_node(session, node)
         buffers = module_buffers(workspace.flat, layout)
     return layout, buffers
 
 
 def node_facts(session: Session, node: Node) -> dict[str, Any]:
-    """Collect what a reader of the file needs to know: origin, parents, seeds, policy, numbers."""
+    """Collect what a reader of the file needs: origin, parents, seeds, policy, numbers."""
     with session.store.reading() as reader:
         workspace = session.workspace(reader.get(Space, id=node.space_id))
         terms = reader.all(NodeTerm, node_id=node.id)
@@ -144,7 +147,7 @@ def recipe(
     nodes: Sequence[Node],
     policy: str,
 ) -> dict[str, Any]:
-    """Describe a point of a connection: where it lies, and its coefficients over stored nodes."""
+    """Describe a point of a connection: its parameter, and its coefficients over stored nodes."""
     return {
         "format": 1,
         "connection": connection.id,
@@ -158,16 +161,24 @@ def recipe(
 
 
 def data_facts(workspace: Workspace) -> dict[str, Any]:
-    """Describe the data, so that others can feed the network the same inputs.
+    """Describe the data, so that others can give the network the same inputs.
 
-    These are ``(x * scale - mean) / std``, per channel, of inputs x with the given type and range.
+    These are ``(x * scale - mean) / std``, per channel, for inputs x with the given type and range.
     """
     test = workspace.task.test
-    facts: dict[str, Any] = {"spec": workspace.space.data, "input_shape": list(test.input_shape)}
+    facts: dict[str, Any] = {"spec": workspace.space.data, "input_shape": _listed(test.input_shape)}
     facts |= {"mean": list(workspace.task.mean or (0.0,)), "std": list(workspace.task.std or (1.0,))}
-    if isinstance(test, ArraySplit):
-        x = test.inputs
+    if isinstance(test, ArraySplit) and isinstance(x := test.inputs, torch.Tensor):
         kind = dtype_name(x.dtype)
         facts |= {"dtype": kind, "range": [x.min().item(), x.max().item()]}
         facts["scale"] = 1 / 255 if kind == "uint8" else 1.0
     return facts
+
+
+def _listed(shapes: Shapes) -> Any:
+    """Write shapes as JSON has them."""
+    return (
+        {name: list(shape) for name, shape in shapes.items()}
+        if isinstance(shapes, dict)
+        else [list(extent) if isinstance(extent, tuple) else extent for extent in shapes]
+    )

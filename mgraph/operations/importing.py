@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mgraph.calling import call
 from mgraph.errors import InputError, MGraphWarning, TrainedCurveError
 from mgraph.evaluate.batchnorm import OWN, recompute_statistics
 from mgraph.evaluate.stale import compare_statistics
 from mgraph.families import BezierCurveFamily, Family, PolygonalChainFamily
+from mgraph.fields import copied
+from mgraph.jobs.modes import AddCurveJob
 from mgraph.network.checkpoints import (
     FittedCheckpoint,
     Options,
@@ -26,21 +30,23 @@ from mgraph.network.checkpoints import (
     fit_curve,
     read_content,
 )
+from mgraph.network.probing.traces import tensors_in
+from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, member_rows
 from mgraph.session.points import evaluate_splits, load_buffers, own_policy
 from mgraph.session.session import Session, Workspace
-from mgraph.session.storing import Part, check_name_is_free, require_finite, store_partial, store_point
+from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, require_finite, store_partial, store_point
 from mgraph_store import Connection, Node, Space, new_id
 
 _TRIED = 8  # examples
 
 
 class StaleStatisticsWarning(MGraphWarning):
-    """The BatchNorm statistics of an imported mode are not of its weights."""
+    """The BatchNorm statistics of an imported mode do not belong to its weights."""
 
 
 def fit_file(workspace: Workspace, path: Path, options: Options) -> tuple[FittedCheckpoint, dict[str, Any]]:
-    """Read a checkpoint for a mode of the bench's space; return it with the info that its node will have.
+    """Read a checkpoint for a mode of the workspace's space; return it with the info for its node.
 
     Raises TrainedCurveError if it holds a trained curve instead, and what :func:`fit_content` raises.
     """
@@ -64,13 +70,13 @@ def fit_file(workspace: Workspace, path: Path, options: Options) -> tuple[Fitted
 
 
 def recompute_own(workspace: Workspace, fitted: FittedCheckpoint) -> None:
-    """Recompute the BatchNorm statistics of a fitted checkpoint in the bench's network, by the default policy."""
+    """Recompute the BatchNorm statistics of a fitted checkpoint in the workspace's network, by the default policy."""
     _load(workspace, fitted)
     recompute_statistics(workspace.flat, workspace.task.train, workspace.policy())
 
 
 def warn_if_stale(workspace: Workspace, node: Node, fitted: FittedCheckpoint) -> None:
-    """Say so if a mode does far better with recomputed BatchNorm statistics than with those of its file."""
+    """Warn if a mode does far better with recomputed BatchNorm statistics than with those of its file."""
     if not workspace.flat.statistics:
         return
     _load(workspace, fitted)
@@ -100,9 +106,9 @@ def _require_same_function(workspace: Workspace, fitted: FittedCheckpoint) -> No
         torch.arange(min(_TRIED, len(workspace.task.test))), device=workspace.flat.device
     )
     with torch.no_grad():
-        theirs = fitted.module.to(workspace.flat.device).eval()(x.clone())
-        ours = workspace.flat.module.eval()(workspace.flat.inputs(x.clone()))
-    if not isinstance(theirs, torch.Tensor) or not torch.allclose(theirs, ours, rtol=1e-3, atol=1e-5):
+        theirs = tensors_in(call(fitted.module.to(workspace.flat.device).eval(), copied(x)))
+        ours = tensors_in(call(workspace.flat.module.eval(), workspace.flat.inputs(copied(x))))
+    if len(theirs) != len(ours) or not all(map(partial(torch.allclose, rtol=1e-3, atol=1e-5), theirs, ours)):
         raise InputError(
             "The checkpoint sets a state of the network that is not a tensor (_extra_state) and changes its outputs; "
             "only tensors are stored. Make that state a buffer, or build the network with it."
@@ -122,14 +128,18 @@ def _of_files(path: Path, files: Sequence[Path]) -> dict[str, Any]:
 
 
 def add_imported_curve(
-    session: Session, space: Space, path: Path, *, name: str | None, method: str | None = None, cast: bool = False
+    session: Session, job: AddCurveJob, *, progress: ProgressCallback = silent
 ) -> tuple[Connection, list[str]]:
-    """Add a trained curve of a file: its ends as modes NAME-start and NAME-end, its bends as control points.
+    """Add a trained curve from a file: its ends as modes NAME-start and NAME-end, its bends as control points.
 
-    ``method`` is "curve" (Bézier) or "chain", needed where the file does not say. BatchNorm statistics of the ends are
-    recomputed, for a curve has none of its own. Raises InputError for a file without a curve of this network, and for
-    another family than the file's.
+    Its method is "curve" (Bézier) or "chain", needed if the file does not say. BatchNorm statistics of the ends are
+    recomputed, because a curve has none. Raises InputError for a file without a curve of this network, and for a family
+    other than the file's.
     """
+    del progress  # it is short
+    path, name = Path(job.file), job.name
+    with session.store.reading() as reader:
+        space = reader.get(Space, id=job.space)
     ends = [None, None] if name is None else [f"{name}-start", f"{name}-end"]
     for wanted in (name, *ends):
         check_name_is_free(session, wanted)
@@ -140,14 +150,15 @@ def add_imported_curve(
         raise InputError(
             f"{path.name} holds no trained curve of this network: there must be weight_0, weight_1, … for every weight."
         )
-    kind = _method_of(path, curve, method)
-    fitted, notes = fit_curve(curve, workspace.new_module, workspace.layout, cast=cast)
+    kind = _method_of(path, curve, job.method)
+    fitted, notes = fit_curve(curve, workspace.new_module, workspace.layout, cast=job.cast)
     bends = len(fitted) - 2
     family: Family = BezierCurveFamily(bends) if kind == "curve" else PolygonalChainFamily(bends)
     origin = _of_files(path, content.files)
     if workspace.flat.statistics:
         notes.append(f"BatchNorm statistics of the ends recomputed: {workspace.policy()}")
-    with session.run(workspace, "add-mode", {"file": str(path), "space": space.name, "method": kind}) as run:
+    stated = {"file": str(path), "space": space.name, "method": kind}
+    with session.run(workspace, "add-mode", stated, job=job) as run:
         found = []
         for point in (fitted[0], fitted[-1]):
             recompute_own(workspace, point)
@@ -165,10 +176,7 @@ def add_imported_curve(
                         workspace,
                         run.id,
                         "mode",
-                        point.parameters,
-                        results,
-                        buffers=OWN,
-                        measured_with=own_policy(workspace),
+                        MeasuredPoint(point.parameters, results, OWN, own_policy(workspace)),
                         info=info,
                         name=end_name,
                     )
@@ -208,7 +216,7 @@ def _method_of(path: Path, curve: TrainedCurve, asked: str | None) -> str:
 def _curve_found(path: Path, curve: TrainedCurve) -> str:
     if curve.method is None:
         return (
-            f"{path.name} holds {curve.described} and does not say of which family: import its ends and bends with "
+            f"{path.name} holds {curve.described} and does not name its family: import its ends and bends with "
             f"--curve if it is a Bézier curve, with --chain if it is a polygonal chain."
         )
     return f"{path.name} holds {curve.described}: import its ends and bends with --{curve.method}."

@@ -25,6 +25,7 @@ from mgraph.data.splits import ArraySplit, Batch, DatasetSplit, Split
 from mgraph.data.task import Task
 from mgraph.errors import InputError, MGraphError
 from mgraph.factories import load_factory
+from mgraph.fields import Fields, describe, examples_in, over, tensors_of
 from mgraph.network.flat import FlatModel
 from mgraph.specs import Spec
 from mgraph.train.augments import Part, is_own, parse_augment
@@ -52,14 +53,14 @@ class Augmentation(ABC):
         self._seed = seed
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, y: Tensor, number: int) -> Batch:
-        """Return the ``number``-th batch of a run, x of shape (B, …) and y of shape (B, …), changed; on its device."""
+    def __call__(self, x: Fields, y: Fields, number: int) -> Batch:
+        """Return the ``number``-th batch of a run, x and y of shape (B, …) each, changed; on its device."""
         seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(tensors_of(x)[0].device.type, enabled=False):
             return self._changed(x, y, seed)
 
     @abstractmethod
-    def _changed(self, x: Tensor, y: Tensor, seed: int) -> Batch:
+    def _changed(self, x: Fields, y: Fields, seed: int) -> Batch:
         """Do it with random numbers from this seed."""
 
 
@@ -76,7 +77,8 @@ class ImageAugmentation(Augmentation):
         self._generators: dict[torch.device, tuple[torch.Generator, torch.Generator]] = {}
 
     @override
-    def _changed(self, x: Tensor, y: Tensor, seed: int) -> Batch:
+    def _changed(self, x: Fields, y: Fields, seed: int) -> Batch:
+        assert isinstance(x, Tensor), "images are one tensor"
         if x.device not in self._generators:
             apart = torch.Generator()
             self._generators[x.device] = apart if x.device.type == "cpu" else torch.Generator(x.device), apart
@@ -99,9 +101,10 @@ class OwnAugmentation(Augmentation):
         self._takes_targets = _positional(function) >= 2
 
     @override
-    def _changed(self, x: Tensor, y: Tensor, seed: int) -> Batch:
-        given = f"{self._name}, given a batch of shape {tuple(x.shape)},"
-        with _seeded(seed, x.device):
+    def _changed(self, x: Fields, y: Fields, seed: int) -> Batch:
+        given = f"{self._name}, given a batch of {describe(x)},"
+        device = tensors_of(x)[0].device
+        with _seeded(seed, device):
             try:
                 made = self._function(x, y) if self._takes_targets else self._function(x)
             except MGraphError:
@@ -112,13 +115,21 @@ class OwnAugmentation(Augmentation):
         if self._takes_targets:
             if not isinstance(made, tuple | list) or len(made) != 2:
                 raise InputError(f"The augmentation {given} takes (x, y) and must return both, not {_said(made)}.")
-            made, y = made
-            if not isinstance(y, Tensor) or len(y) != len(x):
-                raise InputError(f"The augmentation {given} must return a target for each input, not {_said(y)}.")
-        if not isinstance(made, Tensor) or made.shape != x.shape or made.dtype != x.dtype:
-            wanted = f"a tensor of the same shape and of type {_typed(x)}"
+            made, targets = made
+            if not _of_form(targets, y) or examples_in(targets) != examples_in(x):
+                raise InputError(f"The augmentation {given} must return a target for each input, not {_said(targets)}.")
+            y = targets
+        if not _of_form(made, x) or any(
+            one.shape != was.shape or one.dtype != was.dtype
+            for one, was in zip(tensors_of(made), tensors_of(x), strict=True)
+        ):
+            wanted = (
+                f"a tensor of the same shape and of type {_typed(x)}"
+                if isinstance(x, Tensor)
+                else ("the same fields, of the same shapes and types")
+            )
             raise InputError(f"The augmentation {given} must return {wanted}, not {_said(made)}.")
-        return made.to(x.device), y.to(x.device)
+        return over(lambda t: t.to(device), made), over(lambda t: t.to(device), y)
 
 
 def augmentation(how: Augmented, split: Split) -> Augmentation | None:
@@ -152,8 +163,13 @@ def check_augmentation(flat: FlatModel, task: Task, how: Augmented) -> Batch:
 
 def _require_images(part: Part, split: Split) -> None:
     """Raise InputError unless the examples of a split are images that a part can be applied to."""
-    shape = split.input_shape
     x, y = split.examples(torch.arange(min(64, len(split))))
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"augment={part.name} is for images, and an input here is several tensors ({describe(x)}). Give a function "
+            f"of your own, as file.py:function."
+        )
+    shape = tuple(x.shape[1:])
     if len(shape) != 3 or not x.is_floating_point():
         raise InputError(
             f"augment={part.name} is for images, shape (channels, height, width); an input here has shape {shape} and "
@@ -165,7 +181,7 @@ def _require_images(part: Part, split: Split) -> None:
             f"augment={part.name}{part.number} is too large for images of {shape[1]}×{shape[2]} pixels; give a number "
             f"below {side}."
         )
-    if part.kind.moves and tuple(y.shape[-2:]) == tuple(shape[1:]) and y.ndim > 2:
+    if part.kind.moves and isinstance(y, Tensor) and tuple(y.shape[-2:]) == tuple(shape[1:]) and y.ndim > 2:
         raise InputError(
             f"augment={part.name} moves pixels, and the targets have a value for each, shape {tuple(y.shape[1:])}, "
             f"which would stay; give a function of your own of (x, y), as file.py:function."
@@ -184,7 +200,11 @@ def _require_levels(split: Split, channels: int) -> None:
         stored = split.raw(range(min(64, len(split))))[0]
     else:
         return
-    if stored.is_floating_point() and not (float(stored.min()) >= 0.0 and float(stored.max()) <= 1.0):
+    if (
+        isinstance(stored, Tensor)
+        and stored.is_floating_point()
+        and not (float(stored.min()) >= 0.0 and float(stored.max()) <= 1.0)
+    ):
         raise InputError(
             f"augment=randaugment changes brightness and colours, and needs to know black and white: give images as "
             f"uint8, or floats in [0, 1], with their mean and std (here values are {float(stored.min()):.3g} to "
@@ -215,6 +235,17 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
             yield
         finally:
             before.restore()
+
+
+def _of_form(made: Any, given: Fields) -> bool:
+    """Tell whether something is made of tensors as given fields are: one, or as many by the same names."""
+    if isinstance(given, dict):
+        return (
+            isinstance(made, dict) and list(made) == list(given) and all(isinstance(t, Tensor) for t in made.values())
+        )
+    if isinstance(given, tuple):
+        return isinstance(made, tuple) and len(made) == len(given) and all(isinstance(t, Tensor) for t in made)
+    return isinstance(made, Tensor)
 
 
 def _said(value: Any) -> str:

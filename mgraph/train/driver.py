@@ -13,7 +13,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ class Driven(Protocol):
 
 
 class Driver:
-    """Drives one run of a method, from its beginning or from the keeper's last state."""
+    """Drives one run of a method, from its beginning or from the checkpointer's last state."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Driver:
         self.batches = Batches(
             split, how.batch_size, self.streams.order, flat.device, least=least, augment=augmentation(how, split)
         )
-        self.module: Callable[[Tensor], Tensor] = torch.compile(flat.module) if how.compile else flat.module
+        self.module: Callable[..., Any] = torch.compile(flat.module) if how.compile else flat.module
         self.notes: list[str] = []
         self.steps = 0  # in all, those of diverged attempts included
         self.done = 0  # of the present segment

@@ -9,15 +9,15 @@ split between them, which costs one pass instead of k.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from mgraph.data.splits import Split
+from mgraph.fields import Fields, divided, examples_in
 from mgraph.network.flat import FlatModel
 from mgraph.progress import ProgressCallback, silent
 from mgraph.train.batches import Batches, batches_per_pass
@@ -25,6 +25,7 @@ from mgraph.train.controlpoints import Held
 from mgraph.train.draws import Draw, DrawStream
 from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
+from mgraph.train.objective import Objective
 from mgraph.train.parallel import Workers, present
 from mgraph.train.phases import Phase
 from mgraph.train.sampling import Sampling
@@ -43,6 +44,20 @@ _MOST_LANES = 8  # points in memory at once; more samples than these go in group
 _BLOWN_UP = 1e6  # times what the weights were: as good as infinite
 
 
+@dataclass(frozen=True)
+class PathOptions:
+    """What the engine is told beside the settings.
+
+    ``sampling`` is how parameters of the path are drawn, ``decay`` what weight decay pulls (see UpdateRule), ``held``
+    the columns that are not trained, ``update`` auto, eager or compiled.
+    """
+
+    sampling: Sampling = Sampling()
+    decay: str = "point"
+    held: Held | None = None
+    update: str = "auto"
+
+
 class PathTrainer:
     """Moves the free rows of P, shape (K, trained columns), by steps of one or more samples per batch."""
 
@@ -54,21 +69,19 @@ class PathTrainer:
         phase: Phase,
         *,
         rule: UpdateRule | None = None,
-        sampling: Sampling | None = None,
-        held: Held | None = None,
-        update: str = "auto",
+        options: PathOptions = PathOptions(),
         module: Callable[[Tensor], Tensor] | None = None,
         workers: Workers | None = None,
     ) -> None:
-        """Start without momentum; ``update`` is auto, eager or compiled, ``module`` a compiled network."""
-        self._flat, self._loss, self._held = flat, loss, held
-        self._sampling = sampling or Sampling()
+        """Start without momentum; weights decay as ``rule`` says. ``module`` is a compiled network."""
+        self._flat, self._loss, self._held = flat, loss, options.held
+        self._sampling = options.sampling
         self._curves = len(phase.curves)
         self._module = module or flat.module
         self._workers = workers or Workers()
         samples = self._sampling.samples * self._curves
         self.lanes = flat.lanes(min(samples, _MOST_LANES))
-        choice = "eager" if self._sampling.exact else update
+        choice = "eager" if self._sampling.exact else options.update
         kind = choose_update(P, choice, rule or UpdateRule(), free=len(phase.free), samples=len(self.lanes))
         trained = self.lanes.theta[:, : flat.trained]
         self.update: EagerUpdate = kind(P, phase.free, trained, self.lanes.grad, rule or UpdateRule(), flat.views)
@@ -83,15 +96,15 @@ class PathTrainer:
         self.update.points(first.coefficients)
         self._write_held(first)
 
-    def step(self, x: Tensor, y: Tensor, lr: float, draw: Draw, following: Draw) -> Tensor:
+    def step(self, x: Fields, y: Fields, lr: float, draw: Draw, following: Draw) -> Tensor:
         """Do one optimiser step on the samples of ``draw``; the lanes are at its first points.
 
         Afterwards they are at those of ``following``. Returns the mean loss of the samples, on the device.
         """
-        sizes, shares = self._division(len(x))
+        sizes, shares = self._division(examples_in(x))
         parts = [(x, y)]
         if self._sampling.split:
-            parts = list(zip(torch.split(x, sizes), torch.split(y, sizes), strict=True))
+            parts = list(zip(divided(x, sizes), divided(y, sizes), strict=True))
         samples, lanes = self._sampling.samples, len(self.lanes)
         total = len(draw.coefficients)
         pull = draw.pull * shares
@@ -132,13 +145,13 @@ class PathTrainer:
         """Give the network its own buffer back."""
         self.lanes.leave()
 
-    def _gradient(self, lane: int, x: Tensor, y: Tensor) -> Tensor:
+    def _gradient(self, lane: int, x: Fields, y: Fields) -> Tensor:
         """Add the gradient at a lane's point to the lane's; return this process's part of the loss."""
         x, y, fraction = self._workers.share(x, y)
-        if len(x) == 0:
+        if examples_in(x) == 0:
             return self.lanes.grad.new_zeros(())
         self.lanes.enter(lane)
-        loss = self._loss(self._module(self._flat.inputs(x)), y)
+        loss = self._loss(self._flat.run(x, self._module), y)
         if fraction != 1.0:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
@@ -190,7 +203,7 @@ def least_examples(flat: FlatModel, workers: Workers) -> int:
     return flat.least_batch * workers.size
 
 
-def check_schedules(flat: FlatModel, split: Split, phases: Sequence[Phase], how: Optimisation) -> None:
+def check_schedules(flat: FlatModel, split: Sized, phases: Sequence[Phase], how: Optimisation) -> None:
     """Raise InputError now for a schedule with a place beyond the end of a phase."""
     epoch = batches_per_pass(len(split), how.batch_size, max(2, least_examples(flat, present())))
     for phase in phases:
@@ -208,17 +221,12 @@ class Trained:
 
 
 def train_phases(
-    flat: FlatModel,
-    loss: Loss,
-    split: Split,
+    objective: Objective,
     P: Tensor,
     phases: Sequence[Phase],
     how: Optimisation,
+    options: PathOptions = PathOptions(),
     *,
-    sampling: Sampling | None = None,
-    decay: str = "point",
-    held: Held | None = None,
-    update: str = "auto",
     watches: Sequence[Watch] = (),
     after_epoch: Callable[[int], None] | None = None,
     progress: ProgressCallback = silent,
@@ -230,12 +238,12 @@ def train_phases(
     begins again with half the learning rate, with a LearningRateWarning. Raises NonFiniteError, naming the step,
     if that does not help, or the loss is not finite at the very start.
 
-    Where ``keeper`` has a state, P and the network must be what they were when that training began; it goes on from
-    the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
+    Where ``checkpointer`` has a state, P and the network must be what they were when that training began; it goes on
+    from the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
     """
-    least = max(2, least_examples(flat, present()))
-    driver = Driver(flat, split, how, least=least, checkpointer=checkpointer, progress=progress)
-    run = _Phases(driver, flat, loss, P, phases, how, sampling or Sampling(), decay, held, update, watches, after_epoch)
+    least = max(2, least_examples(objective.flat, present()))
+    driver = Driver(objective.flat, objective.split, how, least=least, checkpointer=checkpointer, progress=progress)
+    run = _Phases(driver, objective, P, phases, how, options, watches, after_epoch)
     driver.run(run)
     return Trained(run.used, tuple(driver.notes), driver.stopped)
 
@@ -246,21 +254,16 @@ class _Phases(Stepper):
     def __init__(
         self,
         driver: Driver,
-        flat: FlatModel,
-        loss: Loss,
+        objective: Objective,
         P: Tensor,
         phases: Sequence[Phase],
         how: Optimisation,
-        sampling: Sampling,
-        decay: str,
-        held: Held | None,
-        update: str,
+        options: PathOptions,
         watches: Sequence[Watch],
         after_epoch: Callable[[int], None] | None,
     ) -> None:
-        self._driver, self._flat, self._loss, self._P, self._phases = driver, flat, loss, P, phases
-        self._how, self._sampling, self._decay, self._held = how, sampling, decay, held
-        self._update, self._watches, self._after_epoch = update, watches, after_epoch
+        self._driver, self._objective, self._P, self._phases = driver, objective, P, phases
+        self._how, self._options, self._watches, self._after_epoch = how, options, watches, after_epoch
         self._lr = 0.0  # of the last step
         self._number = 0  # of the phase that is next, or under way
         self._first = min((n for n, phase in enumerate(phases) if phase.epochs and phase.free), default=0)
@@ -291,18 +294,16 @@ class _Phases(Stepper):
         """Set up the trainer and its draws."""
         phase, driver = self._phases[self._number], self._driver
         self._trainer = PathTrainer(
-            self._flat,
-            self._loss,
+            self._objective.flat,
+            self._objective.loss,
             self._P,
             phase,
-            rule=UpdateRule.of(self._how, self._decay),
-            sampling=self._sampling,
-            held=self._held,
-            update=self._update,
+            rule=UpdateRule.of(self._how, self._options.decay),
+            options=self._options,
             module=driver.module,
             workers=driver.workers,
         )
-        self._stream = DrawStream(phase, self._sampling, driver.streams.draws, self._P, self._held)
+        self._stream = DrawStream(phase, self._options.sampling, driver.streams.draws, self._P, self._options.held)
         if anew:
             driver.batches.begin_pass()
         else:
@@ -381,7 +382,8 @@ class _Phases(Stepper):
     @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
         """Put the control points where they were; the rest waits for the trainer."""
-        self._number, self._update, self._saved = values["phase"], values["update"], (values, arrays)
+        self._number, self._saved = values["phase"], (values, arrays)
+        self._options = replace(self._options, update=values["update"])
         self._before = self._P[list(self._phases[self._number].free)]
         if "before" in arrays:
             self._before = to_tensor(arrays["before"]).to(self._P)

@@ -99,7 +99,7 @@ def randaugment(x: Tensor, magnitude: int, chance: Chance) -> Tensor:
                 if len(chosen):
                     chosen = chosen.to(x.device)
                     levels[chosen] = operation(levels[chosen], sign * amount)
-    return chance.normalisation(levels)
+    return chance.normalisation.of_tensor(levels)
 
 
 def _stored(x: Tensor, normalisation: Normalisation) -> Tensor:

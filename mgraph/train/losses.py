@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgraph.calling import with_heads
 from mgraph.data.labels import VoidCrossEntropy
 from mgraph.data.splits import Batch
 from mgraph.data.task import Task, cross_entropy
@@ -25,7 +26,7 @@ from mgraph.specs import Spec
 from mgraph.train.augmentation import Augmented, check_augmentation
 from mgraph.trust import speaker
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Any], Tensor]
 
 
 class Objective(Augmented, Protocol):
@@ -54,12 +55,17 @@ def training_loss(task: Task, how: Objective) -> Loss:
         if not spec.is_factory or spec.params:
             raise InputError(f"A loss is named module:function or file.py:function, not {how.loss!r}.")
         return load_factory(spec, base=Path.cwd(), consent=speaker())
-    if how.label_smoothing:
+    loss = _of_task(task, how.label_smoothing)
+    return loss if task.outputs is None else with_heads(loss)
+
+
+def _of_task(task: Task, smoothing: float) -> Loss:
+    if smoothing:
         if isinstance(task.loss, VoidCrossEntropy):
-            return replace(task.loss, label_smoothing=how.label_smoothing)
+            return replace(task.loss, label_smoothing=smoothing)
         if task.loss is not cross_entropy:
             raise InputError(f"label_smoothing is for cross-entropy, and the task's loss is {task.loss_name}.")
-        return partial(F.cross_entropy, label_smoothing=how.label_smoothing)
+        return partial(F.cross_entropy, label_smoothing=smoothing)
     return task.loss
 
 
@@ -78,12 +84,13 @@ def check_loss(flat: FlatModel, task: Task, loss: Loss, batch: Batch | None = No
     its own target.
     """
     x, y = batch or task.train.examples(torch.arange(min(2, len(task.train))), device=flat.device)
-    name = getattr(inspect.unwrap(loss), "__name__", type(loss).__name__)
+    bare = loss.args[0] if isinstance(loss, partial) and loss.args else loss
+    name = getattr(inspect.unwrap(bare), "__name__", type(bare).__name__)
     out: Any = None
     with untouched(flat.module), torch.enable_grad():
         flat.module.train()
         try:
-            out = flat.module(flat.inputs(x))
+            out = flat.run(x)
             value = loss_of(loss, name, out, y)
         except InputError:
             raise

@@ -17,8 +17,9 @@ from mgraph.network.flat import FlatModel
 from mgraph.network.precision import check_precision
 from mgraph.progress import ProgressCallback, silent
 from mgraph.train.batches import batches_per_pass
-from mgraph.train.engine import Trained, check_schedules, least_examples, train_phases
+from mgraph.train.engine import PathOptions, Trained, check_schedules, least_examples, train_phases
 from mgraph.train.losses import check_objective, training_loss
+from mgraph.train.objective import Objective
 from mgraph.train.optimisers import check_optimiser
 from mgraph.train.parallel import present
 from mgraph.train.phases import Curve, Phase
@@ -82,8 +83,8 @@ def train_mode(
 ) -> TrainedMode:
     """Train the network in place on the task's training split.
 
-    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where ``keeper``
-    has a state of this training, begun with a network of the same seed, it goes on from there. Raises
+    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where
+    ``checkpointer`` has a state of this training, begun with a network of the same seed, it goes on from there. Raises
     NonFiniteError, naming the step, when the loss leaves the finite numbers at every learning rate tried. The weights'
     running average, if the settings ask for one, is the result's ``average``.
     """
@@ -99,13 +100,11 @@ def train_mode(
             at_epoch(epoch)
 
     trained = train_phases(
-        flat,
-        history.watching(training_loss(task, settings), task),
-        task.train,
+        Objective(flat, history.watching(training_loss(task, settings), task), task.train),
         P,
         _phases(settings),
         how,
-        update="eager",
+        PathOptions(update="eager"),
         watches=(history,) if average is None else (history, average),
         after_epoch=after_epoch,
         progress=progress,

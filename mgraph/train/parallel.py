@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mgraph.fields import Fields, examples_in, over
+
 
 @dataclass(frozen=True)
 class Workers:
@@ -24,12 +26,12 @@ class Workers:
     rank: int = 0
     size: int = 1
 
-    def share(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+    def share(self, x: Fields, y: Fields) -> tuple[Fields, Fields, float]:
         """Return this process's part of a batch and which fraction of the batch it is."""
         if self.size == 1:
             return x, y, 1.0
-        mine, labels = x.tensor_split(self.size)[self.rank], y.tensor_split(self.size)[self.rank]
-        return mine, labels, len(mine) / max(1, len(x))
+        mine, targets = (over(lambda t: t.tensor_split(self.size)[self.rank], part) for part in (x, y))
+        return mine, targets, examples_in(mine) / max(1, examples_in(x))
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""

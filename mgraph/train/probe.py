@@ -7,6 +7,7 @@ import time
 import torch
 
 from mgraph.data.splits import Split
+from mgraph.fields import examples_in
 from mgraph.network.flat import FlatModel
 from mgraph.train.losses import Loss
 
@@ -28,7 +29,7 @@ def seconds_per_example(flat: FlatModel, loss: Loss, split: Split, batch_size: i
         with torch.random.fork_rng(devices=gpus), torch.enable_grad():
             for _ in range(_TIMED + 1):  # the first one warms up
                 begin = time.perf_counter()
-                loss(flat.module(flat.inputs(x)), y).backward()  # type: ignore[no-untyped-call]
+                loss(flat.run(x), y).backward()  # type: ignore[no-untyped-call]
                 float(flat.grad[0])  # waits for the device
                 quickest = min(quickest, time.perf_counter() - begin)
     finally:
@@ -36,4 +37,4 @@ def seconds_per_example(flat: FlatModel, loss: Loss, split: Split, batch_size: i
         flat.module.train(was_training)
         for buffer, value in buffers:
             buffer.copy_(value)
-    return quickest / len(x)
+    return quickest / examples_in(x)

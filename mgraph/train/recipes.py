@@ -36,15 +36,14 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     unstated: str = ""
 
-    def differences(self, arch: str, shape: tuple[int, ...], classes: int | None) -> list[str]:
+    def differences(self, arch: str, shape: object, classes: int | None) -> list[str]:
         """Say in what a network and its data are not the recipe's."""
         found = []
         if Spec.parse(arch) != Spec.parse(self.arch):
             found.append(f"the network {self.arch}, not {arch}")
         if (shape, classes) != (self.shape, self.classes):
-            size = "×".join(map(str, self.shape))
-            own = "×".join(map(str, shape))
-            found.append(f"{self.data} (inputs {size}, {self.classes} classes), not inputs {own} and {classes} classes")
+            size = f"inputs {self.shape} and {self.classes} classes"
+            found.append(f"{self.data} ({size}), not inputs {shape} and {classes} classes")
         return found
 
 
@@ -53,11 +52,21 @@ _LLPF = "[L] appendix F, table 6 and the table of augmentations"
 _RESNET18 = "torchvision:resnet18?stem=cifar"
 _CIFAR10: dict[str, Any] = {"data": "cifar10", "shape": (3, 32, 32), "classes": 10}
 _CIFAR100 = _CIFAR10 | {"data": "cifar100", "classes": 100}
-_GARIPOV: dict[str, Any] = {
+_GARIPOV = _SGD | {"schedule": "curve", "augment": "crop4+flip"}
+_STANDARD = "batch size; that standard augmentation is crop4+flip"
+_VGG16: dict[str, Any] = {
+    "arch": "torchvision:vgg16?stem=cifar",
     "source": "[G] section 6 (learning rate, epochs) and appendix A.5 (network), its code (weight decay, schedule)",
-    "settings": _SGD | {"lr": 0.05, "weight_decay": 5e-4, "epochs": 200, "schedule": "curve", "augment": "crop4+flip"},
-    "unstated": "batch size; that standard augmentation is crop4+flip",
+    "settings": _GARIPOV | {"lr": 0.05, "weight_decay": 5e-4, "epochs": 200},
+    "unstated": _STANDARD,
 }
+_PRERESNET110: dict[str, Any] = {
+    "arch": "preresnet?depth=110",
+    "source": "[G] section 6 (network, learning rate, epochs), its code (schedule)",
+    "settings": _GARIPOV | {"lr": 0.1, "epochs": 150},
+    "unstated": f"{_STANDARD}; weight decay",
+}
+_WRN = _PRERESNET110 | {"arch": "wrn?depth=28&width=10", "settings": _GARIPOV | {"lr": 0.1, "epochs": 200}}
 _UNREAD = "learning rate and schedule; steps of augmentation after the crop"
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -113,8 +122,28 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 unstated=_UNREAD,
                 **_CIFAR100,
             ),
-            Recipe("vgg16-cifar10", "torchvision:vgg16", **_CIFAR10, **_GARIPOV),
-            Recipe("vgg16-cifar100", "torchvision:vgg16", **_CIFAR100, **_GARIPOV),
+            Recipe("vgg16-cifar10", **_CIFAR10, **_VGG16),
+            Recipe("vgg16-cifar100", **_CIFAR100, **_VGG16),
+            Recipe("preresnet110-cifar10", **_CIFAR10, **_PRERESNET110),
+            Recipe("preresnet110-cifar100", **_CIFAR100, **_PRERESNET110),
+            Recipe("wrn28-10-cifar10", **_CIFAR10, **_WRN),
+            Recipe("wrn28-10-cifar100", **_CIFAR100, **_WRN),
+            Recipe(
+                "mobilenetv2-cifar10",
+                "torchvision:mobilenet_v2?stem=cifar",
+                source=_LLPF,
+                settings=_SGD | {"weight_decay": 4e-5, "batch_size": 128, "epochs": 200, "augment": "crop4"},
+                unstated=_UNREAD,
+                **_CIFAR10,
+            ),
+            Recipe(
+                "efficientnet-b0-cifar10",
+                "torchvision:efficientnet_b0?stem=cifar",
+                source=_LLPF,
+                settings=_SGD | {"weight_decay": 1e-4, "batch_size": 256, "epochs": 120, "augment": "crop4"},
+                unstated=_UNREAD,
+                **_CIFAR10,
+            ),
         )
     }
 )

@@ -121,9 +121,10 @@ class History(Watch):
         if function is None:
             return loss
 
-        def watched(outputs: Tensor, targets: Tensor) -> Tensor:
+        def watched(outputs: Any, targets: Any) -> Tensor:
             self._calls += 1
-            if self._calls % self._stride == 1 and not targets.is_floating_point():
+            plain = isinstance(outputs, Tensor) and isinstance(targets, Tensor) and not targets.is_floating_point()
+            if self._calls % self._stride == 1 and plain:
                 with torch.no_grad():
                     right = function(*task.without_void(outputs, targets))
                     self._unread.append((self._calls, right.mean()))

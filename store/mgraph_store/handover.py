@@ -1,24 +1,27 @@
-"""What a worker hands over: rows that nobody has committed yet, and the keys of their tensors."""
+"""What a worker hands over: rows that are not yet committed, and the keys of their tensors."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mgraph_store.rows.records import Record
+from mgraph_store.rows.records import Named, Record
 
 
 @dataclass(frozen=True)
 class Handover:
-    """Rows of ended transactions, as they are to be committed, and the keys of the tensors written for them.
+    """Rows of ended transactions, ready to be committed, and the keys of the tensors written for them.
 
-    Of a row that a later transaction updated there is only the last version: among ``added`` if it is new, else among
-    ``updated``. ``expected`` are rows of the index as the first of them found it.
+    If a later transaction updated a row, only its last version is here: in ``added`` if it is new, otherwise in
+    ``updated``; ``since`` has what the worker knew of each of these before (:meth:`Transaction.update`). ``expected``
+    are rows of the index as the first of them found it.
     """
 
     added: tuple[Record, ...] = ()
-    updated: tuple[Record, ...] = ()
-    expected: tuple[Record, ...] = ()
+    updated: tuple[Named, ...] = ()
+    since: tuple[Named | None, ...] = ()
+    expected: tuple[Named, ...] = ()
     keys: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -27,16 +30,25 @@ class Handover:
 
 def merged(parts: Sequence[Handover]) -> Handover:
     """Join handovers, in order, into one whose rows are final."""
-    added: dict[str, Record] = {}  # by id, or by number where there is none
-    updated: dict[str, Record] = {}
-    expected: dict[str, Record] = {}
+    added: dict[str, Record] = {}  # by id, or by a number if there is none
+    updated: dict[str, Named] = {}
+    since: dict[str, Named | None] = {}
+    expected: dict[str, Named] = {}
+    numbers = itertools.count()
     for part in parts:
-        added |= {_id_of(record) or str(len(added) + i): record for i, record in enumerate(part.added)}
-        expected |= {i: r for r in part.expected if (i := _id_of(r)) not in added.keys() | updated.keys()}
-        for record in part.updated:
-            (added if _id_of(record) in added else updated)[_id_of(record)] = record
-    keys = tuple(key for part in parts for key in part.keys)
-    return Handover(tuple(added.values()), tuple(updated.values()), tuple(expected.values()), keys)
+        for record in part.added:
+            added[_id_of(record) or str(next(numbers))] = record
+        expected |= {r.id: r for r in part.expected if r.id not in added.keys() | updated.keys()}
+        for changed, before in zip(part.updated, part.since, strict=True):
+            if changed.id in added:
+                added[changed.id] = changed
+            else:
+                updated[changed.id] = changed
+                since.setdefault(changed.id, before)
+    keys = tuple(dict.fromkeys(key for part in parts for key in part.keys))
+    return Handover(
+        tuple(added.values()), tuple(updated.values()), tuple(since.values()), tuple(expected.values()), keys
+    )
 
 
 def _id_of(record: Record) -> str:

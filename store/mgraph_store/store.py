@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,21 +21,22 @@ from mgraph_store.errors import (
     NotFoundError,
     OldFormatError,
 )
-from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
+from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder, put_in_place
 from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
-from mgraph_store.recipes import Computation, is_computed, look_up, sum_of_stored
+from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, sum_of_stored
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.views import TensorView
 from mgraph_store.states import STATES, StateFiles
 from mgraph_store.tensors.arrays import StoredArray
+from mgraph_store.tensors.claims import CONFIG, Place, directory_of, new_claim
 from mgraph_store.tensors.kernel import KERNEL_VERSION, active_terms
-from mgraph_store.tensors.objects import ROOT_GROUP, TensorStore, flush, flush_tree, to_the_end
-from mgraph_store.tensors.remote import CONFIG, RemoteTensorStore, check_url, read_config, write_config
+from mgraph_store.tensors.objects import ROOT_GROUP, TensorStore, flush_tree, to_the_end
+from mgraph_store.tensors.remote import RemoteTensorStore, check_url
 from mgraph_store.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -42,11 +44,11 @@ if TYPE_CHECKING:
 
 INDEX = "index.duckdb"
 TENSORS = "tensors.zarr"
-"""Where a repair puts what it replaces."""
+"""Directory in which a repair puts what it replaces."""
 
 
 class GraphStore:
-    """A graph directory. Holds no connection and no lock between calls; safe to fork and to use from threads.
+    """A graph directory. It holds no connection and no lock between calls, and is safe to fork and to use from threads.
 
     Make one with :meth:`create` or :meth:`open`.
     """
@@ -57,16 +59,16 @@ class GraphStore:
         self.path = path
         self.folder = Folder(path)
         self._check_entries()
-        url = read_config(self.folder)
+        place = Place.read(self.folder)
         tensors, temporary = self.folder.sub(TENSORS), self.folder.sub(TEMPORARY)
         self.tensor_store = (
-            TensorStore(tensors, temporary) if url is None else RemoteTensorStore(url, tensors, temporary)
+            TensorStore(tensors, temporary) if place is None else RemoteTensorStore(place, tensors, temporary)
         )
         self.index = Index(self.folder, INDEX)
         self.lock = GraphLock(self.folder, lock_timeout)
 
     def _check_entries(self) -> None:
-        # So that a graph with a link in it is refused by whatever is done first, not by what meets the link.
+        # A graph with a link in it is to be refused by the first operation, not by the one that meets the link.
         if not self.path.is_dir():
             return
         for name in (JOURNAL, TEMPORARY, STATES, TENSORS, SET_ASIDE):
@@ -76,15 +78,15 @@ class GraphStore:
 
     @classmethod
     def create(cls, path: str | Path, *, tensors: str | None = None, lock_timeout: float | None = None) -> GraphStore:
-        """Make an empty graph in a new directory, whole or not at all; its tensors may lie at a URL instead.
+        """Make an empty graph in a new directory, whole or not at all; its tensors may be at a URL instead.
 
         Raises
         ------
         NameTakenError
             If the path exists, or there is something at the URL.
         InputError
-            If its parent does not exist or cannot be written, DuckDB takes no such path, or the URL is of no kind that
-            is known.
+            If its parent does not exist or cannot be written, DuckDB does not accept the path, or the URL is of an
+            unknown kind.
         StoreError
             If the URL cannot be reached or written.
         """
@@ -97,38 +99,37 @@ class GraphStore:
             cls._make(path, None)
             return cls(path, lock_timeout=lock_timeout)
         graph = Folder(path)
-        place = RemoteTensorStore(url, graph.sub(TENSORS), graph.sub(TEMPORARY))
-        place.claim()
+        place = Place(url, new_claim())
+        remote = RemoteTensorStore(place, graph.sub(TENSORS), graph.sub(TEMPORARY))
+        remote.claim()
         try:
-            cls._make(path, url)
+            cls._make(path, place)
         except BaseException:
-            place.release()
+            remote.release()
             raise
         return cls(path, lock_timeout=lock_timeout)
 
     @staticmethod
-    def _make(path: Path, url: str | None) -> None:
+    def _make(path: Path, place: Place | None) -> None:
         building = path.parent / f".{path.name}.{random_characters(8)}"
         try:
             building.mkdir()
             (building / TEMPORARY).mkdir()
-            if url is None:
+            if place is None:
                 (building / TENSORS).mkdir()
                 (building / TENSORS / "zarr.json").write_bytes(ROOT_GROUP)
             else:
-                write_config(Folder(building), url)
+                new = Folder(building)  # which keeps its inode when it is renamed
+                replace(place, directory=directory_of(new)).write(new)
             for name in LOCKS:
                 (building / name).touch()
             with GraphLock(building).exclusive():
-                pass  # a file system without locks is found out before anything is there
+                pass  # detect a file system without locks before anything is made
             Index(building / INDEX).create()
             flush_tree(Folder(path.parent), building.name)
-            if path.exists():  # rename would replace an empty directory
-                raise FileExistsError
-            building.rename(path)
-            flush(Folder(path.parent))
+            put_in_place(building, path)
         except OSError as error:
-            if path.exists():
+            if os.path.lexists(path):
                 raise NameTakenError(f"{path} exists already: choose another path for the new graph.") from None
             reason = error.strerror or str(error)
             raise InputError(f"Cannot create a graph at {path} ({reason}): choose a writable place.") from error
@@ -144,7 +145,7 @@ class GraphStore:
         NotFoundError
             If there is no graph at that path.
         InputError
-            If DuckDB takes no such path.
+            If DuckDB does not accept the path.
         FormatError, CorruptError
             If this version cannot read it, or it is damaged or has lost commits. An older format is migrated.
         LockTimeoutError
@@ -156,7 +157,7 @@ class GraphStore:
         if not _is_there(path / INDEX):
             if _is_there(path / TENSORS):
                 raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
-            raise NotFoundError(f"{path} is not a graph, it has no {INDEX}: make one with `mgraph init`.")
+            raise NotFoundError(f"{path} is not a graph, because it has no {INDEX}: make one with `mgraph init`.")
         check_path(path)
         store = cls(path, lock_timeout=lock_timeout)
         try:
@@ -202,21 +203,21 @@ class GraphStore:
         limit_rows: int = LIMIT_ROWS,
         limit_memory: int = LIMIT_MEMORY,
     ) -> Answer:
-        """Run one reading SQL statement from a user, under limits of time (s), rows, and memory (bytes).
+        """Run one SQL statement from a user, which may only read, within limits of time (s), rows, and memory (bytes).
 
-        It cannot write, nor reach files, extensions, settings or Python; see :mod:`mgraph_store.index.sql`. Writers
-        wait until it is done. Times come in UTC without zone.
+        It can neither write nor reach files, extensions, settings or Python; see :mod:`mgraph_store.index.sql`. Writers
+        wait until it is done. Times are in UTC without a zone.
 
         Raises
         ------
         InputError
             If the SQL is wrong or does more than read, or passes a limit.
         LockTimeoutError, StoreError
-            If the index cannot be had or read.
+            If the index cannot be locked or read.
         """
         with self.lock.shared():
             with self.index.connect(read_only=True, patience=self.lock.timeout):
-                pass  # an index of this format that has lost nothing
+                pass  # check that the index has this format and has lost nothing
             return run_guarded(
                 self.index.place(),
                 sql,
@@ -228,7 +229,7 @@ class GraphStore:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Write tensors and rows, all or nothing: any exception inside, Ctrl-C included, leaves no trace.
+        """Write tensors and rows, all or nothing: any exception inside, including Ctrl-C, leaves no trace.
 
         Raises
         ------
@@ -248,13 +249,13 @@ class GraphStore:
         return StateFiles(self.folder, run_id)
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
-        """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed
-        chunk by chunk, with a few chunks in memory beside it.
+        """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed chunk
+        by chunk, with only a few chunks in memory in addition.
 
         Raises
         ------
         NotFoundError
-            If there is no such node (a text is looked up as by :meth:`Reader.find`).
+            If there is no such node (a text is looked up by :meth:`Reader.find`).
         CorruptError
             If tensors are missing or damaged, or a recipe is incomplete.
         FormatError
@@ -263,7 +264,8 @@ class GraphStore:
         node = self._node(node)
         if not is_computed(node):
             return to_the_end(self._stored(node).read)
-        return to_the_end(lambda: self.computation(node).run())
+        recipes = self._recipes(node)  # here, where a reading that is open counts: never in the other thread
+        return to_the_end(lambda: Computation(recipes, self._stored).run())
 
     def computation(self, node: Node | str) -> Computation:
         """Open a node's parameters without reading them, to stream or read parts; errors as
@@ -271,18 +273,15 @@ class GraphStore:
 
         For nodes larger than memory: ``store.computation("m").stream(lambda offset, values: …)``.
         """
-        node = self._node(node)
-        with self.reading() as reader:
-            recipes = look_up(reader, node)
-        return Computation(recipes, self._stored)
+        return Computation(self._recipes(self._node(node)), self._stored)
 
     def combination(self, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
-        """Open Σ c_k P_k of stored and partial nodes as :meth:`computation` opens a derived node, same bits.
+        """Open Σ c_k P_k of stored and partial nodes as :meth:`computation` opens a derived node, with the same bits.
 
         Raises
         ------
         InputError
-            If coefficients and nodes do not go together, or a node is derived or of another space.
+            If coefficients and nodes do not match, or a node is derived or in another space.
         NotFoundError, CorruptError, FormatError
             As :meth:`read_parameters`.
         """
@@ -292,7 +291,7 @@ class GraphStore:
         active_terms(coefficients)
         for node in found:
             if node.space_id != found[0].space_id:
-                raise InputError(f"Nodes {found[0].id} and {node.id} are of different spaces: they have no sum.")
+                raise InputError(f"Nodes {found[0].id} and {node.id} are in different spaces: they have no sum.")
             if node.tensor_key is None:
                 raise InputError(f"Node {node.id} is derived: a sum may only refer to stored and partial nodes.")
         total = Node(id="the sum", kind="sample", space_id=found[0].space_id, kernel=KERNEL_VERSION)
@@ -307,7 +306,7 @@ class GraphStore:
     def parameter_blocks(self, nodes: Sequence[Node]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
         """Yield (offset, one array of each node) along the parameters of several nodes, side by side.
 
-        So that only a block of each is in memory. Errors as :meth:`read_parameters`, and
+        Only a block of each is in memory. Errors as :meth:`read_parameters`, and
 
         Raises
         ------
@@ -327,7 +326,7 @@ class GraphStore:
             yield start, to_the_end(partial(block, start))
 
     def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
-        """Read a node's buffers under a policy: dtype name → flat array, none if the layout has none.
+        """Read a node's buffers under a policy: dtype name → flat array, empty if the layout has none.
 
         Raises
         ------
@@ -352,10 +351,10 @@ class GraphStore:
         )
 
     def tensors(self, node: Node | str, policy: str | None = None) -> Mapping[str, NDArray[Any]]:
-        """Map names to tensors of a node, tied names included; nothing is read before it is looked at.
+        """Map names to tensors of a node, including tied names; nothing is read before it is accessed.
 
-        A tensor of a node larger than a chunk (4 MiB) is read, or computed, from the chunks that it lies in, and
-        only those last looked at are kept: keep what you need again. With a ``policy`` the buffers are there too;
+        If a node is larger than a chunk (4 MiB), a tensor is read, or computed, from the chunks that contain it, and
+        only the most recent chunks are kept, so keep what you need again. With a ``policy``, the buffers are included;
         without, only the parameters.
 
         Raises
@@ -367,14 +366,15 @@ class GraphStore:
         with self.reading() as reader:
             layout = Layout.from_json(reader.get(Space, id=node.space_id).layout)
         found = node
-        return TensorView(
-            layout,
-            lambda: to_the_end(lambda: self.computation(found)),
-            None if policy is None else lambda: self.read_buffers(found, policy),
-        )
+
+        def opened() -> Computation:
+            recipes = self._recipes(found)  # here, as in read_parameters
+            return to_the_end(lambda: Computation(recipes, self._stored))
+
+        return TensorView(layout, opened, None if policy is None else lambda: self.read_buffers(found, policy))
 
     def discard(self) -> None:
-        """Delete the whole graph: for one that was just made, and that something then went wrong with."""
+        """Delete the whole graph, for one that was just made when something then went wrong."""
         if isinstance(self.tensor_store, RemoteTensorStore):
             self.tensor_store.release()
         shutil.rmtree(self.folder.root.where(), ignore_errors=True)
@@ -384,6 +384,12 @@ class GraphStore:
             return node
         with self.reading() as reader:
             return reader.find_node(node)
+
+    def _recipes(self, node: Node) -> list[Recipe]:
+        if not is_computed(node):
+            return [Recipe(node)]
+        with self.reading() as reader:
+            return look_up(reader, node)
 
     def _stored(self, node: Node) -> StoredArray:
         if node.tensor_key is None:
@@ -398,4 +404,4 @@ class GraphStore:
 
 
 def _is_there(path: Path) -> bool:
-    return os.path.lexists(path)  # a link that leads nowhere, too: that is refused by name
+    return os.path.lexists(path)  # including a link that leads nowhere, which is then refused by name

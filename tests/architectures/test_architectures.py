@@ -73,7 +73,7 @@ def test_classes_can_be_given():
 @pytest.mark.parametrize(
     ("spec", "shape", "says"),
     [
-        ("cnm", (1, 8, 8), "did you mean 'cnn'.* there are mlp, cnn, lenet5, toy, torchvision:NAME"),
+        ("cnm", (1, 8, 8), "did you mean 'cnn'.* there are mlp, cnn, lenet5, .*torchvision:NAME"),
         ("cnn?chanels=3", (1, 8, 8), "did you mean 'channels'.* it has channels, hidden, bn, classes"),
         ("cnn?channels=3,0", (1, 8, 8), "channels must be positive"),
         ("mlp?hidden=-1", (1, 8, 8), "hidden must be positive"),
@@ -82,7 +82,7 @@ def test_classes_can_be_given():
         ("lenet5", (1, 8, 8), "at least 12×12"),
         ("torchvision", (3, 8, 8), "write torchvision:NAME"),
         ("torchvision:resnet8", (3, 8, 8), "did you mean 'resnet18'"),
-        ("torchvision:squeezenet1_1?stem=cifar", (3, 32, 32), "stem=cifar is for ResNets"),
+        ("torchvision:squeezenet1_1?stem=cifar", (3, 32, 32), "stem=cifar is for ResNet, ResNeXt"),
         ("torchvision:resnet18?stem=small", (3, 32, 32), "stem must be"),
         ("torchvision:resnet18?depth=3", (3, 32, 32), "cannot be built: TypeError.*depth"),
         ("torchvision:resnet18?weights=DEFAULT", (3, 32, 32), "made freshly initialised; leave out weights"),

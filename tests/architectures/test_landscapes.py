@@ -7,7 +7,7 @@ from scipy.optimize import root
 
 import mgraph
 from mgraph.architectures.landscapes import POTENTIALS
-from mgraph.errors import InputError
+from mgraph.errors import InputError, MGraphWarning
 
 WELL, SADDLE = 0, 1  # negative directions of the second derivative
 
@@ -44,6 +44,9 @@ def test_a_landscape_is_a_space_whose_train_loss_is_the_potential(tmp_path):
     g = mgraph.create(tmp_path / "toy.mgraph", arch="toy?potential=valley", data="toy", device="cpu")
     left, right = g.add_point([-1, 0], name="left"), g.add_point([1, 0])
     np.testing.assert_array_equal(left.tensors()["w"], [-1, 0])
+    job = mgraph.AddPointJob(space=left.record.space_id, coordinates=(-1.0, 0.0), name="same")
+    with pytest.warns(MGraphWarning, match="exactly the parameters of left"):
+        assert g.run(mgraph.read_job(job.to_json())).digest == left.digest
     line = g.connect(left, right, method=mgraph.Linear(), grid=5)
     swept = line.swept()
     w = torch.tensor(np.linspace(-1, 1, 5))

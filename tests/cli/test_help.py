@@ -52,6 +52,20 @@ def test_looking_and_asking_never_import_torch(python: Callable[..., str], path:
     assert seen == {" ".join(line): [0, False, False] for line in lines}
 
 
+def test_listing_loads_no_method(python: Callable[..., str], path: Path) -> None:
+    """What only prints what is stored loads neither the methods nor the jobs."""
+    script = """
+import sys
+from mgraph_cli.main import cli
+try:
+    cli(["ls"], prog_name="mgraph")
+except SystemExit as end:
+    assert end.code == 0
+print(sorted(name for name in sys.modules if name.startswith(("mgraph.methods.", "mgraph.jobs."))))
+"""
+    assert python(script, cwd=path.parent).splitlines()[-1] == "[]"
+
+
 def test_bad_input_is_refused_without_torch_where_that_is_possible(python: Callable[..., str], path: Path) -> None:
     lines = [["train", "--epochs", "x"], ["connect", "a"], ["connect", "a", "b", "--curve", "--bends", "0"]]
     seen = json.loads(python(_WITHOUT_TORCH, json.dumps(lines), cwd=path.parent).splitlines()[-1])

@@ -62,7 +62,7 @@ def test_ctrl_c_while_training(
     assert out == ""
     rows = run("log", "--json").rows
     assert len(rows) == runs + 1
-    assert err.strip() == f"Interrupted; nothing half-made was stored. Go on with: mgraph resume {rows[-1]['id']}"
+    assert err.strip() == f"Interrupted; nothing half-made was stored. Continue with: mgraph resume {rows[-1]['id']}"
     assert (rows[-1]["status"], rows[-1]["reason"]) == ("interrupted", "stopped by the user")
     assert snapshot(path, runs=False) == before
     assert leftovers(path) == []
@@ -78,7 +78,7 @@ def test_ctrl_c_while_sweeping_keeps_the_connection(process: Callable[..., Proce
     message = json.loads(err.splitlines()[-1])["error"]
     assert message["kind"] == "interrupted"
     resume = f"mgraph resume {run('log', '--json').rows[-1]['id']} --graph {path}"
-    assert message["message"].endswith(f"Go on with: {resume}")
+    assert message["message"].endswith(f"Continue with: {resume}")
     row = run("show", "kept", "--json").row
     assert (row["status"], row["sweeps"], row["edges"]) == ("complete", [], [])
     assert [r["status"] for r in run("log", "--json").rows[runs:]] == ["complete", "interrupted"]
@@ -126,4 +126,4 @@ def test_ctrl_c_before_the_command_line_is_there(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 130
-    assert capsys.readouterr().err == "Interrupted; nothing was begun.\n"
+    assert capsys.readouterr().err == "Interrupted; nothing was started.\n"

@@ -71,7 +71,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert (row["status"], row["name"], row["resumable"], row["resumed"]) == ("interrupted", "x", True, 0)
     if how == signal.SIGINT:
         assert child.returncode == 130
-        kept = f"Interrupted. The state at {row['saved']} is saved. Go on with: mgraph resume {row['id']}"
+        kept = f"Interrupted. The state at {row['saved']} is saved. Continue with: mgraph resume {row['id']}"
         assert said.strip() == kept
     else:
         assert row["reason"] == "its process is gone"

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
 
 from mgraph.data import splits
+from mgraph.data.making import make_task
 from mgraph.data.splits import DatasetSplit
-from mgraph.data.task import make_task
 from mgraph.errors import InputError, NonFiniteError
 
 X = torch.rand(300, 3, generator=torch.Generator().manual_seed(0))
@@ -90,13 +90,15 @@ IMAGE = Image.new("RGB", (4, 4))
     ("item", "says"),
     [
         (
-            {"image": X[0], "label": 1},
-            r"Item 0 of the train split is a dict with 'image', 'label'; .*\(input, target\)",
+            {"image": X[0], "class": 1},
+            r"Item 0 of the train split is a dict with 'image', 'class', of which it is not known .* 'labels'",
         ),
         ((X[0], 1, "file.png"), "Item 0 of the train split is 3 things; items of a Dataset must be .* pairs"),
         (X[0], "is a Tensor; items"),
-        (((X[0], X[1]), 1), "input of item 0 of the train split is a tuple of several; .*one tensor"),
-        (({"a": X[0]}, 1), "input of item 0 of the train split is a dict of several"),
+        (((X[0], "word"), 1), "input 1 of item 0 of the train split is a str; give a tensor"),
+        (({"a": "word"}, 1), "input a of item 0 of the train split is a str; give a tensor"),
+        (({0: X[0]}, 1), "input of item 0 of the train split is a dict with the key 0; keys are the names"),
+        (({}, 1), "is an empty dict"),
         ((IMAGE, 1), "is a PIL image; .*ToTensor"),
         ((X[0], "cat"), r"labels of the train split are words \('cat'"),
         ((X[0], None), "Python objects"),

@@ -173,7 +173,7 @@ def test_image_folder(tmp_path):
 
 FACTORY = """
 import numpy as np
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 def arrays(n=20, test=True):
     x, y = np.ones((n, 3)), np.arange(n) % 2
     data = {"train": (x, y), "loss": None}

@@ -6,9 +6,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from mgraph.data.making import make_task
 from mgraph.data.splits import ArraySplit
 from mgraph.data.stratify import VALID_SEED
-from mgraph.data.task import make_task
 from mgraph.errors import InputError, NonFiniteError
 
 RNG = np.random.default_rng(0)

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError, NotFoundError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.classification import brier, expected_calibration_error, nll, top_k
 from mgraph.evaluate.metric_names import resolve_metrics
 from mgraph.evaluate.metrics import Measured, Subset, measure
-from mgraph.evaluate.sweep import sweep
+from mgraph.evaluate.sweep import Measuring, sweep
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily
 from mgraph.network.flat import FlatModel
 from mgraph.progress import Progress
@@ -106,7 +106,9 @@ def test_a_sweep_returns_at_its_corners_the_metrics_of_the_modes(family):
     rows = rows_of(flat, family.size)
     coefficients = family.coefficients(family.grid(3).points)
     seen = []
-    results = list(sweep(flat, TASK, rows, coefficients, policy=POLICY, subsets=EVERYWHERE, progress=seen.append))
+    results = list(
+        sweep(flat, TASK, rows, coefficients, how=Measuring(POLICY), subsets=EVERYWHERE, progress=seen.append)
+    )
     assert seen == [Progress("sweep", i + 1, len(coefficients)) for i in range(len(coefficients))]
     corners = [int(np.flatnonzero((coefficients == np.eye(family.size)[end]).all(1))[0]) for end in family.ends]
     for corner, end in zip(corners, family.ends, strict=True):
@@ -120,7 +122,7 @@ def test_points_have_the_same_numbers_in_any_order():
     flat = FlatModel(network())
     rows = rows_of(flat, 3)
     coefficients = BezierCurveFamily(1).coefficients([[0.0], [0.3], [0.9]])
-    options = {"policy": POLICY, "subsets": EVERYWHERE}
+    options = {"how": Measuring(POLICY), "subsets": EVERYWHERE}
     forward = list(sweep(flat, TASK, rows, coefficients, **options))
     backward = list(sweep(flat, TASK, rows, coefficients[::-1], **options))
     assert forward == backward[::-1]
@@ -130,18 +132,20 @@ def test_points_have_the_same_numbers_in_any_order():
 def test_a_sweep_measures_the_splits_and_subsets_it_is_asked_for():
     flat = FlatModel(network())
     subset = Subset.random(40, 7)
-    [point] = sweep(flat, TASK, rows_of(flat, 1), np.ones((1, 1)), policy=POLICY, subsets={"train": subset})
+    [point] = sweep(flat, TASK, rows_of(flat, 1), np.ones((1, 1)), how=Measuring(POLICY), subsets={"train": subset})
     assert list(point) == ["train"]
     assert point["train"]["accuracy"].count == 7
     each = [{"train": subset}, {"valid": Subset()}]
-    first, second = sweep(flat, TASK, rows_of(flat, 1), np.ones((2, 1)), policy=POLICY, subsets=each)
+    first, second = sweep(flat, TASK, rows_of(flat, 1), np.ones((2, 1)), how=Measuring(POLICY), subsets=each)
     assert (first, list(second)) == (point, ["valid"])
 
 
 def test_a_point_is_reported_when_it_has_been_taken():
     flat = FlatModel(network())
     said = []
-    points = sweep(flat, TASK, rows_of(flat, 1), np.ones((3, 1)), policy=POLICY, subsets={}, progress=said.append)
+    points = sweep(
+        flat, TASK, rows_of(flat, 1), np.ones((3, 1)), how=Measuring(POLICY), subsets={}, progress=said.append
+    )
     next(points)
     assert said == []
     next(points)
@@ -151,7 +155,7 @@ def test_a_point_is_reported_when_it_has_been_taken():
 def test_a_non_finite_row_of_coefficient_zero_does_not_reach_the_point():
     flat = FlatModel(network())
     rows = [*rows_of(flat, 1), torch.full_like(flat.theta, torch.nan)]
-    [point] = sweep(flat, TASK, rows, np.array([[1.0, 0.0]]), policy=POLICY, subsets={"test": Subset()})
+    [point] = sweep(flat, TASK, rows, np.array([[1.0, 0.0]]), how=Measuring(POLICY), subsets={"test": Subset()})
     assert np.isfinite(point["test"]["loss"].value)
 
 
@@ -300,7 +304,7 @@ def test_labels_are_needed_for_what_is_of_labels():
     splits = {"train": (X[:40], target[:40]), "valid": (X[40:60], target[40:60]), "test": (X[60:], target[60:])}
     task = make_task(**splits, loss=F.mse_loss)
     for name in ("accuracy", "top1", "ece", "brier", "nll"):
-        with pytest.raises(InputError, match=f"The metric {name} is of class labels"):
+        with pytest.raises(InputError, match=f"The metric {name} needs class labels"):
             resolve_metrics([name], task)
 
 
@@ -322,5 +326,5 @@ def test_less_precision_gives_nearly_the_same_numbers_in_full_types():
     flat = FlatModel(network())
     full, half = (measure(flat, TASK, "test", precision=p)["loss"] for p in ("fp32", "bf16"))
     assert full.value != half.value == pytest.approx(full.value, rel=0.02)
-    with pytest.raises(InputError, match="A precision is one of"):
+    with pytest.raises(InputError, match="The precision must be one of"):
         measure(flat, TASK, "test", precision="fp8")

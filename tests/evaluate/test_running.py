@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mgraph.data.making import make_task
 from mgraph.data.metrics import as_metrics
-from mgraph.data.task import make_task
 from mgraph.errors import InputError
 from mgraph.evaluate.known import BESIDE
 from mgraph.evaluate.metric_names import _BUILT_IN, resolve_metrics

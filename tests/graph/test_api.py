@@ -104,6 +104,69 @@ def test_what_is_refused(graph: Any, path: Path) -> None:
         graph.connect("a", "b", method=mgraph.BezierCurve(), grid=1)
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda g: g.connect("a", "b", method=mgraph.Linear(), nmae="x"),
+            r"connect\(\) .* did you mean name",
+        ),
+        (lambda g: g.connect_auto("a", "b", max_bariers=1), r"connect_auto\(\) .* did you mean max_barrier"),
+        (lambda g: g.connection("line").sweep(3, gird=5), r"sweep\(\) .*; further keywords are inner, splits"),
+        (lambda g: g.connection("line").merge(soups="greedy"), r"merge\(\) .* did you mean soup"),
+        (lambda g: g.add_mode("x.pt", weight="ema"), r"add_mode\(\) .* did you mean weights"),
+        (lambda g: g.add_space("mlp", "digits", codecs="none"), r"add_space\(\) .* did you mean codec"),
+        (lambda g: g.nodes(were="kind = 'mode'"), r"nodes\(\) .* did you mean where"),
+        (lambda g: g.suggest(untill="components(0.1) == 1"), r"suggest\(\) .* did you mean until"),
+        (lambda g: g.explore(max_pair=1), r"explore\(\) .* did you mean max_pairs"),
+        (lambda g: g.components(max_barier=1), r"unexpected keyword argument 'max_barier'; did you mean max_barrier"),
+    ],
+)
+def test_a_misspelt_keyword_is_refused_as_python_does(graph: Any, call: Callable[[Any], Any], said: str) -> None:
+    runs = len(graph.runs())
+    with pytest.raises(TypeError, match=said):
+        call(graph)
+    assert len(graph.runs()) == runs
+
+
+def test_a_misspelt_keyword_makes_no_graph(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="did you mean name"):
+        mgraph.create(tmp_path / "x.mgraph", arch="mlp", data="digits", nam="x")  # type: ignore[call-arg]
+    assert not (tmp_path / "x.mgraph").exists()
+
+
+def test_listing_as_the_command_line_does(graph: Any) -> None:
+    found = graph.ls()
+    assert list(found.rows) == ["nodes", "connections"]
+    assert found.rows["nodes"] == graph.nodes()
+    assert found.columns["nodes"][:2] == ("name", "id")
+    # What is named is shown, and decides what is listed.
+    found = graph.ls(where="barrier < 1e9", sort="-barrier", columns="+created")
+    assert list(found.rows) == ["connections"]
+    assert found.columns["connections"][-2:] == ("barrier", "created")
+    assert found.rows["connections"] == graph.connections(where="barrier < 1e9", sort="-barrier")
+    only = graph.ls("mode", columns=["name", "train_loss"], limit=2)
+    assert (only.columns, len(only.rows["nodes"])) == ({"nodes": ("name", "train_loss")}, 2)
+    assert {row["of"] for row in graph.columns("connection")} == {"connections"}
+    assert set(only.columns["nodes"]) < {row["name"] for row in graph.columns("mode")}
+    with pytest.raises(InputError, match=r"There is no kind 'modes'; choose from mode, .*, connection"):
+        graph.ls("modes")
+    with pytest.raises(InputError, match="tarin_loss"):
+        graph.ls(columns="tarin_loss")
+
+
+def test_what_is_told_is_told_as_rows_and_lines_too(graph: Any, tmp_path: Path) -> None:
+    curve = graph.connection("curve")
+    cells = curve.table_cells()
+    lowest = next(row["min"] for row in curve.table()["rows"] if row["quantity"] == "train loss")
+    assert [c["value"] for c in cells if (c["quantity"], c["statistic"]) == ("train loss", "min")] == [lowest]
+    assert curve.ancestry_lines()[0].startswith("curve (curve), connect r")
+    assert {"modes", "edges"} <= {row["view"] for row in graph.views()}
+    graph.check_picture(tmp_path / "x.png")
+    with pytest.raises(InputError, match=r"must end in \.png"):
+        graph.check_picture(tmp_path / "x.gif")
+
+
 def test_a_grid_is_a_number_or_one_for_each_direction(graph: Any) -> None:
     assert graph.connection("wall").sweep(2).sweep.grid == (2, 2)
     assert graph.connection("wall").sweep((2, 3)).sweep.grid == (2, 3)

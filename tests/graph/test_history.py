@@ -46,7 +46,7 @@ def test_it_is_shown_and_drawn(g: Any, commands: Any) -> None:
     rows = run("show", "a", "--series", "--json").rows
     assert rows == g.node("a").series()
     assert "learning_rate" in run("show", "a", "--series").stdout
-    assert "Nothing was observed" in run("show", "a-1", "--series").stderr + run("show", "a-1", "--series").stdout
+    assert "Nothing was recorded" in run("show", "a-1", "--series").stdout
     assert "4; --series prints them" in run("show", "a").stdout
     assert "series" not in run("show", "a-1").stdout
     run("plot", "a", "-o", "a.png")

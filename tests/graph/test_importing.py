@@ -214,6 +214,9 @@ def test_a_trained_curve_becomes_two_modes_and_a_connection(folder: Path, arch: 
     ends = [e.evaluate("train")["loss"].value for e in connected.ends]
     assert [measured[0], measured[-1]] == pytest.approx(ends)  # the ends' statistics are theirs
     assert "imported from checkpoint-100.pt" in connected.describe()["reason"]
+    job = mgraph.AddCurveJob(space=connected.space.id, file="checkpoint-100.pt", name="d")
+    again = g.run(mgraph.read_job(job.to_json()))
+    assert ([p.digest for p in again.ends], again.notes) == ([p.digest for p in connected.ends], connected.notes)
     assert_consistent(g.session.store)
 
 

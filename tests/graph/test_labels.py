@@ -12,7 +12,6 @@ import duckdb
 import pytest
 
 import mgraph
-from mgraph.bookkeeping.ancestry import tree_lines
 from mgraph.errors import InputError
 from mgraph_store import Note, assert_consistent
 
@@ -104,7 +103,7 @@ def test_ancestry_goes_back_to_runs_and_files(graph: Any, tmp_path: Path) -> Non
     tree = curve.ancestry()
     assert [branch["as"] for branch in tree["from"]] == ["end", "end", "started from"]
     assert [piece["name"] for piece in tree["from"][2]["from"]] == ["line", "s"]
-    lines = tree_lines(tree)
+    lines = curve.ancestry_lines()
     assert lines[0].startswith("fit (chain), connect r")
     assert any("started from: ac (composite)" in line for line in lines)
     assert sum("end: a (mode)" in line and "see above" not in line for line in lines) == 1

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+import mgraph
 from mgraph.errors import NonFiniteError
+from mgraph.operations.sweeplog import SweepLog
 from mgraph_store import Node
 
 # The loss is finite at w = 1 and w = -1, and the root of a negative number between them.
@@ -70,6 +72,22 @@ def test_a_nan_on_the_way_fails_the_connection(rooted: Any) -> None:
         found = rooted("components", limit, 1e9, "--metric", "loss", "--json").row
         assert [c["size"] for c in found["components"]] == [1, 1]
         assert found["edges"] == []
+
+
+def test_a_sweep_that_fails_undoes_no_renaming(rooted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a connection that is renamed after the sweep has judged it, and before it is stored."""
+    rooted("connect", "plus", "minus", "--linear", "--name", "line", "--grid", 3, "--no-sweep")
+    original = SweepLog.finish
+
+    def slow(log: SweepLog, *arguments: Any) -> Any:
+        mgraph.open(tmp_path / "g.mgraph", trust=True).rename("line", "better")
+        return original(log, *arguments)
+
+    monkeypatch.setattr(SweepLog, "finish", slow)
+    with pytest.raises(NonFiniteError, match="it is marked failed"):
+        mgraph.open(tmp_path / "g.mgraph", trust=True).connection("line").sweep(grid=5)
+    row = rooted("show", "better", "--json").row
+    assert (row["name"], row["status"], row["reason"]) == ("better", "failed", "the train loss is nan at 0.5")
 
 
 def test_a_failed_connection_stays_failed(rooted: Any, tmp_path: Path) -> None:

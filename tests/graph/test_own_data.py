@@ -37,7 +37,7 @@ def globally_unseeded():
     x = np.random.normal(0, 1, (60, 4)).astype(np.float32)
     return {name: (x, (x[:, 0] > 0).astype(np.int64)) for name in ("train", "valid", "test")}
 class Dicts(Points):
-    def __getitem__(self, i): return {"image": self.x[i], "label": 0}
+    def __getitem__(self, i): return {"image": self.x[i], "category": 0}
 def dicts(): return {name: Dicts() for name in ("train", "valid", "test")}
 def void():
     x = np.random.default_rng(0).normal(0, 1, (60, 4)).astype(np.float32)
@@ -66,7 +66,7 @@ def test_streamed_data_are_the_same_in_the_next_command(run):
         ("augmented", "The train split is random: .*augmentation is a setting of what trains"),
         ("unseeded", "n.py:unseeded makes other data when it is called a second time, .*default_rng"),
         ("globally_unseeded", "makes other data when it is called a second time"),
-        ("dicts", "Item 0 of the train split is a dict with 'image', 'label'; .*Wrap the Dataset"),
+        ("dicts", "Item 0 of the train split is a dict with 'image', 'category', .*wrap the Dataset"),
     ],
 )
 def test_what_cannot_be_taken_is_refused_at_init(run, tmp_path, data, says):
@@ -89,7 +89,7 @@ def test_a_module_that_seeds_the_global_generators_is_repeatable(tmp_path, run):
 def test_large_data_that_are_drawn_anew_are_told_from_data_that_changed(run, tmp_path, monkeypatch):
     monkeypatch.setattr(repeatable, "_LARGEST", 100)
     run("init", "g.mgraph", "--arch", "n.py:net", "--data", "n.py:unseeded")
-    assert "called a second time: what it draws must be seeded" in run("train", "--epochs", 1, code=2).stderr
+    assert "called a second time: random numbers in it must be" in run("train", "--epochs", 1, code=2).stderr
     run("init", "h.mgraph", "--arch", "n.py:net", "--data", "n.py:streamed")
     (tmp_path / "n.py").write_text(CODE.replace("self.x = torch", "self.x = 2 * torch"))
     told = run("train", "--epochs", 1, "--graph", "h.mgraph", "--trust", code=2).stderr

@@ -10,11 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mgraph
 from mgraph import usercode
-from mgraph.errors import InputError, UntrustedError
+from mgraph.errors import InputError, MGraphWarning, UntrustedError
 from mgraph.families import BentPath, family_from
 from mgraph.methods.own import method_from
 from mgraph.session.members import rows_of
@@ -30,7 +31,7 @@ import numpy as np
 
 import mgraph
 from mgraph.families import BentPath, Segment
-from mgraph.methods.base import Outcome
+from mgraph.methods.base import Outcome, SeriesData
 from mgraph.methods.curves.path import TrainedPath
 from mgraph.settings import setting
 
@@ -60,6 +61,23 @@ class Lagrange(BentPath):
         return np.stack([p.deriv()(t) / p(x[k]) for k, p in enumerate(basis)], axis=1)[:, None]
 
 
+@dataclass(frozen=True)
+class Skewed(Lagrange):
+    """Its control points lie closer to the first end."""
+
+    name: ClassVar[str] = "skewed"
+    skew: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.skew <= 0:
+            raise ValueError("skew is above 0")
+
+    @property
+    def places(self):
+        return super().places ** self.skew
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mine(TrainedPath):
     name: ClassVar[str] = "mine"
@@ -78,12 +96,34 @@ class Straight(mgraph.Method):
     def family(self, ends):
         return Segment()
 
-    def run(self, flat, task, family, start, report, keeper=None):
+    def run(self, flat, task, family, start, progress, checkpointer=None):
         return Outcome(start.points())
 
 
 class Taken(Straight):
     name = "curve"
+
+
+class Told(Straight):
+    """Tells and draws what it observed."""
+
+    name: ClassVar[str] = "told"
+
+    def run(self, flat, task, family, start, progress, checkpointer=None):
+        return Outcome(start.points(), series=(SeriesData("train_loss", "", (0.0, 1.0), (2.0, 1.5)),))
+
+    @classmethod
+    def describe(cls, series, data):
+        steps = [{{"step": a, "loss": b}} for s in series for a, b in zip(s.positions, s.values, strict=True)]
+        return {{"steps": steps, "id": "forged"}}
+
+    @classmethod
+    def figure(cls, series, data, ends, *, title="", before=None):
+        from matplotlib.figure import Figure
+
+        drawn = Figure()
+        drawn.text(0.5, 0.5, f"{{title}} of {{'-'.join(ends)}}, {{len(series)}} told")
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -143,6 +183,23 @@ def test_a_family_is_trained_and_used_like_any_other(run: Any, path: Path, lagra
     assert run("plot", "q", "-o", "q.png").stdout
 
 
+def test_further_fields_of_a_family_stand_in_its_name(run: Any, path: Path, pwned: Path) -> None:
+    named = "paths.py:Skewed?skew=2"
+    run("connect", "a", "b", "--method", named, "--bends", 2, "--epochs", 0, "--name", "q", "--grid", 3)
+    made = connection(path, "q")
+    assert json.loads(made.family)["settings"] == {"bends": 2, "skew": 2.0}
+    g = mgraph.open(path, device="cpu")
+    rows = [g.session.store.read_parameters(n["node"]) for n in g.connection("q").describe()["control_points"]]
+    for row, along in zip(rows, (0.0, 1 / 9, 4 / 9, 1.0), strict=True):  # untrained, they lie where the class says
+        np.testing.assert_allclose(row, (1 - along) * rows[0] + along * rows[-1], atol=1e-6)
+    with g.session.store.reading() as reader:
+        assert json.loads(reader.get(Run, id=made.run_id).settings)["method_code"] == "paths.py:Skewed?skew=2.0"
+    assert (
+        "--method 'paths.py:Skewed?skew=2.0' -s bends=2"
+        in run("suggest", "b", "c", "--method", named, "-s", "bends=2").stdout
+    )
+
+
 def test_a_method_with_settings_of_its_own(run: Any, path: Path, pwned: Path) -> None:
     run("connect", "a", "b", "--method", "paths.py:Mine", "-s", "stiff=2", "--epochs", 0, "--name", "own", "--no-sweep")
     made = connection(path, "own")
@@ -168,6 +225,10 @@ def test_a_method_with_settings_of_its_own(run: Any, path: Path, pwned: Path) ->
         ("paths.py:Nothing", "has no function 'Nothing'"),
         ("nowhere.py:Mine", "does not exist"),
         ("paths.py:Mine?bends=3", "settings are not part of its name"),
+        ("paths.py:Skewed?bends=3", "are a setting of its training; give them by --bends"),
+        ("paths.py:Skewed?skwe=3", "has no parameter 'skwe'; did you mean 'skew'?"),
+        ("paths.py:Skewed?skew=x", "skew must be a number, not 'x'"),
+        ("paths.py:Skewed?skew=-1", "cannot be made with skew=-1.0: skew is above 0"),
         ("mine", "There is no method 'mine'"),
     ],
 )
@@ -175,6 +236,29 @@ def test_what_is_no_method_is_refused(run: Any, pwned: Path, named: str, said: s
     done = run("connect", "a", "b", "--method", named, code=2)
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_method_tells_and_draws_what_it_observed(run: Any, path: Path, pwned: Path) -> None:
+    run("connect", "a", "b", "--method", "paths.py:Told", "--name", "own", "--grid", 3)
+    row = run("show", "own", "--json").row
+    assert row["steps"] == [{"step": 0.0, "loss": 2.0}, {"step": 1.0, "loss": 1.5}]
+    assert row["id"] == connection(path, "own").id
+    assert "steps" in run("show", "own").stdout.splitlines()
+    run("plot", "own", "-o", "own.svg")
+    assert "own of a-b, 1 told" in (path.parent / "own.svg").read_text()
+    # It is a stranger's, as far as anybody knows.
+    forget(pwned)
+    trust_file().unlink()
+    assert "steps" not in run("show", "own", "--json").row
+    run("plot", "own", "-o", "plain.svg")
+    assert "told" not in (path.parent / "plain.svg").read_text()
+    assert not pwned.exists()
+    assert "steps" in mgraph.open(path, device="cpu", trust=True).connection("own").describe()
+    (path.parent / "paths.py").write_text("class Told:")
+    with pytest.warns(MGraphWarning, match=r"paths.py:Told says of own is not shown: .* cannot be imported"):
+        assert "steps" not in mgraph.open(path, device="cpu", trust=True).connection("own").describe()
+    (path.parent / "paths.py").unlink()
+    assert "steps" not in mgraph.open(path, device="cpu", trust=True).connection("own").describe()
 
 
 def test_queries_run_no_code_and_computing_asks(run: Any, path: Path, lagrange: None, pwned: Path) -> None:
@@ -207,7 +291,7 @@ def test_a_bundle_brings_the_name_and_no_trust(run: Any, path: Path, lagrange: N
     run("pack", "q", "-o", "q.zip")
     mgraph.create(path.parent / "other.mgraph", arch="mlp?hidden=4,", data="digits", device="cpu")
     said = run("unpack", "q.zip", "--graph", "other.mgraph")
-    assert "q lies along ../paths.py:Lagrange" in said.stderr + said.stdout
+    assert "q runs along ../paths.py:Lagrange" in said.stderr + said.stdout
     assert "have not trusted" in run("sweep", "q", "--grid", 3, "--graph", "other.mgraph", code=2).stderr
     assert not pwned.exists()
     run("sweep", "q", "--grid", 3, "--graph", "other.mgraph", "--trust")
@@ -222,18 +306,21 @@ def test_a_family_is_found_where_it_has_moved(run: Any, path: Path, lagrange: No
     run("sweep", "q", "--grid", 3)
 
 
-def test_an_interrupted_run_goes_on(run: Any, path: Path, pwned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("named", "fields"), [("Lagrange", {}), ("Skewed?skew=2", {"skew": 2.0})])
+def test_an_interrupted_run_goes_on(
+    run: Any, path: Path, pwned: Path, monkeypatch: pytest.MonkeyPatch, named: str, fields: dict[str, Any]
+) -> None:
     monkeypatch.chdir(path.parent)
     settings = {"bends": 1, "epochs": 2, "seed": 3}
     g = mgraph.open(path, device="cpu")
-    whole = g.connect("a", "b", method=method_from("paths.py:Lagrange", ())(**settings), sweep=False, name="whole")
+    whole = g.connect("a", "b", method=method_from(f"paths.py:{named}", ())(**settings), sweep=False, name="whole")
 
     def stop(progress: Any) -> None:
         if progress.done > 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        g.connect("a", "b", method=method_from("paths.py:Lagrange", ())(**settings), name="cut", progress=stop)
+        g.connect("a", "b", method=method_from(f"paths.py:{named}", ())(**settings), name="cut", progress=stop)
     (waiting,) = [r for r in g.runs() if r["status"] == "interrupted"]
     assert "if you know it, add --trust" in run("resume", waiting["id"], "--json", code=2).stderr
     run("resume", waiting["id"], "--trust")
@@ -241,7 +328,9 @@ def test_an_interrupted_run_goes_on(run: Any, path: Path, pwned: Path, monkeypat
     with mgraph.open(path).session.store.reading() as reader:
         digests = [[node.digest for node in rows_of(reader, c.record)] for c in (whole, cut)]
     assert digests[0] == digests[1]
-    assert run("show", "cut", "--json").row["family"]["family"] == "../paths.py:Lagrange"
+    family = run("show", "cut", "--json").row["family"]
+    assert family["family"] == f"../paths.py:{named.partition('?')[0]}"
+    assert family["settings"] == {"bends": 1} | fields
 
 
 def test_an_object_of_an_imported_class_is_stored_by_its_file(
@@ -320,7 +409,7 @@ def test_a_strangers_family_runs_nothing(run: Any, path: Path, pwned: Path) -> N
 
 def test_a_method_is_sent_to_a_worker_by_its_name(path: Path, pwned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
-    for name, settings in (("Lagrange", {"bends": 3}), ("Mine", {"stiff": 2.0})):
+    for name, settings in (("Lagrange", {"bends": 3}), ("Mine", {"stiff": 2.0}), ("Skewed?skew=2", {"bends": 1})):
         method = method_from(f"paths.py:{name}", ())(**settings)
         parcel = pickle.dumps(method)
         assert b"_mgraph_code_" not in parcel

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.families import BezierCurveFamily

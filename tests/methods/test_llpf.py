@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.methods.base import Start
 from mgraph.methods.llpf.method import LLPF

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError, MGraphWarning, NotFoundError
 from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalChainFamily, Segment, SimplexFamily
 from mgraph.methods.base import Method, Start
@@ -23,7 +23,8 @@ from mgraph.network.cost import multiply_adds
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train import parallel
-from mgraph.train.engine import train_phases
+from mgraph.train.engine import PathOptions, train_phases
+from mgraph.train.objective import Objective
 from mgraph.train.sampling import Sampling
 
 RNG = np.random.default_rng(0)
@@ -259,15 +260,15 @@ def test_a_run_is_the_engine_with_the_methods_settings(method):
     family, flat = method.family(count), flat_network()
     P = torch.stack([flat.pack(torch.from_numpy(row)) for row in start_of(family, ends)])
     trained = train_phases(
-        flat,
-        lambda outputs, y: F.cross_entropy(outputs, y, label_smoothing=method.label_smoothing),
-        TASK.train,
+        Objective(
+            flat,
+            lambda outputs, y: F.cross_entropy(outputs, y, label_smoothing=method.label_smoothing),
+            TASK.train,
+        ),
         P,
         method.plan(family),
         method,
-        sampling=method.sampling(),
-        decay=method.decay,
-        update=method.update,
+        PathOptions(method.sampling(), method.decay, update=method.update),
     )
     assert torch.stack([flat.unpack(row) for row in P]).numpy().tobytes() == outcome.control_points.tobytes()
     assert (trained.update, trained.notes) == (outcome.update, outcome.notes)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.methods.base import Start
 from mgraph.methods.curves.path import BezierCurve

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import duckdb
 import pytest
 
 from mgraph_store import GraphStore, Node
-from mgraph_store.errors import InputError, NotFoundError, StoreError
+from mgraph_store.errors import InputError, LockTimeoutError, NotFoundError, StoreError
 from mgraph_store.index.instances import Instances
+from mgraph_store.upkeep.copying import copy
 
 
 def count(store: GraphStore) -> int:
@@ -189,3 +191,89 @@ sys.exit(7)
 """
     done = subprocess.run([sys.executable, "-c", script, graph.store.path], timeout=60, check=False)
     assert done.returncode == 7
+
+
+# Others who open the file
+
+
+FOREIGN_WRITER = (
+    "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('CREATE TABLE IF NOT EXISTS theirs (x INTEGER)')"
+)
+
+
+def foreign_writer_gets_in(index: Path) -> bool:
+    """Say whether DuckDB lets another process write that knows nothing of our lock."""
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN_WRITER, str(index)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0 or "Could not set lock" in done.stderr
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("second", ["in the same thread", "in another thread", "one that failed", "sql", "copy"])
+def test_a_reading_that_ends_leaves_the_lock_of_another_one(graph: Any, tmp_path: Path, second: str) -> None:
+    store = graph.store
+    graph.add(graph.parameters(), names=("a",))
+
+    def come_and_go() -> None:
+        if second == "sql":
+            store.query_guarded("SELECT 1")
+        elif second == "copy":
+            copy(store, tmp_path / "copy.mgraph")
+        else:
+            with contextlib.suppress(StoreError), store.reading() as reader:
+                if second == "one that failed":
+                    reader._con.execute("SELECT nothing FROM nowhere")
+
+    with store.reading() as reader:
+        if second == "in another thread":
+            thread = threading.Thread(target=come_and_go)
+            thread.start()
+            thread.join()
+        else:
+            come_and_go()
+        assert not foreign_writer_gets_in(store.index.path)
+        assert reader.find_node("a").name == "a"
+    assert foreign_writer_gets_in(store.index.path)
+
+
+def test_many_threads_read_at_once(graph: Any) -> None:
+    graph.add(graph.parameters(), names=("a",))
+    counts: list[int] = []
+
+    def read() -> None:
+        for _ in range(10):
+            counts.append(count(graph.store))
+
+    threads = [threading.Thread(target=read) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for i in range(3):
+        graph.add(graph.parameters(i + 1))
+    for thread in threads:
+        thread.join()
+    assert len(counts) == 60
+    assert set(counts) <= {1, 2, 3, 4}
+    assert count(graph.store) == 4
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_connection_of_ones_own_in_this_process_is_waited_for_and_then_named(
+    graph: Any, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    notebook = duckdb.connect(str(graph.store.index.path), read_only=read_only)
+    monkeypatch.setattr("mgraph_store.index.index._OWN_PATIENCE", 0.3)
+    try:
+        begun = time.monotonic()
+        with pytest.raises(LockTimeoutError, match=rf"open in this very process \({os.getpid()}\).* close it"):
+            graph.add(graph.parameters(), names=("a",))
+        assert time.monotonic() - begun >= 0.3
+        if not read_only:
+            with pytest.raises(LockTimeoutError, match="by a DuckDB connection that is not mgraph's"):
+                count(graph.store)
+        monkeypatch.undo()
+        threading.Timer(0.3, notebook.close).start()
+        graph.add(graph.parameters(), names=("a",))  # waits until it is closed
+    finally:
+        notebook.close()
+    assert count(graph.store) == 1

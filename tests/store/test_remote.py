@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,11 @@ from mgraph_store import GraphStore, Node, NodeBuffers, NodeTerm, assert_consist
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
 from mgraph_store.exchange.arrival import unpack
 from mgraph_store.exchange.bundle import pack
+from mgraph_store.tensors.claims import SharedTensorsWarning
 from mgraph_store.tensors.remote import check_url
-from mgraph_store.upkeep.collect import plan_collection
+from mgraph_store.upkeep.collect import plan_collection, remove_objects
 from mgraph_store.upkeep.copying import copy
+from mgraph_store.upkeep.removal import plan_removal
 
 pytest.importorskip("s3fs", reason="s3fs is not installed")
 moto = pytest.importorskip("moto.server", reason="moto is not installed")
@@ -111,7 +116,7 @@ def test_a_graph_with_tensors_at_a_url_is_like_any_other(
     assert store.read_buffers("n0")["int64"].tolist() == [3]
     assert_consistent(store, deep=True)
     assert not garbage(store)
-    with pytest.raises(NameTakenError, match="holds something already"):
+    with pytest.raises(NameTakenError, match="already holds something"):
         GraphStore.create(tmp_path / "h.mgraph", tensors=place)
     assert not (tmp_path / "h.mgraph").exists()
 
@@ -207,7 +212,7 @@ def test_an_address_that_does_not_answer_is_said_not_to(
      "zip://x::s3://y", "reference://x", "s3://x?y=z", "local://x", "python://x", "S3://x/y", "s3:/x"],
 )  # fmt: skip
 def test_only_plain_urls_of_known_kinds_are_places(url: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no place for tensors"):
+    with pytest.raises(InputError, match="not a place for tensors"):
         check_url(url)
     with pytest.raises(InputError):
         GraphStore.create(tmp_path / "g.mgraph", tensors=url)
@@ -235,3 +240,147 @@ def test_names_do_not_matter_for_a_copy(place: str, tmp_path: Path, fill: Callab
     with store.transaction() as tx:
         tx.update(replace(stored, name="renamed"))
     assert store.read_parameters("renamed").size == SIZE
+
+
+# Copies of the directory, which share the tensors
+
+
+@pytest.fixture
+def original(place: str, tmp_path: Path, fill: Callable[[GraphStore], list[Node]]) -> GraphStore:
+    store = GraphStore.create(tmp_path / "g.mgraph", tensors=place, lock_timeout=30)
+    fill(store)
+    return store
+
+
+def copied(store: GraphStore) -> GraphStore:
+    """Copy a graph's directory as a backup program does."""
+    return GraphStore.open(shutil.copytree(store.path, store.path.with_name("backup.mgraph")), lock_timeout=30)
+
+
+def add(store: GraphStore, name: str) -> None:
+    with store.reading() as reader:
+        like = reader.find_node("n0")
+    with store.transaction() as tx:
+        (ref,) = tx.write_parameters([np.full(SIZE, len(name), np.float32)])
+        made = replace(like, id=new_id("m"), name=name, tensor_key=ref.key, digest=ref.digest, nbytes=ref.nbytes)
+        tx.add(replace(made, tensor_row=ref.row))
+
+
+def remove(store: GraphStore, name: str) -> None:
+    with store.reading() as reader:
+        plan = plan_removal(reader, [reader.find_node(name)], cascade=True)
+    plan.apply(store)
+
+
+def test_gc_in_a_copy_deletes_nothing_of_the_original(original: GraphStore) -> None:
+    backup = copied(original)
+    add(original, "later")
+    plan = plan_collection(backup, min_age=0)
+    assert not plan.items
+    assert "shared with another copy of this graph" in str(plan.shared)
+    assert str(original.path) in str(plan.shared)
+    assert_consistent(original, deep=True)
+
+
+def test_a_copy_that_has_looked_at_its_tensors_keeps_them(original: GraphStore) -> None:
+    backup = copied(original)
+    assert backup.read_parameters("n1").size == SIZE
+    with pytest.warns(SharedTensorsWarning, match="nothing is deleted there"):
+        remove(original, "n1")
+    assert_consistent(backup, deep=True)
+    assert plan_collection(original, min_age=0).shared is not None
+    with pytest.warns(SharedTensorsWarning):
+        remove_objects(original, garbage(original))
+    assert_consistent(backup, deep=True)
+
+
+def test_when_the_copy_is_gone_the_tensors_can_be_claimed(original: GraphStore) -> None:
+    backup = copied(original)
+    backup.read_parameters("n1")
+    original.tensor_store.take_over()
+    remove(original, "n1")
+    assert not garbage(original)
+    with pytest.raises(StoreError, match=r"belong to another copy .* mgraph copy"):
+        add(GraphStore.open(backup.path), "late")
+    assert "belong to another copy" in str(plan_collection(GraphStore.open(backup.path), 0).shared)
+    assert_consistent(original, deep=True)
+
+
+def test_a_copy_may_be_the_one_that_claims(original: GraphStore) -> None:
+    backup = copied(original)
+    backup.tensor_store.take_over()
+    add(backup, "later")
+    remove(backup, "n1")
+    assert not garbage(backup)
+    assert_consistent(backup, deep=True)
+    with pytest.raises(StoreError, match="belong to another copy"):
+        add(GraphStore.open(original.path), "late")
+
+
+def test_a_copy_says_only_once_that_it_is_there(original: GraphStore, place: str) -> None:
+    import fsspec
+
+    fs, root = fsspec.core.url_to_fs(place)
+    backup = copied(original)
+    for _ in range(3):
+        GraphStore.open(backup.path).read_parameters("n1")
+        GraphStore.open(original.path).read_parameters("n1")
+    assert sum("claim-" in str(name) for name in fs.ls(root, detail=False)) == 2
+
+
+def test_a_graph_that_is_moved_stays_the_only_one(original: GraphStore) -> None:
+    moved = GraphStore.open(original.path.rename(original.path.with_name("moved.mgraph")))
+    assert plan_collection(moved, 0).shared is None
+    remove(moved, "n1")
+    assert not garbage(moved)
+
+
+def test_a_graph_of_before_claims_makes_one(original: GraphStore, place: str) -> None:
+    import fsspec
+
+    fs, root = fsspec.core.url_to_fs(place)
+    for name in fs.ls(root, detail=False):
+        if "claim-" in str(name):
+            fs.rm_file(name)
+    (original.path / "tensors.json").write_text(json.dumps({"url": place}))
+    store = GraphStore.open(original.path)
+    remove(store, "n1")
+    assert not garbage(store)
+    assert "claim" in json.loads((original.path / "tensors.json").read_text())
+
+
+def test_of_many_who_want_a_place_one_gets_it(place: str, tmp_path: Path) -> None:
+    """And the others, who clean up, leave it whole."""
+
+    def create(i: int) -> bool:
+        try:
+            GraphStore.create(tmp_path / f"{i}.mgraph", tensors=place)
+        except NameTakenError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        got = list(pool.map(create, range(6)))
+    assert sum(got) == 1
+    assert [p.name for p in tmp_path.glob("*.mgraph")] == [f"{got.index(True)}.mgraph"]
+    store = GraphStore.open(tmp_path / f"{got.index(True)}.mgraph")
+    assert store.tensor_store.refusal() is None
+
+
+def test_storage_without_the_condition_gives_a_place_to_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem as fs
+
+    place = f"memory://{tmp_path.name}/tensors"
+    original = fs.pipe_file
+
+    def careless(self: Any, path: str, value: bytes, mode: str = "overwrite") -> None:
+        original(self, path, value)
+        if mode == "create":  # another one, who looked before we wrote
+            original(self, path, value.replace(b'"claim": "', b'"claim": "z'))
+
+    monkeypatch.setattr(fs, "pipe_file", careless)
+    with pytest.raises(NameTakenError):
+        GraphStore.create(tmp_path / "g.mgraph", tensors=place)
+    assert not (tmp_path / "g.mgraph").exists()

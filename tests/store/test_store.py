@@ -3,6 +3,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,9 @@ from mgraph_store.errors import (
     NotFoundError,
     StoreError,
 )
+from mgraph_store.folder import put_in_place
 from mgraph_store.rows.records import now
+from mgraph_store.upkeep.copying import copy
 
 as_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 
@@ -111,7 +116,7 @@ def test_other_formats_are_refused(store: GraphStore, version: int, what: str) -
 def test_an_index_that_lacks_columns_is_refused_on_opening(store: GraphStore, sql: str, missing: str) -> None:
     with duckdb.connect(str(store.path / "index.duckdb")) as con:
         con.execute(sql)
-    with pytest.raises(FormatError, match=f"unreleased mgraph, its index {missing}"):
+    with pytest.raises(FormatError, match=f"unreleased mgraph, and its index {missing}"):
         GraphStore.open(store.path)
 
 
@@ -386,7 +391,7 @@ def test_a_sweep_grows_and_is_completed(graph: Any) -> None:
 
 
 def test_committing_while_reading_is_refused_at_once(graph: Any) -> None:
-    with graph.store.reading(), pytest.raises(StoreError, match="end that before"):
+    with graph.store.reading(), pytest.raises(StoreError, match="end that first, before"):
         graph.add(graph.parameters())
     assert garbage(graph.store) == []
 
@@ -423,3 +428,37 @@ def test_a_row_that_changed_meanwhile_is_not_overwritten(graph: Any) -> None:
         assert reader.get(Run, id=run.id) == other
     with pytest.raises(ConflictError), graph.store.transaction() as tx:
         tx.expect(dataclasses.replace(run, id=new_id("r")))
+
+
+@pytest.mark.parametrize("make", [GraphStore.create, None])
+def test_of_many_who_make_a_graph_at_one_place_one_does(
+    tmp_path: Path, store: GraphStore, make: Callable[[Path], Any] | None
+) -> None:
+    """Or copy one there; nobody's directory is replaced, not even an empty one."""
+    place = tmp_path / "wanted.mgraph"
+    start = threading.Barrier(4)
+
+    def create(i: int) -> bool:
+        start.wait()
+        try:
+            make(place) if make is not None else copy(store, place)
+        except NameTakenError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(create, range(4))) == 1
+    assert problems(GraphStore.open(place)) == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["test.mgraph", "wanted.mgraph"]
+    (tmp_path / "empty.mgraph").mkdir()
+    with pytest.raises(NameTakenError):
+        make(tmp_path / "empty.mgraph") if make is not None else copy(store, tmp_path / "empty.mgraph")
+
+
+def test_a_place_that_somebody_takes_meanwhile_stays_theirs(tmp_path: Path) -> None:
+    building, place = tmp_path / "building", tmp_path / "place"
+    building.mkdir()
+    place.mkdir()  # after whoever built it has looked
+    with pytest.raises(FileExistsError):
+        put_in_place(building, place)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["building", "place"]

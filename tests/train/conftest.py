@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch.nn import functional as F
 
 from mgraph.data.splits import ArraySplit
 from mgraph.network.flat import FlatModel
-from mgraph.train.engine import train_phases
+from mgraph.train.engine import PathOptions, train_phases
+from mgraph.train.objective import Objective
 from mgraph.train.sampling import Sampling, cover
 from mgraph.train.schedules import SCHEDULES
 from mgraph.train.streams import Streams
@@ -42,7 +44,8 @@ def trained(points, phases, how, *, flat=None, split=None, loss=F.cross_entropy,
     """Train with the engine; return the control points, canonical, and how it went."""
     flat = flat or FlatModel(network())
     P = torch.stack([flat.pack(p) for p in points])
-    outcome = train_phases(flat, loss, split or data(), P, phases, how, **options)
+    told = PathOptions(**{f.name: options.pop(f.name) for f in fields(PathOptions) if f.name in options})
+    outcome = train_phases(Objective(flat, loss, split or data()), P, phases, how, told, **options)
     return torch.stack([flat.unpack(row) for row in P]), outcome
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
+from mgraph.data.making import make_task
 from mgraph.data.splits import ArraySplit, Normalisation
-from mgraph.data.task import make_task
 from mgraph.errors import InputError
 from mgraph.methods.curves.path import BezierCurve
 from mgraph.methods.llpf.method import LLPF

@@ -17,6 +17,7 @@ from mgraph.methods.neb.autoneb import gaps, relax
 from mgraph.methods.neb.cycles import BandSettings, Stage
 from mgraph.network.flat import FlatModel, combine
 from mgraph.train.driver import LearningRateWarning
+from mgraph.train.objective import Objective
 from mgraph.train.state import InMemory
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -74,7 +75,9 @@ def relaxed(how=HOW, checkpointer=None, points=None, **options):
     points = line(flat, how.pivots) if points is None else points
     options.setdefault("measure", measured(flat))
     loss = options.pop("loss", F.cross_entropy)
-    return relax(flat, loss, SPLIT, points, how, options.pop("measure"), checkpointer=checkpointer, **options)
+    return relax(
+        Objective(flat, loss, SPLIT), points, how, options.pop("measure"), checkpointer=checkpointer, **options
+    )
 
 
 @cache
@@ -130,7 +133,7 @@ def test_the_chain_of_the_lowest_saddle_is_kept():
         return honest(rows, coefficients, what) + {"start": 9.0, "dense 1": 0.0}.get(what, 5.0)
 
     how = replace(HOW, insert=0)
-    run = relax(flat, F.cross_entropy, SPLIT, line(flat, 2), how, worse_and_worse)
+    run = relax(Objective(flat, F.cross_entropy, SPLIT), line(flat, 2), how, worse_and_worse)
     one = relaxed(replace(how, cycles=("1x4@0.1",)))
     assert run.best.cycle == 1
     assert "the chain after cycle 1 has the lowest saddle and is kept" in run.notes
@@ -169,13 +172,16 @@ def test_a_saddle_that_no_longer_falls_ends_the_cycles_of_its_learning_rate():
     flat = FlatModel(network())
     constant = {"measure": lambda rows, coefficients, _: np.ones(len(coefficients))}
     how = replace(HOW, cycles=("4x2@0.1", "3x2@0.01"), stop=("saddle",))
-    run = relax(flat, F.cross_entropy, SPLIT, line(flat, 2), how, **constant)
+    run = relax(Objective(flat, F.cross_entropy, SPLIT), line(flat, 2), how, **constant)
     assert [(r.cycle, r.lr) for r in run.history] == [(0, 0.0), (1, 0.1), (2, 0.1), (5, 0.01), (6, 0.01)]
     assert run.ended == "the saddle no longer falls"
     assert "after cycle 2 the saddle no longer falls: cycles at the next learning rate" in run.notes
-    run = relax(flat, F.cross_entropy, SPLIT, line(flat, 2), replace(how, stop=("gaps",)), **constant)
+    run = relax(Objective(flat, F.cross_entropy, SPLIT), line(flat, 2), replace(how, stop=("gaps",)), **constant)
     assert run.ended == "no gap asks for a pivot"
-    assert len(relax(flat, F.cross_entropy, SPLIT, line(flat, 2), replace(how, stop=()), **constant).history) == 8
+    assert (
+        len(relax(Objective(flat, F.cross_entropy, SPLIT), line(flat, 2), replace(how, stop=()), **constant).history)
+        == 8
+    )
 
 
 # Divergence
@@ -206,7 +212,7 @@ def test_a_cycle_that_diverges_at_every_learning_rate_is_given_up():
 def test_a_start_that_is_not_finite_is_refused():
     flat = FlatModel(network())
     with pytest.raises(NonFiniteError, match="not finite everywhere between the ends"):
-        relax(flat, F.cross_entropy, SPLIT, line(flat, 2), HOW, lambda *a: np.full(len(a[1]), np.inf))
+        relax(Objective(flat, F.cross_entropy, SPLIT), line(flat, 2), HOW, lambda *a: np.full(len(a[1]), np.inf))
 
 
 # Going on

@@ -14,7 +14,8 @@ from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.train import driver, engine, updates
 from mgraph.train.draws import Draw
-from mgraph.train.engine import PathTrainer, train_phases
+from mgraph.train.engine import PathOptions, PathTrainer, train_phases
+from mgraph.train.objective import Objective
 from mgraph.train.parallel import Workers
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
@@ -272,7 +273,9 @@ def test_the_weights_of_samples_are_the_factors_of_their_gradients(spelt):
     for weights in ([1.0], [1.0, 1.0], [0.25, 1.75]):
         flat = FlatModel(spelt.network())
         P = torch.stack([flat.pack(p) for p in spelt.start(flat, CURVE)])
-        trainer = PathTrainer(flat, F.cross_entropy, P, phase, rule=UpdateRule(), sampling=Sampling(len(weights)))
+        trainer = PathTrainer(
+            flat, F.cross_entropy, P, phase, rule=UpdateRule(), options=PathOptions(Sampling(len(weights)))
+        )
         repeated = c.repeat(len(weights), 1)
         draw = Draw(repeated, repeated[:, [1]].T * torch.tensor(weights), None)
         trainer.begin(draw)
@@ -302,6 +305,6 @@ def test_nothing_to_train_is_no_training(spelt):
     P = torch.stack([flat.pack(p) for p in spelt.start(flat, CURVE)])
     before = P.clone()
     phases = (Phase("a", 0, (Curve.whole(CURVE),), (1,)), Phase("b", 3, (Curve.whole(CURVE),), ()))
-    outcome = train_phases(flat, lambda *_: pytest.fail("called"), spelt.data(), P, phases, Optimisation())
+    outcome = train_phases(Objective(flat, lambda *_: pytest.fail("called"), spelt.data()), P, phases, Optimisation())
     assert torch.equal(P, before)
     assert outcome.notes == ()

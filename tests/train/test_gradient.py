@@ -16,7 +16,7 @@ from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalCha
 from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import Draw, draws, on_device
-from mgraph.train.engine import PathTrainer
+from mgraph.train.engine import PathOptions, PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.updates import UpdateRule
@@ -134,7 +134,9 @@ def gradients(flat, points, phase, sampling, draw, x, y, loss=F.cross_entropy):
     """One step by the engine: gradients of the free rows (canonical), the loss, and P afterwards."""
     P = torch.stack([flat.pack(p) for p in points])
     # Without momentum the momentum rows are the gradient of the step.
-    trainer = PathTrainer(flat, loss, P, phase, rule=UpdateRule(momentum=0.0), sampling=sampling, update="eager")
+    trainer = PathTrainer(
+        flat, loss, P, phase, rule=UpdateRule(momentum=0.0), options=PathOptions(sampling, update="eager")
+    )
     trainer.begin(draw)
     value = trainer.step(x, y, 1e-3, draw, draw)
     trainer.finish()
@@ -246,7 +248,7 @@ def test_a_parameter_that_the_loss_does_not_reach_has_gradient_zero():
         rows = [flat.pack(torch.randn(flat.dimension)) for _ in range(3)]
         P = torch.stack(rows)
         phase = Phase("curve", 1, (Curve.whole(family),), (1,))
-        trainer = PathTrainer(flat, F.cross_entropy, P, phase, sampling=Sampling(samples))
+        trainer = PathTrainer(flat, F.cross_entropy, P, phase, options=PathOptions(Sampling(samples)))
         draw = drawn(torch.tensor([[0.25, 0.5, 0.25]] * samples), torch.ones(samples), (1,))
         trainer.begin(draw)
         for _ in range(2):

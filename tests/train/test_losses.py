@@ -1,6 +1,7 @@
 """What training minimises: the task's loss, label smoothing, and a user's own function."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError, NotFoundError
 from mgraph.network.flat import FlatModel
 from mgraph.train.losses import check_loss, training_loss
@@ -66,9 +67,20 @@ def outputs():
 
 
 def test_by_default_it_is_the_tasks():
-    assert training_loss(TASK, Optimisation()) is TASK.loss
-    other = replace(TASK, loss=F.multi_margin_loss)
+    outputs, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    assert torch.equal(training_loss(TASK, Optimisation())(outputs, targets), TASK.loss(outputs, targets))
+    other = replace(TASK, loss=F.multi_margin_loss, outputs=None)
     assert training_loss(other, Optimisation()) is F.multi_margin_loss
+
+
+def test_auxiliary_heads_count_in_the_default_loss():
+    class Outputs(NamedTuple):
+        logits: torch.Tensor
+        aux_logits: torch.Tensor
+
+    main, aux, targets = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    total = training_loss(TASK, Optimisation())(Outputs(main, aux), targets)
+    assert torch.equal(total, F.cross_entropy(main, targets) + 0.4 * F.cross_entropy(aux, targets))
 
 
 @pytest.mark.parametrize("amount", [0.05, 0.3])

@@ -9,7 +9,7 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError
 from mgraph.families import BezierCurveFamily, PolygonalChainFamily
 from mgraph.families.gram import gram
@@ -17,7 +17,8 @@ from mgraph.methods.curves.path import BezierCurve, PolygonalChain
 from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import Draw, draws
-from mgraph.train.engine import PathTrainer, train_phases
+from mgraph.train.engine import PathOptions, PathTrainer, train_phases
+from mgraph.train.objective import Objective
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.state import InMemory
@@ -67,7 +68,7 @@ def test_the_gradient_of_the_weighted_objective_is_autograds(spelt, family, rule
     tensors = [torch.from_numpy(a) for a in (c, (c[:, family.free] * w[:, None]).T.copy(), w, slopes)]
     draw = Draw(tensors[0], tensors[1], None, tensors[2], tensors[3])
     rows = torch.stack([flat.pack(p) for p in P])
-    trainer = PathTrainer(flat, F.cross_entropy, rows, phase, rule=rule, sampling=Sampling(n, exact=True))
+    trainer = PathTrainer(flat, F.cross_entropy, rows, phase, rule=rule, options=PathOptions(Sampling(n, exact=True)))
     trainer.begin(draw)
     trainer.step(x, y, 1.0, draw, draw)
     trainer.finish()
@@ -78,7 +79,7 @@ def test_the_gradient_of_the_weighted_objective_is_autograds(spelt, family, rule
     assert float(trainer.state()["level"]) == pytest.approx(float(value.detach()), rel=1e-10)
     # And it is another one than with the length element held constant.
     before = torch.stack([flat.pack(p) for p in P])
-    held = PathTrainer(flat, F.cross_entropy, before, phase, rule=rule, sampling=Sampling(n))
+    held = PathTrainer(flat, F.cross_entropy, before, phase, rule=rule, options=PathOptions(Sampling(n)))
     without = replace(draw, weights=None, slopes=None)
     held.begin(without)
     held.step(x, y, 1.0, without, without)
@@ -96,7 +97,8 @@ def test_a_training_step_uses_it(spelt):
     x, y = spelt.data().examples(torch.arange(44))
     module = copy.deepcopy(flat.module)
     rows = torch.stack([flat.pack(p) for p in P])
-    train_phases(flat, F.cross_entropy, spelt.data(), rows, method.plan(family), method, sampling=method.sampling())
+    objective, options = Objective(flat, F.cross_entropy, spelt.data()), PathOptions(method.sampling())
+    train_phases(objective, rows, method.plan(family), method, options)
     moved = torch.stack([flat.unpack(row) for row in rows])
 
     c = next(draws(method.plan(family)[0], Sampling(3), Streams.of(4).draws))[0][0]
@@ -122,13 +124,11 @@ def test_an_interrupted_training_goes_on_with_the_same_level(spelt):
         flat, P, *_ = problem(spelt, family)
         rows = torch.stack([flat.pack(p) for p in P])
         train_phases(
-            flat,
-            F.cross_entropy,
-            spelt.data(),
+            Objective(flat, F.cross_entropy, spelt.data()),
             rows,
             method.plan(family),
             method,
-            sampling=method.sampling(),
+            PathOptions(method.sampling()),
             checkpointer=checkpointer,
         )
         return rows

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mgraph.architectures.loading import build_network
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.network.flat import FlatModel
 from mgraph.train.driver import LearningRateWarning

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import InputError
 from mgraph.methods.base import Start
 from mgraph.methods.curves.path import BezierCurve

@@ -31,7 +31,7 @@ from torch import nn
 from mgraph.methods.base import Start
 from mgraph.methods.curves.path import BezierCurve
 from mgraph.methods.curves.surface import BezierSurface
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.network.flat import FlatModel
 from mgraph.progress import silent
 from mgraph.train.mode import train_mode

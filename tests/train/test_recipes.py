@@ -28,7 +28,7 @@ def test_what_is_other_is_said():
     assert recipe.differences("lenet5", (1, 28, 28), 10) == []
     assert recipe.differences("cnn", (1, 28, 28), 10) == ["the network lenet5, not cnn"]
     (data,) = recipe.differences("lenet5", (3, 32, 32), 100)
-    assert data == "mnist (inputs 1×28×28, 10 classes), not inputs 3×32×32 and 100 classes"
+    assert data == "mnist (inputs (1, 28, 28) and 10 classes), not inputs (3, 32, 32) and 100 classes"
     assert len(recipe.differences("cnn", (3, 32, 32), None)) == 2
 
 

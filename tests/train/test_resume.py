@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.errors import NonFiniteError
 from mgraph.methods.base import Start
 from mgraph.methods.curves.path import BezierCurve, PolygonalChain
@@ -72,7 +72,7 @@ def ends(method, flat):
 
 
 def connecting(method, data, **kind):
-    """Return a function of report and keeper that connects and gives everything that should be equal."""
+    """Return a function of progress and checkpointer that connects and gives everything that should be equal."""
 
     def run(progress, checkpointer):
         flat = network(**kind)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mgraph.data.making import make_task
 from mgraph.data.splits import ArraySplit
-from mgraph.data.task import make_task
 from mgraph.errors import InputError
 from mgraph.methods.curves.path import BezierCurve
 from mgraph.methods.curves.surface import BezierSurface

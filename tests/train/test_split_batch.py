@@ -17,7 +17,7 @@ from mgraph.families import BezierCurveFamily, BezierSurfaceFamily, PolygonalCha
 from mgraph.families.quadrature import gauss_legendre
 from mgraph.network.flat import FlatModel
 from mgraph.train.draws import draws, on_device
-from mgraph.train.engine import PathTrainer
+from mgraph.train.engine import PathOptions, PathTrainer
 from mgraph.train.phases import Curve, Phase
 from mgraph.train.sampling import Sampling
 from mgraph.train.updates import UpdateRule
@@ -54,8 +54,7 @@ class Gradient:
             self.P,
             self.phase,
             rule=UpdateRule(momentum=0.0),
-            sampling=Sampling(samples, split),
-            update="eager",
+            options=PathOptions(Sampling(samples, split), update="eager"),
         )
 
     def __call__(self, t, x, y):

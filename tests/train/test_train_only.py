@@ -12,7 +12,8 @@ from mgraph.methods.curves.surface import BezierSurface
 from mgraph.network.flat import FlatModel
 from mgraph.train.controlpoints import Held
 from mgraph.train.draws import draws
-from mgraph.train.engine import train_phases
+from mgraph.train.engine import PathOptions, train_phases
+from mgraph.train.objective import Objective
 from mgraph.train.streams import Streams
 
 
@@ -44,15 +45,11 @@ def train(module, family, ends, matrix, method, split, *, look=None):
         if look is not None:
             module.register_forward_pre_hook(lambda *_: look(flat))
         train_phases(
-            flat,
-            F.cross_entropy,
-            split,
+            Objective(flat, F.cross_entropy, split),
             P,
             method.plan(family),
             method,
-            sampling=method.sampling(),
-            decay=method.decay,
-            held=held,
+            PathOptions(method.sampling(), method.decay, held),
         )
         rows[:, : flat.trained] = P
         return torch.stack([flat.unpack(row) for row in rows])

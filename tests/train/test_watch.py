@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mgraph.data.task import make_task
+from mgraph.data.making import make_task
 from mgraph.network.flat import FlatModel
 from mgraph.train.driver import LearningRateWarning
 from mgraph.train.mode import train_mode

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import LADDER, METHODS, AutoOptions
 from mgraph.errors import InputError, UnconnectedError
-from mgraph.methods.ladder import LADDER
-from mgraph.methods.registry import METHODS
-from mgraph_cli.options import SectionOption, setting_values
+from mgraph_cli.options import GivenSettings, SectionOption, given, keyword_options
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 LIMITS = ("max_barrier", "max_peak", "max_drop", "metric", "split", "budget")
 _TRIED = [name for name in LADDER if name in METHODS]
@@ -24,23 +22,8 @@ _COLUMNS = ("method", "outcome", "name", "connection", "peak", "barrier", "drop"
 
 
 def auto_options(command: Any) -> Any:
-    """Add ``--auto`` and what goes with it."""
-    text = {
-        "max_barrier": (float, "Largest loss above the chord of the two ends."),
-        "max_peak": (float, "Largest loss along the path."),
-        "max_drop": (float, "Largest drop below the mean of the two ends (primary metric)."),
-        "metric": (str, "Any metric of the task. [default: loss; the primary one for --max-drop]"),
-        "split": (str, "train, valid or test. [default: train]"),
-        "budget": (
-            str,
-            "Time to spend, such as 90s, 30m, 1h30m: what would surely exceed it is not begun, what has begun "
-            "stops then.",
-        ),
-    }
-    for name, (kind, help) in reversed(text.items()):
-        command = click.option(
-            f"--{name.replace('_', '-')}", cls=SectionOption, section="With --auto", type=kind, help=help
-        )(command)
+    """Add ``--auto`` and its options."""
+    command = keyword_options(AutoOptions, only=LIMITS, section="With --auto")(command)
     help = f"The cheapest of {', '.join(_TRIED)} that meets a limit, such as --max-barrier."
     return click.option(
         "--auto", "methods", cls=SectionOption, section="Methods", flag_value="auto", multiple=True, help=help
@@ -50,23 +33,24 @@ def auto_options(command: Any) -> Any:
 def connect_auto(
     graph: Graph,
     ends: Sequence[str],
-    limits: dict[str, Any],
-    flags: dict[str, Any],
-    pairs: Sequence[str],
-    config: Path | None,
+    settings: GivenSettings,
+    limits: Any,
+    options: dict[str, Any],
+    *,
+    no_sweep: bool,
     form: str,
-    **options: Any,
 ) -> None:
-    """Try the methods, tell what came of each, and print them all; UnconnectedError if none meets the limit."""
-    for option in ("init", "preset"):
-        if options.pop(option) is not None:
+    """Try the methods, report the outcome of each, and print them all; UnconnectedError if none meets the limit."""
+    for option, value in (("init", options.pop("init")), ("preset", settings.preset)):
+        if value is not None:
             raise InputError(f"--{option} is for one method; name that instead of --auto.")
-    if options.pop("no_sweep"):
-        raise InputError("--auto judges every attempt by its sweep, so --no-sweep does not go with it.")
-    given = {key: value for key, value in limits.items() if value is not None}
+    if options.pop("inner") is not None:
+        raise InputError("--inner is for a chain or band; name that instead of --auto.")
+    if no_sweep:
+        raise InputError("--auto judges every attempt by its sweep, so it cannot be combined with --no-sweep.")
     with progress_bars("connect") as progress:
         result = graph.connect_auto(
-            *ends, settings=setting_values(flags, pairs, config), say=note, progress=progress, **given, **options
+            *ends, settings=settings.values(), say=note, progress=progress, **limits, **given(options)
         )
     row = result.describe()
     if form == "json":

@@ -17,16 +17,17 @@ from mgraph_cli.terminal import echo
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="demo", show_default=True, help="Directory.")
 @click.option("--overwrite", is_flag=True, help="Replace the graph of an earlier demo.")
 @click.option(
-    "--toy", is_flag=True, help="Instead: a band that relaxes on landscapes of two weights, drawn as it moves."
+    "--toy", is_flag=True, help="Instead, show a band relaxing on landscapes of two weights, drawn as it moves."
 )
 @output_options
 def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
-    """Show on real digits what mode connectivity gives, in a minute or two on a CPU.
+    """Show mode connectivity on real digits, in a minute or two on a CPU.
 
-    Trains four modes, connects them by straight lines, a bilinear and a Bézier surface, merges, ensembles, and writes
-    the graph, pictures and an exported model.
+    This trains four modes, connects them by straight lines, a bilinear and a Bézier surface, merges, ensembles, and
+    writes the graph, pictures and an exported model.
 
-    With --toy, in seconds: the nudged elastic band between two wells of three landscapes whose saddles are known.
+    With --toy, it takes seconds and shows the nudged elastic band between two wells of three landscapes whose saddles
+    are known.
 
     \b
     Example:
@@ -36,32 +37,32 @@ def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
     if toy:
         _toy(output, overwrite, form)
         return
-    from mgraph.demo import COLUMNS, MAX_BARRIER, run_demo
+    from mgraph import run_demo
 
-    if not (output / "digits.mgraph").exists() or overwrite:  # what Ctrl-C leaves behind is ours to replace
+    if not (output / "digits.mgraph").exists() or overwrite:  # we may replace what Ctrl-C left behind
         click.get_current_context().obj.command = shlex.join(["mgraph", "demo", "-o", str(output), "--overwrite"])
     with progress_bars("demo") as progress:
         result = run_demo(output, overwrite=overwrite, progress=progress, say=note)
-    emit(result.rows, COLUMNS, form=form)
+    emit(result.rows, result.columns, form=form)
     if form == "table":
         echo(
-            f"Components at train barrier <= {MAX_BARRIER:g}: {result.components_before} by straight lines, "
+            f"Components at train barrier <= {result.max_barrier:g}: {result.components_before} by straight lines, "
             f"{result.components_after} with the trained surface."
         )
         for path in result.files:
             echo(f"Wrote {path}")
-        echo(f"Go on:  mgraph ls --graph {result.files[-1]}")
+        echo(f"Next:  mgraph ls --graph {result.files[-1]}")
 
 
 def _toy(output: Path, overwrite: bool, form: str) -> None:
-    from mgraph.toydemo import COLUMNS, run_toy_demo
+    from mgraph import run_toy_demo
 
     if not (output / "toy.mgraph").exists() or overwrite:
         words = ["mgraph", "demo", "--toy", "-o", str(output), "--overwrite"]
         click.get_current_context().obj.command = shlex.join(words)
     with progress_bars("demo") as progress:
         result = run_toy_demo(output, overwrite=overwrite, progress=progress, say=note)
-    emit(result.rows, COLUMNS, form=form)
+    emit(result.rows, result.columns, form=form)
     if form == "table":
         for path in result.files:
             echo(f"Wrote {path}")

@@ -1,4 +1,4 @@
-"""What there is to choose from: methods, recipes, archs, datasets."""
+"""The available choices: methods, recipes, archs, datasets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mgraph.methods.registry import METHODS, method_named
+from mgraph import ARCHITECTURES, DATASETS, METHODS, RECIPES, TrainSettings, method_named
 from mgraph.settings import format_value
 from mgraph_cli.options import output_options
 from mgraph_cli.output import emit
@@ -46,7 +46,7 @@ def methods(name: str | None, form: str) -> None:
     echo(f"# mgraph connect … {flag}: {method.summary}")
     for info in infos:
         unit = f" [{info.unit}]" if info.unit else ""
-        # TOML has no word for nothing; the setting has one of its own.
+        # TOML has no null; the setting has its own word for it.
         value = info.nothing if info.default is None else info.default
         echo(f"{info.name} = {_toml(value)}  # {info.help}{unit}")
     for preset, values in method.presets.items():
@@ -65,9 +65,6 @@ def recipes(name: str | None, form: str) -> None:
     Example:
       mgraph recipes lenet5-mnist
     """
-    from mgraph.train.recipes import RECIPES
-    from mgraph.train.settings import TrainSettings
-
     if name is None:
         columns = ("name", "arch", "data", "source", "unstated")
         rows = [{c: getattr(r, c) for c in columns} | {"settings": dict(r.settings)} for r in RECIPES.values()]
@@ -96,8 +93,6 @@ def archs(form: str) -> None:
     Example:
       mgraph archs
     """
-    from mgraph.builtin import ARCHITECTURES
-
     _entries(ARCHITECTURES.values(), form)
 
 
@@ -110,8 +105,6 @@ def datasets(form: str) -> None:
     Example:
       mgraph datasets
     """
-    from mgraph.builtin import DATASETS
-
     _entries(DATASETS.values(), form)
 
 

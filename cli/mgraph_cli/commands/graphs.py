@@ -7,41 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph_cli.options import output_options, with_graph
+from mgraph import SpaceOptions
+from mgraph_cli.options import keyword_options, output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 
 _COLUMNS = ("name", "id", "arch", "data", "loss", "parameters", "modes", "codec")
-_loss = click.option(
-    "--loss", help="Evaluation loss of your own, pkg.module:fn or file.py:fn (default: what comes with the data)."
-)
 
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--arch", required=True, help="Architecture: a spec, or a factory pkg.module:fn or file.py:fn.")
 @click.option("--data", required=True, help="Data: a spec, or a factory pkg.module:fn or file.py:fn.")
-@_loss
-@click.option("--name", help="Name of the space (default: made of the two specs).")
-@click.option("--codec", default="none", show_default=True, help="Tensor codec: none or blosc.")
-@click.option("--tensors", metavar="URL", help="Keep the tensors there: s3://bucket/path, gs://…, az://….")
+@keyword_options(SpaceOptions)
+@click.option("--tensors", metavar="URL", help="Keep the tensors at this URL: s3://bucket/path, gs://…, az://….")
 @output_options
-def init(
-    directory: Path,
-    arch: str,
-    data: str,
-    loss: str | None,
-    name: str | None,
-    codec: str,
-    tensors: str | None,
-    form: str,
-) -> None:
+def init(directory: Path, arch: str, data: str, tensors: str | None, form: str, **space: Any) -> None:
     """Make a graph and its first space.
 
-    mgraph archs and mgraph datasets list what can be named. A factory is your own code: naming it trusts it.
+    mgraph archs and mgraph datasets list the built-in names. A factory is your own code: naming it trusts it.
 
     \b
     Example:
@@ -49,7 +36,7 @@ def init(
     """
     import mgraph
 
-    graph = mgraph.create(directory, arch=arch, data=data, loss=loss, name=name, codec=codec, tensors=tensors)
+    graph = mgraph.create(directory, arch=arch, data=data, tensors=tensors, **space)
     note(f"Made {directory}.")
     emit_one(_shown(graph.spaces()[0], form), form=form)
 
@@ -57,19 +44,17 @@ def init(
 @click.command("add-space")
 @click.option("--arch", required=True, help="Architecture spec or factory.")
 @click.option("--data", required=True, help="Data spec or factory.")
-@_loss
-@click.option("--name", help="Name of the space.")
-@click.option("--codec", default="none", show_default=True, help="Tensor codec: none or blosc.")
+@keyword_options(SpaceOptions)
 @with_graph
 @output_options
-def add_space(arch: str, data: str, loss: str | None, name: str | None, codec: str, graph: Graph, form: str) -> None:
-    """Add a space: another architecture, data set or loss. The same one twice returns the first.
+def add_space(arch: str, data: str, graph: Graph, form: str, **options: Any) -> None:
+    """Add a space: another architecture, data set or loss. If the space exists already, it is returned.
 
     \b
     Example:
       mgraph add-space --arch "mlp?hidden=64" --data digits --name mlp
     """
-    space = graph.add_space(arch, data, loss=loss, name=name, codec=codec)
+    space = graph.add_space(arch, data, **options)
     emit_one(next(row for row in graph.spaces() if row["id"] == space.id), form=form)
 
 
@@ -87,7 +72,7 @@ def spaces(graph: Graph, form: str) -> None:
 
 
 def _shown(space: dict[str, Any], form: str) -> dict[str, Any]:
-    """Say a space's metrics in words where people read."""
+    """Put a space's metrics into words where people read them."""
     if form == "json":
         return space
     said = [f"{m['name']} ({m['better']} is better)" if "better" in m else m["name"] for m in space["metrics"]]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph.evaluate.sharpness import SharpnessSettings
+from mgraph import SharpnessSettings
 from mgraph_cli.options import (
+    GivenSettings,
     SectionedCommand,
-    chosen_settings,
     output_options,
     settings_options,
     with_computing_graph,
@@ -22,7 +22,7 @@ from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 _LAYERS = (
     *("layer", "shape", "cosine", "distance", "relative", "norm source", "norm target"),
@@ -37,11 +37,11 @@ _picture = click.option("-o", "--output", type=click.Path(path_type=Path), help=
 @with_graph
 @output_options
 def compare(points: tuple[str, ...], output: Path | None, graph: Graph, form: str) -> None:
-    """Tell how alike two or more points are, layer by layer, and whether two look like the same run.
+    """Show how alike two or more points are, layer by layer, and whether two look like the same run.
 
-    Of each tensor: the cosine of the two, their distance (also relative: over the root of the summed squares of both
-    norms, 1 where they are orthogonal), the norm and the variance in each. Independent runs have a cosine of about 0
-    in every weight tensor; several hundredths are usual in small ones.
+    For each tensor it prints the cosine of the two, their distance (also relative: over the root of the summed squares
+    of both norms, 1 if they are orthogonal), and the norm and the variance in each. Independent runs have a cosine of
+    about 0 in every weight tensor; in small ones, several hundredths are usual.
 
     \b
     Example:
@@ -72,7 +72,7 @@ def compare(points: tuple[str, ...], output: Path | None, graph: Graph, form: st
 
 
 def _named(row: Mapping[str, Any], ends: Mapping[str, str]) -> dict[str, Any]:
-    """Call the columns of the two ends by their names."""
+    """Name the columns of the two ends after them."""
     renamed = {}
     for key, value in row.items():
         what, _, end = key.rpartition("_")
@@ -89,30 +89,28 @@ def _named(row: Mapping[str, Any], ends: Mapping[str, str]) -> dict[str, Any]:
 def sharpness(
     points: tuple[str, ...],
     output: Path | None,
-    pairs: tuple[str, ...],
-    config: Path | None,
+    settings: GivenSettings,
     graph: Graph,
     form: str,
-    **flags: Any,
 ) -> None:
     """Measure how sharp the minimum around a point is, and store it with the point.
 
     The profile is the change of the loss when every tensor moves in a random direction by a share r of its own norm:
-    mean, standard deviation and largest over the directions. BatchNorm statistics are recomputed for every perturbed
+    mean, standard deviation and maximum over the directions. BatchNorm statistics are recomputed for every perturbed
     point. The relative flatness (Petzka et al. 2021) is that of a linear last layer under mean cross-entropy. Several
-    points are measured alike and drawn together.
+    points are measured in the same way and drawn together.
 
     \b
     Example:
       mgraph sharpness a
       mgraph sharpness a b --directions 20 -o sharpness.png
     """
-    settings = chosen_settings(SharpnessSettings, flags, pairs, config)
+    how = settings.of(SharpnessSettings)
     nodes = [graph.node(point) for point in points]
     if output is not None:
-        _check_picture(output)
+        graph.check_picture(output)
     with progress_bars("sharpness") as progress:
-        found = [node.sharpness(settings, progress=progress) for node in nodes]
+        found = [node.sharpness(how, progress=progress) for node in nodes]
     rows = [one.describe() for one in found]
     if output is not None:
         found[0].plot(output, *found[1:])
@@ -127,29 +125,3 @@ def sharpness(
             emit_one(row, tables={"profile": ("radius", "mean", "std", "max")})
     if output is not None:
         note(f"Drew {output}.")
-
-
-def _check_picture(output: Path) -> None:
-    from mgraph.figures import check_path
-
-    check_path(output)
-
-
-MEASURE_COLUMNS = {
-    "sharpness": ("radius", "mean", "std", "max", "directions", "split", "examples", "run"),
-    "flatness": ("relative_flatness", "standard_error", "split", "examples", "run"),
-}
-
-
-def measure_tables(measures: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Turn one row per number into a table of sharpness, one row per radius and run, and one of flatness."""
-    sharp: dict[tuple[Any, ...], dict[str, Any]] = {}
-    flat = []
-    for m in measures:
-        where = {"split": m["split"], "examples": m["examples"], "run": m["run_id"]}
-        if m["quantity"] == "sharpness":
-            row = {"radius": m["radius"], "directions": m["samples"]} | where
-            sharp.setdefault(tuple(row.values()), row)[m["statistic"]] = m["value"]
-        elif m["quantity"] == "relative_flatness":
-            flat.append({"relative_flatness": m["value"], "standard_error": m["standard_error"]} | where)
-    return {"sharpness": list(sharp.values()), "flatness": flat}

@@ -1,4 +1,4 @@
-"""Better models out of connections: merge, ensemble, export."""
+"""Better models from connections: merge, ensemble, export."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import MergeOptions
 from mgraph.errors import InputError
-from mgraph_cli.options import grid_option, numbers, output_options, with_computing_graph
+from mgraph_cli.options import given, grid_option, keyword_options, numbers, output_options, with_computing_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.evaluate.metrics import Measured
-    from mgraph.graph.graph import Graph
-    from mgraph.merge.compare import Difference
+    from mgraph import Difference, Graph, Measured
 
 _LOSS = "loss"
 
@@ -25,40 +24,25 @@ _LOSS = "loss"
 @click.argument("connection")
 @click.option("--best", is_flag=True, help="The swept point that is best on validation data (the default).")
 @click.option("--at", "at_text", metavar="T|U,V|A,B,C", help="The point at this parameter.")
-@click.option("--soup", help="Average swept points: uniform, or greedy (on validation data).")
-@click.option("--name", help="Name of the merged node.")
-@click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
-@click.option("--force", is_flag=True, help="Store a point on a wall between the corners all the same.")
+@keyword_options(MergeOptions)
 @with_computing_graph
 @output_options
-def merge(
-    connection: str,
-    best: bool,
-    at_text: str | None,
-    soup: str | None,
-    name: str | None,
-    bn_examples: int | None,
-    force: bool,
-    graph: Graph,
-    form: str,
-) -> None:
-    """Materialise a point of a connection as a merged node, with its own BatchNorm statistics.
+def merge(connection: str, best: bool, at_text: str | None, graph: Graph, form: str, **options: Any) -> None:
+    """Store a point of a connection as a merged node, with its own BatchNorm statistics.
 
-    The point is chosen on validation data, and there it is decided whether it is better than the best corner, allowing
-    for all the points that were looked at; then it is reported on test data, once. 'oracle' is what choosing on test
-    data would have shown; it is never the result. Better and worse are of the task's primary metric.
+    The point is chosen on validation data, which also decide whether it is better than the best corner, allowing for
+    all the points that were looked at; then it is reported on test data, once. 'oracle' is what choosing on test data
+    would have shown; it is never the result. Better and worse refer to the task's primary metric.
 
     \b
     Example:
       mgraph merge s --best --name m
     """
-    if best + (at_text is not None) + (soup is not None) > 1:
-        raise InputError("Give one of --best, --at and --soup.")
+    if best + (at_text is not None) + (options["soup"] is not None) > 1:
+        raise InputError("Give only one of --best, --at and --soup.")
     at = numbers(at_text, "--at", float)
     with progress_bars("merge") as progress:
-        result = graph.connection(connection).merge(
-            at=at, soup=soup, name=name, bn_examples=bn_examples, force=force, progress=progress
-        )
+        result = graph.connection(connection).merge(at=at, progress=progress, **given(options))
     for text in result.notes:
         note(f"Note: {text}.")
     rows = [_measured_row(result.node.name or result.node.id, result.results, result.metric)]
@@ -81,7 +65,7 @@ def merge(
 
 @click.command()
 @click.argument("connection")
-@grid_option("Members: n or n,m (default: 11 in each direction, on a simplex of many modes fewer).")
+@grid_option("Members: n or n,m (default: 11 in each direction, fewer on a simplex of many modes).")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
 @with_computing_graph
 @output_options
@@ -92,7 +76,7 @@ def ensemble(
     graph: Graph,
     form: str,
 ) -> None:
-    """Evaluate the ensemble of a connection's corners and that of its whole grid.
+    """Evaluate the ensemble of a connection's corners and that of a whole grid.
 
     Members vote by the mean of their softmax outputs, or as the task says (combine); the single model to beat is the
     corner that is best on validation data.
@@ -138,7 +122,7 @@ def export(
 ) -> None:
     """Write a node as .safetensors or .pt, or a connection's ensemble as a directory.
 
-    Plain PyTorch loads the files, with no mgraph installed.
+    Plain PyTorch loads the files, without mgraph.
 
     \b
     Example:
@@ -152,7 +136,7 @@ def export(
         emit_one(row, form=form)
         return
     if grid is not None:
-        raise InputError("--grid is for --ensemble; a single node has none.")
+        raise InputError("--grid is for --ensemble; a single node has no grid.")
     path = graph.node(what).export(output, overwrite=overwrite)
     emit_one({"node": what, "output": str(path), "nbytes": path.stat().st_size}, form=form)
 

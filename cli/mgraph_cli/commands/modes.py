@@ -8,65 +8,57 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import ImportOptions, TrainSettings
 from mgraph.errors import InputError, TrainedCurveError
-from mgraph.train.settings import TrainSettings
-from mgraph_cli.commands.connect import print_connection
 from mgraph_cli.options import (
+    GivenSettings,
     SectionedCommand,
-    chosen_settings,
+    given,
+    keyword_options,
     numbers,
     output_options,
-    preset_option,
     settings_options,
     space_option,
     with_computing_graph,
 )
-from mgraph_cli.output import emit, emit_one, note
-from mgraph_cli.progress import progress_bars
+from mgraph_cli.output import emit, note
+from mgraph_cli.progress import follows, progress_bars
+from mgraph_cli.tables import print_connection, print_mode
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 
 @click.command(cls=SectionedCommand)
 @click.option("--name", help="Name of the mode.")
 @click.option("--init", metavar="NODE", help="Begin with the weights of a node, not with fresh ones.")
-@preset_option({"train": TrainSettings})
-@settings_options({"train": TrainSettings})
+@settings_options({"train": TrainSettings}, presets=True)
 @space_option
 @with_computing_graph
 @output_options
 def train(
-    name: str | None,
-    init: str | None,
-    preset: str | None,
-    pairs: tuple[str, ...],
-    config: Path | None,
-    space: str | None,
-    graph: Graph,
-    form: str,
-    **flags: Any,
+    name: str | None, init: str | None, settings: GivenSettings, space: str | None, graph: Graph, form: str
 ) -> None:
     """Train a mode and add it with its losses and metrics.
 
-    SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % at 90 %, and stays.
-    Presets are the recipes of papers: mgraph recipes.
-    Under torchrun all processes train one mode together.
+    The default is SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % by
+    90 %, and stays there. Presets are the recipes of papers (mgraph recipes). Under torchrun, all processes train one
+    mode together.
 
     \b
     Example:
       mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
       mgraph train --init a --order-seed 2 --epochs 10 --name b
     """
-    settings = chosen_settings(TrainSettings, flags, pairs, config, preset)
-    from mgraph.train.parallel import follows
-
+    chosen = settings.of(TrainSettings)
     with progress_bars("train") as progress:
-        mode = graph.train(name=name, space=space, init=init, preset=preset, progress=progress, **asdict(settings))
+        mode = graph.train(
+            name=name, space=space, init=init, preset=settings.preset, progress=progress, **asdict(chosen)
+        )
     if follows():
         return
     row = mode.describe()
-    if settings.max_steps is not None or settings.max_seconds is not None:
+    if chosen.max_steps is not None or chosen.max_seconds is not None:
         for text in row["info"]["notes"]:
             note(f"Note: {text}")
     print_mode(row, form)
@@ -74,39 +66,25 @@ def train(
 
 @click.command("add-mode")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--at", "coordinates", metavar="W1,W2,…", help="Instead of a file: the coordinates of a small space.")
-@click.option("--name", help="Name of the mode.")
-@click.option("--weights", metavar="raw|ema|KEY", help="Which weights, of a file that holds several sets.")
-@click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave out entries of the file, e.g. 'aux.*'.")
-@click.option("--cast", is_flag=True, help="Round float64 tensors to float32.")
-@click.option("--recompute-batchnorm", is_flag=True, help="Store BatchNorm statistics recomputed from training data.")
+@click.option("--at", "coordinates", metavar="W1,W2,…", help="Coordinates in a small space, instead of a file.")
+@keyword_options(ImportOptions)
 @click.option("--curve", "method", flag_value="curve", help="The file is a trained Bézier curve: add ends and bends.")
-@click.option("--chain", "method", flag_value="chain", help="The file is a trained polygonal chain, likewise.")
-@space_option
+@click.option(
+    "--chain", "method", flag_value="chain", help="The file is a trained polygonal chain: add ends and bends."
+)
 @with_computing_graph
 @output_options
 def add_mode(
-    file: Path | None,
-    coordinates: str | None,
-    name: str | None,
-    weights: str | None,
-    ignore: tuple[str, ...],
-    cast: bool,
-    recompute_batchnorm: bool,
-    method: str | None,
-    space: str | None,
-    graph: Graph,
-    form: str,
+    file: Path | None, coordinates: str | None, method: str | None, graph: Graph, form: str, **options: Any
 ) -> None:
     """Import a checkpoint as a mode, and evaluate it.
 
-    Read are .safetensors, what torch.save writes (by Lightning, timm, Hugging Face, DeepSpeed, …), and shards by their
-    index or directory. What the network's load_state_dict takes is taken, wherever it lies in the file and whatever
-    prefix its names have; notes say what was done. Nothing in the file is executed. Where a file holds raw and
-    averaged weights, say which with --weights. With --at the point is given by its coordinates, as suits a landscape of
-    two weights.
+    It reads .safetensors, what torch.save writes (by Lightning, timm, Hugging Face, DeepSpeed, …), and shards by their
+    index or directory. It accepts what the network's load_state_dict accepts, wherever that is in the file and whatever
+    prefix its names have; notes say what was done. Nothing in the file is executed. If a file holds raw and averaged
+    weights, choose with --weights. --at gives a point by its coordinates instead, for landscapes of two weights.
 
-    A curve that the field's reference code trained becomes two modes, NAME-start and NAME-end, and a connection.
+    A curve trained by the field's reference code becomes two modes, NAME-start and NAME-end, and a connection.
 
     \b
     Example:
@@ -116,30 +94,26 @@ def add_mode(
     """
     if (file is None) == (coordinates is None):
         raise InputError("Give a checkpoint file, or coordinates with --at.")
+    told = {name: options[name] for name in ("weights", "ignore", "recompute_batchnorm") if options[name]}
+    named = {name: options[name] for name in ("name", "space")}
     if file is None:
-        if weights or ignore or cast or recompute_batchnorm or method:
-            raise InputError("--at gives a point by its coordinates: options for files do not go with it.")
-        mode = graph.add_point(numbers(coordinates, "--at", float) or [], name=name, space=space)
+        if told or options["cast"] or method:
+            raise InputError("--at gives a point by its coordinates, so it cannot be combined with options for files.")
+        mode = graph.add_point(numbers(coordinates, "--at", float) or [], **named)
     elif method is not None:
-        if weights or ignore or recompute_batchnorm:
-            raise InputError("--curve and --chain import a whole curve: --weights and its like do not go with them.")
-        _add_curve(graph, form, file, method=method, name=name, space=space, cast=cast)
+        if told:
+            raise InputError(
+                "--curve and --chain import a whole curve: they cannot be combined with --weights and the like."
+            )
+        _add_curve(graph, form, file, method=method, cast=options["cast"], **named)
         return
     else:
         try:
-            mode = graph.add_mode(
-                file,
-                name=name,
-                space=space,
-                cast=cast,
-                weights=weights,
-                ignore=ignore,
-                recompute_batchnorm=recompute_batchnorm,
-            )
+            mode = graph.add_mode(file, **given(options))
         except TrainedCurveError as found:
             if found.method is None:
                 raise
-            _add_curve(graph, form, file, method=found.method, name=name, space=space, cast=cast)
+            _add_curve(graph, form, file, method=found.method, cast=options["cast"], **named)
             return
     for text in mode.notes:
         note(f"Note: {text}")
@@ -158,10 +132,10 @@ def _add_curve(graph: Graph, form: str, file: Path, **options: Any) -> None:
 @with_computing_graph
 @output_options
 def evaluate(nodes: tuple[str, ...], graph: Graph, form: str) -> None:
-    """Measure modes or merged nodes on all splits now, and store the numbers that they have not yet.
+    """Measure modes or merged nodes again on all splits, and store the numbers that are missing.
 
-    For a mode that was stored and could not be measured, or to see that stored numbers still hold: they stay as they
-    are, and what is printed was measured now.
+    Use it for a mode that was stored but could not be measured, or to see whether stored numbers still hold: they are
+    not changed, and the numbers printed are those measured now.
 
     \b
     Example:
@@ -175,11 +149,3 @@ def evaluate(nodes: tuple[str, ...], graph: Graph, form: str) -> None:
             | {f"{split}_{name}": m.value for split, metrics in measured.items() for name, m in metrics.items()}
         )
     emit(rows, tuple(rows[0]), form=form)
-
-
-def print_mode(row: dict[str, Any], form: str) -> None:
-    """Print a mode with its numbers."""
-    if form == "table":
-        measured = {f"{e['split']} {e['metric']}": e["value"] for e in row["evaluations"]}
-        row = {key: row[key] for key in ("id", "name", "kind", "space", "digest")} | measured
-    emit_one(row, form=form)

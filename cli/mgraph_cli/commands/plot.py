@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph_cli.commands.topology import criteria_options
-from mgraph_cli.options import output_options, space_option, with_computing_graph, with_graph
+from mgraph_cli.options import given, output_options, space_option, with_computing_graph, with_graph
 from mgraph_cli.output import emit, note
 from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
+    from mgraph import Graph
 
 
 @click.command()
 @click.argument("what")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
-@click.option("--no-before", is_flag=True, help="Only the connection itself, without the straight one beside it.")
+@click.option("--no-before", is_flag=True, help="Draw only the connection itself, without the straight one beside it.")
 @with_computing_graph
 def plot(
     what: str,
@@ -28,19 +28,19 @@ def plot(
     no_before: bool,
     graph: Graph,
 ) -> None:
-    """Draw the finest sweep of a connection: heat maps of a surface or simplex of three, curves along t.
+    """Draw loss and primary metric of the finest sweep: heat maps of a surface or simplex of three, curves along t.
 
-    Of a mode trained here, draw how its training went: loss, accuracy, learning rate and distance from the start.
+    For a mode trained here, draw its training: loss, accuracy, learning rate and distance from the start.
 
-    A trained connection is drawn beside the straight one of the same ends (before and after training). If that was
-    never made, it is connected by --linear and swept now, and stays in the graph.
+    A trained connection is drawn beside the straight one of the same ends (before and after training). If there is no
+    straight one, it is made by --linear and swept now, and stays in the graph.
 
     \b
     Example:
       mgraph plot s -o surface.png
       mgraph plot a -o training.png
     """
-    from mgraph.graph.handles import Connected
+    from mgraph import Connected
 
     connected = graph.find(what)
     if not isinstance(connected, Connected):
@@ -67,15 +67,15 @@ def plot(
 def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: Any) -> None:
     """Draw the graph: modes as points, the best edge of each pair as a line coloured by its peak.
 
-    Modes joined within the limit (--max-barrier, --max-peak, --max-drop; without one, by any edge) are a component,
-    and shaded. They are laid out so that the distances on the page follow the barriers, or those in weight space.
+    Modes joined within the limit (--max-barrier, --max-peak, --max-drop; without one, by any edge) form a component and
+    are shaded. The layout makes distances on the page follow the barriers, or the distances in weight space.
 
     \b
     Example:
       mgraph map -o graph.png --max-barrier 0.05
       mgraph map -o graph.pdf --layout distance
     """
-    echo(str(graph.plot_map(output, layout=layout, space=space, **criteria)))
+    echo(str(graph.plot_map(output, layout=layout, space=space, **given(criteria))))
 
 
 @click.command()
@@ -87,8 +87,8 @@ def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: 
 def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
     """Print the peaks (or --by barrier, drop) of all pairs of modes, or draw them as a heat map.
 
-    direct is that of the best edge between the two, best the largest on the best route. In a picture the former are
-    below the diagonal, the latter above; modes that are well connected stand beside each other.
+    'direct' is the value of the best edge between the two, 'best' the largest on the best route. A picture has the
+    former below the diagonal and the latter above; well connected modes are placed next to each other.
 
     \b
     Example:
@@ -96,9 +96,9 @@ def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **cr
       mgraph matrix --by barrier -o matrix.png
     """
     if output is not None:
-        echo(str(graph.plot_matrix(output, space=space, **criteria)))
+        echo(str(graph.plot_matrix(output, space=space, **given(criteria))))
         return
-    found = graph.matrix(space=space, **criteria)
+    found = graph.matrix(space=space, **given(criteria))
     for text in found.notes:
         note(f"Note: {text}")
     emit(found.rows(), ("source", "target", "direct", "best"), form=form)

@@ -8,30 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import Criteria
 from mgraph.errors import InputError
-from mgraph_cli.commands.connect import print_connection
-from mgraph_cli.options import Decorator, grid_option, output_options, space_option, with_computing_graph, with_graph
+from mgraph_cli.options import (
+    Decorator,
+    given,
+    grid_option,
+    keyword_options,
+    output_options,
+    space_option,
+    with_computing_graph,
+    with_graph,
+)
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
+from mgraph_cli.tables import print_connection
 from mgraph_cli.terminal import echo
 
 if TYPE_CHECKING:
-    from mgraph.graph.graph import Graph
-    from mgraph.query.criterion import Criterion
-    from mgraph.query.edges import Link
+    from mgraph import Criterion, Graph, Link
 
 _EDGE_COLUMNS = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
 
 
 def criteria_options(*, by: bool = True) -> Decorator:
-    """Add the options that say by what edges are compared, and which of them count."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(_criteria(by)):
-            command = option(command)
-        return command
-
-    return decorate
+    """Add the options that say how edges are compared, and which of them count."""
+    return keyword_options(Criteria, without=() if by else ("by",))
 
 
 def thin_option(command: Any) -> Any:
@@ -40,26 +42,8 @@ def thin_option(command: Any) -> Any:
         "--thin",
         type=float,
         metavar="SHARE",
-        help="Make it a chain of as few points as keep it within this share of its length, e.g. 0.01.",
+        help="Thin it to a chain of as few points as keep it within this share of its length, e.g. 0.01.",
     )(command)
-
-
-def _criteria(by: bool) -> list[Any]:
-    options = [
-        click.option("--max-barrier", type=float, help="Largest loss above the chord of the two ends."),
-        click.option("--max-peak", type=float, help="Largest loss along the route."),
-        click.option("--max-drop", type=float, help="Largest drop below the mean of the two ends (primary metric)."),
-        click.option("--metric", help="Any metric that was measured [default: loss; for drops the primary one]."),
-        click.option("--split", default="train", show_default=True, help="train, valid or test."),
-        click.option("--certified", is_flag=True, help="Only edges measured at least as finely as the next two say."),
-        click.option("--min-resolution", type=int, metavar="N", help="Points on an edge's route [default: 11]."),
-        click.option(
-            "--min-examples", type=int, metavar="N", help="Examples per point [default: 1000, or the whole split]."
-        ),
-        click.option("--batchnorm", metavar="POLICY", help="Only edges measured under this BatchNorm policy."),
-    ]
-    quantity = click.option("--by", help="peak, barrier or drop [default: that of the limit, or peak].")
-    return [quantity, *options] if by else options
 
 
 @click.command()
@@ -68,17 +52,17 @@ def _criteria(by: bool) -> list[Any]:
 @with_graph
 @output_options
 def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
-    """Print which modes are connected at a threshold, and the edges that do it.
+    """Print which modes are connected at a threshold, and the edges that connect them.
 
-    Of every connection and pair the finest sweep counts; among parallel connections the lowest one is enough. Edges
-    with fewer than 11 points, or on fewer than 1000 examples of a larger split, are marked uncertain.
+    For every connection and pair, the finest sweep counts; of parallel connections, the lowest is enough. Edges with
+    fewer than 11 points, or on fewer than 1000 examples of a larger split, are marked uncertain.
 
     \b
     Example:
       mgraph components --max-barrier 0.1
       mgraph components --max-drop 0.01 --split test --certified
     """
-    found = graph.components(space=space, **criteria)
+    found = graph.components(space=space, **given(criteria))
     _say(found.notes)
     groups = [
         {"component": i, "size": len(group), "nodes": [vertex.label for vertex in group]}
@@ -101,7 +85,7 @@ def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> N
 @click.command()
 @click.argument("start", metavar="A")
 @click.argument("goal", metavar="B")
-@click.option("--save", metavar="NAME", help="Make it one connection of that name, and sweep it (see compose).")
+@click.option("--save", metavar="NAME", help="Make it one connection with this name, and sweep it (see compose).")
 @thin_option
 @criteria_options()
 @space_option
@@ -119,8 +103,8 @@ def route(
 ) -> None:
     """Find the best way from A to B, over as many connections as it takes.
 
-    Best: its largest peak (or --by barrier or drop) is as low as can be; of such ways the shortest. On a surface it
-    follows the swept minimax route between two corners.
+    The best way has the lowest possible largest peak (or --by barrier or drop) and, among those, is the shortest. On a
+    surface it follows the swept minimax route between two corners.
 
     \b
     Example:
@@ -128,8 +112,8 @@ def route(
       mgraph route a d --by barrier --save ad
     """
     if thin is not None and save is None:
-        raise InputError("--thin goes with --save NAME.")
-    found = graph.route(start, goal, space=space, **criteria)
+        raise InputError("--thin needs --save NAME.")
+    found = graph.route(start, goal, space=space, **given(criteria))
     if save is not None:
         with progress_bars("route") as progress:
             saved = graph.compose(found, name=save, thin=thin, progress=progress)
@@ -153,7 +137,7 @@ def route(
 @click.argument("pieces", nargs=-1, required=True, metavar="CONN[:FROM:TO]...")
 @click.option("--name", help="Name of the connection.")
 @thin_option
-@click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
+@click.option("--no-sweep", is_flag=True, help="Do not sweep it now.")
 @grid_option("Points of the sweep (default: about 60 on every piece, joints included).")
 @with_computing_graph
 @output_options
@@ -168,8 +152,8 @@ def compose(
 ) -> None:
     """Join connections end to end into one that can be swept, plotted, merged, ensembled and exported.
 
-    They meet at the modes that they share. Of a connection with more than two ends say between which of them the path
-    runs: s:a:d. A surface is crossed along its swept minimax route.
+    They are joined at the modes that they share. For a connection with more than two ends, say between which of them
+    the path runs: s:a:d. A surface is crossed along its swept minimax route.
 
     \b
     Example:
@@ -190,16 +174,17 @@ def compose(
 @with_graph
 @output_options
 def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
-    """Print the minimum spanning tree: the fewest and best edges that connect what is connected.
+    """Print the minimum spanning tree: the fewest, best edges that hold each component together.
 
-    The way between two modes within the tree has the lowest maximum of all ways. One tree for every component.
+    Between two modes, the path within the tree has the lowest maximum of all paths. There is one tree for every
+    component.
 
     \b
     Example:
       mgraph mst
       mgraph mst --by barrier --max-barrier 0.5
     """
-    found = graph.mst(space=space, **criteria)
+    found = graph.mst(space=space, **given(criteria))
     _say(found.notes)
     rows = [edge.row() for edge in found.edges]
     if form == "json":
@@ -223,9 +208,9 @@ def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
 def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
     """Draw at which level groups of modes merge: the single-linkage tree of the edges.
 
-    A number is the peak (or --by) of the best edge between the two groups below it; beside a mode stands its own loss.
-    --json has the merges as SciPy's linkage matrix. In a picture (-o) a limit is marked, and what merges within it
-    coloured.
+    Each number is the peak (or --by) of the best edge between the two groups below it; each mode is listed with its own
+    loss. --json has the merges as SciPy's linkage matrix. A picture (-o) marks the limit and colours what merges within
+    it.
 
     \b
     Example:
@@ -234,9 +219,9 @@ def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, 
       mgraph dendrogram --max-peak 0.5 -o dendrogram.png
     """
     if output is not None:
-        echo(str(graph.plot_dendrogram(output, space=space, **criteria)))
+        echo(str(graph.plot_dendrogram(output, space=space, **given(criteria))))
         return
-    found = graph.dendrogram(space=space, **criteria)
+    found = graph.dendrogram(space=space, **given(criteria))
     _say(found.notes)
     if form == "json":
         emit_one({"criterion": _criterion(found.criterion)} | found.row(), form=form)
@@ -263,7 +248,7 @@ def neighbours(node: str, space: str | None, graph: Graph, form: str, **criteria
     Example:
       mgraph neighbours a --max-barrier 0.1
     """
-    links = graph.neighbours(node, space=space, **criteria)
+    links = graph.neighbours(node, space=space, **given(criteria))
     _say(links.notes)
     if form == "table":
         _print_edges(links, empty="No edge that counts reaches it.")
@@ -279,13 +264,13 @@ def neighbours(node: str, space: str | None, graph: Graph, form: str, **criteria
 def isolated(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
     """List the modes that no edge reaches, and why.
 
-    With a limit, those whose lowest edge is above it.
+    With a limit, list those whose lowest edge is above it.
 
     \b
     Example:
       mgraph isolated --max-barrier 0.1
     """
-    found = graph.isolated(space=space, **criteria)
+    found = graph.isolated(space=space, **given(criteria))
     rows = [
         {"name": row["vertex"].name, "id": row["vertex"].id, "reason": row["reason"], "lowest": row["lowest"]}
         for row in found
@@ -317,7 +302,7 @@ def _print_edges(links: Sequence[Link], *, title: str = "", empty: str) -> None:
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, title: str = "", empty: str = "") -> None:
-    """Print edges for people: uncertain ones have a question mark at their resolution."""
+    """Print edges for people: uncertain ones have a question mark after their resolution."""
     doubtful = any(row["uncertain"] for row in rows)
     if doubtful:
         rows = [row | {"resolution": f"{row['resolution']}{' ?' if row['uncertain'] else ''}"} for row in rows]

@@ -180,8 +180,9 @@ class TrainedMethod(Method, Optimisation):
         import torch
 
         from mgraph.train.controlpoints import Held
-        from mgraph.train.engine import train_phases
+        from mgraph.train.engine import PathOptions, train_phases
         from mgraph.train.losses import training_loss
+        from mgraph.train.objective import Objective
 
         points = start.points()
         names = self.trained_names(flat.names)
@@ -193,16 +194,11 @@ class TrainedMethod(Method, Optimisation):
                 given = [flat.pack(torch.from_numpy(np.array(row)))[flat.trained :] for row in start.rows]
                 held = Held(start.matrix, torch.stack(given))
             trained = train_phases(
-                flat,
-                training_loss(task, self),
-                task.train,
+                Objective(flat, training_loss(task, self), task.train),
                 P,
                 self.plan(family),
                 self,
-                sampling=self.sampling_for(flat, task),
-                decay=self.decay,
-                held=held,
-                update=self.update,
+                PathOptions(self.sampling_for(flat, task), self.decay, held, self.update),
                 progress=progress,
                 checkpointer=checkpointer,
             )

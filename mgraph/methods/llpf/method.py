@@ -216,6 +216,7 @@ class LLPF(Method, WalkSettings):
 
         from mgraph.methods.llpf.walk import Walk
         from mgraph.train.losses import training_loss
+        from mgraph.train.objective import Objective
         from mgraph.train.state import InMemory
 
         checkpointer = InMemory() if checkpointer is None else checkpointer
@@ -232,9 +233,7 @@ class LLPF(Method, WalkSettings):
             rows.reverse()
         stretches = self._stretches(flat, units, phases, rows, crossing=len(rows) == 2 and self._crosses(sizes))
         walk = Walk(
-            flat,
-            loss,
-            task.train,
+            Objective(flat, loss, task.train),
             units,
             self,
             threshold,

@@ -33,11 +33,12 @@ from mgraph.train.augmentation import augmentation
 from mgraph.train.batches import Batches
 from mgraph.train.driver import Driver
 from mgraph.train.losses import Loss
+from mgraph.train.objective import Objective
 from mgraph.train.snapshots import named, with_prefix
 from mgraph.train.state import Arrays, Checkpointer
 from mgraph.train.stepper import Stepper, TrainingSegment
 
-POINT = "point"  # what is appended to the keeper: the canonical parameters of a kept point
+POINT = "point"  # what is appended to the checkpointer: the canonical parameters of a kept point
 _BLOWN_UP = 1e4  # a loss so many times the first one is as good as infinite
 _ATTEMPTS, _RECOVERY = 4, 1.1  # at a tick; and by what the learning rate grows again with every tick that was good
 
@@ -62,9 +63,7 @@ class Walk(Stepper):
 
     def __init__(
         self,
-        flat: FlatModel,
-        loss: Loss,
-        split: Split,
+        objective: Objective,
         units: Units,
         how: WalkSettings,
         threshold: float,
@@ -73,12 +72,12 @@ class Walk(Stepper):
         checkpointer: Checkpointer | None = None,
         progress: ProgressCallback = silent,
     ) -> None:
-        """``measure`` returns the loss of the network as it stands; kept points are appended to ``keeper``."""
-        self._flat, self._loss, self._units, self._how = flat, loss, units, how
+        """``measure`` returns the loss of the network as it stands; kept points are appended to ``checkpointer``."""
+        self._flat, self._loss, self._units, self._how = objective.flat, objective.loss, units, how
         self._threshold, self._measure = threshold, measure
-        self._driver = Driver(flat, split, how, checkpointer=checkpointer, progress=progress)
-        self._x = flat.theta
-        self._aside, self._back = torch.empty_like(flat.theta), torch.empty_like(flat.theta)
+        self._driver = Driver(objective.flat, objective.split, how, checkpointer=checkpointer, progress=progress)
+        self._x = self._flat.theta
+        self._aside, self._back = torch.empty_like(self._x), torch.empty_like(self._x)
         self._thinner = Thinner(how.keep_every, how.piece_error, self._loss_at, self._keep)
         self._kept: list[Kept] = []
         self._log = Log()
@@ -93,7 +92,7 @@ class Walk(Stepper):
         self._rate, self._again = 1.0, 0  # of the learning rate; how many times a tick of this phase was taken back
 
     def run(self, start: Tensor, stretches: Sequence[Stretch]) -> Walked:
-        """Walk from ``start``, or go on where the keeper's last state was.
+        """Walk from ``start``, or go on where the checkpointer's last state was.
 
         Raises NonFiniteError, naming the tick, when a loss leaves the finite numbers.
         """
@@ -284,7 +283,7 @@ class Walk(Stepper):
         flat = self._flat
         x, y, fraction = self._driver.workers.share(*next(self._driver.batches))
         flat.grad.zero_()
-        loss = self._loss(self._driver.module(flat.inputs(x)), y)
+        loss = self._loss(flat.run(x, self._driver.module), y)
         if fraction != 1.0:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
@@ -416,7 +415,7 @@ def batch_loss(flat: FlatModel, loss: Loss, split: Split, how: WalkSettings, exa
         whole = split.batches(how.batch_size, order=order, device=flat.device, drop_last=len(order) >= how.batch_size)
         augment = augmentation(how, split)
         seen = whole if augment is None else (augment(x, y, number) for number, (x, y) in enumerate(whole))
-        losses = [float(loss(flat.module(flat.inputs(x)), y)) for x, y in seen]
+        losses = [float(loss(flat.run(x), y)) for x, y in seen]
     for buffer, value in buffers:
         buffer.copy_(value)
     flat.module.eval()

@@ -21,17 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
-from mgraph.data.splits import Split
 from mgraph.errors import NonFiniteError
 from mgraph.families import Floats, PolygonalChainFamily
 from mgraph.methods.neb.band import Band, BandRule
 from mgraph.methods.neb.cyclelog import Array, CycleLog, CycleRecord, Relaxed
 from mgraph.methods.neb.cycles import FALLS, PATIENCE, BandSettings
-from mgraph.network.flat import FlatModel
 from mgraph.progress import ProgressCallback, silent
 from mgraph.train.batches import Batches
 from mgraph.train.driver import Driver
-from mgraph.train.losses import Loss
+from mgraph.train.objective import Objective
 from mgraph.train.snapshots import named, to_array, to_tensor
 from mgraph.train.state import Arrays, Checkpointer
 from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
@@ -59,9 +57,7 @@ def gaps(values: Floats, inside: int) -> list[tuple[float, int, float]]:
 
 
 def relax(
-    flat: FlatModel,
-    loss: Loss,
-    split: Split,
+    objective: Objective,
     points: Array,
     how: BandSettings,
     measure: Measure,
@@ -76,8 +72,8 @@ def relax(
     its loss is high between them, and no random push. A cycle that leaves the finite numbers begins again with half
     the learning rate, with a LearningRateWarning; NonFiniteError if that does not help, or the start is not finite.
     """
-    driver = Driver(flat, split, how, checkpointer=checkpointer, progress=progress)
-    run = _Relaxation(driver, flat, loss, points, how, measure, continues=continues)
+    driver = Driver(objective.flat, objective.split, how, checkpointer=checkpointer, progress=progress)
+    run = _Relaxation(driver, objective, points, how, measure, continues=continues)
     driver.run(run)
     return run.result()
 
@@ -91,15 +87,15 @@ class _Relaxation(Stepper):
     def __init__(
         self,
         driver: Driver,
-        flat: FlatModel,
-        loss: Loss,
+        objective: Objective,
         points: Array,
         how: BandSettings,
         measure: Measure,
         *,
         continues: bool,
     ) -> None:
-        self._driver, self._flat, self._loss, self._how, self._measure = driver, flat, loss, how, measure
+        self._driver, self._flat, self._loss = driver, objective.flat, objective.loss
+        self._how, self._measure = how, measure
         self._start, self._ends, self._continues = points, points[[0, -1]], continues
         self._plan = [
             (number, stage.steps, stage.lr or how.lr)

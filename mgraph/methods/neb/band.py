@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mgraph.families import Floats
+from mgraph.fields import Fields
 from mgraph.methods.neb.tangent import pulls, squared_lengths, tangent_weights
 from mgraph.network.flat import FlatModel
 from mgraph.train.losses import Loss
@@ -131,7 +132,7 @@ class Band:
                 self._squares += _squares(differences)
         return np.sqrt(self._squares.cpu().numpy().astype(np.float64))
 
-    def step(self, x: Tensor, y: Tensor, lr: float) -> Floats:
+    def step(self, x: Fields, y: Fields, lr: float) -> Floats:
         """Do one step on a batch; return the batch's losses at the N points before it.
 
         Where a loss, a gradient or a point is not finite, some loss that is returned is not, and no pivot has followed
@@ -195,7 +196,7 @@ class Band:
             P[1:-1] = new
         self._squares = None
 
-    def _gradients(self, x: Tensor, y: Tensor) -> Tensor:
+    def _gradients(self, x: Fields, y: Fields) -> Tensor:
         """Fill in the gradients of the inner points; return the losses of all, shape (N,), on the device."""
         x, y, fraction = self._workers.share(x, y)
         x = self._flat.inputs(x)
@@ -207,7 +208,7 @@ class Band:
         for i in range(last + 1):
             self._lanes.enter(i)
             with torch.set_grad_enabled(0 < i < last):
-                loss = self._loss(self._module(self._flat.inputs(x)), y)
+                loss = self._loss(self._flat.run(x, self._module), y)
                 if fraction != 1.0:
                     loss = loss * fraction
                 if 0 < i < last:

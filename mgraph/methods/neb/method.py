@@ -158,12 +158,11 @@ class NudgedElasticBand(Method, BandSettings):
         """Relax the band; the result is the chain with the lowest saddle of all cycles."""
         from mgraph.methods.neb.autoneb import relax
         from mgraph.train.losses import training_loss
+        from mgraph.train.objective import Objective
 
         assert isinstance(family, PolygonalChainFamily)
         relaxed = relax(
-            flat,
-            training_loss(task, self),
-            task.train,
+            Objective(flat, training_loss(task, self), task.train),
             start.points(),
             self,
             self._measure(flat, task, progress),
@@ -192,15 +191,15 @@ class NudgedElasticBand(Method, BandSettings):
         """Return what evaluates the train loss of points, BatchNorm statistics recomputed for each."""
         from mgraph.evaluate.batchnorm import BatchNormPolicy
         from mgraph.evaluate.metrics import LOSS, Subset
-        from mgraph.evaluate.sweep import sweep
+        from mgraph.evaluate.sweep import Measuring, sweep
         from mgraph.progress import silent
 
-        policy = BatchNormPolicy.default(len(task.train))
+        how = Measuring(BatchNormPolicy.default(len(task.train)))
         subsets = {"train": Subset.random(len(task.train), self.dense_examples)}
 
         def measure(rows: Sequence[Tensor], coefficients: Floats, phase: str) -> Floats:
             found = sweep(
-                flat, task, rows, coefficients, policy=policy, subsets=subsets, phase=phase, progress=progress or silent
+                flat, task, rows, coefficients, how=how, subsets=subsets, phase=phase, progress=progress or silent
             )
             return np.array([point["train"][LOSS].value for point in found])
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from mgraph.calling import call
+from mgraph.fields import Fields, copied, divided, examples_in, tensors_of
 from mgraph.network.probing.traces import all_close, tensors_in
 from mgraph.network.probing.untouched import seed_all, untouched
 
@@ -55,7 +57,7 @@ def static_habits(module: nn.Module) -> Habits:
     return Habits(False, frozen, without, without, uses_batch_statistics(module, frozen))
 
 
-def observe(module: nn.Module, x: Tensor) -> Habits:
+def observe(module: nn.Module, x: Fields) -> Habits:
     """Run a network on a few examples, in training and in evaluation, and return how it behaves; it is left as found.
 
     A network that cannot be run on them is judged without.
@@ -81,7 +83,7 @@ def observe(module: nn.Module, x: Tensor) -> Habits:
     )
 
 
-def observe_training(module: nn.Module, x: Tensor) -> tuple[Any, bool, tuple[str, ...]]:
+def observe_training(module: nn.Module, x: Fields) -> tuple[Any, bool, tuple[str, ...]]:
     """Run a forward pass in train mode.
 
     Returns its outputs, whether it changed its input, and the modules that kept their statistics.
@@ -91,9 +93,9 @@ def observe_training(module: nn.Module, x: Tensor) -> tuple[Any, bool, tuple[str
     before = [(part.running_mean.clone(), part.running_var.clone()) for _, part in parts]
     called: set[str] = set()
     hooks = [part.register_forward_hook(lambda *_, name=name: called.add(name)) for name, part in parts]
-    given = x.clone()
+    given = copied(x)
     try:
-        out = module(given)
+        out = call(module, given)
     finally:
         for hook in hooks:
             hook.remove()
@@ -103,32 +105,32 @@ def observe_training(module: nn.Module, x: Tensor) -> tuple[Any, bool, tuple[str
         # a module that was not run may be in the next pass, as in stochastic depth
         if name in called and torch.equal(part.running_mean, mean) and torch.equal(part.running_var, var)
     )
-    return out, not same(given, x), frozen
+    return out, differ(given, x), frozen
 
 
-def observe_evaluation(module: nn.Module, x: Tensor) -> tuple[Any, bool]:
+def observe_evaluation(module: nn.Module, x: Fields) -> tuple[Any, bool]:
     """Run a forward pass in eval mode: its outputs, and whether it changed its input."""
     module.eval()
-    given = x.clone()
+    given = copied(x)
     seed_all(0)
-    out = module(given)
-    return out, not same(given, x)
+    out = call(module, given)
+    return out, differ(given, x)
 
 
-def depends_on_batch(module: nn.Module, x: Tensor, whole: Any) -> tuple[bool, bool]:
+def depends_on_batch(module: nn.Module, x: Fields, whole: Any) -> tuple[bool, bool]:
     """Tell whether examples' outputs change with their company, and whether one example can be run alone."""
-    n = len(x)
+    n = examples_in(x)
     if n < 2:
         return False, True
     try:
-        parts = [module.eval()(x[:1].clone()), module(x[1:].clone())]
+        parts = [call(module.eval(), copied(part)) for part in divided(x, [1, n - 1])]
         alone = all(t.ndim and len(t) == 1 for t in tensors_in(parts[0]))
     except Exception:
         alone = False
     if not alone:
         if n < 4:
             return False, False
-        parts = [module(x[: n // 2].clone()), module(x[n // 2 :].clone())]
+        parts = [call(module, copied(part)) for part in divided(x, [n // 2, n - n // 2])]
     return not all_close(joined_outputs(parts), tensors_in(whole)), alone
 
 
@@ -152,6 +154,11 @@ def uses_batch_statistics(module: nn.Module, frozen: tuple[str, ...]) -> bool:
 def same(a: Tensor, b: Tensor) -> bool:
     """Tell whether two tensors of one type have the same values, NaN being one."""
     return a.shape == b.shape and (torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all()))
+
+
+def differ(fields: Fields, before: Fields) -> bool:
+    """Tell whether any of several tensors has other values than before."""
+    return not all(map(same, tensors_of(fields), tensors_of(before)))
 
 
 def _with_statistics(module: nn.Module) -> list[tuple[str, Any]]:

@@ -10,21 +10,22 @@ import torch
 from torch import Tensor
 
 from mgraph.errors import InputError
+from mgraph.fields import Fields, copied, examples_in, tensors_of
 from mgraph.network.probing.habits import same
 from mgraph.network.probing.traces import tensors_in
 
-Loss = Callable[[Any, Tensor], Any]
+Loss = Callable[[Any, Any], Any]
 
 _ALIKE = 1e-5  # of the loss
 
 
-def loss_of(loss: Loss, name: str, out: Any, y: Tensor) -> Tensor:
+def loss_of(loss: Loss, name: str, out: Any, y: Fields) -> Tensor:
     """Compute a loss and check what came out: a real scalar, nothing given to it changed in place.
 
     Raises InputError otherwise; what the loss itself raises goes through. Torch's warning of a broadcast is silenced:
     :func:`check_pairing` says more.
     """
-    outs, targets = [t.detach().clone() for t in tensors_in(out)], y.clone()
+    outs, targets = [t.detach().clone() for t in tensors_in(out)], copied(y)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Using a target size", UserWarning)
         value = loss(out, y)
@@ -33,7 +34,7 @@ def loss_of(loss: Loss, name: str, out: Any, y: Tensor) -> Tensor:
         raise InputError(f"The loss {name} must return a scalar tensor, the batch's mean, not {shape}.")
     if value.is_complex() or not value.is_floating_point():
         raise InputError(f"The loss {name} is of type {value.dtype}; it must be a real floating-point number.")
-    if not same(y, targets):
+    if not all(map(same, tensors_of(y), tensors_of(targets))):
         raise InputError(f"The loss {name} changes the targets in place; let it work on a copy (targets.clone()).")
     if not all(same(now.detach(), before) for now, before in zip(tensors_in(out), outs, strict=True)):
         raise InputError(f"The loss {name} changes the outputs in place; let it work on a copy (outputs.clone()).")
@@ -41,13 +42,13 @@ def loss_of(loss: Loss, name: str, out: Any, y: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def check_pairing(loss: Loss, name: str, out: Any, y: Tensor) -> None:
+def check_pairing(loss: Loss, name: str, out: Any, y: Fields) -> None:
     """Raise InputError if the loss compares every output with every target, as broadcast shapes make it do.
 
     Recognised by shapes that broadcast to more elements than either has, and a loss that stays the same when the
     targets change places. Outputs and targets are varied for it, where the loss takes other values.
     """
-    if not isinstance(out, Tensor) or len(y) < 2 or not _broadcasts(out, y):
+    if not isinstance(out, Tensor) or not isinstance(y, Tensor) or len(y) < 2 or not _broadcasts(out, y):
         return
     out, generator = out.detach(), torch.Generator().manual_seed(0)
     noise = torch.randn(out.shape, generator=generator).to(out)
@@ -73,17 +74,18 @@ def check_pairing(loss: Loss, name: str, out: Any, y: Tensor) -> None:
         return
 
 
-def check_example_loss(example_loss: Loss | None, name: str, out: Any, y: Tensor) -> None:
+def check_example_loss(example_loss: Loss | None, name: str, out: Any, y: Fields) -> None:
     """Raise InputError unless a loss by example, if there is one, gives one number for each."""
     if example_loss is None:
         return
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         values = example_loss(out, y)
-    if not isinstance(values, Tensor) or tuple(values.shape) != (len(y),):
+    count = examples_in(y)
+    if not isinstance(values, Tensor) or tuple(values.shape) != (count,):
         shape = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise InputError(
-            f"The example_loss of {name} must give one number for each example, shape [{len(y)}] here, not {shape}."
+            f"The example_loss of {name} must return one number for each example, shape [{count}] here, not {shape}."
         )
 
 

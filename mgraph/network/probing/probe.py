@@ -13,9 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mgraph.calling import Choice, call, chosen, with_heads
 from mgraph.errors import InputError
+from mgraph.fields import Fields, copied, describe, divided, examples_in
 from mgraph.network.probing.habits import (
     depends_on_batch,
+    differ,
     observe_evaluation,
     observe_training,
     same,
@@ -42,18 +45,24 @@ class Finding:
 
 @dataclass(frozen=True)
 class Judged:
-    """A loss, by example where that is known, and the name that people know it by."""
+    """A loss, by example where that is known, the name that people know it by, and which outputs it is given."""
 
     loss: Loss
     name: str
     example_loss: Loss | None = None
+    outputs: Choice = None
+
+    @property
+    def in_training(self) -> Loss:
+        """The loss as training has it, which counts auxiliary heads."""
+        return self.loss if self.outputs is None else with_heads(self.loss)
 
 
 def probe(
     module: nn.Module,
     twin: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Fields,
+    y: Fields,
     judged: Judged,
     *,
     arch: str,
@@ -77,7 +86,7 @@ def probe(
 
 @torch.no_grad()
 def _in_evaluation(
-    module: nn.Module, twin: nn.Module, x: Tensor, y: Tensor, judged: Judged, about: str, cannot: str, finite: bool
+    module: nn.Module, twin: nn.Module, x: Fields, y: Fields, judged: Judged, about: str, cannot: str, finite: bool
 ) -> list[Finding]:
     found: list[Finding] = []
     before = identities(module)
@@ -85,34 +94,35 @@ def _in_evaluation(
     copy_stored(module, twin)
     try:
         out, changed = observe_evaluation(module, x)
-        loss = loss_of(judged.loss, judged.name, out, y)
+        counts = chosen(out, judged.outputs)
+        loss = loss_of(judged.loss, judged.name, counts, y)
     except InputError:
         raise
     except Exception as error:  # whatever the network or the loss raises
         why = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"{cannot}, inputs of shape {list(x.shape)}: {type(error).__name__}: {why}.") from error
+        raise InputError(f"{cannot}, inputs of {describe(x)}: {type(error).__name__}: {why}.") from error
     _check_parameters(module, before, values, about)
     if finite and not bool(torch.isfinite(loss)):
         where = _first_not_finite(module, x)
         raise InputError(
-            f"The loss {judged.name} of {about.removeprefix('The ')} is {float(loss)} on the first {len(x)} training "
-            f"examples, before any training{where}; look at its initial values and at the data."
+            f"The loss {judged.name} of {about.removeprefix('The ')} is {float(loss)} on the first {examples_in(x)} "
+            f"training examples, before any training{where}; look at its initial values and at the data."
         )
-    check_pairing(judged.loss, judged.name, out, y)
-    check_example_loss(judged.example_loss, judged.name, out, y)
+    check_pairing(judged.loss, judged.name, counts, y)
+    check_example_loss(judged.example_loss, judged.name, counts, y)
     if changed:
         found.append(changes_input(module.eval(), x, about))
     seed_all(1)
-    if not all_close(module(x.clone()), out):
+    if not all_close(call(module, copied(x)), out):
         traces = [_traced_seeded(module, x, seed) for seed in (2, 3)]
         raise InputError(
-            f"{about} is random in evaluation: two passes over the same {len(x)} examples differ, first in "
+            f"{about} is random in evaluation: two passes over the same {examples_in(x)} examples differ, first in "
             f"{_name(blamed(*traces))}. Let it be random in training only (functional dropout wants "
             f"training=self.training), and hold no state that evaluation moves."
         )
     twin.eval()
     seed_all(4)
-    if not all_close(twin(x.clone()), out):
+    if not all_close(call(twin, copied(x)), out):
         raise InputError(_unstored(module, twin, x, about))
     couples, alone = depends_on_batch(module, x, out)
     if couples:
@@ -120,7 +130,7 @@ def _in_evaluation(
     return found
 
 
-def _in_training(module: nn.Module, twin: nn.Module, x: Tensor, y: Tensor, judged: Judged, about: str) -> list[Finding]:
+def _in_training(module: nn.Module, twin: nn.Module, x: Fields, y: Fields, judged: Judged, about: str) -> list[Finding]:
     found: list[Finding] = []
     before = identities(module)
     values = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
@@ -151,7 +161,7 @@ def _in_training(module: nn.Module, twin: nn.Module, x: Tensor, y: Tensor, judge
     with torch.no_grad():
         seed_all(5)
         twin.train()
-        if not all_close(twin(x.clone()), out):
+        if not all_close(call(twin, copied(x)), out):
             names = unstored_differences(module, twin)
             found.append(
                 Finding(
@@ -164,9 +174,9 @@ def _in_training(module: nn.Module, twin: nn.Module, x: Tensor, y: Tensor, judge
     return found
 
 
-def _gradients(module: nn.Module, out: Any, y: Tensor, judged: Judged, about: str) -> list[Finding]:
+def _gradients(module: nn.Module, out: Any, y: Fields, judged: Judged, about: str) -> list[Finding]:
     try:
-        loss = loss_of(judged.loss, judged.name, out, y)
+        loss = loss_of(judged.in_training, judged.name, chosen(out, judged.outputs), y)
     except Exception:
         return [
             Finding(
@@ -195,7 +205,7 @@ def _gradients(module: nn.Module, out: Any, y: Tensor, judged: Judged, about: st
             "without-gradient",
             owner,
             f"{about} does not use {len(idle)} of its {len(trainable)} parameters to compute the loss{_listed(idle)}: "
-            f"they stay as they were drawn, and every distance counts them.",
+            f"they keep their initial values, but count in every distance.",
         )
     ]
 
@@ -212,18 +222,18 @@ def _check_parameters(module: nn.Module, before: dict[str, int], values: dict[st
     for name, parameter in module.named_parameters():
         if not same(parameter.detach(), values[name]):
             raise InputError(
-                f"{about} changes its parameter {name} in its forward pass, so that looking at a point moves it; make "
-                f"it a parametrization (torch.nn.utils.parametrize), or compute with a copy."
+                f"{about} changes its parameter {name} in its forward pass, so evaluating a point moves it; make it "
+                f"a parametrization (torch.nn.utils.parametrize), or compute with a copy."
             )
 
 
-def changes_input(module: nn.Module, x: Tensor, about: str) -> Finding:
+def changes_input(module: nn.Module, x: Fields, about: str) -> Finding:
     """Find the module that changes the network's input in place, by running it in its present mode."""
-    given, active = x.clone(), [""]
+    given, active = copied(x), [""]
     culprits: list[str] = []
 
     def look() -> None:
-        if not culprits and not same(given, x):
+        if not culprits and differ(given, x):
             culprits.append(active[-1])
 
     def before(name: str) -> Any:
@@ -242,7 +252,7 @@ def changes_input(module: nn.Module, x: Tensor, about: str) -> Finding:
         hooks += [part.register_forward_pre_hook(before(name)), part.register_forward_hook(after)]
     try:
         with torch.no_grad():
-            module(given)
+            call(module, given)
     finally:
         for hook in hooks:
             hook.remove()
@@ -250,14 +260,14 @@ def changes_input(module: nn.Module, x: Tensor, about: str) -> Finding:
     return Finding(
         "changes-input",
         blame,
-        f"{about} changes its input in place, in {_name(blame)}: it is handed copies, and the data stay as they are.",
+        f"{about} changes its input in place, in {_name(blame)}: it is given copies, so the data stay as they are.",
     )
 
 
-def _coupling(module: nn.Module, x: Tensor, about: str, alone: bool) -> Finding:
-    cut = 1 if alone else len(x) // 2
-    whole = traced(module.eval(), lambda: module(x.clone()))
-    parts = [traced(module, partial(module, part.clone())) for part in (x[:cut], x[cut:])]
+def _coupling(module: nn.Module, x: Fields, about: str, alone: bool) -> Finding:
+    cut = 1 if alone else examples_in(x) // 2
+    whole = traced(module.eval(), lambda: call(module, copied(x)))
+    parts = [traced(module, partial(call, module, copied(part))) for part in divided(x, [cut, examples_in(x) - cut])]
     blame = blamed(whole, joined(parts))
     return Finding(
         "couples-examples",
@@ -267,7 +277,7 @@ def _coupling(module: nn.Module, x: Tensor, about: str, alone: bool) -> Finding:
     )
 
 
-def _unstored(module: nn.Module, twin: nn.Module, x: Tensor, about: str) -> str:
+def _unstored(module: nn.Module, twin: nn.Module, x: Fields, about: str) -> str:
     names = unstored_differences(module, twin)
     blame = blamed(_traced_seeded(module, x, 6), _traced_seeded(twin, x, 7))
     how = _listed(names) if names else f", in {_name(blame)}, perhaps drawn in its first forward pass"
@@ -278,17 +288,17 @@ def _unstored(module: nn.Module, twin: nn.Module, x: Tensor, about: str) -> str:
     )
 
 
-def _first_not_finite(module: nn.Module, x: Tensor) -> str:
-    for call in traced(module.eval(), lambda: module(x.clone())):
-        fine = all(bool(torch.isfinite(t).all()) for t in call.inputs)
-        if fine and not all(bool(torch.isfinite(t).all()) for t in call.outputs):
-            return f" (its outputs are not finite, first in {_name(call.name)})"
+def _first_not_finite(module: nn.Module, x: Fields) -> str:
+    for one in traced(module.eval(), lambda: call(module, copied(x))):
+        fine = all(bool(torch.isfinite(t).all()) for t in one.inputs)
+        if fine and not all(bool(torch.isfinite(t).all()) for t in one.outputs):
+            return f" (its outputs are not finite, first in {_name(one.name)})"
     return ""
 
 
-def _traced_seeded(module: nn.Module, x: Tensor, seed: int) -> Any:
+def _traced_seeded(module: nn.Module, x: Fields, seed: int) -> Any:
     seed_all(seed)
-    return traced(module, lambda: module(x.clone()))
+    return traced(module, lambda: call(module, copied(x)))
 
 
 def _first_line(error: Exception) -> str:

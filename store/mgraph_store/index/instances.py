@@ -1,11 +1,11 @@
-"""DuckDB instances that are kept, so that a look at an index need not start one.
+"""DuckDB instances that are kept, so that reading an index need not start one.
 
-Starting DuckDB takes a process ten times as long as opening a file in it. An instance without a database of its own
-is therefore kept for the next use of the same index, which is attached for it and detached after it: no lock is held
-between, and detaching checkpoints what was written, as closing does.
+Starting DuckDB takes ten times as long as opening a file in it. So an instance without its own database is kept for the
+next use of the same index, which is attached before each use and detached afterwards: no lock is held in between, and
+detaching checkpoints what was written, as closing does.
 
-Access to files is off in an instance for as long as it lives, but for the directory of its index, where DuckDB has
-logs and checkpoints beside it.
+Access to files is off for the lifetime of an instance, except for the directory of its index, where DuckDB keeps logs
+and checkpoints.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import duckdb
 
@@ -33,72 +34,135 @@ _NAME = "graph"
 
 @dataclass
 class _Instance:
-    """One that is kept for an index."""
+    """An instance kept for an index."""
 
     index: Path
     connection: duckdb.DuckDBPyConnection
     uses: int = 0
+    readers: int = 0
+    files: list[BinaryIO] = field(default_factory=list)
+    sound: bool = True
 
 
 class Instances:
-    """Idle instances of this process, the last used last."""
+    """Idle instances of this process, the most recently used last, and those that are open for reading now."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[_Instance] = []
+        self._reading: dict[Path, _Instance] = {}
+        self._writing: set[Path] = set()
 
     @contextlib.contextmanager
     def opened(self, index: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open an index for this block; raises duckdb.Error if it cannot be opened."""
-        path = index.parent.resolve() / index.name
-        instance = self._take(path) or _Instance(path, _started(path))
-        sound = False
+        """Open an index for this block; raises duckdb.Error if it cannot be opened.
+
+        Overlapping readings share one attachment, because the first descriptor that a process closes would drop
+        DuckDB's lock on the file for all of them.
+        """
+        path = _resolved(index)
+        instance = self._join(path) if read_only else self._begin_writing(path)
         try:
-            instance.connection.execute(f"ATTACH {_quoted(path)} AS {_NAME}{' (READ_ONLY)' if read_only else ''}")
-            try:
-                with instance.connection.cursor() as con:
-                    con.execute(f"USE {_NAME}")
-                    yield con
-            finally:
-                sound = _detached(instance.connection)
+            with instance.connection.cursor() as con:
+                con.execute(f"USE {_NAME}")
+                yield con
         except duckdb.Error:
-            sound = False  # whatever it is, it shall not meet the next one
+            instance.sound = False  # whatever went wrong, the next use must not inherit it
             raise
         finally:
-            instance.uses += 1
-            if sound and instance.uses < _USES:
-                self._keep(instance)
+            if read_only:
+                self._part(instance)
             else:
-                instance.connection.close()
+                self._end_writing(instance)
+
+    def has_open(self, index: Path) -> bool:
+        """Return whether we have an index open in this process."""
+        path = _resolved(index)
+        return path in self._reading or path in self._writing
+
+    def close_file(self, index: Path, file: BinaryIO) -> None:
+        """Close an index that was opened as a plain file, at once or after the last reading that is open here."""
+        with self._lock:
+            instance = self._reading.get(_resolved(index))
+            if instance is not None:
+                instance.files.append(file)
+            else:
+                file.close()
 
     def close(self) -> None:
-        """Close all that are idle."""
+        """Close all idle instances."""
         self.hold()
         self.let_go()
 
     def hold(self) -> None:
-        """Close all that are idle, and let none become so until :meth:`let_go`."""
+        """Close all idle instances, and keep none until :meth:`let_go`."""
         self._lock.acquire()
         while self._idle:
             self._idle.pop().connection.close()
 
     def let_go(self) -> None:
-        """Go on after :meth:`hold`."""
+        """Keep instances again after :meth:`hold`."""
         self._lock.release()
 
-    def _take(self, path: Path) -> _Instance | None:
+    def _join(self, path: Path) -> _Instance:
         with self._lock:
-            for i in reversed(range(len(self._idle))):
-                if self._idle[i].index == path:
-                    return self._idle.pop(i)
+            instance = self._reading.get(path)
+            if instance is None:
+                instance = _attached(self._take(path), path, " (READ_ONLY)")
+                self._reading[path] = instance
+            instance.readers += 1
+            return instance
+
+    def _part(self, instance: _Instance) -> None:
+        with self._lock:
+            instance.readers -= 1
+            if instance.readers == 0:
+                del self._reading[instance.index]
+                self._put_back(instance, _detached(instance.connection))
+                while instance.files:
+                    instance.files.pop().close()
+
+    def _begin_writing(self, path: Path) -> _Instance:
+        with self._lock:
+            instance = self._take(path)
+        instance = _attached(instance, path, "")
+        self._writing.add(path)
+        return instance
+
+    def _end_writing(self, instance: _Instance) -> None:
+        detached = _detached(instance.connection)  # checkpoints, which may take its time
+        self._writing.discard(instance.index)
+        with self._lock:
+            self._put_back(instance, detached)
+
+    def _take(self, path: Path) -> _Instance | None:
+        for i in reversed(range(len(self._idle))):
+            if self._idle[i].index == path:
+                return self._idle.pop(i)
         return None
 
-    def _keep(self, instance: _Instance) -> None:
-        with self._lock:
-            self._idle.append(instance)
-            surplus = self._idle.pop(0) if len(self._idle) > _KEPT else None
-        if surplus is not None:
-            surplus.connection.close()
+    def _put_back(self, instance: _Instance, detached: bool) -> None:
+        instance.uses += 1
+        if not (detached and instance.sound and instance.uses < _USES):
+            instance.connection.close()
+            return
+        self._idle.append(instance)
+        if len(self._idle) > _KEPT:
+            self._idle.pop(0).connection.close()
+
+
+def _resolved(index: Path) -> Path:
+    return index.parent.resolve() / index.name
+
+
+def _attached(instance: _Instance | None, path: Path, how: str) -> _Instance:
+    instance = instance or _Instance(path, _started(path))
+    try:
+        instance.connection.execute(f"ATTACH {_quoted(path)} AS {_NAME}{how}")
+    except BaseException:
+        instance.connection.close()
+        raise
+    return instance
 
 
 def _started(path: Path) -> duckdb.DuckDBPyConnection:
@@ -111,7 +175,7 @@ def _started(path: Path) -> duckdb.DuckDBPyConnection:
 def _detached(connection: duckdb.DuckDBPyConnection) -> bool:
     try:
         connection.execute(f"DETACH {_NAME}")
-    except duckdb.Error:  # a checkpoint without space, say; what is committed is in the log, for whoever opens it next
+    except duckdb.Error:  # a checkpoint without space, say; what is committed is in the log for the next one to open it
         return False
     return True
 
@@ -133,7 +197,7 @@ def _after_in_child() -> None:
     _present = Instances()  # the parent's is held
 
 
-# DuckDB has threads of its own, which a forked child has not: it must inherit no instance.
+# DuckDB has its own threads, which a forked child does not have, so it must not inherit an instance.
 os.register_at_fork(
     before=lambda: instances().hold(),
     after_in_parent=lambda: instances().let_go(),

@@ -1,13 +1,13 @@
-"""Tensor objects at a URL, for graphs whose index alone is local: S3-compatible storage, or what else fsspec reaches.
+"""Tensor objects at a URL, for graphs with only the index local: S3-compatible storage, or anything that fsspec
+reaches.
 
-Zarr's own FsspecStore reads and writes. There is no rename and no fsync out there, so an object is written in place
-and then counted, every file by name and size, before a row may refer to it; and it is taken out of sight by removing
-the file that Zarr begins with. One URL belongs to one graph.
+Zarr's own FsspecStore reads and writes. Remote storage has neither rename nor fsync, so an object is written in place
+and then counted, every file by name and size, before a row may refer to it; and it is hidden by removing the file that
+Zarr reads first. One URL belongs to one graph; for other users of it see :mod:`mgraph_store.tensors.claims`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -17,20 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
+from mgraph_store.errors import CorruptError, InputError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.tensors.arrays import StoredArray, one_at_a_time
-from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, ROOT_GROUP, TensorStore, create_array, to_the_end
+from mgraph_store.tensors.claims import Claims, Place
+from mgraph_store.tensors.objects import CODECS, DTYPES, KEY, TensorStore, create_array, to_the_end
 
 if TYPE_CHECKING:
     import zarr
     from zarr.storage import FsspecStore
 
-CONFIG = "tensors.json"
-"""File in the graph's directory that holds the URL."""
-
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
-"""Where tensors may lie; no scheme that runs code, chains others or reads this machine's files."""
+"""Schemes allowed for tensors; none that runs code, chains others or reads this machine's files."""
 
 _URL = re.compile(r"([a-z0-9]+)://[A-Za-z0-9][A-Za-z0-9._/=+@-]*")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -39,44 +37,37 @@ _OBJECT_FILE = re.compile(r"(?:(?:float32|float64|int64)/)?(?:zarr\.json|c/\d+(?
 
 
 def check_url(url: str) -> str:
-    """Return a URL that tensors may lie at, without a slash at its end; ``InputError`` if it is none."""
+    """Return a valid URL for tensors, without a slash at its end; ``InputError`` if it is not one."""
     match = _URL.fullmatch(url)
     if match is None or match[1] not in SCHEMES or ".." in url:
         raise InputError(
-            f"{url!r} is no place for tensors: give a URL such as s3://bucket/path ({', '.join(SCHEMES)})."
+            f"{url!r} is not a place for tensors: give a URL such as s3://bucket/path ({', '.join(SCHEMES)})."
         )
     return url.rstrip("/")
-
-
-def read_config(graph: Folder) -> str | None:
-    """Return the URL that a graph's tensors lie at, or None if they lie in its directory."""
-    try:
-        document = json.loads(graph.read(CONFIG))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or not isinstance(document.get("url"), str):
-        raise CorruptError(
-            f"{graph.path / CONFIG} does not say where the tensors are: restore it from a copy of the graph."
-        )
-    return check_url(document["url"])
-
-
-def write_config(graph: Folder, url: str) -> None:
-    """Note in a graph's directory where its tensors lie."""
-    graph.write(CONFIG, json.dumps({"url": url}).encode() + b"\n")
 
 
 class RemoteTensorStore(TensorStore):
     """Tensor objects below a URL; credentials and endpoints are those that fsspec finds in the environment."""
 
-    def __init__(self, url: str, root: Folder, temporary: Folder) -> None:
+    def __init__(self, place: Place, root: Folder, temporary: Folder) -> None:
         super().__init__(root, temporary)
-        self._url = url
+        self._place, self._url = place, check_url(place.url)
+        self._introduced = False
+
+    @property
+    def _fs(self) -> Any:
+        if not self._introduced:  # before anything else is done at the URL
+            self._introduced = True
+            with _Translated(self._url):
+                self._claims.introduce()
+        return self._plain_fs
 
     @cached_property
-    def _fs(self) -> Any:
+    def _claims(self) -> Claims:
+        return Claims(self._root.above(), self._place, self._plain_fs, self._path)
+
+    @cached_property
+    def _plain_fs(self) -> Any:
         import fsspec
 
         scheme = self._url.partition("://")[0]
@@ -91,32 +82,47 @@ class RemoteTensorStore(TensorStore):
         return RemoteFiles(self._fs, f"{self._url}/{key}", self._path(key))
 
     def _path(self, key: str = "") -> str:
-        return str(self._fs._strip_protocol(f"{self._url}/{key}" if key else self._url))
+        return str(self._plain_fs._strip_protocol(f"{self._url}/{key}" if key else self._url))
 
     def claim(self) -> None:
-        """Take an empty place for a new graph.
+        """Claim an empty place for a new graph.
 
         Raises
         ------
         NameTakenError
-            If there is something already.
+            If there is already something.
         StoreError
             If it cannot be reached or written.
         """
+        self._introduced = True  # as the place it is to become
         with _Translated(self._url):
             try:
-                if self._fs.find(self._path()):
-                    raise NameTakenError(f"{self._url} holds something already: choose an empty place for the tensors.")
-                self._fs.pipe_file(self._path(_FIRST), ROOT_GROUP)
-            except FileNotFoundError as error:  # a bucket that is not there
+                self._claims.begin()
+            except FileNotFoundError as error:  # a missing bucket
                 raise OSError(str(error)) from None
 
     def release(self) -> None:
-        """Give up the place, with all that this graph has put there."""
+        """Give up the place, with everything that this graph has put there, unless another directory uses it too."""
+        if self.refusal() is not None:
+            return
         for key in self.keys():
             self.remove(key)
         with _Translated(self._url):
-            self._fs.rm_file(self._path(_FIRST))
+            self._claims.remove()
+
+    @override
+    def refusal(self) -> str | None:
+        """Say why nothing may be deleted: another directory uses the same tensors; None if none does."""
+        fs = self._fs  # introduces this directory
+        with _Translated(self._url):
+            return self._claims.refusal() if fs is not None else None
+
+    def take_over(self) -> None:
+        """Make this graph's directory the only one that uses the tensors."""
+        fs = self._fs
+        with _Translated(self._url):
+            if fs is not None:
+                self._claims.take_over()
 
     @override
     def open(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
@@ -134,18 +140,18 @@ class RemoteTensorStore(TensorStore):
 
     @override
     def keys(self) -> set[str]:
-        """List the keys of all objects, those that no row refers to included."""
+        """List the keys of all objects, including those that no row refers to."""
         return set(self.sizes())
 
     @override
     def has(self, key: str) -> bool:
-        """Say whether there is an object of that key."""
+        """Return whether there is an object with this key."""
         with _Translated(self._url):
             return KEY.fullmatch(key) is not None and bool(self._fs.exists(self._path(f"{key}/{_FIRST}")))
 
     @override
     def sizes(self) -> dict[str, int]:
-        """Map the key of every object to the bytes that its files take."""
+        """Map the key of every object to the size of its files in bytes."""
         found: dict[str, int] = {}
         for key, info in self._files():
             found[key] = found.get(key, 0) + int(info["size"])
@@ -153,7 +159,7 @@ class RemoteTensorStore(TensorStore):
 
     @override
     def size(self, key: str) -> int:
-        """Bytes that the files of an object take; 0 if it is gone."""
+        """Return the size of an object's files in bytes; 0 if it is gone."""
         return sum(int(info["size"]) for of, info in self._files() if of == key)
 
     @override
@@ -164,29 +170,29 @@ class RemoteTensorStore(TensorStore):
 
     @override
     def hide(self, key: str) -> None:
-        """Take an object out of sight in one step; :meth:`remove` deletes it then."""
+        """Hide an object in one step; :meth:`remove` then deletes it."""
         if self.has(key):
             with _Translated(self._url):
                 self._fs.rm_file(self._path(f"{key}/{_FIRST}"))
 
     @override
     def remove(self, key: str) -> None:
-        """Delete an object, as far as we may; only for objects that no row refers to."""
+        """Delete an object, as far as permitted; only for objects that no row refers to."""
         try:
             with _Translated(self._url):
                 if self._fs.find(self._path(key)):
                     self._fs.rm(self._path(key), recursive=True)
         except StoreError:
-            return  # it is garbage, which is found again
+            return  # it is garbage, which a later gc finds
 
     @override
     def copy_object(self, key: str, folder: Folder) -> None:
-        """Copy an object into a folder of this machine, flushed; ``FileNotFoundError`` if it is gone."""
+        """Copy an object into a folder on this machine, and flush it; ``FileNotFoundError`` if it is gone."""
         if not self.has(key):
             raise FileNotFoundError(key)
         for name in self._files_of(key).names():
             if not _OBJECT_FILE.fullmatch(name):
-                raise CorruptError(f"{self._url}/{key} holds {name[:80]!r}, which no tensor object has.")
+                raise CorruptError(f"{self._url}/{key} holds {name[:80]!r}, which a tensor object cannot have.")
             place, _, own = name.rpartition("/")
             with _Translated(self._url):
                 data = bytes(self._fs.cat_file(self._path(f"{key}/{name}")))
@@ -211,6 +217,10 @@ class RemoteTensorStore(TensorStore):
             store = self._files_of(key).zarr_store(read_only=False)
             build(lambda name, *rest: create_array(store, name, *rest))
 
+        fs = self._fs
+        with _Translated(self._url):
+            if fs is not None:
+                self._claims.require()
         try:
             with _Translated(self._url), one_at_a_time():
                 to_the_end(write)
@@ -267,7 +277,7 @@ class RemoteFiles:
         return self._sizes[name]
 
     def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
-        """Return the sizes of files in one folder; None for one that is not there."""
+        """Return the sizes of files in one folder; None for a missing one."""
         return [self._sizes.get(f"{folder}/{name}") for name in names]
 
     def tail(self, name: str, length: int) -> bytes:
@@ -277,14 +287,14 @@ class RemoteFiles:
             return bytes(self._fs.cat_file(f"{self._path}/{name}", start=start))
 
     def local(self, name: str) -> None:
-        """Return None: no file lies on this machine."""
+        """Return None, because no file is on this machine."""
         return
 
     is_local = False
 
 
 class _Translated:
-    """Make one sentence of what a client of remote storage raises; ours, and a missing file, pass."""
+    """Turn what a client of remote storage raises into one sentence; let our own errors, and missing files, pass."""
 
     def __init__(self, url: str) -> None:
         self._url = url

@@ -1,0 +1,65 @@
+"""Nodes and connections listed together, with the columns that a table of them shows (no torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mgraph.bookkeeping.listing import SIDES, Row, columns_named, list_columns, node_columns, sides_with, sort_keys
+from mgraph.errors import InputError
+from mgraph_store import GraphStore
+
+KINDS = ("mode", "control", "pivot", "sample", "merged", "connection")
+_OF_CONNECTIONS = ("name", "id", "kind", "ends", "status", "peak", "barrier")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What was listed: rows by side, "nodes" and "connections", and of each side the columns to show.
+
+    Only the sides that have all the columns that were named are there.
+    """
+
+    rows: dict[str, list[Row]]
+    columns: dict[str, tuple[str, ...]]
+
+
+def sides_of(kind: str | None) -> tuple[str, ...]:
+    """Return what a kind is listed among, None: all; InputError for a kind that there is not."""
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"There is no kind {kind!r}; choose from {', '.join(KINDS)}.")
+    return {None: SIDES, "connection": ("connections",)}.get(kind, ("nodes",))
+
+
+def columns_of(store: GraphStore, kind: str | None) -> list[Row]:
+    """List the columns that rows of a kind have (None: all), with their meaning."""
+    return list_columns(store, sides_of(kind))
+
+
+def list_kinds(
+    store: GraphStore,
+    kind: str | None,
+    columns: str | Sequence[str] | None,
+    named_in: tuple[str | None, str | Sequence[str]],
+    rows_of: Callable[[str], list[Row]],
+) -> Listed:
+    """List nodes and connections, or one ``kind``; ``rows_of`` a side returns its rows.
+
+    ``columns`` are those to show in place of the usual ones, or with ``+`` before the first beside them. ``named_in``
+    are the expression that filters and the keys that sort: what they name is shown, too, and a side that has not got
+    it is left out. Raises InputError for columns that there are not.
+    """
+    beside = columns is None or (isinstance(columns, str) and columns.startswith("+"))
+    wanted = [] if columns is None else sort_keys(columns.removeprefix("+") if isinstance(columns, str) else columns)
+    where, sort = named_in
+    named = columns_named(where, sort) + wanted
+    found = {side: rows_of(side) for side in sides_with(store, named, sides_of(kind))}
+    usual = {"nodes": node_columns(store), "connections": _OF_CONNECTIONS}
+    chosen = {side: _shown(usual[side], rows, named) if beside else tuple(wanted) for side, rows in found.items()}
+    return Listed(found, chosen)
+
+
+def _shown(usual: Sequence[str], rows: list[Row], named: list[str]) -> tuple[str, ...]:
+    """Choose columns: the usual ones, those that were named, and tags where there are any."""
+    tags = ["tags"] if any(row["tags"] for row in rows) else []
+    return tuple(dict.fromkeys([*usual, *named, *tags]))

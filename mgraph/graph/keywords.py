@@ -1,0 +1,198 @@
+"""Keywords that several methods of :class:`mgraph.Graph` and its handles share, each written once.
+
+Those with an :class:`~mgraph.settings.Option` are options of the commands too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from mgraph.evaluate.known import HOW_TO_NAME
+from mgraph.query.criterion import PathLimit
+from mgraph.settings import Option
+
+if TYPE_CHECKING:
+    from mgraph.engines.base import Engine
+    from mgraph.engines.pool import Executor
+    from mgraph.graph.handles import Connected, Point
+    from mgraph.methods.base import Method
+else:  # read at run time for the command line, which passes names
+    Connected = Engine = Executor = Method = Point = str
+
+_INNER = "Instead of --grid, for a chain or band: its control points and this many points on every piece."
+_BN_EXAMPLES = "Examples for BatchNorm statistics (default: at most 2000)."
+
+SpaceName = Annotated[str | None, Option("Name or id of the space (needed if there are several).")]
+
+
+class SpaceOptions(TypedDict, total=False):
+    """Options of a new space: its evaluation ``loss``, its ``name`` and its ``codec`` ("none" or "blosc").
+
+    ``loss`` is a function (outputs, targets) → scalar mean, or names one, to train and evaluate by instead of the
+    data's loss.
+    """
+
+    loss: Annotated[
+        str | Callable[..., Any] | None,
+        Option("Your own evaluation loss, pkg.module:fn or file.py:fn (default: the data's)."),
+    ]
+    name: Annotated[str | None, Option("Name of the space (default: made from the two specs).")]
+    codec: Annotated[str, Option("Tensor codec: none or blosc.", default="none")]
+
+
+class ImportOptions(TypedDict, total=False):
+    """How a checkpoint is read: the fields of :class:`mgraph.AddModeJob` with these names."""
+
+    name: Annotated[str | None, Option("Name of the mode.")]
+    weights: Annotated[str | None, Option("Which weights of a file with several sets.", shown="raw|ema|KEY")]
+    ignore: Annotated[
+        Sequence[str], Option("Leave out entries of the file, e.g. 'aux.*'.", shown="PATTERN", many="repeated")
+    ]
+    cast: Annotated[bool, Option("Round float64 tensors to float32.")]
+    recompute_batchnorm: Annotated[bool, Option("Store BatchNorm statistics recomputed from training data.")]
+    space: SpaceName
+
+
+class Listing(TypedDict, total=False):
+    """Which rows are listed, and in which order.
+
+    ``where`` is an expression over the columns of ``mgraph ls --list-columns`` (:mod:`mgraph_store.index.filters`),
+    ``sort`` names columns, with ``-`` before those to sort in descending order, ``limit`` is the largest number of
+    rows.
+    """
+
+    where: Annotated[
+        str | None,
+        Option("Only those for which this is true, e.g. \"test_accuracy > 0.9 and tag = 'x'\".", shown="EXPR"),
+    ]
+    sort: Annotated[
+        str | Sequence[str],
+        Option("Sort by columns; - before one: descending. [default: created]", shown="COLUMN,…"),
+    ]
+    limit: Annotated[int | None, Option("At most this many nodes, and this many connections.", shown="N")]
+    space: SpaceName
+
+
+class Joining(TypedDict, total=False):
+    """How modes are joined: the ``name`` of the connection, and what to do about ends that differ.
+
+    Ends of different tasks are refused, unless ``same_layout`` says to use the first one's. ``buffers_from`` is the end
+    whose buffers to use where they differ.
+    """
+
+    name: Annotated[str | None, Option("Name of the connection.")]
+    same_layout: Annotated[bool, Option("Connect across tasks, on the first end's task.")]
+    buffers_from: Annotated[Point | str | None, Option("The end whose buffers to use where they differ.")]
+
+
+class SweepGrid(TypedDict, total=False):
+    """Where a path is measured: ``grid`` points along each parameter."""
+
+    grid: Annotated[
+        int | Sequence[int] | None,
+        Option(
+            "Points of the sweep: n or n,m (default: 61 on a path, 11,11 on a surface, at most 11 along an edge of a "
+            "simplex; of a band its pivots and 9 points in every gap).",
+            many="commas",
+        ),
+    ]
+
+
+class ConnectOptions(Joining, SweepGrid, total=False):
+    """Further options of connecting by one method: where control points start, and where the result is swept.
+
+    Control points start from those of the connection ``init``. The sweep is on ``grid``, or on ``inner`` points on
+    every piece of a chain.
+    """
+
+    init: Annotated[
+        Connected | str | None,
+        Option("Start from the control points of this connection of the same ends.", shown="CONN"),
+    ]
+    inner: Annotated[int | None, Option(_INNER, low=0)]
+
+
+class AutoOptions(Joining, SweepGrid, PathLimit, total=False):
+    """Further options of connecting by the cheapest method: the limit that a path must meet, and the time available."""
+
+    budget: Annotated[
+        str | float | None,
+        Option(
+            "Time to spend, such as 90s, 30m, 1h30m: a method that would surely exceed it is not "
+            "started, and one that has started stops then."
+        ),
+    ]
+
+
+class SweepOptions(TypedDict, total=False):
+    """How a connection is measured: fields of :class:`mgraph.SweepJob`, and what the sweep is refined on."""
+
+    inner: Annotated[int | None, Option(_INNER, low=0)]
+    splits: Annotated[Sequence[str], Option("Splits to measure.", default="train,valid,test", many="commas")]
+    examples: Annotated[int | None, Option("Use a fixed random subset of this many examples per split.")]
+    bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
+    precision: Annotated[str, Option("Compute in fp32, tf32 or bf16.", default="fp32")]
+    metrics: Annotated[
+        Sequence[str | Callable[..., Any]],
+        Option(f"Measure this too: {HOW_TO_NAME}; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
+    ]
+    refine: Annotated[float | None, Option("Add points until the interpolation error is below this.", shown="BOUND")]
+    refine_on: Annotated[str, Option("What --refine looks at. [default: train:loss]", shown="SPLIT:METRIC")]
+    max_points: Annotated[int, Option("Largest number of points with --refine. [default: 2000]")]
+    route_on: Annotated[
+        str,
+        Option(
+            "train or valid: whose loss chooses the route between two ends of a surface or simplex.",
+            default="train",
+            shown="SPLIT",
+        ),
+    ]
+    reuse: Annotated[bool, Option("Measure everything again, even what is already stored.", flag="--no-reuse")]
+
+
+class MergeOptions(TypedDict, total=False):
+    """Which point, other than the best one, becomes a node, and how: fields of :class:`mgraph.MergeJob`."""
+
+    soup: Annotated[str | None, Option("Average swept points: uniform, or greedy (on validation data).")]
+    name: Annotated[str | None, Option("Name of the merged node.")]
+    bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
+    force: Annotated[bool, Option("Store the point even if it is on a wall between the corners.")]
+
+
+class Aims(TypedDict, total=False):
+    """What exploration aims at: the ``method`` that connects two ends (default: a Bézier curve), the goal ``until``
+    ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (any with a direction; default: the loss)
+    and ``split`` on which edges are compared, and the ``space`` whose modes are meant if none are given.
+    """
+
+    method: Method | None
+    until: Annotated[
+        str | None,
+        Option(
+            "Stop at this goal: 'components(0.1) == 1', 'max_barrier <= 0.05', 'max_peak < 0.3', joined by and.",
+            shown="GOAL",
+        ),
+    ]
+    metric: Annotated[str, Option("Any metric that is measured.", default="loss")]
+    split: Annotated[str, Option("train, valid or test.", default="train")]
+    space: SpaceName
+
+
+class Bounds(Aims, total=False):
+    """When else exploration stops: after ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is
+    used up; and the ``engine`` that it runs on.
+    """
+
+    budget: Annotated[
+        str | float | None, Option("Start nothing that would exceed this total time: 2h, 1h30m, 90s.", shown="TIME")
+    ]
+    max_pairs: Annotated[int | None, Option("Connect at most this many pairs.", shown="N")]
+    engine: Annotated[
+        str | Engine | Executor | None,
+        Option(
+            "Several at once: local:N (processes), ray or ray:N (a Ray cluster), slurm:N?partition=… (jobs), "
+            "or file.py:function, which returns an executor.",
+            shown="ENGINE",
+        ),
+    ]
