@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from mgraph.report.sizes import Size, size_of
     from mgraph.shown import plain_cell, visible
     from mgraph.toydemo import run_toy_demo
+    from mgraph.train.recipes import RECIPES
     from mgraph.train.settings import TrainSettings
 
 _HOMES = {
@@ -113,6 +114,7 @@ _HOMES = {
     "NudgedElasticBand": "mgraph.methods.neb.method",
     "LLPF": "mgraph.methods.llpf.method",
     "TrainSettings": "mgraph.train.settings",
+    "RECIPES": "mgraph.train.recipes",
     "SharpnessSettings": "mgraph.evaluate.sharpness",
     # Keywords that methods of a graph share
     "SpaceOptions": "mgraph.graph.keywords",
@@ -175,6 +177,7 @@ __all__ = [
     "LADDER",
     "LLPF",
     "METHODS",
+    "RECIPES",
     "AddCurveJob",
     "AddModeJob",
     "AddObjectJob",

@@ -67,6 +67,7 @@ _COMMANDS = {
     "upgrade": "upkeep",
     "archive": "upkeep",
     "methods": "describe",
+    "recipes": "describe",
     "archs": "describe",
     "datasets": "describe",
     "demo": "demo",

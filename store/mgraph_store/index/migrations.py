@@ -8,7 +8,7 @@ Every released format has a small graph in ``tests/data`` that must keep opening
 1. the first
 2. edges say what chose their route (``chosen_on``) and why they must not count (``doubt``); until then the route of an
    edge over three ends or more was the best by that edge's own numbers. Spaces and sweeps say which metrics were
-   measured, and which way these point (``metrics``): until then accuracy alone had a direction
+   measured, and which way these point (``metrics``): until then accuracy alone had a direction. Series may be a node's
 
 The rows of bundles go the same way as they are read, see :mod:`mgraph_store.exchange.upgrades`.
 """
@@ -58,7 +58,14 @@ WHERE v.sweep_id IS NULL GROUP BY 1"""
             con.execute(f"UPDATE {table} SET metrics = ? WHERE id = ?", [metrics_of_format_1(names), identifier])
 
 
+def _series_of_nodes(con: duckdb.DuckDBPyConnection) -> None:
+    """Lead from 1 to 2: every series was a connection's."""
+    con.execute("ALTER TABLE series ALTER COLUMN connection_id DROP NOT NULL")
+    con.execute("ALTER TABLE series ADD COLUMN node_id VARCHAR")
+
+
 def _to_2(con: duckdb.DuckDBPyConnection) -> None:
+    _series_of_nodes(con)
     _routes_by_their_own_numbers(con)
     _metrics_with_a_direction(con)
 
@@ -67,7 +74,7 @@ STEPS: dict[int, Step] = {1: _to_2}
 """Version → the step from it to the next."""
 
 
-NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics"})}
+NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics", "series.node_id"})}
 """Version → the columns that its step adds."""
 
 
