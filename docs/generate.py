@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import linecache
 import os
 import platform
 import re
@@ -53,6 +54,13 @@ def run_page(text: str) -> str:
         return _BLOCK.sub(lambda match: _run_block(match, namespace), text)
 
 
+def _as_cell(body: str) -> str:
+    """Let the source of a block be found, as a notebook does with its cells; return the name of its file."""
+    name = f"<block {len(linecache.cache)}>"
+    linecache.cache[name] = (len(body), None, body.splitlines(keepends=True), name)
+    return name
+
+
 def _run_block(match: re.Match[str], namespace: dict[str, Any]) -> str:
     language, info, body = match.groups()
     file = re.search(r"file=(\S+)", info)
@@ -61,7 +69,7 @@ def _run_block(match: re.Match[str], namespace: dict[str, Any]) -> str:
     elif language == "python":
         output = io.StringIO()
         with contextlib.redirect_stdout(output), _importable_from_here():
-            exec(compile(body, "<page>", "exec"), namespace)
+            exec(compile(body, _as_cell(body), "exec", dont_inherit=True), namespace)
     elif language == "console":
         lines = []
         for line in body.splitlines():

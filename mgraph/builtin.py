@@ -140,6 +140,11 @@ DATASETS = _by_name(
     BuiltIn("fashionmnist", "70000 pieces of clothing of 28×28, 10 classes", f"{_DATA}.downloads:fashionmnist"),
     BuiltIn("cifar10", "60000 colour photographs of 32×32, 10 classes", f"{_DATA}.downloads:cifar10"),
     BuiltIn("cifar100", "60000 colour photographs of 32×32, 100 classes", f"{_DATA}.downloads:cifar100"),
+    BuiltIn("svhn", "99289 house numbers of 32×32, 10 classes", f"{_DATA}.downloads:svhn"),
+    BuiltIn("stl10", "13000 colour photographs of 96×96, 10 classes", f"{_DATA}.downloads:stl10"),
+    BuiltIn(
+        "tiny-imagenet:DIR", "110000 photographs of 64×64, 200 classes, as unpacked", f"{_DATA}.files:tiny_imagenet"
+    ),
     BuiltIn(
         "npz:FILE",
         "NumPy arrays x_train, y_train, x_test, y_test (and x_valid, y_valid) in one file",
@@ -150,6 +155,9 @@ DATASETS = _by_name(
         "image files in train/CLASS, test/CLASS (and valid/CLASS), held in memory",
         f"{_DATA}.files:imagefolder",
     ),
+    BuiltIn("text:DIR", "texts train.txt, test.txt (and valid.txt) for next-token prediction", f"{_DATA}.texts:text"),
+    BuiltIn("csv:FILE", "a table: a column to predict from others", "mgraph.tabular:csv"),
+    BuiltIn("parquet:FILE", "a table in Parquet, likewise", "mgraph.tabular:parquet"),
     BuiltIn("toy", "for the architecture toy, whose output is its loss", f"{_DATA}.toy:toy"),
 )
 

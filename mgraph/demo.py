@@ -52,7 +52,7 @@ def run_demo(
     path = directory / "digits.mgraph"
     if path.exists():
         if not overwrite:
-            raise NameTakenError(f"{path} exists already; add --overwrite to make it anew, or choose another -o.")
+            raise NameTakenError(f"{path} already exists; add --overwrite to replace it, or choose another -o.")
         shutil.rmtree(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def run_demo(
         raise InputError(f"{directory} cannot be made: {error.strerror}; choose another -o.") from None
     demo = Demo()
     graph = create(path, arch="cnn", data="digits", device="cpu")
-    say("Training four modes apart: seeds 0 to 3.")
+    say("Training four independent modes: seeds 0 to 3.")
     for seed, name in enumerate(MODES):
         mode = graph.train(seed=seed, name=name, progress=progress)
         train, test = mode.evaluate("train"), mode.evaluate("test")["accuracy"]

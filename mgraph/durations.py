@@ -18,7 +18,7 @@ def seconds(given: str | float) -> float:
     """
     value = _parsed("".join(given.split()).lower()) if isinstance(given, str) else float(given)
     if not (math.isfinite(value) and value > 0):
-        raise InputError(f"A length of time is a number above 0 with units, such as 2h, 1h30m or 90s; got {given!r}.")
+        raise InputError(f"A duration is a number above 0 with units, such as 2h, 1h30m or 90s; got {given!r}.")
     return value
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mgraph import usercode
+from mgraph import captured, usercode
 from mgraph.builtin import CONFIGS, FILES, ROOT
 from mgraph.errors import InputError, MGraphError, NotFoundError
 from mgraph.sources import Code, SourceFile, find, gather, is_ours, lies_installed
@@ -151,7 +151,7 @@ def _called(factory: Callable[..., Any], spec: Spec, arguments: dict[str, Any]) 
 def _split(spec: Spec) -> tuple[str, str]:
     target, _, attribute = spec.name.rpartition(":")
     if not spec.is_factory or not target or not attribute.isidentifier():
-        raise InputError(f"{spec.name!r} names no factory; write file.py:name or package.module:name.")
+        raise InputError(f"{spec.name!r} does not name a factory; write file.py:name or package.module:name.")
     return target, attribute
 
 
@@ -179,6 +179,8 @@ def _file_code(path: Path) -> Code:
 
 
 def _read(path: Path) -> bytes:
+    if (held := captured.pending(path)) is not None:
+        return held
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"The factory file {path} is not a regular file; name a file of Python source.")

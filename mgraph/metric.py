@@ -59,9 +59,9 @@ class Metric:
                     f"A metric cannot be called {name!r}: take a letter, then at most 62 letters, digits, and . _ -"
                 )
         if self.better not in ("higher", "lower", None):
-            raise InputError(f"Of the metric {self.name}, 'higher' or 'lower' values are better, not {self.better!r}.")
+            raise InputError(f"For the metric {self.name}, better must be 'higher' or 'lower', not {self.better!r}.")
         if self.best is not None and (self.better is None or not math.isfinite(self.best)):
-            raise InputError(f"The best value of the metric {self.name} must be a finite number, and better be given.")
+            raise InputError(f"The best value of the metric {self.name} must be a finite number, and needs better.")
         if not self.cost_name:
             object.__setattr__(self, "cost_name", self.name)
 
@@ -80,7 +80,7 @@ class Metric:
 
     def _direction(self) -> Better:
         if self.better is None:
-            raise InputError(f"Whether more or less of the metric {self.name} is better is not known; say so.")
+            raise InputError(f"It is not known whether a higher or lower {self.name} is better; say so.")
         return self.better
 
     def stored(self) -> dict[str, Any]:

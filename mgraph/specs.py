@@ -24,9 +24,13 @@ from mgraph.settings import convert, type_name
 Scalar = int | float | bool | str
 Value = Scalar | tuple[Scalar, ...]
 
+LIVE = "object"
+"""What names an object that was given in Python and is in no file: :mod:`mgraph.session.objects`."""
+
 # What may stand before a colon without naming a factory.
 PREFIXES = frozenset(entry.name for entry in (*ARCHITECTURES.values(), *DATASETS.values()) if entry.argument) | {
-    "torchmetrics"
+    "torchmetrics",
+    LIVE,
 }
 
 _INT = re.compile(r"[+-]?[0-9]+")
@@ -105,7 +109,7 @@ class Spec:
 def bind(entry: BuiltIn, spec: Spec) -> dict[str, Any]:
     """Convert a spec's parameters to the types that a built-in declares; InputError for an unknown or unfitting one."""
     if bool(entry.argument) != bool(spec.argument):
-        raise InputError(f"{spec.name!r} is not how to name {entry.name}; write {entry.usage}.")
+        raise InputError(f"{spec.name!r} is not the way to name {entry.name}; write {entry.usage}.")
     known = {p.name: p for p in entry.params}
     for key in spec.params:
         if key not in known and not entry.further:

@@ -181,5 +181,5 @@ def _save(known: Mapping[Triple, Mapping[str, str]]) -> None:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         raise InputError(
-            f"{path} cannot be written: {error.strerror}; set MGRAPH_CONFIG_DIR to a directory of yours."
+            f"{path} cannot be written: {error.strerror}; set MGRAPH_CONFIG_DIR to a directory of your own."
         ) from None

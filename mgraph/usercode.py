@@ -155,7 +155,7 @@ def _is_shadowed(top: str, code: Code) -> bool:
     if top in code.files and top != code.name:
         warnings.warn(
             f"{code.main.path} imports {top}, which is an installed module and also a file beside it: the installed "
-            f"one is used. Rename the file if it is meant.",
+            f"one is used. Rename the file if you mean that.",
             ShadowedFileWarning,
             stacklevel=3,
         )
@@ -174,6 +174,6 @@ def _asking() -> Code | None:
 
 def _uncovered(name: str, code: Code) -> str:
     return (
-        f"{name} lies beside {code.main.path} but is imported in a way that cannot be seen in its text, so nobody was "
+        f"{name} is beside {code.main.path} but is imported in a way that its text does not show, so nobody was "
         f"asked to trust it; import it by a statement, as in `import {name}`"
     )

@@ -127,7 +127,7 @@ def test_dataclasses_work_in_a_factory_file(work):
     [
         ("nets/none.py:make", NotFoundError, "does not exist"),
         ("nets/m.py:mak", NotFoundError, "did you mean 'make'"),
-        ("nets.py:", InputError, "names no factory"),
+        ("nets.py:", InputError, "does not name a factory"),
         ("no_such_module_at_all:make", NotFoundError, "cannot be found"),
         ("json.nothing:make", NotFoundError, "cannot be found"),
         ("math.pi:x", NotFoundError, "math is not a package"),

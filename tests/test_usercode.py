@@ -160,7 +160,7 @@ def test_a_neighbour_that_nobody_was_asked_about_is_refused_by_name(write: Write
             "parts/hidden.py": "open('pwned', 'w')\n",
         }
     )
-    with pytest.raises(InputError, match=r"hidden lies beside .*net.py but .* cannot be seen in its text"):
+    with pytest.raises(InputError, match=r"hidden is beside .*net.py but .* its text does not show"):
         load("net.py:make")
     assert not Path("pwned").exists()
     assert not [name for name in sys.modules if name.startswith("_mgraph_code_") and "hidden" in name]

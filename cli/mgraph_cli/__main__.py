@@ -4,13 +4,13 @@ import sys
 
 
 def main() -> None:
-    """Run the command line, which takes a while to import: Ctrl-C may come before it is there."""
+    """Run the command line, which takes a while to import: Ctrl-C may come before that is done."""
     try:
         from mgraph_cli.main import cli
 
         cli(prog_name="mgraph")
     except KeyboardInterrupt:
-        print("Interrupted; nothing was begun.", file=sys.stderr)
+        print("Interrupted; nothing was started.", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,4 +1,4 @@
-"""Warnings as a person at the terminal sees them: ours, and those of libraries, each once and in one line."""
+"""Warnings as the user sees them: ours and those of libraries, each once and in one line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mgraph_cli.terminal import echo
 
 _LONGEST = 500  # characters of a library's warning
 
-# Warnings that concern neither the numbers nor the person: the library, and how the text begins.
+# Warnings that concern neither the numbers nor the user: the library, and how the text begins.
 _CHATTER = (
-    # Which precision is used, is a setting of ours and stands in the record of the run.
+    # Which precision is used is our own setting, and is recorded with the run.
     ("torch", "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled."),
 )
 _OURS = Path(mgraph.__file__).parent
@@ -45,7 +45,7 @@ def library_of(filename: str) -> str:
     """Name the package that a file belongs to, or the file itself if it is the user's own."""
     path = Path(filename)
     if path.is_relative_to(_OURS) or path.is_relative_to(Path(__file__).parent):
-        return "a library"  # which one, its caller cannot say
+        return "a library"  # the call does not tell us which one
     for home in ("site-packages", "dist-packages"):
         if home in path.parts[:-1]:
             return path.parts[path.parts.index(home) + 1].removesuffix(".py")

@@ -118,7 +118,7 @@ class Commands(click.Group):
                     echo(*traceback.format_exc().rstrip("\n").split("\n"), err=True)
                 _fail(given, error.kind, f"{error} {_notes(error)}")
                 code = error.exit_code
-            except Exception as error:  # a bug of ours, or of the user's own network or data
+            except Exception as error:  # our bug, or one in the user's network or data
                 if "--traceback" in given:
                     echo(*traceback.format_exc().rstrip("\n").split("\n"), err=True)
                 _fail(given, "unexpected", f"{_described(error)} (mgraph --traceback … shows where) {_notes(error)}")
@@ -127,7 +127,7 @@ class Commands(click.Group):
 
 
 class _Again:
-    """The command to type after an interruption: the same one, or if a run can go on, the one that does it."""
+    """The command to type after an interruption: the same one, or if a run can be resumed, the one that does so."""
 
     def __init__(self, given: Sequence[str]) -> None:
         self.command = shlex.join(["mgraph", *given])
@@ -139,11 +139,11 @@ class _Again:
         if run is None:
             return f"Run again: {self.command}"
         words = ["mgraph", "resume", run, *([] if self.graph is None else ["--graph", self.graph])]
-        return f"Go on with: {shlex.join(words)}"
+        return f"Continue with: {shlex.join(words)}"
 
 
 def _notes(error: BaseException | None) -> str:
-    """Return what was noted on an error on its way: what an unfinished sweep has stored."""
+    """Return the notes added to an error on its way: what an unfinished sweep has stored."""
     return " ".join(getattr(error, "__notes__", ()))
 
 
@@ -179,9 +179,8 @@ def _say(given: Sequence[str], kind: str, message: str, line: str) -> None:
 def cli(traceback: bool) -> None:
     """A checkpoint graph for mode connectivity.
 
-    Train or import modes, connect them by paths and surfaces, query what is connected, and take merged models and
-    ensembles out of it. Commands find the graph by --graph, $MGRAPH_GRAPH, or the only *.mgraph in this directory or
-    above.
+    Train or import modes, connect them by paths and surfaces, query what is connected, and extract merged models and
+    ensembles. Commands find the graph by --graph, $MGRAPH_GRAPH, or the only *.mgraph in this directory or above.
 
     \b
     Example:

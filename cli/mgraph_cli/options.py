@@ -26,7 +26,7 @@ class SectionedCommand(click.Command):
 
     @override
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one list for each section, in the order in which they first come."""
+        """Write one list for each section, in the order in which they first appear."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
@@ -38,7 +38,7 @@ class SectionedCommand(click.Command):
 
 
 class SectionOption(click.Option):
-    """An option that is listed under a heading of its own."""
+    """An option that is listed under its own heading."""
 
     def __init__(self, *args: Any, section: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -109,18 +109,19 @@ def output_options(command: Any) -> Any:
         click.get_current_context().meta[CSV_SAFE] = csv_safe
         return command(*args, form="csv" if csv_safe else form, **options)
 
-    help = "Print CSV for a spreadsheet: no text in it is taken for a formula."
+    help = "Print CSV for a spreadsheet, in which no text can act as a formula."
     decorated = click.option("--csv-safe", is_flag=True, help=help)(chosen)
     decorated = click.option("--csv", "form", flag_value="csv", help="Print CSV.")(decorated)
     decorated = click.option("--json", "form", flag_value="json", help="Print one JSON document.")(decorated)
-    # What neither asks for needs an option, too, to carry the default.
+    # The default (neither) needs an option to carry it, too.
     return click.option("--text", "form", flag_value="table", default=True, hidden=True)(decorated)
 
 
 def keyword_options(
     keywords: type, *, only: Sequence[str] = (), without: Sequence[str] = (), section: str | None = None
 ) -> Decorator:
-    """Add an option for every keyword of a TypedDict that says how (all, ``only`` some, or those ``without`` some)."""
+    """Add an option for every keyword of a TypedDict that describes one (all, ``only`` some, or those ``without``
+    some)."""
 
     def decorate(command: Any) -> Any:
         for name, (kind, option) in reversed(options_of(keywords).items()):
@@ -155,7 +156,7 @@ def _words(text: str | None) -> list[str] | None:
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, or have a default; the methods of a graph know the other defaults."""
+    """Return the options that were given or have a default; the methods of a graph know the other defaults."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -177,7 +178,7 @@ def numbers(text: str | None, flag: str, kind: type[int] | type[float]) -> list[
 
 @dataclass(frozen=True)
 class GivenSettings:
-    """Settings as typed: a preset, a TOML file, ``-s key=value``, and flags, in rising order of weight."""
+    """Settings as typed: a preset, a TOML file, ``-s key=value``, and flags, later ones overriding earlier ones."""
 
     flags: Mapping[str, Any] = field(default_factory=dict)
     pairs: Sequence[str] = ()
@@ -190,7 +191,7 @@ class GivenSettings:
         return cls.parse(values) if self.preset is None else cls.preset(self.preset, **values)
 
     def values(self) -> dict[str, Any]:
-        """Combine all but the preset; nothing of it is checked yet."""
+        """Combine everything but the preset, without checking it yet."""
         values: dict[str, Any] = {}
         if self.config is not None:
             values |= _read_toml(self.config)
@@ -207,15 +208,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:  # the parser's own, bad UTF-8, endless numbers or nesting
+    except (ValueError, RecursionError) as error:  # the parser's own, bad UTF-8, huge numbers or nesting
         raise InputError(f"{path} is not TOML: {error}.") from None
 
 
 def settings_options(classes: Mapping[str, type[Settings]], *, flags: bool = True, presets: bool = False) -> Decorator:
     """Add ``-s key=value`` and ``--config``, passed on with all others as ``settings``, :class:`GivenSettings`.
 
-    With ``flags`` every field of the named settings classes has one: a field of several classes becomes one flag whose
-    help names their defaults. With ``presets`` there is ``--preset``, too.
+    With ``flags``, every field of the named settings classes has one: a field of several classes becomes one flag whose
+    help names their defaults. With ``presets`` there is ``--preset`` too.
     """
     merged: dict[str, list[tuple[str, SettingInfo]]] = {}
     for name, cls in classes.items() if flags else ():
@@ -242,12 +243,12 @@ def settings_options(classes: Mapping[str, type[Settings]], *, flags: bool = Tru
                 help=_help(users, len(having)),
                 metavar=_metavar(users[0][1]),
             )(decorated)
-        what, whose = ("; -s and flags win", "") if flags else ("; -s wins", " of the method, as for connect")
-        help = f"TOML file of settings{what} over it."
+        what, whose = ("; -s and flags override", "") if flags else ("; -s overrides", " of the method, as for connect")
+        help = f"TOML file of settings{what} it."
         decorated = click.option("--config", type=click.Path(path_type=Path), help=help)(decorated)
         if presets:
             decorated = _preset_option(classes)(decorated)
-        help = "Set any setting by name; flags win over it." if flags else f"Set any setting{whose}."
+        help = "Set any setting by name; flags override it." if flags else f"Set any setting{whose}."
         return click.option("-s", "--set", "pairs", multiple=True, metavar="KEY=VALUE", help=help)(decorated)
 
     return decorate
@@ -255,7 +256,7 @@ def settings_options(classes: Mapping[str, type[Settings]], *, flags: bool = Tru
 
 def _preset_option(classes: Mapping[str, type[Settings]]) -> Decorator:
     known = [f"{_listed(list(cls.presets))} ({name})" for name, cls in classes.items() if cls.presets]
-    help = f"Settings to begin with, other settings win: {', '.join(known)}."
+    help = f"Settings to start from, overridden by others: {', '.join(known)}."
     return click.option("--preset", metavar="NAME", help=help)
 
 

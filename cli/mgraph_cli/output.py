@@ -1,4 +1,4 @@
-"""One renderer, three audiences: tables for people, JSON and CSV for programs. Data go to stdout only.
+"""One renderer for three audiences: tables for people, JSON and CSV for programs. Only data go to stdout.
 
 JSON is ASCII, with everything else escaped in its own way. CSV holds the data as they are, unless it goes to a
 terminal, or ``--csv-safe`` asks for cells that are not formulas.
@@ -19,7 +19,7 @@ import click
 from mgraph import plain_cell, visible
 from mgraph_cli.terminal import echo, unguarded
 
-CSV_SAFE = "mgraph.csv_safe"  # in the command's context: whether cells are made harmless
+CSV_SAFE = "mgraph.csv_safe"  # key in the command's context: whether cells are made harmless
 
 Row = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ def emit(
 
 
 def emit_one(row: Row, *, form: str = "table", tables: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Print one thing: its plain fields as lines and the named lists in it as tables."""
+    """Print one thing: its plain fields as lines, and the named lists in it as tables."""
     tables = tables or {}
     if form == "json":
         bad: list[str] = []
@@ -68,12 +68,14 @@ def emit_one(row: Row, *, form: str = "table", tables: Mapping[str, Sequence[str
 
 def echo_json(document: Any, *, indent: int | None = None, err: bool = False) -> None:
     """Print one JSON document in visible ASCII."""
-    text = json.dumps(document, indent=indent).replace("\x7f", "\\u007f")  # the one control that JSON leaves as it is
+    text = json.dumps(document, indent=indent).replace(
+        "\x7f", "\\u007f"
+    )  # the one control character that JSON leaves as it is
     click.echo(text, file=unguarded(sys.stderr if err else sys.stdout))
 
 
 def note(text: str) -> None:
-    """Say something to the person, beside the data."""
+    """Tell the user something, apart from the data."""
     echo(text, err=True)
 
 
@@ -91,7 +93,7 @@ def _table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
     for row in rows:
         table.add_row(*[visible(_plain(row.get(c))) for c in columns])
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
-    # Cells are data: brackets and colons in them mean nothing.
+    # Cells are data: brackets and colons in them have no special meaning.
     console = Console(file=unguarded(sys.stdout), highlight=False, markup=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(table)
@@ -114,7 +116,7 @@ def _plain(value: Any) -> str:
 
 
 def _clean(value: Any, path: str, bad: list[str]) -> Any:
-    """Replace what JSON cannot hold by null, and remember where."""
+    """Replace what JSON cannot hold with null, and remember where."""
     if isinstance(value, Mapping):
         return {k: _clean(v, f"{path}.{k}", bad) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -132,7 +134,7 @@ def _print_json(document: dict[str, Any], bad: list[str]) -> None:
 
 
 def _cell_maker() -> Callable[[Any], Any]:
-    """Return how a CSV cell is made: as the data are, or harmless."""
+    """Return the function that makes a CSV cell: the data as they are, or made harmless."""
     context = click.get_current_context(silent=True)
     if context is not None and context.meta.get(CSV_SAFE):
         return lambda value: plain_cell(_csv_cell(value))

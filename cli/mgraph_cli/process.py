@@ -23,8 +23,8 @@ def tune_allocator() -> None:
 def import_nothing_from_here() -> None:
     """Take the working directory off the import path, of this process and of those that it starts.
 
-    It may be a stranger's, and hold files that are called like modules that a library looks for. It is there if Python
-    was started with -c or -m, or if $PYTHONPATH has an empty part; whoever names it in $PYTHONPATH wants it.
+    It may be a stranger's, and hold files named like modules that a library looks for. It is on the path if Python was
+    started with -c or -m, or if $PYTHONPATH has an empty part; naming it in $PYTHONPATH keeps it.
     """
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     named = [part for part in given if part]

@@ -1,6 +1,6 @@
-"""Where a long command stands: bars with loss and ETA on a terminal; elsewhere a line a minute, on stderr.
+"""Progress of long commands: bars with loss and ETA on a terminal; elsewhere a line a minute, on stderr.
 
-``MGRAPH_PROGRESS_SECONDS`` sets how often lines come; 0: never.
+``MGRAPH_PROGRESS_SECONDS`` sets the interval between lines; 0: never.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VARIABLE = "MGRAPH_PROGRESS_SECONDS"
 def progress_bars(what: str) -> Iterator[Report | None]:
     """Yield a reporter that draws one bar per phase on stderr, or writes lines where stderr is not a terminal.
 
-    Of several processes under torchrun only the first reports.
+    Of several processes under torchrun, only the first reports.
     """
     if follows():
         yield None
@@ -47,7 +47,7 @@ def progress_bars(what: str) -> Iterator[Report | None]:
 
 @contextmanager
 def progress_lines(what: str) -> Iterator[None]:
-    """Say every minute of the block that a command is under way, where stderr is not a terminal."""
+    """While the block runs, say every minute that the command is under way, if stderr is not a terminal."""
     if follows() or sys.stderr.isatty():
         yield
     else:
@@ -56,7 +56,7 @@ def progress_lines(what: str) -> Iterator[None]:
 
 
 def follows() -> bool:
-    """Tell whether torchrun started this process as one of several, and not as the first: that one alone reports."""
+    """Return whether torchrun started this process as one of several but not as the first, which alone reports."""
     return os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0"
 
 
@@ -89,16 +89,16 @@ def _bars(what: str) -> Iterator[Report]:
 
 
 class Line:
-    """Where a command stands, as a line."""
+    """A command's progress, as a line."""
 
     def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._what, self._clock = what, clock
         self._begun = clock()
-        # What was last reported, and when its phase was first heard of, and how far it was then.
+        # What was last reported, when its phase was first reported, and how far it was then.
         self._seen: tuple[Progress, float, int] | None = None
 
     def report(self, progress: Progress) -> None:
-        """Remember where the command stands."""
+        """Remember the command's progress."""
         if self._seen is None or progress.phase != self._seen[0].phase:
             self._seen = progress, self._clock(), progress.done
         else:
@@ -123,7 +123,7 @@ _lines_now: list[Line] = []  # of commands within commands; the last one is writ
 
 @contextmanager
 def _lines(what: str) -> Iterator[Report]:
-    """Write the line of the innermost block to stderr, every so many seconds."""
+    """Write the line of the innermost block to stderr at fixed intervals."""
     line = Line(what)
     _lines_now.append(line)
     try:

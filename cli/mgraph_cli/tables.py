@@ -1,4 +1,4 @@
-"""What several commands print: modes and connections with their numbers, and the tables in them."""
+"""Output shared by several commands: modes and connections with their numbers and tables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def print_mode(row: dict[str, Any], form: str) -> None:
 
 
 def print_connection(row: dict[str, Any], form: str) -> None:
-    """Print a connection with a sweep of it."""
+    """Print a connection with one of its sweeps."""
     if form != "table":
         emit_one(row, form=form)
         return

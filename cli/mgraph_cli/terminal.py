@@ -1,9 +1,9 @@
-r"""The way out: every line for a person, on stdout or stderr, leaves through :func:`echo`.
+r"""Output for people: every line of it, on stdout or stderr, goes through :func:`echo`.
 
-These lines hold what a stranger wrote into a graph or bundle (names, notes, reasons, file names), so each of them is
-made :func:`~mgraph.visible`: it stays one line, and no terminal obeys anything in it. Whatever else writes in
-this process, a library or a print in a network, passes a guard that escapes the same, but leaves tabs, line breaks and
-carriage returns alone.
+These lines may contain what a stranger wrote into a graph or bundle (names, notes, reasons, file names), so each is
+made :func:`~mgraph.visible`: it stays one line, and no terminal obeys anything in it. Everything else that writes in
+this process, a library or a print in a network, passes a guard that escapes the same characters, but leaves tabs, line
+breaks and carriage returns alone.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def guarded() -> Iterator[None]:
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """Return the stream behind the guard, for what is escaped already, or has escapes of ours."""
+    """Return the stream behind the guard, for text that is already escaped, or has our own escapes."""
     return stream.stream if isinstance(stream, _Guard) else stream
 
 
 class _Guard:
-    """A text stream whose :meth:`write` escapes; all else is the stream's own."""
+    """A text stream whose :meth:`write` escapes; everything else is that of the stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream

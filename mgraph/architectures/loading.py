@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import nn
 
+from mgraph import live
 from mgraph.alone import alone
 from mgraph.builtin import ARCHITECTURES, CONFIGS
 from mgraph.errors import InputError, MGraphError
@@ -48,6 +49,8 @@ def build_network(
                 "in_channels": shape[0] if shape and _of_one(shape) else None,
             }
             network = call_factory(factory, spec, offered)
+        elif live.is_live(spec):
+            network = live.recall(spec, "arch")()
         else:
             network = _built_in(spec, shape, classes, base or Path.cwd())
     if not isinstance(network, nn.Module):

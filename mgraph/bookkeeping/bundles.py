@@ -48,7 +48,7 @@ def unpack(store: GraphStore, path: Path, *, prefix: str = "") -> Arrived:
         spaces = reader.all(Space, id=done.spaces) if done.spaces else []
     things: list[Node | Connection] = [*nodes, *connections]
     rows = [{"id": r.id, "kind": r.kind, "name": r.name} for r in things if _is_shown(r)]
-    notes = [f"{old} is called {new} here, for the name was taken" for old, new in done.renamed.items() if not prefix]
+    notes = [f"{old} is called {new} here, as the name was taken" for old, new in done.renamed.items() if not prefix]
     for space in spaces:
         notes.append(f"space {space.name} is new: {space.arch} on {space.data}")
         if any(names_code(text) for text in (space.arch, space.data, space.loss)):
@@ -58,7 +58,7 @@ def unpack(store: GraphStore, path: Path, *, prefix: str = "") -> Arrived:
             )
     for connection in connections:
         notes += [
-            f"{connection.name or connection.id} lies along {own.code}, code that is not in the bundle and not trusted "
+            f"{connection.name or connection.id} runs along {own.code}, code that is neither in the bundle nor trusted "
             "yet; bring the file, and say --trust once you have read it"
             for own in own_families(family_of(connection))
         ]
@@ -68,7 +68,7 @@ def unpack(store: GraphStore, path: Path, *, prefix: str = "") -> Arrived:
 def create_from_bundle(path: Path, directory: Path) -> GraphStore:
     """Make a new graph of a bundle, or nothing at all."""
     if directory.exists():
-        raise NameTakenError(f"{directory} exists already; choose another directory, or unpack into that graph.")
+        raise NameTakenError(f"{directory} already exists; choose another directory, or unpack into that graph.")
     store = GraphStore.create(directory)
     try:
         unpack(store, path)
@@ -87,6 +87,6 @@ def _check(connection: Connection) -> None:
         family_of(connection)
         settings = json.loads(connection.settings)
     except (InputError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"Connection {connection.id} of the bundle has no family that is known ({error}).") from None
+        raise InputError(f"Connection {connection.id} of the bundle has an unknown family ({error}).") from None
     if not isinstance(settings, dict):
-        raise InputError(f"Connection {connection.id} of the bundle has settings that are none.")
+        raise InputError(f"Connection {connection.id} of the bundle has invalid settings.")

@@ -60,7 +60,7 @@ def _about(subject: Subject) -> dict[str, Any]:
 def _check(key: str, value: str | None) -> None:
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise InputError(
-            f"{key!r} is not a tag or key: a letter, then at most 63 more letters, digits and any of . _ - are wanted."
+            f"{key!r} is not a tag or key: a letter, then at most 63 letters, digits and any of . _ - are expected."
         )
     if value is not None and (not isinstance(value, str) or len(value) > _LONGEST):
         raise InputError(f"The note {key} is a text of at most {_LONGEST} characters.")

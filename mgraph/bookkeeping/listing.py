@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mgraph.bookkeeping.labels import labels_of
 from mgraph.errors import InputError
@@ -38,6 +38,9 @@ from mgraph_store.index import filters
 from mgraph_store.rows.metrics import RECORDED, names_in
 from mgraph_store.rows.relations import CONNECTIONS, Relation, nodes
 from mgraph_store.underway import versions_of
+
+if TYPE_CHECKING:
+    from mgraph.methods.base import Method
 
 Row = dict[str, Any]
 
@@ -83,7 +86,7 @@ def _listed(
     limit: int | None,
 ) -> list[Row]:
     if limit is not None and limit < 1:
-        raise InputError(f"A limit is a whole number of at least 1, not {limit}.")
+        raise InputError(f"A limit must be a whole number of at least 1, not {limit}.")
     parts = list(inside)
     if space is not None:
         parts.append("space = ?")
@@ -151,7 +154,7 @@ def sides_with(store: GraphStore, named: Sequence[str], sides: Sequence[str] = S
     for name in named:
         if not any(name in relations[side].by_name for side in sides):
             raise InputError(filters.unknown(name, (n for side in sides for n in relations[side].by_name)))
-    raise InputError(f"No listing has all of {', '.join(named)}: some are of nodes, some of connections.")
+    raise InputError(f"No list has all of {', '.join(named)}: some belong to nodes, some to connections.")
 
 
 def sort_keys(given: str | Sequence[str]) -> list[str]:
@@ -225,8 +228,13 @@ def describe_node(store: GraphStore, node: Node) -> Row:
     }
 
 
-def describe_connection(store: GraphStore, connection: Connection, sweep: Sweep | None = None) -> Row:
-    """Tell everything about a connection: ends, control points, settings, its edges and a sweep, usually the finest."""
+def describe_connection(
+    store: GraphStore, connection: Connection, sweep: Sweep | None = None, method: type[Method] | None = None
+) -> Row:
+    """Tell everything about a connection: ends, control points, settings, its edges and a sweep, usually the finest.
+
+    The ``method`` that made it, if its class is there, has tables of its own to add.
+    """
     from mgraph.methods.registry import tables_of
 
     with store.reading() as reader:
@@ -244,7 +252,7 @@ def describe_connection(store: GraphStore, connection: Connection, sweep: Sweep 
     names = {n.id: label(n) for n in ends}
     if sweep is None:  # where the finest sweep lacks a split, another one has the edge that counts
         measured += [e for e in current_edges(store, connections=[connection.id]) if e.sweep_id != _id(shown)]
-    return {
+    facts = {
         "id": connection.id,
         "name": connection.name,
         "kind": connection.kind,
@@ -276,9 +284,9 @@ def describe_connection(store: GraphStore, connection: Connection, sweep: Sweep 
         "sweep": _id(shown),
         "compared_by": primary_of(from_json((shown or space).metrics)).cost_name,
         "edges": _edge_rows(measured, names),
-        **tables_of(connection.kind, series, data),
-        "series": ConnectionSeries.of(series).summary(),
     }
+    tables = {name: rows for name, rows in tables_of(method, series, data).items() if name not in facts}
+    return facts | tables | {"series": ConnectionSeries.of(series).summary()}
 
 
 _QUANTITIES = ("peak", "barrier", "drop")

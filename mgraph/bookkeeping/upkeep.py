@@ -97,7 +97,7 @@ def plan_collection(store: GraphStore, *, older_than: float) -> UpkeepPlan:
     from mgraph_store.upkeep.collect import plan_collection
 
     if not older_than >= 0:
-        raise InputError(f"The least age must be hours ≥ 0, not {older_than}.")
+        raise InputError(f"The minimum age must be a number of hours ≥ 0, not {older_than}.")
     found: Collection = plan_collection(store, older_than * 3600)
     rows = [{"kind": i.kind, "name": i.name, "nbytes": i.nbytes, "why": i.why} for i in found.items]
     stay = "1 more is" if found.young == 1 else f"{found.young} more are"
@@ -111,7 +111,7 @@ def claim_tensors(store: GraphStore) -> None:
     from mgraph_store.tensors.remote import RemoteTensorStore
 
     if not isinstance(store.tensor_store, RemoteTensorStore):
-        raise InputError(f"The tensors of {store.path} lie in its own directory: nobody else can claim them.")
+        raise InputError(f"The tensors of {store.path} are in its own directory: nobody else can claim them.")
     store.tensor_store.take_over()
 
 
@@ -198,9 +198,9 @@ def _removal_notes(removal: Removal) -> tuple[str, ...]:
     notes = []
     forgetful = len(removal.forget)
     if forgetful:
-        one = "1 merged node keeps its tensors, but forgets what it was made of."
-        several = f"{forgetful} merged nodes keep their tensors, but forget what they were made of."
+        one = "1 merged node keeps its tensors, but loses the record of what it was made of."
+        several = f"{forgetful} merged nodes keep their tensors, but lose the record of what they were made of."
         notes.append(one if forgetful == 1 else several)
     if removal.abandoned:
-        notes.append(f"Without it no longer to be resumed: {', '.join(removal.abandoned)}.")
+        notes.append(f"These can then no longer be resumed: {', '.join(removal.abandoned)}.")
     return tuple(notes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import platformdirs
 
-from mgraph.data.files import Limit, first_examples
+from mgraph.data.files import Limit, first_examples, last_examples
 from mgraph.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -18,31 +19,44 @@ if TYPE_CHECKING:
 _MNIST = ((0.1307,), (0.3081,))
 _FASHION = ((0.2860,), (0.3530,))
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+_SVHN = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
+_STL10 = ((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713))
 _CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
 Root = Annotated[str | None, "directory of the files (default: the user's cache directory)"]
 Download = Annotated[bool, "fetch the files if they are not there"]
+Valid = Annotated[str | None, "validation data: lastN, the last N of train (default: a stratified tenth)"]
 _Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def mnist(*, root: Root = None, download: Download = False, limit: Limit = None) -> Task:
+def mnist(*, root: Root = None, download: Download = False, limit: Limit = None, valid: Valid = None) -> Task:
     """LeCun, Cortes and Burges: 60000 and 10000 digits, shape (1, 28, 28)."""
-    return _fetched("mnist", "MNIST", 10, _MNIST, root, download, limit)
+    return _fetched(_Source("mnist", "MNIST", 10, _MNIST), root, valid, download=download, limit=limit)
 
 
-def fashionmnist(*, root: Root = None, download: Download = False, limit: Limit = None) -> Task:
+def fashionmnist(*, root: Root = None, download: Download = False, limit: Limit = None, valid: Valid = None) -> Task:
     """Xiao, Rasul and Vollgraf (2017): 60000 and 10000 pieces of clothing, shape (1, 28, 28)."""
-    return _fetched("fashionmnist", "FashionMNIST", 10, _FASHION, root, download, limit)
+    return _fetched(_Source("fashionmnist", "FashionMNIST", 10, _FASHION), root, valid, download=download, limit=limit)
 
 
-def cifar10(*, root: Root = None, download: Download = False, limit: Limit = None) -> Task:
+def cifar10(*, root: Root = None, download: Download = False, limit: Limit = None, valid: Valid = None) -> Task:
     """Krizhevsky (2009): 50000 and 10000 photographs, shape (3, 32, 32)."""
-    return _fetched("cifar10", "CIFAR10", 10, _CIFAR10, root, download, limit)
+    return _fetched(_Source("cifar10", "CIFAR10", 10, _CIFAR10), root, valid, download=download, limit=limit)
 
 
-def cifar100(*, root: Root = None, download: Download = False, limit: Limit = None) -> Task:
+def cifar100(*, root: Root = None, download: Download = False, limit: Limit = None, valid: Valid = None) -> Task:
     """Krizhevsky (2009): 50000 and 10000 photographs in 100 classes, shape (3, 32, 32)."""
-    return _fetched("cifar100", "CIFAR100", 100, _CIFAR100, root, download, limit)
+    return _fetched(_Source("cifar100", "CIFAR100", 100, _CIFAR100), root, valid, download=download, limit=limit)
+
+
+def svhn(*, root: Root = None, download: Download = False, limit: Limit = None, valid: Valid = None) -> Task:
+    """Netzer et al. (2011): 73257 and 26032 house numbers, shape (3, 32, 32)."""
+    return _fetched(_Source("svhn", "SVHN", 10, _SVHN), root, valid, download=download, limit=limit)
+
+
+def stl10(*, root: Root = None, download: Download = False, limit: Limit = None, valid: Valid = None) -> Task:
+    """Coates, Ng and Lee (2011): 5000 and 8000 labelled photographs, shape (3, 96, 96)."""
+    return _fetched(_Source("stl10", "STL10", 10, _STL10), root, valid, download=download, limit=limit)
 
 
 def default_root() -> Path:
@@ -50,35 +64,48 @@ def default_root() -> Path:
     return Path(platformdirs.user_cache_dir("mgraph")) / "datasets"
 
 
-def _fetched(
-    spec: str,
-    name: str,
-    classes: int,
-    constants: _Constants,
-    root: str | None,
-    download: bool,
-    limit: int | None,
-) -> Task:
+@dataclass(frozen=True)
+class _Source:
+    """A data set of torchvision: our name for it and torchvision's, its classes, and its constants."""
+
+    spec: str
+    name: str
+    classes: int
+    constants: _Constants
+
+
+def _fetched(source: _Source, root: str | None, valid: str | None, *, download: bool, limit: int | None) -> Task:
     from mgraph.data.making import make_task
 
     directory = Path(root).expanduser() if root else default_root()
-    train, test = (_read(spec, name, directory, part, download) for part in (True, False))
-    mean, std = constants
-    return make_task(train=first_examples(train, limit), test=test, classes=classes, mean=mean, std=std)
+    train, test = (_read(source, directory, part, download) for part in (True, False))
+    train, held = last_examples(train, valid)
+    mean, std = source.constants
+    return make_task(
+        train=first_examples(train, limit), valid=held, test=test, classes=source.classes, mean=mean, std=std
+    )
 
 
-def _read(spec: str, name: str, directory: Path, train: bool, download: bool) -> tuple[Any, Any]:
+def _read(source: _Source, directory: Path, train: bool, download: bool) -> tuple[Any, Any]:
     """Read one part as uint8 images, shape (N, C, H, W), and labels."""
     import torchvision
 
     try:
-        part = getattr(torchvision.datasets, name)(str(directory), train=train, download=download)
+        of_part: dict[str, Any] = {"train": train}
+        if source.name in ("SVHN", "STL10"):
+            of_part = {"split": "train" if train else "test"}
+        part = getattr(torchvision.datasets, source.name)(str(directory), download=download, **of_part)
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         if download:
-            raise InputError(f"{spec} could not be fetched into {directory}: {error}.") from error
+            raise InputError(f"{source.spec} could not be fetched into {directory}: {error}.") from error
         raise NotFoundError(
-            f"{spec} is not in {directory}; add ?download=true to fetch it, or ?root=DIR if you have it elsewhere."
+            f"{source.spec} is not in {directory}; add ?download=true to fetch it, or ?root=DIR if you have it "
+            "elsewhere."
         ) from error
     images = np.asarray(part.data)
-    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(images), np.asarray(part.targets)
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[1] != 3:
+        images = images.transpose(0, 3, 1, 2)
+    labels = part.targets if hasattr(part, "targets") else part.labels
+    return np.ascontiguousarray(images), np.asarray(labels).astype(np.int64)

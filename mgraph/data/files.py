@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from mgraph.data.images import find_images, is_hidden, read_images
+from mgraph.data.images import Found, find_images, is_hidden, read_images
 from mgraph.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -120,6 +121,62 @@ def first_examples(pair: Pair, limit: int | None) -> Pair:
         raise InputError(f"limit must be at least 2, not {limit}.")
     x, y = pair
     return x[:limit], y[:limit]
+
+
+def last_examples(pair: Pair, rule: str | None) -> tuple[Pair, Pair | None]:
+    """Take the last examples of (x, y) away as validation data, by a rule such as ``last5000``; or none."""
+    if rule is None:
+        return pair, None
+    match = re.fullmatch(r"last([1-9][0-9]*)", rule)
+    x, y = pair
+    if match is None or int(match[1]) >= len(x):
+        raise InputError(f"valid is lastN, as in last5000, with N below the {len(x)} training examples, not {rule!r}.")
+    cut = len(x) - int(match[1])
+    return (x[:cut], y[:cut]), (x[cut:], y[cut:])
+
+
+def tiny_imagenet(
+    path: Path, *, mean: Mean = (0.4802, 0.4481, 0.3975), std: Std = (0.2770, 0.2691, 0.2821), limit: Limit = None
+) -> Task:
+    """Load Tiny ImageNet as it is unpacked: 100000 photographs of 200 classes, shape (3, 64, 64), held in memory.
+
+    Its images of ``val`` are the test data, since those of ``test`` have no labels; validation data are a stratified
+    tenth of train. ``limit`` takes the first so many of a fixed shuffled order.
+    """
+    from mgraph.data.making import make_task
+
+    train = find_images(path / "train")
+    images, notes = read_images(train, 64, None)
+    labels = np.array([label for _, label in train.files], np.int64)
+    tested, more = _annotated(path / "val", train.classes)
+    held, told = read_images(tested, 64, None)
+    order = np.random.RandomState(0).permutation(len(labels)) if limit is not None else np.arange(len(labels))
+    task = make_task(
+        train=first_examples((images[order], labels[order]), limit),
+        test=(held, np.array([label for _, label in tested.files], np.int64)),
+        classes=len(train.classes),
+        mean=mean,
+        std=std,
+    )
+    return replace(task, notes=(*notes, *more, *told, *task.notes))
+
+
+def _annotated(folder: Path, classes: list[str]) -> tuple[Found, list[str]]:
+    """Find the images of a folder whose ``val_annotations.txt`` says the class of each."""
+    file = folder / "val_annotations.txt"
+    try:
+        lines = [line.split("\t") for line in file.read_text().splitlines() if line]
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}; give the folder tiny-imagenet-200.") from None
+    numbers = {name: i for i, name in enumerate(classes)}
+    odd = [line for line in lines if len(line) < 2 or line[1] not in numbers]
+    if odd:
+        raise InputError(f"A line of {file} names no class of train: {' '.join(odd[0])!r}.")
+    found = Found(folder, classes, [(folder / "images" / name, numbers[word]) for name, word, *_ in lines])
+    gone = [image for image, _ in found.files if not image.is_file()]
+    if gone:
+        raise InputError(f"{len(gone)} of {len(found.files)} images that {file} names are missing: {gone[0].name} …")
+    return found, []
 
 
 def _unread_folders(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mgraph import live
 from mgraph.builtin import DATASETS, ROOT
 from mgraph.data.making import Judging, make_task
 from mgraph.data.repeatable import RandomState, require_repeatable
@@ -38,6 +39,9 @@ def load_task(
             again = partial(call_factory, factory, spec)
             require_repeatable(task, spec.name, lambda: _made(spec, again()), before=before, at=at)
         return task
+    if live.is_live(spec):
+        kept: Task = live.recall(spec, "data")
+        return kept
     entry = look_up(spec, DATASETS, "data set")
     params = bind(entry, spec)
     if ROOT in params:

@@ -31,5 +31,5 @@ class CallNames(pickle.Pickler):
         if isinstance(obj, type | types.FunctionType) and obj.__module__ == "__main__":
             raise InputError(
                 f"{obj.__qualname__} is defined in the script itself, which the processes of {self._whose} do not "
-                f"run again; put it into a module of its own and import it."
+                f"run again; put it into a module and import it."
             )

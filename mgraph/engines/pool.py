@@ -46,11 +46,11 @@ class Pool(Engine):
     def __init__(self, executor: Executor, places: int, device: str | None = None) -> None:
         if isinstance(executor, ThreadPoolExecutor):
             raise InputError(
-                f"A {type(executor).__name__} makes calls in threads of this process, and connections need processes "
-                f"of their own; give a ProcessPoolExecutor, or an executor of a cluster."
+                f"A {type(executor).__name__} makes calls in threads of this process, but connections need "
+                f"separate processes; give a ProcessPoolExecutor, or an executor of a cluster."
             )
         if places < 1:
-            raise InputError(f"An executor has at least 1 place, not {places}.")
+            raise InputError(f"An executor must have at least 1 place, not {places}.")
         self._executor, self.places, self.device = executor, places, device
         self._calls: dict[Any, Call] = {}
         self._stopping = False

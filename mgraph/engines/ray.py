@@ -112,7 +112,7 @@ def _start() -> Any:
             ray.init(**options)
     except Exception as error:  # ConnectionError, RuntimeError, …: what it says is all that is known
         why = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"Ray cannot be had {f'at {address}' if address else 'here'}: {why}.") from error
+        raise InputError(f"Ray is not available {f'at {address}' if address else 'here'}: {why}.") from error
     if address is None:
         _require_loopback(ray)
     return ray
@@ -125,8 +125,8 @@ def _require_loopback(ray: Any) -> None:
     if open_at:
         warnings.warn(
             f"The Ray that was started here listens on {', '.join(open_at)}, where other machines may reach it: "
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is set, or ray was imported before mgraph could tell it not to. Whoever "
-            "connects needs its token.",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is set, or ray was imported before mgraph could tell it not to. "
+            "Connecting requires its token.",
             ReachableWarning,
             stacklevel=2,
         )

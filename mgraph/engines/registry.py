@@ -38,7 +38,7 @@ def check_engine(spec: str | Engine | Executor | None) -> tuple[str, int | None]
     if not colon and name == "ray":
         return name, None
     if not number.isdecimal() or int(number) < 1:
-        raise InputError(f"An engine has at least 1 worker, as in {name}:2, not {spec!r}.")
+        raise InputError(f"An engine must have at least 1 worker, as in {name}:2, not {spec!r}.")
     if "?" in spec and name != "slurm":
         raise InputError(f"{name} takes no parameters; give {name}:{number}.")
     return name, int(number)

@@ -29,5 +29,5 @@ def open_slurm(places: int, parameters: Mapping[str, Any], device: str | None) -
         executor.update_parameters(**given)
     except Exception as error:  # RuntimeError, NameError, …: what it says is all that is known
         why = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"SLURM cannot be had here by submitit: {why}.") from error
+        raise InputError(f"SLURM is not available here through submitit: {why}.") from error
     return Pool(executor, places, device)

@@ -51,10 +51,10 @@ def resolve_metrics(
             continue
         metric = _one(item, task, base or Path.cwd())
         if metric.name in found:
-            raise InputError(f"Two metrics are called {metric.name}; give each once, functions by names of their own.")
+            raise InputError(f"Two metrics are called {metric.name}; give each once, and functions different names.")
         own = not isinstance(item, str) or names_code(item) or item.startswith(f"{PREFIX}:")
         if own and (metric.name in always or metric.name in _BUILT_IN or _TOP.fullmatch(metric.name)):
-            raise InputError(f"The name {metric.name} is taken by a metric that is there already; rename the function.")
+            raise InputError(f"The name {metric.name} already belongs to another metric; rename the function.")
         found[metric.name] = metric
     return tuple(found.values())
 
@@ -73,10 +73,10 @@ def _one(item: str | Metric | Callable[..., Any], task: Task, base: Path) -> Met
         hint = suggestion(spec.name, list(_BUILT_IN))
         raise InputError(
             f"There is no metric {spec.name!r};{hint} choose from {', '.join(KNOWN)}, name one of torchmetrics as "
-            f"torchmetrics:Class?key=value, or a function of yours as module:function or file.py:function."
+            f"torchmetrics:Class?key=value, or your own function as module:function or file.py:function."
         )
     if task.classes is None or not are_labels(task.train.targets):
-        raise InputError(f"The metric {spec.name} is of class labels, and this task has none.")
+        raise InputError(f"The metric {spec.name} needs class labels, and this task has none.")
     if not top:
         return counting_labels(_BUILT_IN[spec.name], task.void, task.example_weights)
     k = int(top[1])

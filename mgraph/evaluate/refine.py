@@ -34,9 +34,9 @@ class Refinement:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.bound) and self.bound > 0):
-            raise InputError(f"The bound of a refinement is a positive number, not {self.bound}.")
+            raise InputError(f"The bound of a refinement must be a positive number, not {self.bound}.")
         if self.max_points < 2:
-            raise InputError(f"A refined sweep has at least 2 points, not {self.max_points}.")
+            raise InputError(f"A refined sweep must have at least 2 points, not {self.max_points}.")
 
     @classmethod
     def of(cls, bound: float, on: str = "train loss", max_points: int = MAX_POINTS) -> Refinement:
@@ -56,7 +56,7 @@ class Refinement:
                 )
         if points > self.max_points:
             raise InputError(
-                f"The grid to start from has {points} points already, more than the {self.max_points} allowed; "
+                f"The grid to start from has {points} points, more than the {self.max_points} allowed; "
                 f"choose a coarser grid or a larger --max-points."
             )
 

@@ -214,7 +214,7 @@ class _UsersError(InputError):
 
 
 def _guarded(name: str, function: Callable[..., Any] | None, *arguments: Any) -> Any:
-    assert function is not None, f"the metric {name} is only known by name"
+    assert function is not None, f"the metric {name} is known only by name"
     try:
         return function(*arguments)
     except MGraphError:

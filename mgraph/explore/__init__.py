@@ -1,1 +1,1 @@
-"""Questions to the graph: which modes are connected, at which threshold, by which edges (no torch)."""
+"""Choosing what to connect next, and connecting it: suggestions, goals, automatic choice of a method, workers."""

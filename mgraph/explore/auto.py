@@ -1,8 +1,8 @@
 """Connecting two modes by the cheapest method that meets a limit.
 
 First the modes are measured: their cosines and variances, and their own losses, which no path between them can
-undercut. Then the methods are tried from the cheapest to the dearest until one meets the limit or the time is
-spent. Every attempt is kept as a connection of its own, and what was chosen and why is told in one line each.
+undercut. Then the methods are tried from the cheapest to the most expensive until one meets the limit or the time is
+up. Every attempt is kept as a connection, and every choice is reported with its reason in one line.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Say = Callable[[str], None]
 
 
 class Named(Protocol):
-    """A connection: its row, or what the front door makes of it."""
+    """A connection: its row, or the object that :class:`mgraph.Graph` makes of it."""
 
     @property
     def id(self) -> str:
@@ -59,7 +59,7 @@ class Named(Protocol):
 
 C = TypeVar("C", bound=Named)
 
-# Two modes on one variance sphere [L]; trained with another weight decay they differ by more.
+# Two modes on one variance sphere [L]; those trained with different weight decay differ by more.
 _SAME_SPHERE = 1.25
 
 MET, MISSED, SKIPPED, FAILED = "met", "missed", "skipped", "failed"
@@ -67,9 +67,9 @@ MET, MISSED, SKIPPED, FAILED = "met", "missed", "skipped", "failed"
 
 @dataclass(frozen=True)
 class Attempt(Generic[C]):
-    """One method: whether it met the limit, missed it, was skipped for time, or failed, and why that is.
+    """One method: whether it met the limit, missed it, was skipped for lack of time, or failed, and why.
 
-    ``seconds`` are what it took with its sweep, ``expected`` what was expected before, None where nobody knew.
+    ``seconds`` is the time it took with its sweep, ``expected`` the estimate before, None if there was none.
     """
 
     method: str
@@ -137,7 +137,7 @@ class AutoRequest:
     """What is asked for: a path between two ends within a limit.
 
     ``settings`` go to every method that has them; ``methods`` are those to try, in that order (default: from the
-    cheapest to the dearest). ``budget`` is in seconds.
+    cheapest to the most expensive). ``budget`` is in seconds.
     """
 
     ends: tuple[Node, ...]
@@ -154,17 +154,17 @@ class AutoRequest:
 def connect_auto(
     session: Session, request: AutoRequest, *, say: Say = lambda _: None, progress: ProgressCallback = silent
 ) -> AutoResult[Connection]:
-    """Try methods from the cheapest to the dearest until one meets the limit; keep every attempt.
+    """Try methods from the cheapest to the most expensive until one meets the limit; keep every attempt.
 
-    A method is not begun if it would surely exceed the rest of the budget, and one that is begun is given the rest as
-    its ``max_seconds``. A connection of the same ends by the same method and settings that is there already is taken as
-    it is. Raises InputError, storing nothing, for other than two ends, and for a limit that the ends themselves exceed.
+    A method is not started if it would surely exceed the rest of the budget, and one that is started gets the rest as
+    its ``max_seconds``. An existing connection of the same ends by the same method and settings is used as it is.
+    Raises InputError, storing nothing, unless there are two ends, and for a limit that the ends themselves exceed.
     """
     ends = request.ends
     if len(ends) != 2:
         raise InputError(f"Methods are chosen between exactly 2 modes; {len(ends)} given.")
     if request.threshold.limit is None:
-        raise InputError("A method is chosen by a limit; give one.")
+        raise InputError("Choosing a method needs a limit; give one.")
     if under_torchrun():
         raise InputError("A method cannot be chosen under torchrun: name one, such as --curve.")
     rungs = ladder(request.settings, request.methods)
@@ -214,7 +214,7 @@ class _Auto:
         self.say(text)
 
     def name_of(self, method: Method) -> str | None:
-        """Return the first of NAME-METHOD, NAME-METHOD-2, … that is free: earlier attempts keep theirs."""
+        """Return the first free name of NAME-METHOD, NAME-METHOD-2, …: earlier attempts keep theirs."""
         if self.request.name is None:
             return None
         for number in count(1):
@@ -228,7 +228,7 @@ class _Auto:
         pair = compare(self.session, self.ends).pairs[0]
         values = self.measure_ends()
         if self.threshold.split == "test":
-            self.tell("The limit is one of test data, as you asked: do not report them as if nothing had looked.")
+            self.tell("The limit is on test data, as you asked: their numbers are no longer unbiased.")
         self.tell(f"{pair.verdict}.")
         self.tell(self.spheres(pair))
         attempts: list[Attempt[Connection]] = []
@@ -271,11 +271,11 @@ class _Auto:
             worse = label(self.ends[int(np.argmax(values))])
             why = {
                 "peak": f"the {t.split} {t.metric} of {worse} itself is {least:.4g}",
-                "drop": f"the {t.split} {t.metric} of {worse} itself lies {least:.4g} above the mean of the ends",
+                "drop": f"the {t.split} {t.metric} of {worse} itself is {least:.4g} above the mean of the ends",
                 "barrier": "a barrier is never below 0",
             }[t.quantity]
             raise InputError(
-                f"No path can meet --max-{t.quantity} {self.limit:g}: {why}; raise the limit, or take other modes."
+                f"No path can meet --max-{t.quantity} {self.limit:g}: {why}; raise the limit, or choose other modes."
             )
         return values[0], values[1]
 
@@ -286,9 +286,9 @@ class _Auto:
         far = max(ratio, 1 / ratio)
         if far <= _SAME_SPHERE:
             within = max(1.0, 100 * (far - 1))
-            return f"The variances of their weights agree within {within:.0f} %: they lie on one variance sphere."
+            return f"The variances of their weights agree within {within:.0f} %: they are on one variance sphere."
         return (
-            f"The weights of {pair.target} have {ratio:.2g} times the variance of those of {pair.source}: they lie on "
+            f"The weights of {pair.target} have {ratio:.2g} times the variance of those of {pair.source}: they are on "
             f"different variance spheres."
         )
 
@@ -299,9 +299,9 @@ class _Auto:
         expected = 0.0 if present is not None else self.expected(method)
         left = None if self.budget is None else self.budget - (time.monotonic() - self.begun)
         if left is not None and left <= 0:
-            return Attempt(method.name, SKIPPED, f"{method.name}: skipped, the budget is spent.", expected=expected)
+            return Attempt(method.name, SKIPPED, f"{method.name}: skipped, the budget is used up.", expected=expected)
         if left is not None and expected is not None and expected > left:
-            why = f"it takes {spoken(expected)} or more, and {spoken(left)} of the budget are left"
+            why = f"it takes {spoken(expected)} or more, and only {spoken(left)} of the budget is left"
             return Attempt(method.name, SKIPPED, f"{method.name}: skipped, {why}.", expected=expected)
         begin = time.monotonic()
         connection = present
@@ -359,7 +359,7 @@ class _Auto:
         return edges[0] if edges else None
 
     def remember(self, connection: Connection, reason: str) -> Connection:
-        """Keep with the connection why it was made, and what came of it."""
+        """Record with the connection why it was made, and the outcome."""
         with self.session.store.reading() as reader:  # its sweep may have said something of it meanwhile
             before = reader.get(Connection, id=connection.id)
         what = f"{before.reason}; tried by --auto: {reason.partition(': ')[2].rstrip('.')}"
@@ -368,9 +368,9 @@ class _Auto:
         return remembered
 
     def present(self, method: Method) -> Connection | None:
-        """Return the newest connection of these ends by this very method, if there is one that did not fail.
+        """Return the newest connection of these ends by exactly this method that did not fail, if there is one.
 
-        Nor was it stopped by a limit of time of its own.
+        One that was stopped by its own time limit does not count.
         """
         wanted = asdict(method) | ({} if self.buffers_from is None else {BUFFERS_FROM: self.buffers_from.id})
         mine = [end.id for end in self.ends]
@@ -384,10 +384,10 @@ class _Auto:
     # How long it takes
 
     def expected(self, method: Method) -> float | None:
-        """Tell how many seconds a method and its sweep take at least; None where nobody knows.
+        """Estimate how many seconds a method and its sweep take at least; None if there is nothing to judge by.
 
-        The quickest past run of the same settings in this space, whatever its seed; else the examples that the method
-        passes, times what one takes in a timed pass.
+        This is the time of the quickest past run with the same settings in this space, whatever its seed, or else the
+        number of examples that the method passes through the network times the measured time per example.
         """
         family = method.family(len(self.ends))
         past = self.past(method)
@@ -436,13 +436,13 @@ class _Auto:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they are stored, without the limit of time, which does not change what is computed in time."""
+    """Return settings as they are stored, without the time limit, which does not change what is computed within it."""
     found: dict[str, Any] = json.loads(json.dumps({k: v for k, v in settings.items() if k != MAX_SECONDS}))
     return found
 
 
 def _ended_by_itself(method: Method, connection: Connection, run: Run | None) -> bool:
-    """Tell whether a method ended before any limit of time that it had."""
+    """Return whether a method ended before its time limit, if it had one."""
     limit = method.brought_up(json.loads(connection.settings)).get(MAX_SECONDS)
     if limit is None:
         return True

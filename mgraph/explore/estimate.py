@@ -1,4 +1,4 @@
-"""What a connection will cost, judged by those that were made before (medians)."""
+"""What a connection will cost, judging by earlier ones (medians)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPLETE = "complete"
 class Estimate:
     """Medians over earlier connections of one method in one space: seconds to connect and to sweep, bytes of tensors.
 
-    ``made`` is how many there are; ``alike`` tells whether they were made with the very same settings.
+    ``made`` is how many there are; ``alike`` says whether they were made with exactly the same settings.
     """
 
     made: int
@@ -30,7 +30,7 @@ class Estimate:
     nbytes: int
 
     def seconds(self, connections: int, sweeps: int, places: int) -> float:
-        """Return how long so many new connections and sweeps of old ones will take, so many at once."""
+        """Return how long this many new connections and sweeps of old ones will take, with this many at once."""
         each = self.connect + self.sweep
         return math.ceil(connections / places) * each + math.ceil(sweeps / places) * self.sweep
 
@@ -41,9 +41,9 @@ class Estimate:
 
 
 def estimate(reader: Reader, space_id: str, method: str, settings: Mapping[str, Any]) -> Estimate | None:
-    """Look up what connections by a method cost so far in a space; None if there is none to judge by.
+    """Look up what connections by a method have cost so far in a space; None if there are none to judge by.
 
-    Those with the same settings count, or all where there is none of them.
+    Those with the same settings count, or all if there are none.
     """
     made = reader.all(Connection, kind=method, space_id=space_id)
     if not made:

@@ -1,7 +1,7 @@
 """Exploring: choose a pair, connect and sweep it, look again; until a goal, a budget or a number of pairs is reached.
 
-The graph itself is what is remembered: pairs tried are its connections, so exploring again goes on. This process alone
-writes the index; on an engine the workers compute, and hand over their rows.
+The graph itself is the only memory: the pairs tried are its connections, so exploring again continues. Only this
+process writes the index; on an engine the workers compute and hand over their rows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST_FAILURES_IN_A_ROW = 3
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop, whatever the goal: after so many new connections, or so many seconds; and the grid of sweeps."""
+    """When to stop, whatever the goal: after a number of new connections, or of seconds; and the grid of sweeps."""
 
     max_pairs: int | None = None
     budget: float | None = None
@@ -80,9 +80,9 @@ class Done:
 
 @dataclass
 class Exploration:
-    """What exploring did, why it stopped, and how things stand.
+    """What exploring did, why it stopped, and the state it reached.
 
-    ``goal_met`` is None without a goal; ``state`` are the values of what it is about.
+    ``goal_met`` is None without a goal; ``state`` has the values that the goal compares.
     """
 
     done: list[Done] = field(default_factory=list)
@@ -92,15 +92,15 @@ class Exploration:
 
     @property
     def connected(self) -> int:
-        """How many new connections there are."""
+        """The number of new connections."""
         return sum(d.connection is not None and d.suggestion.step != SWEEP for d in self.done)
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What exploring would do if each connection turned out as well as can be, and what that would take.
+    """What exploring would do if each connection turned out as well as possible, and what that would take.
 
-    ``seconds`` and ``nbytes`` are None where there is nothing to judge by yet.
+    ``seconds`` and ``nbytes`` are None if there is nothing to judge by yet.
     """
 
     suggestions: list[Suggestion]
@@ -141,16 +141,16 @@ def explore(
 ) -> Exploration:
     """Connect pair after pair, as many at once as the engine has places for.
 
-    ``place`` says how workers open the graph. ``tell`` hears of everything that is done. A pair that fails is left
-    alone; bad input, or three failures in a row, end it. Ctrl-C stores what is done, notes on the exception how far
-    it got, and passes on.
+    ``place`` says how workers open the graph. ``tell`` is called with everything that is done. A pair that fails is
+    left alone; bad input, or three failures in a row, end the work. On Ctrl-C, what is done is stored, and a note on
+    the exception says how far it got.
     """
     explorer = _Explorer(session, request, limits, engine, place, tell, progress)
     try:
         explorer.run()
     except KeyboardInterrupt as stopped:
         explorer.wind_up()
-        interrupted = KeyboardInterrupt()  # not of one run: exploring goes on with all that is unfinished
+        interrupted = KeyboardInterrupt()  # not of a single run: exploring again continues with everything unfinished
         for note in (explorer.so_far(), *getattr(stopped, "__notes__", ())):
             interrupted.add_note(note)
         raise interrupted from stopped
@@ -158,7 +158,7 @@ def explore(
 
 
 class _Explorer:
-    """One exploration: what is under way, what is done, what was given up."""
+    """One exploration: what is under way, done or given up."""
 
     def __init__(
         self,
@@ -187,12 +187,12 @@ class _Explorer:
         self._place = {node.id: i for i, node in enumerate(request.nodes)}
 
     def run(self) -> None:
-        """Work until there is a reason to stop, and nothing is under way any more."""
+        """Work until there is a reason to stop and nothing is under way any more."""
         while True:
             stop = self._fill_places()
             if not self._under_way:
                 break
-            if self._engine.remote:  # work that is done here reports itself
+            if self._engine.remote:  # work done in this process reports itself
                 done, more = len(self._exploration.done), self._limits.max_pairs or 0
                 self._progress(Progress("pairs", done, max(more, done + len(self._under_way))))
             finished = self._engine.wait()
@@ -203,7 +203,7 @@ class _Explorer:
         self._exploration.stopped = stop
 
     def result(self) -> Exploration:
-        """Return what was done and how things stand now."""
+        """Return what was done and the state reached."""
         goal = self._request.goal
         if goal is not None:
             assert self._last_plan is not None  # read when nothing was under way any more
@@ -212,7 +212,7 @@ class _Explorer:
         return self._exploration
 
     def wind_up(self) -> None:
-        """Let workers stop, and store what they have."""
+        """Let workers stop, and store their results."""
         self._engine.interrupt()
         deadline = time.monotonic() + GRACE
         while self._under_way and self._engine.remote:
@@ -225,11 +225,11 @@ class _Explorer:
             self._interrupted.append(done)
 
     def so_far(self) -> str:
-        """Say what is done, for a person who interrupted it."""
+        """Say what is done, for the user who interrupted it."""
         n, left = self._exploration.connected, len(self._under_way) + len(self._interrupted)
         text = f"{n} pair{' is' if n == 1 else 's are'} connected and stored"
         text += f", {left} {'was' if left == 1 else 'were'} under way" if left else ""
-        return f"{text}; exploring again goes on from there."
+        return f"{text}; exploring again continues from there."
 
     def _plan(self) -> PlannedGraph:
         """Read the graph, and assume that what is under way succeeds."""
@@ -242,7 +242,7 @@ class _Explorer:
         return plan
 
     def _fill_places(self) -> str:
-        """Begin as much as there are places for; return why no more is begun. The graph is read where one is free."""
+        """Start as much as there are places for, reading the graph if one is free; return why no more is started."""
         if len(self._under_way) >= self._engine.places:
             return "every place is taken"
         plan = self._plan()
@@ -251,7 +251,7 @@ class _Explorer:
                 return "every place is taken"
             suggestion = plan.next()
             if suggestion is None:
-                return "every pair was tried"
+                return "every pair has been tried"
             self._start(suggestion)
         return stop
 
@@ -271,9 +271,9 @@ class _Explorer:
         left = limits.budget - (time.monotonic() - self._begin)
         each = 0.0 if plan.estimate is None else plan.estimate.seconds(1, 0, 1)
         if left <= 0:
-            return f"the budget of {spoken(limits.budget)} is spent"
+            return f"the budget of {spoken(limits.budget)} is used up"
         if each > left:
-            return f"a connection takes about {spoken(each)}, and only {spoken(left)} of the budget are left"
+            return f"a connection takes about {spoken(each)}, and only {spoken(left)} of the budget is left"
         return ""
 
     def _start(self, suggestion: Suggestion) -> None:
@@ -297,7 +297,7 @@ class _Explorer:
         self._engine.submit(self._number, self._work, work)
 
     def _settle(self, finished: Finished) -> None:
-        """Store what came of a call; sweep a new connection, or tell of one that is done."""
+        """Store the outcome of a call; then sweep a new connection, or report one that is done."""
         done, since = self._under_way[finished.key]
         delivery = self._lost(done, finished.error) if finished.error is not None else finished.value
         delivery = self._take_over(delivery)
@@ -320,7 +320,7 @@ class _Explorer:
         self._tell(done)
 
     def _take_over(self, delivery: Delivery) -> Delivery:
-        """Commit what a worker hands over; if somebody else changed the same rows meanwhile, that is the problem."""
+        """Commit what a worker hands over; a conflict with somebody else's changes becomes the problem to report."""
         if not delivery.rows:
             return delivery
         try:
@@ -340,7 +340,7 @@ class _Explorer:
             self._given_up.add(ordered((one, other)))
 
     def _lost(self, done: Done, error: BaseException) -> Delivery:
-        """Make a delivery of a worker that was lost for good; a failed run remembers it."""
+        """Make the delivery for a worker that was lost for good; a failed run records it."""
         if not isinstance(error, MGraphError):
             raise error
         settings = {"method": self._request.method.name, "ends": list(done.suggestion.ends)}

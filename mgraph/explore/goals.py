@@ -56,7 +56,7 @@ class Condition:
         return f"components({self.limit:g}{'' if self.quantity == 'barrier' else f', {self.quantity}'})"
 
     def value(self, edges: Edges) -> float:
-        """Return what the term is on these edges."""
+        """Return the value of the term on these edges."""
         given = edges[self.quantity]
         if self.limit is not None:
             return float(labels(given.take(given.value <= self.limit)).max(initial=-1) + 1)
@@ -66,7 +66,7 @@ class Condition:
         return float(given.value[forest].max(initial=0.0))
 
     def holds(self, value: float) -> bool:
-        """Tell whether the term may have this value."""
+        """Return whether the term may have this value."""
         return _RELATIONS[self.relation](value, self.bound)
 
 
@@ -78,12 +78,12 @@ class Goal:
 
     @classmethod
     def parse(cls, text: str) -> Goal:
-        """Read an expression; InputError if it is none, or can never hold."""
+        """Read an expression; InputError if it is not one, or can never hold."""
         conditions = []
         for part in re.split(r"\s+and\s+", text.strip()):
             match = _CONDITION.fullmatch(part)
             if match is None:
-                raise InputError(f"--until takes conditions {_GRAMMAR}; {part!r} is none.")
+                raise InputError(f"--until takes conditions {_GRAMMAR}; {part!r} is not one.")
             limit = None if match["limit"] is None else float(match["limit"])
             quantity = match["by"] or match["quantity"] or "barrier"
             conditions.append(Condition(quantity, limit, match["relation"], float(match["bound"])))
@@ -100,24 +100,24 @@ class Goal:
         return " and ".join(map(str, self.conditions))
 
     def check_size(self, modes: int) -> None:
-        """Raise InputError if so many modes can never meet it."""
+        """Raise InputError if this number of modes can never meet it."""
         for condition in self.conditions:
             if condition.limit is not None and condition.relation == "==" and condition.bound > modes:
                 raise InputError(f"--until can never hold: {condition}, but there are only {modes} modes.")
 
     def is_met(self, edges: Edges) -> bool:
-        """Tell whether all conditions hold."""
+        """Return whether all conditions hold."""
         return all(c.holds(c.value(edges)) for c in self.conditions)
 
     def missed(self, edges: Edges) -> Condition | None:
-        """Return a condition that no further edge can bring about: there are too few components already."""
+        """Return a condition that no further edge can meet, because there are already too few components."""
         for condition in self.conditions:
             if condition.relation == "==" and condition.value(edges) < condition.bound:
                 return condition
         return None
 
     def state(self, edges: Edges) -> str:
-        """Say how things stand: ``components(0.1) = 3, max_barrier = 0.2``."""
+        """Give the present values: ``components(0.1) = 3, max_barrier = 0.2``."""
         return ", ".join(f"{c.term} = {c.value(edges):g}" for c in self.conditions)
 
     @property
@@ -133,13 +133,13 @@ def _check_alone(condition: Condition) -> None:
         what = "there is always a component" if counted else "no barrier is below 0"
         raise InputError(f"--until can never hold: {condition}, but {what}.")
     if condition.relation == "==" and not counted:
-        raise InputError(f"--until compares {condition.term} by <= or <, not by ==: it is a measured number.")
+        raise InputError(f"--until compares {condition.term} by <= or <, not by ==, because it is a measured number.")
     if condition.relation == "==" and not condition.bound.is_integer():
         raise InputError(f"--until can never hold: {condition}, but components are counted.")
 
 
 def _contradict(one: Condition, other: Condition) -> bool:
-    """Tell whether ``one`` asks for more components than ``other`` allows; a lower limit makes no fewer of them."""
+    """Return whether ``one`` asks for more components than ``other`` allows; a lower limit never gives fewer."""
     if one.relation != "==" or one.limit is None or one.quantity != other.quantity:
         return False
     if other.limit is None:  # then all modes are one component at any limit from that level on

@@ -1,4 +1,4 @@
-"""A graph as a terrain on which steps are chosen: what exploration is about, and what comes next (no torch)."""
+"""A graph as a terrain on which steps are chosen: what is asked for, and what comes next (no torch)."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 CONNECT = "connect"
 MOST_FAILURES = 2
-"""A pair whose connection failed so often is not suggested again: the same seed fails the same way."""
+"""A pair whose connection has failed this often is not suggested again: the same seed fails in the same way."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What exploration is about: between which nodes of a space, by which method, on which metric, to which goal."""
+    """What exploration is asked for: the nodes of a space to connect, by which method, on which metric, to which
+    goal."""
 
     space: Space
     nodes: tuple[Node, ...]
@@ -48,28 +49,28 @@ class Request:
     def __post_init__(self) -> None:
         Criterion(
             self.quantity, metric=self.metric.cost_name, split=self.split
-        )  # InputError for what no edge is measured by
+        )  # InputError for a metric by which no edge is measured
         self.method.family(2)  # InputError for a method that does not join two
         if len(self.nodes) < 2:
             there = f"only {label(self.nodes[0])}" if self.nodes else "none"
             add = "add modes with mgraph train or mgraph add-mode"
-            raise InputError(f"There must be two modes to connect, and there is {there}; {add}.")
+            raise InputError(f"Connecting needs two modes, and there is {there}; {add}.")
         if self.goal is not None:
             self.goal.check_size(len(self.nodes))
 
     @property
     def quantity(self) -> str:
-        """By which quantity edges are compared."""
+        """The quantity by which edges are compared."""
         return PEAK if self.goal is None else self.goal.guide.quantity
 
     @property
     def limit(self) -> float | None:
-        """Up to which value of it an edge joins two modes; None: any edge does."""
+        """The value up to which an edge joins two modes; None: any edge does."""
         return None if self.goal is None else self.goal.guide.limit
 
 
 def nodes_to_connect(session: Session, given: Sequence[Node], space: str | None) -> tuple[Space, list[Node]]:
-    """Return the space and the nodes that exploration is about: those given, or all modes of the space."""
+    """Return the space and the nodes to explore: those given, or all modes of the space."""
     if not given:
         where = session.space(space)
         with session.store.reading() as reader:
@@ -85,20 +86,21 @@ def nodes_to_connect(session: Session, given: Sequence[Node], space: str | None)
         named = session.space(space)
         spaces[named.id] = named
     if len(spaces) > 1:
-        raise InputError(f"The modes must be of one space, not of {' and '.join(s.name for s in spaces.values())}.")
+        raise InputError(f"The modes must be in one space, not in {' and '.join(s.name for s in spaces.values())}.")
     return next(iter(spaces.values())), list(given)
 
 
 class PlannedGraph:
-    """A graph as it stood when it was read, with steps that are being taken.
+    """A graph as it was when it was read, with the steps under way.
 
-    Steps under way are assumed to turn out as well as can be, so that the next ones do something else.
+    Steps under way are assumed to turn out as well as possible, so that the next ones do something else.
     """
 
     def __init__(
         self, store: GraphStore, request: Request, *, given_up: Collection[Pair] = (), aside: Collection[str] = ()
     ) -> None:
-        """Read the graph; pairs (places of nodes) in ``given_up``, runs and connections in ``aside`` are left alone."""
+        """Read the graph; pairs (places of nodes) in ``given_up`` and runs and connections in ``aside`` are left
+        alone."""
         self.request = request
         nodes = {node.id: node for node in request.nodes}
         self._place = {node_id: i for i, node_id in enumerate(nodes)}
@@ -115,12 +117,12 @@ class PlannedGraph:
 
     @property
     def is_done(self) -> bool:
-        """Whether the goal is met, steps under way assumed to succeed; never without a goal."""
+        """Whether the goal is met, assuming that steps under way succeed; never without a goal."""
         goal = self.request.goal
         return goal is not None and goal.is_met(self.terrain.known)
 
     def next(self) -> Suggestion | None:
-        """Choose what to do next, and assume from now on that it succeeds; None: there is nothing left to do."""
+        """Choose what to do next, and assume from then on that it succeeds; None: there is nothing left to do."""
         if self._unfinished:
             suggestion = self._unfinished[0]
         else:
@@ -133,13 +135,13 @@ class PlannedGraph:
         return suggestion
 
     def assume(self, suggestion: Suggestion) -> None:
-        """Assume that what is suggested is done, and has turned out well."""
+        """Assume that a suggestion has been carried out successfully."""
         self._unfinished = [s for s in self._unfinished if s.subject != suggestion.subject]
         for one, other in combinations([self._place[end] for end in suggestion.ends], 2):
             self.terrain = self.terrain.assume((one, other), tried=suggestion.step != SWEEP)
 
     def steps(self, count: int | None = None) -> Iterator[Suggestion]:
-        """Choose step after step until the goal would be met, at most ``count``."""
+        """Choose step after step, at most ``count``, until the goal would be met."""
         return islice(self._steps(), count)
 
     def _steps(self) -> Iterator[Suggestion]:
@@ -169,7 +171,7 @@ class PlannedGraph:
         return {pair for nodes in ends.values() if (pair := self._pair(nodes)) is not None}
 
     def _hopeless(self, store: GraphStore, reader: Reader) -> set[Pair]:
-        """Return the pairs that the method has failed on too often, or that another process is connecting now."""
+        """Return the pairs on which the method has failed too often, or which another process is connecting now."""
         runs = reader.all(Run, command=CONNECT, status=["failed", "running"])
         failures: Counter[Pair] = Counter()
         for run in runs:
@@ -180,15 +182,15 @@ class PlannedGraph:
         return {pair for pair, times in failures.items() if times >= MOST_FAILURES}
 
     def _pair(self, ends: Sequence[str]) -> Pair | None:
-        """Return two nodes' places, if that is what there is."""
+        """Return the places of the nodes if there are exactly two."""
         places = [self._place[end] for end in ends if end in self._place]
         return ordered((places[0], places[1])) if len(places) == len(ends) == 2 else None
 
 
 def _levels(reader: Reader, request: Request) -> NDArray[np.float64]:
-    """Return the nodes' own costs by the metric, shape (n,); NaN where they were not measured."""
+    """Return the nodes' own costs by the metric, shape (n,); NaN if they were not measured."""
     metric = request.metric
     ids = [node.id for node in request.nodes]
-    rows = reader.all(Evaluation, node_id=ids, sweep_id=None, split=request.split, metric=metric.name)
+    rows = reader.all(Evaluation, node_id=ids, sweep_id=None, split=request.split, metric=metric.name, subset="all")
     values = {e.node_id: metric.cost(e.value) for e in rows}
     return np.array([values.get(i, np.nan) for i in ids])

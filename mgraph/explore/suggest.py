@@ -1,8 +1,9 @@
 """Which pair of modes to connect next: the order of Draxler et al. (2018), on arrays.
 
-Join components first: the lowest mode with the lowest mode of another one. Where all are joined, replace the worst
-edge of the spanning tree by a pair across its cut, and at last connect what has no connection yet; of several pairs
-always the one with the lowest mode, then with the lowest other mode. A pair is suggested once, whatever came of it.
+Join components first: the lowest mode with the lowest mode of another component. When all are joined, replace the worst
+edge of the spanning tree by a pair across its cut, and finally connect what has no connection yet; of several pairs,
+always take the one with the lowest mode, then with the lowest other mode. A pair is suggested only once, whatever the
+outcome.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ JOIN, IMPROVE, FILL = "join", "improve", "fill"
 class Terrain:
     """What is known of n modes.
 
-    ``levels`` (n,) are their own losses (NaN: unknown, taken for the highest), ``known`` the edges that count by each
-    quantity, ``quantity`` the one that makes a connection good, ``tried`` the pairs that are not to be suggested
-    (again). Modes belong to one component when edges of at most ``limit`` join them (None: any edge).
+    ``levels`` (n,) are their own losses (NaN: unknown, treated as highest), ``known`` the edges that count by each
+    quantity, ``quantity`` the one by which connections are judged, ``tried`` the pairs not to be suggested (again).
+    Modes belong to one component if edges of at most ``limit`` join them (None: any edge).
     """
 
     levels: Floats
@@ -54,20 +55,21 @@ class Terrain:
         return self.edges if self.limit is None else self.edges.take(self.edges.value <= self.limit)
 
     def floor(self, pair: Pair, quantity: str) -> float:
-        """Return the lowest value that an edge can have: a peak is no lower than the two ends, a barrier than 0."""
+        """Return the lowest possible value of an edge: a peak is no lower than the two ends, a barrier no lower than
+        0."""
         levels = self.levels[list(pair)] if quantity == PEAK else np.zeros(1)
         return float(np.max(levels[~np.isnan(levels)], initial=-np.inf))
 
     def assume(self, pair: Pair, *, tried: bool = True) -> Terrain:
-        """Return the terrain with an edge between these modes that is as good as can be; they count as ``tried``."""
+        """Return the terrain with the best possible edge between these modes, which then count as ``tried``."""
         known = {q: _with_edge(edges, pair, self.floor(pair, q)) for q, edges in self.known.items()}
         return replace(self, known=known, tried=self.tried | {ordered(pair)} if tried else self.tried)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A pair to connect, and why: to ``join`` two of so many components, to ``improve`` the tree edge ``worst``, or
-    to ``fill`` a gap. ``lowest``: no pair that would do as well has lower modes, the tried ones included.
+    """A pair to connect, and why: to ``join`` two of the ``components``, to ``improve`` the tree edge ``worst``, or to
+    ``fill`` a gap. ``lowest``: no other suitable pair has lower modes, even among those tried.
     """
 
     why: str
@@ -79,7 +81,7 @@ class Proposal:
 
 
 def next_step(terrain: Terrain) -> Proposal | None:
-    """Choose the pair to connect next; None when every pair was tried."""
+    """Choose the pair to connect next; None when every pair has been tried."""
     order = np.argsort(terrain.levels, kind="stable")  # NaN last, ties by number
     blocked = _blocked(terrain)
     groups = labels(terrain.joining)
@@ -101,7 +103,7 @@ def next_step(terrain: Terrain) -> Proposal | None:
 
 
 def plan(terrain: Terrain) -> Iterator[Proposal]:
-    """Choose pair after pair as if each turned out as well as can be."""
+    """Choose pair after pair as if each turned out as well as possible."""
     while (step := next_step(terrain)) is not None:
         yield step
         terrain = terrain.assume(step.pair)
@@ -119,7 +121,7 @@ def _with_edge(edges: EdgeArrays, pair: Pair, value: float) -> EdgeArrays:
 
 
 def _hopeless(terrain: Terrain) -> NDArray[np.bool_]:
-    """Mark the modes that no edge within the limit can join, their own loss being above it."""
+    """Mark the modes that no edge within the limit can join, because their own loss is above it."""
     if terrain.limit is None or terrain.quantity != PEAK:
         return np.zeros(terrain.size, dtype=bool)
     return np.asarray(terrain.levels > terrain.limit)
@@ -138,7 +140,7 @@ def _lowest(
 ) -> tuple[Pair, bool] | None:
     """Return the lowest untried pair of modes of different groups, and whether no tried one came before it.
 
-    Group -1 belongs to nobody's other side; pairs that will not do are as good as not there.
+    Modes of group -1 pair with no other group; unsuitable pairs are treated as absent.
     """
     first = True
     for i, low in enumerate(order.tolist()):

@@ -1,4 +1,4 @@
-"""What to do next, in words: a suggestion with its reason and the command that does it by hand (no torch)."""
+"""What to do next, in words: a suggestion with its reason and the command to do it manually (no torch)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ RESUME, SWEEP = "resume", "sweep"
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What to do next, and why. ``step`` is resume, sweep, join, improve or fill; ``ends`` are ids, ``names`` theirs.
+    """What to do next, and why. ``step`` is resume, sweep, join, improve or fill; ``ends`` are ids, ``names`` their
+    names.
 
-    ``subject`` is what is unfinished: the run to resume, or the connection to sweep. ``command`` does it by hand.
+    ``subject`` is what is unfinished: the run to resume, or the connection to sweep. ``command`` does it manually.
     """
 
     step: str
@@ -41,7 +42,7 @@ class Suggestion:
 
     @property
     def is_new(self) -> bool:
-        """Whether it makes a connection that nobody has begun."""
+        """Whether it makes a new connection."""
         return self.subject is None
 
     def row(self) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def connect_command(names: Sequence[str], method: Method) -> str:
 
 
 def interrupted(store: GraphStore, nodes: Mapping[str, Node]) -> Iterator[Suggestion]:
-    """Suggest to go on with connections of these nodes (by id) that were interrupted, oldest first."""
+    """Suggest resuming connections of these nodes (by id) that were interrupted, oldest first."""
     for standing in interrupted_runs(store):
         run = standing.run
         if run.command != ConnectJob.kind or standing.status != "interrupted":
@@ -104,7 +105,7 @@ def interrupted(store: GraphStore, nodes: Mapping[str, Node]) -> Iterator[Sugges
             document = standing.document()
             ends, method = document["ends"], document["method"]["name"]
             known = all(end in nodes for end in ends)
-        except (MGraphError, KeyError, TypeError):  # resume says what is wrong with it
+        except (MGraphError, KeyError, TypeError):  # resume will say what is wrong with it
             continue
         if not known:
             continue
@@ -120,7 +121,7 @@ def interrupted(store: GraphStore, nodes: Mapping[str, Node]) -> Iterator[Sugges
 
 
 def unswept(store: GraphStore, space_id: str, nodes: Mapping[str, Node]) -> Iterator[Suggestion]:
-    """Suggest to sweep connections of these nodes (by id) that no sweep was completed of, oldest first."""
+    """Suggest sweeping connections of these nodes (by id) that have no complete sweep, oldest first."""
     with store.reading() as reader:
         sweeps = reader.all(Sweep)
         swept = {s.connection_id for s in sweeps if s.status == COMPLETE}
@@ -130,7 +131,7 @@ def unswept(store: GraphStore, space_id: str, nodes: Mapping[str, Node]) -> Iter
     for c in waiting:
         if any(node.id not in nodes for node in ends[c.id]):
             continue
-        what = "was swept in part, which is kept" if c.id in begun else "was never swept"
+        what = "was swept in part, and the numbers are kept" if c.id in begun else "was never swept"
         yield Suggestion(
             step=SWEEP,
             ends=tuple(node.id for node in ends[c.id]),

@@ -1,4 +1,4 @@
-"""One piece of work on a graph, done here or in a worker process that hands its rows over."""
+"""One piece of work on a graph, done here or in a worker process that hands over its rows."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Resumption:
-    """Going on with the interrupted run of this id, whose job its row has."""
+    """Resuming the interrupted run with this id, whose job is in its row."""
 
     run: str
 
 
 @dataclass(frozen=True)
 class Overheard:
-    """A warning that a worker was given: one of ours, or a library's, and by which line of which file."""
+    """A warning given in a worker: ours or a library's, and by which line of which file."""
 
     text: str
     ours: bool
@@ -56,9 +56,9 @@ class Overheard:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of it: the connection, or why not, and rows that nobody has committed yet.
+    """The outcome: the connection, or why there is none, and rows that are not committed yet.
 
-    ``refused``: nothing was begun, the request itself is at fault. ``warnings`` are those of a worker process.
+    ``refused``: nothing was started because the request itself is at fault. ``warnings`` are those of a worker process.
     """
 
     connection: Connection | None = None
@@ -69,16 +69,16 @@ class Delivery:
 
 
 def perform(session: Session, work: Job | Resumption, *, progress: ProgressCallback = silent) -> Delivery:
-    """Do it with this session, which stores the results; whatever goes wrong is part of the answer.
+    """Do the work with this session, which stores the results; anything that goes wrong is part of the answer.
 
-    What is to follow is not done: a sweep is work of its own.
+    What is to follow is not done: a sweep is separate work.
     """
     try:
         return Delivery(_carry_out(session, work, progress))
     except MGraphError as error:
         refused = isinstance(error, InputError) and not isinstance(error, NonFiniteError)
         return Delivery(problem=str(error), refused=refused)
-    except Exception as error:  # a bug of ours, or of the user's own network; its run is recorded as failed
+    except Exception as error:  # our bug, or one in the user's network; its run is recorded as failed
         return Delivery(problem=f"{type(error).__name__}: {error}")
 
 
@@ -97,7 +97,7 @@ def _carry_out(session: Session, work: Job | Resumption, progress: ProgressCallb
 
 
 def deliver(place: Place, work: Job | Resumption) -> Delivery:
-    """Do it in a worker process: tensors are written, rows returned. Ctrl-C stops it with what it has by then."""
+    """Do the work in a worker process, writing tensors and returning rows. Ctrl-C stops it with what it has by then."""
     session = _session(place)
     store = session.store
     assert isinstance(store, WorkerStore)
@@ -113,14 +113,14 @@ def deliver(place: Place, work: Job | Resumption) -> Delivery:
 
 @lru_cache(maxsize=4)
 def _session(place: Place) -> Session:
-    """Open the graph once per process, so that data and network load once."""
+    """Open the graph once per process, so that data and network are loaded only once."""
     store = WorkerStore.open(place.path)
     return Session(store, device=place.device, threads=place.threads, trust=place.trust)
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let one SIGINT through: what comes of it must not be interrupted again."""
+    """Let one SIGINT through; handling it must not be interrupted again."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -37,12 +37,12 @@ def family_from(description: dict[str, Any]) -> Family:
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in description.items()}
     name = values.pop("family", None)
     if name not in FAMILIES:
-        raise InputError(f"This version knows no family {name!r}; it has {', '.join(FAMILIES)}.")
+        raise InputError(f"This version does not know the family {name!r}; it has {', '.join(FAMILIES)}.")
     known = [field.name for field in fields(FAMILIES[name])]
     for field in values:
         if field not in known:
             raise InputError(
-                f"This version knows no {field!r} of a {name}; it has {', '.join(known) or 'no settings'}."
+                f"This version does not know {field!r} of a {name}; it has {', '.join(known) or 'no settings'}."
             )
     family = FAMILIES[name].from_description(values)
     if family.size > most_points(name):

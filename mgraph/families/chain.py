@@ -45,7 +45,7 @@ class PolygonalChainFamily(BentPath):
         """
         pieces = np.asarray(lengths, dtype=np.float64)
         if pieces.ndim != 1 or len(pieces) == 0 or not np.all(np.isfinite(pieces)) or not np.all(pieces > 0):
-            raise InputError("The pieces of a chain have lengths above 0; leave out points that coincide.")
+            raise InputError("The pieces of a chain must have lengths above 0; leave out points that coincide.")
         reached = np.cumsum(pieces)
         return cls(len(pieces) - 1, tuple((reached[:-1] / reached[-1]).tolist()))
 

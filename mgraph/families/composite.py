@@ -36,13 +36,15 @@ class Piece:
         if len(set(self.rows)) != self.family.size or len(self.rows) != self.family.size:
             raise InputError(f"A {self.family.name} has {self.family.size} different control points: {self.rows}.")
         if len(self.waypoints) < 2:
-            raise InputError("A piece of a composite path has two waypoints or more.")
+            raise InputError("A piece of a composite path needs at least two waypoints.")
         self.family.points(self.waypoints)
         if self.family.dimension == 1:
             along = sorted(point[0] for point in self.waypoints)
             missing = [k for k in self.family.knots.tolist() if along[0] < k < along[-1] and k not in along]
             if missing:
-                raise InputError(f"A piece of a {self.family.name} has waypoints at its knots; {missing[0]:g} is none.")
+                raise InputError(
+                    f"A piece of a {self.family.name} needs waypoints at its knots; none is at {missing[0]:g}."
+                )
 
     @property
     def start(self) -> int:
@@ -58,7 +60,7 @@ class Piece:
         c = self.family.coefficients([self.waypoints[which]])[0]
         (rows,) = np.nonzero(c)
         if len(rows) != 1 or c[rows[0]] != 1.0:
-            raise InputError(f"A piece begins and stops at control points; {self.waypoints[which]} is none.")
+            raise InputError(f"A piece begins and stops at control points; {self.waypoints[which]} is not one.")
         return self.rows[int(rows[0])]
 
 
@@ -93,12 +95,12 @@ class CompositePath(Family):
 
     def __post_init__(self) -> None:
         if not self.pieces:
-            raise InputError("A composite path has one piece or more.")
+            raise InputError("A composite path needs at least one piece.")
         for one, other in pairwise(self.pieces):
             if one.goal != other.start:
-                raise InputError("Every piece of a composite path begins where the one before it stops.")
+                raise InputError("Every piece of a composite path must begin where the one before it stops.")
         if self.pieces[0].start == self.pieces[-1].goal:
-            raise InputError("A composite path begins and stops at different control points.")
+            raise InputError("A composite path must begin and stop at different control points.")
         used = {row for piece in self.pieces for row in piece.rows}
         if used != set(range(len(used))):
             raise InputError("The pieces of a composite path number its control points from 0, leaving none out.")

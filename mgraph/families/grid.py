@@ -67,11 +67,11 @@ class TensorGrid(Grid):
 
     def __post_init__(self) -> None:
         if not self.axes:
-            raise InputError("A grid has one axis or more.")
+            raise InputError("A grid needs at least one axis.")
         for axis in self.axes:
             whole = axis.ndim == 1 and len(axis) >= 2 and axis[0] == 0.0 and axis[-1] == 1.0
             if not whole or not np.all(np.diff(axis) > 0):
-                raise InputError("The axes of a grid run from 0 to 1 and rise.")
+                raise InputError("The axes of a grid must rise from 0 to 1.")
 
     @classmethod
     def even(cls, counts: Sequence[int]) -> TensorGrid:
@@ -132,7 +132,7 @@ class SimplexGrid(Grid):
 
     def __post_init__(self) -> None:
         if self.corners < 2 or self.steps < 1:
-            raise InputError(f"A simplex grid has 2 corners and 1 step or more; got {self.corners} and {self.steps}.")
+            raise InputError(f"A simplex grid needs 2 or more corners and 1 step; got {self.corners} and {self.steps}.")
 
     @property
     @override
@@ -189,7 +189,7 @@ class SimplexGrid(Grid):
 def check_points(number: int) -> None:
     """Raise InputError for more points than a sweep may have."""
     if number > SWEEP_POINTS:
-        raise InputError(f"This grid has {number} points; a sweep has at most {SWEEP_POINTS}.")
+        raise InputError(f"This grid has {number} points; a sweep may have at most {SWEEP_POINTS}.")
 
 
 def simplex_steps(corners: int, most: int = 121) -> int:

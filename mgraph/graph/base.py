@@ -1,4 +1,4 @@
-"""What every part of :class:`mgraph.Graph` stands on: its session, and names looked up."""
+"""The base of every part of :class:`mgraph.Graph`: its session, and looking up names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mgraph_store import Connection, GraphStore, Node, Space
 
 
 class Opened:
-    """An open graph: finds what text, or an object that it handed out, stands for."""
+    """An open graph, which resolves text, or an object that it returned, to a node or connection."""
 
     def __init__(
         self, store: GraphStore, *, device: str = "auto", trust: bool = False, threads: int | None = None

@@ -1,4 +1,4 @@
-"""What to connect next, and doing it: a part of :class:`mgraph.Graph`."""
+"""Finding and making the next connections: a part of :class:`mgraph.Graph`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Explorations(Opened):
     """Suggesting, planning, exploring; :class:`~mgraph.graph.keywords.Aims` lists their common keywords."""
 
     def suggest(self, *modes: Point | str, count: int = 1, **aims: Unpack[Aims]) -> list[Suggestion]:
-        """Say which pairs to connect next, and why: ``g.suggest(count=3, until="components(0.1) == 1")``.
+        """Suggest which pairs to connect next, and why: ``g.suggest(count=3, until="components(0.1) == 1")``.
 
-        Between the given modes, or all of a space. Later suggestions assume that the earlier ones turn out well.
-        InputError for fewer than two modes, a method that does not join two, or an ``until`` that is not a goal.
+        The pairs are among the given modes, or all of a space. Later suggestions assume that the earlier ones succeed.
+        Raises InputError for fewer than two modes, a method that does not join two, or an ``until`` that is not a goal.
         """
         from mgraph.explore.planning import PlannedGraph
 
@@ -40,7 +40,7 @@ class Explorations(Opened):
         *modes: Point | str,
         **aims: Unpack[Bounds],
     ) -> Outlook:
-        """Say what :meth:`explore` would do, and what time and disk that will take, judged by the runs so far."""
+        """Say what :meth:`explore` would do, and how much time and disk space it would take, judging by past runs."""
         from mgraph.engines.registry import check_engine
         from mgraph.explore.exploring import outlook
 
@@ -60,11 +60,11 @@ class Explorations(Opened):
         """Connect and sweep the pairs that :meth:`suggest` names, one after the other or several on an engine.
 
         ``g.explore(until="components(0.1) == 1", max_pairs=20, engine="local:2")`` stops at the goal, after
-        ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is spent; asked for again it goes on.
-        ``engine`` is a spec, or an executor whose calls run in processes of their own, such as one of
-        :mod:`concurrent.futures` (``mgraph.Pool(executor, places=64)`` says how many at once).
-        ``tell`` hears of everything done. Raises InputError if nothing says when to stop, and for an engine that is
-        unknown or cannot be had, or for a method that is defined in the script itself where processes are to import it
+        ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is spent; calling it again continues.
+        ``engine`` is a spec, or an executor whose calls run in separate processes, such as one of
+        :mod:`concurrent.futures` (``mgraph.Pool(executor, places=64)`` says how many run at once). ``tell`` is called
+        with everything done. Raises InputError if nothing says when to stop, for an engine that is unknown or
+        unavailable, and for a method that is defined in the script itself where processes are to import it
         (``local:N``).
         """
         from mgraph.engines.registry import check_engine, open_engine
@@ -103,7 +103,7 @@ class Explorations(Opened):
 
 
 def _call_factory(spec: str) -> Any:
-    """Call the function that a spec names, as typed here."""
+    """Call the function that a spec names, as typed in the current directory."""
     from mgraph.factories import load_factory
     from mgraph.specs import Spec
     from mgraph.trust import speaker

@@ -1,7 +1,7 @@
-"""The front door: a graph of modes, connections and merged models, as Python objects.
+"""The main class: a graph of modes, connections and merged models, as Python objects.
 
-Nothing is computed here: every method calls one operation of this package. Torch loads with the first operation
-that trains, evaluates or reads tensors; listing and querying never load it.
+Nothing is computed here: every method calls one operation. Torch is loaded by the first operation that trains,
+evaluates or reads tensors; listing and querying never load it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from mgraph.shown import visible
 from mgraph_store import Connection, GraphStore, Node, Space
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from mgraph.bookkeeping.listed import Listed
+    from mgraph.data.task import Task
     from mgraph.explore.auto import AutoResult
     from mgraph.jobs.base import Job
     from mgraph.methods.base import Method
@@ -45,31 +48,48 @@ PathLike = str | os.PathLike[str]
 def create(
     path: PathLike,
     *,
-    arch: str,
-    data: str,
+    arch: str | Callable[..., nn.Module] | nn.Module,
+    data: str | Callable[..., Any] | Task | Mapping[str, Any],
     tensors: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     **space: Unpack[SpaceOptions],
 ) -> Graph:
-    """Create a graph directory with its first space and open it; with ``tensors``, a URL, those lie there.
+    """Create a graph directory with its first space and open it; ``tensors`` is a URL at which to keep the tensors.
 
     ``arch`` and ``data`` are spec strings such as ``cnn?channels=16,32`` and ``digits``, or factories
-    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. Further keywords are ``loss`` (of
-    your own, named likewise), ``name`` and ``codec`` (:class:`~mgraph.graph.keywords.SpaceOptions`). Raises
-    InputError, and leaves nothing behind, if the path exists, a spec is wrong, or the data do not load.
+    ``package.module:factory`` and ``file.py:factory``; naming code here trusts it. They may also be objects: a function
+    or class that builds the network, or makes the data, is recorded by its importable name, or else by its source,
+    which is kept below the graph; an ``nn.Module``, a :class:`Task` or a dict as :func:`make_task` takes it is recorded
+    by what it is, and given again to :func:`open`. Further keywords are ``loss`` (of your own, named likewise),
+    ``name`` and ``codec`` (:class:`~mgraph.graph.keywords.SpaceOptions`). Raises InputError, and leaves nothing behind,
+    if the path exists, a spec is wrong, or the data do not load.
 
     >>> g = mgraph.create("digits.mgraph", arch="cnn", data="digits")
     """
+    from mgraph.session.objects import arch_spec, data_spec
     from mgraph.session.spaces import create_graph
 
     refuse_unknown("create", space, SpaceOptions)
-    store = create_graph(Path(path), arch, data, tensors=tensors, **space)
+    place = Path(path).absolute()
+    specs = arch_spec(arch, place), data_spec(data, place)
+    store = create_graph(place, *specs, tensors=tensors, **_with_loss(space, place))
     return Graph(store, device=device, threads=threads)
 
 
-def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, threads: int | None = None) -> Graph:
+def open_graph(
+    path: PathLike,
+    *,
+    device: str = "auto",
+    trust: bool = False,
+    threads: int | None = None,
+    arch: nn.Module | None = None,
+    data: Task | Mapping[str, Any] | None = None,
+) -> Graph:
     """Open a graph directory; ``trust`` allows the user code that its specs name to run.
+
+    ``arch`` and ``data`` are the module, and the task or dict, that a space was made with, if it was made with such
+    objects; InputError if none was made with these.
 
     ``threads`` is the number of CPU threads (default: one for a small network, torch's own for others).
 
@@ -77,17 +97,31 @@ def open_graph(path: PathLike, *, device: str = "auto", trust: bool = False, thr
 
     >>> g = mgraph.open("digits.mgraph")
     """
-    return Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
+    graph = Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
+    if arch is not None or data is not None:
+        from mgraph.session.objects import given_again
+
+        given_again(graph.session.store, arch, data)
+    return graph
 
 
 def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads: int | None = None) -> Graph:
-    """Make a new graph of a bundle and open it; raises InputError, and leaves nothing, if either is wrong.
+    """Make a new graph from a bundle and open it; raises InputError, leaving nothing behind, if either is wrong.
 
     >>> g = mgraph.unpack("s.mgraph.zip", "copy.mgraph")
     """
     from mgraph.bookkeeping.bundles import create_from_bundle
 
     return Graph(create_from_bundle(Path(path), Path(directory)), device=device, threads=threads)
+
+
+def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
+    """Name a loss that is given as a function."""
+    if options.get("loss") is None:
+        return dict(options)
+    from mgraph.session.objects import loss_spec
+
+    return {**options, "loss": loss_spec(options["loss"], graph)}
 
 
 class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
@@ -104,12 +138,19 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
     # Spaces and modes
 
-    def add_space(self, arch: str, data: str, **options: Unpack[SpaceOptions]) -> Space:
-        """Add a space, or return the one that is the same already; arguments as of :func:`mgraph.create`."""
+    def add_space(
+        self,
+        arch: str | Callable[..., nn.Module] | nn.Module,
+        data: str | Callable[..., Any] | Task | Mapping[str, Any],
+        **options: Unpack[SpaceOptions],
+    ) -> Space:
+        """Add a space, or return the one that is the same; arguments as for :func:`mgraph.create`."""
+        from mgraph.session.objects import arch_spec, data_spec
         from mgraph.session.spaces import add_space, describe_space
 
         refuse_unknown("add_space", options, SpaceOptions)
-        space = describe_space(self.path, arch, data, **options)
+        specs = arch_spec(arch, self.path), data_spec(data, self.path)
+        space = describe_space(self.path, *specs, **_with_loss(options, self.path))
         return add_space(self.session.store, space, named=options.get("name") is not None)
 
     def spaces(self) -> list[dict[str, Any]]:
@@ -127,8 +168,9 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     ) -> Point:
         """Train a mode from scratch: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
 
-        Keywords are fields of :class:`TrainSettings`. Raises NonFiniteError, naming the step, when training
-        diverges; nothing but the failed run is then recorded.
+        Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are recorded by
+        the names under which they can be imported. Raises InputError for a function without one, and NonFiniteError,
+        naming the step, when training diverges; nothing but the failed run is then recorded.
         """
         from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
@@ -140,7 +182,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
         """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.
 
-        Raises InputError for another number of coordinates than the space has.
+        Raises InputError unless there are as many coordinates as the space has.
         """
         from mgraph.jobs.modes import AddPointJob
 
@@ -160,17 +202,16 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     ) -> Connected:
         """Connect modes: ``g.connect(a, b, c, d, method=mgraph.BezierSurface(degree=(2, 2)), name="s")``.
 
-        Ends are modes, names or ids; afterwards the connection is swept on ``grid``, or a chain at its control points
-        and ``inner`` points on every piece, unless ``sweep`` is False.
+        Ends are modes, names or ids. Afterwards the connection is swept, unless ``sweep`` is False: on ``grid``, or for
+        a chain at its control points and ``inner`` points on every piece.
 
         Further keywords are ``grid``, ``inner``, ``name``, ``init``, ``same_layout`` and ``buffers_from``
-        (:class:`~mgraph.graph.keywords.ConnectOptions`). Control points start where the connection ``init`` has them,
-        if one is given: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, go on
-        with a band. Ends of different tasks are refused, unless ``same_layout`` says to go
-        on with the first one's; ``buffers_from`` is the end whose buffers count where they differ.
+        (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``init``, control points start from those of that
+        connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, continue a
+        band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's; ``buffers_from``
+        is the end whose buffers to use where they differ.
 
-        Raises InputError for ends or settings that do not suit, or a bad grid, and NonFiniteError when training
-        diverges.
+        Raises InputError for unsuitable ends or settings, or a bad grid, and NonFiniteError when training diverges.
         """
         from mgraph.jobs.connections import ConnectJob, Following
         from mgraph.query.sweepdata import grid_counts, inner_grid
@@ -205,12 +246,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         """Connect two modes by the cheapest method that meets a limit: ``g.connect_auto(a, b, max_barrier=0.1)``.
 
         The limit is ``max_barrier``, ``max_peak`` or ``max_drop``, of a ``metric`` on a ``split`` (default: the loss on
-        train). Methods are tried from the cheapest to the dearest (or ``methods``, in that order), and every attempt is
-        kept, called NAME-METHOD where a ``name`` is given. ``settings`` go to every method that has them. ``budget`` is
-        in seconds, or such as "30m": a method that would surely exceed it is not begun, one that has begun stops then.
-        ``say`` is told every choice; ``winner`` of the result is None where no method meets the limit. ``same_layout``
-        and ``buffers_from`` are as of :meth:`connect`. Raises InputError, storing nothing, for other than two ends, and
-        for a limit that the ends themselves exceed.
+        train). Methods are tried from the cheapest to the most expensive (or ``methods``, in that order), and every
+        attempt is kept, called NAME-METHOD if a ``name`` is given. ``settings`` go to every method that has them.
+        ``budget`` is in seconds, or text such as "30m": a method that would surely exceed it is not started, and one
+        that has started stops then. ``say`` is called with every choice; ``winner`` of the result is None if no method
+        meets the limit. ``same_layout`` and ``buffers_from`` are as for :meth:`connect`. Raises InputError, storing
+        nothing, unless there are two ends, and for a limit that the ends themselves exceed.
         """
         from mgraph.durations import seconds
         from mgraph.explore.auto import Attempt, AutoRequest, AutoResult, connect_auto
@@ -247,18 +288,18 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         return None if given is None else self._node(given)
 
     def run(self, job: Job, *, progress: ProgressCallback | None = None) -> Any:
-        """Do a job: ``g.run(mgraph.ConnectJob(ends=(a.id, b.id), method=mgraph.BezierCurve()))``.
+        """Run a job: ``g.run(mgraph.ConnectJob(ends=(a.id, b.id), method=mgraph.BezierCurve()))``.
 
-        Returns what the method that makes such a job returns: a Point, a Connected, the data of a sweep, a report.
-        Code that the job names runs, as if you had named it here; read a job that somebody else has written first.
-        Raises InputError for one whose code is meant in another directory.
+        Returns what the method that makes such a job returns: a Point, a Connected, the data of a sweep, a report. Code
+        that the job names runs, as if you had named it here, so read a job from somebody else first. Raises InputError
+        if the job's code refers to another directory.
         """
         from mgraph.jobs.base import require_directory
 
         require_directory(job, f"The {job.kind} job", "run")
         made = job.run(self.session, **_progress(progress))
         notes: tuple[list[str], ...] = ()
-        if job.kind in ("add-mode", "add-curve"):
+        if job.kind in ("add-mode", "add-object", "add-curve"):
             made, *notes = made
         if isinstance(made, Connection):
             return Connected(self.session, made, *notes)
@@ -267,16 +308,15 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     def resume(
         self, run: str | None = None, *, force: bool = False, progress: ProgressCallback | None = None
     ) -> Point | Connected:
-        """Go on with an interrupted run: ``g.resume("r2ab")``; by default with the only one there is.
+        """Resume an interrupted run: ``g.resume("r2ab")``; by default the only one there is.
 
-        ``run`` is an id, a prefix of one of at least four characters, or the name that the run was to give. Trainings,
-        connections (with the sweep that was to follow) and sweeps go on from the last state saved, or begin again if
-        there is none, as all others do, with the device and threads that they had. Returned is what the run makes, or
-        what it measures. On a CPU the result is the one that the run would
-        have had without interruption, bit for bit; a ResumedElsewhereWarning says if versions, device or threads are
-        others. ``force`` takes over a run that may still be under way on another machine or in another container,
-        where it cannot be seen from here; a run that is known to be alive is never taken over. Raises InputError for a
-        run that cannot go on, saying why.
+        ``run`` is an id, a prefix of one with at least four characters, or the name that the run was to give.
+        Trainings, connections (with the sweep that was to follow) and sweeps continue from the last saved state, with
+        the device and threads that they had. Without a saved state, and for all other runs, they start again. Returns
+        what the run makes or measures. On a CPU the result is what the run would have given without interruption, bit
+        for bit; a ResumedElsewhereWarning says if versions, device or threads differ. ``force`` takes over a run that
+        may still be under way on another machine or in another container, where it cannot be seen from here; a run
+        known to be alive is never taken over. Raises InputError, saying why, for a run that cannot be resumed.
         """
         from mgraph.operations.resume import resume
 
@@ -284,7 +324,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         return Connected(self.session, made) if isinstance(made, Connection) else Point(self.session, made)
 
     def discard(self, run: str | None = None, *, force: bool = False) -> dict[str, Any]:
-        """Give up an interrupted run, named as for :meth:`resume`, with what it saved; return its row of the log."""
+        """Give up an interrupted run, named as for :meth:`resume`, and what it saved; return its row of the log."""
         from mgraph.operations.resume import discard
 
         given_up = discard(self.session.store, run, force=force)
@@ -302,9 +342,9 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         """Join connections end to end into one: ``g.compose("ab", "bc")``, or ``g.compose(g.route("a", "d"))``.
 
         A piece is a connection or its name, ``"s:a:d"`` where it has several ends (a surface is crossed along its swept
-        minimax route), or a whole route. Afterwards it is swept, unless ``sweep`` is False. With ``thin`` it becomes a
-        polygonal chain through as few points as keep it within that share of its length. Raises InputError for pieces
-        that do not share modes or a space.
+        minimax route), or a whole route. Afterwards the whole is swept, unless ``sweep`` is False. With ``thin`` it
+        becomes a polygonal chain through as few points as keep it within that share of its length. Raises InputError
+        for pieces that do not share modes or a space.
         """
         from mgraph.jobs.connections import ComposeJob, Following
         from mgraph.operations.composing import ResolvedLeg, leg_from, legs_of
@@ -331,12 +371,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         """List nodes as rows, by default modes and merged nodes: ``g.nodes(where="test_accuracy > 0.9")``.
 
         Keywords are ``space``; ``where``, an expression over the columns of ``mgraph ls --list-columns``; ``sort``,
-        columns, with ``-`` before those that descend; and ``limit``.
+        columns, with ``-`` before those to sort in descending order; and ``limit``.
         """
         return listing.list_nodes(self.session.store, kinds=kinds or NODE_KINDS, **self._listed("nodes", which))
 
     def connections(self, **which: Unpack[Listing]) -> list[dict[str, Any]]:
-        """List connections as rows, each with the worst of its pairs of ends; keywords as of :meth:`nodes`."""
+        """List connections as rows, each with the worst of its pairs of ends; keywords as for :meth:`nodes`."""
         return listing.list_connections(self.session.store, **self._listed("connections", which))
 
     def ls(
@@ -344,8 +384,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     ) -> Listed:
         """List modes, merged nodes and connections, or one kind, as ``mgraph ls`` does: rows, and columns to show.
 
-        ``columns`` are shown in place of the usual ones, or ("+created") beside them. What they, ``where`` and ``sort``
-        name must be there: of nodes and connections only those are listed that have it all.
+        ``columns`` are shown instead of the usual ones or, with a plus ("+created"), in addition to them. Nodes or
+        connections are listed only if they have all columns that these, ``where`` and ``sort`` name.
         """
         from mgraph.bookkeeping.listed import list_kinds
 
@@ -378,8 +418,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     def compare(self, *points: Point | str) -> Comparison:
         """Compare every two points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
 
-        Cosine, distance, norms and variances, and whether the two look like the same run. Raises
-        LayoutMismatchError, naming the first tensor, for points of different networks. Needs no torch.
+        Gives cosine, distance, norms and variances, and whether the two look like the same run. Raises
+        LayoutMismatchError, naming the first tensor, for points of different networks. Does not need torch.
         """
         from mgraph.operations.comparisons import compare
 

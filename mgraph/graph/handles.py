@@ -1,4 +1,4 @@
-"""What the graph hands out: points (nodes) and connected modes (connections), with their operations."""
+"""What the graph returns: points (nodes) and connected modes (connections), with their operations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.graph.keywords import MergeOptions, SweepOptions
+from mgraph.graph.keywords import EvaluateOptions, MergeOptions, SweepOptions, evaluation
+from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
@@ -22,10 +23,12 @@ from mgraph_store import Connection, Node, Series, Space, Summary, Sweep
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from mgraph.evaluate.metrics import Measured
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.families import Grid
+    from mgraph.graph.places import Place
     from mgraph.operations.archiving import Archived
     from mgraph.operations.ensembles import EnsembleResult
     from mgraph.operations.merging import MergeResult
@@ -33,42 +36,6 @@ if TYPE_CHECKING:
     from mgraph.progress import ProgressCallback
 
 PathLike = str | os.PathLike[str]
-
-
-class Labelled:
-    """What nodes and connections have in common: tags, notes, ancestry."""
-
-    _session: Session
-    record: Node | Connection
-
-    def tag(self, *tags: str) -> dict[str, Any]:
-        """Give it tags; return all its ``tags`` and ``notes``."""
-        return self._label(dict.fromkeys(tags))
-
-    def note(self, **notes: str | float) -> dict[str, Any]:
-        """Note values by key, in place of those it had: ``x.note(lr="0.1", by="me")``; return all tags and notes."""
-        return self._label({key: str(value) for key, value in notes.items()})
-
-    def unlabel(self, *names: str) -> dict[str, Any]:
-        """Take tags and notes away; InputError if it has not got one of them."""
-        return self._label({}, names)
-
-    def _label(self, notes: dict[str, str | None], remove: Sequence[str] = ()) -> dict[str, Any]:
-        from mgraph.bookkeeping.labels import set_labels
-
-        return set_labels(self._session.store, self.record, notes=notes, remove=remove)
-
-    def ancestry(self) -> dict[str, Any]:
-        """Tell what it was made from, back to training runs and files, as a tree of plain data."""
-        from mgraph.bookkeeping.ancestry import ancestry
-
-        return ancestry(self._session.store, self.record)
-
-    def ancestry_lines(self) -> list[str]:
-        """Draw the same as text, one line for each thing: ``print(*x.ancestry_lines(), sep="\\n")``."""
-        from mgraph.bookkeeping.ancestry import tree_lines
-
-        return tree_lines(self.ancestry())
 
 
 class Point(Labelled):
@@ -91,7 +58,7 @@ class Point(Labelled):
         return visible(f"<{self.kind} {label(self.record)}>")
 
     def describe(self) -> dict[str, Any]:
-        """Tell everything about it, as plain data."""
+        """Return everything about it, as plain data."""
         return listing.describe_node(self._session.store, self.record)
 
     def tensors(self) -> Any:
@@ -104,27 +71,42 @@ class Point(Labelled):
 
         return node_state(self._session, self.record)
 
-    def evaluate(self, split: str = "test") -> dict[str, Measured]:
-        """Measure it now on a split with its own statistics; nothing is stored (see :meth:`measure`)."""
-        from mgraph.session.points import evaluate_node
+    def model(self, *, device: str = "cpu") -> nn.Module:
+        """Build the network with its parameters and statistics, in evaluation mode: ``a.model()(inputs)``.
 
-        return evaluate_node(self._session, self.record, split)
+        It is all yours: what is done to it changes nothing here, nor the other way round. Statistics are its own, or
+        recomputed where it has none. InputError for a device that there is not.
+        """
+        from mgraph.operations.export import node_module
+
+        return node_module(self._session, self.record, device)
+
+    def evaluate(self, split: str = "test", **options: Unpack[EvaluateOptions]) -> dict[str, Measured]:
+        """Measure it now on a split with its own statistics: ``a.evaluate("test", metrics=["ece", function])``.
+
+        ``metrics`` are measured besides the loss and the task's own, and named as for :meth:`Connected.sweep`; with
+        ``examples`` only on a fixed random subset of so many. Nothing is stored, unless ``save`` says so: of a mode or
+        merged node, the numbers that it has not yet.
+        """
+        measured: dict[str, dict[str, Measured]] = evaluation(self.id, [split], options).run(self._session)
+        return measured[split]
 
     def measure(self) -> dict[str, dict[str, Measured]]:
-        """Measure a mode or merged node on all splits now, and store the numbers that it has not yet.
+        """Measure a mode or merged node on all splits, and store the numbers that are missing.
 
-        For a mode whose training was stored and whose measuring failed. Numbers that are there stay. Raises InputError
-        if it cannot be measured, and NonFiniteError, after storing, for a loss that is not a number.
+        This is for a mode that was stored but whose measurement failed. Existing numbers stay. Raises InputError if it
+        cannot be measured, and NonFiniteError, after storing, if a loss is not finite.
         """
-        from mgraph.operations.evaluating import evaluate_again
+        from mgraph.jobs.points import EvaluateJob
 
-        return evaluate_again(self._session, self.record)
+        measured: dict[str, dict[str, Measured]] = EvaluateJob(node=self.id, save=True).run(self._session)
+        return measured
 
     def archive(self, rounding: str, *, name: str | None = None) -> Archived:
         """Store a rounded copy, compressed: ``point.archive("bf16", name="small").changes()``; the original stays.
 
-        ``rounding`` is bf16, or bitround:N for N bits of the mantissa. What it changes in every split is measured and
-        stays with the copy. Raises InputError for a rounding that is none, NonFiniteError for a copy not finite.
+        ``rounding`` is bf16, or bitround:N for N bits of the mantissa. What this changes on every split is measured and
+        kept with the copy. Raises InputError for an unknown rounding, NonFiniteError if the copy is not finite.
         """
         from mgraph.jobs.points import ArchiveJob
 
@@ -134,10 +116,11 @@ class Point(Labelled):
     def sharpness(
         self, settings: SharpnessSettings | None = None, *, progress: ProgressCallback | None = None, **changes: Any
     ) -> Sharpness:
-        """Measure how sharp the minimum around it is: perturbation profile and relative flatness, and store them.
+        """Measure how sharp the minimum around it is (perturbation profile and relative flatness), and store the
+        result.
 
         Keywords are fields of :class:`SharpnessSettings`. BatchNorm statistics are recomputed for every perturbed
-        point. Raises NonFiniteError, storing nothing, where a loss is NaN or infinite.
+        point. Raises NonFiniteError, storing nothing, if a loss is NaN or infinite.
         """
         from mgraph.evaluate.sharpness import SharpnessSettings
         from mgraph.jobs.points import SharpnessJob
@@ -179,8 +162,9 @@ class Connected(Labelled):
             return [Point(self._session, node) for node in ends_of(reader, self.record)]
 
     def describe(self, sweep: Sweep | None = None) -> dict[str, Any]:
-        """Tell everything about it, as plain data; with the numbers of its finest sweep, unless one is given."""
-        return listing.describe_connection(self._session.store, self.record, sweep)
+        """Return everything about it, as plain data, with the numbers of its finest sweep or of the one given."""
+        method = self._session.method_of(self.record)
+        return listing.describe_connection(self._session.store, self.record, sweep, method)
 
     def sweep(
         self,
@@ -193,15 +177,15 @@ class Connected(Labelled):
 
         Keywords (:class:`~mgraph.graph.keywords.SweepOptions`): with ``refine`` points are added where ``refine_on``
         (default: the train loss) bends, until linear interpolation errs by about that much at most, or there are
-        ``max_points`` (default 2000). ``inner`` is, in place of a grid, the number of
-        points on every piece of a chain between its control points; a band is by default swept at its pivots and nine
-        points in every gap. ``splits`` are train, valid and test unless given. ``examples`` per split and
-        ``bn_examples`` for BatchNorm statistics are fixed random subsets; ``precision`` is fp32, tf32 or bf16.
-        ``metrics`` are measured besides the loss and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function',
-        'module:function', or functions (outputs, targets) → one number, or one for each example. ``route_on`` is the
-        split whose loss chooses the route between two ends of a surface or simplex, train or valid; every split is then
-        measured along it. Numbers of earlier sweeps under the same conditions are reused, and a sweep that was
-        interrupted goes on, unless ``reuse`` is False.
+        ``max_points`` (default 2000). For a chain, ``inner`` gives the number of points on every piece between its
+        control points, instead of a grid; a band is by default swept at its pivots and nine points in every gap.
+        ``splits`` are train, valid and test unless given. ``examples`` per split and ``bn_examples`` for BatchNorm
+        statistics are fixed random subsets; ``precision`` is fp32, tf32 or bf16. ``metrics`` are measured besides the
+        loss and the task's own: 'top5', 'ece', 'brier', 'nll', 'file.py:function', 'module:function', or functions
+        (outputs, targets) → one number, or one for each example. ``route_on`` is the split whose loss chooses the route
+        between two ends of a surface or simplex, train or valid; every split is then measured along it. Numbers of
+        earlier sweeps under the same conditions are reused, and an interrupted sweep is continued, unless ``reuse`` is
+        False.
 
         Raises NonFiniteError, after storing what was found, if a train loss is NaN or infinite.
         """
@@ -224,12 +208,12 @@ class Connected(Labelled):
         return swept
 
     def swept(self) -> SweepData:
-        """Return its finest sweep, the one that its edges are of; InputError if there is none."""
+        """Return its finest sweep, which its edges are from; InputError if there is none."""
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
 
     def series(self) -> list[dict[str, Any]]:
-        """Return everything that its method observed on its way, one row for each number."""
+        """Return everything that its method recorded on its way, one row for each number."""
         from mgraph.query.observed import ConnectionSeries
 
         with self._session.store.reading() as reader:
@@ -238,9 +222,9 @@ class Connected(Labelled):
     def table(self) -> dict[str, Any]:
         """Return the papers' tables of its finest sweep as plain data; InputError if there is none.
 
-        Min, Int and Max of train loss, train error and test error with the length ratio ([G] table 2); on surfaces
-        and simplices also the test accuracy of the point chosen on validation data, of the mean, of the corners,
-        and apart from them of the oracle ([S] table 1). Losses only where the task has no accuracy.
+        Min, Int and Max of train loss, train error and test error with the length ratio ([G] table 2); on surfaces and
+        simplices also the test accuracy of the point chosen on validation data, of the mean, of the corners and,
+        separately, of the oracle ([S] table 1). Only losses if the task has no accuracy.
         """
         from mgraph.report.tables import paper_tables
 
@@ -267,6 +251,20 @@ class Connected(Labelled):
                 raise InputError(f"{label(self.record)} was not swept on validation data, which choose the best point.")
             return Point(self._session, reader.get(Node, id=data.node_ids[data.best("valid")]))
 
+    def at(self, *parameter: float | Sequence[float]) -> Point | Place:
+        """Return its point at a parameter: ``curve.at(0.3)``, ``s.at(0.5, 0.5)``; one number for each coordinate.
+
+        Where a node is, a swept point, an end or another control point, it is that one. Anywhere else it is a
+        :class:`~mgraph.graph.places.Place`, which nothing is stored of; its ``merge(name=…)`` does that. Raises
+        InputError for a parameter outside the connection's domain.
+        """
+        from mgraph.graph.places import Place
+        from mgraph.operations.places import find_place
+
+        one = parameter[0] if len(parameter) == 1 else parameter
+        found = find_place(self._session, self.record, one)  # type: ignore[arg-type]  # which says what is wrong
+        return Point(self._session, found) if isinstance(found, Node) else Place(self._session, self, found)
+
     def merge(
         self,
         *,
@@ -274,7 +272,7 @@ class Connected(Labelled):
         progress: ProgressCallback | None = None,
         **options: Unpack[MergeOptions],
     ) -> MergeResult:
-        """Materialise a point as a merged node: the best on validation, a given parameter, or a soup.
+        """Store a point as a merged node: the best on validation, a given parameter, or a soup.
 
         A ``soup`` is uniform or greedy; ``name`` is that of the node. BatchNorm statistics are recomputed, from
         ``bn_examples``, and stored. The report holds validation and test numbers, and its
@@ -326,7 +324,6 @@ class Connected(Labelled):
         A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
         variances by tick, the test curves, and continuity.
         """
-        from mgraph.methods.registry import METHODS
         from mgraph.report.plots import plot_sweep
 
         with self._session.store.reading() as reader:
@@ -340,12 +337,12 @@ class Connected(Labelled):
             Path(path),
             title=label(self.record),
             before=earlier,
-            method=METHODS.get(self.kind),
+            method=self._session.method_of(self.record),
             series=series,
         )
 
     def check_plot(self, path: PathLike) -> None:
-        """Raise InputError now for what :meth:`plot` could not draw later."""
+        """Raise InputError early for what :meth:`plot` could not draw later."""
         from mgraph.figures import check_path
         from mgraph.report.plots import check_drawable
 
@@ -364,7 +361,7 @@ class Connected(Labelled):
 
     @property
     def trained(self) -> bool:
-        """Whether its method had something to train, so that there is a before and an after."""
+        """Whether its method trains anything, so that there is a before and an after."""
         return self.kind not in ("linear", "composite") and bool(family_of(self.record).free)
 
     def straight(self) -> Connected | None:
@@ -381,7 +378,7 @@ class Connected(Labelled):
 
     @property
     def space(self) -> Space:
-        """The space it lies in."""
+        """Its space."""
         with self._session.store.reading() as reader:
             return reader.get(Space, id=self.record.space_id)
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Housekeeping(Opened):
-    """Bundles in and out; check and repair, collect garbage, remove, rename, see where the bytes are."""
+    """Packing and unpacking bundles; checking, repairing, collecting garbage, removing, renaming, measuring disk
+    use."""
 
     def pack(
         self, *things: Point | Connected | str, path: str | PathLike[str], overwrite: bool = False
@@ -33,10 +34,11 @@ class Housekeeping(Opened):
         return pack(self.session.store, [thing.record for thing in found], Path(path), overwrite=overwrite)
 
     def unpack(self, path: str | PathLike[str], *, prefix: str = "") -> Arrived:
-        """Add what a bundle holds, all or nothing; what is there already is recognised, names that are taken change.
+        """Add the contents of a bundle, all or nothing; what is already there is recognised, and taken names are
+        changed.
 
-        Raises InputError if the file is not a bundle, or an id in it stands for something else here; CorruptError if
-        its tensors are not those that it says.
+        Raises InputError if the file is not a bundle, or if one of its ids is something else here; CorruptError if its
+        tensors do not have the digests it states.
         """
         from mgraph.bookkeeping.bundles import unpack
 
@@ -49,7 +51,8 @@ class Housekeeping(Opened):
         return check(self.session.store.path, deep=deep, repair=repair)
 
     def gc(self, *, older_than: float = 24.0, dry_run: bool = False, claim: bool = False) -> UpkeepPlan:
-        """Delete what nothing refers to and is at least ``older_than`` hours old; returns what went, or would go.
+        """Delete what nothing refers to and is at least ``older_than`` hours old; returns what was, or would be,
+        removed.
 
         Tensors at a URL stay while another copy of the graph's directory uses them, too; ``claim`` says that none does
         any more, and such a copy can write and delete nothing there from then on.
@@ -63,9 +66,10 @@ class Housekeeping(Opened):
     def remove(
         self, *things: Point | Connected | Space | str, cascade: bool = False, dry_run: bool = False
     ) -> UpkeepPlan:
-        """Remove nodes, connections, sweeps or spaces with all that is theirs; returns what went, or would go.
+        """Remove nodes, connections, sweeps or spaces with what belongs to them; returns what was, or would be,
+        removed.
 
-        Raises StillNeededError, naming it, if something else depends on them; ``cascade`` takes that along.
+        Raises StillNeededError, naming it, if something else depends on them; ``cascade`` removes that too.
         """
         from mgraph.bookkeeping.upkeep import plan_removal
 
@@ -74,7 +78,7 @@ class Housekeeping(Opened):
         )
 
     def rename(self, thing: Point | Connected | Space | str, name: str) -> Point | Connected | Space:
-        """Give a node, connection or space another name; returns it. NameTakenError if the name is in use."""
+        """Rename a node, connection or space, and return it. NameTakenError if the name is in use."""
         from mgraph.bookkeeping.upkeep import rename
 
         record = rename(self.session.store, _record(thing), name)
@@ -91,12 +95,12 @@ class Housekeeping(Opened):
         loss: str | None = None,
         paths: tuple[str | PathLike[str], str | PathLike[str]] | None = None,
     ) -> list[Space | Connection]:
-        """Say where code or data lie now: ``g.relocate("net-data", arch="new/net.py:net")``; returns what changed.
+        """Say where code or data are now: ``g.relocate("net-data", arch="new/net.py:net")``; returns what changed.
 
-        Or everywhere, families of your own included, ``g.relocate(paths=("old/folder", "new/folder"))``. Specs
-        are rewritten only if the code
-        there has the hash, or the data have the fingerprint, that the space recorded: InputError, naming both,
-        otherwise. Naming code trusts it; code found in a named folder, only if it was trusted before.
+        ``g.relocate(paths=("old/folder", "new/folder"))`` does so everywhere, including your own families. Specs are
+        rewritten only if the code there has the hash, or the data have the fingerprint, that the space recorded;
+        otherwise raises InputError, naming both. Naming code trusts it; code in a named folder is trusted only if it
+        was before.
         """
         from mgraph.session.relocation import relocate, relocate_paths
 
@@ -115,10 +119,10 @@ class Housekeeping(Opened):
         return moved
 
     def copy(self, path: str | PathLike[str]) -> dict[str, Any]:
-        """Copy the whole graph to a new directory, while others go on using it: ``g.copy("backup.mgraph")``.
+        """Copy the whole graph to a new directory, while others keep using it: ``g.copy("backup.mgraph")``.
 
-        The copy is the graph as of one commit and shares nothing with it; tensors that lie at a URL are copied into
-        its directory. Saved states of interrupted runs stay behind. Returns its ``path``, how many tensor ``objects``
+        The copy is the graph as of one commit and shares nothing with it; tensors at a URL are copied into its
+        directory. Saved states of interrupted runs are not copied. Returns its ``path``, how many tensor ``objects``
         and bytes it has, and the ids of ``unfinished`` runs. Raises NameTakenError if there is something at the path,
         and leaves nothing behind if it fails.
         """
@@ -127,7 +131,7 @@ class Housekeeping(Opened):
         return copy(self.session.store, Path(path))
 
     def usage(self) -> dict[str, Any]:
-        """Tell where the bytes are, by kind and by connection, and what recipes and sharing save."""
+        """Return where the bytes are, by kind and by connection, and what recipes and sharing save."""
         from mgraph.bookkeeping.upkeep import usage
 
         return usage(self.session.store)

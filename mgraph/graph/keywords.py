@@ -1,6 +1,6 @@
 """Keywords that several methods of :class:`mgraph.Graph` and its handles share, each written once.
 
-Those with an :class:`~mgraph.settings.Option` are options of the commands, too.
+Those with an :class:`~mgraph.settings.Option` are options of the commands too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from mgraph.evaluate.known import HOW_TO_NAME
+from mgraph.keywords import refuse_unknown
 from mgraph.query.criterion import PathLimit
 from mgraph.settings import Option
 
@@ -16,35 +17,42 @@ if TYPE_CHECKING:
     from mgraph.engines.base import Engine
     from mgraph.engines.pool import Executor
     from mgraph.graph.handles import Connected, Point
+    from mgraph.jobs.points import EvaluateJob
     from mgraph.methods.base import Method
-else:  # read at run time for the command line, which gives names
+else:  # read at run time for the command line, which passes names
     Connected = Engine = Executor = Method = Point = str
 
-_INNER = "Instead of --grid, of a chain or band: its control points and so many points on every piece."
+_INNER = "Instead of --grid, for a chain or band: its control points and this many points on every piece."
 _BN_EXAMPLES = "Examples for BatchNorm statistics (default: at most 2000)."
 
+MetricNames = Annotated[
+    Sequence[str | Callable[..., Any]],
+    Option(f"Measure this too: {HOW_TO_NAME}; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
+]
+SubsetSize = Annotated[int | None, Option("Use a fixed random subset of this many examples per split.")]
 SpaceName = Annotated[str | None, Option("Name or id of the space (needed if there are several).")]
 
 
 class SpaceOptions(TypedDict, total=False):
-    """Of a space that is made: its evaluation ``loss``, its ``name`` and its ``codec`` ("none" or "blosc").
+    """Options of a new space: its evaluation ``loss``, its ``name`` and its ``codec`` ("none" or "blosc").
 
-    ``loss`` names a function (outputs, targets) → scalar mean, to train and evaluate by instead of the data's loss.
+    ``loss`` is a function (outputs, targets) → scalar mean, or names one, to train and evaluate by instead of the
+    data's loss.
     """
 
     loss: Annotated[
-        str | None,
-        Option("Evaluation loss of your own, pkg.module:fn or file.py:fn (default: what comes with the data)."),
+        str | Callable[..., Any] | None,
+        Option("Your own evaluation loss, pkg.module:fn or file.py:fn (default: the data's)."),
     ]
-    name: Annotated[str | None, Option("Name of the space (default: made of the two specs).")]
+    name: Annotated[str | None, Option("Name of the space (default: made from the two specs).")]
     codec: Annotated[str, Option("Tensor codec: none or blosc.", default="none")]
 
 
 class ImportOptions(TypedDict, total=False):
-    """How a checkpoint is read: the fields of :class:`mgraph.AddModeJob` of these names."""
+    """How a checkpoint is read: the fields of :class:`mgraph.AddModeJob` with these names."""
 
     name: Annotated[str | None, Option("Name of the mode.")]
-    weights: Annotated[str | None, Option("Which weights, of a file that holds several sets.", shown="raw|ema|KEY")]
+    weights: Annotated[str | None, Option("Which weights of a file with several sets.", shown="raw|ema|KEY")]
     ignore: Annotated[
         Sequence[str], Option("Leave out entries of the file, e.g. 'aux.*'.", shown="PATTERN", many="repeated")
     ]
@@ -57,25 +65,27 @@ class Listing(TypedDict, total=False):
     """Which rows are listed, and in which order.
 
     ``where`` is an expression over the columns of ``mgraph ls --list-columns`` (:mod:`mgraph_store.index.filters`),
-    ``sort`` names columns, with ``-`` before those that descend, ``limit`` is how many rows there are at most.
+    ``sort`` names columns, with ``-`` before those to sort in descending order, ``limit`` is the largest number of
+    rows.
     """
 
     where: Annotated[
-        str | None, Option("Only what this is true of, e.g. \"test_accuracy > 0.9 and tag = 'x'\".", shown="EXPR")
+        str | None,
+        Option("Only those for which this is true, e.g. \"test_accuracy > 0.9 and tag = 'x'\".", shown="EXPR"),
     ]
     sort: Annotated[
         str | Sequence[str],
-        Option("Sort by columns, - before those that descend. [default: created]", shown="COLUMN,…"),
+        Option("Sort by columns; - before one: descending. [default: created]", shown="COLUMN,…"),
     ]
-    limit: Annotated[int | None, Option("At most so many nodes, and so many connections.", shown="N")]
+    limit: Annotated[int | None, Option("At most this many nodes, and this many connections.", shown="N")]
     space: SpaceName
 
 
 class Joining(TypedDict, total=False):
     """How modes are joined: the ``name`` of the connection, and what to do about ends that differ.
 
-    Ends of different tasks are refused, unless ``same_layout`` says to go on with the first one's. ``buffers_from`` is
-    the end whose buffers count where they differ.
+    Ends of different tasks are refused, unless ``same_layout`` says to use the first one's. ``buffers_from`` is the end
+    whose buffers to use where they differ.
     """
 
     name: Annotated[str | None, Option("Name of the connection.")]
@@ -97,46 +107,68 @@ class SweepGrid(TypedDict, total=False):
 
 
 class ConnectOptions(Joining, SweepGrid, total=False):
-    """What connecting by one method takes besides: where control points start, and what of it is swept.
+    """Further options of connecting by one method: where control points start, and where the result is swept.
 
-    Control points start where the connection ``init`` has them. The sweep is on ``grid``, or on ``inner`` points on
+    Control points start from those of the connection ``init``. The sweep is on ``grid``, or on ``inner`` points on
     every piece of a chain.
     """
 
     init: Annotated[
         Connected | str | None,
-        Option("Start where this connection of the same ends has its control points.", shown="CONN"),
+        Option("Start from the control points of this connection of the same ends.", shown="CONN"),
     ]
     inner: Annotated[int | None, Option(_INNER, low=0)]
 
 
 class AutoOptions(Joining, SweepGrid, PathLimit, total=False):
-    """What connecting by the cheapest method takes besides: the limit that a path must meet, and the time for it."""
+    """Further options of connecting by the cheapest method: the limit that a path must meet, and the time available."""
 
     budget: Annotated[
         str | float | None,
         Option(
-            "Time to spend, such as 90s, 30m, 1h30m: what would surely exceed it is not begun, what has begun stops "
-            "then."
+            "Time to spend, such as 90s, 30m, 1h30m: a method that would surely exceed it is not "
+            "started, and one that has started stops then."
         ),
     ]
 
 
+class EvaluateOptions(TypedDict, total=False):
+    """What of a point is measured: fields of :class:`mgraph.EvaluateJob`."""
+
+    metrics: MetricNames
+    examples: SubsetSize
+    save: Annotated[bool, Option("Store with the node what it has not yet.")]
+
+
+def evaluation(node: str, splits: Sequence[str], options: EvaluateOptions) -> EvaluateJob:
+    """Make the job of keywords; TypeError for one that is none."""
+    from mgraph.jobs.points import EvaluateJob
+
+    refuse_unknown("evaluate", options, EvaluateOptions)
+    metrics = options.get("metrics", ())
+    if isinstance(metrics, str) or callable(metrics):
+        metrics = (metrics,)
+    return EvaluateJob(
+        node=node,
+        splits=tuple(splits),
+        metrics=tuple(metrics),
+        examples=options.get("examples"),
+        save=options.get("save", False),
+    )
+
+
 class SweepOptions(TypedDict, total=False):
-    """How a connection is measured: fields of :class:`mgraph.SweepJob`, and what its sweep is refined on."""
+    """How a connection is measured: fields of :class:`mgraph.SweepJob`, and what the sweep is refined on."""
 
     inner: Annotated[int | None, Option(_INNER, low=0)]
     splits: Annotated[Sequence[str], Option("Splits to measure.", default="train,valid,test", many="commas")]
-    examples: Annotated[int | None, Option("Use a fixed random subset of so many examples per split.")]
+    examples: SubsetSize
     bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
     precision: Annotated[str, Option("Compute in fp32, tf32 or bf16.", default="fp32")]
-    metrics: Annotated[
-        Sequence[str | Callable[..., Any]],
-        Option(f"Measure this too: {HOW_TO_NAME}; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
-    ]
-    refine: Annotated[float | None, Option("Add points until interpolation errs by less than this.", shown="BOUND")]
+    metrics: MetricNames
+    refine: Annotated[float | None, Option("Add points until the interpolation error is below this.", shown="BOUND")]
     refine_on: Annotated[str, Option("What --refine looks at. [default: train:loss]", shown="SPLIT:METRIC")]
-    max_points: Annotated[int, Option("At most so many points by --refine. [default: 2000]")]
+    max_points: Annotated[int, Option("Largest number of points with --refine. [default: 2000]")]
     route_on: Annotated[
         str,
         Option(
@@ -145,23 +177,22 @@ class SweepOptions(TypedDict, total=False):
             shown="SPLIT",
         ),
     ]
-    reuse: Annotated[bool, Option("Measure everything anew, also what is stored already.", flag="--no-reuse")]
+    reuse: Annotated[bool, Option("Measure everything again, even what is already stored.", flag="--no-reuse")]
 
 
 class MergeOptions(TypedDict, total=False):
-    """Which point becomes a node, unless it is the best one, and how: fields of :class:`mgraph.MergeJob`."""
+    """Which point, other than the best one, becomes a node, and how: fields of :class:`mgraph.MergeJob`."""
 
     soup: Annotated[str | None, Option("Average swept points: uniform, or greedy (on validation data).")]
     name: Annotated[str | None, Option("Name of the merged node.")]
     bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
-    force: Annotated[bool, Option("Store a point on a wall between the corners all the same.")]
+    force: Annotated[bool, Option("Store the point even if it is on a wall between the corners.")]
 
 
 class Aims(TypedDict, total=False):
-    """What exploration is about: the ``method`` that connects (of two ends; default a Bézier curve), the goal
-    ``until`` ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (any with a
-    direction; default the loss) and ``split`` that edges are compared on, and the ``space`` whose modes are meant if
-    none are given.
+    """What exploration aims at: the ``method`` that connects two ends (default: a Bézier curve), the goal ``until``
+    ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (any with a direction; default: the loss)
+    and ``split`` on which edges are compared, and the ``space`` whose modes are meant if none are given.
     """
 
     method: Method | None
@@ -178,14 +209,14 @@ class Aims(TypedDict, total=False):
 
 
 class Bounds(Aims, total=False):
-    """When exploration stops besides: after ``max_pairs`` new connections, when the ``budget`` ("2h", or seconds) is
-    spent; and the ``engine`` that it runs on.
+    """When else exploration stops: after ``max_pairs`` new connections, or when the ``budget`` ("2h", or seconds) is
+    used up; and the ``engine`` that it runs on.
     """
 
     budget: Annotated[
-        str | float | None, Option("Begin nothing that takes longer than this in all: 2h, 1h30m, 90s.", shown="TIME")
+        str | float | None, Option("Start nothing that would exceed this total time: 2h, 1h30m, 90s.", shown="TIME")
     ]
-    max_pairs: Annotated[int | None, Option("Connect at most so many pairs.", shown="N")]
+    max_pairs: Annotated[int | None, Option("Connect at most this many pairs.", shown="N")]
     engine: Annotated[
         str | Engine | Executor | None,
         Option(

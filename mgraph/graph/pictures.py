@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Pictures(Opened):
-    """The pictures, of the edges that :class:`Criteria` choose; InputError if no edge was measured so.
+    """Pictures of the edges that :class:`Criteria` choose; InputError if no edge was measured in that way.
 
     Files end in .png, .pdf or .svg.
     """
@@ -89,7 +89,7 @@ class Pictures(Opened):
         return plot_matrix(self.matrix(space=space, **criteria), Path(path))
 
     def _distances(self, modes: Sequence[Vertex]) -> NDArray[np.float64]:
-        """Return the distances of modes in weight space, shape (n, n); NaN between modes of different layouts."""
+        """Return the distances between modes in weight space, shape (n, n); NaN between modes of different layouts."""
         points = [self.session.store.read_parameters(mode.id) for mode in modes]
         distances = np.full((len(points), len(points)), np.nan)
         for size in {len(point) for point in points}:

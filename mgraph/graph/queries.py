@@ -1,4 +1,4 @@
-"""Questions that a graph answers from its stored edges (no torch): a part of :class:`mgraph.Graph`."""
+"""Queries answered from stored edges (no torch): a part of :class:`mgraph.Graph`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class Queries(Opened):
-    """The questions; :class:`~mgraph.query.criterion.Criteria` lists their common keywords.
+    """The queries; :class:`~mgraph.query.criterion.Criteria` lists their common keywords.
 
-    InputError if no edge was measured so.
+    InputError if no edge was measured in that way.
     """
 
     def components(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Components:
@@ -32,7 +32,7 @@ class Queries(Opened):
     def route(
         self, start: Point | str, goal: Point | str, *, space: str | None = None, **criteria: Unpack[Criteria]
     ) -> Route:
-        """Find the best way from one mode to another: lowest largest value, then shortest: ``g.route("a", "b")``.
+        """Find the best way from a mode to another: lowest maximum, then shortest: ``g.route("a", "b")``.
 
         Raises NotFoundError if there is none.
         """
@@ -49,7 +49,7 @@ class Queries(Opened):
         return spanning_forest(self.session.store, *self._asked(space, criteria))
 
     def dendrogram(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Dendrogram:
-        """Return at which value groups of modes merge: ``print(g.dendrogram())``."""
+        """Return the values at which groups of modes merge: ``print(g.dendrogram())``."""
         from mgraph.query.tree import dendrogram
 
         return dendrogram(self.session.store, *self._asked(space, criteria))
@@ -68,7 +68,7 @@ class Queries(Opened):
         return isolated(self.session.store, *self._asked(space, criteria))
 
     def sql(self, query: str, *, max_seconds: float | None = None) -> QueryResult:
-        """Run one reading SQL statement: ``g.sql("SELECT name, test_accuracy FROM modes").df()``.
+        """Run one SQL statement that only reads: ``g.sql("SELECT name, test_accuracy FROM modes").df()``.
 
         It sees the tables of the index and the views ``modes``, ``connections``, ``edges``, ``samples`` and
         ``evaluations``, and nothing else. The answer has ``columns``, ``rows``, ``records()``, ``df()`` (with pandas),
@@ -93,6 +93,6 @@ class Queries(Opened):
     def _asked(
         self, space: str | None, criteria: Criteria, *, threshold: bool = False
     ) -> tuple[Criterion, Space | None]:
-        """Return the criterion and the space that it is asked of."""
+        """Return the criterion and the space to query."""
         within = self._space_of(space)
         return criterion_in(self.session.store, within, threshold=threshold, **criteria), within

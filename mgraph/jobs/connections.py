@@ -108,7 +108,7 @@ class SweepJob(Job):
 
     def __post_init__(self) -> None:
         if self.inner is not None and (self.grid is not None or self.axes is not None):
-            raise InputError("A sweep takes a grid or inner points of every piece, not both.")
+            raise InputError("A sweep takes either a grid or the number of inner points of every piece, not both.")
         if self.axes is not None:
             check_points(prod(len(axis) for axis in self.axes))
 

@@ -39,7 +39,7 @@ def brought_up(document: Any) -> dict[str, Any]:
         return document
     operation = document[_OPERATION]
     if not isinstance(operation, str) or operation not in _SAME:
-        raise CorruptError(f"Runs of the operation {shown(operation)} could not go on in any version.")
+        raise CorruptError(f"Runs of the operation {shown(operation)} could not be resumed in any version.")
     job = {KIND: operation} | {name: document[name] for name in _SAME[operation] if name in document}
     if operation == "connect":
         job["method"] = {"name": document.get("method"), "settings": document.get("settings")}

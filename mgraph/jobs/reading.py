@@ -95,9 +95,7 @@ def _name_of(method: Method) -> str:
         return method.name
     own = typed_here(method)
     if own is None:
-        raise InputError(
-            f"The method {method.name} is defined where it cannot be found again; put it into a file of its own."
-        )
+        raise InputError(f"The method {method.name} is defined where it cannot be found again; put it into a file.")
     return own
 
 

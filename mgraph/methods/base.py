@@ -135,7 +135,7 @@ class Method(Settings, ABC):
     ) -> Outcome:
         """Connect; the rows of the ends stay what they are at the start, bit for bit.
 
-        Where ``keeper`` has a state of this very run, interrupted, it goes on from there; None: nothing is kept.
+        Where ``checkpointer`` has a state of this very run, interrupted, it goes on from there; None: nothing is kept.
         """
 
     @classmethod

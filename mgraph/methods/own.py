@@ -26,7 +26,7 @@ from mgraph.methods.base import Method, wrong_ends
 from mgraph.methods.curves.path import TrainedPath
 from mgraph.sources import lies_installed
 from mgraph.specs import Spec, fitted, unknown_parameter
-from mgraph.trust import NAMED, Consent, OfGraph, speaker
+from mgraph.trust import NAMED, Consent, OfGraph, speaker, speaking
 
 _BENDS = "bends"
 
@@ -131,6 +131,28 @@ def typed_here(method: Method) -> str | None:
     """Return how the class of a method would be named in this directory; None as for :func:`spec_of`."""
     spec = spec_of(method)
     return None if spec is None else str(source_of(spec, typed_in=Path.cwd(), base=Path.cwd())[0])
+
+
+def trust_here(method: Method, graph: Path) -> None:
+    """Trust the code of a method of the user's own in a graph, where it is the user who names it.
+
+    What was made with it is then shown and drawn as it says.
+    """
+    found = spec_of(method)
+    if found is not None and speaker() is NAMED:
+        spec, source = source_of(Spec(found.name), typed_in=Path.cwd(), base=graph)
+        assert source is not None
+        trust.trust(graph, str(spec), source.hash, source.files)
+
+
+def load_method(text: str, typed_in: Path, graph: Path, consent: Consent) -> type[Method]:
+    """Load the class of a method that a graph names, as its user typed it in a directory.
+
+    Raises UntrustedError if nobody consents, NotFoundError if it is not there, InputError for what is no method.
+    """
+    spec, _ = source_of(Spec.parse(text), typed_in=typed_in, base=graph)
+    with speaking(consent):
+        return method_from(str(spec), (), base=graph)
 
 
 def storable(family: Family, graph: Path) -> Family:

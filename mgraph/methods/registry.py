@@ -24,10 +24,10 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def tables_of(kind: str, series: Sequence[Observation], data: SweepData | None) -> dict[str, Any]:
-    """Return the tables of every method, filled by the one that made a connection of this kind."""
+def tables_of(method: type[Method] | None, series: Sequence[Observation], data: SweepData | None) -> dict[str, Any]:
+    """Return the tables of every method, filled by the one that made a connection; None: its class is not there."""
     tables = {name: table for method in METHODS.values() for name, table in method.describe((), None).items()}
-    return tables | METHODS[kind].describe(series, data) if kind in METHODS else tables
+    return tables if method is None else tables | method.describe(series, data)
 
 
 def method_named(name: str) -> type[Method]:

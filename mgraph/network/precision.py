@@ -21,7 +21,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 def check_precision(precision: str, device: torch.device) -> None:
     """Raise InputError for a precision that does not exist, or not on this device."""
     if precision not in PRECISIONS:
-        raise InputError(f"A precision is one of {', '.join(PRECISIONS)}, not {precision!r}.")
+        raise InputError(f"The precision must be one of {', '.join(PRECISIONS)}, not {precision!r}.")
     if precision == "tf32" and device.type != "cuda":
         raise InputError(f"TF32 needs an NVIDIA GPU, and this runs on {device.type}; choose fp32 or bf16.")
 

@@ -1,1 +1,1 @@
-"""What is done to a graph, each time as a run: adding modes, connecting, sweeping, merging, exporting, measuring."""
+"""Operations on a graph, each recorded as a run: adding modes, connecting, sweeping, merging, exporting, measuring."""

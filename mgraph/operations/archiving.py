@@ -1,4 +1,4 @@
-"""Archiving: copies of points with rounded parameters, and what the rounding has changed, measured."""
+"""Archiving: copies of points with rounded parameters, and measurements of what the rounding changed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mgraph.session.session import Session, Workspace
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph_store import Node, NodeBuffers, Run
 
-CODEC = "blosc"  # zeros at the end of every number are what it compresses best
+CODEC = "blosc"  # it compresses the zeros at the end of every number best
 _BITS = {"bf16": 7}
-_MANTISSA = 23  # bits of a float32 that are stored
+_MANTISSA = 23  # stored bits of a float32's mantissa
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def archive(
 ) -> Archived:
     """Store a copy of a node with rounded parameters, compressed, and the numbers of both.
 
-    Buffers, BatchNorm statistics among them, are copied as they are. The original stays; whoever wants its space
-    removes it. Raises InputError for a rounding that is none, and NonFiniteError, storing nothing, if the copy's
-    parameters or numbers are not finite. An interrupted run begins again.
+    Buffers, including BatchNorm statistics, are copied as they are. The original stays; remove it to free its space.
+    Raises InputError for an unknown rounding, and NonFiniteError, storing nothing, if the copy's parameters or numbers
+    are not finite. An interrupted run starts again.
     """
     del progress  # it is short
     rounding, bits = job.rounding, kept_bits(job.rounding)

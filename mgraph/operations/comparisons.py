@@ -37,7 +37,7 @@ class Pair:
         if self.identical:
             return f"{self.source} and {self.target} have exactly the same parameters"
         if median is None:
-            return f"{self.source} and {self.target} have no weights whose angle could be told"
+            return f"{self.source} and {self.target} have no weights between which an angle is defined"
         found = f"the median cosine of {len(self.similarity.weights)} weight tensors is {median:.3g}"
         if self.similarity.same_run:
             return (
@@ -63,7 +63,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Points compared, every two of them."""
+    """The comparisons of all pairs of points."""
 
     pairs: tuple[Pair, ...]
 
@@ -88,7 +88,7 @@ class Comparison:
 
 @alone
 def compare(session: Session, nodes: Sequence[Node]) -> Comparison:
-    """Compare every two of two or more points; of each only a block is in memory.
+    """Compare all pairs of two or more points, with only a block of each in memory.
 
     Raises InputError for fewer than two points or the same one twice, and LayoutMismatchError, naming the first
     tensor, for networks that differ. Points of other tasks on the same network can be compared.

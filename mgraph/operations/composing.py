@@ -27,12 +27,12 @@ from mgraph.session.session import Session
 from mgraph.session.storing import check_name_is_free, store_parameters
 from mgraph_store import Connection, GraphStore, Layout, Member, Node, Reader, Run, Space, combine, new_id
 
-_FINE = 1 / 64  # of a domain: how close to each other the points are at which thinning looks
+_FINE = 1 / 64  # of a domain: distance between the points that thinning looks at
 
 
 @dataclass(frozen=True)
 class ResolvedLeg:
-    """One connection of a composite path, and between which of its ends it is taken; None: as the others say.
+    """One connection of a composite path, and between which of its ends it is used; None: the neighbours determine it.
 
     ``waypoints`` are the parameters of the way through a surface or simplex; None: its swept minimax route.
     """
@@ -65,7 +65,7 @@ def legs_of(reader: Reader, route: Route) -> list[ResolvedLeg]:
 
 
 def leg_from(reader: Reader, text: str) -> ResolvedLeg:
-    """Read CONN or CONN:FROM:TO; InputError for anything else, NotFoundError for what is not there."""
+    """Read CONN or CONN:FROM:TO; InputError for anything else, NotFoundError if it does not exist."""
     name, *ends = text.split(":")
     if len(ends) not in (0, 2):
         raise InputError(f"A piece of a path is CONN or CONN:FROM:TO, not {text!r}.")
@@ -79,12 +79,12 @@ def compose(
 ) -> Connection:
     """Join connections at the modes that they share into one path from the first mode to the last, and store it.
 
-    Its control points are those of the connections, each once; t is the cumulative length over the total. With
-    ``thin`` it becomes a polygonal chain instead, through as few of its points as keep the path within that share of
-    its length; the joints stay. Raises InputError for connections that share no mode, or several and nothing says
-    which; of different spaces; that failed; for a surface that was not swept; and for a path that ends where it began.
+    Its control points are those of the connections, each once; t is the cumulative length over the total. With ``thin``
+    it becomes a polygonal chain instead, through as few of its points as keep the path within that share of its length;
+    the joints stay. Raises InputError for connections that share no mode, or share several without saying which; that
+    are in different spaces; that failed; for a surface that was not swept; and for a path that ends where it began.
 
-    An interrupted run begins again.
+    An interrupted run starts again.
     """
     del progress  # it is short
     thin = job.thin
@@ -142,8 +142,8 @@ def compose(
 def thinned(path: CompositePath, G: Floats, share: float) -> tuple[Floats, PolygonalChainFamily]:
     """Return the t of a polygonal chain that stays within a share of the path's length, joints included.
 
-    Between two joints: the point farthest from the chord is kept as long as it is farther away than that (Douglas and
-    Peucker 1973), distances in weight space by the Gram matrix G. The chain's own t is its cumulative length.
+    Between two joints, the point farthest from the chord is kept as long as it is farther away than that (Douglas and
+    Peucker 1973); distances in weight space come from the Gram matrix G. The chain's own t is its cumulative length.
     """
     t = _dense(path)
     C = path.coefficients(t[:, None])
@@ -163,7 +163,7 @@ def thinned(path: CompositePath, G: Floats, share: float) -> tuple[Floats, Polyg
             open_ += [(first, middle), (middle, last)]
     chosen = sorted(kept)
     lengths = distance(G, C[chosen[1:]], C[chosen[:-1]])
-    # A piece that comes back to where it was has no chord; it then keeps its place, a millionth of the whole long.
+    # A piece that returns to its start has no chord; it then keeps its place, with a millionth of the whole length.
     return t[chosen], PolygonalChainFamily.by_length(np.maximum(lengths, 1e-6 * lengths.sum()))
 
 
@@ -176,7 +176,7 @@ def _from_chord(G: Floats, points: Floats, left: Floats, right: Floats) -> Float
 
 
 def _dense(path: CompositePath) -> Floats:
-    """Return t close enough to each other to see how the path bends: its waypoints and some between them."""
+    """Return values of t close enough together to see how the path bends: its waypoints and some between them."""
     axis: list[Floats] = []
     knots = iter(pairwise(path.knots))
     for piece in path.pieces:
@@ -196,23 +196,23 @@ def _lengths(pieces: Sequence[Piece], size: int, G: Floats) -> Floats:
 
 
 def _oriented(reader: Reader, legs: Sequence[ResolvedLeg]) -> list[ResolvedLeg]:
-    """Find the ends between which every connection is taken."""
+    """Find the ends between which every connection is used."""
     if not legs:
         raise InputError("A composite path needs a connection.")
     ends = [{node.id: node for node in ends_of(reader, leg.connection)} for leg in legs]
     for leg, known in zip(legs, ends, strict=True):
         if leg.connection.status == "failed":
-            raise InputError(f"{label(leg.connection)} failed ({leg.connection.reason}); a path leaves it out.")
+            raise InputError(f"{label(leg.connection)} failed ({leg.connection.reason}); leave it out of the path.")
         for node in (leg.start, leg.goal):
             if node is not None and node.id not in known:
                 raise InputError(f"{label(node)} is not an end of {label(leg.connection)}: {_listed(known)}.")
     result: list[ResolvedLeg] = []
     at = legs[0].start
     if at is None and len(legs) == 1 and len(ends[0]) == 2 and legs[0].goal is None:
-        at = next(iter(ends[0].values()))  # alone, as it was connected
+        at = next(iter(ends[0].values()))  # the only one, as it was connected
     for i, (leg, known) in enumerate(zip(legs, ends, strict=True)):
         if at is not None and at.id not in known:
-            raise InputError(f"{label(leg.connection)} does not go on from {label(at)}; it joins {_listed(known)}.")
+            raise InputError(f"{label(leg.connection)} does not continue from {label(at)}; it joins {_listed(known)}.")
         further = None if i + 1 == len(legs) else (legs[i + 1], ends[i + 1])
         goal = leg.goal or _goal(leg, known, at, further)
         if at is None:
@@ -222,7 +222,7 @@ def _oriented(reader: Reader, legs: Sequence[ResolvedLeg]) -> list[ResolvedLeg]:
         result.append(ResolvedLeg(leg.connection, at, goal, leg.waypoints))
         at = goal
     if _known(result[0].start).id == _known(at).id:
-        raise InputError(f"The path ends at {label(_known(at))}, where it began; a connection has different ends.")
+        raise InputError(f"The path ends at {label(_known(at))}, where it began; the ends of a connection must differ.")
     return result
 
 
@@ -238,7 +238,7 @@ def _goal(
             shared = [n for n in shared if n.id == following.start.id]
         if not shared:
             raise InputError(
-                f"{label(leg.connection)} and {label(following.connection)} share no mode to go on from: "
+                f"{label(leg.connection)} and {label(following.connection)} share no mode to continue from: "
                 f"they join {_listed(known)} and {_listed(theirs)}."
             )
         candidates = shared
@@ -259,8 +259,8 @@ def _common_space(reader: Reader, connections: Sequence[Connection]) -> Space:
         if other.space_id != first.space_id:
             names = [reader.get(Space, id=c.space_id).name for c in (first, other)]
             raise InputError(
-                f"{label(first)} lies in space {names[0]} and {label(other)} in {names[1]}; "
-                f"the pieces of a path lie in one space."
+                f"{label(first)} is in space {names[0]} and {label(other)} in {names[1]}; "
+                f"the pieces of a path must be in one space."
             )
     return reader.get(Space, id=first.space_id)
 
@@ -275,7 +275,7 @@ def _common_buffers(store: GraphStore, reader: Reader, space: Space, connections
 def _pieces(
     store: GraphStore, leg: ResolvedLeg, family: Family, ends: Sequence[Node]
 ) -> list[tuple[Piece, Sequence[int]]]:
-    """Split a connection into pieces over its own rows; for each, which of them it uses."""
+    """Split a connection into pieces over its own rows; return for each which of them it uses."""
     backwards = ends[0].id != _known(leg.start).id
     if isinstance(family, CompositePath):
         taken = [(p, p.waypoints) for p in family.pieces]
@@ -309,7 +309,7 @@ def swept_route(store: GraphStore, connection: Connection, start: Node, goal: No
 
 
 def _single(c: Floats) -> int | None:
-    """Return the control point that coefficients stand for, if it is one alone."""
+    """Return the control point that coefficients stand for, if it is a single one."""
     (rows,) = np.nonzero(c)
     return int(rows[0]) if len(rows) == 1 and c[rows[0]] == 1.0 else None
 

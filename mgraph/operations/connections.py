@@ -16,7 +16,7 @@ from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.families import Family
 from mgraph.jobs.connections import ConnectJob
 from mgraph.methods.base import Method, Outcome, Start
-from mgraph.methods.own import require_free, storable, typed_here
+from mgraph.methods.own import require_free, storable, trust_here, typed_here
 from mgraph.methods.registry import METHODS
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.code import METHOD_CODE, warn_of_other_code
@@ -29,7 +29,7 @@ from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, requ
 from mgraph.train.parallel import joined
 from mgraph_store import Connection, Layout, Node, Run, Series, Space, Transaction, new_id
 
-_BATCH_BYTES = 64 << 20  # of points that are written at once
+_BATCH_BYTES = 64 << 20  # of points written at once
 
 
 @alone
@@ -38,13 +38,14 @@ def connect(
 ) -> Connection:
     """Run the method of a job on its ends and store the result; everything is checked before the run starts.
 
-    It is not swept here, whatever the job says. With an interrupted run ``resumed`` of this job, the method goes on
+    It is not swept here, whatever the job says. If an interrupted run of this job is ``resumed``, the method continues
     where that run was saved.
 
-    The ends of the connection ``init``, if there is one, must be among the job's. Under torchrun all processes train
-    together and the first stores. Raises InputError for a wrong number of ends, the same node twice, ends of different
-    spaces (naming the first differing tensor, unless only the tasks differ and ``same_layout`` says to go on with the
-    first end's), buffers that differ, or settings that do not suit the network; NonFiniteError when training diverges.
+    The ends of the connection ``init``, if there is one, must be among the job's. Under torchrun, all processes train
+    together and the first one stores. Raises InputError for a wrong number of ends, the same node twice, ends of
+    different spaces (naming the first differing tensor, unless only the tasks differ and ``same_layout`` says to use
+    the first end's), buffers that differ, or settings that do not suit the network; NonFiniteError when training
+    diverges.
     """
     method, name = job.method, job.name
     family = method.family(len(job.ends))
@@ -63,7 +64,7 @@ def connect(
         warn_of_other_code(session.store, workspace, ends)
         origin = _origin(session, method, family, ends, init)
         family = origin.family
-        storable(family, session.store.path)  # what no graph could describe is refused before anything is computed
+        storable(family, session.store.path)  # refuse what no graph can describe before anything is computed
         method.check(workspace.flat, workspace.task, family)
         method.check_start(workspace.flat, workspace.task, origin.start)
         chosen: dict[str, Any] = asdict(method)
@@ -79,6 +80,8 @@ def connect(
             outcome = method.run(workspace.flat, workspace.task, family, origin.start, progress, run.checkpointer)
             family = outcome.family or family
             described = storable(family, session.store.path)
+            if own is not None:
+                trust_here(method, session.store.path)
             if not all(np.isfinite(row).all() for row in outcome.control_points):
                 raise NonFiniteError(f"The {method.name} ended with a NaN or infinite control point; nothing stored.")
             connection = Connection(
@@ -105,7 +108,7 @@ def connect(
 
 
 def _own(method: Method) -> str | None:
-    """Return the name of a method of the user's own, if its class can be named; InputError for a built-in's name."""
+    """Return the name of a user's own method, if its class can be named; InputError for a built-in's name."""
     require_free(type(method), tuple(METHODS))
     return typed_here(method)
 
@@ -131,7 +134,7 @@ def _origin(session: Session, method: Method, family: Family, ends: Sequence[Nod
         return _Origin(ends, family, ends, Start.between(family, [session.points.read(node) for node in ends]))
     if not family.free:
         raise InputError(
-            f"A {family.name} has no control points besides its ends, so there is nothing to start elsewhere."
+            f"A {family.name} has no control points besides its ends, so it cannot start from another connection."
         )
     with store.reading() as reader:
         theirs, nodes = [node.id for node in ends_of(reader, init)], rows_of(reader, init)
@@ -151,11 +154,11 @@ def _origin(session: Session, method: Method, family: Family, ends: Sequence[Nod
 def check_buffers_from(ends: Sequence[Node], buffers_from: Node | None) -> None:
     """Raise InputError unless the buffers are those of an end."""
     if buffers_from is not None and buffers_from.id not in {n.id for n in ends}:
-        raise InputError(f"Buffers can only be those of an end; {label(buffers_from)} is none.")
+        raise InputError(f"Buffers can only be those of an end; {label(buffers_from)} is not one.")
 
 
 def load_constants(session: Session, workspace: Workspace, ends: Sequence[Node], buffers_from: Node | None) -> None:
-    """Load what is not a coordinate, and the data: what is wrong there is bad input, not a failed run."""
+    """Load the data and what is not a coordinate: errors there are bad input, not a failed run."""
     store = session.store
     with store.reading() as reader:
         groups = [buffers_of(store, reader, node) for node in ends]
@@ -176,7 +179,7 @@ def _store_controls(
     origin: _Origin,
     outcome: Outcome,
 ) -> list[Node]:
-    """Store the free control points: of each only the layers that could move, or that differ from the ends'.
+    """Store the free control points, for each only the layers that could move, or that differ from the ends'.
 
     The session keeps them for the sweep that follows.
     """
@@ -211,7 +214,7 @@ def _store_end(
     outcome: Outcome,
     name: str | None,
 ) -> Node:
-    """Store the end that the method found as a mode, with numbers and BatchNorm statistics of its own."""
+    """Store the end that the method found as a mode, with its own numbers and BatchNorm statistics."""
     parameters, policy = outcome.control_points[family.ends[-1]], workspace.policy()
     workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(np.array(parameters))))
     recompute_statistics(workspace.flat, workspace.task.train, policy)
@@ -228,7 +231,7 @@ def common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -
     seen: set[str] = set()
     for node in ends:
         if node.id in seen:
-            raise InputError(f"{label(node)} is given twice; the ends of a connection are different nodes.")
+            raise InputError(f"{label(node)} is given twice; the ends of a connection must be different nodes.")
         seen.add(node.id)
         if node.kind not in ("mode", "merged"):
             raise InputError(f"{label(node)} is a {node.kind}; only modes and merged nodes can be connected.")
@@ -247,7 +250,7 @@ def common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -
         if not same_layout:
             tasks = [f"{s.arch} on {s.data} by {s.loss}" for s in (first, space)]
             raise InputError(
-                f"{label(ends[0])} and {label(node)} have the same tensors but other tasks: {' against '.join(tasks)}; "
-                f"add --same-layout to connect them on the first one's task."
+                f"{label(ends[0])} and {label(node)} have the same tensors but different tasks: "
+                f"{' against '.join(tasks)}; add --same-layout to connect them on the first one's task."
             )
     return first

@@ -1,9 +1,9 @@
-"""The ends of a path against what these modes are on their own.
+"""Checking the ends of a path against what these modes are on their own.
 
-A sweep measures its ends again. Where that gives other numbers than were stored with the modes, the middle is measured
-as wrongly, and a barrier of 0 may mean nothing. Where nothing is estimated anew, both must agree to rounding. Where
-statistics are recomputed the numbers may move: an end is doubted if it gets worse by more than its standard errors, a
-tenth, and what another choice of examples for the statistics would change.
+A sweep measures its ends again. If the numbers differ from those stored with the modes, the middle is measured just as
+wrongly, and a barrier of 0 may mean nothing. If nothing is re-estimated, both must agree up to rounding. If statistics
+are recomputed, the numbers may change: an end is doubted if it gets worse by more than its standard errors, a tenth,
+and what another choice of examples for the statistics would change, taken together.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mgraph.session.session import Workspace
 from mgraph_store import Edge, Evaluation, Node, Reader, Record
 
 _ERRORS = 5.0  # standard errors
-_WORSE = 0.1  # what recomputed statistics may cost, of a loss
-_WORSE_OF_BEST = 0.02  # of the best value of a metric that has one, such as accuracy
-_SPREAD = 3.0  # times the difference that other examples for the statistics make
+_WORSE = 0.1  # what recomputed statistics may cost, as a share of a loss
+_WORSE_OF_BEST = 0.02  # as a share of the best value of a metric that has one, such as accuracy
+_SPREAD = 3.0  # times the difference made by other examples for the statistics
 _ROUNDING = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
-_EXAMPLES = 2  # whose class rounding may change
+_EXAMPLES = 2  # whose class may change by rounding
 _TINY = 1e-5
 
 
@@ -51,14 +51,14 @@ class _Difference:
 
     @property
     def excess(self) -> float:
-        """How far they lie apart; where statistics were recomputed, how much worse the sweep's is."""
+        """How far apart they are; if statistics were recomputed, how much worse the sweep's is."""
         if not self.recomputed:
             return abs(self.here.value - self.own.value)
         worse = self.here.value - self.own.value
         return -self.metric.sign * worse
 
     def allowed(self, precision: str, *, subset: bool) -> float | None:
-        """How far they may lie apart; None where that cannot be said."""
+        """How far apart they may be; None if that is unknown."""
         errors = [m.standard_error for m in (self.here, self.own)]
         sampled = subset or self.recomputed
         if subset and None in errors:
@@ -87,15 +87,15 @@ def doubts(
     points: Mapping[int, PointMetrics],
     rows: Mapping[int, object],
 ) -> dict[str, str]:
-    """Return by id of an end why its numbers are not believed; ends that cannot be judged, or agree, are left out.
+    """Return, by the id of an end, why its numbers are doubted; ends that cannot be judged, or agree, are left out.
 
-    ``ends``, ``points`` (what the sweep measured there) and ``rows`` (where they lie, packed) have common keys.
+    ``ends``, ``points`` (what the sweep measured there) and ``rows`` (their parameters, packed) have common keys.
     """
     own = reader.all(Evaluation, node_id=[n.id for n in ends.values()], sweep_id=None) if ends else []
     found: dict[str, str] = {}
     for key, end in ends.items():
         if end.space_id != workspace.space.id:
-            continue  # its own numbers are of another task
+            continue  # its own numbers are from another task
         theirs = [e for e in own if e.node_id == end.id]
         for difference in _differences(end, theirs, points[key], conditions, recomputed=workspace.flat.recomputes):
             subset = conditions.subsets[difference.split].name != "all"
@@ -121,7 +121,7 @@ def doubted(records: Iterable[Record], reasons: Mapping[str, str]) -> Iterator[R
 
 
 def said(reasons: Mapping[str, str]) -> str:
-    """Put the reasons into the sentence of a warning."""
+    """Put the reasons into one sentence for a warning."""
     text = "; ".join(reasons.values())
     return (
         f"{text[:1].upper()}{text[1:]}: more than rounding or recomputed statistics explain. The edges that end there "
@@ -143,7 +143,7 @@ def _differences(
             stored = Measured(row.value, row.standard_error, row.count)
             measured = metrics[metric.name]
             if metric is not LOSS and None in (stored.standard_error, measured.standard_error):
-                continue  # how much a single example matters to it is not known
+                continue  # it is unknown how much a single example matters to it
             if math.isfinite(stored.value) and math.isfinite(measured.value):
                 yield _Difference(end, split, metric, stored, measured, recomputed)
 

@@ -1,4 +1,4 @@
-"""Ensembles of a connection's points: corners only against the whole grid, and as files for plain PyTorch."""
+"""Ensembles of a connection's points: the corners against the whole grid, and as files for plain PyTorch."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """What voting is worth: the best single corner, the corners' ensemble, and the whole grid's.
+    """What voting gains: the best single corner, the corners' ensemble, and the whole grid's.
 
     ``single`` is the corner chosen on validation. The differences are paired, on test data, by the primary metric of
-    the task, else by the loss, more is better (None where single examples have neither):
-    ``corners_gain`` = corners' ensemble minus ``single``, ``grid_gain`` = grid's ensemble minus the corners'.
+    the task or else by the loss; positive is better (None if single examples have neither): ``corners_gain`` = corners'
+    ensemble minus ``single``, ``grid_gain`` = grid's ensemble minus the corners'.
     """
 
     grid: tuple[int, ...]
@@ -73,10 +73,10 @@ def ensemble(
 ) -> EnsembleResult:
     """Evaluate the ensembles of a connection's corners and of its whole grid.
 
-    By default the members lie 0.1 apart [S §4.3], on a simplex of many modes further.
+    By default the members are 0.1 apart [S §4.3], farther on a simplex of many modes.
 
-    Members vote as the task says (``combine``). Raises InputError where it does not say that, and for outputs that are
-    too many to keep. An interrupted run begins again.
+    Members vote as the task says (``combine``). Raises InputError if it does not say, and for outputs too large to
+    keep. An interrupted run starts again.
     """
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
@@ -144,9 +144,9 @@ def ensemble(
 def export_ensemble(session: Session, job: ExportEnsembleJob, *, progress: ProgressCallback = silent) -> dict[str, Any]:
     """Write every member of a grid as a .safetensors file with its own BatchNorm statistics, and a manifest.
 
-    Return the manifest. Each file loads into the plain architecture; the ensemble is the mean of the members'
-    votes, which the manifest names. Raises NameTakenError for a directory that is not empty, unless told to overwrite:
-    then earlier members and their manifest are replaced. The files appear together at the end.
+    Returns the manifest. Each file loads into the plain architecture; the ensemble is the mean of the members' votes,
+    whose kind the manifest names. Raises NameTakenError for a directory that is not empty, unless told to overwrite,
+    which replaces earlier members and their manifest. The files appear together at the end.
     """
     with session.store.reading() as reader:
         connection = reader.get(Connection, id=job.connection)
@@ -163,7 +163,7 @@ def export_ensemble(session: Session, job: ExportEnsembleJob, *, progress: Progr
 
 
 def _default_members(family: Family) -> tuple[int, ...]:
-    """Return the grid of an ensemble's members: step 0.1 along a path, else what a sweep takes."""
+    """Return the grid of an ensemble's members: step 0.1 along a path, otherwise what a sweep takes."""
     return (11,) if family.dimension == 1 else family.default_grid
 
 
@@ -173,7 +173,7 @@ def _new_directory(directory: Path) -> Iterator[Path]:
     building, fresh = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.tmp"), not directory.exists()
     try:
         building.mkdir(parents=True)
-        directory.mkdir(exist_ok=True)  # the plain error, before hours of work
+        directory.mkdir(exist_ok=True)  # raise the plain error before hours of work
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
         raise InputError(f"{directory} cannot be written: {error.strerror}.") from None
@@ -239,7 +239,7 @@ def _require_votes(ready: Prepared) -> None:
     flat, task, name = ready.workspace.flat, ready.workspace.task, ready.workspace.space.name
     if task.combine is None:
         raise InputError(
-            f"How members of an ensemble vote is not known of the task of space {name}: add combine= to it, "
+            f"The task of space {name} does not say how members of an ensemble vote: add combine= to it, "
             '"softmax" (outputs are logits of classes), "sigmoid" (logits of labels) or "mean" (outputs themselves).'
         )
     count = min(len(task.test), flat.least_batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from mgraph.errors import InputError
 from mgraph.fields import Shapes
 from mgraph.jobs.points import ExportJob
 from mgraph.network.checkpoints import extra_state, state_dict, write_pt
-from mgraph.network.layout import dtype_name
+from mgraph.network.layout import dtype_name, named_tensors
 from mgraph.network.tensorfile import stream_safetensors
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label
 from mgraph.session.points import buffers_of, load_node, module_buffers
 from mgraph.session.runs import versions
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session, Workspace, resolve_device
 from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Run, Space
 
 FORMATS = (".safetensors", ".pt", ".pth")
@@ -40,18 +40,38 @@ def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
 
 
 @alone
+def node_module(session: Session, node: Node, device: str = "cpu") -> nn.Module:
+    """Return a network of the node's space with its state dict, in evaluation mode, of its own.
+
+    Raises what building the network raises, and InputError for a device that there is not.
+    """
+    with session.store.reading() as reader:
+        workspace = session.workspace(reader.get(Space, id=node.space_id))
+    return new_module(workspace, node_state(session, node), device)
+
+
+def new_module(workspace: Workspace, state: Mapping[str, Any], device: str) -> nn.Module:
+    """Build a network of the bench's space anew, with these tensors, in evaluation mode on a device."""
+    where = resolve_device(device)
+    module = workspace.new_module(seed=0)
+    with torch.no_grad():
+        for name, tensor in named_tensors(module):
+            tensor.copy_(state[name])
+    return module.to(where).eval()
+
+
+@alone
 def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback = silent) -> Path:
     """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict).
 
-    To .safetensors its parameters are streamed chunk by chunk, so a node that has no BatchNorm statistics to be
-    recomputed may be larger than memory.
+    Parameters are streamed to .safetensors chunk by chunk, so a node without BatchNorm statistics to recompute may be
+    larger than memory.
     """
     del progress  # it is short
     path, overwrite = Path(job.path), job.overwrite
     with session.store.reading() as reader:
         node = reader.get(Node, id=job.node)
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
+    check_format(path)
     if path.suffix == ".safetensors":
         facts = json.dumps(node_facts(session, node), sort_keys=True)
         layout, buffers = _layout_and_buffers(session, node)
@@ -69,11 +89,18 @@ def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback 
     return path
 
 
-_STATES = "extra_state"  # in a mode's info: what the space's network keeps besides tensors, by name
+def check_format(path: Path) -> None:
+    """Raise InputError for a file that cannot be written, by its ending."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
+
+
+_STATES = "extra_state"  # key in a mode's info: what the space's network keeps besides tensors, by name
 
 
 def further_states(module: nn.Module) -> dict[str, Any]:
-    """Return what a mode's info notes if its network has states besides tensors (``get_extra_state``), else nothing."""
+    """Return the entry of a mode's info for states besides tensors (``get_extra_state``) of its network, if it has
+    any."""
     names = sorted(extra_state(module))
     return {_STATES: names} if names else {}
 
@@ -84,7 +111,7 @@ def new_states(workspace: Workspace) -> dict[str, Any]:
 
 
 def tensors_alone(states: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return states for a file that holds only tensors; InputError if one is none."""
+    """Return states for a file that holds only tensors; InputError if one is not a tensor."""
     for name, value in states.items():
         if not isinstance(value, torch.Tensor):
             raise InputError(
@@ -94,7 +121,8 @@ def tensors_alone(states: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def _further(session: Session, node: Node) -> dict[str, Any]:
-    """Return the states besides tensors that belong to a node's state dict; only then the network is built."""
+    """Return the states besides tensors that belong to a node's state dict; the network is built only if there are
+    any."""
     with session.store.reading() as reader:
         modes = reader.all(Node, kind="mode", space_id=node.space_id)
         space = reader.get(Space, id=node.space_id)
@@ -107,19 +135,19 @@ def _layout_and_buffers(session: Session, node: Node) -> tuple[Layout, dict[str,
     with session.store.reading() as reader:
         layout = Layout.from_json(reader.get(Space, id=node.space_id).layout)
         buffers = buffers_of(session.store, reader, node)
-    if layout.buffers and not buffers:  # it takes the network to make them
+    if layout.buffers and not buffers:  # making them takes the network
         workspace = load_node(session, node)
         buffers = module_buffers(workspace.flat, layout)
     return layout, buffers
 
 
 def node_facts(session: Session, node: Node) -> dict[str, Any]:
-    """Collect what a reader of the file needs to know: origin, parents, seeds, policy, numbers."""
+    """Collect what a reader of the file needs: origin, parents, seeds, policy, numbers."""
     with session.store.reading() as reader:
         workspace = session.workspace(reader.get(Space, id=node.space_id))
         terms = reader.all(NodeTerm, node_id=node.id)
         parents = {n.id: n for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
-        evaluations = [e for e in reader.all(Evaluation, node_id=node.id) if e.sweep_id is None]
+        evaluations = reader.all(Evaluation, node_id=node.id, sweep_id=None, subset="all")
         run = reader.all(Run, id=node.run_id)[0] if node.run_id else None
     return {
         "format": 1,
@@ -145,7 +173,7 @@ def recipe(
     nodes: Sequence[Node],
     policy: str,
 ) -> dict[str, Any]:
-    """Describe a point of a connection: where it lies, and its coefficients over stored nodes."""
+    """Describe a point of a connection: its parameter, and its coefficients over stored nodes."""
     return {
         "format": 1,
         "connection": connection.id,
@@ -159,9 +187,9 @@ def recipe(
 
 
 def data_facts(workspace: Workspace) -> dict[str, Any]:
-    """Describe the data, so that others can feed the network the same inputs.
+    """Describe the data, so that others can give the network the same inputs.
 
-    These are ``(x * scale - mean) / std``, per channel, of inputs x with the given type and range.
+    These are ``(x * scale - mean) / std``, per channel, for inputs x with the given type and range.
     """
     test = workspace.task.test
     facts: dict[str, Any] = {"spec": workspace.space.data, "input_shape": _listed(test.input_shape)}

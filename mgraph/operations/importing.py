@@ -22,9 +22,12 @@ from mgraph.families import BezierCurveFamily, Family, PolygonalChainFamily
 from mgraph.fields import copied
 from mgraph.jobs.modes import AddCurveJob
 from mgraph.network.checkpoints import (
+    Content,
     FittedCheckpoint,
     Options,
     TrainedCurve,
+    content_of,
+    digest_of,
     find_curve,
     fit_content,
     fit_curve,
@@ -39,28 +42,47 @@ from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, requ
 from mgraph_store import Connection, Node, Space, new_id
 
 _TRIED = 8  # examples
+PYTHON = "python"
+"""The origin, in the info of a mode, of what was given as an object."""
 
 
 class StaleStatisticsWarning(MGraphWarning):
-    """The BatchNorm statistics of an imported mode are not of its weights."""
+    """The BatchNorm statistics of an imported mode do not belong to its weights."""
 
 
 def fit_file(workspace: Workspace, path: Path, options: Options) -> tuple[FittedCheckpoint, dict[str, Any]]:
-    """Read a checkpoint for a mode of the bench's space; return it with the info that its node will have.
+    """Read a checkpoint for a mode of the workspace's space; return it with the info for its node.
 
     Raises TrainedCurveError if it holds a trained curve instead, and what :func:`fit_content` raises.
     """
     content = read_content(path)
+    return _fit(workspace, content, options, path.name, _of_files(path, content.files))
+
+
+def fit_object(workspace: Workspace, given: Any, options: Options) -> tuple[FittedCheckpoint, dict[str, Any]]:
+    """Take a module, or a dict of tensors, for a mode of the bench's space, as :func:`fit_file` does with a file."""
+    content = content_of(given)
+    where = f"The {type(given).__name__}"
+    return _fit(workspace, content, options, where, {"origin": PYTHON, "blake2b": digest_of(content)})
+
+
+def _fit(
+    workspace: Workspace, content: Content, options: Options, where: str, origin: dict[str, Any]
+) -> tuple[FittedCheckpoint, dict[str, Any]]:
     if options.recompute and not workspace.flat.statistics:
         raise InputError(f"The network of space {workspace.space.name} has no BatchNorm statistics to recompute.")
     try:
-        fitted = fit_content(content, workspace.new_module, workspace.layout, options, path.name)
+        fitted = fit_content(content, workspace.new_module, workspace.layout, options, where)
     except InputError:
         curve = find_curve(content, workspace.new_module, workspace.layout)
         if curve is None:
             raise
-        raise TrainedCurveError(_curve_found(path, curve), curve.method) from None
-    info = _of_files(path, content.files) | {"notes": fitted.notes, "checkpoint": fitted.source}
+        if not content.files:
+            raise InputError(
+                f"{where} holds {curve.described}: save it to a file and import that with add_curve."
+            ) from None
+        raise TrainedCurveError(_curve_found(where, curve), curve.method) from None
+    info = origin | {"notes": fitted.notes, "checkpoint": fitted.source}
     if options.recompute:
         info["batchnorm"] = str(workspace.policy())
         fitted.notes.append(f"BatchNorm statistics recomputed from the training data: {info['batchnorm']}")
@@ -70,23 +92,25 @@ def fit_file(workspace: Workspace, path: Path, options: Options) -> tuple[Fitted
 
 
 def recompute_own(workspace: Workspace, fitted: FittedCheckpoint) -> None:
-    """Recompute the BatchNorm statistics of a fitted checkpoint in the bench's network, by the default policy."""
+    """Recompute the BatchNorm statistics of a fitted checkpoint in the workspace's network, by the default policy."""
     _load(workspace, fitted)
     recompute_statistics(workspace.flat, workspace.task.train, workspace.policy())
 
 
 def warn_if_stale(workspace: Workspace, node: Node, fitted: FittedCheckpoint) -> None:
-    """Say so if a mode does far better with recomputed BatchNorm statistics than with those of its file."""
+    """Warn if a mode does far better with recomputed BatchNorm statistics than with those that came with it."""
     if not workspace.flat.statistics:
         return
     _load(workspace, fitted)
     found = compare_statistics(workspace.flat, workspace.task, workspace.policy())
     _load(workspace, fitted)
     if found is not None and found.stale:
+        in_memory = json.loads(node.info)["origin"] == PYTHON
+        source, option = ("state dict", "recompute_batchnorm=True") if in_memory else ("file", "--recompute-batchnorm")
         warnings.warn(
-            f"{label(node)} has a train loss of {found.own.value:.4g} with the BatchNorm statistics of its file and of "
-            f"{found.recomputed.value:.4g} with recomputed ones: the file's are stale. Import it again with "
-            f"--recompute-batchnorm to store recomputed ones.",
+            f"{label(node)} has a train loss of {found.own.value:.4g} with the BatchNorm statistics of its {source} "
+            f"and of {found.recomputed.value:.4g} with recomputed ones: the {source}'s are stale. Import it again with "
+            f"{option} to store recomputed ones.",
             StaleStatisticsWarning,
             stacklevel=4,
         )
@@ -130,11 +154,11 @@ def _of_files(path: Path, files: Sequence[Path]) -> dict[str, Any]:
 def add_imported_curve(
     session: Session, job: AddCurveJob, *, progress: ProgressCallback = silent
 ) -> tuple[Connection, list[str]]:
-    """Add a trained curve of a file: its ends as modes NAME-start and NAME-end, its bends as control points.
+    """Add a trained curve from a file: its ends as modes NAME-start and NAME-end, its bends as control points.
 
-    Its method is "curve" (Bézier) or "chain", needed where the file does not say. BatchNorm statistics of the ends are
-    recomputed, for a curve has none of its own. Raises InputError for a file without a curve of this network, and for
-    another family than the file's.
+    Its method is "curve" (Bézier) or "chain", needed if the file does not say. BatchNorm statistics of the ends are
+    recomputed, because a curve has none. Raises InputError for a file without a curve of this network, and for a family
+    other than the file's.
     """
     del progress  # it is short
     path, name = Path(job.file), job.name
@@ -209,14 +233,14 @@ def _method_of(path: Path, curve: TrainedCurve, asked: str | None) -> str:
         raise InputError(f"{path.name} holds {curve.described}: import it with --{curve.method}, not --{asked}.")
     found = asked or curve.method
     if found is None:
-        raise TrainedCurveError(_curve_found(path, curve), None)
+        raise TrainedCurveError(_curve_found(path.name, curve), None)
     return found
 
 
-def _curve_found(path: Path, curve: TrainedCurve) -> str:
+def _curve_found(where: str, curve: TrainedCurve) -> str:
     if curve.method is None:
         return (
-            f"{path.name} holds {curve.described} and does not say of which family: import its ends and bends with "
+            f"{where} holds {curve.described} and does not name its family: import its ends and bends with "
             f"--curve if it is a Bézier curve, with --chain if it is a polygonal chain."
         )
-    return f"{path.name} holds {curve.described}: import its ends and bends with --{curve.method}."
+    return f"{where} holds {curve.described}: import its ends and bends with --{curve.method}."

@@ -1,7 +1,7 @@
 """Merging: choose a point of a swept connection on validation data, store it, and report it on test data.
 
-What is better or worse than the best corner is decided on validation data, too, allowing for all the points that were
-looked at (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is refused.
+Whether it is better or worse than the best corner is decided on validation data too, allowing for all the points that
+were looked at (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
-from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure, outputs
+from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure_with_scores, outputs
 from mgraph.families import Family, Floats
 from mgraph.jobs.points import MergeJob
 from mgraph.merge.bestof import Decision, decide
@@ -61,13 +61,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class MergeResult:
-    """A merged node and what it is worth.
+    """A merged node and how good it is.
 
-    ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the one chosen on
-    validation, ``decision`` says on validation whether the point is better, and ``difference`` is the paired test
-    difference by the primary metric (else by the loss), measured once, after everything was decided, more is better.
-    ``oracle`` is the best swept test value: what selecting on test data would have shown, never the result. ``metric``
-    is the primary one, ``scored_by`` what the differences are of.
+    ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the one chosen on validation,
+    ``decision`` says on validation whether the point is better, and ``difference`` is the paired test difference by the
+    primary metric (or else by the loss), measured once, after everything was decided; positive is better. ``oracle`` is
+    the best swept test value: what selecting on test data would have shown, never the result. ``metric`` is the primary
+    one, ``scored_by`` the one that the differences are in.
     """
 
     node: Node
@@ -84,7 +84,7 @@ class MergeResult:
 
 
 def prepare(session: Session, connection: Connection) -> Prepared:
-    """Load a connection's control points and constants into its bench."""
+    """Load a connection's control points and constants into its workspace."""
     store = session.store
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
@@ -103,7 +103,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
 def choose_point(data: SweepData) -> int:
     """Choose the swept point that is best on validation by the primary metric (ties: loss); never by test data."""
     if (SELECTION_SPLIT, LOSS.name) not in data.values:
-        raise InputError("It was not swept on validation data, and merging selects on them; sweep it first.")
+        raise InputError("It was not swept on validation data, on which merging selects; sweep it first.")
     return data.best(SELECTION_SPLIT)
 
 
@@ -111,11 +111,11 @@ def choose_point(data: SweepData) -> int:
 def merge(
     session: Session, job: MergeJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> MergeResult:
-    """Materialise a point as a ``merged`` node: the best on validation, a given parameter, or a soup.
+    """Store a point as a ``merged`` node: the best on validation, a given parameter, or a soup.
 
-    BatchNorm statistics are recomputed and stored with it. Raises InputError if the connection was never
-    swept (unless ``at`` is given), the parameter lies outside the domain, or the point is far worse on validation data
-    than every corner; ``force`` stores that all the same. An interrupted run begins again.
+    BatchNorm statistics are recomputed and stored with it. Raises InputError if the connection was never swept (unless
+    ``at`` is given), the parameter is outside the domain, or the point is far worse on validation data than every
+    corner, unless ``force`` is given. An interrupted run starts again.
     """
     at, soup = job.at, job.soup
     with session.store.reading() as reader:
@@ -148,12 +148,13 @@ def merge(
         flat = ready.workspace.flat
         flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
         recompute_statistics(flat, ready.workspace.task.train, policy)
-        results = recalled(swept, ready.workspace.task, choice.coefficients) or evaluate_splits(ready.workspace)
+        results, by_example = _measured(ready, swept, choice)
         require_finite(results, "The merged point")
         if not job.force:
             _refuse_a_wall(results, corners, ready.workspace.task.primary)
-        scores = _scored(ready.workspace, REPORTING_SPLIT)
-        decision = _decided(choice, _scores(ready.workspace, SELECTION_SPLIT), against)
+        scores = by_example[REPORTING_SPLIT]
+        chosen_by = by_example[SELECTION_SPLIT]
+        decision = _decided(choice, None if chosen_by is None else chosen_by[1], against)
         node = _store(session, run, ready, choice, theta, results, policy, job)
     return MergeResult(
         node,
@@ -183,6 +184,24 @@ class _Choice:
     looked_at: NDArray[np.float32] | None = None
 
 
+_Scored = tuple[Metric, NDArray[np.float64]] | None
+
+
+def _measured(
+    ready: Prepared, swept: SweepData | None, choice: _Choice
+) -> tuple[dict[str, dict[str, Measured]], dict[str, _Scored]]:
+    """Return the numbers of the present point, from the sweep where it holds them, and its scores by example."""
+    workspace = ready.workspace
+    known = recalled(swept, workspace.task, choice.coefficients)
+    if known is not None:
+        return known, {split: _scored(workspace, split) for split in (SELECTION_SPLIT, REPORTING_SPLIT)}
+    found = {split: measure_with_scores(workspace.flat, workspace.task, split) for split in SPLITS}
+    scores = {
+        split: None if one.scores is None else (one.scores[0], one.scores[1].numpy()) for split, one in found.items()
+    }
+    return {split: one.measured for split, one in found.items()}, scores
+
+
 def _choose(
     ready: Prepared,
     data: SweepData | None,
@@ -205,7 +224,7 @@ def _choose(
     best = choose_point(data)
     place = tuple(map(float, data.parameters[best]))
     coefficients = data.coefficients[best]
-    if np.count_nonzero(coefficients) == 1:  # a corner: there is nothing to decide
+    if np.count_nonzero(coefficients) == 1:  # a corner, so there is nothing to decide
         return _Choice(coefficients, place, SELECTION_SPLIT)
     return _Choice(coefficients, place, SELECTION_SPLIT, _looked_at(ready, data.coefficients, policy, progress))
 
@@ -250,7 +269,7 @@ def _store(
 def _looked_at(
     ready: Prepared, coefficients: Floats, policy: BatchNormPolicy, progress: ProgressCallback
 ) -> NDArray[np.float32] | None:
-    """Return the validation scores by example of swept points, shape (S, N); None where no example has one."""
+    """Return the validation scores by example of swept points, shape (S, N); None if examples have no scores."""
     rows = []
     for done, c in enumerate(coefficients.tolist(), start=1):
         combine(c, ready.rows, ready.workspace.flat.theta)
@@ -271,16 +290,16 @@ def _decided(
     own = scores[None].astype(np.float32)
     if choice.looked_at is None:
         return decide(own, 0, against)
-    # The chosen point is one of those that were looked at; it stands first as it was stored.
+    # The chosen point is one of those that were looked at; it comes first, as it was stored.
     found = decide(np.concatenate([own, choice.looked_at]), 0, against)
     return replace(found, looked_at=len(choice.looked_at))
 
 
 def _is_wall(metric: Metric, found: Measured, worst: float) -> bool:
-    """Tell whether a point is far worse than the worst corner, beyond three standard errors of its own.
+    """Return whether a point is far worse than the worst corner, beyond three of its own standard errors.
 
-    By a metric with a best value, such as accuracy: by a tenth of that, or by a twentieth with more than twice the
-    cost. By another, such as the loss: by half of the corner's.
+    For a metric with a best value, such as accuracy, this means by a tenth of that, or by a twentieth with more than
+    twice the cost; for another, such as the loss, by half of the corner's.
     """
     fall = float(metric.cost(found.value) - metric.cost(worst))
     if fall <= 3.0 * (found.standard_error or 0.0):
@@ -303,9 +322,9 @@ def _refuse_a_wall(
         return
     best = max(values, key=lambda name: metric.sign * values[name])
     raise InputError(
-        f"The point lies on a wall: its validation {metric.name} is {found.value:.4g}, and the corners have "
+        f"The point is on a wall: its validation {metric.name} is {found.value:.4g}, and the corners have "
         f"{values[worst]:.4g} ({worst}) to {values[best]:.4g} ({best}); it was not stored. Take the best swept point "
-        "(mgraph merge CONN), or a connection without a barrier; --force stores it all the same."
+        "(mgraph merge CONN), or a connection without a barrier; --force stores it anyway."
     )
 
 
@@ -325,10 +344,10 @@ def _greedy(
         recompute_statistics(ready.workspace.flat, ready.workspace.task.train, policy)
         done += 1
         progress(Progress("soup", done, len(data.parameters)))
-        scores = _scores(ready.workspace, SELECTION_SPLIT)
-        if scores is not None:
-            tried.append(scores.astype(np.float32))
-        return metric.sign * measure(ready.workspace.flat, ready.workspace.task, SELECTION_SPLIT)[metric.name].value
+        found = measure_with_scores(ready.workspace.flat, ready.workspace.task, SELECTION_SPLIT)
+        if found.scores is not None:
+            tried.append(found.scores[1].numpy().astype(np.float32))
+        return metric.sign * found.measured[metric.name].value
 
     soup = greedy_soup(data.coefficients, metric.sign * data.values[SELECTION_SPLIT, metric.name], score)
     return soup, np.stack(tried) if tried else None
@@ -336,16 +355,16 @@ def _greedy(
 
 @torch.no_grad()
 def _scores(workspace: Workspace, split: str) -> NDArray[np.float64] | None:
-    """Score the present point by example, shape (N,), more is better: by the primary metric, else by the loss.
+    """Score the present point by example, shape (N,), higher is better: by the primary metric, or else by the loss.
 
-    None where examples have neither.
+    None if examples have neither.
     """
     found = _scored(workspace, split)
     return None if found is None else found[1]
 
 
-def _scored(workspace: Workspace, split: str) -> tuple[Metric, NDArray[np.float64]] | None:
-    """Return the metric that the scores are of, too."""
+def _scored(workspace: Workspace, split: str) -> _Scored:
+    """Return the scores together with the metric that they are in."""
     data = workspace.task.splits[split]
     found = example_scores(workspace.task, outputs(workspace.flat, data), len(data))
     return None if found is None else (found[0], found[1].numpy())
@@ -354,7 +373,7 @@ def _scored(workspace: Workspace, split: str) -> tuple[Metric, NDArray[np.float6
 def _corner(
     ready: Prepared, end: Node, policy: BatchNormPolicy, swept: SweepData | None
 ) -> dict[str, dict[str, Measured]]:
-    """Return what an end is worth under the same policy as the merged point."""
+    """Measure an end under the same policy as the merged point."""
     alone = np.array([float(node.id == end.id) for node in ready.nodes])
     known = recalled(swept, ready.workspace.task, alone)
     if known is None:
@@ -370,7 +389,7 @@ def _place_end(ready: Prepared, end: Node, policy: BatchNormPolicy) -> None:
 
 
 def best_corner(corners: dict[str, dict[str, dict[str, Measured]]], primary: Metric) -> str:
-    """Choose the corner as points are chosen: by the primary metric on validation, ties by loss, then order."""
+    """Choose the corner in the same way as points: by the primary metric on validation, ties by loss, then order."""
 
     def key(item: str) -> tuple[float, float]:
         valid = corners[item][SELECTION_SPLIT]

@@ -17,11 +17,11 @@ from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
-from mgraph.jobs.modes import AddModeJob, AddPointJob, TrainJob
+from mgraph.jobs.modes import AddModeJob, AddObjectJob, AddPointJob, TrainJob
 from mgraph.network.checkpoints import Options
 from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.export import further_states
-from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
+from mgraph.operations.importing import fit_file, fit_object, recompute_own, warn_if_stale
 from mgraph.operations.rescue import rescued
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import ProgressCallback, silent
@@ -36,7 +36,7 @@ from mgraph_store import Node, Run, Space, Transaction, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
-    """A new mode is not an independent run of one that is there already."""
+    """A new mode is not independent of one that is already there."""
 
 
 @alone
@@ -45,9 +45,9 @@ def add_trained_mode(
 ) -> Node:
     """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
 
-    With an interrupted run ``resumed`` of this job it goes on where that run was saved. Under torchrun all processes
-    train together and the first stores, before anything is measured. Raises NonFiniteError, naming the step, when
-    training diverges; the graph then holds only the failed run.
+    If an interrupted run of this job is ``resumed``, it continues where that run was saved. Under torchrun, all
+    processes train together and the first one stores, before anything is measured. Raises NonFiniteError, naming the
+    step, when training diverges; the graph then holds only the failed run.
     """
     settings, name = job.settings, job.name
     with session.store.reading() as reader:
@@ -83,7 +83,7 @@ def add_trained_mode(
             )
             last = flat.unpack(flat.theta).numpy(), module_buffers(flat, workspace.layout)
             copies: dict[int, _Made] = {}
-            for number in range(run.checkpointer.count):  # of an epoch that was trained again, the last copy counts
+            for number in range(run.checkpointer.count):  # if an epoch was trained again, the last copy counts
                 kept = run.checkpointer.appended(number)
                 epoch = int(kept.pop("epoch"))
                 outputs = [kept.pop(key) for key in sorted(kept) if key.startswith(OUTPUTS)]
@@ -94,7 +94,7 @@ def add_trained_mode(
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
             for mode in made:
-                if mode.outputs:  # a run begun by an older version kept none of its epochs
+                if mode.outputs:  # a run begun by an older version kept no outputs
                     check_reproduced(
                         workspace, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
                     )
@@ -104,23 +104,27 @@ def add_trained_mode(
 
 @alone
 def add_imported_mode(
-    session: Session, job: AddModeJob, *, progress: ProgressCallback = silent
+    session: Session, job: AddModeJob | AddObjectJob, *, progress: ProgressCallback = silent
 ) -> tuple[Node, list[str]]:
-    """Add the mode of a checkpoint file; return it with notes on what was done to it.
+    """Add a mode from a checkpoint file, or from weights in memory; return it with notes on what was done to it.
 
-    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError
-    where the file leaves a choice that ``options`` do not make, TrainedCurveError where it holds a trained curve, and
-    NonFiniteError for a NaN or an infinity; nothing is added then.
+    Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError if
+    the file leaves a choice that ``options`` do not make, TrainedCurveError if it holds a trained curve, and
+    NonFiniteError for NaN or infinity; nothing is added then.
     """
     del progress  # it is short
-    path, options = Path(job.file), Options(job.cast, job.weights, job.ignore, job.recompute_batchnorm)
+    options = Options(job.cast, job.weights, job.ignore, job.recompute_batchnorm)
     with session.store.reading() as reader:
         space = reader.get(Space, id=job.space)
     check_name_is_free(session, job.name)
     workspace = session.workspace(space)
-    fitted, info = fit_file(workspace, path, options)
+    if isinstance(job, AddModeJob):
+        fitted, info = fit_file(workspace, Path(job.file), options)
+    else:
+        fitted, info = fit_object(workspace, job.weights_of, options)
     check_point(workspace, fitted.parameters, fitted.buffers)
-    stated = asdict(options) | {"file": str(path), "space": space.name}
+    named = {"file": str(Path(job.file))} if isinstance(job, AddModeJob) else {"object": info["blake2b"]}
+    stated = asdict(options) | named | {"space": space.name}
     with session.run(workspace, "add-mode", stated, job=job) as run:
         buffers = fitted.buffers
         if options.recompute:
@@ -136,7 +140,7 @@ def add_imported_mode(
 def add_placed_mode(session: Session, job: AddPointJob, *, progress: ProgressCallback = silent) -> Node:
     """Add the point with these D coordinates, in canonical order, as a mode, and evaluate it.
 
-    Buffers are a fresh network's. InputError for another number of coordinates, or one that is not finite in float32.
+    Buffers are those of a fresh network. InputError for a wrong number of coordinates, or one not finite in float32.
     """
     del progress  # it is short
     values = job.coordinates
@@ -148,7 +152,7 @@ def add_placed_mode(session: Session, job: AddPointJob, *, progress: ProgressCal
     if parameters.shape != (workspace.layout.size,):
         raise InputError(f"A point of {space.name} has {workspace.layout.size} coordinates; {len(values)} given.")
     if not np.isfinite(parameters).all():
-        raise InputError("The coordinates of a point are finite numbers.")
+        raise InputError("The coordinates of a point must be finite numbers.")
     flat = workspace.new_network(seed=0)
     with session.run(workspace, "add-mode", {"at": parameters.tolist(), "space": space.name}, job=job) as run:
         made = _Made(job.name, None, parameters, module_buffers(flat, workspace.layout))
@@ -157,7 +161,7 @@ def add_placed_mode(session: Session, job: AddPointJob, *, progress: ProgressCal
 
 @dataclass(frozen=True)
 class _Made:
-    """A mode to be stored: its name, the epoch that it was at, parameters (D,), and buffers by dtype.
+    """A mode to be stored: its name, its epoch, parameters (D,), and buffers by dtype.
 
     ``outputs`` are those of the network that was trained, on a few examples.
     """
@@ -178,10 +182,10 @@ def _keep_modes(
     *,
     stopped: str | None,
 ) -> Node:
-    """Store what was trained, all or none, and only then measure it; return the last one.
+    """Store what was trained, all or nothing, and only then measure it; return the last mode.
 
-    ``stopped`` says by which budget the training was ended, if one did.
-    Raises InputError if they cannot be measured, and NonFiniteError for a loss that is not a number: they stay stored.
+    ``stopped`` says which budget ended the training, if one did. Raises InputError if they cannot be measured, and
+    NonFiniteError if a loss is not finite: they stay stored.
     """
     tensors = {mode.name or run.id: (mode.parameters, mode.buffers) for mode in made}
     with rescued(session, run, workspace.layout, tensors), session.store.transaction() as tx:
@@ -225,7 +229,7 @@ def _store(
 def _commit_modes(
     session: Session, workspace: Workspace, run: RunLog, made: Sequence[_Made], info: dict[str, Any]
 ) -> Node:
-    """Evaluate and store modes of one run, all or none; return the last one."""
+    """Evaluate and store modes of one run, all or nothing; return the last one."""
     info = info | further_states(workspace.flat.module)
     with session.store.transaction() as tx:
         for mode in made:
@@ -239,14 +243,14 @@ def _commit_modes(
 
 
 _OTHERS, _COORDINATES = 64, 1 << 20
-"""With how many of the newest modes a new one is compared, and on how many parameters: a graph may have thousands."""
+"""How many of the newest modes a new one is compared with, and on how many parameters: a graph may have thousands."""
 
 
 def _warn_if_similar(session: Session, workspace: Workspace, node: Node, parameters: NDArray[np.float32]) -> None:
     part = parameters[:_COORDINATES]
     with session.store.reading() as reader:
         others = [n for n in reader.all(Node, kind="mode", space_id=workspace.space.id) if n.id != node.id]
-    others = [n for n in others if n.run_id != node.run_id]  # earlier epochs of the same run are meant to be alike
+    others = [n for n in others if n.run_id != node.run_id]  # earlier epochs of the same run are expected to be alike
     for other in others:
         if other.digest == node.digest:
             warnings.warn(

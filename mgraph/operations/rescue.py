@@ -1,4 +1,4 @@
-"""What a training made and the graph does not take is written to a file where the user works, not thrown away."""
+"""Writing trained tensors that the graph does not accept to a file in the working directory, so they are not lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Tensors = tuple[NDArray[np.float32], Mapping[str, NDArray[Any]]]
 
 
 def write_aside(layout: Layout, stem: str, parameters: NDArray[np.float32], buffers: Mapping[str, Any]) -> Path:
-    """Write a checkpoint ``STEM.safetensors`` that ``add-mode`` reads; a file that is there already is left alone."""
+    """Write a checkpoint ``STEM.safetensors`` that ``add-mode`` reads; an existing file is left alone."""
     file = _free(Path.cwd() / f"{stem}.safetensors")
     write_safetensors(file, state_dict(layout, parameters, buffers))
     return file
@@ -28,9 +28,9 @@ def write_aside(layout: Layout, stem: str, parameters: NDArray[np.float32], buff
 
 @contextmanager
 def rescued(session: Session, run: RunLog, layout: Layout, modes: Mapping[str, Tensors]) -> Iterator[None]:
-    """Where a block that stores ``modes`` fails and the run has no state to go on from, write them aside and say so.
+    """If a block that stores ``modes`` fails and the run has no saved state, write them to files and say so.
 
-    ``modes`` has the parameters (D,) and the buffers of each under its name.
+    ``modes`` has the parameters (D,) and buffers of each, by name.
     """
     try:
         yield

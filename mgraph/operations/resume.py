@@ -1,4 +1,4 @@
-"""Going on with interrupted runs: which can, and from where (finding and listing them loads no torch)."""
+"""Resuming interrupted runs: which can be resumed, and from where (finding and listing them does not load torch)."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _SHORTEST_PREFIX = 4
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How a run stands: its status as it is now, why, and where its newest state stands, saved when.
+    """The state of a run: its present status and reason, and the position and time of its newest saved state.
 
-    ``seen`` is what is known about the process of one that is not known to have ended.
+    ``seen`` is what is known about the process of a run that may not have ended.
     """
 
     run: Run
@@ -50,7 +50,7 @@ class RunStatus:
 
     @classmethod
     def of(cls, store: GraphStore, run: Run) -> RunStatus:
-        """Look whether the process of a run that is under way is gone, and what it has saved."""
+        """Find out whether the process of a run under way is gone, and what it has saved."""
         status, reason = run.status, run.reason
         seen = Sighting.of(store.folder.root, run) if status == "running" else None
         if seen is not None and seen.life is Life.GONE:
@@ -62,21 +62,21 @@ class RunStatus:
         return cls(run, status, reason, at, saved, seen)
 
     def document(self) -> dict[str, Any]:
-        """Return the job of a run that can go on as it is written, unread; CorruptError if it is none."""
+        """Return the job of a resumable run in written form, not yet read; CorruptError if it is not one."""
         return self._try(brought_up, json.loads(self.run.plan or "null"))
 
     def job(self) -> Job:
-        """Read the job of a run that can go on; CorruptError if that is not possible."""
+        """Read the job of a resumable run; CorruptError if that is not possible."""
         return self._try(read_job, self.run.plan or "null")
 
     def _try(self, read: Callable[[Any], T], given: Any) -> T:
         try:
             return read(given)
         except CorruptError as error:
-            raise CorruptError(f"Run {self.run.id} cannot go on: {error} Give the command again.") from None
+            raise CorruptError(f"Run {self.run.id} cannot be resumed: {error} Give the command again.") from None
 
     def says(self, name: str) -> str | None:
-        """Return the text that the job of a run has in a field, without reading all of it; None: it has none."""
+        """Return the text in a field of a run's job, without reading all of it; None if there is none."""
         found = None if self.run.plan is None else json.loads(self.run.plan).get(name)
         return found if isinstance(found, str) else None
 
@@ -87,17 +87,17 @@ class RunStatus:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it was interrupted, or failed for a reason that may pass and has a state."""
+        """Whether it was interrupted, or failed for a reason that may pass and has a saved state."""
         stopped = self.status == "interrupted" or (self.status == "failed" and self.saved is not None)
         return stopped and self.run.plan is not None
 
     @property
     def can_be_forced(self) -> bool:
-        """Whether it could go on if the user knows that its process, which cannot be seen from here, has ended."""
+        """Whether it could be resumed if the user knows that its process, which cannot be seen from here, has ended."""
         return self.seen is not None and self.seen.life is Life.UNKNOWN and self.run.plan is not None
 
     def known(self) -> str:
-        """Say what is known about the process of a run that is under way, or may be."""
+        """Say what is known about the process of a run that is, or may be, under way."""
         assert self.seen is not None
         moments = json.loads(self.run.resumptions)
         begun = datetime.fromisoformat(moments[-1]["when"]) if moments else self.run.started
@@ -116,7 +116,7 @@ def _moment(when: datetime) -> str:
 
 
 def interrupted_runs(store: GraphStore) -> list[RunStatus]:
-    """List the runs that can go on, oldest first."""
+    """List the runs that can be resumed, oldest first."""
     return [standing for standing in _unfinished(store) if standing.can_go_on]
 
 
@@ -127,11 +127,11 @@ def _unfinished(store: GraphStore) -> list[RunStatus]:
 
 
 def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False) -> RunStatus:
-    """Look up a run that can go on: by id, id prefix, or the name that it was to give; None: the only one.
+    """Look up a run that can be resumed: by id, id prefix, or the name that it was to give; None: the only one.
 
-    With ``force`` also one that may still be under way where that cannot be seen from here; one whose process is
-    known to run is never found. Raises NotFoundError if there is none, AmbiguousError if there are several, and
-    InputError, saying why, for a run that cannot go on.
+    ``force`` includes runs that may still be under way where that cannot be seen from here, but never one whose process
+    is known to run. Raises NotFoundError if there is none, AmbiguousError if there are several, and InputError, saying
+    why, for a run that cannot be resumed.
     """
     unfinished = _unfinished(store)
     waiting = [s for s in unfinished if s.can_go_on or (force and s.can_be_forced)]
@@ -140,7 +140,7 @@ def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False
         if not waiting and unclear:
             raise InputError(_unclear(unclear[0]))
         if not waiting:
-            raise NotFoundError("There is no interrupted run to go on with; mgraph log lists all runs.")
+            raise NotFoundError("There is no interrupted run to resume; mgraph log lists all runs.")
         found = waiting
     else:
         with store.reading() as reader:
@@ -154,14 +154,14 @@ def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False
         if not found:
             raise NotFoundError(f"No interrupted run is {text!r} or was to make it; mgraph log lists all runs.")
     if len(found) > 1:
-        raise AmbiguousError(f"Several runs can go on: {', '.join(map(str, found))}; say which.")
+        raise AmbiguousError(f"Several runs can be resumed: {', '.join(map(str, found))}; say which one.")
     return found[0]
 
 
 def _unclear(standing: RunStatus) -> str:
     """Say what is known of a run that may be under way elsewhere, and what to do."""
     return (
-        f"Run {standing} may still be under way: {standing.known()}. If you know that it has ended, go on with it: "
+        f"Run {standing} may still be under way: {standing.known()}. If you know that it has ended, resume it: "
         f"mgraph resume {standing.run.id} --force; or give it up: mgraph resume {standing.run.id} --discard --force."
     )
 
@@ -171,7 +171,7 @@ def _matches(run_id: str, text: str) -> bool:
 
 
 def _names(reader: Reader, standing: RunStatus) -> set[str]:
-    """Return the names by which people know what a run was to make, or to sweep."""
+    """Return the names of what a run was to make or sweep."""
     subject = standing.says("connection")
     names = {standing.name, subject}
     if subject:
@@ -180,31 +180,31 @@ def _names(reader: Reader, standing: RunStatus) -> set[str]:
 
 
 def _require(standing: RunStatus, force: bool) -> RunStatus:
-    """Say why a run cannot go on, if it cannot."""
+    """Raise InputError, saying why, if a run cannot be resumed."""
     run = standing.run
     if standing.can_go_on or (force and standing.can_be_forced):
         return standing
     if standing.can_be_forced:
         raise InputError(_unclear(standing))
     if standing.seen is not None and standing.seen.life is Life.ALIVE:
-        never = "; --force takes over no run that is alive" if force else ""
+        never = "; --force does not take over a run that is alive" if force else ""
         raise InputError(f"Run {run.id} is still under way: {standing.known()}. Stop it there, or wait for it{never}.")
     if standing.status == "complete":
         raise InputError(f"Run {run.id} is complete; there is nothing left to do.")
     if standing.status == "failed":
-        raise InputError(f"Run {run.id} failed and cannot go on: {run.reason}")
-    raise InputError(f"A run of {run.command} cannot go on; give the command again.")
+        raise InputError(f"Run {run.id} failed and cannot be resumed: {run.reason}")
+    raise InputError(f"A run of {run.command} cannot be resumed; give the command again.")
 
 
 def discard(store: GraphStore, text: str | None, *, force: bool = False) -> Run:
-    """Give up an interrupted run: it cannot go on any more, and what it saved is removed; return it.
+    """Give up an interrupted run, so that it can no longer be resumed, remove what it saved, and return it.
 
     ``force`` and errors as for :func:`find_interrupted`, and ConflictError if it is resumed at this moment.
     """
     standing = find_interrupted(store, text, force=force)
     lock = RunLock(store.folder.root, standing.run.id)
     if not lock.acquire():
-        raise InputError(f"Run {standing.run.id} was resumed by another process meanwhile.")
+        raise InputError(f"Run {standing.run.id} was meanwhile resumed by another process.")
     try:
         status = "interrupted" if standing.status == "running" else standing.status
         reason = "; ".join(part for part in (standing.reason, "given up") if part)
@@ -222,14 +222,14 @@ def discard(store: GraphStore, text: str | None, *, force: bool = False) -> Run:
 def resume(
     session: Session, text: str | None, progress: ProgressCallback = silent, *, follow: bool = True, force: bool = False
 ) -> Node | Connection:
-    """Go on with an interrupted run and return what it makes or measures: a node, or a connection, with its sweep.
+    """Resume an interrupted run and return what it makes or measures: a node, or a connection, with its sweep.
 
     Without ``follow`` a connection is not swept, whatever was to follow; ``force`` as for :func:`find_interrupted`.
 
-    The result is the one of the run without interruption, on a CPU bit for bit, if versions, device and number of
-    threads are the same; else a ResumedElsewhereWarning names the difference. Raises InputError for a run that cannot
-    go on, also if what it needs is gone from the graph, UntrustedError if it runs code of the user's, and CorruptError
-    if its job cannot be read.
+    The result is that of the run without interruption, on a CPU bit for bit, if versions, device and number of threads
+    are the same; otherwise a ResumedElsewhereWarning names the difference. Raises InputError for a run that cannot be
+    resumed, for instance because what it needs is gone from the graph, UntrustedError if it runs the user's code, and
+    CorruptError if its job cannot be read.
     """
     standing = find_interrupted(session.store, text, force=force)
     run, document = standing.run, standing.document()
@@ -240,17 +240,18 @@ def resume(
             f"command again."
         )
     _require_consent(session, run, document)
-    # What the job names is the graph's word, whoever reads it there.
+    # The job's names come from the graph, not from the user.
     with speaking(OfGraph(session.store.path, session.trusts)):
         job = standing.job()
         if not job.resumes:
-            raise InputError(f"A run of {run.command} cannot go on; give the command again.")
+            raise InputError(f"A run of {run.command} cannot be resumed; give the command again.")
         made = job.run(session.like(run), progress=progress, resumed=run, follow=follow)
     return _subject(session, job, made)
 
 
 def _require_consent(session: Session, run: Run, document: Mapping[str, Any]) -> None:
-    """Refuse early to run code that only the graph names: it may be a stranger's. The job is not read for that."""
+    """Refuse early to run code that only the graph names, because it may be a stranger's. The job is not read for
+    this."""
     own, directory = code_in(document), str(document.get("directory"))
     if not own:
         return
@@ -266,7 +267,7 @@ def _require_consent(session: Session, run: Run, document: Mapping[str, Any]) ->
 
 
 def _subject(session: Session, job: Job, made: Any) -> Node | Connection:
-    """Return what a job has made, or measured."""
+    """Return what a job has made or measured."""
     for found in (made, getattr(made, "node", None)):  # a report has what was stored
         if isinstance(found, Node | Connection):
             return found

@@ -1,4 +1,4 @@
-"""Measuring the surroundings of a node, and storing what was found."""
+"""Measuring the surroundings of a node, and storing the results."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from mgraph_store import Measure, Node, Run
 class Sharpness:
     """How sharp the minimum around a node is.
 
-    ``profile`` and ``flatness`` are None where they were not measured, ``head`` names the layer that the flatness is
-    of, and ``notes`` say why something was left out.
+    ``profile`` and ``flatness`` are None if they were not measured, ``head`` names the layer of the flatness, and
+    ``notes`` say why something was left out.
     """
 
     node: str
@@ -70,7 +70,7 @@ class Sharpness:
         return [{"radius": r, "mean": mean, "std": s, "max": largest} for r, mean, s, largest in columns]
 
     def plot(self, path: str | Path, *others: Sharpness) -> Path:
-        """Draw the profile, beside those of ``others``; InputError if one has none."""
+        """Draw the profile together with those of ``others``; InputError if one has none."""
         from mgraph.report.measures import plot_sharpness
 
         return plot_sharpness([one.describe() for one in (self, *others)], Path(path))
@@ -82,9 +82,9 @@ def measure_sharpness(
 ) -> Sharpness:
     """Measure profile and relative flatness of a node, and store them.
 
-    BatchNorm statistics are recomputed by one policy for the node and every perturbed point. Raises InputError where
-    the relative flatness is asked for and not defined, and NonFiniteError, storing nothing, where a loss is none.
-    An interrupted run begins again.
+    BatchNorm statistics are recomputed by one policy for the node and every perturbed point. Raises InputError if the
+    relative flatness is asked for but not defined, and NonFiniteError, storing nothing, if a loss is not finite. An
+    interrupted run starts again.
     """
     settings = job.settings
     with session.store.reading() as reader:
@@ -141,7 +141,7 @@ def measure_sharpness(
 
 
 def _rows(found: Sharpness, node_id: str, run_id: str, precision: str) -> list[Measure]:
-    """Turn what was found into rows."""
+    """Turn the results into rows."""
 
     def row(
         quantity: str,

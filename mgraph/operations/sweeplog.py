@@ -1,8 +1,8 @@
-"""The memory of sweeps: what was measured before, and what is measured now, stored in batches while it runs.
+"""The memory of sweeps: numbers measured before, and those measured now, stored in batches while the sweep runs.
 
 A sweep is *partial* from its first batch until its last transaction, which adds summaries and edges and makes it
-complete; a short one is a single transaction. What an interrupted sweep has stored is never lost: the same sweep,
-asked for again, adopts it, and any other one reuses its numbers where the conditions are the same.
+complete; a short one is a single transaction. What an interrupted sweep has stored is never lost: the same command
+adopts it, and any other sweep reuses its numbers if the conditions are the same.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
     from mgraph.session.runs import RunLog
     from mgraph_store import GraphStore, Reader
 
-FLUSH_SECONDS = 5.0  # at least, between two batches
-METRICS = "metrics"  # among a run's settings: metrics beside the task's own, each with its identity
+FLUSH_SECONDS = 5.0  # at least this long between two batches
+METRICS = "metrics"  # key in a run's settings: metrics beside the task's own, each with its identity
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What a number depends on, besides its point; ``metrics`` are those beside the task's own, ``measured`` all.
 
-    ``code`` are the hashes of the user code of the space, by role, as it is now.
+    ``code`` has the hashes of the space's present user code, by role.
     """
 
     policy: BatchNormPolicy
@@ -73,12 +73,12 @@ class Conditions:
 
     @property
     def identities(self) -> dict[str, str | None]:
-        """What tells each further metric from another of the same name."""
+        """What distinguishes each further metric from another of the same name."""
         return {m.name: m.identity for m in self.metrics}
 
 
 def own_sweep(reader: Reader, run: Run) -> Sweep | None:
-    """Find what a run that goes on had begun."""
+    """Find the sweep that a resumed run had begun."""
     found = reader.all(Sweep, run_id=run.id, status=PARTIAL)
     return found[-1] if found else None
 
@@ -86,7 +86,7 @@ def own_sweep(reader: Reader, run: Run) -> Sweep | None:
 def adoptable(
     store: GraphStore, reader: Reader, connection: Connection, settings: Mapping[str, Any], conditions: Conditions
 ) -> Sweep | None:
-    """Find the newest partial sweep that was started with exactly these settings and this code, and runs no more."""
+    """Find the newest partial sweep with exactly these settings and this code that is no longer running."""
     if None in settings[METRICS].values():
         return None
     wanted = json.loads(json.dumps(dict(settings), default=str))
@@ -99,7 +99,7 @@ def adoptable(
 
 
 class SweepLog:
-    """Nodes and numbers of one sweep: knows those that exist, collects new ones, and commits them."""
+    """Nodes and numbers of one sweep: knows existing ones, collects new ones, and commits them."""
 
     def __init__(self, store: GraphStore, run: RunLog, connection: Connection, rows: Sequence[Node]) -> None:
         """Collect for a connection with these control-point nodes, in row order."""
@@ -111,10 +111,10 @@ class SweepLog:
         self._last_flush = time.monotonic()
         self._finishing = False
         self.notes: tuple[str, ...] = ()
-        self.kept = self.waiting = 0  # points stored, and points to be stored, by this run
+        self.kept = self.waiting = 0  # points stored and points to be stored by this run
 
     def begin(self, reader: Reader, record: Sweep, conditions: Conditions, *, adopted: bool, reuse: bool) -> None:
-        """Start a new sweep, or go on with an adopted one; look up what is there already."""
+        """Start a new sweep, or continue an adopted one; look up what is already there."""
         self.record, self._conditions, self._stored = replace(record, run_id=self._run.id), conditions, adopted
         self._begun = record
         if adopted and record.run_id != self._run.id:
@@ -139,7 +139,7 @@ class SweepLog:
         valid = {i: same_code(code_of(runs.get(i or ""), c.space), c.code) for i in {r.run_id for r in rows}}
         outdated: set[str] = set()
         identities = c.identities
-        rows.sort(key=lambda r: r.sweep_id == self.record.id)  # its own ones win: they need no copy
+        rows.sort(key=lambda r: r.sweep_id == self.record.id)  # its own come first: they need no copy
         for row in rows:
             if row.split not in c.subsets or c.subsets[row.split].name != row.subset or row.metric not in c.names:
                 continue
@@ -153,10 +153,10 @@ class SweepLog:
             self._earlier.setdefault((row.node_id, row.split), {})[row.metric] = row
         outdated -= {node_id for node_id, _ in self._earlier}
         if outdated:
-            self.notes = (f"{len(outdated)} points were measured before with other code, which is not reused.",)
+            self.notes = (f"{len(outdated)} points were measured before with other code and are not reused.",)
 
     def recall(self, parameter: Sequence[float], coefficients: Floats) -> PointMetrics:
-        """Return what is known of a point: the splits all of whose numbers exist under these conditions."""
+        """Return what is known about a point: the splits for which all numbers exist under these conditions."""
         node_id = self._samples.get(parameter_key(parameter)) or self._control_at(coefficients)
         if node_id is None:
             return {}
@@ -168,7 +168,7 @@ class SweepLog:
         }
 
     def add(self, parameter: Sequence[float], coefficients: Floats, known: PointMetrics, new: PointMetrics) -> str:
-        """Take a point with its recalled and its measured numbers; return its node."""
+        """Add a point with its recalled and its measured numbers; return its node."""
         node_id = self._node_at(parameter, coefficients)
         for split in known:
             for row in self._earlier[node_id, split].values():
@@ -204,12 +204,12 @@ class SweepLog:
         return self._samples[key]
 
     def _control_at(self, coefficients: Floats) -> str | None:
-        """Return the control point that a single coefficient of 1 stands for, if that is what there is."""
+        """Return the control point if the coefficients are a single 1."""
         terms = [k for k, c in enumerate(coefficients) if c != 0]
         return self._rows[terms[0]].id if len(terms) == 1 and coefficients[terms[0]] == 1.0 else None
 
     def claim(self) -> None:
-        """Tell others that an adopted sweep is this run's now; the one that it was of has nothing left to go on with.
+        """Record that an adopted sweep now belongs to this run; the run that began it has nothing left to resume.
 
         Raises ConflictError if another process has adopted it meanwhile.
         """
@@ -217,12 +217,12 @@ class SweepLog:
             with self._store.transaction() as tx:
                 tx.update(self.record, since=self._begun)
                 if self._former is not None:
-                    reason = f"run {self._run.id} went on with its sweep"
+                    reason = f"run {self._run.id} continued its sweep"
                     tx.expect(self._former)
                     tx.update(replace(self._former, status="interrupted", reason=reason, plan=None))
 
     def flush(self, *, at_once: bool = False) -> None:
-        """Commit what was collected, if the last batch is old enough, or at once."""
+        """Commit what was collected, at once or if the last batch is old enough."""
         due = at_once or time.monotonic() - self._last_flush >= FLUSH_SECONDS
         if not due or not self._pending:
             return
@@ -236,19 +236,19 @@ class SweepLog:
         self._last_flush = time.monotonic()
 
     def keep(self, stopped: BaseException) -> None:
-        """Commit what was measured before an interruption or an error, and note on it what is kept."""
-        with suppress(MGraphError):  # the first error matters, not that there was no room for the rest
+        """After an interruption or an error, commit what was measured, and note on the exception what is kept."""
+        with suppress(MGraphError):  # the first error matters, not a failure to store the rest
             if not (self._finishing and self._is_complete()):
                 self.flush(at_once=True)
         if self.kept:
             points = "1 point is" if self.kept == 1 else f"{self.kept} points are"
-            how = "; the same sweep goes on from there" if self._can_go_on else ""
+            how = "; the same sweep continues from there" if self._can_go_on else ""
             stopped.add_note(f"{points} measured and stored{how}.")
 
     def finish(self, record: Sweep, results: Sequence[Record], verdict: Verdict) -> Sweep:
         """Commit the last points with the results, complete the sweep and the run, all in one transaction."""
         self._finishing = True
-        # The newest sweep is the one that was completed last, whenever it began.
+        # The newest sweep is the one completed last, whenever it began.
         record = replace(record, status=COMPLETE, created=now())
         with self._store.transaction() as tx:
             if self._stored:

@@ -1,4 +1,4 @@
-"""What follows from a sweep's numbers, as rows: summaries of the whole, and an edge for every pair of ends."""
+"""Rows derived from a sweep's numbers: summaries of the whole, and an edge for every pair of ends."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mgraph_store import Edge, Node, Summary, Sweep
 Key = tuple[str, str]  # split, metric
 
 _CHOOSERS = ("train", "valid")
-"""Splits whose loss may choose a route: what is chosen on test data cannot be reported on them."""
+"""Splits whose loss may choose a route: a choice made on test data cannot be reported on them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Numbers:
 
     @property
     def costs(self) -> dict[Key, Floats]:
-        """What edges are measured by: the cost of every metric with a direction, by split and name of the cost."""
+        """What edges measure: the cost of every metric with a direction, by split and name of the cost."""
         directed = [m for m in (LOSS, *self.metrics) if m.better is not None]
         return {
             (split, m.cost_name): m.cost(array)
@@ -44,11 +44,12 @@ class Numbers:
 
     @property
     def deciding(self) -> Key:
-        """The loss that says whether the connection is sound: on train data, or on the first split that was swept."""
+        """The loss that decides whether the connection is sound: on train data, or on the first split that was
+        swept."""
         return next((split, LOSS.name) for split in SPLITS if (split, LOSS.name) in self.values)
 
     def bad(self) -> dict[Key, str]:
-        """Say of every split and metric with a NaN or infinite number which number it is, and where."""
+        """Describe, for every split and metric with a NaN or infinite number, which number it is and where."""
         found = {}
         for (split, metric), array in self.values.items():
             places = np.flatnonzero(~np.isfinite(array))
@@ -58,16 +59,17 @@ class Numbers:
         return found
 
     def chooser(self, route_on: str) -> str | None:
-        """Return the split whose loss chooses the routes: the one asked for, else valid; None: there is neither."""
+        """Return the split whose loss chooses the routes: the one asked for, or else valid; None if there is
+        neither."""
         return next((s for s in (route_on, *_CHOOSERS[1:]) if (s, LOSS.name) in self.values), None)
 
 
 def summaries(record: Sweep, numbers: Numbers, G: Floats) -> Iterator[Summary]:
     """Summarise a sweep: extent, min, max, mean, and the integral under both measures.
 
-    ``integral`` is under the length or area measure, ``integral_uniform`` under the uniform one. Min and max have
-    the standard error of their point. Those of the mean and of the integrals are the points' own, averaged with
-    the same weights: at most that large, since all points see the same examples.
+    ``integral`` is with respect to length or area, ``integral_uniform`` with respect to the parameter. Min and max have
+    the standard error of their point. For the mean and the integrals it is the average of the points' own with the same
+    weights, an upper limit because all points see the same examples.
     """
     owner = (record.connection_id, record.id, record.run_id)
     for statistic, value in extent(numbers.family, G).items():
@@ -102,9 +104,9 @@ def edges(
     """Make an edge for every pair of ends, on the cost of every metric with a direction, on every split.
 
     A path has one route. Over a surface or simplex it is chosen once, by the loss on the split ``route_on``, and all
-    splits and metrics are measured along it. Beside that stands the oracle: each number along the route that is best
-    by this number itself. ``ids`` are the nodes of the grid's points, ``examples`` those that each split was measured
-    on.
+    splits and metrics are measured along it. In addition there is the oracle: each number along the route that is best
+    by this number itself. ``ids`` are the nodes of the grid's points, ``examples`` the numbers of examples of each
+    split.
     """
     walk = _Walk(numbers, G)
     chooser = numbers.chooser(route_on)
@@ -141,7 +143,7 @@ def edges(
 
 
 class _Walk:
-    """Routes over a swept grid, between its ends by their number."""
+    """Routes over a swept grid, between its ends, which are given by number."""
 
     def __init__(self, numbers: Numbers, G: Floats) -> None:
         self._coefficients, self._G = numbers.family.coefficients(numbers.grid.points), G

@@ -15,7 +15,7 @@ from torch import Tensor
 from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning, NonFiniteError
 from mgraph.evaluate.metric_names import resolve_metrics
-from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
+from mgraph.evaluate.metrics import LOSS, Measured, Subset, check_splits
 from mgraph.evaluate.refine import Refinement, interpolation_error, refined
 from mgraph.evaluate.sweep import Measuring, PointMetrics, sweep
 from mgraph.families import Family, Floats, Grid
@@ -37,7 +37,7 @@ from mgraph_store import Connection, Node, Record, Run, Space, Summary, Sweep, n
 
 
 class SweepWarning(MGraphWarning):
-    """A number of a sweep is not finite, or what such a number once did to the connection has changed."""
+    """A number of a sweep is not finite, or the connection's status changed because of such a number."""
 
 
 @alone
@@ -46,20 +46,20 @@ def sweep_connection(
 ) -> SweepData:
     """Measure a connection on a grid and store the result.
 
-    What was measured is stored while the sweep runs, and when it is interrupted; an interrupted sweep with the same
-    settings goes on, unless the job says not to reuse numbers. With an interrupted run ``resumed`` of this job, that
-    run's sweep goes on.
+    Numbers are stored while the sweep runs, and when it is interrupted; an interrupted sweep with the same settings is
+    continued, unless the job says not to reuse numbers. If an interrupted run of this job is ``resumed``, that run's
+    sweep is continued.
 
-    Raises InputError for a bad grid, split, precision or metric, and NonFiniteError after storing what was found
-    if a train loss is NaN or infinite (or that of the first split measured): in full precision the connection is then
-    marked failed. Any other number that is not finite is noted, and only what is computed from it is NaN.
+    Raises InputError for a bad grid, split, precision or metric, and NonFiniteError, after storing the results, if a
+    train loss (or that of the first split measured) is NaN or infinite: in full precision, the connection is then
+    marked failed. Any other number that is not finite gives a warning, and only what is computed from it is NaN.
     """
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
     work, refine = _prepare(session, connection, job), job.refine
     if resumed is not None and json.loads(resumed.settings).get(METRICS) != work.conditions.identities:
-        raise InputError(f"Run {resumed.id} cannot go on: the code of a metric has changed; give the command again.")
-    job = job.on(work.grid)  # also where a later version has another default
+        raise InputError(f"Run {resumed.id} cannot be resumed: a metric's code has changed; give the command again.")
+    job = job.on(work.grid)  # even if a later version has another default
     with session.run(work.workspace, "sweep", work.settings, job=job, resumed=resumed) as run:
         log = SweepLog(session.store, run, connection, work.nodes)
         with session.store.reading() as reader:
@@ -87,7 +87,7 @@ def sweep_connection(
         warnings.warn(said(reasons), EndsDifferWarning, stacklevel=3)
     if ruined:
         raise NonFiniteError(f"{label(connection)}: {ruined}; {verdict.said}")
-    others = [f"{', '.join(bad.values())}; only what is computed from that is NaN."] if bad else []
+    others = [f"{', '.join(bad.values())}; only what is computed from it is NaN."] if bad else []
     for text in (*verdict.notes, *others):
         warnings.warn(f"{label(connection)}: {text}", SweepWarning, stacklevel=3)
     with session.store.reading() as reader:
@@ -111,14 +111,14 @@ class _Work:
     settings: dict[str, Any]
 
     def new_record(self, connection: Connection) -> Sweep:
-        """Begin a sweep's row; its run is the log's."""
+        """Begin a sweep's row; the log supplies its run."""
         c, axes = self.conditions, axes_of(self.grid)
         found = Sweep(new_id("w"), connection.id, None, self.grid.counts, c.batchnorm, c.precision, axes, PARTIAL)
         return replace(found, metrics=self.metrics)
 
     @property
     def metrics(self) -> str:
-        """What is stored of the metrics that are measured."""
+        """What is stored about the metrics that are measured."""
         return to_json(self.conditions.measured)
 
 
@@ -128,11 +128,7 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     grid = job.grid_of(family)
     family.points(grid.points)
     splits = list(dict.fromkeys(job.splits))
-    for split in splits:
-        if split not in SPLITS:
-            raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
-    if not splits:
-        raise InputError(f"A sweep measures at least one split; choose from {', '.join(SPLITS)}.")
+    check_splits(splits)
     _check_route_on(job.route_on, splits)
     examples, refine = job.examples, job.refine
     if examples is not None and examples < 1:
@@ -183,15 +179,15 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
 def _check_route_on(route_on: str, splits: Sequence[str]) -> None:
     if route_on not in ("train", "valid"):
         raise InputError(
-            f"A route is chosen on train or valid, not on {route_on!r}: what chooses it is not what it is reported on."
+            f"A route is chosen on train or valid, not on {route_on!r}: the split that chooses it must not report it."
         )
     if route_on == "valid" and "valid" not in splits:
-        raise InputError("A route that is chosen on valid needs that split: add it to --splits.")
+        raise InputError("Choosing routes on valid needs that split: add it to --splits.")
 
 
 @contextmanager
 def _kept(log: SweepLog) -> Iterator[None]:
-    """Store what is measured, whatever stops the block."""
+    """Store what was measured, whatever stops the block."""
     try:
         yield
     except BaseException as stopped:
@@ -215,21 +211,21 @@ class _Swept:
         return {split: metrics[LOSS].count for split, metrics in self.points[0].items()}
 
     def numbers(self, work: _Work) -> Numbers:
-        """Arrange the numbers as arrays."""
+        """Return the numbers as arrays."""
         keys = [(s, m) for s in work.conditions.subsets for m in work.conditions.names]
         values = {(s, m): np.array([point[s][m].value for point in self.points]) for s, m in keys}
         errors = {(s, m): np.array([_error(point[s][m]) for point in self.points]) for s, m in keys}
         return Numbers(work.family, self.grid, values, errors, work.conditions.measured)
 
     def reached(self, record: Sweep, refine: Refinement | None) -> list[Summary]:
-        """Summarise how well the grid interpolates the metric that it was refined on."""
+        """Summarise how well the grid interpolates the metric it was refined on."""
         if refine is None or self.error is None:
             return []
         of = (record.connection_id, record.id, record.run_id, refine.split, refine.metric)
         return [Summary(*of, "interpolation_error", self.error)]
 
     def notes(self, work: _Work, refine: Refinement | None) -> tuple[str, ...]:
-        """Say what a person should know about how the numbers came about."""
+        """Return what the user should know about how the numbers came about."""
         said = []
         if len(work.ends) > 2 and not {"train", "valid"} & set(work.conditions.subsets):
             said.append(
@@ -240,7 +236,7 @@ class _Swept:
         if undirected:
             one = undirected[0]
             said.append(
-                f"whether more or less of {', '.join(undirected)} is better is not known, so there are no edges by it; "
+                f"it is not known whether higher or lower {', '.join(undirected)} is better, so it makes no edges; "
                 f"say so: ?better=lower after its name, or mgraph.Metric('{one}', …, better='lower')."
             )
         if self.reused:
@@ -259,7 +255,7 @@ class _Swept:
 
 
 def _measure(work: _Work, log: SweepLog, refine: Refinement | None, progress: ProgressCallback) -> _Swept:
-    """Measure the grid, and finer ones as long as the refinement asks for them."""
+    """Measure the grid, and finer ones as long as the refinement requires them."""
     done: dict[tuple[float, ...], tuple[str, PointMetrics]] = {}
     grid, rounds, reused = work.grid, 0, 0
     while True:
@@ -284,7 +280,7 @@ def _measure_grid(
     phase: str,
     progress: ProgressCallback,
 ) -> int:
-    """Add to ``done`` every point of the grid that is not there; return how many needed no measuring."""
+    """Add to ``done`` every missing point of the grid; return how many did not need measuring."""
     coefficients = work.family.coefficients(grid.points)
     todo: list[tuple[list[float], Floats, PointMetrics]] = []
     reused = 0

@@ -1,7 +1,7 @@
 """What a finished sweep says about its connection: whether it failed, and whether it is sound again.
 
-The train loss decides (or the loss on the first split that was measured). A number that is not finite in less than full
-precision says nothing about the connection, for it may be an overflow. A connection that was marked failed is sound
+The train loss decides (or the loss on the first split that was measured). A number that is not finite in lower
+precision says nothing about the connection, because it may be an overflow. A connection that was marked failed is sound
 again once a sweep in full precision has measured the points in question anew and finds finite losses everywhere.
 """
 
@@ -20,7 +20,7 @@ SOUND = "complete"
 
 @dataclass(frozen=True)
 class Verdict:
-    """The connection as it is to be stored, if that changes, and what to tell the user."""
+    """The connection to be stored, if it changes, and what to tell the user."""
 
     changed: Connection | None = None
     since: Connection | None = None  # what that was made of
@@ -41,7 +41,7 @@ def judged(
     ``deciding`` are the split and the metric that matter, ``ruined`` says which of these numbers is not finite, and
     ``points`` are the nodes that were measured.
     """
-    # What is stored counts: another sweep may have judged it while this one ran.
+    # The stored status counts: another sweep may have judged it while this one ran.
     connection = reader.get(Connection, id=connection.id)
     if ruined and sweep.precision not in FULL_PRECISION:
         return Verdict(said=f"in {sweep.precision} it makes no edge; measure it in fp32.")
@@ -55,8 +55,8 @@ def judged(
     if _ruined_points(reader, connection, deciding) - set(points):
         return Verdict(
             notes=(
-                f"it stays marked failed ({connection.reason}), for that point was not measured again: take a grid "
-                "that has it, and --no-reuse.",
+                f"it stays marked failed ({connection.reason}), because that point was not measured again: use a grid "
+                "that contains it, and --no-reuse.",
             )
         )
     reason = f"swept again, and its {what} is finite; before, it was marked failed: {connection.reason}"

@@ -1,4 +1,4 @@
-"""Numbers that a sweep holds already, for whoever would measure the same again."""
+"""Numbers that a sweep already holds, for operations that would measure the same again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from mgraph_store import Run
 
 
 def holds(data: SweepData, workspace: Workspace, policy: BatchNormPolicy, swept_by: Run | None) -> bool:
-    """Tell whether a sweep measured as is measured here: its numbers are then those that would be found again."""
+    """Return whether a sweep measured under the same conditions, so that measuring again would give the same
+    numbers."""
     sweep = data.sweep
     names = [LOSS.name, *(m.name for m in workspace.task.metrics)]
     if any((split, name) not in data.values for split in SPLITS for name in names):

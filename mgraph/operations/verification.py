@@ -1,7 +1,7 @@
-"""What is stored is the function that was trained: checked on a few examples before a mode is added.
+"""Checking, on a few examples before a mode is added, that what is stored is the function that was trained.
 
 A network built from another seed is given the mode's tensors as they are stored; its outputs must be those of the
-network that was trained. Whatever a network holds besides its tensors and moves in training shows here.
+network that was trained. Anything that a network holds besides its tensors and changes in training shows here.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from mgraph.session.meeting import NetworkWarning, first_examples, tell
 from mgraph.session.points import load_buffers
 from mgraph.session.session import Workspace
 
-OUTPUTS = "outputs."  # among the arrays kept of an epoch
+OUTPUTS = "outputs."  # prefix in the arrays kept of an epoch
 
 
 def check_network(workspace: Workspace) -> None:
-    """Refuse, before it is trained, a network that would be misread; InputError names the module to blame."""
+    """Refuse, before training, a network that would be handled wrongly; InputError names the module at fault."""
     if not workspace.met:
         workspace.probe()
         workspace.met = True
 
 
 def check_point(workspace: Workspace, parameters: NDArray[np.float32], buffers: Mapping[str, NDArray[Any]]) -> None:
-    """Probe the network at a point that comes from elsewhere, and say what was found; InputError as of the probe."""
+    """Probe the network at a point from elsewhere, and report the findings; InputError as for the probe."""
     workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(np.array(parameters))))
     if buffers:
         load_buffers(workspace, buffers)
@@ -63,8 +63,8 @@ def check_reproduced(
 ) -> None:
     """Raise InputError unless a network built from another seed gives these outputs with these tensors.
 
-    The tensors are then written to a file beside where the user works, so that the training is not lost. Where the
-    other network cannot be built or run, nothing is known, and a warning says so.
+    The tensors are then written to a file in the working directory, so that the training is not lost. If the other
+    network cannot be built or run, a warning says that nothing could be checked.
     """
     before = [torch.from_numpy(np.array(array)) for array in outputs]
     try:
@@ -72,18 +72,18 @@ def check_reproduced(
         other.theta.copy_(other.pack(torch.from_numpy(np.array(parameters))))
         load_buffers(workspace, buffers, other)
         again = [torch.from_numpy(array) for array in outputs_now(workspace, other).values()]
-    except Exception as error:  # of the user's code: what is trained must be stored all the same
+    except Exception as error:  # in the user's code: what was trained must be stored anyway
         why = f"{type(error).__name__}: {error}"
         warnings.warn(
-            f"Whether what is stored is what was trained could not be checked ({why}).", NetworkWarning, stacklevel=4
+            f"It could not be checked whether what is stored is what was trained ({why}).", NetworkWarning, stacklevel=4
         )
         return
     if all_close(before, again):
         return
     file = write_aside(workspace.layout, f"{saved_as}-refused", parameters, buffers)
     raise InputError(
-        f"What training made is not what its tensors make: a new network of {workspace.space.arch} that holds them "
-        f"gives other outputs, by up to {largest_difference(before, again):.2g}"
+        f"The trained network is more than its tensors: a new network of {workspace.space.arch} that holds them "
+        f"gives different outputs, by up to {largest_difference(before, again):.2g}"
         f"{_blame(workspace.flat, other, workspace)}. So it was not added; its tensors are in {file.name}. Keep in "
         f"parameters and persistent buffers all that the network "
         f"computes with and changes in training, and train again, or add that file with add-mode."

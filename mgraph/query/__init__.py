@@ -1,1 +1,1 @@
-"""Questions about a graph that is there: edges, components, routes, trees, matrices."""
+"""Queries on an existing graph: edges, components, routes, trees, matrices (no torch)."""

@@ -1,4 +1,4 @@
-"""What a user's SQL returned, as rows, data frame, Arrow table or file (no torch)."""
+"""The result of a user's SQL, as rows, data frame, Arrow table or file (no torch)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class QueryResult:
     def records(self) -> list[dict[str, Any]]:
         """Return the rows as plain data by column: times as text, decimals as numbers, maps with texts as keys.
 
-        Of columns with the same name all but the first get a number.
+        If columns have the same name, all but the first get a number.
         """
         names = self._names()
         return [dict(zip(names, map(_plain, row), strict=True)) for row in self.rows]
@@ -56,9 +56,9 @@ class QueryResult:
         return arrow.Table.from_pylist(rows) if rows else arrow.table({name: [] for name in names})
 
     def write(self, path: str | Path, *, overwrite: bool = False, csv_safe: bool = False) -> Path:
-        """Write the rows as .csv, .json or .parquet; InputError for another ending, or a file that is there.
+        """Write the rows as .csv, .json or .parquet; InputError for another ending, or if the file exists.
 
-        With ``csv_safe`` no text in a .csv is taken for a formula by a spreadsheet.
+        With ``csv_safe``, a spreadsheet takes no text in a .csv for a formula.
         """
         target = Path(path)
         if target.suffix not in FORMATS:
@@ -115,9 +115,9 @@ class QueryResult:
 
 
 def ask(store: GraphStore, sql: str, *, max_seconds: float | None = None) -> QueryResult:
-    """Run one reading SQL statement on the tables and views of a graph; see :mod:`mgraph_store.rows.relations`.
+    """Run one SQL statement that only reads a graph's tables and views; see :mod:`mgraph_store.rows.relations`.
 
-    Raises InputError for anything that is no such statement, that reaches beyond the graph, or takes too long.
+    Raises InputError for any other statement, and for one that reaches beyond the graph or takes too long.
     """
     limits: dict[str, Any] = {} if max_seconds is None else {"limit_seconds": max_seconds}
     found = store.query_guarded(sql, **limits)
@@ -125,7 +125,7 @@ def ask(store: GraphStore, sql: str, *, max_seconds: float | None = None) -> Que
 
 
 def list_views(store: GraphStore) -> list[dict[str, str]]:
-    """List the views that SQL finds in a graph, with their columns: some are its metrics."""
+    """List the views that SQL finds in a graph, with their columns, some of which are its metrics."""
     with store.reading() as reader:
         recorded = [row[0] for sql in RECORDED.values() for row in reader.query(sql.format(db="main"))[1]]
     return [

@@ -15,7 +15,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components, dijkstra, minimum_spanning_tree
 
 _FIRST = 3
-"""A spanning forest is looked for among so many edges per node first: of many edges, most are never needed."""
+"""A spanning forest is first sought among this many edges per node: of many edges, most are never needed."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -44,7 +44,7 @@ class EdgeArrays:
         return len(self.value)
 
     def take(self, chosen: NDArray[np.bool_] | Ints) -> EdgeArrays:
-        """Return some of the edges, over the same nodes."""
+        """Return a subset of the edges, over the same nodes."""
         return EdgeArrays(self.size, self.source[chosen], self.target[chosen], self.value[chosen], self.length[chosen])
 
 
@@ -52,7 +52,7 @@ def ranking(edges: EdgeArrays) -> Ints:
     """Return the edges, best first: by value, then length, then lower and higher node, then place; shape (E,)."""
     order = np.argsort(edges.value, kind="stable")
     run = _runs(edges.value[order])
-    # Only what is still tied is sorted by the next key; what stays tied to the end keeps its place.
+    # Only ties are sorted by the next key; those that remain to the end keep their place.
     for key in (edges.length, np.minimum(edges.source, edges.target), np.maximum(edges.source, edges.target)):
         tied = np.flatnonzero(np.bincount(run)[run] > 1) if len(run) else run
         if len(tied) == 0:
@@ -73,7 +73,7 @@ def _runs(*sorted_keys: NDArray[np.generic]) -> Ints:
 
 
 def labels(edges: EdgeArrays) -> Ints:
-    """Number the connected components by their lowest nodes: 0 is that of node 0; shape (n,)."""
+    """Number the connected components by their lowest nodes (0 is that of node 0); shape (n,)."""
     shape = (edges.size, edges.size)
     matrix = coo_array((np.ones(len(edges), dtype=np.int8), (edges.source, edges.target)), shape=shape)
     found: Ints = connected_components(matrix, directed=False)[1]
@@ -84,12 +84,12 @@ def labels(edges: EdgeArrays) -> Ints:
 def spanning_forest(edges: EdgeArrays) -> Ints:
     """Return the edges of the minimum spanning forest, best first; between two nodes its path has the lowest maximum.
 
-    A tree for every component, n - components edges in all.
+    There is a tree for every component, with n - components edges in all.
     """
     few = _FIRST * edges.size
     if len(edges) <= few:
         return _forest(ranking(edges), edges.source, edges.target, edges.size)
-    # Whatever the others are, the forest of the best edges is part of the whole; few others join two of its trees.
+    # The forest of the best edges is part of the whole one, whatever the rest is; few others join two of its trees.
     bound = np.partition(edges.value, few)[few]
     best = np.flatnonzero(edges.value <= bound)
     best = best[ranking(edges.take(best))]
@@ -101,12 +101,12 @@ def spanning_forest(edges: EdgeArrays) -> Ints:
 
 
 def _forest(ranked: Ints, source: Ints, target: Ints, size: int) -> Ints:
-    """Return the spanning forest of some edges, which are given best first, in that order."""
+    """Return the spanning forest of some edges, given best first, in that order."""
     low = np.minimum(source[ranked], target[ranked])
     high = np.maximum(source[ranked], target[ranked])
     _, first = np.unique(low * size + high, return_index=True)  # of each pair of nodes the best
     first = first[low[first] != high[first]]
-    # Ranks in place of values: all different, so the forest is unique, and none is 0, which SciPy takes for no edge.
+    # Ranks instead of values: all differ, so the forest is unique, and none is 0, which SciPy takes for no edge.
     matrix = csr_array((first + 1.0, (low[first], high[first])), shape=(size, size))
     kept: Ints = np.sort(minimum_spanning_tree(matrix).data.astype(np.int64)) - 1
     return ranked[kept]
@@ -115,8 +115,8 @@ def _forest(ranked: Ints, source: Ints, target: Ints, size: int) -> Ints:
 def bottleneck_route(edges: EdgeArrays, start: int, goal: int) -> list[int] | None:
     """Return the edges of the best route from start to goal, in order; None if there is none.
 
-    The lowest maximum of ``value`` decides, then the smallest sum of ``length``, then the fewest edges, then the
-    nodes: read from the higher end to the lower, each as low as can be. So a route back is the same one reversed.
+    The lowest maximum of ``value`` decides, then the smallest sum of ``length``, then the fewest edges, then the lowest
+    nodes, read from the higher end to the lower. So the route back is the same one reversed.
     """
     if start == goal:
         return []
@@ -142,19 +142,19 @@ def _tree_path(forest: EdgeArrays, start: int, goal: int) -> Ints | None:
     while nodes[-1] != start:
         nodes.append(int(previous[nodes[-1]]))
     one, other = np.array(nodes[:-1]), np.array(nodes[1:])
-    # An edge of a forest is there once, in one of the two directions.
+    # A forest contains each edge once, in one of the two directions.
     return np.asarray(matrix[one, other] + matrix[other, one], dtype=np.int64).ravel() - 1
 
 
 def _shortest(edges: EdgeArrays, start: int, goal: int, bound: float) -> Ints:
-    """Return the edges of the shortest route, from the goal back to the start, which are connected."""
-    order = np.lexsort((ranking_places(edges), edges.length))  # of parallel edges the shortest, then the best
+    """Return the edges of the shortest route from the goal back to the start, which must be connected."""
+    order = np.lexsort((ranking_places(edges), edges.length))  # the shortest of parallel edges, then the best
     low, high = np.minimum(edges.source, edges.target)[order], np.maximum(edges.source, edges.target)[order]
     _, first = np.unique(low * edges.size + high, return_index=True)
     chosen = order[first]
     low, high, length = low[first], high[first], edges.length[chosen]
     shape = (edges.size, edges.size)
-    # A length of 0 is stored, and SciPy walks it.
+    # A stored length of 0 is an edge to SciPy.
     far = dijkstra(csr_array((length, (low, high)), shape=shape), directed=False, indices=start, limit=bound)
     # Both directions of the edges that lie on some shortest route.
     tail, head = np.concatenate([low, high]), np.concatenate([high, low])
@@ -187,7 +187,7 @@ def single_linkage(forest: EdgeArrays) -> NDArray[np.float64]:
     Rows are as SciPy's: two clusters, lower number first, the value at which they merge, and the nodes in both. Cluster
     i < n is node i, cluster n + k came from row k.
     """
-    parent = list(range(forest.size))  # of a node: towards the node that stands for its cluster
+    parent = list(range(forest.size))  # of a node: towards the node that represents its cluster
     cluster, count = list(range(forest.size)), [1] * forest.size
 
     def root(node: int) -> int:

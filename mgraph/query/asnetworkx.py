@@ -1,4 +1,4 @@
-"""The graph as networkx has it."""
+"""Conversion to networkx."""
 
 from __future__ import annotations
 

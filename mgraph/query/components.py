@@ -1,4 +1,4 @@
-"""Which modes hang together below a limit, which neighbours a mode has, and which modes have none."""
+"""Which modes are connected within a limit, which neighbours a mode has, and which modes have none."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Components:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader should know of these edges, one sentence each: see :mod:`mgraph.query.remarks`."""
+        """What a reader should know about these edges, one sentence each: see :mod:`mgraph.query.remarks`."""
         return remarks(self.store, self.counting, self.edges)
 
 
 class Neighbours(list[Link]):
-    """The best edge to each neighbour, best first, and what a reader should know of them in ``notes``."""
+    """The best edge to each neighbour, best first, and in ``notes`` what a reader should know about them."""
 
     def __init__(self, links: list[Link], notes: list[str]) -> None:
         super().__init__(links)
@@ -63,9 +63,9 @@ class Neighbours(list[Link]):
 
 
 def components(store: GraphStore, criterion: Criterion, space: Space | None = None) -> Components:
-    """Group modes, and what is connected to them, by the edges that count within the criterion's limit.
+    """Group modes, and merged nodes connected to them, by the edges that count within the criterion's limit.
 
-    Raises InputError on a graph where no edge was measured so, saying what to sweep.
+    Raises InputError, saying what to sweep, if no edge was measured in this way.
     """
     from mgraph.query.arrays import labels
 
@@ -93,7 +93,7 @@ def neighbours(store: GraphStore, criterion: Criterion, node: Node, space: Space
 def isolated(store: GraphStore, criterion: Criterion, space: Space | None = None) -> list[dict[str, Any]]:
     """Return the modes without an edge that counts: ``vertex``, ``reason``, and the ``lowest`` value beyond the limit.
 
-    Oldest first. Raises InputError on a graph where no edge was measured so.
+    They are sorted oldest first. Raises InputError if no edge was measured in this way.
     """
     edges = load_edges(store, criterion.without_limit(), space)
     a, limit = edges.arrays, criterion.limit
@@ -120,7 +120,7 @@ def isolated(store: GraphStore, criterion: Criterion, space: Space | None = None
         elif joined <= failed:
             reason = "every connection failed"
         elif joined <= failed | doubted:
-            reason = "its edges have a doubt and do not count"
+            reason = "its edges are doubtful and do not count"
         else:
             reason = f"no edge has a finite {criterion.split} {criterion.metric}" + (
                 " that is certified" if criterion.certified else ""
@@ -135,7 +135,7 @@ def _connections_of(reader: Reader, lines: NDArray[np.int64]) -> set[str]:
 
 
 def place_of(edges: CountingEdges, node: Node) -> int:
-    """Return the number of a node among the vertices; InputError if it can have no edges."""
+    """Return the number of a node among the vertices; InputError if it cannot have edges."""
     if node.kind not in NODE_KINDS:
         raise InputError(f"{node.name or node.id} is a {node.kind}; edges join modes and merged nodes.")
     return edges.index(node.id)

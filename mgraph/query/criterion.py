@@ -1,4 +1,4 @@
-"""By what edges are compared and which of them count: a quantity of a metric on a split, a limit, how well measured."""
+"""How edges are compared and which of them count: a quantity of a metric on a split, a limit, how well measured."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ SPLITS = ("train", "valid", "test")
 NODE_KINDS = ("mode", "merged")
 
 PATH, ORACLE = "path", "oracle"
-"""What chose the route of an edge, beside a loss: nothing, for a path has but one; or the edge's own numbers. The
-oracle is for comparison and never counts."""
+"""What chose the route of an edge, other than a loss: nothing, because a path has only one; or the edge's own numbers.
+The oracle is for comparison and never counts."""
 FULL_PRECISION = ("fp32", "fp64")
 
 COARSE = 11
-"""An edge of a route with fewer points is uncertain: the coarsest grid that a sweep has by default."""
+"""An edge of a route with fewer points is uncertain; this is the coarsest default grid of a sweep."""
 FEW = 1000
 """An edge measured on fewer examples is uncertain, unless the split has no more."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """By what edges are compared, and which of them count.
+    """How edges are compared, and which of them count.
 
-    ``limit``: only those with a quantity of at most so much. ``certified``: only those in full precision whose route
-    has at least ``min_resolution`` points (default 11) and which were measured on at least ``min_examples`` (default
-    1000, or the whole split where it has fewer); a finer edge that is not certified does not hide one that is.
-    ``batchnorm``: only those measured under this BatchNorm policy.
+    ``limit``: only those whose quantity is at most this. ``certified``: only those in full precision whose route has at
+    least ``min_resolution`` points (default 11) and which were measured on at least ``min_examples`` (default 1000, or
+    the whole split if it has fewer); a finer edge that is not certified does not hide one that is. ``batchnorm``: only
+    those measured under this BatchNorm policy.
     """
 
     quantity: str = "peak"
@@ -54,10 +54,10 @@ class Criterion:
         if self.split not in SPLITS:
             raise InputError(f"There is no split {self.split!r}; choose from {', '.join(SPLITS)}.")
         if self.limit is not None and not np.isfinite(self.limit):
-            raise InputError(f"A threshold is a finite number, not {self.limit}.")
+            raise InputError(f"A threshold must be a finite number, not {self.limit}.")
         for name, value in (("resolution", self.min_resolution), ("examples", self.min_examples)):
             if value is not None and value < 1:
-                raise InputError(f"--min-{name} is a whole number of at least 1, not {value}.")
+                raise InputError(f"--min-{name} must be a whole number of at least 1, not {value}.")
 
     @override
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Criterion:
         return text if self.limit is None else f"{text} <= {self.limit:g}"
 
     def without_limit(self) -> Criterion:
-        """Return the same, whatever the values."""
+        """Return the same without a limit."""
         return replace(self, limit=None)
 
 
@@ -84,15 +84,15 @@ class PathLimit(TypedDict, total=False):
 
 
 class Criteria(PathLimit, total=False):
-    """What every question takes: by what edges are compared, and which of them count.
+    """What every query takes: how edges are compared, and which of them count.
 
-    A limit (:class:`PathLimit`) names the quantity; else ``by`` names it (default peak). ``certified`` counts only
+    A limit (:class:`PathLimit`) names the quantity; otherwise ``by`` does (default: peak). ``certified`` counts only
     edges in full precision on routes of at least ``min_resolution`` points (default 11) and at least ``min_examples``
     (default 1000, or the whole split). ``batchnorm`` names the policy under which they were measured.
     """
 
     by: Annotated[str | None, Option("peak, barrier or drop. [default: that of the limit, or peak]")]
-    certified: Annotated[bool, Option("Only edges measured at least as finely as the next two say.")]
+    certified: Annotated[bool, Option("Only edges measured at least as finely as the next two options say.")]
     min_resolution: Annotated[int | None, Option("Points on an edge's route. [default: 11]", shown="N")]
     min_examples: Annotated[int | None, Option("Examples per point. [default: 1000, or the whole split]", shown="N")]
     batchnorm: Annotated[str | None, Option("Only edges measured under this BatchNorm policy.", shown="POLICY")]
@@ -104,11 +104,11 @@ def criterion_from(
     named: Callable[[str | None, bool], str] = lambda name, drop: name or LOSS.cost_name,
     **criteria: Unpack[Criteria],
 ) -> Criterion:
-    """Build a criterion from what commands and methods of a graph take, :class:`Criteria`.
+    """Build a criterion from the arguments of commands and methods, :class:`Criteria`.
 
-    At most one limit (with ``threshold``, exactly one), which also says the quantity; else ``by`` does (default peak).
-    ``named`` turns a metric's name (None: none was given), and whether it is about a drop, into what edges call its
-    cost. A minimum implies ``certified``. Raises InputError for limits that contradict each other or ``by``.
+    There may be one limit (with ``threshold``, there must be), which also gives the quantity; otherwise ``by`` does
+    (default: peak). ``named`` turns a metric's name (None if not given), and whether it is for a drop, into what edges
+    call its cost. A minimum implies ``certified``. Raises InputError for limits that contradict each other or ``by``.
     """
     refuse_unknown("criterion_from", criteria, Criteria)
     limits = {

@@ -1,11 +1,11 @@
-"""Which edges count, and by what: one SQL query that leaves one edge per connection and pair, as arrays.
+"""Which edges count, and how they are compared: one SQL query that leaves one edge per connection and pair, as arrays.
 
-A query names a quantity of a metric on a split (the train loss' `peak`, say). Of every connection and pair the edge of
-the finest sweep counts: a coarse sweep can miss a barrier that a finer one found. Of equally fine ones the one on more
-examples counts, then the one in full precision, then the newest. An edge that is not finite is not an edge, nor is one
-of a failed connection. Three kinds of edges are left out before that, so that they hide no other: oracles, whose route
-was chosen by their own numbers; those with a doubt; and those that are not finite in less than full precision. What
-else a reader should know of the edges in an answer, :mod:`mgraph.query.remarks` says.
+A query names a quantity of a metric on a split (the `peak` of the train loss, say). For every connection and pair, the
+edge of the finest sweep counts, because a coarse sweep can miss a barrier that a finer one found. Of equally fine ones,
+the one on more examples counts, then the one in full precision, then the newest. An edge that is not finite does not
+count, nor does one of a failed connection. Three kinds of edges are left out beforehand, so that they do not hide
+others: oracles, whose route was chosen by their own numbers; those with a doubt; and those that are not finite in lower
+precision. :mod:`mgraph.query.remarks` says what else a reader should know about the edges in an answer.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Vertex(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The name by which people know it."""
+        """Its name for people."""
         return self.name or self.id
 
 
 @dataclass(frozen=True)
 class Link:
-    """An edge as answers hold it: two vertices, the connection between them, and how well it was measured.
+    """An edge in an answer: two vertices, the connection between them, and how well it was measured.
 
     ``route`` are the ids of the swept nodes along it, from source to target, and ``chosen_on`` is what chose it.
     """
@@ -68,7 +68,7 @@ class Link:
     route: tuple[str, ...]
 
     def turned(self) -> Link:
-        """Return it in the other direction."""
+        """Return the edge in the other direction."""
         return replace(self, source=self.target, target=self.source, route=self.route[::-1])
 
     def row(self) -> dict[str, Any]:
@@ -87,9 +87,9 @@ _LINK_FIELDS = ("connection_id", "method", "split", "metric", *_NUMBERS, *_CONDI
 class CountingEdges:
     """The edges that count, E of them, over n vertices in order of creation.
 
-    ``arrays`` are for :mod:`mgraph.query.arrays`; their values are the criterion's quantity. ``uncertain`` marks
-    edges of a coarse sweep or on few examples, ``numbers`` holds peak, barrier and drop, ``line`` the place in the
-    table. ``doubted`` are the places there of edges that would count if nothing were known against them.
+    ``arrays`` are for :mod:`mgraph.query.arrays`; their values are the criterion's quantity. ``uncertain`` marks edges
+    of a coarse sweep or on few examples, ``numbers`` has peak, barrier and drop, ``line`` the place in the table.
+    ``doubted`` are the places there of edges that would count if they had no doubt.
     """
 
     criterion: Criterion
@@ -108,13 +108,13 @@ class CountingEdges:
         return len(self.ids)
 
     def vertex(self, place: int) -> Vertex:
-        """Return the vertex of that number."""
+        """Return the vertex with this number."""
         return Vertex(self.ids[place], self.names[place] or None, "merged" if self.merged[place] else "mode")
 
     def index(self, node_id: str) -> int:
-        """Return the number of a vertex; InputError if the node is none."""
+        """Return the number of a vertex; InputError if the node is not a vertex."""
         if node_id not in self._places:
-            raise InputError(f"{node_id} is not a mode of this space, nor connected to one.")
+            raise InputError(f"{node_id} is neither a mode of this space nor connected to one.")
         return self._places[node_id]
 
     @cached_property
@@ -126,9 +126,9 @@ class CountingEdges:
         return np.flatnonzero(self.arrays.value <= limit)
 
     def links(self, reader: Reader, chosen: Sequence[int] | NDArray[np.int64]) -> list[Link]:
-        """Read some of the edges in full, in the order in which they are chosen.
+        """Read some of the edges in full, in the order given.
 
-        Raises InputError if one of them is gone or another meanwhile.
+        Raises InputError if one of them has been removed or replaced meanwhile.
         """
         records = self._records(reader, chosen)
         found = {c.id: c for c in reader.all(Connection, id=list({r.connection_id: None for r in records}))}
@@ -159,7 +159,7 @@ class CountingEdges:
             now = [(e.source_id, e.target_id, getattr(e, self.criterion.quantity)) for e in edges]
             if now == [(self.ids[source], self.ids[target], value) for source, target, value in known]:
                 return edges
-        raise InputError("The graph was changed while it was read; ask again.")
+        raise InputError("The graph was changed while it was read; try again.")
 
 
 def load_edges(
@@ -167,8 +167,8 @@ def load_edges(
 ) -> CountingEdges:
     """Read the edges that count, of one space or of all; about a second for a million.
 
-    Of another space only what --same-layout connected to this one is a vertex. Raises InputError if no edge was ever
-    measured so, saying what to sweep, and for a BatchNorm policy that no edge has; unless there ``may_lack`` edges.
+    From other spaces, only what --same-layout connected to this one is a vertex. Raises InputError if no edge was ever
+    measured in this way, saying what to sweep, and for a BatchNorm policy that no edge has, unless edges ``may_lack``.
     """
     from mgraph.query.arrays import EdgeArrays
 
@@ -178,7 +178,9 @@ def load_edges(
         rows = reader.fetch(*_counting(criterion, space))
         if not len(rows["line"]) and not may_lack:
             raise InputError(_why_none(reader, criterion, space))
-        if not np.all(rows["line"][1:] > rows["line"][:-1]):  # as written, so that nothing depends on DuckDB's plan
+        if not np.all(
+            rows["line"][1:] > rows["line"][:-1]
+        ):  # in the order written, so that nothing depends on DuckDB's plan
             rows = _take(rows, np.argsort(rows["line"]))
         doubts = rows["doubted"].astype(bool)
         doubted = rows["line"][doubts]
@@ -210,12 +212,12 @@ def _take(rows: dict[str, NDArray[Any]], chosen: NDArray[np.int64]) -> dict[str,
 
 
 def _finest_of(reader: Reader, rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return those of the rows, which are in the table's order, that no finer one of the same connection replaces.
+    """Return the rows, which are in the table's order, that no finer one of the same connection replaces.
 
-    Most connections were swept once: only edges that may be one of several are compared, which saves half of the time.
+    Most connections were swept once, so only edges that may be one of several are compared, which halves the time.
     """
     pair = (rows["source"].astype(np.uint64) << np.uint64(32)) | rows["target"].astype(np.uint64)
-    key = rows["joined_by"] ^ (pair * np.uint64(0x9E3779B97F4A7C15))  # the same for the same, hardly for others
+    key = rows["joined_by"] ^ (pair * np.uint64(0x9E3779B97F4A7C15))  # equal for equal ones, hardly ever for others
     ordered = np.sort(key)
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(repeated):
@@ -236,9 +238,9 @@ def current_edges(
     split: str | None = None,
     connections: Sequence[str] | None = None,
 ) -> list[Edge]:
-    """Return the edges of the finest sweep of every connection and pair, in full, those of failed connections too.
+    """Return the edges of the finest sweep of every connection and pair, in full, including failed connections.
 
-    Neither oracles nor edges with a doubt are among them.
+    Oracles and edges with a doubt are not included.
     """
     where, parameters = _belonging(space, connections)
     where += ["e.doubt IS NULL", _NOT_HIDDEN]
@@ -268,7 +270,7 @@ def _belonging(space: Space | None, connections: Sequence[str] | None) -> tuple[
 
 
 def _finest(where: str) -> str:
-    """Return SQL of ``line``: the rowids of the edges ``e`` that count, of those that meet a condition."""
+    """Return SQL for ``line``: the rowids of the edges ``e`` that count among those that meet a condition."""
     return f"""SELECT max_by(
     e.rowid, row(list_product(w.grid), e.examples, {_FULL}, w.created, e.rowid)
 ) AS line FROM edges e JOIN sweeps w ON w.id = e.sweep_id WHERE {where}
@@ -276,10 +278,10 @@ GROUP BY e.connection_id, e.source_id, e.target_id, e.split, e.metric"""
 
 
 def _vertices(criterion: Criterion, space: Space | None) -> tuple[str, list[Any]]:
-    """Return SQL of the relation ``vertices``, and its parameters.
+    """Return SQL for the relation ``vertices``, and its parameters.
 
-    Modes are measured on the whole of every split when they are made: that tells how many examples it has, and so how
-    many are ``enough``.
+    Modes are measured on all of every split when they are made, which gives the number of its examples, and so how many
+    are ``enough``.
     """
     inside = "TRUE" if space is None else "n.space_id = ?"
     sql = f"""whole AS (
@@ -299,7 +301,7 @@ vertices AS (
 
 
 def _counting(criterion: Criterion, space: Space | None) -> tuple[str, list[Any]]:
-    """Return SQL for the edges by a criterion, of all sweeps and whatever their values, and its parameters."""
+    """Return SQL for the edges by a criterion, from all sweeps and with any values, and its parameters."""
     where, parameters = _belonging(space, None)
     where += [f"e.split = '{criterion.split}'", "e.metric = ?", _NOT_HIDDEN]
     parameters.append(criterion.metric)
@@ -340,7 +342,7 @@ def _why_none(reader: Reader, criterion: Criterion, space: Space | None) -> str:
 
 
 def _why_not_measured(reader: Reader, criterion: Criterion, space: Space | None) -> str:
-    """Say why there is no edge with this metric on this split at all."""
+    """Say why there is no edge at all with this metric on this split."""
     what = f"{criterion.split} {criterion.metric}"
     where = "The graph" if space is None else f"Space {space.name}"
     belonging, parameters = _belonging(space, None)
@@ -350,7 +352,7 @@ def _why_not_measured(reader: Reader, criterion: Criterion, space: Space | None)
         why = (
             f"the routes of its edges with a {what} were chosen by that {what} itself"
             if (criterion.split, criterion.metric, True) in [tuple(row) for row in there]
-            else f"its edges with a {what} are not finite, in less than full precision"
+            else f"its edges with a {what} are not finite, in lower precision"
         )
         return f"{where} has no edge with a {what} that counts: {why}; sweep again: mgraph sweep CONN"
     measured = ", ".join(sorted({f"{split} {metric}" for split, metric, oracle in there if not oracle}))
@@ -361,8 +363,8 @@ def _why_not_measured(reader: Reader, criterion: Criterion, space: Space | None)
         close = difflib.get_close_matches(criterion.metric, costs, n=1)
         hint = f" did you mean {close[0]!r}?" if close else ""
         return (
-            f"{where} knows no metric {criterion.metric!r};{hint} edges are measured by {', '.join(costs)}. What a "
-            f"sweep measures besides is compared, too: mgraph sweep {unswept or 'CONN'} --metric NAME"
+            f"{where} knows no metric {criterion.metric!r};{hint} edges are measured by {', '.join(costs)}. Other "
+            f"metrics that a sweep measures make edges too: mgraph sweep {unswept or 'CONN'} --metric NAME"
         )
     if measured:
         return (

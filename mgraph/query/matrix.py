@@ -21,10 +21,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """Values of all pairs of n modes, modes that are well connected beside each other.
+    """Values of all pairs of n modes, with well connected modes next to each other.
 
     ``direct`` (n, n) is the lowest edge of each pair, ``best`` (n, n) the largest value on its best route; both are
-    symmetric, and NaN where there is none, as on the diagonal.
+    symmetric, and NaN if there is none, as on the diagonal.
     """
 
     criterion: Criterion
@@ -53,8 +53,8 @@ class Matrix:
 class Chart:
     """What a map of n modes shows: their components within the criterion's limit, and the best edge of each pair.
 
-    ``direct`` (n, n) are its values by peak, barrier and drop, NaN where there is none; ``best_barrier`` (n, n) the
-    largest barrier on the best route. What lies above the limit is there, too.
+    ``direct`` (n, n) are its values by peak, barrier and drop, NaN if there is none; ``best_barrier`` (n, n) the
+    largest barrier on the best route. Values above the limit are included.
     """
 
     criterion: Criterion
@@ -72,7 +72,7 @@ class Chart:
 
 
 def matrix(store: GraphStore, criterion: Criterion, space: Space | None = None) -> Matrix:
-    """Arrange the edges that count as a matrix. Raises InputError on a graph where no edge was measured so."""
+    """Arrange the edges that count as a matrix. Raises InputError if no edge was measured in this way."""
     tree = dendrogram(store, criterion, space)
     edges = load_edges(store, criterion, space)
     order = leaf_order(tree)
@@ -83,7 +83,7 @@ def matrix(store: GraphStore, criterion: Criterion, space: Space | None = None) 
 
 
 def chart(store: GraphStore, criterion: Criterion, space: Space | None = None) -> Chart:
-    """Collect what a map shows. Raises InputError on a graph where no edge was measured so."""
+    """Collect what a map shows. Raises InputError if no edge was measured in this way."""
     edges = load_edges(store, criterion.without_limit(), space)
     near = edges.arrays if criterion.limit is None else edges.arrays.take(edges.within(criterion.limit))
     e = edges.arrays
@@ -98,7 +98,7 @@ def chart(store: GraphStore, criterion: Criterion, space: Space | None = None) -
 
 
 def best_edges(edges: CountingEdges, quantity: str) -> Floats:
-    """Return the lowest edge of each pair by a quantity, shape (n, n); NaN where there is none."""
+    """Return the lowest edge of each pair by a quantity, shape (n, n); NaN if there is none."""
     lowest = np.full((edges.size, edges.size), np.inf)
     np.minimum.at(lowest, (edges.arrays.source, edges.arrays.target), edges.numbers[quantity].astype(np.float64))
     lowest = np.minimum(lowest, lowest.T)
@@ -118,7 +118,7 @@ def best_routes(edges: EdgeArrays) -> Floats:
 
 
 def leaf_order(tree: Dendrogram) -> list[int]:
-    """Return the leaves as a drawing without crossings has them, larger groups first."""
+    """Return the leaves in the order of a drawing without crossings, larger groups first."""
     order: list[int] = []
     stack = list(reversed(tree.roots))
     while stack:

@@ -1,4 +1,4 @@
-"""Which metrics a graph knows, as its spaces and sweeps recorded them, and by which edges are compared (no torch)."""
+"""Which metrics a graph's spaces and sweeps have recorded, and by which of them edges are compared (no torch)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mgraph_store import GraphStore, Reader, Space
 
 
 def metrics_of(reader: Reader, space: Space | None = None) -> dict[str, Metric]:
-    """Return the metrics that a space's modes and sweeps were measured by, or all spaces', by name; the loss first."""
+    """Return the metrics measured for the modes and sweeps of a space, or of all spaces, by name; the loss first."""
     spaces = reader.all(Space) if space is None else [space]
     swept = reader.query(
         "SELECT DISTINCT w.metrics FROM sweeps w JOIN connections c ON c.id = w.connection_id "
@@ -28,16 +28,16 @@ def metrics_of(reader: Reader, space: Space | None = None) -> dict[str, Metric]:
 
 
 def metric_of_cost(metrics: Iterable[Metric], name: str) -> Metric | None:
-    """Return the metric that a name means: its own, or what edges call its cost; None if it means none."""
+    """Return the metric with this name, or whose cost edges call by it; None if there is none."""
     return next((m for m in metrics if name in (m.name, m.cost_name)), None)
 
 
 def cost_named(store: GraphStore, name: str | None, space: Space | None, *, drop: bool = False) -> str:
     """Return what edges call the cost of a metric.
 
-    Without a name it is the loss; for a ``drop`` the primary metric of the space. A name that is not known is returned
-    as it is, for no edge has it. Raises InputError for a metric without a direction, and for a drop in spaces whose
-    primary metrics are not the same.
+    Without a name it is the loss, or for a ``drop`` the primary metric of the space. An unknown name is returned as it
+    is, because no edge has it. Raises InputError for a metric without a direction, and for a drop in spaces whose
+    primary metrics differ.
     """
     if name is None and not drop:
         return LOSS.cost_name
@@ -56,10 +56,10 @@ def cost_named(store: GraphStore, name: str | None, space: Space | None, *, drop
 
 
 def metric_to_compare(store: GraphStore, space: Space, name: str | None, *, swept: bool = False) -> Metric:
-    """Return the metric of a space that a name means, the loss without one.
+    """Return the metric of a space with this name, or the loss without one.
 
-    With ``swept`` it must be one that every sweep measures unasked. Raises InputError, listing those that there are, if
-    it is none of them, or has no direction.
+    With ``swept`` it must be one that every sweep measures by default. Raises InputError, listing the choices, if it is
+    not one of them or has no direction.
     """
     if name is None:
         return LOSS
@@ -68,7 +68,7 @@ def metric_to_compare(store: GraphStore, space: Space, name: str | None, *, swep
     found = metric_of_cost(known, name)
     if found is None or found.better is None:
         there = ", ".join(m.cost_name for m in known if m.better is not None)
-        why = "has no direction" if found is not None else "is none of these"
+        why = "has no direction" if found is not None else "is not one of these"
         raise InputError(
             f"In space {space.name} {'sweeps measure' if swept else 'edges are measured by'} {there}, and {name!r} "
             f"{why}; choose one of them."
@@ -90,5 +90,5 @@ def _primary(spaces: Iterable[Space]) -> str:
     costs = dict.fromkeys(names.values())
     if len(costs) > 1:
         said = ", ".join(f"{cost} in {space}" for space, cost in names.items())
-        raise InputError(f"Drops are of the primary metric, and spaces differ in it ({said}); say --space or --metric.")
+        raise InputError(f"Drops are in the primary metric, in which spaces differ ({said}); give --space or --metric.")
     return next(iter(costs), LOSS.cost_name)

@@ -1,4 +1,4 @@
-"""What methods observed on their way, as it is stored: numbers of a quantity of a subject, by position."""
+"""Stored observations of methods on their way: numbers of a quantity of a subject, by position."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 class Observation(Protocol):
-    """A series as it is stored, or what looks like one."""
+    """A stored series, or anything with its fields."""
 
     @property
     def quantity(self) -> str:
@@ -45,11 +45,11 @@ class ConnectionSeries:
         return cls({(s.quantity, s.subject): (np.array(s.positions), np.array(s.values)) for s in rows})
 
     def subjects(self, quantity: str) -> list[str]:
-        """List what a quantity was observed of, the whole left out."""
+        """List the subjects of a quantity, except the whole."""
         return [subject for q, subject in self.series if q == quantity and subject]
 
     def summary(self) -> list[Row]:
-        """Return one row for each series: how many numbers, the first, the last, least and largest."""
+        """Return one row for each series: the count, the first, last, least and largest number."""
         return [
             {
                 "quantity": quantity,

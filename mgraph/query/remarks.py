@@ -1,7 +1,7 @@
-"""What a reader should know of the edges behind an answer: on what lesser ground some rest, and which were left out.
+"""What a reader should know about the edges behind an answer: which were measured less well, and which were left out.
 
-An edge rests on less where it was measured in less than full precision, under another BatchNorm policy than most edges
-of its space, or on fewer examples than the split has. An edge with a doubt does not count, and the answer says so.
+An edge is measured less well in lower than full precision, under another BatchNorm policy than most edges of its space,
+or on fewer examples than the split has. An edge with a doubt does not count, and the answer says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NAMED = 4  # connections, or doubts, that a sentence names
 
 
 def remarks(store: GraphStore, edges: CountingEdges, links: Sequence[Link]) -> list[str]:
-    """Return what there is to say of an answer that rests on these links, one sentence each."""
+    """Return what there is to say about an answer that uses these links, one sentence each."""
     with store.reading() as reader:
         return [*_grounds(reader, edges.criterion, links), *_left_out(reader, edges), *_on_test(edges.criterion)]
 
@@ -50,7 +50,7 @@ def _grounds(reader: Reader, criterion: Criterion, links: Sequence[Link]) -> lis
 
 
 def _usual_policy(reader: Reader, criterion: Criterion, links: Sequence[Link]) -> str | None:
-    """Return the policy of most edges that are measured so, in the spaces of the links; None if all have the same."""
+    """Return the policy of most such edges in the spaces of the links; None if all have the same."""
     of_all = "SELECT count(DISTINCT batchnorm) FROM edges WHERE split = ? AND metric = ?"
     if reader.query(of_all, [criterion.split, criterion.metric])[1][0][0] < 2:  # the usual case, and quick
         return None
@@ -63,7 +63,7 @@ AND connection_id IN (SELECT id FROM connections WHERE space_id IN (
 
 
 def _whole_splits(reader: Reader, criterion: Criterion, links: Sequence[Link]) -> dict[str, int]:
-    """Map vertices to the examples that their split has: modes are measured on all of them when they are made."""
+    """Map vertices to the number of examples in their split: modes are measured on all of them when they are made."""
     ids = list({link.source.id for link in links})
     rows = reader.all(Evaluation, node_id=ids, sweep_id=None, split=criterion.split, metric=LOSS.name, subset="all")
     return {row.node_id: row.count for row in rows}
@@ -90,8 +90,8 @@ def _on_test(criterion: Criterion) -> list[str]:
     if criterion.split != "test":
         return []
     return [
-        "Edges were compared on test data, as you asked: what this answer chose is not to be reported on them as if "
-        "nothing had looked."
+        "Edges were compared on test data, as you asked: test numbers for what this answer chose are no longer "
+        "unbiased."
     ]
 
 

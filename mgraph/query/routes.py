@@ -1,4 +1,4 @@
-"""The best route between two modes, edge by edge, with the parameters at which it runs through each connection."""
+"""The best route between two modes, edge by edge, with its parameters in each connection."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RouteStep:
 class Route:
     """A way from one mode to another: ``value`` is the largest of its edges' values, ``length`` the sum of lengths.
 
-    ``notes`` are what a reader should know of its edges, one sentence each.
+    ``notes`` say what a reader should know about its edges, one sentence each.
     """
 
     criterion: Criterion
@@ -44,7 +44,7 @@ class Route:
 
     @property
     def vertices(self) -> list[Vertex]:
-        """The modes it runs through, both ends included."""
+        """The modes it runs through, including both ends."""
         return [self.steps[0].link.source, *(step.link.target for step in self.steps)]
 
     @property
@@ -59,7 +59,7 @@ class Route:
 
     @property
     def uncertain(self) -> bool:
-        """Whether any of its edges is."""
+        """Whether any of its edges is uncertain."""
         return any(step.link.uncertain for step in self.steps)
 
     def row(self) -> dict[str, Any]:
@@ -81,11 +81,10 @@ class Route:
 
 
 def route(store: GraphStore, criterion: Criterion, start: Node, goal: Node, space: Space | None = None) -> Route:
-    """Find the best route: the largest value on it is as low as can be; of such routes it is the shortest.
+    """Find the best route: the one with the lowest maximum and, among those, the shortest.
 
-    On a surface or simplex it runs along the swept minimax route between the two corners. Of routes that are equal in
-    both, the one with fewer edges and then older modes is taken, the same one in both directions. Raises
-    NotFoundError if there is none.
+    On a surface or simplex it follows the swept minimax route between the two corners. Of routes equal in both, the one
+    with fewer edges and then older modes is taken, the same in both directions. Raises NotFoundError if there is none.
     """
     from mgraph.query.arrays import bottleneck_route
 
@@ -116,7 +115,9 @@ def _steps(store: GraphStore, edges: CountingEdges, found: list[int], start: str
             link = link.turned()
         lost = next((node for node in link.route if (link.connection_id, node) not in places), None)
         if lost is not None:
-            raise contradiction(link.connection or link.connection_id, f"its route has the node {lost}, no point of it")
+            raise contradiction(
+                link.connection or link.connection_id, f"its route has the node {lost}, which is not a point of it"
+            )
         steps.append(RouteStep(link, link.route, tuple(places[link.connection_id, node] for node in link.route)))
         at = link.target.id
     return steps

@@ -1,4 +1,4 @@
-"""Reading sweeps back from the graph (NumPy; no torch). Only complete ones are seen here."""
+"""Reading sweeps back from the graph (NumPy; no torch). Only complete ones are visible here."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Key = tuple[str, str]  # split, metric
 COMPLETE, PARTIAL = "complete", "partial"
 _FULL = ", ".join(f"'{precision}'" for precision in FULL_PRECISION)
 _SMALL = 10_000  # points that cost nothing
-_DIGITS = 12  # of a parameter: 20 · 1/60 and 1/3 are the same point
+_DIGITS = 12  # decimals of a parameter: 20 · 1/60 and 1/3 are the same point
 
 
 @dataclass(frozen=True)
 class SweepData:
     """One sweep as arrays over its S points, in grid order.
 
-    ``values`` and their standard errors ``errors`` (NaN where none is known) are by (split, metric), ``counts``
-    are the examples behind each number, ``subsets`` names those of a split ('all', or a hash). ``notes`` are
-    remarks of the sweep that was just made.
+    ``values`` and their standard errors ``errors`` (NaN if unknown) are by (split, metric), ``counts`` are the examples
+    behind each number, ``subsets`` names those of a split ('all', or a hash). ``notes`` are remarks on the sweep that
+    was just made.
     """
 
     sweep: Sweep
@@ -47,12 +47,12 @@ class SweepData:
 
     @property
     def primary(self) -> Metric:
-        """What points are compared by: the first metric with a direction, else the loss."""
+        """What points are compared by: the first metric with a direction, or else the loss."""
         return primary_of(m for m in self.metrics if any(m.name == name for _, name in self.values))
 
     @property
     def shown(self) -> tuple[Metric, ...]:
-        """What pictures and tables show: the loss, and the primary metric where that is another."""
+        """What pictures and tables show: the loss, and the primary metric if that is another."""
         return (LOSS,) if self.primary.name == LOSS.name else (LOSS, self.primary)
 
     @property
@@ -68,7 +68,7 @@ class SweepData:
     def best(self, split: str, *, selected: NDArray[np.bool_] | None = None) -> int:
         """Return the point that is best on a split by the primary metric (ties: lowest loss, then grid order).
 
-        Where the task has no metric with a direction, the lowest loss decides. ``selected`` restricts the candidates.
+        If the task has no metric with a direction, the lowest loss decides. ``selected`` restricts the candidates.
         """
         losses = self.values[split, LOSS.name]
         first = -self.primary.sign * self.values[split, self.primary.name]
@@ -97,14 +97,14 @@ def inner_grid(family: Family, grid: object, inner: int) -> Grid:
     Raises InputError for a family without pieces, a negative number, and a ``grid`` given as well.
     """
     if grid is not None:
-        raise InputError("A sweep takes a grid or inner points of every piece, not both.")
+        raise InputError("A sweep takes either a grid or the number of inner points of every piece, not both.")
     if not isinstance(family, PolygonalChainFamily):
         raise InputError(f"A {family.name} has no pieces with points inside; give a grid.")
     return family.pieces_grid(inner)
 
 
 def grid_of(family: Family, sweep: Sweep) -> Grid:
-    """Rebuild the grid of a sweep: from its axes where they are uneven, else from its counts."""
+    """Rebuild the grid of a sweep: from its axes if they are uneven, otherwise from its counts."""
     if sweep.axes is None:
         return family.grid(tuple(sweep.grid))
     return TensorGrid(tuple(np.array(axis, dtype=np.float64) for axis in json.loads(sweep.axes)))
@@ -118,17 +118,17 @@ def axes_of(grid: Grid) -> str | None:
 
 
 def family_of(connection: Connection) -> Family:
-    """Rebuild the family of a connection; one of the user's own has no coefficients, for no code is run.
+    """Rebuild the family of a connection; a user's own has no coefficients, because no code is run.
 
-    What computes asks :meth:`mgraph.session.session.Session.family_of`.
+    Code that computes uses :meth:`mgraph.session.session.Session.family_of`.
     """
     return family_from(json.loads(connection.family))
 
 
 def finest_sweep(reader: Reader, connection: Connection, *, split: str | None = None) -> Sweep | None:
-    """Return the complete sweep of a connection that counts, or None: of those that measured ``split``, if named.
+    """Return the complete sweep of a connection that counts, or None; only of those that measured ``split``, if given.
 
-    The finest one, as for edges: the most points; of equally fine ones that on more examples, then the one in full
+    This is the finest one, as for edges: the most points; of equally fine ones, the one on more examples, then in full
     precision, then the newest. Those whose train loss makes no edge (not measured, not finite, or with a doubt) come
     last.
     """
@@ -154,7 +154,7 @@ def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = Non
     evaluations = reader.all(Evaluation, sweep_id=sweep.id)
     points, measured = prod(sweep.grid), len({row.node_id for row in evaluations})
     if points > _SMALL and points > 2 * measured:  # before arrays are made for them
-        raise CorruptError(f"Sweep {sweep.id} says that it has {points} points, and has {measured}: run it again.")
+        raise CorruptError(f"Sweep {sweep.id} says that it has {points} points, but has {measured}: run it again.")
     grid = grid_of(family, sweep)
     place = {parameter_key(point): i for i, point in enumerate(grid.points)}
     node_ids = [""] * len(grid)
@@ -174,7 +174,7 @@ def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = Non
             values[key], errors[key] = np.full(len(grid), np.nan), np.full(len(grid), np.nan)
         at = index.get(row.node_id)
         if at is None:
-            raise contradiction(connection.name or connection.id, f"{row.node_id} was swept and is not a point of it")
+            raise contradiction(connection.name or connection.id, f"{row.node_id} was swept but is not a point of it")
         values[key][at] = row.value
         errors[key][at] = np.nan if row.standard_error is None else row.standard_error
         counts[key], subsets[row.split] = row.count, row.subset

@@ -1,4 +1,4 @@
-"""The minimum spanning forest of the edges, and the tree of merges that follows from it."""
+"""The minimum spanning forest of the edges, and the tree of merges derived from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mgraph_store import GraphStore, Space
 
 @dataclass(frozen=True, eq=False)
 class SpanningForest:
-    """The fewest and best edges that connect what is connected: between two modes, its path has the lowest maximum."""
+    """The fewest, best edges that hold each component together: between two modes, its path has the lowest maximum."""
 
     counting: CountingEdges
     chosen: NDArray[np.int64]
@@ -39,12 +39,12 @@ class SpanningForest:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader should know of these edges, one sentence each."""
+        """What a reader should know about these edges, one sentence each."""
         return remarks(self.store, self.counting, self.edges)
 
     @property
     def trees(self) -> int:
-        """How many trees it has: 1 if everything is connected."""
+        """The number of trees: 1 if everything is connected."""
         return self.counting.size - len(self.chosen)
 
     @property
@@ -55,13 +55,13 @@ class SpanningForest:
 
 @dataclass(frozen=True, eq=False)
 class Dendrogram:
-    """At which value groups of modes merge: the single-linkage tree of the edges.
+    """The values at which groups of modes merge: the single-linkage tree of the edges.
 
-    ``linkage`` has one row for every merge, lowest first, as SciPy has them: two clusters, the value at which they
-    merge, the number of modes in both. Cluster i < n is leaf i; cluster n + k came from row k. With fewer than n - 1
-    rows, several trees remain: their clusters are the ``roots``. ``own`` is each leaf's own value of the metric, NaN
-    where none is known: where its branch of a tree of peaks begins. ``notes`` are what a reader should know of the
-    edges, one sentence each.
+    ``linkage`` has one row for every merge, lowest first, as in SciPy: two clusters, the value at which they merge, the
+    number of modes in both. Cluster i < n is leaf i; cluster n + k came from row k. With fewer than n - 1 rows, several
+    trees remain: their clusters are the ``roots``. ``own`` is each leaf's own value of the metric (NaN if unknown), at
+    which its branch begins in a tree of peaks. ``notes`` say what a reader should know about the edges, one sentence
+    each.
     """
 
     criterion: Criterion
@@ -83,7 +83,7 @@ class Dendrogram:
         return 1 if cluster < n else int(self.linkage[cluster - n, 3])
 
     def children(self, cluster: int) -> list[int]:
-        """Return the two clusters that a cluster was merged from, larger first; none of a leaf."""
+        """Return the two clusters that a cluster was merged from, larger first; none for a leaf."""
         n = len(self.leaves)
         if cluster < n:
             return []
@@ -125,7 +125,7 @@ class Dendrogram:
 def spanning_forest(store: GraphStore, criterion: Criterion, space: Space | None = None) -> SpanningForest:
     """Return the minimum spanning forest of the edges that count.
 
-    Raises InputError on a graph where no edge was measured so.
+    Raises InputError if no edge was measured in this way.
     """
     from mgraph.query import arrays
 
@@ -136,7 +136,7 @@ def spanning_forest(store: GraphStore, criterion: Criterion, space: Space | None
 def dendrogram(store: GraphStore, criterion: Criterion, space: Space | None = None) -> Dendrogram:
     """Return the single-linkage tree of the edges that count.
 
-    Raises InputError on a graph where no edge was measured so.
+    Raises InputError if no edge was measured in this way.
     """
     from mgraph.query.arrays import single_linkage
 
@@ -148,12 +148,14 @@ def dendrogram(store: GraphStore, criterion: Criterion, space: Space | None = No
 
 
 def _own(store: GraphStore, edges: CountingEdges) -> NDArray[np.float64]:
-    """Return what each vertex's own evaluation says of the metric, for peaks; NaN for other quantities."""
+    """Return each vertex's own value of the metric, for peaks; NaN for other quantities."""
     own = np.full(edges.size, np.nan)
     criterion = edges.criterion
     if criterion.quantity != "peak":
         return own
-    sql = "SELECT node_id, value FROM evaluations WHERE sweep_id IS NULL AND split = ? AND metric = ?"
+    sql = (
+        "SELECT node_id, value FROM evaluations WHERE sweep_id IS NULL AND subset = 'all' AND split = ? AND metric = ?"
+    )
     with store.reading() as reader:
         metric = metric_of_cost(metrics_of(reader).values(), criterion.metric)
         if metric is None or metric.better is None:

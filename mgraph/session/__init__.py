@@ -1,1 +1,1 @@
-"""An open graph at work: its spaces, its runs and their saved states, and how points come into it and out of it."""
+"""An open graph at work: its spaces, its runs and their saved states, and how points are loaded and stored."""

@@ -1,8 +1,8 @@
-"""The user code behind numbers: what a space and a run have recorded, and whether it is the code of now.
+"""The user code behind numbers: what a space and a run have recorded, and whether it is still the same code.
 
 Code is known by role: ``arch``, ``data``, ``loss`` (of evaluation), ``training loss``, ``augmentation`` and ``method``.
-A space records the hashes that it was made with, a run those that it ran (``versions["code"]``); roles, not names, so
-that code may move.
+A space records the hashes that it was made with, a run those that it ran (``versions["code"]``), by role rather than by
+name, so that code may move.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mgraph.session.session import Workspace
     from mgraph_store import GraphStore
 
-CODE = "code"  # among a run's versions, and among what was other when it went on
+CODE = "code"  # key in a run's versions, and in the differences when it was resumed
 _OF_SPACE = ("arch", "data", "loss")
 METHOD_CODE = "method_code"
 OF_RUN = {"training loss": "loss", "augmentation": "augment", "method": METHOD_CODE}
@@ -31,11 +31,11 @@ OF_RUN = {"training loss": "loss", "augmentation": "augment", "method": METHOD_C
 
 
 class OtherCodeWarning(MGraphWarning):
-    """The code of a network, its data or its loss is not the one that earlier numbers were made with."""
+    """The code of a network, its data or its loss is not the code that earlier numbers were made with."""
 
 
 class Pinned(Consent):
-    """Asks another consent, notes which code ran in which role, and refuses a second version of it."""
+    """Asks another consent, records which code ran in which role, and refuses a second version of it."""
 
     def __init__(self, consent: Consent, role: str, ran: dict[str, str]) -> None:
         self._consent, self._role, self._ran = consent, role, ran
@@ -47,10 +47,10 @@ class Pinned(Consent):
 
     @override
     def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
-        """Raise UntrustedError as the other does, InputError for code that changed since this graph was opened."""
+        """Raise UntrustedError as the other does, and InputError for code that changed since this graph was opened."""
         self._consent.ask(spec, hash, files)
         if self._ran.setdefault(self._role, hash) != hash:
-            raise InputError(f"The code of {spec} changed while this graph is open; open it again to run the new one.")
+            raise InputError(f"The code of {spec} changed while this graph was open; open it again to run the new one.")
 
 
 def recorded(space: Space) -> dict[str, str]:
@@ -59,7 +59,7 @@ def recorded(space: Space) -> dict[str, str]:
 
 
 def recorded_hash(space: Space, spec: str) -> str | None:
-    """Return the hash that a space recorded for one of its specs; None where it names no code, or none is there."""
+    """Return the hash that a space recorded for one of its specs; None if it names no code, or none is recorded."""
     factories = json.loads(space.factories)
     entry = factories.get(spec) if isinstance(factories, dict) else None
     found = entry.get("hash") if isinstance(entry, dict) else None
@@ -67,9 +67,9 @@ def recorded_hash(space: Space, spec: str) -> str | None:
 
 
 def made_with(space: Space, loss: FactorySource) -> bool:
-    """Tell whether a space was made with this code of its loss.
+    """Return whether a space was made with this code of its loss.
 
-    Spaces of before recorded the hash of the named file alone, and no list of files: then that counts.
+    Older spaces recorded only the hash of the named file, without a list of files; then that one counts.
     """
     was = recorded_hash(space, space.loss)
     if was is None:
@@ -81,7 +81,7 @@ def made_with(space: Space, loss: FactorySource) -> bool:
 def code_of(run: Run | None, space: Space) -> dict[str, str]:
     """Return the hashes of the code that a run ended with, by role.
 
-    An old run recorded none: what its space was made with stands for it.
+    An old run recorded none, so what its space was made with is used instead.
     """
     if run is None:
         return recorded(space)
@@ -92,12 +92,12 @@ def code_of(run: Run | None, space: Space) -> dict[str, str]:
 
 
 def same_code(then: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Tell whether two runs in one space judged by the same code: that of its network, data and loss."""
+    """Return whether two runs in one space were judged by the same code of its network, data and loss."""
     return all(then.get(role) == now.get(role) for role in _OF_SPACE)
 
 
 def changes(then: Mapping[str, str], now: Mapping[str, str], names: Mapping[str, str]) -> str:
-    """Say what is other: "the code of ../net.py:net (now 0123abcd, then 4567cdef)", several with commas."""
+    """Say what differs: "the code of ../net.py:net (now 0123abcd, then 4567cdef)", with commas between several."""
     return ", ".join(
         f"the code of {names.get(role, role)} (now {now.get(role, 'none')[:8]}, then {then.get(role, 'none')[:8]})"
         for role in sorted({*then, *now})
@@ -113,13 +113,13 @@ def names_of(space: Space, settings: Mapping[str, Any] | None = None) -> dict[st
 
 
 def of_space(code: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what belongs to one run only."""
+    """Leave out what belongs only to one run."""
     return {role: hash for role, hash in code.items() if role in _OF_SPACE}
 
 
 def warn_of_other_code(store: GraphStore, workspace: Workspace, things: Sequence[Node | Connection]) -> None:
-    """Load a bench; warn, naming both versions, if its code is not the one that these things were made with."""
-    workspace.flat  # noqa: B018  (what it runs is known then)
+    """Load a workspace; warn, naming both versions, if its code is not what these things were made with."""
+    workspace.flat  # noqa: B018  (then it is known what it runs)
     now, space = workspace.code, workspace.space
     if not now and not recorded(space):
         return

@@ -1,7 +1,7 @@
-"""What is not a coordinate and must be the same in all ends of a connection: buffers and frozen parameters.
+"""Buffers and frozen parameters: not coordinates, so they must be the same in all ends of a connection.
 
 What follows from the point (running statistics that are recomputed, the vectors of spectral normalisation) may differ.
-Everything else is part of what a mode computes: a path could not say what it is in between.
+Everything else is part of what a mode computes, and a path has no value for it in between.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class BuffersWarning(MGraphWarning):
 def differing_constant(
     layout: Layout, groups: Sequence[Groups], constants: Collection[str]
 ) -> tuple[TensorSpec, int] | None:
-    """Find the first of these tensors that is not bit for bit the same everywhere, and the first place that differs."""
+    """Find the first of these tensors that is not bit for bit the same everywhere, and the first place where it
+    differs."""
     first = layout.buffer_views(groups[0])
     for number, other in enumerate(groups[1:], start=1):
         views = layout.buffer_views(other)
@@ -50,7 +51,7 @@ def differing_constant(
 
 
 def constants_of(layout: Layout) -> set[str]:
-    """Tell by names and roles alone what must agree: the network itself knows better (:attr:`FlatModel.constants`)."""
+    """Say by names and roles alone what must agree; the network itself knows better (:attr:`FlatModel.constants`)."""
     names = {t.name for t in layout.buffers if t.role != "statistic"}
     return {name for name in names if not _is_spectral(name, layout)}
 
@@ -69,10 +70,10 @@ def check_pieces(layout: Layout, groups: Sequence[Groups], names: Sequence[str])
 def check_constants(
     session: Session, workspace: Workspace, ends: Sequence[Node], groups: Sequence[Groups], buffers_from: Node | None
 ) -> None:
-    """Raise InputError, naming the first constant that differs between the ends, unless told whose to use.
+    """Raise InputError, naming the first constant that differs between the ends, unless it is given whose to use.
 
-    Then it is checked whether the other ends compute the same with those, and a BuffersWarning says which do not. The
-    advice to use one end's is given only where that is so.
+    In that case it checks whether the other ends compute the same with those, and a BuffersWarning says which do not.
+    The advice to use one end's is given only if the outputs agree.
     """
     found = differing_constant(workspace.layout, groups, workspace.flat.constants)
     if found is None:
@@ -90,7 +91,7 @@ def check_constants(
             raise InputError(
                 f"{said} It is part of what they compute: with the buffers of {label(ends[0])} the outputs of "
                 f"{label(node)} change by up to {difference:.2g}. Only modes that share it can be connected, such as "
-                f"those trained with one and the same {t.name}."
+                f"those trained with the same {t.name}."
             )
         raise InputError(
             f"{said} The outputs are the same with either: say whose to use with --buffers-from {label(ends[0])}."
@@ -126,7 +127,8 @@ def _changed(
 
 @torch.no_grad()
 def few_outputs(workspace: Workspace, flat: FlatModel | None = None) -> Any:
-    """Return the outputs of the bench's network, or another one, on a few training examples, at its present point."""
+    """Return the outputs of the workspace's network, or another one, on a few training examples, at its present
+    point."""
     flat = workspace.flat if flat is None else flat
     x, _ = first_examples(workspace.task, flat.device)
     flat.module.eval()
@@ -134,7 +136,7 @@ def few_outputs(workspace: Workspace, flat: FlatModel | None = None) -> Any:
 
 
 def _is_spectral(name: str, layout: Layout) -> bool:
-    """Tell a vector of spectral normalisation by its name and its neighbours'."""
+    """Recognise a vector of spectral normalisation by its name and its neighbours'."""
     names = {t.name for t in layout.tensors}
     new = re.fullmatch(r"(.*parametrizations\.[^.]+)\.\d+\._[uv]", name)
     old = re.fullmatch(r"(.*)_[uv]", name)

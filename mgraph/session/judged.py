@@ -10,10 +10,10 @@ from mgraph_store import Space
 
 
 def agreeing(metrics: Sequence[Metric], space: Space) -> str:
-    """Return what a space is to record: the task's metrics now, then those that only earlier numbers have.
+    """Return what a space is to record: the task's present metrics, then those that only earlier numbers have.
 
     Raises InputError for a metric whose direction, best value or cost is not what the space has recorded: its edges
-    would compare numbers that do not mean the same.
+    would compare numbers with different meanings.
     """
     earlier = {m.name: m for m in from_json(space.metrics)}
     for metric in metrics:

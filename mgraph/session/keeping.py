@@ -19,18 +19,18 @@ from mgraph_store.states import SavedState, StateFiles
 
 SECONDS = 30.0
 SECONDS_VARIABLE = "MGRAPH_SAVE_SECONDS"
-_SHARE = 10.0  # saving may take one part in so many of the time
+_SHARE = 10.0  # saving may take one part in this many of the time
 
 
 class NotSavedWarning(MGraphWarning):
-    """The state of a run could not be saved; the run goes on."""
+    """The state of a run could not be saved; the run continues."""
 
 
 class OnDisk(Checkpointer):
-    """Saves a state every so many seconds, and items with it; a state that cannot be saved stops nothing.
+    """Saves a state, and items with it, at intervals of some seconds; failing to save one does not stop the run.
 
-    Nothing is read or written before somebody asks for the last state or saves one. Where saving is slow, it is
-    done less often.
+    Nothing is read or written before somebody asks for the last state or saves one. If saving is slow, it is done less
+    often.
     """
 
     def __init__(self, files: StateFiles, seconds: float) -> None:
@@ -48,14 +48,14 @@ class OnDisk(Checkpointer):
     @property
     @override
     def last(self) -> State | None:
-        """The newest whole state on disk when this run began, or went on; CorruptError if none of them is whole."""
+        """The newest whole state on disk when this run began or was resumed; CorruptError if none of them is whole."""
         found = self._found
         return None if found is None else State(found.values, found.arrays, found.where)
 
     @property
     @override
     def due(self) -> bool:
-        """Whether the seconds have passed."""
+        """Whether the interval has passed."""
         return time.monotonic() >= self._due_at
 
     @override
@@ -92,13 +92,13 @@ class OnDisk(Checkpointer):
     @override
     def count(self) -> int:
         """How many items there are."""
-        self._found  # noqa: B018  (it says how many are on disk)
+        self._found  # noqa: B018  (counts those on disk)
         return self._written + len(self._waiting)
 
     def _warn(self, error: StoreError) -> None:
         if not self._warned:
             warnings.warn(
-                f"{error} The run goes on, but if it is interrupted it can only go on from the state before.",
+                f"{error} The run continues, but if it is interrupted, it can only be resumed from the state before.",
                 NotSavedWarning,
                 stacklevel=3,
             )
@@ -106,7 +106,7 @@ class OnDisk(Checkpointer):
 
 
 def save_seconds() -> float:
-    """Return how many seconds lie between two states: $MGRAPH_SAVE_SECONDS, or 30; 0: as few as possible."""
+    """Return the seconds between two states: $MGRAPH_SAVE_SECONDS, or 30; 0: as few as possible."""
     text = os.environ.get(SECONDS_VARIABLE, "")
     try:
         seconds = float(text or SECONDS)

@@ -1,4 +1,4 @@
-"""Meeting a network: the probe on a task's own examples, and what is said to the user."""
+"""First contact with a network: the probe on a task's own examples, and what the user is told."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
 
 _EXAMPLES, _FEW = 8, 4
-_LARGE = 1 << 16  # numbers in one input: of these fewer examples are taken
+_LARGE = 1 << 16  # numbers in one input; for larger ones fewer examples are taken
 
 
 class NetworkWarning(MGraphWarning):
@@ -29,7 +29,7 @@ class NetworkWarning(MGraphWarning):
 
 
 def first_examples(task: Task, device: torch.device | str = "cpu") -> Batch:
-    """Return the few training examples that networks are tried on, of which labels count; never views of the data."""
+    """Return the few training examples that networks are tried on, with labels that count; never views of the data."""
     count = min(_FEW if numbers_in(task.input_shape) > _LARGE else _EXAMPLES, len(task.train))
     return task.train.examples(torch.tensor(task.typical(count)), device=device)
 
@@ -37,8 +37,8 @@ def first_examples(task: Task, device: torch.device | str = "cpu") -> Batch:
 def meet(module: nn.Module, twin: nn.Module, task: Task, *, arch: str, data: str, fresh: bool = True) -> list[Finding]:
     """Probe a network and its task's metrics against its ``twin``, built from another seed; both are changed.
 
-    A ``fresh`` one must have a finite loss. Raises InputError for a network that cannot be handled, and for a metric of
-    the task that does not take its outputs.
+    A ``fresh`` network must have a finite loss. Raises InputError for a network that cannot be handled, and for a
+    metric of the task that does not accept its outputs.
     """
     device = next(module.parameters()).device
     x, y = first_examples(task, device)
@@ -50,6 +50,6 @@ def meet(module: nn.Module, twin: nn.Module, task: Task, *, arch: str, data: str
 
 
 def tell(findings: Sequence[Finding], *, stacklevel: int = 3) -> None:
-    """Say each kind of finding once, as a NetworkWarning."""
+    """Report each kind of finding once, as a NetworkWarning."""
     for finding in {f.kind: f for f in reversed(findings)}.values():
         warnings.warn(finding.text, NetworkWarning, stacklevel=stacklevel + 1)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", Space, Node, Connection)
 
-BUFFERS_FROM = "buffers_from"  # among a connection's settings: id of the node whose buffers it uses
+BUFFERS_FROM = "buffers_from"  # key in a connection's settings: id of the node whose buffers it uses
 
 
 def rows_of(reader: Reader, connection: Connection) -> list[Node]:
@@ -52,14 +52,14 @@ def constants_source(reader: Reader, connection: Connection) -> Node:
 
 
 def still_there(reader: Reader, kind: type[R], identifier: str, resumed: Run | None) -> R:
-    """Return what a job names by its id; InputError if a run that is ``resumed`` needs it and it is gone."""
+    """Return what a job names by its id; InputError if it is gone and the run to be ``resumed`` needs it."""
     found = reader.all(kind, id=identifier)
     if found:
         return found[0]
     if resumed is None:
         return reader.get(kind, id=identifier)  # which says so
     what = kind.__name__.lower()
-    raise InputError(f"Run {resumed.id} cannot go on: the {what} {identifier} is gone from the graph.")
+    raise InputError(f"Run {resumed.id} cannot be resumed: the {what} {identifier} is gone from the graph.")
 
 
 def label(node: Node | Connection) -> str:

@@ -1,4 +1,4 @@
-"""Points of a space: loading a node into the network, and taking one out of it."""
+"""Points of a space: loading a node into the network, and extracting one from it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mgraph.alone import alone
-from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import FROZEN, NONE, OWN, SPECTRAL, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
 from mgraph.network.layout import tensors_from_module
@@ -34,7 +32,7 @@ def module_buffers(flat: FlatModel, layout: Layout) -> dict[str, NDArray[Any]]:
 
 
 def load_buffers(workspace: Workspace, groups: Mapping[str, NDArray[Any]], flat: FlatModel | None = None) -> None:
-    """Copy stored buffers (all roles) into the bench's network, or another one of its space."""
+    """Copy stored buffers (all roles) into the workspace's network, or another one of its space."""
     views = workspace.layout.buffer_views(groups)
     (workspace.flat if flat is None else flat).load_buffers(
         {name: torch.from_numpy(np.array(view)) for name, view in views.items()}
@@ -48,7 +46,7 @@ def buffers_of(store: GraphStore, reader: Reader, node: Node) -> dict[str, NDArr
 
 
 def load_node(session: Session, node: Node) -> Workspace:
-    """Put a node with its buffers into its bench's network, ready to be evaluated, and return the bench.
+    """Load a node with its buffers into its workspace's network, ready to be evaluated, and return the workspace.
 
     A node without stored buffers (a sample, a control point) borrows the constants of its connection, and its
     BatchNorm statistics are recomputed by the default policy.
@@ -115,11 +113,11 @@ def evaluation_rows(
 
 
 def policy_name(workspace: Workspace, policy: BatchNormPolicy | str) -> str:
-    """Name a policy for storage, with all that follows from the point or that the network keeps.
+    """Name a policy for storage, including everything that follows from the point or that the network keeps.
 
-    ``none``: nothing does; ``frozen``: the network keeps all its running statistics; ``spectral``: only the vectors of
-    spectral normalisation are recomputed. Frozen modules among others are counted: ``recompute(…)+frozen(2)``. A name
-    of that kind stays as it is.
+    ``none``: there is nothing of the kind; ``frozen``: the network keeps all its running statistics; ``spectral``: only
+    the vectors of spectral normalisation are recomputed. Frozen modules among others are counted:
+    ``recompute(…)+frozen(2)``. A name that is already of this kind stays as it is.
     """
     flat = workspace.flat
     frozen = len(flat.habits.frozen)
@@ -136,12 +134,3 @@ def policy_name(workspace: Workspace, policy: BatchNormPolicy | str) -> str:
 def own_policy(workspace: Workspace) -> str:
     """Name the policy of a mode's own statistics."""
     return policy_name(workspace, OWN)
-
-
-@alone
-def evaluate_node(session: Session, node: Node, split: str) -> dict[str, Measured]:
-    """Measure a node on one split with its stored statistics, or recomputed ones where it has none."""
-    if split not in SPLITS:
-        raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
-    workspace = load_node(session, node)
-    return measure(workspace.flat, workspace.task, split)

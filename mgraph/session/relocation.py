@@ -1,8 +1,8 @@
-"""Telling a graph that code or data lie elsewhere now: a space's specs are rewritten, if what lies there is the same.
+"""Telling a graph that code or data have moved: a space's specs are rewritten if what is in the new place is the same.
 
 Code is the same if its hash is the one that the space recorded, data if their fingerprint is. Only the place may
-change: not the function, nor its parameters. Runs refer to spaces by id, so that an interrupted one goes on afterwards.
-Connections along a family of the user's own are told likewise, by an old and a new path.
+change, not the function or its parameters. Runs refer to spaces by id, so an interrupted one can still be resumed.
+Connections along a user's own family are updated in the same way, by an old and a new path.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mgraph.session.session import Workspace
 
 ROLES = ("arch", "data", "loss")
-_NAMED = "named"  # in factories: what the loss was called when the data's fingerprint was taken
+_NAMED = "named"  # key in factories: the loss's name when the data's fingerprint was taken
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,8 +41,8 @@ def relocate(
 ) -> Space:
     """Rewrite the specs of one space, typed in the current directory, and return it; naming code trusts it.
 
-    Raises InputError, naming both hashes, if the code or data there are others than the space recorded, or if a spec
-    names another function or parameter; NotFoundError if there is nothing.
+    Raises InputError, naming both hashes, if the code or data there are not what the space recorded, or if a spec names
+    another function or parameter; NotFoundError if there is nothing.
     """
     given = {role: text for role, text in zip(ROLES, (arch, data, loss), strict=True) if text is not None}
     if not given:
@@ -54,9 +54,9 @@ def relocate(
 def relocate_paths(store: GraphStore, old: str, new: str, *, allow: bool = False) -> list[Space | Connection]:
     """Rewrite every spec that names ``old``, or something in it, to ``new``; return the spaces and connections changed.
 
-    ``old`` may be a file or folder that no longer exists, as typed in the current directory or as it stands in a spec,
-    relative to the graph. Code is trusted if it was before, if ``new`` names its file, or with ``allow``. Raises as
-    :func:`relocate`, and NotFoundError, listing the paths there are, if no space names ``old``.
+    ``old`` may be a file or folder that no longer exists, as typed in the current directory or as written in a spec,
+    relative to the graph. Code is trusted if it was before, if ``new`` names its file, or with ``allow``. Raises what
+    :func:`relocate` does, and NotFoundError, listing the paths there are, if no space names ``old``.
     """
     here = Path.cwd()
     wanted = {locate(old, here), locate(old, store.path)}
@@ -96,7 +96,7 @@ def relocate_paths(store: GraphStore, old: str, new: str, *, allow: bool = False
 
 
 def path_of(spec: Spec) -> str | None:
-    """Return the file or folder that a spec names, as it stands there; None if it names none."""
+    """Return the file or folder that a spec names, as written there; None if it names none."""
     if spec.is_factory:
         file, _, _ = spec.name.rpartition(":")
         return file if file.endswith(".py") or "/" in file else None
@@ -107,27 +107,27 @@ def path_of(spec: Spec) -> str | None:
 
 
 def is_same_data(task: Task, space: Space) -> bool:
-    """Tell whether these are the data that a space was made with."""
-    # The loss's name is part of the fingerprint, and a loss of the user's own is called by its path.
+    """Return whether these are the data that a space was made with."""
+    # The loss's name is part of the fingerprint, and a user's own loss is named by its path.
     named = _recorded(space, space.loss).get(_NAMED)
     return (task if named is None else replace(task, loss_name=named)).matches(space.data_hash)
 
 
 def other_data(space: Space, task: Task, again: Callable[[], Task]) -> InputError:
-    """Make the error for data that are not those of the space: random ones, if they are others when loaded again."""
+    """Make the error for data that are not those of the space: random ones, if they differ when loaded again."""
     what = f"The data {space.data!r} are not those that space {space.name} was made with"
     for split in task.splits.values():
         getattr(split, "require_steady", lambda: None)()
     if Spec.parse(space.data).is_factory and not again().matches(task.fingerprint):
         return InputError(
-            f"{what}, and were others again when {space.data} was called a second time: what it draws must be seeded "
-            f"inside it, so that every command has the same data."
+            f"{what}, and differed again when {space.data} was called a second time: random numbers in it must be "
+            f"seeded there, so that every command has the same data."
         )
     return InputError(f"{what} (their content or normalisation changed); restore them or add a new space.")
 
 
 def tells_if_moved(method: Callable[Concatenate[Workspace, P], R]) -> Callable[Concatenate[Workspace, P], R]:
-    """Let a method of a bench say, where something is not found, how to tell the space that it has moved."""
+    """Make a method of a workspace say, if something is not found, how to tell the space that it has moved."""
 
     @wraps(method)
     def called(workspace: Workspace, /, *args: P.args, **options: P.kwargs) -> R:
@@ -153,12 +153,12 @@ def _advice(space: Space, base: Path) -> str | None:
             words += [f"--{role}", str(Spec(f"NEW.{spec.name}", spec.params))]
     if not words:
         return None
-    return f"If it lies elsewhere now, say where: {shlex.join(['mgraph', 'relocate', space.name, *words])}"
+    return f"If it is somewhere else now, say where: {shlex.join(['mgraph', 'relocate', space.name, *words])}"
 
 
 @dataclass(frozen=True)
 class _Move:
-    """A spec of a space that gets another place; ``source`` is where its code lies, None for built-in data."""
+    """A spec of a space that gets another place; ``source`` is where its code is, None for built-in data."""
 
     space: Space
     role: str
@@ -180,7 +180,7 @@ class _FamilyMove:
 
 
 def _family_moves(store: GraphStore, moved_to: Callable[[str], str | None]) -> list[_FamilyMove]:
-    """Find the families of the user's own that lie elsewhere now; InputError if the code there is other."""
+    """Find the user's own families that have moved; InputError if the code there differs."""
     with store.reading() as reader:
         connections = reader.all(Connection)
     found = []
@@ -208,7 +208,7 @@ def _family_moves(store: GraphStore, moved_to: Callable[[str], str | None]) -> l
 
 
 def _renamed(described: Any, names: Mapping[str, str]) -> Any:
-    """Put other names of families into a description, wherever they stand in it."""
+    """Replace names of families in a description, wherever they occur."""
     if isinstance(described, list):
         return [_renamed(part, names) for part in described]
     if not isinstance(described, dict):
@@ -220,7 +220,7 @@ def _renamed(described: Any, names: Mapping[str, str]) -> Any:
 
 
 def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
-    """Check that what a spec names now is what the space recorded in this role."""
+    """Check that what a spec now names is what the space recorded in this role."""
     was = getattr(space, role)
     if role != "data" and not names_code(was):
         whose = "comes with its data" if role == "loss" else "is built in"
@@ -228,7 +228,7 @@ def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
     before = Spec.parse(was)
     kinds = [(s.is_factory, None if s.is_factory else s.prefix) for s in (before, typed)]
     if kinds[0] != kinds[1]:
-        raise InputError(f"{typed} is of another kind than {was}; relocate changes only where code or data lie.")
+        raise InputError(f"{typed} is of another kind than {was}; relocate changes only where code or data are.")
     spec, source = source_of(typed, typed_in=Path.cwd(), base=store.path)
     if source is None:
         _require_same_data(store, space, spec)
@@ -237,7 +237,7 @@ def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
     if functions[0] != functions[1]:
         raise InputError(f"{spec} names another function or parameter than {was}; relocate changes only the place.")
     entry = _recorded(space, was)
-    # Graphs made when a hash covered the named file alone recorded that.
+    # Graphs made when a hash covered only the named file recorded that one.
     if entry.get("hash") not in (source.hash, source.files.get("main")):
         raise InputError(
             f"{spec.name} is not the code of space {space.name}: its hash is {source.hash}, the space recorded "
@@ -254,7 +254,7 @@ def _require_same_data(store: GraphStore, space: Space, spec: Spec) -> None:
 
     task = replace(load_task(spec, base=store.path), notes=())
     own = _recorded(space, space.loss)
-    if own:  # its code is not run for this: what counts of it is its name
+    if own:  # its code is not run for this; only its name counts
         task = replace(task, loss_name=own.get(_NAMED, space.loss))
     if not task.matches(space.data_hash):
         raise InputError(
@@ -296,7 +296,7 @@ def _commit(
 
 
 def _specs(space: Space) -> list[tuple[str, Spec]]:
-    """Return the specs of a space by role; a loss that comes with the data may have a name that is none."""
+    """Return the specs of a space by role; a loss that comes with the data may have a name that is not a spec."""
     found = [(role, Spec.parse(getattr(space, role))) for role in ROLES if role != "loss"]
     return found + ([("loss", Spec.parse(space.loss))] if names_code(space.loss) else [])
 
@@ -312,7 +312,7 @@ def _recorded(space: Space, spec: str) -> dict[str, Any]:
 
 
 def _with_path(spec: Spec, path: str) -> Spec:
-    """Put another path into a spec."""
+    """Replace the path in a spec."""
     if spec.is_factory:
         named = path if path.endswith(".py") or "/" in path else f"./{path}"
         return Spec(f"{named}:{spec.name.rpartition(':')[2]}", spec.params)

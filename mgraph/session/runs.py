@@ -1,4 +1,4 @@
-"""Provenance: every command that computes is a run, recorded when it starts, when it goes on, and when it ends."""
+"""Provenance: every command that computes is a run, recorded when it starts, when it is resumed, and when it ends."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class ResumedElsewhereWarning(MGraphWarning):
-    """A run goes on under other conditions than it began under."""
+    """A run is resumed under other conditions than it began under."""
 
 
 class ResumedWithOtherCodeWarning(ResumedElsewhereWarning):
-    """A run goes on with other code of its network, data or loss than it began with."""
+    """A run is resumed with other code of its network, data or loss than it began with."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +44,23 @@ class RunCode:
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a run that can go on: ``run_id`` says which, its notes what is kept."""
+    """Ctrl-C during a run that can be resumed: ``run_id`` says which, its notes what is kept."""
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(f"run {run_id} can go on")
+        super().__init__(f"run {run_id} can be resumed")
         self.run_id = run_id
 
 
 class RunLog:
     """One run under way; :meth:`complete` ends it in the same transaction as its results.
 
-    Of several processes that compute one run together only the first records it.
+    Of several processes that compute one run together, only the first records it.
     """
 
     def __init__(self, store: GraphStore, run: Run, checkpointer: Checkpointer, *, follows: bool = False) -> None:
-        """``keeper`` keeps the states of the run until it is complete."""
+        """``checkpointer`` keeps the states of the run until it is complete."""
         self._store = store
-        self._former = run  # as the index has it, unless somebody took the run over
+        self._former = run  # as in the index, unless somebody took over the run
         self.record, self.checkpointer = run, checkpointer
         self._ended = follows
 
@@ -72,7 +72,7 @@ class RunLog:
     def complete(self, tx: Transaction, **changes: Any) -> None:
         """Mark the run complete as part of ``tx``; ``changes`` are further columns, e.g. ``update``.
 
-        Nothing of ``tx`` is stored, and ConflictError raised, if another process took the run over or gave it up.
+        Nothing in ``tx`` is stored, and ConflictError is raised, if another process took over the run or gave it up.
         """
         tx.expect(self._former)
         self.record = replace(self.record, status="complete", ended=now(), **changes)
@@ -89,17 +89,18 @@ class RunLog:
                 tx.update(self.record)
 
     def stop(self, status: str, error: BaseException, reason: str) -> None:
-        """End the run by an exception, and note on it what is saved; a run that left the finite numbers goes not on."""
+        """End the run with an exception, and note on it what is saved; a run that became NaN or infinite is not
+        resumed."""
         if self._ended:
             with suppress(MGraphError), self._store.reading() as reader:
-                self._ended = reader.get(Run, id=self.id).status == "complete"  # else its results were not stored
+                self._ended = reader.get(Run, id=self.id).status == "complete"  # otherwise its results were not stored
         with suppress(MGraphError):  # the first error matters
             self.end(status, reason)
         files = self._store.states(self.id)
         if self.record.status == "complete" or isinstance(error, NonFiniteError):
             files.remove()
         elif saved := files.summary():
-            how = "" if isinstance(error, RunInterrupted) else f"; go on with: mgraph resume {self.id}"
+            how = "" if isinstance(error, RunInterrupted) else f"; continue with: mgraph resume {self.id}"
             error.add_note(visible(f"The state at {saved[0]} is saved{how}."))
 
     def forget_states(self) -> None:
@@ -121,9 +122,9 @@ def recorded_run(
 ) -> Iterator[RunLog]:
     """Record a run around a block: complete at its end, interrupted by Ctrl-C, failed by an error.
 
-    ``code`` is the user code that runs. With a ``plan``, its job as it is written down, it can go on after an
-    interruption: then it is ``resumed``, the same run with the same settings. Raises RunInterrupted at Ctrl-C in a run
-    with a plan, and InputError if another process resumes the same run. While it is under way it holds a lock that says
+    ``code`` is the user code that runs. With a ``plan``, its job in written form, the run can be resumed after an
+    interruption: ``resumed`` is then the same run with the same settings. Raises RunInterrupted at Ctrl-C in a run with
+    a plan, and InputError if another process resumes the same run. While the run is under way it holds a lock that says
     so (see :mod:`mgraph_store.underway`).
     """
     from mgraph.train.parallel import present
@@ -154,14 +155,14 @@ def recorded_run(
 
 
 def _taken_up(store: GraphStore, resumed: Run, device: str, code: RunCode | None) -> tuple[Run, Checkpointer]:
-    """Go on with a run that was interrupted."""
+    """Resume a run that was interrupted."""
     checkpointer = OnDisk(store.states(resumed.id), save_seconds())
-    checkpointer.last  # noqa: B018  (a damaged state is found before the run is under way again)
+    checkpointer.last  # noqa: B018  (so that a damaged state is found before the run is under way again)
     return _claim(store, resumed, device, code), checkpointer
 
 
 def _begun(store: GraphStore, run: Run, code: RunCode | None) -> tuple[Run, Checkpointer]:
-    """Complete the row of a new run by where and with what it runs, and store it."""
+    """Complete the row of a new run with where and with what it runs, and store it."""
     import torch
 
     from mgraph.train.parallel import present
@@ -169,7 +170,7 @@ def _begun(store: GraphStore, run: Run, code: RunCode | None) -> tuple[Run, Chec
     here = Process.present()
     marks = versions() | {PROCESS: here.marks()} | ({CODE: code.hashes} if code is not None and code.hashes else {})
     run = replace(run, versions=json.dumps(marks), threads=torch.get_num_threads(), host=here.host, pid=here.pid)
-    # Each of several processes would need states of its own, all of one moment: they keep none.
+    # Several processes would each need their own states, all of the same moment, so they keep none.
     checkpointer: Checkpointer = OnDisk(store.states(run.id), save_seconds()) if present().size == 1 else InMemory()
     if present().rank == 0:
         with store.transaction() as tx:
@@ -204,12 +205,12 @@ def _recorded(store: GraphStore, run: Run, checkpointer: Checkpointer) -> Iterat
 
 
 def is_running(store: GraphStore, run: Run) -> bool:
-    """Tell whether a run may still be under way; elsewhere that cannot always be known, so it may."""
+    """Return whether a run may still be under way; on another machine that cannot always be known, so it may."""
     return run.status == "running" and Sighting.of(store.folder.root, run).life != Life.GONE
 
 
 def _claim(store: GraphStore, resumed: Run, device: str, code: RunCode | None) -> Run:
-    """Make an interrupted run this process's own; InputError if another one was faster."""
+    """Take over an interrupted run; InputError if another process was faster."""
     import torch
 
     new_code = _other_code(resumed, code)
@@ -220,7 +221,7 @@ def _claim(store: GraphStore, resumed: Run, device: str, code: RunCode | None) -
     if other:
         changes = ", ".join(f"{what} {here} instead of {there}" for what, (there, here) in other.items())
         warnings.warn(
-            f"Run {resumed.id} goes on with {changes}: what it makes may differ in the last bits from what it would "
+            f"Run {resumed.id} is resumed with {changes}: its result may differ in the last bits from what it would "
             f"have made.",
             ResumedElsewhereWarning,
             stacklevel=2,
@@ -249,28 +250,28 @@ def _claim(store: GraphStore, resumed: Run, device: str, code: RunCode | None) -
             tx.expect(resumed)
             tx.update(run)
     except ConflictError:
-        raise InputError(f"Run {resumed.id} was resumed or removed by another process meanwhile.") from None
+        raise InputError(f"Run {resumed.id} was meanwhile resumed or removed by another process.") from None
     return run
 
 
 def _other_code(run: Run, code: RunCode | None) -> dict[str, str]:
-    """Return the code that a run would go on with and did not begin with, and warn of it.
+    """Return the code that a run would be resumed with but did not begin with, and warn of it.
 
-    Raises InputError for a sweep, whose numbers would be of both: what the old code measured is of no use to it.
+    Raises InputError for a sweep, whose numbers would be a mixture of both.
     """
     if code is None:
         return {}
     then, now = code_of(run, code.space), code.hashes
-    if CODE not in json.loads(run.versions):  # it began before runs recorded more than their space does
+    if CODE not in json.loads(run.versions):  # it began before runs recorded more than their space did
         now = of_space(now)
     what = changes(then, now, code.names)
     if not what:
         return {}
     if run.command == "sweep":
-        raise InputError(f"Run {run.id} cannot go on: {what} has changed; give the command again, it measures anew.")
+        raise InputError(f"Run {run.id} cannot be resumed: {what} has changed; give the command again to measure anew.")
     warnings.warn(
-        f"Run {run.id} goes on with other code: {what} has changed since, so one part of what it makes comes from the "
-        f"old code and the other from the new.",
+        f"Run {run.id} is resumed with other code: {what} has changed since, so part of its result comes from the "
+        f"old code and part from the new.",
         ResumedWithOtherCodeWarning,
         stacklevel=2,
     )
@@ -278,7 +279,7 @@ def _other_code(run: Run, code: RunCode | None) -> dict[str, str]:
 
 
 def _differences(run: Run, device: str, threads: int) -> dict[str, tuple[Any, Any]]:
-    """Return what a run's numbers depend on and was other where it began: what it was, and what it is here."""
+    """Return the conditions of a run's numbers that differ from where it began, each as it was there and is here."""
     then = versions_of(run) | {"device": run.device, "threads": run.threads}
     here = versions() | {"device": device, "threads": threads}
     return {what: (then.get(what), here[what]) for what in here if here[what] != then.get(what)}
@@ -292,7 +293,7 @@ def record_failure(store: GraphStore, command: str, settings: Mapping[str, Any],
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide a run's numbers."""
+    """Return the versions that determine a run's numbers."""
     names = ("mgraph", "torch", "torchvision", "numpy")
     return {"python": platform.python_version(), "platform": sys.platform} | {
         name: metadata.version(name) for name in names

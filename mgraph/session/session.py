@@ -1,8 +1,10 @@
-"""An open graph at work: the store, and per space the loaded task and network (a *bench*)."""
+"""An open graph at work: the store, and per space the loaded task and network (a *workspace*)."""
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph.alone import our_turn
-from mgraph.errors import InputError, LayoutMismatchError
+from mgraph.errors import InputError, LayoutMismatchError, MGraphWarning, NotFoundError, UntrustedError
 from mgraph.factories import find_source, names_code
 from mgraph.families.own import own_families, with_code
 from mgraph.query.sweepdata import family_of
-from mgraph.session.code import OF_RUN, Pinned, made_with, names_of
+from mgraph.session.code import METHOD_CODE, OF_RUN, Pinned, made_with, names_of
 from mgraph.session.judged import agreeing
 from mgraph.session.recent import RecentPoints
 from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
     from mgraph.families import Family
     from mgraph.jobs.base import Job
+    from mgraph.methods.base import Method
     from mgraph.network.flat import FlatModel
     from mgraph.network.probing.habits import Habits
     from mgraph.network.probing.probe import Finding
@@ -44,12 +47,12 @@ _SMALL_WORK = 25e6
 
 
 class Workspace:
-    """Everything needed to train and evaluate in one space; task and network load on first use."""
+    """Everything needed to train and evaluate in one space; task and network are loaded on first use."""
 
     def __init__(self, space: Space, path: Path, device: str, *, trust: bool, threads: int | None = None) -> None:
         self.space, self.device = space, device
         self._habits: Habits | None = None
-        self.met = False  # whether the network was probed here, and found usable
+        self.met = False  # whether the network was probed here and found usable
         self._path, self._trust, self._threads = path, trust, threads
         self.code: dict[str, str] = {}  # hashes of the user code that ran, by role: arch, data, loss
 
@@ -74,8 +77,8 @@ class Workspace:
             task = judged_by(task, self.space.loss, base=self._path, consent=self._consent("loss"))
             if not made_with(self.space, find_source(Spec.parse(self.space.loss), base=self._path)):
                 raise InputError(
-                    f"The loss {self.space.loss} is not the one that space {self.space.name} was made with (its code "
-                    f"changed), and its numbers would not compare; restore it or add a new space."
+                    f"The loss {self.space.loss} is not what space {self.space.name} was made with (its code "
+                    f"changed), so its numbers would not be comparable; restore it or add a new space."
                 )
         agreeing(task.metrics, self.space)
         if not is_same_data(task, self.space):
@@ -107,9 +110,9 @@ class Workspace:
         return flat
 
     def probe(self, flat: FlatModel | None = None) -> list[Finding]:
-        """Probe the network at its present point, or a new one; it is left as it was.
+        """Probe the network at its present point, or a new one, and leave it as it was.
 
-        Returns what its user should know; InputError for a network that would be misread.
+        Returns what its user should know; InputError for a network that would be handled wrongly.
         """
         from mgraph.network.probing.untouched import untouched
         from mgraph.session.meeting import meet
@@ -143,7 +146,8 @@ class Workspace:
 
     @cached_property
     def threads(self) -> int:
-        """CPU threads to compute with: those asked for; else one for a small network, torch's default for others."""
+        """CPU threads to compute with: the number asked for, or else one for a small network, torch's default for
+        others."""
         import torch
 
         from mgraph.network.cost import multiply_adds
@@ -165,12 +169,12 @@ class Workspace:
         return BatchNormPolicy.default(available, examples) if examples else BatchNormPolicy.default(available)
 
     def _consent(self, role: str) -> Pinned:
-        """Return who is asked before code of the space runs; what ran is noted in :attr:`code`."""
+        """Return the consent to ask before code of the space runs; what ran is recorded in :attr:`code`."""
         return Pinned(OfGraph(self._path, self._trust), role, self.code)
 
 
 class Session:
-    """The open store with its device, its trust, and its benches."""
+    """The open store with its device, its trust, and its workspaces."""
 
     def __init__(
         self, store: GraphStore, *, device: str = "auto", trust: bool = False, threads: int | None = None
@@ -184,11 +188,11 @@ class Session:
 
     @property
     def options(self) -> dict[str, Any]:
-        """How it was opened, for another process to open it alike: device, trust and threads as they were given."""
+        """How it was opened, so that another process can do the same: device, trust and threads as they were given."""
         return {"device": self._device, "trust": self._trust, "threads": self._threads}
 
     def like(self, run: Run) -> Session:
-        """Return a session that computes where and as a run did, as far as this one was not told otherwise."""
+        """Return a session that computes where and as a run did, unless this one was told otherwise."""
         return Session(
             self.store,
             device=run.device if self._device == "auto" else self._device,
@@ -198,11 +202,12 @@ class Session:
 
     @property
     def trusts(self) -> bool:
-        """Whether the user has said to run code that the graph names."""
+        """Whether the user allows running code that the graph names."""
         return self._trust
 
     def _record_metrics(self, workspace: Workspace) -> None:
-        """Keep with the space what its task is measured by now: a graph of before may not say it, or code has grown."""
+        """Record with the space what its task is now measured by: an older graph may not say it, or the code has new
+        metrics."""
         metrics = agreeing(workspace.task.metrics, workspace.space)
         if metrics != workspace.space.metrics:
             before, workspace.space = workspace.space, replace(workspace.space, metrics=metrics)
@@ -211,11 +216,11 @@ class Session:
 
     @cached_property
     def device(self) -> str:
-        """The device to compute on: the one asked for, or the best there is."""
+        """The device to compute on: the one asked for, or the best available."""
         return resolve_device(self._device)
 
     def workspace(self, space: Space) -> Workspace:
-        """Return the bench of a space, the same one every time."""
+        """Return the workspace of a space, the same one every time."""
         if space.id not in self._workspaces:
             self._workspaces[space.id] = Workspace(
                 space, self.store.path, self.device, trust=self._trust, threads=self._threads
@@ -223,7 +228,7 @@ class Session:
         return self._workspaces[space.id]
 
     def family_of(self, connection: Connection) -> Family:
-        """Rebuild the family of a connection, with its code where it is a user's own: UntrustedError if it may not run.
+        """Rebuild the family of a connection, with its code if it is a user's own: UntrustedError if that may not run.
 
         See :func:`mgraph.methods.own.load_family`.
         """
@@ -235,8 +240,36 @@ class Session:
         consent = OfGraph(self.store.path, self._trust)
         return with_code(family, lambda own: load_family(own, self.store.path, consent))
 
+    def method_of(self, connection: Connection) -> type[Method] | None:
+        """Return the class of the method that made a connection; a user's own one if its code is trusted here.
+
+        None for code that is not, that is not where it was, or, with a warning, that cannot be loaded.
+        """
+        from mgraph.methods.own import load_method
+        from mgraph.methods.registry import METHODS
+
+        if connection.kind in METHODS or connection.run_id is None:
+            return METHODS.get(connection.kind)
+        with self.store.reading() as reader:
+            run = reader.get(Run, id=connection.run_id)
+        code = json.loads(run.settings).get(METHOD_CODE)
+        directory = json.loads(run.plan or "{}").get("directory")
+        if not isinstance(code, str) or not isinstance(directory, str) or not names_code(code):
+            return None
+        try:
+            return load_method(code, Path(directory), self.store.path, OfGraph(self.store.path, self._trust))
+        except (UntrustedError, NotFoundError):
+            return None
+        except InputError as error:
+            warnings.warn(
+                f"What {code} says of {connection.name or connection.id} is not shown: {error}",
+                MGraphWarning,
+                stacklevel=3,
+            )
+            return None
+
     def forget(self, space: Space) -> None:
-        """Load task and network of a space anew when they are next needed: its specs have changed."""
+        """Make task and network of a space be loaded anew when next needed, because its specs have changed."""
         self._workspaces.pop(space.id, None)
 
     def space(self, text: str | None = None) -> Space:
@@ -255,14 +288,14 @@ class Session:
         job: Job | None = None,
         resumed: Run | None = None,
     ) -> Iterator[RunLog]:
-        """Record a run around a block that computes on a bench, with the bench's number of threads.
+        """Record a run around a block that computes on a workspace, with the workspace's number of threads.
 
-        With a ``job`` that can be written down it can go on after an interruption. See
+        With a ``job`` that can be written down, it can be resumed after an interruption. See
         :func:`mgraph.session.runs.recorded_run`.
         """
         from mgraph.session.runs import RunCode, recorded_run
 
-        with self.threads(workspace):  # which loads everything, so it is known now which code runs
+        with self.threads(workspace):  # this loads everything, so it is now known which code runs
             self._record_metrics(workspace)
             own = {
                 role: _hash_of(named)
@@ -278,7 +311,7 @@ class Session:
 
     @contextmanager
     def threads(self, workspace: Workspace) -> Iterator[None]:
-        """Compute inside a block with the bench's number of threads; no other thread computes meanwhile."""
+        """Compute inside a block with the workspace's number of threads; no other thread computes meanwhile."""
         import torch
 
         with our_turn():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from mgraph import trust
+from mgraph import captured, trust
 from mgraph.alone import alone
 from mgraph.architectures.loading import build_network
 from mgraph.data.loading import judged_by, load_task
@@ -33,9 +33,9 @@ def describe_space(
 ) -> Space:
     """Load architecture and data once and describe the space they make; the graph is not touched.
 
-    ``loss`` names a function of the user's own to evaluate by instead of the data's loss. Specs of files are stored
-    relative to the graph directory ``path``. Naming code here trusts it. Raises InputError for what cannot be used,
-    and warns of what the probe finds (:mod:`mgraph.session.meeting`).
+    ``loss`` names a user's own function to evaluate by instead of the data's loss. Specs of files are stored relative
+    to the graph directory ``path``. Naming code here trusts it. Raises InputError for what cannot be used, and warns of
+    what the probe finds (:mod:`mgraph.session.meeting`).
     """
     if name is not None:
         validate_name(name)
@@ -56,7 +56,7 @@ def describe_space(
         task = judged_by(task, own, base=path, consent=consent)
     if not named and names_code(task.loss_name):
         raise InputError(
-            f"The data call their loss {task.loss_name!r}, which reads like code to load; leave out the ':'."
+            f"The data call their loss {task.loss_name!r}, which looks like code to load; leave out the ':'."
         )
     for note in task.notes:
         warnings.warn(note, DataWarning, stacklevel=5)
@@ -94,13 +94,14 @@ def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
             return other
     if not named:
         space = _with_free_name(space, {s.name for s in present})
+    captured.write(store.path)
     with store.transaction() as tx:
         tx.add(space)
     return space
 
 
 def _loss_code(space: Space) -> str | None:
-    """Return the hash of the code of an evaluation loss of the user's own; None where the loss comes with the data."""
+    """Return the hash of the code of a user's own evaluation loss; None if the loss comes with the data."""
     return recorded_hash(space, space.loss)
 
 
@@ -114,7 +115,7 @@ def create_graph(
     codec: str = "none",
     tensors: str | None = None,
 ) -> GraphStore:
-    """Create a graph with its first space, or nothing at all; its tensors may lie at a URL."""
+    """Create a graph with its first space, or nothing at all; its tensors may be at a URL."""
     path = path.absolute()
     if path.exists():
         raise NameTakenError(f"{path} exists already; choose another directory or open that graph.")

@@ -27,7 +27,7 @@ from mgraph_store import (
     validate_name,
 )
 
-_LEAST_SHARED = 0.1  # of the coordinates: a recipe for fewer costs more than it saves
+_LEAST_SHARED = 0.1  # share of the coordinates: a recipe for fewer costs more than it saves
 _LETTERS = {"mode": "m", "control": "c", "pivot": "p", "merged": "g"}
 
 
@@ -40,7 +40,7 @@ def store_parameters(
 
 @dataclass(frozen=True)
 class Part:
-    """What is stored of a point of shape (D,): the columns in ``ranges`` (None: all); a recipe gives the others.
+    """What is stored of a point of shape (D,): the columns in ``ranges`` (None: all); a recipe gives the rest.
 
     The recipe is the terms (id of a node with tensors, coefficient) of a point with the same other columns.
     """
@@ -53,7 +53,8 @@ class Part:
     def unlike(
         cls, layout: Layout, point: NDArray[np.float32], sources: Sequence[tuple[str, NDArray[np.float32]]]
     ) -> Part:
-        """Leave out the tensors that one of the sources (id of a node, its point) has bit for bit, if that is much."""
+        """Leave out the tensors that one of the sources (id of a node, its point) has bit for bit, if that saves
+        enough."""
         best = cls(point)
         left = (1.0 - _LEAST_SHARED) * len(point)
         mine = layout.parameter_views(point.view(np.uint32))
@@ -144,7 +145,7 @@ def store_point(
 
 
 def check_name_is_free(session: Session, name: str | None) -> None:
-    """Refuse a bad or a taken name before any work is done."""
+    """Refuse a bad or taken name before any work is done."""
     if name is None:
         return
     validate_name(name)
@@ -155,7 +156,7 @@ def check_name_is_free(session: Session, name: str | None) -> None:
 
 
 def require_finite(results: Mapping[str, Mapping[str, Measured]], what: str) -> None:
-    """Raise NonFiniteError at the first loss that is not a number; a metric beside it may be none."""
+    """Raise NonFiniteError at the first loss that is not finite; other metrics may be NaN."""
     for split, metrics in results.items():
         if not np.isfinite(metrics[LOSS].value):
             raise NonFiniteError(f"{what} has a {split} loss of {metrics[LOSS].value}; it was not stored.")

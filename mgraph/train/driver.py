@@ -82,7 +82,7 @@ class Driven(Protocol):
 
 
 class Driver:
-    """Drives one run of a method, from its beginning or from the keeper's last state."""
+    """Drives one run of a method, from its beginning or from the checkpointer's last state."""
 
     def __init__(
         self,

@@ -228,8 +228,8 @@ def train_phases(
     begins again with half the learning rate, with a LearningRateWarning. Raises NonFiniteError, naming the step,
     if that does not help, or the loss is not finite at the very start.
 
-    Where ``keeper`` has a state, P and the network must be what they were when that training began; it goes on from
-    the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
+    Where ``checkpointer`` has a state, P and the network must be what they were when that training began; it goes on
+    from the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
     """
     least = max(2, least_examples(objective.flat, present()))
     driver = Driver(objective.flat, objective.split, how, least=least, checkpointer=checkpointer, progress=progress)

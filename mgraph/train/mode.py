@@ -66,8 +66,8 @@ def train_mode(
 ) -> Trained:
     """Train the network in place on the task's training split.
 
-    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where ``keeper``
-    has a state of this training, begun with a network of the same seed, it goes on from there. Raises
+    ``at_epoch`` is called after each of the epochs to keep, with the network at the point reached. Where
+    ``checkpointer`` has a state of this training, begun with a network of the same seed, it goes on from there. Raises
     NonFiniteError, naming the step, when the loss leaves the finite numbers at every learning rate tried.
     """
     P = flat.theta.clone()[None]

@@ -71,7 +71,7 @@ class InMemory(Checkpointer):
     """Keeps everything for as long as the program runs: for computations that nobody resumes, and for tests.
 
     ``every`` is how many times :attr:`due` is asked between two saves; 0: it is never time. :meth:`again` makes the
-    keeper that an interrupted computation would find.
+    checkpointer that an interrupted computation would find.
     """
 
     def __init__(self, every: int = 0) -> None:
@@ -112,7 +112,7 @@ class InMemory(Checkpointer):
         return len(self._finished)
 
     def again(self) -> InMemory:
-        """Return a keeper with the last state, and what had been appended when it was saved."""
+        """Return a checkpointer with the last state, and what had been appended when it was saved."""
         other = InMemory(self._every)
         other._last = self._last
         other._finished = self._finished[: 0 if self._last is None else self._last[1]]

@@ -6,15 +6,15 @@ The nouns, each one row of a table (:mod:`mgraph_store.rows.records`):
 - **node**: one point of a space, *stored* as tensors, *derived* as a weighted sum of other nodes, or *partial*:
   a sum of which some columns are stored instead (:mod:`mgraph_store.rows.columns`);
 - **connection**: a method's result between two or more modes, with its members;
-- **sweep**, **evaluation**, **edge**, **summary**, **measure**: what was measured, where, and what follows from it;
+- **sweep**, **evaluation**, **edge**, **summary**, **measure**: what was measured, where, and what was derived from it;
 - **note**: what a person wrote about a node or a connection: a tag, or a key with a value;
 - **run**: what produced all that.
 
-:class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and
-``with store.transaction() as tx`` writes tensors and rows, all or nothing. From below: *rows* (what they are),
-*tensors* (objects of arrays, and sums of them), the *index* (DuckDB, its journal and lock), then transactions and
-the store; *upkeep* (check, repair, removal) and *exchange* (bundles) work on all of it. Layouts, records, identifiers
-and errors import neither DuckDB nor Zarr, so that code which only trains needs neither of them.
+:class:`GraphStore` opens a graph; ``with store.reading() as reader`` reads rows and ``with store.transaction() as tx``
+writes tensors and rows, all or nothing. From the bottom up: *rows* (what they are), *tensors* (objects of arrays, and
+sums of them), the *index* (DuckDB, its journal and lock), then transactions and the store; *upkeep* (check, repair,
+removal) and *exchange* (bundles) use all of these. Layouts, records, identifiers and errors import neither DuckDB nor
+Zarr, so code that only trains needs neither.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use what needs DuckDB or Zarr (PEP 562)."""
+    """Import what needs DuckDB or Zarr on first use (PEP 562)."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)

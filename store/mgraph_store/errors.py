@@ -1,7 +1,7 @@
-"""The errors of mgraph, one small tree grouped by what a caller would do about them.
+"""The errors of mgraph: one small tree, grouped by what a caller would do about them.
 
-Every error carries a stable ``kind`` (for programs) and one sentence (for people): what was wrong, what was
-expected, what to do. The command line catches :class:`MGraphError` and nothing else.
+Every error has a stable ``kind`` (for programs) and one sentence (for people): what was wrong, what was expected, what
+to do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mgraph_store.visible import visible
 
 
 class MGraphError(Exception):
-    """Root of every error that mgraph raises on purpose.
+    """Base class of every error that mgraph raises on purpose.
 
     ``kind`` is a stable word for programs; ``exit_code`` is what the command line returns. As text it is one line that
     is safe to show, whatever names it quotes (see :mod:`mgraph_store.visible`).
@@ -34,31 +34,31 @@ class InputError(MGraphError, ValueError):
 
 
 class NotFoundError(InputError, LookupError):
-    """Nothing in the graph (or on disk) goes by that name."""
+    """Nothing in the graph (or on disk) has that name."""
 
     kind = "not-found"
 
 
 class AmbiguousError(InputError):
-    """A prefix fits several things."""
+    """A prefix matches several things."""
 
     kind = "ambiguous"
 
 
 class NameTakenError(InputError):
-    """A name or a path is in use already."""
+    """A name or a path is already in use."""
 
     kind = "name-taken"
 
 
 class StillNeededError(InputError):
-    """Something else in the graph depends on what should go."""
+    """Something else in the graph depends on what is to be removed."""
 
     kind = "still-needed"
 
 
 class LayoutMismatchError(InputError):
-    """Tensors do not have the names, shapes or types that the space demands."""
+    """Tensors do not have the names, shapes or types that the space requires."""
 
     kind = "layout-mismatch"
 
@@ -70,13 +70,13 @@ class UntrustedError(InputError, PermissionError):
 
 
 class NonFiniteError(InputError, ArithmeticError):
-    """A NaN or an infinity turned up where only numbers may pass."""
+    """A NaN or an infinity where only finite numbers are allowed."""
 
     kind = "non-finite"
 
 
 class UnconnectedError(MGraphError):
-    """No method that was tried meets the limit: nothing is wrong with the request."""
+    """No method that was tried meets the limit; the request itself is fine."""
 
     kind = "unconnected"
 
@@ -95,7 +95,7 @@ class EntryError(StoreError):
 
 
 class MovedError(StoreError):
-    """The graph's directory is no longer there, or another one is."""
+    """The graph's directory is gone, or replaced by another one."""
 
     kind = "moved"
 
@@ -113,20 +113,20 @@ class MovedWarning(MGraphWarning):
 
 
 class ConflictError(StoreError):
-    """Another process changed what this one was about to change."""
+    """Another process has changed what this one was about to change."""
 
     kind = "conflict"
 
 
 class FormatError(StoreError):
-    """The graph was written in a format that this version does not read."""
+    """The graph has a format that this version does not read."""
 
     kind = "format"
     exit_code = 2
 
 
 class OldFormatError(FormatError):
-    """The graph has an older format, from which a migration leads to the present one."""
+    """The graph has an older format, which can be migrated to the present one."""
 
 
 class CorruptError(StoreError):

@@ -1,15 +1,15 @@
-"""The files of a graph, opened so that nothing leads out of its directory.
+"""The files of a graph, opened in such a way that nothing leads out of its directory.
 
-A graph may come from a stranger, and every entry of its directory may be something else than it should be: a symbolic
-link, a second name (hard link) of somebody's file, a pipe, a device. So nothing here goes by a path: a :class:`Root`
-holds the graph's own directory open, a :class:`Folder` walks down from it one name at a time, following no link, and
-what it opens is looked at before and after it is open. Anything that is not what it should be is refused by name.
-Because a name is looked up once, a link that appears between a look and the use is not followed either, and a graph
-that is moved meanwhile stays the graph that it was.
+A graph may come from a stranger, and every entry of its directory may be something other than it should be: a symbolic
+link, a second name (hard link) of somebody's file, a pipe, a device. So nothing here uses a path: a :class:`Root` holds
+the graph's own directory open, a :class:`Folder` walks down from it one name at a time without following links, and
+what it opens is checked before and after it is open. Anything that is not what it should be is refused by name. Because
+a name is looked up only once, a link that appears between check and use is not followed either, and a graph that is
+moved meanwhile is still the same graph.
 
-Where a library needs a path (Zarr, safetensors), :func:`path_of` gives one that leads through a descriptor. DuckDB
-opens its index by its own path, see :mod:`mgraph_store.index.index`. Everything else in this package goes through
-this module; a test looks for calls that do not.
+If a library needs a path (Zarr, safetensors), :func:`path_of` gives one that leads through a descriptor. DuckDB opens
+its index by its own path, see :mod:`mgraph_store.index.index`. Everything else in this package uses this module; a test
+looks for calls that do not.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from typing_extensions import override
 from mgraph_store.errors import EntryError, MovedError, MovedWarning
 
 TEMPORARY, SET_ASIDE = "tmp", "damaged"
-"""Folders of a graph: for what is being written, and for what a repair replaced."""
+"""Folders of a graph, for what is being written, and for what a repair replaced."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # non-blocking: a pipe would keep us for ever
+_FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # non-blocking, because a pipe would block for ever
 _WRITING = os.O_WRONLY | os.O_RDWR
 
 _KINDS = (
@@ -51,7 +51,7 @@ _KINDS = (
 
 
 class Root:
-    """A directory that a user named, which may be a link; held open from its first use on."""
+    """A directory that a user named, which may be a link; held open from its first use."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -75,17 +75,17 @@ class Root:
 
     @property
     def identity(self) -> tuple[int, int]:
-        """Device and number of the directory: what it is, wherever it is moved."""
+        """Device and inode number of the directory, which identify it wherever it is moved."""
         self.descriptor()
         return self._identity
 
     def where(self) -> Path:
-        """Return a path at which the directory is now; warns once if that is no longer the one that was given.
+        """Return a path at which the directory is now; warn once if that is no longer the one that was given.
 
         Raises
         ------
         MovedError
-            If it is gone, or nobody can say where it is.
+            If it is gone, or it is unknown where it is.
         """
         descriptor = self.descriptor()
         if self._is_at(self.path):
@@ -95,7 +95,7 @@ class Root:
             there = ", and another one is there now" if self.path.exists() else ""
             raise MovedError(
                 f"The graph at {self.path} was removed while it was in use, or moved to another file system{there}: "
-                "nothing more is stored. Open the graph where it is now; an interrupted run goes on there with "
+                "nothing more is stored. Open the graph where it is now; an interrupted run can be resumed there with "
                 "`mgraph resume`."
             )
         if found != self._told:
@@ -125,7 +125,7 @@ class Folder:
 
     @classmethod
     def at(cls, place: Folder | Path) -> Folder:
-        """Return a folder as it is, and the one at a path as a folder of the directory that holds it."""
+        """Return a folder as it is, or a path as a folder of the directory that contains it."""
         return place if isinstance(place, Folder) else cls(Root(place.parent), (place.name,))
 
     @property
@@ -135,15 +135,15 @@ class Folder:
 
     @property
     def path(self) -> Path:
-        """Where it was when the graph was opened."""
+        """Its path when the graph was opened."""
         return self.root.path.joinpath(*self._names)
 
     def above(self) -> Folder:
-        """Return the folder that this one is in; of the root, the root."""
+        """Return the parent of this folder; for the root, the root itself."""
         return Folder(self.root, self._names[:-1])
 
     def sub(self, *names: str) -> Folder:
-        """Return a folder below this one; whether it exists is not asked."""
+        """Return a folder below this one, without checking whether it exists."""
         parts = tuple(part for name in names for part in name.split("/") if part)
         if ".." in parts or "." in parts:
             raise ValueError(f"{'/'.join(parts)!r} leads out of a folder.")
@@ -151,19 +151,19 @@ class Folder:
 
     @contextlib.contextmanager
     def opened(self, *, create: bool = False) -> Iterator[int]:
-        """Hold the folder open for this block; with ``create`` it is made if it is missing.
+        """Hold the folder open for this block; ``create`` makes it if it is missing.
 
         Raises
         ------
         EntryError
-            If it, or one on the way, is not a directory of its own.
+            If it, or one on the way, is not an ordinary directory.
         OSError
             If it is missing or not accessible.
         """
         descriptor = os.dup(self.root.descriptor())
         try:
             for i, name in enumerate(self._names):
-                # In this order: what an interruption leaves open is lost, what it closes twice may be another's.
+                # In this order: what an interruption leaves open leaks; what it closes twice may be somebody else's.
                 descriptor, above = self._step(descriptor, i, name, create), descriptor
                 os.close(above)
             yield descriptor
@@ -187,19 +187,19 @@ class Folder:
     def path_within(self, descriptor: int) -> Path:
         """Return a path that leads to this folder, open as ``descriptor``, for libraries that need one.
 
-        Where the system has none that leads through the descriptor, it is the folder's own.
+        If the system has none that leads through the descriptor, it is the folder's own path.
         """
         return path_of(descriptor) if _HAS_PROC else self.root.where().joinpath(*self._names)
 
     # Looking
 
     def status(self, name: str) -> os.stat_result:
-        """Return what an entry is, a link itself; OSError if there is none."""
+        """Return what an entry is, without following a link; OSError if there is none."""
         with self.opened() as descriptor:
             return os.stat(name, dir_fd=descriptor, follow_symlinks=False)
 
     def has(self, name: str) -> bool:
-        """Say whether there is an entry of that name, whatever it is."""
+        """Return whether there is an entry with that name, whatever it is."""
         try:
             self.status(name)
         except OSError:
@@ -207,7 +207,7 @@ class Folder:
         return True
 
     def exists(self) -> bool:
-        """Say whether the folder is there; EntryError if something else is."""
+        """Return whether the folder exists; EntryError if something else is in its place."""
         try:
             with self.opened():
                 return True
@@ -215,7 +215,7 @@ class Folder:
             return False
 
     def is_folder(self, name: str) -> bool:
-        """Say whether an entry is a directory."""
+        """Return whether an entry is a directory."""
         try:
             return stat.S_ISDIR(self.status(name).st_mode)
         except OSError:
@@ -230,7 +230,7 @@ class Folder:
             return []
 
     def check_file(self, name: str, *, own: bool = False) -> os.stat_result | None:
-        """Look whether an entry is a file, and with ``own`` that it has no other name; None if there is none.
+        """Check that an entry is a file and, with ``own``, that it has no other name; None if there is none.
 
         Raises
         ------
@@ -245,7 +245,7 @@ class Folder:
         return status
 
     def check_folder(self, name: str) -> None:
-        """Look whether an entry is a directory; EntryError if it is anything else, nothing if there is none."""
+        """Check that an entry is a directory; EntryError if it is anything else, but not if there is none."""
         with contextlib.suppress(FileNotFoundError):
             status = self.status(name)
             if not stat.S_ISDIR(status.st_mode):
@@ -269,7 +269,8 @@ class Folder:
         return found
 
     def tree_size(self, name: str) -> int:
-        """Add up the bytes of an entry and of all below it; what vanishes meanwhile counts nothing, links nothing."""
+        """Add up the bytes of an entry and of everything below it; what vanishes meanwhile, and links, count
+        nothing."""
         return sum(s.st_size for s in self._tree(name) if stat.S_ISREG(s.st_mode))
 
     def age(self, name: str) -> float:
@@ -299,12 +300,12 @@ class Folder:
     # Opening
 
     def open(self, name: str, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
-        """Open a file and return its descriptor; one that is written must have no other name.
+        """Open a file and return its descriptor; a file to be written must have no other name.
 
         Raises
         ------
         EntryError
-            If it is no such file.
+            If it is not such a file.
         OSError
             If it is missing or not accessible.
         """
@@ -312,9 +313,9 @@ class Folder:
             return self.open_in(folder, name, flags, mode)
 
     def open_in(self, folder: int, name: str, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
-        """Open a file as :meth:`open` in this folder, which is open already."""
+        """Open a file as :meth:`open` does, in this folder, which is already open."""
         own = bool(flags & _WRITING)
-        try:  # first, for opening alone makes some devices do something
+        try:  # first, because merely opening some devices has an effect
             self._check(name, os.stat(name, dir_fd=folder, follow_symlinks=False), own)
         except FileNotFoundError:
             if not flags & os.O_CREAT:
@@ -322,7 +323,7 @@ class Folder:
         try:
             with self._in_place():
                 descriptor = os.open(name, flags | _FILE, mode, dir_fd=folder)
-        except OSError as error:  # it has become something else since
+        except OSError as error:  # it has since become something else
             if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
                 raise
             raise self._refusal((*self._names, name), _kind_at(folder, name), "a file") from None
@@ -343,14 +344,14 @@ class Folder:
             return file.read()
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file anew, not flushed; errors as :meth:`open`."""
+        """Write a small file anew, without flushing it; errors as :meth:`open`."""
         with os.fdopen(self.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
             file.write(data)
 
     # Changing
 
     def flush(self, name: str | None = None) -> None:
-        """Wait until the folder's own entries, or one file of it, are on the disk."""
+        """Wait until the folder's own entries, or one of its files, are on the disk."""
         if name is None:
             with self.opened() as descriptor:
                 os.fsync(descriptor)
@@ -362,7 +363,7 @@ class Folder:
             os.close(descriptor)
 
     def flush_tree(self, name: str) -> None:
-        """Wait until a directory in this folder and all below it are on the disk, innermost first."""
+        """Wait until a directory in this folder and everything below it are on the disk, innermost first."""
         with self.opened() as descriptor:
             for _, _, files, folder in os.fwalk(name, topdown=False, dir_fd=descriptor, follow_symlinks=False):
                 for file in files:
@@ -374,12 +375,12 @@ class Folder:
                 os.fsync(folder)
 
     def copy_file(self, name: str, folder: Folder) -> int:
-        """Copy a file into another folder, under its name, flushed; the bytes that were copied.
+        """Copy a file into another folder, under its name, and flush it; return the number of bytes.
 
         Raises
         ------
         FileExistsError
-            If there is one of that name.
+            If there is already one with that name.
         """
         with self.reader(name) as source:
             return folder.write_copy(name, source)
@@ -393,12 +394,12 @@ class Folder:
             return os.fstat(target).st_size
 
     def copy_tree(self, name: str, folder: Folder) -> None:
-        """Copy a directory and all below it into another folder, flushed.
+        """Copy a directory and everything below it into another folder, and flush it.
 
         Raises
         ------
         EntryError
-            If there is anything in it but directories and files.
+            If it contains anything but directories and files.
         FileNotFoundError
             If it, or a file in it, is gone.
         """
@@ -413,7 +414,7 @@ class Folder:
         copy.flush()
 
     def unlink(self, name: str) -> None:
-        """Remove a file or a link, never what a link leads to; nothing happens if there is none.
+        """Remove a file or a link, never what a link leads to; do nothing if there is none.
 
         Raises
         ------
@@ -423,7 +424,7 @@ class Folder:
         with contextlib.suppress(FileNotFoundError), self.opened() as descriptor:
             try:
                 os.unlink(name, dir_fd=descriptor)
-            except (IsADirectoryError, PermissionError):  # the second one elsewhere than on Linux
+            except (IsADirectoryError, PermissionError):  # the second one on systems other than Linux
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                 if not stat.S_ISDIR(status.st_mode):
                     raise
@@ -435,7 +436,8 @@ class Folder:
             os.rename(name, new, src_dir_fd=here, dst_dir_fd=there)
 
     def remove(self, name: str) -> None:
-        """Delete an entry with all below it, as far as the file system lets us; links are removed, not followed."""
+        """Delete an entry and everything below it, as far as the file system allows; links are removed, not
+        followed."""
         with contextlib.suppress(OSError), self.opened() as descriptor:
             if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
                 shutil.rmtree(name, ignore_errors=True, dir_fd=descriptor)
@@ -443,7 +445,7 @@ class Folder:
                 os.unlink(name, dir_fd=descriptor)
 
     def remove_if_empty(self, name: str) -> None:
-        """Remove a directory that has nothing in it; else nothing happens."""
+        """Remove a directory if it is empty; otherwise do nothing."""
         with contextlib.suppress(OSError), self.opened() as descriptor:
             os.rmdir(name, dir_fd=descriptor)
 
@@ -451,7 +453,7 @@ class Folder:
 
     @contextlib.contextmanager
     def _in_place(self) -> Iterator[None]:
-        # Nothing can be made in a directory that was deleted: then that is what is to be said.
+        # Nothing can be made in a deleted directory, so say that it was deleted.
         try:
             yield
         except FileNotFoundError:
@@ -466,8 +468,8 @@ class Folder:
 
     def _refusal(self, names: tuple[str, ...], found: str, wanted: str) -> EntryError:
         return EntryError(
-            f"{'/'.join(names)} in graph {self.root.path} is {found}, where {wanted} of its own should be: the graph "
-            "is not used, and nothing outside it is touched. Replace it by what it should be, or use a copy of the "
+            f"{'/'.join(names)} in graph {self.root.path} is {found}, where {wanted} should be: the graph "
+            "is not used, and nothing outside it is touched. Replace it with what it should be, or use a copy of the "
             "graph that has it."
         )
 
@@ -493,7 +495,7 @@ def put_in_place(building: Path, path: Path) -> None:
 
 
 def path_of(descriptor: int) -> Path:
-    """Return a path that leads to the file that is open, for libraries that need one."""
+    """Return a path that leads to the open file, for libraries that need one."""
     return Path(f"/proc/self/fd/{descriptor}" if _HAS_PROC else f"/dev/fd/{descriptor}")
 
 
@@ -516,7 +518,7 @@ def _kind_at(folder: int, name: str) -> str:
 
 
 def _path_of_directory(descriptor: int) -> Path | None:
-    # Where a directory is now: Linux and macOS can tell.
+    # Linux and macOS can tell where a directory is now.
     try:
         if sys.platform == "darwin":  # pragma: no cover
             import fcntl

@@ -1,4 +1,4 @@
-"""What a worker hands over: rows that nobody has committed yet, and the keys of their tensors."""
+"""What a worker hands over: rows that are not yet committed, and the keys of their tensors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mgraph_store.rows.records import Named, Record
 
 @dataclass(frozen=True)
 class Handover:
-    """Rows of ended transactions, as they are to be committed, and the keys of the tensors written for them.
+    """Rows of ended transactions, ready to be committed, and the keys of the tensors written for them.
 
-    Of a row that a later transaction updated there is only the last version: among ``added`` if it is new, else among
+    If a later transaction updated a row, only its last version is here: in ``added`` if it is new, otherwise in
     ``updated``; ``since`` has what the worker knew of each of these before (:meth:`Transaction.update`). ``expected``
     are rows of the index as the first of them found it.
     """
@@ -30,7 +30,7 @@ class Handover:
 
 def merged(parts: Sequence[Handover]) -> Handover:
     """Join handovers, in order, into one whose rows are final."""
-    added: dict[str, Record] = {}  # by id, or by a number where there is none
+    added: dict[str, Record] = {}  # by id, or by a number if there is none
     updated: dict[str, Named] = {}
     since: dict[str, Named | None] = {}
     expected: dict[str, Named] = {}

@@ -1,6 +1,6 @@
-"""Nodes that are computed: a derived node is a sum of others, a partial node has its own columns laid over one.
+"""Computed nodes: a derived node is a sum of others; a partial node replaces some columns of such a sum.
 
-What a node depends on, sources of sources included, is looked up at once. Then it is computed chunk by chunk, and
+What a node depends on, including sources of sources, is looked up at once. Then it is computed chunk by chunk, and
 every node of the recipe is read or summed once per chunk, no matter how many others need it.
 """
 
@@ -26,22 +26,22 @@ from mgraph_store.tensors.chunkfiles import ChunkStream
 from mgraph_store.tensors.kernel import BLOCK, KERNEL_VERSION, active_terms, add_consumed, add_term
 
 THREADS = 2
-"""How many threads compute a node: while one waits for the disk or checks a sum, the other adds."""
+"""How many threads compute a node: while one waits for the disk or verifies a checksum, the other adds."""
 
 STREAM_BLOCK = 1 << 18
-"""Elements that are read and summed at a time: with fewer, the threads wait for each other more than they work."""
+"""Elements that are read and summed at a time; with fewer, the threads wait for each other more than they work."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A node and its terms (coefficient, id of the source), those without effect left out; none: it is stored."""
+    """A node and its terms (coefficient, id of the source), without those that have no effect; none if it is stored."""
 
     node: Node
     terms: tuple[tuple[np.float32, str], ...] = ()
 
 
 def sum_of_stored(total: Node, terms: Sequence[NodeTerm], sources: Sequence[Node]) -> list[Recipe]:
-    """Return what :func:`look_up` would of a node whose sources are known, and all stored."""
+    """Return what :func:`look_up` would for a node whose sources are known and all stored."""
     active = _terms(total, terms)
     used = {source for _, source in active}
     recipes = {n.id: Recipe(n) for n in sources if n.id in used}
@@ -49,7 +49,7 @@ def sum_of_stored(total: Node, terms: Sequence[NodeTerm], sources: Sequence[Node
 
 
 def is_computed(node: Node) -> bool:
-    """Say whether a node is derived or partial, so that reading its tensors is not enough."""
+    """Return whether a node is derived or partial, so that reading its tensors is not enough."""
     return node.tensor_key is None or node.columns is not None
 
 
@@ -63,7 +63,7 @@ def look_up(reader: Reader, node: Node, given: Sequence[NodeTerm] | None = None)
     FormatError
         If a part needs another summation kernel.
     CorruptError
-        If rows are missing, or refer to each other in a circle.
+        If rows are missing or refer to each other in a circle.
     """
     recipes: dict[str, Recipe] = {}
     level, depth = [node], 0
@@ -71,7 +71,7 @@ def look_up(reader: Reader, node: Node, given: Sequence[NodeTerm] | None = None)
         depth += 1
         if depth > RECIPE_DEPTH or len(recipes) > RECIPE_NODES:
             raise CorruptError(
-                f"Node {node.id} is not computed: its recipe is more than {RECIPE_DEPTH} sums deep, or names more than "
+                f"Node {node.id} cannot be computed: its recipe is more than {RECIPE_DEPTH} sums deep, or names over "
                 f"{RECIPE_NODES} nodes."
             )
         computed = [n for n in level if is_computed(n)]
@@ -86,16 +86,16 @@ def look_up(reader: Reader, node: Node, given: Sequence[NodeTerm] | None = None)
     try:
         order = list(graphlib.TopologicalSorter(sources).static_order())
     except graphlib.CycleError:
-        raise CorruptError(f"The recipe of node {node.id} runs in a circle: run `mgraph check`.") from None
+        raise CorruptError(f"The recipe of node {node.id} is circular: run `mgraph check`.") from None
     return [recipes[k] for k in order]
 
 
 class Computation:
-    """Computes the parameters of the last of some recipes, in the order of :func:`look_up`.
+    """Computes the parameters of the last of some recipes, given in the order of :func:`look_up`.
 
-    ``open_stored`` opens the tensors of a stored or partial node. Several threads work on a chunk each, and the
-    memory they need does not grow with the nodes: two or three chunks each, and one more for every node that
-    several others refer to or that is itself a sum.
+    ``open_stored`` opens the tensors of a stored or partial node. Several threads each work on one chunk, and the
+    memory they need does not grow with the nodes: two or three chunks each, and one more for every node that several
+    others refer to or that is itself a sum.
     """
 
     size: int
@@ -118,7 +118,7 @@ class Computation:
             sizes[node.id] = _common_size(terms, sizes) if terms else self._arrays[node.id].size
             if node.columns is not None:
                 self._columns[node.id] = _stored_columns(node, self._arrays[node.id].size, sizes[node.id])
-        # A stored node that is used once is read when its turn in the sum comes.
+        # A stored node that is used once is read only when its turn in the sum comes.
         self._passing = {r.node.id for r in recipes[:-1] if not r.terms and len(uses[r.node.id]) == 1}
         kept = {k: max(at) for k, at in uses.items() if k not in self._passing}
         self._done = [[k for k, last in kept.items() if last == i] for i in range(len(recipes))]
@@ -138,7 +138,8 @@ class Computation:
         return out
 
     def stream(self, write: Callable[[int, NDArray[np.float32]], None], threads: int = THREADS) -> None:
-        """Compute all and hand it out in chunks: ``write(offset, values)``, from ``threads`` threads, in no order.
+        """Compute everything and pass it on in chunks, ``write(offset, values)``, from ``threads`` threads, in no fixed
+        order.
 
         The values are overwritten when ``write`` returns.
         """
@@ -157,14 +158,14 @@ class Computation:
         """Compute only the coordinates from ``start`` up to ``stop``; a new array."""
         out = np.empty(stop - start, np.float32)
         scratch = _Scratch(min(self.chunk, out.shape[0]))
-        while start < stop:  # to the end of a chunk, for one that is read in parts is read as often
+        while start < stop:  # to the end of a chunk, because one read in parts is read that many times
             end = min(stop, (start // self.chunk + 1) * self.chunk)
             self._fill(out[out.shape[0] - (stop - start) :][: end - start], start, scratch)
             start = end
         return out
 
     def _on_threads(self, work: Callable[[Iterator[int]], None], threads: int) -> None:
-        """Deal out the chunks; after an error or Ctrl-C, return when the chunks under way are done."""
+        """Distribute the chunks; after an error or Ctrl-C, return when the chunks under way are done."""
         stop = threading.Event()
         lock = threading.Lock()
         starts = iter(range(0, self.size, self.chunk))
@@ -220,7 +221,7 @@ class Computation:
         start: int,
         scratch: _Scratch,
     ) -> None:
-        # As kernel.combine_into, but a stored node is read only when its turn comes.
+        # Like kernel.combine_into, but a stored node is read only when its turn comes.
         if not terms:
             out[...] = 0
         elif len(terms) == 1 and terms[0][0] == 1:
@@ -243,7 +244,7 @@ class Computation:
         start: int,
         scratch: _Scratch,
     ) -> None:
-        # All terms of a block while it is in the cache. What is summed counts only once all checksums fit.
+        # All terms of a block while it is in the cache. The sum is valid only once all checksums match.
         with contextlib.ExitStack() as opened:
             streams: dict[str, ChunkStream] = {}
             for source in (s for _, s in terms if s in self._passing):
@@ -274,7 +275,7 @@ class Computation:
 
 
 class _Scratch:
-    """The memory of one thread, used again for every chunk: fresh memory costs as much time as the sum."""
+    """The memory of one thread, reused for every chunk, because fresh memory costs as much time as the sum."""
 
     def __init__(self, length: int) -> None:
         self.product, self.row = (np.empty(min(n, length), np.float32) for n in (BLOCK, STREAM_BLOCK))
@@ -297,13 +298,13 @@ def _terms_of(reader: Reader, nodes: Iterable[str]) -> list[NodeTerm]:
 def _terms(node: Node, terms: Sequence[NodeTerm]) -> tuple[tuple[np.float32, str], ...]:
     if node.kernel != KERNEL_VERSION:
         raise FormatError(
-            f"Node {node.id} needs version {node.kernel} of the summation kernel, this mgraph has "
+            f"Node {node.id} needs version {node.kernel} of the summation kernel, but this mgraph has "
             f"version {KERNEL_VERSION}: use the mgraph that wrote it."
         )
     if not terms:
         raise CorruptError(f"The recipe of node {node.id} is incomplete: run `mgraph check`.")
     active = [(c, terms[k].source_id) for k, c in active_terms([t.coefficient for t in terms])]
-    return tuple(active) or ((np.float32(0), terms[0].source_id),)  # a sum of nothing still has a size
+    return tuple(active) or ((np.float32(0), terms[0].source_id),)  # an empty sum still has a size
 
 
 def _check_sources(node: Node, wanted: set[str], found: Sequence[Node]) -> None:
@@ -329,7 +330,7 @@ def _stored_columns(node: Node, stored: int, size: int) -> columns.Ranges:
         raise CorruptError(f"The columns of partial node {node.id} cannot be read: run `mgraph check`.") from None
     if columns.count(ranges) != stored or ranges[-1][1] > size:
         raise CorruptError(
-            f"Partial node {node.id} stores {stored} of {size} coordinates, which its columns do not fit: "
+            f"Partial node {node.id} stores {stored} of {size} coordinates, which its columns do not match: "
             "run `mgraph check`."
         )
     return ranges

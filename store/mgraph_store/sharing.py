@@ -1,9 +1,9 @@
-"""The same numbers stored once: before a transaction writes, it asks whether the graph has them already.
+"""Storing the same numbers once: before a transaction writes, it asks whether the graph already has them.
 
-Content is known by its digest, and read back before it is relied on: who adds a good copy of a damaged node gets
-a good copy. A row that refers to a tensor object of another node keeps it, as rows of one segment keep each other's.
-What is shared may be removed before our row is there; the commit notices (`Transaction._check_tensors`), for objects
-are taken out of sight only while no row can be added.
+Content is identified by its digest, and read back before it is relied on, so adding a good copy of a damaged node gives
+a good copy. A row that refers to a tensor object of another node keeps it, just as rows of one segment keep each
+other's. What is shared may be removed before our row exists; the commit notices (`Transaction._check_tensors`), because
+objects are hidden only while no row can be added.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Place = tuple[str, int | None]
 
 
 def parameters_at(tensors: TensorStore, index: Index, lock: GraphLock, digests: Iterable[str]) -> Mapping[str, Place]:
-    """Find where the graph holds parameters with these digests, sound ones only."""
+    """Find where the graph has undamaged parameters with these digests."""
     found: dict[str, Place] = {}
     try:
         with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
             nodes = Reader(con).all(Node, digest=sorted(set(digests)))
     except MGraphError:
-        return found  # then they are written once more
+        return found  # then they are written again
     for node in nodes:
         if node.digest is not None and node.tensor_key is not None and node.digest not in found:
             try:
@@ -41,7 +41,7 @@ def parameters_at(tensors: TensorStore, index: Index, lock: GraphLock, digests: 
 
 
 def buffers_at(tensors: TensorStore, index: Index, lock: GraphLock, wanted: str) -> str | None:
-    """Find the key of sound buffers with this digest, if the graph has some."""
+    """Find the key of undamaged buffers with this digest, if the graph has any."""
     try:
         with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
             rows = Reader(con).all(NodeBuffers, digest=wanted)

@@ -1,10 +1,10 @@
-"""States of runs under way, so that an interrupted one can go on: files below ``states/RUN_ID``.
+"""Saved states of runs, from which an interrupted one can be resumed: files below ``states/RUN_ID``.
 
-``state-000007.safetensors`` is the newest state: arrays, and in the file's metadata plain values as JSON and a
-digest of all of it. It is written under another name, flushed, renamed, and its directory flushed, before the state
-that it follows is removed: whenever a process is killed, a whole state is there. ``item-000012.safetensors`` is
-something that the run has finished for good; a state counts those that belong to it, and an item is on the disk
-before the first state that counts it. Nothing else refers to these files; they go when their run is complete.
+``state-000007.safetensors`` is the newest state: arrays and, in the file's metadata, plain values as JSON and a digest
+of everything. It is written under another name, flushed, renamed, and its directory flushed, before the previous state
+is removed, so whenever a process is killed, there is a whole state. ``item-000012.safetensors`` is something that the
+run has finished for good; a state counts those that belong to it, and an item is on the disk before the first state
+that counts it. Nothing else refers to these files; they are deleted when their run is complete.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Arrays = Mapping[str, NDArray[Any]]
 class SavedState:
     """A state on disk: values, arrays, how many items belong to it, and when it was saved.
 
-    ``where`` says it to a person.
+    ``where`` describes its position for people.
     """
 
     values: Mapping[str, Any]
@@ -47,21 +47,21 @@ class SavedState:
 
 
 class StateFiles:
-    """The states and items of one run, in a directory of its own; nothing is made before the first one is saved."""
+    """The states and items of one run, in their own directory, which is made when the first one is saved."""
 
     def __init__(self, graph: Folder | Path, run_id: str) -> None:
-        if not is_id(run_id):  # it becomes a path, which is deleted one day
+        if not is_id(run_id):  # it becomes a path, which is later deleted
             raise CorruptError(f"The index has a run {run_id!r}, which is not an id: run `mgraph check`.")
         self._all = (Folder(graph) if isinstance(graph, Path) else graph).sub(STATES)
         self._folder = self._all.sub(run_id)
 
     @property
     def path(self) -> Path:
-        """Where they were when the graph was opened."""
+        """Their path when the graph was opened."""
         return self._folder.path
 
     def save(self, values: Mapping[str, Any], arrays: Arrays, *, items: int, where: str = "") -> None:
-        """Save a state that counts the items from 0 to ``items``; the one before goes when this one is durable.
+        """Save a state that counts the items from 0 to ``items``; the one before is removed once this one is durable.
 
         Raises
         ------
@@ -77,11 +77,11 @@ class StateFiles:
                 self._folder.unlink(old)
 
     def append(self, index: int, arrays: Arrays) -> None:
-        """Save an item; one of the same number that no state counts is replaced. Raises as :meth:`save`."""
+        """Save an item, replacing one with the same number that no state counts. Raises as :meth:`save`."""
         self._write(_item(index), {}, arrays)
 
     def newest(self) -> SavedState | None:
-        """Read the newest state that is whole; None if none was ever saved.
+        """Read the newest whole state; None if none was ever saved.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class StateFiles:
         return self._read(_item(index))[1]
 
     def summary(self) -> tuple[str, datetime] | None:
-        """Say where the newest state stands and when it was saved, without its arrays; None if there is none."""
+        """Return the position of the newest state and when it was saved, without its arrays; None if there is none."""
         for _, file in sorted(self._states().items(), reverse=True):
             with contextlib.suppress(CorruptError):
                 document = self._header(file)
@@ -113,8 +113,8 @@ class StateFiles:
         return None
 
     def remove(self) -> None:
-        """Delete all of it, as far as the file system lets us."""
-        # The states first: items without one are never taken for anything.
+        """Delete everything, as far as the file system allows."""
+        # The states first, because items without a state are ignored.
         for file in self._states().values():
             with contextlib.suppress(OSError):
                 self._folder.unlink(file)
@@ -134,7 +134,7 @@ class StateFiles:
 
         from mgraph_store.tensors.objects import disk_error
 
-        # What is not contiguous would be saved in the order of memory.
+        # Arrays that are not contiguous would be saved in memory order.
         tensors = {key: np.asarray(array, order="C") for key, array in arrays.items()}
         text = json.dumps(document, sort_keys=True)
         folder, temporary = self._folder, f"{name}.tmp"
@@ -144,7 +144,7 @@ class StateFiles:
                     pass
                 self._all.above().flush()
                 self._all.flush()
-            folder.unlink(temporary)  # an unfinished one of a process that was killed
+            folder.unlink(temporary)  # an unfinished one from a process that was killed
             with folder.opened() as descriptor:
                 file = folder.path_within(descriptor) / temporary
                 save_file(tensors, file, {"state": text, "digest": _digest(text, tensors)})
@@ -176,7 +176,7 @@ class StateFiles:
             text, digest = metadata["state"], metadata["digest"]
             document = json.loads(text)
         if _digest(text, arrays) != digest:
-            raise _damaged(self.path / name, "its digest is another")
+            raise _damaged(self.path / name, "its digest differs")
         return document, arrays
 
     @contextlib.contextmanager
@@ -205,4 +205,4 @@ def _digest(text: str, arrays: Arrays) -> str:
 
 
 def _damaged(file: Path, why: object) -> CorruptError:
-    return CorruptError(f"The state {file} is missing or damaged ({why}): the run has to be started anew.")
+    return CorruptError(f"The state {file} is missing or damaged ({why}): start the run again.")

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 
 INDEX = "index.duckdb"
 TENSORS = "tensors.zarr"
-"""Where a repair puts what it replaces."""
+"""Directory in which a repair puts what it replaces."""
 
 
 class GraphStore:
-    """A graph directory. Holds no connection and no lock between calls; safe to fork and to use from threads.
+    """A graph directory. It holds no connection and no lock between calls, and is safe to fork and to use from threads.
 
     Make one with :meth:`create` or :meth:`open`.
     """
@@ -68,7 +68,7 @@ class GraphStore:
         self.lock = GraphLock(self.folder, lock_timeout)
 
     def _check_entries(self) -> None:
-        # So that a graph with a link in it is refused by whatever is done first, not by what meets the link.
+        # A graph with a link in it is to be refused by the first operation, not by the one that meets the link.
         if not self.path.is_dir():
             return
         for name in (JOURNAL, TEMPORARY, STATES, TENSORS, SET_ASIDE):
@@ -78,15 +78,15 @@ class GraphStore:
 
     @classmethod
     def create(cls, path: str | Path, *, tensors: str | None = None, lock_timeout: float | None = None) -> GraphStore:
-        """Make an empty graph in a new directory, whole or not at all; its tensors may lie at a URL instead.
+        """Make an empty graph in a new directory, whole or not at all; its tensors may be at a URL instead.
 
         Raises
         ------
         NameTakenError
             If the path exists, or there is something at the URL.
         InputError
-            If its parent does not exist or cannot be written, DuckDB takes no such path, or the URL is of no kind that
-            is known.
+            If its parent does not exist or cannot be written, DuckDB does not accept the path, or the URL is of an
+            unknown kind.
         StoreError
             If the URL cannot be reached or written.
         """
@@ -124,7 +124,7 @@ class GraphStore:
             for name in LOCKS:
                 (building / name).touch()
             with GraphLock(building).exclusive():
-                pass  # a file system without locks is found out before anything is there
+                pass  # detect a file system without locks before anything is made
             Index(building / INDEX).create()
             flush_tree(Folder(path.parent), building.name)
             put_in_place(building, path)
@@ -145,7 +145,7 @@ class GraphStore:
         NotFoundError
             If there is no graph at that path.
         InputError
-            If DuckDB takes no such path.
+            If DuckDB does not accept the path.
         FormatError, CorruptError
             If this version cannot read it, or it is damaged or has lost commits. An older format is migrated.
         LockTimeoutError
@@ -157,7 +157,7 @@ class GraphStore:
         if not _is_there(path / INDEX):
             if _is_there(path / TENSORS):
                 raise CorruptError(f"Graph {path} has lost its {INDEX}: restore it from a copy of the graph.")
-            raise NotFoundError(f"{path} is not a graph, it has no {INDEX}: make one with `mgraph init`.")
+            raise NotFoundError(f"{path} is not a graph, because it has no {INDEX}: make one with `mgraph init`.")
         check_path(path)
         store = cls(path, lock_timeout=lock_timeout)
         try:
@@ -203,21 +203,21 @@ class GraphStore:
         limit_rows: int = LIMIT_ROWS,
         limit_memory: int = LIMIT_MEMORY,
     ) -> Answer:
-        """Run one reading SQL statement from a user, under limits of time (s), rows, and memory (bytes).
+        """Run one SQL statement from a user, which may only read, within limits of time (s), rows, and memory (bytes).
 
-        It cannot write, nor reach files, extensions, settings or Python; see :mod:`mgraph_store.index.sql`. Writers
-        wait until it is done. Times come in UTC without zone.
+        It can neither write nor reach files, extensions, settings or Python; see :mod:`mgraph_store.index.sql`. Writers
+        wait until it is done. Times are in UTC without a zone.
 
         Raises
         ------
         InputError
             If the SQL is wrong or does more than read, or passes a limit.
         LockTimeoutError, StoreError
-            If the index cannot be had or read.
+            If the index cannot be locked or read.
         """
         with self.lock.shared():
             with self.index.connect(read_only=True, patience=self.lock.timeout):
-                pass  # an index of this format that has lost nothing
+                pass  # check that the index has this format and has lost nothing
             return run_guarded(
                 self.index.place(),
                 sql,
@@ -229,7 +229,7 @@ class GraphStore:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Write tensors and rows, all or nothing: any exception inside, Ctrl-C included, leaves no trace.
+        """Write tensors and rows, all or nothing: any exception inside, including Ctrl-C, leaves no trace.
 
         Raises
         ------
@@ -249,13 +249,13 @@ class GraphStore:
         return StateFiles(self.folder, run_id)
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
-        """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed
-        chunk by chunk, with a few chunks in memory beside it.
+        """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed chunk
+        by chunk, with only a few chunks in memory in addition.
 
         Raises
         ------
         NotFoundError
-            If there is no such node (a text is looked up as by :meth:`Reader.find`).
+            If there is no such node (a text is looked up by :meth:`Reader.find`).
         CorruptError
             If tensors are missing or damaged, or a recipe is incomplete.
         FormatError
@@ -276,12 +276,12 @@ class GraphStore:
         return Computation(self._recipes(self._node(node)), self._stored)
 
     def combination(self, coefficients: Sequence[float], nodes: Sequence[Node | str]) -> Computation:
-        """Open Σ c_k P_k of stored and partial nodes as :meth:`computation` opens a derived node, same bits.
+        """Open Σ c_k P_k of stored and partial nodes as :meth:`computation` opens a derived node, with the same bits.
 
         Raises
         ------
         InputError
-            If coefficients and nodes do not go together, or a node is derived or of another space.
+            If coefficients and nodes do not match, or a node is derived or in another space.
         NotFoundError, CorruptError, FormatError
             As :meth:`read_parameters`.
         """
@@ -291,7 +291,7 @@ class GraphStore:
         active_terms(coefficients)
         for node in found:
             if node.space_id != found[0].space_id:
-                raise InputError(f"Nodes {found[0].id} and {node.id} are of different spaces: they have no sum.")
+                raise InputError(f"Nodes {found[0].id} and {node.id} are in different spaces: they have no sum.")
             if node.tensor_key is None:
                 raise InputError(f"Node {node.id} is derived: a sum may only refer to stored and partial nodes.")
         total = Node(id="the sum", kind="sample", space_id=found[0].space_id, kernel=KERNEL_VERSION)
@@ -306,7 +306,7 @@ class GraphStore:
     def parameter_blocks(self, nodes: Sequence[Node]) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
         """Yield (offset, one array of each node) along the parameters of several nodes, side by side.
 
-        So that only a block of each is in memory. Errors as :meth:`read_parameters`, and
+        Only a block of each is in memory. Errors as :meth:`read_parameters`, and
 
         Raises
         ------
@@ -326,7 +326,7 @@ class GraphStore:
             yield start, to_the_end(partial(block, start))
 
     def read_buffers(self, node: Node | str, policy: str = "own") -> dict[str, NDArray[Any]]:
-        """Read a node's buffers under a policy: dtype name → flat array, none if the layout has none.
+        """Read a node's buffers under a policy: dtype name → flat array, empty if the layout has none.
 
         Raises
         ------
@@ -351,10 +351,10 @@ class GraphStore:
         )
 
     def tensors(self, node: Node | str, policy: str | None = None) -> Mapping[str, NDArray[Any]]:
-        """Map names to tensors of a node, tied names included; nothing is read before it is looked at.
+        """Map names to tensors of a node, including tied names; nothing is read before it is accessed.
 
-        A tensor of a node larger than a chunk (4 MiB) is read, or computed, from the chunks that it lies in, and
-        only those last looked at are kept: keep what you need again. With a ``policy`` the buffers are there too;
+        If a node is larger than a chunk (4 MiB), a tensor is read, or computed, from the chunks that contain it, and
+        only the most recent chunks are kept, so keep what you need again. With a ``policy``, the buffers are included;
         without, only the parameters.
 
         Raises
@@ -374,7 +374,7 @@ class GraphStore:
         return TensorView(layout, opened, None if policy is None else lambda: self.read_buffers(found, policy))
 
     def discard(self) -> None:
-        """Delete the whole graph: for one that was just made, and that something then went wrong with."""
+        """Delete the whole graph, for one that was just made when something then went wrong."""
         if isinstance(self.tensor_store, RemoteTensorStore):
             self.tensor_store.release()
         shutil.rmtree(self.folder.root.where(), ignore_errors=True)
@@ -404,4 +404,4 @@ class GraphStore:
 
 
 def _is_there(path: Path) -> bool:
-    return os.path.lexists(path)  # a link that leads nowhere, too: that is refused by name
+    return os.path.lexists(path)  # including a link that leads nowhere, which is then refused by name

@@ -1,4 +1,4 @@
-"""Writing: tensors first and at once, rows last and all together, or nothing at all."""
+"""Writing: tensors first and immediately, rows last and all together, or nothing at all."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TensorRef:
-    """Where written tensors lie: key, row of a segment (or None), content digest, size in bytes."""
+    """Where tensors were written: key, row of a segment (or None), content digest, size in bytes."""
 
     key: str
     row: int | None
@@ -50,9 +50,9 @@ class TensorRef:
 
 
 class Transaction:
-    """What :meth:`GraphStore.transaction` hands out: collect records, write tensors, commit on leaving.
+    """A transaction from :meth:`GraphStore.transaction`: collects records, writes tensors, commits on leaving.
 
-    No lock is held and no database open until the end, so the caller may compute for hours inside.
+    No lock is held and no database is open until the end, so the caller may compute for hours inside.
     """
 
     def __init__(self, tensors: TensorStore, index: Index, lock: GraphLock) -> None:
@@ -60,7 +60,7 @@ class Transaction:
         self._keys: list[str] = []
         self._added: dict[type[Any], list[Record]] = {}
         self._updated: list[Named] = []
-        self._since: list[Named | None] = []  # for each of these, what it was made of
+        self._since: list[Named | None] = []  # what each of these was made from
         self._removed: list[tuple[str, str, Sequence[str]]] = []
         self._expected: list[Named] = []
         self._required: list[Callable[[Reader], None]] = []
@@ -70,9 +70,9 @@ class Transaction:
     def write_parameters(self, rows: Sequence[NDArray[np.float32]], *, codec: str = "none") -> list[TensorRef]:
         """Write the parameters of several nodes, each float32 of shape (D,); durable on return.
 
-        What the graph holds already is not written again, the node then shares it (:mod:`mgraph_store.sharing`).
-        For a partial node give what :func:`mgraph_store.rows.columns.take` takes from them.
-        Rows of at most 4 MiB that come together share a segment; larger or single ones get an object each.
+        What the graph already has is not written again but shared (:mod:`mgraph_store.sharing`). For a partial node,
+        pass what :func:`mgraph_store.rows.columns.take` takes from the parameters. Rows of at most 4 MiB written
+        together share a segment; larger or single ones get an object each.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Transaction:
         Raises
         ------
         InputError
-            If there is no array, or one is not flat, empty, or of another dtype.
+            If there is no array, or one is not flat, is empty, or has another dtype.
         StoreError
             If the disk is full or refuses.
         """
@@ -134,14 +134,14 @@ class Transaction:
     def update(self, record: Named, *, since: Named | None = None) -> None:
         """Replace the row with the record's id when the transaction ends.
 
-        ``since`` is the record that it was made of, as it was read: then only the columns in which the two differ are
-        written, and what others changed meanwhile, a name for example, stays. Without it the whole row is replaced:
+        ``since`` is the record that it was made from, as it was read: then only the columns in which the two differ are
+        written, and what others changed meanwhile, a name for example, stays. Without it the whole row is replaced, so
         :meth:`expect` the one that you know, or what others changed is undone.
 
         Raises
         ------
         InputError
-            If a name is malformed, or ``since`` is another thing; at the end also ``NotFoundError`` if no row has the
+            If a name is malformed, or ``since`` is something else; at the end also ``NotFoundError`` if no row has the
             id, and ``ConflictError`` if somebody has changed one of the same columns.
         """
         self._check_open()
@@ -154,12 +154,13 @@ class Transaction:
         self._since.append(since)
 
     def take_over(self, handover: Handover) -> None:
-        """Add and update what a worker hands over; its tensors are kept or removed with this transaction's own.
+        """Add and update what a worker hands over; its tensors are kept or removed together with this transaction's
+        own.
 
         Raises
         ------
         InputError
-            As :meth:`add`; at the end as :meth:`commit`, ConflictError included.
+            As :meth:`add`; at the end as :meth:`commit`, including ConflictError.
         """
         self._keys += handover.keys
         self._taken_over = True
@@ -175,7 +176,7 @@ class Transaction:
         Raises
         ------
         ConflictError
-            At the end, if it is another one by then, or gone.
+            At the end, if it has changed by then, or is gone.
         """
         self._check_open()
         self._expected.append(record)
@@ -183,12 +184,12 @@ class Transaction:
     def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
         """Remove the rows of a record's table whose ``column``, a text, is one of ``values``.
 
-        Tensors stay: when the transaction has ended, what no row refers to is garbage.
+        Tensors stay; after the transaction, those that no row refers to are garbage.
 
         Raises
         ------
         InputError
-            If there is no such column; at the end, if another row still refers to one that goes.
+            If there is no such column; at the end, if another row still refers to a removed one.
         """
         self._check_open()
         if column not in {c.name for c in columns(record)}:
@@ -197,15 +198,15 @@ class Transaction:
             self._removed.append((TABLE_OF[record], column, list(values)))
 
     def require(self, check: Callable[[Reader], None]) -> None:
-        """Call ``check`` when nobody else can write any more and nothing is changed yet: it raises to stop it all.
+        """Call ``check`` when nobody else can write any more and nothing has changed yet; it raises to stop the commit.
 
-        So a plan that was made earlier is carried out only if it is still the right one.
+        Thus a plan made earlier is carried out only if it is still right.
         """
         self._check_open()
         self._required.append(check)
 
     def commit(self) -> None:
-        """Store all rows at once; :meth:`GraphStore.transaction` calls it on leaving.
+        """Store all rows at once; :meth:`GraphStore.transaction` calls this on leaving.
 
         Raises
         ------
@@ -214,7 +215,7 @@ class Transaction:
         ConflictError
             If a row is not what was expected.
         LockTimeoutError, StoreError
-            If the index cannot be had, or the disk is full.
+            If the index cannot be locked, or the disk is full.
         """
         self._check_open()
         if self._added or self._updated or self._removed or self._expected or self._required:
@@ -237,7 +238,7 @@ class Transaction:
     def discard(self) -> None:
         """Drop the records and remove the tensors written here, unless a row refers to them after all."""
         self._open = False
-        if os.getpid() != self._process:  # a forked child goes its way, the tensors are its parent's
+        if os.getpid() != self._process:  # in a forked child, the tensors belong to the parent
             return
         kept: set[str] = set()
         # The commit was interrupted, or what was taken over may have been so before: ask what became of it.
@@ -257,7 +258,7 @@ class Transaction:
         for record in self._expected:
             if reader.all(type(record), id=record.id) != [record]:
                 raise ConflictError(
-                    f"Another process has changed or removed {record.id} meanwhile: look again, repeat."
+                    f"Another process has changed or removed {record.id} meanwhile: look again and repeat."
                 )
         for check in self._required:
             check(reader)
@@ -276,7 +277,7 @@ class Transaction:
         commits.seal(journal, count)
 
     def _present(self, reader: Reader) -> dict[str, Named]:
-        """Read the rows that are to be updated; those that are new have no row yet, but count as well."""
+        """Read the rows to be updated; new ones have no row yet, but count as well."""
         wanted: dict[type[Any], list[str]] = {}
         for record in self._updated:
             wanted.setdefault(type(record), []).append(record.id)
@@ -286,7 +287,7 @@ class Transaction:
         return found
 
     def _rebased(self, present: Mapping[str, Named]) -> list[Named]:
-        """Bring each update up to the row as it is now; one after the other, if there are several of a row."""
+        """Apply each update to the row as it is now, one after the other if there are several for a row."""
         rows = dict(present)
         done = []
         for record, since in zip(self._updated, self._since, strict=True):
@@ -297,24 +298,24 @@ class Transaction:
         return done
 
     def _check_tensors(self, updated: Iterable[Record], present: Mapping[str, Named]) -> None:
-        # Somebody may have removed them since: an impatient gc those that were written here, rm those of another node.
-        # What a row names already is not asked for: a node whose tensors are lost may still get another name.
+        # Somebody may have removed them since: a gc with a short delay those written here, rm those of another node.
+        # What a row already names is not checked: a node whose tensors are lost may still get another name.
         named = {getattr(row, "tensor_key", None) for row in present.values()}
         changed = [r for r in updated if getattr(r, "tensor_key", None) not in named]
         records = [r for records in self._added.values() for r in records]
         keys = {key for r in (*records, *changed) if (key := getattr(r, "tensor_key", None))}
         for key in sorted(keys):
             if not self._tensors.has(key):
-                raise StoreError(f"Tensor object {key} was removed before its row was stored: begin again.")
+                raise StoreError(f"Tensor object {key} was removed before its row was stored: start again.")
 
     def _new_key(self) -> str:
-        # Noted before it is written, so that an interruption at any moment finds it.
+        # Recorded before it is written, so that an interruption at any moment finds it.
         self._keys.append(new_key())
         return self._keys[-1]
 
     def _check_open(self) -> None:
         if not self._open:
-            raise StoreError("This transaction has ended: begin another one.")
+            raise StoreError("This transaction has ended: start another one.")
         if os.getpid() != self._process:
             raise StoreError("This transaction belongs to another process, from which this one was forked.")
 
@@ -328,7 +329,7 @@ def _merged(record: Named, since: Named, row: Named) -> Named:
             continue
         if found not in (old, new):
             raise ConflictError(
-                f"Another process has changed {column.name} of {record.id} meanwhile: look again, repeat."
+                f"Another process has changed {column.name} of {record.id} meanwhile: look again and repeat."
             )
         changed[column.name] = getattr(record, column.name)
     return replace(row, **changed)
@@ -350,7 +351,7 @@ def _check_parameters(i: int, row: NDArray[np.float32]) -> None:
 
 
 def _batches(rows: Sequence[NDArray[np.float32]]) -> list[list[int]]:
-    # Positions that share a tensor object: small rows of one length, up to the limit of a segment.
+    # Positions that share a tensor object: small rows of one length, up to the size limit of a segment.
     batches: list[list[int]] = []
     filling: dict[int, list[int]] = {}
     for i, row in enumerate(rows):

@@ -1,10 +1,10 @@
 """Whether a run is still under way: the lock that its process holds, and who that process is.
 
 A run keeps ``states/RUN_ID/lock`` locked (flock) from before it is recorded until it ends, and then removes it. A lock
-that is held is a process that lives, in whatever container or, where the disk is shared with its locks, on whatever
-machine; no clock is asked. A lock that is there and free was left by a process that was killed, provided that this
-machine sees the locks of the other: it does if both have the same kernel, or if the disk is of a kind that only one
-machine can use at a time. Otherwise nobody can know, and the user is asked.
+that is held means a process that is alive, in whatever container or, if the disk shares its locks, on whatever machine;
+no clock is consulted. A lock that exists but is free was left by a process that was killed, provided that this machine
+sees the other's locks: it does if both have the same kernel, or if the disk is of a kind that only one machine can use
+at a time. Otherwise nobody can know, and the user is asked.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from mgraph_store.rows.records import Run
 from mgraph_store.states import STATES
 
 LOCK = "lock"
-PROCESS = "process"  # among a run's versions: the marks of its process
+PROCESS = "process"  # key in a run's versions: what identifies its process
 
-_PATIENCE = 1.0  # seconds: who only looks holds the lock for a moment
-# Disks of one machine at a time. Shared folders of virtual machines (9p, virtiofs), FUSE and networks are not here.
+_PATIENCE = 1.0  # seconds, because a process that only looks holds the lock for a moment
+# Disks that one machine uses at a time. Shared folders of virtual machines (9p, virtiofs), FUSE and networks are not.
 _LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "overlay", "tmpfs", "ramfs"}
 _LOCAL |= {"vfat", "exfat", "ntfs3"}
 
 
 class Life(Enum):
-    """Whether the process of a run that has not ended still runs."""
+    """Whether the process of a run that has not ended is still running."""
 
     ALIVE = "alive"
     GONE = "gone"
@@ -53,12 +53,12 @@ class RunLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
-        """Take the lock; False if another process holds it. Where the disk has no locks there is nothing to take."""
+        """Take the lock; False if another process holds it. If the disk has no locks, there is nothing to take."""
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
                 descriptor = self._open(create=True)
-            except (OSError, StoreError):  # a disk that is full, a directory that is none of ours: nothing is locked
+            except (OSError, StoreError):  # a full disk, or a directory that is not ours: nothing is locked
                 return True
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,7 +76,7 @@ class RunLock:
                 self._descriptor = descriptor
                 _held.add(descriptor)
                 return True
-            os.close(descriptor)  # whoever had it removed it meanwhile
+            os.close(descriptor)  # its holder removed it meanwhile
 
     def release(self) -> None:
         """Remove the lock, and the directory if it is empty."""
@@ -85,11 +85,11 @@ class RunLock:
             descriptor, self._descriptor = self._descriptor, None
             _held.discard(descriptor)
             with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)  # by hand: a child may have a copy of the descriptor
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # explicitly, because a child may have a copy of the descriptor
             os.close(descriptor)
 
     def is_held(self) -> bool | None:
-        """Tell whether a process holds it; None: there is none, or it cannot be looked at."""
+        """Return whether a process holds it; None if there is none, or it cannot be examined."""
         try:
             descriptor = self._open(create=False)
         except (OSError, StoreError):
@@ -133,7 +133,7 @@ class Sighting:
 
     @classmethod
     def of(cls, graph: Root | Path | None, run: Run) -> Sighting:
-        """Look for the process of a run in the graph of that directory; None: without its lock."""
+        """Look for the process of a run in the graph in this directory; None: without its lock."""
         path = graph.path if isinstance(graph, Root) else graph
         process = process_of(run)
         held = None if graph is None else RunLock(graph, run.id).is_held()
@@ -145,16 +145,16 @@ class Sighting:
         if alive is not None:
             return cls(Life.ALIVE if alive else Life.GONE, process, "it runs" if alive else "its process is gone")
         if not process.on_this_machine and path is not None and process.boot is not None and _is_local(path):
-            return cls(Life.GONE, process, "its process is gone")  # before a reboot, or before the disk came here
+            return cls(Life.GONE, process, "its process is gone")  # before a reboot, or before the disk was moved here
         if not process.on_this_machine:
             why = "it ran on another machine, whose processes and locks cannot be seen from here"
         else:
-            why = "it ran in another container, or nothing tells it from other processes of that number"
+            why = "it ran in another container, or cannot be told from other processes with that number"
         return cls(Life.UNKNOWN, process, why)
 
 
 def process_of(run: Run) -> Process:
-    """Return the process that a run was last noted to be in."""
+    """Return the process in which a run was last recorded."""
     try:
         moments = json.loads(run.resumptions)
         marks = (moments[-1] if moments else json.loads(run.versions)).get(PROCESS, {})
@@ -164,12 +164,12 @@ def process_of(run: Run) -> Process:
 
 
 def versions_of(run: Run) -> dict[str, Any]:
-    """Return the versions that a run noted, without the marks of its process."""
+    """Return the versions that a run recorded, without what identifies its process."""
     return {k: v for k, v in json.loads(run.versions).items() if k != PROCESS}
 
 
 def _is_local(path: Path | None) -> bool:
-    """Tell whether a directory lies on a disk that only one machine can use at a time."""
+    """Return whether a directory is on a disk that only one machine can use at a time."""
     if path is None:
         return False
     try:
@@ -182,7 +182,7 @@ def _is_local(path: Path | None) -> bool:
         fields, _, source = line.partition(" - ")
         mount = fields.split(" ")[4].encode().decode("unicode_escape")  # spaces are octal there
         inside = here == mount or here.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(place):  # the last one lies on top
+        if inside and len(mount) >= len(place):  # the last one is on top
             place, kind = mount, source.split(" ")[0]
     return kind in _LOCAL
 
@@ -191,7 +191,7 @@ _held: set[int] = set()
 
 
 def _after_in_child() -> None:
-    # A child has copies of the descriptors, which would keep the lock when this process is gone.
+    # A child has copies of the descriptors, which would keep the lock after this process is gone.
     for descriptor in _held:
         with contextlib.suppress(OSError):
             os.close(descriptor)

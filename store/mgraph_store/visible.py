@@ -1,8 +1,8 @@
-r"""Text that somebody else wrote, made fit to be shown: what a terminal obeys or a reader cannot see is escaped.
+r"""Making text from somebody else safe to show: what a terminal obeys or a reader cannot see is escaped.
 
-Names, notes, reasons and file names of a graph may come from a stranger. Control characters move the cursor, set the
-title or write the clipboard; characters that order or join text make one name look like another. Here they become
-``\x1b`` or ``\u202e``. Letters of every script, combining marks, emoji and variation selectors stay as they are;
+Names, notes, reasons and file names of a graph may come from a stranger. Control characters can move the cursor, set
+the title or write the clipboard; characters that reorder or join text can make one name look like another. Here they
+become ``\x1b`` or ``\u202e``. Letters of every script, combining marks, emoji and variation selectors stay as they are;
 joiners are escaped even inside emoji, so that two names which differ also look different.
 """
 
@@ -15,17 +15,17 @@ _ESCAPED = re.compile(
     "\x00-\x1f\x7f-\x9f"  # C0, DEL and C1
     "\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb"  # order, joining, width
     "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # formats of single scripts and of music
-    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"  # tags, and points kept for more of them
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"  # tags, and code points reserved for more of them
     "\u2028\u2029"  # separators of lines and paragraphs
     "\ud800-\udfff"  # bytes of file names that are not text
-    "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\uffa0"  # letters and marks that show nothing
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\uffa0"  # letters and marks that are invisible
     "]"
 )
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def visible(text: str) -> str:
-    r"""Return text as one line in which everything can be seen, line breaks as ``\n``; a second time changes nothing.
+    r"""Return text as one line in which everything is visible, line breaks as ``\n``; doing so twice changes nothing.
 
     >>> visible("a\x1b[2Jb")
     'a\\x1b[2Jb'
@@ -34,7 +34,7 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """Return text of several lines, each as by :func:`visible`; for text whose line breaks are ours."""
+    """Return text of several lines, each made :func:`visible`; for text whose line breaks are ours."""
     return "\n".join(map(visible, text.split("\n")))
 
 

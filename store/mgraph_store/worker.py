@@ -1,8 +1,8 @@
-"""Writing from several processes: workers write tensors, one of them all commits the rows.
+"""Writing from several processes: workers write tensors, and one process commits the rows.
 
 A :class:`WorkerStore` reads the graph and makes tensors durable like any store, but its transactions end without
-touching the index: their rows wait until the worker hands them over. Whoever may write the index takes them into
-a transaction of its own (:meth:`Transaction.take_over`), all or none. What was never taken over has no row, and is
+touching the index: their rows wait until the worker hands them over. The process that may write the index takes them
+into its own transaction (:meth:`Transaction.take_over`), all or none. What is never taken over has no row, and is
 garbage like anything else without one.
 """
 
@@ -26,7 +26,7 @@ from mgraph_store.transaction import Transaction
 
 
 class WorkerStore(GraphStore):
-    """A graph that this process reads, and writes tensors to, while another one writes the index."""
+    """A graph that this process reads and writes tensors to, while another one writes the index."""
 
     def __init__(self, path: Path, *, lock_timeout: float | None = None) -> None:
         super().__init__(path, lock_timeout=lock_timeout)
@@ -45,13 +45,13 @@ class WorkerStore(GraphStore):
             raise
 
     def hand_over(self) -> Handover:
-        """Return the rows of all transactions that ended since the last time, and forget them."""
+        """Return the rows of all transactions that ended since the last call, and forget them."""
         ended, self._ended[:] = list(self._ended), []
         return merged(ended)
 
 
 class _Waiting(Transaction):
-    """A transaction whose end puts its rows aside."""
+    """A transaction that sets its rows aside at its end."""
 
     def __init__(self, tensors: TensorStore, index: Index, lock: GraphLock, ended: list[Handover]) -> None:
         super().__init__(tensors, index, lock)
@@ -60,16 +60,20 @@ class _Waiting(Transaction):
     @override
     def require(self, check: Callable[[Reader], None]) -> None:
         """Refuse: a check cannot be handed over."""
-        raise StoreError("A worker's transaction adds and updates rows; this must be done by the one who commits them.")
+        raise StoreError(
+            "A worker's transaction only adds and updates rows; the process that commits them must do this."
+        )
 
     @override
     def remove(self, record: type[Record], column: str, values: Sequence[str]) -> None:
-        """Refuse: a worker removes nothing."""
-        raise StoreError("A worker's transaction adds and updates rows; this must be done by the one who commits them.")
+        """Refuse: a worker cannot remove anything."""
+        raise StoreError(
+            "A worker's transaction only adds and updates rows; the process that commits them must do this."
+        )
 
     @override
     def commit(self) -> None:
-        """Put the rows aside; nothing in them is checked against the index before they are taken over."""
+        """Set the rows aside; they are checked against the index only when they are taken over."""
         self._check_open()
         added = tuple(record for records in self._added.values() for record in records)
         if not added and not self._updated:

@@ -161,15 +161,17 @@ CASES = {
     "auto with a preset": Case("connect a b --auto --max-barrier 1 --preset quick", ("--preset is for one method",)),
     "auto from elsewhere": Case("connect a b --auto --max-barrier 1 --init s", ("--init is for one method",)),
     "auto with inner points": Case("connect a b --auto --max-barrier 1 --inner 2", ("--inner is for a chain or band",)),
-    "auto without a sweep": Case("connect a b --auto --max-barrier 1 --no-sweep", ("--no-sweep does not go",)),
+    "auto without a sweep": Case(
+        "connect a b --auto --max-barrier 1 --no-sweep", ("cannot be combined with --no-sweep",)
+    ),
     "auto with a setting of no method": Case(
         "connect a b --auto --max-barrier 1 -s epoch=2", ("no setting 'epoch'", "epochs")
     ),
     "auto with a bad name": Case(
         "connect a c --auto --max-barrier 1 --name 1st", ("'1st-linear'", "start with a letter")
     ),
-    "limit without auto": Case("connect a b --curve --max-barrier 1", ("--max-barrier goes with --auto",)),
-    "budget without auto": Case("connect a b --linear --budget 1m", ("--budget goes with --auto",)),
+    "limit without auto": Case("connect a b --curve --max-barrier 1", ("--max-barrier is an option of --auto",)),
+    "budget without auto": Case("connect a b --linear --budget 1m", ("--budget is an option of --auto",)),
     # Checkpoints
     "missing file": Case("add-mode none.pt", ("none.pt", "does not exist")),
     "directory": Case("add-mode digits.mgraph", ("is not a file",)),
@@ -182,7 +184,7 @@ CASES = {
     ),
     "weights that are not there": Case("add-mode x.pt --weights ema", ("'ema'", "raw"), checkpoint(lambda _: None)),
     "no curve": Case("add-mode x.pt --curve", ("no trained curve",), checkpoint(lambda _: None)),
-    "file and point": Case("add-mode --at 1,0 --weights raw", ("--at", "do not go with it")),
+    "file and point": Case("add-mode --at 1,0 --weights raw", ("--at", "cannot be combined with options for files")),
     "weights of a curve": Case("add-mode x.pt --curve --weights raw", ("--curve",), checkpoint(lambda _: None)),
     "empty file": Case("add-mode x.pt", ("empty",), file("x.pt", "")),
     "not a checkpoint": Case("add-mode x.pt", ("not a checkpoint",), file("x.pt", "hello " * 99)),
@@ -191,7 +193,7 @@ CASES = {
     ),
     "truncated": Case("add-mode x.pt", ("not a checkpoint, or a damaged one",), truncated),
     "truncated safetensors": Case("add-mode x.safetensors", ("damaged",), truncated),
-    "list, no state dict": Case("add-mode x.pt", ("holds a list",), checkpoint(lambda state: [1, 2])),
+    "list, not a state dict": Case("add-mode x.pt", ("holds a list",), checkpoint(lambda state: [1, 2])),
     "no tensors": Case("add-mode x.pt", ("without a dict of tensors",), checkpoint(lambda state: {"epoch": 3})),
     "pickled code": Case("add-mode x.pt", ("pickled code", "print"), checkpoint(lambda state: {"x": Runs()})),
     "missing tensor": Case("add-mode x.pt", ("lacks 1 tensor", "4.bias"), checkpoint(lacking)),

@@ -41,7 +41,7 @@ CASES = {
     "unknown start": case("connect a b --curve --init curv", ("curv", "did you mean curve")),
     "start of a simplex": case("connect a b c d --simplex --init s", ("no control points besides its ends",)),
     "the same node twice": case("connect a b c a --linear", ("a is given twice",)),
-    "buffers of a stranger": case("connect a b --linear --buffers-from c", ("c is none",)),
+    "buffers of a stranger": case("connect a b --linear --buffers-from c", ("c is not one",)),
     # Settings
     "unknown setting": case(
         "connect a b --curve -s bend=2", ("'bend'", "known are", "batch_size", "Did you mean bends?")

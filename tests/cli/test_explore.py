@@ -80,10 +80,10 @@ def test_explore_plans_works_and_says_why_it_stopped(run: Any) -> None:
         (["suggest", "-s", "epochss=1"], "Did you mean epochs?"),
         (["suggest", "a"], "there is only a"),
         (["suggest", "a", "zz"], "zz"),
-        (["suggest", "--until", "all joined"], "is none"),
+        (["suggest", "--until", "all joined"], "is not one"),
         (["suggest", "--until", "components(0.1) == 1 and components(0.1) == 2"], "contradict"),
         (["suggest", "--until", "components(0.1) == 9"], "only 4 modes"),
-        (["suggest", "--metric", "f1"], "edges are measured by loss, error, and 'f1' is none of these"),
+        (["suggest", "--metric", "f1"], "edges are measured by loss, error, and 'f1' is not one of these"),
         (["suggest", "-n", "0"], "at least 1 suggestion"),
         (["explore"], "Say when to stop"),
         (["explore", "--plan"], "Say when to stop"),
@@ -105,7 +105,7 @@ def test_a_graph_of_one_mode(commands: Any, template: Path, tmp_path: Path) -> N
 
     g = mgraph.create(tmp_path / "one.mgraph", arch="mlp?hidden=4,", data="digits", device="cpu")
     run = commands(tmp_path)
-    assert "two modes to connect, and there is none" in run("suggest", code=2).stderr
+    assert "Connecting needs two modes, and there is none" in run("suggest", code=2).stderr
     g.train(epochs=1, name="alone")
     assert "there is only alone; add modes with mgraph train" in run("explore", "--max-pairs", 1, code=2).stderr
 
@@ -141,7 +141,7 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_they_have(tmp_path: Path, proce
     _, said = working.communicate(timeout=60)
     assert working.returncode == 130
     assert said.strip().startswith(
-        "Interrupted. 0 pairs are connected and stored, 1 was under way; exploring again goes on"
+        "Interrupted. 0 pairs are connected and stored, 1 was under way; exploring again continues"
     )
     assert said.strip().count("\n") == 0
     assert "Run again: mgraph explore --max-pairs 1" in said

@@ -61,7 +61,7 @@ def test_listing_by_expression_and_labels(run: Any) -> None:
     assert "line" in listed.stdout
     assert "nodes" not in listed.stdout
     assert [row["name"] for row in run("ls", "--where", "name like '%r%'", "--json").rows] == ["curve", "bare"]
-    assert run("ls", "--where", "name = 'nobody'").stdout.strip() == "Nothing of which this is true."
+    assert run("ls", "--where", "name = 'nobody'").stdout.strip() == "Nothing for which this is true."
     assert run("ls", "--columns", "name,barrier", "--csv").code == 0
     columns = run("ls", "--list-columns", "--json").rows
     assert {"of": "nodes", "name": "nbytes", "type": "number", "unit": "bytes", "meaning": "size of these"} in columns
@@ -123,23 +123,23 @@ def test_sql_from_standard_input(process: Any, path: Path) -> None:
         ("ls --where barrier>0.1,drop", "not an expression"),
         ("ls --where seed=1;delete", "not an expression"),
         ("ls --kind mode --where barrier>1", "no column 'barrier'"),
-        ("ls --where seed=1 --sort barrier", "No listing has all of seed, barrier"),
+        ("ls --where seed=1 --sort barrier", "No list has all of seed, barrier"),
         ("ls --sort acc", "no column 'acc'"),
         ("ls --limit 0", "at least 1"),
         ("tag a two=words", "not a tag or key"),
         ("tag a nothing --remove", "no tag or note 'nothing'; it has none"),
         ("note a word", "key=value"),
         ("sql", "Give a query"),
-        ("sql delete+from+nodes", "only SELECT and its like"),
+        ("sql delete+from+nodes", "only SELECT and the like"),
         ("sql select+1;select+2", "2 SQL statements"),
-        ("sql copy+nodes+to+'x.csv'", "only SELECT and its like"),
+        ("sql copy+nodes+to+'x.csv'", "only SELECT and the like"),
         ("sql select+*+from+'/etc/passwd'", "does not exist"),
         ("sql select+*+from+read_text('/etc/passwd')", "disabled"),
         ("sql install+httpfs", "only SELECT"),
         ("sql select+1 -o x.xlsx", "must end in"),
         ("sql select+1 -o x.csv --json", "-o writes a file"),
         ("sql selec+1", "syntax"),
-        ("show m --ancestry --table", "Show one of"),
+        ("show m --ancestry --table", "Give only one of"),
         ("show m --ancestry --csv", "not a table"),
     ],
 )

@@ -30,7 +30,7 @@ _LEFT_OUT = re.compile(_RULE.pattern + r"|^Note: the chosen point|^info +batchno
 _OPEN = re.compile(
     r"\b(better|worse|even)\b|(?<=corner )[a-d]\b|^(parameter|against|oracle|nbytes|test accuracy difference.*?)\s.*$"
     r"|\b\d+(\.\d+)?(e-?\d+)? ?(s|ms|seconds|minutes|MB|kB|B)\b|(?<=seconds )[\d.e-]+"
-    r"|(?<=can go on from step )\d+|\b\d{8}T\d{6}\b"
+    r"|(?<=can be resumed from step )\d+|\b\d{8}T\d{6}\b"
     r"|\b\d\d:\d\d(?::\d\d)?\b|\(python .*\)"
 )
 

@@ -327,7 +327,7 @@ def test_what_is_no_executor_for_this() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
 def test_a_cluster_by_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no srun
-    with pytest.raises(InputError, match=r"SLURM cannot be had here by submitit: .*srun"):
+    with pytest.raises(InputError, match=r"SLURM is not available here through submitit: .*srun"):
         open_engine(f"slurm:2?folder={tmp_path}")
     with open_engine(f"slurm:2?cluster=local&timeout_min=2&folder={tmp_path}") as engine:
         engine.submit("a", operator.mul, 6, 7)

@@ -281,9 +281,9 @@ def test_a_metric_of_ones_own_sees_the_whole_split(own, monkeypatch):
         (["top4"], "top4 needs at least 4 classes, and the task has 3"),
         (["top2", "top2"], "Two metrics are called top2"),
         (["own.py:margin", "again.py:margin"], "Two metrics are called margin"),
-        (["own.py:ece"], "The name ece is taken"),
-        (["own.py:accuracy"], "The name accuracy is taken"),
-        (["own.py:top7"], "The name top7 is taken"),
+        (["own.py:ece"], "The name ece already belongs"),
+        (["own.py:accuracy"], "The name accuracy already belongs"),
+        (["own.py:top7"], "The name top7 already belongs"),
         (["own.py:margin?k=2"], "takes no parameters"),
         (["own.py:NUMBER"], "'NUMBER' in own.py is a int"),
     ],
@@ -304,7 +304,7 @@ def test_labels_are_needed_for_what_is_of_labels():
     splits = {"train": (X[:40], target[:40]), "valid": (X[40:60], target[40:60]), "test": (X[60:], target[60:])}
     task = make_task(**splits, loss=F.mse_loss)
     for name in ("accuracy", "top1", "ece", "brier", "nll"):
-        with pytest.raises(InputError, match=f"The metric {name} is of class labels"):
+        with pytest.raises(InputError, match=f"The metric {name} needs class labels"):
             resolve_metrics([name], task)
 
 
@@ -326,5 +326,5 @@ def test_less_precision_gives_nearly_the_same_numbers_in_full_types():
     flat = FlatModel(network())
     full, half = (measure(flat, TASK, "test", precision=p)["loss"] for p in ("fp32", "bf16"))
     assert full.value != half.value == pytest.approx(full.value, rel=0.02)
-    with pytest.raises(InputError, match="A precision is one of"):
+    with pytest.raises(InputError, match="The precision must be one of"):
         measure(flat, TASK, "test", precision="fp8")

@@ -199,5 +199,5 @@ def test_what_a_refinement_may_be():
         wish.check(["train"], ["ece"], 5)
     with pytest.raises(InputError, match="does not measure the metric ece"):
         wish.check(["valid"], ["loss"], 5)
-    with pytest.raises(InputError, match="51 points already, more than the 50"):
+    with pytest.raises(InputError, match="51 points, more than the 50"):
         wish.check(["valid"], ["ece"], 51)

@@ -192,7 +192,7 @@ ONE = Piece(Segment(), (0, 1), ((0.0,), (1.0,)))
     ("build", "message"),
     [
         (lambda: CompositePath(()), "one piece"),
-        (lambda: CompositePath((ONE, ONE), (0.5,)), "begins where the one before"),
+        (lambda: CompositePath((ONE, ONE), (0.5,)), "must begin where the one before"),
         (lambda: CompositePath((ONE, Piece(Segment(), (1, 0), ONE.waypoints)), (0.5,)), "different control points"),
         (lambda: CompositePath((ONE, Piece(Segment(), (1, 3), ONE.waypoints)), (0.5,)), "leaving none out"),
         (lambda: CompositePath((ONE,), (0.5,)), "0 rising values"),

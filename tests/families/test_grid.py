@@ -159,7 +159,7 @@ def test_even_grids_say_so():
     [[0.0], [0.0, 0.5], [0.1, 1.0], [0.0, 0.5, 0.5, 1.0], [0.0, 0.6, 0.4, 1.0], [0.0, np.nan, 1.0], [[0.0, 1.0]]],
 )
 def test_bad_axes_are_refused(axis):
-    with pytest.raises(InputError, match="from 0 to 1 and rise"):
+    with pytest.raises(InputError, match="must rise from 0 to 1"):
         TensorGrid((np.array([0.0, 1.0]), np.array(axis)))
 
 

@@ -37,6 +37,6 @@ def test_what_is_in_use_is_built() -> None:
 
 def test_grids_of_too_many_points_are_not_built() -> None:
     for family, counts in ((Segment(), 10**9), (BezierSurfaceFamily(), (10**5, 10**5)), (SimplexFamily(50), 11)):
-        with pytest.raises(InputError, match="points; a sweep has at most 4000000"):
+        with pytest.raises(InputError, match="points; a sweep may have at most 4000000"):
             family.grid(counts)
     assert len(Segment().grid(10**5)) == 10**5

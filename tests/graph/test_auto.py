@@ -92,7 +92,7 @@ def test_what_would_surely_exceed_the_budget_is_not_begun(g: Any, monkeypatch: p
     result = g.connect_auto("b", "d", max_barrier=0.0, settings=QUICK, budget="10m", grid=5, methods=PATHS)
     assert attempts(result) == {"linear": "missed", "curve": "skipped", "chain": "skipped"}
     assert result.attempts[1].expected == pytest.approx(1077, rel=0.1)  # so many examples, a second each
-    reason = r"curve: skipped, it takes 1[78] m \d+ s or more, and (9 m \d+ s|10 m) of the budget are left\."
+    reason = r"curve: skipped, it takes 1[78] m \d+ s or more, and only (9 m \d+ s|10 m) of the budget is left\."
     assert re.fullmatch(reason, result.attempts[1].reason)
     assert "not tried for lack of time: curve, chain (raise --budget)" in result.reason
     assert result.budget == 600
@@ -111,7 +111,7 @@ def test_a_spent_budget_ends_the_search(g: Any, monkeypatch: pytest.MonkeyPatch)
     clock = count(0.0, 30.0)  # of this module alone: others look at theirs as often as they like
     monkeypatch.setattr(auto, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     result = g.connect_auto("a", "b", max_barrier=0.0, settings=QUICK, budget=100, grid=5, methods=PATHS)
-    assert result.attempts[-1].reason == "chain: skipped, the budget is spent."
+    assert result.attempts[-1].reason == "chain: skipped, the budget is used up."
 
 
 def test_a_method_that_fails_is_no_end(g: Any) -> None:
@@ -146,18 +146,18 @@ def test_other_limits(g: Any, limits: Any, quantity: str, metric: str) -> None:
     [
         ({"max_peak": 1e-6}, r"No path can meet --max-peak 1e-06: the train loss of [ab] itself is 0\.\d+; raise"),
         ({"max_barrier": -0.1}, r"--max-barrier -0\.1: a barrier is never below 0"),
-        ({"max_drop": -0.5}, r"No path can meet --max-drop -0\.5: the train error of [ab] itself lies"),
+        ({"max_drop": -0.5}, r"No path can meet --max-drop -0\.5: the train error of [ab] itself is"),
         ({}, "Give exactly one of --max-barrier, --max-peak and --max-drop"),
         ({"max_barrier": 0.1, "max_peak": 1.0}, "Give exactly one of"),
-        ({"max_barrier": float("nan")}, "A threshold is a finite number"),
+        ({"max_barrier": float("nan")}, "A threshold must be a finite number"),
         ({"max_barrier": 0.1, "metric": "f1"}, "measured by loss, error, not by f1"),
         ({"max_barrier": 0.1, "split": "all"}, "no split 'all'"),
-        ({"max_barrier": 0.1, "budget": "0"}, "A length of time"),
-        ({"max_barrier": 0.1, "budget": "soon"}, "A length of time"),
+        ({"max_barrier": 0.1, "budget": "0"}, "A duration"),
+        ({"max_barrier": 0.1, "budget": "soon"}, "A duration"),
         ({"max_barrier": 0.1, "settings": {"epoch": 3}}, "no setting 'epoch'"),
         ({"max_barrier": 0.1, "grid": 1}, "A grid for a segment"),
         ({"max_barrier": 0.1, "name": "a b"}, "name"),
-        ({"max_barrier": 0.1, "buffers_from": "c"}, "Buffers can only be those of an end; c is none"),
+        ({"max_barrier": 0.1, "buffers_from": "c"}, "Buffers can only be those of an end; c is not one"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_stored(g: Any, limits: Any, message: str, snapshot: Any) -> None:

@@ -85,7 +85,7 @@ def test_a_sweep_takes_no_number_of_other_code(own: Any) -> None:
     both = r"code of ../net.py:net \(now \w{8}, then \w{8}\) is not the one that line, m0, m1 were made with"
     with pytest.warns(EndsDifferWarning, match="on its own"), pytest.warns(OtherCodeWarning, match=both):
         data = trusting.connection("line").sweep(grid=5)
-    assert "3 points were measured before with other code, which is not reused." in data.notes
+    assert "3 points were measured before with other code and are not reused." in data.notes
     numbers = rows(own, Evaluation, sweep_id=data.sweep.id)
     assert {row.run_id for row in numbers} == {data.sweep.run_id}
     with pytest.warns(EndsDifferWarning, match="on its own"), pytest.warns(OtherCodeWarning):
@@ -142,7 +142,7 @@ def test_an_interrupted_sweep_is_not_completed_by_other_code(own: Any) -> None:
     g = opened(own, trust=True)
     with (
         pytest.warns(OtherCodeWarning),
-        pytest.raises(InputError, match=f"Run {run} cannot go on: the code of .*net.py:net"),
+        pytest.raises(InputError, match=f"Run {run} cannot be resumed: the code of .*net.py:net"),
     ):
         g.resume(run)
     with pytest.warns(EndsDifferWarning, match="on its own"), pytest.warns(OtherCodeWarning):
@@ -157,7 +157,7 @@ def test_a_training_goes_on_with_other_code_only_with_a_warning_on_its_record(ow
     with pytest.raises(UntrustedError):
         opened(own).resume(run)
     with pytest.warns(
-        ResumedWithOtherCodeWarning, match=rf"Run {run} goes on with other code: the code of ../net.py:net"
+        ResumedWithOtherCodeWarning, match=rf"Run {run} is resumed with other code: the code of ../net.py:net"
     ):
         mode = opened(own, trust=True).resume(run)
     record = mode.describe()["run"]
@@ -183,7 +183,7 @@ def test_an_open_graph_runs_one_version(own: Any) -> None:
     g = opened(own, trust=True)
     g.node("m0").evaluate()
     change(own)
-    with pytest.raises(InputError, match=r"net.py:net changed while this graph is open; open it again"):
+    with pytest.raises(InputError, match=r"net.py:net changed while this graph was open; open it again"):
         g.train(seed=9, epochs=1)
 
 
@@ -225,5 +225,5 @@ def test_a_loss_of_before_counts_by_its_file(tmp_path: Path) -> None:
         tx.update(replace(space, factories=json.dumps({space.loss: old})))
     assert opened(g).train(epochs=1).describe()["kind"] == "mode"
     (tmp_path / "mine.py").write_text("from helper import F\n\ndef mine(o, t):\n    return F.cross_entropy(o, t)\n")
-    with pytest.raises(InputError, match="not the one that space"):
+    with pytest.raises(InputError, match="not what space"):
         opened(g, trust=True).train(epochs=1)

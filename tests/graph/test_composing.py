@@ -126,7 +126,7 @@ def test_a_thinned_path_is_a_chain_through_some_of_its_points(graph: Any) -> Non
 def test_what_does_not_join_is_refused(graph: Any, tmp_path: Path) -> None:
     before = len(graph.connections())
     for pieces, message in (
-        (("line", "bare"), "line and bare share no mode to go on from: they join a, b and c, d"),
+        (("line", "bare"), "line and bare share no mode to continue from: they join a, b and c, d"),
         (("line", "s"), "The path stops at one of a, b in line: say between which ends, line:FROM:TO"),
         (("line:a:b", "s"), "The path stops at one of a, c, d in s: say between which ends, s:FROM:TO"),
         (("s", "line"), "stops at one of a, b in s: say between which ends, s:FROM:TO"),

@@ -99,7 +99,7 @@ def test_it_stops_after_so_many_pairs_and_goes_on(g: Any) -> None:
     g.explore(method=curve(), max_pairs=1, grid=3)
     assert len(set(pairs(g))) == 3
     found = g.explore(method=curve(), max_pairs=100, grid=3)
-    assert (found.connected, found.stopped) == (3, "every pair was tried")
+    assert (found.connected, found.stopped) == (3, "every pair has been tried")
     assert len(set(pairs(g))) == 6
     assert {d.suggestion.step for d in found.done} <= {"improve", "fill"}
     # What one method has connected is new to another one.
@@ -170,7 +170,7 @@ def test_unfinished_sweeps_come_first(g: Any) -> None:
 
 def test_some_modes_only(g: Any) -> None:
     found = g.explore("d", "b", g.node("c"), method=curve(), max_pairs=9, grid=3)
-    assert found.stopped == "every pair was tried"
+    assert found.stopped == "every pair has been tried"
     assert set(pairs(g)) == {("b", "c"), ("b", "d"), ("c", "d")}
 
 
@@ -231,7 +231,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(g: Any) -> None:
 
     with pytest.raises(KeyboardInterrupt) as stopped:
         g.explore(method=curve(), max_pairs=3, grid=3, tell=told.append, progress=progress)
-    assert "1 pair is connected and stored, 1 was under way; exploring again goes on" in stopped.value.__notes__[0]
+    assert "1 pair is connected and stored, 1 was under way; exploring again continues" in stopped.value.__notes__[0]
     (next_one,) = g.suggest(method=curve())
     (run,) = [r for r in g.runs() if r["status"] == "interrupted"]
     assert (next_one.step, next_one.subject) == ("resume", run["id"])
@@ -315,10 +315,10 @@ def test_a_worker_that_dies_every_time_leaves_a_failed_run(tmp_path: Path, monke
         ({"budget": 0}, "a number above 0"),
         ({"max_pairs": 1, "engine": "dask"}, "no engine 'dask'"),
         ({"max_pairs": 1, "engine": "local:0"}, "at least 1 worker"),
-        ({"until": "done"}, "is none"),
+        ({"until": "done"}, "is not one"),
         ({"until": "components(0.1) == 5"}, "only 4 modes"),
         ({"max_pairs": 1, "grid": 1}, "grid"),
-        ({"max_pairs": 1, "metric": "f1"}, "sweeps measure loss, error, and 'f1' is none of these"),
+        ({"max_pairs": 1, "metric": "f1"}, "sweeps measure loss, error, and 'f1' is not one of these"),
         ({"max_pairs": 1, "split": "dev"}, "no split 'dev'"),
     ],
 )

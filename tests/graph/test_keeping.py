@@ -1,4 +1,4 @@
-"""The keeper on disk is the one in memory, but for what ends the process."""
+"""The checkpointer on disk is the one in memory, but for what ends the process."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_what_could_not_be_saved_is_not_lost_while_the_run_goes_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(files, "append", full)
-        with pytest.warns(NotSavedWarning, match="can only go on from the state before"):
+        with pytest.warns(NotSavedWarning, match="can only be resumed from the state before"):
             checkpointer.save(State({"n": 1}))
         checkpointer.append({"x": np.array([2])})
         checkpointer.save(State({"n": 2}))  # it was said once

@@ -251,7 +251,9 @@ def net():
 
 def test_a_mode_whose_tensors_do_not_make_its_function_is_refused_and_not_lost(made: Any) -> None:
     g = made(ANNEALED, modes="")
-    with pytest.raises(InputError, match=r"not what its tensors make.*by up to .*heat \(a plain float\).*x-1-refused"):
+    with pytest.raises(
+        InputError, match=r"trained network is more than its tensors.*by up to .*heat \(a plain float\).*x-1-refused"
+    ):
         g.train(name="x", epochs=2, keep=(1,))
     assert modes(g) == 0
     saved = load_file("x-1-refused.safetensors")
@@ -277,7 +279,7 @@ def test_batch_statistics_without_running_ones_are_trained_and_measured(made: An
     assert {f"valid {m}": v.value for m, v in again.items()}.items() <= own(g, "a").items()
     with pytest.raises(InputError, match="at least 2 examples"):
         g.train(batch_size=1, epochs=1)
-    with pytest.raises(InputError, match="at least 2 examples in a batch, also in evaluation"):
+    with pytest.raises(InputError, match="at least 2 examples in a batch, even in evaluation"):
         g.connection("c").sweep(3, examples=1)
 
 

@@ -89,7 +89,7 @@ def test_a_module_that_seeds_the_global_generators_is_repeatable(tmp_path, run):
 def test_large_data_that_are_drawn_anew_are_told_from_data_that_changed(run, tmp_path, monkeypatch):
     monkeypatch.setattr(repeatable, "_LARGEST", 100)
     run("init", "g.mgraph", "--arch", "n.py:net", "--data", "n.py:unseeded")
-    assert "called a second time: what it draws must be seeded" in run("train", "--epochs", 1, code=2).stderr
+    assert "called a second time: random numbers in it must be" in run("train", "--epochs", 1, code=2).stderr
     run("init", "h.mgraph", "--arch", "n.py:net", "--data", "n.py:streamed")
     (tmp_path / "n.py").write_text(CODE.replace("self.x = torch", "self.x = 2 * torch"))
     told = run("train", "--epochs", 1, "--graph", "h.mgraph", "--trust", code=2).stderr

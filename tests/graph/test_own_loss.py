@@ -55,7 +55,7 @@ def test_everything_in_the_space_is_judged_by_it(own: Any) -> None:
     c = own.train(space=space["id"], name="c", **settings | {"seed": 1})
     line = own.connect(a, c, method=mgraph.Linear(), grid=3)
     assert line.swept().values["train", "loss"][0] == pytest.approx(mine["train", "loss"]["value"], rel=1e-5)
-    with pytest.raises(InputError, match="other tasks"):
+    with pytest.raises(InputError, match="different tasks"):
         own.connect(a, b, method=mgraph.Linear())
 
 
@@ -65,7 +65,7 @@ def test_changed_code_is_never_taken_for_the_same(own: Any) -> None:
     file.write_text(CODE.replace("2 *", "3 *"))
     with pytest.raises(UntrustedError, match=r"own.py, which graph .* names, has changed since you trusted it"):
         mgraph.open(own.path, device="cpu").node("a").evaluate()
-    with pytest.raises(InputError, match=r"The loss ../own.py:doubled is not the one that space .* was made with"):
+    with pytest.raises(InputError, match=r"The loss ../own.py:doubled is not what space .* was made with"):
         mgraph.open(own.path, device="cpu", trust=True).node("a").evaluate()
     other = own.add_space("mlp?hidden=4,", "digits", loss=f"{file}:doubled", name="tripled")
     assert other.name == "tripled"  # a space of its own

@@ -15,7 +15,7 @@ import pytest
 
 import mgraph
 from mgraph import usercode
-from mgraph.errors import InputError, UntrustedError
+from mgraph.errors import InputError, MGraphWarning, UntrustedError
 from mgraph.families import BentPath, family_from
 from mgraph.methods.own import method_from
 from mgraph.session.members import rows_of
@@ -31,7 +31,7 @@ import numpy as np
 
 import mgraph
 from mgraph.families import BentPath, Segment
-from mgraph.methods.base import Outcome
+from mgraph.methods.base import Outcome, SeriesData
 from mgraph.methods.curves.path import TrainedPath
 from mgraph.settings import setting
 
@@ -96,12 +96,34 @@ class Straight(mgraph.Method):
     def family(self, ends):
         return Segment()
 
-    def run(self, flat, task, family, start, report, keeper=None):
+    def run(self, flat, task, family, start, progress, checkpointer=None):
         return Outcome(start.points())
 
 
 class Taken(Straight):
     name = "curve"
+
+
+class Told(Straight):
+    """Tells and draws what it observed."""
+
+    name: ClassVar[str] = "told"
+
+    def run(self, flat, task, family, start, progress, checkpointer=None):
+        return Outcome(start.points(), series=(SeriesData("train_loss", "", (0.0, 1.0), (2.0, 1.5)),))
+
+    @classmethod
+    def describe(cls, series, data):
+        steps = [{{"step": a, "loss": b}} for s in series for a, b in zip(s.positions, s.values, strict=True)]
+        return {{"steps": steps, "id": "forged"}}
+
+    @classmethod
+    def figure(cls, series, data, ends, *, title="", before=None):
+        from matplotlib.figure import Figure
+
+        drawn = Figure()
+        drawn.text(0.5, 0.5, f"{{title}} of {{'-'.join(ends)}}, {{len(series)}} told")
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -216,6 +238,29 @@ def test_what_is_no_method_is_refused(run: Any, pwned: Path, named: str, said: s
     assert done.stderr.count("\n") == 1
 
 
+def test_a_method_tells_and_draws_what_it_observed(run: Any, path: Path, pwned: Path) -> None:
+    run("connect", "a", "b", "--method", "paths.py:Told", "--name", "own", "--grid", 3)
+    row = run("show", "own", "--json").row
+    assert row["steps"] == [{"step": 0.0, "loss": 2.0}, {"step": 1.0, "loss": 1.5}]
+    assert row["id"] == connection(path, "own").id
+    assert "steps" in run("show", "own").stdout.splitlines()
+    run("plot", "own", "-o", "own.svg")
+    assert "own of a-b, 1 told" in (path.parent / "own.svg").read_text()
+    # It is a stranger's, as far as anybody knows.
+    forget(pwned)
+    trust_file().unlink()
+    assert "steps" not in run("show", "own", "--json").row
+    run("plot", "own", "-o", "plain.svg")
+    assert "told" not in (path.parent / "plain.svg").read_text()
+    assert not pwned.exists()
+    assert "steps" in mgraph.open(path, device="cpu", trust=True).connection("own").describe()
+    (path.parent / "paths.py").write_text("class Told:")
+    with pytest.warns(MGraphWarning, match=r"paths.py:Told says of own is not shown: .* cannot be imported"):
+        assert "steps" not in mgraph.open(path, device="cpu", trust=True).connection("own").describe()
+    (path.parent / "paths.py").unlink()
+    assert "steps" not in mgraph.open(path, device="cpu", trust=True).connection("own").describe()
+
+
 def test_queries_run_no_code_and_computing_asks(run: Any, path: Path, lagrange: None, pwned: Path) -> None:
     """As if a stranger had made it: the user has trusted nothing."""
     forget(pwned)
@@ -246,7 +291,7 @@ def test_a_bundle_brings_the_name_and_no_trust(run: Any, path: Path, lagrange: N
     run("pack", "q", "-o", "q.zip")
     mgraph.create(path.parent / "other.mgraph", arch="mlp?hidden=4,", data="digits", device="cpu")
     said = run("unpack", "q.zip", "--graph", "other.mgraph")
-    assert "q lies along ../paths.py:Lagrange" in said.stderr + said.stdout
+    assert "q runs along ../paths.py:Lagrange" in said.stderr + said.stdout
     assert "have not trusted" in run("sweep", "q", "--grid", 3, "--graph", "other.mgraph", code=2).stderr
     assert not pwned.exists()
     run("sweep", "q", "--grid", 3, "--graph", "other.mgraph", "--trust")

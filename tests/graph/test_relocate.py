@@ -71,7 +71,7 @@ def test_what_is_missing_says_what_to_type(moved, run_in):
         ("own", "mgraph relocate own --arch 'NEW/n.py:net?width=4' --data 'NEW/n.py:data?n=30' --loss NEW/n.py:judge"),
     ):
         told = run_in("train", "--space", space, "--graph", "new/g.mgraph", code=2).stderr
-        assert f"does not exist; check the path. If it lies elsewhere now, say where: {words}\n" in told
+        assert f"does not exist; check the path. If it is somewhere else now, say where: {words}\n" in told
     (moved / "new" / "d.npz").rename(moved / "d.npz")
     shutil.copytree(moved / "new" / "src", moved / "new" / "code")
     told = run_in("train", "--space", "file", "--graph", "new/g.mgraph", "--trust", code=2).stderr

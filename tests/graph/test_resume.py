@@ -158,7 +158,7 @@ def test_a_sweep_by_a_function_cannot_go_on(g: Any, reporter: Any) -> None:
         g.connection("line").sweep(5, metrics=[lambda outputs, targets: 0.0], progress=reporter(2))
     run = g.runs()[-1]
     assert (run["status"], run["resumable"]) == ("interrupted", False)
-    with pytest.raises(InputError, match="A run of sweep cannot go on; give the command again"):
+    with pytest.raises(InputError, match="A run of sweep cannot be resumed; give the command again"):
         g.resume(run["id"])
 
 
@@ -170,8 +170,8 @@ def test_which_run_is_meant(g: Any, stopped: Any) -> None:
     with pytest.raises(AmbiguousError) as caught:
         g.resume()
     assert str(caught.value) == (
-        f"Several runs can go on: {first.id} (connect of x, step 4 of 34 (curve)), {second.id} (train, step 4 of 17 "
-        f"(train)); say which."
+        f"Several runs can be resumed: {first.id} (connect of x, step 4 of 34 (curve)), {second.id} (train, "
+        f"step 4 of 17 (train)); say which one."
     )
     with pytest.raises(NotFoundError, match="No interrupted run is 'nothing' or was to make it"):
         g.resume("nothing")
@@ -188,7 +188,7 @@ def test_a_run_that_is_given_up_goes_and_leaves_nothing(g: Any, stopped: Any, be
     assert (row["id"], row["status"], row["resumable"]) == (run.id, "interrupted", False)
     assert row["reason"] == "stopped by the user; given up"
     assert [p.name for p in (g.path / "states").iterdir()] == [other.id]
-    with pytest.raises(InputError, match="cannot go on; give the command again"):
+    with pytest.raises(InputError, match="cannot be resumed; give the command again"):
         g.resume(run.id)
     assert g.discard()["id"] == other.id
     assert not (g.path / "states").exists()
@@ -200,7 +200,7 @@ def test_a_sweep_that_another_run_went_on_with_is_not_resumed(g: Any, stopped: A
     g.connection("line").sweep(5)
     row, newer = runs(g)[run.id], g.runs()[-1]
     assert (row["status"], row["resumable"]) == ("interrupted", False)
-    assert row["reason"] == f"run {newer['id']} went on with its sweep"
+    assert row["reason"] == f"run {newer['id']} continued its sweep"
 
 
 def test_runs_that_cannot_go_on_say_why(g: Any, stopped: Any) -> None:
@@ -211,13 +211,13 @@ def test_runs_that_cannot_go_on_say_why(g: Any, stopped: Any) -> None:
         g.connect("a", "b", method=mgraph.BezierCurve(epochs=3, lr=1e25, momentum=0.0))
     failed = g.runs()[-1]
     assert (failed["status"], failed["resumable"], failed["saved"]) == ("failed", False, None)
-    with pytest.raises(InputError, match=f"Run {failed['id']} failed and cannot go on: The loss became"):
+    with pytest.raises(InputError, match=f"Run {failed['id']} failed and cannot be resumed: The loss became"):
         g.resume(failed["id"])
     run = stopped(lambda progress: g.train(epochs=1, progress=progress))
     change(g, run, status="running", ended=None)  # by this very process, which is there
     with pytest.raises(InputError, match=f"Run {run.id} is still under way: process {os.getpid()} on .*Stop it there"):
         g.resume(run.id)
-    with pytest.raises(InputError, match="--force takes over no run that is alive"):
+    with pytest.raises(InputError, match="--force does not take over a run that is alive"):
         g.resume(run.id, force=True)
     with pytest.raises(InputError, match="still under way"):
         g.discard(run.id, force=True)
@@ -294,7 +294,7 @@ def test_of_two_that_resume_a_run_at_once_one_is_refused(g: Any, stopped: Any, m
         change(g, run, status="running", pid=os.getppid())
 
     monkeypatch.setattr("mgraph.operations.modes.check_training", meanwhile)
-    with pytest.raises(InputError, match=f"Run {run.id} was resumed or removed by another process meanwhile"):
+    with pytest.raises(InputError, match=f"Run {run.id} was meanwhile resumed or removed by another process"):
         g.resume()
     row = runs(g)[run.id]
     assert (row["pid"], row["resumed"], row["saved"]) == (os.getppid(), 0, "step 4 of 17 (train)")
@@ -310,7 +310,9 @@ def test_what_a_run_needs_may_be_gone_by_now(g: Any, stopped: Any) -> None:
         ("buffers_from", lost, "node"),
     ):
         change(g, run, plan=json.dumps(plan | {name: value}))
-        with pytest.raises(InputError, match=f"Run {run.id} cannot go on: the {what} {lost} is gone from the graph"):
+        with pytest.raises(
+            InputError, match=f"Run {run.id} cannot be resumed: the {what} {lost} is gone from the graph"
+        ):
             g.resume()
     change(g, run, plan=json.dumps(plan))
     with g.session.store.transaction() as tx:
@@ -325,7 +327,9 @@ def test_other_conditions_are_said_and_recorded(unswept: Path, g: Any, stopped: 
     before = json.loads(run.versions)
     change(g, run, threads=2, versions=json.dumps(before | {"torch": "2.0"}))
     other = mgraph.open(g.path, device="cpu", threads=1)
-    with pytest.warns(ResumedElsewhereWarning, match=r"goes on with torch \S+ instead of 2\.0, threads 1 instead of 2"):
+    with pytest.warns(
+        ResumedElsewhereWarning, match=r"is resumed with torch \S+ instead of 2\.0, threads 1 instead of 2"
+    ):
         made = other.resume()
     (resumption,) = made.describe()["run"]["resumptions"]
     assert resumption["other"] == {"torch": before["torch"], "threads": 1}
@@ -348,7 +352,7 @@ def test_a_full_disk_while_saving_does_not_stop_a_run(g: Any, monkeypatch: pytes
         raise StoreError("No space left for states: nothing was stored.")
 
     monkeypatch.setattr(StateFiles, "save", full)
-    with pytest.warns(NotSavedWarning, match=r"No space left .* The run goes on") as caught:
+    with pytest.warns(NotSavedWarning, match=r"No space left .* The run continues") as caught:
         g.train(epochs=1, seed=8, name="x")
     assert len([w for w in caught if issubclass(w.category, NotSavedWarning)]) == 1
     assert g.runs()[-1]["status"] == "complete"
@@ -366,7 +370,7 @@ def test_a_failure_at_the_end_loses_nothing(g: Any, monkeypatch: pytest.MonkeyPa
         g.train(epochs=1, seed=8, name="x")
     row = g.runs()[-1]
     (note,) = caught.value.__notes__
-    assert note == f"The state at step 17 of 17 (train) is saved; go on with: mgraph resume {row['id']}."
+    assert note == f"The state at step 17 of 17 (train) is saved; continue with: mgraph resume {row['id']}."
     assert (row["status"], row["reason"], row["resumable"]) == ("failed", "No space left.", True)
     monkeypatch.undo()
     assert g.resume().digest == g.train(epochs=1, seed=8).digest
@@ -393,7 +397,7 @@ def test_a_damaged_state_is_refused_and_the_run_stays_as_it_is(g: Any, stopped: 
     (file,) = (g.path / "states" / run.id).glob("state-*")
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(CorruptError, match="has to be started anew"):
+    with pytest.raises(CorruptError, match="start the run again"):
         g.resume()
     assert (runs(g)[run.id]["status"], runs(g)[run.id]["resumed"]) == ("interrupted", 0)
 

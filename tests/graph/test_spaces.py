@@ -46,7 +46,7 @@ def other_task(graph: Any, tmp_path: Path) -> Any:
 def test_the_same_network_on_other_data_needs_a_word(other_task: Any, run: Any) -> None:
     before = other_task.connections(), other_task.runs()
     with pytest.raises(
-        InputError, match=r"a and z have the same tensors but other tasks: .*digits.*npz.*--same-layout"
+        InputError, match=r"a and z have the same tensors but different tasks: .*digits.*npz.*--same-layout"
     ):
         other_task.connect("a", "z", method=mgraph.Linear())
     refused = run("connect", "a", "z", "--linear", code=2)

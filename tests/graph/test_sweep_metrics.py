@@ -35,7 +35,7 @@ def test_metrics_are_stored_under_their_names(g: Any, beside: Any) -> None:
     # Changed code is another metric.
     (directory / "own.py").write_text("def margin(outputs, targets):\n    return 0.0\n")
     assert "points" not in (told := beside(*args).stderr)
-    assert "whether more or less of margin is better is not known" in told
+    assert "it is not known whether higher or lower margin is better" in told
     assert g.connection("line").swept().values["test", "margin"].tolist() == [0.0] * 3
 
 
@@ -62,7 +62,7 @@ def test_the_finest_sweep_is_shown_and_not_the_newest(g: Any, beside: Any) -> No
     done = beside("sweep", "line", "--grid", 3, "--json")
     assert done.row["sweep"] != fine.sweep.id  # a sweep prints its own numbers
     assert {e["resolution"] for e in done.row["edges"]} == {3}
-    assert "a finer sweep is there, of 7 points: its edges count, not these" in done.stderr
+    assert "there is a finer sweep, of 7 points: its edges count, not these" in done.stderr
     assert line.swept().sweep.id == fine.sweep.id
     row = beside("show", "line", "--json").row
     assert (row["sweep"], {e["resolution"] for e in row["edges"]}) == (fine.sweep.id, {7})
@@ -112,7 +112,7 @@ def test_precision_is_recorded_with_every_number(g: Any, beside: Any, tables: An
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--precision", "fp8"], "A precision is one of fp32, tf32, bf16"),
+        (["--precision", "fp8"], "The precision must be one of fp32, tf32, bf16"),
         (["--precision", "tf32"], "TF32 needs an NVIDIA GPU"),
         (["--metric", "f1"], "There is no metric 'f1'"),
         (["--metric", "top11"], "top11 needs at least 11 classes"),

@@ -161,7 +161,7 @@ def test_an_interrupted_sweep_goes_on_and_ends_with_the_same_numbers(
     monkeypatch.setattr("mgraph.operations.sweeplog.FLUSH_SECONDS", seconds)
     tri = g.connection("tri")
     stopped = stop(tri, 7, grid=5)
-    assert stopped.__notes__ == ["7 points are measured and stored; the same sweep goes on from there."]
+    assert stopped.__notes__ == ["7 points are measured and stored; the same sweep continues from there."]
     # Stored, but not yet a sweep for those who read.
     found = tables(g, Sweep, Evaluation, Edge, Summary, Run)
     (partial,) = found["Sweep"]
@@ -260,7 +260,7 @@ def test_an_error_keeps_what_was_measured_before_it(g: Any, monkeypatch: pytest.
     line = g.connection("line")
     with pytest.raises(ZeroDivisionError) as failed:
         line.sweep(6, progress=reporter(4, ZeroDivisionError))
-    assert failed.value.__notes__ == ["4 points are measured and stored; the same sweep goes on from there."]
+    assert failed.value.__notes__ == ["4 points are measured and stored; the same sweep continues from there."]
     assert g.runs()[-1]["status"] == "failed"
     # The last commit fails: the points that waited for it are tried once more, on their own.
     monkeypatch.setattr(
@@ -305,12 +305,12 @@ def test_ctrl_c_on_the_command_line_says_what_is_kept_and_how_to_go_on(
 
     monkeypatch.setattr("mgraph.operations.sweeps.sweep", pressed)
     args = ["sweep", "line", "--grid", "5", "--splits", "train,test"]
-    said = "Interrupted. 2 points are measured and stored; the same sweep goes on from there. Go on with: mgraph resume"
-    assert beside(*args, code=130).stderr.strip() == f"{said} {g.runs()[-1]['id']}"
+    said = "Interrupted. 2 points are measured and stored; the same sweep continues from there. Continue with:"
+    assert beside(*args, code=130).stderr.strip() == f"{said} mgraph resume {g.runs()[-1]['id']}"
     # What connect sweeps is kept as well, and its connection with it; programs are told in one document.
     new = ["connect", "a", "c", "--linear", "--name", "new", "--grid", "5", "--json"]
     told = json.loads(beside(*new, code=130).stderr)["error"]
-    assert told == {"kind": "interrupted", "message": f"{said} {g.runs()[-1]['id']}"}
+    assert told == {"kind": "interrupted", "message": f"{said} mgraph resume {g.runs()[-1]['id']}"}
     monkeypatch.undo()
     assert beside(*args).stderr == "Note: 2 of 5 points were measured before and are reused.\n"
     assert beside("resume", "new", "--json").row["sweeps"][0]["grid"] == [5]
@@ -325,7 +325,7 @@ def test_an_error_of_a_sweep_says_what_is_kept(g: Any, beside: Any, monkeypatch:
     monkeypatch.setattr("mgraph.operations.sweeps.sweep", broken)
     error: Exception = StoreError("The disk is full.")
     said = beside("sweep", "line", "--grid", 5, code=1).stderr
-    assert said == "Error: The disk is full. 1 point is measured and stored; the same sweep goes on from there.\n"
+    assert said == "Error: The disk is full. 1 point is measured and stored; the same sweep continues from there.\n"
     error = ZeroDivisionError("by zero")
     said = beside("sweep", "chain", "--grid", 5, "--no-reuse", code=1).stderr
     assert said.endswith(

@@ -123,5 +123,5 @@ def test_statistics_that_do_not_fit_the_weights_are_said(make: Any) -> None:
     run, _ = make("each", net="Scaled")
     done = run("train", "--epochs", 3, "--name", "a")
     assert "with its own BatchNorm statistics, and of" in done.stderr
-    with pytest.warns(OwnStatisticsWarning, match="a has a train loss of .* its own ones do not fit"):
+    with pytest.warns(OwnStatisticsWarning, match="a has a train loss of .* its own do not fit"):
         mgraph.open("each.mgraph").node("a").measure()

@@ -35,9 +35,9 @@ def test_what_a_wall_is(metric: Metric, found: float, worst: float, wall: bool) 
 def test_a_point_on_a_wall_is_refused_unless_forced(graph: Any, run: Any) -> None:
     before = len(graph.nodes("merged"))
     done = run("merge", "line", "--at", 0.5, "--name", "w", code=2)
-    assert "The point lies on a wall: its validation accuracy is 0." in done.stderr
-    assert "--force stores it all the same" in done.stderr
-    with pytest.raises(InputError, match="lies on a wall"):
+    assert "The point is on a wall: its validation accuracy is 0." in done.stderr
+    assert "--force stores it anyway" in done.stderr
+    with pytest.raises(InputError, match="is on a wall"):
         graph.connection("wall").merge(at=(0.5, 0.5))
     assert len(graph.nodes("merged")) == before
     assert run("merge", "line", "--at", 0.5, "--name", "w", "--force", "--json").row["name"] == "w"

@@ -50,6 +50,7 @@ EXAMPLES: tuple[Job, ...] = (
     ),
     mgraph.MergeJob(connection="k", at=(0.25, 0.5), name="m", force=True),
     mgraph.EnsembleJob(connection="k", grid=(3, 4), bn_examples=100),
+    mgraph.EvaluateJob(node="m", splits=("test",), metrics=("ece",), examples=10, save=True),
     mgraph.SharpnessJob(node="m", settings=mgraph.SharpnessSettings(radii=(0.1, 0.2))),
     mgraph.ArchiveJob(node="m", rounding="bitround:5"),
     mgraph.ExportJob(node="m", path="m.pt", overwrite=True),
@@ -118,9 +119,9 @@ def test_a_field_without_a_default_must_be_there() -> None:
 
 
 def test_limits_hold_for_what_is_read() -> None:
-    with pytest.raises(InputError, match="This grid has 8000000 points; a sweep has at most"):
+    with pytest.raises(InputError, match="This grid has 8000000 points; a sweep may have at most"):
         mgraph.read_job(json.dumps({"job": "sweep", "connection": "k", "axes": [[0.0] * 4000, [0.0] * 2000]}))
-    with pytest.raises(InputError, match="a grid or inner points of every piece, not both"):
+    with pytest.raises(InputError, match="either a grid or the number of inner points of every piece, not both"):
         mgraph.read_job(json.dumps({"job": "sweep", "connection": "k", "grid": [3], "inner": 2}))
     with pytest.raises(InputError, match="epochs must be at least"):
         mgraph.read_job(json.dumps({"job": "train", "space": "s", "settings": {"epochs": -1}}))
@@ -222,7 +223,7 @@ def test_plans_of_earlier_versions_are_read(plan: dict[str, Any], job: Job) -> N
 
 
 def test_earlier_plans_that_say_nothing_are_refused() -> None:
-    with pytest.raises(CorruptError, match="operation 'merge' could not go on in any version"):
+    with pytest.raises(CorruptError, match="operation 'merge' could not be resumed in any version"):
         mgraph.read_job('{"operation": "merge"}')
     with pytest.raises(CorruptError, match="The axes of the sweep cannot be read"):
         mgraph.read_job('{"operation": "sweep", "connection": "k", "axes": [1]}')

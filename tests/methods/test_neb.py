@@ -125,7 +125,7 @@ def test_points_in_every_gap_can_be_chosen(ring):
     connected = ring.connect("a", "b", method=band(pivots=2), inner=3)
     assert len(connected.swept().parameters) == 13
     assert len(connected.sweep(inner=0).parameters) == 4
-    with pytest.raises(InputError, match="grid or inner"):
+    with pytest.raises(InputError, match="grid or the number of inner"):
         connected.sweep(5, inner=1)
     with pytest.raises(InputError, match="whole number of points"):
         connected.sweep(inner=-1)

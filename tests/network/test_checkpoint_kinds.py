@@ -102,7 +102,9 @@ def test_objects_of_other_classes_are_skipped_by_name(tmp_path: Path, protocol: 
     assert "args (argparse.Namespace)" in skipped
     assert "Attributes)" in skipped
     assert "scalar" in skipped
-    assert any(note.startswith("skipped, as they are not tensors: args (argparse.Namespace)") for note in fitted.notes)
+    assert any(
+        note.startswith("skipped because they are not tensors: args (argparse.Namespace)") for note in fitted.notes
+    )
 
 
 def test_what_pickle_itself_wrote_is_read(tmp_path: Path) -> None:
@@ -280,7 +282,7 @@ def test_torchs_own_average_is_recognised() -> None:
     assert fitted.notes == [
         "taken from the file itself (averaged weights)",
         "module. removed from the names",
-        "ignored, as the network has none: n_averaged",
+        "ignored because the network has none: n_averaged",
     ]
 
 
@@ -394,7 +396,7 @@ class Positions(nn.Module):
 def test_constants_that_one_side_lacks_are_no_obstacle() -> None:
     with_them, without = state_of(lambda: Positions(True)), state_of(lambda: Positions(False))
     fitted = fit(with_them, lambda: Positions(False))
-    assert fitted.notes == ["ignored, as the network has none: position_ids, inv_freq, table"]
+    assert fitted.notes == ["ignored because the network has none: position_ids, inv_freq, table"]
     fitted = fit(without, lambda: Positions(True))
     assert fitted.notes == ["absent, the network's own constants kept: position_ids, inv_freq, table"]
     assert fitted.buffers["int64"].tolist() == [0, 1, 2, 3]
@@ -406,7 +408,9 @@ def test_constants_that_one_side_lacks_are_no_obstacle() -> None:
 
 def test_a_weight_too_many_is_refused_and_can_be_left_out() -> None:
     state = state_of(mlp) | {"aux.weight": torch.ones(2, 2)}
-    with pytest.raises(LayoutMismatchError, match=r"1 tensor that the network has not, first aux\.weight.*--ignore"):
+    with pytest.raises(
+        LayoutMismatchError, match=r"1 tensor that the network does not have, first aux\.weight.*--ignore"
+    ):
         fit(state)
     assert np.array_equal(fit(state, ignore=("aux.*",)).parameters, values(state))
 
@@ -433,7 +437,7 @@ def test_shards_are_joined_by_their_index(tmp_path: Path) -> None:
         assert np.array_equal(fit(path).parameters, values(state))
     with pytest.raises(InputError, match=r"shard 1 of 2; give the index"):
         read_content(tmp_path / "model-00001-of-00002.safetensors")
-    with pytest.raises(InputError, match="no index of shards"):
+    with pytest.raises(InputError, match="not an index of shards"):
         read_content(tmp_path / "config.json")
     index.write_text(json.dumps({"weight_map": {names[0]: "../secret.safetensors"}}))
     with pytest.raises(InputError, match="not a file beside it"):
@@ -582,7 +586,7 @@ def test_parameters_of_a_curve_with_other_names_match_by_order() -> None:
     assert found.by_order
     fitted, notes = fit_curve(found, lambda _: plain(), layout_of(plain()))
     assert [f.parameters.tolist() for f in fitted] == [values(p, plain).tolist() for p in points]
-    assert "parameters matched by their order, as the names differ" in notes
+    assert "parameters matched by their order, because the names differ" in notes
 
 
 def test_other_numbered_names_are_no_curve() -> None:

@@ -235,9 +235,9 @@ def test_no_bytes_lead_to_another_error(tmp_path_factory, content):
         (torch.zeros(3), "holds a single tensor"),
         ({}, "empty dict"),
         ({"model": {}}, "holds a dict without a dict of tensors"),
-        ({"epoch": 3}, "no state dict; save model"),
-        ({"a": torch.zeros(1), "b": "x"}, "has 1 tensor that the network has not, first a"),
-        ({"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": torch.zeros(1)}}}}}}}}}, "no state dict"),
+        ({"epoch": 3}, "not a state dict; save model"),
+        ({"a": torch.zeros(1), "b": "x"}, "has 1 tensor that the network does not have, first a"),
+        ({"a": {"b": {"c": {"d": {"e": {"f": {"g": {"h": {"i": torch.zeros(1)}}}}}}}}}, "not a state dict"),
     ],
 )
 def test_files_without_a_state_dict(tmp_path, content, says):

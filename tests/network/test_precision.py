@@ -47,7 +47,7 @@ def test_tf32_is_for_nvidia_gpus(precision):
 def test_a_precision_that_does_not_exist_is_refused(precision):
     with pytest.raises(InputError, match=f"one of fp32, tf32, bf16, not '{precision}'"):
         check_precision(precision, CPU)
-    with pytest.raises(InputError, match="A precision is one of"), computing_in(precision, CPU):
+    with pytest.raises(InputError, match="The precision must be one of"), computing_in(precision, CPU):
         pytest.fail("entered")
 
 

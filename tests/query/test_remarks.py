@@ -56,7 +56,7 @@ def test_an_edge_with_a_doubt_counts_nowhere(doubted: GraphStore) -> None:
     assert len(dendrogram(doubted, by).linkage) == 1
     assert to_networkx(doubted).number_of_edges() == 1
     (alone,) = isolated(doubted, by)
-    assert alone["reason"] == "its edges have a doubt and do not count"
+    assert alone["reason"] == "its edges are doubtful and do not count"
     assert [c["barrier"] for c in list_connections(doubted)] == [None, 0.25]
     with doubted.reading() as reader:
         assert finest_sweep(reader, reader.find_connection("bc")).grid == (11,)

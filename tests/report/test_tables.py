@@ -98,7 +98,7 @@ def test_the_tables_are_printed_for_people_and_programs(run: Any, graph: Any) ->
         text.index(word) for word in ("best on validation data", "mean of all points", "mean of the corners", "oracle")
     ]
     assert at == sorted(at)
-    assert "the best on test data: no result" in text
+    assert "the best on test data, not a result" in text
     row = run("show", "s", "--table", "--json").row
     assert row == graph.connection("s").table()
     cells = list(csv.DictReader(io.StringIO(run("show", "s", "--table", "--csv").stdout)))

@@ -109,5 +109,5 @@ def test_what_a_worker_found_must_still_be_so(graph: Any, worker: Any) -> None:
 
 def test_a_worker_removes_nothing(graph: Any, worker: Any) -> None:
     for act in (lambda tx: tx.remove(Node, "id", ["x"]), lambda tx: tx.require(lambda _: None)):
-        with pytest.raises(StoreError, match="the one who commits"), worker.transaction() as tx:
+        with pytest.raises(StoreError, match="the process that commits"), worker.transaction() as tx:
             act(tx)

@@ -35,8 +35,8 @@ NOTE = Note(new_id("n"), "key", "value")
         (SWEEP, {"grid": ()}, "its grid is"),
         (SWEEP, {"grid": (0,)}, "its grid is"),
         (SWEEP, {"axes": '[[0.0, "x"]]'}, "its axes do not have as many points"),
-        (SWEEP, {"axes": "[[0.0, true]]", "grid": (2,)}, "its axes hold something else"),
-        (SWEEP, {"axes": "[[0.0, NaN]]", "grid": (2,)}, "its axes hold something else"),
+        (SWEEP, {"axes": "[[0.0, true]]", "grid": (2,)}, "its axes contain something other"),
+        (SWEEP, {"axes": "[[0.0, NaN]]", "grid": (2,)}, "its axes contain something other"),
         (SWEEP, {"axes": "{}"}, "its axes is not a JSON list"),
         (CONNECTION, {"family": "segment"}, "its family is not JSON"),
         (CONNECTION, {"settings": "[]"}, "its settings is not a JSON object"),
@@ -74,7 +74,7 @@ def test_refused_when_written_and_when_read(graph: Any, column: str) -> None:
     (node,) = graph.add(graph.parameters(), names=("a",))
     with duckdb.connect(str(graph.store.index.path)) as con:
         con.execute("UPDATE nodes SET info = '[1]'")
-    with pytest.raises(CorruptError, match=f"Row {node.id} of nodes is not read: its info is not a JSON object"):
+    with pytest.raises(CorruptError, match=f"Row {node.id} of nodes cannot be read: its info is not a JSON object"):
         graph.store.read_parameters("a")
     with duckdb.connect(str(graph.store.index.path)) as con:
         con.execute("UPDATE nodes SET info = '{}'")

@@ -37,7 +37,7 @@ def test_find(graph: Any, space_factory: Any) -> None:
         ):
             with pytest.raises(NotFoundError, match=what):
                 reader.find(text)
-        with pytest.raises(NotFoundError, match=f"is connection {k.id} .path., but a node is wanted"):
+        with pytest.raises(NotFoundError, match=f"is connection {k.id} .path., but a node is expected"):
             reader.find_node("path")
         assert reader.find_space() == reader.find_space("only") == reader.find_space(graph.space.id[:5])
         with pytest.raises(NotFoundError, match="did you mean only"):

@@ -116,7 +116,7 @@ def test_a_graph_with_tensors_at_a_url_is_like_any_other(
     assert store.read_buffers("n0")["int64"].tolist() == [3]
     assert_consistent(store, deep=True)
     assert not garbage(store)
-    with pytest.raises(NameTakenError, match="holds something already"):
+    with pytest.raises(NameTakenError, match="already holds something"):
         GraphStore.create(tmp_path / "h.mgraph", tensors=place)
     assert not (tmp_path / "h.mgraph").exists()
 
@@ -212,7 +212,7 @@ def test_an_address_that_does_not_answer_is_said_not_to(
      "zip://x::s3://y", "reference://x", "s3://x?y=z", "local://x", "python://x", "S3://x/y", "s3:/x"],
 )  # fmt: skip
 def test_only_plain_urls_of_known_kinds_are_places(url: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no place for tensors"):
+    with pytest.raises(InputError, match="not a place for tensors"):
         check_url(url)
     with pytest.raises(InputError):
         GraphStore.create(tmp_path / "g.mgraph", tensors=url)

@@ -166,7 +166,7 @@ def test_every_flipped_bit_is_noticed(files: StateFiles) -> None:
             files.newest()
     for length in range(0, len(whole), 7):
         file.write_bytes(whole[:length])
-        with pytest.raises(CorruptError, match="has to be started anew"):
+        with pytest.raises(CorruptError, match="start the run again"):
             files.newest()
 
 

@@ -116,7 +116,7 @@ def test_other_formats_are_refused(store: GraphStore, version: int, what: str) -
 def test_an_index_that_lacks_columns_is_refused_on_opening(store: GraphStore, sql: str, missing: str) -> None:
     with duckdb.connect(str(store.path / "index.duckdb")) as con:
         con.execute(sql)
-    with pytest.raises(FormatError, match=f"unreleased mgraph, its index {missing}"):
+    with pytest.raises(FormatError, match=f"unreleased mgraph, and its index {missing}"):
         GraphStore.open(store.path)
 
 
@@ -391,7 +391,7 @@ def test_a_sweep_grows_and_is_completed(graph: Any) -> None:
 
 
 def test_committing_while_reading_is_refused_at_once(graph: Any) -> None:
-    with graph.store.reading(), pytest.raises(StoreError, match="end that before"):
+    with graph.store.reading(), pytest.raises(StoreError, match="end that first, before"):
         graph.add(graph.parameters())
     assert garbage(graph.store) == []
 

@@ -123,7 +123,7 @@ def test_a_space_goes_with_all_that_lies_in_it(graph: Any, space_factory: Callab
     with graph.store.transaction() as tx:
         tx.add(other)
     (a,) = graph.add(graph.parameters(), names=("a",))
-    with pytest.raises(StillNeededError, match=r"mode a \(it lies in space only\)"):
+    with pytest.raises(StillNeededError, match=r"mode a \(it is in space only\)"):
         remove(graph, graph.space)
     remove(graph, other)
     remove(graph, graph.space, cascade=True)

@@ -260,7 +260,7 @@ class Stopped(Exception):
 
 
 def stopped_at(step, checkpointer=None, every=1, how=HOW):
-    """Return what an interrupted run leaves behind: a keeper with the state of the step before."""
+    """Return what an interrupted run leaves behind: a checkpointer with the state of the step before."""
     seen = 0
 
     def progress(_):

@@ -72,7 +72,7 @@ def ends(method, flat):
 
 
 def connecting(method, data, **kind):
-    """Return a function of report and keeper that connects and gives everything that should be equal."""
+    """Return a function of progress and checkpointer that connects and gives everything that should be equal."""
 
     def run(progress, checkpointer):
         flat = network(**kind)

@@ -22,7 +22,7 @@ _COLUMNS = ("method", "outcome", "name", "connection", "peak", "barrier", "drop"
 
 
 def auto_options(command: Any) -> Any:
-    """Add ``--auto`` and what goes with it."""
+    """Add ``--auto`` and its options."""
     command = keyword_options(AutoOptions, only=LIMITS, section="With --auto")(command)
     help = f"The cheapest of {', '.join(_TRIED)} that meets a limit, such as --max-barrier."
     return click.option(
@@ -40,14 +40,14 @@ def connect_auto(
     no_sweep: bool,
     form: str,
 ) -> None:
-    """Try the methods, tell what came of each, and print them all; UnconnectedError if none meets the limit."""
+    """Try the methods, report the outcome of each, and print them all; UnconnectedError if none meets the limit."""
     for option, value in (("init", options.pop("init")), ("preset", settings.preset)):
         if value is not None:
             raise InputError(f"--{option} is for one method; name that instead of --auto.")
     if options.pop("inner") is not None:
         raise InputError("--inner is for a chain or band; name that instead of --auto.")
     if no_sweep:
-        raise InputError("--auto judges every attempt by its sweep, so --no-sweep does not go with it.")
+        raise InputError("--auto judges every attempt by its sweep, so it cannot be combined with --no-sweep.")
     with progress_bars("connect") as progress:
         result = graph.connect_auto(
             *ends, settings=settings.values(), say=note, progress=progress, **limits, **given(options)

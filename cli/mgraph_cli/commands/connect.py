@@ -52,11 +52,11 @@ def _method_flags(command: Any) -> Any:
     section="Methods",
     multiple=True,
     metavar="CODE",
-    help="A method of your own, or the family of a path to train, as file.py:Class; runs its code.",
+    help="Your own method, or the family of a path to train, as file.py:Class; runs its code.",
 )
 @auto_options
 @keyword_options(ConnectOptions)
-@click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
+@click.option("--no-sweep", is_flag=True, help="Do not sweep it now.")
 @settings_options(METHODS, presets=True)
 @with_computing_graph
 @output_options
@@ -71,11 +71,11 @@ def connect(
 ) -> None:
     """Connect modes by exactly one method, and sweep the result.
 
-    With --auto and a limit, methods are tried from the cheapest to the dearest until one meets the limit: settings go
-    to every method that has them, and every attempt is kept, called NAME-METHOD.
+    With --auto and a limit, methods are tried from the cheapest to the most expensive until one meets the limit.
+    Settings go to every method that has them, and every attempt is kept, called NAME-METHOD.
 
     Corner order of a surface A B C D: A = (0,0), B = (0,1), C = (1,0), D = (1,1). mgraph methods NAME prints the
-    settings of one method. Under torchrun all processes train one connection together.
+    settings of one method. Under torchrun, all processes train one connection together.
 
     \b
     Example:
@@ -96,7 +96,7 @@ def connect(
         connect_auto(graph, ends, settings, given(limits), options, no_sweep=no_sweep, form=form)
         return
     for key in given(limits):
-        raise InputError(f"--{key.replace('_', '-')} goes with --auto.")
+        raise InputError(f"--{key.replace('_', '-')} is an option of --auto.")
     method = settings.of(method_named(methods[0]))
     with progress_bars("connect") as progress:
         connected = graph.connect(*ends, method=method, sweep=not no_sweep, progress=progress, **given(options))
@@ -115,17 +115,16 @@ def connect(
 @with_computing_graph
 @output_options
 def sweep(connection: str, grid: list[int] | None, graph: Graph, form: str, **options: Any) -> None:
-    """Measure a connection on a grid; points, numbers and edges are stored.
+    """Measure a connection on a grid, and store points, numbers and edges.
 
     BatchNorm statistics are recomputed for every point. The finest sweep of a connection decides its edges. On a
-    surface or simplex the train loss chooses the route between two ends, and every split is measured along it; beside
-    that stands the oracle, the route that is best by a number itself. Numbers
-    that an earlier sweep measured under the same conditions are reused, and a sweep that was stopped goes on when the
-    same command is given again.
+    surface or simplex, the train loss chooses the route between two ends, and every split is measured along it; the
+    oracle, for comparison, is the route that is best by a number itself. Numbers that an earlier sweep measured under
+    the same conditions are reused, and the same command continues a sweep that was stopped.
 
-    A metric of your own is a function (outputs, targets) that returns one number for each example, or one of a whole
-    split, an mgraph.Metric, or one of torchmetrics; naming it here runs its code. What has a direction makes edges;
-    ?better=lower or ?better=higher after the name gives one.
+    Your own metric is a function (outputs, targets) that returns one number for each example or one for a whole split,
+    an mgraph.Metric, or one of torchmetrics; naming it here runs its code. A metric with a direction makes edges;
+    ?better=lower or ?better=higher after the name gives it one.
 
     \b
     Example:
@@ -142,5 +141,5 @@ def sweep(connection: str, grid: list[int] | None, graph: Graph, form: str, **op
         note(f"Note: {text}")
     finest = connected.swept().sweep
     if finest.id != swept.sweep.id:
-        note(f"Note: a finer sweep is there, of {prod(finest.grid)} points: its edges count, not these.")
+        note(f"Note: there is a finer sweep, of {prod(finest.grid)} points: its edges count, not these.")
     print_connection(graph.connection(connected.id).describe(swept.sweep), form)

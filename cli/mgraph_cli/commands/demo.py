@@ -17,16 +17,17 @@ from mgraph_cli.terminal import echo
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="demo", show_default=True, help="Directory.")
 @click.option("--overwrite", is_flag=True, help="Replace the graph of an earlier demo.")
 @click.option(
-    "--toy", is_flag=True, help="Instead: a band that relaxes on landscapes of two weights, drawn as it moves."
+    "--toy", is_flag=True, help="Instead, show a band relaxing on landscapes of two weights, drawn as it moves."
 )
 @output_options
 def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
-    """Show on real digits what mode connectivity gives, in a minute or two on a CPU.
+    """Show mode connectivity on real digits, in a minute or two on a CPU.
 
-    Trains four modes, connects them by straight lines, a bilinear and a Bézier surface, merges, ensembles, and writes
-    the graph, pictures and an exported model.
+    This trains four modes, connects them by straight lines, a bilinear and a Bézier surface, merges, ensembles, and
+    writes the graph, pictures and an exported model.
 
-    With --toy, in seconds: the nudged elastic band between two wells of three landscapes whose saddles are known.
+    With --toy, it takes seconds and shows the nudged elastic band between two wells of three landscapes whose saddles
+    are known.
 
     \b
     Example:
@@ -38,7 +39,7 @@ def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
         return
     from mgraph import run_demo
 
-    if not (output / "digits.mgraph").exists() or overwrite:  # what Ctrl-C leaves behind is ours to replace
+    if not (output / "digits.mgraph").exists() or overwrite:  # we may replace what Ctrl-C left behind
         click.get_current_context().obj.command = shlex.join(["mgraph", "demo", "-o", str(output), "--overwrite"])
     with progress_bars("demo") as progress:
         result = run_demo(output, overwrite=overwrite, progress=progress, say=note)
@@ -50,7 +51,7 @@ def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
         )
         for path in result.files:
             echo(f"Wrote {path}")
-        echo(f"Go on:  mgraph ls --graph {result.files[-1]}")
+        echo(f"Next:  mgraph ls --graph {result.files[-1]}")
 
 
 def _toy(output: Path, overwrite: bool, form: str) -> None:

@@ -1,4 +1,4 @@
-"""What there is to choose from: methods, archs, datasets."""
+"""The available choices: methods, archs, datasets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def methods(name: str | None, form: str) -> None:
     echo(f"# mgraph connect … {flag}: {method.summary}")
     for info in infos:
         unit = f" [{info.unit}]" if info.unit else ""
-        # TOML has no word for nothing; the setting has one of its own.
+        # TOML has no null; the setting has its own word for it.
         value = info.nothing if info.default is None else info.default
         echo(f"{info.name} = {_toml(value)}  # {info.help}{unit}")
     for preset, values in method.presets.items():

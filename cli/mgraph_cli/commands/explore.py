@@ -1,4 +1,4 @@
-"""What to connect next, and doing it: suggest, explore."""
+"""Finding and making the next connections: suggest, explore."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 _STEPS = ("step", "ends", "reason")
 _DONE = ("step", "ends", "connection", "peak", "barrier", "seconds", "problem")
-_NOTHING = "Nothing to do: every pair was tried, or the goal is met."
+_NOTHING = "Nothing to do: every pair has been tried, or the goal is met."
 
 
 def _what_options(aims: type) -> Decorator:
-    """Add what suggesting and exploring have in common: modes, method with settings, and what they aim at."""
+    """Add the options that suggest and explore share: modes, method with settings, and their aims."""
 
     def decorate(command: Any) -> Any:
         command = keyword_options(aims)(command)
@@ -47,7 +47,12 @@ def _what_options(aims: type) -> Decorator:
 @click.command()
 @_what_options(Aims)
 @click.option(
-    "-n", "--count", type=int, default=1, show_default=True, help="How many: each as if the ones before it did well."
+    "-n",
+    "--count",
+    type=int,
+    default=1,
+    show_default=True,
+    help="How many, each assuming that those before it succeeded.",
 )
 @with_graph
 @output_options
@@ -62,9 +67,9 @@ def suggest(
 ) -> None:
     """Say which pair of modes to connect next, and why.
 
-    First what is unfinished; then components are joined, the lowest mode with the lowest of another one; then the
-    worst edge of the spanning tree is to be replaced by a pair across its cut; then what is not connected yet. MODES
-    are those it is about (default: all of the space).
+    Unfinished things come first. Then components are joined, the lowest mode of one with the lowest of another; then
+    the worst edge of the spanning tree is to be replaced by a pair across its cut; then come pairs that are not
+    connected yet. MODES restricts this to some modes (default: all of the space).
 
     \b
     Example:
@@ -86,7 +91,7 @@ def suggest(
 
 def _say_test(split: str) -> None:
     if split == "test":
-        note("Note: pairs are chosen on test data, as you asked: do not report them as if nothing had looked.")
+        note("Note: pairs are chosen on test data, as you asked: their test numbers are no longer unbiased.")
 
 
 def _print_suggestion(suggestion: Suggestion) -> None:
@@ -96,7 +101,7 @@ def _print_suggestion(suggestion: Suggestion) -> None:
 @click.command()
 @_what_options(Bounds)
 @grid_option("Points of each sweep (default: as for connect).")
-@click.option("--plan", is_flag=True, help="Only say what would be done, and what it will take.")
+@click.option("--plan", is_flag=True, help="Only say what would be done, and what it would cost.")
 @with_computing_graph
 @output_options
 def explore(
@@ -109,10 +114,10 @@ def explore(
     form: str,
     **aims: Any,
 ) -> None:
-    """Connect pair after pair, as mgraph suggest names them, and sweep each, until there is a reason to stop.
+    """Connect and sweep pair after pair, as mgraph suggest names them, until there is a reason to stop.
 
-    Name at least one of --until, --max-pairs and --budget. After Ctrl-C, or later, the same command goes on: what was
-    tried is in the graph.
+    Give at least one of --until, --max-pairs and --budget. After Ctrl-C, or later, the same command continues: the
+    graph shows what has been tried.
 
     \b
     Example:
@@ -175,7 +180,7 @@ def _print_outlook(outlook: Outlook, form: str) -> None:
     if not rows:
         echo(_NOTHING)
     if outlook.seconds is None or outlook.nbytes is None:
-        echo("No estimate yet: nothing was connected by this method in this space.")
+        echo("No estimate yet: this method has connected nothing in this space.")
     elif rows:
         size = f"{outlook.nbytes / 1e6:.3g} MB"
         echo(f"About {spoken(outlook.seconds)} and {size} of tensors, by {outlook.estimate}.")

@@ -23,12 +23,12 @@ _COLUMNS = ("name", "id", "arch", "data", "loss", "parameters", "modes", "codec"
 @click.option("--arch", required=True, help="Architecture: a spec, or a factory pkg.module:fn or file.py:fn.")
 @click.option("--data", required=True, help="Data: a spec, or a factory pkg.module:fn or file.py:fn.")
 @keyword_options(SpaceOptions)
-@click.option("--tensors", metavar="URL", help="Keep the tensors there: s3://bucket/path, gs://…, az://….")
+@click.option("--tensors", metavar="URL", help="Keep the tensors at this URL: s3://bucket/path, gs://…, az://….")
 @output_options
 def init(directory: Path, arch: str, data: str, tensors: str | None, form: str, **space: Any) -> None:
     """Make a graph and its first space.
 
-    mgraph archs and mgraph datasets list what can be named. A factory is your own code: naming it trusts it.
+    mgraph archs and mgraph datasets list the built-in names. A factory is your own code: naming it trusts it.
 
     \b
     Example:
@@ -48,7 +48,7 @@ def init(directory: Path, arch: str, data: str, tensors: str | None, form: str, 
 @with_graph
 @output_options
 def add_space(arch: str, data: str, graph: Graph, form: str, **options: Any) -> None:
-    """Add a space: another architecture, data set or loss. The same one twice returns the first.
+    """Add a space: another architecture, data set or loss. If the space exists already, it is returned.
 
     \b
     Example:
@@ -72,7 +72,7 @@ def spaces(graph: Graph, form: str) -> None:
 
 
 def _shown(space: dict[str, Any], form: str) -> dict[str, Any]:
-    """Say a space's metrics in words where people read."""
+    """Put a space's metrics into words where people read them."""
     if form == "json":
         return space
     said = [f"{m['name']} ({m['better']} is better)" if "better" in m else m["name"] for m in space["metrics"]]

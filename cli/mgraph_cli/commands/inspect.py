@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 @click.option(
     "--kind", help=f"Only this kind: {', '.join(KINDS[:-1])} or {KINDS[-1]} (default: modes, merged, connections)."
 )
-@click.option("--columns", metavar="COLUMN,…", help="Show these columns, with + before the first: these as well.")
-@click.option("--list-columns", is_flag=True, help="List the columns with their meaning, and nothing else.")
+@click.option(
+    "--columns", metavar="COLUMN,…", help="Show these columns; with + before the first, in addition to the usual ones."
+)
+@click.option("--list-columns", is_flag=True, help="Only list the columns with their meaning.")
 @keyword_options(Listing)
 @with_graph
 @output_options
@@ -30,8 +33,8 @@ def ls(kind: str | None, columns: str | None, list_columns: bool, graph: Graph, 
     """List modes, merged nodes and connections.
 
     Peak and barrier of a connection are those of its worst pair of ends, on the train loss. EXPR compares columns with
-    values: = != < <= > >=, like 'a%', in (…), is null, and, or, not; tag, end and note.KEY are columns, too. What names
-    a column that only nodes or only connections have lists only these.
+    values: = != < <= > >=, like 'a%', in (…), is null, and, or, not; tag, end and note.KEY are columns too. Naming a
+    column that only nodes or only connections have lists only these.
 
     \b
     Example:
@@ -50,10 +53,10 @@ def ls(kind: str | None, columns: str | None, list_columns: bool, graph: Graph, 
     for side, rows in found.rows.items():
         if not rows and len(found.rows) > 1 and (side == "connections" or where is not None):
             continue
-        empty = _EMPTY[side] if where is None else f"No {side} of which this is true."
+        empty = _EMPTY[side] if where is None else f"No {side} for which this is true."
         emit(rows, found.columns[side], title=side, empty=empty)
     if where is not None and len(found.rows) > 1 and not any(found.rows.values()):
-        echo("Nothing of which this is true.")
+        echo("Nothing for which this is true.")
 
 
 _EMPTY = {
@@ -64,21 +67,22 @@ _EMPTY = {
 
 @click.command()
 @click.argument("what")
-@click.option("--table", is_flag=True, help="The papers' tables of a connection's finest sweep.")
-@click.option("--series", is_flag=True, help="Every number that a connection's method observed on its way.")
-@click.option("--ancestry", is_flag=True, help="What it was made from, back to training runs and files.")
+@click.option("--table", is_flag=True, help="Print the papers' tables for the connection's finest sweep.")
+@click.option("--series", is_flag=True, help="Print every number that the connection's method recorded on its way.")
+@click.option("--ancestry", is_flag=True, help="Show what it was made from, back to training runs and files.")
 @with_graph
 @output_options
 def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, form: str) -> None:
-    """Tell everything about a node or connection, by name, id, or id prefix.
+    """Show everything about a node or connection, by name, id, or id prefix.
 
-    With --table, what the papers print: the minimum, the integral over the path or surface (Int) and the maximum of
-    train loss, train error and test error, and the length ratio of a path; of a surface or simplex also the test
-    accuracy of the point that is best on validation data, of the mean and of the corners. 'oracle' is the best on
-    test data; it is never the result. A task's own primary metric stands in the place of error and accuracy.
+    --table prints what the papers print: the minimum, the integral over the path or surface (Int) and the maximum of
+    train loss, train error and test error, and the length ratio of a path; for a surface or simplex also the test
+    accuracy of the point that is best on validation data, of the mean and of the corners. 'oracle' is the best on test
+    data; it is never the result. A task's own primary metric takes the place of error and accuracy.
 
-    With --series, what a method noted on its way, one number a row: of a walk (LLPF) the loss, the iterations and the
-    seconds of each tick, distance, step and variance of each layer, and the loss at the points that were kept.
+    --series prints what a method recorded on its way, one number per row: for a walk (LLPF), the loss, the iterations
+    and the seconds of each tick, the distance, step and variance of each layer, and the loss at the points that were
+    kept.
 
     \b
     Example:
@@ -88,7 +92,7 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
       mgraph show path --series --csv
     """
     if table + series + ancestry > 1:
-        raise InputError("Show one of --table, --series and --ancestry.")
+        raise InputError("Give only one of --table, --series and --ancestry.")
     if ancestry:
         _print_ancestry(graph.find(what), form)
         return
@@ -97,7 +101,7 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
         return
     if series:
         rows = graph.connection(what).series()
-        emit(rows, ("quantity", "subject", "position", "value"), form=form, empty="Its method observed nothing.")
+        emit(rows, ("quantity", "subject", "position", "value"), form=form, empty="Its method recorded nothing.")
         return
     row = graph.find(what).describe()
     if form == "table":
@@ -121,24 +125,25 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
             row["edges"], edges = edge_table(row["edges"])
     if form == "table" and "measures" in row:
         row |= measure_tables(row.pop("measures"))
-    emit_one(
-        row,
-        form=form,
-        tables={
-            "control_points": ("row", "node", "kind", "name"),
-            "terms": ("node", "c"),
-            "evaluations": ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id"),
-            **MEASURE_COLUMNS,
-            "sweeps": ("id", "grid", "batchnorm", "precision"),
-            "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
-            "ensembles": ("split", "metric", "statistic", "value"),
-            "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
-            "edges": edges,
-            "checks": ("check", "value"),
-            "layers": ("layer", "first_distance", "last_distance", "left"),
-            "weights": ("weight", "first_variance", "last_variance"),
-        },
-    )
+    measured = row.get("evaluations", ())
+    known = {
+        "control_points": ("row", "node", "kind", "name"),
+        "terms": ("node", "c"),
+        "evaluations": (*_EVALUATION, *(["subset"] if any(e["subset"] != "all" for e in measured) else [])),
+        **MEASURE_COLUMNS,
+        "sweeps": ("id", "grid", "batchnorm", "precision"),
+        "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
+        "ensembles": ("split", "metric", "statistic", "value"),
+        "cycles": ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds"),
+        "edges": edges,
+        "checks": ("check", "value"),
+        "layers": ("layer", "first_distance", "last_distance", "left"),
+        "weights": ("weight", "first_variance", "last_variance"),
+    }
+    emit_one(row, form=form, tables=known | _further_tables(row, known))
+
+
+_EVALUATION = ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id")
 
 
 def _print_ancestry(subject: Point | Connected, form: str) -> None:
@@ -150,11 +155,20 @@ def _print_ancestry(subject: Point | Connected, form: str) -> None:
     echo(*subject.ancestry_lines())
 
 
-_MOST_ROWS = 12  # of control points in a table for people
+def _further_tables(row: dict[str, Any], known: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Find the tables that a method of the user's own has added."""
+    return {
+        key: tuple(value[0])
+        for key, value in row.items()
+        if key not in known and isinstance(value, list) and value and all(isinstance(one, dict) for one in value)
+    }
+
+
+_MOST_ROWS = 12  # control points in a table for people
 
 
 def _shortened(row: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of a connection what fills screens: places of many bends, their nodes, long series."""
+    """Leave out what would fill the screen: the rows of many bends, their nodes, long series."""
     checks = row["checks"] or {}
     short: dict[str, Any] = {
         "checks": [{"check": k.replace("_", " "), "value": v} for k, v in checks.items() if v is not None],
@@ -164,7 +178,7 @@ def _shortened(row: dict[str, Any]) -> dict[str, Any]:
         short["family"] = {k: v for k, v in row["family"].items() if k != "at"}
     if len(row["control_points"]) > _MOST_ROWS:
         short["control_points"] = row["control_points"][:2] + row["control_points"][-2:]
-        short["rows"] = f"{len(row['control_points'])}, of which the first and last are shown; --json has all"
+        short["rows"] = f"{len(row['control_points'])}, only the first and last are shown; --json has all"
     return short
 
 
@@ -196,7 +210,7 @@ def _print_tables(connected: Connected, form: str) -> None:
         {"": row["quantity"]} | {s: _with_error(row[s], row[f"{s}_standard_error"]) for s in statistics}
         for row in table["rows"]
     ]
-    emit(rows, ("", *statistics), empty="The sweep measured nothing of what is shown here.")
+    emit(rows, ("", *statistics), empty="The sweep measured none of the numbers shown here.")
     models = table["models"]
     if models is not None:
         rows = [
@@ -205,7 +219,7 @@ def _print_tables(connected: Connected, form: str) -> None:
             if models[what] is not None
         ]
         emit(rows, ("", models["quantity"]))
-        emit_one({"oracle": f"{_number(models['oracle'])}, the best on test data: no result"})
+        emit_one({"oracle": f"{_number(models['oracle'])}, the best on test data, not a result"})
 
 
 def _number(model: dict[str, Any]) -> str:
@@ -238,8 +252,8 @@ def _run_line(run: dict[str, Any]) -> str:
 def log(graph: Graph, form: str) -> None:
     """List everything that was run, with its status.
 
-    A run whose process is gone is interrupted; what can go on, and from where, is said below the table. Seeds, devices
-    and more are in --json and --csv.
+    A run whose process is gone is interrupted; below the table are the runs that can be resumed, and from where. Seeds,
+    devices and more are in --json and --csv.
 
     \b
     Example:
@@ -253,5 +267,5 @@ def log(graph: Graph, form: str) -> None:
     emit([row | {"started": row["started"][:16].replace("T", " ")} for row in rows], columns)
     for row in rows:
         if row["resumable"]:
-            where = f"from {row['saved']}, saved {row['saved_when']}" if row["saved"] else "from its beginning"
-            note(f"{row['command'].capitalize()} {row['id']} can go on {where}: mgraph resume {row['id']}")
+            where = f"from {row['saved']}, saved {row['saved_when']}" if row["saved"] else "from the start"
+            note(f"{row['command'].capitalize()} {row['id']} can be resumed {where}: mgraph resume {row['id']}")

@@ -1,4 +1,4 @@
-"""Writing on nodes and connections: tag, note."""
+"""Labelling nodes and connections: tag, note."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("what")
 @click.argument("tags", nargs=-1)
-@click.option("--remove", is_flag=True, help="Take these tags away.")
+@click.option("--remove", is_flag=True, help="Remove these tags.")
 @with_graph
 @output_options
 def tag(what: str, tags: tuple[str, ...], remove: bool, graph: Graph, form: str) -> None:
-    """Give tags to a node or connection; without any, print what it has.
+    """Add tags to a node or connection; without TAGS, print those it has.
 
     \b
     Example:
@@ -35,11 +35,11 @@ def tag(what: str, tags: tuple[str, ...], remove: bool, graph: Graph, form: str)
 @click.command("note")
 @click.argument("what")
 @click.argument("pairs", nargs=-1, metavar="KEY=VALUE...")
-@click.option("--remove", "keys", multiple=True, metavar="KEY", help="Take this note away; may be repeated.")
+@click.option("--remove", "keys", multiple=True, metavar="KEY", help="Remove this note; may be repeated.")
 @with_graph
 @output_options
 def note(what: str, pairs: tuple[str, ...], keys: tuple[str, ...], graph: Graph, form: str) -> None:
-    """Write notes, values by key, on a node or connection; without any, print what it has.
+    """Add notes (values by key) to a node or connection; without any, print those it has.
 
     \b
     Example:

@@ -37,11 +37,11 @@ _picture = click.option("-o", "--output", type=click.Path(path_type=Path), help=
 @with_graph
 @output_options
 def compare(points: tuple[str, ...], output: Path | None, graph: Graph, form: str) -> None:
-    """Tell how alike two or more points are, layer by layer, and whether two look like the same run.
+    """Show how alike two or more points are, layer by layer, and whether two look like the same run.
 
-    Of each tensor: the cosine of the two, their distance (also relative: over the root of the summed squares of both
-    norms, 1 where they are orthogonal), the norm and the variance in each. Independent runs have a cosine of about 0
-    in every weight tensor; several hundredths are usual in small ones.
+    For each tensor it prints the cosine of the two, their distance (also relative: over the root of the summed squares
+    of both norms, 1 if they are orthogonal), and the norm and the variance in each. Independent runs have a cosine of
+    about 0 in every weight tensor; in small ones, several hundredths are usual.
 
     \b
     Example:
@@ -72,7 +72,7 @@ def compare(points: tuple[str, ...], output: Path | None, graph: Graph, form: st
 
 
 def _named(row: Mapping[str, Any], ends: Mapping[str, str]) -> dict[str, Any]:
-    """Call the columns of the two ends by their names."""
+    """Name the columns of the two ends after them."""
     renamed = {}
     for key, value in row.items():
         what, _, end = key.rpartition("_")
@@ -96,9 +96,9 @@ def sharpness(
     """Measure how sharp the minimum around a point is, and store it with the point.
 
     The profile is the change of the loss when every tensor moves in a random direction by a share r of its own norm:
-    mean, standard deviation and largest over the directions. BatchNorm statistics are recomputed for every perturbed
+    mean, standard deviation and maximum over the directions. BatchNorm statistics are recomputed for every perturbed
     point. The relative flatness (Petzka et al. 2021) is that of a linear last layer under mean cross-entropy. Several
-    points are measured alike and drawn together.
+    points are measured in the same way and drawn together.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Better models out of connections: merge, ensemble, export."""
+"""Better models from connections: merge, ensemble, export."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _LOSS = "loss"
 @with_computing_graph
 @output_options
 def merge(connection: str, best: bool, at_text: str | None, graph: Graph, form: str, **options: Any) -> None:
-    """Materialise a point of a connection as a merged node, with its own BatchNorm statistics.
+    """Store a point of a connection as a merged node, with its own BatchNorm statistics.
 
-    The point is chosen on validation data, and there it is decided whether it is better than the best corner, allowing
-    for all the points that were looked at; then it is reported on test data, once. 'oracle' is what choosing on test
-    data would have shown; it is never the result. Better and worse are of the task's primary metric.
+    The point is chosen on validation data, which also decide whether it is better than the best corner, allowing for
+    all the points that were looked at; then it is reported on test data, once. 'oracle' is what choosing on test data
+    would have shown; it is never the result. Better and worse refer to the task's primary metric.
 
     \b
     Example:
       mgraph merge s --best --name m
     """
     if best + (at_text is not None) + (options["soup"] is not None) > 1:
-        raise InputError("Give one of --best, --at and --soup.")
+        raise InputError("Give only one of --best, --at and --soup.")
     at = numbers(at_text, "--at", float)
     with progress_bars("merge") as progress:
         result = graph.connection(connection).merge(at=at, progress=progress, **given(options))
@@ -65,7 +65,7 @@ def merge(connection: str, best: bool, at_text: str | None, graph: Graph, form: 
 
 @click.command()
 @click.argument("connection")
-@grid_option("Members: n or n,m (default: 11 in each direction, on a simplex of many modes fewer).")
+@grid_option("Members: n or n,m (default: 11 in each direction, fewer on a simplex of many modes).")
 @click.option("--bn-examples", type=int, help="Examples for BatchNorm statistics (default: at most 2000).")
 @with_computing_graph
 @output_options
@@ -76,7 +76,7 @@ def ensemble(
     graph: Graph,
     form: str,
 ) -> None:
-    """Evaluate the ensemble of a connection's corners and that of its whole grid.
+    """Evaluate the ensemble of a connection's corners and that of a whole grid.
 
     Members vote by the mean of their softmax outputs, or as the task says (combine); the single model to beat is the
     corner that is best on validation data.
@@ -122,7 +122,7 @@ def export(
 ) -> None:
     """Write a node as .safetensors or .pt, or a connection's ensemble as a directory.
 
-    Plain PyTorch loads the files, with no mgraph installed.
+    Plain PyTorch loads the files, without mgraph.
 
     \b
     Example:
@@ -136,7 +136,7 @@ def export(
         emit_one(row, form=form)
         return
     if grid is not None:
-        raise InputError("--grid is for --ensemble; a single node has none.")
+        raise InputError("--grid is for --ensemble; a single node has no grid.")
     path = graph.node(what).export(output, overwrite=overwrite)
     emit_one({"node": what, "output": str(path), "nbytes": path.stat().st_size}, form=form)
 

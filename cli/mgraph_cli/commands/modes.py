@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph import ImportOptions, TrainSettings
+from mgraph import EvaluateJob, EvaluateOptions, ImportOptions, TrainSettings
 from mgraph.errors import InputError, TrainedCurveError
 from mgraph_cli.options import (
     GivenSettings,
@@ -25,7 +26,7 @@ from mgraph_cli.progress import follows, progress_bars
 from mgraph_cli.tables import print_connection, print_mode
 
 if TYPE_CHECKING:
-    from mgraph import Graph
+    from mgraph import Graph, Measured
 
 
 @click.command(cls=SectionedCommand)
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 def train(name: str | None, settings: GivenSettings, space: str | None, graph: Graph, form: str) -> None:
     """Train a mode from scratch and add it with its losses and metrics.
 
-    SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % at 90 %, and stays.
-    Under torchrun all processes train one mode together.
+    The default is SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % by
+    90 %, and stays there. Under torchrun, all processes train one mode together.
 
     \b
     Example:
@@ -58,10 +59,12 @@ def train(name: str | None, settings: GivenSettings, space: str | None, graph: G
 
 @click.command("add-mode")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--at", "coordinates", metavar="W1,W2,…", help="Instead of a file: the coordinates of a small space.")
+@click.option("--at", "coordinates", metavar="W1,W2,…", help="Coordinates in a small space, instead of a file.")
 @keyword_options(ImportOptions)
 @click.option("--curve", "method", flag_value="curve", help="The file is a trained Bézier curve: add ends and bends.")
-@click.option("--chain", "method", flag_value="chain", help="The file is a trained polygonal chain, likewise.")
+@click.option(
+    "--chain", "method", flag_value="chain", help="The file is a trained polygonal chain: add ends and bends."
+)
 @with_computing_graph
 @output_options
 def add_mode(
@@ -69,13 +72,12 @@ def add_mode(
 ) -> None:
     """Import a checkpoint as a mode, and evaluate it.
 
-    Read are .safetensors, what torch.save writes (by Lightning, timm, Hugging Face, DeepSpeed, …), and shards by their
-    index or directory. What the network's load_state_dict takes is taken, wherever it lies in the file and whatever
-    prefix its names have; notes say what was done. Nothing in the file is executed. Where a file holds raw and
-    averaged weights, say which with --weights. With --at the point is given by its coordinates, as suits a landscape of
-    two weights.
+    It reads .safetensors, what torch.save writes (by Lightning, timm, Hugging Face, DeepSpeed, …), and shards by their
+    index or directory. It accepts what the network's load_state_dict accepts, wherever that is in the file and whatever
+    prefix its names have; notes say what was done. Nothing in the file is executed. If a file holds raw and averaged
+    weights, choose with --weights. --at gives a point by its coordinates instead, for landscapes of two weights.
 
-    A curve that the field's reference code trained becomes two modes, NAME-start and NAME-end, and a connection.
+    A curve trained by the field's reference code becomes two modes, NAME-start and NAME-end, and a connection.
 
     \b
     Example:
@@ -89,11 +91,13 @@ def add_mode(
     named = {name: options[name] for name in ("name", "space")}
     if file is None:
         if told or options["cast"] or method:
-            raise InputError("--at gives a point by its coordinates: options for files do not go with it.")
+            raise InputError("--at gives a point by its coordinates, so it cannot be combined with options for files.")
         mode = graph.add_point(numbers(coordinates, "--at", float) or [], **named)
     elif method is not None:
         if told:
-            raise InputError("--curve and --chain import a whole curve: --weights and its like do not go with them.")
+            raise InputError(
+                "--curve and --chain import a whole curve: they cannot be combined with --weights and the like."
+            )
         _add_curve(graph, form, file, method=method, cast=options["cast"], **named)
         return
     else:
@@ -118,23 +122,48 @@ def _add_curve(graph: Graph, form: str, file: Path, **options: Any) -> None:
 
 @click.command()
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.option(
+    "--split", "splits", multiple=True, metavar="SPLIT", help="Measure train, valid or test; may be repeated."
+)
+@keyword_options(EvaluateOptions)
 @with_computing_graph
 @output_options
-def evaluate(nodes: tuple[str, ...], graph: Graph, form: str) -> None:
-    """Measure modes or merged nodes on all splits now, and store the numbers that they have not yet.
+def evaluate(nodes: tuple[str, ...], splits: tuple[str, ...], graph: Graph, form: str, **options: Any) -> None:
+    """Measure points now, on all splits or some, with any metrics, and print the numbers with their standard errors.
 
-    For a mode that was stored and could not be measured, or to see that stored numbers still hold: they stay as they
-    are, and what is printed was measured now.
+    With --save, numbers that a mode or merged node has not yet are stored with it; ls and show then have them. So they
+    are where only a NODE is given, which measures a mode that was stored and could not be measured, or shows that
+    stored numbers still hold: they stay as they are.
 
     \b
     Example:
       mgraph evaluate a
+      mgraph evaluate a m --split test --metric ece --metric top3
+      mgraph evaluate a --metric mine.py:score --save
     """
-    rows = []
-    for point in [graph.node(node) for node in nodes]:
-        measured = point.measure()
-        rows.append(
-            {"node": point.name or point.id}
-            | {f"{split}_{name}": m.value for split, metrics in measured.items() for name, m in metrics.items()}
-        )
-    emit(rows, tuple(rows[0]), form=form)
+    plain = not (splits or options["metrics"] or options["save"] or options["examples"] is not None)
+    wanted: dict[str, Any] = {"splits": splits} if splits else {}
+    wanted |= {"metrics": options["metrics"], "examples": options["examples"], "save": plain or options["save"]}
+    points = [graph.node(node) for node in nodes]
+    measured = {p.name or p.id: graph.run(EvaluateJob(node=p.id, **wanted)) for p in points}
+    if form != "table":
+        emit([_wide(name, found) for name, found in measured.items()], (), form=form)
+        return
+    rows = [
+        {"node": node, "split": split, "metric": metric, "value": m.value, "standard_error": m.standard_error}
+        | {"examples": m.count}
+        for node, splits_found in measured.items()
+        for split, metrics in splits_found.items()
+        for metric, m in metrics.items()
+    ]
+    emit(rows, tuple(rows[0]))
+
+
+def _wide(node: str, measured: Mapping[str, Mapping[str, Measured]]) -> dict[str, Any]:
+    """Return one row of all numbers of a node."""
+    row: dict[str, Any] = {"node": node}
+    for split, metrics in measured.items():
+        for name, m in metrics.items():
+            row |= {f"{split}_{name}": m.value, f"{split}_{name}_standard_error": m.standard_error}
+        row[f"{split}_examples"] = next(iter(metrics.values())).count
+    return row

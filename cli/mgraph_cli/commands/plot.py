@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("connection")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
-@click.option("--no-before", is_flag=True, help="Only the connection itself, without the straight one beside it.")
+@click.option("--no-before", is_flag=True, help="Draw only the connection itself, without the straight one beside it.")
 @with_computing_graph
 def plot(
     connection: str,
@@ -28,10 +28,10 @@ def plot(
     no_before: bool,
     graph: Graph,
 ) -> None:
-    """Draw the finest sweep, loss and primary metric: heat maps of a surface or simplex of three, curves along t.
+    """Draw loss and primary metric of the finest sweep: heat maps of a surface or simplex of three, curves along t.
 
-    A trained connection is drawn beside the straight one of the same ends (before and after training). If that was
-    never made, it is connected by --linear and swept now, and stays in the graph.
+    A trained connection is drawn beside the straight one of the same ends (before and after training). If there is no
+    straight one, it is made by --linear and swept now, and stays in the graph.
 
     \b
     Example:
@@ -59,8 +59,8 @@ def plot(
 def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: Any) -> None:
     """Draw the graph: modes as points, the best edge of each pair as a line coloured by its peak.
 
-    Modes joined within the limit (--max-barrier, --max-peak, --max-drop; without one, by any edge) are a component,
-    and shaded. They are laid out so that the distances on the page follow the barriers, or those in weight space.
+    Modes joined within the limit (--max-barrier, --max-peak, --max-drop; without one, by any edge) form a component and
+    are shaded. The layout makes distances on the page follow the barriers, or the distances in weight space.
 
     \b
     Example:
@@ -79,8 +79,8 @@ def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: 
 def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
     """Print the peaks (or --by barrier, drop) of all pairs of modes, or draw them as a heat map.
 
-    direct is that of the best edge between the two, best the largest on the best route. In a picture the former are
-    below the diagonal, the latter above; modes that are well connected stand beside each other.
+    'direct' is the value of the best edge between the two, 'best' the largest on the best route. A picture has the
+    former below the diagonal and the latter above; well connected modes are placed next to each other.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Going on with what was interrupted: resume."""
+"""Continuing interrupted runs: resume."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--discard", is_flag=True, help="Give the run up instead, and remove what it saved.")
+@click.option("--discard", is_flag=True, help="Give up the run instead, and remove what it saved.")
 @click.option(
     "--force",
     is_flag=True,
-    help="Also if it may still be under way on another machine or in another container; you know that it is not.",
+    help="Act even if the run might still be alive on another machine or in another container; you know it is not.",
 )
 @with_computing_graph
 @output_options
 def resume(run: str | None, discard: bool, force: bool, graph: Graph, form: str) -> None:
-    """Go on with an interrupted run: train, connect (and the sweep after it) or sweep.
+    """Resume an interrupted run: train, connect (and the sweep after it), sweep, and others.
 
-    RUN is an id or prefix as mgraph log lists it, or the name that the run was to give; without it, the only
-    interrupted run. It goes on from the last state saved (every 30 seconds, or $MGRAPH_SAVE_SECONDS), with the device
-    and threads that it had, and on a CPU ends bit for bit where it would have ended.
+    RUN is an id or prefix as listed by mgraph log, or the name that the run was to give; the default is the only
+    interrupted run. It continues from the last saved state (every 30 seconds, or $MGRAPH_SAVE_SECONDS), with its former
+    device and threads, and on a CPU ends bit for bit where it would have ended.
 
-    Whether a run still is under way on another machine cannot always be seen from here; then what is known of it is
-    said, and --force goes on with it (or gives it up, with --discard). A run that is seen to be alive is never taken
-    over.
+    It is not always possible to tell whether a run is still under way on another machine. In that case mgraph says what
+    it knows, and --force resumes the run (or gives it up, with --discard). A run known to be alive is never taken over.
 
     \b
     Example:

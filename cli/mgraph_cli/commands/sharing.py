@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def pack(things: tuple[str, ...], output: Path, overwrite: bool, graph: Graph, form: str) -> None:
     """Write nodes and connections into one file, with everything they need, for another graph.
 
-    A connection brings its modes, control points, samples, sweeps and numbers; a merged node the nodes it is computed
-    from; all of them their spaces and runs. Code that a space names is not packed.
+    A connection comes with its modes, control points, samples, sweeps and numbers; a merged node with the nodes it is
+    computed from; and all of them with their spaces and runs. Code that a space names is not packed.
 
     \b
     Example:
@@ -36,8 +36,10 @@ def pack(things: tuple[str, ...], output: Path, overwrite: bool, graph: Graph, f
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--prefix", default="", help="Put this before the names of all new nodes and connections.")
-@click.option("--new", "directory", type=click.Path(path_type=Path), help="Make a new graph of it, in this directory.")
+@click.option("--prefix", default="", help="Prefix for the names of all new nodes and connections.")
+@click.option(
+    "--new", "directory", type=click.Path(path_type=Path), help="Make a new graph from it, in this directory."
+)
 @click.option(
     "--graph",
     "graph_path",
@@ -47,9 +49,9 @@ def pack(things: tuple[str, ...], output: Path, overwrite: bool, graph: Graph, f
 )
 @output_options
 def unpack(bundle: Path, prefix: str, directory: Path | None, graph_path: Path | None, form: str) -> None:
-    """Add what a bundle holds to a graph, all or nothing.
+    """Add the contents of a bundle to a graph, all or nothing.
 
-    Every tensor is checked. What the graph has already, by id and content, stays as it is; a name that is taken gets a
+    Every tensor is checked. What the graph already has, by id and content, stays as it is; a name that is taken gets a
     number. Nothing in a bundle is ever run.
 
     \b
@@ -60,7 +62,7 @@ def unpack(bundle: Path, prefix: str, directory: Path | None, graph_path: Path |
 
     if directory is not None:
         if prefix:
-            raise InputError("--prefix is for a graph that has names already; leave it out with --new.")
+            raise InputError("--prefix is for a graph that already has names; leave it out with --new.")
         arrived = mgraph.unpack(bundle, directory)
         emit(arrived.nodes() + arrived.connections(), ("id", "kind", "name"), form=form)
         return
@@ -68,5 +70,5 @@ def unpack(bundle: Path, prefix: str, directory: Path | None, graph_path: Path |
     for text in result.notes:
         note(f"Note: {text}.")
     if result.present:
-        note(f"{len(result.present)} nodes and connections were there already.")
+        note(f"{len(result.present)} nodes and connections were already there.")
     emit(result.new, ("id", "kind", "name"), form=form, empty="nothing new")

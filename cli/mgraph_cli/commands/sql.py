@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("query", required=False)
-@click.option(
-    "--views", is_flag=True, help="List the views and their columns, with meaning and unit, and nothing else."
-)
+@click.option("--views", is_flag=True, help="Only list the views and their columns, with meaning and unit.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write .csv, .json or .parquet instead.")
 @click.option("--overwrite", is_flag=True, help="Replace that file.")
-@click.option("--max-seconds", type=float, help="Give up after so many seconds (default: 10).")
+@click.option("--max-seconds", type=float, help="Give up after this many seconds (default: 10).")
 @with_graph
 @output_options
 def sql(
@@ -35,11 +33,10 @@ def sql(
     graph: Graph,
     form: str,
 ) -> None:
-    """Run one SQL statement that reads the graph's index; - reads it from standard input.
+    """Run one SQL statement that reads the graph's index; - takes it from standard input.
 
     Besides the tables there are views with names and numbers: modes, connections, edges (current: those that count),
-    samples (swept points) and evaluations. Nothing can be written, and no
-    file or setting reached.
+    samples (swept points) and evaluations. A query cannot write anything, nor reach any file or setting.
 
     \b
     Example:
@@ -50,7 +47,7 @@ def sql(
         emit(graph.views(), ("view", "column", "type", "unit", "meaning"), form=form)
         return
     if query is None:
-        raise InputError('Give a query, e.g. "SELECT name FROM modes"; --views lists what there is to ask.')
+        raise InputError('Give a query, e.g. "SELECT name FROM modes"; --views lists what you can query.')
     csv_safe = bool(click.get_current_context().meta[CSV_SAFE])
     if output is not None and form != "table" and not (csv_safe and output.suffix == ".csv"):
         raise InputError("-o writes a file by its ending; --json and --csv print.")

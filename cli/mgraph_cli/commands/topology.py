@@ -32,7 +32,7 @@ _EDGE_COLUMNS = ("source", "target", "connection", "method", "peak", "barrier", 
 
 
 def criteria_options(*, by: bool = True) -> Decorator:
-    """Add the options that say by what edges are compared, and which of them count."""
+    """Add the options that say how edges are compared, and which of them count."""
     return keyword_options(Criteria, without=() if by else ("by",))
 
 
@@ -42,7 +42,7 @@ def thin_option(command: Any) -> Any:
         "--thin",
         type=float,
         metavar="SHARE",
-        help="Make it a chain of as few points as keep it within this share of its length, e.g. 0.01.",
+        help="Thin it to a chain of as few points as keep it within this share of its length, e.g. 0.01.",
     )(command)
 
 
@@ -52,10 +52,10 @@ def thin_option(command: Any) -> Any:
 @with_graph
 @output_options
 def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
-    """Print which modes are connected at a threshold, and the edges that do it.
+    """Print which modes are connected at a threshold, and the edges that connect them.
 
-    Of every connection and pair the finest sweep counts; among parallel connections the lowest one is enough. Edges
-    with fewer than 11 points, or on fewer than 1000 examples of a larger split, are marked uncertain.
+    For every connection and pair, the finest sweep counts; of parallel connections, the lowest is enough. Edges with
+    fewer than 11 points, or on fewer than 1000 examples of a larger split, are marked uncertain.
 
     \b
     Example:
@@ -85,7 +85,7 @@ def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> N
 @click.command()
 @click.argument("start", metavar="A")
 @click.argument("goal", metavar="B")
-@click.option("--save", metavar="NAME", help="Make it one connection of that name, and sweep it (see compose).")
+@click.option("--save", metavar="NAME", help="Make it one connection with this name, and sweep it (see compose).")
 @thin_option
 @criteria_options()
 @space_option
@@ -103,8 +103,8 @@ def route(
 ) -> None:
     """Find the best way from A to B, over as many connections as it takes.
 
-    Best: its largest peak (or --by barrier or drop) is as low as can be; of such ways the shortest. On a surface it
-    follows the swept minimax route between two corners.
+    The best way has the lowest possible largest peak (or --by barrier or drop) and, among those, is the shortest. On a
+    surface it follows the swept minimax route between two corners.
 
     \b
     Example:
@@ -112,7 +112,7 @@ def route(
       mgraph route a d --by barrier --save ad
     """
     if thin is not None and save is None:
-        raise InputError("--thin goes with --save NAME.")
+        raise InputError("--thin needs --save NAME.")
     found = graph.route(start, goal, space=space, **given(criteria))
     if save is not None:
         with progress_bars("route") as progress:
@@ -137,7 +137,7 @@ def route(
 @click.argument("pieces", nargs=-1, required=True, metavar="CONN[:FROM:TO]...")
 @click.option("--name", help="Name of the connection.")
 @thin_option
-@click.option("--no-sweep", is_flag=True, help="Do not evaluate it now.")
+@click.option("--no-sweep", is_flag=True, help="Do not sweep it now.")
 @grid_option("Points of the sweep (default: about 60 on every piece, joints included).")
 @with_computing_graph
 @output_options
@@ -152,8 +152,8 @@ def compose(
 ) -> None:
     """Join connections end to end into one that can be swept, plotted, merged, ensembled and exported.
 
-    They meet at the modes that they share. Of a connection with more than two ends say between which of them the path
-    runs: s:a:d. A surface is crossed along its swept minimax route.
+    They are joined at the modes that they share. For a connection with more than two ends, say between which of them
+    the path runs: s:a:d. A surface is crossed along its swept minimax route.
 
     \b
     Example:
@@ -174,9 +174,10 @@ def compose(
 @with_graph
 @output_options
 def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
-    """Print the minimum spanning tree: the fewest and best edges that connect what is connected.
+    """Print the minimum spanning tree: the fewest, best edges that hold each component together.
 
-    The way between two modes within the tree has the lowest maximum of all ways. One tree for every component.
+    Between two modes, the path within the tree has the lowest maximum of all paths. There is one tree for every
+    component.
 
     \b
     Example:
@@ -207,9 +208,9 @@ def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
 def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
     """Draw at which level groups of modes merge: the single-linkage tree of the edges.
 
-    A number is the peak (or --by) of the best edge between the two groups below it; beside a mode stands its own loss.
-    --json has the merges as SciPy's linkage matrix. In a picture (-o) a limit is marked, and what merges within it
-    coloured.
+    Each number is the peak (or --by) of the best edge between the two groups below it; each mode is listed with its own
+    loss. --json has the merges as SciPy's linkage matrix. A picture (-o) marks the limit and colours what merges within
+    it.
 
     \b
     Example:
@@ -263,7 +264,7 @@ def neighbours(node: str, space: str | None, graph: Graph, form: str, **criteria
 def isolated(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
     """List the modes that no edge reaches, and why.
 
-    With a limit, those whose lowest edge is above it.
+    With a limit, list those whose lowest edge is above it.
 
     \b
     Example:
@@ -301,7 +302,7 @@ def _print_edges(links: Sequence[Link], *, title: str = "", empty: str) -> None:
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, title: str = "", empty: str = "") -> None:
-    """Print edges for people: uncertain ones have a question mark at their resolution."""
+    """Print edges for people: uncertain ones have a question mark after their resolution."""
     doubtful = any(row["uncertain"] for row in rows)
     if doubtful:
         rows = [row | {"resolution": f"{row['resolution']}{' ?' if row['uncertain'] else ''}"} for row in rows]

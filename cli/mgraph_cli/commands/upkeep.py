@@ -20,14 +20,14 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 @click.command()
 @click.option("--deep", is_flag=True, help="Read every row and every tensor, and compare digests.")
-@click.option("--repair", is_flag=True, help="Repair what can be proven (checks deep).")
+@click.option("--repair", is_flag=True, help="Repair what can be proven (implies --deep).")
 @graph_option
 @output_options
 @click.pass_context
 def check(ctx: click.Context, deep: bool, repair: bool, graph_path: Path | None, form: str) -> None:
     """Check that nothing is lost or damaged; exit code 1 if something is.
 
-    Every problem says what becomes of it: 'repairable' by --repair, to 'remake' by a command, or 'lost'.
+    Every problem comes with its outcome: 'repairable' by --repair, to 'remake' by a command, or 'lost'.
 
     \b
     Example:
@@ -44,15 +44,15 @@ def check(ctx: click.Context, deep: bool, repair: bool, graph_path: Path | None,
 
 
 @click.command()
-@click.option("--older-than", type=float, default=24.0, show_default=True, help="Least age of garbage, in hours.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--older-than", type=float, default=24.0, show_default=True, help="Minimum age of garbage, in hours.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--claim", is_flag=True, help="Of tensors at a URL: no other copy of the graph uses them any more.")
 @with_graph
 @output_options
 def gc(older_than: float, dry_run: bool, claim: bool, graph: Graph, form: str) -> None:
-    """Delete what nothing refers to: leavings of killed processes, objects without a row, states of complete runs.
+    """Delete what nothing refers to: leftovers of killed processes, objects without a row, states of complete runs.
 
-    What is young stays, since it may belong to a process that is still at work. Tensors at a URL stay while a copy of
+    Recent files stay, because they may belong to a process that is still at work. Tensors at a URL stay while a copy of
     this graph's directory uses them, too; with --claim that copy loses them.
 
     \b
@@ -69,16 +69,16 @@ def gc(older_than: float, dry_run: bool, claim: bool, graph: Graph, form: str) -
 
 @click.command()
 @click.argument("things", nargs=-1, required=True)
-@click.option("--cascade", is_flag=True, help="Take along what depends on it.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--cascade", is_flag=True, help="Also remove what depends on it.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @with_graph
 @output_options
 def rm(things: tuple[str, ...], cascade: bool, dry_run: bool, graph: Graph, form: str) -> None:
-    """Remove nodes, connections, sweeps or spaces, with all that is theirs.
+    """Remove nodes, connections, sweeps or spaces, with everything that belongs to them.
 
-    Refuses while something else depends on them, and names it; --cascade takes that along. A connection takes its
-    control points, samples and numbers with it, but not the modes that it joins. A merged node stays when the nodes
-    go that it was made of.
+    If something else depends on them, this is refused and the message names it; --cascade removes that too. A
+    connection is removed with its control points, samples and numbers, but not the modes that it joins. A merged node
+    stays when the nodes it was made of are removed.
 
     \b
     Example:
@@ -107,10 +107,10 @@ def mv(old: str, new: str, graph: Graph, form: str) -> None:
 
 @click.command()
 @click.argument("which", nargs=-1, metavar="[SPACE] | OLD NEW")
-@click.option("--arch", help="Where the architecture's code lies now: file.py:fn or pkg.module:fn.")
-@click.option("--data", help="Where the data, or their code, lie now: a spec.")
-@click.option("--loss", help="Where the code of an evaluation loss of your own lies now.")
-@click.option("--trust", is_flag=True, help="With OLD NEW: trust the code there, also if it was not trusted before.")
+@click.option("--arch", help="Where the architecture's code is now: file.py:fn or pkg.module:fn.")
+@click.option("--data", help="Where the data, or their code, are now: a spec.")
+@click.option("--loss", help="Where the code of your own evaluation loss is now.")
+@click.option("--trust", is_flag=True, help="With OLD NEW: trust the code there, even if it was not trusted before.")
 @graph_option
 @output_options
 def relocate(
@@ -122,7 +122,7 @@ def relocate(
     graph_path: Path | None,
     form: str,
 ) -> None:
-    """Say where code or data of a space lie now, after a graph or they were moved.
+    """Say where the code or data of a space are now, after they or the graph were moved.
 
     Give the new specs of a space, or an old and a new path (file or folder) for all spaces. A spec changes only if the
     code there has the hash that the space recorded, or the data have the fingerprint; nothing else changes.
@@ -152,9 +152,9 @@ def relocate(
 @with_graph
 @output_options
 def du(graph: Graph, form: str) -> None:
-    """Tell where the bytes are, by kind and by connection, and what recipes and sharing save.
+    """Show where the bytes are, by kind and by connection, and what recipes and sharing save.
 
-    'whole' is what the nodes would take as a checkpoint file each, 'disk' what they take here.
+    'whole' is what the nodes would take as one checkpoint file each, 'disk' what they take here.
 
     \b
     Example:
@@ -184,10 +184,10 @@ def du(graph: Graph, form: str) -> None:
 @graph_option
 @output_options
 def copy(paths: tuple[Path, ...], graph_path: Path | None, form: str) -> None:
-    """Copy a whole graph to a new directory, while others go on using it.
+    """Copy a whole graph to a new directory, while others keep using it.
 
-    The copy is the graph as of one moment, and shares nothing with the original: tensors that lie at a URL are copied
-    into its directory. Saved states of interrupted runs stay behind: in the copy such a run can only begin again.
+    The copy is the graph at one moment, and shares nothing with the original: tensors at a URL are copied into its
+    directory. Saved states of interrupted runs are not copied; in the copy, such a run can only start again.
 
     \b
     Example:
@@ -196,7 +196,7 @@ def copy(paths: tuple[Path, ...], graph_path: Path | None, form: str) -> None:
     import mgraph
 
     if len(paths) > 2:
-        raise InputError(f"A graph is copied to one new directory, not to {len(paths) - 1}: [SOURCE] COPY.")
+        raise InputError(f"A graph is copied to one new directory, not {len(paths) - 1}: [SOURCE] COPY.")
     source = paths[0] if len(paths) == 2 else graph_path or find_graph(Path.cwd())
     made = mgraph.open(source).copy(paths[-1])
     if form == "json":
@@ -206,7 +206,7 @@ def copy(paths: tuple[Path, ...], graph_path: Path | None, form: str) -> None:
     unfinished = made.pop("unfinished")
     emit_one(made | {"size": size}, form=form)
     if unfinished:
-        note(f"Without saved states, so that in the copy they begin again: {', '.join(unfinished)}.")
+        note(f"Saved states are not copied, so in the copy these start again: {', '.join(unfinished)}.")
 
 
 @click.command()
@@ -221,8 +221,8 @@ def archive(node: str, rounding: str, name: str | None, graph: Graph, form: str)
     """Store a copy of a node with rounded parameters, compressed, and what the rounding changes.
 
     bf16 keeps 7 bits of every parameter's mantissa, bitround:N keeps N. Loss and metrics of the original and of the
-    copy are measured and stay with the copy, which says in show that it is lossy. The original stays too: remove it
-    (mgraph rm) to have its space, if nothing depends on it.
+    copy are measured and kept with the copy; show says that it is lossy. The original stays too: to free its space,
+    remove it (mgraph rm) if nothing depends on it.
 
     \b
     Example:
@@ -248,11 +248,11 @@ def _carry_out(plan: UpkeepPlan, dry_run: bool) -> None:
         note(line)
     if dry_run:
         if plan.rows:
-            note(f"Nothing was deleted; without --dry-run {_size(plan.nbytes)} become free.")
+            note(f"Nothing was deleted; without --dry-run, {_size(plan.nbytes)} would be freed.")
         return
     plan.apply()
     if plan.nbytes:
-        note(f"{_size(plan.nbytes)} are free now.")
+        note(f"{_size(plan.nbytes)} were freed.")
 
 
 def _shortened(plan: UpkeepPlan) -> list[dict[str, Any]]:

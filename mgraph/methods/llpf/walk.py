@@ -38,7 +38,7 @@ from mgraph.train.snapshots import named, with_prefix
 from mgraph.train.state import Arrays, Checkpointer
 from mgraph.train.stepper import Stepper, TrainingSegment
 
-POINT = "point"  # what is appended to the keeper: the canonical parameters of a kept point
+POINT = "point"  # what is appended to the checkpointer: the canonical parameters of a kept point
 _BLOWN_UP = 1e4  # a loss so many times the first one is as good as infinite
 _ATTEMPTS, _RECOVERY = 4, 1.1  # at a tick; and by what the learning rate grows again with every tick that was good
 
@@ -72,7 +72,7 @@ class Walk(Stepper):
         checkpointer: Checkpointer | None = None,
         progress: ProgressCallback = silent,
     ) -> None:
-        """``measure`` returns the loss of the network as it stands; kept points are appended to ``keeper``."""
+        """``measure`` returns the loss of the network as it stands; kept points are appended to ``checkpointer``."""
         self._flat, self._loss, self._units, self._how = objective.flat, objective.loss, units, how
         self._threshold, self._measure = threshold, measure
         self._driver = Driver(objective.flat, objective.split, how, checkpointer=checkpointer, progress=progress)
@@ -92,7 +92,7 @@ class Walk(Stepper):
         self._rate, self._again = 1.0, 0  # of the learning rate; how many times a tick of this phase was taken back
 
     def run(self, start: Tensor, stretches: Sequence[Stretch]) -> Walked:
-        """Walk from ``start``, or go on where the keeper's last state was.
+        """Walk from ``start``, or go on where the checkpointer's last state was.
 
         Raises NonFiniteError, naming the tick, when a loss leaves the finite numbers.
         """

@@ -23,7 +23,7 @@ _CHUNK = 1 << 20
 
 
 class KeptPoints(Sequence[Array]):
-    """The points of a walk, each shape (D,), read from the keeper when asked for.
+    """The points of a walk, each shape (D,), read from the checkpointer when asked for.
 
     In walking order: the first end, what was kept, the last end where there is one. ``order`` picks and arranges.
     """

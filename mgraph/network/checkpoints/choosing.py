@@ -108,7 +108,7 @@ def choose(
         only = distinct[0]
         raise InputError(
             f"{where} is of a larger network: {len(only.state)} of its {len(only.candidate.entries)} tensors fit, "
-            f"those under {only.reading.prefix}; if they are meant, say so with --weights {only.key}."
+            f"those under {only.reading.prefix}; if you mean these, say so with --weights {only.key}."
         )
     return _apart(distinct[0], fitting, layout) if distinct else None
 
@@ -143,7 +143,7 @@ def _asked_for(asked: str, fitting: Sequence[View], views: Sequence[View], where
         return found[0]
     offered = fitting or views
     if found:
-        raise InputError(f"{where} holds several: {_listed(found)}; say which with --weights KEY.")
+        raise InputError(f"{where} holds several: {_listed(found)}; choose one with --weights KEY.")
     raise InputError(f"{where} holds no weights {asked!r}; it has {_listed(offered) or 'none'}.")
 
 

@@ -78,7 +78,7 @@ def fit_curve(
     fitted = [fit_view(view, names, build(0), build, layout, options) for view in curve.points]
     notes = [f"{curve.described}" + (f", taken from {curve.key}" if curve.key else "")]
     if curve.by_order:
-        notes.append("parameters matched by their order, as the names differ")
+        notes.append("parameters matched by their order, because the names differ")
     return fitted, notes + fitted[0].notes
 
 

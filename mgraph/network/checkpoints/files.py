@@ -112,7 +112,7 @@ def _refuse_other_formats(path: Path, head: bytes) -> None:
     if head[:1] == b"\x08" and any(maker in head[:200].lower() for maker in (b"onnx", b"pytorch", b"tf2")):
         raise InputError(f"{path} is an ONNX model, which has lost the network's names; {_SAVE}.")
     if head.lstrip()[:1] == b"{" and path.suffix == ".json":
-        raise InputError(f"{path} is JSON without a weight_map, so no index of shards; name a checkpoint.")
+        raise InputError(f"{path} is JSON without a weight_map, so it is not an index of shards; name a checkpoint.")
 
 
 def _refuse_other_archives(path: Path) -> None:
@@ -248,10 +248,10 @@ def _read_shards(path: Path, index: Mapping[str, Any]) -> Content:
             skipped += _skipped(files[file])
         content = files[file]
         if not isinstance(content, dict) or name not in content:
-            raise InputError(f"The shard {file} lacks {name}, which {path} places there; fetch all shards anew.")
+            raise InputError(f"The shard {file} lacks {name}, which {path} places there; fetch all shards again.")
         tensors[name] = content[name]
     if not tensors:
-        raise InputError(f"The index {path} names no tensor; fetch it anew.")
+        raise InputError(f"The index {path} does not name any tensor; fetch it again.")
     return Content(tensors, tuple(skipped), (path, *(path.parent / file for file in files)))
 
 

@@ -73,7 +73,7 @@ def fit_content(content: Content, build: Build, layout: Layout, options: Options
     fitted = fit_view(view, names, module, build, layout, options)
     notes = [*_origin_notes(view, views, layout, averages(content.value)), *fitted.notes]
     if content.skipped:
-        notes.append(f"skipped, as they are not tensors: {_listed(content.skipped)}")
+        notes.append(f"skipped because they are not tensors: {_listed(content.skipped)}")
     source = fitted.source | {"skipped": list(content.skipped)[:20]}
     return FittedCheckpoint(fitted.parameters, fitted.buffers, notes, source, fitted.module)
 
@@ -95,7 +95,7 @@ def fit_view(
     whole = not _missing_parameters(loaded.missing_keys, layout)
     ignored = _ignorable(view, loaded.unexpected_keys, module, whole=whole)
     if ignored:
-        notes.append(f"ignored, as the network has none: {_listed(ignored)}")
+        notes.append(f"ignored because the network has none: {_listed(ignored)}")
     if view.reading.outside:
         notes.append(f"left out, beside {view.reading.prefix or 'these'}: {_listed(view.reading.outside)}")
     tensors = dict(named_tensors(module))
@@ -241,7 +241,7 @@ def _ignorable(view: View, unexpected: Sequence[str], module: nn.Module, *, whol
             if not _nearly_same(value, own[name]):
                 raise LayoutMismatchError(
                     f"{name} is a constant of the network and differs in the checkpoint; is it of this network? If the "
-                    f"network's own will do, leave it out with --ignore {name}."
+                    f"network's own value will do, leave it out with --ignore {name}."
                 )
             ignored.append(name)
         elif not isinstance(value, Tensor) or _looks_constant(name, value) or (view.averaged and name in _BOOKKEEPING):
@@ -256,7 +256,7 @@ def _ignorable(view: View, unexpected: Sequence[str], module: nn.Module, *, whol
             )
         todo = " If they are not needed, leave them out with --ignore PATTERN." if whole else ""
         raise LayoutMismatchError(
-            f"The checkpoint has {count(extra)} that the network has not, first {extra[0]}; "
+            f"The checkpoint has {count(extra)} that the network does not have, first {extra[0]}; "
             f"is it of this network?{todo}"
         )
     return ignored + [n for n, v in view.state.items() if isinstance(v, Foreign)]
@@ -375,7 +375,7 @@ def _no_tensors(content: Content, where: str) -> str:
     if isinstance(value, Foreign):
         what = f"a pickled {value.name}"
     held = f"; it was made of {_listed(content.skipped)}, which is never run" if content.skipped else ""
-    return f"{where} holds {what}, no state dict{held}; save model.state_dict()."
+    return f"{where} holds {what}, not a state dict{held}; save model.state_dict()."
 
 
 def _alike(a: Any, b: Any) -> bool:

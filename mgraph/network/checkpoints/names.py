@@ -47,7 +47,7 @@ class Reading:
         if self.prefix:
             notes.append(f"prefix {self.prefix} removed from the names")
         if self.added:
-            notes.append(f"prefix {self.added} put before the names")
+            notes.append(f"prefix {self.added} added to the names")
         notes += [f"{word}. removed from the names" for word in self.wrappers]
         return notes
 

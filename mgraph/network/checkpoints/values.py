@@ -113,7 +113,7 @@ def require_plain(name: str, value: Tensor) -> None:
         kind = "quantised" if value.is_quantized else "not a dense tensor"
         raise LayoutMismatchError(f"{name} is {kind} in the checkpoint; save it dense, in floats.")
     if value.is_meta:
-        raise LayoutMismatchError(f"{name} is on the meta device in the checkpoint and has no values; save it anew.")
+        raise LayoutMismatchError(f"{name} is on the meta device in the checkpoint and has no values; save it again.")
 
 
 def count(names: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ def check_example_loss(example_loss: Loss | None, name: str, out: Any, y: Fields
     if not isinstance(values, Tensor) or tuple(values.shape) != (count,):
         shape = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise InputError(
-            f"The example_loss of {name} must give one number for each example, shape [{count}] here, not {shape}."
+            f"The example_loss of {name} must return one number for each example, shape [{count}] here, not {shape}."
         )
 
 

@@ -205,7 +205,7 @@ def _gradients(module: nn.Module, out: Any, y: Fields, judged: Judged, about: st
             "without-gradient",
             owner,
             f"{about} does not use {len(idle)} of its {len(trainable)} parameters to compute the loss{_listed(idle)}: "
-            f"they stay as they were drawn, and every distance counts them.",
+            f"they keep their initial values, but count in every distance.",
         )
     ]
 
@@ -222,8 +222,8 @@ def _check_parameters(module: nn.Module, before: dict[str, int], values: dict[st
     for name, parameter in module.named_parameters():
         if not same(parameter.detach(), values[name]):
             raise InputError(
-                f"{about} changes its parameter {name} in its forward pass, so that looking at a point moves it; make "
-                f"it a parametrization (torch.nn.utils.parametrize), or compute with a copy."
+                f"{about} changes its parameter {name} in its forward pass, so evaluating a point moves it; make it "
+                f"a parametrization (torch.nn.utils.parametrize), or compute with a copy."
             )
 
 
@@ -260,7 +260,7 @@ def changes_input(module: nn.Module, x: Fields, about: str) -> Finding:
     return Finding(
         "changes-input",
         blame,
-        f"{about} changes its input in place, in {_name(blame)}: it is handed copies, and the data stay as they are.",
+        f"{about} changes its input in place, in {_name(blame)}: it is given copies, so the data stay as they are.",
     )
 
 

@@ -1,1 +1,1 @@
-"""Parts of a graph for other graphs: what belongs together, bundles of it, and their arrival."""
+"""Parts of a graph for other graphs: what belongs together, packing it into bundles, and unpacking them."""

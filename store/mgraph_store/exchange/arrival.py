@@ -1,4 +1,4 @@
-"""Taking a bundle up into a graph: what is there already is recognised, what is new is verified, then added at once."""
+"""Adding a bundle to a graph: what is already there is recognised, what is new is verified, then added all at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _NAME_LENGTH = 64
 
-# What must agree for two rows of one id to be the same thing. Names and statuses may change in time.
+# What must agree for two rows with one id to be the same thing. Names and statuses may change over time.
 _SAME: Mapping[type[Any], Sequence[str]] = {
     Space: ("layout_hash", "data_hash", "loss"),
     Node: ("kind", "space_id", "digest", "nbytes", "columns", "kernel"),
@@ -39,7 +39,7 @@ _SAME: Mapping[type[Any], Sequence[str]] = {
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What came of a bundle: ids of new nodes, connections and spaces, those found there already, and new names."""
+    """The result of adding a bundle: ids of new nodes, connections and spaces, those already there, and new names."""
 
     nodes: list[str]
     connections: list[str]
@@ -55,16 +55,16 @@ def unpack(
 
     ``check`` is called with each connection first, and raises if it cannot be one.
 
-    A space that has the same architecture, layout, data and loss as one of the graph becomes that one. Rows that are
-    there already, by id and content, stay as they are. A name that is taken gets a number; with a ``prefix`` all new
-    nodes and connections get it first.
+    A space with the same architecture, layout, data and loss as one of the graph becomes that one. Rows that are
+    already there, by id and content, stay as they are. A name that is taken gets a number; a ``prefix`` is first put
+    before the names of all new nodes and connections.
 
     Raises
     ------
     InputError
-        If the file is not a bundle or holds what no bundle has, or an id stands for something else in this graph.
+        If the file is not a bundle or holds what a bundle cannot have, or an id is something else in this graph.
     CorruptError
-        If tensors are missing, damaged, or not those that their rows say.
+        If tensors are missing, damaged, or do not match their rows.
     """
     if prefix:
         validate_name(prefix + "x")
@@ -115,7 +115,7 @@ def _plan(reader: Reader, rows: Rows, prefix: str) -> _Plan:
 
 
 def _match_spaces(reader: Reader, spaces: Sequence[Space]) -> tuple[dict[str, str], dict[str, str]]:
-    """Map the bundle's spaces to the graph's, or to themselves if they are new; and all to their codecs."""
+    """Map the bundle's spaces to the graph's, or to themselves if they are new, and all spaces to their codecs."""
     known = reader.all(Space)
     codecs = {s.id: s.codec for s in (*spaces, *known)}
     found: dict[str, str] = {}
@@ -129,7 +129,7 @@ def _match_spaces(reader: Reader, spaces: Sequence[Space]) -> tuple[dict[str, st
 
 
 def _identity(space: Space) -> tuple[Any, ...]:
-    # Of code only its hash counts: two people keep the same file in different places.
+    # For code only the hash counts, because two people keep the same file in different places.
     code = json.loads(space.factories)
     entries = [code.get(spec) if isinstance(code, dict) else None for spec in (space.arch, space.loss)]
     hashes = [entry.get("hash") if isinstance(entry, dict) else None for entry in entries]
@@ -150,14 +150,14 @@ def _check_same(kind: type[Any], records: Sequence[Any], known: Mapping[str, Any
         if different:
             raise InputError(
                 f"{record.id} of the bundle has another {different[0]} than {record.id} of this graph: "
-                "they are different things of one id, and the bundle is refused."
+                "they are different things with one id, so the bundle is refused."
             )
 
 
 def _not_there(
     reader: Reader, kind: type[Any], records: Sequence[Any], there: Mapping[type[Any], set[str]]
 ) -> list[Any]:
-    """Leave out rows that the graph has: what defines a node of its own, and whatever is exactly equal."""
+    """Leave out rows that the graph already has: what defines a node it has, and whatever is exactly equal."""
     if kind is NodeTerm:  # given with their node
         return [r for r in records if r.node_id not in there[Node]]
     known: list[Any] = []
@@ -171,9 +171,11 @@ def _not_there(
         policies = {(b.node_id, b.policy): b.digest for b in known}
         for b in records:
             if policies.get((b.node_id, b.policy), b.digest) != b.digest:
-                raise InputError(f"Node {b.node_id} has other {b.policy} buffers in this graph: the bundle is refused.")
+                raise InputError(
+                    f"Node {b.node_id} has different {b.policy} buffers in this graph: the bundle is refused."
+                )
         return [b for b in records if (b.node_id, b.policy) not in policies]
-    if kind is Edge:  # whether one is doubted is for this graph to say
+    if kind is Edge:  # this graph decides whether one is doubtful
         doubted = {_key(replace(e, doubt=None)) for e in known}
         return [e for e in records if _key(replace(e, doubt=None)) not in doubted]
     keys = {_key(r) for r in known}
@@ -181,14 +183,14 @@ def _not_there(
 
 
 def _key(record: Any) -> tuple[Any, ...]:
-    # repr: a NaN is equal to itself here
+    # repr, so that a NaN equals itself
     return tuple(
         repr(tuple(v) if isinstance(v, list) else v) for v in (getattr(record, f.name) for f in fields(record))
     )
 
 
 def _rename(reader: Reader, new: Rows, prefix: str) -> dict[str, str]:
-    """Give new things names that are free; return old name → new name where they differ."""
+    """Give new things free names; return old name → new name where they differ."""
     renamed: dict[str, str] = {}
     taken = {row[0] for row in reader.query("SELECT name FROM nodes UNION SELECT name FROM connections")[1]}
     for kinds, used, start in (
@@ -259,7 +261,7 @@ def _verified(bundle: Bundle, node: Node) -> NDArray[np.float32]:
 
 
 def _batches(nodes: Sequence[Node]) -> Iterator[list[Node]]:
-    """Group what shares a segment; a large node is alone, so that one of them is in memory at a time."""
+    """Group what shares a segment; a large node is alone, so that only one of them is in memory at a time."""
     seen: set[str | None] = set()
     groups: dict[tuple[str, int], list[Node]] = {}
     for node in nodes:

@@ -1,9 +1,9 @@
-"""Bundles: a part of a graph in one file, with everything that it needs, to be taken up by another graph.
+"""Bundles: a part of a graph in one file, with everything that it needs, to be added to another graph.
 
 A bundle is a zip file without compression. ``manifest.json`` holds the rows; ``tensors/DIGEST`` the parameters of a
 node, raw little-endian float32, and ``buffers/DIGEST/DTYPE`` an array of its buffers: the name says what the content
-must be, and equal content is there once. Nothing else may be in it. It is read entry by entry into memory and never
-unpacked into files, so that no name in it can lead anywhere.
+must be, and equal content is there only once. Nothing else may be in it. It is read entry by entry into memory and
+never unpacked into files, so no name in it can lead anywhere.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MANIFEST = "manifest.json"
 MANIFEST_BYTES = 1 << 30
 
 _ENTRY = re.compile(r"manifest\.json|tensors/[0-9a-f]{32}|buffers/[0-9a-f]{32}/(?:float32|float64|int64)")
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # no times in the file: the same part of a graph gives the same bytes
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the file contains no times, so that the same part of a graph gives the same bytes
 _LOCAL_HEADER = 30
 
 
@@ -57,7 +57,7 @@ class Packed:
 
 
 def pack(store: GraphStore, things: Sequence[str], path: Path, *, overwrite: bool = False) -> Packed:
-    """Write the nodes and connections with these ids, and all that they need, into a bundle: whole or not at all.
+    """Write the nodes and connections with these ids, and all that they need, into a bundle, whole or not at all.
 
     A connection comes with its nodes, sweeps and what was measured; a node with the nodes that it is computed from;
     everything with its space and the runs that made it.
@@ -109,12 +109,12 @@ def _put_in_place(temporary: Path, path: Path, overwrite: bool) -> None:
 
 
 class Bundle:
-    """An opened bundle whose entries and rows have been checked; use it in ``with``.
+    """An open bundle whose entries and rows have been checked; use it in ``with``.
 
     Raises
     ------
     NotFoundError, InputError
-        If there is no such file, it is not a bundle, or it holds anything that a bundle does not.
+        If there is no such file, or it is not a bundle, or it holds anything that a bundle cannot.
     FormatError
         If a newer mgraph wrote it.
     """
@@ -141,11 +141,11 @@ class Bundle:
         self._archive.close()
 
     def parameters(self, digest: str, nbytes: int) -> NDArray[np.float32]:
-        """Read the parameters of a node, flat; their digest is for the caller to compare."""
+        """Read the parameters of a node, flat; the caller must compare their digest."""
         return self._array(f"tensors/{digest}", "float32", nbytes)
 
     def buffers(self, digest: str) -> dict[str, NDArray[Any]]:
-        """Read the buffers of a node by dtype name; their digest is for the caller to compare."""
+        """Read the buffers of a node by dtype name; the caller must compare their digest."""
         found = [name for name in self._sizes if name.startswith(f"buffers/{digest}/")]
         if not found:
             raise CorruptError(f"{self.path} lacks buffers/{digest}: get it again.")
@@ -168,7 +168,7 @@ class Bundle:
 
 
 def _check_entries(path: Path, archive: zipfile.ZipFile) -> dict[str, int]:
-    """Return the sizes of all entries by name, if every one is what a bundle may hold."""
+    """Return the sizes of all entries by name, if a bundle may hold every one of them."""
     sizes: dict[str, int] = {}
     end = 0
     for info in sorted(archive.infolist(), key=lambda i: i.header_offset):
@@ -217,7 +217,7 @@ def _rows(path: Path, data: bytes) -> Rows:
             f"{BUNDLE_VERSION} and format {FORMAT_VERSION}: install a newer mgraph."
         )
     if graph < min(UPGRADES):
-        raise refuse(f"has rows of format {graph}, which never was")
+        raise refuse(f"has rows of format {graph}, which never existed")
     tables = document.get("tables")
     if not isinstance(tables, dict):
         raise refuse("has no tables")
@@ -237,7 +237,7 @@ def _rows(path: Path, data: bytes) -> Rows:
 
 
 def _endless(rows: Rows) -> str | None:
-    """Say which connection lacks ends, or has an edge between nodes that are none of its ends; None if none does."""
+    """Say which connection lacks ends, or has an edge between nodes that are not its ends; None if none does."""
     ends: dict[str, set[str]] = {c.id: set() for c in rows[Connection]}
     for member in rows[Member]:
         if member.role == "end" and member.connection_id in ends:
@@ -281,7 +281,7 @@ def _check_record(record: Any) -> None:
     if isinstance(record, Space):
         layout = Layout.from_json(record.layout)
         if layout.fingerprint != record.layout_hash or any(t.size < 0 for t in layout.tensors):
-            raise ValueError(f"the layout of space {record.id} is not the one that its hash says")
+            raise ValueError(f"the layout of space {record.id} does not have its hash")
     given = record.digest if isinstance(record, Node | NodeBuffers) else None
     if given is not None and not re.fullmatch(r"[0-9a-f]{32}", given):
         raise ValueError(f"{given!r} is not a digest")
@@ -312,7 +312,7 @@ def _manifest(rows: Rows) -> bytes:
 
 
 def _portable(record: Any) -> Any:
-    """Replace what only the graph that it comes from can resolve; that there are tensors stays."""
+    """Replace what only the graph it comes from can resolve, keeping the fact that there are tensors."""
     if isinstance(record, Node) and record.tensor_key is not None:
         return replace(record, tensor_key=record.digest, tensor_row=None)
     return replace(record, tensor_key=record.digest) if isinstance(record, NodeBuffers) else record
@@ -358,7 +358,7 @@ def _from_json(sql: str, value: Any) -> Any:
             raise ValueError(f"{value!r} is not a list")
         return tuple(_from_json(sql[:-2], v) for v in value)
     if isinstance(value, bool | list | dict):
-        raise ValueError(f"{value!r} is no {sql}")
+        raise ValueError(f"{value!r} is not a {sql}")
     if sql == "TIMESTAMP":
         return datetime.fromisoformat(value)
     if sql == "DOUBLE":

@@ -1,4 +1,4 @@
-"""What a part of a graph needs: from some nodes and connections to every row without which they would be less."""
+"""What a part of a graph needs: all rows that belong to some nodes and connections, or that those refer to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mgraph_store.rows.schema import REFERENCES, TABLES, columns
 Rows = dict[type[Any], list[Any]]
 
 STANDALONE = ("mode", "merged")
-"""Kinds of nodes that are whole alone; the others come with the connection that they are members of."""
+"""Kinds of nodes that are complete by themselves; the others come with the connection that they are members of."""
 
 _NAMED = (Space, Run, Node, Connection, Sweep)
 
@@ -27,7 +27,7 @@ def closure(reader: Reader, things: Sequence[str]) -> Rows:
     InputError
         If no id is given.
     NotFoundError
-        If there is nothing with one of them.
+        If one of them does not exist.
     """
     if not things:
         raise InputError("There is nothing to pack: name nodes or connections.")
@@ -56,14 +56,14 @@ def _add_connections(reader: Reader, found: dict[type[Any], dict[str, Any]]) -> 
 
 
 def owners(kind: type[Any]) -> list[tuple[str, type[Any]]]:
-    """Say to what the rows of a table belong: column and kind; two where it is one or the other, as for notes."""
+    """Say what the rows of a table belong to: column and kind; two if it is one or the other, as for notes."""
     nullable = {c.name: c.nullable for c in columns(kind)}
     found = [(c, k) for c, k in (("connection_id", Connection), ("node_id", Node)) if c in nullable]
     return found if all(nullable[c] for c, _ in found) else found[:1]
 
 
 def _owned(reader: Reader, found: dict[type[Any], dict[str, Any]]) -> Rows:
-    """Read the rows that belong to something: to a connection, else to a node."""
+    """Read the rows that belong to something: to a connection, or else to a node."""
     rows: Rows = {}
     for kind in TABLES.values():
         if kind in _NAMED:
@@ -72,14 +72,14 @@ def _owned(reader: Reader, found: dict[type[Any], dict[str, Any]]) -> Rows:
         for column, owner in owners(kind):
             equals: dict[str, Any] = {column: list(found[owner])}
             records += reader.all(kind, **equals) if found[owner] else []
-        if kind is Evaluation:  # of a sweep of another connection that the node is part of
+        if kind is Evaluation:  # from a sweep of another connection that the node is part of
             records = [r for r in records if r.sweep_id is None or r.sweep_id in found[Sweep]]
         rows[kind] = records
     return rows
 
 
 def _references(rows: Rows, found: dict[type[Any], dict[str, Any]]) -> dict[type[Any], set[str]]:
-    """Collect the ids that rows refer to and that are not yet there."""
+    """Collect the ids that rows refer to and that are not there yet."""
     everything: Iterable[tuple[type[Any], Iterable[Any]]] = [
         *rows.items(),
         *((kind, records.values()) for kind, records in found.items()),

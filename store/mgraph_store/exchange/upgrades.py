@@ -1,6 +1,6 @@
-"""Rows of bundles that an older mgraph packed, as the present format has them.
+"""Bringing rows of bundles packed by an older mgraph to the present format.
 
-What a bundle of an older format lacks is what a migration would have added to the graph it came from
+A bundle of an older format lacks what a migration would have added to the graph it came from
 (:mod:`mgraph_store.index.migrations`): columns with their defaults, then one function for each version.
 """
 
@@ -16,7 +16,7 @@ from mgraph_store.rows.records import Edge, Evaluation, Member, Node, Space, Swe
 from mgraph_store.rows.schema import FORMAT_VERSION
 
 NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics"})}
-"""Version → the columns that it brought; each has a default."""
+"""Version → the columns that it added; each has a default."""
 
 
 def new_since(version: int) -> frozenset[str]:
@@ -25,7 +25,7 @@ def new_since(version: int) -> frozenset[str]:
 
 
 def upgrade(rows: Rows, version: int) -> Rows:
-    """Bring rows of a bundle, which have all columns by now, from a format to the present one."""
+    """Bring rows of a bundle, which by now have all columns, from a format to the present one."""
     for step in range(version, FORMAT_VERSION):
         rows = UPGRADES[step](rows)
     return rows

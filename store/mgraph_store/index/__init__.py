@@ -1,1 +1,1 @@
-"""The index: one DuckDB file, the journal of its commits beside it, the lock in front of both, and reading it."""
+"""The index: one DuckDB file, the journal of its commits, the lock that protects both, and reading."""

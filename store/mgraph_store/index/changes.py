@@ -1,4 +1,4 @@
-"""What one commit changes in the index, as SQL values: applied to a database, or written to the journal as JSON.
+"""What one commit changes in the index, as SQL values, to be applied to a database or written to the journal as JSON.
 
 A document of the journal names the columns of every table, so that it can be read without this package:
 ``{"add": {"nodes": {"columns": […], "rows": [[…], …]}}, "update": {…}, "remove": [["nodes", "id", ["m…"]]]}``.
@@ -45,7 +45,7 @@ class Changes:
         return changes
 
     def apply(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Change the database; ``NotFoundError`` if a row to be replaced is not there."""
+        """Change the database; ``NotFoundError`` if a row to be replaced does not exist."""
         for table, rows in self.added.items():
             insert_rows(con, table, rows)
         for table, rows in self.replaced.items():
@@ -70,7 +70,7 @@ class Changes:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Changes:
-        """Read what :meth:`document` wrote; FormatError if its tables are not those of this version."""
+        """Read what :meth:`document` wrote; FormatError if its tables differ from those of this version."""
         added, replaced = (
             {table: _rows(table, part) for table, part in document.get(key, {}).items()} for key in ("add", "update")
         )
@@ -78,14 +78,14 @@ class Changes:
 
 
 class Rows:
-    """The rows of an index in memory, as one commit after the other leaves them."""
+    """The rows of an index in memory, as each commit leaves them."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, dict[Any, Row]] = {table: {} for table in TABLES}  # by id, or by a number of their own
+        self._rows: dict[str, dict[Any, Row]] = {table: {} for table in TABLES}  # by id, or by a number
         self._next = 0
 
     def apply(self, changes: Changes) -> None:
-        """Do what :meth:`Changes.apply` does to a database."""
+        """Apply changes, as :meth:`Changes.apply` does to a database."""
         for table, rows in changes.added.items():
             named = columns(TABLES[table])[0].name == "id"
             for row in rows:
@@ -105,7 +105,7 @@ class Rows:
 
 
 def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Describe a whole index for the journal: its row of ``meta``, and all rows of all tables as added."""
+    """Describe a whole index for the journal: its row of ``meta``, and all rows of all tables as additions."""
     names = ", ".join(META)
     meta = con.execute(f"SELECT {names} FROM meta").fetchone()
     assert meta is not None

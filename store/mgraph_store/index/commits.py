@@ -1,7 +1,7 @@
-"""Commits: the order in which index and journal are written, and how one is made of the other.
+"""Commits: the order in which index and journal are written, and how each is rebuilt from the other.
 
-See :mod:`mgraph_store.index.journal` for what is written when. All functions are called under the exclusive lock, but
-:func:`replay`.
+See :mod:`mgraph_store.index.journal` for what is written when. All functions except :func:`replay` are called under the
+exclusive lock.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def number_of(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def settle(con: duckdb.DuckDBPyConnection, journal: Journal) -> Count:
-    """Bring the journal up to an index that is not behind it; what a crash has left is put right here."""
+    """Bring the journal up to date with an index that is not behind it, and clear up what a crash has left."""
     number, count = number_of(con), journal.count()
     if count is not None and not journal.reaches(count):
         count = None  # gone or cut: what is written behind a hole could never be read back
@@ -49,18 +49,18 @@ def prepare(con: duckdb.DuckDBPyConnection, journal: Journal, count: Count, chan
 
 def seal(journal: Journal, count: Count) -> None:
     """Count a transaction that was committed."""
-    # The rows are safe. If the disk refuses this last write, the next writer makes up for it.
+    # The rows are safe. If the disk refuses this last write, the next writer makes good for it.
     with contextlib.suppress(OSError):
         journal.seal(count)
 
 
 def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments: bool = True) -> int:
-    """Make an empty database the index that the records of a journal describe; the number of its last commit.
+    """Fill an empty database with the index that the records of a journal describe; return its last commit's number.
 
     Raises
     ------
     FormatError
-        If the journal is that of another format.
+        If the journal has another format.
     """
     state, number = Rows(), 0
     meta: dict[str, Any] = {}
@@ -70,7 +70,7 @@ def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments
         number = entry.number
     found, present = meta.get("format_version"), schema.FORMAT_VERSION
     if found != present:
-        raise FormatError(f"The journal is one of format {found}, this mgraph has {present}.")
+        raise FormatError(f"The journal has format {found}, but this mgraph has {present}.")
     con.begin()
     for statement in schema.create_statements(comments=comments):
         con.execute(statement)

@@ -2,11 +2,10 @@
 
     test_accuracy > 0.9 and (tag = 'good' or name like 'run%') and not seed in (1, 2)
 
-Columns are those of a relation; besides them ``tag`` and ``end`` stand for any of a list's texts, and ``note.KEY`` for
+Columns are those of a relation; in addition, ``tag`` and ``end`` stand for any of a list's texts, and ``note.KEY`` for
 a note's value. Operators: ``= != < <= > >=``, ``like`` (``%`` any text, ``_`` one character), ``in (…)``, ``is null``,
-``is not null``, ``and``, ``or``, ``not``. A comparison with what has no value, or NaN, is neither true nor false, so it
-never selects; times are compared with texts like '2026-01-31 12:00'. Nothing but these columns and values reaches
-DuckDB.
+``is not null``, ``and``, ``or``, ``not``. A comparison with a missing value, or NaN, is neither true nor false, so it
+never selects; times are compared with texts like '2026-01-31 12:00'. Only these columns and values reach DuckDB.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def names_in(expression: str) -> list[str]:
 
 
 def order(keys: Sequence[str], fields: Mapping[str, Field]) -> str:
-    """Turn sort keys, ``-`` before those that descend, into SQL; what has no value comes last.
+    """Turn sort keys, with ``-`` before descending ones, into SQL; missing values come last.
 
     Raises
     ------
@@ -87,20 +86,20 @@ def order(keys: Sequence[str], fields: Mapping[str, Field]) -> str:
 
 
 def _column(field: Field) -> str:
-    """Return a column as SQL; a number that is none is not a value."""
+    """Return a column as SQL; NaN counts as a missing value."""
     return f"nullif(\"{field.name}\"::DOUBLE, 'nan'::DOUBLE)" if field.type == "number" else f'"{field.name}"'
 
 
 def _tokens(expression: str) -> list[_Token]:
     if len(expression) > _LONGEST:
-        raise InputError(f"An expression has at most {_LONGEST} characters, not {len(expression)}.")
+        raise InputError(f"An expression may have at most {_LONGEST} characters, not {len(expression)}.")
     tokens: list[_Token] = []
     at = 0
     while expression[at:].strip():
         match = _TOKEN.match(expression, at)
         if match is None:
             rest = expression[at:].strip()
-            raise InputError(f"{expression!r} is not an expression: {rest[:20]!r} means nothing in it.")
+            raise InputError(f"{expression!r} is not an expression: {rest[:20]!r} has no meaning in it.")
         kind = str(match.lastgroup)
         tokens.append(_Token(kind, match[kind], match.start(kind)))
         at = match.end()
@@ -108,7 +107,7 @@ def _tokens(expression: str) -> list[_Token]:
 
 
 def unknown(name: str, fields: Iterable[str]) -> str:
-    """Say that there is no such column, and which there are."""
+    """Make the error for a missing column, which lists those that exist."""
     fields = list(dict.fromkeys(fields))
     close = difflib.get_close_matches(name, fields, n=3)
     hint = f"did you mean {' or '.join(close)}" if close else f"there are {', '.join(fields)}"
@@ -145,7 +144,7 @@ class _Parser:
     def _one(self) -> str:
         self._depth += 1
         if self._depth > _DEEPEST:
-            raise InputError(f"An expression is nested at most {_DEEPEST} deep.")
+            raise InputError(f"An expression may be nested at most {_DEEPEST} deep.")
         if self._take("not"):
             sql = f"(NOT {self._one()})"
         elif self._take("("):
@@ -196,7 +195,7 @@ class _Parser:
             raise InputError(unknown(name, self._listed()))
         if field.type == "texts" and known == name:
             single = next(short for short, long in _LISTS.items() if long == name)
-            raise InputError(f"{name} are several; compare any of them: {single} = 'x'.")
+            raise InputError(f"{name} has several values; compare any of them: {single} = 'x'.")
         self._columns.append(known)
         return field, _column(field)
 
@@ -211,7 +210,7 @@ class _Parser:
         self._next += 1
         operator = _COMPARE[token.text]
         if field.type in ("texts", "yes/no") and operator not in ("=", "!="):
-            raise InputError(f"{field.name} is only = or != something, not {token.text}.")
+            raise InputError(f"{field.name} can only be compared by = or !=, not by {token.text}.")
         value = self._value(field)
         if field.type == "texts":
             self._parameters.append(value)
@@ -233,7 +232,7 @@ class _Parser:
 
     def _like(self, field: Field, column: str) -> str:
         if field.type not in ("text", "texts", "note"):
-            raise InputError(f"{field.name} is a {field.type}; only texts are like something.")
+            raise InputError(f"{field.name} is a {field.type}; only texts can be compared by like.")
         self._parameters.append(self._value(field))
         if field.type == "texts":
             return f"(len(list_filter({column}, lambda x: x LIKE ?)) > 0)"
@@ -273,11 +272,11 @@ class _Parser:
     def _fail(self, wanted: str) -> NoReturn:
         token = self._peek()
         where = "at its end" if token is None else f"at {self._expression[token.at :][:20]!r}"
-        raise InputError(f"{self._expression!r} is not an expression: {where}, {wanted} is wanted.")
+        raise InputError(f"{self._expression!r} is not an expression: {where}, {wanted} is expected.")
 
 
 def _fitting(field: Field, value: Any) -> Any:
-    """Check a value's type against a column's, and make times of texts."""
+    """Check a value's type against a column's, and turn texts into times."""
     if field.type == "time":
         try:
             moment = datetime.fromisoformat(value)

@@ -1,8 +1,7 @@
 """The DuckDB side: open for a moment, read or write records in one transaction, close.
 
-DuckDB admits one writing process or several reading ones, so nobody keeps a connection; who may open is
-settled by :mod:`mgraph_store.index.lock` before. Extensions and access to other files are off: a query cannot
-leave the graph.
+DuckDB admits one writing process or several reading ones, so nobody keeps a connection; :mod:`mgraph_store.index.lock`
+decides who may open it. Extensions and access to other files are off, so a query cannot leave the graph.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ class Index:
     """The file ``index.duckdb``."""
 
     def __init__(self, place: Folder | Path, name: str = "") -> None:
-        """``place`` is the graph's directory and ``name`` the file's, or the path of both."""
+        """``place`` is the graph's directory and ``name`` that of the file, or ``place`` is the path of the file."""
         self._folder = Folder(place.parent) if isinstance(place, Path) else place
         self._name = name or Path(str(place)).name
 
     @property
     def path(self) -> Path:
-        """Where the file was when the graph was opened."""
+        """The file's path when the graph was opened."""
         return self._folder.path / self._name
 
     @property
@@ -69,17 +68,17 @@ class Index:
         Raises
         ------
         EntryError
-            If something else is there, or in the place of one of the files that DuckDB keeps beside it.
+            If something else is in its place, or in that of one of the files that DuckDB keeps beside it.
         MovedError
             If the graph is gone.
         CorruptError
             If there is no file.
         """
         where = self._folder.root.where() / self._name
-        for name in self._folder.entries():  # its log, and what it writes while it puts the log into the file
+        for name in self._folder.entries():  # its log, and what it writes while merging the log into the file
             if name.startswith(f"{self._name}."):
                 self._folder.check_file(name, own=True)
-        # Looked at, not opened: to close another descriptor of the file would drop DuckDB's lock on it.
+        # Checked without opening it: closing another descriptor of the file would drop DuckDB's lock on it.
         if self._folder.check_file(self._name, own=True) is None:  # DuckDB would create it
             raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
         return where
@@ -120,10 +119,10 @@ class Index:
         Raises
         ------
         CorruptError, FormatError
-            If it is damaged, or no index that this version reads; or if it has lost commits, unless it may be
+            If it is damaged, or is not an index that this version reads; or if it has lost commits, unless it may be
             ``behind`` the counter.
         LockTimeoutError
-            If a program that ignores our lock has it open for ``patience`` seconds more.
+            If a program that ignores our lock still has it open after ``patience`` seconds.
         """
         with self._opened(read_only, patience) as con:
             commits = self._check_format(con)
@@ -147,7 +146,7 @@ class Index:
             If they lack some, as in a graph of an unreleased version.
         """
         wanted = [(table, c.name) for table, record in TABLES.items() for c in columns(record)]
-        # Only bound, never run: a tenth of the time that asking the catalogue takes.
+        # Only bound, never run, which takes a tenth of the time of querying the catalogue.
         names = ", ".join(f'{table}."{name}"' for table, name in wanted)
         try:
             con.execute(f"SELECT {names} FROM {', '.join(TABLES)} LIMIT 0")
@@ -156,8 +155,8 @@ class Index:
             found = set(con.execute(sql).fetchall())
             missing = ", ".join(f"{table}.{name}" for table, name in wanted if (table, name) not in found)
             raise FormatError(
-                f"Graph {self.path.parent} was written by an unreleased mgraph, its index lacks {missing}: "
-                "make the graph anew."
+                f"Graph {self.path.parent} was written by an unreleased mgraph, and its index lacks {missing}: "
+                "make the graph again."
             ) from None
 
     @contextlib.contextmanager
@@ -182,7 +181,7 @@ class Index:
                 raise self._translate(error) from error
 
     def _check_same(self, place: Path) -> None:
-        # DuckDB has followed a path: was it that of our directory?
+        # DuckDB has followed a path: did it lead to our directory?
         found, ours = place.lstat(), self._folder.check_file(self._name, own=True)
         if ours is None or not os.path.samestat(found, ours):
             raise MovedError(f"{place} was replaced while it was being opened: nothing was read or stored; try again.")
@@ -192,7 +191,7 @@ class Index:
         if count is not None and commits < count.number:
             lost = count.number - commits
             raise CorruptError(
-                f"Graph {self.path.parent} has lost its last {'commit' if lost == 1 else f'{lost} commits'}, the index "
+                f"Graph {self.path.parent} has lost its last {'commit' if lost == 1 else f'{lost} commits'}: the index "
                 f"has {commits} of {count.number}: `mgraph check` says what is lost, `mgraph check --repair` brings it "
                 "back from the journal."
             )
@@ -202,8 +201,8 @@ class Index:
             row = con.execute("SELECT format_version, written_by, commits FROM meta").fetchone()
         except duckdb.BinderException:
             raise FormatError(
-                f"Graph {self.path.parent} was written by an unreleased mgraph, its index lacks meta.commits: "
-                "make the graph anew."
+                f"Graph {self.path.parent} was written by an unreleased mgraph, and its index lacks meta.commits: "
+                "make the graph again."
             ) from None
         except duckdb.CatalogException:
             row = None
@@ -241,7 +240,7 @@ class Index:
         if "disabled by configuration" in text:
             return StoreError(
                 f"The index of graph {self.path.parent} leads to a file elsewhere, which is not read ({first}): "
-                "index.duckdb must be a file of its own, without views of other files."
+                "index.duckdb must be an ordinary file, without views of other files."
             )
         if "Permission denied" in text or "Read-only file system" in text:
             return StoreError(f"{self.path} is not accessible to this user ({first}).")
@@ -262,10 +261,10 @@ def _patience(error: duckdb.Error, place: Path, patience: float) -> float:
 
 
 def check_path(graph: Path) -> None:
-    """Raise InputError for a graph's path that DuckDB does not take as it is."""
+    """Raise InputError for a path of a graph that DuckDB does not take literally."""
     if "?" in str(graph.resolve()):
         raise InputError(
-            f"A graph cannot be at {graph}, for DuckDB takes what follows a question mark for parameters: "
+            f"A graph cannot be at {graph}, because DuckDB takes what follows a question mark for parameters: "
             "choose a path without one."
         )
 
@@ -289,7 +288,7 @@ def tensor_keys(
 
 
 def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[Any]:
-    """Make records of full rows, the columns in the order of the fields."""
+    """Make records from full rows, with columns in the order of the fields."""
     restore = [(i, c.restore) for i, c in enumerate(columns(record)) if c.restore is not None]
     result = []
     for row in rows:
@@ -301,7 +300,7 @@ def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[An
     for found in result:
         wrong = limits.fault(found)
         if wrong:
-            raise CorruptError(f"Row {found.id} of {TABLE_OF[record]} is not read: {wrong}.")
+            raise CorruptError(f"Row {found.id} of {TABLE_OF[record]} cannot be read: {wrong}.")
     return result
 
 

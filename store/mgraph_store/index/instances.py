@@ -1,11 +1,11 @@
-"""DuckDB instances that are kept, so that a look at an index need not start one.
+"""DuckDB instances that are kept, so that reading an index need not start one.
 
-Starting DuckDB takes a process ten times as long as opening a file in it. An instance without a database of its own
-is therefore kept for the next use of the same index, which is attached for it and detached after it: no lock is held
-between, and detaching checkpoints what was written, as closing does.
+Starting DuckDB takes ten times as long as opening a file in it. So an instance without its own database is kept for the
+next use of the same index, which is attached before each use and detached afterwards: no lock is held in between, and
+detaching checkpoints what was written, as closing does.
 
-Access to files is off in an instance for as long as it lives, but for the directory of its index, where DuckDB has
-logs and checkpoints beside it.
+Access to files is off for the lifetime of an instance, except for the directory of its index, where DuckDB keeps logs
+and checkpoints.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NAME = "graph"
 
 @dataclass
 class _Instance:
-    """One that is kept for an index."""
+    """An instance kept for an index."""
 
     index: Path
     connection: duckdb.DuckDBPyConnection
@@ -45,7 +45,7 @@ class _Instance:
 
 
 class Instances:
-    """Idle instances of this process, the last used last, and those that are open for reading now."""
+    """Idle instances of this process, the most recently used last, and those that are open for reading now."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,8 +57,8 @@ class Instances:
     def opened(self, index: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open an index for this block; raises duckdb.Error if it cannot be opened.
 
-        Readings that overlap share one attachment, for the first descriptor that a process closes would drop DuckDB's
-        lock on the file for all of them.
+        Overlapping readings share one attachment, because the first descriptor that a process closes would drop
+        DuckDB's lock on the file for all of them.
         """
         path = _resolved(index)
         instance = self._join(path) if read_only else self._begin_writing(path)
@@ -67,7 +67,7 @@ class Instances:
                 con.execute(f"USE {_NAME}")
                 yield con
         except duckdb.Error:
-            instance.sound = False  # whatever it is, it shall not meet the next one
+            instance.sound = False  # whatever went wrong, the next use must not inherit it
             raise
         finally:
             if read_only:
@@ -76,12 +76,12 @@ class Instances:
                 self._end_writing(instance)
 
     def has_open(self, index: Path) -> bool:
-        """Say whether an index is open here, by us."""
+        """Return whether we have an index open in this process."""
         path = _resolved(index)
         return path in self._reading or path in self._writing
 
     def close_file(self, index: Path, file: BinaryIO) -> None:
-        """Close an index that was opened as a plain file, at once or with the last reading that is open here."""
+        """Close an index that was opened as a plain file, at once or after the last reading that is open here."""
         with self._lock:
             instance = self._reading.get(_resolved(index))
             if instance is not None:
@@ -90,18 +90,18 @@ class Instances:
                 file.close()
 
     def close(self) -> None:
-        """Close all that are idle."""
+        """Close all idle instances."""
         self.hold()
         self.let_go()
 
     def hold(self) -> None:
-        """Close all that are idle, and let none become so until :meth:`let_go`."""
+        """Close all idle instances, and keep none until :meth:`let_go`."""
         self._lock.acquire()
         while self._idle:
             self._idle.pop().connection.close()
 
     def let_go(self) -> None:
-        """Go on after :meth:`hold`."""
+        """Keep instances again after :meth:`hold`."""
         self._lock.release()
 
     def _join(self, path: Path) -> _Instance:
@@ -175,7 +175,7 @@ def _started(path: Path) -> duckdb.DuckDBPyConnection:
 def _detached(connection: duckdb.DuckDBPyConnection) -> bool:
     try:
         connection.execute(f"DETACH {_NAME}")
-    except duckdb.Error:  # a checkpoint without space, say; what is committed is in the log, for whoever opens it next
+    except duckdb.Error:  # a checkpoint without space, say; what is committed is in the log for the next one to open it
         return False
     return True
 
@@ -197,7 +197,7 @@ def _after_in_child() -> None:
     _present = Instances()  # the parent's is held
 
 
-# DuckDB has threads of its own, which a forked child has not: it must inherit no instance.
+# DuckDB has its own threads, which a forked child does not have, so it must not inherit an instance.
 os.register_at_fork(
     before=lambda: instances().hold(),
     after_in_parent=lambda: instances().let_go(),

@@ -1,8 +1,8 @@
 """Ctrl-C while DuckDB works.
 
-DuckDB notices a signal between two of its steps, and gives up with an error of its own: a RuntimeError that says
-"Query interrupted" in the main thread, an InterruptException elsewhere. The KeyboardInterrupt that Python had ready is
-lost. Whoever catches errors would take an interruption for a failed query, and might go on.
+DuckDB notices a signal between two of its steps, and stops with its own error: a RuntimeError that says "Query
+interrupted" in the main thread, an InterruptException elsewhere. The KeyboardInterrupt that Python had pending is lost.
+Code that catches errors would take an interruption for a failed query, and might continue.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import duckdb
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn what DuckDB makes of Ctrl-C inside this block back into KeyboardInterrupt.
+    """Turn DuckDB's errors for Ctrl-C inside this block back into KeyboardInterrupt.
 
-    Not for queries that a program interrupts itself (:meth:`duckdb.DuckDBPyConnection.interrupt`).
+    Do not use it for queries that a program interrupts itself (:meth:`duckdb.DuckDBPyConnection.interrupt`).
     """
     try:
         yield

@@ -1,17 +1,16 @@
-"""The journal: every commit once more, in files of our own beside the index, so that no loss there goes unseen.
+"""The journal: every commit a second time, in our own files beside the index, so that no loss there goes unnoticed.
 
-DuckDB drops the tail of a damaged write-ahead log in silence, and an index that was put back from an older copy
-looks like any other. Therefore a commit writes three things, each on the disk before the next begins:
+DuckDB silently drops the tail of a damaged write-ahead log, and an index restored from an older copy looks like any
+other. Therefore a commit writes three things, each on the disk before the next begins:
 
 1. its *record* at the end of the journal: what it changes, with a checksum;
 2. the DuckDB transaction, in which ``meta.commits`` becomes the number of the commit;
 3. the *counter*: that number, and where the journal ends now.
 
-An index that is behind the counter has lost commits, and the journal has their rows. An index that is ahead by
-one was stopped between 2 and 3; its record is at the end of the journal, and the next writer counts it. A record
-without a commit is overwritten by the next one. If index and journal do not fit each other in any other way, the
-next writer starts a new journal with all rows of the index as its first record; likewise if the file is gone, or
-shorter than the counter says.
+An index that is behind the counter has lost commits, and the journal has their rows. An index that is ahead by one was
+stopped between 2 and 3; its record is at the end of the journal, and the next writer counts it. A record without a
+commit is overwritten by the next one. If index and journal disagree in any other way, or the file is gone or shorter
+than the counter says, the next writer starts a new journal with all rows of the index as its first record.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from mgraph_store.folder import Folder
 from mgraph_store.rows.limits import UNPACKED_BYTES, UNPACKED_RATIO
 
 COUNTER = "count"
-_PAGE = 4096  # bytes between the two slots of the counter: no torn write reaches both
+_PAGE = 4096  # bytes between the two slots of the counter, so that no torn write reaches both
 _SLOT = struct.Struct("<8sQQQ")  # magic, number, generation, length; then the checksum
 _RECORD = struct.Struct("<8sQQ")  # magic, number, length; then the checksum, then the compressed JSON
 _MAGIC_SLOT, _MAGIC_RECORD = b"mgcount1", b"mgcommit"
@@ -75,7 +74,7 @@ class Journal:
         return max((c for c in self._slots() if c is not None), key=lambda c: c.number, default=None)
 
     def reaches(self, count: Count) -> bool:
-        """Say whether the journal file is there, as long as the counter says."""
+        """Return whether the journal file is there and has the length that the counter says."""
         try:
             return self._folder.size(count.file) >= count.length
         except OSError:
@@ -84,7 +83,7 @@ class Journal:
     def begin(self, number: int, document: dict[str, Any]) -> Count:
         """Start a new journal with a record of everything; durable on return.
 
-        The old one counts until the counter is written, and goes then.
+        The old one counts until the counter is written, and is then deleted.
         """
         with self._folder.opened(create=True):
             pass
@@ -92,7 +91,7 @@ class Journal:
         count = Count(number, secrets.randbits(64), len(data))
         self._write(count.file, data, 0, new=True)
         self._folder.flush()  # the file has its name before the counter says so
-        for slot in (0, 1):  # both, one after the other: none is left that names a file about to go
+        for slot in (0, 1):  # both, one after the other, so that none names a file about to be deleted
             self._seal(count, slot)
         self._folder.flush()
         self._folder.above().flush()
@@ -102,7 +101,7 @@ class Journal:
         return count
 
     def prepare(self, count: Count, document: dict[str, Any]) -> Count:
-        """Write the record of the next commit behind those that count; durable on return.
+        """Write the record of the next commit after those that count; durable on return.
 
         Raises
         ------
@@ -114,7 +113,7 @@ class Journal:
         return replace(count, number=count.number + 1, length=count.length + len(data))
 
     def prepared(self, count: Count) -> Count | None:
-        """Find the record behind those that count, if it is whole: that of a commit which was not counted."""
+        """Find the record after those that count, if it is whole: that of a commit that was not counted."""
         with contextlib.suppress(OSError), self._folder.reader(count.file) as file:
             file.seek(count.length)
             entry, length = _read(file.read(), 0)
@@ -133,7 +132,7 @@ class Journal:
         Raises
         ------
         CorruptError
-            At the first that is missing or damaged.
+            At the first record that is missing or damaged.
         """
         path = self._folder.path / count.file
         try:
@@ -177,7 +176,7 @@ class Journal:
 
 
 def record_size(number: int, document: dict[str, Any]) -> int:
-    """Say how many bytes the record of a commit takes."""
+    """Return how many bytes the record of a commit takes."""
     return len(_packed(number, document))
 
 
@@ -200,7 +199,7 @@ def _packed(number: int, document: dict[str, Any]) -> bytes:
 
 
 def _read(data: bytes, place: int) -> tuple[Entry | None, int]:
-    # The record at some place and its length; None if there is no whole one.
+    # The record at this place and its length; None if there is no whole one.
     start = place + _RECORD.size + _CHECKSUM
     if len(data) < start:
         return None, 0
@@ -210,7 +209,7 @@ def _read(data: bytes, place: int) -> tuple[Entry | None, int]:
     checksum = data[place + _RECORD.size : start]
     if magic != _MAGIC_RECORD or len(payload) != length or _checksum(header + payload) != checksum:
         return None, 0
-    # A checksum is no promise: anybody can write one. What unpacks to far more than rows do is not read.
+    # A checksum proves nothing, since anybody can write one. What unpacks to far more than rows do is not read.
     unpacking = zlib.decompressobj()
     try:
         text = unpacking.decompress(payload, max(UNPACKED_BYTES, UNPACKED_RATIO * length))

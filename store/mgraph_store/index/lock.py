@@ -1,10 +1,9 @@
 """Many readers or one writer per graph, first come first served.
 
-Two files, locked with ``flock``: everyone takes ``gate.lock`` exclusively, then ``index.lock`` (shared to
-read, exclusive to write), then lets the gate go. Without the gate, readers that overlap would keep a writer
-out for ever. Whoever enters signs ``index.lock``, so that one who waits in vain can say for whom.
-Both files are separate from ``index.duckdb``, because closing any descriptor of that file would
-drop DuckDB's own lock on it.
+Two files, locked with ``flock``: everyone takes ``gate.lock`` exclusively, then ``index.lock`` (shared to read,
+exclusive to write), then releases the gate. Without the gate, overlapping readers would keep a writer out for ever.
+Whoever enters signs ``index.lock``, so that a process whose wait times out can say who holds it. Both files are
+separate from ``index.duckdb``, because closing any descriptor of that file would drop DuckDB's own lock on it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ TIMEOUT_VARIABLE = "MGRAPH_LOCK_TIMEOUT"
 _SHORTEST, _LONGEST = 0.0005, 0.01  # seconds between two attempts
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
-"""What flock says where the file system, or the way it is mounted, has no such locks."""
+"""The errors of flock if the file system, or the way it is mounted, does not support it."""
 
 _NOT_OURS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -59,7 +58,7 @@ class GraphLock:
         Raises
         ------
         LockTimeoutError
-            If a writer, or who waits before us, takes too long.
+            If a writer, or those waiting before us, take too long.
         """
         counts, me = _counts("shared"), self._identity()
         nested = counts.get(me, 0) or _counts("exclusive").get(me, 0)
@@ -79,11 +78,13 @@ class GraphLock:
         LockTimeoutError
             If the others take too long.
         StoreError
-            If this thread is reading already: it would wait for itself.
+            If this thread is already reading, because it would wait for itself.
         """
         counts, me = _counts("exclusive"), self._identity()
         if _counts("shared").get(me, 0) or counts.get(me, 0):
-            raise StoreError(f"This thread is reading graph {self._directory}: end that before the transaction ends.")
+            raise StoreError(
+                f"This thread is reading graph {self._directory}: end that first, before the transaction ends."
+            )
         with self._enter(fcntl.LOCK_EX):
             counts[me] = 1
             try:
@@ -100,7 +101,7 @@ class GraphLock:
     def _refused(self, error: OSError) -> StoreError:
         if error.errno in _NOT_OURS:
             return StoreError(
-                f"Graph {self._directory} cannot be written ({error.strerror}): it can be looked at as it is. To add "
+                f"Graph {self._directory} cannot be written ({error.strerror}): it can only be read. To add "
                 "to it, work on a copy (mgraph copy), or have its permissions changed."
             )
         return StoreError(f"Cannot lock graph {self._directory}: {error.strerror}.")
@@ -110,7 +111,7 @@ class GraphLock:
         deadline = time.monotonic() + self.timeout
         token = random_characters(8)
         with self._open(GATE, mode) as gate, self._open(INDEX_LOCK, mode) as index:
-            # Unlock by hand before closing: a child forked meanwhile has a copy of the descriptor.
+            # Unlock explicitly before closing, because a child forked meanwhile has a copy of the descriptor.
             try:
                 self._acquire(gate, fcntl.LOCK_EX, deadline)
                 try:
@@ -142,8 +143,8 @@ class GraphLock:
             os.close(descriptor)
 
     def _acquire(self, descriptor: int, mode: int, deadline: float) -> None:
-        # flock has no queue with a timeout, so everyone asks again and again, and who has waited longer more often:
-        # of 8 processes that always want it, the worst waits three times the mean so, and ten times otherwise.
+        # flock has no queue with a timeout, so everyone asks repeatedly, more often the longer they have waited:
+        # of 8 processes that always want it, the worst then waits three times the mean, otherwise ten times.
         begun = time.monotonic()
         while True:
             try:
@@ -198,7 +199,7 @@ def _sign(descriptor: int, token: str, mode: int) -> None:
     doing = "reading" if mode == fcntl.LOCK_SH else "writing"
     entry = {"pid": os.getpid(), "command": command or "python", "doing": doing, "token": token}
     others = [h for h in _read(descriptor) if is_alive(h["pid"])] if mode == fcntl.LOCK_SH else []
-    with contextlib.suppress(OSError):  # a full disk or a read-only graph: only the signature is lost
+    with contextlib.suppress(OSError):  # on a full disk or a read-only graph, only the signature is lost
         _write(descriptor, [*others, entry])
 
 
@@ -217,7 +218,7 @@ def _unsign(gate: int, index: int, token: str, mode: int) -> None:
 
 
 def _let_go(descriptor: int) -> None:
-    with contextlib.suppress(OSError):  # where there are no locks, there is none to let go
+    with contextlib.suppress(OSError):  # if there are no locks, there is none to release
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 

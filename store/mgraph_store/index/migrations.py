@@ -1,16 +1,16 @@
-"""The way from an older format of the index to the present one: a numbered step for each version.
+"""Migrations from older formats of the index to the present one: a numbered step for each version.
 
-A step gets an open transaction on an index of its version and makes it one of the next. All steps that a graph needs
-run in one transaction when it is opened, and the journal begins anew; so a graph is of one format or of the other.
-Every released format has a small graph in ``tests/data`` that must keep opening. What each version changed:
+A step gets an open transaction on an index of its version and turns it into one of the next. All steps that a graph
+needs run in one transaction when it is opened, and the journal begins anew, so a graph always has one format or the
+other. Every released format has a small graph in ``tests/data`` that must keep opening. What each version changed:
 
 1. the first
 2. edges say what chose their route (``chosen_on``) and why they must not count (``doubt``); until then the route of an
    edge over three ends or more was the best by that edge's own numbers. Spaces and sweeps say which metrics were
    measured, and which way these point (``metrics``): until then accuracy alone had a direction
 
-Bundles have no migration, for they are never written again: their rows are brought up to date as they are read, by
-:mod:`mgraph_store.exchange.upgrades`.
+Bundles are not migrated, because they are never rewritten: :mod:`mgraph_store.exchange.upgrades` brings their rows up
+to date as they are read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Step = Callable[[duckdb.DuckDBPyConnection], None]
 
 
 def _routes_by_their_own_numbers(con: duckdb.DuckDBPyConnection) -> None:
-    """Lead from 1 to 2: a path has one route; of several, the train loss chose its own, and others are oracles."""
+    """Migrate from 1 to 2: a path has one route; of several, that of the train loss was chosen by it, the others are
+    oracles."""
     con.execute("ALTER TABLE edges ADD COLUMN chosen_on VARCHAR DEFAULT 'path'")
     con.execute("ALTER TABLE edges ALTER COLUMN chosen_on SET NOT NULL")
     con.execute("ALTER TABLE edges ALTER COLUMN chosen_on DROP DEFAULT")
@@ -43,7 +44,8 @@ WHERE connection_id IN (
 
 
 def _metrics_with_a_direction(con: duckdb.DuckDBPyConnection) -> None:
-    """Lead from 1 to 2: what was measured of a mode itself are the metrics of its task; of others nothing is known."""
+    """Migrate from 1 to 2: the metrics measured for modes themselves are those of the task; nothing is known about
+    others."""
     for table in ("spaces", "sweeps"):
         con.execute(f"ALTER TABLE {table} ADD COLUMN metrics VARCHAR DEFAULT '[]'")
         con.execute(f"ALTER TABLE {table} ALTER COLUMN metrics SET NOT NULL")
@@ -66,12 +68,12 @@ STEPS: dict[int, Step] = {1: _to_2}
 
 
 def can_migrate(version: int) -> bool:
-    """Say whether steps lead from a version to the present one."""
+    """Return whether steps lead from a version to the present one."""
     return all(v in STEPS for v in range(version, schema.FORMAT_VERSION))
 
 
 def migrate(con: duckdb.DuckDBPyConnection, journal: Journal, version: int) -> None:
-    """Bring an index that is open for writing to the present format, under the exclusive lock."""
+    """Migrate an index that is open for writing to the present format, under the exclusive lock."""
     con.begin()
     for step in range(version, schema.FORMAT_VERSION):
         STEPS[step](con)

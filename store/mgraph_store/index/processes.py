@@ -1,7 +1,7 @@
-"""Processes of this machine: who holds a lock, whose run is under way.
+"""Processes of this machine: which one holds a lock, whose run is under way.
 
-A process is told from all others by what no clock and no other container can change: the kernel's boot, its space of
-process numbers, its number, and its start counted in ticks since the boot.
+A process is identified by what no clock and no other container can change: the kernel's boot, its PID namespace, its
+number, and its start in ticks since the boot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Process:
-    """A process as it notes itself: host name and number, and where Linux tells them boot, number space and start."""
+    """A process as it is recorded: host name and number and, if Linux provides them, boot, PID namespace and start."""
 
     host: str
     pid: int | None
@@ -31,29 +31,29 @@ class Process:
         return cls(platform.node(), pid, _boot(), _numbers(), _start(pid))
 
     def marks(self) -> dict[str, Any]:
-        """Return what is noted of it beside host and number, as plain data; empty where the system tells nothing."""
+        """Return what is recorded besides host and number, as plain data; empty if the system provides nothing."""
         return {k: v for k, v in asdict(self).items() if k in ("boot", "numbers", "start") and v is not None}
 
     @property
     def on_this_machine(self) -> bool:
-        """Whether it runs or ran under this boot of this kernel; where no boot is known, on a host of this name."""
+        """Whether it runs or ran under this boot of this kernel or, if no boot is known, on a host with this name."""
         boot = _boot()
         return self.host == platform.node() if None in (boot, self.boot) else self.boot == boot
 
     @property
     def alive(self) -> bool | None:
-        """Whether it runs; None if that cannot be seen from here."""
+        """Whether it is running; None if that cannot be seen from here."""
         if self.pid is None or not self.on_this_machine:
             return None
         if self.numbers != _numbers():
-            return None  # another container, or nothing was noted
+            return None  # another container, or nothing was recorded
         if not is_alive(self.pid):
             return False
         return None if self.start is None else _start(self.pid) == self.start
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether this machine has a process of that number."""
+    """Return whether this machine has a process with that number."""
     if pid <= 0:
         return False
     try:
@@ -66,7 +66,7 @@ def is_alive(pid: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return what Linux tells about a process after its name, which may hold anything; empty elsewhere."""
+    """Return what Linux says about a process after its name, which may contain anything; empty elsewhere."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -94,7 +94,7 @@ def _boot() -> str | None:
 
 
 def _numbers() -> int | None:
-    """Return which space of process numbers this process lives in."""
+    """Return the PID namespace of this process."""
     try:
         return Path("/proc/self/ns/pid").stat().st_ino
     except OSError:

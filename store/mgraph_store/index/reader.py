@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 class Reader:
-    """One short look at the index, from :meth:`GraphStore.reading`; no writer gets in while it lasts."""
+    """One short read of the index, from :meth:`GraphStore.reading`; no writer gets in while it lasts."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._con = connection
@@ -43,8 +43,8 @@ class Reader:
     ) -> list[R]:
         """Read records: ``reader.all(Node, kind="mode", run_id=None, space_id=["a…", "a…"])``.
 
-        Keyword arguments filter by equality; None means IS NULL, a list means IN. ``where`` is a further SQL
-        condition with ``?`` for ``parameters``; ``order`` is SQL too (default: by time, then as written).
+        Keyword arguments filter by equality; None means IS NULL, a list means IN. ``where`` is a further SQL condition
+        with ``?`` for ``parameters``; ``order`` is SQL too (default: by time, then in the order written).
 
         Raises
         ------
@@ -87,9 +87,9 @@ class Reader:
         Raises
         ------
         NotFoundError
-            If nothing fits; the message names what is close, or of the other kind.
+            If nothing matches; the message names what is close, or of the other kind.
         AmbiguousError
-            If a prefix fits several; the message lists them.
+            If a prefix matches several; the message lists them.
         """
         matches = self._matches(text)
         exact = [m for m in matches if text in m[1:3]]
@@ -100,7 +100,7 @@ class Reader:
         if wanted:
             raise AmbiguousError(f"{text!r} could be {_listed(wanted)}: type more of it.")
         if matches:
-            raise NotFoundError(f"{text!r} is {_listed(matches)}, but a {' or '.join(kinds)} is wanted.")
+            raise NotFoundError(f"{text!r} is {_listed(matches)}, but a {' or '.join(kinds)} is expected.")
         names = [
             row[0]
             for kind in kinds
@@ -128,7 +128,7 @@ class Reader:
         Raises
         ------
         InputError
-            If None, and there is not exactly one: the message lists them.
+            If None is given and there is not exactly one; the message lists them.
         NotFoundError, AmbiguousError
             As :meth:`find`.
         """
@@ -151,23 +151,23 @@ class Reader:
         return found[0]
 
     def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> dict[str, NDArray[Any]]:
-        """Run SQL and return its columns as arrays; a column that holds NULL comes as a masked array.
+        """Run SQL and return its columns as arrays; a column that contains NULL is a masked array.
 
         Raises
         ------
         InputError
-            If the SQL is wrong, or wants to write.
+            If the SQL is wrong or would write.
         """
         columns_of: dict[str, NDArray[Any]] = self._execute(sql, parameters, "fetchnumpy")
         return {name: np.ma.asarray(v) if np.ma.isMaskedArray(v) else v for name, v in columns_of.items()}
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Run SQL and return column names and rows, in order; times come in UTC without zone.
+        """Run SQL and return column names and rows, in order; times are in UTC without a zone.
 
         Raises
         ------
         InputError
-            If the SQL is wrong, or wants to write.
+            If the SQL is wrong or would write.
         """
         rows: list[tuple[Any, ...]] = self._execute(sql, parameters, "fetchall")
         return [d[0] for d in self._con.description or ()], rows
@@ -177,11 +177,11 @@ class Reader:
         return tensor_keys(self._con, of=of, without=without)
 
     def snapshot(self) -> dict[str, Any]:
-        """Describe the whole index, as the first record of a journal does."""
+        """Describe the whole index, as in the first record of a journal."""
         return snapshot(self._con)
 
     def _matches(self, text: str) -> list[tuple[str, str, str | None]]:
-        # All that a text can mean: (node or connection, id, name).
+        # Everything that a text can mean: (node or connection, id, name).
         sql = " UNION ALL ".join(
             f"SELECT '{kind}', id, name FROM {TABLE_OF[record]} "
             "WHERE name = $text OR id = $text OR ($prefix AND starts_with(id, $text))"
@@ -194,7 +194,7 @@ class Reader:
         try:
             statements = self._con.extract_statements(sql)
             if [statement.type.name for statement in statements] != ["SELECT"]:
-                raise InputError("This is not one SELECT statement: only those are run here.")
+                raise InputError("This is not a single SELECT statement: only those are run here.")
             result = self._con.execute(statements[0], list(parameters))
             without_zones(d[1] for d in result.description or ())
             return getattr(result, fetch)() if fetch else result

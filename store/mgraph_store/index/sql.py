@@ -1,10 +1,10 @@
-"""A user's SQL on the index, kept from doing harm.
+"""Running a user's SQL on the index without risk.
 
-One statement, of a kind that only reads by DuckDB's own parser, on a read-only connection with access to files,
-extensions, Python variables and settings off. It runs in a process of its own, with little in its environment
-and without the right to write a file: DuckDB does not count all memory against its limit, and some functions do
-not notice an interruption (an edit distance of long texts went on for a minute), but a process can be bounded
-and ended. That matters beyond this process, because no writer gets in while it reads.
+One statement, of a kind that only reads according to DuckDB's own parser, on a read-only connection with access to
+files, extensions, Python variables and settings off. It runs in a separate process, with little in its environment and
+without the right to write a file: DuckDB does not count all memory against its limit, and some functions do not notice
+an interruption (an edit distance of long texts ran on for a minute), but a process can be bounded and ended. That
+matters to other processes too, because no writer gets in while it reads.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NO_EXTENSIONS = {
     "allow_community_extensions": "false",
 }
 _BATCH = 10_000
-_GRACE = 2.0  # seconds beyond the limit: to start, and to come to an end when interrupted
+_GRACE = 2.0  # seconds beyond the limit, to start, and to stop when interrupted
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG")
 _MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from mgraph_store.index.sql import main; main()"
 
@@ -60,12 +60,12 @@ class Answer:
 
 
 def check_statement(sql: str) -> duckdb.Statement:
-    """Return the one reading statement in a text, as DuckDB parsed it.
+    """Return the one statement in a text, which must only read, as DuckDB parsed it.
 
     Raises
     ------
     InputError
-        If it is not SQL, not exactly one statement, or one that does more than read.
+        If it is not SQL, is not exactly one statement, or does more than read.
     """
     try:
         sql.encode()
@@ -80,20 +80,20 @@ def check_statement(sql: str) -> duckdb.Statement:
     if not kinds:
         raise InputError("There is no SQL statement: give one, such as SELECT count(*) FROM nodes.")
     if len(kinds) > 1:
-        raise InputError(f"These are {len(kinds)} SQL statements: give one at a time.")
+        raise InputError(f"There are {len(kinds)} SQL statements: give one at a time.")
     if kinds[0] not in READING_KINDS:
         what = "a statement of several steps" if kinds[0] == "MULTI" else f"a statement of kind {kinds[0]}"
-        raise InputError(f"This is {what}, which may do more than read: only SELECT and its like are run.")
+        raise InputError(f"This is {what}, which may do more than read: only SELECT and the like are run.")
     return statements[0]
 
 
 def without_zones(types: Iterable[Any]) -> None:
-    """Refuse times with a zone: what they say depends on the session, and not every DuckDB can hand them to Python.
+    """Refuse times with a zone: their meaning depends on the session, and not every DuckDB can pass them to Python.
 
     Raises
     ------
     InputError
-        If one of a query's column types holds such times.
+        If one of a query's column types contains such times.
     """
     if any("TIMESTAMP WITH TIME ZONE" in str(kind) for kind in types):
         raise InputError("The query returns times with a zone: cast them, `…::TIMESTAMP`.")
@@ -110,12 +110,12 @@ def run_guarded(
 ) -> Answer:
     """Run a user's SQL on the file ``index``; the caller holds the graph's lock.
 
-    ``parameters`` (texts, numbers, None, lists of them) take the places of ``?``. Times are UTC without zone.
+    ``parameters`` (texts, numbers, None, lists of them) replace ``?``. Times are UTC without a zone.
 
     Raises
     ------
     InputError
-        If the SQL is wrong or does more than read, or passes a limit.
+        If the SQL is wrong, does more than read, or exceeds a limit.
     StoreError
         If the index cannot be read.
     """
@@ -142,7 +142,7 @@ def run_guarded(
         start_new_session=True,  # Ctrl-C is for us
     ) as process:
         try:
-            # The process interrupts itself; this is for what does not let itself be interrupted.
+            # The process interrupts itself; this is for what cannot be interrupted.
             out, err = process.communicate(document, timeout=max_seconds + _GRACE)
         except subprocess.TimeoutExpired:
             raise _too_long(max_seconds) from None
@@ -159,7 +159,7 @@ def _environment() -> dict[str, str]:
 
 
 def main() -> None:
-    """Run the task that comes on standard input, and write its answer or error to standard output as JSON."""
+    """Run the task given on standard input, and write its answer or error to standard output as JSON."""
     task = json.load(sys.stdin)
     try:
         result: dict[str, Any] = _run(**task)
@@ -172,7 +172,7 @@ def main() -> None:
         text = json.dumps({"error": _no_memory(task["memory"]), "corrupt": False})
     sys.stdout.write(text)
     sys.stdout.flush()
-    os._exit(0)  # not waiting for what DuckDB has to tidy up
+    os._exit(0)  # without waiting for DuckDB to tidy up
 
 
 def _run(index: str, sql: str, parameters: list[Any], seconds: float, rows: int, memory: int) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def _run(index: str, sql: str, parameters: list[Any], seconds: float, rows: int,
     except duckdb.Error as error:
         raise CorruptError(f"{index} cannot be read ({_sentence(error).rstrip('.')}).") from None
     _confine(seconds, memory)
-    statement = check_statement(sql)  # here: nested deeply enough, a text keeps the parser busy for long
+    statement = check_statement(sql)  # here, because a deeply nested text keeps the parser busy for a long time
     timer = threading.Timer(seconds, con.interrupt)
     timer.daemon = True
     timer.start()
@@ -208,7 +208,7 @@ def _run(index: str, sql: str, parameters: list[Any], seconds: float, rows: int,
 
 
 def open_guarded(index: Path, memory: int = LIMIT_MEMORY) -> duckdb.DuckDBPyConnection:
-    """Open an index so that a query can do nothing but read it; settings are fixed, in an order that DuckDB takes."""
+    """Open an index so that a query can only read it; settings are fixed, in an order that DuckDB accepts."""
     con = duckdb.connect(str(index), read_only=True, config={"threads": "1", **_NO_EXTENSIONS})
     for setting in (
         f"memory_limit = '{memory}B'",
@@ -227,7 +227,7 @@ def open_guarded(index: Path, memory: int = LIMIT_MEMORY) -> duckdb.DuckDBPyConn
 
 
 def _confine(seconds: float, memory: int) -> None:
-    """Give up what a query has no use for: written files, much memory, much time. For good."""
+    """Irrevocably give up what a query does not need: writing files, a lot of memory, a lot of time."""
     bounds = {
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
@@ -254,7 +254,7 @@ def _restore(out: bytes, err: bytes, code: int, seconds: float) -> Answer:
     return Answer(tuple(answer["columns"]), tuple(answer["types"]), rows)
 
 
-# Across the border values are JSON. What JSON has not is a pair [tag, text], a list ["list", …].
+# Between the processes, values are JSON. What JSON lacks is a pair [tag, text], a list ["list", …].
 _UNTAG: dict[str, Callable[[Any], Any]] = {
     "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,

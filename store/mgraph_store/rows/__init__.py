@@ -1,1 +1,1 @@
-"""What the rows are: records and their tables, what they refer to and must obey, identifiers, layouts, columns."""
+"""The rows: records and their tables, what they refer to and must obey, identifiers, layouts, columns."""

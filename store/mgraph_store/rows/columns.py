@@ -21,12 +21,12 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 def merge(ranges: Iterable[Sequence[int]]) -> Ranges:
-    """Bring any ranges into canonical order: sort them, leave out empty ones, join what touches or overlaps.
+    """Bring any ranges into canonical order: sort them, leave out empty ones, join those that touch or overlap.
 
     Raises
     ------
     InputError
-        If a range is not a pair of integers with 0 ≤ start ≤ stop, or nothing is left.
+        If a range is not a pair of integers with 0 ≤ start ≤ stop, or no range is left.
     """
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(_pairs(ranges)):
@@ -79,17 +79,17 @@ def from_json(text: str) -> Ranges:
 
 
 def count(ranges: Iterable[Sequence[int]]) -> int:
-    """Count the columns in all ranges together."""
+    """Return the total number of columns in all ranges."""
     return sum(stop - start for start, stop in ranges)
 
 
 def take(row: NDArray[Any], ranges: Iterable[Sequence[int]]) -> NDArray[Any]:
-    """Take the columns of a row of shape (D,), one range after the other; a new array of shape (count,).
+    """Take the columns of a row of shape (D,), one range after the other, as a new array of shape (count,).
 
     Raises
     ------
     InputError
-        If ranges are not in canonical order, or go beyond the row.
+        If ranges are not in canonical order or go beyond the row.
     """
     pairs = _inside(ranges, row)
     return np.concatenate([row[start:stop] for start, stop in pairs])
@@ -101,7 +101,8 @@ def put(out: NDArray[Any], ranges: Iterable[Sequence[int]], values: NDArray[Any]
     Raises
     ------
     InputError
-        If ranges are not in canonical order, go beyond ``out``, or are not as many columns as there are values.
+        If ranges are not in canonical order, go beyond ``out``, or have another number of columns than there are
+        values.
     """
     pairs = _inside(ranges, out)
     if values.shape != (count(pairs),):
@@ -113,7 +114,7 @@ def put(out: NDArray[Any], ranges: Iterable[Sequence[int]], values: NDArray[Any]
 
 
 def clip(ranges: Ranges, start: int, stop: int) -> tuple[int, Ranges]:
-    """Cut ranges to [start, stop), counted from ``start``; before them, how many columns come before ``start``."""
+    """Return how many columns come before ``start``, and the ranges cut to [start, stop), counted from ``start``."""
     before = sum(min(b, start) - a for a, b in ranges if a < start)
     return before, tuple((max(a, start) - start, min(b, stop) - start) for a, b in ranges if a < stop and b > start)
 

@@ -1,6 +1,6 @@
 """What must hold between rows, checked inside the transaction that adds them.
 
-Not by keys and indexes of DuckDB: those are kept in memory, slow every insert, and make an update of an
+DuckDB's keys and indexes are not used, because they are kept in memory, slow every insert, and make an update of an
 indexed row fail. One query per kind of rule over the new rows costs a few milliseconds.
 """
 
@@ -25,16 +25,16 @@ def verify(
     updated: Sequence[Record],
     removed: Sequence[tuple[str, str, Sequence[str]]] = (),
 ) -> None:
-    """Check the rows just written but not committed.
+    """Check the rows just written but not yet committed.
 
     Raises
     ------
     NameTakenError
         If a name is used twice (nodes and connections share one set of names, spaces have their own).
     InputError
-        If an id is used twice, a row refers to something that is not there, a sum to a derived node or in a
-        circle, or a partial node has no terms, or columns outside its space; or something that was removed
-        (table, column, values) is still referred to.
+        If an id is used twice, a row refers to something that does not exist, a sum refers to a derived node or in a
+        circle, a partial node has no terms or has columns outside its space, or something that was removed (table,
+        column, values) is still referred to.
     """
     changed: dict[type[Any], list[Record]] = {kind: list(records) for kind, records in added.items()}
     for record in updated:
@@ -61,7 +61,7 @@ PARTIAL_TERMS = (
     "JOIN nodes n ON n.id = t.node_id JOIN nodes s ON s.id = t.source_id "
     "WHERE n.columns IS NOT NULL AND s.columns IS NOT NULL"
 )
-"""SQL for (node_id, source_id) of all terms by which partial nodes refer to partial nodes."""
+"""SQL for (node_id, source_id) of all terms through which partial nodes refer to partial nodes."""
 
 
 def misfit(node: Node, size: int | None = None) -> str | None:
@@ -78,7 +78,7 @@ def misfit(node: Node, size: int | None = None) -> str | None:
 
 
 def circle(terms: Iterable[tuple[str, str]]) -> list[str]:
-    """Find nodes that refer to each other in a circle, the first one again at the end; empty if none do."""
+    """Find nodes that refer to each other in a circle, with the first one again at the end; empty if there are none."""
     sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
     for node, source in terms:
         sorter.add(node, source)
@@ -143,7 +143,7 @@ def _check_terms(con: duckdb.DuckDBPyConnection, sources: list[Any]) -> None:
     )
     if derived:
         raise InputError(f"Node {derived} is derived: a sum may only refer to stored and partial nodes.")
-    # A derived node is not a source, so only partial nodes can be part of a circle.
+    # A derived node cannot be a source, so only partial nodes can form a circle.
     partial = "SELECT id FROM nodes WHERE columns IS NOT NULL AND id IN (SELECT unnest(?::VARCHAR[]))"
     if _first(con, partial, sources) and (nodes := circle(con.execute(PARTIAL_TERMS).fetchall())):
         raise InputError(f"The partial nodes {', '.join(nodes)} would refer to each other in a circle.")

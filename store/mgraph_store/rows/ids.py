@@ -1,7 +1,7 @@
 """Identifiers and names.
 
-An identifier is a kind letter and twelve random base32 characters (60 bits): two of a million made in
-one graph coincide with probability 4e-7, and the commit checks. Order is by creation time, not by identifier.
+An identifier is a kind letter and twelve random base32 characters (60 bits): among a million made in one graph, two
+coincide with probability 4e-7, and the commit checks. Order is by creation time, not by identifier.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def new_id(letter: str) -> str:
     Raises
     ------
     InputError
-        If no kind has that letter.
+        If no kind has this letter.
     """
     if letter not in KIND_LETTERS.values():
         raise InputError(f"{letter!r} is not a kind letter: use one of {', '.join(KIND_LETTERS.values())}.")
@@ -49,7 +49,7 @@ def random_characters(count: int) -> str:
 
 
 def is_id(text: str) -> bool:
-    """Say whether a text has the form of a full identifier."""
+    """Return whether a text has the form of a full identifier."""
     return _ID.fullmatch(text) is not None
 
 

@@ -43,7 +43,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Layout:
-    """Ordered tensors of a network, tied ones once; ``aliases`` maps a tied name to the stored one."""
+    """Ordered tensors of a network, with tied ones once; ``aliases`` maps a tied name to the stored one."""
 
     tensors: tuple[TensorSpec, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class Layout:
         return {dtype: np.concatenate(parts) for dtype, parts in groups.items()}
 
     def first_difference(self, other: Layout) -> str | None:
-        """Say where two layouts first differ, or None if they agree."""
+        """Return where two layouts first differ, or None if they agree."""
         for mine, theirs in zip(self.tensors, other.tensors, strict=False):
             if mine != theirs:
                 return f"{_describe(mine)} against {_describe(theirs)}"
@@ -157,7 +157,7 @@ class Layout:
 
 
 def storage_dtype(dtype: str) -> str:
-    """Name the dtype in which a tensor is stored: floats as float32 (float64 stays), the rest as int64."""
+    """Return the dtype in which a tensor is stored: floats as float32 (float64 stays), the rest as int64."""
     if dtype == "float64":
         return "float64"
     return "float32" if dtype.startswith(("float", "bfloat")) else "int64"

@@ -1,8 +1,8 @@
-"""How much the rows of a graph may ask for, in one place: beyond, they are refused when written, unpacked and read.
+"""Limits to what the rows of a graph may ask for; beyond them, rows are refused when written, unpacked and read.
 
 A row of a few bytes can ask for any amount of memory and time: a grid of a billion points, a layout of a trillion
-parameters, a list in a list in a list. All limits lie far above what anybody has use for; what they are is part of the
-format (docs/store-format.md). Memory and time that grow with what is really there, rows and tensors, are not limited.
+parameters, a list in a list in a list. All limits are far above any real use, and are part of the format
+(docs/store-format.md). Memory and time that grow with what is really there, rows and tensors, are not limited.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FAMILY_POINTS = 100_000
 """Control points of one family of a connection."""
 
 POLYNOMIAL_POINTS = 1_000
-"""Control points of a family whose coefficients are polynomials of that degree."""
+"""Control points of a family whose coefficients are polynomials of such a degree."""
 
 SIMPLEX_CORNERS = 1_000
 """Corners of a simplex."""
@@ -32,13 +32,13 @@ LAYOUT_TENSORS = 200_000
 """Tensors of one layout."""
 
 LAYOUT_ELEMENTS = 1 << 38
-"""Numbers of one layout, all tensors together: a terabyte in float32."""
+"""Numbers in all tensors of one layout together: a terabyte in float32."""
 
 RECIPE_DEPTH = 256
-"""Sums of sums of sums …, down from a derived or partial node."""
+"""Nested sums below a derived or partial node."""
 
 RECIPE_NODES = 100_000
-"""Nodes that one node is computed from."""
+"""Nodes from which one node is computed."""
 
 TEXT_CHARACTERS = 1 << 20
 """Characters of a text: of a spec, a note, the reason of a failure."""
@@ -47,10 +47,10 @@ JSON_CHARACTERS = 1 << 26
 """Characters of a JSON column."""
 
 JSON_DEPTH = 64
-"""Lists and objects within each other in a JSON column."""
+"""Nesting of lists and objects in a JSON column."""
 
 UNPACKED_RATIO, UNPACKED_BYTES = 200, 1 << 26
-"""A record of the journal may unpack to that many times its size, or to that many bytes if those are more."""
+"""A record of the journal may unpack to this many times its size, or to this many bytes if that is more."""
 
 _CHECKED = (Space, Node, Connection, Sweep, Run, Note)
 _JSON: dict[str, type] = {
@@ -74,13 +74,13 @@ _NO_TEXT = (
     "kind",
     "codec",
     "columns",
-)  # these have checks of their own
+)  # these have their own checks
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
-_CACHED = 4096  # characters of a text whose check is remembered: many rows have the same
+_CACHED = 4096  # characters of a text whose check is remembered, because many rows have the same text
 
 
 def fault(record: Any) -> str | None:
-    """Say what a row asks too much of, or has in another form than a graph has it; None if it is all right."""
+    """Say where a row exceeds a limit or has the wrong form; None if it is all right."""
     kind = type(record)
     if kind not in _CHECKED:
         return None
@@ -108,7 +108,7 @@ def _sweep_fault(sweep: Sweep) -> str | None:
     if [len(axis) if isinstance(axis, list) else -1 for axis in axes] != counts:
         return "its axes do not have as many points as its grid"
     if not all(type(x) in (int, float) and 0 <= x <= 1 for axis in axes for x in axis):
-        return "its axes hold something else than numbers between 0 and 1"
+        return "its axes contain something other than numbers between 0 and 1"
     return None
 
 

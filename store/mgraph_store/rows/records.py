@@ -1,8 +1,8 @@
-"""What is stored, one frozen dataclass per table of the index.
+"""The records of the index, one frozen dataclass per table.
 
-A record's fields are the table's columns, in order; ``column(...)`` gives each its meaning: the schema,
-its documentation and the code are written once. Times are UTC with microseconds. Numbers that are not finite
-are stored as they are (NaN, infinity): a reader must see that something failed.
+A record's fields are the table's columns, in order; ``column(...)`` gives each its meaning, so that schema,
+documentation and code are written only once. Times are UTC with microseconds. Numbers that are not finite are stored as
+they are (NaN, infinity), because a reader must see that something failed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def now() -> datetime:
 
 
 def column(meaning: str, *, default: Any = ..., unit: str = "") -> Any:
-    """Declare a column of the index: what it means, in which unit, with which default."""
+    """Declare a column of the index: its meaning, unit and default."""
     metadata = {"meaning": meaning, "unit": unit}
     if default is ...:
         return field(metadata=metadata)
@@ -266,9 +266,9 @@ class Run:
     host: str = column("machine", default="")
     pid: int | None = column("process", default=None)
     plan: str | None = column(
-        "JSON: the operation and its arguments, by which an interrupted run goes on; none: it cannot", default=None
+        "JSON: the operation and its arguments, for resuming an interrupted run; none: it cannot be", default=None
     )
-    resumptions: str = column("JSON: when and where an interrupted run went on, and from where", default="[]")
+    resumptions: str = column("JSON: when and where an interrupted run was resumed, and from where", default="[]")
     started: datetime = column("when", default=now)
     ended: datetime | None = column("when", default=None)
 

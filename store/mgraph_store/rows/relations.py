@@ -1,6 +1,6 @@
-"""What people list, filter and query: tables with the names and numbers beside them that one would join by hand.
+"""What users list, filter and query: tables already joined with names and numbers.
 
-:data:`NODES` and :data:`CONNECTIONS` are for listings; :data:`VIEWS` are what a user's SQL finds (``mgraph sql``). A
+:data:`NODES` and :data:`CONNECTIONS` are for listings; :data:`VIEWS` are the views for a user's SQL (``mgraph sql``). A
 view with the name of a table has all its columns and more.
 """
 
@@ -17,7 +17,7 @@ _SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Field:
-    """A column: what it is called, its type for filters (number, text, texts, time, yes/no), meaning, unit."""
+    """A column: its name, its type for filters (number, text, texts, time, yes/no), meaning, unit."""
 
     name: str
     type: str
@@ -27,7 +27,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Relation:
-    """A SELECT over the tables, with ``{db}`` before each of them, and what its columns are."""
+    """A SELECT over the tables, with ``{db}`` before each of them, and a description of its columns."""
 
     meaning: str
     sql: str
@@ -79,14 +79,14 @@ _LABELS = (
 
 
 def nodes(metrics: Sequence[str] = DEFAULT) -> Relation:
-    """Return every node with these numbers of its own (of a graph: :func:`mgraph_store.rows.metrics.names_in`)."""
+    """Return every node with its own numbers for these metrics (see :func:`mgraph_store.rows.metrics.names_in`)."""
     return Relation(
         "every node, with the numbers measured for itself (not in a sweep)",
         f"""SELECT n.id, n.name, n.kind, s.name AS space, {_names(metrics)}, r.seed, n.tensor_key IS NOT NULL AS stored,
     n.nbytes, n.created, n.run_id, coalesce(t.tags, []) AS tags, coalesce(t.notes, MAP {{{{}}}}) AS notes
 FROM {{db}}.nodes n JOIN {{db}}.spaces s ON s.id = n.space_id LEFT JOIN {{db}}.runs r ON r.id = n.run_id
 LEFT JOIN (
-    SELECT node_id, {_pivot(metrics)} FROM {{db}}.evaluations WHERE sweep_id IS NULL GROUP BY node_id
+    SELECT node_id, {_pivot(metrics)} FROM {{db}}.evaluations WHERE sweep_id IS NULL AND subset = 'all' GROUP BY node_id
 ) v ON v.node_id = n.id
 LEFT JOIN {_labels("node_id")} t ON t.subject = n.id""",
         (
@@ -107,7 +107,7 @@ LEFT JOIN {_labels("node_id")} t ON t.subject = n.id""",
 
 NODES = nodes()
 
-# An edge ``x`` that counts, before finer ones replace it: no oracle, without a doubt, and no overflow.
+# An edge ``x`` that counts, before finer ones replace it: not an oracle, without a doubt, and not an overflow.
 _COUNTS = """x.chosen_on <> 'oracle' AND x.doubt IS NULL
     AND (isfinite(x.peak) OR x."precision" IN ('fp32', 'fp64'))"""
 
@@ -243,7 +243,7 @@ LEFT JOIN {db}.connections c ON c.id = w.connection_id""",
 FROM {{db}}.connections c JOIN ({CONNECTIONS.sql}) x ON x.id = c.id""",
     ),
 }
-"""Views by name, what a user's SQL finds besides the tables."""
+"""Views by name, available to a user's SQL besides the tables."""
 
 
 def views(metrics: Sequence[str] = DEFAULT) -> Mapping[str, Relation]:
@@ -254,7 +254,8 @@ def views(metrics: Sequence[str] = DEFAULT) -> Mapping[str, Relation]:
 
 
 def view_statements(database: str, metrics: Sequence[str] = DEFAULT) -> Iterator[str]:
-    """Yield the SQL that makes the views for one connection, on the tables of an attached database: they hide some."""
+    """Yield the SQL that makes the views for one connection, on the tables of an attached database, hiding some of
+    these."""
     tables = f'"{database}".main'
     for name, relation in views(metrics).items():
         yield f"CREATE TEMP VIEW {name} AS {relation.select(tables)}"

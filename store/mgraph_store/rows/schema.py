@@ -59,7 +59,7 @@ REFERENCES: Mapping[str, type[Record]] = {
     "sweep_id": Sweep,
     "run_id": Run,
 }
-"""A column of one of these names, in any table, holds the id of such a record."""
+"""A column with one of these names, in any table, holds the id of such a record."""
 
 META = {
     "format_version": ("BIGINT", "version of the graph's format", ""),
@@ -72,7 +72,7 @@ META = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its SQL type, whether it may be NULL, and how values cross the border."""
+    """One column: its SQL type, whether it may be NULL, and how values are converted."""
 
     name: str
     type: str
@@ -122,7 +122,7 @@ def create_statements(*, comments: bool = True) -> Iterable[str]:
 
 
 def comment_statements() -> Iterable[str]:
-    """Yield the SQL that says in the index what each column means."""
+    """Yield the SQL that records in the index what each column means."""
     for table, described in describe().items():
         for name, (_, meaning, unit) in described.items():
             text = (f"{meaning} [{unit}]" if unit else meaning).replace("'", "''")
@@ -165,7 +165,7 @@ def _moment(value: Any) -> datetime:
     return value.astimezone(UTC).replace(tzinfo=None)
 
 
-# TIMESTAMP in UTC, not TIMESTAMPTZ: what the latter says depends on the session that reads it.
+# TIMESTAMP in UTC, not TIMESTAMPTZ, whose meaning depends on the session that reads it.
 _SCALARS: dict[Any, tuple[str, Callable[[Any], Any], Callable[[Any], Any] | None]] = {
     str: ("VARCHAR", _text, None),
     int: ("BIGINT", _integer, None),

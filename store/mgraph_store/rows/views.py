@@ -1,4 +1,4 @@
-"""A node as a mapping from names to tensors, read only when looked at, and then only what is looked at."""
+"""A node as a mapping from names to tensors, of which only what is accessed is read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing_extensions import override
 
 from mgraph_store.rows.layout import Layout, TensorSpec
 
-_KEPT = 2  # chunks: a tensor may begin where the one before it ended
+_KEPT = 2  # chunks, because a tensor may begin in the chunk where the one before it ended
 
 
 class Source(Protocol):
-    """What can be read in parts: a stored, derived or partial node."""
+    """Anything that can be read in parts: a stored, derived or partial node."""
 
     size: int
     chunk: int
@@ -30,8 +30,8 @@ class Source(Protocol):
 class TensorView(Mapping[str, NDArray[Any]]):
     """Names in the order of the layout, then tied names.
 
-    A tensor within one chunk is a view of it, so that going through all in order reads every chunk once; one that
-    reaches over several is read into memory of its own.
+    A tensor within one chunk is a view of it, so going through all in order reads every chunk once; one that spans
+    several chunks is read into its own memory.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""Tensors: objects of Zarr arrays under keys, here or elsewhere, read without copies, and the kernel that sums them."""
+"""Tensors: objects of Zarr arrays under keys, local or remote, read without copies, and the kernel that sums them."""

@@ -1,7 +1,7 @@
-"""Reading stored arrays, whole or in parts, and never more than is sure to be right.
+"""Reading stored arrays, whole or in parts, with everything verified.
 
-Zarr takes a missing chunk for one full of the fill value, so the chunks are counted when an array is opened; what
-a flipped bit spoils, the checksum of its chunk tells.
+Zarr takes a missing chunk for one full of the fill value, so the chunks are counted when an array is opened; a flipped
+bit shows in the checksum of its chunk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Files(Protocol):
-    """Where the files of a tensor object lie; names are relative, with ``/``."""
+    """Access to the files of a tensor object; names are relative, with ``/``."""
 
     def open_array(self, name: str) -> zarr.Array[Any]:
         """Open a Zarr array for reading; ``FileNotFoundError`` if it is not there."""
@@ -34,13 +34,13 @@ class Files(Protocol):
         """Return the size of a file in bytes; ``FileNotFoundError`` if it is not there."""
 
     def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
-        """Return the sizes of files in one folder; None for one that is not there."""
+        """Return the sizes of files in one folder; None for a missing one."""
 
     def tail(self, name: str, length: int) -> bytes:
         """Read the last ``length`` bytes of a file, or all if it is shorter."""
 
     def local(self, name: str) -> BinaryIO | None:
-        """Open a file on this machine, or return None if it lies elsewhere."""
+        """Open a file on this machine, or return None if it is remote."""
 
     @property
     def is_local(self) -> bool:
@@ -65,7 +65,7 @@ class LocalFiles:
         return self._folder.sub(folder).size(own)
 
     def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
-        """Return the sizes of files in one folder; None for one that is not there."""
+        """Return the sizes of files in one folder; None for a missing one."""
         return self._folder.sub(folder).sizes(names)
 
     def tail(self, name: str, length: int) -> bytes:
@@ -83,7 +83,7 @@ class LocalFiles:
 
 
 class StoredArray:
-    """One flat array, shape (P,), whole as far as names and sizes of files tell; safe to use from threads."""
+    """One flat array, shape (P,), complete judging by names and sizes of files; safe to use from threads."""
 
     def __init__(self, files: Files, key: str, dtype: str, row: int | None) -> None:
         self._files, self._key, self._row = files, key, row
@@ -98,7 +98,7 @@ class StoredArray:
         self.size = int(shape[-1])
         self.chunk = max(1, int(self._array.chunks[-1]))
         self._raw = is_raw(self._array) and files.is_local
-        self._offset = 0  # where that row begins in its shard
+        self._offset = 0  # where the row begins in its shard
         self._check_files()
 
     @property
@@ -133,13 +133,13 @@ class StoredArray:
                 a, b = max(start, first), min(stop, first + self.chunk)
                 if b - a == self.chunk:
                     self._read_chunk(i, out[a - start : b - start])
-                else:  # of a part, all has to be read for the checksum
+                else:  # even for a part, the whole has to be read for the checksum
                     whole = np.empty(self.chunk, self._array.dtype)
                     self._read_chunk(i, whole)
                     out[a - start : b - start] = whole[a - first : b - first]
 
     def is_chunk(self, start: int, stop: int) -> bool:
-        """Say whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one raw chunk."""
+        """Return whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one raw chunk."""
         return self._raw and start % self.chunk == 0 and stop == min(start + self.chunk, self.size)
 
     def stream(self, start: int) -> ChunkStream:
@@ -150,7 +150,7 @@ class StoredArray:
             return ChunkStream(file, self._offset, self.chunk * self._array.dtype.itemsize)
 
     def chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield (offset, elements) chunk by chunk, so that no more than one is in memory."""
+        """Yield (offset, elements) chunk by chunk, so that only one is in memory."""
         for start in range(0, self.size, self.chunk):
             yield start, self.read(start, min(start + self.chunk, self.size))
 
@@ -168,7 +168,7 @@ class StoredArray:
         return f"{self._name}/c/{i}" if self._row is None else "c/0/0"
 
     def _check_files(self) -> None:
-        # What Zarr would fill with NaN in silence: files that are gone, and rows that a cut shard has lost.
+        # What Zarr would silently fill with NaN: files that are gone, and rows that a truncated shard has lost.
         if self._array.shards is not None:
             self._check_shard("c/0/0", self._array.shards[0])
             return
@@ -203,7 +203,7 @@ class StoredArray:
 
     @contextlib.contextmanager
     def blaming(self) -> Iterator[None]:
-        """Say of what goes wrong inside that it is this array's: ``CorruptError``, or ``StoreError`` of the disk."""
+        """Attribute errors inside the block to this array: ``CorruptError``, or ``StoreError`` for the disk."""
         try:
             yield
         except FileNotFoundError:
@@ -215,7 +215,7 @@ class StoredArray:
             ) from error
         except (MemoryError, StoreError):
             raise
-        except Exception as error:  # whatever a codec makes of damaged bytes
+        except Exception as error:  # whatever a codec raises on damaged bytes
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise self._corrupt(f"cannot be read ({reason.rstrip('.')})") from error
 
@@ -233,7 +233,7 @@ _setting: Any = None
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Let Zarr handle one chunk at a time: a third faster on local files, and less memory.
+    """Make Zarr handle one chunk at a time, which is a third faster on local files and takes less memory.
 
     The setting is global to the process, so the first of several threads sets it and the last restores it.
     """

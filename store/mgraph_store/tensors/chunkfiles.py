@@ -1,7 +1,7 @@
-"""Chunk files read and written without Zarr, where they hold raw little-endian numbers and their CRC32C only.
+"""Chunk files read and written without Zarr, if they hold only raw little-endian numbers and their CRC32C.
 
-Such a file is read straight into the memory where its numbers are wanted, and written from where they are, which
-takes a quarter of the time that Zarr needs: it copies every chunk twice, and hands it from thread to thread.
+Such a file is read straight into the memory where its numbers are needed, and written from where they are. This takes a
+quarter of the time that Zarr needs, which copies every chunk twice and passes it between threads.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 CHECKSUM_BYTES = 4
 
 _PART = 1 << 20
-"""Bytes that are read at a time where only the checksum counts."""
+"""Bytes read at a time if only the checksum is needed."""
 
 
 def is_raw(array: zarr.Array[Any]) -> bool:
-    """Say whether the chunks of an array, or the rows of its one shard, are raw numbers and their checksums."""
+    """Return whether the chunks of an array, or the rows of its one shard, are raw numbers and their checksums."""
     from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
     codecs: tuple[Any, ...] = tuple(getattr(array.metadata, "codecs", ()))
@@ -35,7 +35,7 @@ def is_raw(array: zarr.Array[Any]) -> bool:
 
 
 def read_chunk(source: BinaryIO, out: NDArray[Any], offset: int = 0) -> None:
-    """Read the chunk that begins at a byte ``offset`` of a file and fills ``out``, a contiguous flat array.
+    """Read the chunk that begins at a byte ``offset`` of a file into ``out``, a contiguous flat array.
 
     The file is closed.
 
@@ -44,7 +44,7 @@ def read_chunk(source: BinaryIO, out: NDArray[Any], offset: int = 0) -> None:
     OSError
         If the file cannot be read.
     ValueError
-        If it ends too soon, or the checksum does not fit.
+        If it ends too soon, or the checksum does not match.
     """
     checksum = bytearray(CHECKSUM_BYTES)
     with source:
@@ -55,7 +55,7 @@ def read_chunk(source: BinaryIO, out: NDArray[Any], offset: int = 0) -> None:
 
 
 class ChunkStream:
-    """A chunk read piece by piece, each while it is still wanted: the next use finds it in the processor's cache."""
+    """A chunk read piece by piece, so that each piece is used while it is still in the processor's cache."""
 
     def __init__(self, file: BinaryIO, offset: int, nbytes: int) -> None:
         self._file = file
@@ -64,7 +64,7 @@ class ChunkStream:
         self._sum = 0
 
     def read_into(self, out: NDArray[Any]) -> None:
-        """Read the next elements that fill ``out``; errors as :func:`read_chunk`."""
+        """Fill ``out`` with the next elements; errors as :func:`read_chunk`."""
         import google_crc32c
 
         numbers = out.view(np.uint8)
@@ -73,7 +73,7 @@ class ChunkStream:
         self._left -= numbers.nbytes
 
     def finish(self) -> None:
-        """Read what is left, an array's end is filled up, and compare the checksum; ``ValueError`` if it differs."""
+        """Read the rest (an array's end is padded) and compare the checksum; ``ValueError`` if it differs."""
         rest = np.empty(min(self._left, _PART), np.uint8)
         while self._left:
             self.read_into(rest[: self._left])
@@ -96,7 +96,8 @@ def _fill(source: Any, part: memoryview) -> None:
 
 
 def write_chunks(folder: Folder, data: NDArray[Any], length: int, fill: Any) -> None:
-    """Write a flat array as chunk files 0, 1, … of ``length`` elements, the last one filled up: the bytes of Zarr."""
+    """Write a flat array as chunk files 0, 1, … of ``length`` elements, the last one padded, with the same bytes as
+    Zarr."""
     with folder.opened(create=True) as directory:
         _write_chunks(folder, directory, data, length, fill)
 
@@ -126,7 +127,7 @@ def shard_places(index: bytes) -> NDArray[np.uint64]:
     Raises
     ------
     ValueError
-        If the checksum does not fit.
+        If the checksum does not match.
     """
     places = np.frombuffer(index[:-CHECKSUM_BYTES], "<u8")
     check(places, index[-CHECKSUM_BYTES:])
@@ -134,6 +135,6 @@ def shard_places(index: bytes) -> NDArray[np.uint64]:
 
 
 def _checksum(data: NDArray[np.uint8]) -> bytes:
-    import google_crc32c  # what Zarr computes it with
+    import google_crc32c  # which Zarr also uses
 
     return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")

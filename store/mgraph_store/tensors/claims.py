@@ -1,13 +1,13 @@
-"""Who uses the tensors at a URL: every directory has a claim there, so that none deletes what another one needs.
+"""Claims on the tensors at a URL: every directory that uses them has one there, so that none deletes what another
+needs.
 
-A graph whose tensors lie at a URL keeps in ``tensors.json`` the URL, the id of its *claim*, and which directory it is:
-the number of its inode and the id of its file system, which a move within the disk leaves alone and a copy does not.
-The claim itself is the object ``claim-ID.json`` beside the tensor objects. A directory that finds in its
-``tensors.json`` that it is another one than the one that was noted there is a copy: it makes a claim of its own before
-it does anything else at the URL.
+A graph with tensors at a URL keeps in ``tensors.json`` the URL, the id of its *claim*, and the identity of its
+directory: its inode and the id of its file system, which a move within the disk preserves and a copy does not. The
+claim itself is the object ``claim-ID.json`` beside the tensor objects. A directory that is not the one recorded in its
+``tensors.json`` is a copy: it makes its own claim before it does anything else at the URL.
 
-Objects are deleted only by a directory whose claim is there, and the only one. Who says that the others are gone
-(:meth:`Claims.take_over`) removes theirs; such a directory then neither deletes nor writes there.
+Objects are deleted only by a directory whose claim is the only one there. Declaring the others gone
+(:meth:`Claims.take_over`) removes their claims; such a directory then neither deletes nor writes there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class SharedTensorsWarning(MGraphWarning):
 
 @dataclass(frozen=True)
 class Place:
-    """What ``tensors.json`` says: the URL, the claim there, and which directory made it; None: of before claims."""
+    """The contents of ``tensors.json``: the URL, the claim, and which directory made it; None in graphs older than
+    claims."""
 
     url: str
     claim: str | None = None
@@ -49,7 +50,8 @@ class Place:
 
     @classmethod
     def read(cls, graph: Folder) -> Place | None:
-        """Read the file in a graph's directory; None if its tensors are its own. ``CorruptError`` if it is damaged."""
+        """Read the file in a graph's directory; None if the tensors are in the directory itself. ``CorruptError`` if it
+        is damaged."""
         try:
             document = json.loads(graph.read(CONFIG))
         except (FileNotFoundError, NotADirectoryError):
@@ -78,7 +80,7 @@ class Place:
 
 
 def directory_of(graph: Folder) -> str:
-    """Say which directory a graph's is, by what a copy of it does not share."""
+    """Identify a graph's directory by what a copy of it does not share."""
     descriptor = graph.root.descriptor()
     return f"{os.fstatvfs(descriptor).f_fsid:x}-{os.fstat(descriptor).st_ino:x}"
 
@@ -91,7 +93,7 @@ def new_claim() -> str:
 class Claims:
     """The claims at a URL, as one graph's directory sees them.
 
-    ``fs`` is the file system of fsspec, ``path`` makes a path in it of a name below the URL.
+    ``fs`` is fsspec's file system, ``path`` turns a name below the URL into a path in it.
     """
 
     def __init__(self, graph: Folder, place: Place, fs: Any, path: Callable[[str], str]) -> None:
@@ -99,30 +101,30 @@ class Claims:
         self._is_there = False
 
     def begin(self) -> None:
-        """Take an empty place for a new graph; ``NameTakenError`` if somebody else has it, or something is there.
+        """Claim an empty place for a new graph; ``NameTakenError`` if somebody else has it, or something is there.
 
-        The description of the whole comes first, and is put only if there is none yet: of several who try at once, one
-        succeeds. What the others find is not theirs, and they delete nothing.
+        The description of the whole comes first, and is written only if there is none yet, so that of several who try
+        at once, one succeeds. The others find something that is not theirs, and delete nothing.
         """
         first = json.dumps({"attributes": {"claim": self._place.claim}, "zarr_format": 3, "node_type": "group"})
-        taken = NameTakenError(f"{self._place.url} holds something already: choose an empty place for the tensors.")
+        taken = NameTakenError(f"{self._place.url} already holds something: choose an empty place for the tensors.")
         if self._fs.find(self._path("")):
             raise taken
         try:
             self._fs.pipe_file(self._path(_FIRST), first.encode() + b"\n", mode="create")
         except FileExistsError:
             raise taken from None
-        # Storage that does not know the condition lets the last one win: then that one has the place.
+        # On storage that does not support this condition, the last one wins and has the place.
         if json.loads(self._fs.cat_file(self._path(_FIRST)))["attributes"].get("claim") != self._place.claim:
             raise taken
         self._put()
 
     def introduce(self) -> None:
-        """Make a claim of its own for a directory that is a copy; of any other nothing is asked."""
+        """Make a new claim for a directory that is a copy; do nothing for any other."""
         here = directory_of(self._graph)
         if self._place.claim is not None and self._place.directory == here:
             return
-        # The same one however often it is made, where the directory is one that cannot be written.
+        # Deterministic, so that a directory that cannot be written always makes the same one.
         text = f"{self._place.url} {self._place.claim} {here}"
         self._place = replace(self._place, claim=hashlib.blake2b(text.encode(), digest_size=6).hexdigest())
         try:
@@ -142,7 +144,7 @@ class Claims:
             return
 
     def require(self) -> None:
-        """Raise StoreError if this directory has no claim at the URL any more; asked once."""
+        """Raise StoreError if this directory no longer has a claim at the URL; checked once."""
         if not self._is_there and not self._fs.exists(self._path(self._name)):
             raise StoreError(self._lost())
         self._is_there = True
@@ -168,7 +170,7 @@ class Claims:
             self._fs.rm_file(self._path(name))
 
     def remove(self) -> None:
-        """Remove what :meth:`begin` has put."""
+        """Remove what :meth:`begin` has written."""
         for name in (self._name, _FIRST):
             self._fs.rm_file(self._path(name))
 

@@ -1,8 +1,8 @@
-"""The one summation kernel by which derived nodes become numbers.
+"""The summation kernel that turns derived nodes into numbers.
 
-``θ = c₀P₀ + c₁P₁ + …`` in float32, term after term, a product rounded before it is added (no fused
-multiply-add): every step is one IEEE operation per element, so numpy, torch and any blocking of the vector
-give the same bits, and a sample that is computed again has the same digest. A change here is a new version.
+``θ = c₀P₀ + c₁P₁ + …`` in float32, term after term, with each product rounded before it is added (no fused
+multiply-add). Every step is one IEEE operation per element, so numpy, torch and any blocking of the vector give the
+same bits, and a sample that is computed again has the same digest. Any change here is a new version.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mgraph_store.errors import InputError
 KERNEL_VERSION = 1
 
 BLOCK = 1 << 16
-"""Elements that are summed at a time: output, product and one row stay in the cache."""
+"""Elements summed at a time, such that output, product and one row stay in the cache."""
 
 
 def active_terms(coefficients: Sequence[float]) -> list[tuple[int, np.float32]]:
@@ -41,7 +41,7 @@ def combine(coefficients: Sequence[float], rows: Sequence[NDArray[np.float32]]) 
     Raises
     ------
     InputError
-        If numbers, shapes or dtypes do not fit, or a coefficient is not finite.
+        If numbers, shapes or dtypes do not match, or a coefficient is not finite.
     """
     if not rows or len(rows) != len(coefficients):
         raise InputError(f"{len(coefficients)} coefficients for {len(rows)} rows: give one for each.")
@@ -56,7 +56,7 @@ def combine(coefficients: Sequence[float], rows: Sequence[NDArray[np.float32]]) 
 def combine_into(
     out: NDArray[np.float32], coefficients: Sequence[np.float32], rows: Sequence[NDArray[np.float32]]
 ) -> None:
-    """Write the sum into ``out``, block by block, of the terms that :func:`active_terms` left over."""
+    """Write the sum of the terms that :func:`active_terms` kept into ``out``, block by block."""
     if not rows:
         out[...] = 0
         return
@@ -78,7 +78,8 @@ def add_term(
     *,
     first: bool,
 ) -> None:
-    """Add one term to a sum, or begin it with the ``first``; ``product`` is scratch memory for :data:`BLOCK` elements.
+    """Add one term to a sum, or begin the sum with the ``first``; ``product`` is scratch memory for :data:`BLOCK`
+    elements.
 
     Terms added one after the other to all of ``out`` give the same bits as all of them added block by block.
     """
@@ -94,7 +95,7 @@ def add_term(
 
 
 def add_consumed(out: NDArray[np.float32], coefficient: np.float32, row: NDArray[np.float32], *, first: bool) -> None:
-    """Add one term as :func:`add_term` does, same bits, but overwrite ``row`` instead of scratch memory."""
+    """Add one term as :func:`add_term` does, with the same bits, but overwrite ``row`` instead of scratch memory."""
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         if first:
             np.multiply(row, coefficient, out=out)

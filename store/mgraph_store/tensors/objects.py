@@ -34,10 +34,10 @@ from mgraph_store.tensors.chunkfiles import is_raw, write_chunks
 
 CODECS = ("none", "blosc")
 CHUNK_BYTES = 4 << 20
-SEGMENT_BYTES = 64 << 20  # a shard is put together in memory
+SEGMENT_BYTES = 64 << 20  # a shard is assembled in memory
 
 ROOT_GROUP = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}\n'
-"""What zarr.create_group writes; by hand, so that making a graph does not import Zarr."""
+"""What zarr.create_group writes, written here so that making a graph does not import Zarr."""
 
 Create = Callable[..., None]
 """Creates an array (name, data, chunks, shards, codec), or a group if the data are None: :func:`create_array`."""
@@ -67,7 +67,7 @@ def new_key() -> str:
 
 
 class TensorStore:
-    """Tensor objects below ``root``; what is unfinished lies in ``temporary``, on the same file system."""
+    """Tensor objects below ``root``; unfinished ones are in ``temporary``, on the same file system."""
 
     def __init__(self, root: Folder | Path, temporary: Folder | Path) -> None:
         self._root, self._temporary = Folder.at(root), Folder.at(temporary)
@@ -83,7 +83,7 @@ class TensorStore:
         Raises
         ------
         InputError
-            If a dtype, shape or codec is not one that is stored.
+            If a dtype, shape or codec cannot be stored.
         StoreError
             If the disk is full or refuses; nothing is left behind.
         """
@@ -144,19 +144,19 @@ class TensorStore:
         return {name: array.read() for name, array in self.arrays(key).items()}
 
     def keys(self) -> set[str]:
-        """List the keys of all objects on disk, those that no row refers to included."""
+        """List the keys of all objects on disk, including those that no row refers to."""
         return {name for name in self._root.entries() if self._root.is_folder(name)}
 
     def has(self, key: str) -> bool:
-        """Say whether there is an object of that key."""
+        """Return whether there is an object with this key."""
         return KEY.fullmatch(key) is not None and self._root.is_folder(key)
 
     def sizes(self) -> dict[str, int]:
-        """Map the key of every object to the bytes that its files take."""
+        """Map the key of every object to the size of its files in bytes."""
         return {key: self._root.tree_size(key) for key in self.keys()}
 
     def size(self, key: str) -> int:
-        """Bytes that the files of an object take; 0 if it is gone."""
+        """Return the size of an object's files in bytes; 0 if it is gone."""
         return self._root.tree_size(key) if self.has(key) else 0
 
     def age(self, key: str) -> float:
@@ -168,21 +168,22 @@ class TensorStore:
         return None
 
     def hide(self, key: str) -> None:
-        """Take an object out of sight in one step; :meth:`remove` deletes it then."""
+        """Hide an object in one step; :meth:`remove` then deletes it."""
         with contextlib.suppress(OSError):
             with self._temporary.opened(create=True):
                 pass
             self._root.rename(key, self._temporary, key)
 
     def remove(self, key: str) -> None:
-        """Delete an object, as far as the file system lets us; only for objects that no row refers to."""
+        """Delete an object, as far as the file system allows; only for objects that no row refers to."""
         _remove(self._temporary, key)
         if self._root.has(key):
-            self.hide(key)  # so that no half object is ever found below the root
+            self.hide(key)  # so that no half-deleted object is ever found below the root
             _remove(self._temporary, key)
 
     def copy_object(self, key: str, folder: Folder) -> None:
-        """Copy an object into a folder, as the local store has it, flushed; ``FileNotFoundError`` if it is gone."""
+        """Copy an object into a folder in the form of the local store, and flush it; ``FileNotFoundError`` if it is
+        gone."""
         if not KEY.fullmatch(key):
             raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
         self._root.copy_tree(key, folder)
@@ -192,7 +193,7 @@ class TensorStore:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
         try:
             with self._temporary.opened(create=True) as folder:
-                os.mkdir(key, dir_fd=folder)  # a new one: nothing that was there is written into
+                os.mkdir(key, dir_fd=folder)  # a new one, so that nothing existing is written into
             with one_at_a_time():
                 to_the_end(lambda: build(partial(create_array, self._temporary.sub(key))))
             flush_tree(self._temporary, key)
@@ -206,7 +207,7 @@ class TensorStore:
 
 
 def disk_error(error: OSError, place: Path) -> StoreError:
-    """Make one sentence of a failed write."""
+    """Turn a failed write into an error with one sentence."""
     if error.errno in _FULL:
         return StoreError(
             f"No space left for {place}: nothing was stored; free some disk space (or quota) and try again."
@@ -220,7 +221,7 @@ def flush(folder: Folder) -> None:
 
 
 def flush_tree(folder: Folder, name: str) -> None:
-    """Wait until a directory in a folder, and all below it, are on the disk."""
+    """Wait until a directory in a folder, and everything below it, are on the disk."""
     folder.flush_tree(name)
 
 
@@ -260,7 +261,7 @@ def _create_array(
         zarr.create_group(**group, zarr_format=3)
         return
     # Zarr's own Blosc codec is the one of numcodecs, and unlike those of zarr.codecs.numcodecs it is
-    # in the specification. Bitshuffle gains most on weights; two digits of per cent at best.
+    # in the specification. Bitshuffle gains most on weights, a two-digit percentage at best.
     blosc = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=data.dtype.itemsize)
     array = zarr.create_array(
         **where,
@@ -280,7 +281,7 @@ def _create_array(
 
 
 def _remove(folder: Folder, name: str) -> None:
-    # After a second interruption Zarr's threads may still be adding files: try again for a moment.
+    # After a second interruption, Zarr's threads may still be adding files, so keep trying for a moment.
     for _ in range(20):
         folder.remove(name)
         if not folder.has(name):
@@ -292,10 +293,10 @@ T = TypeVar("T")
 
 
 def to_the_end(function: Callable[[], T]) -> T:
-    """Call ``function``, which uses Zarr, where Ctrl-C does not reach it; the interruption comes when it is done.
+    """Call ``function``, which uses Zarr, with Ctrl-C deferred until it is done.
 
-    Zarr works in threads of its own, which an exception in the main thread leaves running: they would complain
-    at exit, and go on creating the files that we are about to remove.
+    Zarr works in its own threads, which keep running after an exception in the main thread: they would complain at
+    exit, and go on creating the files that we are about to remove.
     """
     if threading.current_thread() is not threading.main_thread():
         return function()

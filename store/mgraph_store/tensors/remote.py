@@ -1,8 +1,9 @@
-"""Tensor objects at a URL, for graphs whose index alone is local: S3-compatible storage, or what else fsspec reaches.
+"""Tensor objects at a URL, for graphs with only the index local: S3-compatible storage, or anything that fsspec
+reaches.
 
-Zarr's own FsspecStore reads and writes. There is no rename and no fsync out there, so an object is written in place
-and then counted, every file by name and size, before a row may refer to it; and it is taken out of sight by removing
-the file that Zarr begins with. One URL belongs to one graph; who else uses it: :mod:`mgraph_store.tensors.claims`.
+Zarr's own FsspecStore reads and writes. Remote storage has neither rename nor fsync, so an object is written in place
+and then counted, every file by name and size, before a row may refer to it; and it is hidden by removing the file that
+Zarr reads first. One URL belongs to one graph; for other users of it see :mod:`mgraph_store.tensors.claims`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from zarr.storage import FsspecStore
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "memory")
-"""Where tensors may lie; no scheme that runs code, chains others or reads this machine's files."""
+"""Schemes allowed for tensors; none that runs code, chains others or reads this machine's files."""
 
 _URL = re.compile(r"([a-z0-9]+)://[A-Za-z0-9][A-Za-z0-9._/=+@-]*")
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -36,11 +37,11 @@ _OBJECT_FILE = re.compile(r"(?:(?:float32|float64|int64)/)?(?:zarr\.json|c/\d+(?
 
 
 def check_url(url: str) -> str:
-    """Return a URL that tensors may lie at, without a slash at its end; ``InputError`` if it is none."""
+    """Return a valid URL for tensors, without a slash at its end; ``InputError`` if it is not one."""
     match = _URL.fullmatch(url)
     if match is None or match[1] not in SCHEMES or ".." in url:
         raise InputError(
-            f"{url!r} is no place for tensors: give a URL such as s3://bucket/path ({', '.join(SCHEMES)})."
+            f"{url!r} is not a place for tensors: give a URL such as s3://bucket/path ({', '.join(SCHEMES)})."
         )
     return url.rstrip("/")
 
@@ -84,24 +85,24 @@ class RemoteTensorStore(TensorStore):
         return str(self._plain_fs._strip_protocol(f"{self._url}/{key}" if key else self._url))
 
     def claim(self) -> None:
-        """Take an empty place for a new graph.
+        """Claim an empty place for a new graph.
 
         Raises
         ------
         NameTakenError
-            If there is something already.
+            If there is already something.
         StoreError
             If it cannot be reached or written.
         """
-        self._introduced = True  # as the one that it is to become
+        self._introduced = True  # as the place it is to become
         with _Translated(self._url):
             try:
                 self._claims.begin()
-            except FileNotFoundError as error:  # a bucket that is not there
+            except FileNotFoundError as error:  # a missing bucket
                 raise OSError(str(error)) from None
 
     def release(self) -> None:
-        """Give up the place, with all that this graph has put there, unless another directory uses it, too."""
+        """Give up the place, with everything that this graph has put there, unless another directory uses it too."""
         if self.refusal() is not None:
             return
         for key in self.keys():
@@ -139,18 +140,18 @@ class RemoteTensorStore(TensorStore):
 
     @override
     def keys(self) -> set[str]:
-        """List the keys of all objects, those that no row refers to included."""
+        """List the keys of all objects, including those that no row refers to."""
         return set(self.sizes())
 
     @override
     def has(self, key: str) -> bool:
-        """Say whether there is an object of that key."""
+        """Return whether there is an object with this key."""
         with _Translated(self._url):
             return KEY.fullmatch(key) is not None and bool(self._fs.exists(self._path(f"{key}/{_FIRST}")))
 
     @override
     def sizes(self) -> dict[str, int]:
-        """Map the key of every object to the bytes that its files take."""
+        """Map the key of every object to the size of its files in bytes."""
         found: dict[str, int] = {}
         for key, info in self._files():
             found[key] = found.get(key, 0) + int(info["size"])
@@ -158,7 +159,7 @@ class RemoteTensorStore(TensorStore):
 
     @override
     def size(self, key: str) -> int:
-        """Bytes that the files of an object take; 0 if it is gone."""
+        """Return the size of an object's files in bytes; 0 if it is gone."""
         return sum(int(info["size"]) for of, info in self._files() if of == key)
 
     @override
@@ -169,29 +170,29 @@ class RemoteTensorStore(TensorStore):
 
     @override
     def hide(self, key: str) -> None:
-        """Take an object out of sight in one step; :meth:`remove` deletes it then."""
+        """Hide an object in one step; :meth:`remove` then deletes it."""
         if self.has(key):
             with _Translated(self._url):
                 self._fs.rm_file(self._path(f"{key}/{_FIRST}"))
 
     @override
     def remove(self, key: str) -> None:
-        """Delete an object, as far as we may; only for objects that no row refers to."""
+        """Delete an object, as far as permitted; only for objects that no row refers to."""
         try:
             with _Translated(self._url):
                 if self._fs.find(self._path(key)):
                     self._fs.rm(self._path(key), recursive=True)
         except StoreError:
-            return  # it is garbage, which is found again
+            return  # it is garbage, which a later gc finds
 
     @override
     def copy_object(self, key: str, folder: Folder) -> None:
-        """Copy an object into a folder of this machine, flushed; ``FileNotFoundError`` if it is gone."""
+        """Copy an object into a folder on this machine, and flush it; ``FileNotFoundError`` if it is gone."""
         if not self.has(key):
             raise FileNotFoundError(key)
         for name in self._files_of(key).names():
             if not _OBJECT_FILE.fullmatch(name):
-                raise CorruptError(f"{self._url}/{key} holds {name[:80]!r}, which no tensor object has.")
+                raise CorruptError(f"{self._url}/{key} holds {name[:80]!r}, which a tensor object cannot have.")
             place, _, own = name.rpartition("/")
             with _Translated(self._url):
                 data = bytes(self._fs.cat_file(self._path(f"{key}/{name}")))
@@ -276,7 +277,7 @@ class RemoteFiles:
         return self._sizes[name]
 
     def sizes(self, folder: str, names: Sequence[str]) -> list[int | None]:
-        """Return the sizes of files in one folder; None for one that is not there."""
+        """Return the sizes of files in one folder; None for a missing one."""
         return [self._sizes.get(f"{folder}/{name}") for name in names]
 
     def tail(self, name: str, length: int) -> bytes:
@@ -286,14 +287,14 @@ class RemoteFiles:
             return bytes(self._fs.cat_file(f"{self._path}/{name}", start=start))
 
     def local(self, name: str) -> None:
-        """Return None: no file lies on this machine."""
+        """Return None, because no file is on this machine."""
         return
 
     is_local = False
 
 
 class _Translated:
-    """Make one sentence of what a client of remote storage raises; ours, and a missing file, pass."""
+    """Turn what a client of remote storage raises into one sentence; let our own errors, and missing files, pass."""
 
     def __init__(self, url: str) -> None:
         self._url = url

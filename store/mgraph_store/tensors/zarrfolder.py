@@ -1,4 +1,4 @@
-"""A folder of a graph as a store for Zarr, which reads no other files through it and writes none."""
+"""A folder of a graph as a read-only store for Zarr, which gives access to no other files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_array(folder: Folder) -> zarr.Array[Any]:
 
 
 class _FolderStore(LocalStore):
-    # LocalStore for its manners; every way in which it reads a file is replaced.
+    # LocalStore for its behaviour; every method that reads a file is replaced.
 
     def __init__(self, folder: Folder) -> None:
         super().__init__(folder.path, read_only=True)

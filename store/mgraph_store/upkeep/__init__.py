@@ -1,1 +1,1 @@
-"""Keeping a graph sound and small: check, repair, collecting garbage, removal, and where the bytes are."""
+"""Keeping a graph sound and small: checking, repairing, collecting garbage, removing, and measuring disk use."""

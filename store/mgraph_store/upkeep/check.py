@@ -1,6 +1,6 @@
-"""The invariants of a graph, verified: nothing committed is missing, every row's tensors are there and right.
+"""Verifying the invariants of a graph: nothing committed is missing, and every row's tensors are there and right.
 
-Each problem says what is wrong and what becomes of it: ``repairable`` (by :func:`mgraph_store.upkeep.repair.repair`,
+Each problem says what is wrong and what can be done: ``repairable`` (by :func:`mgraph_store.upkeep.repair.repair`,
 which does only what it can prove), ``remake`` (by a command), ``lost``.
 """
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
 
 REPAIRABLE, REMAKE, LOST = "repairable", "remake", "lost"
-_NAMED = 20  # ids that one sentence names
+_NAMED = 20  # number of ids that one sentence names
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: a sentence, what it is about, what becomes of it, and what to do."""
+    """One thing that is wrong: a sentence, its subject, the outcome, and what to do."""
 
     what: str
     subject: str
@@ -43,7 +43,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class JournalState:
-    """What the journal beside an index can tell: the counter, the records that can be read, what is wrong."""
+    """What the journal of an index says: the counter, the readable records, what is wrong."""
 
     count: Count | None
     entries: tuple[Entry, ...]
@@ -51,7 +51,7 @@ class JournalState:
 
     @property
     def whole(self) -> bool:
-        """Whether it has every commit that was counted."""
+        """Whether it has every counted commit."""
         return self.wrong is None
 
     @property
@@ -63,14 +63,14 @@ class JournalState:
 def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
     """List what is wrong with a graph; empty if nothing is.
 
-    Checks that index and journal have every commit, rows against rows, and for every stored and partial node that its
-    tensors exist in full size. ``deep`` also compares every row of the index with the journal, reads all tensors
-    and compares their digests.
+    Checks that index and journal have every commit, that rows agree with each other, and that the tensors of every
+    stored and partial node exist in full size. ``deep`` also compares every row of the index with the journal, reads
+    all tensors and compares their digests.
 
     Raises
     ------
     FormatError
-        If the graph is of a format that this version does not read.
+        If the graph has a format that this version does not read.
     LockTimeoutError
         If somebody writes for too long.
     """
@@ -81,7 +81,7 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
             with store.reading(behind=True) as reader:
                 number = commits_of(reader)
                 missing = _commits(number, state, store.index.journal)
-                sums = _sums(reader) if deep else {}  # reads every block of the index, too
+                sums = _sums(reader) if deep else {}  # this also reads every block of the index
                 found += missing + [Problem(what, subject) for what, subject in row_problems(reader)]
                 nodes = reader.all(Node, where="tensor_key IS NOT NULL")
                 buffers = reader.all(NodeBuffers)
@@ -96,7 +96,7 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
 
 
 def problems(store: GraphStore, deep: bool = False) -> list[str]:
-    """List what :func:`examine` finds, one sentence each."""
+    """List the findings of :func:`examine`, one sentence each."""
     return [p.what for p in examine(store, deep)]
 
 
@@ -115,7 +115,7 @@ def garbage(store: GraphStore) -> list[str]:
 
 
 def journal_state(journal: Journal) -> JournalState:
-    """Read the whole journal; it does not raise."""
+    """Read the whole journal; this does not raise."""
     count = journal.count()
     if count is None:
         return JournalState(None, (), "The counter of commits is missing or damaged")
@@ -133,12 +133,12 @@ def commits_of(reader: Reader) -> int:
 
 
 def _sums(reader: Reader) -> dict[str, Any]:
-    # Two tables with the same rows in any order have the same sum; another bit anywhere makes another one.
+    # Two tables with the same rows in any order have the same sum; a different bit anywhere changes it.
     return {t: reader.query(f"SELECT count(*), sum(hash(t)::HUGEINT) FROM {t} t")[1] for t in ("meta", *TABLES)}
 
 
 def _differences(store: GraphStore, state: JournalState, sums: dict[str, Any]) -> list[Problem]:
-    """Compare the rows of an index with what the journal says was committed."""
+    """Compare the rows of an index with what was committed according to the journal."""
     with duckdb.connect(":memory:", config={"threads": "1"}) as con:
         commits.replay(con, state.entries, comments=False)
         made = Reader(con)
@@ -167,7 +167,7 @@ def _difference(table: str, reader: Reader, made: Reader) -> Problem:
 
 
 def described(entry: Entry) -> str:
-    """Say what a commit did, by names where there are names."""
+    """Say what a commit did, using names where there are any."""
     parts = []
     for verb, key in (("", "add"), ("changed ", "update")):
         for table, part in entry.document.get(key, {}).items():
@@ -196,7 +196,7 @@ def _commits(number: int, state: JournalState, journal: Journal) -> list[Problem
                 f"The index has lost its last {count.number - number} of {count.number} commits ({what}{more}).",
                 "index",
                 LOST if unknown else REPAIRABLE,
-                "mgraph check --repair takes them from the journal" + (", as far as it has them" if unknown else ""),
+                "mgraph check --repair restores them from the journal" + (", as far as it has them" if unknown else ""),
             )
         ]
     return []
@@ -204,19 +204,21 @@ def _commits(number: int, state: JournalState, journal: Journal) -> list[Problem
 
 def _journal_problem(state: JournalState) -> Problem:
     return Problem(
-        f"{state.wrong}: a commit that the index loses could not be brought back.",
+        f"{state.wrong}: a commit lost by the index could not be restored.",
         "journal",
         REPAIRABLE,
-        "mgraph check --repair begins a new journal with all rows of the index",
+        "mgraph check --repair starts a new journal with all rows of the index",
     )
 
 
 def _index_problem(error: StoreError, state: JournalState) -> Problem:
     if state.whole:
-        return Problem(str(error), "index", REPAIRABLE, "mgraph check --repair makes it of the journal, which is whole")
+        return Problem(
+            str(error), "index", REPAIRABLE, "mgraph check --repair rebuilds it from the journal, which is whole"
+        )
     if state.entries:
         what = f"the journal is readable up to commit {state.entries[-1].number}"
-        return Problem(str(error), "index", LOST, f"{what}: mgraph check --repair brings back that much")
+        return Problem(str(error), "index", LOST, f"{what}: mgraph check --repair restores that much")
     return Problem(str(error), "index", LOST, "restore index.duckdb and journal from a copy of the graph")
 
 
@@ -247,7 +249,7 @@ def _tensors(
 
 
 def parameters_problem(store: GraphStore, node: Node, deep: bool) -> str | None:
-    """Say what is wrong with the tensors of a stored or partial node, or None."""
+    """Say what is wrong with the tensors of a stored or partial node; None if nothing is."""
     assert node.tensor_key is not None
     try:
         array = store.tensor_store.open(node.tensor_key, "float32", node.tensor_row)
@@ -261,7 +263,7 @@ def parameters_problem(store: GraphStore, node: Node, deep: bool) -> str | None:
 
 
 def buffers_problem(store: GraphStore, row: NodeBuffers, deep: bool) -> str | None:
-    """Say what is wrong with the buffers of a node, or None."""
+    """Say what is wrong with the buffers of a node; None if nothing is."""
     what = f"Buffers {row.policy} of node {row.node_id}"
     try:
         size = sum(a.nbytes for a in store.tensor_store.arrays(row.tensor_key).values())
@@ -278,7 +280,7 @@ def _tensor_problem(store: GraphStore, what: str, node: Node, saved: bool, behin
     if behind:
         return Problem(what, node.id, LOST, "look again when the index is repaired")
     if saved:
-        return Problem(what, node.id, REPAIRABLE, "its digest can be had from other nodes: mgraph check --repair")
+        return Problem(what, node.id, REPAIRABLE, "other nodes give its digest: mgraph check --repair")
     with store.reading() as reader:
         runs = reader.all(Run, id=node.run_id) if node.run_id else []
     remedy = _restore(node.tensor_key or "")
@@ -294,7 +296,7 @@ def _restore(key: str) -> str:
 
 
 def _dependents(store: GraphStore, damaged: dict[str, Node]) -> list[Problem]:
-    # What is a sum of damaged nodes, together with them; a surface has thousands of such samples.
+    # Sums of damaged nodes, reported together; a surface has thousands of such samples.
     if not damaged:
         return []
     with store.reading() as reader:

@@ -1,7 +1,7 @@
-"""What may go: objects that no row refers to, unfinished files, states of runs that are complete, a journal too long.
+"""Collecting garbage: objects that no row refers to, unfinished files, states of complete runs, an overlong journal.
 
-A plan is made first and carried out then, so that a dry run and a real one cannot disagree. What is younger than
-some hours stays: it may belong to a process that is still at work.
+A plan is made first and then carried out, so that a dry run and a real one cannot disagree. Anything younger than some
+hours stays, because it may belong to a process that is still at work.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
 
 DEFAULT_AGE = 24 * 3600.0
-_LEAST_JOURNAL = 1 << 20  # bytes to be saved before a journal is begun anew
+_LEAST_JOURNAL = 1 << 20  # bytes that a new journal must save
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """One thing that may go: what it is (object, unfinished, state, journal), its name, bytes on disk, and why."""
+    """One thing to remove: what it is (object, unfinished, state, journal), its name, bytes on disk, and why."""
 
     kind: str
     name: str
@@ -39,7 +39,7 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Collection:
-    """A plan: what goes, and how many things are garbage, too, but too young yet.
+    """A plan: what is removed, and how many more things are garbage but still too young.
 
     ``shared`` says why tensor objects stay, if they do: another directory uses the same ones at a URL.
     """
@@ -51,11 +51,11 @@ class Collection:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that become free."""
+        """Bytes that will be freed."""
         return sum(item.nbytes for item in self.items)
 
     def apply(self, store: GraphStore) -> None:
-        """Delete what was planned, but what is in use by now."""
+        """Delete what was planned, except what is in use by now."""
         remove_objects(store, [i.name for i in self.items if i.kind == "object"])
         unfinished, saved = store.folder.sub(TEMPORARY), store.folder.sub(STATES)
         for item in self.items:
@@ -81,7 +81,7 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     Raises
     ------
     CorruptError
-        If the index cannot be read or has lost commits: then nothing is known to be garbage.
+        If the index cannot be read or has lost commits, since then nothing is known to be garbage.
     """
     shared = store.tensor_store.refusal()
     sizes = (
@@ -109,18 +109,21 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     old = [item for item, seconds in found if seconds >= min_age]
     saved = length - shortest
     if saved > max(_LEAST_JOURNAL, shortest):
-        old.append(Garbage("journal", "journal", saved, "its rows once more are shorter than their history"))
+        old.append(Garbage("journal", "journal", saved, "its rows alone are shorter than their history"))
     return Collection(tuple(old), len(found) - sum(item.kind != "journal" for item in old), min_age, shared)
 
 
 def remove_objects(store: GraphStore, keys: Iterable[str]) -> list[str]:
-    """Delete those tensor objects that no row refers to; their keys. None, with a warning, if others use them, too."""
+    """Delete those tensor objects that no row refers to; return their keys.
+
+    If other directories use them too, delete none and warn.
+    """
     keys = list(keys)
     refusal = store.tensor_store.refusal() if keys else None
     if refusal is not None:
         warnings.warn(refusal, SharedTensorsWarning, stacklevel=2)
         return []
-    with store.reading() as reader:  # nobody commits a row meanwhile
+    with store.reading() as reader:  # so that nobody commits a row meanwhile
         used = reader.tensor_keys()
         gone = [key for key in keys if key not in used]
         for key in gone:
@@ -131,7 +134,7 @@ def remove_objects(store: GraphStore, keys: Iterable[str]) -> list[str]:
 
 
 def _complete(reader: Reader, runs: list[str]) -> dict[str, str]:
-    # A run that was interrupted or failed may be resumed from its state; one that is complete, or gone, never.
+    # A run that was interrupted or failed may be resumed from its state; one that is complete or gone, never.
     if not runs:
         return {}
     status = {run.id: run.status for run in reader.all(Run, id=runs)}

@@ -1,9 +1,9 @@
-"""A whole graph once more, while others read and write it.
+"""Copying a whole graph while others read and write it.
 
-The index and its journal are copied under the shared lock, which nobody can commit under: for as long as the disk
+The index and its journal are copied under the shared lock, which keeps everyone from committing for as long as the disk
 takes for these two. Tensor objects are immutable, so they are copied without a lock. If somebody removes one meanwhile,
-the index is copied again, and what was copied before is used. The copy is made beside its place and renamed into it
-when it is whole, so that half a copy is never found there.
+the index is copied again, and what has already been copied is reused. The copy is made beside its place and renamed
+into it when it is whole, so half a copy is never found there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Copied:
-    """What was copied: tensor objects, bytes in all, and the ids of runs that were under way or can go on."""
+    """What was copied: tensor objects, total bytes, and the ids of runs that were under way or can be resumed."""
 
     objects: int
     nbytes: int
@@ -39,21 +39,21 @@ class Copied:
 
 
 def copy(store: GraphStore, target: Path) -> Copied:
-    """Make a copy of a graph at a path where there is nothing yet, whole or not at all.
+    """Copy a graph to a path where there is nothing yet, whole or not at all.
 
-    It has all rows and their tensors as of one commit, and shares nothing with the original: tensors that lie at a URL
-    are copied into the new directory. Saved states of runs, garbage, and what a repair set aside are not copied.
+    It has all rows and their tensors as of one commit, and shares nothing with the original: tensors at a URL are
+    copied into the new directory. Saved states of runs, garbage, and what a repair set aside are not copied.
 
     Raises
     ------
     NameTakenError
         If there is something at the path.
     InputError
-        If its directory does not exist or cannot be written, or lies within the graph.
+        If its directory does not exist, cannot be written, or is within the graph.
     CorruptError
         If the graph lacks tensors that its rows name.
     StoreError
-        If the disk is full, or others remove tensors again and again.
+        If the disk is full, or others keep removing tensors.
     """
     target = target.absolute()
     check_path(target)
@@ -128,10 +128,10 @@ def _copy_rows(store: GraphStore, new: Folder, journal: Folder) -> None:
 
 
 def _copy_object(store: GraphStore, key: str, tensors: Folder) -> bool:
-    """Copy a tensor object; False if it is not there, or was removed meanwhile."""
+    """Copy a tensor object; False if it does not exist or was removed meanwhile."""
     try:
         store.tensor_store.copy_object(key, tensors)
-        if store.tensor_store.has(key):  # it goes in one step, so all of it was there
+        if store.tensor_store.has(key):  # removal is one step, so all of it was there
             return True
     except FileNotFoundError:
         pass

@@ -1,10 +1,10 @@
-"""Removing nodes, connections, sweeps and spaces, with all that is theirs, and with what depends on them if wanted.
+"""Removing nodes, connections, sweeps and spaces, with what belongs to them and, if wanted, what depends on them.
 
-What *belongs* to a connection goes with it: its control points and samples, its sweeps, all numbers measured there.
-What *depends* on something else is of its own right: a connection that ends in a node, a node that is computed from
-it, whatever lies in a space. Removal refuses while such a thing is left, or takes it along (``cascade``).
+What *belongs* to a connection is removed with it: its control points and samples, its sweeps, all numbers measured
+there. What *depends* on something else exists in its own right: a connection that ends in a node, a node that is
+computed from it, anything in a space. Removal is refused while such a thing remains, or removes it too (``cascade``).
 
-A merged node has tensors of its own and depends on nobody: it stays, and only forgets its recipe.
+A merged node has its own tensors and depends on nothing: it stays, and only loses its recipe.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 Target = Node | Connection | Sweep | Space
 
-_OWNED = ("control", "pivot", "sample")  # kinds of nodes that belong to the connection they are part of
+_OWNED = ("control", "pivot", "sample")  # kinds of nodes that belong to their connection
 _SHOWN = 6
 
 
 @dataclass(frozen=True)
 class Goes:
-    """One thing that goes, and why: asked for, or what it belongs to or depends on."""
+    """One thing to be removed, and why: it was asked for, or what it belongs to or depends on."""
 
     record: Target
     why: str
@@ -41,16 +41,16 @@ class Goes:
 
     @property
     def kind(self) -> str:
-        """Node kind, connection, sweep or space."""
+        """The kind of node, or connection, sweep or space."""
         record = self.record
         return record.kind if isinstance(record, Node) else type(record).__name__.lower()
 
 
 @dataclass(frozen=True)
 class Removal:
-    """A plan: what goes, which nodes forget their recipe, which tensor objects become free.
+    """A plan: what is removed, which nodes lose their recipe, which tensor objects are freed.
 
-    ``abandoned`` are interrupted runs that cannot go on without what goes.
+    ``abandoned`` are interrupted runs that cannot be resumed without what is removed.
     """
 
     targets: tuple[Target, ...]
@@ -61,7 +61,7 @@ class Removal:
     abandoned: tuple[str, ...] = ()
 
     def apply(self, store: GraphStore) -> None:
-        """Remove the rows in one transaction, then the tensors that nobody refers to any more.
+        """Remove the rows in one transaction, then the tensors that nothing refers to any more.
 
         Raises
         ------
@@ -89,13 +89,13 @@ class Removal:
 def plan_removal(
     reader: Reader, targets: Sequence[Target], *, cascade: bool = False, graph: Root | Path | None = None
 ) -> Removal:
-    """Find out what goes with some things; ``graph`` is the directory, where runs under way hold their locks.
+    """Find out what is removed with some things; ``graph`` is the directory, where runs under way hold their locks.
 
     Raises
     ------
     StillNeededError
-        If something depends on them, unless ``cascade`` takes it along, or a run under way needs them; the
-        message names it.
+        If something depends on them, unless ``cascade`` removes it too, or a run under way needs them; the message
+        names it.
     """
     goes: dict[str, Goes] = {}
     level = [Goes(target, "asked for") for target in targets]
@@ -142,12 +142,12 @@ def _resumable(reader: Reader) -> list[Run]:
 
 
 def _needed_by(run: Run, goes: dict[str, Goes]) -> Goes | None:
-    # A plan names what it works on by ids, which are long and random: no other text looks like one.
+    # A plan names what it works on by ids, which are long and random, so no other text looks like one.
     return next((g for identifier, g in goes.items() if f'"{identifier}"' in (run.plan or "")), None)
 
 
 def _following(reader: Reader, goes: dict[str, Goes]) -> list[Goes]:
-    # One step: what belongs to things that go, and what depends on them.
+    # One step: what belongs to the things to be removed, and what depends on them.
     nodes, connections, spaces = (
         {i: g.record for i, g in goes.items() if isinstance(g.record, kind)} for kind in (Node, Connection, Space)
     )
@@ -159,7 +159,7 @@ def _following(reader: Reader, goes: dict[str, Goes]) -> list[Goes]:
         found += _computed(reader, nodes, goes)
     for space in spaces.values():
         inside: list[Any] = [*reader.all(Connection, space_id=space.id), *reader.all(Node, space_id=space.id)]
-        found += [Goes(record, f"it lies in space {space.name}", True) for record in inside]
+        found += [Goes(record, f"it is in space {space.name}", True) for record in inside]
     return found
 
 
@@ -179,7 +179,7 @@ def _ending(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> lis
 
 
 def _computed(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> list[Goes]:
-    # Nodes that are sums of a node; for what belongs to connections, those.
+    # Nodes that are sums of a node; if they belong to connections, those connections.
     uses = {t.node_id: t.source_id for t in reader.all(NodeTerm, source_id=list(nodes)) if t.node_id not in goes}
     users = reader.all(Node, id=list(uses), where="kernel IS NOT NULL") if uses else []
     owners: dict[str, list[str]] = {}
@@ -227,7 +227,7 @@ def _refusal(needed: Sequence[Goes]) -> str:
     told = [f"{g.kind} {_label(g.record)} ({g.why})" for g in needed]
     more = [f"{len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
     listed = ", ".join([*told[:_SHOWN], *more])
-    return f"Nothing was removed, for this would go, too: {listed}; --cascade takes it along."
+    return f"Nothing was removed, because this would be removed too: {listed}; --cascade allows it."
 
 
 def _label(record: Record) -> str:

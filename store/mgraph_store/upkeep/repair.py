@@ -1,4 +1,4 @@
-"""Repairs, of what can be proven only: the journal's checksums prove rows, digests prove tensors."""
+"""Repairing only what can be proven: the journal's checksums prove rows, digests prove tensors."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 
 def repair(store: GraphStore) -> list[str]:
-    """Repair what :func:`mgraph_store.upkeep.check.examine` calls repairable; what was done, one sentence each.
+    """Repair what :func:`mgraph_store.upkeep.check.examine` calls repairable; return what was done, one sentence each.
 
-    An index that has lost or changed rows is made anew from the journal, and a journal from the index. The damaged
-    index is set aside below ``damaged``, never deleted. Tensors are written again under a new key, and their rows
-    changed, if their digest shows that they are the same.
+    An index that has lost or changed rows is rebuilt from the journal, and a journal from the index. The damaged index
+    is set aside in ``damaged``, never deleted. Tensors are written again under a new key, and their rows changed, if
+    their digest proves that they are the same.
 
     Raises
     ------
     StoreError
-        If nothing is left to repair the index from, or the disk is full.
+        If there is nothing left from which to repair the index, or the disk is full.
     """
     subjects = {p.subject for p in examine(store, deep=True)}
     with store.lock.exclusive():
@@ -60,7 +60,7 @@ def _repair_rows(store: GraphStore, subjects: set[str]) -> list[str]:
 
 
 def _number(store: GraphStore) -> int | None:
-    # How many commits the index has seen, None if it cannot be read.
+    # How many commits the index has seen; None if it cannot be read.
     try:
         with store.index.connect(read_only=True, patience=store.lock.timeout, behind=True) as con:
             store.index.check_tables(con)
@@ -76,7 +76,7 @@ def _rebuild(store: GraphStore, state: JournalState) -> str:
     graph, index = store.folder, store.index.path.name
     making = graph.sub(TEMPORARY, f"index-{random_characters(8)}")
     with making.opened(create=True) as descriptor, interruptible():
-        new = making.path_within(descriptor) / index  # in a directory that is ours alone
+        new = making.path_within(descriptor) / index  # in a directory of our own
         with duckdb.connect(str(new), config={"threads": "1"}) as con:
             number = commits.replay(con, state.entries)
     making.flush(index)
@@ -92,14 +92,14 @@ def _rebuild(store: GraphStore, state: JournalState) -> str:
     graph.flush()
     making.above().remove(making.name)
     where = f"{SET_ASIDE}/{aside.name}"
-    return f"The index was made anew from the journal, with all rows up to commit {number}; the old one is in {where}."
+    return f"The index was rebuilt from the journal, with all rows up to commit {number}; the old one is in {where}."
 
 
 def _begin_again(store: GraphStore) -> str:
     with store.index.connect(read_only=False, patience=store.lock.timeout, behind=True) as con:
         number = commits.number_of(con)
         store.index.journal.begin(number, snapshot(con))
-    return f"The journal was begun anew with all rows of the index, up to commit {number}."
+    return f"The journal was rebuilt with all rows of the index, up to commit {number}."
 
 
 def _new_folder(parent: Folder) -> Folder:
@@ -138,7 +138,7 @@ def _repair_buffers(store: GraphStore) -> list[str]:
     with store.reading() as reader:
         rows = reader.all(NodeBuffers)
     for key in dict.fromkeys(row.tensor_key for row in rows):
-        same = [row for row in rows if row.tensor_key == key]  # nodes may share an object
+        same = [row for row in rows if row.tensor_key == key]  # several nodes may share an object
         if buffers_problem(store, same[0], deep=True) is None:
             continue
         found = rescue.buffers(store, same[0])

@@ -1,4 +1,4 @@
-"""The numbers of a damaged tensor object, found or computed once more, and proven by their digest."""
+"""Finding or recomputing the numbers of a damaged tensor object, proven by their digest."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def parameters(store: GraphStore, node: Node) -> NDArray[np.float32] | None:
-    """Find the array that a stored or partial node should have; None if nothing in the graph gives it.
+    """Find the array that a stored or partial node should have; None if nothing in the graph yields it.
 
-    Another node may hold the same numbers, and a merged node's recipe may still give them.
+    Another node may hold the same numbers, or a merged node's recipe may still give them.
     """
     with store.reading() as reader:
         others = reader.all(Node, digest=node.digest, where="id <> ?", parameters=[node.id])

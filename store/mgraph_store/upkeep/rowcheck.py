@@ -1,4 +1,4 @@
-"""Whether the rows of an index fit together: references, ids, names, recipes, ends of connections."""
+"""Checking that the rows of an index agree: references, ids, names, recipes, ends of connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mgraph_store.rows.schema import REFERENCES, TABLE_OF, TABLES, columns
 
 
 def row_problems(reader: Reader) -> list[tuple[str, str]]:
-    """Say of every row that contradicts another one what is wrong, with the id or name it is about."""
+    """For every row that contradicts another one, say what is wrong, with the id or name it is about."""
     found = []
     for table, record in TABLES.items():
         for column in columns(record):

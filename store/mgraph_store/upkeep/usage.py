@@ -1,4 +1,4 @@
-"""Where the bytes of a graph are, and what recipes and sharing save."""
+"""Measuring where the bytes of a graph are, and what recipes and sharing save."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Share:
-    """What some nodes take: how many there are, how many have tensors, bytes if each were a file, bytes on disk."""
+    """What some nodes take: their number, how many have tensors, bytes if each were a file, bytes on disk."""
 
     nodes: int = 0
     stored: int = 0

@@ -1,0 +1,133 @@
+"""Text files as tokens for next-token prediction: words, characters, or what a tokenizer file makes of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgraph.errors import InputError, NotFoundError
+
+if TYPE_CHECKING:
+    from mgraph.data.task import Task
+
+UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
+LEVELS = ("word", "char")
+
+_NAMES = ("{}.txt", "ptb.{}.txt", "wiki.{}.tokens")  # as the Penn Treebank and WikiText come
+
+
+def text(
+    path: Path,
+    *,
+    level: Annotated[str, "what a token is: word (parted by blanks) or char"] = "word",
+    tokenizer: Annotated[str | None, "a file of the library tokenizers in DIR, instead of level"] = None,
+    length: Annotated[int, "tokens of one example"] = 35,
+    least: Annotated[int, "words that are rarer in train become <unk>"] = 1,
+    limit: Annotated[int | None, "use only the first so many training examples"] = None,
+) -> Task:
+    """Load train.txt, test.txt and, if there, valid.txt, or files named as those of the Penn Treebank or WikiText.
+
+    Each file is one stream of tokens, cut into examples of ``length`` tokens that follow each other; the target of a
+    token is the next one. Words are parted by blanks, and a line ends with ``<eos>`` [G table 3]. The vocabulary is
+    that of train, the most frequent token first; what is not in it is ``<unk>``. What is left over at the end of a
+    file, less than one example, is not used.
+    """
+    from mgraph.data.tasks import language_model
+
+    if level not in LEVELS:
+        raise InputError(f"level is {' or '.join(LEVELS)}, not {level!r}.")
+    for name, value, low in (("length", length, 1), ("least", least, 1), ("limit", limit, 2)):
+        if value is not None and value < low:
+            raise InputError(f"{name} must be at least {low}, not {value}.")
+    files = _find(path)
+    texts = {name: _read(file) for name, file in files.items()}
+    if tokenizer is None:
+        streams, size, notes = _by_vocabulary({n: _tokens(t, level) for n, t in texts.items()}, least)
+    else:
+        encode, size = _tokenizer(path / tokenizer)
+        streams, notes = {name: encode(content) for name, content in texts.items()}, []
+    splits: dict[str, Any] = {}
+    for name, stream in streams.items():
+        count = (len(stream) - 1) // length
+        if count < 1:
+            raise InputError(
+                f"{files[name]} has {len(stream)} tokens, too few for one example of {length} and the token after it."
+            )
+        used = stream[: count * length + 1]
+        splits[name] = used[:-1].reshape(count, length), used[1:].reshape(count, length)
+    if limit is not None:
+        splits["train"] = tuple(part[:limit] for part in splits["train"])
+    task = language_model(**splits, vocabulary=size)
+    return replace(task, notes=(*notes, *task.notes))
+
+
+def _find(path: Path) -> dict[str, Path]:
+    """Find the file of each split; InputError, saying how they may be called, if one is missing."""
+    if not path.is_dir():
+        raise NotFoundError(f"The text directory {path} does not exist; check the path.")
+    for pattern in _NAMES:
+        found = {name: path / pattern.format(name) for name in ("train", "valid", "test")}
+        there = {name: file for name, file in found.items() if file.is_file()}
+        if {"train", "test"} <= set(there):
+            return there
+    ways = ", or ".join(pattern.format("train") for pattern in _NAMES)
+    raise InputError(f"{path} has no texts to train and test on; name them {ways}, and test (and valid) likewise.")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not text in UTF-8: byte {error.start} cannot be read; convert it.") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+
+
+def _tokens(text: str, level: str) -> list[str]:
+    if level == "char":
+        return list(text)
+    return [token for line in text.splitlines() for token in (*line.split(), END_OF_LINE)]
+
+
+def _by_vocabulary(tokens: dict[str, list[str]], least: int) -> tuple[dict[str, NDArray[np.int64]], int, list[str]]:
+    """Number the tokens by how frequent they are in train; return streams, vocabulary size and notes."""
+    counts = Counter(tokens["train"])
+    kept = sorted((token for token, n in counts.items() if n >= least), key=lambda token: (-counts[token], token))
+    numbers = {token: i for i, token in enumerate(kept)}
+    strange = {name: sum(token not in numbers for token in stream) for name, stream in tokens.items()}
+    if UNKNOWN not in numbers and any(strange.values()):
+        numbers[UNKNOWN] = len(numbers)
+    streams = {
+        name: np.fromiter((numbers.get(token, numbers.get(UNKNOWN, 0)) for token in stream), np.int64, len(stream))
+        for name, stream in tokens.items()
+    }
+    said = [f"{n} of {len(tokens[name])} tokens of {name}" for name, n in strange.items() if n]
+    notes = [f"Not in the vocabulary of {len(numbers)}, and read as {UNKNOWN}: {', '.join(said)}."] if said else []
+    return streams, len(numbers), notes
+
+
+def _tokenizer(file: Path) -> tuple[Callable[[str], NDArray[np.int64]], int]:
+    """Load a tokenizer file; return what encodes a text, and the size of its vocabulary."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise InputError(f"{file.name} needs the library tokenizers: pip install tokenizers.") from None
+    if not file.is_file():
+        raise NotFoundError(f"The tokenizer file {file} does not exist; check the path.")
+    try:
+        made = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises plain exceptions
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"{file} is not a tokenizer file: {why}.") from None
+
+    def encode(content: str) -> NDArray[np.int64]:
+        lines: Iterable[str] = content.splitlines(keepends=True)
+        return np.array([i for line in lines for i in made.encode(line, add_special_tokens=False).ids], np.int64)
+
+    return encode, int(made.get_vocab_size())
