@@ -144,7 +144,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         data: str | Callable[..., Any] | Task | Mapping[str, Any],
         **options: Unpack[SpaceOptions],
     ) -> Space:
-        """Add a space, or return the one that is the same already; arguments as of :func:`mgraph.create`."""
+        """Add a space, or return the one that is the same; arguments as for :func:`mgraph.create`."""
         from mgraph.session.objects import arch_spec, data_spec
         from mgraph.session.spaces import add_space, describe_space
 
