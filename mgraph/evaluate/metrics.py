@@ -20,6 +20,7 @@ from mgraph.metric import LOSS as THE_LOSS
 from mgraph.metric import Metric
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
+from mgraph.specs import suggestion
 
 SPLITS = ("train", "valid", "test")
 LOSS = THE_LOSS.name
@@ -41,6 +42,15 @@ class Subset:
         order = torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:examples]
         order = order.sort().values
         return cls(hashlib.blake2b(order.numpy().tobytes(), digest_size=8).hexdigest(), order)
+
+
+def check_splits(names: Sequence[str]) -> None:
+    """Raise InputError for a split that there is not, and where none is named."""
+    if not names:
+        raise InputError(f"At least one split is measured; choose from {', '.join(SPLITS)}.")
+    for name in names:
+        if name not in SPLITS:
+            raise InputError(f"There is no split {name!r};{suggestion(name, SPLITS)} choose from {', '.join(SPLITS)}.")
 
 
 def outputs(

@@ -168,8 +168,9 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     ) -> Point:
         """Train a mode from scratch: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
 
-        Keywords are fields of :class:`TrainSettings`. Raises NonFiniteError, naming the step, when training diverges;
-        then only the failed run is recorded.
+        Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are recorded by
+        the names under which they can be imported. Raises InputError for a function without one, and NonFiniteError,
+        naming the step, when training diverges; nothing but the failed run is then recorded.
         """
         from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
@@ -298,7 +299,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         require_directory(job, f"The {job.kind} job", "run")
         made = job.run(self.session, **_progress(progress))
         notes: tuple[list[str], ...] = ()
-        if job.kind in ("add-mode", "add-curve"):
+        if job.kind in ("add-mode", "add-object", "add-curve"):
             made, *notes = made
         if isinstance(made, Connection):
             return Connected(self.session, made, *notes)
