@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mgraph.bookkeeping.listed import KINDS
-    from mgraph.bookkeeping.upkeep import UpkeepPlan, check
+    from mgraph.bookkeeping.upkeep import UpkeepPlan, check, upgrade
     from mgraph.builtin import ARCHITECTURES, DATASETS
     from mgraph.data import tasks
     from mgraph.data.making import make_task
@@ -85,6 +85,7 @@ _HOMES = {
     "open": "mgraph.graph.graph:open_graph",
     "unpack": "mgraph.graph.graph",
     "check": "mgraph.bookkeeping.upkeep",
+    "upgrade": "mgraph.bookkeeping.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
@@ -244,6 +245,7 @@ __all__ = [
     "spoken",
     "tasks",
     "unpack",
+    "upgrade",
     "visible",
 ]
 
