@@ -24,10 +24,11 @@ from mgraph.jobs.connections import Following, SweepJob
 from mgraph.metric import Metric, to_json
 from mgraph.network.precision import check_precision
 from mgraph.operations.endcheck import EndsDifferWarning, doubted, doubts, said
+from mgraph.operations.sweepcost import Cost, examples_of_policy, seconds_each
 from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
 from mgraph.operations.sweeprows import Numbers, edges, summaries
 from mgraph.operations.sweepverdict import judged
-from mgraph.progress import ProgressCallback, silent
+from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, parameter_key
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
@@ -68,6 +69,7 @@ def sweep_connection(
                 partial = adoptable(session.store, reader, connection, work.settings, work.conditions)
             record = partial or work.new_record(connection)
             log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=job.reuse)
+        _tell_cost(session, work, progress)
         with _kept(log):
             log.claim()
             swept = _measure(work, log, refine, progress)
@@ -103,6 +105,17 @@ def check_sweep(workspace: Workspace, job: SweepJob | Following) -> tuple[Metric
         raise InputError(f"A sweep needs at least 1 example per split, not {job.examples}.")
     workspace.policy(job.bn_examples)
     return resolve_metrics(job.metrics, workspace.task)
+
+
+def _tell_cost(session: Session, work: _Work, progress: ProgressCallback) -> None:
+    task, subsets = work.workspace.task, work.conditions.subsets
+    each = sum(len(task.splits[s]) if u.order is None else len(u.order) for s, u in subsets.items())
+    statistics = work.workspace.flat.statistics
+    cost = Cost(len(work.grid), each, examples_of_policy(work.conditions.batchnorm) if statistics else 0)
+    with session.store.reading() as reader:
+        text = cost.said(seconds_each(reader, work.workspace.space.id, session.device))
+    if text is not None:
+        progress(Progress("sweep", 0, len(work.grid), note=f"Sweep: {text}"))
 
 
 @dataclass(frozen=True)

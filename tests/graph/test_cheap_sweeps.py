@@ -10,6 +10,7 @@ import torch
 
 import mgraph
 from mgraph.errors import InputError, MGraphError
+from mgraph.operations.sweepcost import Cost, examples_of_policy, seconds_each
 
 
 def confidence(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -85,3 +86,51 @@ def test_with_auto_a_metric_is_the_limit_s(beside: Any) -> None:
         assert f"{option[0]} is for one method" in refused.stderr
     twice = beside("connect", "a", "c", "--auto", "--max-peak", 9, "--metric", "loss", "--metric", "error", code=2)
     assert "give one" in twice.stderr
+
+
+def test_a_large_sweep_says_first_what_it_costs(g: Any, beside: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    line, notes = g.connection("line"), []
+
+    def hear(progress: Any) -> None:
+        if progress.note:
+            notes.append((progress.note, progress.done))
+
+    line.sweep(grid=2, examples=20, progress=hear)
+    assert not notes  # small
+    monkeypatch.setattr("mgraph.operations.sweepcost.LONG", 0.0)
+    line.sweep(grid=4, progress=hear)
+    ((told, done),) = notes
+    assert done == 0
+    batchnorm = examples_of_policy(line.swept().sweep.batchnorm)
+    assert told.startswith(f"Sweep: 4 points × 1797 examples (and {batchnorm} for BatchNorm statistics): about ")
+    assert "judging by the last sweep of this space" in told
+    assert beside("sweep", "wall", "--grid", 2).stderr.count("Sweep: 4 points × 1797 examples") == 1
+
+
+def test_what_it_costs_is_said_in_examples_where_nothing_tells_the_time() -> None:
+    cost = Cost(121, 60_000, 2000)
+    assert cost.passes == 121 * 62_000
+    assert cost.said(None) is None
+    assert Cost(1210, 60_000).said(None) == (
+        "1210 points × 60000 examples: 72.6 million through the network; --examples takes fewer."
+    )
+    assert cost.said(1e-6) is None  # soon done, however many
+    assert "about 2 h 5 m, judging" in str(cost.said(1e-3))
+
+
+def test_the_time_is_that_of_the_last_sweep_that_measured(g: Any) -> None:
+    space = g.session.space().id
+
+    def each() -> float | None:
+        with g.session.store.reading() as reader:
+            return seconds_each(reader, space, "cpu")
+
+    assert each() is None
+    g.connection("line").sweep(grid=3)
+    first = each()
+    assert first is not None
+    assert 0 < first < 1
+    g.connection("line").sweep(grid=3)  # all reused: it tells nothing
+    assert each() == first
+    with g.session.store.reading() as reader:
+        assert seconds_each(reader, space, "cuda:0") is None
