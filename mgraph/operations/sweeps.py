@@ -20,8 +20,8 @@ from mgraph.evaluate.refine import Refinement, interpolation_error, refined
 from mgraph.evaluate.sweep import Measuring, PointMetrics, sweep
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import gram
-from mgraph.jobs.connections import SweepJob
-from mgraph.metric import to_json
+from mgraph.jobs.connections import Following, SweepJob
+from mgraph.metric import Metric, to_json
 from mgraph.network.precision import check_precision
 from mgraph.operations.endcheck import EndsDifferWarning, doubted, doubts, said
 from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
@@ -96,6 +96,15 @@ def sweep_connection(
         )
 
 
+def check_sweep(workspace: Workspace, job: SweepJob | Following) -> tuple[Metric, ...]:
+    """Return the metrics to be measured; InputError for splits, examples or metrics that there are not."""
+    check_splits(job.splits)
+    if job.examples is not None and job.examples < 1:
+        raise InputError(f"A sweep needs at least 1 example per split, not {job.examples}.")
+    workspace.policy(job.bn_examples)
+    return resolve_metrics(job.metrics, workspace.task)
+
+
 @dataclass(frozen=True)
 class _Work:
     """Everything that a sweep needs, checked."""
@@ -127,12 +136,10 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     family = session.family_of(connection)
     grid = job.grid_of(family)
     family.points(grid.points)
+    check_splits(job.splits)
     splits = list(dict.fromkeys(job.splits))
-    check_splits(splits)
     _check_route_on(job.route_on, splits)
     examples, refine = job.examples, job.refine
-    if examples is not None and examples < 1:
-        raise InputError(f"A sweep needs at least 1 example per split, not {examples}.")
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
         nodes = rows_of(reader, connection)
@@ -141,7 +148,7 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     workspace = session.workspace(space)
     warn_of_other_code(store, workspace, [connection, *ends])
     check_precision(job.precision, workspace.flat.device)
-    chosen = resolve_metrics(job.metrics, workspace.task)
+    chosen = check_sweep(workspace, job)
     measured = (*workspace.task.metrics, *chosen)
     names = (LOSS, *(m.name for m in measured))
     if refine is not None:

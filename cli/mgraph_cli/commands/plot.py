@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("connection")
+@click.argument("what")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
 @click.option("--no-before", is_flag=True, help="Draw only the connection itself, without the straight one beside it.")
 @with_computing_graph
 def plot(
-    connection: str,
+    what: str,
     output: Path,
     no_before: bool,
     graph: Graph,
 ) -> None:
     """Draw loss and primary metric of the finest sweep: heat maps of a surface or simplex of three, curves along t.
+
+    For a mode trained here, draw its training: loss, accuracy, learning rate and distance from the start.
 
     A trained connection is drawn beside the straight one of the same ends (before and after training). If there is no
     straight one, it is made by --linear and swept now, and stays in the graph.
@@ -36,8 +38,14 @@ def plot(
     \b
     Example:
       mgraph plot s -o surface.png
+      mgraph plot a -o training.png
     """
-    connected = graph.connection(connection)
+    from mgraph import Connected
+
+    connected = graph.find(what)
+    if not isinstance(connected, Connected):
+        echo(str(connected.plot(output)))
+        return
     connected.check_plot(output)
     before = None
     if not no_before and connected.trained:
