@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mgraph.bookkeeping.listed import KINDS
-    from mgraph.bookkeeping.upkeep import UpkeepPlan, check
+    from mgraph.bookkeeping.upkeep import UpkeepPlan, check, upgrade
     from mgraph.builtin import ARCHITECTURES, DATASETS
     from mgraph.data import tasks
     from mgraph.data.making import make_task
@@ -74,8 +74,10 @@ if TYPE_CHECKING:
     from mgraph.query.components import Components
     from mgraph.query.criterion import Criteria, Criterion
     from mgraph.query.edges import Link
+    from mgraph.report.sizes import Size, size_of
     from mgraph.shown import plain_cell, visible
     from mgraph.toydemo import run_toy_demo
+    from mgraph.train.recipes import RECIPES
     from mgraph.train.settings import TrainSettings
 
 _HOMES = {
@@ -84,6 +86,7 @@ _HOMES = {
     "open": "mgraph.graph.graph:open_graph",
     "unpack": "mgraph.graph.graph",
     "check": "mgraph.bookkeeping.upkeep",
+    "upgrade": "mgraph.bookkeeping.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
@@ -92,6 +95,8 @@ _HOMES = {
     # Spaces: networks, data and how they are judged
     "ARCHITECTURES": "mgraph.builtin",
     "DATASETS": "mgraph.builtin",
+    "Size": "mgraph.report.sizes",
+    "size_of": "mgraph.report.sizes",
     "Task": "mgraph.data.task",
     "make_task": "mgraph.data.making",
     "tasks": "mgraph.data.tasks:",
@@ -109,6 +114,7 @@ _HOMES = {
     "NudgedElasticBand": "mgraph.methods.neb.method",
     "LLPF": "mgraph.methods.llpf.method",
     "TrainSettings": "mgraph.train.settings",
+    "RECIPES": "mgraph.train.recipes",
     "SharpnessSettings": "mgraph.evaluate.sharpness",
     # Keywords that methods of a graph share
     "SpaceOptions": "mgraph.graph.keywords",
@@ -171,6 +177,7 @@ __all__ = [
     "LADDER",
     "LLPF",
     "METHODS",
+    "RECIPES",
     "AddCurveJob",
     "AddModeJob",
     "AddObjectJob",
@@ -219,6 +226,7 @@ __all__ = [
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",
+    "Size",
     "SpaceOptions",
     "Suggestion",
     "SweepJob",
@@ -236,9 +244,11 @@ __all__ = [
     "read_job",
     "run_demo",
     "run_toy_demo",
+    "size_of",
     "spoken",
     "tasks",
     "unpack",
+    "upgrade",
     "visible",
 ]
 

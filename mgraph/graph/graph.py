@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from typing_extensions import override
 
 from mgraph.bookkeeping import listing
+from mgraph.errors import InputError
 from mgraph.families import Segment
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point, counts_of
@@ -145,7 +146,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         data: str | Callable[..., Any] | Task | Mapping[str, Any],
         **options: Unpack[SpaceOptions],
     ) -> Space:
-        """Add a space, or return the one that is the same already; arguments as of :func:`mgraph.create`."""
+        """Add a space, or return the one that is the same; arguments as for :func:`mgraph.create`."""
         from mgraph.session.objects import arch_spec, data_spec
         from mgraph.session.spaces import add_space, describe_space
 
@@ -164,20 +165,31 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         *,
         name: str | None = None,
         space: str | None = None,
+        init: Point | str | None = None,
+        preset: str | None = None,
         progress: ProgressCallback | None = None,
         **changes: Any,
     ) -> Point:
-        """Train a mode from scratch: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
+        """Train a mode: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
 
-        Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are recorded by
-        the names under which they can be imported. Raises InputError for a function without one, and NonFiniteError,
-        naming the step, when training diverges; nothing but the failed run is then recorded.
+        It begins with fresh weights, or at the node ``init``, also one of another space whose network has the same
+        tensors. Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are
+        recorded by the names under which they can be imported. ``preset`` names a recipe to begin with (``mgraph
+        recipes``), with a RecipeWarning where it is for another network or other data. Raises InputError for a function
+        without a name, and NonFiniteError, naming the step, when training diverges; then only the failed run is
+        recorded.
         """
         from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
 
-        chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
-        job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name)
+        if settings is not None and preset is not None:
+            raise InputError("Give settings or a preset, not both.")
+        if preset is not None:
+            chosen = TrainSettings.preset(preset, **changes)
+        else:
+            chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
+        begun = None if init is None else self._node(init).id
+        job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name, init=begun, preset=preset)
         return Point(self.session, job.run(self.session, **_progress(progress)))
 
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("connection")
+@click.argument("what")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
 @click.option(
     "--before/--no-before",
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 )
 @with_computing_graph
 def plot(
-    connection: str,
+    what: str,
     output: Path,
     beside: bool | None,
     graph: Graph,
 ) -> None:
     """Draw loss and primary metric of the finest sweep: heat maps of a surface or simplex of three, curves along t.
+
+    For a mode trained here, draw its training: loss, accuracy, learning rate and distance from the start.
 
     A trained connection is drawn beside the straight one of the same ends (before and after training), if there is one
     that was swept. With --before it is made by --linear and swept first, and stays in the graph.
@@ -43,8 +45,14 @@ def plot(
     Example:
       mgraph plot s -o surface.png
       mgraph plot s -o surface.png --before
+      mgraph plot a -o training.png
     """
-    connected = graph.connection(connection)
+    from mgraph import Connected
+
+    connected = graph.find(what)
+    if not isinstance(connected, Connected):
+        echo(str(connected.plot(output)))
+        return
     connected.check_plot(output)
     before = None
     if beside is not False and connected.trained:
