@@ -12,7 +12,15 @@ from mgraph.jobs.base import KIND, NAMING_CODE, Job
 from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
 from mgraph.jobs.earlier import brought_up
 from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, TrainJob
-from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
+from mgraph.jobs.points import (
+    ArchiveJob,
+    EnsembleJob,
+    EvaluateJob,
+    ExportEnsembleJob,
+    ExportJob,
+    MergeJob,
+    SharpnessJob,
+)
 from mgraph.jobs.reading import shown
 
 JOBS: dict[str, type[Job]] = {
@@ -27,6 +35,7 @@ JOBS: dict[str, type[Job]] = {
         ComposeJob,
         MergeJob,
         EnsembleJob,
+        EvaluateJob,
         SharpnessJob,
         ArchiveJob,
         ExportJob,
@@ -53,9 +62,11 @@ def read_job(text: str) -> Job:
 
 def code_in(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the user's code that a written job names, without reading the job: a method's class would be loaded."""
-    method, metrics = document.get("method"), document.get("metrics")
+    method = document.get("method")
     chosen = [document.get("settings"), *([method.get("settings")] if isinstance(method, dict) else [])]
     named = [part.get(setting) for part in chosen if isinstance(part, dict) for setting in NAMING_CODE]
     named += [method.get("name")] if isinstance(method, dict) else []
-    named += metrics if isinstance(metrics, list) else []
+    sweep = document.get("sweep")
+    for metrics in (document.get("metrics"), sweep.get("metrics") if isinstance(sweep, dict) else None):
+        named += metrics if isinstance(metrics, list) else []
     return tuple(name for name in named if isinstance(name, str) and names_code(name))

@@ -17,7 +17,7 @@ COMMANDS = [
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "ensemble", "export", "pack", "unpack"),
     *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "copy", "archive"),
-    *("methods", "archs", "datasets", "demo"),
+    *("methods", "recipes", "archs", "datasets", "demo"),
 ]
 
 _WITHOUT_TORCH = """
@@ -41,7 +41,8 @@ def test_looking_and_asking_never_import_torch(python: Callable[..., str], path:
         ["methods"],
         ["compare", "a", "b", "--json"],
         ["methods", "surface"],
-        ["archs"],
+        ["recipes"],
+        ["recipes", "lenet5-mnist"],
         ["show", "s", "--table"],
         ["datasets"],
     ]
