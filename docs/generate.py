@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "README.md",
     "docs/tutorial.md",
+    "docs/architectures.md",
     "docs/training.md",
     "docs/paths-and-surfaces.md",
     "docs/queries.md",

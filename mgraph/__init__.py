@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mgraph.bookkeeping.listed import KINDS
-    from mgraph.bookkeeping.upkeep import UpkeepPlan, check
+    from mgraph.bookkeeping.upkeep import UpkeepPlan, check, upgrade
     from mgraph.builtin import ARCHITECTURES, DATASETS
     from mgraph.data import tasks
     from mgraph.data.making import make_task
@@ -39,16 +39,26 @@ if TYPE_CHECKING:
         AutoOptions,
         Bounds,
         ConnectOptions,
+        EvaluateOptions,
         ImportOptions,
         Listing,
         MergeOptions,
         SpaceOptions,
         SweepOptions,
     )
+    from mgraph.graph.places import Place
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
-    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, TrainJob
-    from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
+    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, TrainJob
+    from mgraph.jobs.points import (
+        ArchiveJob,
+        EnsembleJob,
+        EvaluateJob,
+        ExportEnsembleJob,
+        ExportJob,
+        MergeJob,
+        SharpnessJob,
+    )
     from mgraph.jobs.registry import read_job
     from mgraph.merge.compare import Difference
     from mgraph.methods.base import Method
@@ -64,6 +74,7 @@ if TYPE_CHECKING:
     from mgraph.query.components import Components
     from mgraph.query.criterion import Criteria, Criterion
     from mgraph.query.edges import Link
+    from mgraph.report.sizes import Size, size_of
     from mgraph.shown import plain_cell, visible
     from mgraph.toydemo import run_toy_demo
     from mgraph.train.recipes import RECIPES
@@ -75,13 +86,17 @@ _HOMES = {
     "open": "mgraph.graph.graph:open_graph",
     "unpack": "mgraph.graph.graph",
     "check": "mgraph.bookkeeping.upkeep",
+    "upgrade": "mgraph.bookkeeping.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
+    "Place": "mgraph.graph.places",
     "KINDS": "mgraph.bookkeeping.listed",
     # Spaces: networks, data and how they are judged
     "ARCHITECTURES": "mgraph.builtin",
     "DATASETS": "mgraph.builtin",
+    "Size": "mgraph.report.sizes",
+    "size_of": "mgraph.report.sizes",
     "Task": "mgraph.data.task",
     "make_task": "mgraph.data.making",
     "tasks": "mgraph.data.tasks:",
@@ -107,6 +122,7 @@ _HOMES = {
     "ConnectOptions": "mgraph.graph.keywords",
     "AutoOptions": "mgraph.graph.keywords",
     "SweepOptions": "mgraph.graph.keywords",
+    "EvaluateOptions": "mgraph.graph.keywords",
     "MergeOptions": "mgraph.graph.keywords",
     "Listing": "mgraph.graph.keywords",
     "Aims": "mgraph.graph.keywords",
@@ -117,6 +133,7 @@ _HOMES = {
     "read_job": "mgraph.jobs.registry",
     "TrainJob": "mgraph.jobs.modes",
     "AddModeJob": "mgraph.jobs.modes",
+    "AddObjectJob": "mgraph.jobs.modes",
     "AddPointJob": "mgraph.jobs.modes",
     "AddCurveJob": "mgraph.jobs.modes",
     "ConnectJob": "mgraph.jobs.connections",
@@ -126,6 +143,7 @@ _HOMES = {
     "CompositeLeg": "mgraph.jobs.connections",
     "MergeJob": "mgraph.jobs.points",
     "EnsembleJob": "mgraph.jobs.points",
+    "EvaluateJob": "mgraph.jobs.points",
     "SharpnessJob": "mgraph.jobs.points",
     "ArchiveJob": "mgraph.jobs.points",
     "ExportJob": "mgraph.jobs.points",
@@ -162,6 +180,7 @@ __all__ = [
     "RECIPES",
     "AddCurveJob",
     "AddModeJob",
+    "AddObjectJob",
     "AddPointJob",
     "Aims",
     "ArchiveJob",
@@ -180,6 +199,8 @@ __all__ = [
     "Difference",
     "Done",
     "EnsembleJob",
+    "EvaluateJob",
+    "EvaluateOptions",
     "ExportEnsembleJob",
     "ExportJob",
     "Following",
@@ -197,6 +218,7 @@ __all__ = [
     "Metric",
     "NudgedElasticBand",
     "Outlook",
+    "Place",
     "Point",
     "PolygonalChain",
     "Pool",
@@ -204,6 +226,7 @@ __all__ = [
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",
+    "Size",
     "SpaceOptions",
     "Suggestion",
     "SweepJob",
@@ -221,9 +244,11 @@ __all__ = [
     "read_job",
     "run_demo",
     "run_toy_demo",
+    "size_of",
     "spoken",
     "tasks",
     "unpack",
+    "upgrade",
     "visible",
 ]
 

@@ -122,6 +122,13 @@ ARCHITECTURES = _by_name(
         f"{_NETS}.libraries:torchvision",
     ),
     BuiltIn("timm:NAME", "a network of timm, if that is installed, freshly initialised", f"{_NETS}.libraries:timm"),
+    BuiltIn(
+        "hf:CONFIG",
+        "a network of transformers, if that is installed, by its kind or config.json, freshly initialised",
+        f"{_NETS}.huggingface:huggingface",
+        several=True,
+        example=((16,), 2),
+    ),
 )
 
 # The argument of a data set is a path.
@@ -153,6 +160,9 @@ DATASETS = _by_name(
     BuiltIn("parquet:FILE", "a table in Parquet, likewise", "mgraph.tabular:parquet"),
     BuiltIn("toy", "for the architecture toy, whose output is its loss", f"{_DATA}.toy:toy"),
 )
+
+CONFIGS = frozenset({"hf"})
+"""Architectures whose argument may be a path."""
 
 FILES = frozenset(entry.name for entry in DATASETS.values() if entry.argument)
 """Data sets that a path names."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgraph import captured, usercode
-from mgraph.builtin import FILES, ROOT
+from mgraph.builtin import CONFIGS, FILES, ROOT
 from mgraph.errors import InputError, MGraphError, NotFoundError
 from mgraph.sources import Code, SourceFile, find, gather, is_ours, lies_installed
 from mgraph.specs import Spec, suggestion, unknown_parameter
@@ -64,9 +64,15 @@ def source_of(spec: Spec, *, typed_in: Path, base: Path) -> tuple[Spec, FactoryS
     if isinstance(root := params.get(ROOT), str):
         params[ROOT] = _relocate(root, typed_in, base)
     name = spec.name
-    if spec.prefix in FILES and spec.argument:
-        name = f"{spec.prefix}:{_relocate(spec.argument, typed_in, base)}"
+    if spec.argument and (spec.prefix in FILES or (spec.prefix in CONFIGS and names_file(spec.argument))):
+        moved = _relocate(spec.argument, typed_in, base)
+        name = f"{spec.prefix}:{moved if spec.prefix in FILES or names_file(moved) else f'./{moved}'}"
     return Spec(name, params), None
+
+
+def names_file(argument: str) -> bool:
+    """Tell whether what may be a path or a name is a path: it has a ``/``, or ends in ``.json``."""
+    return "/" in argument or argument.endswith(".json")
 
 
 def locate(path: str, base: Path) -> Path:

@@ -59,12 +59,13 @@ def setting(
     choices: tuple[str, ...] = (),
     nothing: str = "none",
     check: Callable[[Any], object] | None = None,
+    by_name: Callable[[Any], str] | None = None,
     **limits: Unpack[GivenLimits],
 ) -> Any:
     """Declare a setting: its default, what it does, its unit and its :class:`Limits`.
 
     ``nothing`` is the word for None, where None is a value. ``check`` raises InputError for a value, other than None,
-    that cannot be.
+    that cannot be. ``by_name`` gives the name that a function is recorded by, where one may be given.
     """
     metadata = {
         "help": help,
@@ -73,6 +74,7 @@ def setting(
         "choices": choices,
         "nothing": nothing,
         "check": check,
+        "by_name": by_name,
     }
     return field(default=default, metadata=metadata)
 
@@ -216,6 +218,8 @@ def format_value(value: Any) -> str:
 
 def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
     expected = type_name(hint)
+    if callable(value) and f.metadata["by_name"] is not None:
+        value = f.metadata["by_name"](value)
     try:
         value = convert(hint, _nothing(hint) if value == f.metadata["nothing"] else value)
     except (TypeError, ValueError, KeyError):

@@ -64,6 +64,7 @@ _COMMANDS = {
     "relocate": "upkeep",
     "du": "upkeep",
     "copy": "upkeep",
+    "upgrade": "upkeep",
     "archive": "upkeep",
     "methods": "describe",
     "recipes": "describe",

@@ -26,7 +26,7 @@ def cifarresnet(
     He et al. 2015, Deep Residual Learning for Image Recognition, §4.2: a 3×3 convolution, then 6n of them on feature
     maps of sizes 32, 16 and 8, 2n each, with 16, 32 and 64 filters; subsampling by stride 2; a shortcut around every
     pair; global average pooling and a fully connected layer. "We use identity shortcuts in all cases (i.e., option A)":
-    where the number of channels grows, the shortcut is subsampled and padded with zeros. Weights as in the paper's [13].
+    where the number of channels grows, the shortcut is subsampled and padded with zeros.
     """
     channels, *_ = image_of("cifarresnet", input_shape)
     n = repeats("cifarresnet", depth, 6, 2, DEPTHS)

@@ -20,7 +20,7 @@ def convfc(
     channels: Annotated[tuple[int, ...], "channels of the convolutions"] = CHANNELS,
     classes: Classes,
 ) -> nn.Module:
-    """Three convolutions, then three fully connected layers of width 1000·K: 2 422 634 parameters on (3, 32, 32), K = 1.
+    """Three convolutions, then three fully connected layers of width 1000·K; 2 422 634 parameters on (3, 32, 32).
 
     Garipov et al. 2018, Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs, §4.2 and fig. 3: "a network that
     has three convolutional layers followed by three fully-connected layers, where each layer has 1000K neurons. We vary

@@ -38,7 +38,7 @@ def torchvision(
 
     from mgraph.architectures import stems
 
-    _refuse_weights("torchvision", further)
+    refuse_weights("torchvision", further)
     known = library.models.list_models(module=library.models)
     if name not in known:
         raise NotFoundError(f"torchvision has no network {name!r};{suggestion(name, known)} see its list of models.")
@@ -80,7 +80,7 @@ def timm(name: str, *, input_shape: tuple[int, ...], classes: Classes, **further
         library = importlib.import_module("timm")
     except ImportError:
         raise InputError("timm is not installed; install it with pip install timm.") from None
-    _refuse_weights("timm", further)
+    refuse_weights("timm", further)
     if ":" in name or "/" in name or not library.is_model(name):  # hf-hub:… and local-dir:… load what they name
         raise NotFoundError(f"timm has no network {name!r};{suggestion(name, library.list_models())} see its list.")
     network: nn.Module = library.create_model(
@@ -89,10 +89,14 @@ def timm(name: str, *, input_shape: tuple[int, ...], classes: Classes, **further
     return network
 
 
-def _refuse_weights(library: str, further: Mapping[str, Any]) -> None:
-    """Refuse what would read or fetch a file: a pickle may run code, and a spec may be a stranger's."""
+def refuse_weights(library: str, further: Mapping[str, Any], *others: str) -> None:
+    """Refuse what would read or fetch a file: a pickle may run code, and a spec may be a stranger's.
+
+    That are parameters that begin in certain ways, and with any of ``others``.
+    """
+    starts = ("pretrained", "weights", "checkpoint", "cache", "hf_", "model_dir", "file", "url", *others)
     for key in further:
-        if key.startswith(("pretrained", "weights", "checkpoint", "cache", "hf_", "model_dir", "file", "url")):
+        if key.startswith(starts):
             raise InputError(
                 f"{library} networks are made freshly initialised; leave out {key}, and import weights as a mode with "
                 f"mgraph add-mode."

@@ -10,9 +10,9 @@ from torch import nn
 
 from mgraph import live
 from mgraph.alone import alone
-from mgraph.builtin import ARCHITECTURES
+from mgraph.builtin import ARCHITECTURES, CONFIGS
 from mgraph.errors import InputError, MGraphError
-from mgraph.factories import call_factory, load_factory
+from mgraph.factories import call_factory, load_factory, locate, names_file
 from mgraph.fields import Shape, Shapes
 from mgraph.specs import Spec, bind, look_up
 from mgraph.trust import Consent, speaker
@@ -52,7 +52,7 @@ def build_network(
         elif live.is_live(spec):
             network = live.recall(spec, "arch")()
         else:
-            network = _built_in(spec, shape, classes)
+            network = _built_in(spec, shape, classes, base or Path.cwd())
     if not isinstance(network, nn.Module):
         raise InputError(f"{spec.name} returned a {type(network).__name__}; a factory must return an nn.Module.")
     return network
@@ -63,7 +63,7 @@ def _of_one(shape: Shapes) -> TypeGuard[Shape]:
     return isinstance(shape, tuple) and all(isinstance(extent, int) for extent in shape)
 
 
-def _built_in(spec: Spec, shape: Shapes, classes: int | None) -> Any:
+def _built_in(spec: Spec, shape: Shapes, classes: int | None, base: Path) -> Any:
     entry = look_up(spec, ARCHITECTURES, "architecture")
     if not entry.several and not _of_one(shape):
         fields = ", ".join(shape if isinstance(shape, dict) else map(str, range(len(shape))))
@@ -77,6 +77,8 @@ def _built_in(spec: Spec, shape: Shapes, classes: int | None) -> Any:
     if params["classes"] < 1:
         raise InputError(f"classes must be at least 1, not {params['classes']}.")
     arguments = [spec.argument] if entry.argument else []
+    if entry.name in CONFIGS and names_file(spec.argument):
+        arguments = [str(locate(spec.argument, base))]
     try:
         return entry.function()(*arguments, input_shape=shape, **params)
     except MGraphError:

@@ -25,14 +25,14 @@ def lstm(
     init: Annotated[float, "weights are drawn evenly from -init to init"] = 0.1,
     classes: Classes,
 ) -> nn.Module:
-    """LSTM that predicts each next token: token numbers (N, T), or a dict with ``input_ids``, to logits (N, T, classes).
+    """LSTM that predicts each next token: token numbers (N, T), or a dict with ``input_ids``, to logits of each.
 
-    Zaremba et al. 2014, Recurrent Neural Network Regularization, §3.2 and §4.1: an embedding, layers of LSTM, a softmax,
-    dropout on all but the recurrent connections. Their small model is the default, 200 units and init 0.1; the medium
-    one is ``width=650&dropout=0.5&init=0.05``, the large one, whose perplexities Garipov et al. 2018 give in table 3,
-    ``width=1500&dropout=0.65&init=0.04``, 66 million parameters for 10000 words with ``tied=false``. The tied matrix is
-    that of Press and Wolf 2017, Using the Output Embedding to Improve Language Models. Every example starts from a state
-    of zeros: none is carried from batch to batch.
+    Zaremba et al. 2014, Recurrent Neural Network Regularization, §3.2 and §4.1: an embedding, layers of LSTM, a
+    softmax, dropout on all but the recurrent connections. The default has the 200 units of their small model; the
+    medium one is ``width=650&dropout=0.5&init=0.05``, the large one ``width=1500&dropout=0.65&init=0.04``, 66 million
+    parameters for 10000 words with ``tied=false``; its perplexities are those of Garipov et al. 2018, table 3. The tied
+    matrix is that of Press and Wolf 2017, Using the Output Embedding to Improve Language Models. Every example starts
+    from a state of zeros: none is carried from batch to batch. Logits have shape (N, T, classes).
     """
     shape = input_shape
     if isinstance(shape, dict):

@@ -20,6 +20,7 @@ from mgraph.metric import LOSS as THE_LOSS
 from mgraph.metric import Metric
 from mgraph.network.flat import FlatModel
 from mgraph.network.precision import computing_in
+from mgraph.specs import suggestion
 
 SPLITS = ("train", "valid", "test")
 LOSS = THE_LOSS.name
@@ -41,6 +42,15 @@ class Subset:
         order = torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:examples]
         order = order.sort().values
         return cls(hashlib.blake2b(order.numpy().tobytes(), digest_size=8).hexdigest(), order)
+
+
+def check_splits(names: Sequence[str]) -> None:
+    """Raise InputError for a split that there is not, and where none is named."""
+    if not names:
+        raise InputError(f"At least one split is measured; choose from {', '.join(SPLITS)}.")
+    for name in names:
+        if name not in SPLITS:
+            raise InputError(f"There is no split {name!r};{suggestion(name, SPLITS)} choose from {', '.join(SPLITS)}.")
 
 
 def outputs(
@@ -89,11 +99,42 @@ def measure(
     return judge(task, outputs(flat, getattr(task, split), subset, precision), examples, metrics=metrics)
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What one pass over a split gives: the numbers, and the scores of single examples.
+
+    ``scores`` are by the task's primary metric, or else by its loss, shape (N,) in float64, and more is better; with
+    them comes what they are scored by. They are None where neither has a value for each example. Where examples count
+    differently, scores are scaled so that their plain mean is the metric.
+    """
+
+    measured: dict[str, Measured]
+    scores: tuple[Metric, Tensor] | None
+
+
+@torch.no_grad()
+def measure_with_scores(flat: FlatModel, task: Task, split: str) -> Judgement:
+    """Measure the present point on a split as :func:`measure` does, and score its examples, in one pass."""
+    data = task.splits[split]
+    return _judged(task, outputs(flat, data), len(data), task.metrics)
+
+
 def judge(
     task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, *, metrics: Sequence[Metric] = ()
 ) -> dict[str, Measured]:
     """Measure outputs of any origin, as :func:`measure` does: batches of (outputs, targets) of so many examples."""
-    running = {m.name: start(m, examples) for m in (*task.metrics, *metrics)}
+    return _judged(task, batches, examples, (*task.metrics, *metrics)).measured
+
+
+@torch.no_grad()
+def example_scores(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int) -> tuple[Metric, Tensor] | None:
+    """Return the scores of single examples, as a :class:`Judgement` has them, and measure nothing else."""
+    primary = task.primary
+    return _judged(task, batches, examples, () if primary.name == LOSS else (primary,)).scores
+
+
+def _judged(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, metrics: Sequence[Metric]) -> Judgement:
+    running = {m.name: start(m, examples) for m in metrics}
     losses: list[Tensor] = []
     weights: list[Tensor] = []
     sizes: list[float] = []  # of the batches, in examples whose labels count
@@ -113,8 +154,13 @@ def judge(
                 weights.append(weights_of(task.example_weights, y))
         for metric in running.values():
             metric.add(out, y)
-    if task.example_loss is not None:
-        loss = Measured.of(torch.cat(losses), torch.cat(weights) if weights else None)
+    scores = None
+    if (primary := running.get(task.primary.name)) is not None and (found := primary.examples()) is not None:
+        scores = task.primary, task.primary.sign * found
+    if task.example_loss is not None and losses:
+        each, counts = torch.cat(losses), torch.cat(weights) if weights else None
+        loss = Measured.of(each, counts)
+        scores = scores or (THE_LOSS, -scaled(each, counts))
     else:  # only batch means are known: weigh them by size, and claim no standard error
         mean = (
             sum(n * float(batch) for n, batch in zip(sizes, losses, strict=True)) / sum(sizes)
@@ -122,35 +168,7 @@ def judge(
             else float("nan")
         )
         loss = Measured(mean, None, count)
-    return {LOSS: loss} | {name: metric.result() for name, metric in running.items()}
-
-
-@torch.no_grad()
-def example_scores(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int) -> tuple[Metric, Tensor] | None:
-    """Score single examples, more is better: by the task's primary metric, else by its loss; shape (N,), float64.
-
-    Where examples count differently, scores are scaled so that their plain mean is the metric. Returns what they are
-    scored by as well. None where neither has a value for each example.
-    """
-    primary, loss = task.primary, task.example_loss
-    running = None if primary.name == LOSS else start(primary, examples)
-    scores: list[Tensor] = []
-    weights: list[Tensor] = []
-    for out, y in batches:
-        out, y = task.without_void(out, y)
-        if not examples_in(y):
-            continue
-        if running is not None:
-            running.add(out, y)
-        if loss is not None:
-            scores.append(-loss(out, y).double().cpu())
-            if task.example_weights is not None:
-                weights.append(weights_of(task.example_weights, y))
-    if running is not None and (found := running.examples()) is not None:
-        return primary, primary.sign * found
-    if not scores:
-        return None
-    return THE_LOSS, scaled(torch.cat(scores), torch.cat(weights) if weights else None)
+    return Judgement({LOSS: loss} | {name: metric.result() for name, metric in running.items()}, scores)
 
 
 @torch.no_grad()

@@ -191,6 +191,6 @@ def _levels(reader: Reader, request: Request) -> NDArray[np.float64]:
     """Return the nodes' own costs by the metric, shape (n,); NaN if they were not measured."""
     metric = request.metric
     ids = [node.id for node in request.nodes]
-    rows = reader.all(Evaluation, node_id=ids, sweep_id=None, split=request.split, metric=metric.name)
+    rows = reader.all(Evaluation, node_id=ids, sweep_id=None, split=request.split, metric=metric.name, subset="all")
     values = {e.node_id: metric.cost(e.value) for e in rows}
     return np.array([values.get(i, np.nan) for i in ids])

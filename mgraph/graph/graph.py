@@ -145,7 +145,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         data: str | Callable[..., Any] | Task | Mapping[str, Any],
         **options: Unpack[SpaceOptions],
     ) -> Space:
-        """Add a space, or return the one that is the same already; arguments as of :func:`mgraph.create`."""
+        """Add a space, or return the one that is the same; arguments as for :func:`mgraph.create`."""
         from mgraph.session.objects import arch_spec, data_spec
         from mgraph.session.spaces import add_space, describe_space
 
@@ -172,9 +172,11 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         """Train a mode: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
 
         It begins with fresh weights, or at the node ``init``, also one of another space whose network has the same
-        tensors. Keywords are fields of :class:`TrainSettings`; ``preset`` names a recipe to begin with (``mgraph
-        recipes``), with a RecipeWarning where it is for another network or other data. Raises NonFiniteError, naming
-        the step, when training diverges; then only the failed run is recorded.
+        tensors. Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are
+        recorded by the names under which they can be imported. ``preset`` names a recipe to begin with (``mgraph
+        recipes``), with a RecipeWarning where it is for another network or other data. Raises InputError for a function
+        without such a name, and NonFiniteError, naming the step, when training diverges; then only the failed run is
+        recorded.
         """
         from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
@@ -309,7 +311,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         require_directory(job, f"The {job.kind} job", "run")
         made = job.run(self.session, **_progress(progress))
         notes: tuple[list[str], ...] = ()
-        if job.kind in ("add-mode", "add-curve"):
+        if job.kind in ("add-mode", "add-object", "add-curve"):
             made, *notes = made
         if isinstance(made, Connection):
             return Connected(self.session, made, *notes)

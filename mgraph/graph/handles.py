@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.graph.keywords import MergeOptions, SweepOptions
+from mgraph.graph.keywords import EvaluateOptions, MergeOptions, SweepOptions, evaluation
+from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
@@ -22,10 +23,12 @@ from mgraph_store import Connection, Node, Series, Space, Summary, Sweep
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from mgraph.evaluate.metrics import Measured
     from mgraph.evaluate.sharpness import SharpnessSettings
     from mgraph.families import Grid
+    from mgraph.graph.places import Place
     from mgraph.operations.archiving import Archived
     from mgraph.operations.ensembles import EnsembleResult
     from mgraph.operations.merging import MergeResult
@@ -33,42 +36,6 @@ if TYPE_CHECKING:
     from mgraph.progress import ProgressCallback
 
 PathLike = str | os.PathLike[str]
-
-
-class Labelled:
-    """What nodes and connections have in common: tags, notes, ancestry."""
-
-    _session: Session
-    record: Node | Connection
-
-    def tag(self, *tags: str) -> dict[str, Any]:
-        """Add tags; return all its ``tags`` and ``notes``."""
-        return self._label(dict.fromkeys(tags))
-
-    def note(self, **notes: str | float) -> dict[str, Any]:
-        """Set notes, values by key: ``x.note(lr="0.1", by="me")``; return all tags and notes."""
-        return self._label({key: str(value) for key, value in notes.items()})
-
-    def unlabel(self, *names: str) -> dict[str, Any]:
-        """Remove tags and notes; InputError if one of them is not there."""
-        return self._label({}, names)
-
-    def _label(self, notes: dict[str, str | None], remove: Sequence[str] = ()) -> dict[str, Any]:
-        from mgraph.bookkeeping.labels import set_labels
-
-        return set_labels(self._session.store, self.record, notes=notes, remove=remove)
-
-    def ancestry(self) -> dict[str, Any]:
-        """Return what it was made from, back to training runs and files, as a tree of plain data."""
-        from mgraph.bookkeeping.ancestry import ancestry
-
-        return ancestry(self._session.store, self.record)
-
-    def ancestry_lines(self) -> list[str]:
-        """Draw the same as text, one line for each thing: ``print(*x.ancestry_lines(), sep="\\n")``."""
-        from mgraph.bookkeeping.ancestry import tree_lines
-
-        return tree_lines(self.ancestry())
 
 
 class Point(Labelled):
@@ -123,11 +90,25 @@ class Point(Labelled):
 
         return node_state(self._session, self.record)
 
-    def evaluate(self, split: str = "test") -> dict[str, Measured]:
-        """Measure it on a split with its own statistics; nothing is stored (see :meth:`measure`)."""
-        from mgraph.session.points import evaluate_node
+    def model(self, *, device: str = "cpu") -> nn.Module:
+        """Build the network with its parameters and statistics, in evaluation mode: ``a.model()(inputs)``.
 
-        return evaluate_node(self._session, self.record, split)
+        It is all yours: what is done to it changes nothing here, nor the other way round. Statistics are its own, or
+        recomputed where it has none. InputError for a device that there is not.
+        """
+        from mgraph.operations.export import node_module
+
+        return node_module(self._session, self.record, device)
+
+    def evaluate(self, split: str = "test", **options: Unpack[EvaluateOptions]) -> dict[str, Measured]:
+        """Measure it now on a split with its own statistics: ``a.evaluate("test", metrics=["ece", function])``.
+
+        ``metrics`` are measured besides the loss and the task's own, and named as for :meth:`Connected.sweep`; with
+        ``examples`` only on a fixed random subset of so many. Nothing is stored, unless ``save`` says so: of a mode or
+        merged node, the numbers that it has not yet.
+        """
+        measured: dict[str, dict[str, Measured]] = evaluation(self.id, [split], options).run(self._session)
+        return measured[split]
 
     def measure(self) -> dict[str, dict[str, Measured]]:
         """Measure a mode or merged node on all splits, and store the numbers that are missing.
@@ -135,9 +116,10 @@ class Point(Labelled):
         This is for a mode that was stored but whose measurement failed. Existing numbers stay. Raises InputError if it
         cannot be measured, and NonFiniteError, after storing, if a loss is not finite.
         """
-        from mgraph.operations.evaluating import evaluate_again
+        from mgraph.jobs.points import EvaluateJob
 
-        return evaluate_again(self._session, self.record)
+        measured: dict[str, dict[str, Measured]] = EvaluateJob(node=self.id, save=True).run(self._session)
+        return measured
 
     def archive(self, rounding: str, *, name: str | None = None) -> Archived:
         """Store a rounded copy, compressed: ``point.archive("bf16", name="small").changes()``; the original stays.
@@ -287,6 +269,20 @@ class Connected(Labelled):
             if ("valid", "loss") not in data.values:
                 raise InputError(f"{label(self.record)} was not swept on validation data, which choose the best point.")
             return Point(self._session, reader.get(Node, id=data.node_ids[data.best("valid")]))
+
+    def at(self, *parameter: float | Sequence[float]) -> Point | Place:
+        """Return its point at a parameter: ``curve.at(0.3)``, ``s.at(0.5, 0.5)``; one number for each coordinate.
+
+        Where a node is, a swept point, an end or another control point, it is that one. Anywhere else it is a
+        :class:`~mgraph.graph.places.Place`, which nothing is stored of; its ``merge(name=…)`` does that. Raises
+        InputError for a parameter outside the connection's domain.
+        """
+        from mgraph.graph.places import Place
+        from mgraph.operations.places import find_place
+
+        one = parameter[0] if len(parameter) == 1 else parameter
+        found = find_place(self._session, self.record, one)  # type: ignore[arg-type]  # which says what is wrong
+        return Point(self._session, found) if isinstance(found, Node) else Place(self._session, self, found)
 
     def merge(
         self,

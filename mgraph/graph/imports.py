@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Unpack
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mgraph.graph.base import Opened
 from mgraph.graph.handles import Connected, Point
 from mgraph.graph.keywords import ImportOptions
 from mgraph.keywords import refuse_unknown
+
+if TYPE_CHECKING:
+    from torch import nn
 
 PathLike = str | os.PathLike[str]
 
@@ -16,10 +20,11 @@ PathLike = str | os.PathLike[str]
 class Imports(Opened):
     """Modes, and trained curves, from files."""
 
-    def add_mode(self, path: PathLike, **options: Unpack[ImportOptions]) -> Point:
+    def add_mode(self, source: PathLike | nn.Module | Mapping[str, Any], **options: Unpack[ImportOptions]) -> Point:
         """Import a checkpoint as a mode and evaluate it: ``g.add_mode("last.ckpt", name="a", weights="ema")``.
 
-        ``notes`` of the point say what was done.
+        In place of a file, an nn.Module or a dict of tensors is taken: ``g.add_mode(module, name="a")``. ``notes`` of
+        the point say what was done.
 
         Reads .safetensors, whatever ``torch.save`` writes (nothing in it is run), and shards by their index or
         directory, and accepts what the network's ``load_state_dict`` accepts. ``weights`` chooses among several sets in
@@ -31,12 +36,16 @@ class Imports(Opened):
         a choice; TrainedCurveError if it holds a trained curve (see :meth:`add_curve`). Warns when the mode is not
         independent of one that is already there, and when its BatchNorm statistics are stale.
         """
-        from mgraph.jobs.modes import AddModeJob
+        from mgraph.jobs.modes import AddModeJob, AddObjectJob
 
         refuse_unknown("add_mode", options, ImportOptions)
         given: dict[str, Any] = {**options, "ignore": tuple(options.get("ignore", ()))}
         given["space"] = self.session.space(options.get("space")).id
-        job = AddModeJob(file=str(path), **given)
+        job = (
+            AddModeJob(file=os.fspath(source), **given)
+            if isinstance(source, str | os.PathLike)
+            else AddObjectJob(weights_of=source, **given)
+        )
         node, notes = job.run(self.session)
         return Point(self.session, node, notes)
 

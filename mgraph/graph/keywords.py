@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from mgraph.evaluate.known import HOW_TO_NAME
+from mgraph.keywords import refuse_unknown
 from mgraph.query.criterion import PathLimit
 from mgraph.settings import Option
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mgraph.engines.base import Engine
     from mgraph.engines.pool import Executor
     from mgraph.graph.handles import Connected, Point
+    from mgraph.jobs.points import EvaluateJob
     from mgraph.methods.base import Method
 else:  # read at run time for the command line, which passes names
     Connected = Engine = Executor = Method = Point = str
@@ -23,6 +25,11 @@ else:  # read at run time for the command line, which passes names
 _INNER = "Instead of --grid, for a chain or band: its control points and this many points on every piece."
 _BN_EXAMPLES = "Examples for BatchNorm statistics (default: at most 2000)."
 
+MetricNames = Annotated[
+    Sequence[str | Callable[..., Any]],
+    Option(f"Measure this too: {HOW_TO_NAME}; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
+]
+SubsetSize = Annotated[int | None, Option("Use a fixed random subset of this many examples per split.")]
 SpaceName = Annotated[str | None, Option("Name or id of the space (needed if there are several).")]
 
 
@@ -125,18 +132,40 @@ class AutoOptions(Joining, SweepGrid, PathLimit, total=False):
     ]
 
 
+class EvaluateOptions(TypedDict, total=False):
+    """What of a point is measured: fields of :class:`mgraph.EvaluateJob`."""
+
+    metrics: MetricNames
+    examples: SubsetSize
+    save: Annotated[bool, Option("Store with the node what it has not yet.")]
+
+
+def evaluation(node: str, splits: Sequence[str], options: EvaluateOptions) -> EvaluateJob:
+    """Make the job of keywords; TypeError for one that is none."""
+    from mgraph.jobs.points import EvaluateJob
+
+    refuse_unknown("evaluate", options, EvaluateOptions)
+    metrics = options.get("metrics", ())
+    if isinstance(metrics, str) or callable(metrics):
+        metrics = (metrics,)
+    return EvaluateJob(
+        node=node,
+        splits=tuple(splits),
+        metrics=tuple(metrics),
+        examples=options.get("examples"),
+        save=options.get("save", False),
+    )
+
+
 class SweepOptions(TypedDict, total=False):
     """How a connection is measured: fields of :class:`mgraph.SweepJob`, and what the sweep is refined on."""
 
     inner: Annotated[int | None, Option(_INNER, low=0)]
     splits: Annotated[Sequence[str], Option("Splits to measure.", default="train,valid,test", many="commas")]
-    examples: Annotated[int | None, Option("Use a fixed random subset of this many examples per split.")]
+    examples: SubsetSize
     bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
     precision: Annotated[str, Option("Compute in fp32, tf32 or bf16.", default="fp32")]
-    metrics: Annotated[
-        Sequence[str | Callable[..., Any]],
-        Option(f"Measure this too: {HOW_TO_NAME}; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
-    ]
+    metrics: MetricNames
     refine: Annotated[float | None, Option("Add points until the interpolation error is below this.", shown="BOUND")]
     refine_on: Annotated[str, Option("What --refine looks at. [default: train:loss]", shown="SPLIT:METRIC")]
     max_points: Annotated[int, Option("Largest number of points with --refine. [default: 2000]")]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from typing_extensions import override
 
+from mgraph.errors import InputError
 from mgraph.jobs.base import NAMING_CODE, Job
 from mgraph.train.settings import TrainSettings
 
@@ -35,23 +36,55 @@ class TrainJob(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AddModeJob(Job):
+class _ImportJob(Job):
+    """What importing a mode takes from wherever it comes."""
+
+    operation: ClassVar[str] = "mgraph.operations.modes:add_imported_mode"
+    resumes: ClassVar[bool] = False
+
+    space: str
+    name: str | None = None
+    cast: bool = False
+    weights: str | None = None
+    ignore: tuple[str, ...] = ()
+    recompute_batchnorm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddModeJob(_ImportJob):
     """Import the checkpoint ``file`` as a mode of a space (its id); other fields as of :meth:`mgraph.Graph.add_mode`.
 
     It is short, and a file may be another one by the time it is read again: it is given again, not resumed.
     """
 
     kind: ClassVar[str] = "add-mode"
-    operation: ClassVar[str] = "mgraph.operations.modes:add_imported_mode"
-    resumes: ClassVar[bool] = False
 
-    space: str
     file: str
-    name: str | None = None
-    cast: bool = False
-    weights: str | None = None
-    ignore: tuple[str, ...] = ()
-    recompute_batchnorm: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddObjectJob(_ImportJob):
+    """Import weights that are in memory, an nn.Module or a dict of tensors, as a mode; fields as of an AddModeJob.
+
+    Its tensors have no name under which they could be found again, so it is not written down, resumed or sent.
+    """
+
+    kind: ClassVar[str] = "add-object"
+
+    weights_of: Any = field(compare=False, repr=False)
+
+    @property
+    @override
+    def can_be_written(self) -> bool:
+        return False
+
+    @override
+    def to_json(self) -> str:
+        """Raise InputError: the tensors are in memory."""
+        raise InputError(
+            f"The tensors of an {self.kind} job are in memory, so it cannot be written down or sent to another "
+            "process; save them to a file, and make an AddModeJob of that."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

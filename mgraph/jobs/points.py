@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from typing_extensions import override
 
 from mgraph.evaluate.sharpness import SharpnessSettings
 from mgraph.jobs.base import Job
+from mgraph.query.criterion import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,36 @@ class EnsembleJob(Job):
     connection: str
     grid: tuple[int, ...] | None = None
     bn_examples: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateJob(Job):
+    """Measure a node (its id) on ``splits``; with ``save`` numbers that are not stored yet are, with the node.
+
+    ``metrics`` are measured besides the loss and the task's own: names, or functions and :class:`mgraph.Metric` (with
+    one of these the job cannot be written down). ``examples`` limits each split to a fixed random subset of that size.
+    It is short, and given again.
+    """
+
+    kind: ClassVar[str] = "evaluate"
+    operation: ClassVar[str] = "mgraph.operations.evaluating:evaluate"
+    resumes: ClassVar[bool] = False
+
+    node: str
+    splits: tuple[str, ...] = SPLITS
+    metrics: tuple[Any, ...] = ()
+    examples: int | None = None
+    save: bool = False
+
+    @override
+    def names(self) -> Iterable[Any]:
+        return self.metrics
+
+    @property
+    @override
+    def can_be_written(self) -> bool:
+        """Whether every metric is a name: a function cannot be found again."""
+        return all(isinstance(metric, str) for metric in self.metrics)
 
 
 @dataclass(frozen=True, kw_only=True)

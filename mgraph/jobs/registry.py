@@ -12,7 +12,15 @@ from mgraph.jobs.base import KIND, NAMING_CODE, Job
 from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
 from mgraph.jobs.earlier import brought_up
 from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, TrainJob
-from mgraph.jobs.points import ArchiveJob, EnsembleJob, ExportEnsembleJob, ExportJob, MergeJob, SharpnessJob
+from mgraph.jobs.points import (
+    ArchiveJob,
+    EnsembleJob,
+    EvaluateJob,
+    ExportEnsembleJob,
+    ExportJob,
+    MergeJob,
+    SharpnessJob,
+)
 from mgraph.jobs.reading import shown
 
 JOBS: dict[str, type[Job]] = {
@@ -27,6 +35,7 @@ JOBS: dict[str, type[Job]] = {
         ComposeJob,
         MergeJob,
         EnsembleJob,
+        EvaluateJob,
         SharpnessJob,
         ArchiveJob,
         ExportJob,

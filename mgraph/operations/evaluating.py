@@ -5,18 +5,26 @@ What was trained is stored before anything is measured, so a failing metric cost
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
+from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphError, MGraphWarning, NonFiniteError
 from mgraph.evaluate.batchnorm import OWN
-from mgraph.evaluate.metrics import LOSS, Measured
+from mgraph.evaluate.metric_names import resolve_metrics
+from mgraph.evaluate.metrics import LOSS, Measured, Subset, check_splits, measure
 from mgraph.evaluate.stale import compare_statistics
+from mgraph.jobs.points import EvaluateJob
+from mgraph.metric import Metric
+from mgraph.operations.places import Place, load_place
+from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label
-from mgraph.session.points import evaluate_splits, evaluation_rows, load_node, own_policy
+from mgraph.session.points import evaluation_rows, load_node, own_policy
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session, Workspace
 from mgraph_store import Evaluation, Node, NodeBuffers
@@ -24,6 +32,10 @@ from mgraph_store import Evaluation, Node, NodeBuffers
 
 class OwnStatisticsWarning(MGraphWarning):
     """A mode's own BatchNorm statistics do not fit its weights."""
+
+
+class StoredNumberWarning(MGraphWarning):
+    """What was measured again is not what is stored."""
 
 
 Results = dict[str, dict[str, Measured]]
@@ -50,23 +62,66 @@ def measure_stored(session: Session, workspace: Workspace, run: RunLog, node: No
 
     Raises NonFiniteError, after storing them, if a loss is not finite.
     """
-    results = evaluate_splits(workspace)
+    looking = _Looking.at(workspace, EvaluateJob(node=node.id))
+    results = looking.measure(workspace)
+    _store(session, workspace, run, node, results, looking)
+    return results
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """What is measured: the subset of each split, and the metrics besides the task's own."""
+
+    subsets: Mapping[str, Subset]
+    metrics: tuple[Metric, ...]
+
+    @classmethod
+    def at(cls, workspace: Workspace, job: EvaluateJob) -> _Looking:
+        """Read it off a job; InputError for splits, examples or metrics that there are not."""
+        splits = list(dict.fromkeys(job.splits))
+        check_splits(splits)
+        if job.examples is not None and job.examples < 1:
+            raise InputError(f"A split needs at least 1 example to be measured, not {job.examples}.")
+        sizes = {split: len(workspace.task.splits[split]) for split in splits}
+        subsets = {split: Subset.random(size, job.examples) for split, size in sizes.items()}
+        return cls(subsets, resolve_metrics(job.metrics, workspace.task))
+
+    def measure(self, workspace: Workspace) -> Results:
+        """Measure the present point."""
+        return {
+            split: measure(workspace.flat, workspace.task, split, subset, metrics=self.metrics)
+            for split, subset in self.subsets.items()
+        }
+
+
+def _store(
+    session: Session, workspace: Workspace, run: RunLog, node: Node, results: Results, looking: _Looking
+) -> None:
+    """Store the numbers that a node has not got; say so where it has another one, which stays."""
     with session.store.reading() as reader:
-        there = {(e.split, e.metric) for e in reader.all(Evaluation, node_id=node.id, sweep_id=None)}
+        rows = reader.all(Evaluation, node_id=node.id, sweep_id=None)
+    there = {(e.split, e.metric, e.subset): e.value for e in rows}
     policies = _policies(session, node)
     policy = policies[0] if policies and workspace.flat.statistics else own_policy(workspace)
-    rows = [
-        row
-        for row in evaluation_rows(node.id, run.id, results, batchnorm=policy)
-        if (row.split, row.metric) not in there
-    ]
+    subsets = {split: subset.name for split, subset in looking.subsets.items()}
+    new = evaluation_rows(node.id, run.id, results, batchnorm=policy, subsets=subsets)
     with session.store.transaction() as tx:
-        tx.add(*rows)
+        tx.add(*[row for row in new if (row.split, row.metric, row.subset) not in there])
+    for row in new:
+        stored = there.get((row.split, row.metric, row.subset), row.value)
+        if not math.isclose(stored, row.value, rel_tol=_ALIKE, abs_tol=_ALIKE) and math.isfinite(stored):
+            warnings.warn(
+                f"{label(node)} has a stored {row.split} {row.metric} of {stored:.6g}, which stays, and now "
+                f"{row.value:.6g} was measured: have the metric's code, the data or the device changed?",
+                StoredNumberWarning,
+                stacklevel=2,
+            )
     for split, metrics in results.items():
         if not np.isfinite(metrics[LOSS].value):
             raise NonFiniteError(f"{label(node)} is stored, but it has a {split} loss of {metrics[LOSS].value}.")
-    return results
 
+
+_ALIKE = 1e-3  # how far the same number may be apart when it is measured on another device
 
 _WILD = 10.0  # times the loss: after a short training, averages over the last batches may well be 1.5 times off
 
@@ -87,19 +142,42 @@ def warn_of_own_statistics(workspace: Workspace, node: Node) -> None:
     )
 
 
-def evaluate_again(session: Session, node: Node) -> Results:
-    """Measure a mode or merged node on all splits, and store the numbers that are missing.
+@alone
+def evaluate(session: Session, job: EvaluateJob, *, progress: ProgressCallback = silent) -> Results:
+    """Measure a node now, with its own BatchNorm statistics, or recomputed ones where it has none.
 
-    Existing numbers stay as they are. Raises InputError for another kind of node, or if it cannot be measured.
+    With ``save`` numbers that it has not yet are stored with it, and those that are there stay as they are. Raises
+    InputError for splits, examples or metrics that there are not, for a node without numbers of its own to be saved,
+    or if it cannot be measured; NonFiniteError, after storing, for a loss that is not a number.
     """
-    if node.kind not in ("mode", "merged"):
+    del progress  # it is short
+    with session.store.reading() as reader:
+        node = reader.get(Node, id=job.node)
+    if job.save and node.kind not in ("mode", "merged"):
         raise InputError(f"{label(node)} is a {node.kind}; only modes and merged nodes have their own numbers.")
     workspace = load_node(session, node)
-    with session.run(workspace, "evaluate", {"node": node.id}) as run, still_stored(node):
-        results = measure_stored(session, workspace, run, node)
+    looking = _Looking.at(workspace, job)
+    if not job.save:
+        return looking.measure(workspace)
+    stated = {
+        "node": node.id,
+        "splits": list(looking.subsets),
+        "examples": job.examples,
+        "metrics": [metric.stored() for metric in looking.metrics],
+    }
+    with session.run(workspace, "evaluate", stated, job=job) as run, still_stored(node):
+        results = looking.measure(workspace)
+        _store(session, workspace, run, node, results, looking)
         if any(b == OWN for b in _policies(session, node)):
             warn_of_own_statistics(workspace, node)
         return results
+
+
+@alone
+def evaluate_place(session: Session, place: Place, job: EvaluateJob) -> Results:
+    """Measure a point of a connection that is not stored; the ``node`` of the job does not count."""
+    workspace, _ = load_place(session, place)
+    return _Looking.at(workspace, job).measure(workspace)
 
 
 def _policies(session: Session, node: Node) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from mgraph.errors import InputError
 from mgraph.fields import Shapes
 from mgraph.jobs.points import ExportJob
 from mgraph.network.checkpoints import extra_state, state_dict, write_pt
-from mgraph.network.layout import dtype_name
+from mgraph.network.layout import dtype_name, named_tensors
 from mgraph.network.tensorfile import stream_safetensors
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label
 from mgraph.session.points import buffers_of, load_node, module_buffers
 from mgraph.session.runs import versions
-from mgraph.session.session import Session, Workspace
+from mgraph.session.session import Session, Workspace, resolve_device
 from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Run, Space
 
 FORMATS = (".safetensors", ".pt", ".pth")
@@ -40,6 +40,27 @@ def node_state(session: Session, node: Node) -> dict[str, torch.Tensor]:
 
 
 @alone
+def node_module(session: Session, node: Node, device: str = "cpu") -> nn.Module:
+    """Return a network of the node's space with its state dict, in evaluation mode, of its own.
+
+    Raises what building the network raises, and InputError for a device that there is not.
+    """
+    with session.store.reading() as reader:
+        workspace = session.workspace(reader.get(Space, id=node.space_id))
+    return new_module(workspace, node_state(session, node), device)
+
+
+def new_module(workspace: Workspace, state: Mapping[str, Any], device: str) -> nn.Module:
+    """Build a network of the bench's space anew, with these tensors, in evaluation mode on a device."""
+    where = resolve_device(device)
+    module = workspace.new_module(seed=0)
+    with torch.no_grad():
+        for name, tensor in named_tensors(module):
+            tensor.copy_(state[name])
+    return module.to(where).eval()
+
+
+@alone
 def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback = silent) -> Path:
     """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict).
 
@@ -50,8 +71,7 @@ def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback 
     path, overwrite = Path(job.path), job.overwrite
     with session.store.reading() as reader:
         node = reader.get(Node, id=job.node)
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
+    check_format(path)
     if path.suffix == ".safetensors":
         facts = json.dumps(node_facts(session, node), sort_keys=True)
         layout, buffers = _layout_and_buffers(session, node)
@@ -67,6 +87,12 @@ def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback 
     else:
         write_pt(path, node_state(session, node), overwrite=overwrite)
     return path
+
+
+def check_format(path: Path) -> None:
+    """Raise InputError for a file that cannot be written, by its ending."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
 
 
 _STATES = "extra_state"  # key in a mode's info: what the space's network keeps besides tensors, by name
@@ -121,7 +147,7 @@ def node_facts(session: Session, node: Node) -> dict[str, Any]:
         workspace = session.workspace(reader.get(Space, id=node.space_id))
         terms = reader.all(NodeTerm, node_id=node.id)
         parents = {n.id: n for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
-        evaluations = [e for e in reader.all(Evaluation, node_id=node.id) if e.sweep_id is None]
+        evaluations = reader.all(Evaluation, node_id=node.id, sweep_id=None, subset="all")
         run = reader.all(Run, id=node.run_id)[0] if node.run_id else None
     return {
         "format": 1,

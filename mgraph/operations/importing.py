@@ -22,9 +22,12 @@ from mgraph.families import BezierCurveFamily, Family, PolygonalChainFamily
 from mgraph.fields import copied
 from mgraph.jobs.modes import AddCurveJob
 from mgraph.network.checkpoints import (
+    Content,
     FittedCheckpoint,
     Options,
     TrainedCurve,
+    content_of,
+    digest_of,
     find_curve,
     fit_content,
     fit_curve,
@@ -39,6 +42,8 @@ from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, requ
 from mgraph_store import Connection, Node, Space, new_id
 
 _TRIED = 8  # examples
+PYTHON = "python"
+"""The origin, in the info of a mode, of what was given as an object."""
 
 
 class StaleStatisticsWarning(MGraphWarning):
@@ -51,16 +56,33 @@ def fit_file(workspace: Workspace, path: Path, options: Options) -> tuple[Fitted
     Raises TrainedCurveError if it holds a trained curve instead, and what :func:`fit_content` raises.
     """
     content = read_content(path)
+    return _fit(workspace, content, options, path.name, _of_files(path, content.files))
+
+
+def fit_object(workspace: Workspace, given: Any, options: Options) -> tuple[FittedCheckpoint, dict[str, Any]]:
+    """Take a module, or a dict of tensors, for a mode of the bench's space, as :func:`fit_file` does with a file."""
+    content = content_of(given)
+    where = f"The {type(given).__name__}"
+    return _fit(workspace, content, options, where, {"origin": PYTHON, "blake2b": digest_of(content)})
+
+
+def _fit(
+    workspace: Workspace, content: Content, options: Options, where: str, origin: dict[str, Any]
+) -> tuple[FittedCheckpoint, dict[str, Any]]:
     if options.recompute and not workspace.flat.statistics:
         raise InputError(f"The network of space {workspace.space.name} has no BatchNorm statistics to recompute.")
     try:
-        fitted = fit_content(content, workspace.new_module, workspace.layout, options, path.name)
+        fitted = fit_content(content, workspace.new_module, workspace.layout, options, where)
     except InputError:
         curve = find_curve(content, workspace.new_module, workspace.layout)
         if curve is None:
             raise
-        raise TrainedCurveError(_curve_found(path, curve), curve.method) from None
-    info = _of_files(path, content.files) | {"notes": fitted.notes, "checkpoint": fitted.source}
+        if not content.files:
+            raise InputError(
+                f"{where} holds {curve.described}: save it to a file and import that with add_curve."
+            ) from None
+        raise TrainedCurveError(_curve_found(where, curve), curve.method) from None
+    info = origin | {"notes": fitted.notes, "checkpoint": fitted.source}
     if options.recompute:
         info["batchnorm"] = str(workspace.policy())
         fitted.notes.append(f"BatchNorm statistics recomputed from the training data: {info['batchnorm']}")
@@ -76,17 +98,19 @@ def recompute_own(workspace: Workspace, fitted: FittedCheckpoint) -> None:
 
 
 def warn_if_stale(workspace: Workspace, node: Node, fitted: FittedCheckpoint) -> None:
-    """Warn if a mode does far better with recomputed BatchNorm statistics than with those of its file."""
+    """Warn if a mode does far better with recomputed BatchNorm statistics than with those that came with it."""
     if not workspace.flat.statistics:
         return
     _load(workspace, fitted)
     found = compare_statistics(workspace.flat, workspace.task, workspace.policy())
     _load(workspace, fitted)
     if found is not None and found.stale:
+        in_memory = json.loads(node.info)["origin"] == PYTHON
+        source, option = ("state dict", "recompute_batchnorm=True") if in_memory else ("file", "--recompute-batchnorm")
         warnings.warn(
-            f"{label(node)} has a train loss of {found.own.value:.4g} with the BatchNorm statistics of its file and of "
-            f"{found.recomputed.value:.4g} with recomputed ones: the file's are stale. Import it again with "
-            f"--recompute-batchnorm to store recomputed ones.",
+            f"{label(node)} has a train loss of {found.own.value:.4g} with the BatchNorm statistics of its {source} "
+            f"and of {found.recomputed.value:.4g} with recomputed ones: the {source}'s are stale. Import it again with "
+            f"{option} to store recomputed ones.",
             StaleStatisticsWarning,
             stacklevel=4,
         )
@@ -209,14 +233,14 @@ def _method_of(path: Path, curve: TrainedCurve, asked: str | None) -> str:
         raise InputError(f"{path.name} holds {curve.described}: import it with --{curve.method}, not --{asked}.")
     found = asked or curve.method
     if found is None:
-        raise TrainedCurveError(_curve_found(path, curve), None)
+        raise TrainedCurveError(_curve_found(path.name, curve), None)
     return found
 
 
-def _curve_found(path: Path, curve: TrainedCurve) -> str:
+def _curve_found(where: str, curve: TrainedCurve) -> str:
     if curve.method is None:
         return (
-            f"{path.name} holds {curve.described} and does not name its family: import its ends and bends with "
+            f"{where} holds {curve.described} and does not name its family: import its ends and bends with "
             f"--curve if it is a Bézier curve, with --chain if it is a polygonal chain."
         )
-    return f"{path.name} holds {curve.described}: import its ends and bends with --{curve.method}."
+    return f"{where} holds {curve.described}: import its ends and bends with --{curve.method}."

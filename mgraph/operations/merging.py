@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
-from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure, outputs
+from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure_with_scores, outputs
 from mgraph.families import Family, Floats
 from mgraph.jobs.points import MergeJob
 from mgraph.merge.bestof import Decision, decide
@@ -148,12 +148,13 @@ def merge(
         flat = ready.workspace.flat
         flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
         recompute_statistics(flat, ready.workspace.task.train, policy)
-        results = recalled(swept, ready.workspace.task, choice.coefficients) or evaluate_splits(ready.workspace)
+        results, by_example = _measured(ready, swept, choice)
         require_finite(results, "The merged point")
         if not job.force:
             _refuse_a_wall(results, corners, ready.workspace.task.primary)
-        scores = _scored(ready.workspace, REPORTING_SPLIT)
-        decision = _decided(choice, _scores(ready.workspace, SELECTION_SPLIT), against)
+        scores = by_example[REPORTING_SPLIT]
+        chosen_by = by_example[SELECTION_SPLIT]
+        decision = _decided(choice, None if chosen_by is None else chosen_by[1], against)
         node = _store(session, run, ready, choice, theta, results, policy, job)
     return MergeResult(
         node,
@@ -181,6 +182,24 @@ class _Choice:
     parameter: tuple[float, ...] | None
     selected_on: str | None
     looked_at: NDArray[np.float32] | None = None
+
+
+_Scored = tuple[Metric, NDArray[np.float64]] | None
+
+
+def _measured(
+    ready: Prepared, swept: SweepData | None, choice: _Choice
+) -> tuple[dict[str, dict[str, Measured]], dict[str, _Scored]]:
+    """Return the numbers of the present point, from the sweep where it holds them, and its scores by example."""
+    workspace = ready.workspace
+    known = recalled(swept, workspace.task, choice.coefficients)
+    if known is not None:
+        return known, {split: _scored(workspace, split) for split in (SELECTION_SPLIT, REPORTING_SPLIT)}
+    found = {split: measure_with_scores(workspace.flat, workspace.task, split) for split in SPLITS}
+    scores = {
+        split: None if one.scores is None else (one.scores[0], one.scores[1].numpy()) for split, one in found.items()
+    }
+    return {split: one.measured for split, one in found.items()}, scores
 
 
 def _choose(
@@ -325,10 +344,10 @@ def _greedy(
         recompute_statistics(ready.workspace.flat, ready.workspace.task.train, policy)
         done += 1
         progress(Progress("soup", done, len(data.parameters)))
-        scores = _scores(ready.workspace, SELECTION_SPLIT)
-        if scores is not None:
-            tried.append(scores.astype(np.float32))
-        return metric.sign * measure(ready.workspace.flat, ready.workspace.task, SELECTION_SPLIT)[metric.name].value
+        found = measure_with_scores(ready.workspace.flat, ready.workspace.task, SELECTION_SPLIT)
+        if found.scores is not None:
+            tried.append(found.scores[1].numpy().astype(np.float32))
+        return metric.sign * found.measured[metric.name].value
 
     soup = greedy_soup(data.coefficients, metric.sign * data.values[SELECTION_SPLIT, metric.name], score)
     return soup, np.stack(tried) if tried else None
@@ -344,7 +363,7 @@ def _scores(workspace: Workspace, split: str) -> NDArray[np.float64] | None:
     return None if found is None else found[1]
 
 
-def _scored(workspace: Workspace, split: str) -> tuple[Metric, NDArray[np.float64]] | None:
+def _scored(workspace: Workspace, split: str) -> _Scored:
     """Return the scores together with the metric that they are in."""
     data = workspace.task.splits[split]
     found = example_scores(workspace.task, outputs(workspace.flat, data), len(data))

@@ -19,11 +19,11 @@ from mgraph.errors import InputError, MGraphWarning
 from mgraph.evaluate.batchnorm import OWN, recompute_statistics
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
-from mgraph.jobs.modes import AddModeJob, AddPointJob, TrainJob
+from mgraph.jobs.modes import AddModeJob, AddObjectJob, AddPointJob, TrainJob
 from mgraph.network.checkpoints import Options
 from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.export import further_states
-from mgraph.operations.importing import fit_file, recompute_own, warn_if_stale
+from mgraph.operations.importing import fit_file, fit_object, recompute_own, warn_if_stale
 from mgraph.operations.rescue import rescued
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import ProgressCallback, silent
@@ -120,23 +120,27 @@ def add_trained_mode(
 
 @alone
 def add_imported_mode(
-    session: Session, job: AddModeJob, *, progress: ProgressCallback = silent
+    session: Session, job: AddModeJob | AddObjectJob, *, progress: ProgressCallback = silent
 ) -> tuple[Node, list[str]]:
-    """Add a mode from a checkpoint file; return it with notes on what was done to it.
+    """Add a mode from a checkpoint file, or from weights in memory; return it with notes on what was done to it.
 
     Raises LayoutMismatchError naming the first tensor whose name, shape or dtype does not fit the space, InputError if
     the file leaves a choice that ``options`` do not make, TrainedCurveError if it holds a trained curve, and
     NonFiniteError for NaN or infinity; nothing is added then.
     """
     del progress  # it is short
-    path, options = Path(job.file), Options(job.cast, job.weights, job.ignore, job.recompute_batchnorm)
+    options = Options(job.cast, job.weights, job.ignore, job.recompute_batchnorm)
     with session.store.reading() as reader:
         space = reader.get(Space, id=job.space)
     check_name_is_free(session, job.name)
     workspace = session.workspace(space)
-    fitted, info = fit_file(workspace, path, options)
+    if isinstance(job, AddModeJob):
+        fitted, info = fit_file(workspace, Path(job.file), options)
+    else:
+        fitted, info = fit_object(workspace, job.weights_of, options)
     check_point(workspace, fitted.parameters, fitted.buffers)
-    stated = asdict(options) | {"file": str(path), "space": space.name}
+    named = {"file": str(Path(job.file))} if isinstance(job, AddModeJob) else {"object": info["blake2b"]}
+    stated = asdict(options) | named | {"space": space.name}
     with session.run(workspace, "add-mode", stated, job=job) as run:
         buffers = fitted.buffers
         if options.recompute:

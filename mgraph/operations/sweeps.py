@@ -15,7 +15,7 @@ from torch import Tensor
 from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning, NonFiniteError
 from mgraph.evaluate.metric_names import resolve_metrics
-from mgraph.evaluate.metrics import LOSS, SPLITS, Measured, Subset
+from mgraph.evaluate.metrics import LOSS, Measured, Subset, check_splits
 from mgraph.evaluate.refine import Refinement, interpolation_error, refined
 from mgraph.evaluate.sweep import Measuring, PointMetrics, sweep
 from mgraph.families import Family, Floats, Grid
@@ -128,11 +128,7 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     grid = job.grid_of(family)
     family.points(grid.points)
     splits = list(dict.fromkeys(job.splits))
-    for split in splits:
-        if split not in SPLITS:
-            raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
-    if not splits:
-        raise InputError(f"A sweep must measure at least one split; choose from {', '.join(SPLITS)}.")
+    check_splits(splits)
     _check_route_on(job.route_on, splits)
     examples, refine = job.examples, job.refine
     if examples is not None and examples < 1:

@@ -153,7 +153,9 @@ def _own(store: GraphStore, edges: CountingEdges) -> NDArray[np.float64]:
     criterion = edges.criterion
     if criterion.quantity != "peak":
         return own
-    sql = "SELECT node_id, value FROM evaluations WHERE sweep_id IS NULL AND split = ? AND metric = ?"
+    sql = (
+        "SELECT node_id, value FROM evaluations WHERE sweep_id IS NULL AND subset = 'all' AND split = ? AND metric = ?"
+    )
     with store.reading() as reader:
         metric = metric_of_cost(metrics_of(reader).values(), criterion.metric)
         if metric is None or metric.better is None:

@@ -1,4 +1,4 @@
-"""Python objects in place of specs: what a notebook hands to ``create``, ``add_space`` and ``open``."""
+"""Python objects instead of specs: what a notebook passes to ``create``, ``add_space`` and ``open``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mgraph_store import GraphStore, Space
 def arch_spec(arch: Any, graph: Path) -> str:
     """Return the spec of an architecture: a text as it is, a function or class by name or source, a module as itself.
 
-    Raises InputError for anything else, and for a module whose initial values cannot be drawn anew.
+    Raises InputError for anything else, and for a module whose initial values cannot be drawn again.
     """
     if isinstance(arch, str):
         return arch
@@ -57,7 +57,7 @@ def loss_spec(loss: Any, graph: Path) -> str:
 
 
 def given_again(store: GraphStore, arch: Any, data: Any) -> None:
-    """Take a network and data that a graph was made with; InputError if none of its spaces was made with them."""
+    """Accept a network and data that a graph was made with; InputError if none of its spaces was made with them."""
     with store.reading() as reader:
         spaces = reader.all(Space)
     for role, thing, spec_of in (("arch", arch, arch_spec), ("data", data, data_spec)):

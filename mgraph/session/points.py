@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mgraph.alone import alone
-from mgraph.errors import InputError, LayoutMismatchError
+from mgraph.errors import LayoutMismatchError
 from mgraph.evaluate.batchnorm import FROZEN, NONE, OWN, SPECTRAL, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
 from mgraph.network.layout import tensors_from_module
@@ -160,12 +159,3 @@ def policy_name(workspace: Workspace, policy: BatchNormPolicy | str) -> str:
 def own_policy(workspace: Workspace) -> str:
     """Name the policy of a mode's own statistics."""
     return policy_name(workspace, OWN)
-
-
-@alone
-def evaluate_node(session: Session, node: Node, split: str) -> dict[str, Measured]:
-    """Measure a node on one split with its stored statistics, or with recomputed ones if it has none."""
-    if split not in SPLITS:
-        raise InputError(f"There is no split {split!r}; choose from {', '.join(SPLITS)}.")
-    workspace = load_node(session, node)
-    return measure(workspace.flat, workspace.task, split)

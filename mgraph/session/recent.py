@@ -1,4 +1,5 @@
-"""Points that were just read or written: what follows, as a sweep follows a connection, need not read them again."""
+"""Points that were just read or written, so that what follows, as a sweep follows a connection, need not read them
+again."""
 
 from __future__ import annotations
 

@@ -6,12 +6,14 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from mgraph.errors import InputError
 from mgraph.settings import setting
 from mgraph.specs import Spec
+from mgraph.train.functions import name_of
 
 _PART = re.compile(r"(?P<name>[a-z]+)(?P<number>[0-9]*)")
 
@@ -87,6 +89,7 @@ def augment_setting() -> Any:
         "augmentation of training batches, at random for every example: parts joined by + of crop4 (border), flip, "
         "rotate5 (degrees), cutout8 (side) and randaugment; or module:function or file.py:function",
         check=check_augment,
+        by_name=partial(name_of, what="augment"),
     )
 
 

@@ -13,6 +13,7 @@ from typing_extensions import override
 from mgraph.errors import InputError
 from mgraph.settings import Settings, format_value, setting
 from mgraph.train.augments import augment_setting
+from mgraph.train.functions import loss_setting
 from mgraph.train.recipes import RECIPES
 from mgraph.train.schedules import check_schedule
 
@@ -74,7 +75,7 @@ class Optimisation(Settings):
     max_steps: int | None = setting(None, "stop after so many steps", unit="steps", low=1)
     max_seconds: float | None = setting(None, "stop after so much time, and keep what there is", unit="s", above=0)
     augment: str | None = augment_setting()
-    loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
+    loss: str | None = loss_setting()
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
     compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")

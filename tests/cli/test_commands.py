@@ -345,6 +345,25 @@ def test_lists_of_what_can_be_named(run: Any) -> None:
         assert all(name in run(command).stdout for name in known)
 
 
+def test_architectures_are_listed_with_their_size(run: Any) -> None:
+    rows = {r["spec"]: r for r in run("archs", "--json").rows}
+    small = rows["cifarresnet"]
+    assert (small["parameters"], small["multiply_adds"], small["input"]) == (269722, 40551040, "3×32×32")
+    assert (rows["lstm"]["input"], rows["lstm"]["classes"]) == ("35", 10000)
+    assert rows["torchvision:NAME"]["parameters"] is None
+    assert all(row["parameters"] for spec, row in rows.items() if ":" not in spec)
+    one, two = run(
+        "archs", "mlp?hidden=3,", "cnn?channels=2&hidden=4,", "--input", "1,8,8", "--classes", 2, "--json"
+    ).rows
+    assert (one["parameters"], one["multiply_adds"]) == (64 * 3 + 3 + 8, 64 * 3 + 6)
+    assert (two["parameters"], two["multiply_adds"]) == (20 + 132 + 10, 18 * 64 + 128 + 8)
+    assert {r["spec"]: r["parameters"] for r in run("archs", "--input", 16, "--json").rows}["vit"] is None
+    assert "numbers with commas" in run("archs", "mlp", "--input", "3x32", code=2).stderr
+    assert "must be positive" in run("archs", "mlp", "--input", "3,0", code=2).stderr
+    assert "did you mean 'cnn'" in run("archs", "cnm", code=2).stderr
+    assert "cannot be run" in run("archs", "torchvision:vgg11", "--input", "3,8,8", code=2).stderr
+
+
 def test_the_graph_is_found_as_git_does(run: Any, commands: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = path.parent / "deep" / "down"
     inside.mkdir(parents=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 import mgraph
 from mgraph_store import GraphStore, Node, Run, assert_consistent
@@ -28,10 +29,12 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def training(bare: Path, tmp_path: Path, process: Callable[..., Process]) -> Iterator[tuple[Path, Process]]:
+def training(
+    bare: Path, tmp_path: Path, warm_process: Callable[..., warm.Process]
+) -> Iterator[tuple[Path, warm.Process]]:
     """A graph, and a command that trains in it, under way."""
     path = Path(shutil.copytree(bare, tmp_path / "g.mgraph"))
-    child = process("train", "--epochs", "12", "--name", "late", "--graph", path, cwd=tmp_path)
+    child = warm_process("train", "--epochs", "12", "--name", "late", "--graph", path, cwd=tmp_path)
     store, deadline = GraphStore.open(path), time.monotonic() + 60
     while True:
         with store.reading() as reader:
@@ -52,7 +55,7 @@ def names(path: Path) -> list[str | None]:
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_graph_that_is_moved_while_a_command_trains(
-    training: tuple[Path, Process], bare: Path, replaced: bool
+    training: tuple[Path, warm.Process], bare: Path, replaced: bool
 ) -> None:
     path, child = training
     moved = path.with_name("moved.mgraph")
@@ -75,7 +78,7 @@ def test_a_graph_that_is_moved_while_a_command_trains(
 
 
 def test_what_was_trained_outlives_a_graph_that_is_removed_meanwhile(
-    training: tuple[Path, Process], bare: Path, run: Any
+    training: tuple[Path, warm.Process], bare: Path, run: Any
 ) -> None:
     path, child = training
     shutil.rmtree(path)

@@ -41,7 +41,6 @@ def test_looking_and_asking_never_import_torch(python: Callable[..., str], path:
         ["methods"],
         ["compare", "a", "b", "--json"],
         ["methods", "surface"],
-        ["archs"],
         ["recipes"],
         ["recipes", "lenet5-mnist"],
         ["show", "s", "--table"],

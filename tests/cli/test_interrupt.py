@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 from mgraph_store import GraphStore, Run, assert_consistent
 from mgraph_store.upkeep.check import garbage
 
-Process = subprocess.Popen[str]
+Process = subprocess.Popen[str] | warm.Process
 
 
 def interrupt(child: Process, path: Path, command: str, after: int) -> tuple[str, str]:
@@ -30,7 +31,7 @@ def interrupt(child: Process, path: Path, command: str, after: int) -> tuple[str
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    time.sleep(1)  # into the steps
+    time.sleep(0.5)  # into the steps
     child.send_signal(signal.SIGINT)
     return child.communicate(timeout=60)
 
@@ -40,23 +41,24 @@ def leftovers(path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("command", "args"),
+    ("start", "command", "args"),
     [
-        ("train", ["train", "--epochs", "100000", "--seed", "9", "--name", "never"]),
-        ("connect", ["connect", "a", "b", "--curve", "--epochs", "100000", "--name", "never"]),
+        ("process", "train", ["train", "--epochs", "100000", "--seed", "9", "--name", "never"]),
+        ("warm_process", "connect", ["connect", "a", "b", "--curve", "--epochs", "100000", "--name", "never"]),
     ],
 )
 def test_ctrl_c_while_training(
-    process: Callable[..., Process],
+    request: pytest.FixtureRequest,
     path: Path,
     run: Any,
     snapshot: Callable[..., Any],
+    start: str,
     command: str,
     args: list[str],
 ) -> None:
     before = snapshot(path, runs=False)
     runs = len(run("log", "--json").rows)
-    child = process(*args, cwd=path.parent)
+    child = request.getfixturevalue(start)(*args, cwd=path.parent)
     out, err = interrupt(child, path, command, runs)
     assert child.returncode == 130
     assert out == ""
@@ -69,10 +71,10 @@ def test_ctrl_c_while_training(
     run("train", "--epochs", 1, "--name", "never")  # the name is free, the graph is not locked
 
 
-def test_ctrl_c_while_sweeping_keeps_the_connection(process: Callable[..., Process], path: Path, run: Any) -> None:
+def test_ctrl_c_while_sweeping_keeps_the_connection(warm_process: Callable[..., Process], path: Path, run: Any) -> None:
     runs = len(run("log", "--json").rows)
     args = ["connect", *"abcd", "--linear", "--name", "kept", "--grid", "300,300", "--graph", str(path), "--json"]
-    child = process(*args, cwd=path.parent)
+    child = warm_process(*args, cwd=path.parent)
     out, err = interrupt(child, path, "sweep", runs)
     assert (child.returncode, out) == (130, "")
     message = json.loads(err.splitlines()[-1])["error"]

@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 from mgraph_store import GraphStore, assert_consistent
 from mgraph_store.upkeep.collect import plan_collection
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., warm.Process]
 
-CURVE = ["connect", "a", "b", "--curve", "--epochs", "40", "--grid", "7"]
+CURVE = ["connect", "a", "b", "--curve", "--epochs", "30", "--grid", "5"]
 SURFACE = ["connect", *"abcd", "--surface", "--phases", "edges:12,surface:12", "--grid", "3"]
 NEB = ["connect", "a", "b", "--neb", "--pivots", "3", "--cycles", "2x20@0.05", "--batch-size", "256", "--grid", "7"]
-LLPF = ["connect", "a", "b", "--llpf", "--groups", "fdf", "--max-groups", "2", "--ticks", "25", "--keep-every", "7"]
+LLPF = ["connect", "a", "b", "--llpf", "--groups", "fdf", "--max-groups", "2", "--ticks", "20", "--keep-every", "7"]
 TRAIN = ["train", "--seed", "9", "--epochs", "40", "--keep", "3,30"]
 
 
-def stop(child: subprocess.Popen[str], path: Path, how: int, after: float) -> str:
+def stop(child: warm.Process, path: Path, how: int, after: float) -> str:
     """Wait for the first state of the child's run, let it go on for some seconds, and send a signal."""
     deadline = time.monotonic() + 120
     while not list(path.glob("states/*/state-*.safetensors")):
@@ -52,7 +53,7 @@ def numbers(run: Any, name: str) -> Any:
         pytest.param(CURVE, signal.SIGINT, id="curve"),
         pytest.param(TRAIN, signal.SIGKILL, id="train", marks=pytest.mark.stress),
         pytest.param(NEB, signal.SIGKILL, id="neb", marks=pytest.mark.stress),
-        pytest.param([*LLPF, "--grid", "7"], signal.SIGKILL, id="llpf"),
+        pytest.param([*LLPF, "--grid", "5"], signal.SIGKILL, id="llpf"),
         pytest.param(
             [*LLPF, "--walk", "across", "--origin-ticks", "20", "--no-sweep"],
             signal.SIGINT,
@@ -62,11 +63,11 @@ def numbers(run: Any, name: str) -> Any:
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    args: list[str], how: int, process: Start, path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+    args: list[str], how: int, warm_process: Start, path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MGRAPH_SAVE_SECONDS", "0.05")
-    child = process(*args, "--name", "x", "--device", "cpu", cwd=path.parent, env=dict(os.environ))
-    said = stop(child, path, how, random.Random(str(args)).uniform(0, 0.5))
+    child = warm_process(*args, "--name", "x", "--device", "cpu", cwd=path.parent, env=dict(os.environ))
+    said = stop(child, path, how, random.Random(str(args)).uniform(0, 0.2))
     row = run("log", "--json").rows[-1]
     assert (row["status"], row["name"], row["resumable"], row["resumed"]) == ("interrupted", "x", True, 0)
     if how == signal.SIGINT:
@@ -90,7 +91,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert_consistent(GraphStore.open(path))
 
 
-def stopped_at_random(child: subprocess.Popen[str], draw: random.Random, seconds: float) -> None:
+def stopped_at_random(child: warm.Process, draw: random.Random, seconds: float) -> None:
     """Stop a process at any moment of its life, by a signal of either kind."""
     try:
         child.wait(draw.uniform(0, seconds))
@@ -117,13 +118,13 @@ def named(run: Any, name: str) -> list[Any]:
     ],
 )
 def test_stopped_at_any_moment_again_and_again(
-    args: list[str], others: list[str], process: Start, path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+    args: list[str], others: list[str], warm_process: Start, path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MGRAPH_SAVE_SECONDS", "0.02")
     draw = random.Random(str(args + others))
     args = [*args, *others, "--device", "cpu"]
     began = time.monotonic()
-    process(*args, "--name", "whole", cwd=path.parent, env=dict(os.environ)).communicate()
+    warm_process(*args, "--name", "whole", cwd=path.parent, env=dict(os.environ)).communicate()
     seconds = time.monotonic() - began
     assert named(run, "whole")[0]["status"] == "complete"
     attempt = resumed = 0
@@ -133,7 +134,7 @@ def test_stopped_at_any_moment_again_and_again(
             rows = named(run, name)
             if rows and rows[0]["status"] == "complete":
                 break
-            child = process(*(["resume", name] if rows else [*args, "--name", name]), cwd=path.parent)
+            child = warm_process(*(["resume", name] if rows else [*args, "--name", name]), cwd=path.parent)
             stopped_at_random(child, draw, 1.2 * seconds)
             assert_consistent(GraphStore.open(path))
         rows = named(run, name)

@@ -43,16 +43,19 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("empty_part", [False, True])
-def test_decoys_beside_the_graph_are_not_imported(path: Path, empty_part: bool) -> None:
+def test_decoys_beside_the_graph_are_not_imported(
+    path: Path, commands: Any, tmp_path_factory: pytest.TempPathFactory, empty_part: bool
+) -> None:
     for name in DECOYS:
         (path.parent / f"{name}.py").write_text(f"open({str(path.parent / 'pwned')!r}, 'a').write('{name} ')\n")
+    (path.parent / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 20\n")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    commands = COMMANDS[-1:] if empty_part else COMMANDS[:-1]
+    given = COMMANDS[-1:] if empty_part else COMMANDS[:-1]
     # As the installed program starts: without the working directory on the path. Once as if the user's own
     # $PYTHONPATH had an empty part, which means that directory.
     program = MAIN if not empty_part else "import os\nos.environ['PYTHONPATH'] = os.pathsep\n" + MAIN
     done = subprocess.run(
-        [sys.executable, "-P", "-c", program, json.dumps(commands)],
+        [sys.executable, "-P", "-c", program, json.dumps(given)],
         cwd=path.parent,
         env=environment,
         capture_output=True,
@@ -61,6 +64,10 @@ def test_decoys_beside_the_graph_are_not_imported(path: Path, empty_part: bool) 
     )
     assert done.returncode == 0, done.stderr
     assert not (path.parent / "pwned").exists(), (path.parent / "pwned").read_text()
+    if not empty_part:  # the picture ignores settings that lie here, too
+        plain = tmp_path_factory.mktemp("elsewhere")
+        commands(plain)("plot", "line", "-o", "p.png", "--graph", path)
+        assert (path.parent / "p.png").read_bytes() == (plain / "p.png").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -97,12 +104,3 @@ def test_modules_here_are_found_when_they_are_named(run: Any, path: Path) -> Non
     assert {s["value"] for s in row["summary"] if s["metric"] == "zero"} == {0.0}
     assert sys.path == before
     assert "helper" not in sys.modules
-
-
-def test_pictures_ignore_settings_that_lie_here(run: Any, path: Path) -> None:
-    run("plot", "line", "-o", "plain.png")
-    (path.parent / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 20\n")
-    command = [sys.executable, "-m", "mgraph_cli", "plot", "line", "-o", "here.png"]
-    done = subprocess.run(command, cwd=path.parent, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (path.parent / "here.png").read_bytes() == (path.parent / "plain.png").read_bytes()

@@ -102,7 +102,7 @@ def test_costs_and_choices() -> None:
     assert [m.sign for m in (high, up, low)] == [1.0, 1.0, -1.0]
     none = Metric("x", margin)
     for use in (lambda: none.cost(1.0), lambda: none.sign):
-        with pytest.raises(InputError, match="Whether more or less of the metric x is better is not known"):
+        with pytest.raises(InputError, match="It is not known whether a higher or lower x is better"):
             use()
     assert [primary_of(m).name for m in ([none, low, high], [none], [])] == ["h", LOSS.name, LOSS.name]
     for wrong in ({"name": "a b"}, {"name": "x", "better": "up"}, {"name": "x", "best": 1.0}):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import mgraph
+from mgraph.evaluate.metrics import measure_with_scores
 from mgraph.operations import merging
 from mgraph.session.points import evaluate_splits
 from mgraph_store import Member
@@ -171,11 +172,16 @@ def test_nothing_is_measured_again_that_the_sweep_holds(graph: Any, monkeypatch:
         measured.append(1)
         return evaluate_splits(*given)
 
+    def counted_with_scores(*given: Any) -> Any:
+        measured.append(1)
+        return measure_with_scores(*given)
+
     monkeypatch.setattr(merging, "evaluate_splits", counted)
+    monkeypatch.setattr(merging, "measure_with_scores", counted_with_scores)
     inside = graph.connection("s").merge(at=(0.5, 0.5), force=True)
     assert measured == []
     again = graph.connection("s").merge(at=(0.5, 0.5), force=True, bn_examples=500)  # under another policy it is
-    assert len(measured) == 5
+    assert len(measured) == 4 + 3  # the corners, and the three splits of the point, with its scores
     assert again.results != inside.results
     node = graph.node(inside.node.id)
     assert {split: node.evaluate(split) for split in inside.results} == inside.results

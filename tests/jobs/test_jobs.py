@@ -50,6 +50,7 @@ EXAMPLES: tuple[Job, ...] = (
     ),
     mgraph.MergeJob(connection="k", at=(0.25, 0.5), name="m", force=True),
     mgraph.EnsembleJob(connection="k", grid=(3, 4), bn_examples=100),
+    mgraph.EvaluateJob(node="m", splits=("test",), metrics=("ece",), examples=10, save=True),
     mgraph.SharpnessJob(node="m", settings=mgraph.SharpnessSettings(radii=(0.1, 0.2))),
     mgraph.ArchiveJob(node="m", rounding="bitround:5"),
     mgraph.ExportJob(node="m", path="m.pt", overwrite=True),

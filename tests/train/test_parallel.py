@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import warnings
@@ -20,6 +21,7 @@ WHICH = ("0-of-1", "0-of-2", "1-of-2")  # process, of how many
 
 SCRIPT = """
 import gc
+import os
 import sys
 import weakref
 from pathlib import Path
@@ -91,23 +93,46 @@ with joined("cpu") as workers:
         np.save(Path(sys.argv[1]) / f"{name}-{workers.rank}-of-{workers.size}.npy", values)
 gc.collect()
 assert group() is None, "the group and its threads outlive their end"
+
+if sys.argv[2:]:  # then a command, by the same processes, which meet at a port of their own
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": sys.argv[2]}
+    os.chdir(sys.argv[1])
+    sys.argv = ["mgraph", *sys.argv[3:]]
+    from mgraph_cli.main import main
+
+    main()
 """
+CONNECT = ["connect", "a", "b", "--curve", "--epochs", "1", "--samples", "4", "--name", "two", "--grid", "3", "--json"]
 
 
-def run(*command, **options):
+def run(*command):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment, **options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return done
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """What one process and what two processes make, by name; the two must agree bit for bit."""
+def two(tmp_path_factory):
+    """What two processes made: a directory with the numbers of what they trained, a graph, and what a command said."""
     directory = tmp_path_factory.mktemp("parallel")
+    graph = mgraph.create(directory / "digits.mgraph", arch="mlp?hidden=8,", data="digits", device="cpu")
+    for seed, name in enumerate("ab"):
+        graph.train(seed=seed, epochs=1, name=name)
     script = directory / "train.py"
     script.write_text(SCRIPT)
-    run(*TORCHRUN, script, directory)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = run(*TORCHRUN, script, directory, str(port), *CONNECT)
+    return directory, graph, done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(two):
+    """What one process and what two processes make, by name; the two must agree bit for bit."""
+    directory, *_ = two
+    script = directory / "train.py"
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():  # alone: in this process
         warnings.simplefilter("ignore")
         patch.setattr(sys, "argv", [str(script), str(directory)])
@@ -136,16 +161,9 @@ def test_batch_statistics_are_those_of_a_share(trained):
     assert not np.allclose(first, alone, rtol=1e-5, atol=1e-5)
 
 
-def test_torchrun_connects_once_and_says_so_once(tmp_path):
-    graph = mgraph.create(tmp_path / "digits.mgraph", arch="mlp?hidden=8,", data="digits", device="cpu")
-    for seed, name in enumerate("ab"):
-        graph.train(seed=seed, epochs=1, name=name)
-    program = ["-c", "from mgraph_cli.main import main; main()"]
-    settings = ["--epochs", "1", "--samples", "4", "--name", "two", "--grid", "3", "--json"]
-    done = run(
-        *TORCHRUN, "--no-python", sys.executable, *program, "connect", "a", "b", "--curve", *settings, cwd=tmp_path
-    )
-    assert json.loads(done.stdout)["row"]["name"] == "two"  # one document, of one process
+def test_torchrun_connects_once_and_says_so_once(two):
+    _, graph, said = two
+    assert json.loads(said)["row"]["name"] == "two"  # one document, of one process
 
     graph.connect("a", "b", method=mgraph.BezierCurve(epochs=1, samples=4), name="one", sweep=False)
     store = graph.session.store

@@ -1,5 +1,7 @@
 """The implementations of the update of control points, and the choice between them."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -63,10 +65,20 @@ def test_eager_steps_are_the_formula(free, groups, weight_decay, decay):
         torch.testing.assert_close(theta, following @ expected, rtol=1e-12, atol=1e-14)
 
 
+# Each compiles for seconds: one without and one with an accumulated group; make stress has the others.
+_COMPILED_HERE = [((1,), "point"), ((2, 1), "control")]
+
+
 # What torch itself warns about while compiling is not ours.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("groups", [(1,), (2,), (2, 1)], ids=str)
-@pytest.mark.parametrize("decay", ["point", "control"])
+@pytest.mark.parametrize(
+    ("groups", "decay"),
+    [
+        pytest.param(groups, decay, marks=[pytest.mark.stress] * ((groups, decay) not in _COMPILED_HERE))
+        for groups, decay in product([(1,), (2,), (2, 1)], ["point", "control"])
+    ],
+    ids=str,
+)
 def test_the_compiled_update_is_the_eager_one(groups, decay):
     if not updates._compiler_works():
         pytest.skip("torch.compile does not work on this machine")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mgraph import ARCHITECTURES, DATASETS, METHODS, RECIPES, TrainSettings, method_named
+from mgraph.errors import InputError
 from mgraph.settings import format_value
 from mgraph_cli.options import output_options
 from mgraph_cli.output import emit
@@ -85,15 +86,52 @@ def recipes(name: str | None, form: str) -> None:
 
 
 @click.command()
+@click.argument("specs", nargs=-1, metavar="[SPEC]...")
+@click.option("--input", "shape", metavar="N,N,…", help="Shape of one example [default: 3,32,32, or what it is for].")
+@click.option("--classes", type=int, help="Number of outputs [default: 10, or what it is for].")
 @output_options
-def archs(form: str) -> None:
-    """List the architectures that a spec can name.
+def archs(specs: tuple[str, ...], shape: str | None, classes: int | None, form: str) -> None:
+    """List the architectures that a spec can name, or those of SPECs, and how large they are.
+
+    Parameters are counted once where they are tied; multiply-adds are those of a forward pass of one example. Language
+    models count on 35 tokens of 10000.
 
     \b
-    Example:
+    Examples:
       mgraph archs
+      mgraph archs "wrn?depth=16&width=4" "torchvision:resnet18?stem=cifar" --classes 100
     """
-    _entries(ARCHITECTURES.values(), form)
+    given = None if shape is None else _shape(shape)
+    if specs:
+        rows = [{"spec": spec} | _size(spec, given, classes) for spec in specs]
+        emit(rows, ("spec", *_SIZE), form=form)
+        return
+    rows = _rows(ARCHITECTURES.values())
+    for entry, row in zip(ARCHITECTURES.values(), rows, strict=False):
+        try:
+            row |= dict.fromkeys(_SIZE) if entry.argument else _size(entry.name, given, classes)
+        except InputError:  # not for such inputs
+            row |= dict.fromkeys(_SIZE)
+    rows[-1] |= dict.fromkeys(_SIZE)
+    emit(rows, ("spec", *_SIZE, "summary", "options"), form=form)
+
+
+_SIZE = ("parameters", "multiply_adds", "input", "classes")
+
+
+def _size(spec: str, shape: tuple[int, ...] | None, classes: int | None) -> dict[str, Any]:
+    from mgraph import size_of  # which needs torch, as nothing else here does
+
+    size = size_of(spec, input_shape=shape, classes=classes)
+    across = "×".join(map(str, size.input_shape))
+    return dict(zip(_SIZE, (size.parameters, size.multiply_adds, across, size.classes), strict=True))
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--input is numbers with commas, such as 3,32,32; not {text!r}.") from None
 
 
 @click.command()
@@ -105,20 +143,20 @@ def datasets(form: str) -> None:
     Example:
       mgraph datasets
     """
-    _entries(DATASETS.values(), form)
+    emit(_rows(DATASETS.values()), ("spec", "summary", "options"), form=form)
 
 
-def _entries(entries: Iterable[Any], form: str) -> None:
-    rows = [
+def _rows(entries: Iterable[Any]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
         {
             "spec": e.usage,
             "summary": e.summary,
-            "parameters": [p.name if p.default is None else f"{p.name}={format_value(p.default)}" for p in e.params],
+            "options": [p.name if p.default is None else f"{p.name}={format_value(p.default)}" for p in e.params],
         }
         for e in entries
     ]
-    rows.append({"spec": "pkg.module:factory, file.py:factory", "summary": "your own", "parameters": []})
-    emit(rows, ("spec", "summary", "parameters"), form=form)
+    rows.append({"spec": "pkg.module:factory, file.py:factory", "summary": "your own", "options": []})
+    return rows
 
 
 def _toml(value: Any) -> str:

@@ -127,10 +127,11 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
             row["edges"], edges = edge_table(row["edges"])
     if form == "table" and "measures" in row:
         row |= measure_tables(row.pop("measures"))
+    measured = row.get("evaluations", ())
     known = {
         "control_points": ("row", "node", "kind", "name"),
         "terms": ("node", "c"),
-        "evaluations": ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id"),
+        "evaluations": (*_EVALUATION, *(["subset"] if any(e["subset"] != "all" for e in measured) else [])),
         **MEASURE_COLUMNS,
         "sweeps": ("id", "grid", "batchnorm", "precision"),
         "summary": ("split", "metric", "min", "max", "mean", "integral", "integral_uniform"),
@@ -142,6 +143,9 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
         "weights": ("weight", "first_variance", "last_variance"),
     }
     emit_one(row, form=form, tables=known | _further_tables(row, known))
+
+
+_EVALUATION = ("split", "metric", "value", "standard_error", "count", "batchnorm", "sweep_id")
 
 
 def _print_ancestry(subject: Point | Connected, form: str) -> None:

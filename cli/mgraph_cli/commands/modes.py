@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph import ImportOptions, TrainSettings
+from mgraph import EvaluateJob, EvaluateOptions, ImportOptions, TrainSettings
 from mgraph.errors import InputError, TrainedCurveError
 from mgraph_cli.options import (
     GivenSettings,
@@ -26,7 +27,7 @@ from mgraph_cli.progress import follows, progress_bars
 from mgraph_cli.tables import print_connection, print_mode
 
 if TYPE_CHECKING:
-    from mgraph import Graph
+    from mgraph import Graph, Measured
 
 
 @click.command(cls=SectionedCommand)
@@ -129,23 +130,48 @@ def _add_curve(graph: Graph, form: str, file: Path, **options: Any) -> None:
 
 @click.command()
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.option(
+    "--split", "splits", multiple=True, metavar="SPLIT", help="Measure train, valid or test; may be repeated."
+)
+@keyword_options(EvaluateOptions)
 @with_computing_graph
 @output_options
-def evaluate(nodes: tuple[str, ...], graph: Graph, form: str) -> None:
-    """Measure modes or merged nodes again on all splits, and store the numbers that are missing.
+def evaluate(nodes: tuple[str, ...], splits: tuple[str, ...], graph: Graph, form: str, **options: Any) -> None:
+    """Measure points now, on all splits or some, with any metrics, and print the numbers with their standard errors.
 
-    Use it for a mode that was stored but could not be measured, or to see whether stored numbers still hold: they are
-    not changed, and the numbers printed are those measured now.
+    With --save, numbers that a mode or merged node has not yet are stored with it; ls and show then have them. So they
+    are where only a NODE is given, which measures a mode that was stored and could not be measured, or shows that
+    stored numbers still hold: they stay as they are.
 
     \b
     Example:
       mgraph evaluate a
+      mgraph evaluate a m --split test --metric ece --metric top3
+      mgraph evaluate a --metric mine.py:score --save
     """
-    rows = []
-    for point in [graph.node(node) for node in nodes]:
-        measured = point.measure()
-        rows.append(
-            {"node": point.name or point.id}
-            | {f"{split}_{name}": m.value for split, metrics in measured.items() for name, m in metrics.items()}
-        )
-    emit(rows, tuple(rows[0]), form=form)
+    plain = not (splits or options["metrics"] or options["save"] or options["examples"] is not None)
+    wanted: dict[str, Any] = {"splits": splits} if splits else {}
+    wanted |= {"metrics": options["metrics"], "examples": options["examples"], "save": plain or options["save"]}
+    points = [graph.node(node) for node in nodes]
+    measured = {p.name or p.id: graph.run(EvaluateJob(node=p.id, **wanted)) for p in points}
+    if form != "table":
+        emit([_wide(name, found) for name, found in measured.items()], (), form=form)
+        return
+    rows = [
+        {"node": node, "split": split, "metric": metric, "value": m.value, "standard_error": m.standard_error}
+        | {"examples": m.count}
+        for node, splits_found in measured.items()
+        for split, metrics in splits_found.items()
+        for metric, m in metrics.items()
+    ]
+    emit(rows, tuple(rows[0]))
+
+
+def _wide(node: str, measured: Mapping[str, Mapping[str, Measured]]) -> dict[str, Any]:
+    """Return one row of all numbers of a node."""
+    row: dict[str, Any] = {"node": node}
+    for split, metrics in measured.items():
+        for name, m in metrics.items():
+            row |= {f"{split}_{name}": m.value, f"{split}_{name}_standard_error": m.standard_error}
+        row[f"{split}_examples"] = next(iter(metrics.values())).count
+    return row

@@ -13,6 +13,7 @@ from mgraph.errors import InputError
 from mgraph.methods.llpf.groups import AUTO, GroupSpec
 from mgraph.settings import Settings, setting
 from mgraph.train.augments import augment_setting
+from mgraph.train.functions import loss_setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ class WalkSettings(Settings):
         None, "stop after so much time, and close the path from there", unit="s", above=0
     )
     augment: str | None = augment_setting()
-    loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
+    loss: str | None = loss_setting()
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
     compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")

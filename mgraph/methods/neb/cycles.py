@@ -10,6 +10,7 @@ from typing_extensions import override
 from mgraph.errors import InputError
 from mgraph.settings import Settings, setting
 from mgraph.train.augments import augment_setting
+from mgraph.train.functions import loss_setting
 
 STOPS = ("gaps", "saddle")
 FALLS = 0.01  # the share by which a saddle must fall, in so many cycles, to be falling
@@ -85,7 +86,7 @@ class BandSettings(Settings):
     max_steps: int | None = setting(None, "stop after so many steps", unit="steps", low=1)
     max_seconds: float | None = setting(None, "stop after so much time, finishing what was begun", unit="s", above=0)
     augment: str | None = augment_setting()
-    loss: str | None = setting(None, "training loss as module:function or file.py:function instead of the task's")
+    loss: str | None = loss_setting()
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
     precision: str = setting("fp32", "precision of the network's passes", choices=("fp32", "tf32", "bf16"))
     compile: bool = setting(False, "compile the network with torch.compile (meant for GPUs)")

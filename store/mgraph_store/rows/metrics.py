@@ -14,8 +14,13 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 _MOST = 50  # columns for each split
 
 
-RECORDED = {"spaces": "SELECT metrics FROM {db}.spaces", "sweeps": "SELECT DISTINCT metrics FROM {db}.sweeps"}
-"""SQL for the recorded metrics, with ``{db}`` before the tables."""
+_OF_NODES = """SELECT DISTINCT '[{{"name": "' || metric || '"}}]' FROM {db}.evaluations
+WHERE sweep_id IS NULL ORDER BY 1"""
+RECORDED = {
+    "spaces": f"SELECT metrics FROM {{db}}.spaces UNION ALL ({_OF_NODES})",
+    "sweeps": "SELECT DISTINCT metrics FROM {db}.sweeps",
+}
+"""SQL for what is recorded, with ``{db}`` before the tables; of spaces also what their nodes were measured by."""
 
 
 def metrics_of_format_1(names: Iterable[str]) -> str:

@@ -1,0 +1,108 @@
+"""Networks of transformers by their configuration: nothing is fetched, and no code but the library's runs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
+
+from mgraph.architectures.builtin import Classes
+from mgraph.architectures.libraries import refuse_weights
+from mgraph.errors import InputError, NotFoundError
+from mgraph.factories import names_file
+from mgraph.fields import Shapes
+from mgraph.specs import suggestion, unknown_parameter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TASKS: Mapping[str, str] = MappingProxyType(
+    {
+        "sequence-classification": "AutoModelForSequenceClassification",
+        "token-classification": "AutoModelForTokenClassification",
+        "image-classification": "AutoModelForImageClassification",
+        "causal-lm": "AutoModelForCausalLM",
+        "masked-lm": "AutoModelForMaskedLM",
+    }
+)
+_OF_TOKENS = ("causal-lm", "masked-lm")  # whose classes are the tokens
+_CONFIG = "config.json"
+_LEFT_OUT = ("auto_map", "_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
+
+
+def huggingface(
+    name: str,
+    *,
+    input_shape: Shapes,
+    task: Annotated[str, f"what it is made for: {', '.join(TASKS)}"] = "sequence-classification",
+    classes: Classes,
+    **further: Any,
+) -> nn.Module:
+    """Make a network of transformers, freshly initialised, from a kind (``bert``) or a ``config.json``.
+
+    ``name`` is a kind of network, whose configuration is the default with the ``further`` values; or a directory with
+    a ``config.json``, or such a file, written with a ``/`` or as ``.json``. The number of labels, or of tokens of a
+    language model, is that of the data. Inputs are what the network's forward names, such as ``input_ids`` and
+    ``attention_mask``; what comes out has ``logits``. Raises InputError for what is no configuration, an unknown kind,
+    task or value, and where transformers is not installed.
+    """
+    del input_shape  # the network's forward says what it takes, and it is tried on the data
+    try:
+        library = importlib.import_module("transformers")
+    except ImportError:
+        raise InputError("transformers is not installed; install it with pip install transformers.") from None
+    refuse_weights("hf", further, "_", "attn_implementation", "auto_map", "trust_remote", "quantization")
+    if task not in TASKS:
+        raise InputError(f"hf has no task {task!r};{suggestion(task, TASKS)} there are {', '.join(TASKS)}.")
+    size = {"vocab_size": classes} if task in _OF_TOKENS else {"num_labels": classes}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what configurations announce
+        config = _configured(library, name, further, size)
+        return _made(library, task, config, name)
+
+
+def _made(library: Any, task: str, config: Any, name: str) -> nn.Module:
+    maker = getattr(library, TASKS[task])
+    if type(config) not in maker._model_mapping:
+        raise InputError(f"hf:{name} has no network for {task}; give another task: {', '.join(TASKS)}.")
+    try:
+        made: nn.Module = maker.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
+    except ValueError:  # not all kinds have that
+        made = maker.from_config(config, attn_implementation="eager", trust_remote_code=False)
+    return made.float()
+
+
+def _configured(library: Any, name: str, further: Mapping[str, Any], size: Mapping[str, int]) -> Any:
+    kinds = library.CONFIG_MAPPING
+    values = _read(Path(name)) if names_file(name) else {"model_type": name}
+    kind = values.pop("model_type", None)
+    if not isinstance(kind, str) or kind not in kinds:
+        raise NotFoundError(
+            f"transformers has no kind of network {kind!r};{suggestion(str(kind), list(kinds))} a directory or file is "
+            f"written with a /, as hf:./my-model."
+        )
+    known = kinds[kind]().to_dict()
+    for key in further:
+        if key not in known:
+            raise unknown_parameter(key, f"hf:{name}", sorted(known))
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in further.items()}
+    return kinds[kind].from_dict({**values, **given, **size})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    file = path if path.suffix == ".json" else path / _CONFIG
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NotFoundError(
+            f"{file} cannot be read: {error.strerror}; hf: takes a kind such as bert, or a path."
+        ) from None
+    except ValueError:
+        raise InputError(f"{file} is not JSON; hf: takes the config.json of a network of transformers.") from None
+    if not isinstance(values, dict) or "model_type" not in values:
+        raise InputError(f"{file} has no model_type; hf: takes the config.json of a network of transformers.")
+    return {key: value for key, value in values.items() if key not in _LEFT_OUT and not key.startswith("_")}

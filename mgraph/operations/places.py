@@ -1,0 +1,116 @@
+"""Points of a connection that are not in the graph: sums of its control points, computed whenever they are looked at.
+
+A sweep stores the points that it measures, as samples, and merging stores one for good. Anywhere else a
+:class:`Place` says where a point lies, and nothing is written: looking along a path in a loop leaves no traces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mgraph.alone import alone
+from mgraph.evaluate.batchnorm import recompute_statistics
+from mgraph.families import Floats
+from mgraph.network.checkpoints import state_dict, write_pt, write_safetensors
+from mgraph.operations.export import check_format, new_module, new_states, recipe, tensors_alone
+from mgraph.operations.merging import prepare
+from mgraph.query.sweepdata import parameter_key
+from mgraph.session.members import rows_of
+from mgraph.session.points import module_buffers, policy_name
+from mgraph.session.session import Session, Workspace
+from mgraph_store import Connection, Node, Reader
+from mgraph_store.tensors.kernel import combine as combine_stored
+
+_CLOSE = 1e-9  # far more than what parameters of the same point differ by
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a point of a connection lies: its parameter, and its coefficients over the connection's K nodes."""
+
+    connection: Connection
+    parameter: tuple[float, ...]
+    coefficients: tuple[float, ...]
+
+
+def find_place(session: Session, connection: Connection, parameter: float | Sequence[float]) -> Node | Place:
+    """Return the node at a parameter, a swept point, an end or another control point; where there is none, the place.
+
+    Raises InputError for a parameter that the connection's domain does not have.
+    """
+    family = session.family_of(connection)
+    point = family.points(parameter)[0]
+    coefficients = family.coefficients(point)[0]
+    with session.store.reading() as reader:
+        rows = rows_of(reader, connection)
+        node = _sample_at(reader, connection, point) or _alone(rows, coefficients)
+    return node or Place(connection, tuple(map(float, point)), tuple(map(float, coefficients)))
+
+
+def _sample_at(reader: Reader, connection: Connection, point: Floats) -> Node | None:
+    sql = """SELECT node_id, parameter FROM members WHERE connection_id = ? AND role = 'sample'
+    AND abs(parameter[1] - ?) < ? ORDER BY rowid"""
+    found = reader.query(sql, [connection.id, float(point[0]), _CLOSE])[1]
+    there = [node_id for node_id, parameter in found if parameter_key(parameter) == parameter_key(point)]
+    return reader.get(Node, id=there[0]) if there else None
+
+
+def _alone(rows: Sequence[Node], coefficients: Floats) -> Node | None:
+    """Return the control point that a single coefficient of 1 stands for, if that is what there is."""
+    counting = np.flatnonzero(coefficients)
+    return rows[counting[0]] if len(counting) == 1 and coefficients[counting[0]] == 1.0 else None
+
+
+def load_place(session: Session, place: Place) -> tuple[Workspace, NDArray[np.float32]]:
+    """Put a place into its bench's network, statistics recomputed by the default policy; return it with θ, (D,)."""
+    ready = prepare(session, place.connection)
+    flat = ready.workspace.flat
+    theta = combine_stored(list(place.coefficients), ready.points)
+    flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
+    recompute_statistics(flat, ready.workspace.task.train, ready.workspace.policy())
+    return ready.workspace, theta
+
+
+@alone
+def place_state(session: Session, place: Place) -> dict[str, torch.Tensor]:
+    """Return a place's complete state dict: parameters, constants, and recomputed BatchNorm statistics."""
+    return _state(*load_place(session, place))
+
+
+@alone
+def place_module(session: Session, place: Place, device: str = "cpu") -> nn.Module:
+    """Return a network of a place, of its own; see :func:`mgraph.operations.export.node_module`."""
+    workspace, theta = load_place(session, place)
+    return new_module(workspace, _state(workspace, theta), device)
+
+
+@alone
+def export_place(session: Session, place: Place, path: Path, *, overwrite: bool = False) -> Path:
+    """Write a place as .safetensors (its recipe in the metadata) or .pt, as a node is written."""
+    check_format(path)
+    workspace, theta = load_place(session, place)
+    state = _state(workspace, theta)
+    if path.suffix != ".safetensors":
+        write_pt(path, state, overwrite=overwrite)
+        return path
+    tensors_alone({name: state[name] for name in new_states(workspace)})
+    with session.store.reading() as reader:
+        nodes = rows_of(reader, place.connection)
+    policy = policy_name(workspace, workspace.policy())
+    facts = recipe(place.connection, place.parameter, place.coefficients, nodes, policy)
+    write_safetensors(path, state, {"format": "pt", "mgraph": json.dumps(facts, sort_keys=True)}, overwrite=overwrite)
+    return path
+
+
+def _state(workspace: Workspace, theta: NDArray[np.float32]) -> dict[str, torch.Tensor]:
+    """Return the state dict of what the bench's network holds; its parameters are θ, shape (D,)."""
+    buffers = module_buffers(workspace.flat, workspace.layout)
+    return state_dict(workspace.layout, theta, buffers) | new_states(workspace)
