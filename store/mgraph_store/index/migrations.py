@@ -74,7 +74,7 @@ STEPS: dict[int, Step] = {1: _to_2}
 """Version → the step from it to the next."""
 
 
-NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics"})}
+NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics", "series.node_id"})}
 """Version → the columns that its step adds."""
 
 
