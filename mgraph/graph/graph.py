@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.explore.auto import AutoResult
     from mgraph.jobs.base import Job
+    from mgraph.jobs.connections import Following
     from mgraph.methods.base import Method
     from mgraph.operations.comparisons import Comparison
     from mgraph.progress import ProgressCallback
@@ -175,7 +176,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         tensors. Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are
         recorded by the names under which they can be imported. ``preset`` names a recipe to begin with (``mgraph
         recipes``), with a RecipeWarning where it is for another network or other data. Raises InputError for a function
-        without such a name, and NonFiniteError, naming the step, when training diverges; then only the failed run is
+        without a name, and NonFiniteError, naming the step, when training diverges; then only the failed run is
         recorded.
         """
         from mgraph.jobs.modes import TrainJob
@@ -217,7 +218,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         Ends are modes, names or ids. Afterwards the connection is swept, unless ``sweep`` is False: on ``grid``, or for
         a chain at its control points and ``inner`` points on every piece.
 
-        Further keywords are ``grid``, ``inner``, ``name``, ``init``, ``same_layout`` and ``buffers_from``
+        Further keywords are ``grid``, ``inner``, ``splits``, ``examples``, ``bn_examples`` and ``metrics`` of the sweep
+        (see :meth:`Connected.sweep`), ``name``, ``init``, ``same_layout`` and ``buffers_from``
         (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``init``, control points start from those of that
         connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, continue a
         band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's; ``buffers_from``
@@ -225,7 +227,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         Raises InputError for unsuitable ends or settings, or a bad grid, and NonFiniteError when training diverges.
         """
-        from mgraph.jobs.connections import ConnectJob, Following
+        from mgraph.jobs.connections import ConnectJob
         from mgraph.query.sweepdata import grid_counts, inner_grid
 
         refuse_unknown("connect", options, ConnectOptions)
@@ -242,7 +244,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             init=None if (init := options.get("init")) is None else self._connection(init).id,
             same_layout=options.get("same_layout", False),
             buffers_from=None if (source := self._source_of_buffers(options)) is None else source.id,
-            sweep=Following(counts, inner) if sweep else None,
+            sweep=_following(counts, options) if sweep else None,
         )
         return Connected(self.session, job.run(self.session, **_progress(progress)))
 
@@ -436,6 +438,15 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         from mgraph.operations.comparisons import compare
 
         return compare(self.session, [self._node(point) for point in points])
+
+
+def _following(counts: tuple[int, ...] | None, options: ConnectOptions) -> Following:
+    from mgraph.jobs.connections import Following
+
+    given: dict[str, Any] = {**options}
+    found: dict[str, Any] = {name: given[name] for name in ("inner", "examples", "bn_examples") if name in given}
+    found |= {name: tuple(given[name]) for name in ("splits", "metrics") if name in given}
+    return Following(counts, **found)
 
 
 def _progress(progress: ProgressCallback | None) -> dict[str, Any]:
