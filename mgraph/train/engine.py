@@ -49,13 +49,14 @@ class PathOptions:
     """What the engine is told beside the settings.
 
     ``sampling`` is how parameters of the path are drawn, ``decay`` what weight decay pulls (see UpdateRule), ``held``
-    the columns that are not trained, ``update`` auto, eager or compiled.
+    the columns that are not trained, ``update`` auto, eager or compiled; ``watches`` look on.
     """
 
     sampling: Sampling = Sampling()
     decay: str = "point"
     held: Held | None = None
     update: str = "auto"
+    watches: Sequence[Watch] = ()
 
 
 class PathTrainer:
@@ -227,7 +228,6 @@ def train_phases(
     how: Optimisation,
     options: PathOptions = PathOptions(),
     *,
-    watches: Sequence[Watch] = (),
     after_epoch: Callable[[int], None] | None = None,
     progress: ProgressCallback = silent,
     checkpointer: Checkpointer | None = None,
@@ -243,7 +243,7 @@ def train_phases(
     """
     least = max(2, least_examples(objective.flat, present()))
     driver = Driver(objective.flat, objective.split, how, least=least, checkpointer=checkpointer, progress=progress)
-    run = _Phases(driver, objective, P, phases, how, options, watches, after_epoch)
+    run = _Phases(driver, objective, P, phases, how, options, after_epoch)
     driver.run(run)
     return Trained(run.used, tuple(driver.notes), driver.stopped)
 
@@ -259,11 +259,10 @@ class _Phases(Stepper):
         phases: Sequence[Phase],
         how: Optimisation,
         options: PathOptions,
-        watches: Sequence[Watch],
         after_epoch: Callable[[int], None] | None,
     ) -> None:
         self._driver, self._objective, self._P, self._phases = driver, objective, P, phases
-        self._how, self._options, self._watches, self._after_epoch = how, options, watches, after_epoch
+        self._how, self._options, self._watches, self._after_epoch = how, options, options.watches, after_epoch
         self._lr = 0.0  # of the last step
         self._number = 0  # of the phase that is next, or under way
         self._first = min((n for n, phase in enumerate(phases) if phase.epochs and phase.free), default=0)

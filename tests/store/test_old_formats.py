@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -87,12 +87,14 @@ except PermissionError:
 def test_it_is_read_where_it_cannot_be_written(path: Path, tmp_path: Path) -> None:
     """By a user who may not write there; as on a medium that nobody can write."""
     mine = shutil.copytree(path, tmp_path / "mine.mgraph")
-    read_only(path)
-    for place in [tmp_path, *tmp_path.parents[:2]] if os.geteuid() == 0 else []:  # of pytest's, for nobody to enter
-        place.chmod(0o755)
-    done = subprocess.run(
-        [sys.executable, "-c", READ_AS_NOBODY, mine, path], capture_output=True, text=True, timeout=60, check=False
-    )
+    with tempfile.TemporaryDirectory() as place:  # pytest's own is for its user alone
+        Path(place).chmod(0o755)
+        theirs = Path(shutil.copytree(path, Path(place) / "theirs.mgraph"))
+        read_only(theirs)
+        command = [sys.executable, "-c", READ_AS_NOBODY, mine, theirs]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        for folder in [theirs, *(p for p in theirs.rglob("*") if p.is_dir())]:
+            folder.chmod(0o755)  # so that it can be deleted
     assert (done.returncode, done.stdout.split()[1:]) == (0, ["17", "[]"]), done.stderr
 
 

@@ -44,8 +44,8 @@ def plot(
     \b
     Example:
       mgraph plot s -o surface.png
-      mgraph plot s -o surface.png --before
       mgraph plot a -o training.png
+      mgraph plot s -o surface.png --before
     """
     from mgraph import Connected
 
