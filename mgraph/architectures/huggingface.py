@@ -76,7 +76,7 @@ def _made(library: Any, task: str, config: Any, name: str) -> nn.Module:
     return made.float()
 
 
-def _configured(library: Any, name: str, further: Mapping[str, Any], size: Mapping[str, int]) -> Any:
+def _configured(library: Any, name: str, further: Mapping[str, Any], size: dict[str, int]) -> Any:
     kinds = library.CONFIG_MAPPING
     values = _read(Path(name)) if names_file(name) else {"model_type": name}
     kind = values.pop("model_type", None)

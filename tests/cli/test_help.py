@@ -16,7 +16,7 @@ COMMANDS = [
     *("show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "ensemble", "export", "pack", "unpack"),
-    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "copy", "archive"),
+    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "copy", "upgrade", "archive"),
     *("methods", "recipes", "archs", "datasets", "demo"),
 ]
 

@@ -97,7 +97,7 @@ def archs(specs: tuple[str, ...], shape: str | None, classes: int | None, form: 
     models count on 35 tokens of 10000.
 
     \b
-    Examples:
+    Example:
       mgraph archs
       mgraph archs "wrn?depth=16&width=4" "torchvision:resnet18?stem=cifar" --classes 100
     """
