@@ -30,6 +30,7 @@ import torchvision
 from harness import invocation, machine, quieten
 from safetensors import safe_open
 from torch import Tensor, nn
+from upkeep import upkeep
 
 from mgraph.architectures.builtin import lenet5
 from mgraph.bookkeeping.listing import list_nodes
@@ -320,7 +321,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds, and no large sum")
     parser.add_argument("--scratch", type=Path, help="where to write some 7 GB (default: a temporary directory)")
-    parser.add_argument("--parts", help="only some of add, sum, large, many, with commas")
+    parser.add_argument("--parts", help="only some of add, sum, large, many, upkeep, with commas")
+    parser.add_argument("--points", type=int, help="swept points of the graph that upkeep is measured on")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     quieten()
@@ -333,6 +335,7 @@ def main() -> None:
         "sum": lambda at: nine_nodes(at, rounds),
         "large": large,
         "many": lambda at: many(at, 10_000 if options.quick else 100_000, rounds),
+        "upkeep": lambda at: upkeep(at, options.points or (10_000 if options.quick else 100_000)),
     }
     chosen = options.parts.split(",") if options.parts else [p for p in parts if not (options.quick and p == "large")]
     print(f"{invocation()}\n{machine()}\n")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mgraph.bookkeeping.listed import KINDS
-    from mgraph.bookkeeping.upkeep import UpkeepPlan, check
+    from mgraph.bookkeeping.upkeep import UpkeepPlan, check, upgrade
     from mgraph.builtin import ARCHITECTURES, DATASETS
     from mgraph.data import tasks
     from mgraph.data.making import make_task
@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from mgraph.report.sizes import Size, size_of
     from mgraph.shown import plain_cell, visible
     from mgraph.toydemo import run_toy_demo
+    from mgraph.train.recipes import RECIPES
     from mgraph.train.settings import TrainSettings
 
 _HOMES = {
@@ -85,6 +86,7 @@ _HOMES = {
     "open": "mgraph.graph.graph:open_graph",
     "unpack": "mgraph.graph.graph",
     "check": "mgraph.bookkeeping.upkeep",
+    "upgrade": "mgraph.bookkeeping.upkeep",
     "Graph": "mgraph.graph.graph",
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
@@ -112,6 +114,7 @@ _HOMES = {
     "NudgedElasticBand": "mgraph.methods.neb.method",
     "LLPF": "mgraph.methods.llpf.method",
     "TrainSettings": "mgraph.train.settings",
+    "RECIPES": "mgraph.train.recipes",
     "SharpnessSettings": "mgraph.evaluate.sharpness",
     # Keywords that methods of a graph share
     "SpaceOptions": "mgraph.graph.keywords",
@@ -174,6 +177,7 @@ __all__ = [
     "LADDER",
     "LLPF",
     "METHODS",
+    "RECIPES",
     "AddCurveJob",
     "AddModeJob",
     "AddObjectJob",
@@ -244,6 +248,7 @@ __all__ = [
     "spoken",
     "tasks",
     "unpack",
+    "upgrade",
     "visible",
 ]
 

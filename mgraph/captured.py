@@ -13,7 +13,6 @@ import __future__
 
 import ast
 import builtins
-import importlib
 import importlib.util
 import inspect
 import linecache
@@ -189,10 +188,7 @@ def _importable_name(value: Any) -> tuple[str, str] | None:
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", getattr(value, "__name__", None))
     if not isinstance(module, str) or not isinstance(name, str) or module == "__main__" or not name.isidentifier():
         return None
-    try:
-        home = importlib.import_module(module)
-    except ImportError:
-        return None
+    home = sys.modules.get(module)  # what has made a value is loaded
     return (module, name) if getattr(home, name, None) is value else None
 
 

@@ -189,7 +189,9 @@ class Settings:
         """Build from a preset and changes to it; InputError, listing the presets, if there is none of that name."""
         if name not in cls.presets:
             known = ", ".join(cls.presets) or "none"
-            raise InputError(f"There is no preset {name!r} of {cls.__name__}; known are: {known}.")
+            close = difflib.get_close_matches(name, cls.presets, 1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise InputError(f"There is no preset {name!r} of {cls.__name__}; known are: {known}.{hint}")
         return cls.parse({**cls.presets[name], **changes})
 
     @classmethod

@@ -101,7 +101,11 @@ def test_no_function_takes_more_than_eight_things(part: str) -> None:
 @pytest.mark.parametrize(
     ("given", "job", "else_where"),
     [
-        (keywords.ConnectOptions, mgraph.ConnectJob, {"grid", "inner"}),  # of the sweep that follows
+        (
+            keywords.ConnectOptions,
+            mgraph.ConnectJob,
+            {"grid", "inner", "splits", "examples", "bn_examples", "metrics"},
+        ),  # of the sweep that follows
         (keywords.SweepOptions, mgraph.SweepJob, {"refine_on", "max_points"}),  # of its refinement
         (keywords.MergeOptions, mgraph.MergeJob, set()),
         (keywords.ImportOptions, mgraph.AddModeJob, set()),

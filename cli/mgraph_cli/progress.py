@@ -79,6 +79,8 @@ def _bars(what: str) -> Iterator[Report]:
         tasks: dict[str, int] = {}
 
         def report(progress: Progress) -> None:
+            if progress.note:
+                bars.console.print(visible(progress.note), markup=False, highlight=False)
             if progress.phase not in tasks:
                 label = what if progress.phase == what else f"{what}: {progress.phase}"
                 tasks[progress.phase] = bars.add_task(visible(label), total=progress.total, loss="")
@@ -98,7 +100,9 @@ class Line:
         self._seen: tuple[Progress, float, int] | None = None
 
     def report(self, progress: Progress) -> None:
-        """Remember the command's progress."""
+        """Remember the command's progress; a note in it is written at once."""
+        if progress.note:
+            echo(progress.note, err=True)
         if self._seen is None or progress.phase != self._seen[0].phase:
             self._seen = progress, self._clock(), progress.done
         else:

@@ -90,7 +90,7 @@ def _configured(library: Any, name: str, further: Mapping[str, Any], size: dict[
         if key not in known:
             raise unknown_parameter(key, f"hf:{name}", sorted(known))
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in further.items()}
-    return kinds[kind].from_dict(values | given | size)
+    return kinds[kind].from_dict({**values, **given, **size})
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ def ancestry(store: GraphStore, subject: Node | Connection) -> Row:
     """Return a tree: ``id``, ``name``, ``kind``, the ``run`` that made it, its ``origin``, and what it is ``from``.
 
     Every branch says under ``as`` what it was for the one above: an end, the connection a point lies on, the source
-    of a sum with its coefficient, the connection that another started from, a piece of a path. What stands in the tree
-    already is named again, marked ``seen``, without its own branches.
+    of a sum with its coefficient, the node or connection that another started from, a piece of a path. What stands in
+    the tree already is named again, marked ``seen``, without its own branches.
     """
     with store.reading() as reader:
         return _Tree(reader).branch(subject)
@@ -69,6 +69,8 @@ class _Tree:
             ]
             of = made[0] if made else None
         rows = [] if of is None else [self.branch(of, **{"as": "point of"})]
+        begun = reader.all(Node, id=info["init"]) if isinstance(info.get("init"), str) else []
+        rows += [self.branch(node, **{"as": "trained from"}) for node in begun]
         terms = {} if of is not None else {t.source_id: t.coefficient for t in reader.all(NodeTerm, node_id=node.id)}
         sources = {n.id: n for n in reader.all(Node, id=list(terms))} if terms else {}
         return rows + [self.branch(sources[i], **{"as": "source", "coefficient": c}) for i, c in terms.items()]
@@ -82,7 +84,7 @@ def _origin(info: Row) -> Row:
     """Return what the node's info says of where it came from: a file, a parameter, a choice."""
     return {
         key: info[key]
-        for key in ("origin", "file", "blake2b", "epoch", "parameter", "soup")
+        for key in ("origin", "file", "blake2b", "epoch", "ema", "parameter", "soup")
         if info.get(key) is not None
     }
 

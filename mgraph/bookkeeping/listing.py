@@ -197,6 +197,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         sources = {n.id: label(n) for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
         evaluations = reader.all(Evaluation, node_id=node.id)
         measures = reader.all(Measure, node_id=node.id)
+        series = reader.all(Series, node_id=node.id)
         members = reader.all(Member, node_id=node.id)
         connections = {c.id: c for c in reader.all(Connection, id=[m.connection_id for m in members])}
         run = _run(reader, node.run_id)
@@ -219,6 +220,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         "terms": [{"node": sources[t.source_id], "c": t.coefficient} for t in terms],
         "evaluations": [_evaluation(e) for e in evaluations],
         "measures": [{f.name: getattr(m, f.name) for f in fields(m) if f.name != "node_id"} for m in measures],
+        "series": ConnectionSeries.of(series).summary(),
         "connections": sorted(
             {
                 f"{m.role} of {label(connections[m.connection_id])} ({connections[m.connection_id].kind})"

@@ -51,7 +51,7 @@ def check(path: str | Path, *, deep: bool = False, repair: bool = False) -> Chec
 
     store = GraphStore(Path(path).absolute())
     try:
-        GraphStore.open(path)  # an older format is migrated first, a newer one refused
+        GraphStore.open(path)  # a newer format is refused
     except NotFoundError:
         raise
     except CorruptError:
@@ -59,6 +59,19 @@ def check(path: str | Path, *, deep: bool = False, repair: bool = False) -> Chec
             raise
     done = mend(store) if repair else []
     return CheckResult(tuple(examine(store, deep or repair)), tuple(done), deep or repair)
+
+
+def upgrade(path: str | Path) -> dict[str, Any]:
+    """Bring a graph of an older format to the present one, for good: ``mgraph.upgrade("digits.mgraph")``.
+
+    All or nothing; an older mgraph cannot open it afterwards. Returns its ``path``, the format that it had (``before``)
+    and the one that it has. Raises NotFoundError if there is no graph, FormatError if no way leads to the present
+    format, CorruptError if it is damaged: check and repair it with the mgraph that wrote it.
+    """
+    from mgraph_store import FORMAT_VERSION
+
+    store = GraphStore.open(path)
+    return {"path": str(store.path), "before": store.upgrade(), "format": FORMAT_VERSION}
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,6 @@ def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -
 
     if not things:
         raise InputError("Name at least one node, connection, sweep or space to remove.")
-    sizes = store.tensor_store.sizes()
     with store.reading() as reader:
         targets = [_target(reader, thing) for thing in things]
         removal = plan_removal(reader, targets, cascade=cascade, graph=store.folder.root)
@@ -86,7 +98,7 @@ def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -
     ]
     return UpkeepPlan(
         tuple(rows),
-        sum(sizes.get(key, 0) for key in removal.free),
+        sum(store.tensor_store.sizes(removal.free).values()),
         _removal_notes(removal),
         lambda: removal.apply(store),
     )

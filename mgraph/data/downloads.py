@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import platformdirs
 
-from mgraph.data.files import Limit, first_examples, last_examples
+from mgraph.data.files import last_examples
+from mgraph.data.limits import Limit, limited, limits_of
 from mgraph.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -74,16 +75,19 @@ class _Source:
     constants: _Constants
 
 
-def _fetched(source: _Source, root: str | None, valid: str | None, *, download: bool, limit: int | None) -> Task:
+def _fetched(
+    source: _Source, root: str | None, valid: str | None, *, download: bool, limit: tuple[str, ...] | None
+) -> Task:
     from mgraph.data.making import make_task
+
+    limits = limits_of(limit)
 
     directory = Path(root).expanduser() if root else default_root()
     train, test = (_read(source, directory, part, download) for part in (True, False))
     train, held = last_examples(train, valid)
     mean, std = source.constants
-    return make_task(
-        train=first_examples(train, limit), valid=held, test=test, classes=source.classes, mean=mean, std=std
-    )
+    splits = {"train": train, "test": test} | ({} if held is None else {"valid": held})
+    return make_task(**limited(splits, limits), classes=source.classes, mean=mean, std=std)
 
 
 def _read(source: _Source, directory: Path, train: bool, download: bool) -> tuple[Any, Any]:

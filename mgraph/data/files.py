@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from mgraph.data.images import Found, find_images, is_hidden, read_images
+from mgraph.data.limits import Limit, limited, limits_of
 from mgraph.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
 
 Pair = tuple[Any, Any]
-Limit = Annotated[int | None, "use only the first so many training examples"]
 Mean = Annotated[tuple[float, ...] | None, "mean per channel, after scaling uint8 to [0, 1]"]
 Std = Annotated[tuple[float, ...] | None, "standard deviation per channel, likewise"]
 
@@ -37,10 +37,11 @@ def npz(
     """Load x_train, y_train, x_test, y_test and, if there, x_valid, y_valid.
 
     Inputs are uint8 images, (N, H, W), (N, H, W, C) or (N, C, H, W), or floats of any shape as the network
-    sees them; targets are integer labels. ``limit`` keeps the first so many training examples.
+    sees them; targets are integer labels. ``limit`` keeps the first so many examples of a split.
     """
     from mgraph.data.making import make_task
 
+    limits = limits_of(limit)
     arrays = _load(path)
     needed = ["x_train", "y_train", "x_test", "y_test"]
     needed += ["x_valid", "y_valid"] if {"x_valid", "y_valid"} & set(arrays) else []
@@ -55,8 +56,7 @@ def npz(
         for name in ("train", "valid", "test")
         if f"x_{name}" in needed
     }
-    splits["train"] = first_examples(splits["train"], limit)
-    return make_task(**splits, classes=classes, mean=mean, std=std)
+    return make_task(**limited(splits, limits), classes=classes, mean=mean, std=std)
 
 
 def imagefolder(
@@ -72,10 +72,11 @@ def imagefolder(
 
     Class numbers follow the alphabetical order of the folders of train, which every split must have. What becomes of
     a file is in :mod:`mgraph.data.images`; ``background`` (white, black or ignore) is what lies behind transparent
-    pixels. ``limit`` takes the first so many training examples of a fixed shuffled order, since files come by class.
+    pixels. ``limit`` takes the first so many examples of a split in a fixed shuffled order, since files come by class.
     """
     from mgraph.data.making import make_task
 
+    limits = limits_of(limit)
     if size < 1:
         raise InputError(f"size must be at least 1, not {size}.")
     if not path.is_dir():
@@ -94,11 +95,7 @@ def imagefolder(
         images, converted = read_images(found, size, background)
         splits[name] = images, np.array([label for _, label in found.files], np.int64)
         notes += found.notes + converted
-    x, y = splits["train"]
-    if limit is not None:
-        order = np.random.RandomState(0).permutation(len(x))
-        splits["train"] = first_examples((x[order], y[order]), limit)
-    task = make_task(**splits, classes=len(names), mean=mean, std=std)
+    task = make_task(**limited(splits, limits, _shuffled), classes=len(names), mean=mean, std=std)
     return replace(task, notes=(*notes, *task.notes))
 
 
@@ -113,14 +110,9 @@ def channels_first(x: NDArray[Any]) -> NDArray[Any]:
     return x
 
 
-def first_examples(pair: Pair, limit: int | None) -> Pair:
-    """Keep the first ``limit`` examples of (x, y), all if it is None."""
-    if limit is None:
-        return pair
-    if limit < 2:
-        raise InputError(f"limit must be at least 2, not {limit}.")
-    x, y = pair
-    return x[:limit], y[:limit]
+def _shuffled(n: int) -> NDArray[np.int64]:
+    order: NDArray[np.int64] = np.random.RandomState(0).permutation(n)
+    return order
 
 
 def last_examples(pair: Pair, rule: str | None) -> tuple[Pair, Pair | None]:
@@ -141,19 +133,19 @@ def tiny_imagenet(
     """Load Tiny ImageNet as it is unpacked: 100000 photographs of 200 classes, shape (3, 64, 64), held in memory.
 
     Its images of ``val`` are the test data, since those of ``test`` have no labels; validation data are a stratified
-    tenth of train. ``limit`` takes the first so many of a fixed shuffled order.
+    tenth of train. ``limit`` takes the first so many of a split in a fixed shuffled order.
     """
     from mgraph.data.making import make_task
 
+    limits = limits_of(limit)
     train = find_images(path / "train")
     images, notes = read_images(train, 64, None)
     labels = np.array([label for _, label in train.files], np.int64)
     tested, more = _annotated(path / "val", train.classes)
     held, told = read_images(tested, 64, None)
-    order = np.random.RandomState(0).permutation(len(labels)) if limit is not None else np.arange(len(labels))
+    splits = {"train": (images, labels), "test": (held, np.array([label for _, label in tested.files], np.int64))}
     task = make_task(
-        train=first_examples((images[order], labels[order]), limit),
-        test=(held, np.array([label for _, label in tested.files], np.int64)),
+        **limited(splits, limits, _shuffled),
         classes=len(train.classes),
         mean=mean,
         std=std,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mgraph.data.limits import Limit, limited, limits_of
 from mgraph.errors import InputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def text(
     tokenizer: Annotated[str | None, "a file of the library tokenizers in DIR, instead of level"] = None,
     length: Annotated[int, "tokens of one example"] = 35,
     least: Annotated[int, "words that are rarer in train become <unk>"] = 1,
-    limit: Annotated[int | None, "use only the first so many training examples"] = None,
+    limit: Limit = None,
 ) -> Task:
     """Load train.txt, test.txt and, if there, valid.txt, or files named as those of the Penn Treebank or WikiText.
 
@@ -42,9 +43,10 @@ def text(
 
     if level not in LEVELS:
         raise InputError(f"level is {' or '.join(LEVELS)}, not {level!r}.")
-    for name, value, low in (("length", length, 1), ("least", least, 1), ("limit", limit, 2)):
-        if value is not None and value < low:
-            raise InputError(f"{name} must be at least {low}, not {value}.")
+    for name, value in (("length", length), ("least", least)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, not {value}.")
+    limits = limits_of(limit)
     files = _find(path)
     texts = {name: _read(file) for name, file in files.items()}
     if tokenizer is None:
@@ -61,9 +63,7 @@ def text(
             )
         used = stream[: count * length + 1]
         splits[name] = used[:-1].reshape(count, length), used[1:].reshape(count, length)
-    if limit is not None:
-        splits["train"] = tuple(part[:limit] for part in splits["train"])
-    task = language_model(**splits, vocabulary=size)
+    task = language_model(**limited(splits, limits), vocabulary=size)
     return replace(task, notes=(*notes, *task.notes))
 
 

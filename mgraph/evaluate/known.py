@@ -4,7 +4,9 @@ from __future__ import annotations
 
 ANY_TOP = "top5 (any number)"
 BESIDE = ("nll", "brier", "ece")
+REGULARISED = "l2loss"
 """What :mod:`mgraph.evaluate.metric_names` computes, beside top1, top2, …"""
 
-HOW_TO_NAME = f"{ANY_TOP}, {', '.join(BESIDE)}, torchmetrics:CLASS?key=value, file.py:name or module:name"
+_NAMED = ", ".join((ANY_TOP, *BESIDE, f"{REGULARISED}?decay=…"))
+HOW_TO_NAME = f"{_NAMED}, torchmetrics:CLASS?key=value, file.py:name or module:name"
 """All the ways to name a metric, in words."""

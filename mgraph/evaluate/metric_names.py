@@ -17,7 +17,8 @@ from mgraph.data.metrics import RESERVED, as_metrics, named
 from mgraph.data.task import ACCURACY, Task, counting_labels
 from mgraph.errors import InputError
 from mgraph.evaluate.classification import brier, calibration_error_of, calibration_gaps, nll, top_k
-from mgraph.evaluate.known import ANY_TOP, BESIDE
+from mgraph.evaluate.known import ANY_TOP, BESIDE, REGULARISED
+from mgraph.evaluate.regularised import RegularisedLoss
 from mgraph.evaluate.torchmetrics import PREFIX, from_torchmetrics
 from mgraph.factories import find_source, load_factory, names_code
 from mgraph.fields import are_labels
@@ -33,7 +34,7 @@ _BUILT_IN = {
     "brier": named("brier", brier, identity=_OWN),
     "ece": named("ece", calibration_gaps, compute=calibration_error_of, identity=_OWN),
 }
-KNOWN = (LOSS.name, ACCURACY.name, ANY_TOP, *BESIDE)
+KNOWN = (LOSS.name, ACCURACY.name, ANY_TOP, *BESIDE, REGULARISED)
 
 
 def resolve_metrics(
@@ -53,7 +54,7 @@ def resolve_metrics(
         if metric.name in found:
             raise InputError(f"Two metrics are called {metric.name}; give each once, and functions different names.")
         own = not isinstance(item, str) or names_code(item) or item.startswith(f"{PREFIX}:")
-        if own and (metric.name in always or metric.name in _BUILT_IN or _TOP.fullmatch(metric.name)):
+        if own and (metric.name in always or metric.name in {*_BUILT_IN, REGULARISED} or _TOP.fullmatch(metric.name)):
             raise InputError(f"The name {metric.name} already belongs to another metric; rename the function.")
         found[metric.name] = metric
     return tuple(found.values())
@@ -68,9 +69,11 @@ def _one(item: str | Metric | Callable[..., Any], task: Task, base: Path) -> Met
         return from_torchmetrics(spec)
     if spec.is_factory:
         return _of_user(spec, base)
+    if spec.name == REGULARISED:
+        return RegularisedLoss.of(spec)
     top = _TOP.fullmatch(spec.name)
     if spec.name not in _BUILT_IN and not top:
-        hint = suggestion(spec.name, list(_BUILT_IN))
+        hint = suggestion(spec.name, [*_BUILT_IN, REGULARISED])
         raise InputError(
             f"There is no metric {spec.name!r};{hint} choose from {', '.join(KNOWN)}, name one of torchmetrics as "
             f"torchmetrics:Class?key=value, or your own function as module:function or file.py:function."

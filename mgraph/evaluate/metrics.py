@@ -13,6 +13,7 @@ from torch import Tensor
 from mgraph.data.splits import Split
 from mgraph.data.task import Task
 from mgraph.errors import InputError
+from mgraph.evaluate.regularised import RegularisedLoss
 from mgraph.evaluate.running import Measured as Measured
 from mgraph.evaluate.running import scaled, start, weights_of
 from mgraph.fields import Fields, examples_in
@@ -96,7 +97,10 @@ def measure(
     see them. Raises InputError for a user's metric that fails, or returns neither one number nor one for each example.
     """
     examples = len(getattr(task, split)) if subset is None or subset.order is None else len(subset.order)
-    return judge(task, outputs(flat, getattr(task, split), subset, precision), examples, metrics=metrics)
+    of_outputs = [metric for metric in metrics if not isinstance(metric, RegularisedLoss)]
+    found = judge(task, outputs(flat, getattr(task, split), subset, precision), examples, metrics=of_outputs)
+    of_point = {m.name: m.at(flat.theta, found[LOSS]) for m in metrics if isinstance(m, RegularisedLoss)}
+    return found | of_point
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from typing_extensions import override
 
 from mgraph.bookkeeping import listing
+from mgraph.errors import InputError
 from mgraph.families import Segment
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point, counts_of
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
     from mgraph.explore.auto import AutoResult
     from mgraph.jobs.base import Job
+    from mgraph.jobs.connections import Following
     from mgraph.methods.base import Method
     from mgraph.operations.comparisons import Comparison
     from mgraph.progress import ProgressCallback
@@ -163,20 +165,31 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         *,
         name: str | None = None,
         space: str | None = None,
+        init: Point | str | None = None,
+        preset: str | None = None,
         progress: ProgressCallback | None = None,
         **changes: Any,
     ) -> Point:
-        """Train a mode from scratch: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
+        """Train a mode: ``g.train(seed=1, epochs=40, lr=0.05, name="a")``.
 
-        Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are recorded by
-        the names under which they can be imported. Raises InputError for a function without one, and NonFiniteError,
-        naming the step, when training diverges; nothing but the failed run is then recorded.
+        It begins with fresh weights, or at the node ``init``, also one of another space whose network has the same
+        tensors. Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are
+        recorded by the names under which they can be imported. ``preset`` names a recipe to begin with (``mgraph
+        recipes``), with a RecipeWarning where it is for another network or other data. Raises InputError for a function
+        without a name, and NonFiniteError, naming the step, when training diverges; then only the failed run is
+        recorded.
         """
         from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
 
-        chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
-        job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name)
+        if settings is not None and preset is not None:
+            raise InputError("Give settings or a preset, not both.")
+        if preset is not None:
+            chosen = TrainSettings.preset(preset, **changes)
+        else:
+            chosen = replace(settings, **changes) if settings else TrainSettings.parse(changes)
+        begun = None if init is None else self._node(init).id
+        job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name, init=begun, preset=preset)
         return Point(self.session, job.run(self.session, **_progress(progress)))
 
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
@@ -205,7 +218,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         Ends are modes, names or ids. Afterwards the connection is swept, unless ``sweep`` is False: on ``grid``, or for
         a chain at its control points and ``inner`` points on every piece.
 
-        Further keywords are ``grid``, ``inner``, ``name``, ``init``, ``same_layout`` and ``buffers_from``
+        Further keywords are ``grid``, ``inner``, ``splits``, ``examples``, ``bn_examples`` and ``metrics`` of the sweep
+        (see :meth:`Connected.sweep`), ``name``, ``init``, ``same_layout`` and ``buffers_from``
         (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``init``, control points start from those of that
         connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, continue a
         band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's; ``buffers_from``
@@ -213,7 +227,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         Raises InputError for unsuitable ends or settings, or a bad grid, and NonFiniteError when training diverges.
         """
-        from mgraph.jobs.connections import ConnectJob, Following
+        from mgraph.jobs.connections import ConnectJob
         from mgraph.query.sweepdata import grid_counts, inner_grid
 
         refuse_unknown("connect", options, ConnectOptions)
@@ -230,7 +244,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             init=None if (init := options.get("init")) is None else self._connection(init).id,
             same_layout=options.get("same_layout", False),
             buffers_from=None if (source := self._source_of_buffers(options)) is None else source.id,
-            sweep=Following(counts, inner) if sweep else None,
+            sweep=_following(counts, options) if sweep else None,
         )
         return Connected(self.session, job.run(self.session, **_progress(progress)))
 
@@ -424,6 +438,15 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         from mgraph.operations.comparisons import compare
 
         return compare(self.session, [self._node(point) for point in points])
+
+
+def _following(counts: tuple[int, ...] | None, options: ConnectOptions) -> Following:
+    from mgraph.jobs.connections import Following
+
+    given: dict[str, Any] = {**options}
+    found: dict[str, Any] = {name: given[name] for name in ("inner", "examples", "bn_examples") if name in given}
+    found |= {name: tuple(given[name]) for name in ("splits", "metrics") if name in given}
+    return Following(counts, **found)
 
 
 def _progress(progress: ProgressCallback | None) -> dict[str, Any]:

@@ -65,6 +65,25 @@ class Point(Labelled):
         """Return its parameters as a mapping name → array (views of one flat array; no torch)."""
         return self._session.store.tensors(self.record)
 
+    def series(self) -> list[dict[str, Any]]:
+        """Return what was noted while it was trained, one row for each number.
+
+        By step: the mean train_loss since the entry before, train_accuracy on some of those batches, as training saw
+        them, the learning_rate, and the distance from where it began (L2).
+        """
+        from mgraph.query.observed import ConnectionSeries
+
+        with self._session.store.reading() as reader:
+            return ConnectionSeries.of(reader.all(Series, node_id=self.record.id)).numbers()
+
+    def plot(self, path: PathLike) -> Path:
+        """Draw what was noted while it was trained (.png, .pdf or .svg); InputError if nothing was."""
+        from mgraph.report.history import plot_history
+
+        with self._session.store.reading() as reader:
+            series = reader.all(Series, node_id=self.record.id)
+        return plot_history(series, Path(path), title=label(self.record))
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return parameters and buffers as plain PyTorch loads them; missing statistics are recomputed."""
         from mgraph.operations.export import node_state

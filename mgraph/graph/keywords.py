@@ -106,11 +106,20 @@ class SweepGrid(TypedDict, total=False):
     ]
 
 
-class ConnectOptions(Joining, SweepGrid, total=False):
-    """Further options of connecting by one method: where control points start, and where the result is swept.
+class SweepMeasures(TypedDict, total=False):
+    """What of a connection is measured, and on how many examples."""
+
+    splits: Annotated[Sequence[str], Option("Splits to measure.", default="train,valid,test", many="commas")]
+    examples: SubsetSize
+    bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
+    metrics: MetricNames
+
+
+class ConnectOptions(Joining, SweepGrid, SweepMeasures, total=False):
+    """Further options of connecting by one method: where control points start, and how the result is swept.
 
     Control points start from those of the connection ``init``. The sweep is on ``grid``, or on ``inner`` points on
-    every piece of a chain.
+    every piece of a chain; what it measures is said as for a sweep of its own.
     """
 
     init: Annotated[
@@ -157,15 +166,11 @@ def evaluation(node: str, splits: Sequence[str], options: EvaluateOptions) -> Ev
     )
 
 
-class SweepOptions(TypedDict, total=False):
+class SweepOptions(SweepMeasures, total=False):
     """How a connection is measured: fields of :class:`mgraph.SweepJob`, and what the sweep is refined on."""
 
     inner: Annotated[int | None, Option(_INNER, low=0)]
-    splits: Annotated[Sequence[str], Option("Splits to measure.", default="train,valid,test", many="commas")]
-    examples: SubsetSize
-    bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
     precision: Annotated[str, Option("Compute in fp32, tf32 or bf16.", default="fp32")]
-    metrics: MetricNames
     refine: Annotated[float | None, Option("Add points until the interpolation error is below this.", shown="BOUND")]
     refine_on: Annotated[str, Option("What --refine looks at. [default: train:loss]", shown="SPLIT:METRIC")]
     max_points: Annotated[int, Option("Largest number of points with --refine. [default: 2000]")]

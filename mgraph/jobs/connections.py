@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any, ClassVar
 
@@ -26,14 +26,18 @@ from mgraph.query.sweepdata import axes_of, inner_grid
 
 @dataclass(frozen=True)
 class Following:
-    """The sweep that is to follow when a connection is made: its grid, or a chain's points on every piece."""
+    """The sweep that is to follow when a connection is made: the fields of a :class:`SweepJob` of these names."""
 
     grid: tuple[int, ...] | None = None
     inner: int | None = None
+    splits: tuple[str, ...] = SPLITS
+    examples: int | None = None
+    bn_examples: int | None = None
+    metrics: tuple[Any, ...] = ()
 
     def of(self, connection: Any) -> SweepJob:
         """Return it as a job."""
-        return SweepJob(connection=connection.id, grid=self.grid, inner=self.inner)
+        return SweepJob(connection=connection.id, **{f.name: getattr(self, f.name) for f in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +69,19 @@ class ConnectJob(Job):
 
     @override
     def names(self) -> Iterable[Any]:
-        """Return its loss and augmentation, if the method has them, and the method, if it is the user's own."""
+        """Return its loss and augmentation, if the method has them, the method, if it is the user's own, and the
+        metrics of its sweep.
+        """
         own = METHODS.get(self.method.name) is not type(self.method)
         named = (getattr(self.method, setting, None) for setting in NAMING_CODE)
-        return (*named, *([typed_here(self.method)] if own else []))
+        return (*named, *([typed_here(self.method)] if own else []), *(self.sweep.metrics if self.sweep else ()))
 
     @property
     @override
     def can_be_written(self) -> bool:
-        """Whether its method can be found again: a class of a running script, say, cannot."""
-        return can_be_named(self.method)
+        """Whether its method and metrics can be found again: a class or function of a running script cannot."""
+        metrics = self.sweep.metrics if self.sweep else ()
+        return can_be_named(self.method) and all(isinstance(metric, str) for metric in metrics)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,11 @@ from mgraph.train.settings import TrainSettings
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob(Job):
-    """Train a mode from scratch in a space (its id), and copies of earlier epochs, if its settings ask for them."""
+    """Train a mode in a space (its id), and copies of earlier epochs, if its settings ask for them.
+
+    It begins with a fresh network, or at the node ``init`` (its id). ``preset`` is the recipe that the settings began
+    with, if they did.
+    """
 
     kind: ClassVar[str] = "train"
     operation: ClassVar[str] = "mgraph.operations.modes:add_trained_mode"
@@ -23,6 +27,8 @@ class TrainJob(Job):
     space: str
     settings: TrainSettings = TrainSettings()
     name: str | None = None
+    init: str | None = None
+    preset: str | None = None
 
     @override
     def names(self) -> Iterable[Any]:

@@ -62,9 +62,11 @@ def read_job(text: str) -> Job:
 
 def code_in(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the user's code that a written job names, without reading the job: a method's class would be loaded."""
-    method, metrics = document.get("method"), document.get("metrics")
+    method = document.get("method")
     chosen = [document.get("settings"), *([method.get("settings")] if isinstance(method, dict) else [])]
     named = [part.get(setting) for part in chosen if isinstance(part, dict) for setting in NAMING_CODE]
     named += [method.get("name")] if isinstance(method, dict) else []
-    named += metrics if isinstance(metrics, list) else []
+    sweep = document.get("sweep")
+    for metrics in (document.get("metrics"), sweep.get("metrics") if isinstance(sweep, dict) else None):
+        named += metrics if isinstance(metrics, list) else []
     return tuple(name for name in named if isinstance(name, str) and names_code(name))

@@ -18,6 +18,7 @@ from mgraph.jobs.connections import ConnectJob
 from mgraph.methods.base import Method, Outcome, Start
 from mgraph.methods.own import require_free, storable, trust_here, typed_here
 from mgraph.methods.registry import METHODS
+from mgraph.operations.sweeps import check_sweep
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.code import METHOD_CODE, warn_of_other_code
 from mgraph.session.constants import check_constants
@@ -67,6 +68,8 @@ def connect(
         storable(family, session.store.path)  # refuse what no graph can describe before anything is computed
         method.check(workspace.flat, workspace.task, family)
         method.check_start(workspace.flat, workspace.task, origin.start)
+        if job.sweep is not None:  # now, not after the training
+            check_sweep(workspace, job.sweep)
         chosen: dict[str, Any] = asdict(method)
         if buffers_from is not None:
             chosen[BUFFERS_FROM] = buffers_from.id

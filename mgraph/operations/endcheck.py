@@ -133,8 +133,9 @@ def said(reasons: Mapping[str, str]) -> str:
 def _differences(
     end: Node, own: Sequence[Evaluation], here: PointMetrics, conditions: Conditions, *, recomputed: bool
 ) -> Iterator[_Difference]:
+    further = {metric.name for metric in conditions.metrics}  # which code a saved number of theirs is by is not known
     for split, metrics in here.items():
-        for metric in (LOSS, *conditions.measured):
+        for metric in (LOSS, *(m for m in conditions.measured if m.name not in further)):
             rows = [e for e in own if (e.split, e.metric, e.subset) == (split, metric.name, "all")]
             same = [e for e in rows if e.batchnorm == conditions.batchnorm]
             if metric.name not in metrics or not rows or metric.better is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning
-from mgraph.evaluate.batchnorm import OWN
+from mgraph.evaluate.batchnorm import OWN, recompute_statistics
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
 from mgraph.jobs.modes import AddModeJob, AddObjectJob, AddPointJob, TrainJob
@@ -26,13 +28,16 @@ from mgraph.operations.rescue import rescued
 from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
-from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy
+from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy, start_at
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session, Workspace
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
 from mgraph.train.mode import check_training, train_mode
 from mgraph.train.parallel import joined
-from mgraph_store import Node, Run, Space, Transaction, new_id
+from mgraph.train.recipes import RECIPES, RecipeWarning
+from mgraph.train.settings import TrainSettings
+from mgraph.train.watch import Observed
+from mgraph_store import Node, Run, Series, Space, Transaction, new_id
 
 
 class SimilarModeWarning(MGraphWarning):
@@ -43,7 +48,7 @@ class SimilarModeWarning(MGraphWarning):
 def add_trained_mode(
     session: Session, job: TrainJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> Node:
-    """Train a mode from scratch and add it with its evaluations; copies of earlier epochs too, if asked for.
+    """Train a mode and add it with its evaluations; copies of earlier epochs and an average too, if asked for.
 
     If an interrupted run of this job is ``resumed``, it continues where that run was saved. Under torchrun, all
     processes train together and the first one stores, before anything is measured. Raises NonFiniteError, naming the
@@ -52,19 +57,26 @@ def add_trained_mode(
     settings, name = job.settings, job.name
     with session.store.reading() as reader:
         space = still_there(reader, Space, job.space, resumed)
+        init = None if job.init is None else still_there(reader, Node, job.init, resumed)
     if settings.keep and name is None:
         raise InputError("keep needs a name: the copies are called NAME-EPOCH.")
+    if settings.ema is not None and name is None:
+        raise InputError("ema needs a name: the average is called NAME-ema.")
     kept_names = {epoch: f"{name}-{epoch}" for epoch in settings.keep}
-    for wanted in (name, *kept_names.values()):
+    averaged = None if settings.ema is None else f"{name}-ema"
+    for wanted in (name, averaged, *kept_names.values()):
         check_name_is_free(session, wanted)
     with joined(session.device) as workers:
         workspace = session.workspace(space)
         workspace.task  # noqa: B018  (load the data before the run starts: bad input is not a run)
         flat = workspace.new_network(settings.seed)
         workspace.flat = flat
+        if init is not None:
+            start_at(session, workspace, flat, init)
         check_network(workspace)
         check_training(flat, workspace.task, settings)
-        stated = asdict(settings) | {"space": space.name}
+        _warn_if_other(job.preset, workspace)
+        stated = asdict(settings) | {"space": space.name, "init": job.init, "preset": job.preset}
         with session.run(workspace, "train", stated, settings.seed, job=job, resumed=resumed) as run:
 
             def keep(epoch: int) -> None:
@@ -90,7 +102,11 @@ def add_trained_mode(
                 copies[epoch] = _Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs)
             at = None if trained.stopped else settings.epochs
             made = [*copies.values(), _Made(name, at, *last, list(outputs_now(workspace, flat).values()))]
+            if trained.average is not None:
+                made.insert(-1, _averaged(workspace, averaged, at, trained.average, settings))
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
+            info |= {} if init is None else {"init": init.id}
+            info |= {} if job.preset is None else {"preset": job.preset}
             if workers.rank > 0:
                 return Node(new_id("m"), "mode", space.id)
             for mode in made:
@@ -99,7 +115,7 @@ def add_trained_mode(
                         workspace, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
                     )
             info |= further_states(workspace.flat.module)
-            return _keep_modes(session, workspace, run, made, info, stopped=trained.stopped)
+            return _keep_modes(session, workspace, run, made, info, trained.history, stopped=trained.stopped)
 
 
 @alone
@@ -159,11 +175,22 @@ def add_placed_mode(session: Session, job: AddPointJob, *, progress: ProgressCal
         return _commit_modes(session, workspace, run, [made], {"origin": "coordinates"})
 
 
+def _warn_if_other(preset: str | None, workspace: Workspace) -> None:
+    """Say so if a recipe is for another network, or for other data, than the space's."""
+    recipe = RECIPES.get(preset or "")
+    if recipe is None:
+        return
+    task = workspace.task
+    if differences := recipe.differences(workspace.space.arch, task.input_shape, task.classes):
+        warnings.warn(f"The preset {preset} is for {' and for '.join(differences)}.", RecipeWarning, stacklevel=5)
+
+
 @dataclass(frozen=True)
 class _Made:
     """A mode to be stored: its name, its epoch, parameters (D,), and buffers by dtype.
 
-    ``outputs`` are those of the network that was trained, on a few examples.
+    ``outputs`` are those of the network that was trained, on a few examples. ``ema`` is the decay of the average that
+    it is, if it is one.
     """
 
     name: str | None
@@ -171,6 +198,25 @@ class _Made:
     parameters: NDArray[np.float32]
     buffers: dict[str, NDArray[Any]]
     outputs: Sequence[NDArray[Any]] = ()
+    ema: float | None = None
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What is recorded of it besides what it shares with the others of its run."""
+        return {key: value for key, value in (("epoch", self.epoch), ("ema", self.ema)) if value is not None}
+
+
+def _averaged(
+    workspace: Workspace, name: str | None, epoch: int | None, average: Tensor, settings: TrainSettings
+) -> _Made:
+    """Return the mode of a running average, with BatchNorm statistics recomputed for it: training's are not its own."""
+    flat = workspace.flat
+    flat.theta.copy_(average)
+    if flat.recomputes:
+        recompute_statistics(flat, workspace.task.train, workspace.policy())
+    outputs = list(outputs_now(workspace, flat).values())
+    buffers = module_buffers(flat, workspace.layout)
+    return _Made(name, epoch, flat.unpack(average).numpy(), buffers, outputs, settings.ema)
 
 
 def _keep_modes(
@@ -179,10 +225,11 @@ def _keep_modes(
     run: RunLog,
     made: Sequence[_Made],
     info: dict[str, Any],
+    history: Sequence[Observed],
     *,
     stopped: str | None,
 ) -> Node:
-    """Store what was trained, all or nothing, and only then measure it; return the last mode.
+    """Store what was trained, all or nothing, and only then measure it; return the last mode, whose history it is.
 
     ``stopped`` says which budget ended the training, if one did. Raises InputError if they cannot be measured, and
     NonFiniteError if a loss is not finite: they stay stored.
@@ -190,6 +237,7 @@ def _keep_modes(
     tensors = {mode.name or run.id: (mode.parameters, mode.buffers) for mode in made}
     with rescued(session, run, workspace.layout, tensors), session.store.transaction() as tx:
         nodes = [_store(tx, workspace, run, mode, {}, info) for mode in made]
+        tx.add(*[Series(None, run.id, **asdict(series), node_id=nodes[-1].id) for series in history])
         run.complete(tx, reason=stopped)
     for node, mode in zip(nodes, made, strict=True):
         with still_stored(node):
@@ -221,7 +269,7 @@ def _store(
         run.id,
         "mode",
         MeasuredPoint(mode.parameters, results, OWN, own_policy(workspace)),
-        info=info if mode.epoch is None else info | {"epoch": mode.epoch},
+        info=info | mode.info,
         name=mode.name,
     )
 
@@ -250,7 +298,11 @@ def _warn_if_similar(session: Session, workspace: Workspace, node: Node, paramet
     part = parameters[:_COORDINATES]
     with session.store.reading() as reader:
         others = [n for n in reader.all(Node, kind="mode", space_id=workspace.space.id) if n.id != node.id]
-    others = [n for n in others if n.run_id != node.run_id]  # earlier epochs of the same run are expected to be alike
+    begun = json.loads(node.info).get("init")
+    # Earlier epochs of the same run are meant to be alike, and so are modes of one beginning, and that itself.
+    others = [n for n in others if n.run_id != node.run_id]
+    if begun is not None:
+        others = [n for n in others if n.id != begun and json.loads(n.info).get("init") != begun]
     for other in others:
         if other.digest == node.digest:
             warnings.warn(

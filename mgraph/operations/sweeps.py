@@ -20,14 +20,15 @@ from mgraph.evaluate.refine import Refinement, interpolation_error, refined
 from mgraph.evaluate.sweep import Measuring, PointMetrics, sweep
 from mgraph.families import Family, Floats, Grid
 from mgraph.families.gram import gram
-from mgraph.jobs.connections import SweepJob
-from mgraph.metric import to_json
+from mgraph.jobs.connections import Following, SweepJob
+from mgraph.metric import Metric, to_json
 from mgraph.network.precision import check_precision
 from mgraph.operations.endcheck import EndsDifferWarning, doubted, doubts, said
+from mgraph.operations.sweepcost import Cost, examples_of_policy, seconds_each
 from mgraph.operations.sweeplog import METRICS, Conditions, SweepLog, adoptable, own_sweep
 from mgraph.operations.sweeprows import Numbers, edges, summaries
 from mgraph.operations.sweepverdict import judged
-from mgraph.progress import ProgressCallback, silent
+from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.query.sweepdata import PARTIAL, SweepData, axes_of, load_sweep, parameter_key
 from mgraph.session.code import of_space, warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
@@ -68,6 +69,7 @@ def sweep_connection(
                 partial = adoptable(session.store, reader, connection, work.settings, work.conditions)
             record = partial or work.new_record(connection)
             log.begin(reader, record, work.conditions, adopted=partial is not None, reuse=job.reuse)
+        _tell_cost(session, work, progress)
         with _kept(log):
             log.claim()
             swept = _measure(work, log, refine, progress)
@@ -94,6 +96,26 @@ def sweep_connection(
         return replace(
             load_sweep(reader, connection, record), family=work.family, notes=(*log.notes, *swept.notes(work, refine))
         )
+
+
+def check_sweep(workspace: Workspace, job: SweepJob | Following) -> tuple[Metric, ...]:
+    """Return the metrics to be measured; InputError for splits, examples or metrics that there are not."""
+    check_splits(job.splits)
+    if job.examples is not None and job.examples < 1:
+        raise InputError(f"A sweep needs at least 1 example per split, not {job.examples}.")
+    workspace.policy(job.bn_examples)
+    return resolve_metrics(job.metrics, workspace.task)
+
+
+def _tell_cost(session: Session, work: _Work, progress: ProgressCallback) -> None:
+    task, subsets = work.workspace.task, work.conditions.subsets
+    each = sum(len(task.splits[s]) if u.order is None else len(u.order) for s, u in subsets.items())
+    statistics = work.workspace.flat.statistics
+    cost = Cost(len(work.grid), each, examples_of_policy(work.conditions.batchnorm) if statistics else 0)
+    with session.store.reading() as reader:
+        text = cost.said(seconds_each(reader, work.workspace.space.id, session.device))
+    if text is not None:
+        progress(Progress("sweep", 0, len(work.grid), note=f"Sweep: {text}"))
 
 
 @dataclass(frozen=True)
@@ -127,12 +149,10 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     family = session.family_of(connection)
     grid = job.grid_of(family)
     family.points(grid.points)
+    check_splits(job.splits)
     splits = list(dict.fromkeys(job.splits))
-    check_splits(splits)
     _check_route_on(job.route_on, splits)
     examples, refine = job.examples, job.refine
-    if examples is not None and examples < 1:
-        raise InputError(f"A sweep needs at least 1 example per split, not {examples}.")
     with store.reading() as reader:
         space = reader.get(Space, id=connection.space_id)
         nodes = rows_of(reader, connection)
@@ -141,7 +161,7 @@ def _prepare(session: Session, connection: Connection, job: SweepJob) -> _Work:
     workspace = session.workspace(space)
     warn_of_other_code(store, workspace, [connection, *ends])
     check_precision(job.precision, workspace.flat.device)
-    chosen = resolve_metrics(job.metrics, workspace.task)
+    chosen = check_sweep(workspace, job)
     measured = (*workspace.task.metrics, *chosen)
     names = (LOSS, *(m.name for m in measured))
     if refine is not None:

@@ -10,18 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mgraph.errors import LayoutMismatchError
 from mgraph.evaluate.batchnorm import FROZEN, NONE, OWN, SPECTRAL, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, measure
 from mgraph.network.layout import tensors_from_module
 from mgraph.session.code import warn_of_other_code
-from mgraph.session.members import constants_source
-from mgraph_store import Connection, Evaluation, Member, Node, NodeBuffers, Space
+from mgraph.session.members import constants_source, label
+from mgraph_store import Connection, Evaluation, Layout, Member, Node, NodeBuffers, Space
 
 if TYPE_CHECKING:
     from mgraph.evaluate.batchnorm import BatchNormPolicy
     from mgraph.network.flat import FlatModel
     from mgraph.session.session import Session, Workspace
-    from mgraph_store import GraphStore, Layout, Reader
+    from mgraph_store import GraphStore, Reader
 
 Array = NDArray[np.float32]
 
@@ -65,6 +66,30 @@ def load_node(session: Session, node: Node) -> Workspace:
         recompute_statistics(workspace.flat, workspace.task.train, workspace.policy())
     warn_of_other_code(store, workspace, [node])
     return workspace
+
+
+def start_at(session: Session, workspace: Workspace, flat: FlatModel, node: Node) -> None:
+    """Put a network of the bench's space at a node, from which it is to be trained on.
+
+    The node may be of another space, on other data, whose network has the same tensors. Raises LayoutMismatchError,
+    naming the first tensor that differs, if it has not. Without buffers of its own (a sample, a control point) a node
+    borrows those of its connection.
+    """
+    store = session.store
+    with store.reading() as reader:
+        theirs = reader.get(Space, id=node.space_id)
+        difference = workspace.layout.first_difference(Layout.from_json(theirs.layout))
+        if difference:
+            raise LayoutMismatchError(
+                f"{label(node)} is of space {theirs.name}, whose network is not that of {workspace.space.name}: "
+                f"{difference}; begin with a node of the same architecture."
+            )
+        groups = buffers_of(store, reader, node)
+        if workspace.layout.buffers and not groups:
+            groups = buffers_of(store, reader, _lender(reader, node))
+    flat.theta.copy_(flat.pack(torch.from_numpy(np.array(store.read_parameters(node)))))
+    if groups:
+        load_buffers(workspace, groups, flat)
 
 
 def _lender(reader: Reader, node: Node) -> Node:

@@ -32,11 +32,8 @@ class Batches(Iterator[Batch]):
         """
         self._split, self._order, self._device = split, order, device
         self._augment, self._number = augment, 0
-        count = len(split)
-        self._size = min(batch_size, count)
-        rest = count % self._size
-        self._used = count if least is not None and rest >= least else count - rest
-        self.per_pass = -(-self._used // self._size)
+        self._size, self._used = min(batch_size, len(split)), _used(len(split), batch_size, least)
+        self.per_pass = batches_per_pass(len(split), batch_size, least)
         self._batches: Iterator[Batch] = iter(())
         self.begin_pass()
 
@@ -82,3 +79,14 @@ class Batches(Iterator[Batch]):
         order = torch.randperm(len(self._split), generator=self._order)
         rest = order[self._position * self._size : self._used]
         self._batches = self._split.batches(self._size, order=rest, device=self._device)
+
+
+def batches_per_pass(count: int, batch_size: int, least: int | None = None) -> int:
+    """Return how many batches a pass over ``count`` examples has; ``least`` as of :class:`Batches`."""
+    return -(-_used(count, batch_size, least) // min(batch_size, count))
+
+
+def _used(count: int, batch_size: int, least: int | None) -> int:
+    """Return how many examples a pass uses."""
+    rest = count % min(batch_size, count)
+    return count if least is not None and rest >= least else count - rest

@@ -197,15 +197,15 @@ class Driver:
             self.steps += 1
             self._pending.append(loss)
             if len(self._pending) >= every or self.done == total or isinstance(loss, float):
-                self._look(segment, lr)
+                self._look(method, segment, lr)
             method.after(self.done)
             if self._alone and self.checkpointer.due:
                 self._save(method)
         if self._pending:
-            self._look(segment, lr)
+            self._look(method, segment, lr)
         return why
 
-    def _look(self, segment: TrainingSegment, lr: float) -> None:
+    def _look(self, method: Stepper, segment: TrainingSegment, lr: float) -> None:
         """Read the losses that were not read yet; DivergedError at the first that is not finite, or as good as not."""
         pending = self._pending
         losses = [float(pending[0])] if len(pending) == 1 else torch.stack(pending).tolist()  # type: ignore[arg-type]
@@ -220,6 +220,7 @@ class Driver:
                     f"rate (it was {lr:g}) or look at the data.",
                     at,
                 )
+        method.seen(losses)
         self._progress(Progress(segment.name, self.done, segment.steps, losses[-1]))
 
     def _halve(self, method: Stepper, segment: TrainingSegment, error: DivergedError) -> None:

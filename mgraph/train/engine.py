@@ -9,7 +9,7 @@ split between them, which costs one pass instead of k.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from typing_extensions import override
 from mgraph.fields import Fields, divided, examples_in
 from mgraph.network.flat import FlatModel
 from mgraph.progress import ProgressCallback, silent
-from mgraph.train.batches import Batches
+from mgraph.train.batches import Batches, batches_per_pass
 from mgraph.train.controlpoints import Held
 from mgraph.train.draws import Draw, DrawStream
 from mgraph.train.driver import Driver
@@ -29,12 +29,13 @@ from mgraph.train.objective import Objective
 from mgraph.train.parallel import Workers, present
 from mgraph.train.phases import Phase
 from mgraph.train.sampling import Sampling
-from mgraph.train.schedules import SCHEDULES
+from mgraph.train.schedules import Span, schedule_of
 from mgraph.train.settings import Optimisation
 from mgraph.train.snapshots import named, to_array, to_tensor, with_prefix
 from mgraph.train.state import Arrays, Checkpointer
 from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
 from mgraph.train.updates import EagerUpdate, UpdateRule, choose_update
+from mgraph.train.watch import Watch
 
 _MEMORY = 0.98  # of the mean loss along a path, from step to step
 
@@ -48,13 +49,14 @@ class PathOptions:
     """What the engine is told beside the settings.
 
     ``sampling`` is how parameters of the path are drawn, ``decay`` what weight decay pulls (see UpdateRule), ``held``
-    the columns that are not trained, ``update`` auto, eager or compiled.
+    the columns that are not trained, ``update`` auto, eager or compiled; ``watches`` look on.
     """
 
     sampling: Sampling = Sampling()
     decay: str = "point"
     held: Held | None = None
     update: str = "auto"
+    watches: Sequence[Watch] = ()
 
 
 class PathTrainer:
@@ -202,6 +204,14 @@ def least_examples(flat: FlatModel, workers: Workers) -> int:
     return flat.least_batch * workers.size
 
 
+def check_schedules(flat: FlatModel, split: Sized, phases: Sequence[Phase], how: Optimisation) -> None:
+    """Raise InputError now for a schedule with a place beyond the end of a phase."""
+    epoch = batches_per_pass(len(split), how.batch_size, max(2, least_examples(flat, present())))
+    for phase in phases:
+        if phase.epochs and phase.free:
+            schedule_of(how.schedule, Span(phase.epochs * epoch, epoch))
+
+
 @dataclass(frozen=True)
 class Trained:
     """How a training went: the update used (eager or compiled), what the user should know, what budget stopped it."""
@@ -252,7 +262,8 @@ class _Phases(Stepper):
         after_epoch: Callable[[int], None] | None,
     ) -> None:
         self._driver, self._objective, self._P, self._phases = driver, objective, P, phases
-        self._how, self._options, self._after_epoch = how, options, after_epoch
+        self._how, self._options, self._watches, self._after_epoch = how, options, options.watches, after_epoch
+        self._lr = 0.0  # of the last step
         self._number = 0  # of the phase that is next, or under way
         self._first = min((n for n, phase in enumerate(phases) if phase.epochs and phase.free), default=0)
         self._moving = sorted({row for phase in phases for row in phase.free})
@@ -272,7 +283,8 @@ class _Phases(Stepper):
             if phase.epochs and phase.free:
                 lr = self._how.lr if phase.lr is None else phase.lr
                 steps = phase.epochs * self._driver.batches.per_pass
-                return TrainingSegment(phase.name, steps, lr, schedule=SCHEDULES[self._how.schedule])
+                schedule = schedule_of(self._how.schedule, Span(steps, self._driver.batches.per_pass))
+                return TrainingSegment(phase.name, steps, lr, schedule=schedule)
             self._number += 1
         return None
 
@@ -306,13 +318,22 @@ class _Phases(Stepper):
         """Do one step; it knows the next one's draws, so that each update can write the next points."""
         assert self._trainer is not None
         current, self._upcoming = self._upcoming, next(self._stream)
+        self._lr = lr
         return self._trainer.step(*next(batches), lr, current, self._upcoming)
 
     @override
     def after(self, done: int) -> None:
-        """Tell the end of an epoch."""
+        """Let the watches look, and tell the end of an epoch."""
+        for watch in self._watches:
+            watch.after(done, self._lr)
         if self._after_epoch is not None and done % self._driver.batches.per_pass == 0:
             self._after_epoch(done // self._driver.batches.per_pass)
+
+    @override
+    def seen(self, losses: Sequence[float]) -> None:
+        """Tell the watches."""
+        for watch in self._watches:
+            watch.seen(losses)
 
     @override
     def end(self, segment: TrainingSegment, why: str | None) -> None:
@@ -338,6 +359,8 @@ class _Phases(Stepper):
     def back(self) -> None:
         self.leave()
         self._P[list(self._phases[self._number].free)] = self._before
+        for watch in self._watches:
+            watch.begin()
 
     @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
@@ -349,7 +372,11 @@ class _Phases(Stepper):
             tensors["before"] = self._before
         tensors |= {f"update.{name}": tensor for name, tensor in self._trainer.state().items()}
         arrays = {name: to_array(tensor) for name, tensor in tensors.items()} | with_prefix("draws.", draws)
-        return {"phase": self._number, "draws": drawn, "update": self._trainer.update.name}, arrays
+        watched = [watch.state() for watch in self._watches]
+        for number, (_, noted) in enumerate(watched):
+            arrays |= with_prefix(f"watch.{number}.", noted)
+        values = {"phase": self._number, "draws": drawn, "update": self._trainer.update.name}
+        return values | {"watches": [noted for noted, _ in watched]}, arrays
 
     @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
@@ -360,6 +387,9 @@ class _Phases(Stepper):
         if "before" in arrays:
             self._before = to_tensor(arrays["before"]).to(self._P)
         self._P[self._moving] = to_tensor(arrays["points"]).to(self._P)
+        # A state of before there were watches has none.
+        for number, (watch, noted) in enumerate(zip(self._watches, values.get("watches", ()), strict=False)):
+            watch.load(noted, named(arrays, f"watch.{number}."))
 
     @override
     def leave(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -13,6 +14,8 @@ from mgraph.errors import InputError
 from mgraph.settings import Settings, format_value, setting
 from mgraph.train.augments import augment_setting
 from mgraph.train.functions import loss_setting
+from mgraph.train.recipes import RECIPES
+from mgraph.train.schedules import check_schedule
 
 OPTIMIZERS = ("sgd", "adamw", "muon")
 TORCH = "torch.optim."
@@ -59,8 +62,9 @@ class Optimisation(Settings):
     lr: float = setting(0.1, "learning rate at the start of each phase", above=0, high=1e30)
     schedule: str = setting(
         "curve",
-        "learning rate over a phase: curve (constant, then linear from 50 % to 90 % down to 1 %), cosine, constant",
-        choices=("curve", "cosine", "constant"),
+        "learning rate over a phase: curve (constant, then linear from 50 % to 90 % down to 1 %), cosine, constant, "
+        "onecycle, multistep?at=60ep,120ep, cyclic?period=4ep, restarts?cycles=5; each with ?warmup=500 (steps)",
+        check=check_schedule,
     )
     batch_size: int = setting(64, "examples per step", unit="examples", low=1)
     momentum: float = setting(0.9, "momentum of SGD and Muon, or AdamW's beta1", low=0, below=1)
@@ -87,6 +91,10 @@ class Optimisation(Settings):
 class TrainSettings(Optimisation):
     """How a mode is trained: by default SGD with momentum under the curve schedule of [G]."""
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+        {name: recipe.settings for name, recipe in RECIPES.items()}
+    )
+
     epochs: int = setting(40, "passes over the training data", unit="epochs", low=1)
     optimizer: str = setting(
         "sgd",
@@ -100,6 +108,17 @@ class TrainSettings(Optimisation):
     weight_decay: float = setting(
         5e-4, "weight decay: an L2 penalty in sgd, decoupled in adamw and muon, a torch.optim class's own", low=0
     )
+    decay_norms: bool = setting(
+        True, "whether weight decay acts on tensors of one dimension, too: biases, scales and shifts of normalisation"
+    )
+    ema: float | None = setting(
+        None, "keep a running average of the weights, with this decay a step, as a mode of its own: NAME-ema",
+        above=0, below=1,
+    )  # fmt: skip
+    order_seed: int | None = setting(
+        None, "seed of all randomness but the initial weights: order of examples, augmentation, dropout (same: seed)",
+        low=0, high=2**63 - 1, nothing="same",
+    )  # fmt: skip
     keep: tuple[int, ...] = setting(
         (), "epochs after which a copy is kept as a mode of its own, called NAME-EPOCH", unit="epochs", low=1
     )
@@ -111,6 +130,8 @@ class TrainSettings(Optimisation):
             object.__setattr__(self, "optimizer_settings", tuple(pairs))
         super().__post_init__()
         self._check_optimizer()
+        if not self.decay_norms and self.optimizer.startswith(TORCH):
+            raise InputError(f"decay_norms=false is for {', '.join(OPTIMIZERS)}, not for {self.optimizer}.")
         if list(self.keep) != sorted(set(self.keep)) or any(epoch >= self.epochs for epoch in self.keep):
             raise InputError(f"keep takes rising epochs below epochs={self.epochs}, not {self.keep}.")
 

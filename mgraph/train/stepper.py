@@ -7,7 +7,7 @@ states and several processes come with the driver.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -96,6 +96,10 @@ class Stepper(ABC):
     def after(self, done: int) -> None:
         """Do what follows a step whose loss is finite, the ``done``-th of the segment; by default nothing."""
         del done
+
+    def seen(self, losses: Sequence[float]) -> None:
+        """Take the losses of the next steps, as soon as they were read; on an accelerator some steps later."""
+        del losses
 
     @abstractmethod
     def end(self, segment: TrainingSegment, why: str | None) -> None:

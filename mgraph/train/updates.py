@@ -49,12 +49,13 @@ class UpdateRule:
     decay: str = "point"
     clip: float | None = None
     options: tuple[str, ...] = ()
+    decay_norms: bool = True  # whether tensors of one dimension decay, too
 
     @classmethod
     def of(cls, how: Optimisation, decay: str = "point") -> UpdateRule:
         """Take the rule from the settings."""
-        options = how.optimizer_settings if isinstance(how, TrainSettings) else ()
-        return cls(how.optimizer, how.momentum, how.nesterov, how.beta2, how.weight_decay, decay, how.clip, options)
+        more = (how.optimizer_settings, how.decay_norms) if isinstance(how, TrainSettings) else ()
+        return cls(how.optimizer, how.momentum, how.nesterov, how.beta2, how.weight_decay, decay, how.clip, *more)
 
     @property
     def is_plain(self) -> bool:
@@ -89,6 +90,7 @@ class EagerUpdate:
         first, count = self._free[0], len(self._free)
         contiguous = self._free == list(range(first, first + count))
         self._block = P[first : first + count] if contiguous else None
+        self._decaying = None if rule.decay_norms or views is None else _decaying(P[0], views)
 
     def points(self, coefficients: Tensor) -> None:
         """Write Θ = CP into the lanes, for C of shape (n, K)."""
@@ -124,7 +126,10 @@ class EagerUpdate:
         n = pull.shape[1]
         grad = self._grad[:n]
         if self._decays_gradient:
-            grad.add_(self._theta[:n], alpha=self._rule.weight_decay)
+            if self._decaying is None:
+                grad.add_(self._theta[:n], alpha=self._rule.weight_decay)
+            else:
+                grad.addcmul_(self._theta[:n], self._decaying, value=self._rule.weight_decay)
         if n == 1:
             torch.addr(buffer, pull[:, 0], grad[0], beta=keep, out=buffer)
         else:
@@ -202,7 +207,7 @@ class BufferedUpdate(EagerUpdate):
         views: Views | None = None,
     ) -> None:
         """Hold P and the gradient of its free rows; their moments are the optimiser's."""
-        super().__init__(P, free, theta, grad, rule)
+        super().__init__(P, free, theta, grad, rule, views)
         by_tensor = rule.optimizer not in ("sgd", "adamw")
         parameters = parameters_of(self._free_rows, self._momentum_rows, views if views and by_tensor else _whole)
         on_control = rule.weight_decay if rule.decay == "control" else 0.0
@@ -258,11 +263,22 @@ class BufferedUpdate(EagerUpdate):
             norm = torch.linalg.vector_norm(self._M)
             self._M.mul_(torch.clamp(rule.clip / (norm + 1e-6), max=1.0))
         if self._pulled is not None:
+            if self._decaying is not None:
+                self._pulled.mul_(self._decaying)
             torch._foreach_add_(self._free_rows, list(self._pulled), alpha=-lr * rule.weight_decay)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             optimizer.step()
+
+
+def _decaying(row: Tensor, views: Views) -> Tensor:
+    """Return 1 in the columns of tensors of two dimensions and more, 0 in those of biases and norms, shape (T,)."""
+    mask = torch.zeros_like(row)
+    for tensor in views(mask).values():
+        if tensor.ndim > 1:
+            tensor.fill_(1.0)
+    return mask
 
 
 def _whole(row: Tensor) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +39,9 @@ TEMPORARY, SET_ASIDE = "tmp", "damaged"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # non-blocking, because a pipe would block for ever
 _WRITING = os.O_WRONLY | os.O_RDWR
+
+_FLUSHING = 8  # threads
+_AT_ONCE = 64  # files that are open to be flushed
 
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -363,16 +367,21 @@ class Folder:
             os.close(descriptor)
 
     def flush_tree(self, name: str) -> None:
-        """Wait until a directory in this folder and everything below it are on the disk, innermost first."""
-        with self.opened() as descriptor:
+        """Wait until a directory in this folder and all below it are on the disk.
+
+        All at once, which takes as long as one of them: a disk writes down what several have asked for together.
+        """
+        with self.opened() as descriptor, contextlib.ExitStack() as opened:
+            waiting: list[Future[None]] = []
+            opened.callback(wait, waiting)  # whatever happens, no descriptor is closed that is still being flushed
             for _, _, files, folder in os.fwalk(name, topdown=False, dir_fd=descriptor, follow_symlinks=False):
                 for file in files:
-                    opened = os.open(file, os.O_RDONLY | _FILE, dir_fd=folder)
-                    try:
-                        os.fsync(opened)
-                    finally:
-                        os.close(opened)
-                os.fsync(folder)
+                    waiting.append(_flushing(os.open(file, os.O_RDONLY | _FILE, dir_fd=folder)))
+                waiting.append(_flushing(os.dup(folder)))
+                while len(waiting) > _AT_ONCE:
+                    waiting.pop(0).result()
+            for flushed in waiting:
+                flushed.result()
 
     def copy_file(self, name: str, folder: Folder) -> int:
         """Copy a file into another folder, under its name, and flush it; return the number of bytes.
@@ -500,6 +509,37 @@ def path_of(descriptor: int) -> Path:
 
 
 _HAS_PROC = Path("/proc/self/fd").is_dir()
+
+
+def _flushing(descriptor: int) -> Future[None]:
+    """Flush a file or directory in a thread, and close it then."""
+
+    def flush() -> None:
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    return _threads().submit(flush)
+
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _threads() -> ThreadPoolExecutor:
+    # Kept, for to start them takes as long as a small file; daemons they are not, but idle at exit.
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(_FLUSHING, "mgraph-flush")
+    return _pool
+
+
+def _after_in_child() -> None:
+    global _pool
+    _pool = None  # the parent's threads are not there
+
+
+os.register_at_fork(after_in_child=_after_in_child)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

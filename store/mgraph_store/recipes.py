@@ -23,13 +23,13 @@ from mgraph_store.rows.limits import RECIPE_DEPTH, RECIPE_NODES
 from mgraph_store.rows.records import Node, NodeTerm
 from mgraph_store.tensors.arrays import StoredArray
 from mgraph_store.tensors.chunkfiles import ChunkStream
-from mgraph_store.tensors.kernel import BLOCK, KERNEL_VERSION, active_terms, add_consumed, add_term
+from mgraph_store.tensors.kernel import BLOCK, KERNEL_VERSION, active_terms, add_term, kernel_step
 
 THREADS = 2
 """How many threads compute a node: while one waits for the disk or verifies a checksum, the other adds."""
 
-STREAM_BLOCK = 1 << 18
-"""Elements that are read and summed at a time; with fewer, the threads wait for each other more than they work."""
+STREAM_BLOCK = 1 << 16
+"""Elements that are read and summed at a time: output and one row stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -250,20 +250,25 @@ class Computation:
             for source in (s for _, s in terms if s in self._passing):
                 streams[source] = self._arrays[source].stream(start)
                 opened.callback(streams[source].close)
-            for begin in range(0, out.shape[0], STREAM_BLOCK):
-                block = out[begin : begin + STREAM_BLOCK]
-                row = scratch.row[: block.shape[0]]
-                for k, (c, source) in enumerate(terms):
-                    if source in streams:
-                        with self._arrays[source].blaming():
-                            streams[source].read_into(row)
-                        add_consumed(block, c, row, first=k == 0)
-                    else:
-                        value = values[source][begin : begin + STREAM_BLOCK]
-                        add_term(block, c, value, scratch.product, first=k == 0)
-            for source, stream in streams.items():
-                with self._arrays[source].blaming():
-                    stream.finish()
+            # Nothing is entered or looked up once for each block: that would cost as much as to add one.
+            current = terms[0][1]
+            try:
+                with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+                    for begin in range(0, out.shape[0], STREAM_BLOCK):
+                        block = out[begin : begin + STREAM_BLOCK]
+                        row = scratch.row[: block.shape[0]]
+                        for k, (c, current) in enumerate(terms):
+                            stream = streams.get(current)
+                            if stream is None:
+                                kernel_step(block, c, values[current][begin : begin + STREAM_BLOCK], row, k == 0)
+                            else:
+                                stream.read_into(row)
+                                kernel_step(block, c, row, row, k == 0)
+                for current in streams:
+                    streams[current].finish()
+            except Exception:
+                with self._arrays[current].blaming():
+                    raise
 
     def _copy(
         self, out: NDArray[np.float32], source: str, values: Mapping[str, NDArray[np.float32]], start: int

@@ -19,7 +19,6 @@ from mgraph_store.errors import (
     InputError,
     NameTakenError,
     NotFoundError,
-    OldFormatError,
 )
 from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder, put_in_place
 from mgraph_store.index.index import JOURNAL, Index, check_path
@@ -27,6 +26,7 @@ from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
 from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, sum_of_stored
+from mgraph_store.rows import schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Space
@@ -147,7 +147,8 @@ class GraphStore:
         InputError
             If DuckDB does not accept the path.
         FormatError, CorruptError
-            If this version cannot read it, or it is damaged or has lost commits. An older format is migrated.
+            If this version cannot read it, or it is damaged or has lost commits. One of an older format is read as it
+            is, and written after :meth:`upgrade` only.
         LockTimeoutError
             If somebody writes for longer than ``lock_timeout`` seconds.
         """
@@ -160,13 +161,27 @@ class GraphStore:
             raise NotFoundError(f"{path} is not a graph, because it has no {INDEX}: make one with `mgraph init`.")
         check_path(path)
         store = cls(path, lock_timeout=lock_timeout)
-        try:
-            store._check()
-        except OldFormatError:
-            with store.lock.exclusive():
-                store.index.migrate(store.lock.timeout)
-            store._check()
+        store._check()
         return store
+
+    def upgrade(self) -> int:
+        """Bring the graph to the present format for good, all or nothing; returns the format that it had.
+
+        Raises
+        ------
+        CorruptError, FormatError
+            If it is damaged or has lost commits, or no way leads from its format to the present one.
+        LockTimeoutError, StoreError
+            If others have it open for too long, or it cannot be written.
+        """
+        with self.lock.exclusive():
+            return self.index.migrate(self.lock.timeout)
+
+    def require_present_format(self) -> None:
+        """Raise OldFormatError if the graph has an older format, in which it can only be read."""
+        if self.index.found not in (None, schema.FORMAT_VERSION):  # when last looked at
+            with self.lock.shared():
+                self.index.require_present(self.index.format(self.lock.timeout))
 
     def _check(self) -> None:
         with (
@@ -216,10 +231,8 @@ class GraphStore:
             If the index cannot be locked or read.
         """
         with self.lock.shared():
-            with self.index.connect(read_only=True, patience=self.lock.timeout):
-                pass  # check that the index has this format and has lost nothing
             return run_guarded(
-                self.index.place(),
+                self.index.place_to_read(self.lock.timeout),
                 sql,
                 parameters,
                 max_seconds=max_seconds,
@@ -233,9 +246,12 @@ class GraphStore:
 
         Raises
         ------
+        OldFormatError
+            At once, if the graph has an older format.
         MGraphError
             On leaving, whatever :meth:`Transaction.commit` raises.
         """
+        self.require_present_format()
         transaction = Transaction(self.tensor_store, self.index, self.lock)
         try:
             yield transaction
@@ -263,7 +279,8 @@ class GraphStore:
         """
         node = self._node(node)
         if not is_computed(node):
-            return to_the_end(self._stored(node).read)
+            array = self._stored(node)
+            return array.read() if array.is_raw else to_the_end(array.read)
         recipes = self._recipes(node)  # here, where a reading that is open counts: never in the other thread
         return to_the_end(lambda: Computation(recipes, self._stored).run())
 
@@ -394,7 +411,7 @@ class GraphStore:
     def _stored(self, node: Node) -> StoredArray:
         if node.tensor_key is None:
             raise CorruptError(f"Node {node.id} should be stored, but has no tensors: run `mgraph check`.")
-        array = self.tensor_store.open(node.tensor_key, "float32", node.tensor_row)
+        array = self.tensor_store.open_again(node.tensor_key, "float32", node.tensor_row)
         if array.nbytes != node.nbytes:
             raise CorruptError(
                 f"Tensor object {node.tensor_key} has {array.nbytes} bytes, node {node.id} should have "

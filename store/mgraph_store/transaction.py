@@ -266,10 +266,11 @@ class Transaction:
         updated = self._rebased(present)
         self._check_tensors(updated, present)
         changes = Changes.of(self._added, updated, self._removed)
-        changes.apply(con)
-        verify(con, self._added, updated, self._removed)
         try:
-            count = commits.prepare(con, journal, commits.settle(con, journal), changes)
+            settled = commits.settle(con, journal)  # first, for it may write all rows that there are
+            changes.apply(con)
+            verify(con, self._added, updated, self._removed)
+            count = commits.prepare(con, journal, settled, changes)
         except OSError as error:
             raise disk_error(error, self._index.path.parent) from error
         self._attempted = True

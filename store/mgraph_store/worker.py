@@ -36,6 +36,7 @@ class WorkerStore(GraphStore):
     @override
     def transaction(self) -> Iterator[Transaction]:
         """Write tensors and collect rows, all or nothing; the rows wait for :meth:`hand_over`."""
+        self.require_present_format()
         transaction = _Waiting(self.tensor_store, self.index, self.lock, self._ended)
         try:
             yield transaction

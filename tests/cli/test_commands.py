@@ -315,14 +315,17 @@ def test_export(run: Any, path: Path) -> None:
     assert sorted(p.name for p in here.iterdir() if p.name.startswith(".")) == []
 
 
-def test_plot_says_where_it_drew(run: Any, path: Path) -> None:
+def test_plot_says_where_it_drew(run: Any, path: Path, graph: Any) -> None:
     for name, picture in (("s", "s.png"), ("curve", "c.svg"), ("line", "l.pdf")):
         drawn = run("plot", name, "-o", picture)
         assert drawn.stdout == f"{picture}\n"
         assert (path.parent / picture).stat().st_size > 5000
     # Nothing to compare with is made on the way, and said so.
     run("connect", "c", "d", "--curve", "--epochs", 1, "--grid", 3, "--name", "cd")
-    assert "--linear" in run("plot", "cd", "-o", "cd.png").stderr
+    before = len(graph.connections())
+    assert "--before does that" in run("plot", "cd", "-o", "cd.png").stderr
+    assert len(graph.connections()) == before  # nothing is measured unasked
+    assert "--linear" in run("plot", "cd", "-o", "cd.png", "--before").stderr
     assert run("plot", "cd", "-o", "cd.png").stderr == ""
     run("plot", "cd", "-o", "cd.png", "--no-before")
 

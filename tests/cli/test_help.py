@@ -16,8 +16,8 @@ COMMANDS = [
     *("show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "ensemble", "export", "pack", "unpack"),
-    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "copy", "archive"),
-    *("methods", "archs", "datasets", "demo"),
+    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "copy", "upgrade", "archive"),
+    *("methods", "recipes", "archs", "datasets", "demo"),
 ]
 
 _WITHOUT_TORCH = """
@@ -41,6 +41,8 @@ def test_looking_and_asking_never_import_torch(python: Callable[..., str], path:
         ["methods"],
         ["compare", "a", "b", "--json"],
         ["methods", "surface"],
+        ["recipes"],
+        ["recipes", "lenet5-mnist"],
         ["show", "s", "--table"],
         ["datasets"],
     ]

@@ -17,6 +17,7 @@ import duckdb
 import matplotlib as mpl
 import pytest
 from click.testing import CliRunner
+from warm import Process
 
 import mgraph
 from mgraph_cli import terminal
@@ -220,7 +221,7 @@ def test_a_warning_of_a_library_is_shown_once_and_in_one_line(capsys: pytest.Cap
     assert len(lines[1]) < 600
 
 
-def test_a_warning_of_a_library_reaches_the_user(process: Callable[..., subprocess.Popen[str]], path: Path) -> None:
+def test_a_warning_of_a_library_reaches_the_user(warm_process: Callable[..., Process], path: Path) -> None:
     (path.parent / "own.py").write_text(
         "import warnings\n"
         "def net(input_shape, classes):\n"
@@ -228,7 +229,7 @@ def test_a_warning_of_a_library_reaches_the_user(process: Callable[..., subproce
         "    warnings.warn('nested \\x1b[2J tensors are a prototype', stacklevel=1)\n"
         "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))\n"
     )
-    child = process("init", "own.mgraph", "--arch", "own.py:net", "--data", "digits", cwd=path.parent)
+    child = warm_process("init", "own.mgraph", "--arch", "own.py:net", "--data", "digits", cwd=path.parent)
     _, said = child.communicate(timeout=120)
     assert child.returncode == 0, said
     assert said.count("nested") == 1

@@ -155,3 +155,22 @@ def test_nobody_holds_the_lock_while_a_network_is_trained(graph: Any) -> None:
     mode = graph.train(seed=9, epochs=1, progress=progress)
     graph.connect("a", mode, method=mgraph.BezierCurve(epochs=1), grid=3, progress=progress)
     assert steps
+
+
+def test_a_graph_of_an_older_format_is_read_and_upgraded_when_asked(commands: Any, tmp_path: Path) -> None:
+    shutil.unpack_archive(Path(__file__).parents[1] / "data" / "v1.mgraph.zip", tmp_path)
+    run = commands(tmp_path)
+    listed = run("ls")
+    for write in (("rm", "c"), ("mv", "a", "first"), ("tag", "a", "good")):
+        refused = run(*write, code=2)
+        assert "has format 1, this mgraph writes format 2" in refused.stderr
+        assert "give mgraph upgrade" in refused.stderr
+        assert refused.stderr.count("\n") == 1
+    assert run("rm", "c", "--dry-run").stdout
+    assert run("sql", "SELECT count(*) FROM edges").stdout
+    assert run("ls").stdout == listed.stdout
+    assert run("upgrade", "--json").row == {"path": str(tmp_path / "v1.mgraph"), "before": 1, "format": 2}
+    assert run("upgrade", "--json").row["before"] == 2
+    assert run("ls").stdout == listed.stdout
+    run("mv", "a", "first")
+    assert run("check", "--deep").stdout == "No problems.\n"

@@ -101,6 +101,7 @@ def make(path: Path) -> GraphStore:
         for i, n in enumerate((a, *controls, b)):
             tx.add(Member(connection.id, n.id, "control" if n in controls else "end", i // 3, i))
         tx.add(Series(connection.id, run.id, "train_loss", "", (0.0, 1.0), (2.0, float("nan"))))
+        tx.add(Series(None, run.id, "learning_rate", "", (1.0, 2.0), (0.1, 0.01), node_id=a.id))
     sweep = Sweep(new_id("w"), connection.id, run.id, (3,), "fresh", "fp32", axes="[[0,0.25,1]]")
     samples = [Node(new_id("s"), "sample", plain.id, run.id, kernel=1) for _ in range(3)]
     with store.transaction() as tx:

@@ -73,7 +73,7 @@ def test_the_lines_of_an_extension_are_counted() -> None:
 # What functions return, shown by use rather than by name.
 _TYPES = {
     *("Components", "Connected", "Criterion", "Difference", "Done", "Graph", "Link", "Measured", "Method", "Outlook"),
-    *("Point", "Progress", "Suggestion", "UpkeepPlan"),
+    *("Point", "Progress", "Size", "Suggestion", "UpkeepPlan"),
 }
 
 

@@ -202,7 +202,7 @@ ONE = Piece(Segment(), (0, 1), ((0.0,), (1.0,)))
         (lambda: Piece(Segment(), (0, 0), ONE.waypoints), "2 different control points"),
         (lambda: Piece(Segment(), (0, 1), ((0.0,),)), "two waypoints"),
         (lambda: Piece(Segment(), (0, 1), ((0.0,), (2.0,))), r"\[0, 1\]"),
-        (lambda: Piece(PolygonalChainFamily(1), (0, 1, 2), ONE.waypoints), "waypoints at its knots; 0.5"),
+        (lambda: Piece(PolygonalChainFamily(1), (0, 1, 2), ONE.waypoints), "waypoints at its knots; none is at 0.5"),
         (lambda: CompositePath((Piece(Segment(), (0, 1), ((0.0,), (0.5,))),)), "stops at control points"),
         (lambda: path_waypoints(BezierSurfaceFamily((1, 1))), "say between which"),
         (lambda: CompositePath.by_length((ONE,), [0.0]), "lengths"),

@@ -345,7 +345,7 @@ def test_what_no_pair_can_take_is_refused(g: Any) -> None:
     g.add_space("mlp?hidden=4,", "digits", name="empty")
     with pytest.raises(InputError, match="there is none"):
         g.suggest(space="empty")
-    with pytest.raises(InputError, match="of one space"):
+    with pytest.raises(InputError, match="in one space"):
         g.suggest("a", "b", space="empty")
 
 

@@ -225,7 +225,7 @@ def test_a_curve_of_unknown_family_is_asked_about(folder: Path, commands: Any) -
     run = commands(folder)
     torch.save(curve("bare", None)[1], "c.pt")
     said = run("add-mode", "c.pt", "--name", "c", code=2).stderr
-    assert "a trained curve of 3 control points and does not say of which family" in said
+    assert "a trained curve of 3 control points and does not name its family" in said
     made = run("add-mode", "c.pt", "--name", "c", "--chain")
     assert "trained curve of 3 control points, taken from model_state" in made.stderr
     assert run("show", "c", "--json").row["kind"] == "chain"

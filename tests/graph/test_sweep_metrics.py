@@ -120,7 +120,7 @@ def test_precision_is_recorded_with_every_number(g: Any, beside: Any, tables: An
         (["--refine", "0"], "positive number"),
         (["--refine", "0.1", "--refine-on", "test"], "a split and a metric"),
         (["--refine", "0.1", "--refine-on", "test ece"], "does not measure the metric ece"),
-        (["--refine", "0.1", "--max-points", "20"], "61 points already"),
+        (["--refine", "0.1", "--max-points", "20"], "61 points, more than the 20"),
         (["--max-points", "20"], "go with --refine"),
         (["--refine-on", "test loss"], "go with --refine"),
         (["--splits", ""], "There is no split ''"),

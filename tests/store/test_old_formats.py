@@ -5,15 +5,23 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
 from mgraph_store import FORMAT_VERSION, GraphStore, Node, Space, Sweep, problems
+from mgraph_store.errors import FormatError, InputError
 from mgraph_store.exchange.arrival import unpack
 from mgraph_store.index import migrations
-from mgraph_store.rows.schema import TABLES
+from mgraph_store.rows import schema
+from mgraph_store.rows.schema import TABLES, columns
 from mgraph_store.upkeep.repair import repair
 
 DATA = Path(__file__).parents[1] / "data"
@@ -31,22 +39,68 @@ def path(version: int, tmp_path: Path) -> Path:
     return tmp_path / f"v{version}.mgraph"
 
 
-def test_it_opens_and_holds_what_it_held(version: int, path: Path) -> None:
+def read_only(path: Path) -> None:
+    """Let nobody but root write."""
+    for place in [path, *path.rglob("*")]:
+        place.chmod(place.stat().st_mode & ~0o222)
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+def test_it_opens_and_holds_what_it_held(version: int, path: Path, upgraded: bool) -> None:
     spec = importlib.util.spec_from_file_location("make_graph", DATA / "make_graph.py")
     assert spec is not None
     assert spec.loader is not None
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
+    if upgraded:
+        assert GraphStore.open(path).upgrade() == version
+    files = {p: p.read_bytes() for p in path.rglob("*") if p.is_file() and p.suffix != ".lock"}
     store = GraphStore.open(path)
     assert problems(store, deep=True) == []
     expected = json.loads((DATA / f"v{version}.json").read_text())
     assert maker.describe(store) == expected
     assert set(expected["rows"]) == set(TABLES)  # something of everything
+    assert {p: p.read_bytes() for p in files} == files  # to read is to change nothing
+
+
+READ_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from mgraph_store import GraphStore, Node, WorkerStore, problems
+
+def read(path):
+    store = GraphStore.open(path)
+    with store.reading() as reader:
+        names = [n.name for n in reader.all(Node) if n.name]
+    return len(names), store.read_parameters(names[0]).size, problems(store, deep=True)
+
+first = read(sys.argv[1])  # and imports all that is needed, which nobody may not read
+os.geteuid() or os.setuid(65534)  # root may write anywhere
+try:
+    Path(sys.argv[2], "x").touch()
+except PermissionError:
+    assert read(sys.argv[2]) == first, first
+    print(*first)
+"""
+
+
+def test_it_is_read_where_it_cannot_be_written(path: Path, tmp_path: Path) -> None:
+    """By a user who may not write there; as on a medium that nobody can write."""
+    mine = shutil.copytree(path, tmp_path / "mine.mgraph")
+    with tempfile.TemporaryDirectory() as place:  # pytest's own is for its user alone
+        Path(place).chmod(0o755)
+        theirs = Path(shutil.copytree(path, Path(place) / "theirs.mgraph"))
+        read_only(theirs)
+        command = [sys.executable, "-c", READ_AS_NOBODY, mine, theirs]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        for folder in [theirs, *(p for p in theirs.rglob("*") if p.is_dir())]:
+            folder.chmod(0o755)  # so that it can be deleted
+    assert (done.returncode, done.stdout.split()[1:]) == (0, ["17", "[]"]), done.stderr
 
 
 def test_its_journal_makes_it_anew(version: int, path: Path) -> None:
     if version != FORMAT_VERSION:
-        GraphStore.open(path)  # after a migration it begins anew
+        GraphStore.open(path).upgrade()  # it begins anew
     (path / "index.duckdb").unlink()
     store = GraphStore(path)
     repair(store)
@@ -102,6 +156,8 @@ def test_edges_of_format_1_say_what_chose_their_routes(tmp_path: Path) -> None:
                 )
     store = GraphStore.open(path)
     assert chosen(store) == OF_VERSION_1
+    store.upgrade()
+    assert chosen(store) == OF_VERSION_1
     with duckdb.connect() as con:  # and the table is the one of a graph made anew
         con.execute(f"ATTACH '{path / 'index.duckdb'}' AS old (READ_ONLY)")
         con.execute(f"ATTACH '{GraphStore.create(tmp_path / 'new.mgraph').path / 'index.duckdb'}' AS new (READ_ONLY)")
@@ -131,6 +187,70 @@ def test_metrics_of_format_1_have_the_direction_that_accuracy_had(tmp_path: Path
         assert [json.loads(s.metrics) for s in reader.all(Sweep)] == [[accuracy]]
     found = store.query_guarded("SELECT test_speed, test_accuracy FROM modes")
     assert list(found.columns) == ["test_speed", "test_accuracy"]
+
+
+def test_columns_that_came_later_are_those_that_the_steps_add(tmp_path: Path) -> None:
+    """So that the rows of a bundle go into the tables that its format had."""
+    for version in VERSIONS:
+        shutil.unpack_archive(DATA / f"v{version}.mgraph.zip", tmp_path)
+        with duckdb.connect(str(tmp_path / f"v{version}.mgraph" / "index.duckdb")) as con:
+            found = con.execute("SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal").fetchall()
+        present = {(table, c.name) for table, record in TABLES.items() for c in columns(record)}
+        lacking = {f"{table}.{name}" for table, name in present - set(found)}
+        assert lacking == migrations.new_since(version)
+
+
+def with_manifest(bundle: Path, change: Callable[[dict[str, Any]], object], to: Path) -> Path:
+    """Write a bundle again with another manifest."""
+    with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(to, "w") as target:
+        for info in source.infolist():
+            data = source.read(info)
+            if info.filename == "manifest.json":
+                document = json.loads(data)
+                change(document)
+                data = json.dumps(document).encode()
+            target.writestr(info, data)
+    return to
+
+
+def test_a_bundle_is_upgraded_by_the_steps_of_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one nullable column more, and with one that a step fills."""
+    old = with_manifest(DATA / "v1.bundle", lambda _: None, tmp_path / "old.zip")
+    met: list[int] = []
+
+    def step(con: duckdb.DuckDBPyConnection) -> None:
+        met.append(len(con.execute("SELECT * FROM edges").fetchall()))
+        con.execute("UPDATE nodes SET info = '{\"step\": 3}'")
+
+    monkeypatch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
+    monkeypatch.setattr("mgraph_store.exchange.bundle.FORMAT_VERSION", FORMAT_VERSION + 1)
+    monkeypatch.setitem(migrations.STEPS, FORMAT_VERSION, step)
+    store = GraphStore.create(tmp_path / "g.mgraph")
+    unpack(store, old)
+    with store.reading() as reader:
+        assert {n.info for n in reader.all(Node)} == {'{"step": 3}'}
+    assert met == [len(json.loads(zipfile.ZipFile(old).read("manifest.json"))["tables"]["edges"]["rows"])]
+    assert chosen(store) == OF_VERSION_1
+
+
+@pytest.mark.parametrize("version", [0, -1, FORMAT_VERSION + 1])
+def test_a_bundle_of_a_format_that_never_was(version: int, tmp_path: Path) -> None:
+    bundle = with_manifest(DATA / "v1.bundle", lambda d: d.update(graph_format=version), tmp_path / "odd.zip")
+    store = GraphStore.create(tmp_path / "g.mgraph")
+    with pytest.raises((InputError, FormatError), match=r"never existed|install a newer mgraph"):
+        unpack(store, bundle)
+
+
+def test_a_bundle_of_format_1_with_columns_of_format_2_is_refused(tmp_path: Path) -> None:
+    def add(document: dict[str, Any]) -> None:
+        table = document["tables"]["edges"]
+        table["columns"].append("doubt")
+        for row in table["rows"]:
+            row.append("why")
+
+    bundle = with_manifest(DATA / "v1.bundle", add, tmp_path / "odd.zip")
+    with pytest.raises(InputError, match="has a row of edges that does not fit"):
+        unpack(GraphStore.create(tmp_path / "g.mgraph"), bundle)
 
 
 def test_a_bundle_of_format_1_is_taken_up(tmp_path: Path) -> None:

@@ -68,6 +68,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{base}{tmp_path.name}/tensors"
 
 
+# What asks a place for nothing that others here do not: with S3, which takes seconds, in make stress.
+ON_S3_TOO = pytest.mark.parametrize("place", ["memory", pytest.param("s3", marks=pytest.mark.stress)], indirect=True)
+
+
 @pytest.fixture
 def fill(space_factory: Callable[..., Any]) -> Callable[[GraphStore], list[Node]]:
     """Put three large nodes, two small ones that share a segment, buffers and a sum into a store."""
@@ -226,6 +230,7 @@ def test_a_changed_note_of_the_url_is_refused(store: GraphStore, text: str) -> N
     (store.path / "tensors.json").unlink()
 
 
+@ON_S3_TOO
 def test_names_do_not_matter_for_a_copy(place: str, tmp_path: Path, fill: Callable[[GraphStore], list[Node]]) -> None:
     # A bundle takes a graph from one place to another.
     store = GraphStore.create(tmp_path / "g.mgraph", tensors=place, lock_timeout=30)
@@ -272,6 +277,7 @@ def remove(store: GraphStore, name: str) -> None:
     plan.apply(store)
 
 
+@ON_S3_TOO
 def test_gc_in_a_copy_deletes_nothing_of_the_original(original: GraphStore) -> None:
     backup = copied(original)
     add(original, "later")
@@ -282,6 +288,7 @@ def test_gc_in_a_copy_deletes_nothing_of_the_original(original: GraphStore) -> N
     assert_consistent(original, deep=True)
 
 
+@ON_S3_TOO
 def test_a_copy_that_has_looked_at_its_tensors_keeps_them(original: GraphStore) -> None:
     backup = copied(original)
     assert backup.read_parameters("n1").size == SIZE
@@ -294,6 +301,7 @@ def test_a_copy_that_has_looked_at_its_tensors_keeps_them(original: GraphStore) 
     assert_consistent(backup, deep=True)
 
 
+@ON_S3_TOO
 def test_when_the_copy_is_gone_the_tensors_can_be_claimed(original: GraphStore) -> None:
     backup = copied(original)
     backup.read_parameters("n1")
@@ -317,6 +325,7 @@ def test_a_copy_may_be_the_one_that_claims(original: GraphStore) -> None:
         add(GraphStore.open(original.path), "late")
 
 
+@ON_S3_TOO
 def test_a_copy_says_only_once_that_it_is_there(original: GraphStore, place: str) -> None:
     import fsspec
 
@@ -328,6 +337,7 @@ def test_a_copy_says_only_once_that_it_is_there(original: GraphStore, place: str
     assert sum("claim-" in str(name) for name in fs.ls(root, detail=False)) == 2
 
 
+@ON_S3_TOO
 def test_a_graph_that_is_moved_stays_the_only_one(original: GraphStore) -> None:
     moved = GraphStore.open(original.path.rename(original.path.with_name("moved.mgraph")))
     assert plan_collection(moved, 0).shared is None
@@ -335,6 +345,7 @@ def test_a_graph_that_is_moved_stays_the_only_one(original: GraphStore) -> None:
     assert not garbage(moved)
 
 
+@ON_S3_TOO
 def test_a_graph_of_before_claims_makes_one(original: GraphStore, place: str) -> None:
     import fsspec
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
 from mgraph_store import (
     FORMAT_VERSION,
     Connection,
+    Evaluation,
     GraphStore,
     Member,
     Node,
@@ -23,18 +28,24 @@ from mgraph_store import (
     NodeTerm,
     Run,
     Sweep,
+    WorkerStore,
     garbage,
     new_id,
     problems,
 )
-from mgraph_store.errors import FormatError, InputError, OldFormatError, StillNeededError, StoreError
+from mgraph_store.errors import CorruptError, FormatError, InputError, OldFormatError, StillNeededError, StoreError
 from mgraph_store.index import migrations
-from mgraph_store.index.instances import Instances
+from mgraph_store.index.instances import Instances, instances
+from mgraph_store.index.journal import Journal
 from mgraph_store.index.processes import Process
 from mgraph_store.rows import schema
+from mgraph_store.transaction import Transaction
 from mgraph_store.underway import PROCESS
+from mgraph_store.upkeep import shortening
 from mgraph_store.upkeep.collect import plan_collection
+from mgraph_store.upkeep.copying import copy
 from mgraph_store.upkeep.removal import plan_removal
+from mgraph_store.upkeep.repair import repair
 from mgraph_store.upkeep.usage import measure
 
 
@@ -250,6 +261,66 @@ def test_a_long_journal_is_begun_anew(graph: Any, monkeypatch: pytest.MonkeyPatc
     graph.add(graph.parameters(), names=("a",))
 
 
+def test_what_others_commit_while_a_journal_is_begun_anew_is_in_it(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of many rows, it comes in parts."""
+    graph.add(*(graph.parameters(seed) for seed in range(7)))
+    original = shortening.parts
+
+    def slow(con: Any) -> Iterator[dict[str, Any]]:
+        yield from original(con, 3)
+        graph.derive([1.0], [graph.add(graph.parameters(9), names=("late",))[0]])
+
+    monkeypatch.setattr(shortening, "parts", slow)
+    shortening.shorten(graph.store)
+    journal = graph.store.index.journal
+    numbers = [e.number for e in journal.entries(journal.count())]
+    assert numbers == [2, 2, 2, 3, 4]
+    assert problems(graph.store, deep=True) == []
+    (graph.store.path / "index.duckdb").unlink()
+    repair(graph.store)
+    assert len(ids(graph)) == 9
+
+
+def test_of_two_who_begin_a_journal_anew_one_does(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph.add(graph.parameters(), names=("a",))
+    original = shortening.parts
+
+    def slow(con: Any) -> Iterator[dict[str, Any]]:
+        yield from original(con)
+        monkeypatch.setattr(shortening, "parts", original)
+        shortening.shorten(graph.store)
+
+    monkeypatch.setattr(shortening, "parts", slow)
+    shortening.shorten(graph.store)
+    graph.add(graph.parameters(1), names=("b",))
+    assert len(list((graph.store.path / "journal").glob("*.log"))) == 1
+    assert problems(graph.store, deep=True) == []
+
+
+def test_no_view_of_an_index_gets_a_file_into_the_journal(damaged: Any, tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("Sesame\n")
+    with duckdb.connect(str(damaged.store.index.path)) as con:
+        con.execute("DROP TABLE notes")
+        con.execute(
+            f"CREATE VIEW notes AS SELECT * FROM read_csv('{tmp_path}/secret.csv', columns={{'id': 'VARCHAR'}})"
+        )
+    with pytest.raises(StoreError):
+        shortening.shorten(damaged.store)
+    assert b"Sesame" not in b"".join(files_of(damaged.store.path).values())
+
+
+def test_the_length_of_a_journal_of_many_rows_is_guessed(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (node,) = graph.add(graph.parameters())
+    rng = np.random.default_rng(1)
+    with graph.store.transaction() as tx:
+        for value in rng.standard_normal(3000):
+            tx.add(Evaluation(node.id, None, None, "test", "all", "own", "fp32", "loss", value, None, 10))
+    with graph.store.reading() as reader:
+        exact = shortening.shortest_length(reader.connection)
+        monkeypatch.setattr(shortening, "_SMALL", 10)
+        assert shortening.shortest_length(reader.connection) == pytest.approx(exact, rel=0.25)
+
+
 # Measuring
 
 
@@ -277,30 +348,107 @@ def test_usage_counts_every_byte_once(graph: Any) -> None:
 # Formats
 
 
-def test_an_older_format_is_migrated_once(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def newer(graph: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Let there be a format after the present one; what its step has met."""
     graph.add(graph.parameters(), names=("a",))
-    monkeypatch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
-    with pytest.raises(FormatError, match=f"reads only format {FORMAT_VERSION + 1}: open it with mgraph"):
-        GraphStore.open(graph.store.path)
-    steps: list[Any] = []
+    met: list[Any] = []
 
     def step(con: Any) -> None:
-        steps.append(con.execute("SELECT count(*) FROM nodes").fetchone())
-        con.execute("UPDATE nodes SET info = '{\"format\": 2}'")
+        met.append(con.execute("SELECT count(*) FROM nodes").fetchone()[0])
+        con.execute("UPDATE nodes SET info = '{\"format\": 3}'")
 
-    monkeypatch.setitem(migrations.STEPS, FORMAT_VERSION, step)
-    with pytest.raises(OldFormatError, match="open the graph once"), graph.store.reading():
-        pass
-    store = GraphStore.open(graph.store.path)
-    GraphStore.open(graph.store.path)
-    assert steps == [(1,)]
-    assert problems(store, deep=True) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
+        patch.setitem(migrations.STEPS, FORMAT_VERSION, step)
+        yield met
+    Instances.close(instances())
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.suffix != ".lock"}
+
+
+def info(store: GraphStore) -> str:
     with store.reading() as reader:
-        assert reader.find_node("a").info == '{"format": 2}'
-    monkeypatch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION)
-    with pytest.raises(FormatError, match=f"reads format {FORMAT_VERSION}: install a newer mgraph"):
-        GraphStore.open(graph.store.path)
-    monkeypatch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
+        return str(reader.find_node("a").info)
+
+
+def test_an_older_format_is_read_as_it_is(graph: Any, newer: list[Any], tmp_path: Path) -> None:
+    before = files_of(graph.store.path)
+    store = GraphStore.open(graph.store.path)
+    assert info(store) == info(store) == info(GraphStore.open(store.path)) == '{"format": 3}'
+    assert store.query_guarded("SELECT info FROM nodes").rows == [('{"format": 3}',)]
+    assert store.read_parameters("a").tobytes() == graph.parameters().tobytes()
+    assert problems(store, deep=True) == []
+    assert measure(store).kinds["mode"].nodes == 1
+    assert plan_collection(store, 0).items == ()
+    copy(store, tmp_path / "copy.mgraph")
+    assert files_of(graph.store.path) == before
+    assert newer == [1]  # once for this process
+    assert GraphStore.open(tmp_path / "copy.mgraph").index.found == FORMAT_VERSION
+
+
+def test_what_an_older_mgraph_adds_is_read(graph: Any, newer: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    store = GraphStore.open(graph.store.path)
+    with store.reading() as reader:
+        assert len(reader.all(Node)) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION)
+        graph.add(graph.parameters(1), names=("b",))
+    with store.reading() as reader:
+        assert {n.name for n in reader.all(Node)} == {"a", "b"}
+    assert newer == [1, 2]
+
+
+def test_an_older_format_is_not_written(graph: Any, newer: list[Any]) -> None:
+    store = GraphStore.open(graph.store.path)
+    store.tensor_store.write("tnobodysobject22", {"float32": graph.parameters()})
+    before = files_of(store.path)
+    worker = WorkerStore.open(store.path)
+    with store.reading() as reader:
+        removal = plan_removal(reader, [reader.find_node("a")])
+    writers: list[Callable[[], Any]] = [
+        lambda: store.transaction().__enter__(),
+        lambda: worker.transaction().__enter__(),
+        lambda: plan_collection(store, 0).apply(store),
+        lambda: removal.apply(store),
+        lambda: repair(store),
+        lambda: Transaction(store.tensor_store, store.index, store.lock).add(Run(new_id("r"), "train", "{}")),
+    ]
+    for write in writers[:-1]:
+        with pytest.raises(OldFormatError, match="read as it is; to change it, give mgraph upgrade"):
+            write()
+    tx = Transaction(store.tensor_store, store.index, store.lock)  # by somebody who has not looked
+    tx.add(Run(new_id("r"), "train", "{}"))
+    with pytest.raises(OldFormatError):
+        tx.commit()
+    assert files_of(store.path) == before
+    store.tensor_store.remove("tnobodysobject22")
+
+
+def test_an_upgrade_is_for_good(graph: Any, newer: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = GraphStore.open(shutil.copytree(graph.store.path, tmp_path / "copy.mgraph"))
+    other = GraphStore.open(store.path)
+    assert store.upgrade() == FORMAT_VERSION
+    assert store.upgrade() == FORMAT_VERSION + 1
+    assert info(store) == '{"format": 3}'
+    for one in (store, other):  # who has opened it before may write, too
+        with one.transaction() as tx:
+            tx.add(Run(new_id("r"), "train", "{}"))
+    assert problems(store) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION)
+        with pytest.raises(FormatError, match=f"reads format {FORMAT_VERSION}: install a newer mgraph"):
+            GraphStore.open(store.path)
+
+
+def test_a_format_to_which_no_way_leads_is_refused(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "FORMAT_VERSION", FORMAT_VERSION + 1)
+        for act in (GraphStore.open, lambda _: graph.store.upgrade()):
+            with pytest.raises(FormatError, match=f"reads only format {FORMAT_VERSION + 1}: open it with mgraph"):
+                act(graph.store.path)
 
 
 def test_a_step_that_fails_leaves_the_old_format(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +463,70 @@ def test_a_step_that_fails_leaves_the_old_format(graph: Any, monkeypatch: pytest
         patch.setitem(migrations.STEPS, FORMAT_VERSION, step)
         with pytest.raises(StoreError):
             GraphStore.open(graph.store.path)
+        with pytest.raises(StoreError):
+            graph.store.upgrade()
     assert len(ids(graph)) == 1
+
+
+def test_an_index_that_has_lost_commits_is_not_upgraded(damaged: Any, tmp_path: Path) -> None:
+    """Its journal, which would begin anew, has them."""
+    shutil.unpack_archive(Path(__file__).parents[1] / "data" / "v1.mgraph.zip", tmp_path)
+    path = tmp_path / "v1.mgraph"
+    with duckdb.connect(str(path / "index.duckdb")) as con:
+        con.execute("UPDATE meta SET commits = commits - 1")
+    before = sorted(p.name for p in (path / "journal").iterdir())
+    with pytest.raises(CorruptError, match="has lost its last commit"):
+        GraphStore(path).upgrade()
+    assert sorted(p.name for p in (path / "journal").iterdir()) == before
+
+
+@pytest.mark.parametrize("where", ["in a step", "before the commit", "before the journal", "in the journal"])
+def test_an_upgrade_that_is_killed(tmp_path: Path, where: str) -> None:
+    """The graph is of the one format or of the other, with all rows; a stale record of before is never counted."""
+    shutil.unpack_archive(Path(__file__).parents[1] / "data" / "v1.mgraph.zip", tmp_path)
+    path = tmp_path / "v1.mgraph"
+    with GraphStore.open(path).reading() as reader:
+        rows = reader.snapshot()
+    journal = Journal(path / "journal")
+    stale = {"remove": [["evaluations", "split", ["test"]]]}  # of a commit that was never made
+    count = journal.count()
+    assert count is not None
+    journal.prepare(count, stale)
+    script = """
+import os, sys
+import duckdb
+from pathlib import Path
+from mgraph_store import GraphStore
+from mgraph_store.index import journal, migrations
+
+def die(*_, **__):
+    os._exit(9)
+
+where = sys.argv[2]
+if where == "in a step":
+    migrations.STEPS[1] = die
+elif where == "before the commit":
+    migrations.schema.comment_statements = die
+elif where == "before the journal":
+    journal.Journal.begin = die
+else:
+    journal.Journal._seal = die
+GraphStore.open(sys.argv[1]) if where not in ("in a step", "before the commit") else None
+GraphStore(Path(sys.argv[1])).upgrade()
+"""
+    done = subprocess.run([sys.executable, "-c", script, path, where], check=False, timeout=60)
+    assert done.returncode == 9
+    store = GraphStore.open(path)
+    upgraded = where in ("before the journal", "in the journal")
+    assert store.index.found == (FORMAT_VERSION if upgraded else 1)
+    store.upgrade()
+    with store.transaction() as tx:
+        tx.add(Run(new_id("r"), "after", "{}"))
+    assert problems(store, deep=True) == []
+    with store.reading() as reader:
+        found = reader.snapshot()
+    assert found["add"]["evaluations"] == rows["add"]["evaluations"]
+    assert found["add"]["nodes"] == rows["add"]["nodes"]
 
 
 # Others at work

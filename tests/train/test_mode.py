@@ -167,3 +167,60 @@ def test_batch_statistics_need_two_examples():
 def test_tf32_on_the_cpu_is_refused_before_training():
     with pytest.raises(InputError, match="TF32 needs an NVIDIA GPU"):
         check_training(FlatModel(built()), small_task(), TrainSettings(precision="tf32"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"momentum": 0.0},
+        {"nesterov": True},
+        {"clip": 0.5},
+        {"optimizer": "adamw", "lr": 0.003},
+        {"optimizer": "muon", "lr": 0.003},
+    ],
+    ids=str,
+)
+def test_biases_and_norms_need_not_decay(changes):
+    task, settings = small_task(), {"seed": 4, "epochs": 2, "batch_size": 20, "lr": 0.05, "weight_decay": 0.1} | changes
+    spec = "cnn?channels=4&hidden=8&bn=true"
+
+    def trained(**more):
+        flat = FlatModel(built(spec))
+        train_mode(flat, task, TrainSettings(**settings | more))
+        return flat
+
+    some, all_, none = trained(decay_norms=False), trained(), trained(weight_decay=0.0)
+    assert not torch.equal(some.theta, all_.theta)
+    assert not torch.equal(some.theta, none.theta)
+
+    # by torch's optimiser with two groups
+    if settings.get("optimizer") == "muon" or "clip" in changes:
+        return
+    plain = built(spec)
+    groups = [
+        {"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": 0.1},
+        {"params": [p for p in plain.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    if changes.get("optimizer") == "adamw":
+        optimiser = torch.optim.AdamW(groups, lr=0.003, betas=(0.9, 0.999))
+    else:
+        optimiser = torch.optim.SGD(
+            groups, lr=0.05, momentum=changes.get("momentum", 0.9), nesterov="nesterov" in changes
+        )
+    order, step = Streams.of(4).order, 0
+    plain.train()
+    for _ in range(2):
+        for x, y in task.train.batches(20, order=torch.randperm(64, generator=order)):
+            for group in optimiser.param_groups:
+                group["lr"] = settings["lr"] * SCHEDULES["curve"](step / 8)
+            optimiser.zero_grad()
+            F.cross_entropy(plain(x), y).backward()
+            optimiser.step()
+            step += 1
+    assert torch.allclose(felt(some.module), felt(plain), atol=2e-5)
+
+
+def test_decay_norms_is_not_for_classes_of_torch():
+    with pytest.raises(InputError, match=r"decay_norms=false is for sgd, adamw, muon"):
+        TrainSettings(optimizer="torch.optim.Adam", decay_norms=False)

@@ -116,8 +116,8 @@ def test_the_mean_is_the_full_gradient_for_any_batch_and_number_of_values(family
 @pytest.mark.parametrize("how", ["stratified", "lattice", "iid"])
 @pytest.mark.parametrize("family", [BezierCurveFamily(1), BezierSurfaceFamily((2, 1))], ids=repr)
 def test_over_shuffles_and_draws_the_mean_is_the_integral_over_the_domain(family, how):
-    """Within the statistical error of 600 steps, against quadrature of whole-batch gradients; uneven slices."""
-    samples, count, steps = 4, 7, 600
+    """Within the statistical error of 400 steps, against quadrature of whole-batch gradients; uneven slices."""
+    samples, count, steps = 4, 7, 400
     x, y = examples(count)
     axis, weights = gauss_legendre(family.knots, 12)
     nodes = np.stack(np.meshgrid(*[axis] * family.dimension, indexing="ij"), -1).reshape(-1, family.dimension)

@@ -16,8 +16,9 @@ from mgraph_cli.progress import progress_bars
 if TYPE_CHECKING:
     from mgraph import Graph
 
-LIMITS = ("max_barrier", "max_peak", "max_drop", "metric", "split", "budget")
+LIMITS = ("max_barrier", "max_peak", "max_drop", "split", "budget")
 _TRIED = [name for name in LADDER if name in METHODS]
+_USUAL = {"splits": ["train", "valid", "test"]}
 _COLUMNS = ("method", "outcome", "name", "connection", "peak", "barrier", "drop", "seconds")
 
 
@@ -46,11 +47,23 @@ def connect_auto(
             raise InputError(f"--{option} is for one method; name that instead of --auto.")
     if options.pop("inner") is not None:
         raise InputError("--inner is for a chain or band; name that instead of --auto.")
+    for name in ("splits", "examples", "bn_examples"):
+        if options.pop(name) != _USUAL.get(name):
+            raise InputError(f"--{name.replace('_', '-')} is for one method; name that instead of --auto.")
+    metrics = options.pop("metrics")
+    if len(metrics) > 1:
+        raise InputError("With --auto, --metric is what the limit is about: give one.")
+    limits |= {"metric": metrics[0]} if metrics else {}
     if no_sweep:
         raise InputError("--auto judges every attempt by its sweep, so it cannot be combined with --no-sweep.")
     with progress_bars("connect") as progress:
         result = graph.connect_auto(
-            *ends, settings=settings.values(), say=note, progress=progress, **limits, **given(options)
+            *ends,
+            settings=settings.values(),
+            say=note,
+            progress=progress,
+            **limits,
+            **given(options),
         )
     row = result.describe()
     if form == "json":

@@ -1,4 +1,4 @@
-"""The available choices: methods, archs, datasets."""
+"""The available choices: methods, recipes, archs, datasets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mgraph import ARCHITECTURES, DATASETS, METHODS, method_named
+from mgraph import ARCHITECTURES, DATASETS, METHODS, RECIPES, TrainSettings, method_named
 from mgraph.errors import InputError
 from mgraph.settings import format_value
 from mgraph_cli.options import output_options
@@ -54,6 +54,35 @@ def methods(name: str | None, form: str) -> None:
         echo(f"# --preset {preset}: {', '.join(f'{key} = {_toml(value)}' for key, value in values.items())}")
     for reference in method.references:
         echo(f"# {reference}")
+
+
+@click.command()
+@click.argument("name", required=False)
+@output_options
+def recipes(name: str | None, form: str) -> None:
+    """List the recipes of papers for training a mode (train --preset), or print one with its source.
+
+    \b
+    Example:
+      mgraph recipes lenet5-mnist
+    """
+    if name is None:
+        columns = ("name", "arch", "data", "source", "unstated")
+        rows = [{c: getattr(r, c) for c in columns} | {"settings": dict(r.settings)} for r in RECIPES.values()]
+        emit(rows, columns[:-1], form=form)
+        return
+    TrainSettings.preset(name)  # which refuses what is none
+    recipe = RECIPES[name]
+    if form != "table":
+        rows = [{"setting": key, "value": value} for key, value in recipe.settings.items()]
+        emit(rows, ("setting", "value"), form=form)
+        return
+    echo(f"# mgraph train --preset {name}, for {recipe.arch} on {recipe.data}")
+    for key, value in recipe.settings.items():
+        echo(f"{key} = {_toml(value)}")
+    echo(f"# Source: {recipe.source}")
+    if recipe.unstated:
+        echo(f"# Not said there, or not legible, and therefore mgraph's own: {recipe.unstated}")
 
 
 @click.command()

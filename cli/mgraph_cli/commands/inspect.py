@@ -68,7 +68,7 @@ _EMPTY = {
 @click.command()
 @click.argument("what")
 @click.option("--table", is_flag=True, help="Print the papers' tables for the connection's finest sweep.")
-@click.option("--series", is_flag=True, help="Print every number that the connection's method recorded on its way.")
+@click.option("--series", is_flag=True, help="Print every number that was recorded on the way to it.")
 @click.option("--ancestry", is_flag=True, help="Show what it was made from, back to training runs and files.")
 @with_graph
 @output_options
@@ -80,9 +80,9 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
     accuracy of the point that is best on validation data, of the mean and of the corners. 'oracle' is the best on test
     data; it is never the result. A task's own primary metric takes the place of error and accuracy.
 
-    --series prints what a method recorded on its way, one number per row: for a walk (LLPF), the loss, the iterations
-    and the seconds of each tick, the distance, step and variance of each layer, and the loss at the points that were
-    kept.
+    --series prints what was recorded on the way, one number per row: for a mode trained here, the loss, the accuracy,
+    the learning rate and the distance from the start, by step; for a walk (LLPF), the loss, the iterations and the
+    seconds of each tick, the distance, step and variance of each layer, and the loss at the points that were kept.
 
     \b
     Example:
@@ -100,8 +100,8 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
         _print_tables(graph.connection(what), form)
         return
     if series:
-        rows = graph.connection(what).series()
-        emit(rows, ("quantity", "subject", "position", "value"), form=form, empty="Its method recorded nothing.")
+        rows = graph.find(what).series()
+        emit(rows, ("quantity", "subject", "position", "value"), form=form, empty="Nothing was recorded.")
         return
     row = graph.find(what).describe()
     if form == "table":
@@ -113,6 +113,8 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
             "family": row["family"]["family"],
             "pieces": [p["family"]["family"] for p in row["family"]["pieces"]],
         }
+    if form == "table":
+        row["series"] = f"{len(row['series'])}; --series prints them" if row["series"] else None
     if form == "table" and "summary" in row:
         geometry = {s["statistic"]: s["value"] for s in row["summary"] if s["metric"] == "geometry"}
         ensembles = [s for s in row["summary"] if s["statistic"].startswith("ensemble")]
@@ -168,11 +170,10 @@ _MOST_ROWS = 12  # control points in a table for people
 
 
 def _shortened(row: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what would fill the screen: the rows of many bends, their nodes, long series."""
+    """Leave out what would fill the screen: the rows of many bends, and their nodes."""
     checks = row["checks"] or {}
     short: dict[str, Any] = {
         "checks": [{"check": k.replace("_", " "), "value": v} for k, v in checks.items() if v is not None],
-        "series": len(row["series"]) and f"{len(row['series'])}; --series prints them",
     }
     if row["family"].get("at"):
         short["family"] = {k: v for k, v in row["family"].items() if k != "at"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,23 +32,30 @@ if TYPE_CHECKING:
 
 @click.command(cls=SectionedCommand)
 @click.option("--name", help="Name of the mode.")
-@settings_options({"train": TrainSettings})
+@click.option("--init", metavar="NODE", help="Begin with the weights of a node, not with fresh ones.")
+@settings_options({"train": TrainSettings}, presets=True)
 @space_option
 @with_computing_graph
 @output_options
-def train(name: str | None, settings: GivenSettings, space: str | None, graph: Graph, form: str) -> None:
-    """Train a mode from scratch and add it with its losses and metrics.
+def train(
+    name: str | None, init: str | None, settings: GivenSettings, space: str | None, graph: Graph, form: str
+) -> None:
+    """Train a mode and add it with its losses and metrics.
 
     The default is SGD with momentum; the learning rate is constant for half of the epochs, falls linearly to 1 % by
-    90 %, and stays there. Under torchrun, all processes train one mode together.
+    90 %, and stays there. Presets are the recipes of papers (mgraph recipes). Under torchrun, all processes train one
+    mode together.
 
     \b
     Example:
       mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
+      mgraph train --init a --order-seed 2 --epochs 10 --name b
     """
     chosen = settings.of(TrainSettings)
     with progress_bars("train") as progress:
-        mode = graph.train(chosen, name=name, space=space, progress=progress)
+        mode = graph.train(
+            name=name, space=space, init=init, preset=settings.preset, progress=progress, **asdict(chosen)
+        )
     if follows():
         return
     row = mode.describe()

@@ -18,31 +18,48 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("connection")
+@click.argument("what")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
-@click.option("--no-before", is_flag=True, help="Draw only the connection itself, without the straight one beside it.")
+@click.option(
+    "--before/--no-before",
+    "beside",
+    default=None,
+    help="Draw the straight connection of the same ends beside it, which --before makes and sweeps if there is none; "
+    "or only the connection itself.",
+)
 @with_computing_graph
 def plot(
-    connection: str,
+    what: str,
     output: Path,
-    no_before: bool,
+    beside: bool | None,
     graph: Graph,
 ) -> None:
     """Draw loss and primary metric of the finest sweep: heat maps of a surface or simplex of three, curves along t.
 
-    A trained connection is drawn beside the straight one of the same ends (before and after training). If there is no
-    straight one, it is made by --linear and swept now, and stays in the graph.
+    For a mode trained here, draw its training: loss, accuracy, learning rate and distance from the start.
+
+    A trained connection is drawn beside the straight one of the same ends (before and after training), if there is one
+    that was swept. With --before it is made by --linear and swept first, and stays in the graph.
 
     \b
     Example:
       mgraph plot s -o surface.png
+      mgraph plot a -o training.png
+      mgraph plot s -o surface.png --before
     """
-    connected = graph.connection(connection)
+    from mgraph import Connected
+
+    connected = graph.find(what)
+    if not isinstance(connected, Connected):
+        echo(str(connected.plot(output)))
+        return
     connected.check_plot(output)
     before = None
-    if not no_before and connected.trained:
+    if beside is not False and connected.trained:
         before = connected.straight()
-        if before is None:
+        if before is None and beside is None:
+            note("Note: no straight connection of the same ends was swept, to show beside it; --before does that.")
+        elif before is None:
             note("Connecting the same ends by --linear, to show them before training.")
             with progress_bars("plot") as progress:
                 before = connected.connect_straight(progress=progress)

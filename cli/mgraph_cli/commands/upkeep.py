@@ -1,4 +1,4 @@
-"""Upkeep: check, gc, rm, mv, relocate, du, copy, archive."""
+"""Upkeep: check, gc, rm, mv, relocate, du, copy, upgrade, archive."""
 
 from __future__ import annotations
 
@@ -207,6 +207,25 @@ def copy(paths: tuple[Path, ...], graph_path: Path | None, form: str) -> None:
     emit_one(made | {"size": size}, form=form)
     if unfinished:
         note(f"Saved states are not copied, so in the copy these start again: {', '.join(unfinished)}.")
+
+
+@click.command()
+@graph_option
+@output_options
+def upgrade(graph_path: Path | None, form: str) -> None:
+    """Bring a graph of an older format to the present one, for good.
+
+    Such a graph can be read as it is, also where it cannot be written; to change it, it has to be upgraded, all or
+    nothing. An older mgraph cannot open it afterwards: keep a copy (mgraph copy) if you need one that can.
+
+    \b
+    Example:
+      mgraph upgrade -g digits.mgraph
+    """
+    import mgraph
+
+    done = mgraph.upgrade(graph_path or find_graph(Path.cwd()))
+    emit_one(done, form=form)
 
 
 @click.command()

@@ -124,6 +124,7 @@ class TrainedMethod(Method, Optimisation):
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
         """Check rows, measure, patterns, division of the batch, precision and loss, before anything runs."""
         from mgraph.network.precision import check_precision
+        from mgraph.train.engine import check_schedules
         from mgraph.train.losses import check_objective
         from mgraph.train.updates import UpdateRule, choose_update
 
@@ -141,6 +142,7 @@ class TrainedMethod(Method, Optimisation):
         if self.update == "compiled":
             choose_update(flat.theta, self.update, UpdateRule.of(self, self.decay))
         check_objective(flat, task, self)
+        check_schedules(flat, task.train, self.plan(family), self)
 
     def _check_division(self, flat: FlatModel, sampling: Sampling) -> None:
         from mgraph.train.engine import least_examples

@@ -22,13 +22,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
 from mgraph_store.errors import CorruptError, FormatError, InputError, MGraphError, NotFoundError
 from mgraph_store.exchange.closure import Rows, closure
-from mgraph_store.exchange.upgrades import UPGRADES, new_since, upgrade
+from mgraph_store.exchange.upgrades import upgrade
 from mgraph_store.folder import Folder
+from mgraph_store.index.migrations import can_migrate, new_since
 from mgraph_store.rows import limits
 from mgraph_store.rows.ids import is_id, random_characters
 from mgraph_store.rows.layout import Layout
@@ -216,7 +218,7 @@ def _rows(path: Path, data: bytes) -> Rows:
             f"{path} is a bundle of version {found} with rows of format {graph}; this mgraph reads version "
             f"{BUNDLE_VERSION} and format {FORMAT_VERSION}: install a newer mgraph."
         )
-    if graph < min(UPGRADES):
+    if not can_migrate(graph):
         raise refuse(f"has rows of format {graph}, which never existed")
     tables = document.get("tables")
     if not isinstance(tables, dict):
@@ -229,7 +231,10 @@ def _rows(path: Path, data: bytes) -> Rows:
             rows[TABLES[table]] = list(_records(TABLES[table], content, new_since(graph)))
         except (MGraphError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise refuse(f"has a row of {table} that does not fit ({error})") from None
-    rows = upgrade(rows, graph)
+    try:
+        rows = upgrade(rows, graph)
+    except duckdb.Error as error:
+        raise refuse(f"has rows that format {graph} never had ({str(error).splitlines()[0]})") from None
     wrong = _endless(rows)
     if wrong:
         raise refuse(wrong)

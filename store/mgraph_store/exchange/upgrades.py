@@ -1,63 +1,58 @@
-"""Bringing rows of bundles packed by an older mgraph to the present format.
+"""Rows of bundles that an older mgraph packed, brought up to the present format as those of a graph are.
 
-A bundle of an older format lacks what a migration would have added to the graph it came from
-(:mod:`mgraph_store.index.migrations`): columns with their defaults, then one function for each version.
+The rows go into a database of their format in memory, the steps of :mod:`mgraph_store.index.migrations` are taken
+there, and what comes out are rows of the present one. So there is one way from format to format.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
+
+import duckdb
 
 from mgraph_store.exchange.closure import Rows
-from mgraph_store.rows.metrics import metrics_of_format_1
-from mgraph_store.rows.records import Edge, Evaluation, Member, Node, Space, Sweep
-from mgraph_store.rows.schema import FORMAT_VERSION
-
-NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics"})}
-"""Version → the columns that it added; each has a default."""
-
-
-def new_since(version: int) -> frozenset[str]:
-    """Return the columns, as table.column, that rows of an older format lack."""
-    return frozenset().union(*(added for since, added in NEW_COLUMNS.items() if since > version))
+from mgraph_store.index import migrations
+from mgraph_store.index.instances import CONFIG
+from mgraph_store.index.reader import Reader
+from mgraph_store.rows import schema
+from mgraph_store.rows.records import Record, now
+from mgraph_store.rows.schema import TABLES, columns, to_row
 
 
 def upgrade(rows: Rows, version: int) -> Rows:
-    """Bring rows of a bundle, which by now have all columns, from a format to the present one."""
-    for step in range(version, FORMAT_VERSION):
-        rows = UPGRADES[step](rows)
-    return rows
+    """Bring the rows of a bundle from a format to the present one; columns that came later are not looked at.
+
+    Raises
+    ------
+    duckdb.Error
+        If they are no rows of that format.
+    """
+    if version == schema.FORMAT_VERSION:
+        return rows
+    lacking = migrations.new_since(version)
+    with duckdb.connect(":memory:", config=dict(CONFIG)) as con:
+        con.execute("SET enable_external_access = false")
+        for statement in schema.create_statements(comments=False):
+            con.execute(statement)
+        con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [version, now().replace(tzinfo=None), ""])
+        for table, kind in TABLES.items():
+            for column in columns(kind):
+                if f"{table}.{column.name}" in lacking:
+                    con.execute(f'ALTER TABLE {table} DROP COLUMN "{column.name}"')
+            _insert(con, table, [c.name for c in columns(kind)], rows.get(kind, []), lacking)
+        migrations.take_steps(con, version)
+        reader = Reader(con)
+        return {kind: reader.all(kind, order="rowid") for kind in TABLES.values()}
 
 
-def _routes_by_their_own_numbers(rows: Rows) -> Rows:
-    """Lead from 1 to 2, as the migration does."""
-    ends = Counter(m.connection_id for m in rows[Member] if m.role == "end")
-
-    def chosen_on(edge: Edge) -> str:
-        if ends[edge.connection_id] <= 2:
-            return "path"
-        return "train loss" if (edge.split, edge.metric) == ("train", "loss") else "oracle"
-
-    return rows | {Edge: [replace(edge, chosen_on=chosen_on(edge)) for edge in rows[Edge]]}
-
-
-def _metrics_with_a_direction(rows: Rows) -> Rows:
-    """Lead from 1 to 2, as the migration does."""
-    space_of = {node.id: node.space_id for node in rows[Node]}
-    measured: dict[str, set[str]] = {}
-    for row in rows[Evaluation]:
-        measured.setdefault(row.sweep_id or space_of[row.node_id], set()).add(row.metric)
-
-    def known(record: Space | Sweep) -> str:
-        return metrics_of_format_1(measured.get(record.id, ()))
-
-    return rows | {kind: [replace(record, metrics=known(record)) for record in rows[kind]] for kind in (Space, Sweep)}
-
-
-def _to_2(rows: Rows) -> Rows:
-    return _metrics_with_a_direction(_routes_by_their_own_numbers(rows))
-
-
-UPGRADES: dict[int, Callable[[Rows], Rows]] = {1: _to_2}
+def _insert(
+    con: duckdb.DuckDBPyConnection, table: str, names: list[str], records: list[Record], lacking: frozenset[str]
+) -> None:
+    kept = [i for i, name in enumerate(names) if f"{table}.{name}" not in lacking]
+    kinds: tuple[Any, ...] = columns(TABLES[table])
+    listed, parts = (
+        ", ".join(text) for text in ([f'"{names[i]}"' for i in kept], [f"unnest(?::{kinds[i].type}[])" for i in kept])
+    )
+    found = [to_row(record) for record in records]
+    if found:
+        con.execute(f"INSERT INTO {table} ({listed}) SELECT {parts}", [[row[i] for row in found] for i in kept])

@@ -8,7 +8,8 @@ Rows are added first, then replaced by their id, then removed. Times are text, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,9 +18,15 @@ import duckdb
 
 from mgraph_store.errors import FormatError, NotFoundError
 from mgraph_store.rows.records import Record
-from mgraph_store.rows.schema import META, TABLE_OF, TABLES, columns, to_row
+from mgraph_store.rows.schema import META, TABLE_OF, TABLES, Column, columns, to_row
 
 Row = tuple[Any, ...]
+
+PART = 10_000  # rows
+
+_MANY = 100  # rows for which columns are made
+_ROWS = "mgraph_rows"
+_DTYPES = {"VARCHAR": "object", "BIGINT": "int64", "DOUBLE": "float64", "TIMESTAMP": "datetime64[us]"}
 
 
 @dataclass
@@ -55,8 +62,13 @@ class Changes:
                 changed = con.execute(f"UPDATE {table} SET {sets} WHERE id = ?", [*row[1:], row[0]]).fetchone()
                 if changed is None or changed[0] == 0:
                     raise NotFoundError(f"Nothing in {table} has the {own.name} {row[0]}: it cannot be updated.")
+        gone = []
         for table, column, values in self.removed:
-            con.execute(f'DELETE FROM {table} WHERE "{column}" IN (SELECT unnest(?::VARCHAR[]))', [values])
+            sql = f'DELETE FROM {table} WHERE "{column}" IN (SELECT unnest(?::VARCHAR[]))'
+            count = con.execute(sql, [values]).fetchone()
+            if count is not None and count[0]:
+                gone.append((table, column, values))
+        self.removed = gone  # what had nothing to remove needs no place in the journal
 
     def document(self) -> dict[str, Any]:
         """Describe the changes for the journal."""
@@ -77,52 +89,71 @@ class Changes:
         return cls(added, replaced, [(table, column, values) for table, column, values in document.get("remove", ())])
 
 
-class Rows:
-    """The rows of an index in memory, as each commit leaves them."""
+def parts(con: duckdb.DuckDBPyConnection, rows: int = PART) -> Iterator[dict[str, Any]]:
+    """Describe a whole index for the journal, in parts of some thousand rows: the first has its row of ``meta``.
 
-    def __init__(self) -> None:
-        self._rows: dict[str, dict[Any, Row]] = {table: {} for table in TABLES}  # by id, or by a number
-        self._next = 0
-
-    def apply(self, changes: Changes) -> None:
-        """Apply changes, as :meth:`Changes.apply` does to a database."""
-        for table, rows in changes.added.items():
-            named = columns(TABLES[table])[0].name == "id"
-            for row in rows:
-                self._next += 1
-                self._rows[table][row[0] if named else self._next] = row
-        for table, rows in changes.replaced.items():
-            for row in rows:
-                self._rows[table][row[0]] = row
-        for table, column, values in changes.removed:
-            place = [c.name for c in columns(TABLES[table])].index(column)
-            gone = set(values)
-            self._rows[table] = {k: row for k, row in self._rows[table].items() if row[place] not in gone}
-
-    def tables(self) -> dict[str, list[Row]]:
-        """Return the rows of every table that has any."""
-        return {table: list(rows.values()) for table, rows in self._rows.items() if rows}
+    The connection is used for nothing else meanwhile.
+    """
+    meta = con.execute(f"SELECT {', '.join(META)} FROM meta").fetchone()
+    assert meta is not None
+    head: dict[str, Any] = {"meta": {k: _plain(v) for k, v in zip(META, meta, strict=True)}}
+    part, filled = Changes(), 0
+    for table, record in TABLES.items():
+        listed = ", ".join(f'"{c.name}"' for c in columns(record))
+        con.execute(f"SELECT {listed} FROM {table} ORDER BY rowid")
+        while found := con.fetchmany(rows - filled):
+            part.added.setdefault(table, []).extend(found)
+            filled += len(found)
+            if filled == rows:
+                yield head | part.document()
+                head, part, filled = {}, Changes(), 0
+    if head or filled:
+        yield head | part.document()
 
 
 def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Describe a whole index for the journal: its row of ``meta``, and all rows of all tables as additions."""
-    names = ", ".join(META)
-    meta = con.execute(f"SELECT {names} FROM meta").fetchone()
-    assert meta is not None
-    changes = Changes()
-    for table, record in TABLES.items():
-        listed = ", ".join(f'"{c.name}"' for c in columns(record))
-        rows = con.execute(f"SELECT {listed} FROM {table} ORDER BY rowid").fetchall()
-        if rows:
-            changes.added[table] = rows
-    return {"meta": {k: _plain(v) for k, v in zip(META, meta, strict=True)}} | changes.document()
+    """Describe a whole index at once: its row of ``meta``, and all rows of all tables as added."""
+    (whole,) = parts(con, sys.maxsize)
+    return whole
 
 
 def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row]) -> None:
     """Append rows of one table in one statement."""
     kinds = columns(TABLES[table])
-    parts = ", ".join(f"unnest(?::{c.type}[])" for c in kinds)
-    con.execute(f"INSERT INTO {table} SELECT {parts}", [[row[i] for row in rows] for i in range(len(kinds))])
+    arrays = _arrays(kinds, rows) if len(rows) >= _MANY else None
+    if arrays is None:
+        parts = ", ".join(f"unnest(?::{c.type}[])" for c in kinds)
+        con.execute(f"INSERT INTO {table} SELECT {parts}", [[row[i] for row in rows] for i in range(len(kinds))])
+        return
+    listed = ", ".join(f"c{i}::{c.type}" for i, c in enumerate(kinds))
+    con.execute("SELECT 1 WHERE false").fetchall()  # of whatever was asked before nothing is left to fetch
+    con.register(_ROWS, arrays)
+    try:
+        con.execute(f"INSERT INTO {table} SELECT {listed} FROM {_ROWS}").fetchall()  # done with
+    finally:
+        con.unregister(_ROWS)
+
+
+def _arrays(kinds: Sequence[Column], rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Turn rows into NumPy columns, which DuckDB takes in a quarter of the time; None if it would change a value.
+
+    That is so of lists, and of NaN, which it takes for NULL.
+    """
+    import numpy as np
+
+    if any(c.type not in _DTYPES for c in kinds):
+        return None
+    found: dict[str, Any] = {}
+    for i, (c, values) in enumerate(zip(kinds, zip(*rows, strict=True), strict=True)):
+        if c.type == "BIGINT":
+            missing = [v is None for v in values]
+            numbers = np.array([0 if v is None else v for v in values], np.int64)
+            found[f"c{i}"] = np.ma.masked_array(numbers, missing) if any(missing) else numbers
+        else:
+            if c.type == "DOUBLE" and any(v is not None and v != v for v in values):
+                return None
+            found[f"c{i}"] = np.array(values, _DTYPES[c.type])  # None becomes NaN or NaT, and that NULL
+    return found
 
 
 def _table(table: str, rows: Sequence[Row]) -> dict[str, Any]:

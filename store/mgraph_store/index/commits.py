@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from mgraph_store.errors import FormatError
-from mgraph_store.index.changes import Changes, Rows, insert_rows, snapshot
+from mgraph_store.index.changes import PART, Changes, parts
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.rows import schema
 
@@ -38,7 +38,7 @@ def settle(con: duckdb.DuckDBPyConnection, journal: Journal) -> Count:
         if prepared is not None:
             journal.seal(prepared)
             return prepared
-    return journal.begin(number, snapshot(con))
+    return journal.begin(number, parts(con))
 
 
 def prepare(con: duckdb.DuckDBPyConnection, journal: Journal, count: Count, changes: Changes) -> Count:
@@ -62,21 +62,32 @@ def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments
     FormatError
         If the journal has another format.
     """
-    state, number = Rows(), 0
-    meta: dict[str, Any] = {}
-    for entry in entries:
-        meta = meta or entry.document.get("meta", {})
-        state.apply(Changes.from_document(entry.document))
+    number, waiting, filled = 0, Changes(), 0
+    present = schema.FORMAT_VERSION
+    con.begin()
+    for i, entry in enumerate(entries):
+        if i == 0:
+            _begin(con, entry.document.get("meta", {}), comments)
+        changes = Changes.from_document(entry.document)
+        for table, rows in changes.added.items():
+            waiting.added.setdefault(table, []).extend(rows)
+            filled += len(rows)
+        if changes.replaced or changes.removed or filled >= PART:
+            waiting.apply(con)
+            waiting, filled = Changes(), 0
+            Changes({}, changes.replaced, changes.removed).apply(con)
         number = entry.number
+    waiting.apply(con)
+    con.execute("UPDATE meta SET commits = ?, format_version = ?", [number, present])
+    con.commit()
+    return number
+
+
+def _begin(con: duckdb.DuckDBPyConnection, meta: dict[str, Any], comments: bool) -> None:
     found, present = meta.get("format_version"), schema.FORMAT_VERSION
     if found != present:
         raise FormatError(f"The journal has format {found}, but this mgraph has {present}.")
-    con.begin()
     for statement in schema.create_statements(comments=comments):
         con.execute(statement)
     created = datetime.fromisoformat(meta["created"])
-    con.execute("INSERT INTO meta VALUES (?, ?, ?, ?)", [present, created, meta["written_by"], number])
-    for table, rows in state.tables().items():
-        insert_rows(con, table, rows)
-    con.commit()
-    return number
+    con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [present, created, meta["written_by"]])

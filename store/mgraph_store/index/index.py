@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -27,8 +28,8 @@ from mgraph_store.errors import (
     StoreError,
 )
 from mgraph_store.folder import Folder
-from mgraph_store.index import migrations
-from mgraph_store.index.changes import insert_rows, snapshot
+from mgraph_store.index import migrations, older
+from mgraph_store.index.changes import insert_rows, parts
 from mgraph_store.index.instances import CONFIG, instances
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.index.journal import Journal
@@ -51,6 +52,7 @@ class Index:
         """``place`` is the graph's directory and ``name`` that of the file, or ``place`` is the path of the file."""
         self._folder = Folder(place.parent) if isinstance(place, Path) else place
         self._name = name or Path(str(place)).name
+        self.found: int | None = None  # its format, when it was last looked at
 
     @property
     def path(self) -> Path:
@@ -92,6 +94,12 @@ class Index:
         finally:
             instances().close_file(place, file)
 
+    def copy_whole_to(self, folder: Folder) -> None:
+        """Copy the file as :meth:`copy_to`, and DuckDB's log beside it."""
+        self.copy_to(folder)
+        if self._folder.has(log := f"{self._name}.wal"):
+            self._folder.copy_file(log, folder)
+
     def create(self) -> None:
         """Make an empty index of the present format, and its journal; StoreError or OSError if the disk refuses."""
         try:
@@ -106,9 +114,9 @@ class Index:
                 moment = now().replace(tzinfo=None)
                 con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [schema.FORMAT_VERSION, moment, mgraph])
                 con.commit()
-                self.journal.begin(0, snapshot(con))
+                self.journal.begin(0, parts(con))
         except duckdb.Error as error:
-            raise self._translate(error) from error
+            raise self.translate(error) from error
 
     @contextlib.contextmanager
     def connect(
@@ -125,17 +133,66 @@ class Index:
             If a program that ignores our lock still has it open after ``patience`` seconds.
         """
         with self._opened(read_only, patience) as con:
-            commits = self._check_format(con)
+            found, commits = self._check_format(con)
             if not behind:
                 self._check_count(commits)
+            if found == schema.FORMAT_VERSION:
+                yield con
+                return
+            if not read_only:
+                raise OldFormatError(self._must_be_upgraded(found))
+        with self._opened(True, patience, self._in_present_format(found, commits)) as con:
             yield con
 
-    def migrate(self, patience: float) -> None:
-        """Bring an index of an older format to the present one; the caller holds the graph's lock exclusively."""
+    def format(self, patience: float) -> int:
+        """Return the format of the index, the present one or an older one; errors as :meth:`connect`."""
+        with self._opened(True, patience) as con:
+            return self._check_format(con)[0]
+
+    def place_to_read(self, patience: float) -> Path:
+        """Return a path at which another process may read the index in the present format; it has lost nothing.
+
+        Errors as :meth:`connect`; the caller holds the graph's lock.
+        """
+        with self._opened(True, patience) as con:
+            found, commits = self._check_format(con)
+        self._check_count(commits)
+        return self.place() if found == schema.FORMAT_VERSION else self._in_present_format(found, commits)
+
+    def migrate(self, patience: float) -> int:
+        """Bring an index of an older format to the present one; the caller holds the graph's lock exclusively.
+
+        Returns the format that it had. An index that has lost commits is not touched: its journal has them.
+        """
         with self._opened(False, patience) as con:
-            row = con.execute("SELECT format_version FROM meta").fetchone()
-            if row is not None and row[0] < schema.FORMAT_VERSION:  # nobody else was faster
-                migrations.migrate(con, self.journal, row[0])
+            found, commits = self._check_format(con)
+            self._check_count(commits)
+            if found < schema.FORMAT_VERSION:
+                migrations.migrate(con, self.journal, found)
+        return found
+
+    def require_present(self, found: int) -> None:
+        """Raise OldFormatError, which says what to do, if a format that was found is an older one."""
+        if found < schema.FORMAT_VERSION:
+            raise OldFormatError(self._must_be_upgraded(found))
+
+    def _must_be_upgraded(self, found: int) -> str:
+        return (
+            f"Graph {self.path.parent} has format {found}, this mgraph writes format {schema.FORMAT_VERSION}: it can "
+            "be read as it is; to change it, give mgraph upgrade (after which an older mgraph cannot open it any more)."
+        )
+
+    def _in_present_format(self, found: int, commits: int) -> Path:
+        place = self.place()
+        try:
+            return older.in_present_format(place, (found, commits, place.stat().st_ino), self.copy_whole_to)
+        except duckdb.Error as error:
+            raise self.translate(error) from error
+        except OSError as error:
+            raise StoreError(
+                f"Graph {self.path.parent} has format {found} and is read through a copy of its index, for which there "
+                f"is no room below {tempfile.gettempdir()} ({error.strerror or error})."
+            ) from error
 
     def check_tables(self, con: duckdb.DuckDBPyConnection) -> None:
         """Check that the tables have all columns that this version reads.
@@ -160,8 +217,10 @@ class Index:
             ) from None
 
     @contextlib.contextmanager
-    def _opened(self, read_only: bool, patience: float) -> Iterator[duckdb.DuckDBPyConnection]:
-        place = self.place()
+    def _opened(
+        self, read_only: bool, patience: float, copy: Path | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        place = copy or self.place()
         begun = time.monotonic()
         with interruptible(), contextlib.ExitStack() as stack:
             try:
@@ -173,12 +232,13 @@ class Index:
                         if time.monotonic() >= begun + _patience(error, place, patience):
                             raise
                     time.sleep(0.05)
-                self._check_same(place)
+                if copy is None:
+                    self._check_same(place)
                 yield con
             except duckdb.InterruptException:
                 raise  # Ctrl-C
             except duckdb.Error as error:
-                raise self._translate(error) from error
+                raise self.translate(error) from error
 
     def _check_same(self, place: Path) -> None:
         # DuckDB has followed a path: did it lead to our directory?
@@ -196,7 +256,8 @@ class Index:
                 "back from the journal."
             )
 
-    def _check_format(self, con: duckdb.DuckDBPyConnection) -> int:
+    def _check_format(self, con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
+        """Return the format, and how many commits it has seen; FormatError if this version cannot read it."""
         try:
             row = con.execute("SELECT format_version, written_by, commits FROM meta").fetchone()
         except duckdb.BinderException:
@@ -213,13 +274,13 @@ class Index:
         written = f"Graph {self.path.parent} has format {found}, written by mgraph {writer}; this mgraph"
         if found > present:
             raise FormatError(f"{written} reads format {present}: install a newer mgraph.")
-        if found < present and migrations.can_migrate(found):
-            raise OldFormatError(f"{written} has format {present}: open the graph once where it may be written.")
-        if found < present:
+        if found < present and not migrations.can_migrate(found):
             raise FormatError(f"{written} reads only format {present}: open it with mgraph {writer}.")
-        return int(commits)
+        self.found = int(found)
+        return self.found, int(commits)
 
-    def _translate(self, error: duckdb.Error) -> MGraphError:
+    def translate(self, error: duckdb.Error) -> MGraphError:
+        """Say in one sentence what DuckDB says of this index."""
         text = str(error)
         first = text.splitlines()[0].rstrip(".")
         if "Could not set lock" in text:
@@ -281,10 +342,12 @@ def tensor_keys(
     parts, values = [], []
     for table in tables_with("tensor_key"):
         owner = "id" if table == "nodes" else "node_id"
-        condition = "NOT IN" if of is None else "IN"
-        parts.append(f"SELECT tensor_key FROM {table} WHERE {owner} {condition} (SELECT unnest(?::VARCHAR[]))")
-        values.append(list(without if of is None else of))
-    return {key for (key,) in con.execute(" UNION ".join(parts), values).fetchall() if key is not None}
+        part = f"SELECT tensor_key FROM {table} WHERE tensor_key IS NOT NULL"
+        if of is not None or without:
+            part += f" AND {owner} {'NOT IN' if of is None else 'IN'} (SELECT unnest(?::VARCHAR[]))"
+            values.append(list(without if of is None else of))
+        parts.append(part)
+    return {key for (key,) in con.execute(" UNION ".join(parts), values).fetchall()}
 
 
 def rows_to_records(record: type[Any], rows: Sequence[Sequence[Any]]) -> list[Any]:

@@ -7,26 +7,28 @@ other. Therefore a commit writes three things, each on the disk before the next 
 2. the DuckDB transaction, in which ``meta.commits`` becomes the number of the commit;
 3. the *counter*: that number, and where the journal ends now.
 
-An index that is behind the counter has lost commits, and the journal has their rows. An index that is ahead by one was
-stopped between 2 and 3; its record is at the end of the journal, and the next writer counts it. A record without a
-commit is overwritten by the next one. If index and journal disagree in any other way, or the file is gone or shorter
-than the counter says, the next writer starts a new journal with all rows of the index as its first record.
+An index that is behind the counter has lost commits, and the journal has their rows. An index that is ahead by
+one was stopped between 2 and 3; its record is at the end of the journal, and the next writer counts it. A record
+without a commit is overwritten by the next one. If index and journal do not fit each other in any other way, the
+next writer starts a new journal with all rows of the index as its first record; likewise if the file is gone, or
+shorter than the counter says.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mgraph_store.errors import CorruptError
 from mgraph_store.folder import Folder
@@ -38,6 +40,7 @@ _SLOT = struct.Struct("<8sQQQ")  # magic, number, generation, length; then the c
 _RECORD = struct.Struct("<8sQQ")  # magic, number, length; then the checksum, then the compressed JSON
 _MAGIC_SLOT, _MAGIC_RECORD = b"mgcount1", b"mgcommit"
 _CHECKSUM = 16
+_BUFFER = 1 << 20
 _FILE = re.compile(r"[0-9a-f]{16}\.log")
 
 
@@ -80,25 +83,54 @@ class Journal:
         except OSError:
             return False
 
-    def begin(self, number: int, document: dict[str, Any]) -> Count:
-        """Start a new journal with a record of everything; durable on return.
+    def begin(self, number: int, documents: Iterable[dict[str, Any]]) -> Count:
+        """Start a new journal with records of everything, in as many parts as it comes; durable on return.
 
         The old one counts until the counter is written, and is then deleted.
         """
+        return self.adopt(self.draft(number, documents))
+
+    def draft(self, number: int, documents: Iterable[dict[str, Any]]) -> Count:
+        """Write a journal that does not count yet, see :meth:`adopt`; durable on return.
+
+        FileNotFoundError if another one is adopted meanwhile, with which this one goes.
+        """
         with self._folder.opened(create=True):
             pass
-        data = _packed(number, document)
-        count = Count(number, secrets.randbits(64), len(data))
-        self._write(count.file, data, 0, new=True)
+        count = Count(number, secrets.randbits(64), 0)
+        length = 0
+        try:
+            for document in documents:
+                length += self._write(count.file, _packed(number, document), length, new=length == 0, flush=False)
+        except BaseException:
+            self._folder.unlink(count.file)
+            raise
+        self._folder.flush(count.file)
         self._folder.flush()  # the file has its name before the counter says so
-        for slot in (0, 1):  # both, one after the other, so that none names a file about to be deleted
-            self._seal(count, slot)
+        return replace(count, length=length)
+
+    def follow(self, draft: Count, since: Count, now: Count) -> Count:
+        """Write behind a draft, made at ``since``, the records that the present journal got up to ``now``."""
+        with self._folder.reader(now.file) as file:
+            file.seek(since.length)
+            data = file.read(now.length - since.length)
+        self._write(draft.file, data, draft.length)
+        return replace(draft, number=now.number, length=draft.length + len(data))
+
+    def adopt(self, draft: Count) -> Count:
+        """Let a draft be the journal from now on; under the exclusive lock. The others are deleted."""
+        for slot in (0, 1):  # both, one after the other: none is left that names a file about to go
+            self._seal(draft, slot)
         self._folder.flush()
         self._folder.above().flush()
         for name in self._folder.entries():
-            if _FILE.fullmatch(name) and name != count.file:
+            if _FILE.fullmatch(name) and name != draft.file:
                 self._folder.unlink(name)
-        return count
+        return draft
+
+    def forget(self, draft: Count) -> None:
+        """Delete a draft that is not to be adopted."""
+        self._folder.unlink(draft.file)
 
     def prepare(self, count: Count, document: dict[str, Any]) -> Count:
         """Write the record of the next commit after those that count; durable on return.
@@ -116,7 +148,8 @@ class Journal:
         """Find the record after those that count, if it is whole: that of a commit that was not counted."""
         with contextlib.suppress(OSError), self._folder.reader(count.file) as file:
             file.seek(count.length)
-            entry, length = _read(file.read(), 0)
+            rest = file.read()
+            entry, length = _next(io.BytesIO(rest), len(rest), contents=True)
             if entry is not None and entry.number == count.number + 1:
                 return replace(count, number=entry.number, length=count.length + length)
         return None
@@ -126,8 +159,10 @@ class Journal:
         first, second = (-1 if c is None else c.number for c in self._slots())
         self._seal(count, 0 if first <= second else 1)
 
-    def entries(self, count: Count) -> Iterator[Entry]:
-        """Read the records that count, in order.
+    def entries(self, count: Count, *, contents: bool = True) -> Iterator[Entry]:
+        """Read the records that count, in order, one after the other; without ``contents`` only their checksums.
+
+        The first one has its contents in any case: it says of which format the journal is.
 
         Raises
         ------
@@ -136,16 +171,23 @@ class Journal:
         """
         path = self._folder.path / count.file
         try:
-            data = self._folder.read(count.file)[: count.length]
+            with self._folder.reader(count.file) as raw, io.BufferedReader(raw, _BUFFER) as file:  # type: ignore[type-var]
+                yield from self._entries(path, file, count, contents)
         except OSError as error:
             raise CorruptError(f"The journal {path} cannot be read ({error.strerror}).") from None
-        place, previous = 0, None
+
+    def _entries(self, path: Path, file: BinaryIO, count: Count, contents: bool) -> Iterator[Entry]:
+        place, previous, base = 0, None, True  # at its beginning a file may have several records of one commit
         while place < count.length:
-            entry, length = _read(data, place)
-            if entry is None or (previous is not None and entry.number != previous + 1):
+            entry, length = _next(file, count.length - place, contents or previous is None)
+            follows = entry is not None and (
+                previous is None or entry.number == previous + 1 or (base and entry.number == previous)
+            )
+            if entry is None or not follows:
                 last = "nothing before" if previous is None else f"commit {previous} is the last one before"
                 raise CorruptError(f"The journal {path} is damaged at byte {place}; {last}.")
             yield entry
+            base = base and previous in (None, entry.number)
             place, previous = place + length, entry.number
         if previous != count.number:
             raise CorruptError(f"The journal {path} ends with commit {previous} instead of {count.number}.")
@@ -161,7 +203,9 @@ class Journal:
         data = _SLOT.pack(_MAGIC_SLOT, count.number, count.generation, count.length)
         self._write(COUNTER, (data + _checksum(data)).ljust(_PAGE, b"\0"), slot * _PAGE, cut=False, new=True)
 
-    def _write(self, name: str, data: bytes, place: int, *, cut: bool = True, new: bool = False) -> None:
+    def _write(
+        self, name: str, data: bytes, place: int, *, cut: bool = True, new: bool = False, flush: bool = True
+    ) -> int:
         descriptor = self._folder.open(name, os.O_WRONLY | (os.O_CREAT if new else 0))
         try:
             view = memoryview(data)
@@ -170,9 +214,11 @@ class Journal:
                 written += os.pwrite(descriptor, view[written:], place + written)
             if cut:
                 os.ftruncate(descriptor, place + len(data))
-            os.fsync(descriptor)
+            if flush:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        return len(data)
 
 
 def record_size(number: int, document: dict[str, Any]) -> int:
@@ -198,24 +244,28 @@ def _packed(number: int, document: dict[str, Any]) -> bytes:
     return header + _checksum(header + payload) + payload
 
 
-def _read(data: bytes, place: int) -> tuple[Entry | None, int]:
-    # The record at this place and its length; None if there is no whole one.
-    start = place + _RECORD.size + _CHECKSUM
-    if len(data) < start:
+def _next(file: BinaryIO, left: int, contents: bool) -> tuple[Entry | None, int]:
+    """Read the record that begins here and say how long it is; None if there is no whole one in what is left."""
+    header = file.read(_RECORD.size)
+    checksum = file.read(_CHECKSUM)
+    if len(header) + len(checksum) < _RECORD.size + _CHECKSUM:
         return None, 0
-    header = data[place : place + _RECORD.size]
     magic, number, length = _RECORD.unpack(header)
-    payload = data[start : start + length]
-    checksum = data[place + _RECORD.size : start]
-    if magic != _MAGIC_RECORD or len(payload) != length or _checksum(header + payload) != checksum:
+    if magic != _MAGIC_RECORD or _RECORD.size + _CHECKSUM + length > left:
         return None, 0
-    # A checksum proves nothing, since anybody can write one. What unpacks to far more than rows do is not read.
+    payload = file.read(length)
+    if len(payload) != length or _checksum(header + payload) != checksum:
+        return None, 0
+    document = _unpacked(payload) if contents else {}
+    return None if document is None else Entry(number, document), _RECORD.size + _CHECKSUM + length
+
+
+def _unpacked(payload: bytes) -> dict[str, Any] | None:
+    # A checksum is no promise: anybody can write one. What unpacks to far more than rows do is not read.
     unpacking = zlib.decompressobj()
     try:
-        text = unpacking.decompress(payload, max(UNPACKED_BYTES, UNPACKED_RATIO * length))
+        text = unpacking.decompress(payload, max(UNPACKED_BYTES, UNPACKED_RATIO * len(payload)))
         document = json.loads(text) if unpacking.eof else None
     except (zlib.error, ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        return None, 0
-    return Entry(number, document), start + length - place
+        return None
+    return document if isinstance(document, dict) else None

@@ -1,16 +1,16 @@
 """Migrations from older formats of the index to the present one: a numbered step for each version.
 
-A step gets an open transaction on an index of its version and turns it into one of the next. All steps that a graph
-needs run in one transaction when it is opened, and the journal begins anew, so a graph always has one format or the
-other. Every released format has a small graph in ``tests/data`` that must keep opening. What each version changed:
+A step gets an open transaction on an index of its version and makes it one of the next. All steps that a graph needs
+run in one transaction when its owner asks for it (``mgraph upgrade``), and the journal begins anew; so a graph is of
+one format or of the other. Until then it is read as it is (:mod:`mgraph_store.index.older`), and not written.
+Every released format has a small graph in ``tests/data`` that must keep opening. What each version changed:
 
 1. the first
 2. edges say what chose their route (``chosen_on``) and why they must not count (``doubt``); until then the route of an
    edge over three ends or more was the best by that edge's own numbers. Spaces and sweeps say which metrics were
-   measured, and which way these point (``metrics``): until then accuracy alone had a direction
+   measured, and which way these point (``metrics``): until then accuracy alone had a direction. Series may be a node's
 
-Bundles are not migrated, because they are never rewritten: :mod:`mgraph_store.exchange.upgrades` brings their rows up
-to date as they are read.
+The rows of bundles go the same way as they are read, see :mod:`mgraph_store.exchange.upgrades`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import duckdb
 
-from mgraph_store.index.changes import snapshot
+from mgraph_store.index.changes import parts
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.journal import Journal
 from mgraph_store.rows import schema
@@ -58,7 +58,14 @@ WHERE v.sweep_id IS NULL GROUP BY 1"""
             con.execute(f"UPDATE {table} SET metrics = ? WHERE id = ?", [metrics_of_format_1(names), identifier])
 
 
+def _series_of_nodes(con: duckdb.DuckDBPyConnection) -> None:
+    """Lead from 1 to 2: every series was a connection's."""
+    con.execute("ALTER TABLE series ALTER COLUMN connection_id DROP NOT NULL")
+    con.execute("ALTER TABLE series ADD COLUMN node_id VARCHAR")
+
+
 def _to_2(con: duckdb.DuckDBPyConnection) -> None:
+    _series_of_nodes(con)
     _routes_by_their_own_numbers(con)
     _metrics_with_a_direction(con)
 
@@ -67,18 +74,37 @@ STEPS: dict[int, Step] = {1: _to_2}
 """Version → the step from it to the next."""
 
 
+NEW_COLUMNS = {2: frozenset({"edges.chosen_on", "edges.doubt", "spaces.metrics", "sweeps.metrics", "series.node_id"})}
+"""Version → the columns that its step adds."""
+
+
+def new_since(version: int) -> frozenset[str]:
+    """Return the columns, as table.column, that rows of an older format lack."""
+    return frozenset().union(*(added for since, added in NEW_COLUMNS.items() if since > version))
+
+
 def can_migrate(version: int) -> bool:
-    """Return whether steps lead from a version to the present one."""
-    return all(v in STEPS for v in range(version, schema.FORMAT_VERSION))
+    """Say whether steps lead from a version to the present one."""
+    return version <= schema.FORMAT_VERSION and all(v in STEPS for v in range(version, schema.FORMAT_VERSION))
 
 
-def migrate(con: duckdb.DuckDBPyConnection, journal: Journal, version: int) -> None:
-    """Migrate an index that is open for writing to the present format, under the exclusive lock."""
-    con.begin()
+def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
+    """Bring an index to the present format, within a transaction that is open."""
     for step in range(version, schema.FORMAT_VERSION):
         STEPS[step](con)
     for statement in schema.comment_statements():
         con.execute(statement)
-    con.execute("UPDATE meta SET format_version = ?, commits = commits + 1", [schema.FORMAT_VERSION])
+    con.execute("UPDATE meta SET format_version = ?", [schema.FORMAT_VERSION])
+
+
+def migrate(con: duckdb.DuckDBPyConnection, journal: Journal, version: int) -> None:
+    """Bring an index that is open for writing to the present format for good, under the exclusive lock.
+
+    If this stops between the two, the index is ahead of the counter by two: no record of an earlier commit that was
+    never made can be taken for this one, and the next writer begins the journal.
+    """
+    con.begin()
+    take_steps(con, version)
+    con.execute("UPDATE meta SET commits = commits + 2")
     con.commit()
-    journal.begin(number_of(con), snapshot(con))
+    journal.begin(number_of(con), parts(con))

@@ -176,6 +176,11 @@ class Reader:
         """List the keys of tensor objects that rows refer to: all, ``of`` some nodes, or of all ``without`` some."""
         return tensor_keys(self._con, of=of, without=without)
 
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The connection itself, for what upkeep does with all rows."""
+        return self._con
+
     def snapshot(self) -> dict[str, Any]:
         """Describe the whole index, as in the first record of a journal."""
         return snapshot(self._con)

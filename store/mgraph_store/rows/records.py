@@ -208,14 +208,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Series:
-    """What a method observed on its way to a connection: numbers by position."""
+    """What was observed on the way to a connection, or while a node was trained: numbers by position."""
 
-    connection_id: str = column("the connection")
+    connection_id: str | None = column("the connection, if it is one's")
     run_id: str | None = column("the run that observed them")
-    quantity: str = column("what: train_loss, distance, variance, step, seconds, …")
+    quantity: str = column("what: train_loss, learning_rate, distance, variance, step, seconds, …")
     subject: str = column("of what: name of a layer or tensor; empty: of the whole")
     positions: Sequence[float] = column("when: tick, step or cycle, rising")
     values: Sequence[float] = column("the numbers, one for each position")
+    node_id: str | None = column("the node, if it is one's", default=None)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.tensors.chunkfiles import CHECKSUM_BYTES, ChunkStream, is_raw, read_chunk, shard_places
+from mgraph_store.tensors.rawzarr import DESCRIPTION, RawArray, recognised
 
 if TYPE_CHECKING:
     import zarr
@@ -42,9 +43,11 @@ class Files(Protocol):
     def local(self, name: str) -> BinaryIO | None:
         """Open a file on this machine, or return None if it is remote."""
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the files are on this machine."""
+    def raw(self, name: str) -> RawArray | None:
+        """Say what an array is if it lies here and its chunks can be read without Zarr, else None."""
+
+    def descriptors(self, folder: str) -> contextlib.AbstractContextManager[Callable[[str], int]]:
+        """Hold a folder on this machine open: the function opens a file in it, which the caller closes."""
 
 
 class LocalFiles:
@@ -79,7 +82,16 @@ class LocalFiles:
         folder, _, own = name.rpartition("/")
         return self._folder.sub(folder).reader(own)
 
-    is_local = True
+    def raw(self, name: str) -> RawArray | None:
+        """Say what an array is if its chunks can be read without Zarr, else None."""
+        return recognised(self._folder.sub(name).read(DESCRIPTION))
+
+    @contextlib.contextmanager
+    def descriptors(self, folder: str) -> Iterator[Callable[[str], int]]:
+        """Hold a folder open: the function opens a file in it, which the caller closes."""
+        place = self._folder.sub(folder)
+        with place.opened() as directory:
+            yield lambda name: place.open_in(directory, name)
 
 
 class StoredArray:
@@ -88,23 +100,41 @@ class StoredArray:
     def __init__(self, files: Files, key: str, dtype: str, row: int | None) -> None:
         self._files, self._key, self._row = files, key, row
         self._name = dtype if row is None else ""
+        self._array: zarr.Array[Any] | None = None
         with self.blaming():
-            self._array: zarr.Array[Any] = files.open_array(self._name)
-        shape = self._array.shape
-        if str(self._array.dtype) != dtype or len(shape) != (1 if row is None else 2):
-            raise self._corrupt(f"has dtype {self._array.dtype} and shape {list(shape)}")
-        if row is not None and not 0 <= row < shape[0]:
+            found = files.raw(self._name)
+            if found is None:
+                self._open_by_zarr()
+            else:
+                self.is_raw, self._exact, self._dtype = True, True, np.dtype(found.dtype)
+                self._shape, self.chunk = found.shape, found.chunk
+                self._rows = found.shape[0] if found.is_segment else None
+        if self._dtype.name != dtype or len(self._shape) != (1 if row is None else 2):
+            raise self._corrupt(f"has dtype {self._dtype} and shape {list(self._shape)}")
+        if row is not None and not 0 <= row < self._shape[0]:
             raise self._corrupt(f"has no row {row}")
-        self.size = int(shape[-1])
-        self.chunk = max(1, int(self._array.chunks[-1]))
-        self._raw = is_raw(self._array) and files.is_local
-        self._offset = 0  # where the row begins in its shard
+        self.size = int(self._shape[-1])
+        self._offset = 0  # where that row begins in its shard
         self._check_files()
+
+    def _open_by_zarr(self) -> None:
+        array = self._array = self._files.open_array(self._name)
+        self._dtype, self._shape = np.dtype(array.dtype), array.shape
+        self.chunk = max(1, int(array.chunks[-1]))
+        self._rows = None if array.shards is None else int(array.shards[0])
+        self._exact = len(array.compressors) == 1  # nothing but the checksum
+        self.is_raw = is_raw(array) and isinstance(self._files, LocalFiles)
+
+    is_raw: bool
+    """Whether it is read without Zarr, and without threads of its own."""
+
+    chunk: int
+    """Elements of a chunk."""
 
     @property
     def nbytes(self) -> int:
         """Size of the numbers, uncompressed."""
-        return self.size * int(self._array.dtype.itemsize)
+        return self.size * self._dtype.itemsize
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read the elements from ``start`` up to ``stop``; a new array.
@@ -115,52 +145,52 @@ class StoredArray:
             If a chunk fails its checksum or cannot be decoded.
         """
         stop = self.size if stop is None else min(stop, self.size)
-        if not self._raw:
+        if not self.is_raw:
             return self._decode(start, stop)
-        out = np.empty(max(0, stop - start), self._array.dtype)
+        out = np.empty(max(0, stop - start), self._dtype)
         self.read_into(out, start)
         return out
 
     def read_into(self, out: NDArray[Any], start: int = 0) -> None:
         """Read the elements from ``start`` on that fill ``out``, a contiguous flat array; errors as :meth:`read`."""
         stop = start + out.shape[0]
-        if not self._raw:
+        if not self.is_raw:
             out[...] = self._decode(start, stop)
             return
-        with self.blaming():
+        with self.blaming(), self._files.descriptors(f"{self._name}/c" if self._row is None else "c/0") as opened:
             for i in range(start // self.chunk, -(-stop // self.chunk)):
                 first = i * self.chunk
                 a, b = max(start, first), min(stop, first + self.chunk)
-                if b - a == self.chunk:
-                    self._read_chunk(i, out[a - start : b - start])
-                else:  # even for a part, the whole has to be read for the checksum
-                    whole = np.empty(self.chunk, self._array.dtype)
-                    self._read_chunk(i, whole)
-                    out[a - start : b - start] = whole[a - first : b - first]
+                descriptor = opened(str(i) if self._row is None else "0")
+                try:
+                    if b - a == self.chunk:
+                        read_chunk(descriptor, out[a - start : b - start], self._offset)
+                    else:  # of a part, all has to be read for the checksum
+                        whole = np.empty(self.chunk, self._dtype)
+                        read_chunk(descriptor, whole, self._offset)
+                        out[a - start : b - start] = whole[a - first : b - first]
+                finally:
+                    os.close(descriptor)
 
     def is_chunk(self, start: int, stop: int) -> bool:
-        """Return whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one raw chunk."""
-        return self._raw and start % self.chunk == 0 and stop == min(start + self.chunk, self.size)
+        """Say whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one raw chunk."""
+        return self.is_raw and start % self.chunk == 0 and stop == min(start + self.chunk, self.size)
 
     def stream(self, start: int) -> ChunkStream:
         """Open the chunk that begins at ``start``, to be read piece by piece inside :meth:`blaming`."""
         with self.blaming():
             file = self._files.local(self._chunk_name(start // self.chunk))
             assert file is not None
-            return ChunkStream(file, self._offset, self.chunk * self._array.dtype.itemsize)
+            return ChunkStream(file, self._offset, self.chunk * self._dtype.itemsize)
 
     def chunks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """Yield (offset, elements) chunk by chunk, so that only one is in memory."""
         for start in range(0, self.size, self.chunk):
             yield start, self.read(start, min(start + self.chunk, self.size))
 
-    def _read_chunk(self, i: int, out: NDArray[Any]) -> None:
-        file = self._files.local(self._chunk_name(i))
-        assert file is not None
-        read_chunk(file, out, self._offset)
-
     def _decode(self, start: int, stop: int) -> NDArray[Any]:
         part = slice(start, stop)
+        assert self._array is not None
         with self.blaming(), one_at_a_time():
             return np.asarray(self._array[part] if self._row is None else self._array[self._row, part])
 
@@ -168,17 +198,16 @@ class StoredArray:
         return f"{self._name}/c/{i}" if self._row is None else "c/0/0"
 
     def _check_files(self) -> None:
-        # What Zarr would silently fill with NaN: files that are gone, and rows that a truncated shard has lost.
-        if self._array.shards is not None:
-            self._check_shard("c/0/0", self._array.shards[0])
+        # What Zarr would fill with NaN in silence: files that are gone, and rows that a cut shard has lost.
+        if self._rows is not None:
+            self._check_shard("c/0/0", self._rows)
             return
-        exact = len(self._array.compressors) == 1  # nothing but the checksum
-        expected = self.chunk * self._array.dtype.itemsize + CHECKSUM_BYTES
+        expected = self.chunk * self._dtype.itemsize + CHECKSUM_BYTES
         names = [str(i) for i in range(-(-self.size // self.chunk))]
         for i, size in enumerate(self._files.sizes(f"{self._name}/c", names)):
             if size is None:
                 raise self._corrupt(f"lacks chunk c/{i}")
-            if size == 0 or (exact and size != expected):
+            if size == 0 or (self._exact and size != expected):
                 raise self._corrupt(f"has a chunk c/{i} of {size} bytes")
 
     def _check_shard(self, name: str, rows: int) -> None:
@@ -191,7 +220,7 @@ class StoredArray:
         if int(ends.max()) + length != size:
             raise self._corrupt(f"has a damaged shard of {size} bytes")
         offset, stored = (int(v) for v in places[self._row])
-        if self._raw and stored != self.size * self._array.dtype.itemsize + CHECKSUM_BYTES:
+        if self.is_raw and stored != self.size * self._dtype.itemsize + CHECKSUM_BYTES:
             raise self._corrupt(f"has a row {self._row} of {stored} bytes")
         self._offset = offset
 

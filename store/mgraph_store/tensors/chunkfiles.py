@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CHECKSUM_BYTES = 4
 
+PIECE = 1 << 18
+"""Bytes that are read or written at a time: they stay in the processor's cache until their checksum is computed."""
+
 _PART = 1 << 20
 """Bytes read at a time if only the checksum is needed."""
 
@@ -34,10 +37,10 @@ def is_raw(array: zarr.Array[Any]) -> bool:
     return sys.byteorder == "little" and codecs == (BytesCodec(endian="little"), Crc32cCodec())
 
 
-def read_chunk(source: BinaryIO, out: NDArray[Any], offset: int = 0) -> None:
-    """Read the chunk that begins at a byte ``offset`` of a file into ``out``, a contiguous flat array.
+def read_chunk(descriptor: int, out: NDArray[Any], offset: int = 0) -> None:
+    """Read the chunk that begins at a byte ``offset`` of an open file and fills ``out``, a contiguous flat array.
 
-    The file is closed.
+    In pieces, so that each is still in the processor's cache when its checksum is computed.
 
     Raises
     ------
@@ -46,53 +49,64 @@ def read_chunk(source: BinaryIO, out: NDArray[Any], offset: int = 0) -> None:
     ValueError
         If it ends too soon, or the checksum does not match.
     """
-    checksum = bytearray(CHECKSUM_BYTES)
-    with source:
-        source.seek(offset)
-        _fill(source, out.view(np.uint8).data)
-        _fill(source, memoryview(checksum))
-    check(out, bytes(checksum))
+    import google_crc32c
+
+    numbers = out.view(np.uint8)
+    found = 0
+    for start in range(0, numbers.shape[0], PIECE):
+        piece = numbers[start : start + PIECE]
+        _fill(descriptor, piece.data, offset + start)
+        found = google_crc32c.extend(found, piece)
+    stored = bytearray(CHECKSUM_BYTES)
+    _fill(descriptor, memoryview(stored), offset + numbers.shape[0])
+    _compare(found, stored)
 
 
 class ChunkStream:
     """A chunk read piece by piece, so that each piece is used while it is still in the processor's cache."""
 
     def __init__(self, file: BinaryIO, offset: int, nbytes: int) -> None:
-        self._file = file
-        self._file.seek(offset)
-        self._left = nbytes
+        import google_crc32c
+
+        self._extend = google_crc32c.extend
+        self._file, self._descriptor = file, file.fileno()
+        self._at, self._left = offset, nbytes
         self._sum = 0
 
     def read_into(self, out: NDArray[Any]) -> None:
-        """Fill ``out`` with the next elements; errors as :func:`read_chunk`."""
-        import google_crc32c
-
+        """Read the next elements that fill ``out``; errors as :func:`read_chunk`."""
         numbers = out.view(np.uint8)
-        _fill(self._file, numbers.data)
-        self._sum = google_crc32c.extend(self._sum, numbers)
-        self._left -= numbers.nbytes
+        count = numbers.shape[0]
+        _fill(self._descriptor, numbers.data, self._at)
+        self._sum = self._extend(self._sum, numbers)
+        self._at += count
+        self._left -= count
 
     def finish(self) -> None:
         """Read the rest (an array's end is padded) and compare the checksum; ``ValueError`` if it differs."""
         rest = np.empty(min(self._left, _PART), np.uint8)
         while self._left:
             self.read_into(rest[: self._left])
-        checksum = bytearray(CHECKSUM_BYTES)
-        _fill(self._file, memoryview(checksum))
-        if self._sum.to_bytes(CHECKSUM_BYTES, "little") != checksum:
-            raise ValueError("the stored and computed checksum do not match")
+        stored = bytearray(CHECKSUM_BYTES)
+        _fill(self._descriptor, memoryview(stored), self._at)
+        _compare(self._sum, stored)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def _fill(source: Any, part: memoryview) -> None:
+def _fill(descriptor: int, part: memoryview, offset: int) -> None:
     while part:
-        count = source.readinto(part)
+        count = os.preadv(descriptor, [part], offset)
         if not count:
             raise ValueError("a chunk ends too soon")
-        part = part[count:]
+        part, offset = part[count:], offset + count
+
+
+def _compare(found: int, stored: bytes | bytearray) -> None:
+    if found.to_bytes(CHECKSUM_BYTES, "little") != stored:
+        raise ValueError("the stored and computed checksum do not match")
 
 
 def write_chunks(folder: Folder, data: NDArray[Any], length: int, fill: Any) -> None:
@@ -103,22 +117,29 @@ def write_chunks(folder: Folder, data: NDArray[Any], length: int, fill: Any) -> 
 
 
 def _write_chunks(folder: Folder, directory: int, data: NDArray[Any], length: int, fill: Any) -> None:
+    import google_crc32c
+
     for i in range(-(-data.shape[0] // length)):
         block = data[i * length : (i + 1) * length]
         if block.shape[0] < length:
             block = np.concatenate([block, np.full(length - block.shape[0], fill, data.dtype)])
         numbers = np.ascontiguousarray(block).view(np.uint8)
         descriptor = folder.open_in(directory, str(i), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            for part in (numbers.data, memoryview(_checksum(numbers))):
-                while part:
-                    part = part[file.write(part) :]
+        try:
+            found = 0
+            for start in range(0, numbers.shape[0], PIECE):
+                piece = numbers[start : start + PIECE]
+                write_all(descriptor, piece.data)
+                found = google_crc32c.extend(found, piece)
+            write_all(descriptor, memoryview(found.to_bytes(CHECKSUM_BYTES, "little")))
+        finally:
+            os.close(descriptor)
 
 
-def check(data: NDArray[Any], checksum: bytes) -> None:
-    """Compare the CRC32C of ``data`` with a stored one; ``ValueError`` if they differ."""
-    if _checksum(data.view(np.uint8)) != checksum:
-        raise ValueError("the stored and computed checksum do not match")
+def write_all(descriptor: int, part: memoryview) -> None:
+    """Write all of ``part`` to an open file."""
+    while part:
+        part = part[os.write(descriptor, part) :]
 
 
 def shard_places(index: bytes) -> NDArray[np.uint64]:
@@ -130,11 +151,13 @@ def shard_places(index: bytes) -> NDArray[np.uint64]:
         If the checksum does not match.
     """
     places = np.frombuffer(index[:-CHECKSUM_BYTES], "<u8")
-    check(places, index[-CHECKSUM_BYTES:])
+    if checksum(places.view(np.uint8)) != index[-CHECKSUM_BYTES:]:
+        raise ValueError("the stored and computed checksum do not match")
     return places.reshape(-1, 2)
 
 
-def _checksum(data: NDArray[np.uint8]) -> bytes:
-    import google_crc32c  # which Zarr also uses
+def checksum(data: NDArray[np.uint8]) -> bytes:
+    """Return the CRC32C of some bytes, as it is stored."""
+    import google_crc32c  # what Zarr computes it with
 
     return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")

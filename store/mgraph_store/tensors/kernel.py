@@ -94,11 +94,19 @@ def add_term(
             np.add(block, scratch, out=block)
 
 
-def add_consumed(out: NDArray[np.float32], coefficient: np.float32, row: NDArray[np.float32], *, first: bool) -> None:
-    """Add one term as :func:`add_term` does, with the same bits, but overwrite ``row`` instead of scratch memory."""
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        if first:
-            np.multiply(row, coefficient, out=out)
-            return
-        np.multiply(row, coefficient, out=row)
-        np.add(out, row, out=out)
+def kernel_step(
+    out: NDArray[np.float32],
+    coefficient: np.float32,
+    row: NDArray[np.float32],
+    product: NDArray[np.float32],
+    first: bool,
+) -> None:
+    """Add one term as :func:`add_term` does, same bits, to a block that is in the cache; ``product`` may be ``row``.
+
+    The caller has told NumPy not to warn of overflow.
+    """
+    if first:
+        np.multiply(row, coefficient, out=out)
+    else:
+        np.multiply(row, coefficient, out=product)
+        np.add(out, product, out=out)

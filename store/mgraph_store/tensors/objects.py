@@ -15,9 +15,11 @@ import errno
 import hashlib
 import os
 import re
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from mgraph_store.folder import Folder
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.tensors.arrays import LocalFiles, StoredArray, one_at_a_time
 from mgraph_store.tensors.chunkfiles import is_raw, write_chunks
+from mgraph_store.tensors.rawzarr import write_array, write_group, write_segment
 
 CODECS = ("none", "blosc")
 CHUNK_BYTES = 4 << 20
@@ -44,6 +47,7 @@ Create = Callable[..., None]
 
 DTYPES = ("float32", "float64", "int64")
 KEY = re.compile(r"[a-z0-9]{8,64}")
+_KEPT = 64  # opened arrays, of a kilobyte each
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -71,6 +75,8 @@ class TensorStore:
 
     def __init__(self, root: Folder | Path, temporary: Folder | Path) -> None:
         self._root, self._temporary = Folder.at(root), Folder.at(temporary)
+        self._lock = threading.Lock()
+        self._opened: OrderedDict[tuple[str, str, int | None], StoredArray] = OrderedDict()
 
     @property
     def name(self) -> str:
@@ -99,11 +105,14 @@ class TensorStore:
         def build(create: Create) -> None:
             create("", None, (), None, codec)
             for name, array in arrays.items():
-                longest = CHUNK_BYTES // array.dtype.itemsize
-                pieces = -(-array.size // longest)
-                create(name, array, (-(-array.size // pieces),), None, codec)
+                create(name, array, (_chunk_of(array),), None, codec)
 
-        self._publish(key, build, codec)
+        def build_raw(folder: Folder) -> None:
+            write_group(folder)
+            for name, array in arrays.items():
+                write_array(folder.sub(name), array, _chunk_of(array))
+
+        self._publish(key, build, codec, build_raw)
 
     def write_segment(self, key: str, rows: Sequence[NDArray[np.float32]], codec: str = "none") -> None:
         """Write B float32 vectors of P elements as one array of shape (B, P); errors as :meth:`write`."""
@@ -111,12 +120,12 @@ class TensorStore:
             raise InputError("A segment needs flat float32 rows of one length.")
         if not 0 < rows[0].nbytes <= CHUNK_BYTES or rows[0].nbytes * len(rows) > SEGMENT_BYTES:
             raise InputError(f"A segment holds rows of at most {CHUNK_BYTES} bytes, {SEGMENT_BYTES} in all.")
-        stacked = np.stack(rows)
 
         def build(create: Create) -> None:
+            stacked = np.stack(rows)
             create("", stacked, (1, stacked.shape[1]), stacked.shape, codec)
 
-        self._publish(key, build, codec)
+        self._publish(key, build, codec, lambda folder: write_segment(folder, rows))
 
     def open(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
         """Open an array of an object, or one row of a segment.
@@ -129,6 +138,24 @@ class TensorStore:
         if not KEY.fullmatch(key):
             raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
         return StoredArray(LocalFiles(self._root.sub(key)), key, dtype, row)
+
+    def open_again(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
+        """Open as :meth:`open`, but return what was opened a while ago, if it was: objects do not change.
+
+        What has been removed or damaged since is found out when it is read.
+        """
+        wanted = (key, dtype, row)
+        with self._lock:
+            found = self._opened.get(wanted)
+            if found is not None:
+                self._opened.move_to_end(wanted)
+                return found
+        found = self.open(key, dtype, row)
+        with self._lock:
+            self._opened[wanted] = found
+            if len(self._opened) > _KEPT:
+                self._opened.popitem(last=False)
+        return found
 
     def read(self, key: str, dtype: str = "float32", row: int | None = None) -> NDArray[Any]:
         """Read a whole array, shape (P,); errors as :meth:`open` and :meth:`StoredArray.read`."""
@@ -151,9 +178,9 @@ class TensorStore:
         """Return whether there is an object with this key."""
         return KEY.fullmatch(key) is not None and self._root.is_folder(key)
 
-    def sizes(self) -> dict[str, int]:
-        """Map the key of every object to the size of its files in bytes."""
-        return {key: self._root.tree_size(key) for key in self.keys()}
+    def sizes(self, keys: Iterable[str] | None = None) -> dict[str, int]:
+        """Map the keys of objects, of all or of some, to the bytes that their files take."""
+        return {key: self._root.tree_size(key) for key in (self.keys() if keys is None else keys)}
 
     def size(self, key: str) -> int:
         """Return the size of an object's files in bytes; 0 if it is gone."""
@@ -188,14 +215,19 @@ class TensorStore:
             raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
         self._root.copy_tree(key, folder)
 
-    def _publish(self, key: str, build: Callable[[Create], None], codec: str) -> None:
+    def _publish(
+        self, key: str, build: Callable[[Create], None], codec: str, build_raw: Callable[[Folder], None]
+    ) -> None:
         if codec not in CODECS:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
         try:
             with self._temporary.opened(create=True) as folder:
-                os.mkdir(key, dir_fd=folder)  # a new one, so that nothing existing is written into
-            with one_at_a_time():
-                to_the_end(lambda: build(partial(create_array, self._temporary.sub(key))))
+                os.mkdir(key, dir_fd=folder)  # a new one: nothing that was there is written into
+            if codec == "none" and sys.byteorder == "little":
+                build_raw(self._temporary.sub(key))
+            else:
+                with one_at_a_time():
+                    to_the_end(lambda: build(partial(create_array, self._temporary.sub(key))))
             flush_tree(self._temporary, key)
             self._temporary.rename(key, self._root, key)
             flush(self._root)
@@ -204,6 +236,12 @@ class TensorStore:
             if isinstance(error, OSError):
                 raise disk_error(error, self._root.path) from error
             raise
+
+
+def _chunk_of(array: NDArray[Any]) -> int:
+    """Return how many elements a chunk of a flat array has: all chunks of one size, and that as few as may be."""
+    pieces = -(-array.size // (CHUNK_BYTES // array.dtype.itemsize))
+    return int(-(-array.size // pieces))
 
 
 def disk_error(error: OSError, place: Path) -> StoreError:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from typing_extensions import override
 
@@ -150,11 +150,13 @@ class RemoteTensorStore(TensorStore):
             return KEY.fullmatch(key) is not None and bool(self._fs.exists(self._path(f"{key}/{_FIRST}")))
 
     @override
-    def sizes(self) -> dict[str, int]:
-        """Map the key of every object to the size of its files in bytes."""
+    def sizes(self, keys: Iterable[str] | None = None) -> dict[str, int]:
+        """Map the keys of objects, of all or of some, to the bytes that their files take."""
+        wanted = None if keys is None else set(keys)
         found: dict[str, int] = {}
-        for key, info in self._files():
-            found[key] = found.get(key, 0) + int(info["size"])
+        for key, info in self._files() if wanted is None or wanted else ():
+            if wanted is None or key in wanted:
+                found[key] = found.get(key, 0) + int(info["size"])
         return found
 
     @override
@@ -209,7 +211,7 @@ class RemoteTensorStore(TensorStore):
         return [(name.partition("/")[0], info) for name, info in names.items() if "/" in name]
 
     @override
-    def _publish(self, key: str, build: Callable[[Any], None], codec: str) -> None:
+    def _publish(self, key: str, build: Callable[[Any], None], codec: str, build_raw: Callable[[Folder], None]) -> None:
         if codec not in CODECS:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
 
@@ -290,7 +292,13 @@ class RemoteFiles:
         """Return None, because no file is on this machine."""
         return
 
-    is_local = False
+    def raw(self, name: str) -> None:
+        """Return None: all that lies elsewhere is read by Zarr."""
+        return
+
+    def descriptors(self, folder: str) -> NoReturn:
+        """Refuse: no file lies on this machine."""
+        raise NotImplementedError(folder)
 
 
 class _Translated:

@@ -6,10 +6,13 @@ which does only what it can prove), ``remake`` (by a command), ``lost``.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -18,6 +21,7 @@ from mgraph_store.errors import CorruptError, FormatError, LockTimeoutError, Sto
 from mgraph_store.index import commits
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.reader import Reader
+from mgraph_store.rows import schema
 from mgraph_store.rows.records import Connection, Member, Node, NodeBuffers, Run
 from mgraph_store.rows.schema import FORMAT_VERSION, META, TABLES, columns
 from mgraph_store.tensors.objects import digest, digest_groups
@@ -43,10 +47,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class JournalState:
-    """What the journal of an index says: the counter, the readable records, what is wrong."""
+    """What the journal beside an index can tell: the counter, its first record, the last one that is whole, what is
+    wrong after that; -1 if there is none.
+    """
 
+    journal: Journal
     count: Count | None
-    entries: tuple[Entry, ...]
+    first: Entry | None = None
+    last: int = -1
     wrong: str | None = None
 
     @property
@@ -57,15 +65,26 @@ class JournalState:
     @property
     def present(self) -> bool:
         """Whether it begins with an index of the present format."""
-        return bool(self.entries) and self.entries[0].document.get("meta", {}).get("format_version") == FORMAT_VERSION
+        return self.first is not None and self.first.document.get("meta", {}).get("format_version") == FORMAT_VERSION
+
+    def entries(self, after: int = -1) -> Iterator[Entry]:
+        """Read the records that are whole, or those of commits after one, one after the other."""
+        if self.count is None:
+            return
+        with contextlib.suppress(CorruptError):
+            for entry in self.journal.entries(self.count):
+                if entry.number > self.last:
+                    return
+                if entry.number > after:
+                    yield entry
 
 
 def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
     """List what is wrong with a graph; empty if nothing is.
 
-    Checks that index and journal have every commit, that rows agree with each other, and that the tensors of every
-    stored and partial node exist in full size. ``deep`` also compares every row of the index with the journal, reads
-    all tensors and compares their digests.
+    Checks that index and journal have every commit, rows against rows, and for every stored and partial node that its
+    tensors exist in full size. ``deep`` also compares every row of the index with the journal (not of a graph of an
+    older format), reads all tensors and compares their digests.
 
     Raises
     ------
@@ -79,9 +98,9 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
         found = [] if state.whole else [_journal_problem(state)]
         try:
             with store.reading(behind=True) as reader:
-                number = commits_of(reader)
+                number = commits.number_of(reader.connection)
                 missing = _commits(number, state, store.index.journal)
-                sums = _sums(reader) if deep else {}  # this also reads every block of the index
+                rows = sums(reader.connection) if deep else {}  # reads every block of the index, too
                 found += missing + [Problem(what, subject) for what, subject in row_problems(reader)]
                 nodes = reader.all(Node, where="tensor_key IS NOT NULL")
                 buffers = reader.all(NodeBuffers)
@@ -89,10 +108,17 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
             raise
         except StoreError as error:
             return [*found, _index_problem(error, state)]
-    if deep and state.whole and state.count is not None and state.count.number == number:
-        missing += _differences(store, state, sums)
+    comparable = state.whole and state.count is not None and state.count.number == number
+    if deep and comparable and format_of(store) == schema.FORMAT_VERSION:  # the journal of an older one stays as it is
+        missing += _differences(store, state, rows)
     found += [p for p in missing if p not in found]
     return found + _tensors(store, nodes, buffers, deep, behind=any(p.subject != "journal" for p in missing))
+
+
+def format_of(store: GraphStore) -> int:
+    """Return the format of a graph, the present one or an older one; errors as :func:`examine`."""
+    with store.lock.shared():
+        return store.index.format(store.lock.timeout)
 
 
 def problems(store: GraphStore, deep: bool = False) -> list[str]:
@@ -115,48 +141,55 @@ def garbage(store: GraphStore) -> list[str]:
 
 
 def journal_state(journal: Journal) -> JournalState:
-    """Read the whole journal; this does not raise."""
+    """Look at the whole journal, at checksums and numbers only; it does not raise."""
     count = journal.count()
     if count is None:
-        return JournalState(None, (), "The counter of commits is missing or damaged")
-    entries: list[Entry] = []
+        return JournalState(journal, None, wrong="The counter of commits is missing or damaged")
+    first: Entry | None = None
+    last = -1
     try:
-        entries.extend(journal.entries(count))
+        for entry in journal.entries(count, contents=False):
+            first, last = first or entry, entry.number
     except CorruptError as error:
-        return JournalState(count, tuple(entries), str(error).rstrip("."))
-    return JournalState(count, tuple(entries))
+        return JournalState(journal, count, first, last, str(error).rstrip("."))
+    return JournalState(journal, count, first, last)
 
 
-def commits_of(reader: Reader) -> int:
-    """Read how many commits an index has seen."""
-    return int(reader.query("SELECT commits FROM meta")[1][0][0])
+def sums(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Read all rows of an index and add up a hash of each: of two tables with the same rows in any order the same.
+
+    Another bit anywhere makes another sum.
+    """
+    sql = "SELECT count(*), sum(hash(t)::HUGEINT) FROM {0} t"
+    return {t: con.execute(sql.format(t)).fetchall() for t in ("meta", *TABLES)}
 
 
-def _sums(reader: Reader) -> dict[str, Any]:
-    # Two tables with the same rows in any order have the same sum; a different bit anywhere changes it.
-    return {t: reader.query(f"SELECT count(*), sum(hash(t)::HUGEINT) FROM {t} t")[1] for t in ("meta", *TABLES)}
-
-
-def _differences(store: GraphStore, state: JournalState, sums: dict[str, Any]) -> list[Problem]:
-    """Compare the rows of an index with what was committed according to the journal."""
-    with duckdb.connect(":memory:", config={"threads": "1"}) as con:
-        commits.replay(con, state.entries, comments=False)
-        made = Reader(con)
-        tables = [table for table, expected in _sums(made).items() if sums[table] != expected]
+def _differences(store: GraphStore, state: JournalState, found: dict[str, Any]) -> list[Problem]:
+    """Compare the rows of an index with what the journal says was committed."""
+    with (
+        tempfile.TemporaryDirectory(prefix="mgraph-") as folder,  # on a disk, where rows take less room
+        duckdb.connect(str(Path(folder) / "made.duckdb"), config={"threads": "1"}) as con,
+    ):
+        commits.replay(con, state.entries(), comments=False)
+        tables = [table for table, expected in sums(con).items() if found[table] != expected]
         if not tables:
             return []
         with store.reading(behind=True) as reader:
-            return [_difference(table, reader, made) for table in tables]
+            return [_difference(table, reader, Reader(con)) for table in tables]
 
 
 def _difference(table: str, reader: Reader, made: Reader) -> Problem:
     names = list(META) if table == "meta" else [c.name for c in columns(TABLES[table])]
     listed = ", ".join(f'"{name}"' for name in names)
-    present, committed = (Counter(map(repr, r.query(f"SELECT {listed} FROM {table}")[1])) for r in (reader, made))
+    # Rows by their hashes, the same ones in pairs, so that only what differs is ever in memory as rows.
+    hashes = f"SELECT hash(row({listed})) AS h, count(*) FROM {table} GROUP BY h"
+    present, committed = (Counter(dict(r.query(hashes)[1])) for r in (reader, made))
     lost, strange = committed - present, present - committed
     which = ""
     if names[0] == "id":
-        which = f" ({_listed(dict.fromkeys(text.split(chr(39))[1] for text in [*lost, *strange]))})"
+        sql = f"SELECT DISTINCT id FROM {table} WHERE hash(row({listed})) IN (SELECT unnest(?::UBIGINT[])) ORDER BY 1"
+        ids = [row[0] for r, odd in ((made, lost), (reader, strange)) for row in r.query(sql, [list(odd)])[1]]
+        which = f" ({_listed(dict.fromkeys(ids))})"
     return Problem(
         f"{table}: {lost.total()} of {committed.total()} rows that were committed are not there, {strange.total()} "
         f"others are{which}.",
@@ -185,9 +218,11 @@ def _commits(number: int, state: JournalState, journal: Journal) -> list[Problem
     if count is None:
         return []
     if number > count.number and not (number == count.number + 1 and journal.prepared(count)):
-        return [_journal_problem(JournalState(count, (), f"The journal lacks {number - count.number} commits"))]
+        return [
+            _journal_problem(JournalState(journal, count, wrong=f"The journal lacks {number - count.number} commits"))
+        ]
     if number < count.number:
-        lost = [e for e in state.entries if e.number > number]
+        lost = list(state.entries(after=number))
         what = "; ".join(f"commit {e.number}: {described(e)}" for e in lost)
         unknown = count.number - number - len(lost)
         more = f"{'; ' if what else ''}{unknown} of which the journal has no record" if unknown else ""
@@ -216,8 +251,8 @@ def _index_problem(error: StoreError, state: JournalState) -> Problem:
         return Problem(
             str(error), "index", REPAIRABLE, "mgraph check --repair rebuilds it from the journal, which is whole"
         )
-    if state.entries:
-        what = f"the journal is readable up to commit {state.entries[-1].number}"
+    if state.last >= 0:
+        what = f"the journal is readable up to commit {state.last}"
         return Problem(str(error), "index", LOST, f"{what}: mgraph check --repair restores that much")
     return Problem(str(error), "index", LOST, "restore index.duckdb and journal from a copy of the graph")
 

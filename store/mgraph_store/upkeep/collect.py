@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mgraph_store.folder import TEMPORARY
-from mgraph_store.index.changes import snapshot
-from mgraph_store.index.commits import number_of
-from mgraph_store.index.journal import record_size
 from mgraph_store.rows.records import Run
 from mgraph_store.states import STATES
 from mgraph_store.tensors.claims import SharedTensorsWarning
+from mgraph_store.upkeep.shortening import shorten, shortest_length
 
 if TYPE_CHECKING:
     from mgraph_store.index.reader import Reader
@@ -55,7 +53,9 @@ class Collection:
         return sum(item.nbytes for item in self.items)
 
     def apply(self, store: GraphStore) -> None:
-        """Delete what was planned, except what is in use by now."""
+        """Delete what was planned, but what is in use by now; OldFormatError if the graph must be upgraded first."""
+        if self.items:
+            store.require_present_format()
         remove_objects(store, [i.name for i in self.items if i.kind == "object"])
         unfinished, saved = store.folder.sub(TEMPORARY), store.folder.sub(STATES)
         for item in self.items:
@@ -68,11 +68,7 @@ class Collection:
             for name in over:
                 saved.remove(name)
         if any(i.kind == "journal" for i in self.items):
-            with (
-                store.lock.exclusive(),
-                store.index.connect(read_only=False, patience=store.lock.timeout) as con,
-            ):
-                store.index.journal.begin(number_of(con), snapshot(con))
+            shorten(store)
 
 
 def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collection:
@@ -84,22 +80,19 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
         If the index cannot be read or has lost commits, since then nothing is known to be garbage.
     """
     shared = store.tensor_store.refusal()
-    sizes = (
-        {} if shared else store.tensor_store.sizes()
-    )  # before the rows, so that an object committed meanwhile is not garbage
+    keys = set() if shared else store.tensor_store.keys()  # before the rows: what is committed meanwhile is no garbage
     unfinished, states = store.folder.sub(TEMPORARY), store.folder.sub(STATES)
     names = states.entries()
     with store.reading() as reader:
-        used = reader.tensor_keys()
+        garbage = sorted(keys - reader.tensor_keys())
         complete = _complete(reader, names)
         count = store.index.journal.count()
         length = 0 if count is None else count.length
-        rows = reader.snapshot() if length > _LEAST_JOURNAL else None
-    shortest = length if rows is None else record_size(0, rows)
+        shortest = shortest_length(reader.connection) if length > _LEAST_JOURNAL else length
+    sizes = store.tensor_store.sizes(garbage)
     found = [
-        (Garbage("object", key, nbytes, "no row refers to it"), store.tensor_store.age(key))
-        for key, nbytes in sorted(sizes.items())
-        if key not in used
+        (Garbage("object", key, sizes.get(key, 0), "no row refers to it"), store.tensor_store.age(key))
+        for key in garbage
     ]
     for name in unfinished.entries():
         left = Garbage("unfinished", name, unfinished.tree_size(name), "left by a process that was stopped")

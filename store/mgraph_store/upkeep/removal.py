@@ -9,14 +9,16 @@ A merged node has its own tensors and depends on nothing: it stays, and only los
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph_store.errors import StillNeededError, StoreError
 from mgraph_store.folder import Root
-from mgraph_store.rows.records import Connection, Member, Node, NodeTerm, Record, Run, Space, Sweep
+from mgraph_store.index.commits import number_of
+from mgraph_store.rows.records import Connection, Node, NodeTerm, Record, Run, Space, Sweep
 from mgraph_store.rows.schema import REFERENCES, TABLES, columns
 from mgraph_store.underway import Life, Sighting
 from mgraph_store.upkeep.collect import remove_objects
@@ -27,15 +29,27 @@ if TYPE_CHECKING:
 
 Target = Node | Connection | Sweep | Space
 
-_OWNED = ("control", "pivot", "sample")  # kinds of nodes that belong to their connection
+
+@dataclass(frozen=True)
+class Part:
+    """A node that belongs to a connection, without a name of its own."""
+
+    id: str
+    kind: str
+
+
+_PART = "n.kind IN ('control', 'pivot', 'sample') AND n.name IS NULL"
+"""SQL: the node n belongs to the connection that it is part of."""
+
 _SHOWN = 6
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Goes:
     """One thing to be removed, and why: it was asked for, or what it belongs to or depends on."""
 
-    record: Target
+    record: Target | Part
     why: str
     depends: bool = False
 
@@ -43,14 +57,15 @@ class Goes:
     def kind(self) -> str:
         """The kind of node, or connection, sweep or space."""
         record = self.record
-        return record.kind if isinstance(record, Node) else type(record).__name__.lower()
+        return record.kind if isinstance(record, Node | Part) else type(record).__name__.lower()
 
 
 @dataclass(frozen=True)
 class Removal:
     """A plan: what is removed, which nodes lose their recipe, which tensor objects are freed.
 
-    ``abandoned`` are interrupted runs that cannot be resumed without what is removed.
+    ``abandoned`` are interrupted runs that cannot go on without what goes; ``commits`` is how many commits the graph
+    had when this was planned.
     """
 
     targets: tuple[Target, ...]
@@ -59,6 +74,7 @@ class Removal:
     forget: tuple[str, ...]
     free: tuple[str, ...]
     abandoned: tuple[str, ...] = ()
+    commits: int = field(default=-1, compare=False)
 
     def apply(self, store: GraphStore) -> None:
         """Remove the rows in one transaction, then the tensors that nothing refers to any more.
@@ -69,21 +85,49 @@ class Removal:
             If the graph has changed since, so that the plan is no longer right.
         """
 
-        def still_right(reader: Reader) -> None:
-            if plan_removal(reader, self.targets, cascade=self.cascade, graph=store.folder.root) != self:
-                raise StoreError("The graph has changed since this was planned; nothing was removed: look again.")
+        number = self.commits
+        for attempt in range(_ATTEMPTS):
+            with store.reading() as reader:  # others go on reading meanwhile, and the lock is for writers to wait
+                if commits_of(reader) != number:
+                    number = commits_of(reader)
+                    self._require_same(reader, store)
+            # If somebody commits between the two, again; in the end we look while nobody else can.
+            require = self._require_same if attempt == _ATTEMPTS - 1 else _unchanged_since(number)
+            try:
+                self._remove(store, require)
+                break
+            except _OvertakenError:
+                continue
+        remove_objects(store, self.free)
 
+    def _require_same(self, reader: Reader, store: GraphStore) -> None:
+        if plan_removal(reader, self.targets, cascade=self.cascade, graph=store.folder.root) != self:
+            raise StoreError("The graph has changed since this was planned; nothing was removed: look again.")
+
+    def _remove(self, store: GraphStore, require: Callable[[Reader, GraphStore], None]) -> None:
         with store.transaction() as tx:
-            tx.require(still_right)
-            for kind in (Node, Connection, Sweep, Space):
-                ids = [g.record.id for g in self.goes if isinstance(g.record, kind)]
+            tx.require(lambda reader: require(reader, store))
+            for kinds in ((Node, Part), (Connection,), (Sweep,), (Space,)):
+                kind = kinds[0]
+                ids = [g.record.id for g in self.goes if isinstance(g.record, kinds)]
                 for record in TABLES.values():
                     for column in columns(record):
                         if REFERENCES.get(column.name) is kind:
                             tx.remove(record, column.name, ids)
                 tx.remove(kind, "id", ids)
             tx.remove(NodeTerm, "node_id", self.forget)
-        remove_objects(store, self.free)
+
+
+class _OvertakenError(StoreError):
+    """Somebody has committed between a look and the removal."""
+
+
+def _unchanged_since(number: int) -> Callable[[Reader, GraphStore], None]:
+    def require(reader: Reader, _: GraphStore) -> None:
+        if commits_of(reader) != number:
+            raise _OvertakenError("Somebody has committed meanwhile.")
+
+    return require
 
 
 def plan_removal(
@@ -102,7 +146,7 @@ def plan_removal(
     while level:
         for g in level:
             goes.setdefault(g.record.id, g)  # the first reason is the closest one
-        level = [g for g in _following(reader, goes) if g.record.id not in goes]
+        level = [g for g in _following(reader, goes, level) if g.record.id not in goes]
     needed = [g for g in goes.values() if g.depends]
     if needed and not cascade:
         raise StillNeededError(_refusal(needed))
@@ -110,7 +154,7 @@ def plan_removal(
     if not cascade:
         for run, need in runs:
             _require_ended(run, need, graph)
-    nodes = [g.record.id for g in goes.values() if isinstance(g.record, Node)]
+    nodes = [g.record.id for g in goes.values() if isinstance(g.record, Node | Part)]
     return Removal(
         tuple(targets),
         cascade,
@@ -118,6 +162,7 @@ def plan_removal(
         _forgetful(reader, nodes),
         _free(reader, nodes),
         tuple(run.id for run, _ in runs),
+        commits_of(reader),
     )
 
 
@@ -142,70 +187,82 @@ def _resumable(reader: Reader) -> list[Run]:
 
 
 def _needed_by(run: Run, goes: dict[str, Goes]) -> Goes | None:
-    # A plan names what it works on by ids, which are long and random, so no other text looks like one.
-    return next((g for identifier, g in goes.items() if f'"{identifier}"' in (run.plan or "")), None)
+    # A plan names what it works on by ids, which are long and random: no other text looks like one.
+    return next((goes[word] for word in re.findall(r'"([a-z0-9]+)"', run.plan or "") if word in goes), None)
 
 
-def _following(reader: Reader, goes: dict[str, Goes]) -> list[Goes]:
-    # One step: what belongs to the things to be removed, and what depends on them.
-    nodes, connections, spaces = (
-        {i: g.record for i, g in goes.items() if isinstance(g.record, kind)} for kind in (Node, Connection, Space)
-    )
+def _following(reader: Reader, goes: dict[str, Goes], new: Sequence[Goes]) -> list[Goes]:
+    # One step: what belongs to things that go, and what depends on those that are new among them.
+    connections = {i: g.record for i, g in goes.items() if isinstance(g.record, Connection)}
+    nodes = {g.record.id: g.record for g in new if isinstance(g.record, Node | Part)}
     found: list[Goes] = []
-    if connections:
+    if any(isinstance(g.record, Connection) for g in new):
         found += _belonging(reader, connections)
     if nodes:
-        found += _ending(reader, nodes, goes)
+        found += _ending(reader, nodes, connections)
         found += _computed(reader, nodes, goes)
-    for space in spaces.values():
+    for space in (g.record for g in new if isinstance(g.record, Space)):
         inside: list[Any] = [*reader.all(Connection, space_id=space.id), *reader.all(Node, space_id=space.id)]
         found += [Goes(record, f"it is in space {space.name}", True) for record in inside]
     return found
 
 
-def _ending(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> list[Goes]:
+def _ending(reader: Reader, nodes: dict[str, Any], connections: dict[str, Any]) -> list[Goes]:
     # Connections of which a node is an end, a control point or a sample.
-    places: dict[str, Member] = {}
-    for m in reader.all(Member, node_id=list(nodes)):
-        if m.connection_id not in goes:
-            places.setdefault(m.connection_id, m)
+    sql = (
+        "SELECT connection_id, node_id, role FROM members WHERE node_id IN (SELECT unnest(?::VARCHAR[])) "
+        "AND connection_id NOT IN (SELECT unnest(?::VARCHAR[])) ORDER BY position, rowid"
+    )
+    places: dict[str, tuple[str, str]] = {}
+    for connection, node, role in reader.query(sql, [list(nodes), list(connections)])[1]:
+        places.setdefault(connection, (node, role))
     found = []
     for c in reader.all(Connection, id=list(places)) if places else []:
-        role = places[c.id].role
-        found.append(
-            Goes(c, f"{_label(nodes[places[c.id].node_id])} is {'an' if role == 'end' else 'a'} {role} of it", True)
-        )
+        node, role = places[c.id]
+        found.append(Goes(c, f"{_label(nodes[node])} is {'an' if role == 'end' else 'a'} {role} of it", True))
     return found
 
 
 def _computed(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> list[Goes]:
-    # Nodes that are sums of a node; if they belong to connections, those connections.
-    uses = {t.node_id: t.source_id for t in reader.all(NodeTerm, source_id=list(nodes)) if t.node_id not in goes}
-    users = reader.all(Node, id=list(uses), where="kernel IS NOT NULL") if uses else []
-    owners: dict[str, list[str]] = {}
-    for m in reader.all(Member, node_id=[n.id for n in users], where="role <> 'end'") if users else []:
-        owners.setdefault(m.node_id, []).append(m.connection_id)
-    found, through = [], dict[str, Node]()
-    for n in users:
-        if n.id in owners and n.kind in _OWNED and n.name is None:
-            through |= dict.fromkeys(owners[n.id], n)
-        else:
-            found.append(Goes(n, f"it is computed from {_label(nodes[uses[n.id]])}", True))
-    connections = reader.all(Connection, id=list(through)) if through else []
-    for c in connections:
+    # Nodes that are sums of a node; for what belongs to connections, those.
+    sql = (
+        "SELECT node_id, max(source_id) FROM node_terms WHERE source_id IN (SELECT unnest(?::VARCHAR[])) "
+        "AND node_id NOT IN (SELECT unnest(?::VARCHAR[])) GROUP BY node_id"
+    )
+    uses: dict[str, str] = dict(reader.query(sql, [list(nodes), list(goes)])[1])
+    if not uses:
+        return []
+    parts = (
+        "SELECT m.connection_id, arg_max(n.id, n.rowid), arg_max(n.kind, n.rowid) FROM nodes n JOIN members m "
+        f"ON m.node_id = n.id AND m.role <> 'end' WHERE n.kernel IS NOT NULL AND {_PART} "
+        "AND n.id IN (SELECT unnest(?::VARCHAR[])) GROUP BY m.connection_id"
+    )
+    through = {c: Part(node, kind) for c, node, kind in reader.query(parts, [list(uses)])[1]}
+    others = reader.all(
+        Node,
+        id=list(uses),
+        where="kernel IS NOT NULL AND NOT (kind IN ('control', 'pivot', 'sample') AND name IS NULL "
+        "AND id IN (SELECT node_id FROM members WHERE role <> 'end'))",
+    )
+    found = [Goes(n, f"it is computed from {_label(nodes[uses[n.id]])}", True) for n in others]
+    for c in reader.all(Connection, id=list(through)) if through else []:
         part = through[c.id]
         found.append(Goes(c, f"its {part.kind} {part.id} is computed from {_label(nodes[uses[part.id]])}", True))
     return found
 
 
 def _belonging(reader: Reader, connections: dict[str, Any]) -> list[Goes]:
-    members = reader.all(Member, connection_id=list(connections), where="role <> 'end'")
-    owner = {m.node_id: m.connection_id for m in members}
-    elsewhere = {m.node_id for m in reader.all(Member, node_id=list(owner)) if m.connection_id not in connections}
-    nodes = reader.all(Node, id=list(owner), kind=list(_OWNED), name=None) if owner else []
-    found = [Goes(n, f"it belongs to {_label(connections[owner[n.id]])}") for n in nodes if n.id not in elsewhere]
+    # A surface has thousands of samples: of these only ids and kinds are taken, and no rows.
+    sql = (
+        "SELECT n.id, any_value(n.kind), max(m.connection_id) FROM members m JOIN nodes n ON n.id = m.node_id "
+        f"WHERE m.role <> 'end' AND m.connection_id IN (SELECT unnest($1::VARCHAR[])) AND {_PART} AND NOT EXISTS ("
+        "SELECT 1 FROM members o WHERE o.node_id = n.id AND o.connection_id NOT IN (SELECT unnest($1::VARCHAR[]))) "
+        "GROUP BY n.id ORDER BY min(n.rowid)"
+    )
+    why = {c: f"it belongs to {_label(record)}" for c, record in connections.items()}
+    found = [Goes(Part(node, kind), why[c]) for node, kind, c in reader.query(sql, [list(connections)])[1]]
     sweeps = reader.all(Sweep, connection_id=list(connections))
-    return [Goes(s, f"it belongs to {_label(connections[s.connection_id])}") for s in sweeps] + found
+    return [*(Goes(s, why[s.connection_id]) for s in sweeps), *found]
 
 
 def _forgetful(reader: Reader, nodes: list[str]) -> tuple[str, ...]:
@@ -219,8 +276,10 @@ def _forgetful(reader: Reader, nodes: list[str]) -> tuple[str, ...]:
 
 
 def _free(reader: Reader, nodes: list[str]) -> tuple[str, ...]:
-    theirs, others = (reader.tensor_keys(of=nodes), reader.tensor_keys(without=nodes)) if nodes else (set(), set())
-    return tuple(sorted(theirs - others))
+    theirs = reader.tensor_keys(of=nodes) if nodes else set()
+    if not theirs:
+        return ()
+    return tuple(sorted(theirs - reader.tensor_keys(without=nodes)))
 
 
 def _refusal(needed: Sequence[Goes]) -> str:
@@ -230,5 +289,10 @@ def _refusal(needed: Sequence[Goes]) -> str:
     return f"Nothing was removed, because this would be removed too: {listed}; --cascade allows it."
 
 
-def _label(record: Record) -> str:
+def commits_of(reader: Reader) -> int:
+    """Read how many commits an index has seen."""
+    return number_of(reader.connection)
+
+
+def _label(record: Record | Part) -> str:
     return str(getattr(record, "name", None) or getattr(record, "id", ""))

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import duckdb
 
-from mgraph_store.errors import StoreError
+from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
 from mgraph_store.index import commits
-from mgraph_store.index.changes import snapshot
+from mgraph_store.index.changes import parts
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Node, NodeBuffers, Space, now
 from mgraph_store.rows.schema import TABLES
 from mgraph_store.upkeep import rescue
-from mgraph_store.upkeep.check import JournalState, buffers_problem, examine, journal_state, parameters_problem
+from mgraph_store.upkeep.check import (
+    JournalState,
+    buffers_problem,
+    examine,
+    format_of,
+    journal_state,
+    parameters_problem,
+    sums,
+)
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
@@ -32,9 +41,13 @@ def repair(store: GraphStore) -> list[str]:
 
     Raises
     ------
+    OldFormatError
+        If the graph must be upgraded first.
     StoreError
         If there is nothing left from which to repair the index, or the disk is full.
     """
+    with contextlib.suppress(CorruptError):  # of one that cannot be read the journal will say
+        store.index.require_present(format_of(store))
     subjects = {p.subject for p in examine(store, deep=True)}
     with store.lock.exclusive():
         done = _repair_rows(store, subjects)
@@ -44,7 +57,7 @@ def repair(store: GraphStore) -> list[str]:
 def _repair_rows(store: GraphStore, subjects: set[str]) -> list[str]:
     state = journal_state(store.index.journal)
     number = _number(store)
-    readable = state.entries[-1].number if state.present else -1
+    readable = state.last if state.present else -1
     behind = number is None or (state.count is not None and number < state.count.number)
     changed = state.whole and not subjects.isdisjoint(("meta", *TABLES))
     if (behind or changed) and readable >= 0 and readable >= (-1 if number is None else number):
@@ -64,7 +77,7 @@ def _number(store: GraphStore) -> int | None:
     try:
         with store.index.connect(read_only=True, patience=store.lock.timeout, behind=True) as con:
             store.index.check_tables(con)
-            snapshot(con)
+            sums(con)  # reads all blocks
             return commits.number_of(con)
     except StoreError:
         return None
@@ -78,7 +91,7 @@ def _rebuild(store: GraphStore, state: JournalState) -> str:
     with making.opened(create=True) as descriptor, interruptible():
         new = making.path_within(descriptor) / index  # in a directory of our own
         with duckdb.connect(str(new), config={"threads": "1"}) as con:
-            number = commits.replay(con, state.entries)
+            number = commits.replay(con, state.entries())
     making.flush(index)
     aside = _new_folder(graph.sub(SET_ASIDE))
     for name in (index, f"{index}.wal"):
@@ -98,7 +111,7 @@ def _rebuild(store: GraphStore, state: JournalState) -> str:
 def _begin_again(store: GraphStore) -> str:
     with store.index.connect(read_only=False, patience=store.lock.timeout, behind=True) as con:
         number = commits.number_of(con)
-        store.index.journal.begin(number, snapshot(con))
+        store.index.journal.begin(number, parts(con))
     return f"The journal was rebuilt with all rows of the index, up to commit {number}."
 
 

@@ -1,0 +1,62 @@
+"""What a sweep will cost, for those who are about to wait for it: said once, before it starts, if it is large."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mgraph.durations import spoken
+from mgraph.query.sweepdata import COMPLETE
+from mgraph_store import Reader
+
+LARGE = 10_000_000
+"""Examples through the network from which on a sweep is large, where nothing says how long that takes."""
+LONG = 60.0
+"""Seconds from which on it is long."""
+_LEAST = 1000  # examples from which a former sweep tells anything
+_OF_BATCHNORM = re.compile(r"recompute\(examples=([0-9]+)")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """So many points, and at each of them examples to be measured, and some for its BatchNorm statistics."""
+
+    points: int
+    examples: int
+    batchnorm: int = 0
+
+    @property
+    def passes(self) -> int:
+        """Examples that go through the network in all."""
+        return self.points * (self.examples + self.batchnorm)
+
+    def said(self, seconds_each: float | None) -> str | None:
+        """Put it into words, with the time if it is known how long an example takes; None for what is soon done."""
+        seconds = None if seconds_each is None else self.passes * seconds_each
+        if self.passes < LARGE if seconds is None else seconds < LONG:
+            return None
+        text = f"{self.points} points × {self.examples} examples"
+        text += f" (and {self.batchnorm} for BatchNorm statistics)" if self.batchnorm else ""
+        if seconds is None:
+            return f"{text}: {self.passes / 1e6:.3g} million through the network; --examples takes fewer."
+        return f"{text}: about {spoken(seconds)}, judging by the last sweep of this space; --examples takes fewer."
+
+
+def examples_of_policy(policy: str) -> int:
+    """Return how many examples a BatchNorm policy of that name looks at, for each point."""
+    found = _OF_BATCHNORM.match(policy)
+    return int(found[1]) if found else 0
+
+
+def seconds_each(reader: Reader, space_id: str, device: str) -> float | None:
+    """Return what an example took in the last sweep of a space on this kind of device; None if none tells."""
+    sql = f"""SELECT epoch(r.ended - r.started), sum(v.count), count(DISTINCT v.node_id), any_value(w.batchnorm)
+FROM sweeps w JOIN connections c ON c.id = w.connection_id JOIN runs r ON r.id = w.run_id
+JOIN evaluations v ON v.sweep_id = w.id AND v.run_id = w.run_id AND v.metric = 'loss'
+WHERE c.space_id = ? AND r.device = ? AND w.status = '{COMPLETE}' AND r.status = 'complete' AND r.resumptions = '[]'
+GROUP BY w.id, r.ended, r.started, w.created ORDER BY w.created DESC LIMIT 1"""
+    for seconds, examples, points, policy in reader.query(sql, [space_id, device])[1]:
+        passes = int(examples) + int(points) * examples_of_policy(policy)
+        if passes >= _LEAST:
+            return float(seconds) / passes
+    return None

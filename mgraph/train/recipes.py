@@ -1,0 +1,149 @@
+"""Recipes: how papers trained their networks, as presets of ``mgraph train`` (torch-free).
+
+A recipe holds what its source says, and names what the source does not say, which then is mgraph's default. [G] is
+Garipov et al. 2018, [L] the paper of low-loss path finding; numbers were taken from their texts. To add one, write an
+entry here, when the architecture that it is for is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from mgraph.errors import MGraphWarning
+from mgraph.specs import Spec
+
+
+class RecipeWarning(MGraphWarning):
+    """A preset of training is used on another network, or on other data, than it was published for."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Values of TrainSettings, the network and data that they are for, their source, and what is not said there.
+
+    ``shape`` and ``classes`` are those of the data, by whatever name they come.
+    """
+
+    name: str
+    arch: str
+    data: str
+    shape: tuple[int, ...]
+    classes: int
+    source: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    unstated: str = ""
+
+    def differences(self, arch: str, shape: object, classes: int | None) -> list[str]:
+        """Say in what a network and its data are not the recipe's."""
+        found = []
+        if Spec.parse(arch) != Spec.parse(self.arch):
+            found.append(f"the network {self.arch}, not {arch}")
+        if (shape, classes) != (self.shape, self.classes):
+            size = f"inputs {self.shape} and {self.classes} classes"
+            found.append(f"{self.data} ({size}), not inputs {shape} and {classes} classes")
+        return found
+
+
+_SGD = {"optimizer": "sgd", "momentum": 0.9}
+_LLPF = "[L] appendix F, table 6 and the table of augmentations"
+_RESNET18 = "torchvision:resnet18?stem=cifar"
+_CIFAR10: dict[str, Any] = {"data": "cifar10", "shape": (3, 32, 32), "classes": 10}
+_CIFAR100 = _CIFAR10 | {"data": "cifar100", "classes": 100}
+_GARIPOV = _SGD | {"schedule": "curve", "augment": "crop4+flip"}
+_STANDARD = "batch size; that standard augmentation is crop4+flip"
+_VGG16: dict[str, Any] = {
+    "arch": "torchvision:vgg16?stem=cifar",
+    "source": "[G] section 6 (learning rate, epochs) and appendix A.5 (network), its code (weight decay, schedule)",
+    "settings": _GARIPOV | {"lr": 0.05, "weight_decay": 5e-4, "epochs": 200},
+    "unstated": _STANDARD,
+}
+_PRERESNET110: dict[str, Any] = {
+    "arch": "preresnet?depth=110",
+    "source": "[G] section 6 (network, learning rate, epochs), its code (schedule)",
+    "settings": _GARIPOV | {"lr": 0.1, "epochs": 150},
+    "unstated": f"{_STANDARD}; weight decay",
+}
+_WRN = _PRERESNET110 | {"arch": "wrn?depth=28&width=10", "settings": _GARIPOV | {"lr": 0.1, "epochs": 200}}
+_UNREAD = "learning rate and schedule; steps of augmentation after the crop"
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            Recipe(
+                "lenet5-mnist",
+                "lenet5",
+                "mnist",
+                (1, 28, 28),
+                10,
+                _LLPF,
+                _SGD
+                | {
+                    "lr": 0.01,
+                    "schedule": "constant",
+                    "weight_decay": 0.0,
+                    "batch_size": 64,
+                    "epochs": 20,
+                    "augment": "rotate5",
+                },
+            ),
+            Recipe(
+                "resnet18-cifar10",
+                _RESNET18,
+                source=_LLPF,
+                settings=_SGD | {"weight_decay": 5e-4, "batch_size": 256, "epochs": 30, "augment": "crop4"},
+                unstated=_UNREAD,
+                **_CIFAR10,
+            ),
+            Recipe(
+                "resnet18-cifar10-sharp",
+                _RESNET18,
+                source="[L] appendix L (modes in sharper minima) and appendix F, table 6",
+                settings=_SGD
+                | {
+                    "lr": 0.1,
+                    "schedule": "constant",
+                    "weight_decay": 0.0,
+                    "batch_size": 256,
+                    "epochs": 30,
+                    "augment": "crop4",
+                },
+                unstated="steps of augmentation after the crop",
+                **_CIFAR10,
+            ),
+            Recipe(
+                "resnet18-cifar100",
+                _RESNET18,
+                source=_LLPF,
+                settings=_SGD | {"weight_decay": 5e-4, "batch_size": 256, "epochs": 50, "augment": "crop4"},
+                unstated=_UNREAD,
+                **_CIFAR100,
+            ),
+            Recipe("vgg16-cifar10", **_CIFAR10, **_VGG16),
+            Recipe("vgg16-cifar100", **_CIFAR100, **_VGG16),
+            Recipe("preresnet110-cifar10", **_CIFAR10, **_PRERESNET110),
+            Recipe("preresnet110-cifar100", **_CIFAR100, **_PRERESNET110),
+            Recipe("wrn28-10-cifar10", **_CIFAR10, **_WRN),
+            Recipe("wrn28-10-cifar100", **_CIFAR100, **_WRN),
+            Recipe(
+                "mobilenetv2-cifar10",
+                "torchvision:mobilenet_v2?stem=cifar",
+                source=_LLPF,
+                settings=_SGD | {"weight_decay": 4e-5, "batch_size": 128, "epochs": 200, "augment": "crop4"},
+                unstated=_UNREAD,
+                **_CIFAR10,
+            ),
+            Recipe(
+                "efficientnet-b0-cifar10",
+                "torchvision:efficientnet_b0?stem=cifar",
+                source=_LLPF,
+                settings=_SGD | {"weight_decay": 1e-4, "batch_size": 256, "epochs": 120, "augment": "crop4"},
+                unstated=_UNREAD,
+                **_CIFAR10,
+            ),
+        )
+    }
+)

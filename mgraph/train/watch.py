@@ -1,0 +1,190 @@
+"""What looks on while a row of weights is trained step by step, and changes nothing."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from mgraph.data.task import ACCURACY, Task
+from mgraph.train.losses import Loss
+from mgraph.train.snapshots import to_array, to_tensor
+from mgraph.train.state import Arrays
+
+_ENTRIES = 50  # of a history, one an epoch if there are more epochs
+_BATCHES = 8  # between two entries, on which accuracy is taken; at most every tenth batch, so that it costs nothing
+_STRIDE = 10
+
+
+class Watch(ABC):
+    """Looks on while a segment of training is done; it goes on after an interruption as the training does."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin anew: the segment begins, or begins again after it diverged."""
+
+    @abstractmethod
+    def after(self, done: int, lr: float) -> None:
+        """Look at the row after the ``done``-th step, which had this learning rate."""
+
+    def seen(self, losses: Sequence[float]) -> None:
+        """Take the losses of the next steps that were not seen yet; they may come later than :meth:`after`."""
+        del losses
+
+    @abstractmethod
+    def state(self) -> tuple[Mapping[str, Any], Arrays]:
+        """Return what the coming looks depend on: plain values (JSON), and named arrays."""
+
+    @abstractmethod
+    def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
+        """Take back what :meth:`state` returned."""
+
+
+class RunningAverage(Watch):
+    """Keeps ``mean ← d·mean + (1-d)·row`` of a row, shape (T,), that is trained in place.
+
+    In the beginning d is (1 + n) / (10 + n) after n steps, until that is more than the decay: the average then soon
+    forgets where the row began.
+    """
+
+    def __init__(self, row: Tensor, decay: float) -> None:
+        self._row, self._decay = row, decay
+        self.begin()
+
+    @override
+    def begin(self) -> None:
+        self.mean, self._steps = self._row.clone(), 0
+
+    @override
+    @torch.no_grad()
+    def after(self, done: int, lr: float) -> None:
+        """Take in the row."""
+        decay = min(self._decay, (1.0 + self._steps) / (10.0 + self._steps))
+        self.mean.lerp_(self._row, 1.0 - decay)
+        self._steps += 1
+
+    @override
+    def state(self) -> tuple[Mapping[str, Any], Arrays]:
+        return {"steps": self._steps}, {"mean": to_array(self.mean)}
+
+    @override
+    def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
+        self.mean, self._steps = to_tensor(arrays["mean"]).to(self._row), values["steps"]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Numbers of a quantity by step (the positions, rising), as :class:`mgraph.query.observed.Observation`."""
+
+    quantity: str
+    subject: str
+    positions: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+class History(Watch):
+    """Notes how a training went, 50 times evenly spread over it, or at every epoch if there are more.
+
+    Entries are the mean loss of the steps since the entry before, accuracy on some of their batches (where the task has
+    that), the learning rate of the last of them, and the distance of the row from where it began. Losses are those that
+    the driver reads anyway.
+    """
+
+    def __init__(self, row: Tensor, start: Tensor, steps: int, per_epoch: int) -> None:
+        """``row``, shape (T,), is trained in place for so many steps; it began at ``start``."""
+        self._row, self._start = row, start
+        self._every = max(1, min(per_epoch, math.ceil(steps / _ENTRIES)))
+        self._stride = max(_STRIDE, self._every // _BATCHES)
+        self.begin()
+
+    @override
+    def begin(self) -> None:
+        self._losses: list[float] = []
+        self._entries: list[tuple[int, float, float]] = []  # step, learning rate, distance
+        self._metric: list[tuple[int, float]] = []  # step, accuracy of its batch
+        self._unread: list[tuple[int, Tensor]] = []
+        self._calls, self._last = 0, (0, 0.0)
+
+    def watching(self, loss: Loss, task: Task) -> Loss:
+        """Return the loss, to be called once a step, which leaves here the accuracy of some batches."""
+        function = next(
+            (m.function for m in task.metrics if m.name == ACCURACY.name and m.identity == "built in"), None
+        )
+        if function is None:
+            return loss
+
+        def watched(outputs: Any, targets: Any) -> Tensor:
+            self._calls += 1
+            plain = isinstance(outputs, Tensor) and isinstance(targets, Tensor) and not targets.is_floating_point()
+            if self._calls % self._stride == 1 and plain:
+                with torch.no_grad():
+                    right = function(*task.without_void(outputs, targets))
+                    self._unread.append((self._calls, right.mean()))
+            return loss(outputs, targets)
+
+        return watched
+
+    @override
+    def after(self, done: int, lr: float) -> None:
+        """Make an entry when it is time."""
+        self._last = done, lr
+        if done % self._every == 0:
+            self._enter(done, lr)
+
+    @override
+    def seen(self, losses: Sequence[float]) -> None:
+        self._losses += losses
+
+    @override
+    def state(self) -> tuple[Mapping[str, Any], Arrays]:
+        self._read()
+        arrays = {"losses": self._losses, "entries": self._entries, "metric": self._metric}
+        return {"calls": self._calls, "last": self._last}, {k: np.array(v, np.float64) for k, v in arrays.items()}
+
+    @override
+    def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
+        self._calls, self._last, self._unread = values["calls"], tuple(values["last"]), []
+        self._losses = arrays["losses"].tolist()
+        self._entries = [(int(step), lr, d) for step, lr, d in arrays["entries"].reshape(-1, 3).tolist()]
+        self._metric = [(int(step), value) for step, value in arrays["metric"].reshape(-1, 2).tolist()]
+
+    def series(self) -> tuple[Observed, ...]:
+        """Return what was noted, the last step included: train_loss, train_accuracy, learning_rate and distance."""
+        done, lr = self._last
+        if done and (not self._entries or self._entries[-1][0] < done):
+            self._enter(done, lr)
+        self._read()
+        if len(self._losses) < done:  # it went on from a state of an older version, which noted nothing
+            return ()
+        steps = [0, *(step for step, _, _ in self._entries)]
+        taken = dict(self._metric)
+        windows = list(pairwise(steps))
+        losses = [(end, float(np.mean(self._losses[begin:end]))) for begin, end in windows]
+        values = [(end, [taken[s] for s in range(begin + 1, end + 1) if s in taken]) for begin, end in windows]
+        found = {
+            "train_loss": losses,
+            "train_accuracy": [(step, float(np.mean(some))) for step, some in values if some],
+            "learning_rate": [(step, lr) for step, lr, _ in self._entries],
+            "distance": [(step, distance) for step, _, distance in self._entries],
+        }
+        return tuple(
+            Observed(quantity, "", tuple(float(step) for step, _ in pairs), tuple(value for _, value in pairs))
+            for quantity, pairs in found.items()
+            if pairs
+        )
+
+    def _enter(self, done: int, lr: float) -> None:
+        self._entries.append((done, lr, float(torch.linalg.vector_norm(self._row - self._start))))
+        self._read()
+
+    def _read(self) -> None:
+        self._metric += [(step, float(value)) for step, value in self._unread]
+        self._unread = []

@@ -1,0 +1,92 @@
+"""An index of an older format, read as it is: through a copy in the present format that a process makes for itself.
+
+The copy lies in the system's directory for temporary files and goes with the process; the graph is not touched, so that
+it may lie on a medium that cannot be written, and an older mgraph may go on with it. It is made anew when somebody has
+committed meanwhile. To write, a graph has to be brought up to the present format for good, see
+:mod:`mgraph_store.index.migrations`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from mgraph_store.folder import Folder
+from mgraph_store.index import migrations
+from mgraph_store.index.instances import CONFIG
+
+State = tuple[int, int, int]
+"""What an index was when it was copied: its format, its number of commits, its inode."""
+
+
+@dataclass(frozen=True)
+class _Copy:
+    state: State
+    directory: Path
+
+
+class _Copies:
+    """The copies of this process, by where the index is."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[Path, _Copy] = {}
+
+    def get(self, index: Path, state: State, copy: Callable[[Folder], None]) -> Path:
+        with self._lock:
+            found = self._made.get(index)
+            if found is None or found.state != state:
+                made = _Copy(state, _made(index.name, state[0], copy))
+                self._made[index] = made
+                if found is not None:  # whoever reads it has it open
+                    shutil.rmtree(found.directory, ignore_errors=True)
+                found = made
+            return found.directory / index.name
+
+    def clear(self) -> None:
+        with self._lock:
+            while self._made:
+                shutil.rmtree(self._made.popitem()[1].directory, ignore_errors=True)
+
+
+def in_present_format(index: Path, state: State, copy: Callable[[Folder], None]) -> Path:
+    """Return a copy of an index in the present format; ``copy`` copies the index and its log into a folder.
+
+    The caller holds the graph's lock. Raises duckdb.Error if a step fails, OSError if there is no room.
+    """
+    return _present.get(index, state, copy)
+
+
+def _made(name: str, version: int, copy: Callable[[Folder], None]) -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="mgraph-"))
+    try:
+        copy(Folder(directory))
+        with duckdb.connect(str(directory / name), config=dict(CONFIG)) as con:
+            con.execute("SET enable_external_access = false")
+            con.begin()
+            migrations.take_steps(con, version)
+            con.commit()
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return directory
+
+
+_present = _Copies()
+
+
+def _after_in_child() -> None:
+    global _present
+    _present = _Copies()  # the parent's are the parent's to delete
+
+
+os.register_at_fork(after_in_child=_after_in_child)
+atexit.register(lambda: _present.clear())

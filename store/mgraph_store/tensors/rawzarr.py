@@ -1,0 +1,118 @@
+"""Zarr v3 arrays of raw little-endian numbers with a CRC32C for each chunk, written and recognised without Zarr.
+
+The bytes are those that Zarr writes, so that anybody reads them with it. Whatever differs in a single byte of its
+description is left to Zarr: compressed arrays, and what another program has written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgraph_store.folder import Folder
+from mgraph_store.tensors.chunkfiles import checksum, write_all, write_chunks
+
+GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
+"""What describes the group of an object."""
+
+DESCRIPTION = "zarr.json"
+_CODECS: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+_LONGEST = 1 << 16  # bytes of a description
+
+
+@dataclass(frozen=True)
+class RawArray:
+    """What an array is: its shape, dtype, and the elements of a chunk; a segment has one row of its shard in each."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    chunk: int
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether it is a batch of rows in one shard."""
+        return len(self.shape) == 2
+
+    def describe(self) -> bytes:
+        """Return the description as Zarr writes it."""
+        fill = "NaN" if self.dtype.startswith("float") else int(np.iinfo(self.dtype).min)
+        codecs = _CODECS
+        outer = [self.chunk]
+        if self.is_segment:
+            outer = list(self.shape)
+            inner = {"chunk_shape": [1, self.chunk], "codecs": _CODECS, "index_codecs": _CODECS}
+            codecs = [{"name": "sharding_indexed", "configuration": {**inner, "index_location": "end"}}]
+        document = {
+            "shape": list(self.shape),
+            "data_type": self.dtype,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": fill,
+            "codecs": codecs,
+            "attributes": {},
+            "zarr_format": 3,
+            "node_type": "array",
+            "storage_transformers": [],
+        }
+        return json.dumps(document, indent=2).encode()
+
+
+def recognised(description: bytes) -> RawArray | None:
+    """Read a description; None if it is not, byte for byte, one of ours."""
+    if len(description) > _LONGEST or sys.byteorder != "little":
+        return None
+    try:
+        document = json.loads(description)
+        shape = tuple(document["shape"])
+        chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
+        found = RawArray(shape, document["data_type"], int(chunks[-1]))
+        known = found.dtype in ("float32", "float64", "int64") and len(shape) in (1, 2) and len(chunks) == len(shape)
+        sound = known and found.chunk > 0 and all(isinstance(n, int) and n > 0 for n in shape)
+        return found if sound and found.describe() == description else None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def write_array(folder: Folder, data: NDArray[Any], chunk: int) -> None:
+    """Write a flat array in chunks of so many elements into a new folder."""
+    array = RawArray(data.shape, data.dtype.name, chunk)
+    _write(folder, DESCRIPTION, [memoryview(array.describe())])
+    fill = np.nan if data.dtype.kind == "f" else np.iinfo(data.dtype).min
+    write_chunks(folder.sub("c"), data, chunk, fill)
+
+
+def write_segment(folder: Folder, rows: Sequence[NDArray[np.float32]]) -> None:
+    """Write rows of one length as one shard into a folder."""
+    array = RawArray((len(rows), rows[0].shape[0]), "float32", rows[0].shape[0])
+    _write(folder, DESCRIPTION, [memoryview(array.describe())])
+    parts: list[memoryview] = []
+    places, at = np.empty((len(rows), 2), "<u8"), 0
+    for i, row in enumerate(rows):
+        numbers = np.ascontiguousarray(row).view(np.uint8)
+        parts += [numbers.data, memoryview(checksum(numbers))]
+        places[i] = at, numbers.nbytes + 4
+        at += numbers.nbytes + 4
+    index = places.reshape(-1).view(np.uint8)
+    _write(folder.sub("c", "0"), "0", [*parts, index.data, memoryview(checksum(index))])
+
+
+def write_group(folder: Folder) -> None:
+    """Write the description of an object's group into its folder."""
+    _write(folder, DESCRIPTION, [memoryview(GROUP)])
+
+
+def _write(folder: Folder, name: str, parts: Sequence[memoryview]) -> None:
+    with folder.opened(create=True) as directory:
+        descriptor = folder.open_in(directory, name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            for part in parts:
+                write_all(descriptor, part)
+        finally:
+            os.close(descriptor)

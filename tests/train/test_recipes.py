@@ -1,0 +1,39 @@
+"""Recipes of papers as presets of training."""
+
+import pytest
+import torch
+
+from mgraph.architectures.loading import build_network
+from mgraph.errors import InputError
+from mgraph.train.recipes import RECIPES
+from mgraph.train.settings import TrainSettings
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+def test_a_recipe_is_a_preset_for_a_network_that_is_there(recipe):
+    settings = TrainSettings.preset(recipe.name)
+    for key, value in recipe.settings.items():
+        assert getattr(settings, key) == value
+    with torch.device("meta"):  # without its weights
+        build_network(recipe.arch, input_shape=recipe.shape, classes=recipe.classes, seed=0)
+    assert recipe.source.startswith(("[G]", "[L]"))
+    assert recipe.differences(recipe.arch, recipe.shape, recipe.classes) == []
+    # A learning rate that the source does not give is named as such.
+    assert ("lr" in recipe.settings) != ("learning rate" in recipe.unstated)
+    assert ("batch_size" in recipe.settings) != ("batch size" in recipe.unstated)
+
+
+def test_what_is_other_is_said():
+    recipe = RECIPES["lenet5-mnist"]
+    assert recipe.differences("lenet5", (1, 28, 28), 10) == []
+    assert recipe.differences("cnn", (1, 28, 28), 10) == ["the network lenet5, not cnn"]
+    (data,) = recipe.differences("lenet5", (3, 32, 32), 100)
+    assert data == "mnist (inputs (1, 28, 28) and 10 classes), not inputs (3, 32, 32) and 100 classes"
+    assert len(recipe.differences("cnn", (3, 32, 32), None)) == 2
+
+
+def test_settings_win_over_a_recipe():
+    changed = TrainSettings.preset("lenet5-mnist", epochs=2, augment="rotate9")
+    assert (changed.epochs, changed.augment, changed.lr) == (2, "rotate9", 0.01)
+    with pytest.raises(InputError, match="Did you mean lenet5-mnist"):
+        TrainSettings.preset("lenet-mnist")
