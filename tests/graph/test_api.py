@@ -112,7 +112,7 @@ def test_what_is_refused(graph: Any, path: Path) -> None:
             r"connect\(\) .* did you mean name",
         ),
         (lambda g: g.connect_auto("a", "b", max_bariers=1), r"connect_auto\(\) .* did you mean max_barrier"),
-        (lambda g: g.connection("line").sweep(3, gird=5), r"sweep\(\) .*; further keywords are inner, splits"),
+        (lambda g: g.connection("line").sweep(3, gird=5), r"sweep\(\) .*; further keywords are splits, examples"),
         (lambda g: g.connection("line").merge(soups="greedy"), r"merge\(\) .* did you mean soup"),
         (lambda g: g.add_mode("x.pt", weight="ema"), r"add_mode\(\) .* did you mean weights"),
         (lambda g: g.add_space("mlp", "digits", codecs="none"), r"add_space\(\) .* did you mean codec"),

@@ -67,7 +67,13 @@ def travel(directory: Path, arch: str, data: str) -> None:
     trained = {name for name, p in network.named_parameters() if p.requires_grad}
     assert {name for layer in layers for name in layer.parameters} == trained
     assert phases_of("fdf", layers, idle, 8)[-1].parameters == trained
-    network.load_state_dict(load_file(g.node("a").export(directory / "a.safetensors")))
+    state = network.state_dict()  # which says versions of modules, as MNASNet wants to be told
+    loaded = load_file(g.node("a").export(directory / "a.safetensors"))
+    assert loaded.keys() <= state.keys()
+    state.update(loaded)
+    for parameter in network.parameters():
+        torch.nn.init.constant_(parameter, torch.nan)  # so that none is left out
+    network.load_state_dict(state)
     with torch.no_grad():
         loss = task.loss(chosen(call(network.eval(), x), task.outputs), y)
     assert float(loss) == pytest.approx(g.node("a").evaluate("test")["loss"].value, rel=1e-5)
@@ -183,6 +189,7 @@ def sampled(count: int) -> list[str]:
 @pytest.mark.stress
 @pytest.mark.parametrize("number", range(5))
 @pytest.mark.filterwarnings("ignore::mgraph.session.meeting.NetworkWarning")
+@pytest.mark.filterwarnings("ignore::mgraph.operations.endcheck.EndsDifferWarning")  # statistics of two steps
 def test_a_sample_of_torchvision_goes_the_whole_road(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,7 +55,7 @@ def test_what_is_given_is_left_alone(graph: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "note"),
     [
-        (lambda state: {"epoch": 3, "state_dict": state, "optimizer": object()}, "skipped, as they are not tensors"),
+        (lambda state: {"epoch": 3, "state_dict": state, "optimizer": object()}, "skipped"),
         (lambda state: {f"module.{name}": value for name, value in state.items()}, "module"),
         (lambda state: {name: np.asarray(value) for name, value in state.items()}, ""),
         (lambda state: {"raw": nn.ParameterDict(), "model": state}, "model"),
@@ -84,9 +84,9 @@ def _without(state: dict[str, Any], name: str) -> dict[str, Any]:
         (lambda state: state | {"0.weight": state["0.weight"] * float("nan")}, NonFiniteError, r"0\.weight"),
         (lambda state: state | {"0.weight": state["0.weight"].double()}, InputError, "cast"),
         (lambda _: nn.Linear(3, 2), LayoutMismatchError, "weight"),
-        (lambda _: {}, InputError, "empty dict, no state dict"),
-        (lambda _: 3, InputError, "not of a int"),
-        (lambda _: torch.zeros(3), InputError, "not of a Tensor"),
+        (lambda _: {}, InputError, "nothing but an empty dict"),
+        (lambda _: 3, InputError, "not of type int"),
+        (lambda _: torch.zeros(3), InputError, "not of type Tensor"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(graph: Any, given: Any, error: type, message: str) -> None:
