@@ -25,8 +25,8 @@ def content_of(given: nn.Module | Mapping[str, Any]) -> Content:
     """
     if not isinstance(given, nn.Module | Mapping):
         raise InputError(
-            f"A mode is made of a file, an nn.Module or a dict of tensors, not of type {type(given).__name__}: give the "
-            "module or its state_dict()."
+            f"A mode is made of a file, an nn.Module or a dict of tensors, not of type {type(given).__name__}: give "
+            "the module or its state_dict()."
         )
     skipped: list[str] = []
     return Content(_plain(given, "", 0, skipped), tuple(skipped), ())
