@@ -174,7 +174,8 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         It begins with fresh weights, or at the node ``init``, also one of another space whose network has the same
         tensors. Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are
-        recorded by the names under which they can be imported. ``preset`` names a recipe to begin with (``mgraph
+        recorded by the names under which they can be imported, or by their source if the running script or notebook
+        defines them. ``preset`` names a recipe to begin with (``mgraph
         recipes``), with a RecipeWarning where it is for another network or other data. Raises InputError for a function
         without a name, and NonFiniteError, naming the step, when training diverges; then only the failed run is
         recorded.
@@ -184,6 +185,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         if settings is not None and preset is not None:
             raise InputError("Give settings or a preset, not both.")
+        changes |= {key: self._kept_function(changes[key]) for key in ("loss", "augment") if key in changes}
         if preset is not None:
             chosen = TrainSettings.preset(preset, **changes)
         else:
@@ -191,6 +193,16 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         begun = None if init is None else self._node(init).id
         job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name, init=begun, preset=preset)
         return Point(self.session, job.run(self.session, **_progress(progress)))
+
+    def _kept_function(self, value: Any) -> Any:
+        """Keep the source of a function of the running script or notebook below the graph, and name it there."""
+        if getattr(value, "__module__", None) != "__main__":
+            return value
+        from mgraph import captured
+
+        spec = captured.spec_of(value, self.path)
+        captured.write(self.path)
+        return spec
 
     def add_point(self, coordinates: Sequence[float], *, name: str | None = None, space: str | None = None) -> Point:
         """Add a point by its coordinates as a mode, for small spaces: ``g.add_point([-1, 0], name="left")``.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from mgraph.errors import InputError, MGraphError
 from mgraph.graph.base import Opened
 from mgraph.graph.handles import Connected, Point
 from mgraph.graph.keywords import ImportOptions
@@ -15,6 +19,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class ImportedFile:
+    """A checkpoint file, and the mode that it became, or what the problem was."""
+
+    file: Path
+    mode: Point | None
+    problem: str | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Return it as plain data, with the mode's test numbers."""
+        row: dict[str, Any] = {"file": str(self.file), "name": None, "id": None}
+        if self.mode is not None:
+            row |= {"name": self.mode.name, "id": self.mode.id}
+            row |= {f"test_{name}": m.value for name, m in self.mode.evaluate("test").items()}
+        return row | {"notes": list(self.mode.notes) if self.mode else [], "problem": self.problem}
 
 
 class Imports(Opened):
@@ -49,6 +70,28 @@ class Imports(Opened):
         node, notes = job.run(self.session)
         return Point(self.session, node, notes)
 
+    def add_modes(self, paths: Sequence[PathLike], **options: Unpack[ImportOptions]) -> list[ImportedFile]:
+        """Import several checkpoints, one after the other; what cannot be added is said, and the others are kept.
+
+        ``name`` is a pattern in which ``{stem}`` is the file's name without its ending, ``{parent}`` that of its
+        directory, and ``{number}`` counts from 1: ``g.add_modes(Path("runs").glob("*/last.ckpt"), name="{parent}")``.
+        Further keywords are those of :meth:`add_mode`. Raises InputError, before anything is added, for a pattern that
+        cannot be, or gives two files one name.
+        """
+        refuse_unknown("add_modes", options, ImportOptions)
+        files = [Path(path) for path in paths]
+        names = _names(files, options.get("name"))
+        found = []
+        for file, name in zip(files, names, strict=True):
+            try:
+                options["name"] = name
+                point = self.add_mode(file, **options)
+            except MGraphError as error:
+                found.append(ImportedFile(file, None, str(error)))
+            else:
+                found.append(ImportedFile(file, point))
+        return found
+
     def add_curve(
         self,
         path: PathLike,
@@ -70,3 +113,25 @@ class Imports(Opened):
         job = AddCurveJob(space=where, file=str(path), method=method, name=name, cast=cast)
         connection, notes = job.run(self.session)
         return Connected(self.session, connection, notes)
+
+
+def _names(files: Sequence[Path], pattern: str | None) -> list[str | None]:
+    """Fill in a pattern for every file; InputError for a field that is not known, and a name that comes twice."""
+    if pattern is None:
+        return [None] * len(files)
+    names = []
+    for number, file in enumerate(files, start=1):
+        try:
+            parent = file.absolute().parent.name
+            names.append(pattern.format(stem=file.name.partition(".")[0], parent=parent, number=number))
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise InputError(
+                f"The name {pattern!r} may hold {{stem}}, {{parent}} and {{number}}, and no other field."
+            ) from None
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        both = ", ".join(str(file) for file, name in zip(files, names, strict=True) if name == twice[0])
+        raise InputError(
+            f"Two files would be called {twice[0]} ({both}); put {{parent}}, {{stem}} or {{number}} into the name."
+        )
+    return list(names)

@@ -55,8 +55,12 @@ def moons():
     return {"train": (x[:40], y[:40]), "test": (x[40:], y[40:])}
 
 
+def twice(outputs, targets):
+    return 2 * layers.functional.cross_entropy(outputs, targets)
+
+
 g = mgraph.create("g.mgraph", arch=net, data=moons, device="cpu")
-a = g.train(seed=1, epochs=1, name="a")
+a = g.train(seed=1, epochs=1, name="a", loss=twice)
 print(a.evaluate("test")["loss"].value)
 '''
 
@@ -85,6 +89,9 @@ def test_a_factory_of_a_script_is_captured_and_runs_in_other_processes(here: Pat
     assert "import torch.nn as layers" in kept
     assert kept.index("WIDTH = 6") < kept.index("class Block") < kept.index("def net(")
     run = commands(here)
+    loss = run("show", "a", "--json").row["run"]["settings"]["loss"]
+    assert "/g.mgraph/code/twice-" in loss
+    assert Path(loss.rpartition(":")[0]).read_text().count("def twice") == 1
     run("train", "--seed", 2, "--epochs", 1, "--name", "b")
     rows = {row["name"]: row for row in run("ls", "--json").rows}
     assert rows["a"]["test_loss"] == pytest.approx(float(done.stdout), rel=1e-6) != rows["b"]["test_loss"]

@@ -66,7 +66,7 @@ def train(
 
 
 @click.command("add-mode")
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1, metavar="[FILE]...")
 @click.option("--at", "coordinates", metavar="W1,W2,…", help="Coordinates in a small space, instead of a file.")
 @keyword_options(ImportOptions)
 @click.option("--curve", "method", flag_value="curve", help="The file is a trained Bézier curve: add ends and bends.")
@@ -76,7 +76,7 @@ def train(
 @with_computing_graph
 @output_options
 def add_mode(
-    file: Path | None, coordinates: str | None, method: str | None, graph: Graph, form: str, **options: Any
+    files: tuple[Path, ...], coordinates: str | None, method: str | None, graph: Graph, form: str, **options: Any
 ) -> None:
     """Import a checkpoint as a mode, and evaluate it.
 
@@ -87,14 +87,24 @@ def add_mode(
 
     A curve trained by the field's reference code becomes two modes, NAME-start and NAME-end, and a connection.
 
+    Several FILEs are added one after the other: those that cannot be are listed with the reason, and the others kept.
+    Their --name is a pattern with {stem}, {parent} (the directory) or {number}.
+
     \b
     Example:
       mgraph add-mode checkpoint.safetensors --name b
+      mgraph add-mode runs/*/last.ckpt --name {parent}
       mgraph add-mode last.ckpt --weights ema --recompute-batchnorm
       mgraph add-mode --at 1,0 --name right
     """
-    if (file is None) == (coordinates is None):
+    if bool(files) == (coordinates is not None):
         raise InputError("Give a checkpoint file, or coordinates with --at.")
+    if len(files) > 1:
+        if method is not None:
+            raise InputError("--curve and --chain are for one file; give them one after the other.")
+        _add_several(graph, form, files, options)
+        return
+    file = files[0] if files else None
     told = {name: options[name] for name in ("weights", "ignore", "recompute_batchnorm") if options[name]}
     named = {name: options[name] for name in ("name", "space")}
     if file is None:
@@ -119,6 +129,24 @@ def add_mode(
     for text in mode.notes:
         note(f"Note: {text}")
     print_mode(mode.describe(), form)
+
+
+def _add_several(graph: Graph, form: str, files: tuple[Path, ...], options: Mapping[str, Any]) -> None:
+    found = graph.add_modes(files, **given(options))
+    rows = [one.row() for one in found]
+    numbers = [key for row in rows for key in row if key.startswith("test_")]
+    columns = ("file", "name", "id", *dict.fromkeys(numbers), "problem")
+    if form == "table" and not any(one.problem for one in found):
+        columns = columns[:-1]
+    emit(rows, columns, form=form)
+    for one in found:
+        for text in one.mode.notes if one.mode else ():
+            note(f"Note: {one.file}: {text}")
+    bad = [one for one in found if one.problem]
+    if bad:
+        raise InputError(
+            f"{len(bad)} of {len(found)} files could not be added, the first of them {bad[0].file}: {bad[0].problem}"
+        )
 
 
 def _add_curve(graph: Graph, form: str, file: Path, **options: Any) -> None:
