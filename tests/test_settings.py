@@ -116,7 +116,7 @@ def test_presets_are_groups_of_values_with_changes_on_top():
     assert Example.preset("sharp").rate == 1e-3
     with pytest.raises(InputError, match="no preset 'short' of Example; known are: long, sharp"):
         Example.preset("short")
-    with pytest.raises(InputError, match="no preset 'long' of TrainSettings; known are: none"):
+    with pytest.raises(InputError, match="no preset 'long' of TrainSettings; known are: lenet5-mnist"):
         TrainSettings.preset("long")
     with pytest.raises(InputError, match="no setting 'cuont'"):
         Example.preset("long", cuont=3)

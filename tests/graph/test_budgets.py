@@ -13,7 +13,7 @@ from mgraph.errors import InputError, NotFoundError
 from mgraph.methods.registry import METHODS
 from mgraph.operations import modes
 from mgraph.operations.modes import SimilarModeWarning
-from mgraph.train.engine import Trained
+from mgraph.train.mode import TrainedMode
 from mgraph_store import Connection
 
 TRAINED = {
@@ -62,11 +62,11 @@ def test_a_mode_that_is_stopped_is_where_it_had_come_to(g: Any) -> None:
 def test_of_an_epoch_that_was_trained_again_the_last_copy_counts(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt that diverges after an epoch to keep leaves its copy behind."""
 
-    def twice(flat: Any, *_: Any, at_epoch: Any, **__: Any) -> Trained:
+    def twice(flat: Any, *_: Any, at_epoch: Any, **__: Any) -> TrainedMode:
         for scale in (3.0, 1 / 3):
             flat.theta.mul_(scale)
             at_epoch(1)
-        return Trained("eager")
+        return TrainedMode("eager")
 
     monkeypatch.setattr(modes, "train_mode", twice)
     made = g.train(epochs=2, keep=(1,), name="m", seed=14)
@@ -91,7 +91,7 @@ def test_settings_of_earlier_versions_are_understood() -> None:
     assert mgraph.LLPF.parse(old) == mgraph.LLPF(max_seconds=7.0)
     assert mgraph.LLPF.brought_up(old) == asdict(mgraph.LLPF(max_seconds=7.0))
     assert mgraph.LLPF.brought_up(old | {"init": "k1"})["init"] == "k1"
-    with pytest.raises(InputError, match="seconds is the earlier name of max_seconds; give max_seconds alone"):
+    with pytest.raises(InputError, match="seconds is the earlier name of max_seconds; give only max_seconds"):
         mgraph.LLPF.parse({"seconds": 1, "max_seconds": 2})
 
 

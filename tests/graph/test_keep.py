@@ -53,17 +53,17 @@ def test_all_are_stored_before_any_is_measured(g: Any, monkeypatch: pytest.Monke
     import mgraph.operations.evaluating as evaluating
 
     runs = len(g.runs())
-    measure, calls = evaluating.evaluate_splits, []
+    measure, calls = evaluating._Looking.measure, []
 
-    def spoiled(workspace: Any) -> Any:
+    def spoiled(looking: Any, workspace: Any) -> Any:
         calls.append({row["name"] for row in g.nodes("mode")} >= {"e-1", "e-2", "e"})
-        results = measure(workspace)
+        results = measure(looking, workspace)
         if len(calls) == 3:
             bad = results["test"]["loss"]
             results["test"]["loss"] = type(bad)(float("nan"), None, bad.count)
         return results
 
-    monkeypatch.setattr(evaluating, "evaluate_splits", spoiled)
+    monkeypatch.setattr(evaluating._Looking, "measure", spoiled)
     with pytest.raises(NonFiniteError, match="e is stored, but it has a test loss of nan"):
         g.train(seed=7, epochs=3, keep=(1, 2), name="e")
     assert calls == [True, True, True]

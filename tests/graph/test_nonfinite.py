@@ -108,7 +108,10 @@ def test_a_failed_connection_is_sound_again_when_its_point_is_measured_anew(root
     own = tmp_path / "own.py"
     rooted("connect", "plus", "minus", "--linear", "--name", "line", "--grid", 3, code=2)
     done = rooted("sweep", "line", "--grid", 4)
-    assert "line: it stays marked failed (the train loss is nan at 0.5), for that point was not measured" in done.stderr
+    assert (
+        "line: it stays marked failed (the train loss is nan at 0.5), because that point was not measured again"
+        in done.stderr
+    )
     # The same numbers, but for the root: as if what was wrong that day is right again.
     own.write_text(OWN.replace("(outputs.abs() - 0.2).sqrt()", "(outputs.abs() - 0.2).abs().sqrt()"))
     done = rooted("sweep", "line", "--grid", 3, "--trust")  # numbers of other code are not reused

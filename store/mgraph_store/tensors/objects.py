@@ -142,7 +142,8 @@ class TensorStore:
     def open_again(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
         """Open as :meth:`open`, but return what was opened a while ago, if it was: objects do not change.
 
-        What has been removed or damaged since is found out when it is read.
+        What has been removed or damaged since is found out when it is read. That is so of raw files that are read here;
+        what Zarr reads is opened each time, since Zarr would fill in for files that are gone.
         """
         wanted = (key, dtype, row)
         with self._lock:
@@ -151,6 +152,8 @@ class TensorStore:
                 self._opened.move_to_end(wanted)
                 return found
         found = self.open(key, dtype, row)
+        if not found.is_raw:
+            return found
         with self._lock:
             self._opened[wanted] = found
             if len(self._opened) > _KEPT:

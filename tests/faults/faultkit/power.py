@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def work_until_cut(path: Path, seed: int, log: Path, left: Path, last: int, late
     """Play random operations up to the nth flush, before it or ``late``, behind it."""
     working = Work.at(path, seed, log)
     disk, fsync = Disk(path.resolve()), os.fsync
-    remaining = last
+    remaining, turn = last, threading.Lock()  # files of one object are flushed by several threads
 
     def cut() -> None:
         disk.restore(left)
@@ -86,15 +87,18 @@ def work_until_cut(path: Path, seed: int, log: Path, left: Path, last: int, late
 
     def watched(descriptor: Any) -> None:
         nonlocal remaining
-        remaining -= 1
-        if remaining == 0 and not late:
-            cut()
+        with turn:
+            remaining -= 1
+            mine = remaining
+            if mine == 0 and not late:
+                cut()
         fsync(descriptor)
-        if not careless:
-            number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-            disk.flushed(Path(f"/proc/self/fd/{number}").readlink())
-        if remaining == 0:
-            cut()
+        with turn:
+            if not careless:
+                number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+                disk.flushed(Path(f"/proc/self/fd/{number}").readlink())
+            if mine == 0:
+                cut()
 
     os.fsync = watched
     while True:
