@@ -28,6 +28,8 @@ Share = Annotated[float, "share of the rows, drawn at random, that are test data
 Seed = Annotated[int, "seed of that draw"]
 Standardise = Annotated[bool, "subtract each input's mean over train, and divide by its standard deviation"]
 
+# Nothing is fetched.
+_CONFIG: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 _SPLITS = ("train", "valid", "test")
 
 
@@ -100,7 +102,7 @@ def _read(path: Path, reader: str) -> dict[str, NDArray[Any]]:
     """Read all columns as arrays; masked where values are missing."""
     if not path.is_file():
         raise NotFoundError(f"The data file {path} does not exist; check the path.")
-    with duckdb.connect(":memory:") as connection:
+    with duckdb.connect(":memory:", config=_CONFIG) as connection:
         try:
             return dict(connection.execute(f"SELECT * FROM {reader}(?)", [str(path)]).fetchnumpy())
         except duckdb.Error as error:
