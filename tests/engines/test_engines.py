@@ -38,8 +38,8 @@ def die_once(flag):
 def until_interrupted(begun):
     # As the workers of a graph do: the engine's processes ignore Ctrl-C but for where it is wanted.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    Path(begun).touch()
     try:
+        Path(begun).touch()
         time.sleep(60)
     except KeyboardInterrupt:
         return "stopped"
