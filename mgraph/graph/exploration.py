@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -10,12 +11,14 @@ from mgraph.errors import InputError
 from mgraph.graph.base import Opened
 from mgraph.graph.keywords import Aims, Bounds
 from mgraph.keywords import refuse_unknown
+from mgraph.specs import suggestion
 
 if TYPE_CHECKING:
     from mgraph.explore.exploring import Done, Exploration, Limits, Outlook
     from mgraph.explore.planning import Request
     from mgraph.explore.suggestions import Suggestion
     from mgraph.graph.handles import Point
+    from mgraph.methods.base import Method
     from mgraph.progress import ProgressCallback
 
 
@@ -95,11 +98,22 @@ class Explorations(Opened):
         return Request(
             where,
             tuple(nodes),
-            aims.get("method") or BezierCurve(),
+            _with_settings(aims.get("method") or BezierCurve(), aims.get("settings") or {}),
             None if until is None else Goal.parse(until),
             metric_to_compare(self.session.store, where, aims.get("metric"), swept=swept),
             aims.get("split", "train"),
         )
+
+
+def _with_settings(method: Method, settings: Mapping[str, Any]) -> Method:
+    """Return a method with other settings; InputError, naming the nearest, for one that it has not."""
+    known = [info.name for info in method.infos()]
+    for name in settings:
+        if name not in known:
+            raise InputError(
+                f"A {method.name} has no setting {name!r};{suggestion(name, known)} it has {', '.join(known)}."
+            )
+    return replace(method, **settings)
 
 
 def _call_factory(spec: str) -> Any:

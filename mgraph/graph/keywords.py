@@ -5,7 +5,7 @@ Those with an :class:`~mgraph.settings.Option` are options of the commands too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from mgraph.evaluate.known import HOW_TO_NAME
@@ -195,12 +195,15 @@ class MergeOptions(TypedDict, total=False):
 
 
 class Aims(TypedDict, total=False):
-    """What exploration aims at: the ``method`` that connects two ends (default: a Bézier curve), the goal ``until``
+    """What exploration aims at: the ``method`` that connects two ends (default: a Bézier curve), with other
+    ``settings``
+    where they are given ({"epochs": 10}), the goal ``until``
     ("components(0.1) == 1", see :mod:`mgraph.explore.goals`), the ``metric`` (any with a direction; default: the loss)
     and ``split`` on which edges are compared, and the ``space`` whose modes are meant if none are given.
     """
 
     method: Method | None
+    settings: Mapping[str, Any] | None
     until: Annotated[
         str | None,
         Option(

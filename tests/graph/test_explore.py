@@ -386,3 +386,12 @@ def test_a_worker_hands_over_rows_and_warnings(g: Any, monkeypatch: pytest.Monke
     assert (refused.refused, bool(refused.rows)) == (True, False)
     assert "given twice" in refused.problem
     assert_consistent(g.session.store)
+
+
+def test_settings_are_those_of_the_default_method(g: Any) -> None:
+    done = g.explore("a", "b", max_pairs=1, settings={"epochs": 1}, grid=3).done
+    (connection,) = g.connections()
+    assert len(done) == 1
+    assert g.connection(connection["id"]).describe()["settings"]["epochs"] == 1
+    with pytest.raises(InputError, match="A curve has no setting 'epoch'; did you mean 'epochs'"):
+        g.suggest("a", "b", settings={"epoch": 2})
