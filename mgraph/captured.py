@@ -68,17 +68,33 @@ def pending(path: Path) -> bytes | None:
 
 
 def write(graph: Path) -> None:
-    """Write the sources captured for a graph, whose directory exists now; each of them whole or not at all."""
+    """Write the sources captured for a graph, whose directory exists now; each of them whole or not at all.
+
+    Raises InputError if the directory cannot be written.
+    """
     folder = _place(graph / FOLDER)
     for path in [p for p in _pending if p.parent == folder]:
-        folder.mkdir(exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".py")
+        try:
+            folder.mkdir(exist_ok=True)
+            _write_whole(path, _pending[path])
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be written: {error.strerror}; the captured source belongs there."
+            ) from None
+        del _pending[path]
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".py")
+    try:
         with os.fdopen(handle, "wb") as file:
-            file.write(_pending[path])
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
-        del _pending[path]
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def capture(function: types.FunctionType | type) -> str:

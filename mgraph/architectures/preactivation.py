@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from mgraph.architectures.cifarresnet import padded
+from mgraph.architectures.cifarresnet import initialise, padded
 
 
 class Unit(nn.Module):
@@ -56,3 +56,18 @@ class Unit(nn.Module):
             out = convolution(F.dropout(F.relu(norm(out)), self.dropout, self.training))
         added: Tensor = shortcut + out
         return added
+
+
+def assembled(channels: int, units: Sequence[nn.Module], width: int, classes: int) -> nn.Module:
+    """Put units, the last of ``width`` channels, between a 3×3 convolution to 16 channels and a linear head."""
+    network = nn.Sequential(
+        nn.Conv2d(channels, 16, 3, padding=1, bias=False),
+        *units,
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, classes),
+    )
+    initialise(network)
+    return network

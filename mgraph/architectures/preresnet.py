@@ -7,9 +7,8 @@ from typing import Annotated
 from torch import nn
 
 from mgraph.architectures.builtin import Classes
-from mgraph.architectures.cifarresnet import initialise
 from mgraph.architectures.inputs import image_of, repeats
-from mgraph.architectures.preactivation import Unit
+from mgraph.architectures.preactivation import Unit, assembled
 from mgraph.errors import InputError
 
 DEPTHS = (110, 164, 1001)
@@ -51,14 +50,4 @@ def preresnet(
                 )
             )
             before = between[-1]
-    network = nn.Sequential(
-        nn.Conv2d(channels, 16, 3, padding=1, bias=False),
-        *units,
-        nn.BatchNorm2d(before),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(before, classes),
-    )
-    initialise(network)
-    return network
+    return assembled(channels, units, before, classes)

@@ -7,9 +7,8 @@ from typing import Annotated
 from torch import nn
 
 from mgraph.architectures.builtin import Classes
-from mgraph.architectures.cifarresnet import initialise
 from mgraph.architectures.inputs import image_of, positive, repeats, share
-from mgraph.architectures.preactivation import Unit
+from mgraph.architectures.preactivation import Unit, assembled
 
 DEPTHS = (16, 22, 28, 40)
 
@@ -40,14 +39,4 @@ def wrn(
             stride = 2 if stage and not number else 1
             units.append(Unit((before, following, following), (3, 3), stride, project=True, dropout=dropout))
             before = following
-    network = nn.Sequential(
-        nn.Conv2d(channels, 16, 3, padding=1, bias=False),
-        *units,
-        nn.BatchNorm2d(before),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(before, classes),
-    )
-    initialise(network)
-    return network
+    return assembled(channels, units, before, classes)

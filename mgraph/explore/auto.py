@@ -253,7 +253,7 @@ class _Auto:
                 f"What --auto sweeps is measured by {there}, not by {t.metric}; take one of these as --metric."
             )
         load_constants(self.session, workspace, self.ends, self.buffers_from)
-        rows = packed_rows(workspace, [self.session.store.read_parameters(end) for end in self.ends])
+        rows = packed_rows(workspace, [self.session.points.read(end) for end in self.ends])
         found = sweep(
             workspace.flat,
             workspace.task,

@@ -108,7 +108,7 @@ def compose(
                 numbers.append(list(nodes).index(rows[k].id))
             pieces.append(Piece(part.family, tuple(numbers), part.waypoints))
     members = list(nodes.values())
-    points = [store.read_parameters(node) for node in members]
+    points = [session.points.read(node) for node in members]
     G = gram(points)
     path = CompositePath.by_length(pieces, _lengths(pieces, len(members), G))
     settings: dict[str, Any] = {"of": [_described(leg) for leg in turned], "thin": thin}

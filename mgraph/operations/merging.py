@@ -94,7 +94,7 @@ def prepare(session: Session, connection: Connection) -> Prepared:
     warn_of_other_code(store, workspace, [connection, *ends])
     if groups:
         load_buffers(workspace, groups)
-    points = [np.array(store.read_parameters(node)) for node in nodes]
+    points = [np.array(session.points.read(node)) for node in nodes]
     return Prepared(
         connection, workspace, nodes, ends, points, packed_rows(workspace, points), session.family_of(connection)
     )
