@@ -52,7 +52,11 @@ def _take_literally(figure: Figure) -> None:
 
     ticks: set[Text] = set()
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        ticks |= {label for tick in (*axis.majorTicks, *axis.minorTicks) for label in (tick.label1, tick.label2)}
+        made = (
+            *axis.get_major_ticks(),
+            *axis.get_minor_ticks(),
+        )  # as many as findobj finds
+        ticks |= {label for tick in made for label in (tick.label1, tick.label2)}
         formatter = axis.get_major_formatter()
         if isinstance(formatter, FuncFormatter):  # names; their texts are made when the picture is drawn
             axis.set_major_formatter(FuncFormatter(partial(_literal, formatter)))
