@@ -2,7 +2,8 @@
 
 A step gets an open transaction on an index of its version and makes it one of the next. All steps that a graph needs
 run on a copy when its owner asks for it (``mgraph upgrade``), whose rows are then written to a new file that takes the
-index's place in one step, and the journal begins anew; so a graph is of one format or of the other. Until then it is read as it is (:mod:`mgraph_store.index.older`), and not written.
+index's place in one step, and the journal begins anew; so a graph is of one format or of the other. Until then it is
+read as it is (:mod:`mgraph_store.index.older`), and not written.
 Every released format has a small graph in ``tests/data`` that must keep opening. What each version changed:
 
 1. the first
