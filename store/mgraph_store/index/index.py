@@ -233,7 +233,7 @@ class Index:
         try:
             con.execute(f"SELECT {names} FROM {', '.join(TABLES)} LIMIT 0")
         except (duckdb.BinderException, duckdb.CatalogException):
-            sql = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
+            sql = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND schema_name = 'main'"
             found = set(con.execute(sql).fetchall())
             missing = ", ".join(f"{table}.{name}" for table, name in wanted if (table, name) not in found)
             raise FormatError(
