@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,16 +138,7 @@ def describe(store: GraphStore) -> dict[str, Any]:
     return {
         "rows": rows,
         "parameters": {n.name or n.id: hashed(store.read_parameters(n)) for n in nodes},
-        "buffers": {
-            f"{b.node_id} {b.policy}": hashlib.blake2b(
-                "".join(
-                    f"{name} {hashed(array)}\n"
-                    for name, array in sorted(store.read_buffers(b.node_id, b.policy).items())
-                ).encode(),
-                digest_size=16,
-            ).hexdigest()
-            for b in buffers
-        },
+        "buffers": {f"{b.node_id} {b.policy}": hashed_groups(store.read_buffers(b.node_id, b.policy)) for b in buffers},
     }
 
 
@@ -154,6 +146,12 @@ def hashed(array: NDArray[Any]) -> str:
     """What format 1 called the digest of an array; whatever a graph calls it, the numbers are the same."""
     text = f"{array.dtype.name} {list(array.shape)}\n".encode()
     return hashlib.blake2b(text + array.tobytes(), digest_size=16).hexdigest()
+
+
+def hashed_groups(groups: Mapping[str, NDArray[Any]]) -> str:
+    """As :func:`hashed`, of several arrays."""
+    text = "".join(f"{name} {hashed(groups[name])}\n" for name in sorted(groups))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def main() -> None:
