@@ -65,6 +65,25 @@ def _own_configuration(_configurations: Iterator[Path], monkeypatch: pytest.Monk
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _files_are_run_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run exported files in this process, unless a test asks for ``fresh_process``: a new one costs seconds."""
+    if "fresh_process" in request.fixturenames:
+        return
+    from importlib import import_module
+
+    def run_here(directory: Path, name: str) -> None:
+        del name
+        import_module("mgraph.exporting.reload").answer(directory)
+
+    monkeypatch.setattr("mgraph.exporting.verification.run_alone", run_here)
+
+
+@pytest.fixture
+def fresh_process() -> None:
+    """Let exported files be run in a process of their own, as they are outside the tests."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command did."""

@@ -108,6 +108,8 @@ def test_no_function_takes_more_than_eight_things(part: str) -> None:
         ),  # of the sweep that follows
         (keywords.SweepOptions, mgraph.SweepJob, {"refine_on", "max_points"}),  # of its refinement
         (keywords.MergeOptions, mgraph.MergeJob, set()),
+        (keywords.ExportOptions, mgraph.ExportJob, set()),
+        (keywords.ExportOptions, mgraph.ExportEnsembleJob, set()),
         (keywords.ImportOptions, mgraph.AddModeJob, set()),
     ],
 )

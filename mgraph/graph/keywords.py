@@ -194,6 +194,22 @@ class MergeOptions(TypedDict, total=False):
     force: Annotated[bool, Option("Store the point even if it is on a wall between the corners.")]
 
 
+class ExportOptions(TypedDict, total=False):
+    """How a file is written: fields of :class:`mgraph.ExportJob` and :class:`mgraph.ExportEnsembleJob`."""
+
+    normalise: Annotated[
+        bool, Option("Let a program (.pt2, .onnx) take inputs as the data hold them, and normalise them itself.")
+    ]
+    verify: Annotated[
+        bool,
+        Option(
+            "Do not run the file in a fresh process without mgraph, to compare its predictions, before it is there.",
+            flag="--no-verify",
+        ),
+    ]
+    overwrite: Annotated[bool, Option("Replace what is there.")]
+
+
 class Aims(TypedDict, total=False):
     """What exploration aims at: the ``method`` that connects two ends (default: a Bézier curve), with other
     ``settings``

@@ -99,27 +99,38 @@ class ArchiveJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob(Job):
-    """Write a node (its id) as a file: .safetensors, .pt or .pth. It leaves no run, and is given again."""
+    """Write a node (its id) as a file: weights (.safetensors, .pt, .pth), or a program (.pt2, .onnx).
+
+    A program that is to ``normalise`` takes inputs as the data hold them. ``verify``: the file is run in a fresh
+    process without mgraph first. It leaves no run, and is given again.
+    """
 
     kind: ClassVar[str] = "export"
-    operation: ClassVar[str] = "mgraph.operations.export:export_node"
+    operation: ClassVar[str] = "mgraph.exporting.writing:export_node"
     resumes: ClassVar[bool] = False
 
     node: str
     path: str
+    normalise: bool = False
+    verify: bool = True
     overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportEnsembleJob(Job):
-    """Write every member of a connection's (its id) grid as a file, and a manifest, into the directory ``path``."""
+    """Write the ensemble of a connection's (its id) grid: a program (.pt2, .onnx), or a directory of members' weights.
+
+    It is normalised and verified as in an :class:`ExportJob`.
+    """
 
     kind: ClassVar[str] = "export-ensemble"
-    operation: ClassVar[str] = "mgraph.operations.ensembles:export_ensemble"
+    operation: ClassVar[str] = "mgraph.exporting.ensembles:export_ensemble"
     resumes: ClassVar[bool] = False
 
     connection: str
     path: str
     grid: tuple[int, ...] | None = None
     bn_examples: int | None = None
+    normalise: bool = False
+    verify: bool = True
     overwrite: bool = False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mgraph import MergeOptions
+from mgraph import ExportOptions, MergeOptions
 from mgraph.errors import InputError
 from mgraph_cli.options import given, grid_option, keyword_options, numbers, output_options, with_computing_graph
 from mgraph_cli.output import emit, emit_one, note
@@ -106,39 +107,63 @@ def ensemble(
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="File, or directory of an ensemble."
 )
-@click.option("--ensemble", "as_ensemble", is_flag=True, help="Write every member of a connection's grid.")
+@click.option("--ensemble", "as_ensemble", is_flag=True, help="Write the ensemble of a connection's grid.")
 @grid_option("Members of the ensemble: n or n,m (default: 11 along each parameter).")
-@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@keyword_options(ExportOptions)
 @with_computing_graph
 @output_options
 def export(
-    what: str,
-    output: Path,
-    as_ensemble: bool,
-    grid: list[int] | None,
-    overwrite: bool,
-    graph: Graph,
-    form: str,
+    what: str, output: Path, as_ensemble: bool, grid: list[int] | None, graph: Graph, form: str, **options: Any
 ) -> None:
-    """Write a node as .safetensors or .pt, or a connection's ensemble as a directory.
+    """Write a node, or a connection's ensemble, as files that run without mgraph.
 
-    Plain PyTorch loads the files, without mgraph.
+    .safetensors and .pt hold weights, which plain PyTorch loads into the network. .pt2 (torch.export) and .onnx hold
+    the network itself, for batches of any size; of an ensemble, all its members, and it returns the mean of their
+    votes. An ensemble can also be a directory of weights. A model card is written beside the file, and before it is
+    there it is run in a fresh process without mgraph, whose predictions must be those of the graph within 1e-5.
 
     \b
     Example:
       mgraph export m -o m.safetensors
+      mgraph export m -o m.onnx --normalise
+      mgraph export s --ensemble --grid 3 -o ensemble.pt2
       mgraph export s --ensemble --grid 5 -o ensemble/
     """
     if as_ensemble:
         with progress_bars("export") as progress:
-            manifest = graph.connection(what).export_ensemble(output, grid=grid, overwrite=overwrite, progress=progress)
+            manifest = graph.connection(what).export_ensemble(output, grid=grid, progress=progress, **given(options))
         row: dict[str, Any] = {"output": str(output), "members": len(manifest["members"]), "test": manifest["test"]}
+        row |= _program(manifest.get("program")) | {"card": manifest["card"]} | _verified(manifest["verified"])
         emit_one(row, form=form)
         return
     if grid is not None:
         raise InputError("--grid is for --ensemble; a single node has no grid.")
-    path = graph.node(what).export(output, overwrite=overwrite)
-    emit_one({"node": what, "output": str(path), "nbytes": path.stat().st_size}, form=form)
+    written = graph.node(what).export(output, **given(options))
+    row = {"node": what, "output": str(output), "nbytes": output.stat().st_size}
+    row |= _program(None if written.program is None else written.program.to_dict()) | {"card": str(written.card)}
+    row |= _verified(None if written.verified is None else asdict(written.verified))
+    emit_one(row, form=form)
+
+
+def _program(program: dict[str, Any] | None) -> dict[str, Any]:
+    """Say what a program takes and gives."""
+    if program is None:
+        return {}
+    takes = []
+    for one in program["takes"]:
+        shape = ", ".join(str(extent) for extent in one["shape"])
+        takes.append(f"{one['name']}: {one['dtype']} ({shape}), {one['values']}")
+    return {"takes": "; ".join(takes), "gives": program["gives"]}
+
+
+def _verified(verified: dict[str, Any] | None) -> dict[str, Any]:
+    """Say how a file was checked, and that there is a note where its predictions could not be."""
+    if verified is None:
+        return {"verified": False}
+    if verified["instead"] is not None:
+        note(f"Note: the tensors of the file were compared, and not its predictions: {verified['instead']}.")
+        return {"verified": "tensors"}
+    return {"verified": True, "examples": verified["examples"], "largest_difference": verified["difference"]}
 
 
 def _measured_row(what: str, results: dict[str, dict[str, Measured]], primary: str) -> dict[str, Any]:
