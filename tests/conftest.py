@@ -66,17 +66,27 @@ def _own_configuration(_configurations: Iterator[Path], monkeypatch: pytest.Monk
 
 
 @pytest.fixture(autouse=True)
-def _files_are_run_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run exported files in this process, unless a test asks for ``fresh_process``: a new one costs seconds."""
-    if "fresh_process" in request.fixturenames:
-        return
+def _quick_exports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run exported programs in this process, and weights not at all, unless a test is about just that.
+
+    A fresh process takes seconds; so does tracing a network for the weights of each test that exports some.
+    """
     from importlib import import_module
 
     def run_here(directory: Path, name: str) -> None:
         del name
         import_module("mgraph.exporting.reload").answer(directory)
 
-    monkeypatch.setattr("mgraph.exporting.verification.run_alone", run_here)
+    if "fresh_process" not in request.fixturenames:
+        monkeypatch.setattr("mgraph.exporting.verification.run_alone", run_here)
+    if not {"fresh_process", "verified_weights"} & {*request.fixturenames}:
+        for function in ("writing.verify_weights", "ensembles.verify_members"):
+            monkeypatch.setattr(f"mgraph.exporting.{function}", lambda *_: None)
+
+
+@pytest.fixture
+def verified_weights() -> None:
+    """Let exported weights be run, as they are outside the tests, but in this process."""
 
 
 @pytest.fixture

@@ -162,10 +162,13 @@ def _write_directory(
     predicted = _each(voting, examples, job, write, progress)
     manifest = _manifest(session, voting, members)
     (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    if not job.verify:
-        return manifest, None
     files = [directory / member["file"] for member in members]
-    return manifest, verify(files, examples.cases(predicted), reloading_weights(workspace, examples))
+    return manifest, verify_members(voting.ready, files, examples, predicted) if job.verify else None
+
+
+def verify_members(ready: Prepared, files: list[Path], examples: Examples, predicted: list[Tensor]) -> Verified | None:
+    """Run files of weights in the network, without mgraph, and compare their mean vote with the members' own."""
+    return verify(files, examples.cases(predicted), reloading_weights(ready.workspace, examples))
 
 
 def _each(

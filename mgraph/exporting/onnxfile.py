@@ -53,7 +53,7 @@ def write_onnx(path: Path, traced: ExportedProgram, names: Sequence[str], metada
 
 def _refused(error: BaseException) -> InputError:
     whole: BaseException | None = error
-    texts = []
+    texts: list[str] = []
     while whole is not None and len(texts) < 10:
         texts.append(str(whole))
         whole = whole.__cause__ or whole.__context__

@@ -97,14 +97,17 @@ class Program(nn.Module):
         """Return what the networks say on a batch."""
         if len(self.first):
             inputs = tuple(module(x) for module, x in zip(self.first, inputs, strict=True))
-        total = None
-        for member in self.members:
-            own = tuple(x.clone() for x in inputs) if self._copies else inputs
-            out = call(member, of_form(self._form, own))
-            out = out if self._outputs is None else chosen(out, self._outputs)
-            said = out if self._vote is None else VOTES[self._vote](out)
-            total = said if total is None else total + said
-        return total / len(self.members) if len(self.members) > 1 else total
+        first, *others = self.members
+        total = self._said(first, inputs)
+        for member in others:
+            total = total + self._said(member, inputs)
+        return total / len(self.members) if others else total
+
+    def _said(self, member: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+        own = tuple(x.clone() for x in inputs) if self._copies else inputs
+        out = call(member, of_form(self._form, own))
+        out = out if self._outputs is None else chosen(out, self._outputs)
+        return out if self._vote is None else VOTES[self._vote](out)
 
 
 class Normalising(nn.Module):

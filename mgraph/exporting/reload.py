@@ -73,7 +73,12 @@ def _weights(request: dict[str, Any]) -> Run:
 
     module = torch.export.load(request["program"]).module()
     one = _running(module, request)
-    votes = {"softmax": lambda x: torch.softmax(x, 1), "sigmoid": torch.sigmoid, "mean": lambda x: x, None: lambda x: x}
+    votes: dict[str | None, Callable[[Any], Any]] = {
+        "softmax": lambda x: torch.softmax(x, 1),
+        "sigmoid": torch.sigmoid,
+        "mean": lambda x: x,
+        None: lambda x: x,
+    }
     vote = votes[request["vote"]]
 
     def run(batch: list[Any]) -> Any:

@@ -25,7 +25,7 @@ def staged(paths: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
         if path.exists() and not overwrite:
             raise InputError(f"{path} exists already; choose another name or allow overwriting.")
     first = paths[0]
-    with stage_beside(first) as stage:
+    with stage_beside(first, become=first.parent) as stage:
         yield stage
         written = [path for path in paths if (stage / path.name).exists()]
         for path in written:
@@ -36,8 +36,11 @@ def staged(paths: Sequence[Path], *, overwrite: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def stage_beside(target: Path) -> Iterator[Path]:
-    """Yield a new directory beside a path, which is removed at the end; InputError, naming the path, for full disks."""
+def stage_beside(target: Path, *, become: Path) -> Iterator[Path]:
+    """Yield a new directory beside a path, whose files are to be in the directory ``become``, and remove it at the end.
+
+    InputError, naming the path, or the file as it was to be, if it cannot be written.
+    """
     stage = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         stage.mkdir()
@@ -49,7 +52,7 @@ def stage_beside(target: Path) -> Iterator[Path]:
     except InputError as error:
         if f"{stage}{os.sep}" not in str(error):
             raise
-        told = str(error).replace(f"{stage}{os.sep}", f"{target.parent}{os.sep}")
+        told = str(error).replace(f"{stage}{os.sep}", f"{become}{os.sep}")
         raise InputError(told) from None
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -72,7 +75,7 @@ def staged_directory(directory: Path, ours: Sequence[str], *, last: str, overwri
     except OSError as error:
         raise InputError(f"{directory} cannot be written: {error.strerror}.") from None
     try:
-        with stage_beside(directory) as stage:
+        with stage_beside(directory, become=directory) as stage:
             yield stage
             for file in stage.iterdir():
                 flush(file)

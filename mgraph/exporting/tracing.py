@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FACTS, CARD = "mgraph.json", "card.md"
 """The further files in a ``.pt2``: where it comes from, and its model card."""
 
+_FEW = 3
 _WEIGHTS = "export the weights instead (.safetensors, .pt)"
 _OWN = Path(__file__).resolve().parents[1]
 _LIBRARY = Path(torch.__file__).resolve().parent
@@ -36,6 +37,7 @@ def trace(program: Program, inputs: Sequence[Tensor]) -> ExportedProgram:
     """
     from torch.export import Dim, export
 
+    inputs = [x[:_FEW] for x in inputs]
     if len(inputs[0]) < 2:  # a single one would be taken for a constant
         inputs = [torch.cat([x, x]) for x in inputs]
     examples = len(inputs[0])

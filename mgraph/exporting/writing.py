@@ -89,12 +89,13 @@ def _export(subject: Subject, job: ExportJob) -> Exported:
 def _write_weights(subject: Subject, file: Path, job: ExportJob) -> Verified | None:
     facts = subject.facts()
     subject.write_weights(file, metadata(facts, subject.name, file.name))
-    verified = _verify_weights(subject, file) if job.verify else None
+    verified = verify_weights(subject, file) if job.verify else None
     write_card(card_of(file), facts, subject.name, file.name, verified=verified)
     return verified
 
 
-def _verify_weights(subject: Subject, file: Path) -> Verified:
+def verify_weights(subject: Subject, file: Path) -> Verified | None:
+    """Run a file of weights in the network, without mgraph; of one that cannot be traced compare the tensors."""
     workspace = subject.load()
     examples = Examples(workspace, normalise=False)
     try:

@@ -297,10 +297,8 @@ def test_export(run: Any, path: Path) -> None:
     here = path.parent
     for name in ("m.safetensors", "m.pt", "m.pth"):
         row = run("export", "m", "-o", name, "--json").row
-        assert 0 <= row.pop("largest_difference") <= 1e-5
         size = (here / name).stat().st_size
-        told = {"node": "m", "output": name, "nbytes": size, "card": f"{name}.md", "verified": True, "examples": 64}
-        assert row == told
+        assert row == {"node": "m", "output": name, "nbytes": size, "card": f"{name}.md"}
     assert "b.pt" in run("export", "b", "--output", "b.pt").stdout
     row = run("export", "s", "--ensemble", "--grid", 2, "-o", "ensemble", "--json").row
     assert (row["output"], row["members"]) == ("ensemble", 4)

@@ -157,13 +157,13 @@ def _program(program: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _verified(verified: dict[str, Any] | None) -> dict[str, Any]:
-    """Say how a file was checked, and that there is a note where its predictions could not be."""
+    """Say how a file was checked, with a note where its predictions could not be."""
     if verified is None:
-        return {"verified": False}
+        return {}
     if verified["instead"] is not None:
         note(f"Note: the tensors of the file were compared, and not its predictions: {verified['instead']}.")
-        return {"verified": "tensors"}
-    return {"verified": True, "examples": verified["examples"], "largest_difference": verified["difference"]}
+        return {"verified": {"tensors": "the same"}}
+    return {"verified": {"examples": verified["examples"], "largest_difference": verified["difference"]}}
 
 
 def _measured_row(what: str, results: dict[str, dict[str, Measured]], primary: str) -> dict[str, Any]:
