@@ -70,7 +70,9 @@ def main() -> None:
             for tree, kept in ((Path(folder), old), (ROOT, new)):
                 for name, ratio in measure(tree, arguments.script, further).items():
                     kept[name].append(ratio)
-    print(f"{invocation()}\n{machine()}\n{'row':44} {arguments.revision[:10]:>10} {'now':>7} {'now/then':>9}  spread of both")
+    print(
+        f"{invocation()}\n{machine()}\n{'row':44} {arguments.revision[:10]:>10} {'now':>7} {'now/then':>9}  spread of both"
+    )
     for name in new:
         before, after = statistics.median(old[name]), statistics.median(new[name])
         spread = max(max(kept[name]) - min(kept[name]) for kept in (old, new))
