@@ -24,7 +24,7 @@ _OPTION = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)=(?P<value>[^=]+)")
 
 
 def optimizer_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Parse NAME=VALUE, with VALUE true, false, none, a number, numbers joined by colons, or a word; else InputError."""
+    """Parse NAME=VALUE: true, false, none, a number, numbers joined by colons, or a word; else raise InputError."""
     options = {}
     for pair in pairs:
         found = _OPTION.fullmatch(pair.strip())
