@@ -53,7 +53,7 @@ class Part:
     def unlike(
         cls, layout: Layout, point: NDArray[np.float32], sources: Sequence[tuple[str, NDArray[np.float32]]]
     ) -> Part:
-        """Leave out the tensors that one of the sources (id of a node, its point) has bit for bit, if it is worth it."""
+        """Leave out the tensors that one of the sources (id of a node, its point) has bit for bit, if worthwhile."""
         best = cls(point)
         left = (1.0 - _LEAST_SHARED) * len(point)
         mine = layout.parameter_views(point.view(np.uint32))
