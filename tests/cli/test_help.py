@@ -90,7 +90,7 @@ def test_every_command_is_in_the_help(commands: Any, tmp_path: Path) -> None:
     sections = text.partition("Graphs and modes:")[2].splitlines()
     listed = [line.split()[0] for line in sections if line.startswith("  ")]
     assert sorted(listed) == sorted(COMMANDS)
-    assert [line for line in sections if line and not line.startswith(" ")][0] == "Connections:"
+    assert next(line for line in sections if line and not line.startswith(" ")) == "Connections:"
 
 
 def test_no_command_is_a_wish_for_help(commands: Any, tmp_path: Path) -> None:
