@@ -78,7 +78,7 @@ def test_wide_tables_are_not_cut_for_programs(capsys: pytest.CaptureFixture[str]
 _WORDS = st.text(st.sampled_from("abcdefgh-0123456789"), min_size=1, max_size=14)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.tuples(_WORDS, st.lists(_WORDS, max_size=5), st.floats(-10, 10)), min_size=1, max_size=4),
     st.integers(30, 120),
