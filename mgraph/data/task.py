@@ -27,7 +27,7 @@ _WHOLE = "2-"
 
 
 class DataWarning(MGraphWarning):
-    """How data were read, where that is not plain to see."""
+    """Something about how data were read that is easy to miss."""
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -49,26 +49,26 @@ ACCURACY = replace(named("accuracy", accuracy), identity="built in")
 
 Combine = Literal["softmax", "sigmoid", "mean"]
 COMBINATIONS: tuple[Combine, ...] = get_args(Combine)
-"""How members of an ensemble vote: by the mean of their class probabilities, of their labels' probabilities, or of
-their outputs."""
+"""How members of an ensemble vote: by the mean of their class probabilities, of their label probabilities, or of their
+outputs."""
 
 
 @dataclass(frozen=True)
 class Task:
     """Data in three splits, the loss, and the metrics.
 
-    An example's input, and its target, is a tensor, or a dict or tuple of tensors (:mod:`mgraph.fields`); a dict is
-    given to the network as keyword arguments, a tuple as positional ones. ``outputs`` says what counts of what the
-    network returns: a name, a place, or a function of it; None: all, "auto": the logits of what has some. ``loss`` maps
-    (outputs, targets) to the mean over the batch, ``example_loss`` to one value per example, shape (N,), or is None
-    where that is not known; ``example_weights`` says from the targets how much each of them counts in a mean, shape
-    (N,) (tokens of a text, pixels of an image), None: all alike. ``metrics`` are :class:`mgraph.Metric`, the first of
-    them that has a direction is the ``primary`` one, by which networks are compared (the loss if there is none);
-    functions, objects of torchmetrics and mappings of names to these are taken, too. ``combine`` says how members of an
-    ensemble vote: by the mean of their outputs' "softmax" or "sigmoid", by the "mean" of the outputs, or None: not at
-    all. ``valid_seed`` is set if the validation split was carved from the training data. ``void`` are label values that
-    stand for no label and that no metric counts; ``notes`` say how data were read. Raises InputError, naming the split,
-    for data that cannot be used.
+    An example's input, and its target, is a tensor, or a dict or tuple of tensors (:mod:`mgraph.fields`); the network
+    gets a dict as keyword arguments, a tuple as positional ones. ``outputs`` selects the part of the network's result
+    that counts: a name, a place, or a function; None means all of it, "auto" its logits if it has any. ``loss`` maps
+    (outputs, targets) to the mean over the batch, ``example_loss`` to one value per example, shape (N,), or is None if
+    that is not known. ``example_weights`` computes from the targets how much each example counts in a mean, shape (N,)
+    (tokens of a text, pixels of an image); with None, all count alike. ``metrics`` are :class:`mgraph.Metric`; the
+    first with a direction is the ``primary`` one, by which networks are compared (the loss if there is none).
+    Functions, torchmetrics objects and mappings of names to either are also accepted. ``combine`` says how the members
+    of an ensemble vote: by the mean of their outputs' "softmax" or "sigmoid", by the "mean" of the outputs, or, with
+    None, not at all. ``valid_seed`` is set if the validation split was carved from the training data. ``void`` are the
+    label values that stand for no label and that no metric counts; ``notes`` say how data were read. Raises InputError,
+    naming the split, for data that cannot be used.
     """
 
     train: Split
@@ -109,12 +109,12 @@ class Task:
 
     @property
     def primary(self) -> Metric:
-        """What networks are compared by: the first metric with a direction, else the loss."""
+        """The metric by which networks are compared: the first one with a direction, else the loss."""
         return primary_of(self.metrics)
 
     @property
     def mean(self) -> tuple[float, ...] | None:
-        """Mean per channel that is subtracted from the inputs; it belongs to the data."""
+        """Mean per channel that is subtracted from the inputs; it is part of the data."""
         return self.train.normalisation.mean
 
     @property
@@ -167,13 +167,13 @@ class Task:
         return hasher.hexdigest()
 
     def without_void(self, outputs: Any, targets: Fields) -> tuple[Any, Any]:
-        """Leave out of a batch the examples of which no label counts: what metrics are given."""
+        """Drop from a batch the examples whose labels are all void, before metrics see it."""
         if not self.void or not isinstance(targets, Tensor):
             return outputs, targets
         return _labels.without_void(outputs, targets, self.void)
 
     def typical(self, count: int) -> list[int]:
-        """Choose ``count`` training examples to try things on: the first whose labels count, and the largest label."""
+        """Choose ``count`` training examples for trials: the first with labels that count, plus the largest label."""
         labels = self.train.labels_at_hand
         if labels is None:
             return list(range(min(count, len(self.train))))
@@ -187,14 +187,14 @@ class Task:
         return chosen
 
     def weight(self, targets: Fields) -> float:
-        """Return how many examples' worth of labels of a batch count: its weight in a mean of batches."""
+        """Return the weight of a batch in a mean over batches: its labels that count, in units of examples."""
         if not isinstance(targets, Tensor):
             return float(examples_in(targets))
         return _labels.share_that_counts(targets, self.void)
 
 
 def counting_labels(metric: Metric, void: Sequence[int], example_weights: Callable[[Any], Tensor] | None) -> Metric:
-    """Let a metric of labels leave out those that do not count, and weigh examples by how many they have."""
+    """Make a metric of labels leave out void ones, and weight each example by how many labels it has."""
     if not void or metric.function is None:
         return metric
     return replace(metric, function=partial(metric.function, void=tuple(void)), weights=example_weights)
