@@ -152,7 +152,7 @@ DATASETS = _by_name(
     ),
     BuiltIn(
         "imagefolder:DIR",
-        "image files in train/CLASS, test/CLASS (and valid/CLASS), held in memory",
+        "image files in train/CLASS, test/CLASS (and valid/CLASS)",
         f"{_DATA}.files:imagefolder",
     ),
     BuiltIn("text:DIR", "texts train.txt, test.txt (and valid.txt) for next-token prediction", f"{_DATA}.texts:text"),
