@@ -8,8 +8,10 @@ in pieces, so that what is under way is bounded, however large a batch is.
 from __future__ import annotations
 
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -174,10 +176,10 @@ class _Loader:
 
     def run(self, pieces: Sequence[Places]) -> Iterator[Any]:
         self._asked[:] = pieces
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _own_signals():
             warnings.filterwarnings("ignore", ".*multi-threaded.*fork")  # workers run no thread of ours
-            running = iter(self._loader)
-        return iter(running)
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # more than there are processors
+            return iter(self._loader)
 
 
 class _Asked:
@@ -214,10 +216,22 @@ def _as_it_is(piece: Any) -> Any:
     return piece
 
 
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep torch from raising an error wherever this process is when a worker ends: the next piece asked for does."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+
+
 def _begin(_: int) -> None:
     """Leave interruptions to the process that the worker belongs to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _both(a: Fields, b: Fields) -> tuple[list[Tensor], list[Tensor]]:

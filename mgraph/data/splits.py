@@ -166,6 +166,12 @@ class Split(ABC):
         """Have streamed batches read by so many processes (None: as many as suit the machine)."""
 
     @property
+    def called(self) -> str:
+        """What a person would call its examples: images, or just examples."""
+        shape = self.input_shape
+        return "images" if isinstance(shape, tuple) and len(shape) == 3 and isinstance(shape[0], int) else "examples"
+
+    @property
     def labelled(self) -> bool:
         """Whether targets are one tensor of whole numbers."""
         return are_labels(self.targets)
