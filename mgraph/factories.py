@@ -64,15 +64,21 @@ def source_of(spec: Spec, *, typed_in: Path, base: Path) -> tuple[Spec, FactoryS
     if isinstance(root := params.get(ROOT), str):
         params[ROOT] = _relocate(root, typed_in, base)
     name = spec.name
-    if spec.argument and (spec.prefix in FILES or (spec.prefix in CONFIGS and names_file(spec.argument))):
+    if spec.argument and (spec.prefix in FILES or (spec.prefix in CONFIGS and names_file(spec.argument, typed_in))):
         moved = _relocate(spec.argument, typed_in, base)
-        name = f"{spec.prefix}:{moved if spec.prefix in FILES or names_file(moved) else f'./{moved}'}"
+        plain = spec.prefix in FILES or moved.startswith((".", "/"))
+        name = f"{spec.prefix}:{moved if plain else f'./{moved}'}"
     return Spec(name, params), None
 
 
-def names_file(argument: str) -> bool:
-    """Tell whether what may be a path or a name is a path: it has a ``/``, or ends in ``.json``."""
-    return "/" in argument or argument.endswith(".json")
+def names_file(argument: str, base: Path | None = None) -> bool:
+    """Tell whether what may be a path or a name is a path: it begins as one, or ends in ``.json``, or has a ``/``.
+
+    With ``base``, ``owner/name`` is a path only if it is there: names of Hugging Face's hub look like this.
+    """
+    if argument.startswith((".", "/", "~")) or argument.endswith(".json"):
+        return True
+    return "/" in argument and (base is None or argument.count("/") > 1 or locate(argument, base).exists())
 
 
 def locate(path: str, base: Path) -> Path:
