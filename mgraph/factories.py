@@ -20,7 +20,7 @@ from mgraph import captured, usercode
 from mgraph.builtin import CONFIGS, FILES, ROOT
 from mgraph.errors import InputError, MGraphError, NotFoundError
 from mgraph.sources import Code, SourceFile, find, gather, is_ours, lies_installed
-from mgraph.specs import Spec, suggestion, unknown_parameter
+from mgraph.specs import PREFIXES, Spec, suggestion, unknown_parameter
 from mgraph.trust import Consent
 
 
@@ -157,8 +157,16 @@ def _called(factory: Callable[..., Any], spec: Spec, arguments: dict[str, Any]) 
 def _split(spec: Spec) -> tuple[str, str]:
     target, _, attribute = spec.name.rpartition(":")
     if not spec.is_factory or not target or not attribute.isidentifier():
-        raise InputError(f"{spec.name!r} does not name a factory; write file.py:name or package.module:name.")
+        raise InputError(
+            f"{spec.name!r} does not name a factory;{_meant(spec.prefix)} write file.py:name or package.module:name."
+        )
     return target, attribute
+
+
+def _meant(prefix: str) -> str:
+    """Suggest what is built in, where something like it stands before a colon."""
+    known = suggestion(prefix, PREFIXES)
+    return known.replace("'?", ":…'?")
 
 
 def _is_file(target: str) -> bool:
@@ -205,7 +213,7 @@ def _module_code(name: str) -> Code:
         here = Path.cwd()
         if (main := find([here], name)) is None:
             raise NotFoundError(
-                f"Module {name} cannot be found; install it, or name its file as path/to/file.py:factory."
+                f"Module {name} cannot be found;{_meant(name)} install it, or name its file as path/to/file.py:factory."
             )
         return gather([here], name, main)
     path, is_package = found

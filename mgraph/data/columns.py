@@ -177,16 +177,16 @@ def vocabulary(tokens: Iterable[Sequence[str]], least: int) -> dict[str, int]:
 
 def labels(column: Column, words: Sequence[str] = ()) -> Encoder:
     """Take labels, whole numbers or ``words`` by their place; quantities as floats."""
-    places = {word: place for place, word in enumerate(words)}
+    numbers_of = {word: number for number, word in enumerate(words)}
 
     def encode(rows: Mapping[str, Rows], places: Sequence[int]) -> NDArray[Any]:
         values = rows[column.name]
         column.require_whole(values, places)
         if words:
-            strange = [str(value) for value in values if str(value) not in places]
+            strange = [str(value) for value in values if str(value) not in numbers_of]
             if strange:
                 raise column.refuse(f"has the label {strange[0]!r}, which no row of train has; give other rows.")
-            return np.array([places[str(value)] for value in values], np.int64)
+            return np.array([numbers_of[str(value)] for value in values], np.int64)
         array = np.asarray(values)
         if array.dtype.kind not in "buif":
             raise column.refuse("has lists of several lengths; pad them to one.")

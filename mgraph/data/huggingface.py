@@ -6,7 +6,6 @@ are identified by the contents of their Arrow files.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,6 @@ import numpy as np
 
 from mgraph.data.columns import (
     Column,
-    DamagedError,
     Encoder,
     images,
     kind_of,
@@ -31,22 +29,19 @@ from mgraph.data.columns import (
     texts,
     vocabulary,
 )
-from mgraph.data.digests import SIZE, read_files, remembered, whole
 from mgraph.data.files import Mean, Std, Stream
 from mgraph.data.limits import Limit, limits_of
 from mgraph.data.machine import fits
+from mgraph.data.rows import TableRows
 from mgraph.data.texts import UNKNOWN, by_vocabulary, examples_of, load_tokenizer, tokens_of
 from mgraph.errors import InputError, MGraphError, NotFoundError
 from mgraph.specs import suggestion
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from mgraph.data.task import Task
 
 _TARGETS = ("label", "labels")
 _VALID = ("validation", "valid", "val", "dev")
-_AT_ONCE = 256
 _LENGTH = 64
 
 
@@ -72,7 +67,7 @@ class Choices(TypedDict, total=False):
 def huggingface(name: str | Path, **choices: Unpack[Choices]) -> Task:
     """Load a data set by its name, or from its directory, a Path.
 
-    A directory was made by ``save_to_disk``, or has files that ``datasets`` reads (Parquet, CSV, JSON, …). Images become
+    A directory was made by ``save_to_disk``, or has files that ``datasets`` reads (Parquet, CSV, JSON, …). Images are
     RGB; numbers one vector; lists, all of one length, tensors; several of these a dict. Texts become ``input_ids`` and
     ``attention_mask`` of ``length`` tokens, by the words of train or by a tokenizer; without a target they are one
     stream for next-token prediction. Labels are numbers, or words in alphabetical order; numbers with a decimal point
@@ -224,17 +219,12 @@ class _Source:
         """The column of the target; None for texts without one, whose target is the next token."""
         if (wanted := self.said.get("y")) is not None:
             return self.column(wanted)
-        if self.said.get("x") is None or [column.kind for column in self.inputs] != ["text"] or self._has_target:
-            for name in _TARGETS:
-                if name in self.columns:
-                    return self.columns[name]
+        for name in _TARGETS:
+            if name in self.columns:
+                return self.columns[name]
         if [column.kind for column in self.inputs] == ["text"]:
             return None
         raise InputError(f"Say which column of hf:{self.name} is the target, as in y=…; it has {self._listed()}.")
-
-    @property
-    def _has_target(self) -> bool:
-        return any(name in self.columns for name in _TARGETS)
 
     # Tasks
 
@@ -279,7 +269,7 @@ class _Source:
         target, classes, more = self._target_encoder(splits["train"])
         names = [column.name for column in (*self.inputs, self.target)]
         parts = {
-            name: _Part(self._undecoded(table.select_columns(names)), inputs, target, self._told())
+            name: TableRows(self._undecoded(table.select_columns(names)), inputs, target, self._told())
             for name, table in splits.items()
         }
         self._refuse_unlabelled(parts)
@@ -377,7 +367,7 @@ class _Source:
             raise column.refuse(f"is of a kind that cannot be a target ({column.kind}); choose another with y=….")
         return labels(column), None, []
 
-    def _refuse_unlabelled(self, parts: Mapping[str, _Part]) -> None:
+    def _refuse_unlabelled(self, parts: Mapping[str, TableRows]) -> None:
         """Refuse splits in which no example has a label, as the test data of benchmarks come."""
         for name, part in parts.items():
             if name != "train" and part.targets.size and part.targets.dtype.kind == "i" and (part.targets == -1).all():
@@ -388,84 +378,6 @@ class _Source:
                 )
 
 
-class _Part:
-    """A split as a map-style Dataset, read by rows; ``targets`` are all of its targets."""
-
-    def __init__(self, table: Any, inputs: Encoder, target: Encoder, told: str) -> None:
-        self._table, self._inputs, self._target, self._told = table, inputs, target, told
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def __getitem__(self, place: int) -> Any:
-        (item,) = self.__getitems__([place])
-        return item
-
-    def __getitems__(self, places: Sequence[int]) -> list[Any]:
-        x, y = self.rows(places)
-        if isinstance(x, dict):
-            return [({key: value[i] for key, value in x.items()}, y[i]) for i in range(len(y))]
-        return list(zip(x, y, strict=True))
-
-    def rows(self, places: Sequence[int]) -> tuple[Any, NDArray[Any]]:
-        """Read some rows as arrays."""
-        rows = self._table[list(places)]
-        return self._inputs(rows, places), self._target(rows, places)
-
-    def all(self) -> tuple[Any, NDArray[Any]]:
-        """Read all rows as arrays."""
-        parts = list(self._read())
-        y = np.concatenate([y for _, y in parts])
-        if isinstance(parts[0][0], dict):
-            return {key: np.concatenate([x[key] for x, _ in parts]) for key in parts[0][0]}, y
-        return np.concatenate([x for x, _ in parts]), y
-
-    def look(self) -> None:
-        """Read all rows, once as long as the files do not change, and see whether they can be used."""
-        remembered(f"read {self.examples_digest().hex()}", lambda: f"{sum(len(y) for _, y in self._read())} rows")
-
-    def _read(self) -> Iterator[tuple[Any, NDArray[Any]]]:
-        """Yield all rows in blocks; damaged images are counted first."""
-        damaged: list[str] = []
-        column = None
-        for block in _blocks(len(self)):
-            try:
-                rows = self.rows(block)
-            except DamagedError as error:
-                damaged += error.damaged
-                column = error.column
-                continue
-            if column is None:
-                yield rows
-        if column is not None:
-            raise DamagedError(column, damaged, len(self))
-
-    @cached_property
-    def targets(self) -> NDArray[Any]:
-        """All targets."""
-        names = [name for name in self._table.column_names]
-        only = self._table.select_columns(names[-1:])
-        return np.concatenate([self._target(only[list(block)], block) for block in _blocks(len(self))])
-
-    def examples_digest(self, places: NDArray[np.int64] | None = None) -> bytes:
-        """Return what identifies these rows: the contents of the Arrow files, and which of their rows they are."""
-        hasher = hashlib.blake2b(f"{self._told} {len(self)}".encode(), digest_size=SIZE)
-        hasher.update(self._files)
-        chosen = self._table._indices
-        if chosen is not None:
-            hasher.update(np.ascontiguousarray(chosen.column(0).to_numpy()))
-        if places is not None:
-            hasher.update(np.ascontiguousarray(places))
-        return hasher.digest()
-
-    @cached_property
-    def _files(self) -> bytes:
-        hasher = hashlib.blake2b(digest_size=SIZE)
-        for file in (Path(entry["filename"]) for entry in self._table.cache_files):
-            hasher.update(np.ascontiguousarray(read_files(file.parent, [file.name], whole)["digest"]))
-        return hasher.digest()
-
-
 def _share(text: Any) -> float | None:
     try:
         share = float(text)
@@ -474,11 +386,6 @@ def _share(text: Any) -> float | None:
     if not 0.0 < share < 1.0:
         raise InputError(f"test is a split, or a share of the rows between 0 and 1, not {text}.")
     return share
-
-
-def _blocks(length: int) -> Iterator[range]:
-    for start in range(0, length, _AT_ONCE):
-        yield range(start, min(start + _AT_ONCE, length))
 
 
 @contextmanager

@@ -67,19 +67,13 @@ class Reader:
         """``name`` is what it is called in messages; with ``columns`` integer targets (N, 1) are taken as (N,)."""
         self.dataset, self.name, self.length = dataset, name, len(dataset)
         self.workers: int | None = None
-        self._columns = columns
+        self._items = _Items(dataset, name, self.length, columns)
         self._idle: list[_Loader] = []
         self._tried = False
 
     def read(self, places: Places) -> Pair:
         """Read the items at these places as one batch, as they are; as :func:`mgraph.data.items.read_batch`."""
-        if len(self.dataset) != self.length:
-            raise InputError(
-                f"{self.name[0].upper()}{self.name[1:]} had {self.length} items and now has {len(self.dataset)}; a "
-                f"Dataset must keep its length."
-            )
-        x, y = read_batch(self.dataset, places.tolist(), self.name)
-        return x, as_column(y) if self._columns and isinstance(y, Tensor) else y
+        return self._items.read(places)
 
     def batches(self, batches: Sequence[Places], *, pinned: bool) -> Iterator[list[Pair]]:
         """Read one batch after the other, each in one or more pieces, in memory that a GPU reads if it is ``pinned``.
@@ -99,7 +93,7 @@ class Reader:
     def _ahead(self, pieces: Sequence[Places], workers: int, *, pinned: bool) -> Iterator[Pair]:
         loader = next((one for one in self._idle if (one.workers, one.pinned) == (workers, pinned)), None)
         if loader is None:
-            loader = _Loader(self.read, workers, pinned=pinned)
+            loader = _Loader(self._items, workers, pinned=pinned)
         else:
             self._idle.remove(loader)
         try:
@@ -155,15 +149,34 @@ class Reader:
         return sum(tensor.nbytes for tensor in tensors_of(self.read(np.zeros(1, np.int64))[0]))
 
 
+@dataclass(frozen=True)
+class _Items:
+    """What is read: a Dataset, under what name, and how many items it had in the beginning."""
+
+    dataset: Any
+    name: str
+    length: int
+    columns: bool
+
+    def read(self, places: Places) -> Pair:
+        if len(self.dataset) != self.length:
+            raise InputError(
+                f"{self.name[0].upper()}{self.name[1:]} had {self.length} items and now has {len(self.dataset)}; a "
+                f"Dataset must keep its length."
+            )
+        x, y = read_batch(self.dataset, places.tolist(), self.name)
+        return x, as_column(y) if self.columns and isinstance(y, Tensor) else y
+
+
 class _Loader:
     """Worker processes, and the DataLoader that feeds them whatever is asked for next."""
 
-    def __init__(self, read: Any, workers: int, *, pinned: bool) -> None:
+    def __init__(self, items: _Items, workers: int, *, pinned: bool) -> None:
         self.workers, self.pinned = workers, pinned
         self._asked: list[Places] = []
         # Its own generator: seeds of workers, which nothing depends on, would else be drawn from the global one.
         self._loader: DataLoader[Any] = DataLoader(
-            _Pieces(read),
+            _Pieces(items),
             batch_sampler=_Asked(self._asked),
             num_workers=workers,
             collate_fn=_as_it_is,
@@ -198,12 +211,12 @@ class _Asked:
 class _Pieces(torch.utils.data.Dataset[Any]):
     """What a worker is given: it reads whole pieces."""
 
-    def __init__(self, read: Any) -> None:
-        self._read = read
+    def __init__(self, items: _Items) -> None:
+        self._items = items
 
     def __getitems__(self, places: Places) -> Any:
         try:
-            return self._read(places)
+            return self._items.read(places)
         except MGraphError as error:
             return _Failed(str(error))
 
