@@ -7,6 +7,7 @@ in pieces, so that what is under way is bounded, however large a batch is.
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 import warnings
@@ -243,8 +244,9 @@ def _own_signals() -> Iterator[None]:
 
 
 def _begin(_: int) -> None:
-    """Leave interruptions to the process that the worker belongs to."""
+    """Leave interruptions to the process that the worker belongs to, and so what that process throws away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()
 
 
 def _both(a: Fields, b: Fields) -> tuple[list[Tensor], list[Tensor]]:
