@@ -96,11 +96,17 @@ def with_graph(command: Any) -> Any:
 
 
 def with_computing_graph(command: Any) -> Any:
-    """Open the graph as :func:`with_graph` does, with ``--device``, ``--threads`` and ``--trust``."""
+    """Open the graph as :func:`with_graph` does, with ``--device``, ``--threads``, ``--workers`` and ``--trust``."""
 
     @wraps(command)
     def opened(
-        *args: Any, graph_path: Path | None, device: str, threads: int | None, trust: bool, **options: Any
+        *args: Any,
+        graph_path: Path | None,
+        device: str,
+        threads: int | None,
+        workers: int | None,
+        trust: bool,
+        **options: Any,
     ) -> Any:
         import mgraph
 
@@ -109,10 +115,12 @@ def with_computing_graph(command: Any) -> Any:
             context.obj.graph = str(graph_path)
         path = graph_path or find_graph(Path.cwd())
         with progress_lines(context.info_name or "mgraph"):
-            graph = mgraph.open(path, device=device, threads=threads, trust=trust)
+            graph = mgraph.open(path, device=device, threads=threads, workers=workers, trust=trust)
             return command(*args, graph=graph, **options)
 
     decorated = click.option("--trust", is_flag=True, help="Run the user code that this graph's specs name.")(opened)
+    workers_help = "Processes that read streamed data; 0: none (default: by the number of processors)."
+    decorated = click.option("--workers", type=click.IntRange(min=0), help=workers_help)(decorated)
     threads_help = "CPU threads (default: by the network's size)."
     decorated = click.option("--threads", type=click.IntRange(min=1), help=threads_help)(decorated)
     decorated = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")(
