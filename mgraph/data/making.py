@@ -16,8 +16,9 @@ from mgraph.data import labels as _labels
 from mgraph.data.items import check_input_type, input_typed, target_typed
 from mgraph.data.labels import VoidCrossEntropy, as_column, per_example
 from mgraph.data.metrics import as_metrics, notes_on
-from mgraph.data.splits import ArraySplit, DatasetSplit, Split, check_lengths, check_rows
+from mgraph.data.splits import ArraySplit, Split, check_lengths, check_rows
 from mgraph.data.stratify import VALID_SEED, stratified_choice
+from mgraph.data.streaming import DatasetSplit
 from mgraph.data.task import (
     ACCURACY,
     Combine,

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from mgraph.data.splits import ArraySplit, DatasetSplit
+from mgraph.data.splits import ArraySplit
+from mgraph.data.streaming import DatasetSplit
 from mgraph.data.task import Task
 from mgraph.errors import InputError
 from mgraph.fields import tensors_of

@@ -13,17 +13,19 @@ from torch.nn import functional as F
 
 from mgraph.calling import Choice
 from mgraph.data import labels as _labels
+from mgraph.data.digests import remembered
 from mgraph.data.labels import check_labels, per_example
 from mgraph.data.metrics import as_metrics, named
-from mgraph.data.splits import DatasetSplit, Split
+from mgraph.data.splits import Split
+from mgraph.data.streaming import DatasetSplit
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.fields import Fields, Shapes, examples_in
 from mgraph.metric import Metric, primary_of
 
 LossFunction = Callable[[Any, Any], Tensor]
 
-# Before the fingerprint of streamed data that covers all of them, and a sample.
-_WHOLE = "2-"
+# Before the fingerprint of streamed data that covers all of them, and a sample; and of files that are streamed.
+_WHOLE, _FILES = "2-", "3-"
 
 
 class DataWarning(MGraphWarning):
@@ -126,9 +128,12 @@ class Task:
     def fingerprint(self) -> str:
         """BLAKE2b-128 of all splits' contents, their normalisation and the loss's name.
 
-        Where data are streamed, each example is read once for it, and looked at: raises InputError or
-        NonFiniteError for what cannot be used; and it says beside the whole what a sample is.
+        Of files that are streamed the contents are those of the files. Where other data are streamed, each example is
+        read once for it, and looked at: raises InputError or NonFiniteError for what cannot be used; and it says beside
+        the whole what a sample is.
         """
+        if self._from_files:
+            return self._of_files
         whole = self._hash(lambda split, hasher: split.feed(hasher))
         if not self._streamed:
             return whole
@@ -140,13 +145,23 @@ class Task:
     def matches(self, fingerprint: str) -> bool:
         """Tell whether these are the data of a recorded fingerprint.
 
-        Arrays are compared whole, and so are Datasets that are small; of large ones the length and a sample.
+        Arrays and files are compared whole, and so are Datasets that are small; of large ones the length and a sample.
+        Images are the same whether they are held in memory or streamed.
         """
+        if fingerprint.startswith(_FILES):
+            return (self._from_files or not self._streamed) and self._of_files == fingerprint
         if not self._streamed:
             return self.fingerprint == fingerprint
         if fingerprint.startswith(_WHOLE):
             return fingerprint.rpartition("-")[2] == self.sample
+        if self._from_files:  # of a graph made where the data fitted into memory
+            return fingerprint == remembered(f"values {self._of_files}", lambda: self._hash(_feed_values))
         return fingerprint == self._hash(_feed_eight)  # of a graph made when eight examples stood for a Dataset
+
+    def read_by(self, workers: int | None) -> None:
+        """Have streamed data read by so many processes; None: as many as suit the machine, 0: by this one."""
+        for split in self.splits.values():
+            split.read_by(workers)
 
     @cached_property
     def sample(self) -> str:
@@ -156,6 +171,15 @@ class Task:
     @property
     def _streamed(self) -> bool:
         return any(isinstance(split, DatasetSplit) for split in self.splits.values())
+
+    @property
+    def _from_files(self) -> bool:
+        streamed = [split for split in self.splits.values() if isinstance(split, DatasetSplit)]
+        return bool(streamed) and all(split.identified for split in streamed)
+
+    @property
+    def _of_files(self) -> str:
+        return _FILES + self._hash(lambda split, hasher: split.feed_identity(hasher))
 
     def _hash(self, feed: Callable[[Split, Any], None]) -> str:
         hasher = hashlib.blake2b(digest_size=16)
@@ -198,6 +222,13 @@ def counting_labels(metric: Metric, void: Sequence[int], example_weights: Callab
     if not void or metric.function is None:
         return metric
     return replace(metric, function=partial(metric.function, void=tuple(void)), weights=example_weights)
+
+
+def _feed_values(split: Split, hasher: Any) -> None:
+    if isinstance(split, DatasetSplit):
+        split.feed_values(hasher)
+    else:
+        split.feed(hasher)
 
 
 def _feed_eight(split: Split, hasher: Any) -> None:

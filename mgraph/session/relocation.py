@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mgraph import trust
-from mgraph.builtin import FILES, ROOT
+from mgraph.builtin import CONFIGS, FILES, ROOT
 from mgraph.errors import InputError, NotFoundError
-from mgraph.factories import FactorySource, locate, names_code, source_of
+from mgraph.factories import FactorySource, locate, names_code, names_file, source_of
 from mgraph.families.own import own_families
 from mgraph.query.sweepdata import family_of
 from mgraph.specs import Spec
@@ -100,7 +100,7 @@ def path_of(spec: Spec) -> str | None:
     if spec.is_factory:
         file, _, _ = spec.name.rpartition(":")
         return file if file.endswith(".py") or "/" in file else None
-    if spec.prefix in FILES:
+    if spec.prefix in FILES or (spec.prefix in CONFIGS and names_file(spec.argument)):
         return spec.argument or None
     root = spec.params.get(ROOT)
     return root if isinstance(root, str) else None
@@ -318,4 +318,6 @@ def _with_path(spec: Spec, path: str) -> Spec:
         return Spec(f"{named}:{spec.name.rpartition(':')[2]}", spec.params)
     if spec.prefix in FILES:
         return Spec(f"{spec.prefix}:{path}", spec.params)
+    if spec.prefix in CONFIGS:
+        return Spec(f"{spec.prefix}:{path if path.startswith(('.', '/')) else f'./{path}'}", spec.params)
     return Spec(spec.name, {**spec.params, ROOT: path})

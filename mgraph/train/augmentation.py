@@ -21,7 +21,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from mgraph.data.repeatable import RandomState
-from mgraph.data.splits import ArraySplit, Batch, DatasetSplit, Split
+from mgraph.data.splits import ArraySplit, Batch, Split
+from mgraph.data.streaming import DatasetSplit
 from mgraph.data.task import Task
 from mgraph.errors import InputError, MGraphError
 from mgraph.factories import load_factory

@@ -102,6 +102,7 @@ class Driver:
         self.batches = Batches(
             split, how.batch_size, self.streams.order, flat.device, least=least, augment=augmentation(how, split)
         )
+        self._each: dict[str, Any] = {"examples": min(how.batch_size, len(split)), "called": split.called}
         self.module: Callable[..., Any] = torch.compile(flat.module) if how.compile else flat.module
         self.notes: list[str] = []
         self.steps = 0  # total, including those of diverged attempts
@@ -221,7 +222,7 @@ class Driver:
                     at,
                 )
         method.seen(losses)
-        self._progress(Progress(segment.name, self.done, segment.steps, losses[-1]))
+        self._progress(Progress(segment.name, self.done, segment.steps, losses[-1], **self._each))
 
     def _halve(self, method: Stepper, segment: TrainingSegment, error: DivergedError) -> None:
         """Halve the learning rate with a warning; raise NonFiniteError if that cannot help, or has not helped."""
