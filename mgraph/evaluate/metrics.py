@@ -57,11 +57,10 @@ def check_splits(names: Sequence[str]) -> None:
 def outputs(
     flat: FlatModel, split: Split, subset: Subset | None = None, precision: str = "fp32"
 ) -> Iterator[tuple[Any, Fields]]:
-    """Yield (outputs, targets) by batches at the current θ and statistics, in eval mode, without gradients.
+    """Yield (outputs, targets) by batches at the present θ and statistics, in eval mode, without gradients.
 
-    Outputs are float32 or better, even if the network computes in less. Batches have 1000 examples, except the last;
-    where a smaller last batch would change the results, or a single example is too few, batches are as equal as
-    possible.
+    Outputs are of float32 or better, also where the network computes in less. Batches have 1000 examples, the last one
+    fewer; where that would change a number, or one example is too few, they are as equal as can be.
     """
     flat.module.eval()
     order = subset.order if subset else None
