@@ -79,7 +79,7 @@ class _TransparentError(Exception):
 
 
 class _Nameless(io.BytesIO):
-    """The bytes of a file; Pillow's messages call them <the file>, without an address in memory."""
+    """Bytes of a file, by whose name Pillow calls them in its messages."""
 
     called = "it"
 

@@ -121,7 +121,7 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
 
 
 def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
-    """Name a loss that is given as a function."""
+    """Record by name a loss that is given as a function."""
     if options.get("loss") is None:
         return dict(options)
     from mgraph.session.objects import loss_spec
@@ -445,7 +445,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     # Measures
 
     def compare(self, *points: Point | str) -> Comparison:
-        """Compare every two points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
+        """Compare every pair of points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
 
         Gives cosine, distance, norms and variances, and whether the two look like the same run. Raises
         LayoutMismatchError, naming the first tensor, for points of different networks. Does not need torch.

@@ -1,4 +1,4 @@
-"""Kinds of jobs → jobs: what is listed here can be read back, and so resumed."""
+"""Jobs by kind: those listed here can be read back, and therefore resumed."""
 
 from __future__ import annotations
 
@@ -45,9 +45,10 @@ JOBS: dict[str, type[Job]] = {
 
 
 def read_job(text: str) -> Job:
-    """Read a job of any kind, also as an earlier version wrote it.
+    """Read a job of any kind, including those written by an earlier version.
 
-    Raises CorruptError, naming the field, for what is not one, and InputError for a value that is out of range.
+    Raises CorruptError, naming the field, for anything that is not a job, and InputError for a value that is out of
+    range.
     """
     try:
         document: Any = json.loads(text)
@@ -61,7 +62,7 @@ def read_job(text: str) -> Job:
 
 
 def code_in(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the user's code that a written job names, without reading the job: a method's class would be loaded."""
+    """Return the user's code that a written job names, without reading the job, which would load a method's class."""
     method = document.get("method")
     chosen = [document.get("settings"), *([method.get("settings")] if isinstance(method, dict) else [])]
     named = [part.get(setting) for part in chosen if isinstance(part, dict) for setting in NAMING_CODE]

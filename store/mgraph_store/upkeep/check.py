@@ -168,7 +168,7 @@ def sums(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 def _differences(store: GraphStore, state: JournalState, found: dict[str, Any]) -> list[Problem]:
     """Compare the rows of an index with what the journal says was committed."""
     with (
-        tempfile.TemporaryDirectory(prefix="mgraph-") as folder,  # on disk, where rows take less space
+        tempfile.TemporaryDirectory(prefix="mgraph-") as folder,  # on a disk, where rows take less room
         duckdb.connect(str(Path(folder) / "made.duckdb"), config={"threads": "1"}) as con,
     ):
         commits.replay(con, state.entries(), comments=False)
