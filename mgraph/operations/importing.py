@@ -31,6 +31,7 @@ from mgraph.network.checkpoints import (
     find_curve,
     fit_content,
     fit_curve,
+    from_adapter,
     read_content,
 )
 from mgraph.network.probing.traces import tensors_in
@@ -71,6 +72,7 @@ def _fit(
 ) -> tuple[FittedCheckpoint, dict[str, Any]]:
     if options.recompute and not workspace.flat.statistics:
         raise InputError(f"The network of space {workspace.space.name} has no BatchNorm statistics to recompute.")
+    content, notes = from_adapter(content, workspace.flat.module, where)
     try:
         fitted = fit_content(content, workspace.new_module, workspace.layout, options, where)
     except InputError:
@@ -82,6 +84,7 @@ def _fit(
                 f"{where} holds {curve.described}: save it to a file and import that with add_curve."
             ) from None
         raise TrainedCurveError(_curve_found(where, curve), curve.method) from None
+    fitted.notes.extend(notes)
     info = origin | {"notes": fitted.notes, "checkpoint": fitted.source}
     if options.recompute:
         info["batchnorm"] = str(workspace.policy())
