@@ -12,8 +12,7 @@ import hashlib
 import importlib
 import json
 import warnings
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from mgraph.architectures.huggingface import (
     load_transformers,
     maker_of,
     outputs_of,
+    quiet,
     read_config,
     require_task,
 )
@@ -95,7 +95,7 @@ def peft(
             raise unknown_parameter(key, "peft:DIR", ("task", "alpha", "targets", "dropout", "base", *FIELDS))
     plan = plan_of(Path(directory), task, given, None if base is None else Path(base))
     library = _load_peft()
-    with warnings.catch_warnings(), _quiet():
+    with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # of what the libraries announce
         network, missing = _pretrained(plan, classes)
         return _adapted(library, plan, network, missing)
@@ -253,18 +253,3 @@ def _forget_originals(network: nn.Module, missing: Collection[str]) -> None:
             raise InputError(
                 f"The base lacks {plain}, which would stay as it is drawn; add its module to modules_to_save."
             )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from writing progress and reports of what is loaded to the terminal."""
-    logging = importlib.import_module("transformers.utils.logging")
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

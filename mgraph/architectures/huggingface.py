@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -135,3 +136,18 @@ def read_config(path: Path, todo: str = "hf: takes a kind such as bert, or a pat
     if not isinstance(values, dict) or "model_type" not in values:
         raise InputError(f"{file} has no model_type; name the config.json of a network of transformers.")
     return {key: value for key, value in values.items() if key not in _LEFT_OUT and not key.startswith("_")}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from writing progress and reports of what is loaded to the terminal."""
+    logging = importlib.import_module("transformers.utils.logging")
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

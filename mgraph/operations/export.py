@@ -106,8 +106,11 @@ def _export_directory(session: Session, node: Node, path: Path, *, overwrite: bo
     if is_adapted(module):
         write_adapter(path, module, {"mgraph": facts}, overwrite=overwrite)
     elif type(module).__module__.startswith("transformers."):
+        from mgraph.architectures.huggingface import quiet
+
         save: Any = module.save_pretrained
-        write_directory(path, "config.json", lambda place: save(str(place)), overwrite=overwrite)
+        with quiet():
+            write_directory(path, "config.json", lambda place: save(str(place)), overwrite=overwrite)
     else:
         raise InputError(
             f"{path.name} must end in {', '.join(FORMATS)}; directories are for networks of transformers and of peft."
