@@ -28,6 +28,7 @@ from mgraph.architectures.huggingface import (
     read_config,
     require_task,
 )
+from mgraph.builtin import BASE
 from mgraph.errors import InputError, NotFoundError
 from mgraph.fields import Shapes
 from mgraph.specs import unknown_parameter
@@ -54,7 +55,7 @@ _PEFT_TASKS: Mapping[str, str] = MappingProxyType(
         "causal-lm": "CAUSAL_LM",
     }
 )
-_NAMED = MappingProxyType({"alpha": "lora_alpha", "targets": "target_modules", "dropout": "lora_dropout"})
+_NAMED = MappingProxyType({"alpha": "lora_alpha", "targets": "target_modules"})
 _HEADS = ("classifier", "score")  # which peft saves by itself, for tasks of classification
 
 
@@ -75,25 +76,25 @@ def peft(
     r: Annotated[int | None, "rank of the adapters (default: the adapter's, or 8)"] = None,
     alpha: Annotated[float | None, "their scale, divided by the rank (default: the adapter's, or 8)"] = None,
     targets: Annotated[tuple[str, ...] | None, "modules that get one (default: the adapter's, or peft's)"] = None,
-    dropout: Annotated[float | None, "dropout in front of them (default: the adapter's, or 0)"] = None,
-    base: Annotated[str | None, "where the base of the adapter in DIR is, if not where that says"] = None,
     classes: Classes,
     **further: Any,
 ) -> nn.Module:
     """Put LoRA adapters on a pretrained network, which is frozen.
 
     ``directory`` holds a network of transformers, ``config.json`` and weights; or an adapter as peft saves it, whose
-    settings are taken and whose base is used. The ``further`` values are fields of peft's LoraConfig (:data:`FIELDS`).
-    Initial values of the adapter, and of what the base lacks, are drawn from torch's generator. Raises NotFoundError
-    where there is no base, InputError for what does not fit together, and where peft is not installed.
+    settings are taken and whose base is used, or that in ``base``, if it is no longer where the adapter says. The other
+    ``further`` values are fields of peft's LoraConfig (:data:`FIELDS`), such as ``lora_dropout``. Initial values of the
+    adapter, and of what the base lacks, are drawn from torch's generator. Raises NotFoundError where there is no base,
+    InputError for what does not fit together, and where peft is not installed.
     """
     del input_shape  # the network's forward says what it takes, and it is tried on the data
-    given = {"r": r, "lora_alpha": alpha, "target_modules": targets, "lora_dropout": dropout, **further}
+    base = further.pop(BASE, None)
+    given = {"r": r, "lora_alpha": alpha, "target_modules": targets, **further}
     given = {key: _listed(value) for key, value in given.items() if value is not None}
     for key in given:
         if key not in FIELDS:
-            raise unknown_parameter(key, "peft:DIR", ("task", "alpha", "targets", "dropout", "base", *FIELDS))
-    plan = plan_of(Path(directory), task, given, None if base is None else Path(base))
+            raise unknown_parameter(key, "peft:DIR", ("task", "alpha", "targets", BASE, *FIELDS))
+    plan = plan_of(Path(directory), task, given, None if base is None else Path(str(base)))
     library = _load_peft()
     with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # of what the libraries announce
@@ -154,8 +155,8 @@ def describe_base(directory: Path, params: Mapping[str, Any], network: nn.Module
 
     BLAKE2b-128, in hexadecimal digits. ``params`` are those of a spec; what classes there are is in the layout.
     """
-    task, base = params.get("task"), params.get("base")
-    given = {_NAMED.get(k, k): _listed(v) for k, v in params.items() if k not in ("task", "base", "classes")}
+    task, base = params.get("task"), params.get(BASE)
+    given = {_NAMED.get(k, k): _listed(v) for k, v in params.items() if k not in ("task", BASE, "classes")}
     plan = plan_of(directory, None if task is None else str(task), given, None if base is None else Path(str(base)))
     told = {"config": read_config(plan.base), "task": plan.task, "lora": dict(plan.lora)}
     digest = hashlib.blake2b(json.dumps(told, sort_keys=True, default=str).encode(), digest_size=16)

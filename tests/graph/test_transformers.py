@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import mgraph
 from mgraph.errors import InputError, NotFoundError
+from mgraph.operations.modes import SimilarModeWarning
 
 pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -222,7 +223,7 @@ def test_a_bundle_of_adapters_holds_their_base(judges: Path, monkeypatch: pytest
 def test_an_adapter_comes_back_in(g: Any, folder: Path) -> None:
     a = g.node("a")
     directory = a.export(folder / "back")
-    with pytest.warns(mgraph.operations.modes.SimilarModeWarning, match="the same checkpoint twice"):
+    with pytest.warns(SimilarModeWarning, match="the same checkpoint twice"):
         again = g.add_mode(directory)
     assert again.record.digest == a.record.digest
     assert any(note.startswith("absent, the network's own constants kept") for note in again.notes)

@@ -42,12 +42,15 @@ def adapter_names(module: nn.Module) -> dict[str, str]:
     return {name: own[id(tensor)] for name, tensor in saved.items()}
 
 
-def from_adapter(content: Content, module: nn.Module, where: str) -> tuple[Content, list[str]]:
+def from_adapter(content: Content, module: nn.Module, where: str, given: Any = None) -> tuple[Content, list[str]]:
     """Bring what an adapter's file holds to a network's names; any other content stays as it is. The list has notes.
 
-    Raises InputError for an adapter where the network has none, and for one of another kind or scale.
+    ``given`` is what the content is of, if that is in memory. Raises InputError for an adapter where the network has
+    none, and for one of another kind or scale.
     """
     config = _config_beside(content.files)
+    if isinstance(given, nn.Module) and is_adapted(given):
+        config = given.peft_config[_NAME].to_dict()  # type: ignore[index, union-attr]
     if config is not None and not is_adapted(module):
         raise InputError(
             f"{where} is an adapter of peft, and the network of this space has none; make a space with "
