@@ -228,7 +228,7 @@ def _keep_modes(
     workspace: Workspace,
     run: RunLog,
     made: Sequence[_Made],
-    info: Mapping[str, Any],
+    info: dict[str, Any],
     history: Sequence[Observed],
     *,
     stopped: str | None,

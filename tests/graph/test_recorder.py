@@ -138,3 +138,33 @@ def test_what_is_not_installed_is_said(g: Any, monkeypatch: pytest.MonkeyPatch) 
         recorder.lightning()
     with pytest.raises(InputError, match="transformers is not installed"):
         recorder.huggingface()
+
+
+@pytest.mark.stress
+@pytest.mark.filterwarnings("ignore")  # of the library, on whatever it announces
+def test_lightning_itself_records_and_its_directory_comes_in(g: Any, tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+
+    class Fit(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = network_of(g)
+
+        def training_step(self, batch: Any, number: int) -> Any:
+            return torch.nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    examples = torch.utils.data.TensorDataset(torch.randn(32, 1, 8, 8), torch.arange(32) % 10)
+    recorder = mgraph.Recorder(g, name="l", every=1)
+    trainer = lightning.Trainer(
+        max_epochs=2,
+        callbacks=[recorder.lightning()],
+        enable_progress_bar=False,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(Fit(), torch.utils.data.DataLoader(examples, batch_size=8))
+    assert [point.name for point in recorder.points] == ["l-1", "l-2", "l"]
+    assert g.add_mode(next(tmp_path.glob("lightning_logs")), name="x").digest == g.node("l").digest

@@ -241,3 +241,23 @@ def test_an_adapter_of_another_scale_is_refused(g: Any, folder: Path) -> None:
         g.add_mode(directory)
     with pytest.raises(InputError, match="is an adapter of peft, and the network of this space has none"):
         mgraph.open("words.mgraph", device="cpu").add_mode(directory)
+
+
+@pytest.mark.stress
+@pytest.mark.filterwarnings("ignore")  # of the libraries, on whatever they announce
+def test_the_trainer_of_transformers_records_and_its_directory_comes_in(g: Any, folder: Path) -> None:
+    pytest.importorskip("accelerate")
+    import transformers
+
+    network = g.session.workspace(g.session.space()).new_module(9)
+    x, _ = next(g.session.workspace(g.session.space()).task.train.batches(12))
+    data = [{"input_ids": one, "labels": one} for one in x]
+    recorder = mgraph.Recorder(g, name="t", every=1)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder / "output"), num_train_epochs=2, save_strategy="epoch", use_cpu=True, report_to=[]
+    )
+    transformers.Trainer(network, arguments, train_dataset=data, callbacks=[recorder.huggingface()]).train()
+    assert [point.name for point in recorder.points] == ["t-1", "t-2", "t"]
+    last = sorted((folder / "output").glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))[-1]
+    assert {"adapter_model.safetensors", "optimizer.pt", "training_args.bin"} <= {p.name for p in last.iterdir()}
+    assert g.add_mode(last, name="from-its-directory").digest == g.node("t").digest
