@@ -244,6 +244,35 @@ def test_an_adapter_of_another_scale_is_refused(g: Any, folder: Path) -> None:
 
 
 @pytest.mark.stress
+@pytest.mark.parametrize(
+    "method",
+    [
+        mgraph.BezierCurve(**QUICK),
+        mgraph.NudgedElasticBand(cycles=("2x4@0.05",)),
+        mgraph.LLPF(ticks=4, max_steps=20),
+    ],
+    ids=["curve", "neb", "llpf"],
+)
+def test_a_tiny_bert_on_a_text_goes_the_whole_road(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    import transformers
+
+    monkeypatch.chdir(folder)
+    shutil.copytree("words.mgraph", tmp_path / "words.mgraph")
+    (tmp_path / "text").symlink_to(folder / "text")
+    g = mgraph.open(tmp_path / "words.mgraph", device="cpu")
+    g.train(name="b", seed=1, **QUICK)
+    g.connect("a", "b", method=method, name="ab", grid=3).merge(at=[0.5], force=True, name="m")
+    merged = g.node("m")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(merged.export(tmp_path / "merged")).eval()
+    x, y = next(g.session.workspace(g.session.space()).task.test.batches(100))
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(loaded(x).logits.flatten(0, 1), y.flatten())
+    assert merged.evaluate("test")["loss"].value == pytest.approx(float(loss), rel=1e-5)
+
+
+@pytest.mark.stress
 @pytest.mark.filterwarnings("ignore")  # of the libraries, on whatever they announce
 def test_the_trainer_of_transformers_records_and_its_directory_comes_in(g: Any, folder: Path) -> None:
     pytest.importorskip("accelerate")
