@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         SweepOptions,
     )
     from mgraph.graph.places import Place
+    from mgraph.graph.recorder import Recorder
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
     from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, TrainJob
@@ -91,6 +92,7 @@ _HOMES = {
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
     "Place": "mgraph.graph.places",
+    "Recorder": "mgraph.graph.recorder",
     "KINDS": "mgraph.bookkeeping.listed",
     # Spaces: networks, data and how they are judged
     "ARCHITECTURES": "mgraph.builtin",
@@ -223,6 +225,7 @@ __all__ = [
     "PolygonalChain",
     "Pool",
     "Progress",
+    "Recorder",
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",

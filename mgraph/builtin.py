@@ -142,6 +142,13 @@ ARCHITECTURES = _by_name(
         several=True,
         example=((16,), 2),
     ),
+    BuiltIn(
+        "peft:DIR",
+        "LoRA adapters on a pretrained network of transformers in a directory, which is frozen, if peft is installed",
+        f"{_NETS}.adapters:peft",
+        several=True,
+        example=((16,), 2),
+    ),
 )
 
 # The argument of a data set is a path, but for those in CONFIGS.
@@ -179,8 +186,14 @@ DATASETS = _by_name(
     BuiltIn("toy", "for the architecture toy, whose output is its loss", f"{_DATA}.toy:toy"),
 )
 
-CONFIGS = frozenset({"hf"})
+CONFIGS = frozenset({"hf", "peft"})
 """Architectures and data sets whose argument is a name, or may be a path."""
+
+PRETRAINED = frozenset({"peft"})
+"""Those of them whose argument is always a path, and whose network holds weights from there that are not trained."""
+
+BASE = "base"
+"""The parameter of such architectures that is a directory."""
 
 FILES = frozenset(entry.name for entry in DATASETS.values() if entry.argument) - CONFIGS
 """Data sets that a path names."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgraph import captured, usercode
-from mgraph.builtin import CONFIGS, FILES, ROOT
+from mgraph.builtin import BASE, CONFIGS, FILES, PRETRAINED, ROOT
 from mgraph.errors import InputError, MGraphError, NotFoundError
 from mgraph.sources import Code, SourceFile, find, gather, is_ours, lies_installed
 from mgraph.specs import PREFIXES, Spec, suggestion, unknown_parameter
@@ -61,14 +61,33 @@ def source_of(spec: Spec, *, typed_in: Path, base: Path) -> tuple[Spec, FactoryS
             spec = Spec(f"{moved}:{attribute}", spec.params)
         return spec, find_source(spec, base=base)
     params = dict(spec.params)
-    if isinstance(root := params.get(ROOT), str):
-        params[ROOT] = _relocate(root, typed_in, base)
+    for key in (ROOT, BASE) if spec.prefix in PRETRAINED else (ROOT,):
+        if isinstance(root := params.get(key), str):
+            params[key] = _relocate(root, typed_in, base)
     name = spec.name
-    if spec.argument and (spec.prefix in FILES or (spec.prefix in CONFIGS and names_file(spec.argument, typed_in))):
-        moved = _relocate(spec.argument, typed_in, base)
-        plain = spec.prefix in FILES or moved.startswith((".", "/"))
-        name = f"{spec.prefix}:{moved if plain else f'./{moved}'}"
+    if (path := path_in(spec, typed_in)) is not None:
+        name = _with_argument(spec.prefix, _relocate(path, typed_in, base))
     return Spec(name, params), None
+
+
+def path_in(spec: Spec, base: Path | None = None) -> str | None:
+    """Return the path that the argument of a built-in is; None if it is a name, or there is none.
+
+    ``base`` is where a path would be, see :func:`names_file`.
+    """
+    always = spec.prefix in FILES or spec.prefix in PRETRAINED
+    is_path = always or (spec.prefix in CONFIGS and names_file(spec.argument, base))
+    return spec.argument if spec.argument and is_path else None
+
+
+def with_path(spec: Spec, path: str) -> Spec:
+    """Replace the path in the argument of a built-in."""
+    return Spec(_with_argument(spec.prefix, path), spec.params)
+
+
+def _with_argument(prefix: str, path: str) -> str:
+    plain = prefix not in CONFIGS or path.startswith((".", "/"))
+    return f"{prefix}:{path if plain else f'./{path}'}"
 
 
 def names_file(argument: str, base: Path | None = None) -> bool:

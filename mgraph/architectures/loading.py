@@ -10,9 +10,9 @@ from torch import nn
 
 from mgraph import live
 from mgraph.alone import alone
-from mgraph.builtin import ARCHITECTURES, CONFIGS
+from mgraph.builtin import ARCHITECTURES, BASE, PRETRAINED
 from mgraph.errors import InputError, MGraphError
-from mgraph.factories import call_factory, load_factory, locate, names_file
+from mgraph.factories import call_factory, load_factory, locate, path_in
 from mgraph.fields import Shape, Shapes
 from mgraph.specs import Spec, bind, look_up
 from mgraph.trust import Consent, speaker
@@ -58,6 +58,23 @@ def build_network(
     return network
 
 
+def base_hash(spec: Spec | str, network: nn.Module, base: Path) -> str | None:
+    """Hash what a network that a spec named computes with besides what is trained; None unless it has such a base.
+
+    ``base`` is the directory that paths are relative to. The hash is of what is in the spec's directory now.
+    """
+    spec = Spec.parse(spec)
+    path = path_in(spec)
+    if spec.prefix not in PRETRAINED or path is None:
+        return None
+    from mgraph.architectures.adapters import describe_base
+
+    params = dict(spec.params)
+    if isinstance(elsewhere := params.get(BASE), str):
+        params[BASE] = str(locate(elsewhere, base))
+    return describe_base(locate(path, base), params, network)
+
+
 def _of_one(shape: Shapes) -> TypeGuard[Shape]:
     """Tell whether a shape is that of a single tensor."""
     return isinstance(shape, tuple) and all(isinstance(extent, int) for extent in shape)
@@ -77,8 +94,10 @@ def _built_in(spec: Spec, shape: Shapes, classes: int | None, base: Path) -> Any
     if params["classes"] < 1:
         raise InputError(f"classes must be at least 1, not {params['classes']}.")
     arguments = [spec.argument] if entry.argument else []
-    if entry.name in CONFIGS and names_file(spec.argument):
-        arguments = [str(locate(spec.argument, base))]
+    if (path := path_in(spec)) is not None:
+        arguments = [str(locate(path, base))]
+    if entry.name in PRETRAINED and isinstance(elsewhere := params.get(BASE), str):
+        params[BASE] = str(locate(elsewhere, base))
     try:
         return entry.function()(*arguments, input_shape=shape, **params)
     except MGraphError:

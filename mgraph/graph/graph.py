@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Unpack
 
 from typing_extensions import override
@@ -177,18 +178,17 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
 
         It begins with fresh weights, or at the node ``init``, also one of another space whose network has the same
         tensors. Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are
-        recorded by the names under which they can be imported, or by their source if the running script or notebook
-        defines them. ``preset`` names a recipe to begin with (``mgraph
-        recipes``), with a RecipeWarning where it is for another network or other data. Raises InputError for a function
-        without a name, and NonFiniteError, naming the step, when training diverges; then only the failed run is
-        recorded.
+        recorded by the names under which they can be imported, or else by their source, with all that it refers to.
+        ``preset`` names a recipe to begin with (``mgraph recipes``), with a RecipeWarning where it is for another
+        network or other data. Raises InputError for a function that has neither, and NonFiniteError, naming the step,
+        when training diverges; then only the failed run is recorded.
         """
         from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
 
         if settings is not None and preset is not None:
             raise InputError("Give settings or a preset, not both.")
-        changes |= {key: self._kept_function(changes[key]) for key in ("loss", "augment") if key in changes}
+        changes |= {key: self._kept_function(changes[key], key) for key in ("loss", "augment") if key in changes}
         if preset is not None:
             chosen = TrainSettings.preset(preset, **changes)
         else:
@@ -197,13 +197,17 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name, init=begun, preset=preset)
         return Point(self.session, job.run(self.session, **_progress(progress)))
 
-    def _kept_function(self, value: Any) -> Any:
-        """Keep the source of a function of the running script or notebook below the graph, and name it there."""
-        if getattr(value, "__module__", None) != "__main__":
-            return value
+    def _kept_function(self, value: Any, setting: str) -> Any:
+        """Keep the source of a function without an importable name below the graph, and name it there."""
+        if not isinstance(value, FunctionType) or value.__name__ == "<lambda>":
+            return value  # a text, or what the setting itself refuses
         from mgraph import captured
+        from mgraph.train.functions import name_of
 
-        spec = captured.spec_of(value, self.path)
+        try:
+            return name_of(value, setting)
+        except InputError:
+            spec = captured.spec_of(value, self.path)
         captured.write(self.path)
         return spec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -66,12 +66,14 @@ class AddModeJob(_ImportJob):
 class AddObjectJob(_ImportJob):
     """Import weights in memory, an nn.Module or a dict of tensors, as a mode; fields as in an AddModeJob.
 
-    Its tensors have no name under which they could be found again, so it is not written down, resumed or sent.
+    ``recorded`` says which training they are of, and after which epoch, if a :class:`mgraph.Recorder` gives them. Its
+    tensors have no name under which they could be found again, so it is not written down, resumed or sent.
     """
 
     kind: ClassVar[str] = "add-object"
 
     weights_of: Any = field(compare=False, repr=False)
+    recorded: Mapping[str, Any] | None = None
 
     @property
     @override

@@ -31,6 +31,7 @@ from mgraph.network.checkpoints import (
     find_curve,
     fit_content,
     fit_curve,
+    from_adapter,
     read_content,
 )
 from mgraph.network.probing.traces import tensors_in
@@ -63,14 +64,15 @@ def fit_object(workspace: Workspace, given: Any, options: Options) -> tuple[Fitt
     """Fit a module, or a dict of tensors, as a mode of the workspace's space, as :func:`fit_file` does a file."""
     content = content_of(given)
     where = f"The {type(given).__name__}"
-    return _fit(workspace, content, options, where, {"origin": PYTHON, "blake2b": digest_of(content)})
+    return _fit(workspace, content, options, where, {"origin": PYTHON, "blake2b": digest_of(content)}, given)
 
 
 def _fit(
-    workspace: Workspace, content: Content, options: Options, where: str, origin: dict[str, Any]
+    workspace: Workspace, content: Content, options: Options, where: str, origin: dict[str, Any], given: Any = None
 ) -> tuple[FittedCheckpoint, dict[str, Any]]:
     if options.recompute and not workspace.flat.statistics:
         raise InputError(f"The network of space {workspace.space.name} has no BatchNorm statistics to recompute.")
+    content, notes = from_adapter(content, workspace.flat.module, where, given)
     try:
         fitted = fit_content(content, workspace.new_module, workspace.layout, options, where)
     except InputError:
@@ -82,6 +84,7 @@ def _fit(
                 f"{where} holds {curve.described}: save it to a file and import that with add_curve."
             ) from None
         raise TrainedCurveError(_curve_found(where, curve), curve.method) from None
+    fitted.notes.extend(notes)
     info = origin | {"notes": fitted.notes, "checkpoint": fitted.source}
     if options.recompute:
         info["batchnorm"] = str(workspace.policy())

@@ -19,6 +19,7 @@ from mgraph.errors import InputError, NameTakenError, NotFoundError
 from mgraph.factories import names_code, source_of
 from mgraph.metric import to_json
 from mgraph.network.layout import layout_of
+from mgraph.session.bases import base_entry, base_of
 from mgraph.session.code import recorded_hash
 from mgraph.session.meeting import meet, tell
 from mgraph.specs import Spec
@@ -67,6 +68,7 @@ def describe_space(
 
     module = build(0)
     layout = layout_of(module)
+    factories |= base_entry(arch, module, path)
     tell(meet(module, build(1), task, arch=arch, data=data), stacklevel=4)
     return Space(
         id=new_id("a"),
@@ -90,7 +92,7 @@ def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
     for other in present:
         fields = ("arch", "layout_hash", "data_hash", "loss", "codec")
         same = all(getattr(other, field) == getattr(space, field) for field in fields)
-        if same and _loss_code(other) == _loss_code(space):
+        if same and _loss_code(other) == _loss_code(space) and base_of(other) == base_of(space):
             return other
     if not named:
         space = _with_free_name(space, {s.name for s in present})

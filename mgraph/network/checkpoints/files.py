@@ -47,6 +47,11 @@ _FOREIGN_FORMATS: tuple[tuple[int, bytes, str, str], ...] = (
 )
 _SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.\w+$")
 
+_BESIDE = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|sampler)(_\d+)?\.(pt|bin)|rng_state(_\d+)?\.pth")
+"""Files that the Trainer of transformers and accelerate write beside the weights."""
+_BELOW = re.compile(r"checkpoint-\d+|checkpoints|version_\d+|lightning_logs")
+"""Directories in which that Trainer, and Lightning, put checkpoints."""
+
 
 @dataclass(frozen=True)
 class Content:
@@ -211,13 +216,20 @@ def _checkpoint_in(directory: Path) -> Path:
         raise InputError(f"{directory} is a TensorFlow checkpoint; load it into a PyTorch network and {_SAVE}.")
     indices = [n for n in names if n.endswith(".index.json")]
     whole = [n for n in names if n.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar"))]
-    whole = [n for n in whole if n != "training_args.bin" and not _SHARD.match(n)]
+    whole = [n for n in whole if not _BESIDE.fullmatch(n) and not _SHARD.match(n)]
     for candidates in (indices, whole):
         safe = [n for n in candidates if ".safetensors" in n]  # the same weights as any .bin files, without pickles
         if len(safe) == 1 or len(candidates) == 1:
             return directory / (safe or candidates)[0]
         if candidates:
             raise InputError(f"{directory} holds several checkpoints ({', '.join(candidates)}); name one of them.")
+    below = sorted(p for p in directory.iterdir() if p.is_dir() and _BELOW.fullmatch(p.name))
+    if len(below) > 1:
+        raise InputError(
+            f"{directory} holds several checkpoints ({', '.join(p.name for p in below)}); name one of them."
+        )
+    if below:
+        return _checkpoint_in(below[0])
     raise InputError(f"{directory} is not a file, and holds no checkpoint; name a file.")
 
 

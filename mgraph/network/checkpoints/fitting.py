@@ -295,7 +295,7 @@ def _absent(
     counters = [t.name for t in layout.buffers if t.role == "statistic" and not t.shape and t.name not in state]
     gone = [n for n in missing if n not in layout.aliases and n in specs and n not in counters]
     stale = [n for n in gone if n in statistics]
-    constants = [n for n in gone if specs[n].role == "buffer"]
+    constants = [n for n in gone if specs[n].role in ("buffer", "frozen")]  # an adapter comes without its base
     if constants:
         other = dict(named_tensors(build(1)))
         varying = [n for n in constants if not same_bits(tensors[n], other[n])]

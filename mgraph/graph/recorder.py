@@ -1,0 +1,122 @@
+"""The way in from training elsewhere: a recorder writes what a loop trains into a graph, as it goes."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mgraph.errors import InputError, MGraphWarning, NameTakenError
+from mgraph.graph.graph import Graph, PathLike, open_graph
+from mgraph.graph.handles import Point
+from mgraph_store import Node, new_id, validate_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class RecordedElsewhereWarning(MGraphWarning):
+    """A name that a recorder was to give was taken meanwhile, so the mode has none."""
+
+
+class Recorder:
+    """Writes modes of one training into a graph: ``recorder.save(network, epoch)`` and ``recorder.finish(network)``.
+
+    ``graph`` is a graph, or its path; ``name`` is what the last mode is called, and the ones before it NAME-EPOCH. With
+    ``every``, :meth:`save` writes only epochs that it divides, and the callbacks write those (without: the last alone).
+    ``space`` is needed if the graph has several. A mode is stored before it is measured, and the loop's network is left
+    as it is. Others may write into the graph meanwhile. Of several processes of one training, only the first writes.
+
+    >>> recorder = mgraph.Recorder("digits.mgraph", name="a", every=10)
+    >>> for epoch in range(1, 31):
+    ...     train_one_epoch(network)
+    ...     recorder.save(network, epoch)  # a-10, a-20, a-30
+    >>> recorder.finish(network)  # a
+
+    In place of the calls, ``Trainer(callbacks=[recorder.lightning()])`` of Lightning and
+    ``Trainer(callbacks=[recorder.huggingface()])`` of transformers do the same.
+
+    Raises InputError for ``every`` below 1, and NameTakenError where modes of these names are there already.
+    """
+
+    def __init__(
+        self,
+        graph: Graph | PathLike,
+        *,
+        name: str,
+        every: int | None = None,
+        space: str | None = None,
+        device: str = "auto",
+        trust: bool = False,
+    ) -> None:
+        if every is not None and every < 1:
+            raise InputError(f"every must be at least 1, not {every}.")
+        self.graph = graph if isinstance(graph, Graph) else open_graph(graph, device=device, trust=trust)
+        self.name, self.every = validate_name(name), every
+        self.points: list[Point] = []
+        self._space = self.graph.session.space(space).id
+        self._trajectory = new_id("m")
+        self._require_free()
+
+    def save(self, network: nn.Module | Mapping[str, Any], epoch: int) -> Point | None:
+        """Store a module, or its state dict, as the mode NAME-EPOCH; None if ``every`` does not divide the epoch.
+
+        Raises what :meth:`mgraph.Graph.add_mode` does.
+        """
+        if self.every is not None and epoch % self.every:
+            return None
+        return self._add(network, f"{self.name}-{epoch}", epoch)
+
+    def finish(self, network: nn.Module | Mapping[str, Any]) -> Point | None:
+        """Store a module, or its state dict, as the mode NAME; None in a process that is not the first."""
+        return self._add(network, self.name, None)
+
+    def lightning(self) -> Any:
+        """Return a callback for Lightning's Trainer, which saves at the end of epochs and finishes with the training.
+
+        The network is found in the LightningModule by the names of its tensors. Raises InputError where neither
+        lightning nor pytorch_lightning is installed.
+        """
+        from mgraph.graph.callbacks import of_lightning
+
+        return of_lightning(self)
+
+    def huggingface(self) -> Any:
+        """Return a callback for the Trainer of transformers; InputError where that is not installed."""
+        from mgraph.graph.callbacks import of_transformers
+
+        return of_transformers(self)
+
+    def _add(self, network: nn.Module | Mapping[str, Any], name: str, epoch: int | None) -> Point | None:
+        if not _is_first():
+            return None
+        try:
+            point = self._stored(network, name, epoch)
+        except NameTakenError as error:  # by somebody who writes beside us: the training goes on
+            warnings.warn(f"{error} It is stored without a name.", RecordedElsewhereWarning, stacklevel=3)
+            point = self._stored(network, None, epoch)
+        self.points.append(point)
+        return point
+
+    def _stored(self, network: nn.Module | Mapping[str, Any], name: str | None, epoch: int | None) -> Point:
+        from mgraph.jobs.modes import AddObjectJob
+
+        recorded = {"trajectory": self._trajectory} | ({} if epoch is None else {"epoch": epoch})
+        job = AddObjectJob(space=self._space, name=name, weights_of=network, recorded=recorded)
+        node, notes = job.run(self.graph.session)
+        return Point(self.graph.session, node, notes)
+
+    def _require_free(self) -> None:
+        mine = re.compile(rf"{re.escape(self.name)}(-\d+)?")
+        with self.graph.session.store.reading() as reader:
+            taken = [node.name for node in reader.all(Node) if node.name and mine.fullmatch(node.name)]
+        if taken:
+            raise NameTakenError(f"There is a mode {min(taken)} already; give the recorder another name.")
+
+
+def _is_first() -> bool:
+    """Tell whether this process is the one of a training that writes."""
+    from torch import distributed
+
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
