@@ -1,4 +1,4 @@
-"""Callbacks of other trainers that hand their networks to a recorder; their libraries are imported here alone."""
+"""Callbacks for other trainers that pass their networks to a recorder; only this module imports their libraries."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mgraph.errors import InputError
 if TYPE_CHECKING:
     from mgraph.graph.recorder import Recorder
 
-_LIGHTNING = ("lightning.pytorch", "pytorch_lightning")  # two packages with one content
+_LIGHTNING = ("lightning.pytorch", "pytorch_lightning")  # two packages with the same content
 
 
 def of_lightning(recorder: Recorder) -> Any:
-    """Make a callback of Lightning: of the package that is imported already, or else of the one that is installed."""
+    """Make a Lightning callback, for the package that is already imported or else for the one that is installed."""
     base = _first_of([name for name in _LIGHTNING if name in sys.modules] or _LIGHTNING, "lightning").Callback
 
     class Record(base):  # type: ignore[misc, valid-type]
-        """Saves at the end of epochs and finishes with the training."""
+        """Saves at the end of epochs, and finishes when training ends."""
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            """Save, if this is such an epoch."""
+            """Save, if this epoch is to be saved."""
             if recorder.every is not None and trainer.is_global_zero:
                 recorder.save(pl_module, trainer.current_epoch + 1)
 
@@ -39,10 +39,10 @@ def of_transformers(recorder: Recorder) -> Any:
     base = _first_of(["transformers"], "transformers").TrainerCallback
 
     class Record(base):  # type: ignore[misc, valid-type]
-        """Saves at the end of epochs and finishes with the training."""
+        """Saves at the end of epochs, and finishes when training ends."""
 
         def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, **further: Any) -> None:
-            """Save, if this is such an epoch."""
+            """Save, if this epoch is to be saved."""
             del args, control, further
             if recorder.every is not None and state.is_world_process_zero:
                 recorder.save(model, round(state.epoch))
