@@ -104,7 +104,7 @@ def lists(column: Column) -> Encoder:
             raise column.refuse(
                 f"has lists of {len(sizes)} lengths, {sizes[0]} to {sizes[-1]}; pad them to one."
                 if len(sizes) > 1
-                else "has lists that are no numbers of one shape."
+                else "has lists that are not numbers of one shape."
             )
         return array.astype(np.float32) if array.dtype.kind == "f" else array
 
@@ -144,7 +144,7 @@ def one_size(column: Column, value: Mapping[str, Any]) -> int:
         raise column.refuse(f"has images that cannot be read: row 0 ({facts.damaged}).")
     if facts.width != facts.height:
         raise column.refuse(
-            f"has images of {facts.width}×{facts.height} pixels; say what size they are brought to, as in size=64."
+            f"has images of {facts.width}×{facts.height} pixels; say to what size to resize them, as in size=64."
         )
     return facts.width
 

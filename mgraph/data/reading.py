@@ -127,8 +127,9 @@ class Reader:
         pairs = [pair for a, b in zip(ours, theirs, strict=True) for pair in zip(*_both(a, b), strict=True)]
         if not all(_equal(mine, other) for mine, other in pairs):
             raise InputError(
-                f"{self.name[0].upper()}{self.name[1:]} has other items in a worker process than here: its files are "
-                f"perhaps opened before the workers start. Open them when an item is asked for, or leave out --workers."
+                f"{self.name[0].upper()}{self.name[1:]} has other items in a worker process than here: its files may "
+                f"have been opened before the workers start. Open them when an item is requested, or leave out "
+                f"--workers."
             )
 
     def _workers(self, examples: int) -> int:

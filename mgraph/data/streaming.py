@@ -187,7 +187,7 @@ class DatasetSplit(Split):
             if alike != kind:
                 raise InputError(
                     f"Items {part[0]} to {part[-1]} of {self._name} have types and shapes {alike}, those before {kind};"
-                    f" give all of them one."
+                    f" make them all the same."
                 )
             seen.append(y)
         hasher.update(f"dataset {len(self)} {kind} {inputs.hexdigest()} {targets.hexdigest()}".encode())
@@ -244,9 +244,9 @@ class DatasetSplit(Split):
             if bool(differs.any()):
                 place = places[int(differs.nonzero()[0, 0])]
                 raise InputError(
-                    f"{self._name[0].upper()}{self._name[1:]} is random: the {what} of item {place} was another one "
-                    f"when it was read again. Every number of a graph is of the same examples: give the Dataset "
-                    f"without random transforms; augmentation is a setting of what trains: --augment."
+                    f"{self._name[0].upper()}{self._name[1:]} is random: the {what} of item {place} changed when "
+                    f"it was read again. All numbers of a graph must be from the same examples: give the Dataset "
+                    f"without random transforms; augmentation is a training setting, --augment."
                 )
 
     @cached_property
