@@ -113,6 +113,7 @@ def texts():
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 5}
 
 
+@pytest.mark.xdist_group("transformers")
 def test_a_tiny_bert_goes_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its kind and values, and by a directory; the graph names that relative to itself."""
     pytest.importorskip("transformers")
@@ -164,7 +165,7 @@ BUILT_IN = (
 
 
 def test_every_built_in_is_among_them() -> None:
-    beside = {"toy", "timm", "hf"}  # a landscape, and what need not be installed
+    beside = {"toy", "timm", "hf", "peft"}  # a landscape, and what need not be installed
     assert {arch.partition("?")[0].partition(":")[0] for arch in BUILT_IN} | beside == set(ARCHITECTURES)
 
 

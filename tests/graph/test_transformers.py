@@ -1,9 +1,10 @@
-"""Networks of transformers, and LoRA adapters on them; all that imports transformers, for that takes seconds."""
+"""Networks of transformers, and LoRA adapters on them: what imports these libraries, which takes seconds."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import mgraph
 from mgraph.errors import InputError, NotFoundError
 from mgraph.operations.modes import SimilarModeWarning
 
-pytest.importorskip("transformers")
-peft = pytest.importorskip("peft")
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of peft itself
+pytestmark = [  # nothing is imported here: every process collects these tests, and one runs them
+    pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed"),
+    pytest.mark.xdist_group("transformers"),
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # of peft itself
+]
 
 TINY = (
     "hidden_size=8&num_hidden_layers=1&num_attention_heads=2&intermediate_size=16&max_position_embeddings=12"
@@ -96,6 +99,7 @@ def test_adapters_are_joined_and_swept(g: Any, method: Any) -> None:
 
 
 def test_a_merged_adapter_is_loaded_by_peft(g: Any, folder: Path) -> None:
+    import peft
     import transformers
 
     joined = g.connect("a", "c", method=mgraph.BezierCurve(**QUICK), grid=3)
@@ -157,6 +161,7 @@ def judges(folder: Path) -> Path:
 
 def test_what_the_base_lacks_belongs_to_the_adapter(judges: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new head is drawn from the seed and trained whole; what peft keeps beside it is the same in all modes."""
+    import peft
     import transformers
 
     monkeypatch.chdir(judges)
