@@ -99,7 +99,7 @@ class ArchiveJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob(Job):
-    """Write a node (its id) as a file, .safetensors, .pt or .pth, or as a directory, where its network's library has one.
+    """Write a node (its id) as a file, .safetensors, .pt or .pth, or as its network's library has it, a directory.
 
     It leaves no run, and is given again.
     """

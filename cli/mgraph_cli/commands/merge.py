@@ -103,9 +103,7 @@ def ensemble(
 
 @click.command()
 @click.argument("what")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="File, or directory."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File, or directory.")
 @click.option("--ensemble", "as_ensemble", is_flag=True, help="Write every member of a connection's grid.")
 @grid_option("Members of the ensemble: n or n,m (default: 11 along each parameter).")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
