@@ -74,13 +74,26 @@ class BuiltIn:
                 plain, help = get_args(hint)
                 default = None if parameter.default is parameter.empty else parameter.default
                 found.append(Param(parameter.name, plain, default, help))
+        for name, hint in get_type_hints(self._keywords or SimpleNamespace, include_extras=True).items():
+            plain, help, *default = get_args(hint)
+            found.append(Param(name, plain, default[0] if default else None, help))
         return tuple(found)
+
+    @property
+    def _keywords(self) -> Any:
+        """The TypedDict of a function with more parameters than one can look at, ``Annotated[type, help, default]``."""
+        function = self.function()
+        parameters = inspect.signature(function).parameters.values()
+        last = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+        if last is None or not str(function.__annotations__.get(last)).startswith("Unpack["):
+            return None
+        return vars(inspect.getmodule(function))[str(function.__annotations__[last])[len("Unpack[") : -1]]
 
     @cached_property
     def further(self) -> bool:
         """Whether other parameters are passed on to the library behind it."""
         parameters = inspect.signature(self.function()).parameters.values()
-        return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        return self._keywords is None and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def _by_name(*entries: BuiltIn) -> Mapping[str, BuiltIn]:
@@ -138,7 +151,7 @@ ARCHITECTURES = _by_name(
     ),
 )
 
-# The argument of a data set is a path.
+# The argument of a data set is a path, but for those in CONFIGS.
 DATASETS = _by_name(
     BuiltIn(
         "digits", "1797 handwritten digits of 8×8 grey levels, 10 classes; comes with mgraph", f"{_DATA}.digits:digits"
@@ -159,23 +172,28 @@ DATASETS = _by_name(
     ),
     BuiltIn(
         "imagefolder:DIR",
-        "image files in train/CLASS, test/CLASS (and valid/CLASS), held in memory",
+        "image files in train/CLASS, test/CLASS (and valid/CLASS)",
         f"{_DATA}.files:imagefolder",
     ),
     BuiltIn("text:DIR", "texts train.txt, test.txt (and valid.txt) for next-token prediction", f"{_DATA}.texts:text"),
     BuiltIn("csv:FILE", "a table: a column to predict from others", "mgraph.tabular:csv"),
     BuiltIn("parquet:FILE", "a table in Parquet, likewise", "mgraph.tabular:parquet"),
+    BuiltIn(
+        "hf:NAME_OR_DIR",
+        "a data set of the library datasets, if that is installed: its columns x and y",
+        f"{_DATA}.huggingface:huggingface",
+    ),
     BuiltIn("toy", "for the architecture toy, whose output is its loss", f"{_DATA}.toy:toy"),
 )
 
 CONFIGS = frozenset({"hf", "peft"})
-"""Architectures whose argument may be a path."""
+"""Architectures and data sets whose argument is a name, or may be a path."""
 
 PRETRAINED = frozenset({"peft"})
-"""Those of them whose argument is one always, and whose network holds weights from there that are not trained."""
+"""Those of them whose argument is always a path, and whose network holds weights from there that are not trained."""
 
 BASE = "base"
 """The parameter of such architectures that is a directory."""
 
-FILES = frozenset(entry.name for entry in DATASETS.values() if entry.argument)
+FILES = frozenset(entry.name for entry in DATASETS.values() if entry.argument) - CONFIGS
 """Data sets that a path names."""

@@ -20,7 +20,7 @@ from mgraph import captured, usercode
 from mgraph.builtin import BASE, CONFIGS, FILES, PRETRAINED, ROOT
 from mgraph.errors import InputError, MGraphError, NotFoundError
 from mgraph.sources import Code, SourceFile, find, gather, is_ours, lies_installed
-from mgraph.specs import Spec, suggestion, unknown_parameter
+from mgraph.specs import PREFIXES, Spec, suggestion, unknown_parameter
 from mgraph.trust import Consent
 
 
@@ -65,15 +65,18 @@ def source_of(spec: Spec, *, typed_in: Path, base: Path) -> tuple[Spec, FactoryS
         if isinstance(root := params.get(key), str):
             params[key] = _relocate(root, typed_in, base)
     name = spec.name
-    if (path := path_in(spec)) is not None:
+    if (path := path_in(spec, typed_in)) is not None:
         name = _with_argument(spec.prefix, _relocate(path, typed_in, base))
     return Spec(name, params), None
 
 
-def path_in(spec: Spec) -> str | None:
-    """Return the path that the argument of a built-in is; None if it is a name, or there is none."""
+def path_in(spec: Spec, base: Path | None = None) -> str | None:
+    """Return the path that the argument of a built-in is; None if it is a name, or there is none.
+
+    ``base`` is where a path would be, see :func:`names_file`.
+    """
     always = spec.prefix in FILES or spec.prefix in PRETRAINED
-    is_path = always or (spec.prefix in CONFIGS and names_file(spec.argument))
+    is_path = always or (spec.prefix in CONFIGS and names_file(spec.argument, base))
     return spec.argument if spec.argument and is_path else None
 
 
@@ -83,13 +86,18 @@ def with_path(spec: Spec, path: str) -> Spec:
 
 
 def _with_argument(prefix: str, path: str) -> str:
-    plain = prefix not in CONFIGS or names_file(path)
+    plain = prefix not in CONFIGS or path.startswith((".", "/"))
     return f"{prefix}:{path if plain else f'./{path}'}"
 
 
-def names_file(argument: str) -> bool:
-    """Tell whether what may be a path or a name is a path: it has a ``/``, or ends in ``.json``."""
-    return "/" in argument or argument.endswith(".json")
+def names_file(argument: str, base: Path | None = None) -> bool:
+    """Tell whether what may be a path or a name is a path: it begins as one, or ends in ``.json``, or has a ``/``.
+
+    With ``base``, ``owner/name`` is a path only if it is there: names of Hugging Face's hub look like this.
+    """
+    if argument.startswith((".", "/", "~")) or argument.endswith(".json"):
+        return True
+    return "/" in argument and (base is None or argument.count("/") > 1 or locate(argument, base).exists())
 
 
 def locate(path: str, base: Path) -> Path:
@@ -168,8 +176,16 @@ def _called(factory: Callable[..., Any], spec: Spec, arguments: dict[str, Any]) 
 def _split(spec: Spec) -> tuple[str, str]:
     target, _, attribute = spec.name.rpartition(":")
     if not spec.is_factory or not target or not attribute.isidentifier():
-        raise InputError(f"{spec.name!r} does not name a factory; write file.py:name or package.module:name.")
+        raise InputError(
+            f"{spec.name!r} does not name a factory;{_meant(spec.prefix)} write file.py:name or package.module:name."
+        )
     return target, attribute
+
+
+def _meant(prefix: str) -> str:
+    """Suggest what is built in, where something like it stands before a colon."""
+    known = suggestion(prefix, PREFIXES)
+    return known.replace("'?", ":…'?")
 
 
 def _is_file(target: str) -> bool:
@@ -216,7 +232,7 @@ def _module_code(name: str) -> Code:
         here = Path.cwd()
         if (main := find([here], name)) is None:
             raise NotFoundError(
-                f"Module {name} cannot be found; install it, or name its file as path/to/file.py:factory."
+                f"Module {name} cannot be found;{_meant(name)} install it, or name its file as path/to/file.py:factory."
             )
         return gather([here], name, main)
     path, is_package = found

@@ -63,6 +63,7 @@ def _configurations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _own_configuration(_configurations: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(next(_configurations)))
+    monkeypatch.setenv("MGRAPH_CACHE_DIR", str(next(_configurations)))
     monkeypatch.delenv("MGRAPH_GRAPH", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
 

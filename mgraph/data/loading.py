@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mgraph import live
-from mgraph.builtin import DATASETS, ROOT
+from mgraph.builtin import CONFIGS, DATASETS, ROOT
 from mgraph.data.making import Judging, make_task
 from mgraph.data.repeatable import RandomState, require_repeatable
 from mgraph.data.task import Task
 from mgraph.errors import InputError, NotFoundError, UntrustedError
-from mgraph.factories import call_factory, load_factory, locate
+from mgraph.factories import call_factory, load_factory, locate, names_file
 from mgraph.specs import Spec, bind, look_up, suggestion
 from mgraph.trust import Consent, speaker
 
@@ -46,15 +46,17 @@ def load_task(
     params = bind(entry, spec)
     if ROOT in params:
         params[ROOT] = str(locate(params[ROOT], base))
-    arguments = [locate(spec.argument, base)] if entry.argument else []
-    held_back = bool(params.get("download")) and ROOT in params and not consent.writes
+    named = entry.name in CONFIGS and not names_file(spec.argument, base)
+    arguments = [spec.argument if named else locate(spec.argument, base)] if entry.argument else []
+    held_back = bool(params.get("download")) and (ROOT in params or named) and not consent.writes
     try:
         built: Task = entry.function()(*arguments, **params | ({"download": False} if held_back else {}))
     except NotFoundError:
         if not held_back:
             raise
+        place = params.get(ROOT) or "the cache"
         raise UntrustedError(
-            f"{spec.name} is not in {params['root']}, and only the graph says to fetch it there; add --trust to do so."
+            f"{spec.name} is not in {place}, and only the graph says to fetch it there; add --trust to do so."
         ) from None
     return built
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,19 +50,11 @@ def text(
     files = _find(path)
     texts = {name: _read(file) for name, file in files.items()}
     if tokenizer is None:
-        streams, size, notes = _by_vocabulary({n: _tokens(t, level) for n, t in texts.items()}, least)
+        streams, size, notes = by_vocabulary({n: tokens_of(t, level) for n, t in texts.items()}, least)
     else:
-        encode, size = _tokenizer(path / tokenizer)
+        encode, size = load_tokenizer(path / tokenizer)
         streams, notes = {name: encode(content) for name, content in texts.items()}, []
-    splits: dict[str, Any] = {}
-    for name, stream in streams.items():
-        count = (len(stream) - 1) // length
-        if count < 1:
-            raise InputError(
-                f"{files[name]} has {len(stream)} tokens, too few for one example of {length} and the token after it."
-            )
-        used = stream[: count * length + 1]
-        splits[name] = used[:-1].reshape(count, length), used[1:].reshape(count, length)
+    splits = {name: examples_of(stream, length, str(files[name])) for name, stream in streams.items()}
     task = language_model(**limited(splits, limits), vocabulary=size)
     return replace(task, notes=(*notes, *task.notes))
 
@@ -89,13 +81,25 @@ def _read(file: Path) -> str:
         raise InputError(f"{file} cannot be read: {error.strerror}.") from None
 
 
-def _tokens(text: str, level: str) -> list[str]:
+def examples_of(stream: NDArray[np.int64], length: int, what: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cut a stream into examples, and what follows each token of them, (N, length) both; ``what`` has the stream."""
+    count = (len(stream) - 1) // length
+    if count < 1:
+        raise InputError(
+            f"{what} has {len(stream)} tokens, too few for one example of {length} and the token after it."
+        )
+    used = stream[: count * length + 1]
+    return used[:-1].reshape(count, length), used[1:].reshape(count, length)
+
+
+def tokens_of(text: str, level: str) -> list[str]:
+    """Part a text into words, with the end of every line, or into characters."""
     if level == "char":
         return list(text)
     return [token for line in text.splitlines() for token in (*line.split(), END_OF_LINE)]
 
 
-def _by_vocabulary(tokens: dict[str, list[str]], least: int) -> tuple[dict[str, NDArray[np.int64]], int, list[str]]:
+def by_vocabulary(tokens: dict[str, list[str]], least: int) -> tuple[dict[str, NDArray[np.int64]], int, list[str]]:
     """Number the tokens by how frequent they are in train; return streams, vocabulary size and notes."""
     counts = Counter(tokens["train"])
     kept = sorted((token for token, n in counts.items() if n >= least), key=lambda token: (-counts[token], token))
@@ -112,7 +116,7 @@ def _by_vocabulary(tokens: dict[str, list[str]], least: int) -> tuple[dict[str, 
     return streams, len(numbers), notes
 
 
-def _tokenizer(file: Path) -> tuple[Callable[[str], NDArray[np.int64]], int]:
+def load_tokenizer(file: Path) -> tuple[Callable[[str], NDArray[np.int64]], int]:
     """Load a tokenizer file; return what encodes a text, and the size of its vocabulary."""
     try:
         from tokenizers import Tokenizer

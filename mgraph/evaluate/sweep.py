@@ -57,4 +57,9 @@ def sweep(
             split: measure(flat, task, split, subset, metrics=how.metrics, precision=how.precision)
             for split, subset in wanted.items()
         }
-        progress(Progress(phase, done, total))
+        progress(Progress(phase, done, total, examples=_examples(task, wanted), called=task.train.called))
+
+
+def _examples(task: Task, wanted: Mapping[str, Subset]) -> int:
+    """Count the examples that a point is measured on."""
+    return sum(len(task.splits[name]) if s.order is None else len(s.order) for name, s in wanted.items())

@@ -56,6 +56,7 @@ def create(
     tensors: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    workers: int | None = None,
     **space: Unpack[SpaceOptions],
 ) -> Graph:
     """Create a graph directory with its first space and open it; ``tensors`` is a URL at which to keep the tensors.
@@ -77,7 +78,7 @@ def create(
     place = Path(path).absolute()
     specs = arch_spec(arch, place), data_spec(data, place)
     store = create_graph(place, *specs, tensors=tensors, **_with_loss(space, place))
-    return Graph(store, device=device, threads=threads)
+    return Graph(store, device=device, threads=threads, workers=workers)
 
 
 def open_graph(
@@ -86,6 +87,7 @@ def open_graph(
     device: str = "auto",
     trust: bool = False,
     threads: int | None = None,
+    workers: int | None = None,
     arch: nn.Module | None = None,
     data: Task | Mapping[str, Any] | None = None,
 ) -> Graph:
@@ -94,13 +96,14 @@ def open_graph(
     ``arch`` and ``data`` are the module, and the task or dict, that a space was made with, if it was made with such
     objects; InputError if none was made with these.
 
-    ``threads`` is the number of CPU threads (default: one for a small network, torch's own for others).
+    ``threads`` is the number of CPU threads (default: one for a small network, torch's own for others), ``workers``
+    that of the processes that read streamed data (default: by the number of processors; 0: none).
 
     Raises NotFoundError if there is no graph at ``path``.
 
     >>> g = mgraph.open("digits.mgraph")
     """
-    graph = Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
+    graph = Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads, workers=workers)
     if arch is not None or data is not None:
         from mgraph.session.objects import given_again
 

@@ -51,7 +51,7 @@ class Point(Labelled):
     id = property(lambda self: self.record.id, doc="Its id.")
     name = property(lambda self: self.record.name, doc="Its name, if it has one.")
     kind = property(lambda self: self.record.kind, doc="mode, control, sample or merged.")
-    digest = property(lambda self: self.record.digest, doc="BLAKE2b-128 of its stored parameters.")
+    digest = property(lambda self: self.record.digest, doc="Digest of its stored parameters, ``sha256-…``.")
 
     @override
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
 """Recipes: how papers trained their networks, as presets of ``mgraph train`` (torch-free).
 
-A recipe holds what its source says, and names what the source does not say, which then is mgraph's default. [G] is
-Garipov et al. 2018, [L] the paper of low-loss path finding; numbers were taken from their texts. To add one, write an
-entry here, when the architecture that it is for is there.
+A recipe holds what its source says, and lists what the source leaves open, for which mgraph's defaults are used. [G] is
+Garipov et al. 2018, [L] the paper on low-loss path finding; the numbers are from their texts. To add a recipe, write an
+entry here once its architecture exists.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mgraph.specs import Spec
 
 
 class RecipeWarning(MGraphWarning):
-    """A preset of training is used on another network, or on other data, than it was published for."""
+    """A preset of training is used on a network or data other than those it was published for."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Values of TrainSettings, the network and data that they are for, their source, and what is not said there.
+    """Values of TrainSettings, the network and data that they are for, their source, and what the source leaves open.
 
-    ``shape`` and ``classes`` are those of the data, by whatever name they come.
+    ``shape`` and ``classes`` are those of the data, whatever the data are called.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Recipe:
     unstated: str = ""
 
     def differences(self, arch: str, shape: object, classes: int | None) -> list[str]:
-        """Say in what a network and its data are not the recipe's."""
+        """List how a network and its data differ from the recipe's."""
         found = []
         if Spec.parse(arch) != Spec.parse(self.arch):
             found.append(f"the network {self.arch}, not {arch}")

@@ -25,12 +25,11 @@ from mgraph_store.rows.ids import validate_name
 from mgraph_store.rows.records import Named, Node, Record
 from mgraph_store.rows.schema import TABLE_OF, columns
 from mgraph_store.sharing import buffers_at, parameters_at
+from mgraph_store.tensors.digests import digest, digest_groups
 from mgraph_store.tensors.objects import (
     CHUNK_BYTES,
     SEGMENT_BYTES,
     TensorStore,
-    digest,
-    digest_groups,
     disk_error,
     new_key,
 )

@@ -17,6 +17,7 @@ from mgraph_store.errors import FormatError
 from mgraph_store.index.changes import PART, Changes, parts
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.rows import schema
+from mgraph_store.rows.relations import easy_statements
 
 
 def number_of(con: duckdb.DuckDBPyConnection) -> int:
@@ -89,5 +90,8 @@ def _begin(con: duckdb.DuckDBPyConnection, meta: dict[str, Any], comments: bool)
         raise FormatError(f"The journal has format {found}, but this mgraph has {present}.")
     for statement in schema.create_statements(comments=comments):
         con.execute(statement)
+    if comments:
+        for statement in easy_statements():
+            con.execute(statement)
     created = datetime.fromisoformat(meta["created"])
     con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [present, created, meta["written_by"]])

@@ -27,17 +27,22 @@ from mgraph_store.errors import (
     OldFormatError,
     StoreError,
 )
-from mgraph_store.folder import Folder
+from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index import migrations, older
 from mgraph_store.index.changes import insert_rows, parts
-from mgraph_store.index.instances import CONFIG, instances
+from mgraph_store.index.commits import number_of
+from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.index.journal import Journal
 from mgraph_store.rows import limits, schema
+from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now
+from mgraph_store.rows.relations import easy_statements
 from mgraph_store.rows.schema import TABLE_OF, TABLES, Column, columns, create_statements, tables_with, to_row
 
 JOURNAL = "journal"
+
+_REWRITTEN = "present.duckdb"
 
 _IN_THIS_PROCESS = "Unique file handle conflict"
 """What DuckDB says where another connection of the same process has the file open."""
@@ -107,9 +112,9 @@ class Index:
         except PackageNotFoundError:
             mgraph = "unknown"
         try:
-            with duckdb.connect(str(self.path), config={**CONFIG, "enable_external_access": "false"}) as con:
+            with duckdb.connect(str(self.path), config={**CONFIG, **STORAGE, "enable_external_access": "false"}) as con:
                 con.begin()
-                for statement in create_statements():
+                for statement in (*create_statements(), *easy_statements()):
                     con.execute(statement)
                 moment = now().replace(tzinfo=None)
                 con.execute("INSERT INTO meta VALUES (?, ?, ?, 0)", [schema.FORMAT_VERSION, moment, mgraph])
@@ -164,12 +169,32 @@ class Index:
 
         Returns the format that it had. An index that has lost commits is not touched: its journal has them.
         """
-        with self._opened(False, patience) as con:
+        with self._opened(False, patience) as con:  # which leaves no log of DuckDB's beside the file
             found, commits = self._check_format(con)
             self._check_count(commits)
-            if found < schema.FORMAT_VERSION:
-                migrations.migrate(con, self.journal, found)
+        if found < schema.FORMAT_VERSION:
+            self._rewrite(found)
+            # Until the journal has begun, the index is ahead of it by two commits: the next writer begins it.
+            with self._opened(False, patience) as con:
+                self.journal.begin(number_of(con), parts(con))
         return found
+
+    def _rewrite(self, found: int) -> None:
+        graph, making = self._folder, self._folder.sub(TEMPORARY, f"index-{random_characters(8)}")
+        if graph.has(f"{self._name}.wal"):
+            raise StoreError(f"DuckDB could not merge its log into {self.path}: free some disk space and try again.")
+        try:
+            with making.opened(create=True) as descriptor, interruptible():
+                self.copy_to(making)
+                where = making.path_within(descriptor)
+                migrations.rewrite(where / self._name, where / _REWRITTEN, found)
+            making.flush(_REWRITTEN)
+            making.rename(_REWRITTEN, graph, self._name)
+            graph.flush()
+        except duckdb.Error as error:
+            raise self.translate(error) from error
+        finally:
+            making.above().remove(making.name)
 
     def require_present(self, found: int) -> None:
         """Raise OldFormatError, which says what to do, if a format that was found is an older one."""
@@ -208,7 +233,7 @@ class Index:
         try:
             con.execute(f"SELECT {names} FROM {', '.join(TABLES)} LIMIT 0")
         except (duckdb.BinderException, duckdb.CatalogException):
-            sql = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal"
+            sql = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND schema_name = 'main'"
             found = set(con.execute(sql).fetchall())
             missing = ", ".join(f"{table}.{name}" for table, name in wanted if (table, name) not in found)
             raise FormatError(

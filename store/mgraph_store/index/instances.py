@@ -27,6 +27,10 @@ CONFIG = {
     "autoload_known_extensions": "false",
 }
 
+STORAGE = {"storage_compatibility_version": "v1.4.0", "default_block_size": "65536"}
+"""How the file of an index is made, which it keeps: DuckDB 1.4 and later read it; blocks of DuckDB's own size would
+make an index of a few rows as large as one of a few thousand."""
+
 _KEPT = 4  # of 4 MB each, idle
 _USES = 500  # of one instance: DuckDB keeps a kilobyte of each
 _NAME = "graph"

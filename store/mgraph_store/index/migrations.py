@@ -1,14 +1,16 @@
 """Migrations from older formats of the index to the present one: a numbered step for each version.
 
 A step gets an open transaction on an index of its version and makes it one of the next. All steps that a graph needs
-run in one transaction when its owner asks for it (``mgraph upgrade``), and the journal begins anew; so a graph is of
-one format or of the other. Until then it is read as it is (:mod:`mgraph_store.index.older`), and not written.
+run on a copy when its owner asks for it (``mgraph upgrade``), whose rows are then written to a new file that takes the
+index's place in one step, and the journal begins anew; so a graph is of one format or of the other. Until then it is
+read as it is (:mod:`mgraph_store.index.older`), and not written.
 Every released format has a small graph in ``tests/data`` that must keep opening. What each version changed:
 
 1. the first
 2. edges say what chose their route (``chosen_on``) and why they must not count (``doubt``); until then the route of an
    edge over three ends or more was the best by that edge's own numbers. Spaces and sweeps say which metrics were
-   measured, and which way these point (``metrics``): until then accuracy alone had a direction. Series may be a node's
+   measured, and which way these point (``metrics``): until then accuracy alone had a direction. Series may be a node's.
+   The file has the storage version of DuckDB 1.4, small blocks, and views for people (schema ``easy``)
 
 The rows of bundles go the same way as they are read, see :mod:`mgraph_store.exchange.upgrades`.
 """
@@ -16,14 +18,14 @@ The rows of bundles go the same way as they are read, see :mod:`mgraph_store.exc
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import duckdb
 
-from mgraph_store.index.changes import parts
-from mgraph_store.index.commits import number_of
-from mgraph_store.index.journal import Journal
+from mgraph_store.index.instances import CONFIG, STORAGE
 from mgraph_store.rows import schema
 from mgraph_store.rows.metrics import metrics_of_format_1
+from mgraph_store.rows.relations import easy_statements
 
 Step = Callable[[duckdb.DuckDBPyConnection], None]
 
@@ -97,14 +99,27 @@ def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
     con.execute("UPDATE meta SET format_version = ?", [schema.FORMAT_VERSION])
 
 
-def migrate(con: duckdb.DuckDBPyConnection, journal: Journal, version: int) -> None:
-    """Bring an index that is open for writing to the present format for good, under the exclusive lock.
+def rewrite(old: Path, new: Path, version: int) -> None:
+    """Write the rows of an index to a new file, in the present format and made as a new index is.
 
-    If this stops between the two, the index is ahead of the counter by two: no record of an earlier commit that was
-    never made can be taken for this one, and the next writer begins the journal.
+    The two commits that are added keep a record of an earlier commit, which was never made, from being taken for the
+    next one. The old file, a copy, is changed on the way.
     """
-    con.begin()
-    take_steps(con, version)
-    con.execute("UPDATE meta SET commits = commits + 2")
-    con.commit()
-    journal.begin(number_of(con), parts(con))
+    with duckdb.connect(str(new), config={**CONFIG, **STORAGE}) as con:
+        con.execute(f"ATTACH {schema.quoted(str(old))} AS older")
+        con.execute("SET enable_external_access = false")
+        name = con.execute("SELECT current_database()").fetchall()[0][0]
+        con.execute("USE older")
+        con.begin()
+        take_steps(con, version)
+        con.execute("UPDATE meta SET commits = commits + 2")
+        con.commit()
+        con.execute(f'USE "{name}"')
+        con.begin()
+        for statement in (*schema.create_statements(), *easy_statements()):
+            con.execute(statement)
+        for table, described in schema.describe().items():
+            names = ", ".join(f'"{column}"' for column in described)
+            con.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM older.main.{table} ORDER BY rowid")
+        con.commit()
+        con.execute("DETACH older")

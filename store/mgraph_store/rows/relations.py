@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mgraph_store.rows.metrics import DEFAULT
-from mgraph_store.rows.schema import TABLES, columns
+from mgraph_store.rows.schema import TABLES, columns, quoted
 
 _SPLITS = ("train", "valid", "test")
 
@@ -251,6 +251,31 @@ def views(metrics: Sequence[str] = DEFAULT) -> Mapping[str, Relation]:
     of_nodes = nodes(metrics)
     modes = Relation(VIEWS["modes"].meaning, f"SELECT * FROM ({of_nodes.sql}) WHERE {_IS_MODE}", of_nodes.fields)
     return {**VIEWS, "modes": modes, "samples": _samples(metrics)}
+
+
+_RUNS = Relation(
+    "every run, with its duration and the names of what it made",
+    """SELECT r.id, r.command, r.status, r.reason, r.seed, r.device, r.host, r.started, r.ended,
+    epoch(r.ended - r.started) AS seconds, coalesce(m.made, []) AS made
+FROM {db}.runs r LEFT JOIN (
+    SELECT run_id, list(coalesce(name, id) ORDER BY created, id) AS made FROM (
+        SELECT run_id, id, name, created FROM {db}.nodes WHERE kind IN ('mode', 'merged')
+        UNION ALL SELECT run_id, id, name, created FROM {db}.connections
+    ) GROUP BY run_id
+) m ON m.run_id = r.id""",
+    (),
+)
+
+EASY = "easy"
+"""Schema of the views that are stored in the index, for those who open it with another program than mgraph."""
+
+
+def easy_statements() -> Iterator[str]:
+    """Yield the SQL that stores the views in an index; mgraph itself never reads them."""
+    yield f"CREATE SCHEMA {EASY}"
+    for name, relation in {**VIEWS, "runs": _RUNS}.items():
+        yield f"CREATE VIEW {EASY}.{name} AS {relation.select()}"
+        yield f"COMMENT ON VIEW {EASY}.{name} IS {quoted(relation.meaning)}"
 
 
 def view_statements(database: str, metrics: Sequence[str] = DEFAULT) -> Iterator[str]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import sys
@@ -49,20 +48,6 @@ DTYPES = ("float32", "float64", "int64")
 KEY = re.compile(r"[a-z0-9]{8,64}")
 _KEPT = 64  # opened arrays, of a kilobyte each
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def digest(array: NDArray[Any]) -> str:
-    """BLAKE2b-128 over dtype, shape and the bytes in C order, little-endian; 32 hexadecimal digits."""
-    canonical = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    state = hashlib.blake2b(f"{array.dtype.name} {list(array.shape)}\n".encode(), digest_size=16)
-    state.update(canonical.reshape(-1).view(np.uint8).data)
-    return state.hexdigest()
-
-
-def digest_groups(groups: Mapping[str, NDArray[Any]]) -> str:
-    """BLAKE2b-128 over the digests of several arrays, in the order of their names."""
-    text = "".join(f"{name} {digest(groups[name])}\n" for name in sorted(groups))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def new_key() -> str:
