@@ -202,3 +202,35 @@ def test_a_sample_of_torchvision_goes_the_whole_road(
         travel(tmp_path, f"torchvision:{name}", images(tmp_path, 224))
     else:
         travel(tmp_path, f"torchvision:{name}?stem=cifar", images(tmp_path, 32))
+
+
+def sampled_of_timm(count: int) -> list[str]:
+    """Names of networks of timm of at most 10 million parameters that take 224×224; MGRAPH_ARCH_SEED draws others."""
+    import timm
+
+    names = timm.list_models()
+    random.Random(os.environ.get("MGRAPH_ARCH_SEED", "0")).shuffle(names)
+    found: list[str] = []
+    for name in names:
+        config = timm.get_pretrained_cfg(name)
+        if config is None or config.input_size != (3, 224, 224):
+            continue
+        with torch.device("meta"):
+            try:
+                size = sum(p.numel() for p in timm.create_model(name, pretrained=False).parameters())
+            except (NotImplementedError, RuntimeError, ValueError):  # some compute with their weights as they are made
+                continue
+        found += [name] if size <= 10e6 else []
+        if len(found) == count:
+            break
+    return found
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.filterwarnings("ignore::mgraph.session.meeting.NetworkWarning")
+@pytest.mark.filterwarnings("ignore::mgraph.operations.endcheck.EndsDifferWarning")  # statistics of two steps
+def test_a_sample_of_timm_goes_the_whole_road(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.chdir(tmp_path)
+    travel(tmp_path, f"timm:{sampled_of_timm(3)[number]}", images(tmp_path, 224))

@@ -19,6 +19,7 @@ from mgraph.architectures.loading import build_network
 from mgraph.errors import InputError, NotFoundError
 from mgraph.network.layout import layout_of
 from mgraph.operations.modes import SimilarModeWarning
+from mgraph_store import NodeBuffers
 
 pytestmark = [  # nothing is imported here: every process collects these tests, and one runs them
     pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed"),
@@ -74,7 +75,7 @@ def test_the_base_is_stored_once(g: Any) -> None:
     space = g.session.space()
     layout = g.session.workspace(space).layout
     with g.session.store.reading() as reader:
-        buffers = reader.all(mgraph_store().NodeBuffers)
+        buffers = reader.all(NodeBuffers)
     assert len(buffers) == 4
     assert len({b.tensor_key for b in buffers}) == 1
     assert {t.role for t in layout.buffers} == {"frozen"}
@@ -87,14 +88,12 @@ def test_the_base_is_stored_once(g: Any) -> None:
     assert bytes_in(g.path / "tensors.zarr") - before < 6 * adapter + 20_000  # and what files cost
 
 
-def mgraph_store() -> Any:
-    import mgraph_store
-
-    return mgraph_store
-
-
 @pytest.mark.parametrize(
-    "method", [mgraph.NudgedElasticBand(cycles=("2x4@0.05",)), mgraph.LLPF(ticks=4, max_steps=20)], ids=["neb", "llpf"]
+    "method",
+    [
+        pytest.param(mgraph.NudgedElasticBand(cycles=("2x4@0.05",)), id="neb", marks=pytest.mark.stress),
+        pytest.param(mgraph.LLPF(ticks=4, max_steps=20), id="llpf"),
+    ],
 )
 def test_adapters_are_joined_and_swept(g: Any, method: Any) -> None:
     made = g.connect("a", "b", method=method, grid=3)
