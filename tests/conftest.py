@@ -35,11 +35,13 @@ _SPREAD = ("tests/docs/", "tests/faults/")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the tests of a file to one process (``--dist loadgroup``): what they share is then made once."""
+    """Give the tests of a file, or of an ``xdist_group``, to one process: what they share is then made once."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.rfind("@") > nodeid.rfind("]"):
+                return nodeid.rpartition("@")[2]
             return nodeid if nodeid.startswith(_SPREAD) else nodeid.split("::", 1)[0]
 
     return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None

@@ -149,7 +149,11 @@ class Point(Labelled):
         return found
 
     def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
-        """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads."""
+        """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads.
+
+        A path without such an ending is a directory, for ``from_pretrained`` of transformers or, of adapters, of peft.
+        Raises InputError if it is there (unless ``overwrite``), or the network is neither of transformers nor of peft.
+        """
         from mgraph.jobs.points import ExportJob
 
         written: Path = ExportJob(node=self.id, path=str(Path(path)), overwrite=overwrite).run(self._session)

@@ -99,7 +99,10 @@ class ArchiveJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob(Job):
-    """Write a node (its id) as a file: .safetensors, .pt or .pth. It leaves no run, and is given again."""
+    """Write a node (its id) as a file, .safetensors, .pt or .pth, or as its network's library has it, a directory.
+
+    It leaves no run, and is given again.
+    """
 
     kind: ClassVar[str] = "export"
     operation: ClassVar[str] = "mgraph.operations.export:export_node"
