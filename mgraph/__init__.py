@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mgraph.graph.handles import Connected, Point
     from mgraph.graph.keywords import (
         Aims,
+        AlignOptions,
         AutoOptions,
         Bounds,
         ConnectOptions,
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from mgraph.graph.places import Place
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
-    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, TrainJob
+    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, AlignJob, TrainJob
     from mgraph.jobs.points import (
         ArchiveJob,
         EnsembleJob,
@@ -120,6 +121,7 @@ _HOMES = {
     "SpaceOptions": "mgraph.graph.keywords",
     "ImportOptions": "mgraph.graph.keywords",
     "ConnectOptions": "mgraph.graph.keywords",
+    "AlignOptions": "mgraph.graph.keywords",
     "AutoOptions": "mgraph.graph.keywords",
     "SweepOptions": "mgraph.graph.keywords",
     "EvaluateOptions": "mgraph.graph.keywords",
@@ -136,6 +138,7 @@ _HOMES = {
     "AddObjectJob": "mgraph.jobs.modes",
     "AddPointJob": "mgraph.jobs.modes",
     "AddCurveJob": "mgraph.jobs.modes",
+    "AlignJob": "mgraph.jobs.modes",
     "ConnectJob": "mgraph.jobs.connections",
     "SweepJob": "mgraph.jobs.connections",
     "Following": "mgraph.jobs.connections",
@@ -182,6 +185,8 @@ __all__ = [
     "AddModeJob",
     "AddObjectJob",
     "AddPointJob",
+    "AlignJob",
+    "AlignOptions",
     "Aims",
     "ArchiveJob",
     "AutoOptions",

@@ -29,6 +29,7 @@ _COMMANDS = {
     "train": "modes",
     "add-mode": "modes",
     "evaluate": "modes",
+    "align": "align",
     "connect": "connect",
     "sweep": "connect",
     "resume": "resume",
