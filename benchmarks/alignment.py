@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--cifar10", default="cifar10.npz", help="(default: %(default)s)")
     parser.add_argument("--cases", default="mlp,resnet20", help="(default: %(default)s)")
     parser.add_argument("--width", type=float, default=2.0, help="of the ResNet-20 (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="of the ResNet-20 (default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=10_000, help="images it is trained on (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=10, help="of the ResNet-20 (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=5000, help="images it is trained on (default: %(default)s)")
     parser.add_argument("--directory", type=Path, default=Path("alignment"), help="of graphs (default: %(default)s)")
     parser.add_argument("--train-only", action="store_true", help="train the modes, and stop")
     parser.add_argument("-o", "--output", type=Path)
@@ -54,7 +54,7 @@ def main() -> None:
             f"cifarresnet?depth=20&width={options.width:g}",
             f"{photos}&limit={options.limit}",
             {"epochs": options.epochs, "batch_size": 64, "lr": 0.05},
-            2000,
+            500,
         ),
     }
     lines = [invocation(), machine(), ""]
@@ -106,9 +106,8 @@ def compared(graph: mgraph.Graph, name: str, case: Case) -> list[str]:
         barrier = (loss - (loss[0] + between * (loss[-1] - loss[0]))).max()
         fall = (accuracy[0] + between * (accuracy[-1] - accuracy[0]) - accuracy).max()
         distance = graph.compare(first, "b").pairs[0].similarity.whole.distance
-        lines.append(
-            f"  {first + ' to b':<14}{distance:>9.2f}{barrier:>9.3f}{loss[MEASURED // 2]:>13.3f}{100 * fall:>16.1f} points"
-        )
+        row = f"  {first + ' to b':<14}{distance:>9.2f}{barrier:>9.3f}{loss[MEASURED // 2]:>13.3f}"
+        lines.append(f"{row}{100 * fall:>16.1f} points")
     ends = " and ".join(f"{100 * accuracy[k]:.1f} %" for k in (0, -1))
     return [*lines, f"  Test accuracy of the ends: {ends}.", ""]
 

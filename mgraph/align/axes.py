@@ -47,26 +47,14 @@ class Atom:
     ``over`` are the outer atoms on whose index their permutation may depend; None: not known to be limited.
     """
 
-    __slots__ = ("fixed", "joined", "over", "size", "structure")
+    __slots__ = ("fixed", "joined", "over", "serial", "size", "structure")
 
     def __init__(self, size: int, over: Iterable[Atom] | None, *, fixed: bool) -> None:
         self.size, self.fixed = size, fixed
+        self.serial = 0
         self.over = None if over is None else tuple(over)
         self.structure: Product | Concatenation | Family | None = None
         self.joined: Atom | None = None  # into which it was united
-
-
-@dataclass(frozen=True)
-class Block:
-    """A part of a tensor: along axis k it lies at ``offsets[k]`` + Σ stride · index over the slots of that axis."""
-
-    offsets: tuple[int, ...]
-    slots: tuple[tuple[int, Atom, int], ...]  # axis, atom, stride
-
-    @property
-    def atoms(self) -> tuple[Atom, ...]:
-        """The atoms along which it extends."""
-        return tuple(atom for _, atom, _ in self.slots)
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,9 @@ class Axes:
     """The atoms of one network and what is known of them."""
 
     def __init__(self) -> None:
-        self._atoms: list[Atom] = []
+        self._count = 0
+        self._over: dict[Atom, None] = {}  # atoms that are, or were, over others
+        self._family: dict[Atom, None] = {}  # atoms that are, or were, families
 
     # Making
 
@@ -92,8 +82,20 @@ class Axes:
         if size == 1:
             return ()
         atom = Atom(size, () if fixed else over, fixed=fixed)
-        self._atoms.append(atom)
+        self._count += 1
+        atom.serial = self._count
+        self._place_over(atom, atom.over)
         return (atom,)
+
+    def _place_over(self, atom: Atom, over: tuple[Atom, ...] | None) -> None:
+        atom.over = over
+        if over:
+            self._over[atom] = None
+
+    def _make_family(self, axis: Axis, parent: Atom, parts: tuple[Axis, ...]) -> None:
+        for atom in axis:  # none, if there is one unit
+            atom.structure = Family(parent, parts)
+            self._family[atom] = None
 
     def concatenated(self, parts: Sequence[Axis]) -> Axis:
         """Return the axis of parts one after the other."""
@@ -132,7 +134,8 @@ class Axes:
 
     def _dependent(self, parent: Atom) -> list[Atom]:
         """Return the atoms over a parent that have no structure yet."""
-        return [a for a in self._atoms if a.joined is None and a.structure is None and parent in self.parents(a)]
+        found = [a for a in self._over if a.joined is None and a.structure is None and parent in self.parents(a)]
+        return sorted(found, key=lambda atom: atom.serial)
 
     # Pinning
 
@@ -158,7 +161,8 @@ class Axes:
 
     def divide(self, axis: Axis, inner: int) -> tuple[Axis, Axis]:
         """Split an axis into an outer one and an inner one of this length; both are pinned if that cannot be."""
-        left, found, size = self.factors(axis), [], 1
+        left, size = self.factors(axis), 1
+        found: list[Atom] = []
         total = self.size(axis)
         while size < inner and left:
             atom = left.pop()
@@ -208,14 +212,13 @@ class Axes:
                 parent = outer[0]
                 for other in self._families(atom):  # they are over its parts, which are now those of the outer one
                     assert isinstance(other.structure, Family)
-                    other.structure = Family(parent, other.structure.parts)
-                    other.over = (*self.parents(other), parent)
+                    self._make_family((other,), parent, other.structure.parts)
+                    self._place_over(other, (*self.parents(other), parent))
             else:
                 parent = structure.parent
-                if outer:
-                    outer[0].structure = Family(parent, outers)
+                self._make_family(outer, parent, outers)
             if not alike:
-                within[0].structure = Family(parent, inners)
+                self._make_family(within, parent, inners)
         atom.structure = Product((*outer, *within))
         return outer, within
 
@@ -225,9 +228,14 @@ class Axes:
     def _families(self, parent: Atom) -> list[Atom]:
         return [
             a
-            for a in self._atoms
+            for a in self._family
             if a.joined is None and isinstance(a.structure, Family) and self.find(a.structure.parent) is parent
         ]
+
+    @property
+    def any_over(self) -> bool:
+        """Whether the permutation of any atom may depend on the index of another."""
+        return any(atom.over for atom in self._over if atom.joined is None)
 
     # Cutting
 
@@ -276,7 +284,7 @@ class Axes:
                 new_head = cut.heads[side]
                 assert new_head is not None
                 new = self.fresh(atom.size, (new_head,), fixed=atom.fixed)
-                new[0].structure = Family(new_head, structure.parts[start:stop])
+                self._make_family(new, new_head, structure.parts[start:stop])
                 found += new
             elif isinstance(structure, Concatenation | Family):
                 parts = tuple(self._restricted(part, cut, side) for part in structure.parts)
@@ -284,8 +292,10 @@ class Axes:
                     found.append(atom)
                     continue
                 new = self.fresh(atom.size, atom.over or (), fixed=atom.fixed)
-                changed = Family(structure.parent, parts) if isinstance(structure, Family) else Concatenation(parts)
-                new[0].structure = changed
+                if isinstance(structure, Family):
+                    self._make_family(new, structure.parent, parts)
+                else:
+                    new[0].structure = Concatenation(parts)
                 found += new
             else:
                 found.append(atom)
@@ -306,8 +316,7 @@ class Axes:
             halves = []
             for side, size in enumerate((at, atom.size - at)):
                 half = self.fresh(size, atom.over or (), fixed=atom.fixed)
-                if half:
-                    half[0].structure = Family(structure.parent, tuple(cut.sides[side] for cut in cuts))
+                self._make_family(half, structure.parent, tuple(cut.sides[side] for cut in cuts))
                 halves.append(half)
             self._concatenate(atom, tuple(halves))
             return 1
@@ -320,7 +329,8 @@ class Axes:
         for other in self._families(atom):
             assert isinstance(other.structure, Family)
             halves = [self._restricted(other.structure.parts[k], cut, side) for side in (0, 1)]
-            other.structure = Family(atom, (*other.structure.parts[:k], *halves, *other.structure.parts[k + 1 :]))
+            parts_of_other = other.structure.parts
+            self._make_family((other,), atom, (*parts_of_other[:k], *halves, *parts_of_other[k + 1 :]))
         atom.structure = Concatenation((*structure.parts[:k], *cut.sides, *structure.parts[k + 1 :]))
         return k + 1
 
@@ -341,7 +351,7 @@ class Axes:
                     of_parent = isinstance(s, Family) and self.find(s.parent) is parent
                     over += self.factors(s.parts[k]) if of_parent and isinstance(s, Family) else [p]
                 parts.append(self.fresh(atom.size, over, fixed=atom.fixed))
-            atom.structure = Family(parent, tuple(parts))
+            self._make_family((atom,), parent, tuple(parts))
 
     # Uniting
 
@@ -393,7 +403,8 @@ class Axes:
         elif a.structure is not None and not self._same_structure(a, b):
             self.unify(((a,), (b,)))
             return
-        a.joined, b.over = b, over
+        a.joined = b
+        self._place_over(b, over)
         if isinstance(b.structure, Concatenation):
             self._make_families(b)
 
@@ -429,96 +440,3 @@ class Axes:
             return b.over if a.over is None else a.over
         theirs = self.parents(b)
         return tuple(p for p in self.parents(a) if p in theirs)
-
-    # Results
-
-    def blocks(self, axes: Sequence[Axis]) -> list[Block]:
-        """Return the parts of a tensor with these axes, each of which extends along atoms without structure."""
-        pending = [
-            (k, atom, stride) for k, axis in enumerate(axes) for atom, stride in _strided(self.factors(axis), 1)
-        ]
-        found: list[Block] = []
-        stack: list[_Unfinished] = [_Unfinished([0] * len(axes), [], pending, {})]
-        while stack:
-            one = stack.pop()
-            if not one.pending:
-                found.append(Block(tuple(one.offsets), tuple(one.done)))
-                continue
-            stack += self._opened(one)
-        return found
-
-    def _opened(self, one: _Unfinished) -> list[_Unfinished]:
-        """Take the next slot of a block apart."""
-        later = [p for p in one.pending if not self._waits(self.find(p[1]), one)]
-        k, atom, stride = slot = (later or one.pending)[0]
-        rest = [p for p in one.pending if p is not slot]
-        atom = self.find(atom)
-        structure = atom.structure
-        if structure is None:
-            return [_Unfinished(one.offsets, [*one.done, (k, atom, stride)], rest, one.chosen)]
-        if isinstance(structure, Family):
-            parent = self.find(structure.parent)
-            if parent not in one.chosen:
-                self.make_uniform(atom, parent)
-                axis = self.factors((atom,))
-            else:
-                axis = self.factors(structure.parts[one.chosen[parent]])
-            return [self._with(one, rest, k, axis, stride)]
-        if isinstance(structure, Product):
-            return [self._with(one, rest, k, self.factors((atom,)), stride)]
-        opened, start = [], 0
-        for number, part in enumerate(structure.parts):
-            into = self._with(one, rest, k, self.factors(part), stride)
-            offsets = list(one.offsets)
-            offsets[k] += start * stride
-            opened.append(_Unfinished(offsets, into.done, into.pending, {**one.chosen, atom: number}))
-            start += self.size(part)
-        return opened[::-1]
-
-    def _waits(self, atom: Atom, one: _Unfinished) -> bool:
-        return isinstance(atom.structure, Family) and self.find(atom.structure.parent) not in one.chosen
-
-    @staticmethod
-    def _with(one: _Unfinished, rest: list[_Slot], k: int, axis: Sequence[Atom], stride: int) -> _Unfinished:
-        slots = [(k, atom, s) for atom, s in _strided(axis, stride)]
-        return _Unfinished(one.offsets, one.done, [*slots, *rest], one.chosen)
-
-    def settle(self, values: Sequence[Sequence[Axis]]) -> None:
-        """Let no permutation depend on an index that is not in every tensor of those given."""
-        changed = True
-        while changed:
-            changed = False
-            if not any(a.over for a in self._atoms if a.joined is None):
-                return
-            for axes in values:
-                for block in self.blocks(axes):
-                    atoms = set(map(self.find, block.atoms))
-                    for atom in atoms:
-                        if atom.structure is not None:  # it was opened while this was looked at
-                            changed = True
-                            continue
-                        for parent in self.parents(atom):
-                            if parent not in atoms:
-                                self.make_uniform(atom, parent)
-                                changed = True
-
-
-_Slot = tuple[int, Atom, int]
-
-
-@dataclass(frozen=True)
-class _Unfinished:
-    """A block of which some slots may still have to be taken apart; ``chosen``: which part of a concatenation."""
-
-    offsets: list[int]
-    done: list[_Slot]
-    pending: list[_Slot]
-    chosen: dict[Atom, int]
-
-
-def _strided(axis: Sequence[Atom], stride: int) -> list[tuple[Atom, int]]:
-    found: list[tuple[Atom, int]] = []
-    for atom in reversed(axis):
-        found.insert(0, (atom, stride))
-        stride *= atom.size
-    return found

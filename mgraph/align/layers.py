@@ -160,7 +160,9 @@ def _attention(call: Call) -> Sequence[Value]:
     if call["enable_gqa"] and axes.size(heads) != axes.size(key.axes[-3]):
         shared, _ = axes.divide(heads, axes.size(heads) // axes.size(key.axes[-3]))
         axes.unify((shared, key.axes[-3]), (key.axes[-3], value.axes[-3]))
-        lead = Value((*broadcast(call, [Value(tuple(batch)), Value(key.axes[:-3]), Value(value.axes[:-3])]).axes, heads))
+        lead = Value(
+            (*broadcast(call, [Value(tuple(batch)), Value(key.axes[:-3]), Value(value.axes[:-3])]).axes, heads)
+        )
     else:
         lead = broadcast(call, [Value(v.axes[:-2]) for v in (query, key, value)])
     axes.unify((query.axes[-1], key.axes[-1]), (key.axes[-2], value.axes[-2]))

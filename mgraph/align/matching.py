@@ -1,4 +1,4 @@
-"""Weight matching (Ainsworth et al. 2023, Git Re-Basin, §3.2): permute the units of A to bring its weights close to B's.
+"""Weight matching (Ainsworth et al. 2023, Git Re-Basin, §3.2): permute the units of A so that it comes close to B.
 
 What is maximised is Σ ⟨A permuted, B⟩ over all trainable tensors, which minimises their distance. With all other
 permutations held, the best one of a group is a linear assignment (algorithm 1); with all in turn it ends in a local
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -103,9 +102,7 @@ class _Problem:
     def value(self, pieces: Collection[_Piece], chosen: Permutations) -> float:
         """Return ⟨A permuted, B⟩ over some pieces."""
         permuted = self.symmetry.permuted
-        return float(
-            sum(np.vdot(permuted(p.part, p.source, chosen), p.target).astype(np.float64) for p in pieces)
-        )
+        return float(sum(np.vdot(permuted(p.part, p.source, chosen), p.target).astype(np.float64) for p in pieces))
 
     def exact(self, chosen: Permutations) -> bool:
         """Return whether A permuted is B."""
@@ -158,7 +155,8 @@ class _Problem:
         if not self.children[unit]:
             worth = sum((e.target @ e.source.T for e in entries), np.zeros((group.size, group.size)))
             return {unit: linear_sum_assignment(worth, maximize=True)[1]}
-        pairs = [(i, i) for i in range(group.size)] if group.fixed else [*product(range(group.size), repeat=2)]
+        n = group.size
+        pairs = [(i, j) for i in range(n) for j in range(n) if i == j or not group.fixed]
         inner = self._inner(unit, entries, pairs)
         worth = np.zeros((group.size, group.size))
         for entry in entries:

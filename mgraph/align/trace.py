@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from typing_extensions import override
 
-from mgraph.align import layers  # noqa: F401  (its rules)
+from mgraph.align import forms, layers  # noqa: F401  (their rules)
 from mgraph.align.axes import Atom, Axes, Axis
+from mgraph.align.blocks import blocks_of, settle
 from mgraph.align.rules import Call, UntraceableError, Value, apply
 from mgraph.align.symmetry import Group, Part, Slot, Symmetry
 from mgraph.calling import Choice, chosen
@@ -22,9 +23,7 @@ from mgraph.network.layout import named_tensors
 _KEPT = ("scaled_dot_product_attention",)  # one operation is easier to follow than what it is made of
 
 
-def trace(
-    module: nn.Module, inputs: Fields, *, outputs: Choice = None, pinned: Collection[str] = ()
-) -> Symmetry:
+def trace(module: nn.Module, inputs: Fields, *, outputs: Choice = None, pinned: Collection[str] = ()) -> Symmetry:
     """Find the permutations of a network's units that leave what it computes from a batch as it is.
 
     ``outputs`` says what counts of what it returns; tensors named in ``pinned`` keep their order. It is traced in
@@ -61,11 +60,12 @@ def _exported(module: nn.Module, inputs: Fields) -> torch.export.ExportedProgram
             for operation in list(table):
                 if _name(operation) in _KEPT:
                     del table[operation]
-            return program.run_decompositions(table)
+            program = program.run_decompositions(table)
     except Exception as error:  # whatever the user's code, or torch, has against it
         lines = [line for line in str(error).splitlines() if line.strip()]
         why = lines[0].strip().rstrip(".") if lines else type(error).__name__
         raise UntraceableError(f"torch.export cannot follow it ({type(error).__name__}: {why})") from None
+    return program
 
 
 def _name(operation: Any) -> str:
@@ -81,7 +81,7 @@ class _Walk:
     def __init__(self, module: nn.Module, pinned: Collection[str]) -> None:
         self._axes = Axes()
         self._values: dict[str, Any] = {}
-        self._names = {name: tensor for name, tensor in named_tensors(module)}
+        self._names = dict(named_tensors(module))
         self._first: dict[int, str] = {}
         for name, tensor in self._names.items():
             self._first.setdefault(id(tensor), name)
@@ -141,7 +141,9 @@ class _Walk:
             raise UntraceableError(f"{error}{_where(node)}") from None
         for value, shape in zip(found, shapes, strict=True):
             if tuple(map(self._axes.size, value.axes)) != shape:
-                raise UntraceableError(f"the operation {name} gives {list(shape)}, which cannot be followed{_where(node)}")
+                raise UntraceableError(
+                    f"the operation {name} gives {list(shape)}, which cannot be followed{_where(node)}"
+                )
         if not many:
             return found[0]
         left = iter(found)
@@ -152,13 +154,13 @@ class _Walk:
         axes = self._axes
         leaves = tree_leaves(list(self._values.values()), is_leaf=lambda v: isinstance(v, Value))
         seen: list[tuple[Axis, ...]] = [v.axes for v in leaves if isinstance(v, Value)]
-        axes.settle([*seen, *(v.axes for v in self.tensors.values())])
+        settle(axes, [*seen, *(v.axes for v in self.tensors.values())])
         numbers: dict[Atom, int] = {}
         places: list[str] = []
         parts: dict[str, tuple[Part, ...]] = {}
         for name, value in self.tensors.items():
             found = []
-            for block in axes.blocks(value.axes):
+            for block in blocks_of(axes, value.axes):
                 slots = []
                 for axis, atom, stride in sorted(block.slots, key=lambda slot: (slot[0], -slot[2])):
                     atom = axes.find(atom)
@@ -198,5 +200,3 @@ def _where(node: torch.fx.Node) -> str:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path = stack[-1][0].removeprefix("network").removeprefix(".") if stack else ""
     return f" (in {path})" if path else ""
-
-

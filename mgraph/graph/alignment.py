@@ -28,7 +28,7 @@ class Alignments(Opened):
     ) -> Point:
         """Permute the units of a mode so that its weights come close to another's: ``g.align("a", to="b", name="c")``.
 
-        The result is a new mode that computes what ``node`` does: hidden units, channels, and attention heads have other
+        The result is a new mode that computes what ``node`` does: hidden units, channels and attention heads have other
         places, and nothing else has changed. Which may change places is found by tracing the network; where they go is
         chosen by weight matching (Ainsworth et al. 2023, Git Re-Basin). ``restarts`` is the number of further starts of
         the search, in orders drawn with ``seed``. The node's info says what it is of, how far from ``to`` it was and is

@@ -234,10 +234,10 @@ class Graph(Imports, Alignments, Queries, Explorations, Pictures, Housekeeping):
         Further keywords are ``grid``, ``inner``, ``splits``, ``examples``, ``bn_examples`` and ``metrics`` of the sweep
         (see :meth:`Connected.sweep`), ``name``, ``init``, ``align``, ``same_layout`` and ``buffers_from``
         (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``align``, every end but the last is first aligned to the
-        last (:meth:`align`), as NAME-aligned, and what comes out is connected. With ``init``, control points start from those of that
-        connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, continue a
-        band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's; ``buffers_from``
-        is the end whose buffers to use where they differ.
+        last (:meth:`align`), as NAME-aligned, and what comes out is connected. With ``init``, control points start from
+        those of that connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a
+        curve, continue a band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's;
+        ``buffers_from`` is the end whose buffers to use where they differ.
 
         Raises InputError for unsuitable ends or settings, or a bad grid, and NonFiniteError when training diverges.
         """

@@ -118,9 +118,9 @@ class SweepMeasures(TypedDict, total=False):
 class ConnectOptions(Joining, SweepGrid, SweepMeasures, total=False):
     """Further options of connecting by one method: where control points start, and how the result is swept.
 
-    With ``align``, every end but the last is first permuted to lie close to the last (see
-    :meth:`mgraph.Graph.align`). Control points start from those of the connection ``init``. The sweep is on ``grid``, or on ``inner`` points on
-    every piece of a chain; what it measures is said as for a sweep of its own.
+    With ``align``, every end but the last is first permuted to lie close to that (:meth:`mgraph.Graph.align`). Control
+    points start from those of the connection ``init``. The sweep is on ``grid``, or on ``inner`` points on every piece
+    of a chain; what it measures is said as for a sweep of its own.
     """
 
     init: Annotated[

@@ -125,8 +125,8 @@ def symmetry_of(workspace: Workspace) -> Symmetry:
         ) from None
     if not found.free:
         raise InputError(
-            f"The network {space.arch} of space {space.name} has no units that could change places, so its modes cannot "
-            "be aligned; connect them as they are."
+            f"The network {space.arch} of space {space.name} has no units that could change places, so its modes "
+            "cannot be aligned; connect them as they are."
         )
     return found
 

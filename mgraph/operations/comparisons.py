@@ -42,8 +42,8 @@ class Pair:
             return f"{self.source} and {self.target} have exactly the same parameters"
         if self.permuted:
             return (
-                f"{self.source} and {self.target} are permuted copies of one mode: every tensor holds the same numbers, "
-                f"in another order"
+                f"{self.source} and {self.target} are permuted copies of one mode: every tensor holds the same "
+                "numbers, in another order"
             )
         if median is None:
             return f"{self.source} and {self.target} have no weights between which an angle is defined"
