@@ -47,11 +47,10 @@ class Atom:
     ``over`` are the outer atoms on whose index their permutation may depend; None: not known to be limited.
     """
 
-    __slots__ = ("fixed", "joined", "over", "serial", "size", "structure")
+    __slots__ = ("fixed", "joined", "over", "size", "structure")
 
     def __init__(self, size: int, over: Iterable[Atom] | None, *, fixed: bool) -> None:
         self.size, self.fixed = size, fixed
-        self.serial = 0
         self.over = None if over is None else tuple(over)
         self.structure: Product | Concatenation | Family | None = None
         self.joined: Atom | None = None  # into which it was united
@@ -71,7 +70,6 @@ class Axes:
     """The atoms of one network and what is known of them."""
 
     def __init__(self) -> None:
-        self._count = 0
         self._over: dict[Atom, None] = {}  # atoms that are, or were, over others
         self._family: dict[Atom, None] = {}  # atoms that are, or were, families
 
@@ -82,8 +80,6 @@ class Axes:
         if size == 1:
             return ()
         atom = Atom(size, () if fixed else over, fixed=fixed)
-        self._count += 1
-        atom.serial = self._count
         self._place_over(atom, atom.over)
         return (atom,)
 
@@ -104,6 +100,15 @@ class Axes:
         axis = self.fresh(sum(map(self.size, parts)), ())
         axis[0].structure = Concatenation(tuple(parts))
         return axis
+
+    def stacked(self, parts: Sequence[Axis]) -> tuple[Axis, Axis]:
+        """Return two axes: the number of a part, and a place along it."""
+        if len({tuple(self.factors(part)) for part in parts}) == 1:
+            return self.fresh(len(parts)), parts[0]
+        outer = self.concatenated([()] * len(parts))
+        inner = self.fresh(self.size(parts[0]), outer)
+        self._make_family(inner, outer[0], tuple(parts))
+        return outer, inner
 
     # Looking
 
@@ -133,9 +138,9 @@ class Axes:
         return self.factors(atom.over or ())
 
     def _dependent(self, parent: Atom) -> list[Atom]:
-        """Return the atoms over a parent that have no structure yet."""
+        """Return the atoms over a parent that have no structure yet, outer ones first."""
         found = [a for a in self._over if a.joined is None and a.structure is None and parent in self.parents(a)]
-        return sorted(found, key=lambda atom: atom.serial)
+        return sorted(found, key=lambda atom: len(self.parents(atom)))
 
     # Pinning
 
@@ -341,7 +346,7 @@ class Axes:
     def _make_families(self, parent: Atom) -> None:
         """Let what is over a concatenation have other units for each of its parts."""
         assert isinstance(parent.structure, Concatenation)
-        for atom in self._dependent(parent):  # in the order in which they were made: outer ones first
+        for atom in self._dependent(parent):
             above = [p for p in self.parents(atom) if p is not parent]
             parts = []
             for k, part in enumerate(parent.structure.parts):

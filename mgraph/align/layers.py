@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mgraph.align.axes import Axis
-from mgraph.align.rules import Call, Value, broadcast, rule
+from mgraph.align.rules import Call, UntraceableError, Value, broadcast, rule
 
 # Products: what is summed over is shared
 
@@ -174,3 +174,41 @@ def _attention(call: Call) -> Sequence[Value]:
     out = Value((*lead.axes, rows, value.axes[-1]))
     further = [Value((*lead.axes, rows)) if len(s) == len(lead.axes) + 1 else call.pinned(s) for s in call.shapes[1:]]
     return [out, *further]
+
+
+# Recurrence
+
+
+@rule("lstm gru rnn_tanh rnn_relu")
+def _recurrent(call: Call) -> Sequence[Value]:
+    """Follow each layer and direction: all gates share the order of its units, which is that of its state."""
+    axes = call.axes
+    packed = call["batch_sizes"] is not None
+    value = call["data"] if packed else call["input"]
+    axes.pin(*value.axes[:-1])
+    weights, given = list(call["params"]), call["hx"]
+    states = [*given] if isinstance(given, list | tuple) else [given]
+    directions = 2 if call["bidirectional"] else 1
+    count = call["num_layers"] * directions
+    each = len(weights) // count
+    if each not in (2, 4):
+        raise UntraceableError(f"the operation {call.name} projects its state, which cannot be followed")
+    into, found = value.axes[-1], []
+    for layer in range(call["num_layers"]):
+        outs = []
+        for direction in range(directions):
+            number = layer * directions + direction
+            of_input, of_state, *biases = weights[number * each : (number + 1) * each]
+            units = of_state.axes[1]
+            gates = axes.concatenated([units] * (axes.size(of_state.axes[0]) // axes.size(units)))
+            axes.unify((of_input.axes[1], into), *((one.axes[0], gates) for one in (of_input, of_state, *biases)))
+            for state in states:
+                if not state.constant:
+                    axes.unify((axes.narrow(state.axes, 0, number, number + 1)[-1], units))
+            outs.append(units)
+        into = axes.concatenated(outs)
+        found += outs
+    outer, inner = axes.stacked(found)
+    batch = [axes.fresh(n, fixed=True) for n in call.shapes[1][1:-1]]
+    last = [Value((outer, *batch, inner))] * (len(call.shapes) - 1)
+    return [Value((*value.axes[:-1], into)), *last]

@@ -20,7 +20,7 @@ from mgraph.calling import Choice, chosen
 from mgraph.fields import Fields
 from mgraph.network.layout import named_tensors
 
-_KEPT = ("scaled_dot_product_attention",)  # one operation is easier to follow than what it is made of
+_KEPT = ("scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu")  # easier to follow than their parts
 
 
 def trace(module: nn.Module, inputs: Fields, *, outputs: Choice = None, pinned: Collection[str] = ()) -> Symmetry:
