@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mgraph
-from mgraph.errors import InputError
+from mgraph.errors import InputError, MGraphWarning
 from mgraph_store import Run
 
 
@@ -71,17 +71,18 @@ def test_a_permuted_tensor_is_told_from_another_of_the_same_norm(graph: Any) -> 
     state = {key: value.numpy().copy() for key, value in graph.node("a").state_dict().items()}
     name = next(key for key, value in state.items() if value.ndim == 4)
     flipped = {**state, name: state[name][::-1].copy()}
-    with pytest.warns(mgraph.SimilarModeWarning, match="not an independent run"):
+    with pytest.warns(MGraphWarning, match="not an independent run"):
         graph.add_mode({k: torch.from_numpy(np.asarray(v)) for k, v in flipped.items()}, name="turned")
     assert graph.compare("a", "turned").pairs[0].permuted
     flipped[name].reshape(-1)[:2] = flipped[name].reshape(-1)[:2] * [1 + 1e-6, 1 - 1e-6]
-    with pytest.warns(mgraph.SimilarModeWarning, match="not an independent run"):
+    with pytest.warns(MGraphWarning, match="not an independent run"):
         graph.add_mode({k: torch.from_numpy(np.asarray(v)) for k, v in flipped.items()}, name="changed")
     assert not graph.compare("a", "changed").pairs[0].permuted
 
 
 FOURIER = """
 import torch
+from torch import nn
 
 class Net(nn.Module):
     def __init__(self):
