@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mgraph.graph.handles import Connected, Point
     from mgraph.graph.keywords import (
         Aims,
+        AlignOptions,
         AutoOptions,
         Bounds,
         ConnectOptions,
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from mgraph.graph.recorder import Recorder
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
-    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, TrainJob
+    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, AlignJob, TrainJob
     from mgraph.jobs.points import (
         ArchiveJob,
         EnsembleJob,
@@ -122,6 +123,7 @@ _HOMES = {
     "SpaceOptions": "mgraph.graph.keywords",
     "ImportOptions": "mgraph.graph.keywords",
     "ConnectOptions": "mgraph.graph.keywords",
+    "AlignOptions": "mgraph.graph.keywords",
     "AutoOptions": "mgraph.graph.keywords",
     "SweepOptions": "mgraph.graph.keywords",
     "EvaluateOptions": "mgraph.graph.keywords",
@@ -138,6 +140,7 @@ _HOMES = {
     "AddObjectJob": "mgraph.jobs.modes",
     "AddPointJob": "mgraph.jobs.modes",
     "AddCurveJob": "mgraph.jobs.modes",
+    "AlignJob": "mgraph.jobs.modes",
     "ConnectJob": "mgraph.jobs.connections",
     "SweepJob": "mgraph.jobs.connections",
     "Following": "mgraph.jobs.connections",
@@ -185,6 +188,8 @@ __all__ = [
     "AddObjectJob",
     "AddPointJob",
     "Aims",
+    "AlignJob",
+    "AlignOptions",
     "ArchiveJob",
     "AutoOptions",
     "BezierCurve",

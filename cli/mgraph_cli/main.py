@@ -59,9 +59,10 @@ _SECTIONS = {
         "neighbours": "topology",
         "isolated": "topology",
     },
-    "Comparing": {
+    "Comparing and aligning": {
         "compare": "measures",
         "sharpness": "measures",
+        "align": "align",
     },
     "Better models": {
         "merge": "merge",

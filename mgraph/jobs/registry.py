@@ -11,7 +11,7 @@ from mgraph.factories import names_code
 from mgraph.jobs.base import KIND, NAMING_CODE, Job
 from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
 from mgraph.jobs.earlier import brought_up
-from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, TrainJob
+from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, AlignJob, TrainJob
 from mgraph.jobs.points import (
     ArchiveJob,
     EnsembleJob,
@@ -30,6 +30,7 @@ JOBS: dict[str, type[Job]] = {
         AddModeJob,
         AddPointJob,
         AddCurveJob,
+        AlignJob,
         ConnectJob,
         SweepJob,
         ComposeJob,
