@@ -50,7 +50,7 @@ _COMMANDS = {
     "compare": "measures",
     "sharpness": "measures",
     "merge": "merge",
-    "ensemble": "merge",
+    "ensemble": "sets",
     "export": "merge",
     "pack": "sharing",
     "unpack": "sharing",

@@ -186,12 +186,42 @@ class SweepOptions(SweepMeasures, total=False):
 
 
 class MergeOptions(TypedDict, total=False):
-    """Which point, other than the best one, becomes a node, and how: fields of :class:`mgraph.MergeJob`."""
+    """Which point becomes a node, and how: fields of :class:`mgraph.MergeJob`."""
 
+    best: Annotated[bool, Option("Take the swept point that is best on validation data, whatever the rule says.")]
+    refine: Annotated[
+        int | None,
+        Option("Search on from the best swept point, looking at this many more, on half of the validation data.", low=1),
+    ]
     soup: Annotated[str | None, Option("Average swept points: uniform, or greedy (on validation data).")]
     name: Annotated[str | None, Option("Name of the merged node.")]
     bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
     force: Annotated[bool, Option("Store the point even if it is on a wall between the corners.")]
+
+
+class SetOptions(TypedDict, total=False):
+    """Which models are meant besides those that are named: nodes for which ``where`` is true, of ``space``."""
+
+    where: Annotated[
+        str | None,
+        Option("All modes and merged nodes for which this is true, e.g. \"kind=mode, test_accuracy > 0.9\".", shown="EXPR"),
+    ]
+    space: SpaceName
+    bn_examples: Annotated[
+        int | None,
+        Option("Recompute BatchNorm statistics of all from this many examples (default: nodes keep their own)."),
+    ]
+
+
+class EnsembleOptions(SetOptions, total=False):
+    """How members of a set vote: fields of :class:`mgraph.EnsembleJob`, and which they are."""
+
+    temperature: Annotated[bool, Option("Give each member a temperature, fitted on validation data.")]
+    weights: Annotated[bool, Option("Weigh members by learned convex weights, fitted on validation data.")]
+    greedy: Annotated[
+        int | None,
+        Option("Only the members that help most on validation data, at most this many.", shown="MOST", low=1),
+    ]
 
 
 class Aims(TypedDict, total=False):
