@@ -224,6 +224,22 @@ class EnsembleOptions(SetOptions, total=False):
     ]
 
 
+class SoupOptions(SetOptions, total=False):
+    """How a set is averaged: fields of :class:`mgraph.SoupJob`, and which models it is of."""
+
+    name: Annotated[str | None, Option("Name of the merged node.")]
+    force: Annotated[bool, Option("Average the models even if a barrier divides them.")]
+
+
+class PredictOptions(SetOptions, total=False):
+    """Of what a set predicts, and how: fields of :class:`mgraph.PredictJob`, and which models it is of."""
+
+    data: Annotated[str | None, Option("Other data than the space's, with inputs of the same shape.", shown="SPEC")]
+    split: Annotated[str, Option("train, valid or test.", default="test")]
+    temperature: Annotated[bool, Option("Give each member a temperature, fitted on the space's validation data.")]
+    overwrite: Annotated[bool, Option("Replace what is there.")]
+
+
 class Aims(TypedDict, total=False):
     """What exploration aims at: the ``method`` that connects two ends (default: a Bézier curve), with other
     ``settings``

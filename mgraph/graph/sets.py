@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.graph.base import Opened
 from mgraph.graph.handles import Connected, Point
-from mgraph.graph.keywords import EnsembleOptions, SetOptions
+from mgraph.graph.keywords import EnsembleOptions, PredictOptions, SetOptions, SoupOptions
 from mgraph.graph.places import Place
 from mgraph.keywords import refuse_unknown
 from mgraph.query.criterion import NODE_KINDS
 
 if TYPE_CHECKING:
+    from mgraph.operations.predictions import Predicted
+    from mgraph.operations.soups import SoupResult
     from mgraph.operations.voted import EnsembleResult
     from mgraph.progress import ProgressCallback
 
@@ -50,6 +54,49 @@ class Sets(Opened):
         job = EnsembleJob(members=self._set(models, options, default=True), **further)
         voted: EnsembleResult = job.run(self.session, **({} if progress is None else {"progress": progress}))
         return voted
+
+    def soup(
+        self,
+        *models: Model,
+        how: str = "uniform",
+        progress: ProgressCallback | None = None,
+        **options: Unpack[SoupOptions],
+    ) -> SoupResult:
+        """Average models into a merged node: ``g.soup("a", "b", "c", how="greedy", name="m")``.
+
+        Weights are ``uniform``, ``greedy`` (from the best model to the worst, each that does not make validation worse)
+        or ``learned`` (convex weights, by gradient steps on one half of the validation data). Its BatchNorm statistics
+        are recomputed, from ``bn_examples``. The result's ``decision`` says on validation data whether it is better
+        than the best ingredient. Raises InputError for fewer than two models, and, unless ``force``, if a measured or
+        estimated barrier divides them, naming the connection to use instead.
+        """
+        from mgraph.jobs.points import SoupJob
+
+        refuse_unknown("soup", options, SoupOptions)
+        further: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_SET}
+        job = SoupJob(members=self._set(models, options), how=how, **further)
+        made: SoupResult = job.run(self.session, **({} if progress is None else {"progress": progress}))
+        return made
+
+    def predict(
+        self,
+        *models: Model,
+        path: str | PathLike[str] | None = None,
+        progress: ProgressCallback | None = None,
+        **options: Unpack[PredictOptions],
+    ) -> Predicted:
+        """Predict with one model, or the ensemble of several: ``g.predict("s@3", split="test").probabilities``.
+
+        ``data`` is a spec of other data; their inputs are normalised as the space's. With a ``path`` that ends in
+        .parquet, .csv or .npz the predictions are written there. Raises InputError for inputs of another shape.
+        """
+        from mgraph.jobs.points import PredictJob
+
+        refuse_unknown("predict", options, PredictOptions)
+        further: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_SET}
+        job = PredictJob(members=self._set(models, options), path=None if path is None else str(Path(path)), **further)
+        found: Predicted = job.run(self.session, **({} if progress is None else {"progress": progress}))
+        return found
 
     def _set(self, models: tuple[Model, ...], options: SetOptions, *, default: bool = False) -> tuple[str, ...]:
         """Return a set by ids, as jobs have it."""

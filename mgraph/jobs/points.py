@@ -55,6 +55,49 @@ class EnsembleJob(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoupJob(Job):
+    """Store the average of ``members``, a set of models by ids (:mod:`mgraph.models.sets`), as a merged node.
+
+    Weights are uniform, greedy or learned, the latter two on validation data. ``bn_examples`` are those that its
+    BatchNorm statistics are recomputed from; with ``force`` models are averaged although a barrier divides them.
+    """
+
+    kind: ClassVar[str] = "soup"
+    operation: ClassVar[str] = "mgraph.operations.soups:soup"
+
+    members: tuple[str, ...]
+    how: str = "uniform"
+    name: str | None = None
+    bn_examples: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictJob(Job):
+    """Write what ``members``, a set of models by ids, predict together on a ``split`` into the file ``path``.
+
+    ``data`` is a spec of other data than the space's. With ``temperature`` each member has one of its own, fitted on
+    the space's validation data. It leaves no run, and is given again.
+    """
+
+    kind: ClassVar[str] = "predict"
+    operation: ClassVar[str] = "mgraph.operations.predictions:predict"
+    resumes: ClassVar[bool] = False
+
+    members: tuple[str, ...]
+    path: str | None = None
+    data: str | None = None
+    split: str = "test"
+    bn_examples: int | None = None
+    temperature: bool = False
+    overwrite: bool = False
+
+    @override
+    def names(self) -> Iterable[Any]:
+        return (self.data,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateJob(Job):
     """Measure a node (its id) on ``splits``; with ``save`` numbers that are not stored yet are, with the node.
 
