@@ -375,6 +375,36 @@ class Connected(Labelled):
             series=series,
         )
 
+    def plot_ensemble(
+        self,
+        path: PathLike,
+        *,
+        grid: int | Sequence[int] | None = None,
+        bn_examples: int | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Path:
+        """Draw what votes of its points gain (default: 21 of a path, nine of a surface), on test data.
+
+        Along a path, θ(t) and the ensemble of the first end and θ(t) ([G] fig. 4); and the ensemble of more and more
+        points, beside that of as many independent modes. Nothing is stored. Raises InputError if members cannot vote.
+        """
+        from mgraph.figures import check_path
+        from mgraph.operations.growth import growth
+        from mgraph.report.ensembleplots import plot_growth
+
+        check_path(Path(path))
+        if grid is None and family_of(self.record).dimension == 1:
+            grid = 21
+        found = growth(self._session, self.on_grid(grid), bn_examples, **_progress(progress))
+        return plot_growth(
+            found.metric,
+            Path(path),
+            title=label(self.record),
+            first=found.first,
+            along=(found.t, found.single, found.pair),
+            members=(found.points, found.modes),
+        )
+
     def check_plot(self, path: PathLike) -> None:
         """Raise InputError early for what :meth:`plot` could not draw later."""
         from mgraph.figures import check_path

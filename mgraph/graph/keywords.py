@@ -191,7 +191,9 @@ class MergeOptions(TypedDict, total=False):
     best: Annotated[bool, Option("Take the swept point that is best on validation data, whatever the rule says.")]
     refine: Annotated[
         int | None,
-        Option("Search on from the best swept point, looking at this many more, on half of the validation data.", low=1),
+        Option(
+            "Search on from the best swept point, looking at this many more, on half of the validation data.", low=1
+        ),
     ]
     soup: Annotated[str | None, Option("Average swept points: uniform, or greedy (on validation data).")]
     name: Annotated[str | None, Option("Name of the merged node.")]
@@ -204,7 +206,9 @@ class SetOptions(TypedDict, total=False):
 
     where: Annotated[
         str | None,
-        Option("All modes and merged nodes for which this is true, e.g. \"kind=mode, test_accuracy > 0.9\".", shown="EXPR"),
+        Option(
+            'All modes and merged nodes for which this is true, e.g. "kind=mode, test_accuracy > 0.9".', shown="EXPR"
+        ),
     ]
     space: SpaceName
     bn_examples: Annotated[

@@ -45,7 +45,8 @@ def learned_soup(
 
     ``loss`` measures an average, ``gradient`` is that of the weights measured last, shape (M,). A step that does not
     lower the loss is halved and tried again, so the result is never worse than the equal average; ``steps`` is how
-    often the loss is measured (Kivinen, Warmuth, Information and Computation 132, 1997).
+    often the loss is measured (Kivinen, Warmuth, Information and Computation 132, 1997). Single ones are tried at the
+    end, so it is not worse than the best of these either.
     """
     weights = np.full(size, 1.0 / size)
     best = loss(weights)
@@ -63,4 +64,8 @@ def learned_soup(
             weights, best, slope, step = tried, value, gradient(), step * 1.5
         else:
             step /= 2.0
+    for single in np.eye(size):
+        value = loss(single)
+        if value < best:
+            weights, best = single, value
     return weights

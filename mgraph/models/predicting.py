@@ -189,7 +189,9 @@ class Predictor:
 
 def _libraries() -> dict[str, str]:
     """Return the versions of those libraries that networks may come from and that are loaded."""
-    return {name: str(getattr(sys.modules[name], "__version__", "")) for name in ("transformers",) if name in sys.modules}
+    return {
+        name: str(getattr(sys.modules[name], "__version__", "")) for name in ("transformers",) if name in sys.modules
+    }
 
 
 def _all_outputs(workspace: Workspace, split: Split) -> Tensor:

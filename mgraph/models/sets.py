@@ -129,9 +129,7 @@ def resolve(session: Session, parts: Sequence[str], resumed: Run | None = None) 
             )
         space = reader.get(Space, id=next(iter(spaces)))
     whole = grid if len(parts) == 1 and connections else None
-    return ModelSet(
-        space, tuple(members.values()), tuple(connections.values()), joined, tuple(ends.values()), whole
-    )
+    return ModelSet(space, tuple(members.values()), tuple(connections.values()), joined, tuple(ends.values()), whole)
 
 
 def default_set(session: Session, space: Space) -> tuple[str, ...]:
@@ -196,8 +194,6 @@ def _on(connection: Connection, family: Family, points: Floats, nodes: Sequence[
         terms = tuple((node.id, float(c)) for node, c in zip(nodes, coefficients, strict=True) if c != 0.0)
         where = ",".join(f"{x:.4g}" for x in point)
         members.append(
-            Member(
-                f"{label(connection)}@{where}", terms, connection=connection, parameter=tuple(map(float, point))
-            )
+            Member(f"{label(connection)}@{where}", terms, connection=connection, parameter=tuple(map(float, point)))
         )
     return members

@@ -143,7 +143,9 @@ class Choosing:
         comparison = Comparison(self._predictor, fitted_on=searched)
         corners, rows = self._corners(comparison), self._points(data, comparison)
         if corners is None or rows is None or any(len(row) != len(searched) + len(held_out) for row in corners):
-            raise InputError("A search needs scores of single validation examples, and this task has none; leave it out.")
+            raise InputError(
+                "A search needs scores of single validation examples, and this task has none; leave it out."
+            )
         baseline, start = best_of(corners, searched), best_of(rows, searched)
         found = {tuple(data.parameters[start]): rows[start]}
         self._search(data.parameters[start], most, comparison, searched, found)

@@ -17,7 +17,7 @@ from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure_with_scores, outputs
-from mgraph.families import Family, Floats
+from mgraph.families import Family
 from mgraph.jobs.points import MergeJob
 from mgraph.merge.bestof import Decision
 from mgraph.merge.compare import Difference, paired_difference
@@ -313,4 +313,3 @@ def _notes(choice: Choice, ready: Prepared) -> list[str]:
     if choice.notes or len(alone) != 1 or np.count_nonzero(choice.coefficients) != 1:
         return []
     return [f"the chosen point is the corner {label(ready.nodes[int(alone[0])])} itself"]
-

@@ -159,7 +159,14 @@ def soup(
         None if mine is None or theirs is None else paired_difference(mine[1], theirs[1]),
         here.task.primary.name,
         memory,
+        _notes(decision, models.members[baseline].label),
     )
+
+
+def _notes(decision: Decision | None, baseline: str) -> list[str]:
+    if decision is None or decision.verdict != "worse":
+        return []
+    return [f"the soup is worse than its best ingredient {baseline} on validation data: use that instead"]
 
 
 def _stored_terms(reader: Reader, terms: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -257,7 +264,7 @@ class _Cooking:
         def loss(weights: Floats) -> float:
             self._place(weights)
             found = slope.measure()
-            self._progress(Progress("learning", slope.measured, _STEPS))
+            self._progress(Progress("learning", slope.measured, _STEPS + size))
             return found
 
         weights = learned_soup(size, loss, slope.of_weights, steps=_STEPS)

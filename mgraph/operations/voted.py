@@ -154,4 +154,3 @@ def class_table(said: torch.Tensor, targets: torch.Tensor, classes: int, counts:
             }
         )
     return rows
-

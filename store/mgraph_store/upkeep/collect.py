@@ -111,7 +111,9 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     saved = length - shortest
     if saved > max(_LEAST_JOURNAL, shortest):
         old.append(Garbage("journal", "journal", saved, "its rows alone are shorter than their history"))
-    return Collection(tuple(old), len(found) - sum(item.kind not in ("journal", PREDICTIONS) for item in old), min_age, shared)
+    return Collection(
+        tuple(old), len(found) - sum(item.kind not in ("journal", PREDICTIONS) for item in old), min_age, shared
+    )
 
 
 def remove_objects(store: GraphStore, keys: Iterable[str]) -> list[str]:
