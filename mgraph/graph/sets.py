@@ -13,6 +13,7 @@ from mgraph.graph.handles import Connected, Point
 from mgraph.graph.keywords import EnsembleOptions, PredictOptions, SetOptions, SoupOptions
 from mgraph.graph.places import Place
 from mgraph.keywords import refuse_unknown
+from mgraph.progress import silent
 from mgraph.query.criterion import NODE_KINDS
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Sets(Opened):
         refuse_unknown("ensemble", options, EnsembleOptions)
         further: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_SET}
         job = EnsembleJob(members=self._set(models, options, default=True), **further)
-        voted: EnsembleResult = job.run(self.session, **({} if progress is None else {"progress": progress}))
+        voted: EnsembleResult = job.run(self.session, progress=progress or silent)
         return voted
 
     def soup(
@@ -75,7 +76,7 @@ class Sets(Opened):
         refuse_unknown("soup", options, SoupOptions)
         further: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_SET}
         job = SoupJob(members=self._set(models, options), how=how, **further)
-        made: SoupResult = job.run(self.session, **({} if progress is None else {"progress": progress}))
+        made: SoupResult = job.run(self.session, progress=progress or silent)
         return made
 
     def predict(
@@ -95,7 +96,7 @@ class Sets(Opened):
         refuse_unknown("predict", options, PredictOptions)
         further: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_SET}
         job = PredictJob(members=self._set(models, options), path=None if path is None else str(Path(path)), **further)
-        found: Predicted = job.run(self.session, **({} if progress is None else {"progress": progress}))
+        found: Predicted = job.run(self.session, progress=progress or silent)
         return found
 
     def _set(self, models: tuple[Model, ...], options: SetOptions, *, default: bool = False) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from mgraph.errors import InputError
 from mgraph.fields import are_labels
 
 COLDEST, HOTTEST = 0.02, 50.0
-_CLOSE = 1e-3  # of log T
+_CLOSE = 5e-3  # of log T
 
 
 def classifies(task: Task) -> bool:
@@ -75,12 +75,26 @@ def fit_temperature(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) 
     """
     if not len(outputs):
         raise InputError("A temperature is fitted on validation data, and there are no examples.")
-    logits = outputs.double()
+    logits, chosen, weights = _labelled(outputs.double(), targets, void)
 
     def cost(log_temperature: float) -> float:
-        return float(example_nll(logits, targets, void, math.exp(log_temperature)).mean())
+        cold = math.exp(-log_temperature)
+        return float(weights @ (torch.logsumexp(logits * cold, dim=1) - chosen * cold))
 
     bounds = (math.log(COLDEST), math.log(HOTTEST))
     found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": _CLOSE})
     best = float(found.x)
     return math.exp(best) if cost(best) <= cost(0.0) else 1.0  # a search that ended badly must not do harm
+
+
+def _labelled(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logits of all L labels that count, (L, C), those of the labels themselves, (L,), and their shares.
+
+    The shares, shape (L,), are such that every example counts alike, as in :func:`example_nll`.
+    """
+    counts = counting(targets, void)
+    each = counts.flatten(1).sum(1) if counts.ndim > 1 else counts.long()
+    shares = (1.0 / (each.clamp_min(1) * len(targets))).double().reshape(-1, *[1] * (targets.ndim - 1))
+    logits = outputs.movedim(1, -1)[counts]
+    labels = targets[counts].long()
+    return logits, logits.gather(1, labels.unsqueeze(1)).squeeze(1), shares.expand(targets.shape)[counts]

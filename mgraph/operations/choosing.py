@@ -264,11 +264,10 @@ def _inside(family: Family, free: Floats) -> Floats:
 def _error_text(decision: Decision) -> str:
     if decision.standard_error == 0.0:
         return "no better"
-    return (
-        f"better by {decision.value:.3g}, {decision.errors:.2f} standard errors, and {decision.threshold:.2f} are needed"
-        if decision.value > 0
-        else f"worse by {-decision.value:.3g}"
-    )
+    if decision.value <= 0:
+        return f"worse by {-decision.value:.3g}"
+    needed = f"{decision.threshold:.2f} are needed"
+    return f"better by {decision.value:.3g}, {decision.errors:.2f} standard errors, and {needed}"
 
 
 def _kept(data: SweepData, place: int, decision: Decision, scored_by: str) -> str:

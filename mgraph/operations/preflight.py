@@ -38,7 +38,7 @@ def refuse_barriers(
             with session.store.reading() as reader:
                 instead = _instead(reader, predictor.workspace.task.primary, first, other)
             raise InputError(
-                f"A barrier divides {first.label} and {other.label} ({said}), so their average was not stored. {instead}"
+                f"A barrier divides {first.label} and {other.label} ({said}); their average was not stored. {instead}"
             )
         progress(Progress("barriers", done, len(members) - 1))
 

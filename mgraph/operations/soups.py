@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from mgraph.alone import alone
+from mgraph.data.labels import inside, per_example
 from mgraph.errors import InputError
 from mgraph.evaluate.metrics import SPLITS, Measured, measure, measure_with_scores
 from mgraph.fields import Fields
@@ -127,7 +128,7 @@ def soup(
             named = {models.members[baseline].label: alone_results}
             refuse_a_wall(results, named, here.task.primary, "valid")
         policy = policy_name(here, predictor.policy)
-        info = {"origin": "soup", "soup": job.how, "batchnorm": policy}
+        info: dict[str, Any] = {"origin": "soup", "soup": job.how, "batchnorm": policy}
         info |= {"members": [m.label for m in models.members], "weights": weights.tolist()}
         with session.store.transaction() as tx:
             node = store_point(
@@ -202,9 +203,9 @@ class _Cooking:
             return self._learned()
         comparison = Comparison(self._predictor)
         singles = [self._scored(comparison, np.eye(len(members))[i]) for i in range(len(members))]
-        if how == "uniform":
-            weights, tried = np.full(len(members), 1.0 / len(members)), []
-        else:
+        tried: list[Scores] = []
+        weights = np.full(len(members), 1.0 / len(members))
+        if how == "greedy":
             weights, tried = self._greedy(comparison)
         known = [row for row in singles if row is not None]
         if len(known) < len(singles):
@@ -304,7 +305,7 @@ class _Slope:
             out = flat.run(x)
             cost = self._cost(out, y, temperature)
             share = len(self._examples_of(y)) / len(self._examples)
-            (cost * share).backward()
+            torch.autograd.backward(cost * share)
             total += float(cost.detach()) * share
         return total
 
@@ -323,11 +324,9 @@ class _Slope:
         if not classifies(task):
             return task.loss(out, y)
         assert isinstance(y, torch.Tensor)
-        out, y = task.without_void(out, y)
-        ignored = task.void[0] if task.void else -100
-        for value in task.void[1:]:
-            y = y.where(y != value, ignored)
-        return F.cross_entropy(out / temperature, y.long(), ignore_index=ignored)
+        known, labels = task.without_void(out, y)
+        each = F.cross_entropy(known / temperature, inside(labels, task.void).long(), reduction="none")
+        return per_example(each, labels, task.void).mean() if len(labels) else known.sum() * 0.0
 
     def _temperature(self) -> float:
         flat, task = self._predictor.workspace.flat, self._predictor.workspace.task

@@ -97,7 +97,7 @@ class EnsembleResult:
         return [voted.row(self.metric) for voted in self.rows]
 
     def member_table(self) -> list[dict[str, Any]]:
-        """Return the members as rows: name, weight, temperature, and how often it disagrees with another, on average."""
+        """Return the members as rows: name, weight, temperature, and how often it disagrees with others, on average."""
         rows = []
         for i, name in enumerate(self.labels):
             row: dict[str, Any] = {"member": name, "weight": self.weights[i], "temperature": self.temperatures[i]}

@@ -185,7 +185,8 @@ def _look(predictor: Predictor, asked: _Asked, job: EnsembleJob, progress: Progr
     task = predictor.workspace.task
     targets = targets_of(task.valid)
     singles = {i for i, member in enumerate(asked.members) if member.corner is not None}
-    temperatures, likelihoods, results = np.ones(len(asked.members)), [], []
+    temperatures, likelihoods = np.ones(len(asked.members)), []
+    results: list[dict[str, Measured] | None] = []
     for i, member in enumerate(asked.members):
         out = predictor.outputs(member, {split: task.splits[split] for split in SPLITS})["valid"]
         if job.temperature:

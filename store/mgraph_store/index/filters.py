@@ -2,9 +2,10 @@
 
     test_accuracy > 0.9 and (tag = 'good' or name like 'run%') and not seed in (1, 2)
 
-Columns are those of a relation; in addition, ``tag`` and ``end`` stand for any of a list's texts, and ``note.KEY`` for
-a note's value. Operators: ``= != < <= > >=``, ``like`` (``%`` any text, ``_`` one character), ``in (…)``, ``is null``,
-``is not null``, ``and`` (or a comma), ``or``, ``not``. A text of one word needs no quotes. A comparison with a missing value, or NaN, is neither true nor false, so it
+Columns are those of a relation, which may be shortened as far as they can be told apart (``test_acc``); in addition,
+``tag`` and ``end`` stand for any of a list's texts, and ``note.KEY`` for a note's value. Operators: ``= != < <= > >=``,
+``like`` (``%`` any text, ``_`` one character), ``in (…)``, ``is null``, ``is not null``, ``and`` or a comma, ``or``,
+``not``. A text of one word needs no quotes. A comparison with a missing value, or NaN, is neither true nor false, so it
 never selects; times are compared with texts like '2026-01-31 12:00'. Only these columns and values reach DuckDB.
 """
 

@@ -29,7 +29,7 @@ _LEAST_JOURNAL = 1 << 20  # bytes that a new journal must save
 
 @dataclass(frozen=True)
 class Garbage:
-    """One thing to remove: what it is (object, unfinished, state, predictions, journal), its name, bytes on disk, and why."""
+    """One thing to remove: what it is (object, unfinished, state, predictions, journal), name, bytes on disk, why."""
 
     kind: str
     name: str
