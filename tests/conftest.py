@@ -141,7 +141,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     g.connect("a", "b", method=mgraph.BezierCurve(epochs=2, lr=0.05), name="curve", grid=5)
     s = g.connect(*"abcd", method=mgraph.BezierSurface(epochs=8, lr=0.05), name="s", grid=3)
     g.connect("c", "d", method=mgraph.Linear(), name="bare", sweep=False)
-    s.merge(name="m")
+    s.merge(name="m", best=True)
     return path
 
 

@@ -66,7 +66,9 @@ _SECTIONS = {
     },
     "Better models": {
         "merge": "merge",
-        "ensemble": "merge",
+        "soup": "sets",
+        "ensemble": "sets",
+        "predict": "sets",
         "export": "merge",
     },
     "Sharing and upkeep": {

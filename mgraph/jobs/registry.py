@@ -19,7 +19,9 @@ from mgraph.jobs.points import (
     ExportEnsembleJob,
     ExportJob,
     MergeJob,
+    PredictJob,
     SharpnessJob,
+    SoupJob,
 )
 from mgraph.jobs.reading import shown
 
@@ -35,7 +37,9 @@ JOBS: dict[str, type[Job]] = {
         SweepJob,
         ComposeJob,
         MergeJob,
+        SoupJob,
         EnsembleJob,
+        PredictJob,
         EvaluateJob,
         SharpnessJob,
         ArchiveJob,
@@ -66,7 +70,8 @@ def code_in(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the user's code that a written job names, without reading the job, which would load a method's class."""
     method = document.get("method")
     chosen = [document.get("settings"), *([method.get("settings")] if isinstance(method, dict) else [])]
-    named = [part.get(setting) for part in chosen if isinstance(part, dict) for setting in NAMING_CODE]
+    named = [document.get("data")] if document.get(KIND) == PredictJob.kind else []
+    named += [part.get(setting) for part in chosen if isinstance(part, dict) for setting in NAMING_CODE]
     named += [method.get("name")] if isinstance(method, dict) else []
     sweep = document.get("sweep")
     for metrics in (document.get("metrics"), sweep.get("metrics") if isinstance(sweep, dict) else None):
