@@ -235,6 +235,7 @@ def settings_options(classes: Mapping[str, type[Settings]], *, flags: bool = Tru
 
         decorated: Any = bundled
         for name, users in reversed(merged.items()):
+            alone = users[0][1].alone
             decorated = click.option(
                 "--" + name.replace("_", "-"),
                 name,
@@ -242,6 +243,7 @@ def settings_options(classes: Mapping[str, type[Settings]], *, flags: bool = Tru
                 section=section,
                 help=_help(users, len(having)),
                 metavar=_metavar(users[0][1]),
+                **({} if alone is None else {"is_flag": False, "flag_value": alone}),
             )(decorated)
         what, whose = ("; -s and flags override", "") if flags else ("; -s overrides", " of the method, as for connect")
         help = f"TOML file of settings{what} it."
@@ -277,7 +279,8 @@ def find_graph(start: Path) -> Path:
 
 def _metavar(info: SettingInfo) -> str:
     choices = ("true", "false") if info.kind == "true or false" else info.choices
-    return "|".join(choices) or "VALUE"
+    value = "|".join(choices) or "VALUE"
+    return value if info.alone is None else f"[{value}]"
 
 
 def _listed(names: Sequence[str]) -> str:
