@@ -84,7 +84,7 @@ def _origin(info: Row) -> Row:
     """Return what the node's info says of where it came from: a file, a parameter, a choice."""
     return {
         key: info[key]
-        for key in ("origin", "file", "blake2b", "epoch", "ema", "parameter", "soup")
+        for key in ("origin", "file", "blake2b", "epoch", "cycle", "ema", "swa", "simplex", "vertex", "parameter", "soup")
         if info.get(key) is not None
     }
 
