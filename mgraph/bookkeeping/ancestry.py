@@ -80,13 +80,12 @@ class _Tree:
         return found[0] if found else None
 
 
+_ORIGIN = ("origin", "file", "blake2b", "epoch", "cycle", "ema", "swa", "simplex", "vertex", "parameter", "soup")
+
+
 def _origin(info: Row) -> Row:
     """Return what the node's info says of where it came from: a file, a parameter, a choice."""
-    return {
-        key: info[key]
-        for key in ("origin", "file", "blake2b", "epoch", "cycle", "ema", "swa", "simplex", "vertex", "parameter", "soup")
-        if info.get(key) is not None
-    }
+    return {key: info[key] for key in _ORIGIN if info.get(key) is not None}
 
 
 def tree_lines(row: Row) -> list[str]:

@@ -1,4 +1,4 @@
-"""Fast ensembles, weight averages, sharpness-aware steps and simplices, each beside the same spelt out in plain torch."""
+"""Fast ensembles, weight averages, sharpness-aware steps and simplices, beside the same spelt out in plain torch."""
 
 import copy
 from itertools import count, takewhile
@@ -94,7 +94,7 @@ def test_averages_are_taken_at_a_rate_that_stays_or_at_the_end_of_cycles():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("asked", "message"),
     [
         ({"fge": True, "snapshot": True}, "fge and snapshot are trainings of different kinds"),
         ({"swa": True, "simplex": 3}, "swa and simplex are trainings"),
@@ -108,20 +108,20 @@ def test_averages_are_taken_at_a_rate_that_stays_or_at_the_end_of_cycles():
         ({"sam": 0}, "sam must be above 0"),
     ],
 )
-def test_what_does_not_go_together_is_refused_by_name(given, message):
+def test_what_does_not_go_together_is_refused_by_name(asked, message):
     with pytest.raises(InputError, match=message):
-        TrainSettings.parse(given)
+        TrainSettings.parse(asked)
 
 
 def test_a_training_too_short_for_its_schedule_is_refused():
-    for given, message in (
+    for asked, message in (
         ({"fge": True, "epochs": 3}, "4ep is 12 steps, and the phase has 9"),
         ({"snapshot": True, "schedule": "restarts?cycles=20"}, "a cycle without a step of its own"),
         ({"fge": True, "schedule": "cyclic?period=1"}, "a cycle without a step of its own"),
         ({"swa": True, "schedule": "restarts?cycles=20"}, "a cycle without a step"),
     ):
         with pytest.raises(InputError, match=message):
-            check_training(network(), task(), TrainSettings(batch_size=20, **{"epochs": 4} | given))
+            check_training(network(), task(), TrainSettings(batch_size=20, **{"epochs": 4} | asked))
 
 
 def test_the_schedule_is_what_was_asked_for():

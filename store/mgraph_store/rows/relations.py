@@ -87,7 +87,8 @@ def nodes(metrics: Sequence[str] = DEFAULT) -> Relation:
     return Relation(
         "every node, with the numbers measured for itself (not in a sweep)",
         f"""SELECT n.id, n.name, n.kind, s.name AS space, {_names(metrics)}, r.seed, {_CYCLE} AS cycle,
-    n.tensor_key IS NOT NULL AS stored, n.nbytes, n.created, n.run_id, coalesce(t.tags, []) AS tags, coalesce(t.notes, MAP {{{{}}}}) AS notes
+    n.tensor_key IS NOT NULL AS stored, n.nbytes, n.created, n.run_id,
+    coalesce(t.tags, []) AS tags, coalesce(t.notes, MAP {{{{}}}}) AS notes
 FROM {{db}}.nodes n JOIN {{db}}.spaces s ON s.id = n.space_id LEFT JOIN {{db}}.runs r ON r.id = n.run_id
 LEFT JOIN (
     SELECT node_id, {_pivot(metrics)} FROM {{db}}.evaluations WHERE sweep_id IS NULL AND subset = 'all' GROUP BY node_id
