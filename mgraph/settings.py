@@ -57,13 +57,15 @@ def setting(
     unit: str = "",
     choices: tuple[str, ...] = (),
     nothing: str = "none",
+    alone: str | None = None,
     check: Callable[[Any], object] | None = None,
     by_name: Callable[[Any], str] | None = None,
     **limits: Unpack[GivenLimits],
 ) -> Any:
     """Declare a setting: its default, what it does, its unit and its :class:`Limits`.
 
-    ``nothing`` is the word for None, where None is a value. ``check`` raises InputError for a value, other than None,
+    ``nothing`` is the word for None, where None is a value, and ``alone`` the value that the flag stands for where it
+    is typed without one. ``check`` raises InputError for a value, other than None,
     that cannot be. ``by_name`` gives the name that a function is recorded by, where one may be given.
     """
     metadata = {
@@ -72,6 +74,7 @@ def setting(
         "limits": Limits(**limits),
         "choices": choices,
         "nothing": nothing,
+        "alone": alone,
         "check": check,
         "by_name": by_name,
     }
@@ -125,6 +128,7 @@ class SettingInfo:
     unit: str
     nothing: str = "none"
     choices: tuple[str, ...] = ()
+    alone: str | None = None
 
     def example(self) -> str:
         """Return the default as it would be typed."""
@@ -161,6 +165,7 @@ class Settings:
                 f.metadata["unit"],
                 f.metadata["nothing"],
                 f.metadata["choices"],
+                f.metadata["alone"],
             )
             for f in fields(cls)
         ]

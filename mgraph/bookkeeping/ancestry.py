@@ -83,13 +83,12 @@ class _Tree:
         return found[0] if found else None
 
 
+_ORIGIN = ("origin", "file", "blake2b", "epoch", "cycle", "ema", "swa", "simplex", "vertex", "parameter", "soup")
+
+
 def _origin(info: Row) -> Row:
     """Return what the node's info says about its origin: a file, a parameter, a choice."""
-    return {
-        key: info[key]
-        for key in ("origin", "file", "blake2b", "epoch", "ema", "parameter", "soup")
-        if info.get(key) is not None
-    }
+    return {key: info[key] for key in _ORIGIN if info.get(key) is not None}
 
 
 def tree_lines(row: Row) -> list[str]:
