@@ -21,8 +21,7 @@ from mgraph.fields import Fields
 from mgraph.network.layout import named_tensors
 
 _KEPT = frozenset(  # these are easier to follow than their parts
-    "scaled_dot_product_attention lstm gru rnn_tanh rnn_relu adaptive_avg_pool1d adaptive_avg_pool2d "
-    "adaptive_avg_pool3d".split()
+    ["scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"]
 )
 
 
