@@ -40,14 +40,18 @@ if TYPE_CHECKING:
         AutoOptions,
         Bounds,
         ConnectOptions,
+        EnsembleOptions,
         EvaluateOptions,
         ImportOptions,
         Listing,
         MergeOptions,
+        PredictOptions,
+        SoupOptions,
         SpaceOptions,
         SweepOptions,
     )
     from mgraph.graph.places import Place
+    from mgraph.graph.recorder import Recorder
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
     from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, AlignJob, TrainJob
@@ -58,7 +62,9 @@ if TYPE_CHECKING:
         ExportEnsembleJob,
         ExportJob,
         MergeJob,
+        PredictJob,
         SharpnessJob,
+        SoupJob,
     )
     from mgraph.jobs.registry import read_job
     from mgraph.merge.compare import Difference
@@ -92,6 +98,7 @@ _HOMES = {
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
     "Place": "mgraph.graph.places",
+    "Recorder": "mgraph.graph.recorder",
     "KINDS": "mgraph.bookkeeping.listed",
     # Spaces: networks, data and how they are judged
     "ARCHITECTURES": "mgraph.builtin",
@@ -126,6 +133,9 @@ _HOMES = {
     "SweepOptions": "mgraph.graph.keywords",
     "EvaluateOptions": "mgraph.graph.keywords",
     "MergeOptions": "mgraph.graph.keywords",
+    "EnsembleOptions": "mgraph.graph.keywords",
+    "SoupOptions": "mgraph.graph.keywords",
+    "PredictOptions": "mgraph.graph.keywords",
     "Listing": "mgraph.graph.keywords",
     "Aims": "mgraph.graph.keywords",
     "Bounds": "mgraph.graph.keywords",
@@ -145,7 +155,9 @@ _HOMES = {
     "ComposeJob": "mgraph.jobs.connections",
     "CompositeLeg": "mgraph.jobs.connections",
     "MergeJob": "mgraph.jobs.points",
+    "SoupJob": "mgraph.jobs.points",
     "EnsembleJob": "mgraph.jobs.points",
+    "PredictJob": "mgraph.jobs.points",
     "EvaluateJob": "mgraph.jobs.points",
     "SharpnessJob": "mgraph.jobs.points",
     "ArchiveJob": "mgraph.jobs.points",
@@ -204,6 +216,7 @@ __all__ = [
     "Difference",
     "Done",
     "EnsembleJob",
+    "EnsembleOptions",
     "EvaluateJob",
     "EvaluateOptions",
     "ExportEnsembleJob",
@@ -227,11 +240,16 @@ __all__ = [
     "Point",
     "PolygonalChain",
     "Pool",
+    "PredictJob",
+    "PredictOptions",
     "Progress",
+    "Recorder",
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",
     "Size",
+    "SoupJob",
+    "SoupOptions",
     "SpaceOptions",
     "Suggestion",
     "SweepJob",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -22,8 +22,8 @@ ALIGNED = "align"
 class TrainJob(Job):
     """Train a mode in a space (its id), and copies of earlier epochs, if its settings ask for them.
 
-    It begins with a fresh network, or at the node ``init`` (its id). ``preset`` is the recipe that the settings began
-    with, if they did.
+    It starts from a fresh network, or at the node ``init`` (its id). ``preset`` is the recipe on which the settings are
+    based, if any.
     """
 
     kind: ClassVar[str] = "train"
@@ -42,7 +42,7 @@ class TrainJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class _ImportJob(Job):
-    """What importing a mode takes from wherever it comes."""
+    """The fields for importing a mode, wherever it comes from."""
 
     operation: ClassVar[str] = "mgraph.operations.modes:add_imported_mode"
     resumes: ClassVar[bool] = False
@@ -57,9 +57,9 @@ class _ImportJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class AddModeJob(_ImportJob):
-    """Import the checkpoint ``file`` as a mode of a space (its id); other fields as of :meth:`mgraph.Graph.add_mode`.
+    """Import the checkpoint ``file`` as a mode of a space (its id); other fields as in :meth:`mgraph.Graph.add_mode`.
 
-    It is short, and a file may be another one by the time it is read again: it is given again, not resumed.
+    It is short, and a file may have changed by the time it is read again, so it is given again instead of resumed.
     """
 
     kind: ClassVar[str] = "add-mode"
@@ -69,14 +69,16 @@ class AddModeJob(_ImportJob):
 
 @dataclass(frozen=True, kw_only=True)
 class AddObjectJob(_ImportJob):
-    """Import weights that are in memory, an nn.Module or a dict of tensors, as a mode; fields as of an AddModeJob.
+    """Import weights in memory, an nn.Module or a dict of tensors, as a mode; fields as in an AddModeJob.
 
-    Its tensors have no name under which they could be found again, so it is not written down, resumed or sent.
+    ``recorded`` says which training they are of, and after which epoch, if a :class:`mgraph.Recorder` gives them. Its
+    tensors have no name under which they could be found again, so it is not written down, resumed or sent.
     """
 
     kind: ClassVar[str] = "add-object"
 
     weights_of: Any = field(compare=False, repr=False)
+    recorded: Mapping[str, Any] | None = None
 
     @property
     @override
@@ -134,7 +136,7 @@ class AlignJob(Job):
 class AddCurveJob(Job):
     """Import the trained curve in ``file`` into a space (its id): ends as modes NAME-start and NAME-end, and bends.
 
-    ``method`` is curve or chain, or None where the file says it. It is given again, not resumed, as an AddModeJob.
+    ``method`` is curve or chain, or None if the file says it. Like an AddModeJob, it is given again instead of resumed.
     """
 
     kind: ClassVar[str] = "add-curve"

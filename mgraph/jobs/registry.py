@@ -1,4 +1,4 @@
-"""Kinds of jobs → jobs: what is listed here can be read back, and so resumed."""
+"""Jobs by kind: those listed here can be read back, and therefore resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from mgraph.jobs.points import (
     ExportEnsembleJob,
     ExportJob,
     MergeJob,
+    PredictJob,
     SharpnessJob,
+    SoupJob,
 )
 from mgraph.jobs.reading import shown
 
@@ -35,7 +37,9 @@ JOBS: dict[str, type[Job]] = {
         SweepJob,
         ComposeJob,
         MergeJob,
+        SoupJob,
         EnsembleJob,
+        PredictJob,
         EvaluateJob,
         SharpnessJob,
         ArchiveJob,
@@ -46,9 +50,10 @@ JOBS: dict[str, type[Job]] = {
 
 
 def read_job(text: str) -> Job:
-    """Read a job of any kind, also as an earlier version wrote it.
+    """Read a job of any kind, including those written by an earlier version.
 
-    Raises CorruptError, naming the field, for what is not one, and InputError for a value that is out of range.
+    Raises CorruptError, naming the field, for anything that is not a job, and InputError for a value that is out of
+    range.
     """
     try:
         document: Any = json.loads(text)
@@ -62,10 +67,11 @@ def read_job(text: str) -> Job:
 
 
 def code_in(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the user's code that a written job names, without reading the job: a method's class would be loaded."""
+    """Return the user's code that a written job names, without reading the job, which would load a method's class."""
     method = document.get("method")
     chosen = [document.get("settings"), *([method.get("settings")] if isinstance(method, dict) else [])]
-    named = [part.get(setting) for part in chosen if isinstance(part, dict) for setting in NAMING_CODE]
+    named = [document.get("data")] if document.get(KIND) == PredictJob.kind else []
+    named += [part.get(setting) for part in chosen if isinstance(part, dict) for setting in NAMING_CODE]
     named += [method.get("name")] if isinstance(method, dict) else []
     sweep = document.get("sweep")
     for metrics in (document.get("metrics"), sweep.get("metrics") if isinstance(sweep, dict) else None):

@@ -1,4 +1,4 @@
-"""Comparing points of the graph, tensor by tensor (no torch)."""
+"""Compare points of the graph, tensor by tensor (no torch)."""
 
 from __future__ import annotations
 
