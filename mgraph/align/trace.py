@@ -20,9 +20,8 @@ from mgraph.calling import Choice, chosen
 from mgraph.fields import Fields
 from mgraph.network.layout import named_tensors
 
-_KEPT = frozenset(  # these are easier to follow than their parts
-    ["scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"]
-)
+_KEPT = ("scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu", "adaptive_avg_pool")
+"""How operations begin that are easier to follow than their parts."""
 
 
 def trace(module: nn.Module, inputs: Fields, *, outputs: Choice = None, pinned: Collection[str] = ()) -> Symmetry:
@@ -60,7 +59,7 @@ def _exported(module: nn.Module, inputs: Fields) -> torch.export.ExportedProgram
             program = torch.export.export(module.eval(), args, kwargs, strict=False)
             table = torch.export.default_decompositions()
             for operation in list(table):
-                if _name(operation) in _KEPT:
+                if _name(operation).startswith(_KEPT):
                     del table[operation]
             decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
     except Exception as error:  # whatever the user's code, or torch, has against it
