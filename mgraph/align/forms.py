@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from mgraph.align.axes import Axis
-from mgraph.align.rules import Call, Value, dims_of, rule
+from mgraph.align.rules import Call, UntraceableError, Value, dims_of, rule
 
 # Parts and wholes
 
@@ -99,10 +100,12 @@ def _padded(call: Call) -> Sequence[Value]:
 # Forms
 
 
-@rule("view _unsafe_view reshape flatten unflatten pixel_shuffle_view _reshape_copy view_copy")
+@rule("view _unsafe_view reshape flatten unflatten")
 def _view(call: Call) -> Sequence[Value]:
     value, shape = call["self"], call.shapes[0]
     sizes = [call.axes.size(axis) for axis in value.axes]
+    if prod(sizes) != prod(shape):
+        raise UntraceableError(f"the operation {call.name} looks at numbers as those of another type")
     if 0 in shape:
         call.axes.pin(*value.axes)
         return [call.pinned(shape)]

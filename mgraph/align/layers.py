@@ -16,7 +16,7 @@ def _product(call: Call) -> Sequence[Value]:
     return [_multiplied(call, a, b)]
 
 
-@rule("addmm baddbmm addmv addbmm")
+@rule("addmm baddbmm addmv")
 def _sum_and_product(call: Call) -> Sequence[Value]:
     bias, a, b = call.values
     return [broadcast(call, [_multiplied(call, a, b), bias])]

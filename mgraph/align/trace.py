@@ -20,7 +20,8 @@ from mgraph.calling import Choice, chosen
 from mgraph.fields import Fields
 from mgraph.network.layout import named_tensors
 
-_KEPT = ("scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu")  # easier to follow than their parts
+_KEPT = ("scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu", "adaptive_avg_pool")
+"""How operations begin that are easier to follow than their parts."""
 
 
 def trace(module: nn.Module, inputs: Fields, *, outputs: Choice = None, pinned: Collection[str] = ()) -> Symmetry:
@@ -58,14 +59,14 @@ def _exported(module: nn.Module, inputs: Fields) -> torch.export.ExportedProgram
             program = torch.export.export(module.eval(), args, kwargs, strict=False)
             table = torch.export.default_decompositions()
             for operation in list(table):
-                if _name(operation) in _KEPT:
+                if _name(operation).startswith(_KEPT):
                     del table[operation]
-            program = program.run_decompositions(table)
+            decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
     except Exception as error:  # whatever the user's code, or torch, has against it
         lines = [line for line in str(error).splitlines() if line.strip()]
         why = lines[0].strip().rstrip(".") if lines else type(error).__name__
         raise UntraceableError(f"torch.export cannot follow it ({type(error).__name__}: {why})") from None
-    return program
+    return decomposed
 
 
 def _name(operation: Any) -> str:

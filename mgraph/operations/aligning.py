@@ -51,10 +51,8 @@ def align(session: Session, job: AlignJob, *, progress: ProgressCallback = silen
     """
     with session.store.reading() as reader:
         node, target = (reader.get(Node, id=identifier) for identifier in (job.node, job.to))
-        spaces = [reader.get(Space, id=one.space_id) for one in (node, target)]
     check_name_is_free(session, job.name)
-    _check_pair(node, target, spaces)
-    workspace = session.workspace(spaces[0])
+    workspace = session.workspace(common_space(session, node, target))
     symmetry = symmetry_of(workspace)
     stated = {"node": node.id, "to": target.id, "restarts": job.restarts}
     with session.run(workspace, "align", stated, job.seed, job=job) as run:
@@ -131,13 +129,15 @@ def symmetry_of(workspace: Workspace) -> Symmetry:
     return found
 
 
-def _check_pair(node: Node, target: Node, spaces: list[Space]) -> None:
+def common_space(session: Session, node: Node, target: Node) -> Space:
+    """Return the space in which a node can be aligned to another; InputError, saying why, if it cannot."""
     if node.id == target.id:
         raise InputError(f"{label(node)} cannot be aligned to itself; name another mode.")
     for one in (node, target):
         if one.kind not in ("mode", "merged"):
             raise InputError(f"{label(one)} is a {one.kind}; only modes and merged nodes can be aligned.")
-    first, second = spaces
+    with session.store.reading() as reader:
+        first, second = (reader.get(Space, id=one.space_id) for one in (node, target))
     if first.id != second.id:
         difference = Layout.from_json(first.layout).first_difference(Layout.from_json(second.layout))
         why = f": {difference}" if difference else ", on other data or with another loss"
@@ -145,6 +145,7 @@ def _check_pair(node: Node, target: Node, spaces: list[Space]) -> None:
             f"{label(node)} (space {first.name}) and {label(target)} (space {second.name}) are of different "
             f"spaces{why}; only nodes of one space can be aligned."
         )
+    return first
 
 
 def _batch(task: Task, flat: FlatModel) -> Fields:
