@@ -109,6 +109,7 @@ def _better_models(
         }
     )
     votes = surface.ensemble(progress=progress)
+    assert votes.corners is not None, "a connection has ends"
     for what, measured, against, gain in (
         ("ensemble of the 4 corners", votes.corners, f"corner {votes.single_name}", votes.corners_gain),
         (f"ensemble of {votes.members} points", votes.whole, "the 4 corners", votes.grid_gain),

@@ -86,7 +86,7 @@ def with_path(spec: Spec, path: str) -> Spec:
 
 
 def _with_argument(prefix: str, path: str) -> str:
-    plain = prefix not in CONFIGS or path.startswith((".", "/"))
+    plain = prefix not in CONFIGS - PRETRAINED or path.startswith((".", "/"))
     return f"{prefix}:{path if plain else f'./{path}'}"
 
 

@@ -41,13 +41,14 @@ class Limits:
         return None
 
 
-class GivenLimits(TypedDict, total=False):
-    """The fields of :class:`Limits`, as keywords."""
+class Further(TypedDict, total=False):
+    """The fields of :class:`Limits`, and ``alone``: the value that a flag stands for where it is typed without one."""
 
     low: float
     above: float
     high: float
     below: float
+    alone: str
 
 
 def setting(
@@ -59,9 +60,9 @@ def setting(
     nothing: str = "none",
     check: Callable[[Any], object] | None = None,
     by_name: Callable[[Any], str] | None = None,
-    **limits: Unpack[GivenLimits],
+    **further: Unpack[Further],
 ) -> Any:
-    """Declare a setting: its default, what it does, its unit and its :class:`Limits`.
+    """Declare a setting: its default, what it does, its unit, its :class:`Limits` and what else there is.
 
     ``nothing`` is the word for None, where None is a value. ``check`` raises InputError for a value, other than None,
     that cannot be. ``by_name`` gives the name that a function is recorded by, where one may be given.
@@ -69,9 +70,12 @@ def setting(
     metadata = {
         "help": help,
         "unit": unit,
-        "limits": Limits(**limits),
+        "limits": Limits(
+            low=further.get("low"), above=further.get("above"), high=further.get("high"), below=further.get("below")
+        ),
         "choices": choices,
         "nothing": nothing,
+        "alone": further.get("alone"),
         "check": check,
         "by_name": by_name,
     }
@@ -125,6 +129,7 @@ class SettingInfo:
     unit: str
     nothing: str = "none"
     choices: tuple[str, ...] = ()
+    alone: str | None = None
 
     def example(self) -> str:
         """Return the default as it would be typed."""
@@ -161,6 +166,7 @@ class Settings:
                 f.metadata["unit"],
                 f.metadata["nothing"],
                 f.metadata["choices"],
+                f.metadata["alone"],
             )
             for f in fields(cls)
         ]

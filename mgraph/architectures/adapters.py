@@ -14,6 +14,7 @@ import json
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -201,23 +202,31 @@ def _pretrained(plan: Plan, classes: int) -> tuple[nn.Module, set[str]]:
         raise InputError(f"{plan.base} is quantised; give the base in floats.")
     config = configured(library, f"peft:{plan.base}", values, {}, outputs_of(plan.task, classes))
     maker = maker_of(library, plan.task, config, f"peft:{plan.base}")
+    read = partial(
+        maker.from_pretrained,
+        plan.base,
+        config=config,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
     try:
-        made, told = maker.from_pretrained(
-            plan.base,
-            config=config,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        try:
+            made, told = read(attn_implementation="sdpa")
+        except ValueError:  # not all kinds have that
+            made, told = read(attn_implementation="eager")
     except OSError as error:
-        raise NotFoundError(
-            f"The weights of the base {plan.base} cannot be read: {str(error).splitlines()[0].rstrip('.')}."
-        ) from None
-    unused = sorted(told["unexpected_keys"])
-    if unused and not set(made.state_dict()) - set(told["missing_keys"]):
-        raise InputError(f"The base {plan.base} has no weights of this network, but {unused[0]}.")
+        why = str(error).splitlines()[0].rstrip(".")
+        raise NotFoundError(f"The weights of the base {plan.base} cannot be read: {why}.") from None
+    except RuntimeError as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"The weights of the base {plan.base} are not of its configuration: {why}.") from None
+    missing = set(told["missing_keys"])
+    if missing >= set(made.state_dict()):
+        unused = f"; they have {min(told['unexpected_keys'])}" if told["unexpected_keys"] else ""
+        raise InputError(f"The weights of the base {plan.base} are not of its configuration{unused}.")
     network: nn.Module = made.float()
-    return network, set(told["missing_keys"])
+    return network, missing
 
 
 def _adapted(library: Any, plan: Plan, network: nn.Module, missing: Collection[str]) -> nn.Module:

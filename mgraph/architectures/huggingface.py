@@ -32,7 +32,10 @@ TASKS: Mapping[str, str] = MappingProxyType(
 )
 _OF_TOKENS = ("causal-lm", "masked-lm")  # whose classes are the tokens
 _CONFIG = "config.json"
-_LEFT_OUT = ("auto_map", "_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
+_LEFT_OUT = (
+    *("auto_map", "architectures", "transformers_version", "dtype", "torch_dtype"),
+    *("attn_implementation", "experts_implementation"),  # which may be the name of code in a hub
+)
 
 
 def huggingface(
@@ -135,7 +138,16 @@ def read_config(path: Path, todo: str = "hf: takes a kind such as bert, or a pat
         raise InputError(f"{file} is not JSON; name the config.json of a network of transformers.") from None
     if not isinstance(values, dict) or "model_type" not in values:
         raise InputError(f"{file} has no model_type; name the config.json of a network of transformers.")
-    return {key: value for key, value in values.items() if key not in _LEFT_OUT and not key.startswith("_")}
+    return _plain(values)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what names code or a place, also in the configurations of parts, such as ``text_config``."""
+    return {
+        key: _plain(value) if isinstance(value, dict) and "model_type" in value else value
+        for key, value in values.items()
+        if key not in _LEFT_OUT and not key.startswith("_")
+    }
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from mgraph.families import CompositePath
+from mgraph.jobs.modes import ALIGNED
 from mgraph.session.members import ends_of
 from mgraph_store import Connection, GraphStore, Member, Node, NodeTerm, Reader, Run
 
@@ -69,8 +70,10 @@ class _Tree:
             ]
             of = made[0] if made else None
         rows = [] if of is None else [self.branch(of, **{"as": "point of"})]
-        begun = reader.all(Node, id=info["init"]) if isinstance(info.get("init"), str) else []
-        rows += [self.branch(node, **{"as": "trained from"}) for node in begun]
+        aligned = (("of", "a permutation of"), ("to", "aligned to")) if info.get("origin") == ALIGNED else ()
+        for key, was in (("init", "trained from"), *aligned):
+            named = reader.all(Node, id=info[key]) if isinstance(info.get(key), str) else []
+            rows += [self.branch(node, **{"as": was}) for node in named]
         terms = {} if of is not None else {t.source_id: t.coefficient for t in reader.all(NodeTerm, node_id=node.id)}
         sources = {n.id: n for n in reader.all(Node, id=list(terms))} if terms else {}
         return rows + [self.branch(sources[i], **{"as": "source", "coefficient": c}) for i, c in terms.items()]
@@ -80,13 +83,12 @@ class _Tree:
         return found[0] if found else None
 
 
+_ORIGIN = ("origin", "file", "blake2b", "epoch", "cycle", "ema", "swa", "simplex", "vertex", "parameter", "soup")
+
+
 def _origin(info: Row) -> Row:
     """Return what the node's info says about its origin: a file, a parameter, a choice."""
-    return {
-        key: info[key]
-        for key in ("origin", "file", "blake2b", "epoch", "ema", "parameter", "soup")
-        if info.get(key) is not None
-    }
+    return {key: info[key] for key in _ORIGIN if info.get(key) is not None}
 
 
 def tree_lines(row: Row) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mgraph.bookkeeping.listing import SIDES, Row, columns_named, list_columns, node_columns, sides_with, sort_keys
 from mgraph.errors import InputError
 from mgraph_store import GraphStore
+from mgraph_store.index.filters import meant
 
 KINDS = ("mode", "control", "pivot", "sample", "merged", "connection")
 _OF_CONNECTIONS = ("name", "id", "kind", "ends", "status", "peak", "barrier")
@@ -53,6 +54,9 @@ def list_kinds(
     wanted = [] if columns is None else sort_keys(columns.removeprefix("+") if isinstance(columns, str) else columns)
     where, sort = named_in
     named = columns_named(where, sort) + wanted
+    if named:  # as the expression may shorten them
+        fields = [row["name"] for row in list_columns(store, sides_of(kind))]
+        named = [meant(name, dict.fromkeys(fields)) for name in named]
     found = {side: rows_of(side) for side in sides_with(store, named, sides_of(kind))}
     usual = {"nodes": node_columns(store), "connections": _OF_CONNECTIONS}
     chosen = {side: _shown(usual[side], rows, named) if beside else tuple(wanted) for side, rows in found.items()}

@@ -19,6 +19,8 @@ from mgraph_store.rows.layout import TensorSpec
 # Independent runs have a cosine of about 0 per layer, points of the same run 0.45-0.98 [L, appendices].
 SAME_RUN = 0.3
 
+_ROUNDING = 1e-9  # of sums of float64 in another order
+
 Blocks = Iterable[tuple[int, Sequence[NDArray[np.floating]]]]
 
 
@@ -83,6 +85,15 @@ class Similarity:
         return bool(sum(alike) > len(alike) / 2)
 
     @property
+    def may_be_permuted(self) -> bool:
+        """Whether every tensor has the same norm and variance in both: what the order of its numbers leaves alone."""
+        return all(
+            np.isclose(t.norms[0], t.norms[1], rtol=_ROUNDING, atol=0.0)
+            and np.isclose(t.variances[0], t.variances[1], rtol=_ROUNDING, atol=_ROUNDING * max(t.norms) ** 2)
+            for t in self.tensors
+        )
+
+    @property
     def whole(self) -> TensorSimilarity:
         """All parameters as one vector; with normalisation, its cosine is misleading.
 
@@ -116,6 +127,34 @@ def similarities(tensors: Sequence[TensorSpec], count: int, blocks: Blocks) -> d
         pair: Similarity(tuple(s.similarity(t, *pair) for t, s in zip(tensors, sums, strict=True)))
         for pair in combinations(range(count), 2)
     }
+
+
+def same_numbers(tensors: Sequence[TensorSpec], blocks: Blocks) -> bool:
+    """Return whether each tensor of the first point has the numbers of the second, in whatever order.
+
+    Sums of hashes are compared, so that a block of each point is in memory at a time: that different numbers have the
+    same sum has a probability of 2⁻⁶⁴.
+    """
+    edges = np.cumsum([0, *(t.size for t in tensors)])
+    left = np.zeros(len(tensors), dtype=np.uint64)
+    for offset, block in blocks:
+        for sign, point in zip((1, -1), block, strict=True):
+            hashes = _hashed(point)
+            for k in range(int(np.searchsorted(edges, offset, side="right")) - 1, len(tensors)):
+                part = hashes[max(int(edges[k]) - offset, 0) : max(int(edges[k + 1]) - offset, 0)]
+                if edges[k] >= offset + len(point):
+                    break
+                total = part.sum(dtype=np.uint64)
+                left[k] = left[k] + total if sign > 0 else left[k] - total
+    return not left.any()
+
+
+def _hashed(numbers: NDArray[np.floating]) -> NDArray[np.uint64]:
+    """Mix the bits of every number (SplitMix64)."""
+    x = (numbers.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 is 0.0
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return x ^ (x >> np.uint64(31))
 
 
 class _Sums:

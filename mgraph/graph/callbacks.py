@@ -22,14 +22,13 @@ def of_lightning(recorder: Recorder) -> Any:
         """Saves at the end of epochs, and finishes when training ends."""
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            """Save, if this epoch is to be saved."""
-            if recorder.every is not None and trainer.is_global_zero:
-                recorder.save(pl_module, trainer.current_epoch + 1)
+            """Save, if this is such an epoch."""
+            if recorder.every is not None:
+                recorder.write(pl_module, trainer.current_epoch + 1, first=trainer.is_global_zero)
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             """Store the last mode."""
-            if trainer.is_global_zero:
-                recorder.finish(pl_module)
+            recorder.write(pl_module, None, first=trainer.is_global_zero)
 
     return Record()
 
@@ -44,14 +43,13 @@ def of_transformers(recorder: Recorder) -> Any:
         def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, **further: Any) -> None:
             """Save, if this epoch is to be saved."""
             del args, control, further
-            if recorder.every is not None and state.is_world_process_zero:
-                recorder.save(model, round(state.epoch))
+            if recorder.every is not None:
+                recorder.write(model, round(state.epoch), first=state.is_world_process_zero)
 
         def on_train_end(self, args: Any, state: Any, control: Any, *, model: Any, **further: Any) -> None:
             """Store the last mode."""
             del args, control, further
-            if state.is_world_process_zero:
-                recorder.finish(model)
+            recorder.write(model, None, first=state.is_world_process_zero)
 
     return Record()
 

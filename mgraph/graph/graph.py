@@ -18,6 +18,7 @@ from typing_extensions import override
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.families import Segment
+from mgraph.graph.alignment import Alignments
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point, counts_of
 from mgraph.graph.housekeeping import Housekeeping
@@ -25,6 +26,7 @@ from mgraph.graph.imports import Imports
 from mgraph.graph.keywords import AutoOptions, ConnectOptions, Joining, Listing, SpaceOptions
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
+from mgraph.graph.sets import Sets
 from mgraph.keywords import refuse_unknown
 from mgraph.query.criterion import NODE_KINDS, PathLimit
 from mgraph.query.metrics import criterion_in
@@ -130,7 +132,7 @@ def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
     return {**options, "loss": loss_spec(options["loss"], graph)}
 
 
-class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
+class Graph(Imports, Alignments, Queries, Explorations, Sets, Pictures, Housekeeping):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     @property
@@ -238,11 +240,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         a chain at its control points and ``inner`` points on every piece.
 
         Further keywords are ``grid``, ``inner``, ``splits``, ``examples``, ``bn_examples`` and ``metrics`` of the sweep
-        (see :meth:`Connected.sweep`), ``name``, ``init``, ``same_layout`` and ``buffers_from``
-        (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``init``, control points start from those of that
-        connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, continue a
-        band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's; ``buffers_from``
-        is the end whose buffers to use where they differ.
+        (see :meth:`Connected.sweep`), ``name``, ``init``, ``align``, ``same_layout`` and ``buffers_from``
+        (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``align``, every end but the last is first aligned to the
+        last (:meth:`align`), as NAME-aligned, and what comes out is connected. With ``init``, control points start from
+        those of that connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a
+        curve, continue a band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's;
+        ``buffers_from`` is the end whose buffers to use where they differ.
 
         Raises InputError for unsuitable ends or settings, or a bad grid, and NonFiniteError when training diverges.
         """
@@ -256,8 +259,11 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         counts = counts_of(grid)
         if counts is not None:
             counts = grid_counts(method.family(len(ends)), counts, ())
+        nodes = [self._node(end) for end in ends]
+        if options.get("align", False):
+            nodes = self._aligned_ends(nodes, method, options)
         job = ConnectJob(
-            ends=tuple(self._node(end).id for end in ends),
+            ends=tuple(node.id for node in nodes),
             method=method,
             name=options.get("name"),
             init=None if (init := options.get("init")) is None else self._connection(init).id,
@@ -315,6 +321,18 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
             **{f.name: getattr(result, f.name) for f in fields(result) if f.name != "attempts"},
             attempts=tuple(Attempt(**{**vars(attempt), "connection": one}) for attempt, one in attempts),
         )
+
+    def _aligned_ends(self, ends: Sequence[Node], method: Method, options: ConnectOptions) -> list[Node]:
+        """Align every end to the last; InputError, before that, for what could not be connected afterwards."""
+        from mgraph.operations.connections import common_space
+        from mgraph.session.storing import check_name_is_free
+
+        if options.get("init") is not None:
+            raise InputError("A connection of aligned modes cannot start from one of others; give align or init.")
+        check_name_is_free(self.session, options.get("name"))
+        common_space(self.session, ends, same_layout=False)
+        method.family(len(ends))
+        return self._all_aligned(ends, options.get("name"))
 
     def _source_of_buffers(self, options: Joining) -> Node | None:
         given = options.get("buffers_from")

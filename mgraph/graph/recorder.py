@@ -63,15 +63,14 @@ class Recorder:
         """Store a module, or its state dict, as the mode NAME-EPOCH; return None if ``every`` does not divide the
         epoch.
 
-        Raises the same errors as :meth:`mgraph.Graph.add_mode`.
+        Raises what :meth:`mgraph.Graph.add_mode` does, and InputError for a module whose parameters are spread over
+        processes: give its full state dict.
         """
-        if self.every is not None and epoch % self.every:
-            return None
-        return self._add(network, f"{self.name}-{epoch}", epoch)
+        return self.write(network, epoch, first=_is_first())
 
     def finish(self, network: nn.Module | Mapping[str, Any]) -> Point | None:
-        """Store a module, or its state dict, as the mode NAME; return None in a process that is not the first."""
-        return self._add(network, self.name, None)
+        """Store a module, or its state dict, as the mode NAME; None in a process that is not the first."""
+        return self.write(network, None, first=_is_first())
 
     def lightning(self) -> Any:
         """Return a callback for Lightning's Trainer that saves at the end of epochs and finishes when training ends.
@@ -89,9 +88,14 @@ class Recorder:
 
         return of_transformers(self)
 
-    def _add(self, network: nn.Module | Mapping[str, Any], name: str, epoch: int | None) -> Point | None:
-        if not _is_first():
+    def write(self, network: nn.Module | Mapping[str, Any], epoch: int | None, *, first: bool) -> Point | None:
+        """Save an epoch, or (None) finish, in the process that is the ``first``; what the callbacks call in each."""
+        if epoch is not None and self.every is not None and epoch % self.every:
             return None
+        _require_whole(network)  # in every process: gathering them in one would wait for the others for ever
+        if not first:
+            return None
+        name = self.name if epoch is None else f"{self.name}-{epoch}"
         try:
             point = self._stored(network, name, epoch)
         except NameTakenError as error:  # taken by another writer: training continues
@@ -114,6 +118,20 @@ class Recorder:
             taken = [node.name for node in reader.all(Node) if node.name and mine.fullmatch(node.name)]
         if taken:
             raise NameTakenError(f"There is a mode {min(taken)} already; give the recorder another name.")
+
+
+def _require_whole(network: nn.Module | Mapping[str, Any]) -> None:
+    """Raise InputError for a network of which each process holds a part, by FSDP, DeepSpeed's ZeRO-3 or the like."""
+    if isinstance(network, Mapping):
+        return
+    kinds = {type(module).__name__ for module in network.modules()}
+    spread = [n for n, p in network.named_parameters() if type(p.data).__name__ == "DTensor" or hasattr(p, "ds_id")]
+    if spread or "FullyShardedDataParallel" in kinds:
+        what = f"parameters of the network are spread over processes, first {spread[0]}" if spread else "it is of FSDP"
+        raise InputError(
+            f"The network cannot be recorded as it is: {what}. Gather its full state dict (torch's "
+            f"get_model_state_dict with full_state_dict=True) in every process, and save that."
+        )
 
 
 def _is_first() -> bool:

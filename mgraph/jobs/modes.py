@@ -12,6 +12,11 @@ from mgraph.errors import InputError
 from mgraph.jobs.base import NAMING_CODE, Job
 from mgraph.train.settings import TrainSettings
 
+MOST_RESTARTS = 1000
+
+ALIGNED = "align"
+"""The origin, in its info, of a mode that an :class:`AlignJob` made."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob(Job):
@@ -100,6 +105,31 @@ class AddPointJob(Job):
     space: str
     coordinates: tuple[float, ...]
     name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignJob(Job):
+    """Permute the units of a ``node`` so that it comes close to the node ``to`` (both ids), as a new mode.
+
+    ``restarts`` are further starts of the search after the first, in orders drawn with ``seed``. It is short: given
+    again, not resumed.
+    """
+
+    kind: ClassVar[str] = "align"
+    operation: ClassVar[str] = "mgraph.operations.aligning:align"
+    resumes: ClassVar[bool] = False
+
+    node: str
+    to: str
+    name: str | None = None
+    restarts: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.restarts <= MOST_RESTARTS:
+            raise InputError(f"restarts must be between 0 and {MOST_RESTARTS}, not {self.restarts}.")
+        if self.seed < 0:
+            raise InputError(f"The seed must not be negative; it is {self.seed}.")
 
 
 @dataclass(frozen=True, kw_only=True)

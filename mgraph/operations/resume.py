@@ -274,5 +274,7 @@ def _subject(session: Session, job: Job, made: Any) -> Node | Connection:
     with session.store.reading() as reader:
         if isinstance(job, SharpnessJob):
             return reader.get(Node, id=job.node)
-        assert isinstance(job, SweepJob | EnsembleJob)
+        if isinstance(job, EnsembleJob):
+            return reader.find(job.members[0].partition("@")[0])
+        assert isinstance(job, SweepJob)
         return reader.get(Connection, id=job.connection)

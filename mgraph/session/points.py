@@ -57,7 +57,7 @@ def load_node(session: Session, node: Node) -> Workspace:
         workspace = session.workspace(reader.get(Space, id=node.space_id))
         own = groups = buffers_of(store, reader, node)
         if workspace.layout.buffers and not own:
-            groups = buffers_of(store, reader, _lender(reader, node))
+            groups = buffers_of(store, reader, lender_of(reader, node))
     parameters = store.read_parameters(node)
     workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(np.array(parameters))))
     if groups:
@@ -86,13 +86,14 @@ def start_at(session: Session, workspace: Workspace, flat: FlatModel, node: Node
             )
         groups = buffers_of(store, reader, node)
         if workspace.layout.buffers and not groups:
-            groups = buffers_of(store, reader, _lender(reader, node))
+            groups = buffers_of(store, reader, lender_of(reader, node))
     flat.theta.copy_(flat.pack(torch.from_numpy(np.array(store.read_parameters(node)))))
     if groups:
         load_buffers(workspace, groups, flat)
 
 
-def _lender(reader: Reader, node: Node) -> Node:
+def lender_of(reader: Reader, node: Node) -> Node:
+    """Return the node whose buffers one without any of its own borrows: that of its connection."""
     member = reader.all(Member, node_id=node.id)[0]
     return constants_source(reader, reader.get(Connection, id=member.connection_id))
 

@@ -25,6 +25,7 @@ from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
+from mgraph_store.predictions import PREDICTIONS, Predictions
 from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, sum_of_stored
 from mgraph_store.rows import schema
 from mgraph_store.rows.ids import random_characters
@@ -71,7 +72,7 @@ class GraphStore:
         # A graph with a link in it is to be refused by the first operation, not by the one that meets the link.
         if not self.path.is_dir():
             return
-        for name in (JOURNAL, TEMPORARY, STATES, TENSORS, SET_ASIDE):
+        for name in (JOURNAL, TEMPORARY, STATES, TENSORS, SET_ASIDE, PREDICTIONS):
             self.folder.check_folder(name)
         for name in (INDEX, f"{INDEX}.wal", *LOCKS, CONFIG):
             self.folder.check_file(name, own=name != CONFIG)
@@ -263,6 +264,11 @@ class GraphStore:
     def states(self, run_id: str) -> StateFiles:
         """Return the saved states of a run; there may be none."""
         return StateFiles(self.folder, run_id)
+
+    @property
+    def predictions(self) -> Predictions:
+        """What models of the graph predicted, as far as it is cached."""
+        return Predictions(self.folder)
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed chunk

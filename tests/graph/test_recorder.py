@@ -101,6 +101,21 @@ def test_only_the_first_process_writes(g: Any, monkeypatch: pytest.MonkeyPatch) 
     assert not g.nodes()
 
 
+def test_parameters_that_are_spread_over_processes_are_refused_in_each(g: Any) -> None:
+    """Gathering them in the one that writes would wait for the others for ever."""
+
+    class FullyShardedDataParallel(torch.nn.Sequential):
+        pass
+
+    recorder = mgraph.Recorder(g, name="a")
+    with pytest.raises(InputError, match=r"it is of FSDP\. Gather its full state dict"):
+        recorder.finish(FullyShardedDataParallel(network_of(g)))
+    network = network_of(g)
+    next(network.parameters()).ds_id = 0  # as DeepSpeed marks its own
+    with pytest.raises(InputError, match=r"spread over processes, first 1\.weight"):
+        recorder.write(network, 1, first=False)
+
+
 class Callback:
     """What those of the two libraries inherit from here, where they need not be installed."""
 

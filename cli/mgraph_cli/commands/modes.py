@@ -46,10 +46,15 @@ def train(
     90 %, and stays there. Presets are the recipes of papers (mgraph recipes). Under torchrun, all processes train one
     mode together.
 
+    --fge and --snapshot keep a member, NAME-1, NAME-2, …, for every cycle of the learning rate; --swa keeps the mean of
+    late weights; --simplex trains several vertices and their middle.
+
     \b
     Example:
       mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
       mgraph train --init a --order-seed 2 --epochs 10 --name b
+      mgraph train --fge --init a --epochs 22 --name f
+      mgraph train --swa --sam --name w
     """
     chosen = settings.of(TrainSettings)
     with progress_bars("train") as progress:
@@ -62,6 +67,9 @@ def train(
     if chosen.max_steps is not None or chosen.max_seconds is not None:
         for text in row["info"]["notes"]:
             note(f"Note: {text}")
+    if chosen.fge or chosen.snapshot or chosen.swa or chosen.simplex:
+        rows = graph.nodes("mode", where=f"run_id = '{row['run']['id']}'")
+        note(f"Note: also stored: {', '.join(one['name'] for one in rows if one['id'] != mode.id)}.")
     print_mode(row, form)
 
 
