@@ -105,7 +105,7 @@ class Predictor:
         return policy_name(self.workspace, self.policy if self._point(member).recompute else OWN)
 
     def place_sum(self, terms: Terms, like: Member) -> NDArray[np.float32]:
-        """Load Σ c θ of stored nodes into the network, with recomputed statistics and a member's constants; return θ."""
+        """Load Σ c θ of stored nodes into the network, recomputing statistics, with a member's constants; return θ."""
         theta = self.theta(terms)
         self._place(_Point(theta, self._buffers(like)[0], recompute=True))
         return theta
