@@ -48,11 +48,11 @@ def huggingface(
 ) -> nn.Module:
     """Make a network of transformers, freshly initialised, from a kind (``bert``) or a ``config.json``.
 
-    ``name`` is a kind of network, whose configuration is the default with the ``further`` values; or a directory with
-    a ``config.json``, or such a file, written with a ``/`` or as ``.json``. The number of labels, or of tokens of a
-    language model, is that of the data. Inputs are what the network's forward names, such as ``input_ids`` and
-    ``attention_mask``; what comes out has ``logits``. Raises InputError for what is no configuration, an unknown kind,
-    task or value, and where transformers is not installed.
+    ``name`` is a kind of network, with its default configuration changed by the ``further`` values; or a directory with
+    a ``config.json``, or such a file, written with a ``/`` or as ``.json``. The number of labels, or of tokens for a
+    language model, is that of the data. Inputs are those that the network's forward names, such as ``input_ids`` and
+    ``attention_mask``; the result has ``logits``. Raises InputError for an invalid configuration, an unknown kind, task
+    or value, and if transformers is not installed.
     """
     del input_shape  # the network's forward says what it takes, and it is tried on the data
     library = load_transformers()

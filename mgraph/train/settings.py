@@ -171,7 +171,7 @@ class TrainSettings(Optimisation):
     )
     simplex: int | None = setting(
         None,
-        "train so many vertices together, each step at a random point between them; NAME is the middle, the vertices "
+        "train this many vertices together, each step at a random point between them; NAME is the middle, the vertices "
         "are NAME-1, NAME-2, …",
         low=2,
         high=64,
