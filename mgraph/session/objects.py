@@ -65,7 +65,7 @@ def given_again(store: GraphStore, arch: Any, data: Any) -> None:
             continue
         if isinstance(thing, str) or (callable(thing) and not isinstance(thing, nn.Module)):
             raise InputError(
-                f"Give {role} again only if it was a module, a Task or a dict; the graph itself has what a name or source "
+                f"Give {role} again only if it was a module, a Task or a dict; the graph has what a name or source "
                 f"stands for. If it has moved, use `mgraph relocate`."
             )
         spec = spec_of(thing, store.path)
