@@ -111,7 +111,6 @@ def add_trained_mode(
                     check_reproduced(
                         workspace, settings.seed, mode.parameters, mode.buffers, mode.outputs, mode.name or run.id
                     )
-            info |= further_states(workspace.flat.module)
             return _keep_modes(session, workspace, run, made, info, trained.history, stopped=trained.stopped)
 
 
@@ -143,7 +142,12 @@ def add_imported_mode(
         if options.recompute:
             recompute_own(workspace, fitted)
             buffers = module_buffers(workspace.flat, workspace.layout)
-        node = _commit_modes(session, workspace, run, [Made(job.name, fitted.parameters, buffers)], info)
+        made = Made(job.name, fitted.parameters, buffers)
+        recorded = job.recorded if isinstance(job, AddObjectJob) else None
+        if recorded is not None:  # a loop is waiting: what was trained is stored before anything else can fail
+            node = _keep_modes(session, workspace, run, [made], info | dict(recorded), [], stopped=None)
+        else:
+            node = _commit_modes(session, workspace, run, [made], info)
         if not options.recompute:
             warn_if_stale(workspace, node, fitted)
         return node, fitted.notes
@@ -197,6 +201,7 @@ def _keep_modes(
     ``stopped`` says which budget ended the training, if one did. Raises InputError if they cannot be measured, and
     NonFiniteError if a loss is not finite: they stay stored.
     """
+    info = info | further_states(workspace.flat.module)
     tensors = {mode.name or run.id: (mode.parameters, mode.buffers) for mode in made}
     with rescued(session, run, workspace.layout, tensors), session.store.transaction() as tx:
         nodes = [_store(tx, workspace, run, mode, {}, info) for mode in made]
@@ -261,9 +266,11 @@ def _warn_if_similar(session: Session, workspace: Workspace, node: Node, paramet
     part = parameters[:_COORDINATES]
     with session.store.reading() as reader:
         others = [n for n in reader.all(Node, kind="mode", space_id=workspace.space.id) if n.id != node.id]
-    begun = json.loads(node.info).get("init")
+    begun, trajectory = (json.loads(node.info).get(key) for key in ("init", "trajectory"))
     # Earlier epochs of the same run are meant to be alike, and so are modes of one beginning, and that itself.
     others = [n for n in others if n.run_id != node.run_id]
+    if trajectory is not None:
+        others = [n for n in others if json.loads(n.info).get("trajectory") != trajectory]
     if begun is not None:
         others = [n for n in others if n.id != begun and json.loads(n.info).get("init") != begun]
     for other in others:

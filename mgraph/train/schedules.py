@@ -23,9 +23,9 @@ _LENGTH = re.compile(r"(?P<count>[1-9][0-9]*)(?P<epochs>ep)?")
 
 
 def curve_schedule(progress: float) -> float:
-    """Return the factor used for modes and curves by [G]'s released code.
+    """Return the factor that [G]'s released code uses for modes and curves.
 
-    Constant for the first half, linear to 1 % at 90 %, then 1 %.
+    Constant for the first half, then linear to 1 % at 90 %, then 1 %.
     """
     if progress < 0.5:
         return 1.0
@@ -53,7 +53,7 @@ SCHEDULES: dict[str, Schedule] = {
 
 @dataclass(frozen=True)
 class Span:
-    """How long a phase is, in steps, and an epoch of it."""
+    """The length of a phase and of an epoch, in steps."""
 
     steps: int
     epoch: int
@@ -79,7 +79,7 @@ def _onecycle(given: Parameters, span: Span) -> Schedule:
 
 
 def _multistep(given: Parameters, span: Span) -> Schedule:
-    """Multiply by ``factor`` at every one of the places ``at``."""
+    """Multiply by ``factor`` at each of the places ``at``."""
     places = [_share(at, span) for at in given["at"]]
     if places != sorted(set(places)):
         raise InputError(f"The places of multistep must rise: {_written(given['at'])}.")
@@ -93,14 +93,14 @@ def _cyclic(given: Parameters, span: Span) -> Schedule:
 
     def factor(progress: float) -> float:
         t = (round(progress * span.steps) % period + 1.0) / period
-        way = 2.0 * min(t, 1.0 - t)  # 0 at either end, 1 in the midst
+        way = 2.0 * min(t, 1.0 - t)  # 0 at both ends, 1 in the middle
         return 1.0 - (1.0 - low) * max(0.0, way)
 
     return factor
 
 
 def _restarts(given: Parameters, span: Span) -> Schedule:
-    """Begin half a cosine anew ``cycles`` times, each ``grow`` times as long as the last (Loshchilov & Hutter 2017)."""
+    """Restart a half cosine ``cycles`` times, each ``grow`` times as long as the last (Loshchilov & Hutter 2017)."""
     lengths = [given["grow"] ** i for i in range(given["cycles"])]
     ends, low = [sum(lengths[: i + 1]) / sum(lengths) for i in range(len(lengths))], float(given["low"])
 
@@ -127,7 +127,7 @@ def _swa(given: Parameters, span: Span) -> Schedule:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a schedule is made, and what it takes, with its defaults (None: it must be given)."""
+    """How a schedule is made, and its parameters with their defaults (None: required)."""
 
     make: Callable[[Parameters, Span], Schedule]
     takes: Parameters = field(default_factory=dict)
@@ -147,12 +147,12 @@ NAMES = tuple(_KINDS)
 
 
 def check_schedule(text: str) -> None:
-    """Raise InputError, naming what is unknown and what is close, unless this is how a schedule is written."""
+    """Raise InputError, naming what is unknown and similar names, unless this is how a schedule is written."""
     _read(text)
 
 
 def schedule_of(text: str, span: Span) -> Schedule:
-    """Return the schedule over a phase; InputError where a place or a length lies outside it."""
+    """Return the schedule over a phase; raise InputError if a place or a length lies outside it."""
     name, given = _read(text)
     given = dict(given)
     warm = given.pop("warmup")
@@ -225,7 +225,7 @@ def name_of(text: str) -> str:
 
 
 def _read(text: str) -> tuple[str, dict[str, Any]]:
-    """Return a schedule's name and all its parameters, those not given at their defaults."""
+    """Return a schedule's name and all its parameters, using defaults for those not given."""
     spec = Spec.parse(text)
     if spec.name not in _KINDS:
         raise InputError(
@@ -251,7 +251,7 @@ _EXAMPLES = {
 
 
 def _value(name: str, key: str, value: Scalar | tuple[Scalar, ...]) -> Any:
-    """Check one parameter; places and lengths stay as they were written."""
+    """Check one parameter; places and lengths stay as written."""
     where = f"{key} of the schedule {name}"
     if key == "at":
         return tuple(_place(where, part) for part in (value if isinstance(value, tuple) else (value,)))
@@ -270,7 +270,7 @@ def _value(name: str, key: str, value: Scalar | tuple[Scalar, ...]) -> Any:
 
 
 def _place(where: str, value: Scalar) -> Scalar:
-    """Check a place or length: steps, epochs, or a share."""
+    """Check a place or length: steps, epochs, or a fraction."""
     if isinstance(value, float) and 0.0 < value < 1.0:
         return value
     if not isinstance(value, bool | float) and _LENGTH.fullmatch(str(value)):

@@ -1,4 +1,4 @@
-"""Settings of training (torch-free): what every training shares, and those of a mode."""
+"""Settings of training (torch-free): those that all training shares, and those for a mode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPTION = re.compile(r"(?P<name>[a-z_][a-z0-9_]*)=(?P<value>[^=]+)")
 
 
 def optimizer_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Read NAME=VALUE: true, false, none, a number, numbers joined by colons, or a word; InputError otherwise."""
+    """Parse NAME=VALUE: true, false, none, a number, numbers joined by colons, or a word; else raise InputError."""
     options = {}
     for pair in pairs:
         found = _OPTION.fullmatch(pair.strip())
@@ -55,7 +55,7 @@ def _written(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation(Settings):
-    """The optimiser and what it minimises, for modes, paths and surfaces alike."""
+    """The optimiser and what it minimises, shared by modes, paths and surfaces."""
 
     seed: int = setting(0, "seed of all randomness of the run", low=0, high=2**63 - 1)
     optimizer: str = setting("sgd", "optimiser; muon is for modes, paths and surfaces", choices=OPTIMIZERS)
@@ -72,8 +72,8 @@ class Optimisation(Settings):
     beta2: float = setting(0.999, "AdamW's beta2", low=0, below=1)
     weight_decay: float = setting(0.0, "weight decay: an L2 penalty in sgd, else decoupled", low=0)
     clip: float | None = setting(None, "largest norm of the gradient, of all control points together", above=0)
-    max_steps: int | None = setting(None, "stop after so many steps", unit="steps", low=1)
-    max_seconds: float | None = setting(None, "stop after so much time, and keep what there is", unit="s", above=0)
+    max_steps: int | None = setting(None, "stop after this many steps", unit="steps", low=1)
+    max_seconds: float | None = setting(None, "stop after this much time, keeping the result so far", unit="s", above=0)
     augment: str | None = augment_setting()
     loss: str | None = loss_setting()
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)
@@ -148,7 +148,7 @@ class TrainSettings(Optimisation):
         5e-4, "weight decay: an L2 penalty in sgd, decoupled in adamw and muon, a torch.optim class's own", low=0
     )
     decay_norms: bool = setting(
-        True, "whether weight decay acts on tensors of one dimension, too: biases, scales and shifts of normalisation"
+        True, "whether weight decay also acts on one-dimensional tensors: biases, scales and shifts of normalisation"
     )
     ema: float | None = setting(
         None, "keep a running average of the weights, with this decay a step, as a mode of its own: NAME-ema",

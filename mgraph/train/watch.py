@@ -1,4 +1,4 @@
-"""What looks on while a row of weights is trained step by step, and changes nothing."""
+"""Observers of a row of weights as it is trained step by step, which change nothing."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from mgraph.train.losses import Loss
 from mgraph.train.snapshots import to_array, to_tensor
 from mgraph.train.state import Arrays
 
-_ENTRIES = 50  # of a history, one an epoch if there are more epochs
-_BATCHES = 8  # between two entries, on which accuracy is taken; at most every tenth batch, so that it costs nothing
+_ENTRIES = 50  # entries of a history, or one per epoch if there are more epochs
+_BATCHES = 8  # batches between two entries on which accuracy is measured; at most every tenth, to keep it cheap
 _STRIDE = 10
 
 
 class Watch(ABC):
-    """Looks on while a segment of training is done; it goes on after an interruption as the training does."""
+    """Observes a segment of training; resumes after an interruption together with the training."""
 
     @abstractmethod
     def begin(self) -> None:
-        """Begin anew: the segment begins, or begins again after it diverged."""
+        """Begin afresh: the segment begins, or starts again after it diverged."""
 
     @abstractmethod
     def after(self, done: int, lr: float) -> None:
         """Look at the row after the ``done``-th step, which had this learning rate."""
 
     def seen(self, losses: Sequence[float]) -> None:
-        """Take the losses of the next steps that were not seen yet; they may come later than :meth:`after`."""
+        """Take the losses of the next steps not yet seen; they may come later than :meth:`after`."""
         del losses
 
     @abstractmethod
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
-        """Return what the coming looks depend on: plain values (JSON), and named arrays."""
+        """Return what later observations depend on: plain values (JSON), and named arrays."""
 
     @abstractmethod
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
-        """Take back what :meth:`state` returned."""
+        """Restore what :meth:`state` returned."""
 
 
 class RunningAverage(Watch):
     """Keeps ``mean ← d·mean + (1-d)·row`` of a row, shape (T,), that is trained in place.
 
-    In the beginning d is (1 + n) / (10 + n) after n steps, until that is more than the decay: the average then soon
-    forgets where the row began.
+    After n steps, d is (1 + n) / (10 + n) as long as that is below the decay, so that the average soon forgets where
+    the row began.
     """
 
     def __init__(self, row: Tensor, decay: float) -> None:
@@ -66,7 +66,7 @@ class RunningAverage(Watch):
     @override
     @torch.no_grad()
     def after(self, done: int, lr: float) -> None:
-        """Take in the row."""
+        """Include the row in the average."""
         decay = min(self._decay, (1.0 + self._steps) / (10.0 + self._steps))
         self.mean.lerp_(self._row, 1.0 - decay)
         self._steps += 1
@@ -114,7 +114,7 @@ class EqualAverage(Watch):
 
 @dataclass(frozen=True)
 class Observed:
-    """Numbers of a quantity by step (the positions, rising), as :class:`mgraph.query.observed.Observation`."""
+    """Values of a quantity by step (the positions, increasing), as :class:`mgraph.query.observed.Observation`."""
 
     quantity: str
     subject: str
@@ -123,11 +123,11 @@ class Observed:
 
 
 class History(Watch):
-    """Notes how a training went, 50 times evenly spread over it, or at every epoch if there are more.
+    """Records how training went, 50 times evenly spread over it, or at every epoch if there are more.
 
-    Entries are the mean loss of the steps since the entry before, accuracy on some of their batches (where the task has
-    that), the learning rate of the last of them, and the distance of the row from where it began. Losses are those that
-    the driver reads anyway.
+    Each entry holds the mean loss since the previous entry, accuracy on some of those batches (if the task has it), the
+    learning rate of the last step, and the distance of the row from where it began. The losses are those that the
+    driver reads anyway.
     """
 
     def __init__(self, row: Tensor | Callable[[], Tensor], start: Tensor, steps: int, per_epoch: int) -> None:
@@ -191,12 +191,12 @@ class History(Watch):
         self._metric = [(int(step), value) for step, value in arrays["metric"].reshape(-1, 2).tolist()]
 
     def series(self) -> tuple[Observed, ...]:
-        """Return what was noted, the last step included: train_loss, train_accuracy, learning_rate and distance."""
+        """Return what was recorded, up to the last step: train_loss, train_accuracy, learning_rate and distance."""
         done, lr = self._last
         if done and (not self._entries or self._entries[-1][0] < done):
             self._enter(done, lr)
         self._read()
-        if len(self._losses) < done:  # it went on from a state of an older version, which noted nothing
+        if len(self._losses) < done:  # resumed from a state of an older version, which recorded nothing
             return ()
         steps = [0, *(step for step, _, _ in self._entries)]
         taken = dict(self._metric)

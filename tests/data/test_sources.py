@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import shutil
 import struct
 
 import numpy as np
@@ -166,6 +167,7 @@ def test_image_folder(tmp_path):
         load_task("imagefolder:.", base=tmp_path)
     with pytest.raises(NotFoundError, match="does not exist"):
         load_task("imagefolder:none", base=tmp_path)
+    shutil.rmtree(tmp_path / "test" / "eel")
     (tmp_path / "train" / "cat" / "0.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="cannot be read"):
         load_task("imagefolder:.", base=tmp_path)

@@ -273,7 +273,7 @@ FROM {db}.runs r LEFT JOIN (
 )
 
 EASY = "easy"
-"""Schema of the views that are stored in the index, for those who open it with another program than mgraph."""
+"""Schema of the views stored in the index, for people who open it with a program other than mgraph."""
 
 
 def easy_statements() -> Iterator[str]:
