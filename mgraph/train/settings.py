@@ -112,6 +112,20 @@ class TrainSettings(Optimisation):
         {name: recipe.settings for name, recipe in RECIPES.items()}
     )
 
+    references: ClassVar[tuple[str, ...]] = (
+        "Garipov et al. (2018). Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs. NeurIPS 2018, "
+        "algorithm 1 (fge): α(i) = (1 − 2t) α₁ + 2t α₂ up to t = ½, then (2 − 2t) α₂ + (2t − 1) α₁, with "
+        "t = (mod(i − 1, c) + 1) / c",
+        "Huang et al. (2017). Snapshot Ensembles: Train 1, Get M for Free. ICLR 2017, equation 2 (snapshot): "
+        "α(i) = α₀ / 2 · (cos(π mod(i − 1, T/M) / (T/M)) + 1)",
+        "Izmailov et al. (2018). Averaging Weights Leads to Wider Optima and Better Generalization. UAI 2018, "
+        "algorithm 1 (swa): w̄ ← (n w̄ + w) / (n + 1)",
+        "Foret et al. (2021). Sharpness-Aware Minimization for Efficiently Improving Generalization. ICLR 2021, "
+        "algorithm 1 (sam): the gradient at w + ρ ∇L(w) / ‖∇L(w)‖",
+        "Wortsman et al. (2021). Learning Neural Network Subspaces. ICML 2021, algorithm 1, without its regulariser "
+        "(simplex): w = Σ αₖ ωₖ with α uniform on the simplex; ωₖ moves along n αₖ ∇L(w)",
+    )
+
     epochs: int = setting(40, "passes over the training data", unit="epochs", low=1)
     optimizer: str = setting(
         "sgd",
