@@ -133,7 +133,7 @@ def test_npz_errors(tmp_path):
     with pytest.raises(InputError, match="no array 'y_valid'"):
         load("npz:v.npz")
     npz(tmp_path / "o.npz", x_train=np.array([object()] * 20))
-    with pytest.raises(InputError, match="x_train of .* is an array of Python objects; make it one of plain"):
+    with pytest.raises(InputError, match=r"x_train of .* is an array of Python objects; make it one of plain"):
         load("npz:o.npz")
     whole = (tmp_path / "v.npz").read_bytes()
     for content in (b"", b"text", b"PK\x03\x04", whole[: len(whole) // 2]):
