@@ -178,7 +178,7 @@ class _Loader:
         # Its own generator: seeds of workers, which nothing depends on, would else be drawn from the global one.
         self._loader: DataLoader[Any] = DataLoader(
             _Pieces(items),
-            batch_sampler=_Asked(self._asked),
+            batch_sampler=_Asked(self._asked),  # type: ignore[arg-type]  # arrays serve as lists
             num_workers=workers,
             collate_fn=_as_it_is,
             pin_memory=pinned,
