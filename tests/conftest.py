@@ -35,11 +35,13 @@ _SPREAD = ("tests/docs/", "tests/faults/")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the tests of a file to one process (``--dist loadgroup``): what they share is then made once."""
+    """Give the tests of a file, or of an ``xdist_group``, to one process: what they share is then made once."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.rfind("@") > nodeid.rfind("]"):
+                return nodeid.rpartition("@")[2]
             return nodeid if nodeid.startswith(_SPREAD) else nodeid.split("::", 1)[0]
 
     return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
@@ -139,7 +141,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     g.connect("a", "b", method=mgraph.BezierCurve(epochs=2, lr=0.05), name="curve", grid=5)
     s = g.connect(*"abcd", method=mgraph.BezierSurface(epochs=8, lr=0.05), name="s", grid=3)
     g.connect("c", "d", method=mgraph.Linear(), name="bare", sweep=False)
-    s.merge(name="m")
+    s.merge(name="m", best=True)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Rows of a table of Hugging Face's ``datasets`` as a map-style Dataset, or as arrays."""
+"""The rows of a table of Hugging Face's ``datasets`` as a map-style Dataset, or as arrays."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TableRows:
         return np.concatenate([x for x, _ in parts]), y
 
     def look(self) -> None:
-        """Read all rows, once as long as the files do not change, and see whether they can be used."""
+        """Read all rows, only once as long as the files do not change, and check that they can be used."""
         remembered(f"read {self.examples_digest().hex()}", lambda: f"{sum(len(y) for _, y in self._read())} rows")
 
     def _read(self) -> Iterator[tuple[Any, NDArray[Any]]]:

@@ -1,8 +1,9 @@
 """Splits: the examples of a task in batches, on the device.
 
-An :class:`ArraySplit` is one tensor that moves to the device once; a batch is a slice or one ``index_select``.
-Floats are normalised once, uint8 values become normalised floats per batch. What does not fit in memory is streamed
-(:class:`mgraph.data.streaming.DatasetSplit`). The order of examples is always the caller's: no random state lives here.
+An :class:`ArraySplit` is one tensor that moves to the device once; a batch is a slice or one ``index_select``. Floats
+are normalised once, uint8 values become normalised floats per batch. Data that do not fit in memory are streamed
+(:class:`mgraph.data.streaming.DatasetSplit`). The caller always supplies the order of examples: there is no random
+state here.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ from mgraph.fields import (
 
 Batch = tuple[Fields, Fields]
 Origin = Callable[[NDArray[np.int64] | None], bytes]
-"""Says what identifies the examples at some places of what they were read from, or (None) all of them."""
+"""Returns what identifies the examples at some places in their source, or (None) all of them."""
 
-_SCALE = 1 / 255  # of uint8 values
+_SCALE = 1 / 255  # scale of uint8 values
 _PART = 2
-"""A split moves to an accelerator whole if it takes at most one such part of the memory that is free there."""
+"""A split moves to an accelerator whole if it takes at most this part (one half) of the free memory there."""
 
 
 class Hasher(Protocol):
-    """What a fingerprint is fed to."""
+    """A consumer of the bytes that a fingerprint covers."""
 
     def update(self, data: Any, /) -> None:
-        """Take in bytes."""
+        """Add bytes."""
 
 
 class Normalisation:
-    """Makes floats of uint8 values (times 1/255) and subtracts mean, divides by std, per channel (axis 1)."""
+    """Converts uint8 values to floats (times 1/255), subtracts mean and divides by std, per channel (axis 1)."""
 
     def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Both may be None; each has one value, or one per channel. InputError for a std of 0 or below."""
+        """Either may be None; each has one value, or one per channel. Raises InputError for a std of 0 or below."""
         self.mean = tuple(float(m) for m in mean) if mean is not None else None
         self.std = tuple(float(s) for s in std) if std is not None else None
         if self.std and not all(np.isfinite(self.std) & (np.array(self.std) > 0)):
@@ -77,7 +78,7 @@ class Normalisation:
                 raise InputError(f"{name} has {len(values)} values; give 1, or one for each of {channels[0]} channels.")
 
     def __call__(self, x: Fields) -> Fields:
-        """Normalise a batch, (B, C, …) each, on its device; other integers pass unchanged."""
+        """Normalise a batch, each tensor (B, C, …), on its device; integers other than uint8 pass unchanged."""
         return over(self.of_tensor, x)
 
     def of_tensor(self, x: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ class Normalisation:
             if self.trivial:
                 return x.to(torch.float32).mul_(_SCALE)
             factor, shift = self._affine(x, torch.float32, _SCALE)
-            if x.device.type == "cpu":  # three vectorised passes beat one that promotes and broadcasts
+            if x.device.type == "cpu":  # three vectorised passes are faster than one that promotes and broadcasts
                 return x.to(torch.float32).mul_(factor).add_(shift)
             return torch.addcmul(shift, x, factor)
         if self.trivial or not x.is_floating_point():
@@ -122,7 +123,7 @@ class Split(ABC):
     @property
     @abstractmethod
     def input_shape(self) -> Shapes:
-        """Shape of one example as the network sees it, or those of each of its fields."""
+        """Shape of one example as the network sees it, or the shapes of its fields."""
 
     @abstractmethod
     def batches(
@@ -133,9 +134,9 @@ class Split(ABC):
         device: str | torch.device = "cpu",
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """Yield (x, y) on the device: the examples whose indices ``order`` lists, or all as stored.
+        """Yield (x, y) on the device, for the examples whose indices are in ``order``, or for all as stored.
 
-        Batches may be views of the data: they must not be changed in place.
+        Batches may be views of the data, so do not change them in place.
         """
 
     def examples(self, indices: Tensor, *, device: str | torch.device = "cpu") -> Batch:
@@ -144,7 +145,7 @@ class Split(ABC):
 
     @abstractmethod
     def subset(self, indices: Sequence[int]) -> Split:
-        """Return a split of these examples, normalised alike."""
+        """Return a split of these examples with the same normalisation."""
 
     @abstractmethod
     def check(self, name: str, classes: int | None) -> None:
@@ -152,18 +153,18 @@ class Split(ABC):
 
     @abstractmethod
     def feed(self, hasher: Hasher) -> None:
-        """Feed what identifies the content to a hash."""
+        """Feed the content that identifies the split to a hash."""
 
     def feed_sample(self, hasher: Hasher) -> None:
-        """Feed what is quickly read of the content and tells it from others; by default all of it."""
+        """Feed content that is quick to read and tells this split from others; by default, all of it."""
         self.feed(hasher)
 
     def feed_identity(self, hasher: Hasher) -> None:
-        """Feed what tells where the examples come from: the contents of their files, if they are known; else them."""
+        """Feed what identifies the origin of the examples: the contents of their files if known, else the examples."""
         self.feed(hasher)
 
     def read_by(self, workers: int | None) -> None:  # noqa: B027  (nothing is to be done where all is in memory)
-        """Have streamed batches read by so many processes (None: as many as suit the machine)."""
+        """Have streamed batches read by this many processes (None: as many as suit the machine)."""
 
     @property
     def called(self) -> str:
@@ -178,7 +179,7 @@ class Split(ABC):
 
     @property
     def labels_at_hand(self) -> Tensor | None:
-        """All targets if they are whole numbers and need not be read first."""
+        """All targets, if they are whole numbers and available without reading examples."""
         targets = self.targets
         return targets if isinstance(targets, Tensor) and self.labelled else None
 
@@ -197,13 +198,13 @@ class ArraySplit(Split):
     ) -> None:
         """Hold the tensors without copying; uint8 inputs are scaled by 1/255 batch by batch.
 
-        ``origin`` says, where they were read from files, what identifies them.
+        If they were read from files, ``origin`` returns what identifies them.
         """
         self._x, self._y = (over(lambda t: t.detach().cpu().contiguous(), part) for part in (x, y))
         self.normalisation = Normalisation(mean, std)
         self._placed: dict[torch.device, Batch] = {}
         self._origin = origin
-        self._places: NDArray[np.int64] | None = None  # of the origin's examples, if not all
+        self._places: NDArray[np.int64] | None = None  # indices of the origin's examples, if not all
 
     @override
     def __len__(self) -> int:
@@ -234,7 +235,7 @@ class ArraySplit(Split):
         device: str | torch.device = "cpu",
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """Yield slices of the data, or rows in ``order``; the data move to the device on first use, if they fit."""
+        """Yield slices of the data, or the rows in ``order``; the data move to the device on first use, if they fit."""
         device = torch.device(device)
         whole = self._fits(device)
         x, y = self._on(device if whole else torch.device("cpu"))
@@ -254,12 +255,12 @@ class ArraySplit(Split):
                 yield finish(move(over(select, x))), move(over(select, y))
 
     def _finished(self, x: Tensor) -> Tensor:
-        """Make floats of uint8 values; floats were normalised when they were placed."""
+        """Convert uint8 values to floats; floats were already normalised when moved to the device."""
         return self.normalisation.of_tensor(x) if x.dtype == torch.uint8 else x
 
     @override
     def subset(self, indices: Sequence[int]) -> ArraySplit:
-        """Copy these examples into a split of their own."""
+        """Copy these examples into a new split."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         n = self.normalisation
         part = ArraySplit(part_of(self._x, chosen), part_of(self._y, chosen), n.mean, n.std, origin=self._origin)
@@ -268,7 +269,7 @@ class ArraySplit(Split):
 
     @override
     def check(self, name: str, classes: int | None) -> None:
-        """Check lengths, and that every float is finite; labels are checked by who knows which stand for none."""
+        """Check lengths, and that every float is finite; labels are checked where it is known which are void."""
         check_lengths(name, len(self), examples_in(self._y))
         self.normalisation.check(self._x)
         for what, fields in (("x", self._x), ("y", self._y)):
@@ -291,7 +292,7 @@ class ArraySplit(Split):
             hasher.update(self._origin(self._places))
 
     def _fits(self, device: torch.device) -> bool:
-        """Tell whether the data live on a device; a batch at a time goes to one that has not the memory for them."""
+        """Return whether the data stay on a device; otherwise, for lack of memory, batches move there one at a time."""
         if device.type != "cuda" or device in self._placed:
             return True
         size = sum(tensor.nbytes for fields in (self._x, self._y) for tensor in tensors_of(fields))
@@ -301,20 +302,20 @@ class ArraySplit(Split):
         if device not in self._placed:
             x, y = (over(lambda t: t.to(device), part) for part in (self._x, self._y))
             x = over(lambda t: self.normalisation.of_tensor(t) if t.is_floating_point() else t, x)
-            # "cuda" and "cuda:0" are one place
+            # "cuda" and "cuda:0" are the same device
             self._placed[device] = self._placed.setdefault(tensors_of(x)[0].device, (x, y))
         return self._placed[device]
 
 
 def to_device(x: Tensor, device: str | torch.device) -> Tensor:
-    """Move a batch; to a GPU from memory that it reads by itself, while other things are computed."""
+    """Move a batch; to a GPU asynchronously, from page-locked memory."""
     if torch.device(device).type != "cuda":
         return x.to(device)
     return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a GPU."""
+    """Return the number of free bytes on a GPU."""
     return int(torch.cuda.mem_get_info(device)[0])
 
 
@@ -336,7 +337,7 @@ def check_lengths(name: str, inputs: int, targets: int) -> None:
 
 
 def check_rows(name: str, what: str, fields: Fields) -> None:
-    """Raise InputError unless all tensors of several have as many rows."""
+    """Raise InputError unless all the tensors have the same number of rows."""
     count = examples_in(fields)
     for key, values in named_tensors(fields):
         if len(values) != count:
@@ -347,10 +348,10 @@ def check_rows(name: str, what: str, fields: Fields) -> None:
 
 
 def check_finite(what: str, values: Tensor, *, first: int = 0) -> None:
-    """Raise NonFiniteError, naming the example, if a float is NaN or infinite; ``first`` is the first row's number."""
+    """Raise NonFiniteError, naming the example, if a float is NaN or infinite; rows are numbered from ``first``."""
     if not values.is_floating_point() or not values.numel():
         return
-    low, high = torch.aminmax(values)  # non-finite if any value is: no mask as large as the data
+    low, high = torch.aminmax(values)  # these are non-finite if any value is, without a mask as large as the data
     if not bool(torch.isfinite(low) & torch.isfinite(high)):
         bad = (~torch.isfinite(values)).flatten(1) if values.ndim > 1 else ~torch.isfinite(values)[:, None]
         place = first + int(bad.any(1).nonzero()[0, 0])

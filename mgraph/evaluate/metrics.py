@@ -38,7 +38,7 @@ class Subset:
 
     @classmethod
     def random(cls, available: int, examples: int | None, seed: int = 0) -> Subset:
-        """Take a fixed random subset, sorted; all examples if None or more than there are."""
+        """Take a fixed random subset, sorted; all examples if None, or if there are no more than that."""
         if examples is None or examples >= available:
             return cls()
         order = torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:examples]
@@ -47,7 +47,7 @@ class Subset:
 
 
 def check_splits(names: Sequence[str]) -> None:
-    """Raise InputError for a split that there is not, and where none is named."""
+    """Raise InputError for an unknown split, or if none is named."""
     if not names:
         raise InputError(f"At least one split is measured; choose from {', '.join(SPLITS)}.")
     for name in names:
@@ -92,11 +92,12 @@ def measure(
     metrics: Sequence[Metric] = (),
     precision: str = "fp32",
 ) -> dict[str, Measured]:
-    """Measure the task's loss, its metrics, and further ones, of the point on a split (train, valid or test).
+    """Measure the task's loss, its metrics, and further ones, at the current point on a split (train, valid or test).
 
-    Memory is bounded by a batch, and one number for each example, as far as the metrics allow
-    (:mod:`mgraph.evaluate.running`). Non-finite values are returned as they are: whoever stores or compares them must
-    see them. Raises InputError for a user's metric that fails, or returns neither one number nor one for each example.
+    Memory is bounded by one batch plus one number per example, as far as the metrics allow
+    (:mod:`mgraph.evaluate.running`). Non-finite values are returned as they are, since code that stores or compares
+    them must see them. Raises InputError for a user's metric that fails, or returns neither one number nor one per
+    example.
     """
     examples = len(getattr(task, split)) if subset is None or subset.order is None else len(subset.order)
     of_outputs = [metric for metric in metrics if not isinstance(metric, RegularisedLoss)]
@@ -107,11 +108,11 @@ def measure(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one pass over a split gives: the numbers, and the scores of single examples.
+    """The result of one pass over a split: the numbers, and the scores of single examples.
 
-    ``scores`` are by the task's primary metric, or else by its loss, shape (N,) in float64, and more is better; with
-    them comes what they are scored by. They are None where neither has a value for each example. Where examples count
-    differently, scores are scaled so that their plain mean is the metric.
+    ``scores`` are by the task's primary metric, or else by its loss, shape (N,) in float64, and higher is better; the
+    metric they are in comes with them. They are None if neither has a value per example. If examples count differently,
+    scores are scaled so that their plain mean is the metric.
     """
 
     measured: dict[str, Measured]
@@ -120,7 +121,7 @@ class Judgement:
 
 @torch.no_grad()
 def measure_with_scores(flat: FlatModel, task: Task, split: str) -> Judgement:
-    """Measure the present point on a split as :func:`measure` does, and score its examples, in one pass."""
+    """Measure the current point on a split as :func:`measure` does, and score its examples, in one pass."""
     data = task.splits[split]
     return _judged(task, outputs(flat, data), len(data), task.metrics)
 
@@ -128,13 +129,13 @@ def measure_with_scores(flat: FlatModel, task: Task, split: str) -> Judgement:
 def judge(
     task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, *, metrics: Sequence[Metric] = ()
 ) -> dict[str, Measured]:
-    """Measure outputs of any origin, as :func:`measure` does: batches of (outputs, targets) of so many examples."""
+    """Measure outputs of any origin as :func:`measure` does: batches of (outputs, targets), ``examples`` in all."""
     return _judged(task, batches, examples, (*task.metrics, *metrics)).measured
 
 
 @torch.no_grad()
 def example_scores(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int) -> tuple[Metric, Tensor] | None:
-    """Return the scores of single examples, as a :class:`Judgement` has them, and measure nothing else."""
+    """Return the scores of single examples, as in a :class:`Judgement`, without measuring anything else."""
     primary = task.primary
     return _judged(task, batches, examples, () if primary.name == LOSS else (primary,)).scores
 
@@ -143,7 +144,7 @@ def _judged(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, me
     running = {m.name: start(m, examples) for m in metrics}
     losses: list[Tensor] = []
     weights: list[Tensor] = []
-    sizes: list[float] = []  # of the batches, in examples whose labels count
+    sizes: list[float] = []  # sizes of the batches, in examples whose labels count
     count = 0
     for out, y in batches:
         size = task.weight(y)
@@ -167,7 +168,7 @@ def _judged(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, me
         each, counts = torch.cat(losses), torch.cat(weights) if weights else None
         loss = Measured.of(each, counts)
         scores = scores or (THE_LOSS, -scaled(each, counts))
-    else:  # only batch means are known: weigh them by size, and claim no standard error
+    else:  # only batch means are known: weight them by size, and give no standard error
         mean = (
             sum(n * float(batch) for n, batch in zip(sizes, losses, strict=True)) / sum(sizes)
             if sizes
@@ -179,7 +180,7 @@ def _judged(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, me
 
 @torch.no_grad()
 def check_metrics(task: Task, out: Any, y: Fields) -> None:
-    """Raise InputError for a metric of the task that fails on a few examples, or returns what is not a metric."""
+    """Raise InputError for a metric of the task that fails on a few examples, or whose result is not a metric's."""
     for metric in task.metrics:
         running = start(metric, examples_in(y))
         running.add(out, y)

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.graph.keywords import EvaluateOptions, MergeOptions, SweepOptions, evaluation
+from mgraph.graph.keywords import EnsembleOptions, EvaluateOptions, MergeOptions, SweepOptions, evaluation
 from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from mgraph.families import Grid
     from mgraph.graph.places import Place
     from mgraph.operations.archiving import Archived
-    from mgraph.operations.ensembles import EnsembleResult
     from mgraph.operations.merging import MergeResult
     from mgraph.operations.surroundings import Sharpness
+    from mgraph.operations.voted import EnsembleResult
     from mgraph.progress import ProgressCallback
 
 PathLike = str | os.PathLike[str]
@@ -51,7 +51,7 @@ class Point(Labelled):
     id = property(lambda self: self.record.id, doc="Its id.")
     name = property(lambda self: self.record.name, doc="Its name, if it has one.")
     kind = property(lambda self: self.record.kind, doc="mode, control, sample or merged.")
-    digest = property(lambda self: self.record.digest, doc="BLAKE2b-128 of its stored parameters.")
+    digest = property(lambda self: self.record.digest, doc="Digest of its stored parameters, ``sha256-…``.")
 
     @override
     def __repr__(self) -> str:
@@ -149,7 +149,11 @@ class Point(Labelled):
         return found
 
     def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
-        """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads."""
+        """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads.
+
+        A path without such an ending is a directory, for ``from_pretrained`` of transformers or, of adapters, of peft.
+        Raises InputError if it is there (unless ``overwrite``), or the network is neither of transformers nor of peft.
+        """
         from mgraph.jobs.points import ExportJob
 
         written: Path = ExportJob(node=self.id, path=str(Path(path)), overwrite=overwrite).run(self._session)
@@ -291,12 +295,14 @@ class Connected(Labelled):
         progress: ProgressCallback | None = None,
         **options: Unpack[MergeOptions],
     ) -> MergeResult:
-        """Store a point as a merged node: the best on validation, a given parameter, or a soup.
+        """Store a merged node: the best swept point if it is better than the best corner, else that corner.
 
-        A ``soup`` is uniform or greedy; ``name`` is that of the node. BatchNorm statistics are recomputed, from
-        ``bn_examples``, and stored. The report holds validation and test numbers, and its
-        ``decision`` says on validation data whether the point is better than the best corner, allowing for all points
-        that were looked at. Raises InputError for a point on a wall between the corners, unless ``force``.
+        This is decided on validation data, by the temperature-scaled likelihood of the labels and allowing for all
+        points that were looked at (the result's ``decision``); ``best`` takes the swept point that is best there all
+        the same. ``refine`` searches on from the best swept point, looking at so many more; ``at`` a parameter, or a
+        ``soup``, uniform or greedy, is stored as it is. ``name`` is that of the node. BatchNorm statistics are
+        recomputed, from ``bn_examples``, and stored. Raises InputError for a point on a wall between the corners,
+        unless ``force``.
         """
         from mgraph.jobs.points import MergeJob
 
@@ -310,15 +316,28 @@ class Connected(Labelled):
         self,
         *,
         grid: int | Sequence[int] | None = None,
-        bn_examples: int | None = None,
         progress: ProgressCallback | None = None,
+        **options: Unpack[EnsembleOptions],
     ) -> EnsembleResult:
-        """Evaluate the ensembles of its ends and of its whole grid (default step 0.1)."""
+        """Let the points of a grid vote (default: nine points), beside its ends and as many independent modes.
+
+        ``g.ensemble(f"{name}@5")`` does the same, and lets other models join; keywords are as there.
+        """
         from mgraph.jobs.points import EnsembleJob
 
-        job = EnsembleJob(connection=self.id, grid=counts_of(grid), bn_examples=bn_examples)
+        refuse_unknown("ensemble", options, EnsembleOptions)
+        further: dict[str, Any] = {name: value for name, value in options.items() if name not in ("where", "space")}
+        job = EnsembleJob(members=(self.on_grid(grid),), **further)
         voted: EnsembleResult = job.run(self._session, **_progress(progress))
         return voted
+
+    def on_grid(self, grid: int | Sequence[int] | None) -> str:
+        """Return how a set names the points of a grid of it (default: nine points); InputError for a bad grid."""
+        from mgraph.models.sets import few_points
+
+        family = self._session.family_of(self.record)
+        counts = family.grid(few_points(family) if grid is None else counts_of(grid) or ()).counts
+        return f"{self.id}@{','.join(map(str, counts))}"
 
     def export_ensemble(
         self,
@@ -358,6 +377,36 @@ class Connected(Labelled):
             before=earlier,
             method=self._session.method_of(self.record),
             series=series,
+        )
+
+    def plot_ensemble(
+        self,
+        path: PathLike,
+        *,
+        grid: int | Sequence[int] | None = None,
+        bn_examples: int | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Path:
+        """Draw what votes of its points gain (default: 21 of a path, nine of a surface), on test data.
+
+        Along a path, θ(t) and the ensemble of the first end and θ(t) ([G] fig. 4); and the ensemble of more and more
+        points, beside that of as many independent modes. Nothing is stored. Raises InputError if members cannot vote.
+        """
+        from mgraph.figures import check_path
+        from mgraph.operations.growth import growth
+        from mgraph.report.ensembleplots import plot_growth
+
+        check_path(Path(path))
+        if grid is None and family_of(self.record).dimension == 1:
+            grid = 21
+        found = growth(self._session, self.on_grid(grid), bn_examples, **_progress(progress))
+        return plot_growth(
+            found.metric,
+            Path(path),
+            title=label(self.record),
+            first=found.first,
+            along=(found.t, found.single, found.pair),
+            members=(found.points, found.modes),
         )
 
     def check_plot(self, path: PathLike) -> None:

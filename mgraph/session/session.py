@@ -137,6 +137,7 @@ class Workspace:
         """Build a freshly initialised network as its factory returns it, as :meth:`new_network` does."""
         from mgraph.architectures.loading import build_network
         from mgraph.network.layout import layout_of
+        from mgraph.session.bases import require_base
 
         module = build_network(
             self.space.arch,
@@ -152,6 +153,7 @@ class Workspace:
                 f"The architecture {self.space.arch!r} no longer makes the network of space "
                 f"{self.space.name}: {difference}; restore its code or add a new space."
             )
+        require_base(self.space, module, self._path)
         return module
 
     @cached_property

@@ -235,7 +235,7 @@ def test_images_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
         {"image": [png(np.zeros((6, 9, 3), np.uint8))] * 4, "label": [0, 1] * 2}, features=features
     )
     save(tmp_path / "wide", train=other)
-    with pytest.raises(InputError, match="has images of 9×6 pixels; say what size they are brought to"):
+    with pytest.raises(InputError, match="has images of 9×6 pixels; say to what size to resize them"):
         load_task("hf:./wide", base=tmp_path)
 
 

@@ -10,7 +10,7 @@ from mgraph.data.task import ACCURACY
 from mgraph.errors import InputError
 from mgraph.evaluate.metrics import Measured
 from mgraph.metric import LOSS, Metric
-from mgraph.operations.merging import _is_wall
+from mgraph.operations.walls import is_wall
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ from mgraph.operations.merging import _is_wall
     ],
 )
 def test_what_a_wall_is(metric: Metric, found: float, worst: float, wall: bool) -> None:
-    assert _is_wall(metric, Measured(found, 0.002, 1000), worst) is wall
-    assert not _is_wall(metric, Measured(found, 100.0, 1000), worst)  # within its own error
+    assert is_wall(metric, Measured(found, 0.002, 1000), worst) is wall
+    assert not is_wall(metric, Measured(found, 100.0, 1000), worst)  # within its own error
 
 
 def test_a_point_on_a_wall_is_refused_unless_forced(graph: Any, run: Any) -> None:

@@ -69,6 +69,8 @@ META = {
 }
 """Columns of the table ``meta``, which has one row: type, meaning, unit."""
 
+_MEANING_OF_META = "The graph itself, in one row: its format, and how often it was changed."
+
 
 @dataclass(frozen=True)
 class Column:
@@ -122,11 +124,18 @@ def create_statements(*, comments: bool = True) -> Iterable[str]:
 
 
 def comment_statements() -> Iterable[str]:
-    """Yield the SQL that records in the index what each column means."""
+    """Yield the SQL that records in the index what each table and each column means."""
+    yield f"COMMENT ON TABLE meta IS {quoted(_MEANING_OF_META)}"
+    for table, record in TABLES.items():
+        yield f"COMMENT ON TABLE {table} IS {quoted((record.__doc__ or '').splitlines()[0])}"
     for table, described in describe().items():
         for name, (_, meaning, unit) in described.items():
-            text = (f"{meaning} [{unit}]" if unit else meaning).replace("'", "''")
-            yield f"COMMENT ON COLUMN {table}.\"{name}\" IS '{text}'"
+            yield f'COMMENT ON COLUMN {table}."{name}" IS {quoted(f"{meaning} [{unit}]" if unit else meaning)}'
+
+
+def quoted(text: str) -> str:
+    """Return a text quoted for SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def describe() -> dict[str, dict[str, tuple[str, str, str]]]:

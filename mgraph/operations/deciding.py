@@ -1,0 +1,78 @@
+"""How candidates are compared on validation data: by the likelihood of the labels under a temperature of their own.
+
+Of a few hundred examples, accuracy tells equal models from better ones only where they differ by whole per cents; the
+likelihood uses every example, and the temperature keeps it from being a measure of sureness. Tasks without class labels
+are compared by their primary metric, or else by their loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mgraph.data.task import Task
+from mgraph.evaluate.metrics import example_scores, outputs
+from mgraph.fields import examples_in
+from mgraph.merge.calibration import classifies, example_nll, fit_temperature
+from mgraph.merge.ensemble import targets_of
+from mgraph.models.predicting import Predictor
+from mgraph.models.sets import Member
+
+SPLIT = "valid"
+BY_LIKELIHOOD = "temperature-scaled log-likelihood"
+
+Scores = NDArray[np.float64]
+
+
+class Comparison:
+    """Scores members on validation data, by example; more is better.
+
+    With ``fitted_on``, indices of validation examples, temperatures are fitted on these alone.
+    """
+
+    def __init__(self, predictor: Predictor, fitted_on: NDArray[np.int64] | None = None) -> None:
+        self._predictor, self._fitted_on = predictor, fitted_on
+        task = predictor.workspace.task
+        self._likelihood = classifies(task)
+        self._targets = targets_of(task.valid) if self._likelihood else None
+        self.scored_by = BY_LIKELIHOOD if self._likelihood else task.primary.name
+
+    def scores(self, member: Member) -> Scores | None:
+        """Return the score of each example, shape (N,); None where examples have none of their own."""
+        task = self._predictor.workspace.task
+        if not self._likelihood:
+            self._predictor.place(member)
+            return self.of_network()
+        out = self._predictor.outputs(member, {SPLIT: task.valid})[SPLIT]
+        return self._of_outputs(task, out)
+
+    def of_network(self) -> Scores | None:
+        """Return the scores of what the space's network holds now."""
+        here = self._predictor.workspace
+        batches = outputs(here.flat, here.task.valid)
+        if self._likelihood:
+            return self._of_outputs(here.task, torch.cat([out.cpu() for out, _ in batches]))
+        found = example_scores(here.task, batches, len(here.task.valid))
+        return None if found is None else found[1].numpy()
+
+    def _of_outputs(self, task: Task, out: torch.Tensor) -> Scores:
+        targets = self._targets
+        assert isinstance(targets, torch.Tensor)
+        chosen = torch.arange(examples_in(targets)) if self._fitted_on is None else torch.from_numpy(self._fitted_on)
+        known, labels = task.without_void(out[chosen], targets[chosen])
+        temperature = fit_temperature(known, labels, task.void) if len(known) else 1.0
+        out, targets = task.without_void(out, targets)
+        return -example_nll(out, targets, task.void, temperature).numpy()
+
+
+def best_of(scores: Sequence[Scores] | NDArray[np.float64], among: NDArray[np.int64] | None = None) -> int:
+    """Return which of S models has the best mean score, of the examples with these indices; the first of equal ones.
+
+    Scores that are not finite are worse than any that are.
+    """
+    table = np.stack([np.asarray(row, np.float64) for row in scores])
+    means = (table if among is None else table[:, among]).mean(axis=1)
+    return int(np.argmax(np.where(np.isfinite(means), means, -np.inf)))
