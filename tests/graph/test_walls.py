@@ -81,7 +81,8 @@ def net():
 def data():
     x = np.random.default_rng(0).standard_normal((1500, 2)).astype(np.float32)
     y = (x.sum(1) + np.random.default_rng(1).normal(0, 0.2, 1500) > 0).astype(int)
-    return {"train": (x[:500], y[:500]), "valid": (x[500:1000], y[500:1000]), "test": (x[1000:], y[1000:]), "classes": 2}
+    train, valid, test = ((x[i : i + 500], y[i : i + 500]) for i in (0, 500, 1000))
+    return {"train": train, "valid": valid, "test": test, "classes": 2}
 """
 
 
