@@ -26,16 +26,15 @@ _ALIGNED = "align"
 
 @dataclass(frozen=True)
 class Costs:
-    """What was spent on some modes and connections, in T; ``known`` is False where some of it was not recorded."""
+    """What was spent on some modes and connections, in T; None where some of it was not recorded."""
 
-    modes: float
-    connections: float
-    known: bool = True
+    modes: float | None
+    connections: float | None
 
     @property
-    def total(self) -> float:
+    def total(self) -> float | None:
         """All of it."""
-        return self.modes + self.connections
+        return None if self.modes is None or self.connections is None else self.modes + self.connections
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def independent_modes(reader: Reader, space: Space) -> list[Node]:
 def costs_of(session: Session, space: Space, modes: Iterable[str], connections: Sequence[Connection]) -> Costs:
     """Return what modes, by their ids, and connections cost to train, together, in T.
 
-    T is the median of the space's independent modes. What is on no record counts as nothing.
+    T is the median of the space's independent modes.
     """
     with session.store.reading() as reader:
         of_space = independent_modes(reader, space)
@@ -86,8 +85,7 @@ def costs_of(session: Session, space: Space, modes: Iterable[str], connections: 
     unit = _Unit.of([run for n in of_space if (run := runs.get(n.run_id or "")) is not None], examples)
     spent = [unit.of_mode(runs.get(node.run_id or "")) for node in nodes]
     joined = [unit.of_connection(session, c, runs.get(c.run_id or "")) for c in connections]
-    known = all(cost is not None for cost in (*spent, *joined))
-    return Costs(sum(c or 0.0 for c in spent), sum(c or 0.0 for c in joined), known)
+    return Costs(_sum(spent), _sum(joined))
 
 
 def trained_for(reader: Reader, node: Node) -> tuple[frozenset[str], frozenset[str]]:
@@ -134,19 +132,26 @@ class _Unit:
     def of_connection(self, session: Session, connection: Connection, run: Run | None) -> float | None:
         """Return the cost by the passes that its method states, else by its time relative to that of the modes."""
         method = session.method_of(connection)
-        if method is not None and self.passes and self.examples:
+        if method is not None:
             own = {f.name for f in fields(method)}
             settings = {k: v for k, v in json.loads(connection.settings).items() if k in own}
             try:
-                examples = method.parse(settings).cost(family_of(connection), self.examples)
+                examples = method.parse(settings).cost(family_of(connection), self.examples or 1)
             except MGraphError:
                 examples = None
-            if examples is not None:
+            if examples == 0.0:  # nothing was trained
+                return 0.0
+            if examples is not None and self.passes and self.examples:
                 return examples / self.examples / self.passes
         if connection.kind == "composite":
             return None
         seconds = None if run is None else _seconds(run)
         return seconds / self.seconds if seconds is not None and self.seconds else None
+
+
+def _sum(costs: Sequence[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
 
 
 def _passes(run: Run) -> float | None:

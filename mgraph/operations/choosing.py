@@ -71,12 +71,10 @@ class Choosing:
             return self._stated(uniform_soup(data.coefficients), None, None)
         if job.soup == "greedy":
             return self._greedy(data)
-        if job.refine is not None:
-            return self._refined(data, job.refine)
         if job.best:
             place = choose_point(data)
             return self._stated(data.coefficients[place], _at(data, place), data)
-        return self._by_rule(data)
+        return self._by_rule(data, job.refine or 0)
 
     def _swept(self) -> SweepData:
         assert self._data is not None, "checked before the run"
@@ -118,49 +116,36 @@ class Choosing:
         others = self._points(looked) if looked is not None and np.count_nonzero(coefficients) > 1 else None
         return Choice(coefficients, parameter, selected, baseline, _decided(own, others, corners[baseline]))
 
-    def _by_rule(self, data: SweepData) -> Choice:
-        corners = self._corners()
+    def _by_rule(self, data: SweepData, further: int = 0) -> Choice:
+        """The best swept point, or what a search finds from there, if it is better than the best corner.
+
+        The point and the temperatures are chosen on one half of the validation data, and the other half decides; the
+        corner is the best on all of them, which if anything is in its favour.
+        """
+        comparison = Comparison(self._predictor, halved=True)
+        corners = self._corners(comparison)
         if corners is None:
+            if further:
+                raise InputError("A search needs scores of single validation examples, and this task has none.")
             note = (
                 "single examples have no scores, so nothing tells luck from gain: the best corner was kept; --best "
                 "takes the best swept point"
             )
-            baseline = self._best_corner()
-            return self._corner(baseline, None, note)
-        baseline = best_of(corners)
-        rows = self._points(data)
+            return self._corner(self._best_corner(), None, note)
+        rows = self._points(data, comparison)
         assert rows is not None, "their corners have scores"
-        place = best_of(rows)
-        decision = _decided(rows[place], rows, corners[baseline])
+        searched, held_out = halves(len(corners[0]))
+        baseline = best_of(corners)
+        found = {tuple(data.parameters[i].tolist()): row for i, row in enumerate(rows)}
+        if further:
+            self._search(data.parameters[best_of(rows, searched)], further, comparison, searched, found)
+        best = list(found)[best_of(list(found.values()), searched)]
+        decision = decide([found[best][held_out]], 0, corners[baseline][held_out])
+        decision = replace(decision, looked_at=len(found))
+        coefficients = self._family.coefficients(np.array(best))[0]
         if decision.verdict == "better":
-            return Choice(data.coefficients[place], _at(data, place), SPLIT, baseline, decision)
-        return self._corner(baseline, decision, _kept(data, place, decision, self.scored_by))
-
-    def _refined(self, data: SweepData, most: int) -> Choice:
-        """Continue searching from the best swept point, on one half of the validation data, and decide on the other."""
-        if most < 1:
-            raise InputError(f"A search looks at 1 point or more, not {most}.")
-        searched, held_out = halves(len(self._predictor.workspace.task.valid))
-        comparison = Comparison(self._predictor, fitted_on=searched)
-        corners, rows = self._corners(comparison), self._points(data, comparison)
-        if corners is None or rows is None or any(len(row) != len(searched) + len(held_out) for row in corners):
-            raise InputError(
-                "A search needs scores of single validation examples, and this task has none; leave it out."
-            )
-        baseline, start = best_of(corners, searched), best_of(rows, searched)
-        found = {tuple(data.parameters[start]): rows[start]}
-        self._search(data.parameters[start], most, comparison, searched, found)
-        places = np.array(list(found))
-        best = best_of(list(found.values()), searched)
-        scores = found[tuple(places[best])]
-        decision = decide([scores[held_out]], 0, corners[baseline][held_out])
-        decision = replace(decision, looked_at=len(rows) + len(found) - 1)
-        if decision.verdict == "better":
-            coefficients = self._family.coefficients(places[best])[0]
-            return Choice(coefficients, tuple(map(float, places[best])), SPLIT, baseline, decision)
-        said = f"{_error_text(decision)} on the half of the validation data that the search did not see"
-        note = f"the best corner was kept: the point found by the search is {said}"
-        return self._corner(baseline, decision, note)
+            return Choice(coefficients, best, SPLIT, baseline, decision)
+        return self._corner(baseline, decision, _kept(best, coefficients, decision, self.scored_by))
 
     def _search(
         self,
@@ -170,7 +155,8 @@ class Choosing:
         searched: NDArray[np.int64],
         found: dict[tuple[float, ...], Scores],
     ) -> None:
-        """Run the search of Nelder and Mead (1965) from a point, within the domain, recording the points tried."""
+        """Nelder and Mead's search (1965) from a point, in the domain, adding what was looked at to ``found``."""
+        known = len(found)
 
         def cost(free: Floats) -> float:
             place = tuple(map(float, _inside(self._family, free)))
@@ -178,7 +164,7 @@ class Choosing:
                 scores = self._scores(self._family.coefficients(np.array(place))[0], comparison)
                 assert scores is not None
                 found[place] = scores
-                self._progress(Progress("searching", min(len(found) - 1, most), most))
+                self._progress(Progress("searching", min(len(found) - known, most), most))
             value = float(found[place][searched].mean())
             return -value if np.isfinite(value) else np.inf
 
@@ -271,11 +257,11 @@ def _error_text(decision: Decision) -> str:
     return f"better by {decision.value:.3g}, {decision.errors:.2f} standard errors, and {needed}"
 
 
-def _kept(data: SweepData, place: int, decision: Decision, scored_by: str) -> str:
-    if np.count_nonzero(data.coefficients[place]) == 1:
+def _kept(best: tuple[float, ...], coefficients: Floats, decision: Decision, scored_by: str) -> str:
+    if np.count_nonzero(coefficients) == 1:
         return f"the best corner was kept: no point inside did better on validation data by the {scored_by}"
-    where = ",".join(f"{x:g}" for x in _at(data, place))
+    where = ",".join(f"{x:.4g}" for x in best)
     return (
         f"the best corner was kept: of {decision.looked_at} points the best one, {where}, is {_error_text(decision)} "
-        f"(validation data, {scored_by}); --best takes it all the same"
+        f"(on the half of the validation data that did not choose it, {scored_by})"
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mgraph.data.task import Task
 from mgraph.evaluate.metrics import example_scores, outputs
-from mgraph.fields import examples_in
+from mgraph.merge.bestof import halves
 from mgraph.merge.calibration import classifies, example_nll, fit_temperature
 from mgraph.merge.ensemble import targets_of
 from mgraph.models.predicting import Predictor
@@ -30,11 +30,12 @@ Scores = NDArray[np.float64]
 class Comparison:
     """Scores members on validation data, by example; higher is better.
 
-    With ``fitted_on``, indices of validation examples, temperatures are fitted only on these.
+    ``halved``: temperatures are fitted on the first of the two halves of the scored examples alone
+    (:func:`mgraph.merge.bestof.halves`), so that the second one has no part in what is chosen.
     """
 
-    def __init__(self, predictor: Predictor, fitted_on: NDArray[np.int64] | None = None) -> None:
-        self._predictor, self._fitted_on = predictor, fitted_on
+    def __init__(self, predictor: Predictor, *, halved: bool = False) -> None:
+        self._predictor, self._halved = predictor, halved
         task = predictor.workspace.task
         self._likelihood = classifies(task)
         self._targets = targets_of(task.valid) if self._likelihood else None
@@ -59,12 +60,10 @@ class Comparison:
         return None if found is None else found[1].numpy()
 
     def _of_outputs(self, task: Task, out: torch.Tensor) -> Scores:
-        targets = self._targets
-        assert isinstance(targets, torch.Tensor)
-        chosen = torch.arange(examples_in(targets)) if self._fitted_on is None else torch.from_numpy(self._fitted_on)
-        known, labels = task.without_void(out[chosen], targets[chosen])
-        temperature = fit_temperature(known, labels, task.void) if len(known) else 1.0
-        out, targets = task.without_void(out, targets)
+        assert isinstance(self._targets, torch.Tensor)
+        out, targets = task.without_void(out, self._targets)
+        fitted = torch.from_numpy(halves(len(out))[0]) if self._halved else torch.arange(len(out))
+        temperature = fit_temperature(out[fitted], targets[fitted], task.void) if len(fitted) else 1.0
         return -example_nll(out, targets, task.void, temperature).numpy()
 
 

@@ -109,10 +109,11 @@ def soup(
     if job.how != "uniform":
         require_validation(here.task, f"A {job.how} soup")
     predictor.check_code(models.members)
+    if not job.force:
+        with session.threads(here):  # before the run begins: what is refused is no failed run
+            refuse_barriers(session, predictor, models.members, progress)
     settings: dict[str, Any] = {"members": list(job.members), "soup": job.how, "batchnorm": str(predictor.policy)}
     with session.run(here, "soup", settings, job=job, resumed=resumed) as run:
-        if not job.force:
-            refuse_barriers(session, predictor, models.members, progress)
         cooking = _Cooking(predictor, models, progress)
         weights, decision, baseline = cooking.cook(job.how)
         predictor.place_sum(models.members[baseline].terms, models.members[baseline])
@@ -269,7 +270,7 @@ class _Cooking:
             return found
 
         weights = learned_soup(size, loss, slope.of_weights, steps=_STEPS)
-        comparison = Comparison(self._predictor, fitted_on=searched)
+        comparison = Comparison(self._predictor, halved=True)
         rows = [self._scored(comparison, np.eye(size)[i]) for i in range(size)]
         own = self._scored(comparison, weights)
         known = [row for row in rows if row is not None and len(row) == len(self._task.valid)]

@@ -144,8 +144,7 @@ class _Asked:
         ids = frozenset().union(*(other for _, other in used))
         with session.store.reading() as reader:
             connections = reader.all(Connection, id=sorted(ids)) if ids else []
-        found = costs_of(session, self.models.space, sorted(modes), connections)
-        return found.total if found.known else None
+        return costs_of(session, self.models.space, sorted(modes), connections).total
 
 
 def _sources(
