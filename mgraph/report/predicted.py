@@ -42,7 +42,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     building = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         if path.suffix == ".npz":
-            np.savez_compressed(building, allow_pickle=False, **dict(arrays))  # type: ignore[arg-type]
+            np.savez_compressed(building, allow_pickle=False, **dict(arrays))
         else:
             _write_table(building, _columns(arrays))
         building.replace(path)

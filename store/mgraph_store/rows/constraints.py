@@ -62,9 +62,9 @@ def verify(
     _check_partial(con, [r for r in changed.get(Node, ()) if isinstance(r, Node) and r.columns is not None])
     if NodeBuffers in added:
         _check_buffers(con, _values(added[NodeBuffers], "node_id"))
-    for table, name, values in removed:
+    for table, name, gone in removed:
         if name == "id":
-            _check_removed(con, table, values)
+            _check_removed(con, table, gone)
 
 
 PARTIAL_TERMS = (
