@@ -3,8 +3,8 @@
     python benchmarks/beside.py REVISION path_step --networks lenet5,mlp --batches 32
 
 The older revision runs its own script of that name, from a copy made for the purpose, with the libraries of this
-environment. A row is known by its words before its ratio (``1.023 ±0.030``, or the last figure); of several rounds the medians are
-compared, so that a machine that is slow for a while does not decide.
+environment. A row is known by its words before its ratio (``1.023 ±0.030``, or the last figure); of several rounds the
+medians are compared, so that a machine that is slow for a while does not decide.
 """
 
 from __future__ import annotations
@@ -70,9 +70,8 @@ def main() -> None:
             for tree, kept in ((Path(folder), old), (ROOT, new)):
                 for name, ratio in measure(tree, arguments.script, further).items():
                     kept[name].append(ratio)
-    print(
-        f"{invocation()}\n{machine()}\n{'row':44} {arguments.revision[:10]:>10} {'now':>7} {'now/then':>9}  spread of both"
-    )
+    print(f"{invocation()}\n{machine()}")
+    print(f"{'row':44} {arguments.revision[:10]:>10} {'now':>7} {'now/then':>9}  spread of both")
     for name in new:
         before, after = statistics.median(old[name]), statistics.median(new[name])
         spread = max(max(kept[name]) - min(kept[name]) for kept in (old, new))

@@ -2,10 +2,10 @@
 
 The nodes are the control points of a surface between four modes of an MLP, the sum is the middle of the surface, which
 the graph knows as a recipe. Every contender reads nine nodes and writes one .safetensors file, in a process of its own,
-which has imported what it needs; time is CPU time from then on, with that of the fresh process that verifies (wall time
-beside it), and memory is what the process has more at its peak, without file pages that the system may drop. ``mergekit linear`` is that tool's linear merge,
-written out by hand from its method (``torch.stack`` of a tensor of all models, weighted sum, divided by the weights'
-sum) over files that it would read, since mergekit itself is not among this project's libraries.
+which has imported what it needs. Time is CPU time from then on, with that of the fresh process that verifies (wall time
+beside it); memory is what the process itself has more at its peak, without file pages that the system may drop.
+``mergekit linear`` is that tool's linear merge, written out by hand from its method (a tensor of all models stacked,
+the weighted sum, divided by the sum of the weights), since mergekit is not among this project's libraries.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,8 @@ def child(scratch: Path, name: str, out: Path) -> None:
     """Run one contender in this process, and print what it took."""
     facts = json.loads((scratch / "facts.json").read_text())
     quieten()
+    mgraph.open(scratch / "g.mgraph").node(facts["node"]).describe()  # imports what it needs only now
+    import_module("mgraph.exporting.writing")
     peak = Peak()
     wall, cpu = time.perf_counter(), cpu_time()
     CONTENDERS[name](scratch, facts, out)

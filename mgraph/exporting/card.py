@@ -96,15 +96,11 @@ def _recipe(facts: Mapping[str, Any]) -> list[str]:
     members = facts.get("members", [])
     if members:
         lines += [
-            f"{len(members)} members, each a point of connection `{facts.get('connection')}`; together they give "
-            f"the {facts.get('combine')}.",
+            f"{len(members)} members, which give the {facts['combine']}; each is the sum of these nodes:",
             "",
         ]
-        nodes = {t["node"]: t["name"] for m in members for t in m.get("terms", [])}
-        rows = [
-            [",".join(f"{x:g}" for x in m["parameter"]), *_coefficients(m.get("terms", []), nodes)] for m in members
-        ]
-        lines += _table(["parameter", *nodes.values()], rows)
+        nodes = {t["node"]: t["name"] for m in members for t in m["terms"]}
+        lines += _table(["member", *nodes.values()], [[m["name"], *_coefficients(m["terms"], nodes)] for m in members])
     elif facts.get("terms"):
         lines += ["The sum of these nodes, each times its coefficient:", ""]
         lines += _table(["node", "coefficient"], [[t["name"] or t["node"], f"{t['c']:.6g}"] for t in facts["terms"]])
@@ -173,11 +169,12 @@ def _ancestry(facts: Mapping[str, Any]) -> list[str]:
     tree = facts.get("ancestry")
     if not tree:
         return []
-    seeds = dict(_seeds(tree))
+    trees = tree if isinstance(tree, list) else [tree]
+    seeds = {name: seed for one in trees for name, seed in _seeds(one)}
     lines = ["## Ancestry and seeds", ""]
     if seeds:
         lines += [f"Seeds: {', '.join(f'{_plain(name)} {seed}' for name, seed in seeds.items())}.", ""]
-    return [*lines, "```text", *tree_lines(tree), "```"]
+    return [*lines, "```text", *(line for one in trees for line in tree_lines(one)), "```"]
 
 
 def _seeds(branch: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -25,7 +25,7 @@ from mgraph.exporting.subjects import NodeSubject, PlaceSubject, Subject
 from mgraph.exporting.tracing import trace, write_pt2
 from mgraph.exporting.verification import Reloading, Verified, verify, verify_tensors
 from mgraph.jobs.points import ExportJob
-from mgraph.operations.export import new_module
+from mgraph.operations.export import new_module, write_directory_of
 from mgraph.operations.places import Place
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.session import Session, Workspace
@@ -36,11 +36,12 @@ from mgraph_store import Node
 class Exported(os.PathLike[str]):
     """A file that was written, its model card, and how it was checked (None: it was not).
 
-    It can be opened like a path. ``program`` says what a program takes and gives; weights have none.
+    It can be opened like a path. ``program`` says what a program takes and gives; weights have none. A directory as a
+    library has it has no card.
     """
 
     path: Path
-    card: Path
+    card: Path | None
     verified: Verified | None
     program: Signature | None
 
@@ -56,13 +57,17 @@ class Exported(os.PathLike[str]):
 
 @alone
 def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback = silent) -> Exported:
-    """Write a node as weights (.safetensors, .pt, .pth) or as a program (.pt2, .onnx).
+    """Write a node as weights (.safetensors, .pt, .pth), as a program (.pt2, .onnx), or as its library's directory.
 
     Raises InputError for a network that the format cannot express, and where the file is not what was exported.
     """
     del progress  # it is short
     with session.store.reading() as reader:
         node = reader.get(Node, id=job.node)
+    path = Path(job.path)
+    if not path.suffix or path.is_dir():
+        write_directory_of(session, node, path, overwrite=job.overwrite)
+        return Exported(path, None, None, None)
     return _export(NodeSubject(session, node), job)
 
 

@@ -15,7 +15,14 @@ from mgraph.alone import alone
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
 from mgraph.fields import Shapes
-from mgraph.network.checkpoints import extra_state, state_dict, write_pt
+from mgraph.network.checkpoints import (
+    extra_state,
+    is_adapted,
+    state_dict,
+    write_adapter,
+    write_directory,
+    write_pt,
+)
 from mgraph.network.layout import dtype_name, named_tensors
 from mgraph.network.tensorfile import stream_safetensors
 from mgraph.session.members import label
@@ -69,6 +76,29 @@ def write_node(session: Session, node: Node, path: Path, metadata: Mapping[str, 
         stream_safetensors(path, layout, session.store.computation(node).stream, buffers, metadata, further=further)
     else:
         write_pt(path, node_state(session, node))
+
+
+@alone
+def write_directory_of(session: Session, node: Node, path: Path, *, overwrite: bool) -> None:
+    """Write a node as its network's library has it: an adapter for peft, or a network of transformers.
+
+    InputError for any other network.
+    """
+    module = node_module(session, node)
+    facts = json.dumps(node_facts(session, node), sort_keys=True)
+    if is_adapted(module):
+        write_adapter(path, module, {"mgraph": facts}, overwrite=overwrite)
+    elif type(module).__module__.startswith("transformers."):
+        from mgraph.architectures.huggingface import quiet
+
+        save: Any = module.save_pretrained
+        with quiet():
+            write_directory(path, "config.json", lambda place: save(str(place)), overwrite=overwrite)
+    else:
+        raise InputError(
+            f"{path.name} must end in .safetensors, .pt, .pth, .pt2 or .onnx; directories are for networks of "
+            "transformers and of peft."
+        )
 
 
 _STATES = "extra_state"  # key in a mode's info: what the space's network keeps besides tensors, by name

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import mgraph
 from mgraph.errors import InputError
@@ -171,31 +171,22 @@ def test_an_operator_that_onnx_lacks_is_named(own: Callable[..., Any], tmp_path:
     assert g.node("a").export("a.pt2").verified.difference <= 1e-5
 
 
-def test_nine_members_are_one_program(graph: Any, tmp_path: Path) -> None:
-    s = graph.connection("s")
-    manifest = s.export_ensemble(tmp_path / "s.pt2", grid=3)
-    assert len(manifest["members"]) == 9
+@pytest.mark.parametrize(("models", "count"), [(("s@3",), 9), (("a", "m", "curve@3"), 4)])
+def test_an_ensemble_is_one_program(graph: Any, tmp_path: Path, models: tuple[str, ...], count: int) -> None:
+    manifest = graph.export_ensemble(tmp_path / "e.pt2", *models)
+    assert len(manifest["members"]) == count
     assert manifest["verified"]["difference"] <= 1e-5
     assert manifest["program"]["gives"] == "class probabilities"
-    s.export_ensemble(tmp_path / "s", grid=3)
-    module = graph.node("a").model()
     test = graph.session.workspace(graph.session.space()).task.test
     x, y = test.examples(torch.arange(len(test)))
-    with torch.no_grad():
-        found = torch.export.load(tmp_path / "s.pt2").module()(x)
-        votes = 0.0
-        for file in sorted((tmp_path / "s").glob("member-*")):
-            module.load_state_dict(load_file(file))
-            votes += module(x).softmax(1)
-    assert (found - votes / 9).abs().max() <= 1e-5
-    voted = s.ensemble(grid=3).evaluate("test")
-    assert (found.argmax(1) == y).double().mean().item() == voted["accuracy"].value
-    loss = torch.nn.functional.nll_loss(found.double().log(), y).item()
-    assert loss == pytest.approx(voted["loss"].value, abs=1e-5)
-    card = (tmp_path / "s.pt2.md").read_text()
-    assert "9 members" in card
-    assert "| 0.5,0.5 |" in card
-    assert sorted(written(tmp_path)) == ["s", "s.pt2", "s.pt2.md"]
+    found = torch.export.load(tmp_path / "e.pt2").module()(x)
+    streamed = torch.from_numpy(graph.predict(*models).probabilities)
+    assert (found - streamed).abs().max() <= 1e-5
+    assert (found.argmax(1) == y).double().mean().item() == manifest["test"]["accuracy"]
+    card = (tmp_path / "e.pt2.md").read_text()
+    assert f"{count} members" in card
+    assert ("| s@0.5,0.5 |" if count == 9 else "| curve@0.5 |") in card
+    assert written(tmp_path) == ["e.pt2", "e.pt2.md"]
 
 
 def test_the_card_says_where_it_comes_from(graph: Any, tmp_path: Path) -> None:
@@ -299,6 +290,9 @@ def test_what_cannot_be_written_is_refused(run: Any, path: Path, monkeypatch: py
     assert "must end in .safetensors, .pt, .pth (weights), .pt2" in refused("m", "-o", "m.h5")
     assert "m.pt holds weights alone: export to .pt2" in refused("m", "-o", "m.pt", "--normalise")
     assert "a directory, or a program" in refused("s", "--ensemble", "-o", "e.safetensors")
+    assert "--where is for --ensemble" in refused("--where", "kind=mode", "-o", "m.pt2")
+    assert "One node is exported at a time, not 2" in refused("a", "b", "-o", "m.pt2")
+    assert "fits 'kind=none'" in refused("--where", "kind=none", "--ensemble", "-o", "e.pt2")
     (path.parent / "m.pt2.md").write_text("mine")
     assert "m.pt2.md exists already" in refused("m", "-o", "m.pt2")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
