@@ -30,6 +30,7 @@ class Case:
     settings: dict[str, Any]
     examples: int
     points: int
+    trained_on: str = "all images"
 
 
 def main() -> None:
@@ -55,6 +56,7 @@ def main() -> None:
             {"epochs": options.epochs, "batch_size": 64, "lr": 0.05},
             500,
             5,
+            f"{options.limit} images",
         ),
     }
     lines = [invocation(), machine(), ""]
@@ -93,7 +95,7 @@ def compared(graph: mgraph.Graph, name: str, case: Case) -> list[str]:
     how = ", ".join(f"{key} {value}" for key, value in case.settings.items())
     info = graph.node("aligned").describe()["info"]
     lines = [
-        f"{name}: {case.arch}, {how}; aligned in {seconds:.0f} s of CPU, outputs the same up to "
+        f"{name}: {case.arch}, {how}, {case.trained_on}; aligned in {seconds:.0f} s of CPU, outputs the same up to "
         f"{info['largest_difference']:.1e}; on {case.examples} examples of each split, "
         f"at {case.points} points",
         f"  {'segment':<14}{'distance':>9}{'barrier':>9}{'middle loss':>13}{'fall of test accuracy':>23}",
