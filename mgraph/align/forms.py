@@ -1,4 +1,4 @@
-"""What operations do to axes that only give a tensor another form, and those that put parts together and take them."""
+"""What operations do to axes if they only reshape a tensor, join parts, or extract them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _split(call: Call) -> Sequence[Value]:
 @rule("cat concat")
 def _cat(call: Call) -> Sequence[Value]:
     rank = len(call.shapes[0])
-    values = [v for v in call.values if len(v.axes) == rank]  # torch leaves out empty tensors of one axis
+    values = [v for v in call.values if len(v.axes) == rank]  # torch ignores empty tensors with one axis
     dim = (call["dim"] or 0) % rank
     first, *others = values
     call.axes.unify(*((first.axes[k], v.axes[k]) for v in others for k in range(rank) if k != dim))

@@ -29,11 +29,11 @@ class Alignments(Opened):
     ) -> Point:
         """Permute the units of a mode so that its weights come close to another's: ``g.align("a", to="b", name="c")``.
 
-        The result is a new mode that computes what ``node`` does: hidden units, channels and attention heads have other
-        places, and nothing else has changed. Which may change places is found by tracing the network; where they go is
-        chosen by weight matching (Ainsworth et al. 2023, Git Re-Basin). ``restarts`` is the number of further starts of
-        the search, in orders drawn with ``seed``. The node's info says what it is of, how far from ``to`` it was and is
-        (L2), and by how much its outputs differ, at most 1e-5.
+        The result is a new mode that computes the same as ``node``: hidden units, channels and attention heads are
+        reordered, and nothing else has changed. Tracing the network finds which units may be permuted; weight matching
+        (Ainsworth et al. 2023, Git Re-Basin) chooses their order. ``restarts`` is the number of further starts of the
+        search, in orders drawn with ``seed``. The node's info says from which node it was made, how far it was and is
+        from ``to`` (L2), and by how much its outputs differ, at most 1e-5.
 
         Raises InputError for nodes of different spaces, a node and itself, and a network that cannot be traced, naming
         the operation.

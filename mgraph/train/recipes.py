@@ -86,18 +86,17 @@ _FAST = (
 
 def _fast() -> Iterator[Recipe]:
     """Yield the recipes of [G] table 1: FGE, from a mode trained for three quarters of its epochs, and snapshots."""
+    said = {
+        "fge": "[G] section 6 (cycles, learning rates) and appendix A.5 (epochs)",
+        "snapshot": "[G] section 6 (their best for Huang et al. 2017)",
+    }
     for network, ordinary, fge, snapshot in _FAST:
         kept = {key: value for key, value in ordinary["settings"].items() if key not in snapshot}
+        own = {"fge": fge | {"fge": True, "epochs": 22}, "snapshot": snapshot | {"snapshot": True}}
         for name, data in (("cifar10", _CIFAR10), ("cifar100", _CIFAR100)):
             of = {"arch": ordinary["arch"], "unstated": ordinary["unstated"], **data}
-            source = "[G] section 6 (cycles, learning rates) and appendix A.5 (epochs)"
-            yield Recipe(
-                f"{network}-{name}-fge", source=source, settings=kept | fge | {"fge": True, "epochs": 22}, **of
-            )
-            source = "[G] section 6 (their best for Huang et al. 2017)"
-            yield Recipe(
-                f"{network}-{name}-snapshot", source=source, settings=kept | snapshot | {"snapshot": True}, **of
-            )
+            for kind, source in said.items():
+                yield Recipe(f"{network}-{name}-{kind}", source=source, settings=kept | own[kind], **of)
 
 
 _UNREAD = "learning rate and schedule; steps of augmentation after the crop"
