@@ -20,7 +20,7 @@ from mgraph_store import Connection, Evaluation, Member, Node, NodeTerm, Reader,
 MEMORISED = 0.25
 """Modes look memorised where their train loss is below this share of their validation loss."""
 
-_DEPENDENT = ("init", "ema")
+_DEPENDENT = ("init", "ema", "swa")
 _ALIGNED = "align"
 
 
@@ -150,11 +150,13 @@ class _Unit:
 
 
 def _passes(run: Run) -> float | None:
-    """Return how often a training saw the training data: its epochs."""
+    """Return how often a training passed over the training data: its epochs, or twice that with sharpness-aware
+    steps."""
     if run.command != "train":
         return None
-    epochs = json.loads(run.settings).get("epochs")
-    return float(epochs) if isinstance(epochs, int | float) and epochs > 0 else None
+    settings = json.loads(run.settings)
+    epochs, each = settings.get("epochs"), 1.0 if settings.get("sam") is None else 2.0
+    return each * epochs if isinstance(epochs, int | float) and epochs > 0 else None
 
 
 def _training_examples(reader: Reader, space: Space) -> int | None:
