@@ -41,13 +41,14 @@ class Limits:
         return None
 
 
-class GivenLimits(TypedDict, total=False):
-    """The fields of :class:`Limits`, as keywords."""
+class Further(TypedDict, total=False):
+    """The fields of :class:`Limits`, and ``alone``: the value that a flag stands for when typed without one."""
 
     low: float
     above: float
     high: float
     below: float
+    alone: str
 
 
 def setting(
@@ -57,24 +58,24 @@ def setting(
     unit: str = "",
     choices: tuple[str, ...] = (),
     nothing: str = "none",
-    alone: str | None = None,
     check: Callable[[Any], object] | None = None,
     by_name: Callable[[Any], str] | None = None,
-    **limits: Unpack[GivenLimits],
+    **further: Unpack[Further],
 ) -> Any:
-    """Declare a setting: its default, what it does, its unit and its :class:`Limits`.
+    """Declare a setting: its default, what it does, its unit, its :class:`Limits` and other properties.
 
-    ``nothing`` is the word for None, where None is a value, and ``alone`` the value that the flag stands for where it
-    is typed without one. ``check`` raises InputError for a value, other than None,
-    that cannot be. ``by_name`` gives the name that a function is recorded by, where one may be given.
+    ``nothing`` is the word for None, if None is a value. ``check`` raises InputError for an invalid value other than
+    None. ``by_name`` gives the name by which a function is recorded, if the setting accepts one.
     """
     metadata = {
         "help": help,
         "unit": unit,
-        "limits": Limits(**limits),
+        "limits": Limits(
+            low=further.get("low"), above=further.get("above"), high=further.get("high"), below=further.get("below")
+        ),
         "choices": choices,
         "nothing": nothing,
-        "alone": alone,
+        "alone": further.get("alone"),
         "check": check,
         "by_name": by_name,
     }

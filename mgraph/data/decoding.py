@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from typing_extensions import override
 
 from mgraph.errors import InputError
 
@@ -65,7 +64,7 @@ def decode(data: bytes, size: int | None, background: str | None) -> tuple[NDArr
         pass
     except Exception as error:  # decoders may raise almost anything for damaged files
         why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        facts.damaged = why.replace(repr(_NAMELESS), _NAMELESS.called)
+        facts.damaged = "not an image file" if type(error).__name__ == "UnidentifiedImageError" else why
     return None, facts
 
 
@@ -78,23 +77,10 @@ class _TransparentError(Exception):
     """An image has transparent pixels, and the background was not specified."""
 
 
-class _Nameless(io.BytesIO):
-    """Bytes of a file, by whose name Pillow calls them in its messages."""
-
-    called = "it"
-
-    @override
-    def __repr__(self) -> str:
-        return "<the file>"
-
-
-_NAMELESS = _Nameless()
-
-
 def _decoded(data: bytes, size: int | None, background: str | None, facts: Facts) -> NDArray[Any] | None:
     from PIL import Image, ImageOps
 
-    with Image.open(_Nameless(data)) as image:
+    with Image.open(io.BytesIO(data)) as image:
         facts.width, facts.height = image.size
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's photo with its depth map
             facts.frames = True

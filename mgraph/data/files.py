@@ -84,8 +84,7 @@ def imagefolder(
     """
     if size < 1:
         raise InputError(f"size must be at least 1, not {size}.")
-    if not path.is_dir():
-        raise NotFoundError(f"The image folder {path} does not exist; check the path.")
+    _require_folder(path)
     splits: dict[str, Found] = {}
     notes = _unread_folders(path)
     for name in _SPLITS:
@@ -188,6 +187,7 @@ def tiny_imagenet(
     The images in ``val`` are the test data, since those in ``test`` have no labels; validation data are a stratified
     tenth of train. ``limit`` takes the first examples of a split in a fixed shuffled order.
     """
+    _require_folder(path)
     train = find_images(path / "train")
     splits = {"train": train, "test": _annotated(path / "val", train.classes)}
     return _of_images(_limited(splits, limit), _Images(64, None, mean, std, stream), [])
@@ -211,6 +211,14 @@ def _annotated(folder: Path, classes: list[str]) -> Found:
     return Found(folder, classes, [f"images/{name}" for name in names], [numbers[word] for _, word, *_ in lines])
 
 
+def _require_folder(path: Path) -> None:
+    """Raise NotFoundError if there is nothing, InputError for a file."""
+    if not path.exists():
+        raise NotFoundError(f"The image folder {path} does not exist; check the path.")
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder; give the one that has train/CLASS/ and test/CLASS/.")
+
+
 def _unread_folders(path: Path) -> list[str]:
     """Say which folders beside the splits are not read, such as a ``val``."""
     others = sorted(p.name for p in path.iterdir() if p.name not in _SPLITS and p.is_dir() and not is_hidden(p.name))
@@ -219,11 +227,21 @@ def _unread_folders(path: Path) -> list[str]:
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
+    name = ""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {}
+            for name in file.files:
+                arrays[name] = file[name]
+            return arrays
     except FileNotFoundError:
         raise NotFoundError(f"The data file {path} does not exist; check the path.") from None
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         why = " ".join(str(error).split()) or type(error).__name__
+        if "Object arrays" in why:
+            raise InputError(
+                f"{name} of {path} is an array of Python objects; make it one of plain numbers: examples of one shape "
+                f"(resize, crop or pad), labels 0, 1, …."
+            ) from None
+        why = "it is something else" if "pickle" in why else why.rstrip(".")
         raise InputError(f"{path} cannot be read as an .npz file of plain arrays: {why}.") from None

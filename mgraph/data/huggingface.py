@@ -61,7 +61,7 @@ class Choices(TypedDict, total=False):
     std: Std
     limit: Limit
     stream: Stream
-    download: Annotated[bool, "fetch the data if they are not there", False]
+    download: Annotated[bool, "download the data if they are missing", False]
 
 
 def huggingface(name: str | Path, **choices: Unpack[Choices]) -> Task:
@@ -115,8 +115,12 @@ class _Source:
     def _loaded(self) -> Any:
         config, place = self.said.get("config"), self.directory
         if place is not None:
-            if not place.is_dir():
+            if not place.exists():
                 raise NotFoundError(f"The data directory {place} does not exist; check the path.")
+            if not place.is_dir():
+                raise InputError(
+                    f"{place} is not a directory; give the one that it is in, or csv:FILE or parquet:FILE."
+                )
             if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
                 return self.library.load_from_disk(str(place))
             if not any(file.is_file() for file in place.rglob("*")):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.data.decoding import FULL, Facts, as_floats, check_background, decode
 from mgraph.data.digests import SIZE, digest, read_files
@@ -120,8 +121,8 @@ class ImageFiles:
         rows = slice(None) if places is None else places
         how = f"images {self._size} {self._background} {self.floats} {len(self.targets[rows])} "
         hasher = hashlib.blake2b(how.encode(), digest_size=SIZE)
-        hasher.update(np.ascontiguousarray(self._digests[rows]))
-        hasher.update(np.ascontiguousarray(self.targets[rows]))
+        hasher.update(np.ascontiguousarray(self._digests[rows]).data)
+        hasher.update(np.ascontiguousarray(self.targets[rows]).data)
         return hasher.digest()
 
     def _judged(self, noted: NDArray[np.int64], damaged: dict[str, str]) -> list[str]:
@@ -178,12 +179,15 @@ class _Packed(Sequence[str]):
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
         self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
 
+    @override
     def __len__(self) -> int:
         return len(self._ends)
 
+    @override
     def __getitem__(self, place: Any) -> Any:
         start = int(self._ends[place - 1]) if place else 0
         return os.fsdecode(self._bytes[start : int(self._ends[place])].tobytes())
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return (self[place] for place in range(len(self)))

@@ -50,6 +50,10 @@ def find_images(root: Path) -> Found:
     """
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        raise InputError(
+            f"{root.parent} has no folder {root.name}; put images into train/CLASS/ and test/CLASS/."
+        ) from None
     except OSError as error:
         raise InputError(f"The image folder {root} cannot be read: {error.strerror}.") from None
     found = Found(root, [])

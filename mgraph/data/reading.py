@@ -179,7 +179,7 @@ class _Loader:
         # Its own generator: otherwise the workers' seeds, which nothing depends on, would be drawn from the global one.
         self._loader: DataLoader[Any] = DataLoader(
             _Pieces(items),
-            batch_sampler=_Asked(self._asked),
+            batch_sampler=_Asked(self._asked),  # type: ignore[arg-type]  # arrays serve as lists
             num_workers=workers,
             collate_fn=_as_it_is,
             pin_memory=pinned,

@@ -83,16 +83,16 @@ class TableRows:
         hasher.update(self._files)
         chosen = self._table._indices
         if chosen is not None:
-            hasher.update(np.ascontiguousarray(chosen.column(0).to_numpy()))
+            hasher.update(np.ascontiguousarray(chosen.column(0).to_numpy()).data)
         if places is not None:
-            hasher.update(np.ascontiguousarray(places))
+            hasher.update(np.ascontiguousarray(places).data)
         return hasher.digest()
 
     @cached_property
     def _files(self) -> bytes:
         hasher = hashlib.blake2b(digest_size=SIZE)
         for file in (Path(entry["filename"]) for entry in self._table.cache_files):
-            hasher.update(np.ascontiguousarray(read_files(file.parent, [file.name], whole)["digest"]))
+            hasher.update(np.ascontiguousarray(read_files(file.parent, [file.name], whole)["digest"]).data)
         return hasher.digest()
 
 

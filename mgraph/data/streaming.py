@@ -58,7 +58,7 @@ class DatasetSplit(Split):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         *,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[np.int64] | None = None,
         name: str = "the Dataset",
         columns: bool = False,
     ) -> None:

@@ -16,7 +16,7 @@ from mgraph.errors import InputError
 from mgraph.evaluate.regularised import RegularisedLoss
 from mgraph.evaluate.running import Measured as Measured
 from mgraph.evaluate.running import scaled, start, weights_of
-from mgraph.fields import Fields, examples_in
+from mgraph.fields import Fields, examples_in, numbers_in
 from mgraph.metric import LOSS as THE_LOSS
 from mgraph.metric import Metric
 from mgraph.network.flat import FlatModel
@@ -26,6 +26,7 @@ from mgraph.specs import suggestion
 SPLITS = ("train", "valid", "test")
 LOSS = THE_LOSS.name
 _BATCH = 1000
+_NUMBERS = 1 << 22  # of the inputs of a batch, at most: large images are taken fewer at a time
 
 
 @dataclass(frozen=True)
@@ -59,25 +60,26 @@ def outputs(
 ) -> Iterator[tuple[Any, Fields]]:
     """Yield (outputs, targets) by batches at the present θ and statistics, in eval mode, without gradients.
 
-    Outputs are of float32 or better, also where the network computes in less. Batches have 1000 examples, the last one
-    fewer; where that would change a number, or one example is too few, they are as equal as can be.
+    Outputs are of float32 or better, also where the network computes in less. Batches have 1000 examples (fewer where
+    these are large), the last one fewer; where that would change a number, or one example is too few, they are as equal
+    as can be.
     """
     flat.module.eval()
     order = subset.order if subset else None
-    for x, y in split.batches(
-        _batch_size(flat, len(split) if order is None else len(order)), order=order, device=flat.device
-    ):
+    size = _batch_size(flat, len(split) if order is None else len(order), numbers_in(split.input_shape))
+    for x, y in split.batches(size, order=order, device=flat.device):
         with torch.no_grad(), computing_in(precision, flat.device):
             out = flat.run(x)
         yield _widened(out), y
 
 
-def _batch_size(flat: FlatModel, examples: int) -> int:
+def _batch_size(flat: FlatModel, examples: int, numbers: int) -> int:
+    most = max(2, min(_BATCH, _NUMBERS // max(1, numbers)))
     if not flat.habits.equal_batches:
-        return _BATCH
+        return most
     if flat.habits.never_alone and examples == 1:
         raise InputError("The network needs at least 2 examples in a batch, even in evaluation, and there is only 1.")
-    return -(-examples // -(-examples // _BATCH))
+    return -(-examples // -(-examples // most))
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mgraph.data.labels import counting, per_example
@@ -22,7 +21,7 @@ from mgraph.errors import InputError
 from mgraph.fields import are_labels
 
 COLDEST, HOTTEST = 0.02, 50.0
-_CLOSE = 5e-3  # of log T
+_CLOSE, _STEPS = 1e-3, 60  # of log T
 
 
 def classifies(task: Task) -> bool:
@@ -75,20 +74,24 @@ def fit_temperature(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) 
     """
     if not len(outputs):
         raise InputError("A temperature is fitted on validation data, and there are no examples.")
-    logits, chosen, weights = _labelled(outputs.double(), targets, void)
+    logits, shares = _relative_logits(outputs.double(), targets, void)
+    low, high, cold = 1.0 / HOTTEST, 1.0 / COLDEST, 1.0
+    for _ in range(_STEPS):  # in 1 / T the cost is convex: Newton's method between two bounds
+        p = torch.softmax(logits * cold, dim=1)
+        mean = (p * logits).sum(1)
+        slope, bend = float(shares @ mean), float(shares @ ((p * logits.square()).sum(1) - mean.square()))
+        low, high = (low, cold) if slope > 0 else (cold, high)
+        colder = cold - slope / bend if bend > 0 else 0.0
+        if not low < colder < high:
+            colder = math.sqrt(low * high)
+        if abs(math.log(colder / cold)) < _CLOSE:
+            break
+        cold = colder
+    return 1.0 / cold
 
-    def cost(log_temperature: float) -> float:
-        cold = math.exp(-log_temperature)
-        return float(weights @ (torch.logsumexp(logits * cold, dim=1) - chosen * cold))
 
-    bounds = (math.log(COLDEST), math.log(HOTTEST))
-    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": _CLOSE})
-    best = float(found.x)
-    return math.exp(best) if cost(best) <= cost(0.0) else 1.0  # a search that ended badly must not do harm
-
-
-def _labelled(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the logits of all L labels that count, (L, C), those of the labels themselves, (L,), and their shares.
+def _relative_logits(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the logits of all L labels that count, less that of the label itself, (L, C), and the labels' shares.
 
     The shares, shape (L,), are such that every example counts alike, as in :func:`example_nll`.
     """
@@ -96,5 +99,5 @@ def _labelled(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> tuple[Te
     each = counts.flatten(1).sum(1) if counts.ndim > 1 else counts.long()
     shares = (1.0 / (each.clamp_min(1) * len(targets))).double().reshape(-1, *[1] * (targets.ndim - 1))
     logits = outputs.movedim(1, -1)[counts]
-    labels = targets[counts].long()
-    return logits, logits.gather(1, labels.unsqueeze(1)).squeeze(1), shares.expand(targets.shape)[counts]
+    logits = logits - logits.gather(1, targets[counts].long().unsqueeze(1))
+    return logits, shares.expand(targets.shape)[counts]

@@ -103,9 +103,9 @@ def _check_schedule_or_auto(text: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Optimisation):
-    """How a mode is trained: by default SGD with momentum under the curve schedule of [G].
+    """How a mode is trained: by default with SGD with momentum under the curve schedule of [G].
 
-    ``schedule="auto"`` becomes the schedule that it stands for at once.
+    ``schedule="auto"`` is immediately replaced by the schedule that it stands for.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
@@ -151,7 +151,7 @@ class TrainSettings(Optimisation):
         True, "whether weight decay also acts on one-dimensional tensors: biases, scales and shifts of normalisation"
     )
     ema: float | None = setting(
-        None, "keep a running average of the weights, with this decay a step, as a mode of its own: NAME-ema",
+        None, "keep a running average of the weights, with this decay per step, as a separate mode: NAME-ema",
         above=0, below=1,
     )  # fmt: skip
     order_seed: int | None = setting(
@@ -185,7 +185,7 @@ class TrainSettings(Optimisation):
     )
     simplex: int | None = setting(
         None,
-        "train so many vertices together, each step at a random point between them; NAME is the middle, the vertices "
+        "train this many vertices together, each step at a random point between them; NAME is the middle, the vertices "
         "are NAME-1, NAME-2, …",
         low=2,
         high=64,
@@ -205,7 +205,7 @@ class TrainSettings(Optimisation):
             raise InputError(f"keep takes rising epochs below epochs={self.epochs}, not {self.keep}.")
 
     def _check_kept(self) -> None:
-        """Settle the schedule; refuse what cannot be kept together, or not under this schedule."""
+        """Settle the schedule; refuse what cannot be kept together, or under this schedule."""
         asked = [name for name in ("fge", "snapshot", "swa", "simplex") if getattr(self, name)]
         if len(asked) > 1:
             raise InputError(
