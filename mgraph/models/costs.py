@@ -20,7 +20,7 @@ from mgraph_store import Connection, Evaluation, Member, Node, NodeTerm, Reader,
 MEMORISED = 0.25
 """Modes look memorised if their train loss is below this fraction of their validation loss."""
 
-_DEPENDENT = ("init", "ema")
+_DEPENDENT = ("init", "ema", "swa")
 _ALIGNED = "align"
 
 
@@ -155,11 +155,12 @@ def _sum(costs: Sequence[float | None]) -> float | None:
 
 
 def _passes(run: Run) -> float | None:
-    """Return how many times a training saw the training data: its epochs."""
+    """Return how many times a training passed over the training data: its epochs, doubled by sharpness-aware steps."""
     if run.command != "train":
         return None
-    epochs = json.loads(run.settings).get("epochs")
-    return float(epochs) if isinstance(epochs, int | float) and epochs > 0 else None
+    settings = json.loads(run.settings)
+    epochs, each = settings.get("epochs"), 1.0 if settings.get("sam") is None else 2.0
+    return each * epochs if isinstance(epochs, int | float) and epochs > 0 else None
 
 
 def _training_examples(reader: Reader, space: Space) -> int | None:
