@@ -172,9 +172,7 @@ def random_flip(p):
 
 @pytest.mark.parametrize("p", [0.5, 0.1])
 def test_random_augmentation_is_recognised(p):
-    with pytest.raises(
-        InputError, match=r"The train split is random: .*augmentation is a training setting, --augment"
-    ):
+    with pytest.raises(InputError, match=r"The train split is random: .*augmentation is a training setting, --augment"):
         _ = task(random_flip(p)).fingerprint
 
 
