@@ -108,6 +108,9 @@ def test_no_function_takes_more_than_eight_things(part: str) -> None:
         ),  # of the sweep that follows
         (keywords.SweepOptions, mgraph.SweepJob, {"refine_on", "max_points"}),  # of its refinement
         (keywords.MergeOptions, mgraph.MergeJob, set()),
+        (keywords.EnsembleOptions, mgraph.EnsembleJob, {"where", "space"}),  # which members there are
+        (keywords.SoupOptions, mgraph.SoupJob, {"where", "space"}),
+        (keywords.PredictOptions, mgraph.PredictJob, {"where", "space"}),
         (keywords.ImportOptions, mgraph.AddModeJob, set()),
     ],
 )
