@@ -66,6 +66,7 @@ def _run_block(match: re.Match[str], namespace: dict[str, Any]) -> str:
     language, info, body = match.groups()
     file = re.search(r"file=(\S+)", info)
     if file:
+        Path(file.group(1)).parent.mkdir(parents=True, exist_ok=True)
         Path(file.group(1)).write_text(body)
     elif language == "python":
         output = io.StringIO()

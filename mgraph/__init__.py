@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mgraph.graph.handles import Connected, Point
     from mgraph.graph.keywords import (
         Aims,
+        AlignOptions,
         AutoOptions,
         Bounds,
         ConnectOptions,
@@ -50,9 +51,10 @@ if TYPE_CHECKING:
         SweepOptions,
     )
     from mgraph.graph.places import Place
+    from mgraph.graph.recorder import Recorder
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
-    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, TrainJob
+    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, AlignJob, TrainJob
     from mgraph.jobs.points import (
         ArchiveJob,
         EnsembleJob,
@@ -96,6 +98,7 @@ _HOMES = {
     "Point": "mgraph.graph.handles",
     "Connected": "mgraph.graph.handles",
     "Place": "mgraph.graph.places",
+    "Recorder": "mgraph.graph.recorder",
     "KINDS": "mgraph.bookkeeping.listed",
     # Spaces: networks, data and how they are judged
     "ARCHITECTURES": "mgraph.builtin",
@@ -125,6 +128,7 @@ _HOMES = {
     "SpaceOptions": "mgraph.graph.keywords",
     "ImportOptions": "mgraph.graph.keywords",
     "ConnectOptions": "mgraph.graph.keywords",
+    "AlignOptions": "mgraph.graph.keywords",
     "AutoOptions": "mgraph.graph.keywords",
     "SweepOptions": "mgraph.graph.keywords",
     "EvaluateOptions": "mgraph.graph.keywords",
@@ -144,6 +148,7 @@ _HOMES = {
     "AddObjectJob": "mgraph.jobs.modes",
     "AddPointJob": "mgraph.jobs.modes",
     "AddCurveJob": "mgraph.jobs.modes",
+    "AlignJob": "mgraph.jobs.modes",
     "ConnectJob": "mgraph.jobs.connections",
     "SweepJob": "mgraph.jobs.connections",
     "Following": "mgraph.jobs.connections",
@@ -193,6 +198,8 @@ __all__ = [
     "AddObjectJob",
     "AddPointJob",
     "Aims",
+    "AlignJob",
+    "AlignOptions",
     "ArchiveJob",
     "AutoOptions",
     "BezierCurve",
@@ -236,6 +243,7 @@ __all__ = [
     "PredictJob",
     "PredictOptions",
     "Progress",
+    "Recorder",
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",

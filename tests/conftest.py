@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import gc
 import hashlib
 import inspect
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -25,6 +27,20 @@ from warm import Process, Server
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
+# In memory where there is room: a commit waits for the disk six times, and nothing here outlives its test.
+_RAM, _ROOM = Path("/dev/shm"), 4 << 30
+if "TMPDIR" not in os.environ and _RAM.is_dir() and os.access(_RAM, os.W_OK) and shutil.disk_usage(_RAM).free > _ROOM:
+    os.environ["TMPDIR"] = str(_RAM)  # of the processes that tests start, too
+    tempfile.tempdir = None
+
+# Some environments keep bytecode from being written; then every process that tests start would compile all of mgraph,
+# and pytest rewrite the assertions of every file, each time. So both are kept, here only.
+_ROOT = Path(__file__).resolve().parents[1]
+_WRITES_NO_BYTECODE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    for _package in ("mgraph", "cli", "store"):
+        compileall.compile_dir(_ROOT / _package, quiet=2)
+
 ARCH = "cnn?bn=true&channels=4,8&hidden=16,"
 _MAIN = "from mgraph_cli.main import main; main()"
 
@@ -35,11 +51,13 @@ _SPREAD = ("tests/docs/", "tests/faults/")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the tests of a file to one process (``--dist loadgroup``): what they share is then made once."""
+    """Give the tests of a file, or of an ``xdist_group``, to one process: what they share is then made once."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.rfind("@") > nodeid.rfind("]"):
+                return nodeid.rpartition("@")[2]
             return nodeid if nodeid.startswith(_SPREAD) else nodeid.split("::", 1)[0]
 
     return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
@@ -47,6 +65,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_finish() -> None:
     """Leave what was imported out of garbage collections: torch's objects are many, and stay."""
+    sys.dont_write_bytecode = _WRITES_NO_BYTECODE
     gc.collect()
     gc.freeze()
 
@@ -61,6 +80,7 @@ def _configurations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _own_configuration(_configurations: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(next(_configurations)))
+    monkeypatch.setenv("MGRAPH_CACHE_DIR", str(next(_configurations)))
     monkeypatch.delenv("MGRAPH_GRAPH", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
 

@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -22,58 +23,78 @@ from mgraph_cli.output import echo_json
 from mgraph_cli.process import import_nothing_from_here, tune_allocator
 from mgraph_cli.terminal import echo, guarded
 
-_COMMANDS = {
-    "init": "graphs",
-    "add-space": "graphs",
-    "spaces": "graphs",
-    "train": "modes",
-    "add-mode": "modes",
-    "evaluate": "modes",
-    "connect": "connect",
-    "sweep": "connect",
-    "resume": "resume",
-    "ls": "inspect",
-    "show": "inspect",
-    "log": "inspect",
-    "components": "topology",
-    "route": "topology",
-    "compose": "topology",
-    "mst": "topology",
-    "dendrogram": "topology",
-    "neighbours": "topology",
-    "isolated": "topology",
-    "suggest": "explore",
-    "explore": "explore",
-    "tag": "labels",
-    "note": "labels",
-    "sql": "sql",
-    "compare": "measures",
-    "sharpness": "measures",
-    "merge": "merge",
-    "soup": "sets",
-    "ensemble": "sets",
-    "predict": "sets",
-    "export": "merge",
-    "pack": "sharing",
-    "unpack": "sharing",
-    "plot": "plot",
-    "map": "plot",
-    "matrix": "plot",
-    "check": "upkeep",
-    "gc": "upkeep",
-    "rm": "upkeep",
-    "mv": "upkeep",
-    "relocate": "upkeep",
-    "du": "upkeep",
-    "copy": "upkeep",
-    "upgrade": "upkeep",
-    "archive": "upkeep",
-    "methods": "describe",
-    "recipes": "describe",
-    "archs": "describe",
-    "datasets": "describe",
-    "demo": "demo",
+_SECTIONS = {
+    "Graphs and modes": {
+        "init": "graphs",
+        "add-space": "graphs",
+        "spaces": "graphs",
+        "train": "modes",
+        "add-mode": "modes",
+        "evaluate": "modes",
+    },
+    "Connections": {
+        "connect": "connect",
+        "sweep": "connect",
+        "compose": "topology",
+        "suggest": "explore",
+        "explore": "explore",
+        "resume": "resume",
+    },
+    "What is there": {
+        "ls": "inspect",
+        "show": "inspect",
+        "log": "inspect",
+        "tag": "labels",
+        "note": "labels",
+        "sql": "sql",
+        "plot": "plot",
+        "map": "plot",
+        "matrix": "plot",
+    },
+    "Connectivity": {
+        "components": "topology",
+        "route": "topology",
+        "mst": "topology",
+        "dendrogram": "topology",
+        "neighbours": "topology",
+        "isolated": "topology",
+    },
+    "Comparing and aligning": {
+        "compare": "measures",
+        "sharpness": "measures",
+        "align": "align",
+    },
+    "Better models": {
+        "merge": "merge",
+        "soup": "sets",
+        "ensemble": "sets",
+        "predict": "sets",
+        "export": "merge",
+    },
+    "Sharing and upkeep": {
+        "pack": "sharing",
+        "unpack": "sharing",
+        "copy": "upkeep",
+        "check": "upkeep",
+        "gc": "upkeep",
+        "rm": "upkeep",
+        "mv": "upkeep",
+        "relocate": "upkeep",
+        "du": "upkeep",
+        "upgrade": "upkeep",
+        "archive": "upkeep",
+    },
+    "What can be named": {
+        "methods": "describe",
+        "recipes": "describe",
+        "archs": "describe",
+        "datasets": "describe",
+        "demo": "demo",
+    },
 }
+"""Sections of the help → commands → the modules that have them."""
+
+_COMMANDS = {name: module for commands in _SECTIONS.values() for name, module in commands.items()}
 
 
 class Commands(click.Group):
@@ -95,6 +116,29 @@ class Commands(click.Group):
         return command
 
     @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is named; UsageError, with the closest one, if there is none."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            close = get_close_matches(args[0], _COMMANDS, 1)
+            meant = f" Did you mean {close[0]}?" if close else ""
+            raise click.UsageError(f"There is no command {args[0]!r}.{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by section."""
+        width = max(map(len, _COMMANDS))
+        for section, names in _SECTIONS.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            limit = formatter.width - 6 - width
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(f"{name:{width}}", command.get_short_help_str(limit)) for name, command in found if command]
+                )
+
+    @override
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> NoReturn:
         """Run a command line and exit with its code."""
         given = list(sys.argv[1:] if args is None else args)
@@ -114,6 +158,9 @@ class Commands(click.Group):
                 message = f"{what} {again.after(stopped.__cause__)}"
                 _say(given, "interrupted", message, message)
                 code = 130
+            except click.exceptions.NoArgsIsHelpError as error:
+                echo(*error.format_message().split("\n"))
+                code = 0
             except click.ClickException as error:
                 _fail(given, "usage", _usage(error))
                 code = error.exit_code
@@ -154,7 +201,8 @@ def _notes(error: BaseException | None) -> str:
 def _usage(error: click.ClickException) -> str:
     message = error.format_message()
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        message = f"{message.rstrip('.')}. See: {error.ctx.command_path} --help"
+        end = "" if message.endswith("?") else "."
+        message = f"{message.rstrip('.')}{end} See: {error.ctx.command_path} --help"
     return message
 
 

@@ -21,8 +21,18 @@ from mgraph_cli.progress import progress_lines
 Decorator = Callable[[Any], Any]
 
 
+_TYPED = "mgraph.typed"
+"""In a context: the words of its command line."""
+
+
 class SectionedCommand(click.Command):
-    """A command whose help lists its options under several headings."""
+    """A command whose help lists its options under several headings, and of settings those of the method named."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line; a help text then knows which method it names."""
+        ctx.meta[_TYPED] = tuple(args)
+        return super().parse_args(ctx, args)
 
     @override
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -31,7 +41,8 @@ class SectionedCommand(click.Command):
         for param in self.get_params(ctx):
             record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
             if record is not None:
-                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+                title = param.title(ctx) if isinstance(param, SectionOption) else "Options"
+                sections.setdefault(title, []).append(record)
         for title, records in sections.items():
             with formatter.section(title):
                 formatter.write_dl(records)
@@ -43,6 +54,33 @@ class SectionOption(click.Option):
     def __init__(self, *args: Any, section: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.section = section
+
+    def title(self, ctx: click.Context) -> str:
+        """Return the heading."""
+        return self.section
+
+
+class MethodSetting(SectionOption):
+    """A setting of several methods, which help shows as that of the method on the command line, or not at all."""
+
+    def __init__(self, *args: Any, users: Mapping[str, SettingInfo], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._users = users
+
+    @override
+    def title(self, ctx: click.Context) -> str:
+        """Return the heading, which names the method."""
+        return f"Settings of --{self._method(ctx)}"
+
+    @override
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Describe the setting as the method has it."""
+        info = self._users.get(self._method(ctx))
+        record = None if info is None else super().get_help_record(ctx)
+        return None if info is None or record is None else (record[0], _help([("", info)], 1))
+
+    def _method(self, ctx: click.Context) -> str:
+        return next((word[2:] for word in ctx.meta.get(_TYPED, ()) if word[2:] in self._users), "")
 
 
 def with_graph(command: Any) -> Any:
@@ -58,11 +96,17 @@ def with_graph(command: Any) -> Any:
 
 
 def with_computing_graph(command: Any) -> Any:
-    """Open the graph as :func:`with_graph` does, with ``--device``, ``--threads`` and ``--trust``."""
+    """Open the graph as :func:`with_graph` does, with ``--device``, ``--threads``, ``--workers`` and ``--trust``."""
 
     @wraps(command)
     def opened(
-        *args: Any, graph_path: Path | None, device: str, threads: int | None, trust: bool, **options: Any
+        *args: Any,
+        graph_path: Path | None,
+        device: str,
+        threads: int | None,
+        workers: int | None,
+        trust: bool,
+        **options: Any,
     ) -> Any:
         import mgraph
 
@@ -71,10 +115,12 @@ def with_computing_graph(command: Any) -> Any:
             context.obj.graph = str(graph_path)
         path = graph_path or find_graph(Path.cwd())
         with progress_lines(context.info_name or "mgraph"):
-            graph = mgraph.open(path, device=device, threads=threads, trust=trust)
+            graph = mgraph.open(path, device=device, threads=threads, workers=workers, trust=trust)
             return command(*args, graph=graph, **options)
 
     decorated = click.option("--trust", is_flag=True, help="Run the user code that this graph's specs name.")(opened)
+    workers_help = "Processes that read streamed data; 0: none (default: by the number of processors)."
+    decorated = click.option("--workers", type=click.IntRange(min=0), help=workers_help)(decorated)
     threads_help = "CPU threads (default: by the network's size)."
     decorated = click.option("--threads", type=click.IntRange(min=1), help=threads_help)(decorated)
     decorated = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")(
@@ -235,13 +281,18 @@ def settings_options(classes: Mapping[str, type[Settings]], *, flags: bool = Tru
 
         decorated: Any = bundled
         for name, users in reversed(merged.items()):
+            how: dict[str, Any] = {"cls": SectionOption}
+            if len(classes) > 1:
+                how = {"cls": MethodSetting, "users": dict(users)}
+            if (alone := users[0][1].alone) is not None:
+                how |= {"is_flag": False, "flag_value": alone}
             decorated = click.option(
                 "--" + name.replace("_", "-"),
                 name,
-                cls=SectionOption,
                 section=section,
                 help=_help(users, len(having)),
                 metavar=_metavar(users[0][1]),
+                **how,
             )(decorated)
         what, whose = ("; -s and flags override", "") if flags else ("; -s overrides", " of the method, as for connect")
         help = f"TOML file of settings{what} it."
@@ -277,7 +328,8 @@ def find_graph(start: Path) -> Path:
 
 def _metavar(info: SettingInfo) -> str:
     choices = ("true", "false") if info.kind == "true or false" else info.choices
-    return "|".join(choices) or "VALUE"
+    value = "|".join(choices) or "VALUE"
+    return value if info.alone is None else f"[{value}]"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import click
@@ -20,6 +21,9 @@ from mgraph import plain_cell, visible
 from mgraph_cli.terminal import echo, unguarded
 
 CSV_SAFE = "mgraph.csv_safe"  # key in the command's context: whether cells are made harmless
+
+_BETWEEN, _AROUND = 3, 2  # blanks between columns, and on both sides of a table
+_LONGEST_WORD = 24  # characters of a text that are kept together
 
 Row = Mapping[str, Any]
 
@@ -81,24 +85,67 @@ def note(text: str) -> None:
 
 def _table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
+    heads = [visible(column.replace("_", " ")) for column in columns]
+    cells = [[visible(_plain(row.get(column))) for row in rows] for column in columns]
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    room = width or Console(file=sys.stdout).width
+    least = [_least_width(head, column) for head, column in zip(heads, cells, strict=True)]
+    natural = [max(map(cell_len, (head, *column))) for head, column in zip(heads, cells, strict=True)]
+    widths = _widths(least, natural, room)
+    shown = len(widths)
     table = Table(
         title=visible(title) or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, title_style="bold"
     )
-    for column in columns:
-        numeric = all(isinstance(r.get(column), int | float | None) for r in rows)
-        table.add_column(visible(column.replace("_", " ")), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*[visible(_plain(row.get(c))) for c in columns])
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+    for i in range(shown):
+        numeric = all(isinstance(r.get(columns[i]), int | float | None) for r in rows)
+        table.add_column(heads[i], justify="right" if numeric else "left", overflow="fold", width=widths[i])
+    for k in range(len(rows)):
+        table.add_row(*[cells[i][k] for i in range(shown)])
     # Cells are data: brackets and colons in them have no special meaning.
     console = Console(file=unguarded(sys.stdout), highlight=False, markup=False, emoji=False, width=width)
     with console.capture() as captured:
         console.print(table)
     lines = [line.rstrip() for line in captured.get().split("\n")]
     click.echo("\n".join(lines).strip("\n") + "\n", file=unguarded(sys.stdout))  # escaped above; the styles are ours
+    if shown < len(columns):
+        note(
+            f"Note: {', '.join(heads[shown:])} did not fit into {room} characters; --csv and --json print all columns."
+        )
+
+
+def _least_width(head: str, cells: Sequence[str]) -> int:
+    """Return the width below which a column would break a number, a name or a word of its head.
+
+    Text of several words may be broken between these, and a very long one of them anywhere.
+    """
+    from rich.cells import cell_len
+
+    words = [word for cell in cells for word in cell.split()]
+    longest = max(map(cell_len, words), default=0)
+    if any(" " in cell for cell in cells):
+        longest = min(longest, _LONGEST_WORD)
+    return max(longest, *map(cell_len, head.split()), 1)
+
+
+def _widths(least: Sequence[int], natural: Sequence[int], room: int) -> list[int]:
+    """Return the widths of the columns, from the left, that fit beside one another; at least one.
+
+    Each has its least width, and of what is left over as much as it can use, in equal parts.
+    """
+    room -= _AROUND
+    totals = list(accumulate(least, lambda total, width: total + width + _BETWEEN))
+    widths = list(least[: max(1, sum(total <= room for total in totals))])
+    extra = max(0, room - totals[len(widths) - 1])
+    order = sorted(range(len(widths)), key=lambda i: natural[i] - widths[i])
+    for k, i in enumerate(order):
+        gained = min(natural[i] - widths[i], extra // (len(order) - k))
+        widths[i] += gained
+        extra -= gained
+    return widths
 
 
 def _plain(value: Any) -> str:

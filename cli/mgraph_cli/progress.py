@@ -71,6 +71,7 @@ def _bars(what: str) -> Iterator[Report]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[speed]}"),
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
@@ -83,9 +84,11 @@ def _bars(what: str) -> Iterator[Report]:
                 bars.console.print(visible(progress.note), markup=False, highlight=False)
             if progress.phase not in tasks:
                 label = what if progress.phase == what else f"{what}: {progress.phase}"
-                tasks[progress.phase] = bars.add_task(visible(label), total=progress.total, loss="")
+                tasks[progress.phase] = bars.add_task(visible(label), total=progress.total, loss="", speed="")
             loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
-            bars.update(tasks[progress.phase], completed=progress.done, loss=loss)  # type: ignore[arg-type]
+            task = tasks[progress.phase]
+            speed = progress.speed(bars.tasks[int(task)].speed or 0.0)
+            bars.update(task, completed=progress.done, loss=loss, speed=speed)  # type: ignore[arg-type]
 
         yield report
 
@@ -119,7 +122,8 @@ class Line:
         loss = "" if p.loss is None else f", loss {p.loss:.4f}"
         left = (p.total - p.done) * (now - since) / max(1, p.done - first)
         ahead = f", about {spoken(left)} left" if p.done > first and left else ""
-        return f"{self._what}: {phase}{p.done} of {p.total}{loss}, {so_far}{ahead}"
+        speed = p.speed((p.done - first) / (now - since)) if now > since else ""
+        return f"{self._what}: {phase}{p.done} of {p.total}{loss}{speed and f', {speed}'}, {so_far}{ahead}"
 
 
 _lines_now: list[Line] = []  # of commands within commands; the last one is written

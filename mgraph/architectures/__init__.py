@@ -1,1 +1,1 @@
-"""Architectures: small built-in networks, those of torchvision and timm, and a user's own factories."""
+"""Architectures: small built-in networks, those of torchvision and timm, and the user's own factories."""

@@ -46,7 +46,7 @@ def cnn(
 ) -> nn.Module:
     """3×3 convolution, [BatchNorm], ReLU, 2×2 max-pool for each of ``channels``, then Linear layers.
 
-    On (1, 8, 8) with 10 classes and the defaults it has 13706 parameters.
+    With the defaults, on (1, 8, 8) with 10 classes, it has 13706 parameters.
     """
     from torch import nn
 
@@ -74,7 +74,7 @@ def cnn(
 
 
 def lenet5(*, input_shape: tuple[int, ...], classes: Classes) -> nn.Module:
-    """LeNet-5 of LeCun et al. (1998), with ReLU and max-pooling: 61706 parameters on (1, 28, 28), 10 classes."""
+    """LeNet-5 of LeCun et al. (1998), with ReLU and max-pooling: 61706 parameters on (1, 28, 28) with 10 classes."""
     from torch import nn
 
     depth, height, width = image_of("lenet5", input_shape)
@@ -105,7 +105,7 @@ def toy(
     classes: int,
     potential: Annotated[str, "ring, valley or muller-brown"] = "ring",
 ) -> nn.Module:
-    """Return the landscape of that name; InputError, listing what there is, for another."""
+    """Return the landscape of that name; raise InputError, listing the available ones, for any other."""
     from mgraph.architectures.landscapes import landscape
 
     del input_shape, classes

@@ -30,11 +30,10 @@ def cct(
     """Compact convolutional transformer; CCT-7/3×1 has 3.76 million parameters on (3, 32, 32).
 
     Hassani et al. 2021, Escaping the Big Data Paradigm with Compact Transformers, §3: convolution, ReLU and 3×3
-    max-pooling of stride 2 make the tokens, learnt positions are added, the encoder is ViT's, and sequence
-    pooling takes a mean over tokens whose weights are a softmax of a linear map of each before the linear layer.
-    Neither the convolutions nor queries, keys and values have a bias. CCT-7/3×1 is the default: seven layers, one
-    convolution of 3×3; CCT-2/3×2 is ``depth=2&dim=128&heads=2&mlp=1&convs=2``. The paper's stochastic depth is no part
-    of this network.
+    max-pooling with stride 2 make the tokens, learnt positions are added, the encoder is ViT's, and before the linear
+    layer sequence pooling averages the tokens, weighted by a softmax over a linear map of each. Convolutions, queries,
+    keys and values have no bias. The default is CCT-7/3×1: seven layers, one 3×3 convolution; CCT-2/3×2 is
+    ``depth=2&dim=128&heads=2&mlp=1&convs=2``. The paper's stochastic depth is not included.
     """
     channels, height, width = image_of("cct", input_shape)
     require_heads("cct", depth, dim, heads, mlp)

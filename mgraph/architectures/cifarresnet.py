@@ -1,4 +1,4 @@
-"""The ResNets that He et al. made for CIFAR-10."""
+"""The CIFAR-10 ResNets of He et al."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def cifarresnet(
 ) -> nn.Module:
     """Residual network for small images; 0.27 million parameters with 20 layers on (3, 32, 32).
 
-    He et al. 2015, Deep Residual Learning for Image Recognition, §4.2: a 3×3 convolution, then 6n of them on feature
-    maps of sizes 32, 16 and 8, 2n each, with 16, 32 and 64 filters; subsampling by stride 2; a shortcut around every
-    pair; global average pooling and a fully connected layer. "We use identity shortcuts in all cases (i.e., option A)":
-    where the number of channels grows, the shortcut is subsampled and padded with zeros.
+    He et al. 2015, Deep Residual Learning for Image Recognition, §4.2: a 3×3 convolution, then 6n more on feature maps
+    of sizes 32, 16 and 8, 2n each, with 16, 32 and 64 filters; subsampling by stride 2; a shortcut around every pair;
+    global average pooling and a fully connected layer. "We use identity shortcuts in all cases (i.e., option A)": where
+    the number of channels grows, the shortcut is subsampled and padded with zeros.
     """
     channels, *_ = image_of("cifarresnet", input_shape)
     n = repeats("cifarresnet", depth, 6, 2, DEPTHS)
@@ -51,7 +51,7 @@ def cifarresnet(
 
 
 class _Unit(nn.Module):
-    """Two 3×3 convolutions, and the input added before the last ReLU."""
+    """Two 3×3 convolutions, with the input added before the last ReLU."""
 
     def __init__(self, before: int, following: int, stride: int) -> None:
         super().__init__()
@@ -69,12 +69,12 @@ class _Unit(nn.Module):
 
 
 def padded(x: Tensor, stride: int, channels: int) -> Tensor:
-    """Return every ``stride``-th pixel with channels of zeros added: the shortcut that has no parameters."""
+    """Return every ``stride``-th pixel, with zero channels appended: the parameter-free shortcut."""
     return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, channels - x.shape[1]))
 
 
 def initialise(network: nn.Module) -> None:
-    """Draw the weights of all convolutions as He et al. 2015 (Delving Deep into Rectifiers) do, in place."""
+    """Draw the weights of all convolutions in place, as He et al. 2015 (Delving Deep into Rectifiers) do."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

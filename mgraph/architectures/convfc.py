@@ -1,4 +1,4 @@
-"""The small convolutional network whose width Garipov et al. scale."""
+"""The small convolutional network whose width is varied by Garipov et al."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ def convfc(
 
     Garipov et al. 2018, Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs, §4.2 and fig. 3: "a network that
     has three convolutional layers followed by three fully-connected layers, where each layer has 1000K neurons. We vary
-    K ∈ {0.3, 0.5, 0.8, 1}". The last of the three gives the classes. The paper does not describe the convolutions: here
-    they are 5×5 with ReLU and 3×3 max-pooling of stride 2, with 32, 64 and 128 channels. Images of at least 15×15.
+    K ∈ {0.3, 0.5, 0.8, 1}". The last of the three gives the classes. The paper does not describe the convolutions; here
+    they are 5×5 with ReLU and 3×3 max-pooling with stride 2, with 32, 64 and 128 channels. Images must be at least
+    15×15.
     """
     positive("channels", channels)
     units = round(1000 * width)

@@ -1,4 +1,4 @@
-"""What the built-in networks ask of the data's shapes and of their own parameters, and how they refuse."""
+"""What the built-in networks require of the data's shapes and of their own parameters, and how they refuse."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mgraph.errors import InputError
 
 
 def image_of(name: str, shape: tuple[int, ...], least: int = 1) -> tuple[int, int, int]:
-    """Return channels, height and width; InputError for a shape that is no image's, or one below ``least`` pixels."""
+    """Return channels, height and width; raise InputError if it is not an image or below ``least`` pixels a side."""
     if len(shape) != 3:
         raise InputError(f"{name} needs images of shape (channels, height, width), not {shape}; take mlp.")
     if min(shape[1:]) < least:
@@ -23,7 +23,7 @@ def positive(name: str, widths: Sequence[int | float]) -> None:
 
 
 def scaled(name: str, width: float, channels: Sequence[int]) -> list[int]:
-    """Multiply numbers of channels by a width, rounded; InputError if that leaves none."""
+    """Multiply channel counts by a width and round; raise InputError if no channels are left."""
     made = [round(width * one) for one in channels]
     if min(made) < 1:
         raise InputError(f"{name}?width={width:g} leaves no channels of {min(channels)}; give a larger width.")
@@ -31,7 +31,7 @@ def scaled(name: str, width: float, channels: Sequence[int]) -> list[int]:
 
 
 def repeats(name: str, depth: int, per_unit: int, others: int, known: Sequence[int]) -> int:
-    """Return n where the depth is ``per_unit``·n + ``others``; InputError, naming depths of the paper, for another."""
+    """Return n for depth = ``per_unit``·n + ``others``; raise InputError, naming the paper's depths, if none fits."""
     n, left = divmod(depth - others, per_unit)
     if left or n < 1:
         examples = ", ".join(map(str, known))

@@ -1,4 +1,4 @@
-"""Networks of other libraries, fitted to the data: number of classes, input channels, stem."""
+"""Networks from other libraries, fitted to the data: number of classes, input channels, stem."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def torchvision(
     classes: Classes,
     **further: Any,
 ) -> nn.Module:
-    """Make a classification network of torchvision without weights.
+    """Make a torchvision classification network without pretrained weights.
 
-    ``stem=cifar`` is what is customary on images of about 32×32, by family (:mod:`mgraph.architectures.stems`). Inputs
-    with other than 3 channels get a first convolution for theirs. Raises NotFoundError for an unknown name, InputError
-    for images that the network cannot take and a family without such a stem.
+    ``stem=cifar`` is the family's usual choice for images of about 32×32 (:mod:`mgraph.architectures.stems`). For
+    inputs with other than 3 channels the first convolution is replaced. Raises NotFoundError for an unknown name,
+    InputError for images that the network cannot take and for a family without such a stem.
     """
     import torch
     import torchvision as library
@@ -47,7 +47,7 @@ def torchvision(
     channels, height, width = image_of(f"torchvision:{name}", input_shape)
     make = partial(library.models.get_model, name, weights=None, num_classes=classes, **further)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # some networks announce a future initialisation
+        warnings.simplefilter("ignore", FutureWarning)  # some networks announce that their initialisation will change
         if (stem, patch, image) == ("imagenet", None, None):
             network: nn.Module = make()
             _require_side(name, stems.side_of(network), height, width)
@@ -75,13 +75,13 @@ def _require_side(name: str, side: int | None, height: int, width: int) -> None:
 
 
 def timm(name: str, *, input_shape: tuple[int, ...], classes: Classes, **further: Any) -> nn.Module:
-    """Make a network of timm without weights, for the data's classes and channels."""
+    """Make a timm network without pretrained weights, for the data's classes and channels."""
     try:
         library = importlib.import_module("timm")
     except ImportError:
         raise InputError("timm is not installed; install it with pip install timm.") from None
     refuse_weights("timm", further)
-    if ":" in name or "/" in name or not library.is_model(name):  # hf-hub:… and local-dir:… load what they name
+    if ":" in name or "/" in name or not library.is_model(name):  # hf-hub:… and local-dir:… would load weights
         raise NotFoundError(f"timm has no network {name!r};{suggestion(name, library.list_models())} see its list.")
     network: nn.Module = library.create_model(
         name, pretrained=False, num_classes=classes, in_chans=input_shape[0], **further
@@ -90,9 +90,9 @@ def timm(name: str, *, input_shape: tuple[int, ...], classes: Classes, **further
 
 
 def refuse_weights(library: str, further: Mapping[str, Any], *others: str) -> None:
-    """Refuse what would read or fetch a file: a pickle may run code, and a spec may be a stranger's.
+    """Refuse whatever would read or fetch a file: a pickle may run code, and the spec may come from a stranger.
 
-    That are parameters that begin in certain ways, and with any of ``others``.
+    This means parameters whose names start with certain words, or with any of ``others``.
     """
     starts = ("pretrained", "weights", "checkpoint", "cache", "hf_", "model_dir", "file", "url", *others)
     for key in further:
@@ -108,7 +108,7 @@ def _adapt_first_convolution(network: nn.Module, channels: int) -> None:
 
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
-            if module.in_channels == channels:  # of a stem that was made for them
+            if module.in_channels == channels:  # a stem already made for these channels
                 return
             parent, _, attribute = name.rpartition(".")
             replacement = nn.Conv2d(

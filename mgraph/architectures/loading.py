@@ -10,9 +10,9 @@ from torch import nn
 
 from mgraph import live
 from mgraph.alone import alone
-from mgraph.builtin import ARCHITECTURES, CONFIGS
+from mgraph.builtin import ARCHITECTURES, BASE, PRETRAINED
 from mgraph.errors import InputError, MGraphError
-from mgraph.factories import call_factory, load_factory, locate, names_file
+from mgraph.factories import call_factory, load_factory, locate, path_in
 from mgraph.fields import Shape, Shapes
 from mgraph.specs import Spec, bind, look_up
 from mgraph.trust import Consent, speaker
@@ -28,10 +28,10 @@ def build_network(
     base: Path | None = None,
     consent: Consent | None = None,
 ) -> nn.Module:
-    """Build the network that a spec names, its initial values drawn from ``seed`` alone.
+    """Build the network named by a spec, with initial values drawn only from ``seed``.
 
     ``input_shape`` is that of one example, or those of its fields by name or place. A factory is given ``input_shape``,
-    ``classes``, ``num_classes`` and ``in_channels`` if its signature names them and the spec does not; it is run, if
+    ``classes``, ``num_classes`` and ``in_channels`` if its signature names them and the spec does not; it is run if
     ``consent`` allows it (default: :func:`mgraph.trust.speaker`). Its path is relative to ``base`` (default: the
     current directory). The global random state is left as it was. Raises InputError for a spec that cannot be built,
     UntrustedError for code that may not run.
@@ -58,8 +58,25 @@ def build_network(
     return network
 
 
+def base_hash(spec: Spec | str, network: nn.Module, base: Path) -> str | None:
+    """Hash the untrained part of a network named by a spec; None unless it has such a base.
+
+    Paths are relative to the directory ``base``. The hash covers what is in the spec's directory now.
+    """
+    spec = Spec.parse(spec)
+    path = path_in(spec)
+    if spec.prefix not in PRETRAINED or path is None:
+        return None
+    from mgraph.architectures.adapters import describe_base
+
+    params = dict(spec.params)
+    if isinstance(elsewhere := params.get(BASE), str):
+        params[BASE] = str(locate(elsewhere, base))
+    return describe_base(locate(path, base), params, network)
+
+
 def _of_one(shape: Shapes) -> TypeGuard[Shape]:
-    """Tell whether a shape is that of a single tensor."""
+    """Return whether a shape is that of a single tensor."""
     return isinstance(shape, tuple) and all(isinstance(extent, int) for extent in shape)
 
 
@@ -77,12 +94,14 @@ def _built_in(spec: Spec, shape: Shapes, classes: int | None, base: Path) -> Any
     if params["classes"] < 1:
         raise InputError(f"classes must be at least 1, not {params['classes']}.")
     arguments = [spec.argument] if entry.argument else []
-    if entry.name in CONFIGS and names_file(spec.argument):
-        arguments = [str(locate(spec.argument, base))]
+    if (path := path_in(spec)) is not None:
+        arguments = [str(locate(path, base))]
+    if entry.name in PRETRAINED and isinstance(elsewhere := params.get(BASE), str):
+        params[BASE] = str(locate(elsewhere, base))
     try:
         return entry.function()(*arguments, input_shape=shape, **params)
     except MGraphError:
         raise
-    except Exception as error:  # the libraries behind raise what they like
+    except Exception as error:  # the underlying libraries may raise anything
         why = " ".join(str(error).split())
         raise InputError(f"{spec} cannot be built: {type(error).__name__}: {why}.") from error

@@ -25,14 +25,14 @@ def lstm(
     init: Annotated[float, "weights are drawn evenly from -init to init"] = 0.1,
     classes: Classes,
 ) -> nn.Module:
-    """LSTM that predicts each next token: token numbers (N, T), or a dict with ``input_ids``, to logits of each.
+    """LSTM that predicts every next token: maps token numbers (N, T), or a dict with ``input_ids``, to logits.
 
-    Zaremba et al. 2014, Recurrent Neural Network Regularization, §3.2 and §4.1: an embedding, layers of LSTM, a
-    softmax, dropout on all but the recurrent connections. The default has the 200 units of their small model; the
-    medium one is ``width=650&dropout=0.5&init=0.05``, the large one ``width=1500&dropout=0.65&init=0.04``, 66 million
-    parameters for 10000 words with ``tied=false``; its perplexities are those of Garipov et al. 2018, table 3. The tied
-    matrix is that of Press and Wolf 2017, Using the Output Embedding to Improve Language Models. Every example starts
-    from a state of zeros: none is carried from batch to batch. Logits have shape (N, T, classes).
+    Zaremba et al. 2014, Recurrent Neural Network Regularization, §3.2 and §4.1: an embedding, LSTM layers, a softmax,
+    dropout on all but the recurrent connections. The default has the 200 units of their small model; the medium one is
+    ``width=650&dropout=0.5&init=0.05``, the large one ``width=1500&dropout=0.65&init=0.04``, 66 million parameters for
+    10000 words with ``tied=false``; Garipov et al. 2018, table 3, report its perplexities. Tying the embedding and
+    output matrices follows Press and Wolf 2017, Using the Output Embedding to Improve Language Models. Every example
+    starts from a zero state; no state is carried from batch to batch. Logits have shape (N, T, classes).
     """
     shape = input_shape
     if isinstance(shape, dict):
@@ -56,7 +56,7 @@ def lstm(
 
 
 class _Lstm(nn.Module):
-    """A module for every layer, so that each is one: LLPF moves them one after the other."""
+    """A separate module for each layer, so that LLPF moves the layers one after another."""
 
     def __init__(self, vocabulary: int, width: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Lstm(nn.Module):
 
     @override
     def forward(self, input_ids: Tensor, **others: Any) -> Tensor:
-        """Map token numbers (N, T) to logits (N, T, vocabulary); what else an example has changes nothing."""
+        """Map token numbers (N, T) to logits (N, T, vocabulary); an example's other entries are ignored."""
         if input_ids.is_floating_point():
             raise InputError(f"lstm needs token numbers, which are integers, not {input_ids.dtype}.")
         x = self.dropout(self.embedding(input_ids))

@@ -1,4 +1,4 @@
-"""Residual units whose normalisation and ReLU come before each convolution: of pre-activation and wide ResNets.
+"""Residual units with normalisation and ReLU before each convolution, for pre-activation and wide ResNets.
 
 He et al. 2016, Identity Mappings in Deep Residual Networks, §4.1 and fig. 4(e).
 """
@@ -15,11 +15,11 @@ from mgraph.architectures.cifarresnet import initialise, padded
 
 
 class Unit(nn.Module):
-    """BatchNorm, ReLU and a convolution, two or three times, and the input added to what they make.
+    """BatchNorm, ReLU and a convolution, two or three times, with the input added to the result.
 
-    ``widths`` are the channels before, between and after the convolutions, ``sizes`` the sides of their kernels; the
-    first of 3×3 strides. Where the channels change, ``project`` gives the shortcut a 1×1 convolution of what was
-    activated; else it is padded with zeros. ``first`` activates before the input is split into the two paths.
+    ``widths`` are the channels before, between and after the convolutions, ``sizes`` their kernel sizes; the first 3×3
+    convolution strides. If the number of channels changes, the shortcut is a 1×1 convolution of the activated input
+    with ``project``, and otherwise padded with zeros. ``first`` activates before the input splits into the two paths.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Unit(nn.Module):
 
 
 def assembled(channels: int, units: Sequence[nn.Module], width: int, classes: int) -> nn.Module:
-    """Put units, the last of ``width`` channels, between a 3×3 convolution to 16 channels and a linear head."""
+    """Put units, the last with ``width`` channels, between a 3×3 convolution to 16 channels and a linear head."""
     network = nn.Sequential(
         nn.Conv2d(channels, 16, 3, padding=1, bias=False),
         *units,

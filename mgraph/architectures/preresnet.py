@@ -1,4 +1,4 @@
-"""The pre-activation ResNets that He et al. made for CIFAR."""
+"""The pre-activation ResNets of He et al. for CIFAR."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def preresnet(
     block: Annotated[str, "basic or bottleneck; auto: bottleneck from 164 layers"] = "auto",
     classes: Classes,
 ) -> nn.Module:
-    """Pre-activation residual network; 1.7 million parameters with 110 and with 164 layers on (3, 32, 32).
+    """Pre-activation residual network; 1.7 million parameters with either 110 or 164 layers on (3, 32, 32).
 
     He et al. 2016, Identity Mappings in Deep Residual Networks: 110 layers are 54 units of two 3×3 convolutions with
     16, 32 and 64 filters; 164 are 54 bottlenecks of 1×1, 3×3 and 1×1, the last with four times the filters. BatchNorm
     and ReLU come first (fig. 4(e)), before the first unit splits into its two paths, and once more after the last unit.
-    Shortcuts of bottlenecks that change the channels are projections of what was activated; those of basic units are
+    In bottlenecks that change the number of channels, the shortcut projects the activated input; in basic units it is
     padded with zeros, as in He et al. 2015, §4.2.
     """
     channels, *_ = image_of("preresnet", input_shape)

@@ -1,10 +1,9 @@
-"""Small images for networks of torchvision: by family, what is customary on images of about 32×32.
+"""Adapt torchvision networks to small images: for each family, the usual choice at about 32×32.
 
-Made for ImageNet, these networks divide height and width by 32, so that a 32×32 image is one pixel before its classes
-are told apart. With ``stem=cifar`` they divide by 8: their first two halvings are left out, and a first convolution
-of 7×7 becomes one of 3×3 (as He et al. 2015, §4.2, do for CIFAR). VGG keeps its five poolings and gets a head of two
-hidden layers of 512 units instead of 4096, as in Garipov et al. 2018 (their VGG-16). Transformers are cut into smaller
-patches.
+These networks were made for ImageNet and divide height and width by 32, which leaves a single pixel of a 32×32 image to
+classify. With ``stem=cifar`` they divide by 8: the first two halvings are dropped, and a first 7×7 convolution becomes
+3×3 (as He et al. 2015, §4.2, do for CIFAR). VGG keeps its five poolings and gets a head of two hidden layers of 512
+units instead of 4096, as in Garipov et al. 2018 (their VGG-16). Transformers get smaller patches.
 """
 
 from __future__ import annotations
@@ -32,30 +31,30 @@ HAVE_ONE = (
     "ResNet, ResNeXt, Wide ResNet, VGG, MobileNet-V2 and -V3, MNASNet, ShuffleNet-V2, EfficientNet, RegNet, DenseNet, "
     "ViT and Swin"
 )
-"""The families that have a stem for small images, as they are called in messages."""
+"""The families that have a stem for small images, as messages call them."""
 
-HEAD = 512  # units of a VGG's hidden layers
-WINDOW = 4  # of a Swin: the side of the square in which tokens attend to each other
+HEAD = 512  # units in each hidden layer of VGG's head
+WINDOW = 4  # Swin: side of the square in which tokens attend to each other
 PATCH = {VisionTransformer: 4, SwinTransformer: 2}
 
 
 def fit_stem(name: str, network: nn.Module, channels: int) -> None:
-    """Give a convolutional network the stem of its family, in place; InputError, naming those that have one, else.
+    """Give a convolutional network its family's stem, in place; raise InputError if the family has none.
 
-    ``channels`` are those of the images, for first convolutions that are made anew.
+    ``channels`` are those of the images, for a first convolution that has to be remade.
     """
     for kind, fit in _FITS:
         if isinstance(network, kind):
             fit(network, channels)
             return
-    raise InputError(f"stem=cifar is for {HAVE_ONE}; {name} is none of them, leave it out.")
+    raise InputError(f"stem=cifar is for {HAVE_ONE}; {name} is not one of them, so leave it out.")
 
 
 def cut(name: str, like: nn.Module, image: tuple[int, int], patch: int | None, further: Mapping[str, Any]) -> nn.Module:
-    """Make a ViT or Swin of the size of ``like`` (which may lie on the meta device) for images and patches of its own.
+    """Make a ViT or Swin of the size of ``like`` (which may be on the meta device) for the given images and patches.
 
-    ``patch`` is the side of a patch in pixels; None: 4 for a ViT, 2 for a Swin. ``further`` are parameters of
-    torchvision's class. Raises InputError where patches do not fill the image, and for a ViT if it is not square.
+    ``patch`` is the side of a patch in pixels; None means 4 for a ViT, 2 for a Swin. ``further`` are parameters of
+    torchvision's class. Raises InputError if patches do not fill the image, and for a ViT if it is not square.
     """
     vit = isinstance(like, VisionTransformer)
     side = PATCH[VisionTransformer if vit else SwinTransformer] if patch is None else patch
@@ -132,7 +131,7 @@ def _shufflenet(network: Any, channels: int) -> None:
 def _regnet(network: Any, channels: int) -> None:
     del channels
     network.stem[0].stride = (1, 1)
-    _unstride(network.trunk_output.block1)  # its projection and its convolution, side by side
+    _unstride(network.trunk_output.block1)  # its parallel projection and convolution
 
 
 def _mobile(network: Any, channels: int) -> None:
@@ -160,7 +159,7 @@ _FITS: tuple[tuple[type, Callable[[Any, int], None]], ...] = (
 
 
 def side_of(network: nn.Module) -> int | None:
-    """Return the side of the images that a ViT takes and no other; None for networks that take more than one."""
+    """Return the only image side that a ViT accepts; None for networks that accept several."""
     if not isinstance(network, VisionTransformer):
         return None
     side = network.image_size

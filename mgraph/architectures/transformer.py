@@ -1,7 +1,7 @@
-"""The encoder of vision transformers: what ViT and CCT have in common.
+"""The encoder of vision transformers, shared by ViT and CCT.
 
 Dosovitskiy et al. 2021, An Image is Worth 16x16 Words, §3.1, eq. 2 and 3: LayerNorm before attention and before a
-perceptron of one hidden layer with GELU, each added to its input.
+perceptron with one hidden layer and GELU, each added to its input.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing_extensions import override
 from mgraph.architectures.inputs import positive
 from mgraph.errors import InputError
 
-EPSILON = 1e-6  # of LayerNorm
+EPSILON = 1e-6  # LayerNorm's ε
 
 
 def require_heads(name: str, depth: int, dim: int, heads: int, mlp: int) -> None:
@@ -28,7 +28,7 @@ def require_heads(name: str, depth: int, dim: int, heads: int, mlp: int) -> None
 
 
 class Encoder(nn.Sequential):
-    """``depth`` blocks and a last LayerNorm, on tokens (N, T, dim)."""
+    """``depth`` blocks and a final LayerNorm, on tokens (N, T, dim)."""
 
     def __init__(self, depth: int, dim: int, heads: int, mlp: int, *, bias: bool = True, dropout: float = 0.0) -> None:
         blocks = [Block(dim, heads, mlp, bias=bias, dropout=dropout) for _ in range(depth)]
@@ -54,7 +54,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every token looks at every other, with several heads; ``bias`` is that of queries, keys and values."""
+    """Multi-head attention of every token to every other; ``bias`` is that of queries, keys and values."""
 
     def __init__(self, dim: int, heads: int, *, bias: bool) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Attention(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Draw weights from a normal distribution cut off at two standard deviations of 0.02, biases 0, in place."""
+    """Draw weights in place from a normal distribution of deviation 0.02, truncated at two deviations; biases are 0."""
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
             nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)

@@ -25,11 +25,11 @@ def vit(
     dropout: Annotated[float, "share dropped after every layer of a block and of the embedding"] = 0.0,
     classes: Classes,
 ) -> nn.Module:
-    """Vision transformer; the width, depth and heads are those of ViT-Ti, the patches fit small images.
+    """Vision transformer with the width, depth and heads of ViT-Ti, and patches that suit small images.
 
     Dosovitskiy et al. 2021, An Image is Worth 16x16 Words, §3.1, eq. 1 to 4: patches and a class token with learnt
     positions, an encoder of pre-normalised blocks, and a linear layer on the class token. ViT-B/16 (table 1) is
-    ``dim=768&heads=12&patch=16``: 86 million parameters on (3, 224, 224) and 1000 classes. ViT-Ti is that of Touvron et
+    ``dim=768&heads=12&patch=16``: 86 million parameters on (3, 224, 224) with 1000 classes. ViT-Ti is from Touvron et
     al. 2021, Training data-efficient image transformers, table 1: width 192, 12 layers, 3 heads.
     """
     channels, height, width = image_of("vit", input_shape)

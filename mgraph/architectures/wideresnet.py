@@ -23,10 +23,11 @@ def wrn(
 ) -> nn.Module:
     """Wide residual network; WRN-28-10 has 36.5 million parameters on (3, 32, 32).
 
-    Zagoruyko and Komodakis 2016, Wide Residual Networks, §2 and table 1: a 3×3 convolution of 16 filters, then three
-    groups of n units of two 3×3 convolutions, BatchNorm and ReLU before each, with 16k, 32k and 64k filters; the second
-    and third group begin with stride 2; average pooling and a fully connected layer. Where the number of channels
-    changes the shortcut is a 1×1 convolution. Dropout lies between the convolutions of a unit (§2.4, fig. 1(d)).
+    Zagoruyko and Komodakis 2016, Wide Residual Networks, §2 and table 1: a 3×3 convolution with 16 filters, then three
+    groups of n units of two 3×3 convolutions, with BatchNorm and ReLU before each and 16k, 32k and 64k filters; the
+    second and third group begin with stride 2; average pooling and a fully connected layer. Where the number of
+    channels changes, the shortcut is a 1×1 convolution. Dropout sits between the convolutions of a unit (§2.4, fig.
+    1(d)).
     """
     channels, *_ = image_of("wrn", input_shape)
     n = repeats("wrn", depth, 6, 4, DEPTHS)

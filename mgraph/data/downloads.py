@@ -1,4 +1,4 @@
-"""Well-known data sets read through torchvision, which fetches them only if asked to."""
+"""Well-known data sets read through torchvision, which downloads them only on request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mgraph.errors import InputError, NotFoundError
 if TYPE_CHECKING:
     from mgraph.data.task import Task
 
-# Mean and standard deviation per channel of the training images in [0, 1], as customary.
+# The customary mean and standard deviation per channel, of the training images in [0, 1].
 _MNIST = ((0.1307,), (0.3081,))
 _FASHION = ((0.2860,), (0.3530,))
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -25,7 +25,7 @@ _STL10 = ((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713))
 _CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
 Root = Annotated[str | None, "directory of the files (default: the user's cache directory)"]
-Download = Annotated[bool, "fetch the files if they are not there"]
+Download = Annotated[bool, "download the files if they are missing"]
 Valid = Annotated[str | None, "validation data: lastN, the last N of train (default: a stratified tenth)"]
 _Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -61,13 +61,13 @@ def stl10(*, root: Root = None, download: Download = False, limit: Limit = None,
 
 
 def default_root() -> Path:
-    """Return where data sets are kept unless ``root`` says otherwise."""
+    """Return the directory that holds data sets unless ``root`` says otherwise."""
     return Path(platformdirs.user_cache_dir("mgraph")) / "datasets"
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A data set of torchvision: our name for it and torchvision's, its classes, and its constants."""
+    """A torchvision data set: our name for it and torchvision's, its classes, and its constants."""
 
     spec: str
     name: str

@@ -1,9 +1,9 @@
-"""The items of a ``Dataset`` as tensors: each an (input, target) pair, of one shape and type throughout.
+"""The items of a ``Dataset`` as tensors: (input, target) pairs that all have the same shapes and types.
 
-Input and target are a tensor each, or a dict or tuple of tensors. An item may also be one dict with an entry ``labels``
-or ``label``, as those of Hugging Face's ``datasets`` have: that is the target then, and the rest is the input (one
-entry: that tensor alone). Floats become float32, as in arrays; targets that are integers int64. A batch is a copy: a
-Dataset may hand out the same buffer every time.
+Input and target are each a tensor, or a dict or tuple of tensors. An item may also be one dict with an entry ``labels``
+or ``label``, as in Hugging Face's ``datasets``: that entry is the target and the rest the input (a single entry becomes
+just that tensor). Floats become float32, as in arrays, and integer targets int64. A batch is always a copy, because a
+Dataset may return the same buffer every time.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from mgraph.fields import Fields, named_tensors, over, tensors_of
 _STORAGE_ONLY = (torch.uint16, torch.uint32, torch.uint64)
 Pair = tuple[Fields, Fields]
 
-_TARGETS = ("labels", "label")  # of an item that is one dict, as in Hugging Face's data sets
+_TARGETS = ("labels", "label")  # names of the target in dict items, as in Hugging Face's data sets
 
 
 def read_batch(dataset: Any, places: Sequence[int], name: str) -> Pair:
-    """Read the items at these places into one batch, x and y of shape (B, …), or several tensors of such shapes each.
+    """Read the items at these places into one batch: x and y of shape (B, …), or several such tensors each.
 
-    ``name`` is what they are called in messages: "the train split". Raises InputError, naming the item, if one cannot
-    be read, is not a pair of numbers, or is of another shape or type than the first.
+    ``name`` is what messages call them, such as "the train split". Raises InputError, naming the item, if one cannot be
+    read, is not a pair of numbers, or differs from the first in shape or type.
     """
     quick = _stacked_pairs([item for _, item in _items(dataset, places, name)])
     if quick is not None:
         return quick
-    # One by one, copying each before the next is asked for; or to name the one that is odd.
+    # One by one, copying each before requesting the next; this also finds which one is odd.
     xs = ys = None
     for k, (place, item) in enumerate(_items(dataset, places, name)):
         x, y = as_pair(item, name, place)
@@ -50,7 +50,7 @@ def read_batch(dataset: Any, places: Sequence[int], name: str) -> Pair:
 
 
 def as_pair(item: Any, name: str, place: int) -> Pair:
-    """Turn one item into tensors (x, y); InputError, saying what it is and what is expected, if it is no such pair."""
+    """Turn an item into tensors (x, y); raise InputError, saying what it is and should be, if it is not a pair."""
     where = f"Item {place} of {name}"
     if isinstance(item, Mapping):
         item = _divided(item, where)
@@ -61,13 +61,13 @@ def as_pair(item: Any, name: str, place: int) -> Pair:
 
 
 def _divided(item: Mapping[Any, Any], where: str) -> tuple[Any, Any]:
-    """Take a dict apart into inputs and targets; InputError if none of its entries is called the target."""
+    """Split a dict into inputs and target; raise InputError if no single entry has the name of a target."""
     found = [key for key in _TARGETS if key in item]
     if len(found) != 1 or len(item) < 2:
         keys = ", ".join(repr(key) for key in list(item)[:5])
         raise InputError(
-            f"{where} is a dict with {keys or 'nothing in it'}, of which it is not known what is the input and what "
-            "the target. Name the target 'labels', or wrap the Dataset in one whose __getitem__ returns a pair: one "
+            f"{where} is a dict with {keys or 'nothing in it'}, and it is unknown which is the input and which the "
+            "target. Name the target 'labels', or wrap the Dataset in one whose __getitem__ returns a pair: one "
             "tensor each, as in item['image'], item['label'], or a dict of what the network's forward takes as the "
             "input."
         )
@@ -77,7 +77,7 @@ def _divided(item: Mapping[Any, Any], where: str) -> tuple[Any, Any]:
 
 
 def check_input_type(x: Tensor, where: str) -> None:
-    """Raise InputError for an unsigned type that torch can store and hardly compute with."""
+    """Raise InputError for an unsigned type that torch can store but barely compute with."""
     if x.dtype in _STORAGE_ONLY:
         raise InputError(
             f"{where} is of type {str(x.dtype).removeprefix('torch.')}, which networks cannot compute with; give "
@@ -90,17 +90,17 @@ def _typed(x: Fields, y: Fields) -> Pair:
 
 
 def input_typed(x: Tensor) -> Tensor:
-    """Bring floats and truth values to float32; leave integers."""
+    """Convert floats and booleans to float32; leave integers as they are."""
     return x.to(torch.float32) if x.is_floating_point() or x.dtype == torch.bool else x
 
 
 def target_typed(y: Tensor) -> Tensor:
-    """Bring floats to float32, and integers to what torch's losses ask for."""
+    """Convert floats to float32, and integers to the type that torch's losses expect."""
     return y.to(torch.float32 if y.is_floating_point() else torch.int64)
 
 
 def _stacked_pairs(items: Sequence[Any]) -> Pair | None:
-    """Stack plain items at once; None if they are anything but alike, or share memory."""
+    """Stack plain items at once; return None if they are not all alike, or share memory."""
     if not all(type(item) in (tuple, list) and len(item) == 2 for item in items):
         return None
     x, y = _stacked([item[0] for item in items]), _stacked([item[1] for item in items])
@@ -118,7 +118,7 @@ def _stacked(parts: list[Any]) -> Tensor | None:
     if issubclass(kind, np.generic):
         values = np.array(parts)
         return torch.from_numpy(values) if values.dtype.kind in "buif" else None
-    # What lies at one address may be a buffer that is filled anew for every item.
+    # Arrays at the same address may be one buffer, refilled for every item.
     if kind is np.ndarray:
         alike = len({(part.shape, part.dtype) for part in parts}) == 1
         apart = len({part.__array_interface__["data"][0] for part in parts}) == len(parts)
@@ -133,7 +133,7 @@ def _stacked(parts: list[Any]) -> Tensor | None:
 
 
 def _as_fields(value: Any, what: str, where: str, name: str) -> Fields:
-    """Turn an input or target into tensors; a plain list or tuple of numbers is one tensor."""
+    """Turn an input or target into tensors; a plain list or tuple of numbers becomes one tensor."""
     if isinstance(value, Mapping):
         if not value:
             raise InputError(f"The {what} of {where[0].lower()}{where[1:]} is an empty dict.")
@@ -152,7 +152,7 @@ def _as_fields(value: Any, what: str, where: str, name: str) -> Fields:
 def _as_tensor(value: Any, what: str, where: str, name: str) -> Tensor:
     if isinstance(value, Tensor):
         tensor: Tensor = value.detach()
-    elif hasattr(value, "getbands"):  # Pillow's, which need not be installed
+    elif hasattr(value, "getbands"):  # a Pillow image; Pillow may not be installed
         raise InputError(
             f"The {what} of {where[0].lower()}{where[1:]} is a PIL image; give the Dataset the transform "
             f"torchvision.transforms.PILToTensor() (uint8) or ToTensor() (floats)."
@@ -180,7 +180,7 @@ def _as_tensor(value: Any, what: str, where: str, name: str) -> Tensor:
 
 
 def _items(dataset: Any, places: Sequence[int], name: str) -> Iterator[tuple[int, Any]]:
-    """Yield (place, item), in one request if the Dataset takes one."""
+    """Yield (place, item), in a single request if the Dataset supports it."""
     whole = getattr(dataset, "__getitems__", None)
     if whole is not None:
         try:

@@ -1,9 +1,9 @@
 """Class labels: what they may look like, and labels that stand for "no label".
 
-Labels are whole numbers 0 … classes-1, one per example, shape (N,), or several (pixels), shape (N, …). Values outside
-that stand for "no label" where the task says so (``ignore_index``) or its loss takes no notice of them; such labels
-are *void*. No metric counts them: an example's value is the mean over those of its labels that count, and an example
-without any is left out.
+Labels are whole numbers 0 … classes-1, either one per example, shape (N,), or several (pixels), shape (N, …). Values
+outside this range stand for "no label" if the task says so (``ignore_index``) or its loss ignores them; such labels are
+*void*. Metrics do not count them: an example's value is the mean over its other labels, and an example whose labels are
+all void is left out.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from torch.nn import functional as F
 from mgraph.errors import InputError
 from mgraph.fields import Fields
 
-# What void labels are called in practice: PyTorch's losses and COCO-like masks.
+# Values commonly used for void labels: in PyTorch's losses and in COCO-like masks.
 CUSTOMARY = (-100, 255)
 _TRIED = 64
 
 
 @dataclass(frozen=True)
 class VoidCrossEntropy:
-    """Cross-entropy, the mean over the labels of a batch that count; 0 if there are none."""
+    """Cross-entropy, averaged over those labels of a batch that are not void; 0 if there are none."""
 
     ignore_index: int
     label_smoothing: float = 0.0
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return a scalar; outputs are logits, shape (N, C, …), targets labels, shape (N, …)."""
+        """Return a scalar; outputs are logits, shape (N, C, …), targets are labels, shape (N, …)."""
         total = F.cross_entropy(
             outputs,
             targets,
@@ -46,12 +46,12 @@ class VoidCrossEntropy:
 
     @property
     def name(self) -> str:
-        """What tells it from the plain cross-entropy in a space."""
+        """The name that distinguishes it from plain cross-entropy in a space."""
         return f"cross_entropy(ignore_index={self.ignore_index})"
 
 
 def counting(targets: Tensor, void: Sequence[int]) -> Tensor:
-    """Return which labels count, of the targets' shape."""
+    """Return a mask, shaped like the targets, of the labels that count."""
     counts = torch.ones_like(targets, dtype=torch.bool)
     for value in void:
         counts &= targets != value
@@ -59,9 +59,9 @@ def counting(targets: Tensor, void: Sequence[int]) -> Tensor:
 
 
 def per_example(values: Tensor, targets: Tensor, void: Sequence[int] = ()) -> Tensor:
-    """Average what one example has several of, e.g. pixels, over the labels that count; shape (N,).
+    """Average an example's values, e.g. one per pixel, over the labels that count; shape (N,).
 
-    An example that has none gives 0, and is left out before (:func:`without_void`).
+    An example without any such label gives 0; :func:`without_void` leaves it out beforehand.
     """
     if values.ndim == 1:
         return values
@@ -72,12 +72,12 @@ def per_example(values: Tensor, targets: Tensor, void: Sequence[int] = ()) -> Te
 
 
 def inside(targets: Tensor, void: Sequence[int]) -> Tensor:
-    """Return the labels with 0 in place of those that do not count, which then may be used as indices."""
+    """Return the labels with void ones replaced by 0, so that they can serve as indices."""
     return targets.where(counting(targets, void), 0) if void else targets
 
 
 def without_void(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Leave out the examples of which no label counts."""
+    """Leave out the examples whose labels are all void."""
     if not void:
         return outputs, targets
     kept = counting(targets, void).flatten(1).any(1) if targets.ndim > 1 else counting(targets, void)
@@ -85,7 +85,7 @@ def without_void(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> tuple
 
 
 def share_that_counts(targets: Tensor, void: Sequence[int]) -> float:
-    """Return how many examples' worth of labels of a batch count: its weight beside others."""
+    """Return the weight of a batch in a mean over batches: its labels that count, in units of examples."""
     if not void or not len(targets):
         return float(len(targets))
     return int(counting(targets, void).sum()) * len(targets) / targets.numel()
@@ -97,7 +97,10 @@ def number_that_count(targets: Tensor, void: Sequence[int]) -> Tensor:
 
 
 def refuse_words(whose: str, values: NDArray[Any]) -> None:
-    """Raise InputError for labels ("of the train split") that are words or other objects, saying how to number them."""
+    """Raise InputError for labels that are words or other objects, saying how to number them.
+
+    ``whose`` labels they are is for the message: "the train split".
+    """
     kind = values.dtype.kind
     if kind in "buif":
         return
@@ -114,25 +117,25 @@ def refuse_words(whose: str, values: NDArray[Any]) -> None:
 
 
 def refuse_unlabelled(y: Fields) -> None:
-    """Raise InputError for targets that are not integers, where the loss needs labels; say what would help."""
+    """Raise InputError for targets that are not integers although the loss needs labels, suggesting a remedy."""
     if not isinstance(y, Tensor):
-        raise InputError("The targets are several tensors; give a loss of your own that says what is made of them.")
+        raise InputError("The targets are several tensors; give a loss of your own that handles them.")
     if y.ndim == 2 and _one_hot(y):
         raise InputError(f"{_one_hot_text(y)}; take y.argmax(1).")
     if y.numel() and bool((torch.isfinite(y) & (y == y.round())).all()):
         low, high = int(y.min()), int(y.max())
         raise InputError(
             f"The targets are not integer labels, but floats that are whole numbers, {low} to {high}; if they are "
-            f"labels, make them so: y.astype('int64'); if not, give a loss of your own."
+            f"labels, convert them with y.astype('int64'); if not, give a loss of your own."
         )
     raise InputError("The targets are not integer labels; give labels 0, 1, … or a loss of your own.")
 
 
 def number_of_classes(y: Tensor, ignore_index: int | None, *, own_loss: bool) -> tuple[int, list[str]]:
-    """Count the classes of training labels, one more than the largest; also notes on labels that do not occur.
+    """Return one more than the largest training label, and notes on labels that do not occur.
 
-    Raises InputError where that number would be a guess: values that usually mean "no label" and, unless a loss of the
-    user's own makes something else of them, labels that begin elsewhere than at 0, and one-hot rows.
+    Raises InputError if that number would be a guess: for values that usually mean "no label" and, unless the user's
+    own loss interprets them, for labels that do not start at 0 and for one-hot rows.
     """
     if not own_loss and y.ndim == 2 and _one_hot(y):
         raise InputError(
@@ -171,10 +174,10 @@ def find_void(
     ignore_index: int | None,
     loss: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> tuple[int, ...]:
-    """Return the values that stand for no label: the one declared, and those that a loss of the user's own ignores.
+    """Return the void values: the declared one, and those that the user's own loss ignores.
 
-    ``targets`` are the labels of each split that are at hand, ``loss`` is None for the built-in one. Raises
-    InputError, naming the split, for any other label outside 0 … classes-1.
+    ``targets`` are the available labels of each split; ``loss`` is None for the built-in one. Raises InputError, naming
+    the split, for any other label outside 0 … classes-1.
     """
     void = set() if ignore_index is None else {ignore_index}
     for name, y in targets:
@@ -190,7 +193,7 @@ def find_void(
 
 
 def customary_void(example: Tensor, classes: int, loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[int, ...]:
-    """Return the customary values that a loss ignores, for labels not read yet; ``example`` is some of them."""
+    """Return the customary void values that a loss ignores, for labels not read yet; ``example`` is a sample."""
     real = example[:1].where((example[:1] >= 0) & (example[:1] < classes), 0)
     return tuple(
         value
@@ -200,7 +203,7 @@ def customary_void(example: Tensor, classes: int, loss: Callable[[Tensor, Tensor
 
 
 def check_labels(name: str, y: Tensor, classes: int | None, void: Sequence[int] = ()) -> None:
-    """Raise InputError if an integer label lies outside 0 … classes-1 and stands not for "no label"."""
+    """Raise InputError if an integer label lies outside 0 … classes-1 and is not void."""
     if classes is None or y.is_floating_point() or not y.numel():
         return
     if void:
@@ -224,7 +227,7 @@ def _bad_label(name: str, value: int, classes: int | None) -> str:
 
 
 def _ignores(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor, classes: int, value: int) -> bool | None:
-    """Try whether a loss takes no notice of a label: whether its gradient is 0 there; None if it cannot be tried."""
+    """Return whether a loss ignores a label, by testing for zero gradient; None if that cannot be tried."""
     has = (y == value).flatten(1).any(1) if y.ndim > 1 else y == value
     chosen = y[torch.cat([has.nonzero()[:1, 0], (~has).nonzero()[:1, 0]])]
     random = torch.Generator().manual_seed(0)
@@ -234,7 +237,7 @@ def _ignores(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor, classes: int, 
         with torch.enable_grad():
             lost = loss(outputs, chosen)
             (gradient,) = torch.autograd.grad(lost, outputs)
-    except Exception:  # whatever a user's loss raises at outputs that are none of its network's
+    except Exception:  # a user's loss may raise anything for outputs that its network would not give
         return None
     at = (chosen == value).unsqueeze(1).expand_as(gradient)
     if not bool(torch.isfinite(gradient).all()):
@@ -243,7 +246,7 @@ def _ignores(loss: Callable[[Tensor, Tensor], Tensor], y: Tensor, classes: int, 
 
 
 def _one_hot(y: Tensor) -> bool:
-    """Tell whether every row, shape (N, C), has a single 1 among zeros."""
+    """Return whether every row, shape (N, C), has a single 1 among zeros."""
     if y.shape[1] < 2 or not len(y):
         return False
     return bool((((y == 0) | (y == 1)).all(1) & (y.sum(1) == 1)).all())
@@ -254,10 +257,10 @@ def _one_hot_text(y: Tensor) -> str:
 
 
 def as_column(y: Tensor) -> Tensor:
-    """Take integer labels of shape (N, 1), as Keras and MedMNIST save them, as shape (N,); leave others."""
+    """Return integer labels of shape (N, 1), as saved by Keras and MedMNIST, as shape (N,); leave others alone."""
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 and not y.is_floating_point() else y
 
 
 def spread(length: int, count: int = _TRIED) -> list[int]:
-    """Choose ``count`` places spread over a length, or all."""
+    """Choose ``count`` places spread evenly over a length, or all of them if there are fewer."""
     return sorted({round(p) for p in np.linspace(0, length - 1, min(count, length)).tolist()})

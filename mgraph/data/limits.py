@@ -1,4 +1,4 @@
-"""How many examples of each split are used (``limit=1000,test=500``), for trying things out on large data."""
+"""How many examples of each split are used (``limit=1000,test=500``), for quick trials on large data."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mgraph.specs import suggestion
 SPLITS = ("train", "valid", "test")
 
 Limit = Annotated[
-    tuple[str, ...] | None, "use only so many training examples, and with test=N and valid=N of these: 1000,test=500"
+    tuple[str, ...] | None, "use only this many training examples, and test=N, valid=N of those: 1000,test=500"
 ]
 Pair = tuple[Any, Any]
 
 
 def limits_of(given: Sequence[str] | int | None) -> dict[str, int]:
-    """Read ``1000,test=500``: examples by split, a number alone being those of train.
+    """Parse ``1000,test=500`` into examples by split; a bare number is for train.
 
-    Raises InputError for a split that there is not, one that is limited twice, and fewer than 2 examples of train, or
-    none of another.
+    Raises InputError for an unknown split, a split that is limited twice, fewer than 2 examples of train, or none of
+    another split.
     """
     parts = [] if given is None else [str(given)] if isinstance(given, int) else list(map(str, given))
     found: dict[str, int] = {}
@@ -44,9 +44,9 @@ def limits_of(given: Sequence[str] | int | None) -> dict[str, int]:
 def limited(
     splits: Mapping[str, Any], limits: Mapping[str, int], order: Callable[[int], Any] | None = None
 ) -> dict[str, Any]:
-    """Keep the first examples of each split, a tuple of arrays; of the ``order`` that is given for N, if one is.
+    """Keep the first examples of each split, a tuple of arrays; if ``order`` is given, the first of ``order(N)``.
 
-    Raises InputError for a limit on validation data that the data have not got: they are then held out from train.
+    Raises InputError for a limit on validation data if there are none: they will be held out from train.
     """
     for split in limits:
         if split not in splits:

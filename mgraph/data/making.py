@@ -1,4 +1,4 @@
-"""Making a task: from arrays, Datasets and a few words on how outputs are judged, checked as a whole."""
+"""Make a task from arrays or Datasets and a few words on how outputs are judged, and check it as a whole."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from mgraph.data import labels as _labels
 from mgraph.data.items import check_input_type, input_typed, target_typed
 from mgraph.data.labels import VoidCrossEntropy, as_column, per_example
 from mgraph.data.metrics import as_metrics, notes_on
-from mgraph.data.splits import ArraySplit, DatasetSplit, Split, check_lengths, check_rows
+from mgraph.data.splits import ArraySplit, Split, check_lengths, check_rows
 from mgraph.data.stratify import VALID_SEED, stratified_choice
+from mgraph.data.streaming import DatasetSplit
 from mgraph.data.task import (
     ACCURACY,
     Combine,
@@ -62,27 +63,27 @@ def make_task(
 ) -> Task:
     """Make a task from splits: each a pair (x, y) of arrays or tensors, a torch Dataset, or a Split.
 
-    x, and y, may also be a dict or tuple of arrays with one row for each example; the network is called as
-    ``module(x)``, ``module(**x)`` or ``module(*x)`` accordingly. ``outputs`` says what counts of what it returns: the
-    name of an entry, a place in a tuple, or a function; by default the logits of what has some where the loss is the
-    default one, and "all", which is also what a loss of your own is given.
+    Either x or y may also be a dict or tuple of arrays with one row per example; the network is called as
+    ``module(x)``, ``module(**x)`` or ``module(*x)`` accordingly. ``outputs`` selects the part of the network's result
+    that counts: the name of an entry, a place in a tuple, or a function. By default, the default loss uses the result's
+    logits if it has any, and a loss of your own gets "all".
 
-    Inputs, shape (N, …), are as the network sees them (images channels first): uint8, scaled to [0, 1]; floats,
-    brought to float32; or other integers, left alone. Labels are integers unless a loss is given, shape (N,), (N, 1)
-    or one per pixel. Without ``valid`` a stratified tenth of train, by a fixed seed, takes its place. ``classes``
-    defaults to the largest training label plus one. A Split keeps its own normalisation; ``mean`` and ``std``, one
-    value or one per channel, are for pairs and Datasets.
+    Inputs, shape (N, …), are in the network's layout (images channels first): uint8, scaled to [0, 1]; floats,
+    converted to float32; or other integers, left alone. Labels, unless a loss is given, are integers of shape (N,), (N,
+    1) or one per pixel. Without ``valid``, a stratified tenth of train, chosen with a fixed seed, takes its place.
+    ``classes`` defaults to the largest training label plus one. A Split keeps its own normalisation; ``mean`` and
+    ``std``, one value or one per channel, apply to pairs and Datasets.
 
-    Further keywords say how outputs are judged. The default loss is cross-entropy; the default metric is accuracy where
-    targets are labels. A loss of your own, called ``loss_name``, has no ``example_loss`` unless given. Labels of the
-    value ``ignore_index`` stand for "no label": the default loss and the metrics do not count them, and a loss of your
-    own must not; other values outside 0 … classes-1 may occur only if it takes no notice of them, which is tried.
+    The other keywords say how outputs are judged. The default loss is cross-entropy; the default metric is accuracy if
+    targets are labels. A loss of your own, named ``loss_name``, has no ``example_loss`` unless given. Labels equal to
+    ``ignore_index`` stand for "no label": the default loss and the metrics do not count them, and a loss of your own
+    must not either; other values outside 0 … classes-1 are allowed only if your loss ignores them, which is tested.
 
     ``metrics`` is a :class:`mgraph.Metric`, several, or a mapping of names to functions of (outputs, targets) or to
-    objects or classes of torchmetrics; the first is the primary one. ``better`` maps the names of those whose direction
-    is not known to "higher" or "lower"; without it a metric is measured only. ``combine`` says how members of an
-    ensemble vote, "softmax", "sigmoid", "mean" or "none"; by default as labels, or targets and loss, suggest.
-    Raises InputError if it does not fit together.
+    torchmetrics objects or classes; the first is the primary one. ``better`` maps the names of metrics without a known
+    direction to "higher" or "lower"; a metric with neither is only measured. ``combine`` says how the members of an
+    ensemble vote, "softmax", "sigmoid", "mean" or "none"; the default depends on the labels, or targets and loss.
+    Raises InputError if these do not fit together.
     """
     refuse_unknown("make_task", judging, Judging)
     example_loss, loss_name = judging.get("example_loss"), judging.get("loss_name")
@@ -154,13 +155,13 @@ def make_task(
 
 
 def _has_several(split: Split) -> bool:
-    """Tell whether an example has several labels, as the pixels of an image are."""
+    """Return whether an example has several labels, like the pixels of an image."""
     _, example = split.examples(_FIRST)
     return isinstance(example, Tensor) and example.ndim > 1
 
 
 def _example_cross_entropy(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> Tensor:
-    """Return the cross-entropy of each example, over the labels that count, shape (N,)."""
+    """Return the cross-entropy of each example, averaged over the labels that count, shape (N,)."""
     each = F.cross_entropy(outputs, _labels.inside(targets, void), reduction="none")
     return per_example(each, targets, void)
 
@@ -174,7 +175,7 @@ def _per_channel(values: Sequence[float] | float | None) -> tuple[float, ...] | 
 def _make_split(
     name: str, given: Any, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, *, columns: bool
 ) -> Split:
-    """Make a split; with ``columns`` labels of shape (N, 1) become (N,)."""
+    """Make a split; with ``columns``, labels of shape (N, 1) become (N,)."""
     if isinstance(given, Split):
         return given
     if isinstance(given, tuple | list) and len(given) == 2:
@@ -191,21 +192,23 @@ def _make_split(
 
 
 def _is_map_style(given: Any) -> bool:
-    """Tell whether something has items and a length, as a Dataset has, and is not a plain container."""
+    """Return whether something has items and a length, like a Dataset, without being a plain container."""
     plain = isinstance(given, str | bytes | tuple | list | Mapping | Tensor | np.ndarray)
     return not plain and hasattr(given, "__getitem__") and hasattr(given, "__len__")
 
 
 def _as_fields(name: str, what: str, values: Any, examples: int | None) -> Fields:
-    """Make tensors of a dict of arrays, or or of a tuple of arrays of ``examples`` rows each; else one tensor."""
+    """Make tensors from a dict of arrays or a tuple of arrays with ``examples`` rows each; otherwise one tensor."""
     if isinstance(values, Mapping):
         for key in values:
             if not isinstance(key, str):
-                raise InputError(f"{what} of the {name} split has the key {key!r}; keys are names of what goes in.")
+                raise InputError(
+                    f"{what} of the {name} split has the key {key!r}; keys are the names of the network's inputs."
+                )
         if not values:
             raise InputError(f"{what} of the {name} split is an empty dict.")
         return {key: _as_rows(name, what, values[key], key) for key in values}
-    # A tuple of as many things as there are examples is those, one after the other.
+    # A tuple with as many entries as there are examples holds the examples themselves.
     arrays = isinstance(values, tuple) and all(hasattr(part, "shape") for part in values)
     if arrays and examples is not None and len(values) != examples and all(len(part) == examples for part in values):
         return tuple(_as_rows(name, what, part, str(i)) for i, part in enumerate(values))
@@ -228,7 +231,7 @@ def _as_tensor(name: str, what: str, values: Any) -> Tensor:
     if not isinstance(values, Tensor):
         try:
             array = np.asarray(values, order="C")
-        except ValueError as error:  # ragged
+        except ValueError as error:  # rows of unequal length
             raise InputError(
                 f"{what} of the {name} split is not an array: {error}; give examples of one shape."
             ) from None
@@ -253,7 +256,7 @@ def _as_tensor(name: str, what: str, values: Any) -> Tensor:
 
 
 def _carve_valid(train: Split) -> tuple[Split, Split]:
-    """Split a stratified tenth off the training data; without integer labels a random tenth."""
+    """Split a stratified tenth off the training data, or a random tenth if there are no integer labels."""
     if len(train) < 2:
         raise InputError(f"The train split has {len(train)} example; a tenth for validation needs at least 2.")
     known = train.targets

@@ -1,4 +1,4 @@
-"""What people give as metrics of a task, as :class:`mgraph.metric.Metric`, and which way the known ones point."""
+"""Turn what a user gives as metrics of a task into :class:`mgraph.metric.Metric`; the directions of known ones."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _KNOWN: Mapping[str, Mapping[str, Any]] = {
     **{name: {"better": "higher"} for name in _HIGHER},
     **{name: {"better": "lower"} for name in _LOWER},
 }
-"""What is known of metrics by name alone, for functions that come without a direction."""
+"""What a metric's name alone tells, for functions given without a direction."""
 
 RESERVED = (LOSS.name, "error")
 
 
 def named(name: str, function: Any, better: Better | None = None, **more: Any) -> Metric:
-    """Make a metric of a function, or of something of torchmetrics; the direction given, else the one known.
+    """Make a metric from a function or from torchmetrics, with the given direction or else the known one.
 
-    It is known of torchmetrics, and of the customary names. Raises InputError for a name or direction that is none.
+    Directions are known for torchmetrics and for customary names. Raises InputError for an invalid name or direction.
     """
     if isinstance(function, Metric):
         return replace(function, better=better) if better else function
@@ -44,9 +44,9 @@ def named(name: str, function: Any, better: Better | None = None, **more: Any) -
 def as_metrics(given: Any, better: Mapping[str, Better] | None = None) -> tuple[Metric, ...]:
     """Return a task's metrics in order, the primary one first.
 
-    ``given`` is None, one metric, several, or a mapping of names; a metric is a :class:`Metric`, a function, or an
-    object or class of torchmetrics. ``better`` maps names to 'higher' or 'lower'. Raises InputError for what is none
-    of these, a name that is taken or given twice, and a direction of a metric that is not there.
+    ``given`` is None, one metric, several, or a mapping of names; a metric is a :class:`Metric`, a function, or a
+    torchmetrics object or class. ``better`` maps names to 'higher' or 'lower'. Raises InputError for anything else, for
+    a name that is reserved or given twice, and for the direction of a metric that does not exist.
     """
     directions = dict(better or {})
     found: list[Metric] = []
@@ -64,30 +64,32 @@ def as_metrics(given: Any, better: Mapping[str, Better] | None = None) -> tuple[
 
 
 def notes_on(metrics: Sequence[Metric], better: Mapping[str, Better] | None, given: Any) -> list[str]:
-    """Say which directions were taken from a name, and which metrics have none."""
+    """Say which directions were inferred from a name, and which metrics have none."""
     notes = []
     functions = {name for name, f in _items(given) if not isinstance(f, Metric)}
     for metric in metrics:
         if metric.better is None:
             notes.append(
-                f"Whether more or less of the metric {metric.name} is better is not known: it is measured, but nothing "
-                f"is compared by it; say better={{'{metric.name}': 'lower'}} (or 'higher')."
+                f"It is unknown whether more or less of the metric {metric.name} is better: it is measured, but "
+                f"nothing is compared by it; say better={{'{metric.name}': 'lower'}} (or 'higher')."
             )
         elif metric.name in functions and metric.name not in (better or {}) and not of_torchmetrics(metric.function):
-            notes.append(f"Of the metric {metric.name} {metric.better} values are taken to be better, by its name.")
+            notes.append(
+                f"{metric.better.capitalize()} values of the metric {metric.name} count as better, judging by its name."
+            )
     return notes
 
 
 def of_torchmetrics(function: Any) -> bool:
-    """Tell whether something is an object or a class of torchmetrics."""
-    library: Any = sys.modules.get("torchmetrics")  # whoever holds one has imported it
+    """Return whether something is a torchmetrics object or class."""
+    library: Any = sys.modules.get("torchmetrics")  # anyone who has such an object has imported it
     if library is None:
         return False
     return isinstance(function, library.Metric) or (isinstance(function, type) and issubclass(function, library.Metric))
 
 
 def _facts_of(function: Any) -> dict[str, Any]:
-    """Read direction and best value off something of torchmetrics."""
+    """Read the direction and best value from a torchmetrics object or class."""
     higher = getattr(function, "higher_is_better", None)
     if higher is None:
         return {}

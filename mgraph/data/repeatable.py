@@ -1,4 +1,4 @@
-"""Whether a data factory makes the same data in every command: it is called twice, and the two are compared."""
+"""Check that a data factory makes the same data in every command, by calling it twice and comparing the results."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from mgraph.data.splits import ArraySplit, DatasetSplit
+from mgraph.data.splits import ArraySplit
+from mgraph.data.streaming import DatasetSplit
 from mgraph.data.task import Task
 from mgraph.errors import InputError
 from mgraph.fields import tensors_of
 
-# Larger arrays are not made a second time for this: the next command notices.
+# Larger arrays are not made a second time just for this: the next command will notice.
 _LARGEST = 1 << 26
 
 
@@ -34,7 +35,7 @@ class RandomState:
     __hash__ = None  # type: ignore[assignment]
 
     def restore(self) -> None:
-        """Set the generators to what they were."""
+        """Reset the generators to their recorded state."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)
         torch.set_rng_state(self._torch)
@@ -47,10 +48,10 @@ class RandomState:
 def require_repeatable(
     task: Task, what: str, again: Callable[[], Task], *, before: RandomState, at: RandomState
 ) -> None:
-    """Raise InputError if ``again`` makes other data than ``task``, or one of its Datasets has random items.
+    """Raise InputError if ``again`` makes data other than ``task``, or if a Dataset in it has random items.
 
-    ``before`` is the random state before the factory's module was imported, ``at`` before the factory was called: a
-    module that seeds the global generators has them seeded again. They are left as they are found.
+    ``before`` is the random state before the factory's module was imported, ``at`` the state before the factory was
+    called; a module that seeds the global generators does so again here. The generators are left as they were found.
     """
     for split in task.splits.values():
         if isinstance(split, DatasetSplit):
@@ -65,8 +66,8 @@ def require_repeatable(
         second = again()
     if second.sample != task.sample:
         raise InputError(
-            f"{what} makes other data when it is called a second time, and every number of a graph is of the same "
-            f"examples: seed inside it what it draws, as by numpy.random.default_rng(0)."
+            f"{what} makes other data when it is called a second time, but all numbers of a graph must be from the "
+            f"same examples: seed its random draws inside it, as with numpy.random.default_rng(0)."
         )
 
 

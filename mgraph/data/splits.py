@@ -1,35 +1,31 @@
 """Splits: the examples of a task in batches, on the device.
 
-An :class:`ArraySplit` is one tensor that moves to the device once; a batch is a slice or one ``index_select``.
-Floats are normalised once, uint8 values become normalised floats per batch. A :class:`DatasetSplit` streams what
-does not fit in memory; its fingerprint covers every example, and a sample of it tells later whether it still is the
-same. The order of examples is always the caller's: no random state lives here.
+An :class:`ArraySplit` is one tensor that moves to the device once; a batch is a slice or one ``index_select``. Floats
+are normalised once, uint8 values become normalised floats per batch. Data that do not fit in memory are streamed
+(:class:`mgraph.data.streaming.DatasetSplit`). The caller always supplies the order of examples: there is no random
+state here.
 """
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
-from mgraph.data.items import read_batch
-from mgraph.data.labels import as_column, spread
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.fields import (
     Fields,
     Shapes,
     are_labels,
     examples_in,
-    joined,
     named_tensors,
-    numbers_in,
     over,
     part_of,
     shapes_of,
@@ -37,25 +33,26 @@ from mgraph.fields import (
 )
 
 Batch = tuple[Fields, Fields]
+Origin = Callable[[NDArray[np.int64] | None], bytes]
+"""Returns what identifies the examples at some places in their source, or (None) all of them."""
 
-_SCALE = 1 / 255  # of uint8 values
-_READ_AT_ONCE = 256
-_SMALL = (10_000, 1 << 24)
-"""A Dataset of at most so many examples and numbers is read whole whenever it is compared; of others, a sample is."""
+_SCALE = 1 / 255  # scale of uint8 values
+_PART = 2
+"""A split moves to an accelerator whole if it takes at most this part (one half) of the free memory there."""
 
 
 class Hasher(Protocol):
-    """What a fingerprint is fed to."""
+    """A consumer of the bytes that a fingerprint covers."""
 
     def update(self, data: Any, /) -> None:
-        """Take in bytes."""
+        """Add bytes."""
 
 
 class Normalisation:
-    """Makes floats of uint8 values (times 1/255) and subtracts mean, divides by std, per channel (axis 1)."""
+    """Converts uint8 values to floats (times 1/255), subtracts mean and divides by std, per channel (axis 1)."""
 
     def __init__(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-        """Both may be None; each has one value, or one per channel. InputError for a std of 0 or below."""
+        """Either may be None; each has one value, or one per channel. Raises InputError for a std of 0 or below."""
         self.mean = tuple(float(m) for m in mean) if mean is not None else None
         self.std = tuple(float(s) for s in std) if std is not None else None
         if self.std and not all(np.isfinite(self.std) & (np.array(self.std) > 0)):
@@ -81,7 +78,7 @@ class Normalisation:
                 raise InputError(f"{name} has {len(values)} values; give 1, or one for each of {channels[0]} channels.")
 
     def __call__(self, x: Fields) -> Fields:
-        """Normalise a batch, (B, C, …) each, on its device; other integers pass unchanged."""
+        """Normalise a batch, each tensor (B, C, …), on its device; integers other than uint8 pass unchanged."""
         return over(self.of_tensor, x)
 
     def of_tensor(self, x: Tensor) -> Tensor:
@@ -90,7 +87,7 @@ class Normalisation:
             if self.trivial:
                 return x.to(torch.float32).mul_(_SCALE)
             factor, shift = self._affine(x, torch.float32, _SCALE)
-            if x.device.type == "cpu":  # three vectorised passes beat one that promotes and broadcasts
+            if x.device.type == "cpu":  # three vectorised passes are faster than one that promotes and broadcasts
                 return x.to(torch.float32).mul_(factor).add_(shift)
             return torch.addcmul(shift, x, factor)
         if self.trivial or not x.is_floating_point():
@@ -126,7 +123,7 @@ class Split(ABC):
     @property
     @abstractmethod
     def input_shape(self) -> Shapes:
-        """Shape of one example as the network sees it, or those of each of its fields."""
+        """Shape of one example as the network sees it, or the shapes of its fields."""
 
     @abstractmethod
     def batches(
@@ -137,9 +134,9 @@ class Split(ABC):
         device: str | torch.device = "cpu",
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """Yield (x, y) on the device: the examples whose indices ``order`` lists, or all as stored.
+        """Yield (x, y) on the device, for the examples whose indices are in ``order``, or for all as stored.
 
-        Batches may be views of the data: they must not be changed in place.
+        Batches may be views of the data, so do not change them in place.
         """
 
     def examples(self, indices: Tensor, *, device: str | torch.device = "cpu") -> Batch:
@@ -148,7 +145,7 @@ class Split(ABC):
 
     @abstractmethod
     def subset(self, indices: Sequence[int]) -> Split:
-        """Return a split of these examples, normalised alike."""
+        """Return a split of these examples with the same normalisation."""
 
     @abstractmethod
     def check(self, name: str, classes: int | None) -> None:
@@ -156,11 +153,24 @@ class Split(ABC):
 
     @abstractmethod
     def feed(self, hasher: Hasher) -> None:
-        """Feed what identifies the content to a hash."""
+        """Feed the content that identifies the split to a hash."""
 
     def feed_sample(self, hasher: Hasher) -> None:
-        """Feed what is quickly read of the content and tells it from others; by default all of it."""
+        """Feed content that is quick to read and tells this split from others; by default, all of it."""
         self.feed(hasher)
+
+    def feed_identity(self, hasher: Hasher) -> None:
+        """Feed what identifies the origin of the examples: the contents of their files if known, else the examples."""
+        self.feed(hasher)
+
+    def read_by(self, workers: int | None) -> None:  # noqa: B027  (nothing is to be done where all is in memory)
+        """Have streamed batches read by this many processes (None: as many as suit the machine)."""
+
+    @property
+    def called(self) -> str:
+        """What a person would call its examples: images, or just examples."""
+        shape = self.input_shape
+        return "images" if isinstance(shape, tuple) and len(shape) == 3 and isinstance(shape[0], int) else "examples"
 
     @property
     def labelled(self) -> bool:
@@ -169,7 +179,7 @@ class Split(ABC):
 
     @property
     def labels_at_hand(self) -> Tensor | None:
-        """All targets if they are whole numbers and need not be read first."""
+        """All targets, if they are whole numbers and available without reading examples."""
         targets = self.targets
         return targets if isinstance(targets, Tensor) and self.labelled else None
 
@@ -183,11 +193,18 @@ class ArraySplit(Split):
         y: Fields,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        *,
+        origin: Origin | None = None,
     ) -> None:
-        """Hold the tensors without copying; uint8 inputs are scaled by 1/255 batch by batch."""
+        """Hold the tensors without copying; uint8 inputs are scaled by 1/255 batch by batch.
+
+        If they were read from files, ``origin`` returns what identifies them.
+        """
         self._x, self._y = (over(lambda t: t.detach().cpu().contiguous(), part) for part in (x, y))
         self.normalisation = Normalisation(mean, std)
         self._placed: dict[torch.device, Batch] = {}
+        self._origin = origin
+        self._places: NDArray[np.int64] | None = None  # indices of the origin's examples, if not all
 
     @override
     def __len__(self) -> int:
@@ -218,35 +235,41 @@ class ArraySplit(Split):
         device: str | torch.device = "cpu",
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """Yield slices of the data, or rows in ``order``; the data move to the device on first use."""
-        x, y = self._on(torch.device(device))
+        """Yield slices of the data, or the rows in ``order``; the data move to the device on first use, if they fit."""
+        device = torch.device(device)
+        whole = self._fits(device)
+        x, y = self._on(device if whole else torch.device("cpu"))
         total = len(self) if order is None else len(order)
         stop = total - total % batch_size if drop_last else total
         if order is not None:
             order = order.to(tensors_of(x)[0].device)
         finish = partial(over, self._finished)
+        move = partial(over, _same if whole else partial(to_device, device=device))
         for start in range(0, stop, batch_size):
             end = min(start + batch_size, stop)
             if order is None:
-                yield finish(part_of(x, slice(start, end))), part_of(y, slice(start, end))
+                part = slice(start, end)
+                yield finish(move(part_of(x, part))), move(part_of(y, part))
             else:
                 select = partial(torch.index_select, dim=0, index=order[start:end])
-                yield finish(over(select, x)), over(select, y)
+                yield finish(move(over(select, x))), move(over(select, y))
 
     def _finished(self, x: Tensor) -> Tensor:
-        """Make floats of uint8 values; floats were normalised when they were placed."""
+        """Convert uint8 values to floats; floats were already normalised when moved to the device."""
         return self.normalisation.of_tensor(x) if x.dtype == torch.uint8 else x
 
     @override
     def subset(self, indices: Sequence[int]) -> ArraySplit:
-        """Copy these examples into a split of their own."""
+        """Copy these examples into a new split."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         n = self.normalisation
-        return ArraySplit(part_of(self._x, chosen), part_of(self._y, chosen), n.mean, n.std)
+        part = ArraySplit(part_of(self._x, chosen), part_of(self._y, chosen), n.mean, n.std, origin=self._origin)
+        part._places = chosen.numpy() if self._places is None else self._places[chosen.numpy()]
+        return part
 
     @override
     def check(self, name: str, classes: int | None) -> None:
-        """Check lengths, and that every float is finite; labels are checked by who knows which stand for none."""
+        """Check lengths, and that every float is finite; labels are checked where it is known which are void."""
         check_lengths(name, len(self), examples_in(self._y))
         self.normalisation.check(self._x)
         for what, fields in (("x", self._x), ("y", self._y)):
@@ -259,231 +282,50 @@ class ArraySplit(Split):
         for fields in (self._x, self._y):
             for name, tensor in named_tensors(fields):
                 hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-                _feed(hasher, tensor)
+                feed_bytes(hasher, tensor)
+
+    @override
+    def feed_identity(self, hasher: Hasher) -> None:
+        if self._origin is None:
+            self.feed(hasher)
+        else:
+            hasher.update(self._origin(self._places))
+
+    def _fits(self, device: torch.device) -> bool:
+        """Return whether the data stay on a device; otherwise, for lack of memory, batches move there one at a time."""
+        if device.type != "cuda" or device in self._placed:
+            return True
+        size = sum(tensor.nbytes for fields in (self._x, self._y) for tensor in tensors_of(fields))
+        return size <= free_memory(device) // _PART
 
     def _on(self, device: torch.device) -> Batch:
         if device not in self._placed:
             x, y = (over(lambda t: t.to(device), part) for part in (self._x, self._y))
             x = over(lambda t: self.normalisation.of_tensor(t) if t.is_floating_point() else t, x)
-            # "cuda" and "cuda:0" are one place
+            # "cuda" and "cuda:0" are the same device
             self._placed[device] = self._placed.setdefault(tensors_of(x)[0].device, (x, y))
         return self._placed[device]
 
 
-class DatasetSplit(Split):
-    """A split streamed from a map-style torch ``Dataset`` of (input, target) pairs."""
-
-    def __init__(
-        self,
-        dataset: Any,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        *,
-        indices: Sequence[int] | None = None,
-        name: str = "the Dataset",
-        columns: bool = False,
-    ) -> None:
-        """Read the dataset in batches; with ``indices``, only those of its examples.
-
-        ``name`` is what it is called in messages; with ``columns`` integer targets of shape (N, 1) are taken as (N,).
-        """
-        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-            raise InputError(f"A {type(dataset).__name__} has no length or items; give a map-style Dataset.")
-        self._whole, self._length = dataset, len(dataset)
-        self._indices = None if indices is None else list(indices)
-        self._name, self._columns = name, columns
-        self.normalisation = Normalisation(mean, std)
-
-    @override
-    def __len__(self) -> int:
-        return self._length if self._indices is None else len(self._indices)
-
-    @cached_property
-    @override
-    def targets(self) -> Fields:
-        """All targets; reads the whole data set unless it has a ``targets`` attribute that its items agree with."""
-        known = self._known_targets
-        if known is not None:
-            return known
-        return joined([self.raw(part)[1] for part in self._parts()])
-
-    @property
-    @override
-    def labelled(self) -> bool:
-        """Whether the first target is a whole number, or several."""
-        return are_labels(self.raw([0])[1])
-
-    @property
-    @override
-    def labels_at_hand(self) -> Tensor | None:
-        """All targets, if they are whole numbers, have been read or are an attribute of the data set."""
-        known = self.__dict__.get("targets", self._known_targets)
-        return known if isinstance(known, Tensor) and are_labels(known) else None
-
-    @cached_property
-    @override
-    def input_shape(self) -> Shapes:
-        """Shape of the first input."""
-        return shapes_of(self.raw([0])[0])
-
-    @override
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        order: Tensor | None = None,
-        device: str | torch.device = "cpu",
-        drop_last: bool = False,
-    ) -> Iterator[Batch]:
-        """Read batch by batch, in this process."""
-        chosen = range(len(self)) if order is None else order.tolist()
-        stop = len(chosen) - len(chosen) % batch_size if drop_last else len(chosen)
-        pinned = torch.device(device).type == "cuda"
-        for start in range(0, stop, batch_size):
-            parts = self.raw(chosen[start : min(start + batch_size, stop)])
-            x, y = (over(partial(_to, device=device, pinned=pinned), part) for part in parts)
-            yield self.normalisation(x), y
-
-    def raw(self, indices: Sequence[int]) -> Batch:
-        """Read the examples with these indices as they are, before normalisation."""
-        if len(self._whole) != self._length:
-            raise InputError(
-                f"{self._name[0].upper()}{self._name[1:]} had {self._length} items and now has {len(self._whole)}; a "
-                f"Dataset must keep its length."
-            )
-        places = indices if self._indices is None else [self._indices[i] for i in indices]
-        x, y = read_batch(self._whole, places, self._name)
-        return x, as_column(y) if self._columns and isinstance(y, Tensor) else y
-
-    @override
-    def subset(self, indices: Sequence[int]) -> DatasetSplit:
-        """Read only these examples of the same data set."""
-        n = self.normalisation
-        whole = indices if self._indices is None else [self._indices[i] for i in indices]
-        part = DatasetSplit(self._whole, n.mean, n.std, indices=whole, name=self._name, columns=self._columns)
-        if "targets" in self.__dict__:  # not to be read again
-            part.__dict__["targets"] = part_of(self.targets, torch.as_tensor(indices, dtype=torch.int64))
-        return part
-
-    @override
-    def check(self, name: str, classes: int | None) -> None:
-        """Check the length: the examples are read, and looked at, when their fingerprint is taken."""
-        check_lengths(name, len(self), len(self))
-        self.normalisation.check(self.raw([0])[0])
-
-    @property
-    def small(self) -> bool:
-        """Whether all of it is read whenever it is compared."""
-        examples, numbers = _SMALL
-        return len(self) <= examples and len(self) * max(1, numbers_in(self.input_shape)) <= numbers
-
-    @override
-    def feed(self, hasher: Hasher) -> None:
-        """Feed every example, read once, in order; on the way everything is looked at.
-
-        Raises InputError if some examples are others when they are read again (augmentation), and as
-        :func:`mgraph.data.items.read_batch`; NonFiniteError, naming the item, for numbers that are not finite.
-        """
-        self.require_steady()
-        inputs, targets = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
-        kind: list[Any] = []
-        seen: list[Fields] = []
-        for part in self._parts():
-            x, y = self.raw(part)
-            for what, fields, hasher_of in (("input", x, inputs), ("target", y, targets)):
-                for key, values in named_tensors(fields):
-                    field = f" {key}" if key else ""
-                    check_finite(f"The {what}{field} in {self._name}", values, first=part[0])
-                    _feed(hasher_of, values)
-            alike = _kind(x, y)
-            kind = kind or alike
-            if alike != kind:
-                raise InputError(
-                    f"Items {part[0]} to {part[-1]} of {self._name} have types and shapes {alike}, those before {kind};"
-                    f" give all of them one."
-                )
-            seen.append(y)
-        hasher.update(f"dataset {len(self)} {kind} {inputs.hexdigest()} {targets.hexdigest()}".encode())
-        self.__dict__["targets"] = joined(seen)
-
-    @override
-    def feed_sample(self, hasher: Hasher) -> None:
-        """Feed the length and up to 64 examples spread over the data, or all if it is small."""
-        hasher.update(f"dataset {len(self)}".encode())
-        if self.small:
-            for part in self._parts():
-                ArraySplit(*self.raw(part)).feed(hasher)
-        else:
-            ArraySplit(*self.raw(spread(len(self)))).feed(hasher)
-
-    def feed_eight(self, hasher: Hasher) -> None:
-        """Feed what identified a Dataset in the first graphs: its length and eight examples as torch collates them."""
-        chosen = torch.linspace(0, len(self) - 1, min(8, len(self))).long().tolist()
-        places = chosen if self._indices is None else [self._indices[i] for i in chosen]
-        hasher.update(f"dataset {len(self)}".encode())
-        x, y = torch.utils.data.default_collate([self._whole[place] for place in places])
-        ArraySplit(self.normalisation(x), y).feed(hasher)
-
-    def require_steady(self) -> None:
-        """Raise InputError if examples are others when they are read a second time."""
-        places = spread(len(self))
-        first, second = self.raw(places), self.raw(places)
-        pairs = [
-            (f"{what} {key}" if key else what, one, other)
-            for what, a, b in zip(("input", "target"), first, second, strict=True)
-            for (key, one), other in zip(named_tensors(a), tensors_of(b), strict=True)
-        ]
-        for what, one, other in pairs:
-            differs = (one != other).flatten(1).any(1) if one.ndim > 1 else one != other
-            if one.is_floating_point():  # NaN differs from itself, and is refused elsewhere
-                finite = torch.isfinite(one) | torch.isfinite(other)
-                differs &= (finite.flatten(1).any(1)) if one.ndim > 1 else finite
-            if bool(differs.any()):
-                place = places[int(differs.nonzero()[0, 0])]
-                raise InputError(
-                    f"{self._name[0].upper()}{self._name[1:]} is random: the {what} of item {place} was another one "
-                    f"when it was read again. Every number of a graph is of the same examples: give the Dataset "
-                    f"without random transforms; augmentation is a setting of what trains: --augment."
-                )
-
-    @cached_property
-    def _known_targets(self) -> Tensor | None:
-        """The data set's own list of targets, if there is one and its items have these targets."""
-        known = getattr(self._whole, "targets", None)
-        try:
-            if known is None or len(known) != self._length:
-                return None
-            values = torch.as_tensor(known)
-        except (TypeError, ValueError, RuntimeError):
-            return None
-        values = values.to(torch.float32 if values.is_floating_point() else torch.int64)
-        if self._columns:
-            values = as_column(values)
-        if self._indices is not None:
-            values = values[torch.as_tensor(self._indices)]
-        places = spread(len(self), 8)
-        if len(self) == 0:
-            return values
-        theirs = self.raw(places)[1]
-        return values if isinstance(theirs, Tensor) and torch.equal(values[places], theirs) else None
-
-    def _parts(self) -> list[range]:
-        return [range(i, min(i + _READ_AT_ONCE, len(self))) for i in range(0, len(self), _READ_AT_ONCE)]
+def to_device(x: Tensor, device: str | torch.device) -> Tensor:
+    """Move a batch; to a GPU asynchronously, from page-locked memory."""
+    if torch.device(device).type != "cuda":
+        return x.to(device)
+    return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
 
 
-def _feed(hasher: Hasher, values: Tensor) -> None:
+def free_memory(device: torch.device) -> int:
+    """Return the number of free bytes on a GPU."""
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def feed_bytes(hasher: Hasher, values: Tensor) -> None:
+    """Feed a tensor's bytes to a hash."""
     hasher.update(values.flatten().view(torch.uint8).numpy())
-
-
-def _to(x: Tensor, *, device: str | torch.device, pinned: bool) -> Tensor:
-    return (x.pin_memory() if pinned else x).to(device, non_blocking=True)
-
-
-def _kind(x: Fields, y: Fields) -> list[Any]:
-    """Return types and shapes, as they are part of the fingerprint; of several tensors with their names."""
-    if isinstance(x, Tensor) and isinstance(y, Tensor):
-        return [x.dtype, y.dtype, tuple(x.shape[1:]), tuple(y.shape[1:])]
-    return [[(name, t.dtype, tuple(t.shape[1:])) for name, t in named_tensors(part)] for part in (x, y)]
 
 
 def check_lengths(name: str, inputs: int, targets: int) -> None:
@@ -495,7 +337,7 @@ def check_lengths(name: str, inputs: int, targets: int) -> None:
 
 
 def check_rows(name: str, what: str, fields: Fields) -> None:
-    """Raise InputError unless all tensors of several have as many rows."""
+    """Raise InputError unless all the tensors have the same number of rows."""
     count = examples_in(fields)
     for key, values in named_tensors(fields):
         if len(values) != count:
@@ -506,10 +348,10 @@ def check_rows(name: str, what: str, fields: Fields) -> None:
 
 
 def check_finite(what: str, values: Tensor, *, first: int = 0) -> None:
-    """Raise NonFiniteError, naming the example, if a float is NaN or infinite; ``first`` is the first row's number."""
+    """Raise NonFiniteError, naming the example, if a float is NaN or infinite; rows are numbered from ``first``."""
     if not values.is_floating_point() or not values.numel():
         return
-    low, high = torch.aminmax(values)  # non-finite if any value is: no mask as large as the data
+    low, high = torch.aminmax(values)  # these are non-finite if any value is, without a mask as large as the data
     if not bool(torch.isfinite(low) & torch.isfinite(high)):
         bad = (~torch.isfinite(values)).flatten(1) if values.ndim > 1 else ~torch.isfinite(values)[:, None]
         place = first + int(bad.any(1).nonzero()[0, 0])

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Recorded with every split made by it. Stored graphs depend on this number: it never changes.
+# Recorded with every split made with it. Stored graphs depend on this number: it must never change.
 VALID_SEED = 20240229
 
 
 def stratified_choice(labels: NDArray[Any], count: int, seed: int) -> NDArray[np.int64]:
-    """Choose ``count`` of the examples, each class in proportion; return their indices, sorted.
+    """Choose ``count`` of the examples, proportionally from each class; return their indices, sorted.
 
     Places that do not divide evenly go to the classes with the largest remainders. The generator is NumPy's
-    RandomState, whose stream is frozen for ever; that of ``default_rng`` may change between versions.
+    RandomState, whose stream is frozen for good; that of ``default_rng`` may change between versions.
     """
     if not 0 < count < len(labels):
         raise ValueError(f"cannot choose {count} of {len(labels)} examples")

@@ -13,21 +13,23 @@ from torch.nn import functional as F
 
 from mgraph.calling import Choice
 from mgraph.data import labels as _labels
+from mgraph.data.digests import remembered
 from mgraph.data.labels import check_labels, per_example
 from mgraph.data.metrics import as_metrics, named
-from mgraph.data.splits import DatasetSplit, Split
+from mgraph.data.splits import Split
+from mgraph.data.streaming import DatasetSplit
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.fields import Fields, Shapes, examples_in
 from mgraph.metric import Metric, primary_of
 
 LossFunction = Callable[[Any, Any], Tensor]
 
-# Before the fingerprint of streamed data that covers all of them, and a sample.
-_WHOLE = "2-"
+# Prefixes of fingerprints: of streamed data, covering all of them and a sample; and of streamed files.
+_WHOLE, _FILES = "2-", "3-"
 
 
 class DataWarning(MGraphWarning):
-    """How data were read, where that is not plain to see."""
+    """Something about how data were read that is easy to miss."""
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -49,26 +51,26 @@ ACCURACY = replace(named("accuracy", accuracy), identity="built in")
 
 Combine = Literal["softmax", "sigmoid", "mean"]
 COMBINATIONS: tuple[Combine, ...] = get_args(Combine)
-"""How members of an ensemble vote: by the mean of their class probabilities, of their labels' probabilities, or of
-their outputs."""
+"""How members of an ensemble vote: by the mean of their class probabilities, of their label probabilities, or of their
+outputs."""
 
 
 @dataclass(frozen=True)
 class Task:
     """Data in three splits, the loss, and the metrics.
 
-    An example's input, and its target, is a tensor, or a dict or tuple of tensors (:mod:`mgraph.fields`); a dict is
-    given to the network as keyword arguments, a tuple as positional ones. ``outputs`` says what counts of what the
-    network returns: a name, a place, or a function of it; None: all, "auto": the logits of what has some. ``loss`` maps
-    (outputs, targets) to the mean over the batch, ``example_loss`` to one value per example, shape (N,), or is None
-    where that is not known; ``example_weights`` says from the targets how much each of them counts in a mean, shape
-    (N,) (tokens of a text, pixels of an image), None: all alike. ``metrics`` are :class:`mgraph.Metric`, the first of
-    them that has a direction is the ``primary`` one, by which networks are compared (the loss if there is none);
-    functions, objects of torchmetrics and mappings of names to these are taken, too. ``combine`` says how members of an
-    ensemble vote: by the mean of their outputs' "softmax" or "sigmoid", by the "mean" of the outputs, or None: not at
-    all. ``valid_seed`` is set if the validation split was carved from the training data. ``void`` are label values that
-    stand for no label and that no metric counts; ``notes`` say how data were read. Raises InputError, naming the split,
-    for data that cannot be used.
+    An example's input, and its target, is a tensor, or a dict or tuple of tensors (:mod:`mgraph.fields`); the network
+    gets a dict as keyword arguments, a tuple as positional ones. ``outputs`` selects the part of the network's result
+    that counts: a name, a place, or a function; None means all of it, "auto" its logits if it has any. ``loss`` maps
+    (outputs, targets) to the mean over the batch, ``example_loss`` to one value per example, shape (N,), or is None if
+    that is not known. ``example_weights`` computes from the targets how much each example counts in a mean, shape (N,)
+    (tokens of a text, pixels of an image); with None, all count alike. ``metrics`` are :class:`mgraph.Metric`; the
+    first with a direction is the ``primary`` one, by which networks are compared (the loss if there is none).
+    Functions, torchmetrics objects and mappings of names to either are also accepted. ``combine`` says how the members
+    of an ensemble vote: by the mean of their outputs' "softmax" or "sigmoid", by the "mean" of the outputs, or, with
+    None, not at all. ``valid_seed`` is set if the validation split was carved from the training data. ``void`` are the
+    label values that stand for no label and that no metric counts; ``notes`` say how data were read. Raises InputError,
+    naming the split, for data that cannot be used.
     """
 
     train: Split
@@ -109,12 +111,12 @@ class Task:
 
     @property
     def primary(self) -> Metric:
-        """What networks are compared by: the first metric with a direction, else the loss."""
+        """The metric by which networks are compared: the first one with a direction, else the loss."""
         return primary_of(self.metrics)
 
     @property
     def mean(self) -> tuple[float, ...] | None:
-        """Mean per channel that is subtracted from the inputs; it belongs to the data."""
+        """Mean per channel that is subtracted from the inputs; it is part of the data."""
         return self.train.normalisation.mean
 
     @property
@@ -126,9 +128,11 @@ class Task:
     def fingerprint(self) -> str:
         """BLAKE2b-128 of all splits' contents, their normalisation and the loss's name.
 
-        Where data are streamed, each example is read once for it, and looked at: raises InputError or
-        NonFiniteError for what cannot be used; and it says beside the whole what a sample is.
+        Streamed files contribute their contents. Of other streamed data, each example is read once and checked: raises
+        InputError or NonFiniteError for what cannot be used; the fingerprint then also contains that of a sample.
         """
+        if self._from_files:
+            return self._of_files
         whole = self._hash(lambda split, hasher: split.feed(hasher))
         if not self._streamed:
             return whole
@@ -138,24 +142,43 @@ class Task:
         return f"{_WHOLE}{whole}-{self.sample}"
 
     def matches(self, fingerprint: str) -> bool:
-        """Tell whether these are the data of a recorded fingerprint.
+        """Return whether these are the data of a recorded fingerprint.
 
-        Arrays are compared whole, and so are Datasets that are small; of large ones the length and a sample.
+        Arrays, files and small Datasets are compared whole; for large Datasets, only the length and a sample. Images
+        are the same whether they are held in memory or streamed.
         """
+        if fingerprint.startswith(_FILES):
+            return (self._from_files or not self._streamed) and self._of_files == fingerprint
         if not self._streamed:
             return self.fingerprint == fingerprint
         if fingerprint.startswith(_WHOLE):
             return fingerprint.rpartition("-")[2] == self.sample
-        return fingerprint == self._hash(_feed_eight)  # of a graph made when eight examples stood for a Dataset
+        if self._from_files:  # from a graph made where the data fitted into memory
+            return fingerprint == remembered(f"values {self._of_files}", lambda: self._hash(_feed_values))
+        return fingerprint == self._hash(_feed_eight)  # from a graph made when eight examples stood for a Dataset
+
+    def read_by(self, workers: int | None) -> None:
+        """Have streamed data read by this many processes; None: as many as suit the machine, 0: by this one."""
+        for split in self.splits.values():
+            split.read_by(workers)
 
     @cached_property
     def sample(self) -> str:
-        """BLAKE2b-128 as :attr:`fingerprint`, but of large Datasets of 64 examples only."""
+        """BLAKE2b-128 like :attr:`fingerprint`, but from only 64 examples of large Datasets."""
         return self._hash(lambda split, hasher: split.feed_sample(hasher))
 
     @property
     def _streamed(self) -> bool:
         return any(isinstance(split, DatasetSplit) for split in self.splits.values())
+
+    @property
+    def _from_files(self) -> bool:
+        streamed = [split for split in self.splits.values() if isinstance(split, DatasetSplit)]
+        return bool(streamed) and all(split.identified for split in streamed)
+
+    @property
+    def _of_files(self) -> str:
+        return _FILES + self._hash(lambda split, hasher: split.feed_identity(hasher))
 
     def _hash(self, feed: Callable[[Split, Any], None]) -> str:
         hasher = hashlib.blake2b(digest_size=16)
@@ -167,13 +190,13 @@ class Task:
         return hasher.hexdigest()
 
     def without_void(self, outputs: Any, targets: Fields) -> tuple[Any, Any]:
-        """Leave out of a batch the examples of which no label counts: what metrics are given."""
+        """Drop from a batch the examples whose labels are all void, before metrics see it."""
         if not self.void or not isinstance(targets, Tensor):
             return outputs, targets
         return _labels.without_void(outputs, targets, self.void)
 
     def typical(self, count: int) -> list[int]:
-        """Choose ``count`` training examples to try things on: the first whose labels count, and the largest label."""
+        """Choose ``count`` training examples for trials: the first with labels that count, plus the largest label."""
         labels = self.train.labels_at_hand
         if labels is None:
             return list(range(min(count, len(self.train))))
@@ -187,17 +210,24 @@ class Task:
         return chosen
 
     def weight(self, targets: Fields) -> float:
-        """Return how many examples' worth of labels of a batch count: its weight in a mean of batches."""
+        """Return the weight of a batch in a mean over batches: its labels that count, in units of examples."""
         if not isinstance(targets, Tensor):
             return float(examples_in(targets))
         return _labels.share_that_counts(targets, self.void)
 
 
 def counting_labels(metric: Metric, void: Sequence[int], example_weights: Callable[[Any], Tensor] | None) -> Metric:
-    """Let a metric of labels leave out those that do not count, and weigh examples by how many they have."""
+    """Make a metric of labels leave out void ones, and weight each example by how many labels it has."""
     if not void or metric.function is None:
         return metric
     return replace(metric, function=partial(metric.function, void=tuple(void)), weights=example_weights)
+
+
+def _feed_values(split: Split, hasher: Any) -> None:
+    if isinstance(split, DatasetSplit):
+        split.feed_values(hasher)
+    else:
+        split.feed(hasher)
 
 
 def _feed_eight(split: Split, hasher: Any) -> None:

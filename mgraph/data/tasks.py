@@ -1,7 +1,7 @@
-"""Ready-made tasks: what is to be said besides the data, for the kinds of tasks that there are most.
+"""Ready-made tasks: the settings, besides the data, for the most common kinds of task.
 
 Each takes splits as :func:`mgraph.data.making.make_task` does, and returns a :class:`~mgraph.data.task.Task`. A data
-factory returns one: ``return mgraph.tasks.segmentation(train=(x, y), test=(xx, yy), classes=21)``.
+factory can return one: ``return mgraph.tasks.segmentation(train=(x, y), test=(xx, yy), classes=21)``.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from mgraph.errors import InputError
 from mgraph.metric import Metric
 
 IGNORED = -100
-"""The token that stands for "no token" in targets, as in PyTorch's losses and Hugging Face's data."""
+"""The token that means "no token" in targets, as in PyTorch's losses and Hugging Face's data."""
 
 
 def classification(*, train: Any, test: Any, valid: Any = None, **further: Any) -> Task:
-    """One label for each example: cross-entropy, and accuracy."""
+    """One label per example: cross-entropy, and accuracy."""
     return make_task(train=train, test=test, valid=valid, **further)
 
 
 def multi_label(*, train: Any, test: Any, valid: Any = None, **further: Any) -> Task:
-    """Several labels at once: targets of 0 and 1, shape (N, L), outputs their logits.
+    """Several labels at once: targets of 0 and 1, shape (N, L), with their logits as outputs.
 
-    The loss is binary cross-entropy; the metric ``labels_right`` is the share of labels that are on the right side of
-    one half. Members of an ensemble vote by their labels' probabilities.
+    The loss is binary cross-entropy; the metric ``labels_right`` is the fraction of labels on the right side of one
+    half. Members of an ensemble vote by the probabilities of their labels.
     """
     right = Metric("labels_right", _labels_right, better="higher", best=1.0, identity="built in")
     return make_task(
@@ -51,7 +51,7 @@ def multi_label(*, train: Any, test: Any, valid: Any = None, **further: Any) -> 
 
 
 def regression(*, train: Any, test: Any, valid: Any = None, **further: Any) -> Task:
-    """Numbers, shape (N, …), outputs of the same shape: mean squared error, and the mean absolute error ``mae``."""
+    """Numbers, shape (N, …), and outputs of the same shape: mean squared error, and mean absolute error ``mae``."""
     mae = Metric("mae", _absolute_error, better="lower", identity="built in")
     return make_task(
         train=_with_floats(train),
@@ -68,11 +68,11 @@ def regression(*, train: Any, test: Any, valid: Any = None, **further: Any) -> T
 def segmentation(
     *, train: Any, test: Any, classes: int, valid: Any = None, ignore_index: int | None = 255, **further: Any
 ) -> Task:
-    """A label for each pixel, shape (N, H, W), outputs logits (N, classes, H, W): cross-entropy over all pixels.
+    """A label per pixel, shape (N, H, W), outputs logits (N, classes, H, W): cross-entropy over all pixels.
 
-    The metrics are the mean intersection over union, ``miou``, over the classes that are there or are found anywhere in
-    a split, and the share of pixels that are right. Pixels of the label ``ignore_index`` do not count. Of a network
-    that returns a dict with ``out``, as torchvision's do, that is what counts.
+    The metrics are the mean intersection over union, ``miou``, over the classes that are present or predicted anywhere
+    in a split, and the fraction of pixels that are right. Pixels with the label ``ignore_index`` do not count. If a
+    network returns a dict with ``out``, as torchvision's do, only that entry is used.
     """
     void = () if ignore_index is None else (ignore_index,)
     miou = Metric(
@@ -94,9 +94,9 @@ def segmentation(
 def language_model(*, train: Any, test: Any, valid: Any = None, vocabulary: int, **further: Any) -> Task:
     """Next-token prediction: each split is token numbers, shape (N, T + 1), or a dict with ``input_ids`` of that shape.
 
-    The network is given the first T tokens (of every entry of a dict, so also of ``attention_mask``) and returns logits
-    (N, T, vocabulary), alone or as ``logits``; the target is the token that follows. Tokens that are masked, or -100,
-    do not count. The loss is the mean over tokens, and ``perplexity`` its exponential; accuracy is that of tokens.
+    The network gets the first T tokens (of every entry of a dict, including ``attention_mask``) and returns logits (N,
+    T, vocabulary), either alone or as ``logits``; the target is the next token. Tokens that are masked, or -100, do not
+    count. The loss is the mean over tokens and ``perplexity`` its exponential; accuracy is per token.
     """
     perplexity = Metric("perplexity", _token_sums, better="lower", best=None, compute=_exponential, identity="built in")
     splits = {name: _shifted(name, split) for name, split in (("train", train), ("test", test), ("valid", valid))}
@@ -114,19 +114,19 @@ def language_model(*, train: Any, test: Any, valid: Any = None, vocabulary: int,
 
 
 def token_logits(out: Any) -> Tensor:
-    """Return logits as losses want them, (N, classes, T), of outputs (N, T, classes), alone or as ``logits``."""
+    """Return logits in the layout of losses, (N, classes, T), from outputs (N, T, classes), alone or as ``logits``."""
     logits: Tensor = chosen(out, AUTO)
     return logits.transpose(1, 2)
 
 
 def pixel_logits(out: Any) -> Tensor:
-    """Return logits (N, classes, H, W) of outputs alone, or as ``out``, as torchvision's networks return them."""
+    """Return logits (N, classes, H, W) from outputs, alone or as ``out``, as torchvision's networks return them."""
     logits: Tensor = out["out"] if isinstance(out, Mapping) and "out" in out else chosen(out, AUTO)
     return logits
 
 
 def mean_iou(confusion: Tensor) -> Tensor:
-    """Return the mean over classes of intersection over union, of counts (C, C): rows are labels, columns answers."""
+    """Return the mean over classes of intersection over union, from counts (C, C): rows are labels, columns answers."""
     right = confusion.diagonal()
     union = confusion.sum(0) + confusion.sum(1) - right
     there = union > 0
@@ -134,7 +134,7 @@ def mean_iou(confusion: Tensor) -> Tensor:
 
 
 class _Confusion:
-    """Counts of pixels by label and answer, (C, C), of a batch."""
+    """Pixel counts of a batch by label and answer, (C, C)."""
 
     def __init__(self, classes: int, void: tuple[int, ...]) -> None:
         self._classes, self._void = classes, void
@@ -175,14 +175,14 @@ def _of_examples(values: Tensor) -> Tensor:
 
 
 def _with_floats(split: Any) -> Any:
-    """Make floats of the targets of a pair; a Dataset's are left as they are."""
+    """Convert the targets of a pair to floats; leave a Dataset's targets as they are."""
     if isinstance(split, tuple | list) and len(split) == 2:
         return split[0], torch.as_tensor(np.asarray(split[1])).to(torch.float32)
     return split
 
 
 def _shifted(name: str, split: Any) -> Any:
-    """Divide tokens (N, T + 1) into inputs and what follows each of them; pairs and Datasets pass unchanged."""
+    """Split tokens (N, T + 1) into inputs and the token following each; pairs and Datasets pass unchanged."""
     if split is None or isinstance(split, tuple):
         return split
     whole: Mapping[str, Any] = split if isinstance(split, Mapping) else {"input_ids": split}

@@ -1,4 +1,4 @@
-"""The data set of toy landscapes: nothing to see, since the network's output is its loss."""
+"""The data set of the toy landscapes: its contents do not matter, since the network's output is its loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def output(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean of the outputs: what the network says is the loss."""
+    """Return the mean of the outputs: the loss, as the network states it."""
     del targets
     return outputs.mean()
 
@@ -25,7 +25,7 @@ def each_output(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def toy() -> Task:
-    """Make two examples for every split, all the same."""
+    """Make two identical examples for every split."""
     from mgraph.data.making import make_task
 
     pair = (np.zeros((2, 1), np.float32), np.zeros(2, np.float32))

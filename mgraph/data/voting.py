@@ -1,4 +1,4 @@
-"""How members of an ensemble vote where nobody said it: what labels, targets and loss suggest."""
+"""How the members of an ensemble vote when the user has not said: what labels, targets and loss suggest."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Voting = Literal["softmax", "sigmoid", "mean"]
 
 
 def voting_of(train: Split, loss: Callable[..., Any], *, labelled: bool) -> tuple[Voting | None, list[str]]:
-    """Return how members vote, None where it cannot be told, and what to tell of it.
+    """Return how members vote, or None if that cannot be inferred, and notes for the user.
 
-    Integer labels are classes, so softmax; a loss of torch's says whether outputs are logits of labels or the answer
-    itself. With another loss, targets that are not all 0 or 1 are quantities, so mean.
+    Integer labels are classes, so softmax; a torch loss shows whether outputs are logits of labels or the answer
+    itself. With any other loss, targets that are not all 0 or 1 are quantities, so mean.
     """
     if labelled:
         return "softmax", []

@@ -30,6 +30,7 @@ class Place:
     device: str = "auto"
     threads: int | None = 1
     trust: bool = False
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def deliver(place: Place, work: Job | Resumption) -> Delivery:
 def _session(place: Place) -> Session:
     """Open the graph once per process, so that data and network are loaded only once."""
     store = WorkerStore.open(place.path)
-    return Session(store, device=place.device, threads=place.threads, trust=place.trust)
+    return Session(store, device=place.device, threads=place.threads, trust=place.trust, workers=place.workers)
 
 
 @contextmanager

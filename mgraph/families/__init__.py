@@ -1,6 +1,6 @@
 """Families: the shapes that connect modes, as coefficients over control points (no network, no data).
 
-To add one, subclass :class:`Family` (:class:`BentPath` for a path) in a module of its own and list it in ``FAMILIES``.
+To add one, subclass :class:`Family` (or :class:`BentPath` for a path) in a new module and list it in ``FAMILIES``.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ FAMILIES: dict[str, type[Family]] = {
 
 
 def family_from(description: dict[str, Any]) -> Family:
-    """Rebuild a family from :meth:`Family.describe`; InputError for a family or a field this version lacks.
+    """Rebuild a family from :meth:`Family.describe`; raise InputError for a family or field unknown to this version.
 
-    Of a user's own family no code is run: it has its shape, and no coefficients yet (:class:`OwnFamily`).
+    For a user's own family no code is run: it has its shape, but no coefficients yet (:class:`OwnFamily`).
     """
     if isinstance(name := description.get("family"), str) and ":" in name:
         return OwnFamily.from_description(description)

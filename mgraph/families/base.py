@@ -1,21 +1,21 @@
-"""What a family is: a map from a parameter domain to points, linear in its control points.
+"""The interface of a family: a map from a parameter domain to points, linear in its control points.
 
-``θ(t) = c(t)ᵀ P`` with control points stacked as P, shape (K, D), coefficients c(t) that sum to one, and t in
-the unit interval, the unit square, or the barycentric coordinates of a simplex. A family gives coefficients,
-their derivatives, the rows at which its ends sit, and where its free rows start. Drawing samples, gradients of
-control points, lengths and areas are written once, elsewhere, and never ask which family they hold.
+``θ(t) = c(t)ᵀ P`` with control points stacked as P, shape (K, D), coefficients c(t) that sum to one, and t in the unit
+interval, the unit square, or the barycentric coordinates of a simplex. A family provides coefficients, their
+derivatives, the rows at which its ends sit, and where its free rows start. Sampling, gradients of control points,
+lengths and areas are implemented once, elsewhere, without knowing which family they are given.
 
-They rely on four things, which the tests check for every registered family:
+They rely on four properties, which the tests check for every registered family:
 
-- coefficients sum to one everywhere, derivatives to zero (coefficients may be negative, as a spline's are);
-- the ends are exact: at an end's parameter its coefficient is exactly 1 and all others exactly 0, so that a mode on a
+- coefficients sum to one everywhere, derivatives to zero (coefficients may be negative, like those of a spline);
+- the ends are exact: at an end's parameter, its coefficient is exactly 1 and all others exactly 0, so that a mode on a
   path is that mode, bit for bit;
 - the start is straight: with the rows at :meth:`Family.initial`, a path is the segment between its ends, a surface the
   bilinear one between its corners, up to rounding;
-- ``order`` is the polynomial degree between knots, from which quadratures take their number of nodes.
+- ``order`` is the polynomial degree between knots, from which quadratures derive their number of nodes.
 
-Shapes: S samples, K control points, E ends, d the dimension of the domain. Everything is float64 NumPy: K is
-small, and no torch is needed.
+Shapes: S samples, K control points, E ends, d the dimension of the domain. Everything is float64 NumPy: K is small, and
+no torch is needed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from mgraph.families.quadrature import gauss_legendre
 
 @dataclass(frozen=True)
 class Family(ABC):
-    """A map from its domain to points, linear in K control points; the domain is ``[0, 1]^d`` unless it says else."""
+    """A map from its domain to points, linear in K control points; the domain is ``[0, 1]^d`` by default."""
 
     name: ClassVar[str]
 
@@ -49,7 +49,7 @@ class Family(ABC):
 
     @property
     def coordinates(self) -> int:
-        """How many numbers a parameter has: d, except on a simplex."""
+        """The number of coordinates of a parameter: d, except on a simplex."""
         return self.dimension
 
     @property
@@ -60,7 +60,7 @@ class Family(ABC):
     @property
     @abstractmethod
     def ends(self) -> tuple[int, ...]:
-        """Row of each end, in the order in which ends are given."""
+        """The row of each end, in the order in which ends are given."""
 
     @abstractmethod
     def coefficients(self, t: ArrayLike) -> Floats:
@@ -81,19 +81,19 @@ class Family(ABC):
 
     @property
     def knots(self) -> Floats:
-        """Where the derivatives of a path may jump, 0 and 1 included."""
+        """Where the derivatives of a path may jump, including 0 and 1."""
         return np.array([0.0, 1.0])
 
     @property
     def order(self) -> int:
-        """The polynomial degree of c(t) along any line between knots: 1 unless the family says else."""
+        """The polynomial degree of c(t) along any line between knots; 1 by default."""
         return 1
 
     def quadrature(self, nodes: int, knots: Floats | None = None) -> tuple[Floats, Floats]:
         """Return points, shape (S, coordinates), and weights, shape (S,), of an integral over the domain.
 
-        Gauss-Legendre with that many nodes between each two knots (the family's own by default) along every
-        axis. The weights sum to the volume of the domain.
+        Gauss-Legendre with that many nodes between neighbouring knots (by default the family's own) along every axis.
+        The weights sum to the volume of the domain.
         """
         axis, weights = gauss_legendre(self.knots if knots is None else knots, nodes)
         total = np.ones(1)
@@ -118,7 +118,7 @@ class Family(ABC):
     def _numbers(self, t: ArrayLike) -> Floats:
         try:
             points = np.atleast_2d(np.asarray(t, dtype=np.float64))
-        except (TypeError, ValueError):  # words, or rows of different lengths
+        except (TypeError, ValueError):  # strings, or rows of different lengths
             points = np.empty((0, 0))
         if points.ndim != 2 or points.shape[1] != self.coordinates:
             given = t.tolist() if isinstance(t, np.ndarray) else t
@@ -127,11 +127,11 @@ class Family(ABC):
 
     @property
     def parameter_format(self) -> str:
-        """How a parameter is written, for messages."""
+        """How messages describe a parameter."""
         return "one number t" if self.dimension == 1 else f"{self.dimension} numbers u,v"
 
     def grid(self, counts: int | Sequence[int]) -> Grid:
-        """Return an evenly spaced grid with its corners; one number stands for every direction.
+        """Return an evenly spaced grid that includes the corners; a single number applies to every direction.
 
         Raises InputError for counts that are not whole numbers of at least 2, one per direction.
         """
@@ -151,12 +151,12 @@ class Family(ABC):
 
     @property
     def sweep_grid(self) -> Grid:
-        """The grid of a sweep that is told none."""
+        """The default grid of a sweep."""
         return self.grid(self.default_grid)
 
     @classmethod
     def from_description(cls, values: Mapping[str, Any]) -> Family:
-        """Rebuild it from the fields of :meth:`describe`, lists as tuples."""
+        """Rebuild it from the fields of :meth:`describe`, with lists as tuples."""
         return cls(**values)
 
     def describe(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from mgraph.families.grid import Floats
 def bernstein(degree: int, t: Floats) -> Floats:
     """Return B_{i,n}(t), i = 0 … n, shape (S, n+1), for t of shape (S,) ([S] eq. 6, [G] A.1).
 
-    Sums of non-negative products only: exact at t = 0 and t = 1, and accurate in between.
+    Only sums of non-negative products: exact at t = 0 and t = 1, and accurate in between.
     """
     basis = np.ones((t.shape[0], 1))
     for _ in range(degree):

@@ -13,16 +13,16 @@ from mgraph.errors import InputError
 from mgraph.families.grid import Floats, Grid, TensorGrid
 from mgraph.families.path import BentPath
 
-_MOST_INNER = 9  # points of a sweep on a piece: with fewer, a sagging chord goes unseen
-_MOST_POINTS = 400  # of a sweep, as long as every piece keeps one
+_MOST_INNER = 9  # points of a sweep on a piece: with fewer, a bump between pivots would go unseen
+_MOST_POINTS = 400  # points of a whole sweep, though every piece gets at least one
 
 
 @dataclass(frozen=True)
 class PolygonalChainFamily(BentPath):
-    """Straight pieces through bends + 2 control points; hat functions.
+    """Straight pieces through bends + 2 control points; the coefficients are hat functions.
 
-    The knots are evenly spaced in t, or the bends sit ``at`` given values between 0 and 1: a path that has no
-    parameter of its own (a band of pivots) is parametrised by its length.
+    The knots are evenly spaced in t, or the bends are ``at`` given values between 0 and 1: a path without a natural
+    parameter (a band of pivots) is parametrised by its length.
     """
 
     name: ClassVar[str] = "polygonal-chain"
@@ -41,7 +41,7 @@ class PolygonalChainFamily(BentPath):
     def by_length(cls, lengths: ArrayLike) -> PolygonalChainFamily:
         """Make the chain whose knots are its cumulative length over the total, from the lengths of its pieces.
 
-        Raises InputError for no pieces, and for a length that is not above 0, also after division by the total.
+        Raises InputError if there are no pieces, or if a length is not above 0 before or after division by the total.
         """
         pieces = np.asarray(lengths, dtype=np.float64)
         if pieces.ndim != 1 or len(pieces) == 0 or not np.all(np.isfinite(pieces)) or not np.all(pieces > 0):
@@ -52,18 +52,18 @@ class PolygonalChainFamily(BentPath):
     @property
     @override
     def knots(self) -> Floats:
-        """The t of the control points."""
+        """The t of each control point."""
         return super().places if self.at is None else np.array([0.0, *self.at, 1.0])
 
     @property
     @override
     def places(self) -> Floats:
-        """The control points start where the knots are."""
+        """The control points start at the knots."""
         return self.knots
 
     @override
     def coefficients(self, t: ArrayLike) -> Floats:
-        """Return the hat functions, shape (S, K): at most two of a row are not 0."""
+        """Return the hat functions, shape (S, K): at most two per row are not 0."""
         piece, along = self._place(self.points(t)[:, 0])
         c = np.zeros((len(piece), self.size))
         c[np.arange(len(piece)), piece] = 1.0 - along
@@ -72,7 +72,7 @@ class PolygonalChainFamily(BentPath):
 
     @override
     def derivatives(self, t: ArrayLike) -> Floats:
-        """Return the slopes of the hats, shape (S, 1, K); right derivatives at knots, left at t = 1."""
+        """Return the slopes of the hats, shape (S, 1, K): right derivatives at knots, left at t = 1."""
         piece, _ = self._place(self.points(t)[:, 0])
         steep = np.full(self.size - 1, self.size - 1.0) if self.at is None else 1.0 / np.diff(self.knots)
         slopes = np.zeros((len(piece), 1, self.size))
@@ -83,7 +83,7 @@ class PolygonalChainFamily(BentPath):
     @property
     @override
     def sweep_grid(self) -> Grid:
-        """61 points [G]; where the bends have places of their own, those and up to nine points on every piece."""
+        """61 points [G]; if the bends are at given values, those and up to nine points on every piece."""
         if self.at is None:
             return super().sweep_grid
         inner = max(1, min(_MOST_INNER, _MOST_POINTS // (self.size - 1) - 1))
@@ -102,7 +102,7 @@ class PolygonalChainFamily(BentPath):
         return TensorGrid((np.append(axis, 1.0),))
 
     def _place(self, t: Floats) -> tuple[np.ndarray, Floats]:
-        """Return the piece each t lies on and how far along it, 0 to 1: exactly 0 at its knot."""
+        """Return the piece on which each t lies and how far along it, 0 to 1: exactly 0 at its knot."""
         knots = self.knots
         piece = np.minimum(np.searchsorted(knots, t, side="right") - 1, self.size - 2)
         left, right = knots[piece], knots[piece + 1]

@@ -1,4 +1,4 @@
-"""A path through pieces of other families, joined at control points: a route over several connections as one."""
+"""A path through pieces of other families, joined at control points: one route over several connections."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mgraph.errors import InputError
 from mgraph.families.base import Family
 from mgraph.families.grid import Floats, Grid, TensorGrid
 
-_SUBDIVIDED = 16  # pieces of a curve between which t follows its length
+_SUBDIVIDED = 16  # pieces into which a curve is divided, so that t follows its length
 _PER_PIECE = 60  # steps of a sweep on a smooth piece, as on a curve [G]
-_MOST_STEPS = 400  # of a sweep, as long as there is one between each two waypoints
+_MOST_STEPS = 400  # steps of a whole sweep, though there is at least one between neighbouring waypoints
 
 
 @dataclass(frozen=True)
 class Piece:
     """A way through one family's domain: straight lines between waypoints, from one end of the family to another.
 
-    ``rows`` says which control point of the whole each of the family's is.
+    ``rows`` says which control point of the whole path each control point of the family is.
     """
 
     family: Family
@@ -48,12 +48,12 @@ class Piece:
 
     @property
     def start(self) -> int:
-        """Control point of the whole at which it starts; InputError unless that is one."""
+        """The control point of the whole path at which it starts; raises InputError if it starts at none."""
         return self._end(0)
 
     @property
     def goal(self) -> int:
-        """Control point of the whole at which it stops; InputError unless that is one."""
+        """The control point of the whole path at which it stops; raises InputError if it stops at none."""
         return self._end(-1)
 
     def _end(self, which: int) -> int:
@@ -65,9 +65,9 @@ class Piece:
 
 
 def path_waypoints(family: Family, *, backwards: bool = False) -> tuple[tuple[float, ...], ...]:
-    """Return the waypoints of a whole path: its knots, and some between them where its speed varies.
+    """Return the waypoints of a whole path: its knots, and more between them where its speed varies.
 
-    InputError for a family that is not a path.
+    Raises InputError for a family that is not a path.
     """
     first, last = (family.end_parameters()[i] for i in (0, -1))
     if len(family.ends) != 2:
@@ -83,10 +83,10 @@ def path_waypoints(family: Family, *, backwards: bool = False) -> tuple[tuple[fl
 
 @dataclass(frozen=True)
 class CompositePath(Family):
-    """Pieces one after the other; each begins at the control point at which the one before it stops.
+    """A sequence of pieces; each begins at the control point where the one before it stops.
 
-    ``at`` has the t of every inner waypoint, piece by piece, joints included: between two of them t runs evenly
-    through the domain of the piece. :meth:`by_length` puts them where the length says.
+    ``at`` holds the t of every inner waypoint, piece by piece, including joints: between neighbouring waypoints t runs
+    evenly through the domain of the piece. :meth:`by_length` places them by length.
     """
 
     name: ClassVar[str] = "composite"
@@ -112,8 +112,8 @@ class CompositePath(Family):
     def by_length(cls, pieces: Sequence[Piece], lengths: ArrayLike) -> CompositePath:
         """Make the path on which t is the cumulative length over the total, from the lengths between waypoints.
 
-        Steps without length get a millionth of the whole, so that t rises. Raises InputError unless there is a
-        finite length for every step, none negative and one above 0.
+        Steps without length get a millionth of the whole, so that t increases. Raises InputError unless there is a
+        finite length for every step, none negative and at least one above 0.
         """
         given = np.asarray(lengths, dtype=np.float64)
         steps = sum(len(piece.waypoints) - 1 for piece in pieces)
@@ -126,7 +126,7 @@ class CompositePath(Family):
     @classmethod
     @override
     def from_description(cls, values: Mapping[str, Any]) -> CompositePath:
-        """Rebuild it from the fields of :meth:`describe`; InputError if they are none."""
+        """Rebuild it from the fields of :meth:`describe`; raise InputError if they are not valid."""
         from mgraph.families import family_from
 
         try:
@@ -140,7 +140,7 @@ class CompositePath(Family):
 
     @override
     def describe(self) -> dict[str, Any]:
-        """Return it as plain data, its pieces' families included."""
+        """Return it as plain data, including its pieces' families."""
         pieces = [
             {"family": p.family.describe(), "rows": list(p.rows), "waypoints": [list(w) for w in p.waypoints]}
             for p in self.pieces
@@ -155,13 +155,13 @@ class CompositePath(Family):
     @cached_property
     @override
     def size(self) -> int:
-        """The control points of all pieces, shared ones once."""
+        """The number of control points of all pieces, counting shared ones once."""
         return 1 + max(row for piece in self.pieces for row in piece.rows)
 
     @property
     @override
     def ends(self) -> tuple[int, ...]:
-        """Where the first piece starts, and where the last one stops."""
+        """The control points where the first piece starts and the last one stops."""
         return (self.pieces[0].start, self.pieces[-1].goal)
 
     @property
@@ -183,17 +183,17 @@ class CompositePath(Family):
     @property
     @override
     def order(self) -> int:
-        """The highest among the pieces."""
+        """The highest order among the pieces."""
         return max(piece.family.order for piece in self.pieces)
 
     @cached_property
     def _first(self) -> NDArray[np.int64]:
-        """The step that each piece begins with."""
+        """The first step of each piece."""
         return np.cumsum([0, *(len(piece.waypoints) - 1 for piece in self.pieces[:-1])])
 
     @override
     def coefficients(self, t: ArrayLike) -> Floats:
-        """Return those of the pieces, shape (S, K): all 0 but on the control points of one piece."""
+        """Return the coefficients of the pieces, shape (S, K): all 0 except at the control points of one piece."""
         result = np.zeros((len(self.points(t)), self.size))
         for part in self._parts(t):
             c = part.piece.family.coefficients(part.parameters())
@@ -202,10 +202,10 @@ class CompositePath(Family):
 
     @override
     def derivatives(self, t: ArrayLike) -> Floats:
-        """Return those of the pieces by the chain rule, shape (S, 1, K); from the right, at t = 1 from the left."""
+        """Return the pieces' derivatives by the chain rule, shape (S, 1, K): from the right, or the left at t = 1."""
         result = np.zeros((len(self.points(t)), 1, self.size))
         for part in self._parts(t):
-            # What is straight between waypoints has one slope there; in the middle it is that of no other step.
+            # A path that is straight between waypoints has a single slope there; the midpoint belongs to no other step.
             straight = part.piece.family.order == 1
             slopes = part.piece.family.derivatives(part.parameters(0.5 if straight else None))
             result[part.samples[:, None], 0, part.piece.rows] = np.einsum("sd,sdk->sk", part.speed(), slopes)
@@ -224,9 +224,9 @@ class CompositePath(Family):
 
     @override
     def initial(self) -> Floats:
-        """Spread the control points over the segment: a path's as the family does, a surface's by its corners.
+        """Spread the control points over the segment: a path's as its family does, a surface's by its corners.
 
-        A corner besides the two of the route stays between them, the nearer to one the nearer it is in the domain.
+        Corners other than the route's two stay in between: the nearer to one in the domain, the nearer to it here.
         """
         along = np.full(self.size, np.nan)
         reached = np.array([0.0, *self.joint_parameters, 1.0])
@@ -243,7 +243,7 @@ class CompositePath(Family):
     @property
     @override
     def sweep_grid(self) -> Grid:
-        """Every waypoint, and further points between them: about 60 steps on every piece, 400 in all at most."""
+        """Every waypoint, and more points between them: about 60 steps on every piece, at most 400 in all."""
         per_piece = min(_PER_PIECE, _MOST_STEPS // len(self.pieces))
         axis = []
         for first, piece in zip(self._first, self.pieces, strict=True):
@@ -255,7 +255,7 @@ class CompositePath(Family):
 
 @dataclass(frozen=True)
 class _Part:
-    """The samples on one piece: which they are, on which of its steps, how far along, and how much t a step takes."""
+    """The samples on one piece: which they are, on which steps, how far along, and how much t a step takes."""
 
     piece: Piece
     samples: NDArray[np.int64]
@@ -269,7 +269,7 @@ class _Part:
         return ways[self.step], ways[self.step + 1]
 
     def parameters(self, along: float | None = None) -> Floats:
-        """Return where the samples are in the piece's domain, or so far along their steps; exact at waypoints."""
+        """Return where the samples are in the piece's domain, or ``along`` their steps; exact at waypoints."""
         left, right = self._ways
         share = self.along[:, None] if along is None else along
         return (1.0 - share) * left + share * right

@@ -17,12 +17,12 @@ from mgraph.families.grid import Floats, Grid
 from mgraph.families.quadrature import gauss_legendre
 
 _CHUNK = 1 << 18  # columns per float64 block: K blocks of 2 MiB stay in cache
-_NODES = 24  # per axis, where nobody chose
-_FLAT = 1e-13  # a share of the largest squared extent that is rounding: 3e-7 of the length
+_NODES = 24  # per axis, by default
+_FLAT = 1e-13  # squared extents below this fraction of the largest are rounding error: 3e-7 of the length
 
 
 def gram(rows: Sequence[NDArray[np.floating]]) -> Floats:
-    """Return G, shape (K, K), from K rows of shape (D,), in float64 by chunks; non-finite where a row is."""
+    """Return G, shape (K, K), from K rows of shape (D,), in float64 by chunks; non-finite if a row is."""
     size = rows[0].shape[0]
     total = np.zeros((len(rows), len(rows)))
     for start in range(0, size, _CHUNK):
@@ -41,8 +41,8 @@ def distance(G: Floats, left: Floats, right: Floats) -> Floats:
 def density(family: Family, G: Floats, t: Floats) -> Floats:
     """Return the length, area or volume element √det(J G Jᵀ), J = ∂c/∂t, at each t, shape (S,).
 
-    A path: ‖θ'(t)‖ ([G] eq. 1). A surface: √(EG - F²) with E = ∂ᵤcᵀG∂ᵤc etc. ([S] eq. 8). Radicands are
-    clamped at 0; where the whole measure is 0 (e.g. all control points coincide), it is the uniform one.
+    A path: ‖θ'(t)‖ ([G] eq. 1). A surface: √(EG - F²) with E = ∂ᵤcᵀG∂ᵤc etc. ([S] eq. 8). Radicands are clamped at 0;
+    if the measure is 0 everywhere (e.g. all control points coincide), it is replaced by the uniform one.
     """
     element = _element(family, G, t)
     # NaN counts as not 0: a family with a non-finite row has no measure, not the uniform one.
@@ -50,7 +50,7 @@ def density(family: Family, G: Floats, t: Floats) -> Floats:
 
 
 def arc_length(family: Family, G: Floats, nodes: int = 64) -> float:
-    """Return the length of a path by Gauss-Legendre quadrature, that many nodes between each two knots.
+    """Return the length of a path by Gauss-Legendre quadrature with that many nodes between neighbouring knots.
 
     Exact up to rounding where the path is straight between its knots.
     """
@@ -58,7 +58,7 @@ def arc_length(family: Family, G: Floats, nodes: int = 64) -> float:
 
 
 def area(family: Family, G: Floats, nodes: int = 24) -> float:
-    """Return the area of a surface by Gauss-Legendre quadrature with nodes² points; of a triangle exactly."""
+    """Return the area of a surface by Gauss-Legendre quadrature with nodes² points; a triangle's is exact."""
     return _integral(family, G, nodes)
 
 
@@ -70,7 +70,7 @@ def length_ratio(family: Family, G: Floats) -> float:
 
 
 def extent(family: Family, G: Floats) -> dict[str, float]:
-    """Return how large the image is: ``length`` and ``length_ratio`` of a path, else ``area`` or ``volume``."""
+    """Return the size of the image: ``length`` and ``length_ratio`` of a path, else ``area`` or ``volume``."""
     if family.dimension == 1:
         return {"length": arc_length(family, G), "length_ratio": length_ratio(family, G)}
     if family.dimension == 2:
@@ -81,9 +81,9 @@ def extent(family: Family, G: Floats) -> dict[str, float]:
 def trapezoid_weights(family: Family, G: Floats, grid: Grid) -> Floats:
     """Return weights w, Σw = 1, so that Σ wᵢ L(tᵢ) is the trapezoid integral under the length or area measure.
 
-    On a path each interval gives half of its length to both its ends: the trapezoid rule in arc length, which
-    needs no density at a knot, where it jumps. Elsewhere the grid's own weights times the density. All of second
-    order. Raises InputError for a grid of another domain.
+    On a path, each interval gives half of its length to each of its ends: this is the trapezoid rule in arc length and
+    needs no density at knots, where it jumps. Elsewhere, the weights are the grid's own times the density. All are of
+    second order. Raises InputError for a grid of another domain.
     """
     points = family.points(grid.points)
     if family.coordinates == 1:
@@ -96,7 +96,7 @@ def trapezoid_weights(family: Family, G: Floats, grid: Grid) -> Floats:
 
 
 def _interval_lengths(family: Family, G: Floats, axis: Floats) -> Floats:
-    """Return the arc length of a path between each two neighbours on ``axis``, which runs from 0 to 1."""
+    """Return the arc length of a path between neighbouring values on ``axis``, which runs from 0 to 1."""
     pieces = np.union1d(axis, family.knots)
     nodes = 16
     t, weights = gauss_legendre(pieces, nodes)
@@ -116,7 +116,7 @@ def _element(family: Family, G: Floats, t: Floats) -> Floats:
         return np.full(len(t), np.nan)
     directions = np.linalg.eigvalsh(G)  # squared extents of the control points, ascending
     if directions[-family.dimension] <= _FLAT * directions[-1]:
-        return np.zeros(len(t))  # all in fewer dimensions than the domain; the rest would be rounding's
+        return np.zeros(len(t))  # all lie in fewer dimensions than the domain's; the rest is rounding error
     J = family.derivatives(t)
     if family.dimension == 1:
         return np.asarray(np.sqrt(_quadratic(G, J[:, 0], J[:, 0])))
@@ -124,7 +124,7 @@ def _element(family: Family, G: Floats, t: Floats) -> Floats:
         e, g = (_quadratic(G, J[:, i], J[:, i]) for i in (0, 1))
         f = np.einsum("sk,kl,sl->s", J[:, 0], G, J[:, 1])
         return np.asarray(np.sqrt(np.maximum(e * g - f**2, 0.0)))
-    # By logarithms: with many modes the determinant itself leaves the range of float64.
+    # With logarithms: for many modes the determinant itself exceeds the range of float64.
     sign, log = np.linalg.slogdet(J @ G @ J.transpose(0, 2, 1))
     return np.where(sign > 0, np.exp(log / 2.0), 0.0)
 

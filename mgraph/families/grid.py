@@ -1,8 +1,8 @@
-"""Grids: the points of a family's domain at which it is measured, and how they hang together.
+"""Grids: the points of a family's domain at which it is measured, and how they are connected.
 
-A grid knows its points, which of them are neighbours, which are the ends, and the weights that integrate a
-piecewise linear function over the domain. Two kinds: a tensor product of axes (curves, surfaces) and the
-barycentric grid of a simplex.
+A grid knows its points, which of them are neighbours, which are the ends, and the weights that integrate a piecewise
+linear function over the domain. There are two kinds: a tensor product of axes (curves, surfaces) and the barycentric
+grid of a simplex.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Grid(ABC):
     @property
     @abstractmethod
     def counts(self) -> tuple[int, ...]:
-        """Points along each axis; on a simplex, along an edge."""
+        """The number of points along each axis; on a simplex, along an edge."""
 
     @property
     @abstractmethod
@@ -45,7 +45,7 @@ class Grid(ABC):
     @property
     @abstractmethod
     def neighbours(self) -> tuple[tuple[int, ...], ...]:
-        """For each point the points next to it."""
+        """The neighbours of each point."""
 
     @property
     @abstractmethod
@@ -102,7 +102,7 @@ class TensorGrid(Grid):
     @cached_property
     @override
     def neighbours(self) -> tuple[tuple[int, ...], ...]:
-        """One step or none along every axis."""
+        """The points at most one step away along every axis."""
         near = []
         for position in product(*map(range, self.counts)):
             around = (range(max(0, p - 1), min(n, p + 2)) for p, n in zip(position, self.counts, strict=True))
@@ -119,13 +119,13 @@ class TensorGrid(Grid):
 
     @property
     def is_even(self) -> bool:
-        """Whether it is the evenly spaced grid of its counts."""
+        """Whether it is the evenly spaced grid with these counts."""
         return all(np.array_equal(axis, np.linspace(0.0, 1.0, len(axis))) for axis in self.axes)
 
 
 @dataclass(frozen=True, eq=False)
 class SimplexGrid(Grid):
-    """Barycentric coordinates that are multiples of 1/steps; neighbours differ by one exchanged unit."""
+    """Barycentric coordinates that are multiples of 1/steps; neighbours differ by moving one unit between corners."""
 
     corners: int
     steps: int
@@ -149,15 +149,15 @@ class SimplexGrid(Grid):
     @cached_property
     @override
     def points(self) -> Floats:
-        """Barycentric coordinates, shape (S, corners), the first corner's descending."""
+        """Barycentric coordinates, shape (S, corners), with the first corner's descending."""
         return self._units / self.steps
 
     @cached_property
     @override
     def weights(self) -> Floats:
-        """The share of the small simplices around each point: 1/(z+1)! with z coordinates at zero.
+        """The fraction of small simplices around each point: 1/(z+1)! with z coordinates at zero.
 
-        Up to three corners this is the trapezoid rule; for more it is exact for linear functions.
+        With up to three corners this is the trapezoid rule; with more it is exact for linear functions.
         """
         zeros = np.count_nonzero(self._units == 0, axis=1)
         weights = np.array([1.0 / float(np.prod(np.arange(1, z + 2))) for z in zeros])
@@ -166,7 +166,7 @@ class SimplexGrid(Grid):
     @cached_property
     @override
     def neighbours(self) -> tuple[tuple[int, ...], ...]:
-        """One unit moved from one corner to another."""
+        """The points reached by moving one unit from one corner to another."""
         place = {tuple(u): i for i, u in enumerate(self._units.tolist())}
         near = []
         for units in self._units.tolist():
@@ -193,5 +193,5 @@ def check_points(number: int) -> None:
 
 
 def simplex_steps(corners: int, most: int = 121) -> int:
-    """Return the default steps along an edge: at most 10, and no more than ``most`` points in all."""
+    """Return the default number of steps along an edge: at most 10, with no more than ``most`` points in all."""
     return max(s for s in range(1, 11) if s == 1 or comb(s + corners - 1, corners - 1) <= most)

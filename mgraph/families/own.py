@@ -1,8 +1,8 @@
-"""A family of a user's own, as a graph describes it: enough to read what is stored without running any code.
+"""A user's own family, as a graph describes it: enough to read what is stored without running any code.
 
-A graph notes of it where its class is (``file.py:Class``), the hash of that code, its settings, and the shape that
+The graph records where its class is (``file.py:Class``), the hash of that code, its settings, and the shape that
 readers need: dimension, number of control points, ends, degree and knots. Coefficients need the class itself, which is
-loaded elsewhere, with the user's consent (:mod:`mgraph.methods.own`), and put in with :meth:`OwnFamily.running`.
+loaded elsewhere, with the user's consent (:mod:`mgraph.methods.own`), and added by :meth:`OwnFamily.running`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MOST_DIMENSIONS = 8
 
 @dataclass(frozen=True)
 class OwnFamily(Family):
-    """A family by the name of its class, ``text`` the JSON of its description; ``real`` is the family, once loaded."""
+    """A family named by its class: ``text`` is the JSON of its description, ``real`` the family itself once loaded."""
 
     name: ClassVar[str] = "family of your own"
     text: str
@@ -38,9 +38,9 @@ class OwnFamily(Family):
 
     @classmethod
     def of(cls, real: Family, spec: str, hash: str) -> OwnFamily:
-        """Describe a family whose class ``spec`` names.
+        """Describe a family whose class is named by ``spec``.
 
-        Raises InputError for one that does not keep the promises of :class:`Family`, or that its fields do not rebuild.
+        Raises InputError if it violates the contract of :class:`Family`, or if its fields do not rebuild it.
         """
         require_sound(real)
         known: dict[str, Any] = {"family": spec, "hash": hash, "dimension": real.dimension, "size": real.size}
@@ -55,7 +55,7 @@ class OwnFamily(Family):
     @classmethod
     @override
     def from_description(cls, values: Mapping[str, Any]) -> OwnFamily:
-        """Read a description, which may be a stranger's; InputError for one that is damaged. No code is run."""
+        """Read a description, possibly a stranger's, without running code; raise InputError if it is damaged."""
         own = cls(json.dumps(dict(values), sort_keys=True))
         ends: Any = values.get("ends")
         size: Any = values.get("size")
@@ -88,7 +88,7 @@ class OwnFamily(Family):
         return str(self.known["family"])
 
     def rebuilt(self, cls: Callable[..., Family]) -> Family:
-        """Make the family anew from its settings; InputError if it comes out as another one."""
+        """Make the family again from its settings; raise InputError if the result is a different one."""
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in self.known["settings"].items()}
         try:
             real = cls(**settings)
@@ -101,7 +101,7 @@ class OwnFamily(Family):
         return real
 
     def running(self, real: Family) -> OwnFamily:
-        """Return it with its code, so that it has coefficients."""
+        """Return it together with its code, so that it has coefficients."""
         return replace(self, real=real)
 
     @property
@@ -139,7 +139,7 @@ class OwnFamily(Family):
 
     @override
     def coefficients(self, t: ArrayLike) -> Floats:
-        """Return those of its class; at the ends, where they are 1 and 0 in every family, without its code."""
+        """Return its class's coefficients; at the ends, where they are 1 and 0 in every family, no code is needed."""
         if self.real is None:
             points, corners = self.points(t), self.end_parameters()
             at = (points[:, None] == corners[None]).all(axis=2)
@@ -150,12 +150,12 @@ class OwnFamily(Family):
 
     @override
     def derivatives(self, t: ArrayLike) -> Floats:
-        """Return those of its class."""
+        """Return its class's derivatives."""
         return self._real.derivatives(t)
 
     @override
     def initial(self) -> Floats:
-        """Return that of its class."""
+        """Return its class's initial rows."""
         return self._real.initial()
 
     @override
@@ -164,7 +164,7 @@ class OwnFamily(Family):
 
 
 def with_code(family: Family, load: Callable[[OwnFamily], Family]) -> Family:
-    """Put their classes into a family of a user's own, or into those that a composite path is made of."""
+    """Add the code to the user's own family, or to those among the pieces of a composite path."""
     if isinstance(family, OwnFamily):
         return family.running(load(family))
     if isinstance(family, CompositePath):
@@ -175,14 +175,14 @@ def with_code(family: Family, load: Callable[[OwnFamily], Family]) -> Family:
 
 
 def own_families(family: Family) -> list[OwnFamily]:
-    """Return the families of a user's own in a family: itself, or those that a composite path is made of."""
+    """Return the user's own families in a family: itself, or those among the pieces of a composite path."""
     if isinstance(family, CompositePath):
         return [own for piece in family.pieces for own in own_families(piece.family)]
     return [family] if isinstance(family, OwnFamily) else []
 
 
 def require_sound(family: Family) -> None:
-    """Raise InputError, saying which, unless a family keeps the promises of :mod:`mgraph.families.base`."""
+    """Raise InputError, naming the property that fails, unless a family keeps the contract of :class:`Family`."""
     who = f"The family {type(family).__name__}"
     corners = Family.end_parameters(family)
     if family.coordinates != family.dimension or not np.array_equal(family.end_parameters(), corners):

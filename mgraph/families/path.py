@@ -1,6 +1,6 @@
-"""What all paths with bends share: two ends, so many control points between them, and a straight start.
+"""What all paths with bends share: two ends, a number of control points between them, and a straight start.
 
-To add a path of your own, subclass :class:`BentPath`, give it a ``name``, coefficients and derivatives.
+To add a path of your own, subclass :class:`BentPath` and give it a ``name``, coefficients and derivatives.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BentPath(Family):
     @property
     @override
     def size(self) -> int:
-        """The bends and two ends."""
+        """The number of bends plus two ends."""
         return self.bends + 2
 
     @property
@@ -46,7 +46,7 @@ class BentPath(Family):
 
     @property
     def places(self) -> Floats:
-        """Where along the segment each row starts, shape (K,), 0 and 1 included: evenly spread [G]."""
+        """Where along the segment each row starts, shape (K,), including 0 and 1: evenly spread [G]."""
         return np.linspace(0.0, 1.0, self.size)
 
     @override

@@ -8,7 +8,7 @@ from mgraph.families.grid import Floats
 
 
 def gauss_legendre(knots: Floats, nodes: int) -> tuple[Floats, Floats]:
-    """Return points and weights, both shape (S,), with that many nodes between each two knots.
+    """Return points and weights, both shape (S,), with that many nodes between neighbouring knots.
 
     Exact for polynomials of degree 2·nodes - 1 on every piece; the weights sum to ``knots[-1] - knots[0]``.
     """

@@ -1,8 +1,8 @@
-"""Initial values of one family from another: refine, split, turn round.
+"""Initial values of one family from another: refine, split, reverse.
 
-The target's domain is laid over the source's by interpolating the parameters of the ends it takes, p(t). Both
-maps are linear in control points, so one matrix R, shape (K_target, K_source), gives the target's control points
-R P for any P: the least-squares fit of θ_target(t) to θ_source(p(t)) over the domain, the ends kept as they are.
+The target's domain is mapped into the source's by interpolating the parameters p(t) of the ends it takes. Both maps are
+linear in control points, so one matrix R, shape (K_target, K_source), gives the target's control points R P for any P:
+the least-squares fit of θ_target(t) to θ_source(p(t)) over the domain, with the ends kept as they are.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from mgraph.families.base import Family
 from mgraph.families.grid import Floats
 from mgraph.families.simplex import SimplexFamily
 
-_NOTHING = 1e-10  # no larger coefficient is taken for rounding
-_EXACT = 1e-9  # a difference of coefficients that no float32 point can show
+_NOTHING = 1e-10  # the largest coefficient that may count as rounding error
+_EXACT = 1e-9  # a difference of coefficients that is invisible in float32 points
 
 
 def refit(target: Family, source: Family, ends: Sequence[int]) -> Floats:
     """Return the target's control points as combinations of the source's, shape (K_target, K_source).
 
-    ``ends[i]`` is the number of the source's end at which the target's i-th end sits. Rows sum to one, those of
-    the ends are one-hot. Where the target can represent the source there (a curve or surface of higher degree, an
-    edge of a surface, a chain split at its knots, a reversal), the fit is exact up to rounding.
+    ``ends[i]`` is the number of the source's end at which the target's i-th end sits. Rows sum to one, and those of the
+    ends are one-hot. Where the target can represent the source there (a curve or surface of higher degree, an edge of a
+    surface, a chain split at its knots, a reversal), the fit is exact up to rounding.
 
-    Raises InputError for ends that the source has not or that come twice, for a wrong number of ends, and for a
-    target of more dimensions than the source.
+    Raises InputError for ends that the source does not have or that occur twice, for a wrong number of ends, and for a
+    target of higher dimension than the source.
     """
     t, weights, wanted = _samples(target, source, ends)
     basis = target.coefficients(t)
@@ -40,7 +40,7 @@ def refit(target: Family, source: Family, ends: Sequence[int]) -> Floats:
         scale = np.sqrt(weights)[:, None]
         found = np.linalg.lstsq(scale * basis[:, free], scale * (wanted - basis @ rows))
         singular = found[3]
-        # A Bernstein basis of degree n has a condition of about 2ⁿ; an exact coefficient is far above its rounding.
+        # A Bernstein basis of degree n has condition number about 2ⁿ; true coefficients far exceed its rounding error.
         nothing = min(8.0 * np.finfo(np.float64).eps * singular[0] / singular[-1], _NOTHING)
         rows[free] = np.where(np.abs(found[0]) > nothing, found[0], 0.0)
     for k in free:
@@ -51,7 +51,7 @@ def refit(target: Family, source: Family, ends: Sequence[int]) -> Floats:
 
 
 def is_exact(target: Family, source: Family, ends: Sequence[int]) -> bool:
-    """Tell whether :func:`refit` leaves the map unchanged, up to rounding, whatever the control points.
+    """Return whether :func:`refit` leaves the map unchanged, up to rounding, whatever the control points.
 
     Raises InputError as :func:`refit` does.
     """
@@ -62,7 +62,7 @@ def is_exact(target: Family, source: Family, ends: Sequence[int]) -> bool:
 def _samples(target: Family, source: Family, ends: Sequence[int]) -> tuple[Floats, Floats, Floats]:
     """Return t, the weights of an integral over the target's domain, and the source's coefficients at p(t).
 
-    There are enough t for both families' polynomials, so that maps which agree there agree everywhere.
+    There are enough t for both families' polynomials, so maps that agree there agree everywhere.
     """
     _check(target, source, ends)
     corners = source.end_parameters()[list(ends)]

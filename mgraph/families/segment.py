@@ -15,7 +15,7 @@ from mgraph.families.grid import Floats
 
 @dataclass(frozen=True)
 class Segment(Family):
-    """θ(t) = (1-t) A + t B: two ends, nothing to train."""
+    """θ(t) = (1-t) A + t B: two ends, and nothing to train."""
 
     name: ClassVar[str] = "segment"
 

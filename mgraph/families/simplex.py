@@ -15,12 +15,12 @@ from mgraph.errors import InputError
 from mgraph.families.base import Family
 from mgraph.families.grid import Floats, Grid, SimplexGrid, check_points, simplex_steps
 
-_ROUNDING = 1e-9  # by which coordinates that were typed or divided may miss the sum of 1
+_ROUNDING = 1e-9  # tolerance on the sum of coordinates that were typed or computed by division
 
 
 @dataclass(frozen=True)
 class SimplexFamily(Family):
-    """θ(α) = Σ α_i P_i with α ≥ 0, Σ α = 1: all rows are ends, nothing to train."""
+    """θ(α) = Σ α_i P_i with α ≥ 0, Σ α = 1: all rows are ends, and nothing is trained."""
 
     name: ClassVar[str] = "simplex"
     corners: int = 3
@@ -70,7 +70,7 @@ class SimplexFamily(Family):
     def quadrature(self, nodes: int, knots: Floats | None = None) -> tuple[Floats, Floats]:
         """Return the default grid, whatever the nodes: exact for linear functions, the only ones that occur here.
 
-        The weights sum to 1/(n-1)!, the volume over which the first n - 1 coordinates run.
+        The weights sum to 1/(n-1)!, the volume over which the first n - 1 coordinates range.
         """
         grid = self.grid(self.default_grid)
         return grid.points, grid.weights / factorial(self.dimension)
@@ -90,7 +90,7 @@ class SimplexFamily(Family):
     @property
     @override
     def parameter_format(self) -> str:
-        """How a parameter is written, for messages."""
+        """How messages describe a parameter."""
         return f"{self.corners} barycentric coordinates"
 
     @override

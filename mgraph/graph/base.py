@@ -12,9 +12,15 @@ class Opened:
     """An open graph, which resolves text, or an object that it returned, to a node or connection."""
 
     def __init__(
-        self, store: GraphStore, *, device: str = "auto", trust: bool = False, threads: int | None = None
+        self,
+        store: GraphStore,
+        *,
+        device: str = "auto",
+        trust: bool = False,
+        threads: int | None = None,
+        workers: int | None = None,
     ) -> None:
-        self.session = Session(store, device=device, trust=trust, threads=threads)
+        self.session = Session(store, device=device, trust=trust, threads=threads, workers=workers)
 
     def find(self, text: str) -> Point | Connected:
         """Look up a node or connection by name, id, or id prefix of at least four characters."""

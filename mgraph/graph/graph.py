@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Unpack
 
 from typing_extensions import override
@@ -17,6 +18,7 @@ from typing_extensions import override
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.families import Segment
+from mgraph.graph.alignment import Alignments
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point, counts_of
 from mgraph.graph.housekeeping import Housekeeping
@@ -56,6 +58,7 @@ def create(
     tensors: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    workers: int | None = None,
     **space: Unpack[SpaceOptions],
 ) -> Graph:
     """Create a graph directory with its first space and open it; ``tensors`` is a URL at which to keep the tensors.
@@ -77,7 +80,7 @@ def create(
     place = Path(path).absolute()
     specs = arch_spec(arch, place), data_spec(data, place)
     store = create_graph(place, *specs, tensors=tensors, **_with_loss(space, place))
-    return Graph(store, device=device, threads=threads)
+    return Graph(store, device=device, threads=threads, workers=workers)
 
 
 def open_graph(
@@ -86,6 +89,7 @@ def open_graph(
     device: str = "auto",
     trust: bool = False,
     threads: int | None = None,
+    workers: int | None = None,
     arch: nn.Module | None = None,
     data: Task | Mapping[str, Any] | None = None,
 ) -> Graph:
@@ -94,13 +98,14 @@ def open_graph(
     ``arch`` and ``data`` are the module, and the task or dict, that a space was made with, if it was made with such
     objects; InputError if none was made with these.
 
-    ``threads`` is the number of CPU threads (default: one for a small network, torch's own for others).
+    ``threads`` is the number of CPU threads (default: one for a small network, torch's own for others), ``workers``
+    that of the processes that read streamed data (default: by the number of processors; 0: none).
 
     Raises NotFoundError if there is no graph at ``path``.
 
     >>> g = mgraph.open("digits.mgraph")
     """
-    graph = Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads)
+    graph = Graph(GraphStore.open(Path(path)), device=device, trust=trust, threads=threads, workers=workers)
     if arch is not None or data is not None:
         from mgraph.session.objects import given_again
 
@@ -119,7 +124,7 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
 
 
 def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
-    """Name a loss that is given as a function."""
+    """Record by name a loss that is given as a function."""
     if options.get("loss") is None:
         return dict(options)
     from mgraph.session.objects import loss_spec
@@ -127,7 +132,7 @@ def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
     return {**options, "loss": loss_spec(options["loss"], graph)}
 
 
-class Graph(Imports, Queries, Explorations, Sets, Pictures, Housekeeping):
+class Graph(Imports, Alignments, Queries, Explorations, Sets, Pictures, Housekeeping):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     @property
@@ -175,18 +180,17 @@ class Graph(Imports, Queries, Explorations, Sets, Pictures, Housekeeping):
 
         It begins with fresh weights, or at the node ``init``, also one of another space whose network has the same
         tensors. Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are
-        recorded by the names under which they can be imported, or by their source if the running script or notebook
-        defines them. ``preset`` names a recipe to begin with (``mgraph
-        recipes``), with a RecipeWarning where it is for another network or other data. Raises InputError for a function
-        without a name, and NonFiniteError, naming the step, when training diverges; then only the failed run is
-        recorded.
+        recorded by the names under which they can be imported, or else by their source, with all that it refers to.
+        ``preset`` names a recipe to begin with (``mgraph recipes``), with a RecipeWarning where it is for another
+        network or other data. Raises InputError for a function that has neither, and NonFiniteError, naming the step,
+        when training diverges; then only the failed run is recorded.
         """
         from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings
 
         if settings is not None and preset is not None:
             raise InputError("Give settings or a preset, not both.")
-        changes |= {key: self._kept_function(changes[key]) for key in ("loss", "augment") if key in changes}
+        changes |= {key: self._kept_function(changes[key], key) for key in ("loss", "augment") if key in changes}
         if preset is not None:
             chosen = TrainSettings.preset(preset, **changes)
         else:
@@ -195,13 +199,17 @@ class Graph(Imports, Queries, Explorations, Sets, Pictures, Housekeeping):
         job = TrainJob(space=self.session.space(space).id, settings=chosen, name=name, init=begun, preset=preset)
         return Point(self.session, job.run(self.session, **_progress(progress)))
 
-    def _kept_function(self, value: Any) -> Any:
-        """Keep the source of a function of the running script or notebook below the graph, and name it there."""
-        if getattr(value, "__module__", None) != "__main__":
-            return value
+    def _kept_function(self, value: Any, setting: str) -> Any:
+        """Keep the source of a function without an importable name below the graph, and name it there."""
+        if not isinstance(value, FunctionType) or value.__name__ == "<lambda>":
+            return value  # a text, or what the setting itself refuses
         from mgraph import captured
+        from mgraph.train.functions import name_of
 
-        spec = captured.spec_of(value, self.path)
+        try:
+            return name_of(value, setting)
+        except InputError:
+            spec = captured.spec_of(value, self.path)
         captured.write(self.path)
         return spec
 
@@ -232,11 +240,12 @@ class Graph(Imports, Queries, Explorations, Sets, Pictures, Housekeeping):
         a chain at its control points and ``inner`` points on every piece.
 
         Further keywords are ``grid``, ``inner``, ``splits``, ``examples``, ``bn_examples`` and ``metrics`` of the sweep
-        (see :meth:`Connected.sweep`), ``name``, ``init``, ``same_layout`` and ``buffers_from``
-        (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``init``, control points start from those of that
-        connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, continue a
-        band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's; ``buffers_from``
-        is the end whose buffers to use where they differ.
+        (see :meth:`Connected.sweep`), ``name``, ``init``, ``align``, ``same_layout`` and ``buffers_from``
+        (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``align``, every end but the last is first aligned to the
+        last (:meth:`align`), as NAME-aligned, and what comes out is connected. With ``init``, control points start from
+        those of that connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a
+        curve, continue a band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's;
+        ``buffers_from`` is the end whose buffers to use where they differ.
 
         Raises InputError for unsuitable ends or settings, or a bad grid, and NonFiniteError when training diverges.
         """
@@ -250,8 +259,12 @@ class Graph(Imports, Queries, Explorations, Sets, Pictures, Housekeeping):
         counts = counts_of(grid)
         if counts is not None:
             counts = grid_counts(method.family(len(ends)), counts, ())
+        nodes = [self._node(end) for end in ends]
+        if options.get("align", False):
+            method.family(len(ends))  # now, not after the alignment
+            nodes = self._all_aligned(nodes, options)
         job = ConnectJob(
-            ends=tuple(self._node(end).id for end in ends),
+            ends=tuple(node.id for node in nodes),
             method=method,
             name=options.get("name"),
             init=None if (init := options.get("init")) is None else self._connection(init).id,
@@ -443,7 +456,7 @@ class Graph(Imports, Queries, Explorations, Sets, Pictures, Housekeeping):
     # Measures
 
     def compare(self, *points: Point | str) -> Comparison:
-        """Compare every two points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
+        """Compare every pair of points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
 
         Gives cosine, distance, norms and variances, and whether the two look like the same run. Raises
         LayoutMismatchError, naming the first tensor, for points of different networks. Does not need torch.

@@ -118,14 +118,16 @@ class SweepMeasures(TypedDict, total=False):
 class ConnectOptions(Joining, SweepGrid, SweepMeasures, total=False):
     """Further options of connecting by one method: where control points start, and how the result is swept.
 
-    Control points start from those of the connection ``init``. The sweep is on ``grid``, or on ``inner`` points on
-    every piece of a chain; what it measures is said as for a sweep of its own.
+    With ``align``, every end but the last is first permuted to lie close to that (:meth:`mgraph.Graph.align`). Control
+    points start from those of the connection ``init``. The sweep is on ``grid``, or on ``inner`` points on every piece
+    of a chain; what it measures is said as for a sweep of its own.
     """
 
     init: Annotated[
         Connected | str | None,
         Option("Start from the control points of this connection of the same ends.", shown="CONN"),
     ]
+    align: Annotated[bool, Option("Align every other end to the last one first, and connect what comes out.")]
     inner: Annotated[int | None, Option(_INNER, low=0)]
 
 
@@ -139,6 +141,14 @@ class AutoOptions(Joining, SweepGrid, PathLimit, total=False):
             "started, and one that has started stops then."
         ),
     ]
+
+
+class AlignOptions(TypedDict, total=False):
+    """How a mode is aligned: fields of :class:`mgraph.AlignJob`."""
+
+    name: Annotated[str | None, Option("Name of the aligned mode.")]
+    restarts: Annotated[int, Option("Further starts of the search, in random orders.", default="3", low=0)]
+    seed: Annotated[int, Option("Seed of these orders.", default="0", low=0)]
 
 
 class EvaluateOptions(TypedDict, total=False):

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from mgraph.progress import ProgressCallback
 
 Model = Point | Connected | Place | str
-"""What names models: a node, a place, a connection (nine points of it), or a text such as s@5."""
+"""A way to name models: a node, a place, a connection (nine points of it), or a text such as s@5."""
 
 _OF_SET = ("where", "space")
 
 
 class Sets(Opened):
-    """What is asked of several models at once.
+    """Operations on several models at once.
 
-    Models are nodes, connections, places of these, or texts: ``"a"``, ``"s@5"`` (a grid), ``"curve@0.25,0.5"`` (points
-    by their parameter). A connection by itself stands for nine of its points. ``where`` chooses modes and merged nodes
-    by an expression, as :meth:`Graph.nodes` does; all of these together are the set.
+    Models are nodes, connections, places on these, or texts: ``"a"``, ``"s@5"`` (a grid), ``"curve@0.25,0.5"`` (points
+    by their parameter). A connection on its own stands for nine of its points. ``where`` chooses modes and merged nodes
+    by an expression, as in :meth:`Graph.nodes`; the set is the union of all of these.
     """
 
     def ensemble(
@@ -41,12 +41,12 @@ class Sets(Opened):
     ) -> EnsembleResult:
         """Let models vote: ``g.ensemble("a", "b", "s@3", temperature=True).table()``.
 
-        Without any, they are all independent modes of the ``space``, and nine points of its best connection. Beside the
-        ensemble stand the best single model, the corners of the connections, and independent modes of equal number and
+        The default is all independent modes of the ``space``, and nine points of its best connection. The ensemble is
+        compared with the best single model, the corners of the connections, and independent modes of equal number and
         equal cost. ``temperature``, ``weights`` and ``greedy`` (the largest number of members) are fitted on validation
-        data. BatchNorm statistics of nodes are their own, those of points are recomputed, or all from ``bn_examples``.
-        Raises InputError for models of different spaces, an expression that chooses none, and a task whose members
-        cannot vote.
+        data. Nodes use their own BatchNorm statistics, points recomputed ones; with ``bn_examples``, all are
+        recomputed. Raises InputError for models of different spaces, an expression that chooses none, and a task whose
+        members cannot vote.
         """
         from mgraph.jobs.points import EnsembleJob
 
@@ -88,8 +88,8 @@ class Sets(Opened):
     ) -> Predicted:
         """Predict with one model, or the ensemble of several: ``g.predict("s@3", split="test").probabilities``.
 
-        ``data`` is a spec of other data; their inputs are normalised as the space's. With a ``path`` that ends in
-        .parquet, .csv or .npz the predictions are written there. Raises InputError for inputs of another shape.
+        ``data`` is a spec of other data, whose inputs are normalised like the space's. With a ``path`` ending in
+        .parquet, .csv or .npz, the predictions are written there. Raises InputError for inputs of another shape.
         """
         from mgraph.jobs.points import PredictJob
 
@@ -100,7 +100,7 @@ class Sets(Opened):
         return found
 
     def _set(self, models: tuple[Model, ...], options: SetOptions, *, default: bool = False) -> tuple[str, ...]:
-        """Return a set by ids, as jobs have it."""
+        """Return a set by ids, as in jobs."""
         from mgraph.models.sets import as_written, default_set
 
         parts: list[str] = []

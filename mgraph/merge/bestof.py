@@ -1,4 +1,4 @@
-"""Is the best of many points better than a corner, or did it only win because many were looked at? (NumPy)
+"""Is the best of many points better than a corner, or did it only win because so many were tried? (NumPy)
 
 The best of S points on validation data looks better than it is: of 121 equal points one has the luckiest examples.
 There are two ways to allow for that, and benchmarks/merge_rule.py compares them.
@@ -22,18 +22,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-LEVEL = 0.025  # on either side, as 1.96 standard errors are
+LEVEL = 0.025  # on each side, like 1.96 standard errors
 LEAST = 1.96
 _DRAWS, _CHUNK = 1000, 100
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How a chosen point stands against a corner on validation data, after ``looked_at`` points were looked at.
+    """How a chosen point compares with a corner on validation data, after ``looked_at`` points were tried.
 
-    ``value`` is the mean paired difference and ``standard_error`` its error; ``threshold`` says how many of these it
-    takes. ``p`` is the share of redrawn data sets in which the best point did as well by luck; ``p_worse`` likewise for
-    the other side, of the chosen point alone.
+    ``value`` is the mean paired difference and ``standard_error`` its error; ``threshold`` is how many of these are
+    required. ``p`` is the fraction of redrawn data sets in which the best point did as well by luck; ``p_worse`` is the
+    same for the other side, for the chosen point alone.
     """
 
     value: float
@@ -45,12 +45,12 @@ class Decision:
 
     @property
     def errors(self) -> float:
-        """The difference in standard errors; 0 where there is no difference at all."""
+        """The difference in standard errors; 0 if there is no difference at all."""
         return self.value / self.standard_error if self.standard_error > 0 else 0.0
 
     @property
     def verdict(self) -> str:
-        """Say 'better' or 'worse' where luck does so in 2.5 % of the cases at most, else 'even'."""
+        """Return 'better' or 'worse' if luck achieves that in at most 2.5 % of cases, else 'even'."""
         if self.standard_error > 0 and self.errors >= self.threshold:
             return "better"
         return "worse" if self.p_worse <= LEVEL and self.errors <= -LEAST else "even"
@@ -59,7 +59,7 @@ class Decision:
 def decide(candidates: ArrayLike, chosen: int, baseline: ArrayLike, *, seed: int = 0) -> Decision:
     """Compare the chosen one of S points with a baseline, by scores per example; a higher score is better.
 
-    ``candidates`` has shape (S, N), all points that were looked at; ``baseline`` has shape (N,).
+    ``candidates`` has shape (S, N), all points that were tried; ``baseline`` has shape (N,).
     """
     differences = np.asarray(candidates, np.float32) - np.asarray(baseline, np.float32)
     size, examples = differences.shape
@@ -68,7 +68,7 @@ def decide(candidates: ArrayLike, chosen: int, baseline: ArrayLike, *, seed: int
     if examples < 2 or not differences[chosen].any():
         return Decision(value, 1.0, 1.0, size)
     errors = differences.std(axis=1, ddof=1, dtype=np.float64) / np.sqrt(examples)
-    if errors[chosen] == 0.0:  # every example says the same: that is not what data do
+    if errors[chosen] == 0.0:  # every example gives the same difference, unlike real data
         return Decision(value, 1.0, 1.0, size)
     far = means < -errors * np.sqrt(2.0 * np.log(max(np.log(examples), 1.0 + 1e-9)))
     counts = ~far & (errors > 0)
@@ -82,7 +82,7 @@ def decide(candidates: ArrayLike, chosen: int, baseline: ArrayLike, *, seed: int
 
 
 def halves(examples: int, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide N examples at random, but the same each time: on the first half one searches, on the other one decides."""
+    """Divide N examples at random but reproducibly: search on the first half, decide on the second."""
     order = np.random.default_rng(seed).permutation(examples)
     return np.sort(order[: examples // 2]), np.sort(order[examples // 2 :])
 
@@ -90,8 +90,7 @@ def halves(examples: int, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[
 def _redrawn(
     centred: NDArray[np.float32], errors: NDArray[np.float64], counts: NDArray[np.bool_], chosen: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return, over redrawn examples, the largest mean in standard errors of the rows that count, and the chosen
-    row's."""
+    """Return, over redrawn examples, the largest mean in standard errors of counting rows, and the chosen row's."""
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(counts)
     examples = centred.shape[1]

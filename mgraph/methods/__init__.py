@@ -1,1 +1,1 @@
-"""Ways to connect modes: what every method is, and the methods themselves."""
+"""Ways to connect modes: the interface of a method, and the methods themselves."""

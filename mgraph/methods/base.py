@@ -1,7 +1,7 @@
-"""What a connection method is.
+"""The interface of connection methods.
 
-A method is a frozen dataclass of settings. Given modes and a task it yields progress and produces a
-connection. Describing one needs no torch; running one imports it.
+A method is a frozen dataclass of settings. Given modes and a task, it reports progress and produces a connection.
+Describing a method needs no torch; running one imports it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float32]
 Panel = Callable[[Any, str], None]
-"""Draws on a matplotlib axis in a colour."""
+"""Draws on a matplotlib axis in the given colour."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where control points start: sums of R given points, ``matrix`` (K, R) times ``rows``, R of shape (D,)."""
+    """Where control points start: linear combinations of R given points, ``matrix`` (K, R) times ``rows`` (R, D)."""
 
     matrix: Floats
     rows: Sequence[Array]
 
     @classmethod
     def between(cls, family: Family, ends: Sequence[Array]) -> Start:
-        """Interpolate between the ends as the family does."""
+        """Interpolate between the ends the way the family does."""
         return cls(family.initial(), ends)
 
     def points(self) -> Array:
-        """Return P, shape (K, D); a one-hot row is a given point bit for bit."""
+        """Return P, shape (K, D); a one-hot row reproduces its given point bit for bit."""
         from mgraph_store.tensors.kernel import combine
 
         return np.stack([combine(list(c), self.rows) for c in self.matrix])
@@ -52,14 +52,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method produced: control points P, K rows of shape (D,), canonical, and how.
+    """What a method produced: the control points P, K canonical rows of shape (D,), and how it got there.
 
-    The rows may be a sequence that reads each when it is asked for, where all do not fit in memory.
-    ``update`` moved them (eager or compiled); ``trained`` names the parameters that could move, None for all.
-    ``family`` is the one they belong to where the method only finds it on its way (how many pivots, and where).
-    ``series`` are what the method observed, to be kept with the connection. ``found_end``: the family's last end is
-    a point that the method found, not one that it was given; it becomes a mode. ``stopped`` says which budget was
-    spent before the method ended by itself.
+    The rows may be a lazy sequence that reads each row on demand, for when they do not all fit in memory. ``update``
+    says how they were updated (eager or compiled); ``trained`` names the parameters that could move, None means all.
+    ``family`` is the family of the control points if the method determines it only while running (how many pivots, and
+    where). ``series`` are the method's observations, stored with the connection. ``found_end``: the family's last end
+    was found by the method rather than given to it, and becomes a mode. ``stopped`` names the budget that ran out
+    before the method ended by itself.
     """
 
     control_points: Sequence[Array] | Array
@@ -74,10 +74,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class SeriesData:
-    """Numbers that a method observed on its way: ``values`` of a quantity of a subject, by position.
+    """Numbers that a method observed while running: the ``values`` of a quantity of a subject, by position.
 
-    The quantity says what (train_loss, distance, variance, step, seconds), the subject of what (a layer's name; empty:
-    the whole), positions when (tick, step, cycle; rising).
+    The quantity is what was observed (train_loss, distance, variance, step, seconds), the subject what it was observed
+    on (a layer's name, or empty for the whole network), and the positions are when (tick, step or cycle; increasing).
     """
 
     quantity: str
@@ -93,32 +93,33 @@ class Method(Settings, ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     references: ClassVar[tuple[str, ...]] = ()
-    node_kind: ClassVar[str] = "control"  # of what it finds besides the ends
+    node_kind: ClassVar[str] = "control"  # the kind of the points it finds besides the ends
 
     @abstractmethod
     def family(self, ends: int) -> Family:
-        """Return the family for that many ends; InputError if the method does not take so many."""
+        """Return the family for that many ends; raise InputError if the method does not take that many."""
 
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
-        """Raise InputError now for settings that do not suit the network, the task or the family."""
+        """Raise InputError early for settings that do not suit the network, the task or the family."""
         del flat, task, family
 
     def check_start(self, flat: FlatModel, task: Task, start: Start) -> None:
-        """Raise InputError now for ends, or a start, that the method cannot use."""
+        """Raise InputError early for ends, or a start, that the method cannot use."""
         del flat, task, start
 
     def starting_from(self, family: Family, source: Family, ends: Sequence[int]) -> tuple[Family, Floats, bool]:
         """Return where to start from another connection, whose end number ``ends[i]`` is the i-th end here.
 
-        The family, its control points as combinations of the source's, shape (K, K_source), and whether they lie on
-        the source: by default the least-squares fit. InputError for a source that the method cannot start from.
+        Returns the family, its control points as combinations of the source's, shape (K, K_source), and whether they
+        lie on the source; by default, the least-squares fit. Raises InputError for a source the method cannot start
+        from.
         """
         return family, refit(family, source, ends), is_exact(family, source, ends)
 
     def cost(self, family: Family, examples: int) -> float | None:
-        """Tell how many examples a run passes forward and backward, at the least, of that many in the training split.
+        """Return the least number of examples a run passes forward and backward, given the size of the training split.
 
-        None where that cannot be told before.
+        None if that cannot be known in advance.
         """
         del family, examples
         return None
@@ -133,16 +134,17 @@ class Method(Settings, ABC):
         progress: ProgressCallback,
         checkpointer: Checkpointer | None = None,
     ) -> Outcome:
-        """Connect; the rows of the ends stay what they are at the start, bit for bit.
+        """Connect the ends; their rows stay exactly as they are in ``start``, bit for bit.
 
-        Where ``checkpointer`` has a state of this very run, interrupted, it goes on from there; None: nothing is kept.
+        If ``checkpointer`` holds the state of this run, interrupted earlier, continue from it. With None, nothing is
+        kept.
         """
 
     @classmethod
     def describe(cls, series: Sequence[Observation], data: SweepData | None) -> dict[str, Any]:
-        """Return what ``series`` say of how a connection came about, as tables by name; each empty without any.
+        """Return what ``series`` say about how a connection came about, as tables by name (empty without series).
 
-        ``data`` is a sweep of it, if there is one.
+        ``data`` is a sweep of the connection, if there is one.
         """
         del series, data
         return {}
@@ -157,13 +159,13 @@ class Method(Settings, ABC):
         title: str = "",
         before: SweepData | None = None,
     ) -> Any:
-        """Return a matplotlib figure of the method's own; None where the figure of any path or surface serves."""
+        """Return the method's own matplotlib figure, or None if the usual figure of a path or surface will do."""
         del series, data, ends, title, before
         return None
 
     @classmethod
     def panel(cls, series: Sequence[Observation]) -> Panel | None:
-        """Return what draws a further panel beside those of a path, if ``series`` have something to show."""
+        """Return a function that draws an extra panel beside those of a path, if ``series`` have something to show."""
         del series
         return None
 

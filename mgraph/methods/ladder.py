@@ -1,4 +1,4 @@
-"""Methods that join two modes, from the cheapest to the dearest, as far as there are any (no torch)."""
+"""The methods that join two modes, cheapest first (no torch)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from mgraph.methods.registry import METHODS, method_named
 
 LADDER = ("linear", "curve", "chain", "neb", "llpf")
 MAX_SECONDS = "max_seconds"
-"""The setting by which a method is told how much time it may take."""
+"""The setting that limits how much time a method may take."""
 
-_PRESET = "quick"  # of methods that have one: made for trying
+_PRESET = "quick"  # used where a method has it: meant for quick trials
 
 
 def ladder(settings: Mapping[str, Any] | None = None, names: Sequence[str] | None = None) -> list[Method]:
-    """Return the methods to try, in order; ``names`` instead of all.
+    """Return the methods to try, in order: all of them, or only ``names``.
 
-    A setting goes to every method that has it. Raises InputError for one that none has, and for an unknown method.
+    Each setting goes to every method that has it. Raises InputError for a setting that no method has, and for an
+    unknown method.
     """
     chosen = [method_named(name) for name in names] if names else [METHODS[name] for name in LADDER if name in METHODS]
     given = dict(settings or {})
@@ -38,7 +39,7 @@ def ladder(settings: Mapping[str, Any] | None = None, names: Sequence[str] | Non
 
 
 def within(method: Method, seconds: float) -> Method:
-    """Return the method with that time to end in, if it takes any and was not told less."""
+    """Return the method with at most ``seconds`` of time, if it has such a setting and was not given a shorter one."""
     if not any(info.name == MAX_SECONDS for info in method.infos()):
         return method
     given = getattr(method, MAX_SECONDS)

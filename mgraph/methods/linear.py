@@ -41,14 +41,14 @@ class Straight(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Straight):
-    """Linear interpolation: nothing is trained. Two ends give a segment, four a bilinear surface."""
+    """Linear interpolation, without training. Two ends give a segment, four a bilinear surface."""
 
     name: ClassVar[str] = "linear"
     summary: ClassVar[str] = "straight segment of 2 modes, or bilinear surface of 4; trains nothing"
 
     @override
     def family(self, ends: int) -> Family:
-        """Segment for two ends, surface of degree (1, 1) for four."""
+        """Return the segment for two ends, the surface of degree (1, 1) for four."""
         if ends == 2:
             return Segment()
         if ends == 4:
@@ -59,7 +59,7 @@ class Linear(Straight):
 
 @dataclass(frozen=True, kw_only=True)
 class Simplex(Straight):
-    """The simplex of three or more modes, in barycentric coordinates: nothing is trained."""
+    """The simplex of three or more modes, in barycentric coordinates, without training."""
 
     name: ClassVar[str] = "simplex"
     summary: ClassVar[str] = "straight simplex of 3 or more modes; trains nothing"
@@ -69,7 +69,7 @@ class Simplex(Straight):
 
     @override
     def family(self, ends: int) -> Family:
-        """Return the simplex; three ends or more."""
+        """Return the simplex; it takes three or more ends."""
         if ends < 3:
             raise InputError(wrong_ends("--simplex", ends, "3 or more modes"))
         return SimplexFamily(ends)

@@ -1,9 +1,9 @@
 """A user's own methods and families, named ``file.py:Class`` or ``package.module:Class``.
 
-A name becomes a class by :func:`method_from` and :func:`load_family`, which run its code through the one door
-(:func:`mgraph.factories.load_factory`); :func:`spec_of` finds the name of a class that is loaded already, so that what
-a script passes as an object can be stored and resumed, too. The family of a path that is named in place of a method is
-trained like a curve.
+:func:`method_from` and :func:`load_family` turn a name into a class; both run its code through the single entry point
+(:func:`mgraph.factories.load_factory`). :func:`spec_of` finds the name of a class that is already loaded, so that what
+a script passes as an object can be stored and resumed as well. If the named class is the family of a path rather than a
+method, it is trained like a curve.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BENDS = "bends"
 
 @dataclass(frozen=True, kw_only=True)
 class OwnPath(TrainedPath):
-    """The training of a curve on a path of the user's own: of the class ``shape``, with the fields ``given``."""
+    """Training, like a curve, of the user's own path of class ``shape`` with the fields ``given``."""
 
     references: ClassVar[tuple[str, ...]] = ()
     shape: ClassVar[type[BentPath]]
@@ -41,7 +41,7 @@ class OwnPath(TrainedPath):
 
     @override
     def family(self, ends: int) -> Family:
-        """Return the path; two ends."""
+        """Return the path; it takes two ends."""
         if ends != 2:
             raise InputError(wrong_ends(self.name, ends, "exactly 2 modes"))
         try:
@@ -52,11 +52,11 @@ class OwnPath(TrainedPath):
 
 
 def method_from(text: str, taken: tuple[str, ...], *, base: Path | None = None) -> type[Method]:
-    """Load a method class, or make one of a path's class, as a user names it in directory ``base`` (here).
+    """Load a method class, or make one from a path's class, as a user names it in directory ``base`` (default: here).
 
-    A path's further fields are given with its name: ``file.py:Class?field=value``.
-    Raises InputError for a class that is neither, or whose name is ``taken`` by a built-in method, UntrustedError if
-    its code may not run, NotFoundError if there is none.
+    A path's other fields are given with its name: ``file.py:Class?field=value``. Raises InputError for a class that is
+    neither, or whose name is ``taken`` by a built-in method, UntrustedError if its code may not run, and NotFoundError
+    if it does not exist.
     """
     spec = Spec.parse(text)
     found: Any = load_factory(Spec(spec.name), base=base or Path.cwd(), consent=speaker())
@@ -72,12 +72,12 @@ def method_from(text: str, taken: tuple[str, ...], *, base: Path | None = None) 
         if not isinstance(getattr(found, word, None), str):
             raise InputError(f"The method {spec.name} needs a {word}: ClassVar[str].")
     require_free(found, taken)
-    copyreg.pickle(found, _reduced)  # the module that its code was run as exists in this process alone
+    copyreg.pickle(found, _reduced)  # the module as which its code was run exists only in this process
     return found
 
 
 def _further(shape: type[BentPath], spec: Spec) -> dict[str, Any]:
-    """Read the fields of a path's class that stand in its name; InputError for one that it has not."""
+    """Read the fields of a path's class that are given with its name; raise InputError for one it does not have."""
     if not spec.params:
         return {}
     try:
@@ -94,7 +94,7 @@ def _further(shape: type[BentPath], spec: Spec) -> dict[str, Any]:
 
 
 def _reduced(method: Method) -> tuple[Any, ...]:
-    """Send a method to a worker as the name of its class, which the user has given, and its settings."""
+    """Send a method to a worker as its settings and the name of its class, which the user gave."""
     return _sent, (str(spec_of(method)), {f.name: getattr(method, f.name) for f in fields(method)})
 
 
@@ -103,15 +103,15 @@ def _sent(text: str, settings: dict[str, Any]) -> Method:
 
 
 def require_free(cls: type[Method], taken: tuple[str, ...]) -> None:
-    """Raise InputError for a method of the user's own that is called as a built-in one."""
+    """Raise InputError for a user's method that has the name of a built-in one."""
     if cls.name in taken or not cls.name:
         raise InputError(f"The name {cls.name!r} of {cls.__name__} is that of a built-in method; choose another.")
 
 
 def spec_of(thing: Method | Family) -> Spec | None:
-    """Return what names the class of an object, its file by absolute path; None for a built-in one.
+    """Return the name of an object's class, with the absolute path of its file; None for a built-in class.
 
-    None also for what cannot be named: a class of a running script or notebook, or inside a function.
+    Also None for what cannot be named: a class in a running script or notebook, or inside a function.
     """
     cls, given = (thing.shape, thing.given) if isinstance(thing, OwnPath) else (type(thing), {})
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
@@ -128,15 +128,15 @@ def spec_of(thing: Method | Family) -> Spec | None:
 
 
 def typed_here(method: Method) -> str | None:
-    """Return how the class of a method would be named in this directory; None as for :func:`spec_of`."""
+    """Return how a method's class would be named in this directory; None in the same cases as :func:`spec_of`."""
     spec = spec_of(method)
     return None if spec is None else str(source_of(spec, typed_in=Path.cwd(), base=Path.cwd())[0])
 
 
 def trust_here(method: Method, graph: Path) -> None:
-    """Trust the code of a method of the user's own in a graph, where it is the user who names it.
+    """Trust the code of a user's method in a graph, provided the user is the one who names it.
 
-    What was made with it is then shown and drawn as it says.
+    Whatever was made with it is then shown and drawn as the method defines.
     """
     found = spec_of(method)
     if found is not None and speaker() is NAMED:
@@ -146,9 +146,9 @@ def trust_here(method: Method, graph: Path) -> None:
 
 
 def load_method(text: str, typed_in: Path, graph: Path, consent: Consent) -> type[Method]:
-    """Load the class of a method that a graph names, as its user typed it in a directory.
+    """Load the class of a method that a graph names, as its user typed it in directory ``typed_in``.
 
-    Raises UntrustedError if nobody consents, NotFoundError if it is not there, InputError for what is no method.
+    Raises UntrustedError without consent, NotFoundError if it does not exist, InputError if it is not a method.
     """
     spec, _ = source_of(Spec.parse(text), typed_in=typed_in, base=graph)
     with speaking(consent):
@@ -156,9 +156,9 @@ def load_method(text: str, typed_in: Path, graph: Path, consent: Consent) -> typ
 
 
 def storable(family: Family, graph: Path) -> Family:
-    """Return a family as a graph can describe it: a user's own one with the name and hash of its class.
+    """Return a family in a form that a graph can describe: the user's own become the name and hash of their class.
 
-    Its code is trusted in this graph from now on, where it is the user who names it; else the graph asks. Raises
+    If the user is the one who names it, its code is trusted in this graph from now on; otherwise the graph asks. Raises
     InputError for a class that cannot be named, or that is not a sound family.
     """
     if isinstance(family, OwnFamily) or type(family) in FAMILIES.values():
@@ -180,18 +180,18 @@ def storable(family: Family, graph: Path) -> Family:
 
 
 def load_family(own: OwnFamily, graph: Path, consent: Consent | None = None) -> Family:
-    """Load the class of a family that a graph describes, and make it.
+    """Load the class of a family that a graph describes, and make the family.
 
-    Raises UntrustedError if nobody consents (default: what was trusted in this graph), and InputError if the code is
-    not what the connection was made with.
+    Raises UntrustedError without consent (default: what was trusted in this graph), and InputError if the code is not
+    the code that the connection was made with.
     """
     spec = Spec.parse(own.code)
     source = find_source(spec, base=graph)
     (consent or OfGraph(graph)).ask(str(spec), source.hash, source.files)
     if source.hash != own.known["hash"]:
         raise InputError(
-            f"The family {own.code} is not the one that the connection was made with (its code changed), and its "
-            f"points would be others; restore it."
+            f"The family {own.code} is not the one that the connection was made with (its code changed), so it "
+            f"would give other points; restore the code."
         )
     cls: Any = load_factory(spec, base=graph, consent=consent or OfGraph(graph))
     if not isinstance(cls, type) or not issubclass(cls, Family):

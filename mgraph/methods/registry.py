@@ -1,4 +1,4 @@
-"""Names of methods → methods: what is listed here appears in the command line, the docs and the store."""
+"""Methods by name: those listed here appear in the command line, the docs and the store."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ METHODS: dict[str, type[Method]] = {
 
 
 def tables_of(method: type[Method] | None, series: Sequence[Observation], data: SweepData | None) -> dict[str, Any]:
-    """Return the tables of every method, filled by the one that made a connection; None: its class is not there."""
+    """Return the tables of every method, filled in by ``method``; all are empty if None, when its class is missing."""
     tables = {name: table for method in METHODS.values() for name, table in method.describe((), None).items()}
     return tables if method is None else tables | method.describe(series, data)
 
 
 def method_named(name: str) -> type[Method]:
-    """Return the method of that name, or a user's own as ``file.py:Class``, whose code is run.
+    """Return the method of that name, or the user's own, ``file.py:Class``, by running its code.
 
-    Raises InputError, listing the known ones, for another name, and UntrustedError for code that may not run.
+    Raises InputError, listing the known methods, for any other name, and UntrustedError for code that may not run.
     """
     if names_code(name):
         from mgraph.methods.own import method_from

@@ -1,7 +1,7 @@
-"""What models cost to train, in T, the training of one mode, as the runs of the graph recorded it (no torch).
+"""What models cost to train, in units of T, the training of one mode, as recorded by the runs of the graph (no torch).
 
-A run's cost is the examples that it passed forward and backward, from its settings; where these do not say (bands that
-stop by themselves, walks, imported modes), its time is taken, relative to that of the modes.
+A run's cost is the number of examples that it passed forward and backward, according to its settings. If these do not
+say (bands that stop by themselves, walks, imported modes), its time is used, relative to that of the modes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mgraph.session.session import Session
 from mgraph_store import Connection, Evaluation, Member, Node, NodeTerm, Reader, Run, Space
 
 MEMORISED = 0.25
-"""Modes look memorised where their train loss is below this share of their validation loss."""
+"""Modes look memorised if their train loss is below this fraction of their validation loss."""
 
 _DEPENDENT = ("init", "ema")
 _ALIGNED = "align"
@@ -46,17 +46,17 @@ class Memory:
 
     @property
     def memorised(self) -> bool | None:
-        """Whether they look memorised; None if that cannot be told."""
+        """Whether they look memorised; None if unknown."""
         if self.train is None or self.valid is None:
             return None
         return self.train < MEMORISED * self.valid
 
 
 def independent_modes(reader: Reader, space: Space) -> list[Node]:
-    """Return the modes of a space that were each trained or imported by itself, oldest first.
+    """Return the modes of a space that were trained or imported independently, oldest first.
 
-    Not those trained on from another one, averages of a training, or permuted copies; of the epochs of one training
-    the last.
+    These exclude modes trained further from another one, averages of a training, and permuted copies; of the epochs of
+    one training, only the last is included.
     """
     found: dict[str, Node] = {}
     seen: set[str | None] = set()
@@ -89,7 +89,7 @@ def costs_of(session: Session, space: Space, modes: Iterable[str], connections: 
 
 
 def trained_for(reader: Reader, node: Node) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the modes and connections, by their ids, that had to be trained for a node: a merged one is of several."""
+    """Return the ids of the modes and connections that had to be trained for a node; several for a merged one."""
     info = json.loads(node.info)
     if node.kind == "mode" or not isinstance(info.get("connection"), str):
         terms = reader.all(NodeTerm, node_id=node.id) if node.kind == "merged" else []
@@ -99,7 +99,7 @@ def trained_for(reader: Reader, node: Node) -> tuple[frozenset[str], frozenset[s
 
 
 def memory_of(reader: Reader, modes: Iterable[str]) -> Memory:
-    """Return the mean losses of modes, by their ids, on train and validation data, as they were stored with them."""
+    """Return the mean losses of modes, by their ids, on train and validation data, as stored with them."""
     ids = list(modes)
     rows = reader.all(Evaluation, node_id=ids, sweep_id=None, metric=LOSS.name, subset="all") if ids else []
     means = {}
@@ -111,7 +111,7 @@ def memory_of(reader: Reader, modes: Iterable[str]) -> Memory:
 
 @dataclass(frozen=True)
 class _Unit:
-    """T in passes over the training data, of so many ``examples``, and in seconds; None where no mode tells."""
+    """T in passes over the training data, with ``examples`` examples, and in seconds; None if no mode reveals it."""
 
     passes: float | None
     seconds: float | None
@@ -130,7 +130,7 @@ class _Unit:
         return passes / self.passes if passes is not None and self.passes else None
 
     def of_connection(self, session: Session, connection: Connection, run: Run | None) -> float | None:
-        """By the passes that its method states; else by its time, beside that of the modes."""
+        """Return the cost by the passes that its method states, else by its time relative to that of the modes."""
         method = session.method_of(connection)
         if method is not None:
             own = {f.name for f in fields(method)}
@@ -155,7 +155,7 @@ def _sum(costs: Sequence[float | None]) -> float | None:
 
 
 def _passes(run: Run) -> float | None:
-    """Return how often a training saw the training data: its epochs."""
+    """Return how many times a training saw the training data: its epochs."""
     if run.command != "train":
         return None
     epochs = json.loads(run.settings).get("epochs")
@@ -163,7 +163,7 @@ def _passes(run: Run) -> float | None:
 
 
 def _training_examples(reader: Reader, space: Space) -> int | None:
-    """Return the size of the training split, as the numbers of modes recorded it."""
+    """Return the size of the training split, as recorded by the numbers of modes."""
     sql = """SELECT max(e.count) FROM evaluations e JOIN nodes n ON n.id = e.node_id
 WHERE n.space_id = ? AND n.kind = 'mode' AND e.split = 'train' AND e.metric = 'loss' AND e.subset = 'all'"""
     found = reader.query(sql, [space.id])[1][0][0]

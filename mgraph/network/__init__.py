@@ -1,1 +1,1 @@
-"""What makes any ``nn.Module`` a point: its layout, its flat view, and files of weights in and out."""
+"""What makes any ``nn.Module`` a point: its layout, its flat view, and reading and writing files of weights."""

@@ -1,4 +1,4 @@
-"""How much work a network is: enough to choose threads, and what a training step samples, alike on every machine."""
+"""How much computation a network takes: used to choose threads and sampling, identically on every machine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mgraph.fields import Fields
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up torch's own formulas for whatever is computed, as ``FlopCounterMode`` does.
+    """Adds up torch's own formulas for every operation, as ``FlopCounterMode`` does.
 
-    That class imports torch's compiler, which takes longer than all else that a small command does.
+    That class imports torch's compiler, which takes longer than everything else in a short command.
     """
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def multiply_adds(module: nn.Module, x: Fields) -> float:
-    """Return the multiply-adds of one forward pass: products of matrices, convolutions, attention, recurrences.
+    """Return the multiply-adds of one forward pass: matrix products, convolutions, attention, recurrent layers.
 
     The module is left in eval mode.
     """
     module.eval()
-    # Fused attention and fused recurrent layers have no formula; with gradients on and these two they are not fused.
+    # Fused attention and recurrent layers have no formula; with gradients and these two settings they are not fused.
     with (
-        warnings.catch_warnings(action="ignore"),  # of switching oneDNN off
+        warnings.catch_warnings(action="ignore"),  # about switching oneDNN off
         torch.enable_grad(),
         sdpa_kernel(SDPBackend.MATH),
         torch.backends.mkldnn.flags(enabled=False),

@@ -1,9 +1,9 @@
 """The flat view of a network: parameters as views of one buffer, gradients as views of another.
 
-Any ``nn.Module`` works unchanged. Buffers stay apart: they are not coordinates. The flat buffer is the engine's
-private arrangement (convolutions in channels_last order, every tensor on a 64-byte boundary, zeros in between);
-:meth:`FlatModel.pack` and :meth:`FlatModel.unpack` translate from and to the canonical order of the store,
-which is ``named_parameters()`` order, contiguous, tied tensors once.
+Any ``nn.Module`` works unchanged. Buffers stay separate, since they are not coordinates. The arrangement of the flat
+buffer is private to the engine (convolutions in channels_last order, every tensor on a 64-byte boundary, zeros in
+between); :meth:`FlatModel.pack` and :meth:`FlatModel.unpack` convert from and to the canonical order of the store,
+which is ``named_parameters()`` order, contiguous, with tied tensors once.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class _Slot:
 class FlatModel:
     """A module whose trainable parameters live in ``theta`` and whose gradients live in ``grad``.
 
-    Both have shape (size,): the D trainable scalars and the padding between tensors, which stays zero.
-    The module's own ``nn.Parameter`` objects remain, so tied, shared and frozen parameters behave as ever.
+    Both have shape (size,): the D trainable scalars and the padding between tensors, which stays zero. The module's own
+    ``nn.Parameter`` objects remain, so tied, shared and frozen parameters behave as usual.
     """
 
     def __init__(self, module: nn.Module, *, device: str | torch.device = "cpu", outputs: Choice = None) -> None:
-        """Take over ``module``; InputError if its trainable parameters are not of one real float type.
+        """Take over ``module``; raise InputError unless its trainable parameters share one real float type.
 
-        ``outputs`` says what counts of what it returns (:mod:`mgraph.calling`).
+        ``outputs`` selects the part of its result that counts (:mod:`mgraph.calling`).
         """
         module.to(device)
         trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
@@ -74,7 +74,7 @@ class FlatModel:
         self.respect(static_habits(module))
 
     def respect(self, habits: Habits) -> None:
-        """Take over what is known of how the network behaves; ``statistics`` are the modules that are recomputed."""
+        """Adopt what is known about the network's behaviour; sets ``statistics``, the modules to recompute."""
         self.habits = habits
         self.statistics = [
             m
@@ -85,17 +85,17 @@ class FlatModel:
 
     @property
     def recomputes(self) -> bool:
-        """Whether buffers follow from the point: running statistics, or the vectors of spectral normalisation."""
+        """Whether some buffers are determined by the point: running statistics, vectors of spectral normalisation."""
         return bool(self.statistics or self.spectral)
 
     @property
     def least_batch(self) -> int:
-        """How many examples a training step must see at least: batch statistics need two."""
+        """The fewest examples that a training step must see: two for batch statistics."""
         return 2 if self.habits.needs_two else 1
 
     @property
     def constants(self) -> Collection[str]:
-        """Names of all that is not a coordinate and does not follow from the point: buffers and frozen parameters."""
+        """Names of the buffers and frozen parameters that are not determined by the point."""
         follows = {name for one in self.spectral for name in one.names}
         live = {id(m) for m in self.statistics}
         for prefix, m in self.module.named_modules(remove_duplicate=False):
@@ -106,7 +106,7 @@ class FlatModel:
         return {name for name in (*fixed, *buffers) if name not in follows}
 
     def recompute_vectors(self) -> None:
-        """Bring the vectors of spectral normalisation to the present point."""
+        """Update the vectors of spectral normalisation to the current point."""
         recompute_vectors(self.spectral)
 
     @property
@@ -115,9 +115,9 @@ class FlatModel:
         return tuple(name for name, _, _ in self._named)
 
     def _arrange(self, trained: Collection[str]) -> None:
-        """Lay the parameters out anew: those named ``trained`` first, with gradients, then the others without."""
+        """Rearrange the parameters: first those named ``trained``, with gradients, then the others without."""
         unit = _ALIGNMENT // self.dtype.itemsize
-        order = sorted(self._named, key=lambda item: item[0] not in trained)  # stable
+        order = sorted(self._named, key=lambda item: item[0] not in trained)  # a stable sort
         slots: dict[str, _Slot] = {}
         offset = self.trained = 0
         for name, p, channels_last in order:
@@ -139,10 +139,10 @@ class FlatModel:
 
     @contextmanager
     def training_only(self, names: Collection[str]) -> Iterator[None]:
-        """Compute gradients of the named parameters alone inside the block.
+        """Compute gradients of only the named parameters inside the block.
 
-        Their columns come first in every row, ``trained`` of them (padding included), and ``grad`` has no others.
-        Rows packed before the block do not fit inside it, nor the other way round.
+        Their columns come first in every row, ``trained`` of them (including padding), and ``grad`` has only these.
+        Rows packed before the block do not fit inside it, and vice versa.
         """
         self._arrange(names)
         try:
@@ -171,7 +171,7 @@ class FlatModel:
         return {slot.name: slot.view(row) for slot in self._slots if slot.parameter.requires_grad}
 
     def lanes(self, count: int) -> Lanes:
-        """Make room for several points at once, each with its gradient."""
+        """Allocate several points at once, each with its gradient."""
         return Lanes(self, self._slots, count)
 
     def columns(self, name: str) -> slice:
@@ -180,14 +180,14 @@ class FlatModel:
         return slice(slot.offset, slot.offset + slot.parameter.numel())
 
     def run(self, x: Fields, through: Callable[..., Any] | None = None) -> Any:
-        """Return what counts of the network's outputs on a batch; ``through`` stands for the network, e.g. compiled."""
+        """Return the part of the network's outputs that counts; ``through`` replaces the module, e.g. if compiled."""
         out = call(through or self.module, self.inputs(x))
         return out if self.outputs is None else chosen(out, self.outputs)
 
     def inputs(self, x: Fields) -> Fields:
-        """Bring a batch into the form in which the network is given it: images in the order of its convolutions.
+        """Convert a batch to the form that the network is given: images in the memory order of its convolutions.
 
-        A network that changes its input in place is given a copy: a batch may be a view of the data.
+        A network that changes its input in place is given a copy, because a batch may be a view of the data.
         """
         return over(self._arranged, x)
 
@@ -214,8 +214,8 @@ class FlatModel:
 class Lanes:
     """Several points of one network, each with a gradient: ``theta`` (n, size) and ``grad`` (n, trained).
 
-    The network computes at one of them at a time; changing over moves pointers, not numbers. A single lane is the
-    network's own ``theta`` and ``grad``.
+    The network computes at one of them at a time; switching moves pointers, not numbers. A single lane is the network's
+    own ``theta`` and ``grad``.
     """
 
     def __init__(self, flat: FlatModel, slots: Sequence[_Slot], count: int) -> None:
@@ -254,8 +254,8 @@ def _point(views: Sequence[tuple[nn.Parameter, Tensor, Tensor | None]]) -> None:
 def combine(coefficients: Sequence[float], rows: Sequence[Tensor], out: Tensor) -> Tensor:
     """Write Σ c_k P_k into ``out``, term by term, multiply then add: bit for bit as the store's kernel does.
 
-    Coefficients are rounded to the type of ``out`` first. Rows whose coefficient is then exactly 0 are skipped,
-    so a non-finite row elsewhere cannot leak; a single coefficient of 1 copies its row.
+    Coefficients are first rounded to the type of ``out``. Rows whose coefficient is then exactly 0 are skipped, so a
+    non-finite row elsewhere cannot leak in; a single coefficient of 1 copies its row.
     """
     rounded = torch.tensor(coefficients, dtype=out.dtype).tolist()
     terms = [(c, row) for c, row in zip(rounded, rows, strict=True) if c != 0]

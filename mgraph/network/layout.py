@@ -1,7 +1,7 @@
 """The layout of a network: which tensors it has, in canonical order, and what each of them is.
 
-Canonical order is ``named_parameters()`` order, then the persistent buffers in ``state_dict`` order; a tied
-tensor is stored once, under its first name.
+Canonical order is ``named_parameters()`` order, then the persistent buffers in ``state_dict`` order; a tied tensor is
+stored once, under its first name.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def to_numpy(tensor: Tensor) -> NDArray[Any]:
-    """View a tensor as a NumPy array, copied where its type or device demands it (bfloat16 as float32)."""
+    """View a tensor as a NumPy array, or copy it if its type or device requires that (bfloat16 as float32)."""
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()

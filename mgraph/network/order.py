@@ -1,4 +1,4 @@
-"""In which order the layers of a network compute, found by running it once: nobody lists them by hand."""
+"""The order in which the layers of a network compute, found by running it once, so that nobody lists them by hand."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 @dataclass(frozen=True)
 class Layer:
-    """A module with trainable parameters of its own (none of its submodules'): their names, in canonical order.
+    """A module with its own trainable parameters (not its submodules'): their names, in canonical order.
 
-    ``normalises`` tells a normalisation layer, whose scale and shift are not weights. The name of the network itself
-    is empty.
+    ``normalises`` marks a normalisation layer, whose scale and shift are not weights. The network itself has an empty
+    name.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Layer:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """The parameters that are not a bias and belong to no normalisation."""
+        """The parameters that are not biases and do not belong to a normalisation."""
         return () if self.normalises else tuple(p for p in self.parameters if not p.endswith("bias"))
 
 
@@ -44,12 +44,12 @@ def layers_of(module: nn.Module) -> list[Layer]:
 
 
 def execution_order(module: nn.Module, x: Fields) -> tuple[list[Layer], list[Layer]]:
-    """Run the network on a batch and return its layers in the order in which they compute, and those that do not.
+    """Run the network on a batch; return its layers in execution order, and those that are not executed.
 
-    A layer computes when its module is called, or any other that shares a parameter with it. Parameters that a called
-    module uses of a submodule that is not (the output projection of ``nn.MultiheadAttention``) compute with that
-    module, unless it is the network itself. Parallel branches come one after the other, as they run. The network is
-    left in eval mode; no number of it changes.
+    A layer is executed when its module, or any other that shares a parameter with it, is called. If a called module
+    uses parameters of a submodule that is not called (the output projection of ``nn.MultiheadAttention``), they execute
+    with that module, unless it is the network itself. Parallel branches come one after another, as they run. The
+    network is left in eval mode, with all its values unchanged.
     """
     called: dict[int, int] = {}
 
@@ -59,7 +59,7 @@ def execution_order(module: nn.Module, x: Fields) -> tuple[list[Layer], list[Lay
     hooks = [layer.register_forward_pre_hook(note) for layer in module.modules()]
     try:
         module.eval()
-        with torch.enable_grad():  # without, transformer layers take a fused path that calls no submodule
+        with torch.enable_grad():  # without gradients, transformer layers take a fused path that calls no submodule
             call(module, x)
     finally:
         for hook in hooks:
@@ -74,12 +74,12 @@ def execution_order(module: nn.Module, x: Fields) -> tuple[list[Layer], list[Lay
             placed.append((min(found), layer))
         else:
             idle.append(layer)
-    placed.sort(key=lambda item: item[0])  # stable: what computes together stays in canonical order
+    placed.sort(key=lambda item: item[0])  # a stable sort: layers executed together stay in canonical order
     return [layer for _, layer in placed], idle
 
 
 def _positions(module: nn.Module, called: dict[int, int]) -> dict[int, int]:
-    """Return by id of parameter when the first module that uses it was called."""
+    """Return, by id of parameter, the position at which the first module that uses it was called."""
     positions: dict[int, int] = {}
     for path, holder in module.named_modules(remove_duplicate=False):
         at = called.get(id(holder))
@@ -93,7 +93,7 @@ def _positions(module: nn.Module, called: dict[int, int]) -> dict[int, int]:
 
 
 def _above(module: nn.Module, path: str) -> Iterator[nn.Module]:
-    """Yield the modules that a module lies in, the nearest first; not the network itself."""
+    """Yield the modules that contain a module, innermost first, excluding the network itself."""
     while "." in path:
         path = path.rpartition(".")[0]
         yield module.get_submodule(path)

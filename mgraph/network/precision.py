@@ -1,8 +1,8 @@
-"""Precision of computing: fp32 to the letter, TF32 on a GPU that has it, or bf16 autocast.
+"""Precision of computations: exact fp32, TF32 on a GPU that has it, or bf16 autocast.
 
-Parameters, control points, momentum and BatchNorm statistics stay float32 throughout; only what the network
-computes inside one pass is rounded. Left alone, torch runs convolutions on a GPU in TF32: fp32 forbids that.
-Autocast's cache of rounded weights stays off: weights here change in place, and it would serve old ones.
+Parameters, control points, momentum and BatchNorm statistics stay float32 throughout; only what the network computes
+inside one pass is rounded. By default, torch runs convolutions on a GPU in TF32; fp32 forbids that. Autocast's cache of
+rounded weights stays off: weights here change in place, and it would return outdated ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raise InputError for a precision that does not exist, or not on this device."""
+    """Raise InputError for a precision that does not exist, or is not available on this device."""
     if precision not in PRECISIONS:
         raise InputError(f"The precision must be one of {', '.join(PRECISIONS)}, not {precision!r}.")
     if precision == "tf32" and device.type != "cuda":
@@ -28,7 +28,7 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 @contextmanager
 def computing_in(precision: str, device: torch.device) -> Iterator[None]:
-    """Run networks inside the block in this precision; InputError as :func:`check_precision`."""
+    """Run networks inside the block in this precision; raises InputError like :func:`check_precision`."""
     check_precision(precision, device)
     if device.type == "cuda":
         places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]

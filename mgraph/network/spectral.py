@@ -1,9 +1,9 @@
-"""Spectral normalisation: its vectors u and v belong to one point, and follow from that point's weight.
+"""Spectral normalisation: its vectors u and v belong to one point, and are determined by that point's weight.
 
 A layer with spectral normalisation computes with W/σ, σ = uᵀWv, where u and v are buffers that training moves towards
-the first singular vectors by one power iteration a step (Miyato et al. 2018). They are not coordinates; at another
-point they are others. So they are recomputed wherever a point is not the mode that they were stored with: by power
-iterations from a fixed start until σ stands still.
+the first singular vectors by one power iteration per step (Miyato et al. 2018). They are not coordinates, and they
+differ from point to point. So they are recomputed wherever a point is not the mode with which they were stored: by
+power iterations from a fixed start until σ converges.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PATIENCE = 3
 
 @dataclass(frozen=True)
 class Normalised:
-    """One normalised weight, shape (rows, columns) by ``matrix``, and the vectors that belong to it, by name."""
+    """One normalised weight, shape (rows, columns) by ``matrix``, and its vectors, by name."""
 
     u: Tensor
     v: Tensor
@@ -34,21 +34,21 @@ class Normalised:
     _weight: object
 
     def matrix(self) -> Tensor:
-        """Return the present weight as the matrix whose norm is meant."""
+        """Return the current weight as the matrix to be normalised."""
         return self._matrix(self._weight())  # type: ignore[operator, no-any-return]
 
 
 def spectral_vectors(module: nn.Module) -> list[Normalised]:
-    """Find the weights under spectral normalisation, of the present or the older kind, whose vectors are buffers.
+    """Find the weights under spectral normalisation, of the current or the older kind, whose vectors are buffers.
 
-    Where another parametrisation lies between the stored tensors and the norm, the weight is what reaches the norm.
+    If another parametrisation lies between the stored tensors and the norm, the weight is what reaches the norm.
     """
     return [found for name, part in module.named_modules() for found in _of(name, part)]
 
 
 @torch.no_grad()
 def recompute_vectors(vectors: list[Normalised]) -> None:
-    """Set u and v to the first singular vectors of the present weights, in place."""
+    """Set u and v to the first singular vectors of the current weights, in place."""
     for one in vectors:
         matrix = one.matrix()
         start = torch.randn(matrix.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -85,7 +85,7 @@ def _of(name: str, part: nn.Module) -> Iterator[Normalised]:
 
 
 def _reaching(steps: ParametrizationList, number: int) -> Tensor:
-    """Return what a list of parametrisations hands to the one with this number."""
+    """Return what a list of parametrisations passes to the one with this number."""
     value = steps.original if steps.is_tensor else [getattr(steps, f"original{i}") for i in range(steps.ntensors)]
     for index in range(number):
         value = steps[index](*value) if index == 0 and isinstance(value, list) else steps[index](value)

@@ -1,7 +1,7 @@
-"""A safetensors file written while its numbers are computed, so that a model may be larger than memory.
+"""Write a safetensors file while its numbers are being computed, so that a model may be larger than memory.
 
 The format (https://github.com/huggingface/safetensors): length of the header (8 bytes, little-endian), header (JSON:
-name → type, shape, offsets), then the tensors one after the other without gaps. So everything's place is known
+name → type, shape, offsets), then the tensors one after another without gaps. So every tensor's position is known
 before the first number, and chunks can be written in any order.
 """
 
@@ -50,12 +50,12 @@ def stream_safetensors(
     further: Mapping[str, Tensor] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a node to a safetensors file, whole or not at all, with the types of its network.
+    """Write a node to a safetensors file, either completely or not at all, with the types of its network.
 
     ``stream(write)`` calls ``write(offset, values)`` with the parameters, shape (D,), in chunks that cover them, in any
-    order and from any thread. ``buffers`` are the other tensors by stored type, ``further`` ones that the layout does
-    not have. Tied tensors are written under each name. Raises InputError if the file exists (unless ``overwrite``),
-    cannot be written, or has no such type.
+    order and from any thread. ``buffers`` are the other tensors by stored type, ``further`` ones that are not in the
+    layout. Tied tensors are repeated under each name. Raises InputError if the file exists (unless ``overwrite``),
+    cannot be written, or lacks such a type.
     """
     further = further or {}
     header, regions = _plan(layout, metadata or {}, further)
@@ -87,7 +87,7 @@ def stream_safetensors(
 
 @dataclass(frozen=True)
 class _Region:
-    """A tensor in the file: under which name, and where after the header."""
+    """A tensor in the file: its name, and its position after the header."""
 
     name: str
     tensor: TensorSpec
@@ -97,7 +97,7 @@ class _Region:
 
 @dataclass(frozen=True)
 class _Span:
-    """Parameters that lie one after the other in the node and in the file: [start, stop) from ``place`` on."""
+    """Parameters that are contiguous both in the node and in the file: [start, stop), from ``place`` on."""
 
     start: int
     stop: int
@@ -114,7 +114,7 @@ def _plan(layout: Layout, metadata: Mapping[str, str], further: Mapping[str, Ten
     for name, t in named:
         if t.dtype not in _TYPES:
             raise InputError(f"{name} is of type {t.dtype}, which this export does not write; export to .pt.")
-    # The widest types first, so that every tensor is aligned: readers map them into memory.
+    # The widest types come first, so that every tensor is aligned for readers that map it into memory.
     named.sort(key=lambda pair: -_itemsize(pair[1].dtype))
     regions, place = [], 0
     for name, t in named:

@@ -1,4 +1,4 @@
-"""What a path cost, whether its modes look memorised, and what the same training buys otherwise."""
+"""What a path cost, whether its modes look memorised, and what the same amount of training would buy instead."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mgraph_store import Connection, Node, Space
 
 @dataclass(frozen=True)
 class Advice:
-    """What a connection cost in T, the training of one mode, beside its modes; and what is known of these.
+    """What a connection cost in T, the training of one mode, besides its modes, and what is known about these.
 
-    ``otherwise`` says what the same training buys without the connection; None where its cost is not known, or nothing.
+    ``otherwise`` says what the same training buys without the connection; None if its cost is unknown or zero.
     """
 
     costs: Costs
@@ -36,7 +36,7 @@ class Advice:
 
 
 def advise(session: Session, space: Space, connections: Sequence[Connection], ends: Sequence[Node]) -> Advice:
-    """Look up what connections cost, beside the modes at their ``ends``, and say what else that much training buys."""
+    """Look up what connections cost, besides the modes at their ``ends``, and say what else that much training buys."""
     costs = costs_of(session, space, [node.id for node in ends], connections)
     with session.store.reading() as reader:
         memory = memory_of(reader, [node.id for node in ends])

@@ -23,15 +23,16 @@ from mgraph.query.sweepdata import SweepData
 from mgraph.session.members import label
 from mgraph_store import Connection, Node
 
-_FIRST_STEP = 0.1  # of a search, in every direction of the domain
+_FIRST_STEP = 0.1  # first step of a search in every direction of the domain
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A point of a connection: its coefficients over the control points, its parameter if it has one, and why it.
+    """A point of a connection: its coefficients over the control points, its parameter if it has one, and why it was
+    chosen.
 
-    ``selected_on`` is the split that chose it, if any did, ``baseline`` the corner that it stands against, by its place
-    among the ends; ``notes`` are for people.
+    ``selected_on`` is the split that chose it, if any did, ``baseline`` the corner with which it is compared, by its
+    index among the ends; ``notes`` are for people.
     """
 
     coefficients: Floats
@@ -43,7 +44,7 @@ class Choice:
 
 
 class Choosing:
-    """Chooses on validation data; temperatures and choice are made on one half of them where a search needs it."""
+    """Chooses on validation data; if a search needs it, temperatures and choice use only one half of them."""
 
     def __init__(
         self,
@@ -54,14 +55,14 @@ class Choosing:
         data: SweepData | None,
         progress: ProgressCallback,
     ) -> None:
-        """``nodes`` are the K control points, ``data`` the sweep whose points are looked at, if there is one."""
+        """``nodes`` are the K control points, ``data`` the sweep whose points are considered, if there is one."""
         self._predictor, self._connection, self._family = predictor, connection, family
         self._nodes, self._data, self._progress = nodes, data, progress
         self._comparison = Comparison(predictor)
         self.scored_by = self._comparison.scored_by
 
     def choose(self, job: MergeJob, parameter: Floats | None) -> Choice:
-        """Choose as a job says; raises InputError if that needs a sweep and there is none."""
+        """Choose as a job specifies; raise InputError if that needs a sweep and there is none."""
         if parameter is not None:
             coefficients = self._family.coefficients(parameter)[0]
             return self._stated(coefficients, tuple(map(float, parameter)), None)
@@ -104,7 +105,7 @@ class Choosing:
         return rows
 
     def _stated(self, coefficients: Floats, parameter: tuple[float, ...] | None, looked: SweepData | None) -> Choice:
-        """A point that was asked for, or the best of those in ``looked``; it is stored, whatever is decided."""
+        """Return a requested point, or the best of those in ``looked``; it is stored, whatever the decision."""
         selected = None if looked is None else SPLIT
         corners = self._corners()
         if corners is None:
@@ -178,7 +179,7 @@ class Choosing:
         return Choice(np.eye(self._family.size)[row], parameter, SPLIT, baseline, decision, (note,))
 
     def _best_corner(self) -> int:
-        """Return the corner that is best on validation by the primary metric, where examples have no scores."""
+        """Return the corner that is best on validation by the primary metric, for when examples have no scores."""
         here = self._predictor.workspace
         costs = []
         for row in self._family.ends:
@@ -189,7 +190,7 @@ class Choosing:
         return min(range(len(costs)), key=lambda i: costs[i])
 
     def _greedy(self, data: SweepData) -> Choice:
-        """Average swept points greedily; everything that was looked at on the way counts for the decision."""
+        """Average swept points greedily; everything tried on the way counts in the decision."""
         here = self._predictor.workspace
         metric = here.task.primary
         if (SPLIT, metric.name) not in data.values:
@@ -227,7 +228,7 @@ def choose_point(data: SweepData) -> int:
 
 
 def _decided(scores: Scores, looked_at: list[Scores] | None, against: Scores) -> Decision:
-    """Decide whether scores are better than a corner's, where these others were looked at, the chosen among them."""
+    """Decide whether scores are better than a corner's when these others, including the chosen one, were tried."""
     if looked_at is None:
         return decide([scores], 0, against)
     found = decide(np.stack([scores, *looked_at]).astype(np.float32), 0, against)
@@ -239,7 +240,7 @@ def _at(data: SweepData, place: int) -> tuple[float, ...]:
 
 
 def _inside(family: Family, free: Floats) -> Floats:
-    """Return the parameter for d free numbers: the nearest one of the domain, about."""
+    """Return the parameter for d free numbers: approximately the nearest one in the domain."""
     if not isinstance(family, SimplexFamily):
         return np.clip(free, 0.0, 1.0)
     weights = np.clip(np.append(free, 1.0 - free.sum()), 0.0, None)

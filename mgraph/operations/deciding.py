@@ -1,8 +1,8 @@
-"""How candidates are compared on validation data: by the likelihood of the labels under a temperature of their own.
+"""How candidates are compared on validation data: by the likelihood of the labels, each under its own temperature.
 
-Of a few hundred examples, accuracy tells equal models from better ones only where they differ by whole per cents; the
-likelihood uses every example, and the temperature keeps it from being a measure of sureness. Tasks without class labels
-are compared by their primary metric, or else by their loss.
+With a few hundred examples, accuracy distinguishes models only if they differ by whole per cents; the likelihood uses
+every example, and the temperature keeps it from measuring confidence. Tasks without class labels are compared by their
+primary metric, or else by their loss.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Scores = NDArray[np.float64]
 
 
 class Comparison:
-    """Scores members on validation data, by example; more is better.
+    """Scores members on validation data, by example; higher is better.
 
     ``halved``: temperatures are fitted on the first of the two halves of the scored examples alone
     (:func:`mgraph.merge.bestof.halves`), so that the second one has no part in what is chosen.
@@ -42,7 +42,7 @@ class Comparison:
         self.scored_by = BY_LIKELIHOOD if self._likelihood else task.primary.name
 
     def scores(self, member: Member) -> Scores | None:
-        """Return the score of each example, shape (N,); None where examples have none of their own."""
+        """Return the score of each example, shape (N,); None if examples have none."""
         task = self._predictor.workspace.task
         if not self._likelihood:
             self._predictor.place(member)
@@ -51,7 +51,7 @@ class Comparison:
         return self._of_outputs(task, out)
 
     def of_network(self) -> Scores | None:
-        """Return the scores of what the space's network holds now."""
+        """Return the scores of the network in its current state."""
         here = self._predictor.workspace
         batches = outputs(here.flat, here.task.valid)
         if self._likelihood:
@@ -68,9 +68,9 @@ class Comparison:
 
 
 def best_of(scores: Sequence[Scores] | NDArray[np.float64], among: NDArray[np.int64] | None = None) -> int:
-    """Return which of S models has the best mean score, of the examples with these indices; the first of equal ones.
+    """Return which of S models has the best mean score on the examples with these indices; the first one if tied.
 
-    Scores that are not finite are worse than any that are.
+    Scores that are not finite are worse than any finite ones.
     """
     table = np.stack([np.asarray(row, np.float64) for row in scores])
     means = (table if among is None else table[:, among]).mean(axis=1)

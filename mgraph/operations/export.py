@@ -16,7 +16,14 @@ from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
 from mgraph.fields import Shapes
 from mgraph.jobs.points import ExportJob
-from mgraph.network.checkpoints import extra_state, state_dict, write_pt
+from mgraph.network.checkpoints import (
+    extra_state,
+    is_adapted,
+    state_dict,
+    write_adapter,
+    write_directory,
+    write_pt,
+)
 from mgraph.network.layout import dtype_name, named_tensors
 from mgraph.network.tensorfile import stream_safetensors
 from mgraph.progress import ProgressCallback, silent
@@ -64,13 +71,17 @@ def new_module(workspace: Workspace, state: Mapping[str, Any], device: str) -> n
 def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback = silent) -> Path:
     """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict).
 
-    Parameters are streamed to .safetensors chunk by chunk, so a node without BatchNorm statistics to recompute may be
-    larger than memory.
+    Without such an ending the path is a directory, as the network's library has it: an adapter for peft, or a network
+    of transformers; InputError for any other network. Parameters are streamed to .safetensors chunk by chunk, so a node
+    without BatchNorm statistics to recompute may be larger than memory.
     """
     del progress  # it is short
     path, overwrite = Path(job.path), job.overwrite
     with session.store.reading() as reader:
         node = reader.get(Node, id=job.node)
+    if not path.suffix or path.is_dir():
+        _export_directory(session, node, path, overwrite=overwrite)
+        return path
     check_format(path)
     if path.suffix == ".safetensors":
         facts = json.dumps(node_facts(session, node), sort_keys=True)
@@ -87,6 +98,23 @@ def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback 
     else:
         write_pt(path, node_state(session, node), overwrite=overwrite)
     return path
+
+
+def _export_directory(session: Session, node: Node, path: Path, *, overwrite: bool) -> None:
+    module = node_module(session, node)
+    facts = json.dumps(node_facts(session, node), sort_keys=True)
+    if is_adapted(module):
+        write_adapter(path, module, {"mgraph": facts}, overwrite=overwrite)
+    elif type(module).__module__.startswith("transformers."):
+        from mgraph.architectures.huggingface import quiet
+
+        save: Any = module.save_pretrained
+        with quiet():
+            write_directory(path, "config.json", lambda place: save(str(place)), overwrite=overwrite)
+    else:
+        raise InputError(
+            f"{path.name} must end in {', '.join(FORMATS)}; directories are for networks of transformers and of peft."
+        )
 
 
 def check_format(path: Path) -> None:

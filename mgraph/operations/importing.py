@@ -1,4 +1,4 @@
-"""Checkpoint files into the graph: as modes, and trained curves of the field's reference code as connections."""
+"""Import checkpoint files: as modes, and trained curves of the field's reference code as connections."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from mgraph.network.checkpoints import (
     find_curve,
     fit_content,
     fit_curve,
+    from_adapter,
     read_content,
 )
 from mgraph.network.probing.traces import tensors_in
@@ -43,7 +44,7 @@ from mgraph_store import Connection, Node, Space, new_id
 
 _TRIED = 8  # examples
 PYTHON = "python"
-"""The origin, in the info of a mode, of what was given as an object."""
+"""The origin, in a mode's info, of weights given as a Python object."""
 
 
 class StaleStatisticsWarning(MGraphWarning):
@@ -60,17 +61,18 @@ def fit_file(workspace: Workspace, path: Path, options: Options) -> tuple[Fitted
 
 
 def fit_object(workspace: Workspace, given: Any, options: Options) -> tuple[FittedCheckpoint, dict[str, Any]]:
-    """Take a module, or a dict of tensors, for a mode of the bench's space, as :func:`fit_file` does with a file."""
+    """Fit a module, or a dict of tensors, as a mode of the workspace's space, as :func:`fit_file` does a file."""
     content = content_of(given)
     where = f"The {type(given).__name__}"
-    return _fit(workspace, content, options, where, {"origin": PYTHON, "blake2b": digest_of(content)})
+    return _fit(workspace, content, options, where, {"origin": PYTHON, "blake2b": digest_of(content)}, given)
 
 
 def _fit(
-    workspace: Workspace, content: Content, options: Options, where: str, origin: dict[str, Any]
+    workspace: Workspace, content: Content, options: Options, where: str, origin: dict[str, Any], given: Any = None
 ) -> tuple[FittedCheckpoint, dict[str, Any]]:
     if options.recompute and not workspace.flat.statistics:
         raise InputError(f"The network of space {workspace.space.name} has no BatchNorm statistics to recompute.")
+    content, notes = from_adapter(content, workspace.flat.module, where, given)
     try:
         fitted = fit_content(content, workspace.new_module, workspace.layout, options, where)
     except InputError:
@@ -82,6 +84,7 @@ def _fit(
                 f"{where} holds {curve.described}: save it to a file and import that with add_curve."
             ) from None
         raise TrainedCurveError(_curve_found(where, curve), curve.method) from None
+    fitted.notes.extend(notes)
     info = origin | {"notes": fitted.notes, "checkpoint": fitted.source}
     if options.recompute:
         info["batchnorm"] = str(workspace.policy())
@@ -192,7 +195,7 @@ def add_imported_curve(
         with session.store.transaction() as tx:
             nodes: list[Node] = []
             for (point, results), end_name in zip(found, ends, strict=True):
-                recompute_own(workspace, point)  # the same statistics again, to be stored
+                recompute_own(workspace, point)  # recompute the same statistics, to store them
                 info = origin | {"notes": notes, "batchnorm": str(workspace.policy())}
                 nodes.append(
                     store_point(

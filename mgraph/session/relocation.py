@@ -1,4 +1,4 @@
-"""Telling a graph that code or data have moved: a space's specs are rewritten if what is in the new place is the same.
+"""Tell a graph that code or data have moved: a space's specs are rewritten if the new place holds the same thing.
 
 Code is the same if its hash is the one that the space recorded, data if their fingerprint is. Only the place may
 change, not the function or its parameters. Runs refer to spaces by id, so an interrupted one can still be resumed.
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from mgraph import trust
-from mgraph.builtin import FILES, ROOT
+from mgraph.builtin import BASE, ROOT
 from mgraph.errors import InputError, NotFoundError
-from mgraph.factories import FactorySource, locate, names_code, source_of
+from mgraph.factories import FactorySource, locate, names_code, path_in, source_of, with_path
 from mgraph.families.own import own_families
 from mgraph.query.sweepdata import family_of
 from mgraph.specs import Spec
@@ -100,8 +100,8 @@ def path_of(spec: Spec) -> str | None:
     if spec.is_factory:
         file, _, _ = spec.name.rpartition(":")
         return file if file.endswith(".py") or "/" in file else None
-    if spec.prefix in FILES:
-        return spec.argument or None
+    if (path := path_in(spec)) is not None:
+        return path
     root = spec.params.get(ROOT)
     return root if isinstance(root, str) else None
 
@@ -222,6 +222,8 @@ def _renamed(described: Any, names: Mapping[str, str]) -> Any:
 def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
     """Check that what a spec now names is what the space recorded in this role."""
     was = getattr(space, role)
+    if role == "arch" and path_in(Spec.parse(was)) is not None:
+        return _network_move(store, space, Spec.parse(was), typed)
     if role != "data" and not names_code(was):
         whose = "comes with its data" if role == "loss" else "is built in"
         raise InputError(f"The {role} of space {space.name}, {was}, {whose}; there is nothing to relocate.")
@@ -247,6 +249,19 @@ def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
     if role == "loss":
         moved[_NAMED] = entry.get(_NAMED, was)
     return _Move(space, role, was, spec, moved, source)
+
+
+def _network_move(store: GraphStore, space: Space, before: Spec, typed: Spec) -> _Move:
+    """Change the directory from which a built-in network is made; its content is checked at every build."""
+    spec, _ = source_of(typed, typed_in=Path.cwd(), base=store.path)
+    path = path_in(spec)
+    params = [{key: value for key, value in s.params.items() if key != BASE} for s in (before, spec)]
+    if spec.prefix != before.prefix or path is None or params[0] != params[1]:
+        raise InputError(f"{typed} is another network than {before}; relocate changes only the place.")
+    if not locate(path, store.path).exists():
+        raise NotFoundError(f"{locate(path, store.path)} does not exist; check the path.")
+    entry = _recorded(space, str(before))
+    return _Move(space, "arch", str(before), spec, {**entry, "path": path} if entry else None, None)
 
 
 def _require_same_data(store: GraphStore, space: Space, spec: Spec) -> None:
@@ -316,6 +331,6 @@ def _with_path(spec: Spec, path: str) -> Spec:
     if spec.is_factory:
         named = path if path.endswith(".py") or "/" in path else f"./{path}"
         return Spec(f"{named}:{spec.name.rpartition(':')[2]}", spec.params)
-    if spec.prefix in FILES:
-        return Spec(f"{spec.prefix}:{path}", spec.params)
+    if path_in(spec) is not None:
+        return with_path(spec, path)
     return Spec(spec.name, {**spec.params, ROOT: path})

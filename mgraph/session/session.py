@@ -49,8 +49,17 @@ _SMALL_WORK = 25e6
 class Workspace:
     """Everything needed to train and evaluate in one space; task and network are loaded on first use."""
 
-    def __init__(self, space: Space, path: Path, device: str, *, trust: bool, threads: int | None = None) -> None:
-        self.space, self.device = space, device
+    def __init__(
+        self,
+        space: Space,
+        path: Path,
+        device: str,
+        *,
+        trust: bool,
+        threads: int | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self.space, self.device, self._workers = space, device, workers
         self._habits: Habits | None = None
         self.met = False  # whether the network was probed here and found usable
         self._path, self._trust, self._threads = path, trust, threads
@@ -87,6 +96,7 @@ class Workspace:
                 task,
                 lambda: load_task(self.space.data, base=self._path, consent=self._consent("data")),
             )
+        task.read_by(self._workers)
         return task
 
     @cached_property
@@ -127,6 +137,7 @@ class Workspace:
         """Build a freshly initialised network as its factory returns it, as :meth:`new_network` does."""
         from mgraph.architectures.loading import build_network
         from mgraph.network.layout import layout_of
+        from mgraph.session.bases import require_base
 
         module = build_network(
             self.space.arch,
@@ -142,6 +153,7 @@ class Workspace:
                 f"The architecture {self.space.arch!r} no longer makes the network of space "
                 f"{self.space.name}: {difference}; restore its code or add a new space."
             )
+        require_base(self.space, module, self._path)
         return module
 
     @cached_property
@@ -177,19 +189,32 @@ class Session:
     """The open store with its device, its trust, and its workspaces."""
 
     def __init__(
-        self, store: GraphStore, *, device: str = "auto", trust: bool = False, threads: int | None = None
+        self,
+        store: GraphStore,
+        *,
+        device: str = "auto",
+        trust: bool = False,
+        threads: int | None = None,
+        workers: int | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"There must be at least 1 thread, not {threads}.")
+        if workers is not None and workers < 0:
+            raise InputError(f"There are at least 0 workers, not {workers}.")
         self.store = store
-        self._device, self._trust, self._threads = device, trust, threads
+        self._device, self._trust, self._threads, self._workers = device, trust, threads, workers
         self._workspaces: dict[str, Workspace] = {}
         self.points = RecentPoints(store)
 
     @property
     def options(self) -> dict[str, Any]:
-        """How it was opened, so that another process can do the same: device, trust and threads as they were given."""
-        return {"device": self._device, "trust": self._trust, "threads": self._threads}
+        """How it was opened, so that another process can do the same: each as it was given."""
+        return {
+            "device": self._device,
+            "trust": self._trust,
+            "threads": self._threads,
+            "workers": self._workers,
+        }
 
     def like(self, run: Run) -> Session:
         """Return a session that computes where and as a run did, unless this one was told otherwise."""
@@ -198,6 +223,7 @@ class Session:
             device=run.device if self._device == "auto" else self._device,
             trust=self._trust,
             threads=self._threads or run.threads,
+            workers=self._workers,
         )
 
     @property
@@ -223,7 +249,12 @@ class Session:
         """Return the workspace of a space, the same one every time."""
         if space.id not in self._workspaces:
             self._workspaces[space.id] = Workspace(
-                space, self.store.path, self.device, trust=self._trust, threads=self._threads
+                space,
+                self.store.path,
+                self.device,
+                trust=self._trust,
+                threads=self._threads,
+                workers=self._workers,
             )
         return self._workspaces[space.id]
 

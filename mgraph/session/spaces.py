@@ -19,6 +19,7 @@ from mgraph.errors import InputError, NameTakenError, NotFoundError
 from mgraph.factories import names_code, source_of
 from mgraph.metric import to_json
 from mgraph.network.layout import layout_of
+from mgraph.session.bases import base_entry, base_of
 from mgraph.session.code import recorded_hash
 from mgraph.session.meeting import meet, tell
 from mgraph.specs import Spec
@@ -33,9 +34,9 @@ def describe_space(
 ) -> Space:
     """Load architecture and data once and describe the space they make; the graph is not touched.
 
-    ``loss`` names a user's own function to evaluate by instead of the data's loss. Specs of files are stored relative
-    to the graph directory ``path``. Naming code here trusts it. Raises InputError for what cannot be used, and warns of
-    what the probe finds (:mod:`mgraph.session.meeting`).
+    ``loss`` names the user's own function to evaluate by instead of the data's loss. Specs of files are stored relative
+    to the graph directory ``path``. Naming code here trusts it. Raises InputError for what cannot be used, and warns
+    about what the probe finds (:mod:`mgraph.session.meeting`).
     """
     if name is not None:
         validate_name(name)
@@ -67,6 +68,7 @@ def describe_space(
 
     module = build(0)
     layout = layout_of(module)
+    factories |= base_entry(arch, module, path)
     tell(meet(module, build(1), task, arch=arch, data=data), stacklevel=4)
     return Space(
         id=new_id("a"),
@@ -90,7 +92,7 @@ def add_space(store: GraphStore, space: Space, *, named: bool) -> Space:
     for other in present:
         fields = ("arch", "layout_hash", "data_hash", "loss", "codec")
         same = all(getattr(other, field) == getattr(space, field) for field in fields)
-        if same and _loss_code(other) == _loss_code(space):
+        if same and _loss_code(other) == _loss_code(space) and base_of(other) == base_of(space):
             return other
     if not named:
         space = _with_free_name(space, {s.name for s in present})

@@ -1,8 +1,8 @@
-"""Augmentation: training batches changed at random, every example in its own way, before a step sees them.
+"""Augmentation: random changes to training batches, drawn separately for every example, before a step sees them.
 
-It belongs to a run, never to the data: evaluation and recomputed BatchNorm statistics see the images as they are. A
-batch's random numbers come from the run's seed and the batch's number in the run alone, so that a run that goes on
-after an interruption draws what it would have drawn. Under ``torchrun`` every process changes the whole batch alike.
+It belongs to a run, never to the data: evaluation and recomputed BatchNorm statistics see the images unchanged. A
+batch's random numbers depend only on the run's seed and the batch's number, so a run that resumes after an interruption
+draws what it would have drawn. Under ``torchrun`` every process changes the whole batch in the same way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from mgraph.data.repeatable import RandomState
-from mgraph.data.splits import ArraySplit, Batch, DatasetSplit, Split
+from mgraph.data.splits import ArraySplit, Batch, Split
+from mgraph.data.streaming import DatasetSplit
 from mgraph.data.task import Task
 from mgraph.errors import InputError, MGraphError
 from mgraph.factories import load_factory
@@ -43,32 +44,32 @@ class Augmented(Protocol):
 
     @property
     def augment(self) -> str | None:
-        """The augmentation, as it is written; None: there is none."""
+        """The augmentation, as the user writes it; None if there is none."""
 
 
 class Augmentation(ABC):
-    """Changes training batches; :meth:`__call__` of the same batch with the same number gives the same."""
+    """Changes training batches; :meth:`__call__` gives the same result for the same batch with the same number."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     @torch.no_grad()
     def __call__(self, x: Fields, y: Fields, number: int) -> Batch:
-        """Return the ``number``-th batch of a run, x and y of shape (B, …) each, changed; on its device."""
+        """Return the ``number``-th batch of a run, changed, on its device; x and y have shape (B, …)."""
         seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1, np.uint64)[0] >> np.uint64(1))
         with torch.autocast(tensors_of(x)[0].device.type, enabled=False):
             return self._changed(x, y, seed)
 
     @abstractmethod
     def _changed(self, x: Fields, y: Fields, seed: int) -> Batch:
-        """Do it with random numbers from this seed."""
+        """Return the batch changed with random numbers from this seed."""
 
 
 class ImageAugmentation(Augmentation):
-    """Some of the built-in parts, one after the other."""
+    """A sequence of the built-in parts."""
 
     def __init__(self, parts: tuple[Part, ...], split: Split, seed: int) -> None:
-        """``split`` says what black looks like to the network."""
+        """``split`` tells what black looks like to the network."""
         super().__init__(seed)
         self._parts, self._normalisation = parts, split.normalisation
         n = self._normalisation
@@ -93,7 +94,7 @@ class ImageAugmentation(Augmentation):
 
 
 class OwnAugmentation(Augmentation):
-    """A function of the user's, of x or of (x, y), that returns as many; the global generators are seeded for it."""
+    """The user's own function of x or of (x, y), returning as many; the global generators are seeded for it."""
 
     def __init__(self, function: Callable[..., Any], name: str, seed: int) -> None:
         super().__init__(seed)
@@ -109,7 +110,7 @@ class OwnAugmentation(Augmentation):
                 made = self._function(x, y) if self._takes_targets else self._function(x)
             except MGraphError:
                 raise
-            except Exception as error:  # whatever the user's code raises
+            except Exception as error:  # the user's code may raise anything
                 why = " ".join(str(error).split()).rstrip(".")
                 raise InputError(f"The augmentation {given} failed: {type(error).__name__}: {why}.") from error
         if self._takes_targets:
@@ -135,9 +136,9 @@ class OwnAugmentation(Augmentation):
 def augmentation(how: Augmented, split: Split) -> Augmentation | None:
     """Return the augmentation of a run's batches from a split; None if there is none.
 
-    A function named in the settings is the user's own code, and naming it is consent to run it, unless it was read from
-    a graph (:func:`mgraph.trust.speaker`): UntrustedError. InputError if it cannot be loaded, or the parts are not for
-    such examples.
+    A function named in the settings is the user's own code, and naming it is consent to run it; if the name was read
+    from a graph (:func:`mgraph.trust.speaker`), UntrustedError is raised. Raises InputError if the function cannot be
+    loaded, or the parts do not suit such examples.
     """
     if how.augment is None:
         return None
@@ -162,7 +163,7 @@ def check_augmentation(flat: FlatModel, task: Task, how: Augmented) -> Batch:
 
 
 def _require_images(part: Part, split: Split) -> None:
-    """Raise InputError unless the examples of a split are images that a part can be applied to."""
+    """Raise InputError unless the examples of a split are images to which a part can be applied."""
     x, y = split.examples(torch.arange(min(64, len(split))))
     if not isinstance(x, Tensor):
         raise InputError(
@@ -213,10 +214,10 @@ def _require_levels(split: Split, channels: int) -> None:
 
 
 def _positional(function: Callable[..., Any]) -> int:
-    """Count the parameters that must be given, by position."""
+    """Count the parameters that must be given by position."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some built-in callables have none
+    except (TypeError, ValueError):  # some built-in callables have no signature
         return 1
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in kinds and p.default is p.empty for p in parameters)
@@ -224,7 +225,7 @@ def _positional(function: Callable[..., Any]) -> int:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and PyTorch inside a block, and put them back afterwards."""
+    """Seed the global generators of Python, NumPy and PyTorch inside a block, and restore them afterwards."""
     before = RandomState()
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
@@ -238,7 +239,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _of_form(made: Any, given: Fields) -> bool:
-    """Tell whether something is made of tensors as given fields are: one, or as many by the same names."""
+    """Return whether something consists of tensors in the given form: one, or as many under the same names."""
     if isinstance(given, dict):
         return (
             isinstance(made, dict) and list(made) == list(given) and all(isinstance(t, Tensor) for t in made.values())

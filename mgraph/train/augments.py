@@ -1,4 +1,4 @@
-"""How an augmentation is written, and what there is (torch-free): ``crop4+flip``, or a function of the user's."""
+"""How an augmentation is written, and the available parts (torch-free): ``crop4+flip``, or a function of the user's."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PART = re.compile(r"(?P<name>[a-z]+)(?P<number>[0-9]*)")
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of part: what its number means, the least and the largest (0, 0: it takes none), and its default.
+    """One kind of part: what its number means, its least, largest and default values (0, 0: it takes none).
 
-    ``moves`` says whether it moves pixels, so that targets with one value per pixel would no longer fit.
+    ``moves`` says whether it moves pixels, so that targets with one value per pixel would no longer match.
     """
 
     what: str
@@ -52,17 +52,17 @@ class Part:
 
     @property
     def kind(self) -> Kind:
-        """What there is to know of it."""
+        """The description of its kind."""
         return KINDS[self.name]
 
 
 def parse_augment(text: str) -> tuple[Part, ...]:
-    """Read ``crop4+flip``; InputError, naming the part and what is close, for anything else."""
+    """Parse ``crop4+flip``; raise InputError, naming the part and similar names, for anything else."""
     return tuple(_part(piece.strip(), text) for piece in text.split("+"))
 
 
 def is_own(text: str) -> bool:
-    """Tell whether it names a function of the user's."""
+    """Return whether it names the user's own function."""
     return ":" in text and Spec.parse(text).is_factory
 
 
@@ -83,7 +83,7 @@ def check_augment(text: str) -> None:
 
 
 def augment_setting() -> Any:
-    """Declare the setting, the same one for everything that trains."""
+    """Declare the setting, the same for everything that trains."""
     return setting(
         None,
         "augmentation of training batches, at random for every example: parts joined by + of crop4 (border), flip, "

@@ -1,4 +1,4 @@
-"""An endless stream of shuffled, perhaps augmented batches, each example once in a pass; it knows where it stands."""
+"""An endless, resumable stream of shuffled, possibly augmented batches that uses each example once per pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mgraph.train.augmentation import Augmentation
 
 
 class Batches(Iterator[Batch]):
-    """Batches of one size; what is left over at the end of a pass waits for the next one, or is a smaller batch."""
+    """Batches of one size; examples left over in a pass are dropped from it, or form a smaller batch."""
 
     def __init__(
         self,
@@ -27,8 +27,8 @@ class Batches(Iterator[Batch]):
     ) -> None:
         """Draw the order of every pass from ``order``; a batch is at most the whole split.
 
-        The examples left over make a batch of their own if there are ``least`` of them or more; None: never.
-        ``augment`` changes every batch before it is handed out.
+        The examples left over form a batch of their own if there are ``least`` or more of them; with None, they never
+        do. ``augment`` changes every batch before it is handed out.
         """
         self._split, self._order, self._device = split, order, device
         self._augment, self._number = augment, 0
@@ -49,27 +49,27 @@ class Batches(Iterator[Batch]):
         return batch if self._augment is None else self._augment(*batch, self._number)
 
     def begin_pass(self) -> None:
-        """Begin a new pass: the next batch is its first."""
+        """Begin a new pass: the next batch will be its first."""
         self._before = self._order.get_state()
         self._position = 0
 
     @property
     def position(self) -> int:
-        """How many batches of the present pass were taken."""
+        """The number of batches taken in the current pass."""
         return self._position
 
     @property
     def pass_state(self) -> Tensor:
-        """State of the generator before it draws, or drew, the order of the present pass."""
+        """The state of the generator just before it draws, or drew, the order of the current pass."""
         return self._before
 
     @property
     def number(self) -> int:
-        """How many batches were taken in all."""
+        """The total number of batches taken."""
         return self._number
 
     def go_to(self, position: int, pass_state: Tensor, number: int) -> None:
-        """Go on where a stream of the same split was that stood at this position of this pass, ``number`` in all."""
+        """Continue where another stream of the same split was: at this position of this pass, ``number`` batches in."""
         self._before, self._position, self._number = pass_state.clone(), position, number
         self._order.set_state(self._before)
         if position:
@@ -82,7 +82,7 @@ class Batches(Iterator[Batch]):
 
 
 def batches_per_pass(count: int, batch_size: int, least: int | None = None) -> int:
-    """Return how many batches a pass over ``count`` examples has; ``least`` as of :class:`Batches`."""
+    """Return the number of batches in a pass over ``count`` examples; ``least`` is as for :class:`Batches`."""
     return -(-_used(count, batch_size, least) // min(batch_size, count))
 
 

@@ -1,4 +1,4 @@
-"""Control points in training, where they lie: columns that are held, and the Gram matrix of the rows."""
+"""Control points during training, on their device: held columns, and the Gram matrix of the rows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _CHUNK = 1 << 20  # columns per float64 block
 
 @dataclass(frozen=True)
 class Held:
-    """The columns of all control points that are not trained: ``matrix`` (K, R) times ``rows`` (R, H)."""
+    """The untrained columns of all control points: ``matrix`` (K, R) times ``rows`` (R, H)."""
 
     matrix: Floats
     rows: Tensor
 
 
 class GramMeasure:
-    """Gives the present Gram matrix of P's centred rows, shape (K, K); held columns are counted once."""
+    """Computes the current Gram matrix of P's centred rows, shape (K, K); the held columns contribute a constant."""
 
     def __init__(self, P: Tensor, held: Held | None) -> None:
         self._P = P
@@ -32,16 +32,16 @@ class GramMeasure:
             self._held = moves @ _centred(held.rows) @ moves.T
 
     def gram(self) -> Floats:
-        """Return G as it is now."""
+        """Return the current G."""
         G: Floats = (_centred(self._P) + self._held).cpu().numpy()
         return G
 
 
 def _centred(rows: Tensor) -> Tensor:
-    """(rows - first)(rows - first)ᵀ in float64."""
+    """Return (rows - first)(rows - first)ᵀ in float64."""
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
     for start in range(0, rows.shape[1], _CHUNK):
         wide = rows[:, start : start + _CHUNK].double()
-        wide = wide - wide[:1]  # not in place: float64 rows are themselves here
+        wide = wide - wide[:1]  # not in place: float64 rows would be changed themselves
         total += wide @ wide.T
     return total

@@ -1,10 +1,10 @@
-"""The one driver of everything that trains step by step, whatever a step does.
+"""The one driver for everything that trains step by step, whatever a step does.
 
 A method is a :class:`~mgraph.train.stepper.Stepper`: it says which segment of its work comes next, does one step at a
-time, and gives and takes back the named arrays that its next step depends on. The driver has the rest: random
-streams, batches, precision, progress, budgets of steps and seconds, saved states from which a run goes on bit for bit
-(on a CPU), several processes, and what happens when the loss leaves the finite numbers: back to where the segment
-began, at half the learning rate.
+time, and saves and restores the named arrays that its next step depends on. The driver does the rest: random streams,
+batches, precision, progress, limits on steps and seconds, saved states from which a run continues bit for bit (on a
+CPU), multiple processes, and the response to a non-finite loss: back to the beginning of the segment, at half the
+learning rate.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
 from mgraph.train.streams import Streams
 
 _FORMAT = 1  # of saved states
-_BLOWN_UP = 1e4  # a loss so many times the first one is as good as infinite
-_LOOK_EVERY_ON_DEVICE = 50  # steps: on an accelerator reading a loss waits for the device
+_BLOWN_UP = 1e4  # times the first loss: anything above counts as infinite
+_LOOK_EVERY_ON_DEVICE = 50  # steps: reading a loss from an accelerator waits for the device
 
 
 class LearningRateWarning(MGraphWarning):
-    """A segment of a training diverged and was begun again with half the learning rate."""
+    """A segment of training diverged and was started again with half the learning rate."""
 
 
 class Driven(Protocol):
@@ -74,11 +74,11 @@ class Driven(Protocol):
 
     @property
     def max_steps(self) -> int | None:
-        """Steps at most."""
+        """The maximum number of steps."""
 
     @property
     def max_seconds(self) -> float | None:
-        """Seconds at most."""
+        """The maximum number of seconds."""
 
 
 class Driver:
@@ -94,7 +94,7 @@ class Driver:
         checkpointer: Checkpointer | None = None,
         progress: ProgressCallback = silent,
     ) -> None:
-        """``least`` is for :class:`Batches`; of several processes none keeps states."""
+        """``least`` is for :class:`Batches`; with several processes, none of them saves states."""
         self._flat, self._how, self._progress = flat, how, progress
         self.workers, self.streams = present(), Streams.of(how.seed)
         self.checkpointer = InMemory() if checkpointer is None else checkpointer
@@ -102,28 +102,29 @@ class Driver:
         self.batches = Batches(
             split, how.batch_size, self.streams.order, flat.device, least=least, augment=augmentation(how, split)
         )
+        self._each: dict[str, Any] = {"examples": min(how.batch_size, len(split)), "called": split.called}
         self.module: Callable[..., Any] = torch.compile(flat.module) if how.compile else flat.module
         self.notes: list[str] = []
-        self.steps = 0  # in all, those of diverged attempts included
-        self.done = 0  # of the present segment
-        self.scale = 1.0  # of the learning rate, after divergence
+        self.steps = 0  # total, including those of diverged attempts
+        self.done = 0  # steps done in the current segment
+        self.scale = 1.0  # factor on the learning rate after divergence
         self._halvings = 0
-        self._first: float | None = None  # the loss that others are compared with
-        self.stopped: str | None = None  # the budget that was spent, and where
-        self._pending: list[Tensor | float] = []  # losses that were not looked at yet
+        self._first: float | None = None  # the loss with which later ones are compared
+        self.stopped: str | None = None  # the budget that ran out, and where
+        self._pending: list[Tensor | float] = []  # losses not read yet
         self._before, self._began = 0.0, time.monotonic()
         self._segment: TrainingSegment | None = None
 
     @property
     def seconds(self) -> float:
-        """Time since the run began, without that in which it was interrupted."""
+        """Time since the run began, not counting interruptions."""
         return self._before + time.monotonic() - self._began
 
     def run(self, method: Stepper) -> None:
         """Drive the method through its segments.
 
-        Raises NonFiniteError, naming the step, when a segment diverges at every learning rate tried, or its first
-        loss is not finite; InputError for a state that another version of this package saved.
+        Raises NonFiniteError, naming the step, when a segment diverges at every learning rate tried or its first loss
+        is not finite, and InputError for a state saved by another version of this package.
         """
         gpus = [self._flat.device] if self._flat.device.type == "cuda" else []
         self._began = time.monotonic()
@@ -142,7 +143,7 @@ class Driver:
                 method.leave()
 
     def spent(self) -> str | None:
-        """Say which budget is spent, if one is; all processes at the same step."""
+        """Return which budget is spent, or None; all processes agree at the same step."""
         why = self._spent()
         if why is not None and self.stopped is None and self._segment is not None:
             self.stopped = f"{why} after step {self.done} of {self._segment.steps} ({self._segment.name})"
@@ -162,7 +163,7 @@ class Driver:
         return f"{how.max_seconds:g} s are spent" if over else None
 
     def _drive(self, method: Stepper, segment: TrainingSegment) -> None:
-        """Drive a segment to its end, anew with half the learning rate as often as it diverges."""
+        """Drive a segment to its end, restarting with half the learning rate whenever it diverges."""
         anew, self._segment = self.done == 0, segment
         if anew:
             method.mark()
@@ -181,7 +182,7 @@ class Driver:
             self.scale, self._halvings, self._first = 1.0, 0, None
 
     def _steps(self, method: Stepper, segment: TrainingSegment) -> str | None:
-        """Do the steps of a segment that are left; return why it ended before they were done, if it did."""
+        """Do the remaining steps of a segment; if it ended before they were done, return why."""
         every = 1 if self._flat.device.type == "cpu" else _LOOK_EVERY_ON_DEVICE
         lr, total = segment.lr * self.scale, segment.steps
         self._flat.module.train()
@@ -206,7 +207,7 @@ class Driver:
         return why
 
     def _look(self, method: Stepper, segment: TrainingSegment, lr: float) -> None:
-        """Read the losses that were not read yet; DivergedError at the first that is not finite, or as good as not."""
+        """Read the pending losses; raise DivergedError at the first one that is not finite or that has blown up."""
         pending = self._pending
         losses = [float(pending[0])] if len(pending) == 1 else torch.stack(pending).tolist()  # type: ignore[arg-type]
         pending.clear()
@@ -221,10 +222,10 @@ class Driver:
                     at,
                 )
         method.seen(losses)
-        self._progress(Progress(segment.name, self.done, segment.steps, losses[-1]))
+        self._progress(Progress(segment.name, self.done, segment.steps, losses[-1], **self._each))
 
     def _halve(self, method: Stepper, segment: TrainingSegment, error: DivergedError) -> None:
-        """Halve the learning rate and say so; NonFiniteError where that would not help, or has not."""
+        """Halve the learning rate with a warning; raise NonFiniteError if that cannot help, or has not helped."""
         if self._first is None or not math.isfinite(self._first) or self._halvings == method.halvings:
             raise NonFiniteError(str(error)) from None
         self._halvings += 1
@@ -238,7 +239,7 @@ class Driver:
                 LearningRateWarning,
                 stacklevel=2,
             )
-        load_buffer_bytes(self._flat.module, self._buffers)  # a diverging run leaves NaN in running statistics
+        load_buffer_bytes(self._flat.module, self._buffers)  # divergence leaves NaN in running statistics
         self.done = 0
         self._pending.clear()
         if not method.keeps_rate:
@@ -251,7 +252,7 @@ class Driver:
             self._save(method)
 
     def _save(self, method: Stepper) -> None:
-        """Write down all that the coming steps depend on."""
+        """Save everything that later steps depend on."""
         values, arrays = method.state()
         mine = {
             "done": self.done,
@@ -279,7 +280,7 @@ class Driver:
         self.checkpointer.save(state)
 
     def _load(self, method: Stepper, state: State) -> None:
-        """Take everything from a state."""
+        """Restore everything from a state."""
         if state.values.get("format") != _FORMAT:
             raise InputError("What this run saved was written by another version of mgraph; give the command again.")
         mine, arrays = state.values["driver"], state.arrays
@@ -289,7 +290,7 @@ class Driver:
         if "pending" in arrays:
             self._pending = list(to_tensor(arrays["pending"]).to(self._flat.device).unbind())
         method.load(state.values["method"], named(arrays, "method."))
-        # States of before there was augmentation have no such number.
+        # States from before augmentation existed lack this number.
         self.batches.go_to(mine["position"], to_tensor(arrays["order"]), mine.get("batches", 0))
         self._buffers = named(arrays, "before.")
         load_buffer_bytes(self._flat.module, named(arrays, "buffer."))

@@ -1,9 +1,9 @@
 """The path-training engine: trains the control points of any family on any network.
 
-Per sample: θ = c(t)ᵀP goes into the network's flat buffer, one plain forward and backward fills the flat
-gradient g, and the gradient of control point k is c_k g: rank one, never autograd through the control points.
-A step draws k parameter values on each curve of its phase; each of them sees the whole batch, or the batch is
-split between them, which costs one pass instead of k.
+For each sample, θ = c(t)ᵀP is written into the network's flat buffer, one plain forward and backward pass fills the
+flat gradient g, and the gradient of control point k is c_k g: a rank-one update, without autograd through the control
+points. A step draws k parameter values on each curve of its phase. Either each value sees the whole batch, or the batch
+is split between them, which costs one pass instead of k.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from mgraph.train.losses import Loss
 from mgraph.train.objective import Objective
 from mgraph.train.parallel import Workers, present
 from mgraph.train.phases import Phase
+from mgraph.train.sam import uphill
 from mgraph.train.sampling import Sampling
-from mgraph.train.schedules import Span, schedule_of
+from mgraph.train.schedules import Span, beginning_of, schedule_of
 from mgraph.train.settings import Optimisation
 from mgraph.train.snapshots import named, to_array, to_tensor, with_prefix
 from mgraph.train.state import Arrays, Checkpointer
@@ -37,19 +38,20 @@ from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
 from mgraph.train.updates import EagerUpdate, UpdateRule, choose_update
 from mgraph.train.watch import Watch
 
-_MEMORY = 0.98  # of the mean loss along a path, from step to step
+_MEMORY = 0.98  # decay per step of the running mean loss along a path
 
-_MOST_LANES = 8  # points in memory at once; more samples than these go in groups
+_MOST_LANES = 8  # points in memory at once; more samples are processed in groups
 
-_BLOWN_UP = 1e6  # times what the weights were: as good as infinite
+_BLOWN_UP = 1e6  # times the initial weights: anything above counts as infinite
 
 
 @dataclass(frozen=True)
 class PathOptions:
-    """What the engine is told beside the settings.
+    """What the engine needs to know besides the settings.
 
-    ``sampling`` is how parameters of the path are drawn, ``decay`` what weight decay pulls (see UpdateRule), ``held``
-    the columns that are not trained, ``update`` auto, eager or compiled; ``watches`` look on.
+    ``sampling`` is how parameters of the path are drawn, ``decay`` what weight decay acts on (see UpdateRule), ``held``
+    the untrained columns, ``update`` one of auto, eager and compiled; ``watches`` observe the training. With ``sam``,
+    the gradient of every sample is taken at this distance uphill.
     """
 
     sampling: Sampling = Sampling()
@@ -57,10 +59,11 @@ class PathOptions:
     held: Held | None = None
     update: str = "auto"
     watches: Sequence[Watch] = ()
+    sam: float | None = None
 
 
 class PathTrainer:
-    """Moves the free rows of P, shape (K, trained columns), by steps of one or more samples per batch."""
+    """Moves the free rows of P, shape (K, trained columns), by steps with one or more samples per batch."""
 
     def __init__(
         self,
@@ -74,9 +77,9 @@ class PathTrainer:
         module: Callable[[Tensor], Tensor] | None = None,
         workers: Workers | None = None,
     ) -> None:
-        """Start without momentum; weights decay as ``rule`` says. ``module`` is a compiled network."""
+        """Start without momentum; weights decay as ``rule`` says. ``module`` is a compiled network, if any."""
         self._flat, self._loss, self._held = flat, loss, options.held
-        self._sampling = options.sampling
+        self._sampling, self._sam = options.sampling, options.sam
         self._curves = len(phase.curves)
         self._module = module or flat.module
         self._workers = workers or Workers()
@@ -92,7 +95,7 @@ class PathTrainer:
         self._level: Tensor | None = None  # running mean of the loss under the measure
 
     def begin(self, draw: Draw) -> None:
-        """Write the first points; all later ones are written by the steps before them."""
+        """Write the first points; every step writes the points of the next one."""
         first = self._group(draw, 0)
         self.update.points(first.coefficients)
         self._write_held(first)
@@ -116,6 +119,8 @@ class PathTrainer:
             for i in range(start, stop):
                 part = parts[i % samples] if self._sampling.split else parts[0]
                 losses.append(self._gradient(i - start, *part))
+                if self._sam is not None:
+                    self._sharpen(i - start, *part, self._sam)
             self._workers.add_up([self.lanes.grad[: stop - start]])
             last = stop == total
             coming = self._group(following, 0) if last else self._group(draw, stop)
@@ -126,17 +131,17 @@ class PathTrainer:
                 self.update.accumulate(pull[:, start:stop], start == 0)
                 self.update.points(coming.coefficients)
             self._write_held(coming)
-        # No product of matrices: autocast would round the loss to bf16.
+        # Not a matrix product: autocast would round the loss to bf16.
         mean = losses[0] if total == 1 else (torch.stack(losses) * shares).sum() / self._curves
         self._workers.add_up([mean])
         return mean
 
     def state(self) -> dict[str, Tensor]:
-        """Return what the next step depends on besides P and the network, between two steps."""
+        """Return, between two steps, what the next one depends on besides P and the network."""
         return self.update.state() | ({} if self._level is None else {"level": self._level})
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back a state, after P and the points."""
+        """Restore a state, after P and the points."""
         kept = dict(state)
         level = kept.pop("level", None)
         self._level = None if level is None else level.to(self.lanes.grad)
@@ -147,7 +152,7 @@ class PathTrainer:
         self.lanes.leave()
 
     def _gradient(self, lane: int, x: Fields, y: Fields) -> Tensor:
-        """Add the gradient at a lane's point to the lane's; return this process's part of the loss."""
+        """Add the gradient at a lane's point to the lane's gradient; return this process's part of the loss."""
         x, y, fraction = self._workers.share(x, y)
         if examples_in(x) == 0:
             return self.lanes.grad.new_zeros(())
@@ -158,12 +163,19 @@ class PathTrainer:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach().to(self.lanes.grad.dtype)
 
-    def _stretch(self, draw: Draw, losses: Tensor, shares: Tensor) -> Tensor:
-        """Return what of the free rows' gradient comes from the measure, as combinations of all rows, shape (F, K).
+    def _sharpen(self, lane: int, x: Fields, y: Fields, radius: float) -> None:
+        """Replace the gradient at a lane's point by the one a step uphill."""
+        grad, theta = self.lanes.grad[lane], self.lanes.theta[lane, : self._flat.trained]
+        self._workers.add_up([grad])
+        with uphill(theta, grad, radius, self._flat.statistics):
+            self._gradient(lane, x, y)
 
-        The objective is F = ∫ L q dt / ∫ q dt ([G] eq. 1); besides the part that moves the points its gradient has
-        Σ_i s_i (L_i - F) ∂q_i/∂P / q̄: towards a shorter way where the loss is above its mean. F is taken from the
-        running mean of the steps so far.
+    def _stretch(self, draw: Draw, losses: Tensor, shares: Tensor) -> Tensor:
+        """Return the measure's part of the free rows' gradient, as combinations of all rows, shape (F, K).
+
+        The objective is F = ∫ L q dt / ∫ q dt ([G] eq. 1). Besides the part that moves the points, its gradient
+        contains Σ_i s_i (L_i - F) ∂q_i/∂P / q̄, which shortens the path where the loss is above its mean. F is
+        estimated by the running mean over the steps so far.
         """
         assert draw.slopes is not None
         assert draw.weights is not None
@@ -171,11 +183,11 @@ class PathTrainer:
         now = (losses * shares * draw.weights).sum() / self._curves
         self._level = now if self._level is None else torch.lerp(now, self._level, _MEMORY)
         excess = (losses - self._level) * shares
-        # No product of matrices: autocast would round it to bf16.
+        # Not a matrix product: autocast would round it to bf16.
         return (draw.slopes[:, self._free, None] * excess[:, None, None] * draw.slopes[:, None, :]).sum(dim=0)
 
     def _division(self, count: int) -> tuple[list[int], Tensor]:
-        """Return the examples of every sample of a curve, and all samples' shares of the batch, shape (n,)."""
+        """Return the number of examples for each sample of a curve, and all samples' batch shares, shape (n,)."""
         if count not in self._shares:
             k = self._sampling.samples
             if self._sampling.split:
@@ -200,12 +212,12 @@ class PathTrainer:
 
 
 def least_examples(flat: FlatModel, workers: Workers) -> int:
-    """Return how many examples a sample must see: batch statistics need two in every process."""
+    """Return how many examples a sample must see at least: batch statistics need two in every process."""
     return flat.least_batch * workers.size
 
 
 def check_schedules(flat: FlatModel, split: Sized, phases: Sequence[Phase], how: Optimisation) -> None:
-    """Raise InputError now for a schedule with a place beyond the end of a phase."""
+    """Raise InputError early for a schedule with a place beyond the end of a phase."""
     epoch = batches_per_pass(len(split), how.batch_size, max(2, least_examples(flat, present())))
     for phase in phases:
         if phase.epochs and phase.free:
@@ -214,7 +226,7 @@ def check_schedules(flat: FlatModel, split: Sized, phases: Sequence[Phase], how:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training went: the update used (eager or compiled), what the user should know, what budget stopped it."""
+    """How training went: the update used (eager or compiled), notes for the user, and the budget that stopped it."""
 
     update: str
     notes: tuple[str, ...] = ()
@@ -228,28 +240,29 @@ def train_phases(
     how: Optimisation,
     options: PathOptions = PathOptions(),
     *,
-    after_epoch: Callable[[int], None] | None = None,
+    after_step: Callable[[int], None] | None = None,
     progress: ProgressCallback = silent,
     checkpointer: Checkpointer | None = None,
 ) -> Trained:
     """Train P, shape (K, trained columns), in place through all phases.
 
-    Each phase runs its own learning-rate schedule from zero momentum. A phase that leaves the finite numbers
-    begins again with half the learning rate, with a LearningRateWarning. Raises NonFiniteError, naming the step,
-    if that does not help, or the loss is not finite at the very start.
+    Each phase runs its own learning-rate schedule, starting from zero momentum. A phase that produces non-finite
+    numbers is started again with half the learning rate and a LearningRateWarning. Raises NonFiniteError, naming the
+    step, if that does not help or the loss is not finite at the very start.
 
-    Where ``checkpointer`` has a state, P and the network must be what they were when that training began; it goes on
-    from the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
+    ``after_step`` is called with the number of every step of a phase. If ``checkpointer`` has a state, P and the
+    network must be as they were when that training began; training continues from the state to the same result, bit for
+    bit on a CPU. States are saved between steps, and only in a single process.
     """
     least = max(2, least_examples(objective.flat, present()))
     driver = Driver(objective.flat, objective.split, how, least=least, checkpointer=checkpointer, progress=progress)
-    run = _Phases(driver, objective, P, phases, how, options, after_epoch)
+    run = _Phases(driver, objective, P, phases, how, options, after_step)
     driver.run(run)
     return Trained(run.used, tuple(driver.notes), driver.stopped)
 
 
 class _Phases(Stepper):
-    """The phases of one training, each by a PathTrainer of its own."""
+    """The phases of one training run, each with its own PathTrainer."""
 
     def __init__(
         self,
@@ -259,12 +272,12 @@ class _Phases(Stepper):
         phases: Sequence[Phase],
         how: Optimisation,
         options: PathOptions,
-        after_epoch: Callable[[int], None] | None,
+        after_step: Callable[[int], None] | None,
     ) -> None:
         self._driver, self._objective, self._P, self._phases = driver, objective, P, phases
-        self._how, self._options, self._watches, self._after_epoch = how, options, options.watches, after_epoch
+        self._how, self._options, self._watches, self._after_step = how, options, options.watches, after_step
         self._lr = 0.0  # of the last step
-        self._number = 0  # of the phase that is next, or under way
+        self._number = 0  # of the next or current phase
         self._first = min((n for n, phase in enumerate(phases) if phase.epochs and phase.free), default=0)
         self._moving = sorted({row for phase in phases for row in phase.free})
         self._trainer: PathTrainer | None = None
@@ -273,7 +286,7 @@ class _Phases(Stepper):
 
     @override
     def start(self) -> None:
-        """Nothing is to be done before the first phase."""
+        """Do nothing: the first phase needs no preparation."""
 
     @override
     def segment(self) -> TrainingSegment | None:
@@ -282,8 +295,11 @@ class _Phases(Stepper):
             phase = self._phases[self._number]
             if phase.epochs and phase.free:
                 lr = self._how.lr if phase.lr is None else phase.lr
-                steps = phase.epochs * self._driver.batches.per_pass
-                schedule = schedule_of(self._how.schedule, Span(steps, self._driver.batches.per_pass))
+                whole = phase.epochs * self._driver.batches.per_pass
+                steps = whole if phase.steps is None else phase.steps
+                schedule = schedule_of(self._how.schedule, Span(whole, self._driver.batches.per_pass))
+                if steps < whole:
+                    schedule = beginning_of(schedule, steps / whole)
                 return TrainingSegment(phase.name, steps, lr, schedule=schedule)
             self._number += 1
         return None
@@ -315,7 +331,7 @@ class _Phases(Stepper):
 
     @override
     def step(self, batches: Batches, lr: float) -> Tensor:
-        """Do one step; it knows the next one's draws, so that each update can write the next points."""
+        """Do one step, with the next step's draws already known so that the update can write the next points."""
         assert self._trainer is not None
         current, self._upcoming = self._upcoming, next(self._stream)
         self._lr = lr
@@ -323,23 +339,23 @@ class _Phases(Stepper):
 
     @override
     def after(self, done: int) -> None:
-        """Let the watches look, and tell the end of an epoch."""
+        """Notify the watches and the caller."""
         for watch in self._watches:
             watch.after(done, self._lr)
-        if self._after_epoch is not None and done % self._driver.batches.per_pass == 0:
-            self._after_epoch(done // self._driver.batches.per_pass)
+        if self._after_step is not None:
+            self._after_step(done)
 
     @override
     def seen(self, losses: Sequence[float]) -> None:
-        """Tell the watches."""
+        """Notify the watches."""
         for watch in self._watches:
             watch.seen(losses)
 
     @override
     def end(self, segment: TrainingSegment, why: str | None) -> None:
-        """Look at the weights: the last update may have left the finite numbers after a last finite loss."""
+        """Check the weights: the last update may have made them non-finite after a last finite loss."""
         assert self._trainer is not None
-        largest = float(self._P.abs().max())  # NaN if any is
+        largest = float(self._P.abs().max())  # NaN if any weight is
         if not largest < _BLOWN_UP * max(1.0, float(self._before.abs().max())):
             became = f"grew to {largest:.3g}" if math.isfinite(largest) else "became NaN or infinite"
             raise DivergedError(f"A weight {became} in training; lower the learning rate.", segment.steps)
@@ -364,11 +380,11 @@ class _Phases(Stepper):
 
     @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
-        """Give control points, the optimiser, the draws, and where the phase began."""
+        """Return the control points, the optimiser, the draws, and where the phase began."""
         assert self._trainer is not None
         drawn, draws = self._stream.state()
         tensors = {"points": self._P[self._moving]}
-        if self._number > self._first:  # the first phase's beginning is known when the training goes on
+        if self._number > self._first:  # the beginning of the first phase is known when training resumes
             tensors["before"] = self._before
         tensors |= {f"update.{name}": tensor for name, tensor in self._trainer.state().items()}
         arrays = {name: to_array(tensor) for name, tensor in tensors.items()} | with_prefix("draws.", draws)
@@ -380,14 +396,14 @@ class _Phases(Stepper):
 
     @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
-        """Put the control points where they were; the rest waits for the trainer."""
+        """Restore the control points; the rest is restored once the trainer exists."""
         self._number, self._saved = values["phase"], (values, arrays)
         self._options = replace(self._options, update=values["update"])
         self._before = self._P[list(self._phases[self._number].free)]
         if "before" in arrays:
             self._before = to_tensor(arrays["before"]).to(self._P)
         self._P[self._moving] = to_tensor(arrays["points"]).to(self._P)
-        # A state of before there were watches has none.
+        # A state from before watches existed has none.
         for number, (watch, noted) in enumerate(zip(self._watches, values.get("watches", ()), strict=False)):
             watch.load(noted, named(arrays, f"watch.{number}."))
 

@@ -1,6 +1,7 @@
-"""A user's functions as settings of a training (torch-free): by the name under which any process finds them again.
+"""The user's functions as training settings (torch-free): recorded by a name under which any process finds them.
 
-Python may give the function itself. It is recorded by its name, so that the run can be resumed, read and done again.
+In Python, the function itself may be given. It is recorded by its name, so that the run can be resumed, read and
+repeated.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from mgraph.specs import Spec
 
 
 def name_of(function: Callable[..., Any], what: str) -> str:
-    """Return ``package.module:name`` or ``file.py:name`` of a function, ``what`` being the setting that it is for.
+    """Return ``package.module:name`` or ``file.py:name`` of a function; ``what`` is the setting that it is for.
 
-    Raises InputError, saying why and what to do, for one that no other process could find by a name.
+    Raises InputError, saying why and what to do, for a function that no other process could find by name.
     """
     shown = getattr(function, "__qualname__", None) or f"a {type(function).__name__}"
     home = sys.modules.get(getattr(function, "__module__", None) or "")

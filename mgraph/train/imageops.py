@@ -1,9 +1,9 @@
-"""Random changes of images, each example's own, on whole batches and where they lie.
+"""Random changes to images, drawn separately for each image, on whole batches and on their device.
 
 Every function takes a batch x, shape (B, C, H, W), as the network sees it, a part's number and :class:`Chance`, and
-returns a new batch. Transforms of torchvision draw once for a whole batch; called image by image they cost several
-times as much (benchmarks/augment.py). So draws and geometry are ours; RandAugment's operations are torchvision's, each
-on all images that drew it.
+returns a new batch. torchvision's transforms draw once for a whole batch; called image by image they cost several times
+as much (benchmarks/augment.py). So the draws and the geometry are our own; RandAugment's operations are torchvision's,
+each applied to all images that drew it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mgraph.data.splits import Normalisation
 
 @dataclass(frozen=True)
 class Chance:
-    """The random numbers of one batch, and what its values mean.
+    """The random numbers for one batch, and what its values mean.
 
     ``here`` is a generator on the batch's device, ``apart`` one on the CPU, for what is decided there. ``black`` is
     what a stored 0 looks like to the network, shape (C, 1, 1).
@@ -35,7 +35,7 @@ class Chance:
 
 
 def crop(x: Tensor, pixels: int, chance: Chance) -> Tensor:
-    """Put a black border of so many pixels around each image and cut its size out at random (uniform shifts)."""
+    """Add a black border of ``pixels`` around each image, and cut out the original size at a random, uniform shift."""
     B, C, H, W = x.shape
     bordered = x.new_empty(B, C, H + 2 * pixels, W + 2 * pixels)
     bordered[:] = chance.black
@@ -55,11 +55,11 @@ def flip(x: Tensor, number: int, chance: Chance) -> Tensor:
 
 
 def rotate(x: Tensor, degrees: int, chance: Chance) -> Tensor:
-    """Turn each image about its centre by an angle uniform in ±degrees, bilinearly; what comes into view is black."""
+    """Rotate each image about its centre by an angle uniform in ±degrees, bilinearly; uncovered areas become black."""
     H, W = x.shape[-2:]
     angle = (torch.rand(len(x), generator=chance.here, device=x.device) * 2.0 - 1.0) * math.radians(degrees)
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    # Pixel centres, about the image's centre, in pixels.
+    # Pixel centres relative to the image's centre, in pixels.
     i = torch.arange(H, device=x.device)[:, None] - (H - 1) / 2.0
     j = torch.arange(W, device=x.device)[None, :] - (W - 1) / 2.0
     grid = torch.stack([(cos * j - sin * i) * (2.0 / W), (sin * j + cos * i) * (2.0 / H)], dim=-1)
@@ -68,9 +68,9 @@ def rotate(x: Tensor, degrees: int, chance: Chance) -> Tensor:
 
 
 def cutout(x: Tensor, side: int, chance: Chance) -> Tensor:
-    """Set a square of each image to 0 as the network sees it: the mean colour, where inputs are normalised.
+    """Set a square of each image to 0 as the network sees it: the mean colour, if inputs are normalised.
 
-    Its centre is uniform over the pixels, so that a part may lie outside (DeVries & Taylor 2017).
+    The square's centre is uniform over the pixels, so part of it may lie outside (DeVries & Taylor 2017).
     """
     B, _, H, W = x.shape
     inside = []
@@ -82,9 +82,9 @@ def cutout(x: Tensor, side: int, chance: Chance) -> Tensor:
 
 
 def randaugment(x: Tensor, magnitude: int, chance: Chance) -> Tensor:
-    """Apply two operations of RandAugment (Cubuk et al. 2020), as torchvision has them, drawn for each image.
+    """Apply two operations of RandAugment (Cubuk et al. 2020), as in torchvision, drawn for each image.
 
-    Images are brought back to 256 levels for it. Those that drew the same operation are changed together.
+    Images are converted back to 256 levels first. Images that drew the same operation are changed together.
     """
     from torchvision.transforms.v2.functional import to_dtype
 
@@ -117,7 +117,7 @@ _Operation = tuple[Callable[[Tensor, float], Tensor], float]
 
 
 def _operations(magnitude: int, height: int, width: int) -> tuple[_Operation, ...]:
-    """Return RandAugment's 14 operations on uint8 images, each with its amount at this magnitude of 0 … 30."""
+    """Return RandAugment's 14 operations on uint8 images, each with its strength at this magnitude of 0 … 30."""
     from torchvision.transforms.v2 import functional as tv
 
     part = magnitude / 30.0

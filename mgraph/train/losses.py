@@ -1,4 +1,4 @@
-"""The training loss: the task's, a user's own, or cross-entropy with label smoothing."""
+"""The training loss: the task's, the user's own, or cross-entropy with label smoothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Objective(Augmented, Protocol):
 
     @property
     def loss(self) -> str | None:
-        """A loss of the user's own, as module:function or file.py:function."""
+        """The user's own loss, as module:function or file.py:function."""
 
     @property
     def label_smoothing(self) -> float:
@@ -44,9 +44,9 @@ class Objective(Augmented, Protocol):
 def training_loss(task: Task, how: Objective) -> Loss:
     """Return the function of (outputs, targets) that training minimises.
 
-    A loss named in the settings is the user's own code, and naming it is consent to run it, unless it was read from a
-    graph (:func:`mgraph.trust.speaker`): UntrustedError. Raises InputError if it cannot be loaded, or label smoothing
-    is asked of a loss that is not a cross-entropy.
+    A loss named in the settings is the user's own code, and naming it is consent to run it; if the name was read from a
+    graph (:func:`mgraph.trust.speaker`), UntrustedError is raised. Raises InputError if the loss cannot be loaded, or
+    if label smoothing is requested for a loss other than cross-entropy.
     """
     if how.loss is not None:
         if how.label_smoothing:
@@ -70,18 +70,19 @@ def _of_task(task: Task, smoothing: float) -> Loss:
 
 
 def check_objective(flat: FlatModel, task: Task, how: Objective) -> None:
-    """Raise InputError for a loss or an augmentation that cannot be trained with: :func:`check_loss` on what it makes.
+    """Raise InputError for a loss or an augmentation that cannot be trained with; see :func:`check_loss`.
 
-    See :func:`mgraph.train.augmentation.check_augmentation`.
+    The augmentation is tried first, by :func:`mgraph.train.augmentation.check_augmentation`, and the loss on its
+    result.
     """
     check_loss(flat, task, training_loss(task, how), check_augmentation(flat, task, how))
 
 
 def check_loss(flat: FlatModel, task: Task, loss: Loss, batch: Batch | None = None) -> None:
-    """Try the loss on two examples at the present point, in training; the network is left as it was.
+    """Try the loss on two examples at the current point, in training mode; the network is left as it was.
 
-    They are the first, or ``batch``. InputError unless it returns a real scalar with a gradient, of each output with
-    its own target.
+    The examples are the first two, or ``batch``. Raises InputError unless the loss is a real scalar with a gradient,
+    and depends on each output together with its own target.
     """
     x, y = batch or task.train.examples(torch.arange(min(2, len(task.train))), device=flat.device)
     bare = loss.args[0] if isinstance(loss, partial) and loss.args else loss
@@ -94,7 +95,7 @@ def check_loss(flat: FlatModel, task: Task, loss: Loss, batch: Batch | None = No
             value = loss_of(loss, name, out, y)
         except InputError:
             raise
-        except Exception as error:  # whatever a user's loss raises
+        except Exception as error:  # a user's loss may raise anything
             why = " ".join(str(error).split()).rstrip(".")
             given = (
                 "" if out is None or isinstance(out, Tensor) else f", given {describe_outputs(out)} in training mode"

@@ -1,4 +1,4 @@
-"""Optimisers of torch on the tensors of flat rows: Muon, and any class of torch.optim by its name."""
+"""Torch optimisers for the tensors of flat rows: Muon, and any class of torch.optim by name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from mgraph.train.updates import UpdateRule
 
 Views = Callable[[Tensor], Mapping[str, Tensor]]
-"""From a row or its gradient to its tensors, by name, each in its own shape."""
+"""Maps a row or its gradient to its tensors, by name, each in its own shape."""
 
 
 def parameters_of(rows: Sequence[Tensor], gradients: Sequence[Tensor], views: Views) -> list[nn.Parameter]:
-    """Make a parameter of every tensor of every row; its gradient is a part of the row's."""
+    """Make a parameter for every tensor of every row; its gradient is a view of the row's."""
     made = []
     for row, gradient in zip(rows, gradients, strict=True):
         parts = views(gradient)
@@ -34,7 +34,7 @@ def parameters_of(rows: Sequence[Tensor], gradients: Sequence[Tensor], views: Vi
 
 
 def optimisers(rule: UpdateRule, parameters: Sequence[nn.Parameter]) -> list[Optimizer]:
-    """Return what moves these parameters together; ``rule.weight_decay`` is theirs if it acts on them."""
+    """Return the optimisers that together move these parameters, with ``rule.weight_decay`` if it acts on them."""
     decay = rule.weight_decay if rule.decay == "control" or rule.optimizer.startswith(TORCH) else 0.0
     if rule.optimizer == "muon":
         return _muon(rule, parameters, decay)
@@ -46,9 +46,9 @@ def optimisers(rule: UpdateRule, parameters: Sequence[nn.Parameter]) -> list[Opt
 
 
 def _muon(rule: UpdateRule, parameters: Sequence[nn.Parameter], decay: float) -> list[Optimizer]:
-    """Orthogonalise the momentum of matrices (Jordan et al. 2024); AdamW moves what is not a matrix.
+    """Orthogonalise the momentum of matrices (Jordan et al. 2024); AdamW moves everything else.
 
-    Updates of matrices are scaled to the size of AdamW's (Liu et al. 2025), so that one learning rate suits both.
+    Matrix updates are scaled to match the size of AdamW's (Liu et al. 2025), so that one learning rate suits both.
     """
     matrices = [p for p in parameters if p.ndim == 2]
     others = [p for p in parameters if p.ndim != 2]
@@ -65,7 +65,7 @@ def _muon(rule: UpdateRule, parameters: Sequence[nn.Parameter], decay: float) ->
 
 
 def named_class(name: str) -> type[Optimizer]:
-    """Return the class that ``torch.optim.NAME`` names; InputError if there is none, or it cannot train by steps."""
+    """Return the class named by ``torch.optim.NAME``; raise InputError if none exists or it cannot train by steps."""
     found = getattr(torch.optim, name.removeprefix(TORCH), None)
     if not (inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)) or found is torch.optim.Optimizer:
         known = [n for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer)]
@@ -79,7 +79,7 @@ def named_class(name: str) -> type[Optimizer]:
 
 
 def check_optimiser(rule: UpdateRule, shapes: Sequence[Sequence[int]]) -> None:
-    """Raise InputError now if the optimiser cannot be made, or cannot step, for tensors of these shapes."""
+    """Raise InputError early if the optimiser cannot be made, or cannot step, for tensors of these shapes."""
     if rule.optimizer in ("sgd", "adamw"):
         return
     small = [nn.Parameter(torch.ones([min(2, size) for size in shape])) for shape in shapes]
@@ -92,6 +92,6 @@ def check_optimiser(rule: UpdateRule, shapes: Sequence[Sequence[int]]) -> None:
     try:
         for optimiser in optimisers(rule, small):
             optimiser.step()
-    except Exception as error:  # whatever torch raises for settings or shapes that do not suit
+    except Exception as error:  # torch may raise anything for unsuitable settings or shapes
         why = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{rule.optimizer} cannot train this network: {why}.") from error

@@ -1,4 +1,4 @@
-"""Phases of training: which curves are sampled, which rows move, for how long."""
+"""Phases of training: which curves are sampled, which rows move, and for how long."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ import numpy as np
 from mgraph.families import Family, Floats
 from mgraph.families.gram import density
 
-_NODES = 16  # per axis and piece, for the mean density
+_NODES = 16  # quadrature nodes per axis and piece, for the mean density
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a phase samples: a family whose control points are some ``rows`` of the K control points."""
+    """What a phase samples: a family whose control points are the given ``rows`` of the K control points.
+
+    The gradients of its rows are multiplied by ``weight``.
+    """
 
     family: Family
     rows: tuple[int, ...]
     size: int
+    weight: float = 1.0
 
     @classmethod
-    def whole(cls, family: Family) -> Curve:
+    def whole(cls, family: Family, weight: float = 1.0) -> Curve:
         """Sample the family itself."""
-        return cls(family, tuple(range(family.size)), family.size)
+        return cls(family, tuple(range(family.size)), family.size, weight)
 
     def coefficients(self, t: Floats) -> Floats:
         """Return coefficients on all K rows, shape (S, K), at t of shape (S, d)."""
@@ -32,17 +36,17 @@ class Curve:
         return c
 
     def relative_density(self, G: Floats, t: Floats) -> Floats:
-        """Return the length or area element over its mean, shape (S,), from the Gram matrix of all K rows."""
+        """Return the length or area element divided by its mean, shape (S,), from the Gram matrix of all K rows."""
         mine = G[np.ix_(self.rows, self.rows)]
         points, weights = self.family.quadrature(_NODES)
-        # One call for both: a measure that is 0 everywhere is taken for the uniform one.
+        # One call for both: a measure that is 0 everywhere counts as uniform.
         q = density(self.family, mine, np.concatenate([t, points]))
         return np.asarray(q[: len(t)] / (weights @ q[len(t) :]))
 
     def slopes(self, G: Floats, t: Floats) -> Floats:
-        """Return c'(t) / √(q q̄) on all K rows, shape (S, K), for q the length element of a path and q̄ its mean.
+        """Return c'(t) / √(q q̄) on all K rows, shape (S, K), where q is the length element of a path and q̄ its mean.
 
-        The outer product of a row with itself, times P, is ∂q/∂P / q̄ = c' θ'ᵀ / (q q̄). Where q is 0, so is the row.
+        The outer product of a row with itself, times P, is ∂q/∂P / q̄ = c' θ'ᵀ / (q q̄). Where q is 0, the row is 0.
         """
         mine = G[np.ix_(self.rows, self.rows)]
         points, weights = self.family.quadrature(_NODES)
@@ -60,8 +64,9 @@ class Curve:
 class Phase:
     """A stretch of training: which curves are sampled and which rows move.
 
-    Every batch draws the same number of values on each curve; losses are summed over curves and averaged over
-    the values. ``lr`` is the phase's own learning rate, None: that of the run.
+    Every batch draws the same number of values on each curve; losses are summed over curves and averaged over the
+    values. ``lr`` is the phase's own learning rate; None means the run's. Only the first ``steps`` of its epochs are
+    done (None: all), with the schedule of the whole phase.
     """
 
     name: str
@@ -69,3 +74,4 @@ class Phase:
     curves: tuple[Curve, ...]
     free: tuple[int, ...]
     lr: float | None = None
+    steps: int | None = None

@@ -1,4 +1,4 @@
-"""How long a network takes: a few passes, timed."""
+"""Measure how long a network takes by timing a few passes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TIMED = 3
 
 
 def seconds_per_example(flat: FlatModel, loss: Loss, split: Split, batch_size: int) -> float:
-    """Return the wall time of one example's forward and backward pass in training: the quickest of three batches.
+    """Return the wall time per example of a forward and backward pass in training: the fastest of three batches.
 
     The point, its gradient, its buffers and the random state are left as they were.
     """
@@ -27,7 +27,7 @@ def seconds_per_example(flat: FlatModel, loss: Loss, split: Split, batch_size: i
     flat.module.train()
     try:
         with torch.random.fork_rng(devices=gpus), torch.enable_grad():
-            for _ in range(_TIMED + 1):  # the first one warms up
+            for _ in range(_TIMED + 1):  # the first one is a warm-up
                 begin = time.perf_counter()
                 loss(flat.run(x), y).backward()  # type: ignore[no-untyped-call]
                 float(flat.grad[0])  # waits for the device

@@ -1,13 +1,13 @@
 """Recipes: how papers trained their networks, as presets of ``mgraph train`` (torch-free).
 
-A recipe holds what its source says, and names what the source does not say, which then is mgraph's default. [G] is
-Garipov et al. 2018, [L] the paper of low-loss path finding; numbers were taken from their texts. To add one, write an
-entry here, when the architecture that it is for is there.
+A recipe holds what its source says, and lists what the source leaves open, for which mgraph's defaults are used. [G] is
+Garipov et al. 2018, [L] the paper on low-loss path finding; the numbers are from their texts. To add a recipe, write an
+entry here once its architecture exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -17,14 +17,14 @@ from mgraph.specs import Spec
 
 
 class RecipeWarning(MGraphWarning):
-    """A preset of training is used on another network, or on other data, than it was published for."""
+    """A preset of training is used on a network or data other than those it was published for."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Values of TrainSettings, the network and data that they are for, their source, and what is not said there.
+    """Values of TrainSettings, the network and data that they are for, their source, and what the source leaves open.
 
-    ``shape`` and ``classes`` are those of the data, by whatever name they come.
+    ``shape`` and ``classes`` are those of the data, whatever the data are called.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Recipe:
     unstated: str = ""
 
     def differences(self, arch: str, shape: object, classes: int | None) -> list[str]:
-        """Say in what a network and its data are not the recipe's."""
+        """List how a network and its data differ from the recipe's."""
         found = []
         if Spec.parse(arch) != Spec.parse(self.arch):
             found.append(f"the network {self.arch}, not {arch}")
@@ -66,7 +66,39 @@ _PRERESNET110: dict[str, Any] = {
     "settings": _GARIPOV | {"lr": 0.1, "epochs": 150},
     "unstated": f"{_STANDARD}; weight decay",
 }
+_PRERESNET164: dict[str, Any] = {
+    "arch": "preresnet?depth=164",
+    "source": "[G] section 4 (network), its code (learning rate, epochs, weight decay, batch size, schedule)",
+    "settings": _GARIPOV | {"lr": 0.1, "weight_decay": 3e-4, "epochs": 150, "batch_size": 128},
+    "unstated": "that standard augmentation is crop4+flip",
+}
 _WRN = _PRERESNET110 | {"arch": "wrn?depth=28&width=10", "settings": _GARIPOV | {"lr": 0.1, "epochs": 200}}
+_LATE = ",".join(f"{epoch}ep" for epoch in range(14, 55))  # from the 15th epoch on, 1/1.15 of the one before
+_FAST_VGG = {"lr": 0.01, "schedule": "cyclic?period=2ep&low=0.05"}
+_FAST_RESNET = {"lr": 0.05, "schedule": "cyclic?period=4ep&low=0.01"}
+_FAST = (
+    ("vgg16", _VGG16, _FAST_VGG, {"lr": 0.05, "epochs": 200, "schedule": "restarts?cycles=5"}),
+    ("preresnet110", _PRERESNET110, _FAST_RESNET, {"lr": 0.1, "epochs": 150, "schedule": "restarts?cycles=4"}),
+    ("wrn28-10", _WRN, _FAST_RESNET, {"lr": 0.1, "epochs": 200, "schedule": "restarts?cycles=5"}),
+)
+"""A network, how it is trained, its cycles of FGE, and the snapshot ensemble that these are compared with."""
+
+
+def _fast() -> Iterator[Recipe]:
+    """Yield the recipes of [G] table 1: FGE, from a mode trained for three quarters of its epochs, and snapshots."""
+    said = {
+        "fge": "[G] section 6 (cycles, learning rates) and appendix A.5 (epochs)",
+        "snapshot": "[G] section 6 (their best for Huang et al. 2017)",
+    }
+    for network, ordinary, fge, snapshot in _FAST:
+        kept = {key: value for key, value in ordinary["settings"].items() if key not in snapshot}
+        own = {"fge": fge | {"fge": True, "epochs": 22}, "snapshot": snapshot | {"snapshot": True}}
+        for name, data in (("cifar10", _CIFAR10), ("cifar100", _CIFAR100)):
+            of = {"arch": ordinary["arch"], "unstated": ordinary["unstated"], **data}
+            for kind, source in said.items():
+                yield Recipe(f"{network}-{name}-{kind}", source=source, settings=kept | own[kind], **of)
+
+
 _UNREAD = "learning rate and schedule; steps of augmentation after the crop"
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -126,6 +158,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             Recipe("vgg16-cifar100", **_CIFAR100, **_VGG16),
             Recipe("preresnet110-cifar10", **_CIFAR10, **_PRERESNET110),
             Recipe("preresnet110-cifar100", **_CIFAR100, **_PRERESNET110),
+            Recipe("preresnet164-cifar10", **_CIFAR10, **_PRERESNET164),
+            Recipe("preresnet164-cifar100", **_CIFAR100, **_PRERESNET164),
             Recipe("wrn28-10-cifar10", **_CIFAR10, **_WRN),
             Recipe("wrn28-10-cifar100", **_CIFAR100, **_WRN),
             Recipe(
@@ -144,6 +178,47 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 unstated=_UNREAD,
                 **_CIFAR10,
             ),
+            Recipe(
+                "cct7-cifar10",
+                "cct",
+                source="[L] appendix F, table 6 (batch size, epochs) and the table of augmentations; optimiser, "
+                "learning rate, schedule, weight decay and label smoothing from the code of Hassani et al. 2021 (its "
+                "configuration of 300 epochs), because those of [L] are not legible",
+                settings={
+                    "optimizer": "adamw",
+                    "lr": 5.5e-4,
+                    "schedule": "cosine?warmup=10ep",
+                    "weight_decay": 0.06,
+                    "label_smoothing": 0.1,
+                    "batch_size": 128,
+                    "epochs": 300,
+                    "augment": "crop4",
+                },
+                unstated="steps of augmentation after the crop (that code also mixes images)",
+                **_CIFAR10,
+            ),
+            Recipe(
+                "lstm-ptb",
+                "lstm?width=1500&dropout=0.65&init=0.04&tied=false",
+                "text",
+                (35,),
+                10000,
+                "[G] appendix A.3 and table 3 (its code is the recurrent tutorial of TensorFlow, and the perplexities "
+                "those of its large configuration); that is the large LSTM of Zaremba et al. 2014, section 4.1, whose "
+                "loss is summed over 35 tokens: learning rate 1 and clipping at 10 there are 35 and 10/35 of a mean",
+                {
+                    "optimizer": "sgd",
+                    "momentum": 0.0,
+                    "lr": 35.0,
+                    "schedule": f"multistep?at={_LATE}&factor=0.869565",
+                    "clip": 0.285714,
+                    "weight_decay": 0.0,
+                    "batch_size": 20,
+                    "epochs": 55,
+                },
+                unstated="that every example begins with a state of zeros, which there is carried on",
+            ),
+            *_fast(),
         )
     }
 )

@@ -1,7 +1,7 @@
 """Which parameter values a training step sees: several per batch, drawn so that they cover the domain.
 
-Every draw is uniform on its own (the estimate stays unbiased); stratified and lattice draws of one step are
-spread over the domain together, which lowers the variance between steps.
+Every draw is uniform on its own, so the estimate stays unbiased; the stratified and lattice draws of one step are
+jointly spread over the domain, which lowers the variance between steps.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ MEASURES = ("uniform", "arc", "area")
 class Sampling:
     """How many values a step draws on each curve, how, and what each of them sees.
 
-    With ``split`` each value sees its own part of the batch, else the whole batch. Under a ``measure`` other than
-    uniform draws are weighted by the length or area element, from control points at most ``gram_every`` steps old.
-    ``exact``: the gradient has the part that comes from the length element itself, too.
+    With ``split``, each value sees its own part of the batch, otherwise the whole batch. Under a ``measure`` other than
+    uniform, draws are weighted by the length or area element, from control points at most ``gram_every`` steps old.
+    With ``exact``, the gradient includes the part that comes from the length element itself.
     """
 
     samples: int = 1
@@ -37,9 +37,9 @@ class Sampling:
 def cover(steps: int, samples: int, dimension: int, how: str, rng: np.random.Generator) -> Floats:
     """Draw parameters for many steps, shape (steps, samples, dimension), in the unit cube, each uniform.
 
-    stratified: one draw in each of ``samples`` equal intervals; on a square one in each cell of the most square grid
-    of as many cells, turned at random, or a Latin hypercube where ``samples`` is a prime. lattice: a rank-1 lattice,
-    shifted at random. In either the values of a step come in random order.
+    stratified: one draw in each of ``samples`` equal intervals; on a square, one in each cell of the most nearly square
+    grid of that many cells, randomly transposed, or a Latin hypercube if ``samples`` is prime. lattice: a rank-1
+    lattice, randomly shifted. In both, the values of a step come in random order.
     """
     if how == "iid" or samples == 1:
         return rng.random((steps, samples, dimension))
@@ -54,7 +54,7 @@ def cover(steps: int, samples: int, dimension: int, how: str, rng: np.random.Gen
         columns = samples // rows
         cells = rng.permuted(np.tile(np.arange(samples), (steps, 1)), axis=1)
         grid = (np.stack([cells // columns, cells % columns], axis=2) + inside) / (rows, columns)
-        turned = rng.random(steps) < 0.5  # so that either coordinate is as finely divided
+        turned = rng.random(steps) < 0.5  # so that both coordinates are divided equally finely
         grid[turned] = grid[turned][:, :, ::-1]
         return np.asarray(grid)
     strata = np.tile(np.arange(samples), (steps, 1))
@@ -63,12 +63,12 @@ def cover(steps: int, samples: int, dimension: int, how: str, rng: np.random.Gen
 
 
 def _rows(samples: int) -> int:
-    """The fewer rows of the most square grid of that many cells."""
+    """Return the smaller side of the most nearly square grid of that many cells."""
     return max(n for n in range(1, isqrt(samples) + 1) if samples % n == 0)
 
 
 def _lattice(samples: int, dimension: int) -> Floats:
-    """The rank-1 lattice i·(1, g)/n whose points keep the largest distance from one another on the torus."""
+    """Return the rank-1 lattice i·(1, g)/n with the largest minimum distance between points on the torus."""
     if dimension == 1:
         return np.arange(samples)[:, None] / samples
     index = np.arange(samples)

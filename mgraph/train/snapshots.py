@@ -1,4 +1,4 @@
-"""Tensors as the arrays of a saved state, and back: what NumPy cannot hold goes as bytes."""
+"""Convert tensors to the arrays of a saved state and back; what NumPy cannot hold is stored as bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mgraph.train.state import Arrays
 
 
 def to_array(tensor: Tensor) -> NDArray[Any]:
-    """Return a tensor's numbers on the CPU; they may share its memory."""
+    """Return a tensor's values on the CPU; they may share its memory."""
     return np.asarray(tensor.detach().cpu().numpy())
 
 
@@ -24,30 +24,30 @@ def to_tensor(array: NDArray[Any]) -> Tensor:
 
 
 def named(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays whose names begin with ``prefix``, named without it."""
+    """Return the arrays whose names begin with ``prefix``, with the prefix removed."""
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def with_prefix(prefix: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
-    """Return the arrays under names that begin with ``prefix``."""
+    """Return the arrays with ``prefix`` prepended to their names."""
     return {prefix + name: array for name, array in arrays.items()}
 
 
 def random_state(device: torch.device) -> dict[str, NDArray[Any]]:
-    """Return the state of torch's generators: the CPU's, and the GPU's where there is one."""
+    """Return the state of torch's generators: the CPU's, and the GPU's if there is one."""
     found = {"cpu": to_array(torch.get_rng_state())}
     return found | ({"cuda": to_array(torch.cuda.get_rng_state(device))} if device.type == "cuda" else {})
 
 
 def load_random_state(arrays: Arrays, device: torch.device) -> None:
-    """Put torch's generators back into such a state."""
+    """Restore torch's generators to such a state."""
     torch.set_rng_state(to_tensor(arrays["cpu"]))
     if device.type == "cuda" and "cuda" in arrays:
         torch.cuda.set_rng_state(to_tensor(arrays["cuda"]), device)
 
 
 def buffer_bytes(module: nn.Module) -> dict[str, NDArray[Any]]:
-    """Copy a network's buffers, flat and as bytes, since NumPy has not all of torch's types."""
+    """Copy a network's buffers, flattened and as bytes, since NumPy lacks some of torch's types."""
     return {
         name: to_array(buffer.detach().reshape(-1).contiguous().view(torch.uint8).clone())
         for name, buffer in module.named_buffers()
@@ -55,6 +55,6 @@ def buffer_bytes(module: nn.Module) -> dict[str, NDArray[Any]]:
 
 
 def load_buffer_bytes(module: nn.Module, copies: Mapping[str, NDArray[Any]]) -> None:
-    """Give a network such copies back."""
+    """Restore a network's buffers from such copies."""
     for name, buffer in module.named_buffers():
         buffer.copy_(to_tensor(copies[name]).to(buffer.device).view(buffer.dtype).view(buffer.shape))

@@ -1,8 +1,8 @@
-"""Where a long computation stands, so that it can go on bit for bit after an interruption (no torch, no store).
+"""The state of a long computation, from which it continues bit for bit after an interruption (no torch, no store).
 
-A computation is handed a :class:`Checkpointer`. At points where everything it depends on can be written down it asks
-whether it is time to :meth:`~Checkpointer.save`; when it begins it asks for what was saved, and goes on there. Who
-keeps states on disk is not known here.
+A computation is given a :class:`Checkpointer`. Whenever everything it depends on can be saved, it asks whether it is
+time to :meth:`~Checkpointer.save`; at its start it asks for the saved state and continues from there. This module does
+not know who keeps states on disk.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class State:
-    """A moment of a computation.
+    """The state of a computation at one moment.
 
-    ``values`` is plain data, as JSON can hold it: positions, counters, the state of NumPy's generators. ``arrays``
-    are what is large or must be exact: control points, momenta, the state of torch's generators (uint8). Parts of a
-    computation keep theirs under names of their own. ``where`` says it to a person: step 40 of 510.
+    ``values`` is plain data that JSON can hold: positions, counters, the state of NumPy's generators. ``arrays`` hold
+    what is large or must be exact: control points, momenta, the state of torch's generators (uint8). Parts of a
+    computation keep their arrays under their own names. ``where`` describes the state to a person: step 40 of 510.
     """
 
     values: Mapping[str, Any]
@@ -34,43 +34,43 @@ class State:
 
 
 class Checkpointer(ABC):
-    """Keeps the last state of one computation, and what it has finished on its way."""
+    """Keeps the last state of one computation, and the results it has finished along the way."""
 
     @property
     @abstractmethod
     def last(self) -> State | None:
-        """The state to go on from; None: begin."""
+        """The state to continue from; None means start from the beginning."""
 
     @property
     @abstractmethod
     def due(self) -> bool:
-        """Whether it is time to save: cheap enough to be asked at every step."""
+        """Whether it is time to save; cheap enough to be called at every step."""
 
     @abstractmethod
     def save(self, state: State) -> None:
-        """Keep a state in place of the last one, which stays until this one is complete."""
+        """Replace the last state by this one; the old one stays until the new one is complete."""
 
     @abstractmethod
     def append(self, arrays: Arrays) -> None:
-        """Keep something finished (a point of a path) for good, so that no later state repeats it.
+        """Keep something finished (a point of a path) for good, so that later states need not repeat it.
 
-        It counts from the next :meth:`save` on; what was appended after the last state is dropped when going on.
+        It takes effect with the next :meth:`save`; what was appended after the last state is dropped on resuming.
         """
 
     @abstractmethod
     def appended(self, index: int) -> dict[str, NDArray[Any]]:
-        """Read what was appended, by its number from 0."""
+        """Read an appended item by its index, from 0."""
 
     @property
     @abstractmethod
     def count(self) -> int:
-        """How often something was appended."""
+        """The number of items appended."""
 
 
 class InMemory(Checkpointer):
     """Keeps everything for as long as the program runs: for computations that nobody resumes, and for tests.
 
-    ``every`` is how many times :attr:`due` is asked between two saves; 0: it is never time. :meth:`again` makes the
+    ``every`` is how many times :attr:`due` is read between two saves; with 0, it is never time. :meth:`again` makes the
     checkpointer that an interrupted computation would find.
     """
 
@@ -87,7 +87,7 @@ class InMemory(Checkpointer):
     @property
     @override
     def due(self) -> bool:
-        """True at every ``every``-th question."""
+        """True on every ``every``-th read."""
         self._asked += 1
         return self._every > 0 and self._asked % self._every == 0
 
@@ -102,17 +102,17 @@ class InMemory(Checkpointer):
 
     @override
     def appended(self, index: int) -> dict[str, NDArray[Any]]:
-        """Return what was appended, by its number from 0."""
+        """Return an appended item by its index, from 0."""
         return dict(self._finished[index])
 
     @property
     @override
     def count(self) -> int:
-        """How often something was appended."""
+        """The number of items appended."""
         return len(self._finished)
 
     def again(self) -> InMemory:
-        """Return a checkpointer with the last state, and what had been appended when it was saved."""
+        """Return a checkpointer with the last state and what had been appended when it was saved."""
         other = InMemory(self._every)
         other._last = self._last
         other._finished = self._finished[: 0 if self._last is None else self._last[1]]

@@ -1,7 +1,7 @@
-"""What a method is that trains step by step, as the :class:`~mgraph.train.driver.Driver` drives it.
+"""The interface of a method that trains step by step, driven by the :class:`~mgraph.train.driver.Driver`.
 
-A new one says what one step does and which arrays the next step depends on; budgets, divergence, progress, saved
-states and several processes come with the driver.
+A new method says what one step does and which arrays the next step depends on; budgets, divergence, progress, saved
+states and multiple processes come with the driver.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mgraph.train.state import Arrays
 
 
 class DivergedError(NonFiniteError):
-    """Training left the finite numbers, after so many ``steps`` of its segment."""
+    """Training produced non-finite numbers, after ``steps`` steps of its segment."""
 
     def __init__(self, message: str, steps: int) -> None:
         super().__init__(message)
@@ -30,9 +30,9 @@ class DivergedError(NonFiniteError):
 
 @dataclass(frozen=True)
 class TrainingSegment:
-    """A stretch of a run under one learning rate: a phase, a cycle. ``steps`` are the most that it takes.
+    """A stretch of a run with one learning rate: a phase or a cycle. ``steps`` is the most that it takes.
 
-    ``schedule`` is the factor on the learning rate as a function of the share of the steps that are done.
+    ``schedule`` is the factor on the learning rate as a function of the fraction of steps done.
     """
 
     name: str
@@ -49,29 +49,29 @@ class TrainingSegment:
 class Stepper(ABC):
     """A method that trains step by step: what a step does, and what the next one depends on.
 
-    What it does not say for itself (random generators, order of the batches, the network's buffers, steps done, rates
-    halved) the driver keeps.
+    The driver keeps track of everything else: random generators, order of batches, the network's buffers, steps done,
+    halvings of the learning rate.
     """
 
-    halvings: ClassVar[int] = 6  # of the learning rate, before a diverging segment is given up
+    halvings: ClassVar[int] = 6  # of the learning rate, before giving up on a diverging segment
     keeps_rate: ClassVar[bool] = False  # whether a halved learning rate stays for later segments
     saves_between: ClassVar[bool] = False  # whether a state is saved at the start and after every segment
 
     @abstractmethod
     def start(self) -> None:
-        """Begin a run; the network's random generator is seeded."""
+        """Begin a run; the network's random generator has been seeded."""
 
     @abstractmethod
     def segment(self) -> TrainingSegment | None:
-        """Return the segment that comes next, or is under way; None: there is nothing left to do."""
+        """Return the next segment, or the current one; None if there is nothing left to do."""
 
     @abstractmethod
     def begin(self, segment: TrainingSegment, *, anew: bool) -> None:
-        """Get ready for the steps of a segment: from its beginning, or in its midst, right after :meth:`load`."""
+        """Prepare for the steps of a segment: from its beginning (``anew``), or partway, right after :meth:`load`."""
 
     @abstractmethod
     def step(self, batches: Batches, lr: float) -> Tensor | float:
-        """Do one step on the next batch, or on several; return its loss, from all processes."""
+        """Do one step on the next batch, or several; return its loss over all processes."""
 
     @abstractmethod
     def mark(self) -> None:
@@ -79,7 +79,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def back(self) -> None:
-        """Go back to the mark, without momentum: the segment diverged and begins again."""
+        """Go back to the mark, without momentum: the segment diverged and will start again."""
 
     @abstractmethod
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
@@ -87,31 +87,31 @@ class Stepper(ABC):
 
     @abstractmethod
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
-        """Take back what :meth:`state` returned, instead of :meth:`start`."""
+        """Restore what :meth:`state` returned, instead of :meth:`start`."""
 
     def finished(self) -> str | None:
-        """Say why the segment is over before its steps are; None: it is not. Asked before every step."""
+        """Return why the segment is over early, or None if it is not. Called before every step."""
         return None
 
     def after(self, done: int) -> None:
-        """Do what follows a step whose loss is finite, the ``done``-th of the segment; by default nothing."""
+        """Do what follows a step with a finite loss, the ``done``-th of the segment; by default nothing."""
         del done
 
     def seen(self, losses: Sequence[float]) -> None:
-        """Take the losses of the next steps, as soon as they were read; on an accelerator some steps later."""
+        """Take the next steps' losses as soon as they are read, which on an accelerator is some steps later."""
         del losses
 
     @abstractmethod
     def end(self, segment: TrainingSegment, why: str | None) -> None:
-        """Conclude a segment, ended for a reason of :meth:`finished` or a spent budget; None: all steps are done.
+        """Conclude a segment; ``why`` says why it ended early, and is None if all its steps are done.
 
-        A DivergedError is treated as one of a step.
+        The reason is that of :meth:`finished`, or a spent budget. A DivergedError here is treated like one in a step.
         """
 
     def where(self) -> str | None:
-        """Say where the run stands, for a person; None: by steps and segment."""
+        """Describe where the run is, for a person; None means by step and segment."""
         return None
 
     @abstractmethod
     def leave(self) -> None:
-        """Give the network its own point back, whatever happened; may be called more than once."""
+        """Give the network back its own point, whatever happened; may be called more than once."""

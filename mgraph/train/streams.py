@@ -1,4 +1,4 @@
-"""The independent random streams of one run, all from one seed."""
+"""The independent random streams of one run, all derived from one seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True)
 class Streams:
-    """The order of examples, the method's draws, and the seeds of the network's own randomness and of augmentation."""
+    """The order of examples, the method's draws, and the seeds for the network's randomness and for augmentation."""
 
     order: torch.Generator
     draws: np.random.Generator

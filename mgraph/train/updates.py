@@ -1,11 +1,11 @@
-"""The update of the free control points: rank one per sample, and the next points in the same pass.
+"""The update of the free control points: rank one per sample, with the next points computed in the same pass.
 
-For samples j with coefficients c_j and gradients g_j at θ_j = c_jᵀP the gradient of row k is Σ_j w_j c_jk g_j. The
-coefficients times their weights w, of the free rows only, are the matrix *pull*, shape (F, n). SGD with momentum
-is then ``M ← μM + pull·(G + wd·Θ)``, ``P ← P - lr·M``, and the next points are ``Θ ← C'P``. *Eager* does this in a
-few BLAS calls, *compiled* in one fused pass over memory (rows as a list of tensors, since slices of one tensor
-would be copied whole by the compiler). *Buffered* keeps the gradient of every free row and leaves the step to
-optimisers of torch: AdamW, Muon, Nesterov momentum, clipping, and any other for a mode.
+For samples j with coefficients c_j and gradients g_j at θ_j = c_jᵀP, the gradient of row k is Σ_j w_j c_jk g_j. The
+coefficients of the free rows, times the weights w, form the matrix *pull*, shape (F, n). SGD with momentum is then ``M
+← μM + pull·(G + wd·Θ)``, ``P ← P - lr·M``, and the next points are ``Θ ← C'P``. *Eager* does this in a few BLAS calls,
+*compiled* in one fused pass over memory (with rows as a list of tensors, since the compiler would copy slices of one
+tensor whole). *Buffered* keeps the gradient of every free row and leaves the step to torch optimisers: AdamW, Muon,
+Nesterov momentum, clipping, and, for a mode, any other.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from mgraph.errors import InputError
 from mgraph.train.optimisers import Views, optimisers, parameters_of
 from mgraph.train.settings import Optimisation, TrainSettings
 
-# Below this many control-point scalars (K·D) the seconds of compiling are not won back.
+# Below this many control-point scalars (K·D), compiling takes longer than it saves.
 COMPILE_FROM = 4_000_000
 
-# The fused pass walks through so many arrays side by side: control points, momenta, and points and gradients of the
-# samples. With more it runs out of registers and prefetching, and loses to library calls (at K = 20 by a quarter).
+# The most arrays that the fused pass traverses side by side: control points, momenta, and the samples' points and
+# gradients. With more, it runs out of registers and prefetching and loses to library calls (at K = 20 by a quarter).
 MOST_ARRAYS = 32
 
-_MOST_SHAPES = 256  # numbers of rows, free rows, samples and columns in one process
+_MOST_SHAPES = 256  # combinations of rows, free rows, samples and columns in one process
 
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """The optimiser, its constants, and on what weight decay acts (the point, or the control points).
+    """The optimiser, its constants, and what weight decay acts on (the point, or the control points).
 
-    It is sgd, adamw, muon, or a class of torch.optim with its ``options``. ``momentum`` is AdamW's β₁. ``clip`` bounds
-    the norm of the gradient of all free control points together.
+    The optimiser is sgd, adamw, muon, or a class of torch.optim with its ``options``. ``momentum`` is AdamW's β₁.
+    ``clip`` bounds the norm of the gradient of all free control points together.
     """
 
     optimizer: str = "sgd"
@@ -49,7 +49,7 @@ class UpdateRule:
     decay: str = "point"
     clip: float | None = None
     options: tuple[str, ...] = ()
-    decay_norms: bool = True  # whether tensors of one dimension decay, too
+    decay_norms: bool = True  # whether one-dimensional tensors decay as well
 
     @classmethod
     def of(cls, how: Optimisation, decay: str = "point") -> UpdateRule:
@@ -59,7 +59,7 @@ class UpdateRule:
 
     @property
     def is_plain(self) -> bool:
-        """Whether momentum is all it keeps, so that gradients fold into it at once."""
+        """Whether momentum is its only state, so that gradients can be folded into it directly."""
         return self.optimizer == "sgd" and not self.nesterov and self.clip is None
 
 
@@ -79,8 +79,8 @@ class EagerUpdate:
     ) -> None:
         """Hold P, shape (K, T), and the momentum of the free rows, shape (F, T).
 
-        ``theta`` and ``grad``, shape (n, T), are where points are written and gradients found. ``views`` tells a
-        row's tensors apart, for optimisers to which it matters.
+        Points are written to ``theta`` and gradients read from ``grad``, both of shape (n, T). ``views`` splits a row
+        into its tensors, for optimisers that need them.
         """
         self._P, self._theta, self._grad, self._rule = P, theta, grad, rule
         self._free = list(free)
@@ -97,7 +97,7 @@ class EagerUpdate:
         torch.mm(coefficients, self._P, out=self._theta[: len(coefficients)])
 
     def accumulate(self, pull: Tensor, first: bool) -> None:
-        """Fold the gradients in the lanes into what the step will use; ``first`` of a step begins anew."""
+        """Fold the gradients in the lanes into what the step will use; the ``first`` call of a step starts afresh."""
         self._fold(self._M, pull, self._rule.momentum if first else 1.0)
         if first and self._rule.weight_decay and self._rule.decay == "control":
             torch._foreach_add_(self._momentum_rows, self._free_rows, alpha=self._rule.weight_decay)
@@ -105,7 +105,7 @@ class EagerUpdate:
     def apply(self, pull: Tensor, first: bool, lr: float, following: Tensor, stretch: Tensor | None = None) -> None:
         """Accumulate, move the free rows, and write the following points.
 
-        ``stretch``, shape (F, K), times P is a further part of the gradient of the free rows.
+        ``stretch``, shape (F, K), times P is an additional part of the gradient of the free rows.
         """
         self.accumulate(pull, first)
         if stretch is not None:
@@ -114,15 +114,15 @@ class EagerUpdate:
         self.points(following)
 
     def state(self) -> dict[str, Tensor]:
-        """Return what the next step depends on besides P, between two steps."""
+        """Return, between two steps, what the next step depends on besides P."""
         return {"momentum": self._M}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back a state, after P and the points."""
+        """Restore a state, after P and the points."""
         self._M.copy_(state["momentum"])
 
     def _fold(self, buffer: Tensor, pull: Tensor, keep: float) -> None:
-        """``buffer ← keep·buffer + pull·(G + wd·Θ)``."""
+        """Set ``buffer ← keep·buffer + pull·(G + wd·Θ)``."""
         n = pull.shape[1]
         grad = self._grad[:n]
         if self._decays_gradient:
@@ -147,7 +147,7 @@ class EagerUpdate:
 
 
 class CompiledUpdate(EagerUpdate):
-    """Update and next points fused into one compiled pass, at the limit of memory bandwidth."""
+    """The update and the next points, fused into one compiled pass at the limit of memory bandwidth."""
 
     name = "compiled"
 
@@ -163,7 +163,7 @@ class CompiledUpdate(EagerUpdate):
             rule.weight_decay if on_point else 0.0,
             0.0 if on_point or not first else rule.weight_decay,
         ]
-        # Beyond its limit of shapes (8 by default) torch would go on uncompiled, several times slower.
+        # Beyond its limit on shapes (8 by default), torch would continue uncompiled, several times slower.
         with torch._dynamo.config.patch(recompile_limit=_MOST_SHAPES):
             _fused_pass()(
                 list(self._P.unbind(0)),
@@ -178,21 +178,21 @@ class CompiledUpdate(EagerUpdate):
 
     @override
     def state(self) -> dict[str, Tensor]:
-        """Add the points: this pass rounds them otherwise than :meth:`points` does."""
+        """Include the points, because this pass rounds them differently from :meth:`points`."""
         return super().state() | {"points": self._theta}
 
     @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back the points, too."""
+        """Restore the points as well."""
         super().restore(state)
         self._theta.copy_(state["points"])
 
 
 class BufferedUpdate(EagerUpdate):
-    """Gradients of all free rows, clipped if asked, and a step of a torch optimiser with its moments per row.
+    """Gradients of all free rows, clipped if requested, and a step of a torch optimiser with its moments per row.
 
-    AdamW decouples weight decay: ``P_k ← P_k - lr·wd·Σ_j w_j c_jk θ_j`` on the point, ``- lr·wd·P_k`` on the
-    control points.
+    AdamW decouples weight decay: ``P_k ← P_k - lr·wd·Σ_j w_j c_jk θ_j`` on the point, ``- lr·wd·P_k`` on the control
+    points.
     """
 
     name = "eager"
@@ -206,7 +206,7 @@ class BufferedUpdate(EagerUpdate):
         rule: UpdateRule,
         views: Views | None = None,
     ) -> None:
-        """Hold P and the gradient of its free rows; their moments are the optimiser's."""
+        """Hold P and the gradient of its free rows; the optimiser holds their moments."""
         super().__init__(P, free, theta, grad, rule, views)
         by_tensor = rule.optimizer not in ("sgd", "adamw")
         parameters = parameters_of(self._free_rows, self._momentum_rows, views if views and by_tensor else _whole)
@@ -248,7 +248,7 @@ class BufferedUpdate(EagerUpdate):
 
     @override
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Give them back to the optimisers."""
+        """Load them back into the optimisers."""
         found: list[dict[int, dict[str, Tensor]]] = [{} for _ in self._optimizers]
         for key, tensor in state.items():
             number, parameter, name = key.split(".", 2)
@@ -273,7 +273,7 @@ class BufferedUpdate(EagerUpdate):
 
 
 def _decaying(row: Tensor, views: Views) -> Tensor:
-    """Return 1 in the columns of tensors of two dimensions and more, 0 in those of biases and norms, shape (T,)."""
+    """Return 1 in the columns of tensors with two or more dimensions, 0 in those of biases and norms, shape (T,)."""
     mask = torch.zeros_like(row)
     for tensor in views(mask).values():
         if tensor.ndim > 1:
@@ -321,12 +321,12 @@ def _fused_pass() -> Any:
 
 
 def choose_update(P: Tensor, choice: str, rule: UpdateRule, *, free: int = 0, samples: int = 0) -> type[EagerUpdate]:
-    """Choose by rule and size: compiled for K·D of 4 million and more where a compiler works, else eager.
+    """Choose by rule and size: compiled if K·D is at least 4 million and a compiler works, else eager.
 
-    ``free`` is the number of rows that move, ``samples`` that of the points per step: with too many arrays in one
-    pass (K + free + 2·samples above 32) it is eager, too.
+    ``free`` is the number of rows that move, ``samples`` the number of points per step: with too many arrays in one
+    pass (K + free + 2·samples above 32) the update is eager as well.
 
-    Raises InputError if compiled is asked for and no compiler works, or the rule is not plain SGD.
+    Raises InputError if compiled is requested although no compiler works or the rule is not plain SGD.
     """
     if not rule.is_plain:
         if choice == "compiled":
@@ -346,6 +346,6 @@ def choose_update(P: Tensor, choice: str, rule: UpdateRule, *, free: int = 0, sa
 def _compiler_works() -> bool:
     try:
         torch.compile(lambda x: x * 2 + 1, dynamic=False)(torch.zeros(8))
-    except Exception:  # whatever is missing (compiler, headers, backend), the eager update does the same
+    except Exception:  # whatever is missing (compiler, headers, backend), the eager update gives the same result
         return False
     return True

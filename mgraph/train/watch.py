@@ -1,10 +1,10 @@
-"""What looks on while a row of weights is trained step by step, and changes nothing."""
+"""Observers of a row of weights as it is trained step by step, which change nothing."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,40 +19,40 @@ from mgraph.train.losses import Loss
 from mgraph.train.snapshots import to_array, to_tensor
 from mgraph.train.state import Arrays
 
-_ENTRIES = 50  # of a history, one an epoch if there are more epochs
-_BATCHES = 8  # between two entries, on which accuracy is taken; at most every tenth batch, so that it costs nothing
+_ENTRIES = 50  # entries of a history, or one per epoch if there are more epochs
+_BATCHES = 8  # batches between two entries on which accuracy is measured; at most every tenth, to keep it cheap
 _STRIDE = 10
 
 
 class Watch(ABC):
-    """Looks on while a segment of training is done; it goes on after an interruption as the training does."""
+    """Observes a segment of training; resumes after an interruption together with the training."""
 
     @abstractmethod
     def begin(self) -> None:
-        """Begin anew: the segment begins, or begins again after it diverged."""
+        """Begin afresh: the segment begins, or starts again after it diverged."""
 
     @abstractmethod
     def after(self, done: int, lr: float) -> None:
         """Look at the row after the ``done``-th step, which had this learning rate."""
 
     def seen(self, losses: Sequence[float]) -> None:
-        """Take the losses of the next steps that were not seen yet; they may come later than :meth:`after`."""
+        """Take the losses of the next steps not yet seen; they may come later than :meth:`after`."""
         del losses
 
     @abstractmethod
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
-        """Return what the coming looks depend on: plain values (JSON), and named arrays."""
+        """Return what later observations depend on: plain values (JSON), and named arrays."""
 
     @abstractmethod
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
-        """Take back what :meth:`state` returned."""
+        """Restore what :meth:`state` returned."""
 
 
 class RunningAverage(Watch):
     """Keeps ``mean ← d·mean + (1-d)·row`` of a row, shape (T,), that is trained in place.
 
-    In the beginning d is (1 + n) / (10 + n) after n steps, until that is more than the decay: the average then soon
-    forgets where the row began.
+    After n steps, d is (1 + n) / (10 + n) as long as that is below the decay, so that the average soon forgets where
+    the row began.
     """
 
     def __init__(self, row: Tensor, decay: float) -> None:
@@ -66,7 +66,7 @@ class RunningAverage(Watch):
     @override
     @torch.no_grad()
     def after(self, done: int, lr: float) -> None:
-        """Take in the row."""
+        """Include the row in the average."""
         decay = min(self._decay, (1.0 + self._steps) / (10.0 + self._steps))
         self.mean.lerp_(self._row, 1.0 - decay)
         self._steps += 1
@@ -80,9 +80,41 @@ class RunningAverage(Watch):
         self.mean, self._steps = to_tensor(arrays["mean"]).to(self._row), values["steps"]
 
 
+class EqualAverage(Watch):
+    """Keeps the mean of a row, shape (T,), over its values after some of the steps, with equal weights.
+
+    This is stochastic weight averaging (Izmailov et al. 2018, algorithm 1): ``mean ← (n·mean + row) / (n + 1)``.
+    """
+
+    def __init__(self, row: Tensor, steps: Collection[int]) -> None:
+        """``steps`` are the numbers of steps after which the row is included."""
+        self._row, self._steps = row, frozenset(steps)
+        self.begin()
+
+    @override
+    def begin(self) -> None:
+        self.mean, self.taken = torch.zeros_like(self._row), 0
+
+    @override
+    @torch.no_grad()
+    def after(self, done: int, lr: float) -> None:
+        """Include the row, if this is one of the steps."""
+        if done in self._steps:
+            self.taken += 1
+            self.mean.lerp_(self._row, 1.0 / self.taken)
+
+    @override
+    def state(self) -> tuple[Mapping[str, Any], Arrays]:
+        return {"taken": self.taken}, {"mean": to_array(self.mean)}
+
+    @override
+    def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
+        self.mean, self.taken = to_tensor(arrays["mean"]).to(self._row), values["taken"]
+
+
 @dataclass(frozen=True)
 class Observed:
-    """Numbers of a quantity by step (the positions, rising), as :class:`mgraph.query.observed.Observation`."""
+    """Values of a quantity by step (the positions, increasing), as :class:`mgraph.query.observed.Observation`."""
 
     quantity: str
     subject: str
@@ -91,15 +123,15 @@ class Observed:
 
 
 class History(Watch):
-    """Notes how a training went, 50 times evenly spread over it, or at every epoch if there are more.
+    """Records how training went, 50 times evenly spread over it, or at every epoch if there are more.
 
-    Entries are the mean loss of the steps since the entry before, accuracy on some of their batches (where the task has
-    that), the learning rate of the last of them, and the distance of the row from where it began. Losses are those that
-    the driver reads anyway.
+    Each entry holds the mean loss since the previous entry, accuracy on some of those batches (if the task has it), the
+    learning rate of the last step, and the distance of the row from where it began. The losses are those that the
+    driver reads anyway.
     """
 
-    def __init__(self, row: Tensor, start: Tensor, steps: int, per_epoch: int) -> None:
-        """``row``, shape (T,), is trained in place for so many steps; it began at ``start``."""
+    def __init__(self, row: Tensor | Callable[[], Tensor], start: Tensor, steps: int, per_epoch: int) -> None:
+        """``row``, shape (T,), is trained in place, or returns the current point; it is trained from ``start``."""
         self._row, self._start = row, start
         self._every = max(1, min(per_epoch, math.ceil(steps / _ENTRIES)))
         self._stride = max(_STRIDE, self._every // _BATCHES)
@@ -111,10 +143,10 @@ class History(Watch):
         self._entries: list[tuple[int, float, float]] = []  # step, learning rate, distance
         self._metric: list[tuple[int, float]] = []  # step, accuracy of its batch
         self._unread: list[tuple[int, Tensor]] = []
-        self._calls, self._last = 0, (0, 0.0)
+        self._last, self._looked = (0, 0.0), 0
 
     def watching(self, loss: Loss, task: Task) -> Loss:
-        """Return the loss, to be called once a step, which leaves here the accuracy of some batches."""
+        """Return the loss, wrapped to record the accuracy of some batches here, at the first call in a step."""
         function = next(
             (m.function for m in task.metrics if m.name == ACCURACY.name and m.identity == "built in"), None
         )
@@ -122,12 +154,13 @@ class History(Watch):
             return loss
 
         def watched(outputs: Any, targets: Any) -> Tensor:
-            self._calls += 1
+            step = self._last[0] + 1
             plain = isinstance(outputs, Tensor) and isinstance(targets, Tensor) and not targets.is_floating_point()
-            if self._calls % self._stride == 1 and plain:
+            if step % self._stride == 1 and step != self._looked and plain:
+                self._looked = step
                 with torch.no_grad():
                     right = function(*task.without_void(outputs, targets))
-                    self._unread.append((self._calls, right.mean()))
+                    self._unread.append((step, right.mean()))
             return loss(outputs, targets)
 
         return watched
@@ -147,22 +180,23 @@ class History(Watch):
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
         self._read()
         arrays = {"losses": self._losses, "entries": self._entries, "metric": self._metric}
-        return {"calls": self._calls, "last": self._last}, {k: np.array(v, np.float64) for k, v in arrays.items()}
+        return {"last": self._last}, {k: np.array(v, np.float64) for k, v in arrays.items()}
 
     @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
-        self._calls, self._last, self._unread = values["calls"], tuple(values["last"]), []
+        self._last, self._unread = tuple(values["last"]), []
+        self._looked = self._last[0]
         self._losses = arrays["losses"].tolist()
         self._entries = [(int(step), lr, d) for step, lr, d in arrays["entries"].reshape(-1, 3).tolist()]
         self._metric = [(int(step), value) for step, value in arrays["metric"].reshape(-1, 2).tolist()]
 
     def series(self) -> tuple[Observed, ...]:
-        """Return what was noted, the last step included: train_loss, train_accuracy, learning_rate and distance."""
+        """Return what was recorded, up to the last step: train_loss, train_accuracy, learning_rate and distance."""
         done, lr = self._last
         if done and (not self._entries or self._entries[-1][0] < done):
             self._enter(done, lr)
         self._read()
-        if len(self._losses) < done:  # it went on from a state of an older version, which noted nothing
+        if len(self._losses) < done:  # resumed from a state of an older version, which recorded nothing
             return ()
         steps = [0, *(step for step, _, _ in self._entries)]
         taken = dict(self._metric)
@@ -182,7 +216,8 @@ class History(Watch):
         )
 
     def _enter(self, done: int, lr: float) -> None:
-        self._entries.append((done, lr, float(torch.linalg.vector_norm(self._row - self._start))))
+        row = self._row() if callable(self._row) else self._row
+        self._entries.append((done, lr, float(torch.linalg.vector_norm(row - self._start))))
         self._read()
 
     def _read(self) -> None:

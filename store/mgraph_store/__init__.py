@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from mgraph_store.index.sql import Answer
     from mgraph_store.rows.schema import FORMAT_VERSION, describe
     from mgraph_store.store import GraphStore
+    from mgraph_store.tensors.digests import digest, digest_groups
     from mgraph_store.tensors.kernel import KERNEL_VERSION, combine
-    from mgraph_store.tensors.objects import digest, digest_groups
     from mgraph_store.transaction import TensorRef, Transaction
     from mgraph_store.upkeep.check import assert_consistent, garbage, problems
     from mgraph_store.worker import WorkerStore
@@ -69,8 +69,8 @@ _LAZY = {
     "assert_consistent": "upkeep.check",
     "combine": "tensors.kernel",
     "describe": "rows.schema",
-    "digest": "tensors.objects",
-    "digest_groups": "tensors.objects",
+    "digest": "tensors.digests",
+    "digest_groups": "tensors.digests",
     "garbage": "upkeep.check",
     "problems": "upkeep.check",
 }

@@ -15,7 +15,8 @@ from mgraph_store.index.index import Index
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.rows.records import Node, NodeBuffers
-from mgraph_store.tensors.objects import TensorStore, digest, digest_groups
+from mgraph_store.tensors.digests import has_digest, have_digest
+from mgraph_store.tensors.objects import TensorStore
 
 Place = tuple[str, int | None]
 """Key of a tensor object, and the row of a segment."""
@@ -32,7 +33,7 @@ def parameters_at(tensors: TensorStore, index: Index, lock: GraphLock, digests: 
     for node in nodes:
         if node.digest is not None and node.tensor_key is not None and node.digest not in found:
             try:
-                sound = digest(tensors.read(node.tensor_key, "float32", node.tensor_row)) == node.digest
+                sound = has_digest(tensors.read(node.tensor_key, "float32", node.tensor_row), node.digest)
             except MGraphError:
                 continue
             if sound:
@@ -49,7 +50,7 @@ def buffers_at(tensors: TensorStore, index: Index, lock: GraphLock, wanted: str)
         return None
     for key in dict.fromkeys(row.tensor_key for row in rows):
         try:
-            if digest_groups(tensors.groups(key)) == wanted:
+            if have_digest(tensors.groups(key), wanted):
                 return key
         except MGraphError:
             continue

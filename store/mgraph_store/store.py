@@ -166,12 +166,12 @@ class GraphStore:
         return store
 
     def upgrade(self) -> int:
-        """Bring the graph to the present format for good, all or nothing; returns the format that it had.
+        """Upgrade the graph permanently to the current format, all or nothing; return the format that it had.
 
         Raises
         ------
         CorruptError, FormatError
-            If it is damaged or has lost commits, or no way leads from its format to the present one.
+            If it is damaged or has lost commits, or no way leads from its format to the current one.
         LockTimeoutError, StoreError
             If others have it open for too long, or it cannot be written.
         """
@@ -287,7 +287,7 @@ class GraphStore:
         if not is_computed(node):
             array = self._stored(node)
             return array.read() if array.is_raw else to_the_end(array.read)
-        recipes = self._recipes(node)  # here, where a reading that is open counts: never in the other thread
+        recipes = self._recipes(node)  # in this thread, where an open reading counts, never in the other one
         return to_the_end(lambda: Computation(recipes, self._stored).run())
 
     def computation(self, node: Node | str) -> Computation:

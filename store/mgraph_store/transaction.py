@@ -25,12 +25,11 @@ from mgraph_store.rows.ids import validate_name
 from mgraph_store.rows.records import Named, Node, Record
 from mgraph_store.rows.schema import TABLE_OF, columns
 from mgraph_store.sharing import buffers_at, parameters_at
+from mgraph_store.tensors.digests import digest, digest_groups
 from mgraph_store.tensors.objects import (
     CHUNK_BYTES,
     SEGMENT_BYTES,
     TensorStore,
-    digest,
-    digest_groups,
     disk_error,
     new_key,
 )
@@ -60,7 +59,7 @@ class Transaction:
         self._keys: list[str] = []
         self._added: dict[type[Any], list[Record]] = {}
         self._updated: list[Named] = []
-        self._since: list[Named | None] = []  # what each of these was made from
+        self._since: list[Named | None] = []  # the records from which these were made
         self._removed: list[tuple[str, str, Sequence[str]]] = []
         self._expected: list[Named] = []
         self._required: list[Callable[[Reader], None]] = []
@@ -267,7 +266,7 @@ class Transaction:
         self._check_tensors(updated, present)
         changes = Changes.of(self._added, updated, self._removed)
         try:
-            settled = commits.settle(con, journal)  # first, for it may write all rows that there are
+            settled = commits.settle(con, journal)  # first, because it may write all existing rows
             changes.apply(con)
             verify(con, self._added, updated, self._removed)
             count = commits.prepare(con, journal, settled, changes)

@@ -87,25 +87,40 @@ def test_help_ends_its_text_with_an_example(commands: Any, tmp_path: Path, comma
 
 def test_every_command_is_in_the_help(commands: Any, tmp_path: Path) -> None:
     text = commands(tmp_path)("--help").stdout
-    listed = [line.split()[0] for line in text.partition("Commands:")[2].splitlines() if line.strip()]
-    assert listed == COMMANDS
+    sections = text.partition("Graphs and modes:")[2].splitlines()
+    listed = [line.split()[0] for line in sections if line.startswith("  ")]
+    assert sorted(listed) == sorted(COMMANDS)
+    assert next(line for line in sections if line and not line.startswith(" ")) == "Connections:"
+
+
+def test_no_command_is_a_wish_for_help(commands: Any, tmp_path: Path) -> None:
+    assert commands(tmp_path)().stdout == commands(tmp_path)("--help").stdout
+
+
+def test_a_misspelt_command_is_told_the_closest(commands: Any, tmp_path: Path) -> None:
+    told = commands(tmp_path)("conect", "a", code=2).stderr
+    assert told == "Error: There is no command 'conect'. Did you mean connect? See: mgraph --help\n"
 
 
 def test_every_setting_is_a_flag_with_its_default(commands: Any, tmp_path: Path) -> None:
     from mgraph.methods.registry import METHODS
 
-    text = " ".join(commands(tmp_path)("connect", "--help").stdout.split())
+    shared = " ".join(commands(tmp_path)("connect", "--help").stdout.split())
+    assert "--bends VALUE" not in shared
+    assert "Settings of" not in shared
     for name, method in METHODS.items():
-        assert f"--{name} {method.summary[0].upper()}{method.summary[1:]}." in text
-        for info in method.infos():
-            assert f"--{info.name.replace('_', '-')} " in text
+        text = " ".join(commands(tmp_path)("connect", f"--{name}", "--help").stdout.split())
+        assert f"--{name} {method.summary[0].upper()}{method.summary[1:]}." in shared
+        shown = {word for word in text.partition(f"Settings of --{name}:")[2].split() if word.startswith("--")}
+        assert shown >= {f"--{info.name.replace('_', '-')}" for info in method.infos()}
+        assert ("--pivots" in shown) == (name == "neb")  # and those of no other method
         assert all(preset in text.replace("- ", "-") for preset in method.presets)
-    epochs = METHODS["surface"].infos()[-2].default
-    assert f"[default: 30 for chain and curve, {epochs} for surface]" in text
+    text = " ".join(commands(tmp_path)("connect", "a", "b", "--curve", "-h").stdout.split())
+    assert "[default: 30]" in text
     assert "--optimizer sgd|adamw|muon Optimiser; muon is for modes, paths and surfaces. [default: sgd]" in text
     assert "--nesterov true|false " in text
-    assert "--bends VALUE Control points between the two ends (chain, curve). [default: 1]" in text
-    assert text.index("Methods: --linear") < text.index("Options: --name") < text.index("Settings of chain, curve,")
+    assert "--bends VALUE Control points between the two ends. [default: 1]" in text
+    assert text.index("Methods: --linear") < text.index("Options: --name") < text.index("Settings of --curve")
 
 
 def test_version(commands: Any, tmp_path: Path) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
+import os
+from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mgraph_cli.output import emit, emit_one
 
@@ -67,3 +73,31 @@ def test_wide_tables_are_not_cut_for_programs(capsys: pytest.CaptureFixture[str]
     row = {f"column{i}": "x" * 9 for i in range(12)}
     emit([row], list(row))
     assert capsys.readouterr().out.count("x" * 9) == 12
+
+
+_WORDS = st.text(st.sampled_from("abcdefgh-0123456789"), min_size=1, max_size=14)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(st.tuples(_WORDS, st.lists(_WORDS, max_size=5), st.floats(-10, 10)), min_size=1, max_size=4),
+    st.integers(30, 120),
+)
+def test_no_table_breaks_a_name_or_a_number(values: list[tuple[str, list[str], float]], room: int) -> None:
+    rows = [{"name": name, "ends": ends, "train loss": loss} for name, ends, loss in values]
+    printed, told = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, COLUMNS=str(room)),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(told),
+    ):
+        emit(rows, ("name", "ends", "train loss"))
+    lines = printed.getvalue().splitlines()
+    assert all(len(line) <= room for line in lines)
+    words = printed.getvalue().split()
+    dropped = [head for head in ("ends", "train loss") if head in told.getvalue()]
+    for name, ends, loss in values:
+        assert name in words
+        assert "ends" in dropped or all(end in words for end in ends)
+        assert "train loss" in dropped or f"{loss:.4g}" in words
+    assert ("did not fit" in told.getvalue()) == bool(dropped)

@@ -46,6 +46,16 @@ def test_a_line_says_what_is_known() -> None:
     assert str(line) == "connect: 5 of 5, under way for 2 m"
 
 
+def test_a_line_says_how_many_examples_a_second_there_are() -> None:
+    clock = Clock()
+    line = Line("train", clock)
+    line.report(Progress("train", 100, 1000, examples=128, called="images"))
+    assert "images" not in str(line)  # not known yet
+    clock.now += 10
+    line.report(Progress("train", 400, 1000, examples=128, called="images"))
+    assert str(line) == "train: 400 of 1000, 3,840 images/s, under way for 10 s, about 20 s left"
+
+
 def test_lines_come_again_and_again_and_only_the_innermost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,7 +80,7 @@ def test_a_short_command_says_nothing_and_a_long_one_where_it_is(run: Any, monke
     done = run("train", "--seed", "21", "--epochs", "8", "--json")
     lines = [line for line in done.stderr.splitlines() if line.startswith("train: ")]
     assert len(lines) > 1
-    assert any(" of " in line and ", loss " in line and "under way for" in line for line in lines)
+    assert any(" of " in line and ", loss " in line and " images/s, under way for" in line for line in lines)
     assert done.row["kind"] == "mode"
 
 

@@ -7,14 +7,17 @@ only as long as that format is not released; the graphs of older formats were ma
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mgraph_store import (
     FORMAT_VERSION,
@@ -38,8 +41,6 @@ from mgraph_store import (
     assert_consistent,
     columns,
     combine,
-    digest,
-    digest_groups,
     new_id,
 )
 
@@ -136,9 +137,21 @@ def describe(store: GraphStore) -> dict[str, Any]:
         rows = {table: len(part["rows"]) for table, part in reader.snapshot()["add"].items()}
     return {
         "rows": rows,
-        "parameters": {n.name or n.id: digest(store.read_parameters(n)) for n in nodes},
-        "buffers": {f"{b.node_id} {b.policy}": digest_groups(store.read_buffers(b.node_id, b.policy)) for b in buffers},
+        "parameters": {n.name or n.id: hashed(store.read_parameters(n)) for n in nodes},
+        "buffers": {f"{b.node_id} {b.policy}": hashed_groups(store.read_buffers(b.node_id, b.policy)) for b in buffers},
     }
+
+
+def hashed(array: NDArray[Any]) -> str:
+    """What format 1 called the digest of an array; whatever a graph calls it, the numbers are the same."""
+    text = f"{array.dtype.name} {list(array.shape)}\n".encode()
+    return hashlib.blake2b(text + array.tobytes(), digest_size=16).hexdigest()
+
+
+def hashed_groups(groups: Mapping[str, NDArray[Any]]) -> str:
+    """As :func:`hashed`, of several arrays."""
+    text = "".join(f"{name} {hashed(groups[name])}\n" for name in sorted(groups))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
 
-from mgraph.data import splits
+from mgraph.data import streaming
 from mgraph.data.making import make_task
-from mgraph.data.splits import DatasetSplit
+from mgraph.data.streaming import DatasetSplit
 from mgraph.errors import InputError, NonFiniteError
 
 X = torch.rand(300, 3, generator=torch.Generator().manual_seed(0))
@@ -91,7 +91,7 @@ IMAGE = Image.new("RGB", (4, 4))
     [
         (
             {"image": X[0], "class": 1},
-            r"Item 0 of the train split is a dict with 'image', 'class', of which it is not known .* 'labels'",
+            r"Item 0 of the train split is a dict with 'image', 'class', and it is unknown which .* 'labels'",
         ),
         ((X[0], 1, "file.png"), "Item 0 of the train split is 3 things; items of a Dataset must be .* pairs"),
         (X[0], "is a Tensor; items"),
@@ -172,14 +172,12 @@ def random_flip(p):
 
 @pytest.mark.parametrize("p", [0.5, 0.1])
 def test_random_augmentation_is_recognised(p):
-    with pytest.raises(
-        InputError, match=r"The train split is random: .*augmentation is a setting of what trains: --augment"
-    ):
+    with pytest.raises(InputError, match=r"The train split is random: .*augmentation is a training setting, --augment"):
         _ = task(random_flip(p)).fingerprint
 
 
 def test_random_targets_are_recognised():
-    with pytest.raises(InputError, match=r"the target of item .* was another one"):
+    with pytest.raises(InputError, match=r"the target of item .* changed"):
         _ = task(lambda i: (X[i], float(torch.rand(()))), loss=F.mse_loss).fingerprint
 
 
@@ -192,7 +190,7 @@ def test_the_fingerprint_covers_every_example():
 
 
 def test_every_example_is_read_once_for_it(monkeypatch):
-    monkeypatch.setattr(splits, "_SMALL", (100, 1 << 24))
+    monkeypatch.setattr(streaming, "_SMALL", (100, 1 << 24))
     read = np.zeros(400, int)
 
     def make(i):
@@ -204,7 +202,7 @@ def test_every_example_is_read_once_for_it(monkeypatch):
     made = make_task(train=data, valid=TensorDataset(X, Y), test=TensorDataset(X, Y))
     read[:] = 0
     _ = made.fingerprint
-    again = set(splits.spread(400))
+    again = set(streaming.spread(400))
     assert all(read[i] == 1 for i in range(400) if i not in again)
 
 
@@ -214,7 +212,7 @@ def test_small_data_are_compared_whole_and_large_ones_by_a_sample(monkeypatch):
 
     assert same(lambda i: (X[i], int(Y[i])))
     assert not same(at(1, (X[1] + 1e-3, int(Y[1]))))
-    monkeypatch.setattr(splits, "_SMALL", (100, 1 << 24))
+    monkeypatch.setattr(streaming, "_SMALL", (100, 1 << 24))
     large = task(lambda i: (X[i], int(Y[i]))).fingerprint
     read = np.zeros(300, int)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from mgraph.data.splits import ArraySplit, DatasetSplit, Normalisation
+from mgraph.data.splits import ArraySplit, Normalisation
+from mgraph.data.streaming import DatasetSplit
 from mgraph.errors import InputError
 
 X = torch.randint(0, 256, (11, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

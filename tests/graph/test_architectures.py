@@ -113,6 +113,7 @@ def texts():
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 5}
 
 
+@pytest.mark.xdist_group("transformers")
 def test_a_tiny_bert_goes_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its kind and values, and by a directory; the graph names that relative to itself."""
     pytest.importorskip("transformers")
@@ -164,7 +165,7 @@ BUILT_IN = (
 
 
 def test_every_built_in_is_among_them() -> None:
-    beside = {"toy", "timm", "hf"}  # a landscape, and what need not be installed
+    beside = {"toy", "timm", "hf", "peft"}  # a landscape, and what need not be installed
     assert {arch.partition("?")[0].partition(":")[0] for arch in BUILT_IN} | beside == set(ARCHITECTURES)
 
 
@@ -201,3 +202,35 @@ def test_a_sample_of_torchvision_goes_the_whole_road(
         travel(tmp_path, f"torchvision:{name}", images(tmp_path, 224))
     else:
         travel(tmp_path, f"torchvision:{name}?stem=cifar", images(tmp_path, 32))
+
+
+def sampled_of_timm(count: int) -> list[str]:
+    """Names of networks of timm of at most 10 million parameters that take 224×224; MGRAPH_ARCH_SEED draws others."""
+    import timm
+
+    names = timm.list_models()
+    random.Random(os.environ.get("MGRAPH_ARCH_SEED", "0")).shuffle(names)
+    found: list[str] = []
+    for name in names:
+        config = timm.get_pretrained_cfg(name)
+        if config is None or config.input_size != (3, 224, 224):
+            continue
+        with torch.device("meta"):
+            try:
+                size = sum(p.numel() for p in timm.create_model(name, pretrained=False).parameters())
+            except (NotImplementedError, RuntimeError, ValueError):  # some compute with their weights as they are made
+                continue
+        found += [name] if size <= 10e6 else []
+        if len(found) == count:
+            break
+    return found
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.filterwarnings("ignore::mgraph.session.meeting.NetworkWarning")
+@pytest.mark.filterwarnings("ignore::mgraph.operations.endcheck.EndsDifferWarning")  # statistics of two steps
+def test_a_sample_of_timm_goes_the_whole_road(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.chdir(tmp_path)
+    travel(tmp_path, f"timm:{sampled_of_timm(3)[number]}", images(tmp_path, 224))

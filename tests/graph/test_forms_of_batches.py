@@ -14,8 +14,11 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import mgraph
+from mgraph.architectures.lstm import lstm
 
 OWN = '''
+from pathlib import Path
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -124,16 +127,47 @@ def pairs():
         return (a, b), a[:, :1] - 0.5 * b[:, 1:2]
 
     return mgraph.tasks.regression(**splits(make))
+
+
+class Marks(nn.Sequential):
+    """Which of three labels an example has."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+def marks():
+    return Marks()
+
+
+def tags():
+    def make(g, count):
+        x = torch.randn(count, 4, generator=g)
+        return x, (x[:, :3] + x[:, 1:] > 0).float()
+
+    return mgraph.tasks.multi_label(**splits(make))
+
+
+def pages():
+    """The text of a directory, as mgraph reads it."""
+    from mgraph.data.loading import load_task
+
+    return load_task("text:words?length=5", base=Path(__file__).parent)
 '''
+WORDS = "the cat saw the dog and the dog saw the cat\n"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A task: how its network and data are called, and its metric."""
+    """A task: how its network and data are called in the file, and its metric; or a spec of the network."""
 
     net: str
     data: str
     metric: str
+
+    @property
+    def arch(self) -> str:
+        return self.net if "?" in self.net else f"own.py:{self.net}"
 
 
 KINDS = (
@@ -141,6 +175,8 @@ KINDS = (
     Kind("speaker", "stories", "perplexity"),
     Kind("pixels", "blobs", "miou"),
     Kind("summing", "pairs", "mae"),
+    pytest.param(Kind("marks", "tags", "labels_right"), marks=pytest.mark.stress),
+    pytest.param(Kind("lstm?width=6&layers=1", "pages", "perplexity"), marks=pytest.mark.stress),
 )
 
 
@@ -150,10 +186,13 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     kind: Kind = request.param
     directory = tmp_path_factory.mktemp(kind.data)
     (directory / "own.py").write_text(OWN)
+    (directory / "words").mkdir()
+    for split, count in (("train", 20), ("valid", 6), ("test", 6)):
+        (directory / "words" / f"{split}.txt").write_text(WORDS * count)
     run = commands(directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MGRAPH_CONFIG_DIR", str(directory / "config"))
-        run("init", "g.mgraph", "--arch", f"own.py:{kind.net}", "--data", f"own.py:{kind.data}")
+        run("init", "g.mgraph", "--arch", kind.arch, "--data", f"own.py:{kind.data}")
         for seed, name in enumerate("abc"):
             run("train", "--seed", seed, "--epochs", 6, "--lr", 0.2, "--batch-size", 16, "--name", name)
     return run, kind
@@ -196,9 +235,10 @@ def test_a_surface_an_ensemble_and_a_sharpness_are_measured(run: Any, kind: Kind
 
 def test_plain_torch_reloads_a_mode_and_measures_the_same(run: Any, kind: Kind) -> None:
     run("export", "a", "-o", "a.safetensors", "--overwrite")
-    own: dict[str, Any] = {}
+    own: dict[str, Any] = {"__file__": str(run.directory / "own.py")}
     exec(compile(OWN, "own.py", "exec"), own)
-    network, made = own[kind.net](), own[kind.data]()
+    made = own[kind.data]()
+    network = own[kind.net]() if kind.net in own else lstm(input_shape=(5,), width=6, layers=1, classes=made.classes)
     network.load_state_dict(load_file(run.directory / "a.safetensors"))
     x, y = next((mgraph.make_task(**made) if isinstance(made, dict) else made).test.batches(1000))
     with torch.no_grad():
@@ -212,8 +252,10 @@ def by_hand(data: str, out: Any, y: Any) -> torch.Tensor:
     """The metric of each kind, written down once more."""
     if data == "texts":
         return (out["logits"].argmax(1) == y).double().mean()
-    if data == "stories":
+    if data in ("stories", "pages"):
         return F.cross_entropy(out.flatten(0, 1), y.flatten()).exp()  # which leaves -100 out
+    if data == "tags":
+        return ((out > 0) == (y > 0.5)).double().mean()
     if data == "blobs":
         answer, counts = out["out"].argmax(1), y != 255
         both = [((answer == c) & (y == c) & counts).sum() for c in (0, 1)]
@@ -244,5 +286,7 @@ def test_the_exported_facts_name_every_input(run: Any, kind: Kind) -> None:
         "stories": {"input_ids": [4], "attention_mask": [4]},
         "blobs": [1, 4, 4],
         "pairs": [[2], [3]],
+        "tags": [4],
+        "pages": [5],
     }
     assert shape == expected[kind.data]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import types
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -80,11 +81,18 @@ def test_so_does_an_augmentation(losses: Any) -> None:
     assert mgraph.TrainJob.from_json(mgraph.TrainJob(space="s", settings=settings).to_json()).settings == settings
 
 
-def of_this_function() -> Any:
-    def inner(outputs: Any, targets: Any) -> Any:
-        return F.cross_entropy(outputs, targets)
+def of_this_function(factor: float) -> Any:
+    def scaled(outputs: Any, targets: Any) -> Any:
+        return factor * F.cross_entropy(outputs, targets)
 
-    return inner
+    return scaled
+
+
+def inside() -> Any:
+    def tripled(outputs: Any, targets: Any) -> Any:
+        return 3 * F.cross_entropy(outputs, targets)
+
+    return tripled
 
 
 @pytest.mark.parametrize(
@@ -94,13 +102,33 @@ def of_this_function() -> Any:
         (lambda losses: partial(losses.doubled), "a functools.partial has no name"),
         (lambda _: nn.CrossEntropyLoss(), "it is an object, not a function"),
         (lambda _: nn.CrossEntropyLoss, "it is a class"),
-        (lambda _: of_this_function(), "defined inside something else"),
-        (lambda losses: losses.Holder.inside, "defined inside something else"),
     ],
 )
 def test_what_has_no_name_is_refused_with_what_to_do(g: Any, losses: Any, make: Any, reason: str) -> None:
     with pytest.raises(InputError, match=f"^loss was given as .*{reason}.*top of a file.*loss='file.py:name'"):
         g.train(epochs=1, loss=make(losses))
+    assert not g.runs()
+
+
+@pytest.mark.filterwarnings("ignore::mgraph.operations.modes.SimilarModeWarning")
+def test_a_function_without_a_name_is_kept_by_its_source(g: Any, losses: Any, tmp_path: Path) -> None:
+    """One that is made inside another, a class's, and one of a module that nobody else can import."""
+    nowhere = types.ModuleType("nowhere")
+    file = tmp_path / "unseen" / "nowhere.py"
+    file.parent.mkdir()
+    file.write_text(CODE)
+    exec(compile(CODE, str(file), "exec"), vars(nowhere))
+    for number, function in enumerate((inside(), losses.Holder.inside, nowhere.doubled)):
+        point = g.train(epochs=1, seed=number, loss=function)
+        named = loss_of(point)
+        assert named.startswith(f"{g.path}/code/{function.__name__}-")
+    again = mgraph.open(g.path, trust=True, device="cpu").train(epochs=1, seed=2, loss=named)
+    assert again.digest == point.digest
+
+
+def test_a_function_that_uses_what_it_was_made_with_is_refused(g: Any) -> None:
+    with pytest.raises(InputError, match="scaled uses factor of the function that it was made in"):
+        g.train(epochs=1, loss=of_this_function(2.0))
     assert not g.runs()
 
 

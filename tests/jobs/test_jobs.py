@@ -22,6 +22,7 @@ EXAMPLES: tuple[Job, ...] = (
     mgraph.AddModeJob(space="s", file="a.pt", ignore=("aux.*",), weights="ema"),
     mgraph.AddPointJob(space="s", coordinates=(1.0, -0.5), name="left"),
     mgraph.AddCurveJob(space="s", file="curve.pt", method="chain", cast=True),
+    mgraph.AlignJob(node="m", to="n", name="a", restarts=5, seed=2),
     *(mgraph.ConnectJob(ends=("m", "n"), method=method()) for method in mgraph.METHODS.values()),
     mgraph.ConnectJob(
         ends=("m", "n"),

@@ -406,6 +406,25 @@ def test_constants_that_one_side_lacks_are_no_obstacle() -> None:
         fit(without, lambda: Positions(True, drawn=True))
 
 
+def on_a_base(drawn: bool = False) -> nn.Sequential:
+    """A frozen base and a trained head, as of an adapter."""
+    base = nn.Linear(4, 4)
+    if not drawn:
+        nn.init.eye_(base.weight)
+        nn.init.zeros_(base.bias)
+    return nn.Sequential(base.requires_grad_(False), nn.Linear(4, 2))
+
+
+def test_a_frozen_base_may_be_absent_if_every_build_has_it() -> None:
+    head = {name: tensor for name, tensor in state_of(on_a_base).items() if name.startswith("1.")}
+    fitted = fit(head, on_a_base)
+    assert fitted.notes == ["absent, the network's own constants kept: 0.weight, 0.bias"]
+    assert np.array_equal(fitted.parameters, values(head, on_a_base))
+    assert fitted.buffers["float32"].tolist() == [*np.eye(4).flatten().tolist(), 0, 0, 0, 0]
+    with pytest.raises(LayoutMismatchError, match=r"lacks 2 tensors of the network, first 0\.weight"):
+        fit(head, lambda: on_a_base(drawn=True))
+
+
 def test_a_weight_too_many_is_refused_and_can_be_left_out() -> None:
     state = state_of(mlp) | {"aux.weight": torch.ones(2, 2)}
     with pytest.raises(
@@ -471,6 +490,26 @@ def test_a_directory_holds_one_checkpoint_or_is_asked_about(tmp_path: Path) -> N
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match=r"several checkpoints .*name one"):
         read_content(tmp_path)
+
+
+def test_directories_of_trainers_are_known(tmp_path: Path) -> None:
+    """What the Trainer of transformers writes beside the weights, and where that and Lightning put them."""
+    state = state_of(plain)
+    last = tmp_path / "output" / "checkpoint-20"
+    last.mkdir(parents=True)
+    save_file(state, last / "model.safetensors")
+    for beside in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_1.pth", "training_args.bin"):
+        torch.save({"state": {}}, last / beside)
+    assert np.array_equal(fit(last, plain).parameters, values(state, plain))
+    assert np.array_equal(fit(last.parent, plain).parameters, values(state, plain))
+    (last.parent / "checkpoint-10").mkdir()
+    with pytest.raises(InputError, match=r"several checkpoints \(checkpoint-10, checkpoint-20\); name one of them"):
+        read_content(last.parent)
+    logs = tmp_path / "lightning_logs" / "version_0"
+    (logs / "checkpoints").mkdir(parents=True)
+    (logs / "hparams.yaml").write_text("{}")
+    torch.save({"state_dict": prefixed(state, "model.")}, logs / "checkpoints" / "epoch=1-step=8.ckpt")
+    assert np.array_equal(fit(tmp_path / "lightning_logs", plain).parameters, values(state, plain))
 
 
 def _zip(*names: str) -> bytes:

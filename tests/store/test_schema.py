@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mgraph_store import Evaluation, GraphStore, Node, Run, describe
 from mgraph_store.errors import InputError
 from mgraph_store.index.index import insert, rows_to_records
+from mgraph_store.rows.relations import VIEWS, view_statements
 from mgraph_store.rows.schema import TABLES, columns, create_statements
 
 _VALUES: dict[Any, st.SearchStrategy[Any]] = {
@@ -86,8 +87,11 @@ def test_every_column_has_a_meaning_and_the_index_knows_it(store: GraphStore) ->
     assert all(meaning for table in described.values() for _, meaning, _ in table.values())
     with store.reading() as reader:
         _, rows = reader.query(
-            "SELECT table_name, column_name, data_type, is_nullable, comment FROM duckdb_columns() WHERE NOT internal"
+            "SELECT table_name, column_name, data_type, is_nullable, comment FROM duckdb_columns() "
+            "WHERE NOT internal AND schema_name = 'main'"
         )
+        _, of_tables = reader.query("SELECT table_name, comment FROM duckdb_tables() WHERE NOT internal")
+        _, of_views = reader.query("SELECT view_name, comment FROM duckdb_views() WHERE schema_name = 'easy'")
     found = {(t, c): (kind if null else f"{kind} NOT NULL", comment) for t, c, kind, null, comment in rows}
     expected = {
         (table, name): (kind, f"{meaning} [{unit}]" if unit else meaning)
@@ -95,6 +99,29 @@ def test_every_column_has_a_meaning_and_the_index_knows_it(store: GraphStore) ->
         for name, (kind, meaning, unit) in described_columns.items()
     }
     assert found == expected
+    assert {table for table, _ in of_tables} == {"meta", *TABLES}
+    assert {view for view, _ in of_views} == {*VIEWS, "runs"}
+    assert all(comment for _, comment in (*of_tables, *of_views))
+
+
+def test_the_views_in_the_file_are_those_of_the_command_line(graph: Any) -> None:
+    """Another program that opens the file finds what ``mgraph sql`` shows, and can open it with DuckDB 1.4."""
+    graph.add(graph.parameters(), graph.parameters(1), names=("a", "b"))
+    with duckdb.connect(str(graph.store.path / "index.duckdb"), read_only=True) as con:
+        names = [column for column, *_ in con.execute("SELECT * FROM easy.modes").description]
+        rows = con.execute("SELECT * FROM easy.modes ORDER BY id").fetchall()
+        of_runs = con.execute("SELECT id, made FROM easy.runs").fetchall()
+        (tags,) = con.execute("SELECT tags FROM duckdb_databases() WHERE database_name = 'index'").fetchall()
+        (size,) = con.execute("SELECT block_size FROM pragma_database_size()").fetchall()
+    with graph.store.reading() as reader:
+        for statement in view_statements("graph"):
+            reader.connection.execute(statement)
+        shown, expected = reader.query("SELECT * FROM temp.modes ORDER BY id")
+    assert (names, rows) == (list(shown), [tuple(row) for row in expected])
+    assert [name for name, *_ in rows]
+    assert of_runs == []
+    assert tags[0]["storage_version"].startswith("v1.4.0")
+    assert size[0] == 65536
 
 
 def test_every_table_has_columns_in_the_order_of_its_fields() -> None:

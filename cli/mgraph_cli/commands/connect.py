@@ -74,8 +74,8 @@ def connect(
     With --auto and a limit, methods are tried from the cheapest to the most expensive until one meets the limit.
     Settings go to every method that has them, and every attempt is kept, called NAME-METHOD.
 
-    Corner order of a surface A B C D: A = (0,0), B = (0,1), C = (1,0), D = (1,1). mgraph methods NAME prints the
-    settings of one method. Under torchrun, all processes train one connection together.
+    Corner order of a surface A B C D: A = (0,0), B = (0,1), C = (1,0), D = (1,1). Name a method before --help
+    (mgraph connect --surface --help) to see its settings. Under torchrun, all processes train one connection together.
 
     \b
     Example:
@@ -83,6 +83,7 @@ def connect(
       mgraph connect a b c d --surface --degree 2,2 --name s
       mgraph connect a b --curve --bends 3 --init s
       mgraph connect a b c --simplex --grid 6
+      mgraph connect a b --linear --align
       mgraph connect a b --neb --preset quick
       mgraph connect a b --method paths.py:Spline --bends 3 -s lr=0.02
       mgraph connect a b --auto --max-barrier 0.1 --budget 30m --name ab

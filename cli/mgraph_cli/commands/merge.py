@@ -51,9 +51,7 @@ def merge(connection: str, at_text: str | None, graph: Graph, form: str, **optio
 
 @click.command()
 @click.argument("what")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="File, or directory of an ensemble."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File, or directory.")
 @click.option("--ensemble", "as_ensemble", is_flag=True, help="Write every member of a connection's grid.")
 @grid_option("Members of the ensemble: n or n,m (default: at most 9 points).")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
@@ -70,12 +68,14 @@ def export(
 ) -> None:
     """Write a node as .safetensors or .pt, or a connection's ensemble as a directory.
 
-    Plain PyTorch loads the files, without mgraph.
+    Plain PyTorch loads the files, without mgraph. A node of a network of transformers, or of LoRA adapters, can also be
+    a directory, as from_pretrained of transformers and peft loads it.
 
     \b
     Example:
       mgraph export m -o m.safetensors
       mgraph export s --ensemble --grid 5 -o ensemble/
+      mgraph export m -o adapter/
     """
     if as_ensemble:
         with progress_bars("export") as progress:
@@ -86,4 +86,5 @@ def export(
     if grid is not None:
         raise InputError("--grid is for --ensemble; a single node has no grid.")
     path = graph.node(what).export(output, overwrite=overwrite)
-    emit_one({"node": what, "output": str(path), "nbytes": path.stat().st_size}, form=form)
+    files = list(path.iterdir()) if path.is_dir() else [path]
+    emit_one({"node": what, "output": str(path), "nbytes": sum(file.stat().st_size for file in files)}, form=form)

@@ -1,4 +1,4 @@
-"""The trained paths between two modes: Bézier curve and polygonal chain [G]."""
+"""The trained paths between two modes: the Bézier curve and the polygonal chain [G]."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TrainedPath(TrainedMethod):
 
     @override
     def plan(self, family: Family) -> tuple[Phase, ...]:
-        """Return the single phase: the whole path, all bends free that are not fixed."""
+        """Return the single phase: the whole path, moving every bend that is not fixed."""
         from mgraph.train.phases import Curve, Phase
 
         return (Phase(self.name, self.epochs, (Curve.whole(family),), self.moving(family.free)),)
@@ -47,7 +47,7 @@ class BezierCurve(TrainedPath):
 
     @override
     def family(self, ends: int) -> Family:
-        """Return the curve; two ends."""
+        """Return the curve; it takes two ends."""
         if ends != 2:
             raise InputError(wrong_ends("--curve", ends, "exactly 2 modes"))
         return BezierCurveFamily(self.bends)
@@ -59,12 +59,12 @@ class PolygonalChain(TrainedPath):
 
     name: ClassVar[str] = "chain"
     summary: ClassVar[str] = "polygonal chain between 2 modes with trained bends"
-    # At 0.2 prototypes ended in NaN: a bend is pulled by its full weight at its knot, a Bézier point by half.
+    # At 0.2 prototypes ended in NaN: at its knot a bend gets the full gradient, a Bézier point at most half of it.
     lr: float = setting(0.05, "learning rate at the start of each phase", above=0, high=1e30)
 
     @override
     def family(self, ends: int) -> Family:
-        """Return the chain; two ends."""
+        """Return the chain; it takes two ends."""
         if ends != 2:
             raise InputError(wrong_ends("--chain", ends, "exactly 2 modes"))
         return PolygonalChainFamily(self.bends)

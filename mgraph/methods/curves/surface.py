@@ -1,4 +1,4 @@
-"""The Bézier surface of four modes, as a whole or from its outer curves inwards [S §4.2, Alg. 1 and 2]."""
+"""The Bézier surface of four modes, trained as a whole or from its outer curves inwards [S §4.2, Alg. 1 and 2]."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _PHASE = re.compile(r"(?P<name>[a-z]+):(?P<epochs>\d+)(@(?P<lr>[0-9.eE+-]+))?(/(
 
 @dataclass(frozen=True)
 class PhaseSpec:
-    """One phase as it is written, ``surface:40``, ``edges:10@0.05`` or ``columns:10/inner``.
+    """One phase as the user writes it: ``surface:40``, ``edges:10@0.05`` or ``columns:10/inner``.
 
-    First what is sampled, then epochs, after @ a learning rate of its own, after / what moves: a group of rows
-    (edges, inner, all) or rows joined by +. By default edges move the edges, columns the inner rows (what the
-    edges trained stays), the surface all.
+    First comes what is sampled, then the epochs, then optionally @ with the phase's own learning rate, and / with what
+    moves: a group of rows (edges, inner, all) or row numbers joined by +. By default, edges moves the edges, columns
+    the inner rows (leaving what edges has trained), and surface everything.
     """
 
     sampled: str
@@ -41,7 +41,7 @@ class PhaseSpec:
 
     @classmethod
     def parse(cls, text: str) -> PhaseSpec:
-        """Read one phase; InputError saying how it is written."""
+        """Parse one phase; raise InputError saying how a phase is written."""
         found = _PHASE.fullmatch(text.strip())
         if not found or found["name"] not in SAMPLED:
             raise InputError(
@@ -63,7 +63,7 @@ class PhaseSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class BezierSurface(TrainedMethod):
-    """A Bézier surface with four modes at its corners; everything but the corners is trained.
+    """A Bézier surface with four modes at its corners; every other control point is trained.
 
     Corner order a b c d: a = θ(0,0), b = θ(0,1), c = θ(1,0), d = θ(1,1).
     """
@@ -75,7 +75,7 @@ class BezierSurface(TrainedMethod):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
-            # Outer to inner; at the cost of 90 passes it did worse than the default at 40 (benchmarks/robustness.py).
+            # From the outside in; at the cost of 90 passes, worse than the default at 40 (benchmarks/robustness.py).
             "three-phase": {"phases": ("edges:10", "columns:10", "surface:40"), "lr": 0.1},
             # As the authors ran it.
             "paper": {
@@ -90,12 +90,12 @@ class BezierSurface(TrainedMethod):
             },
         }
     )
-    # One value on the whole batch is unstable at this method's learning rate: of two surfaces of the CNN on digits one
-    # ended at a largest train loss of 0.12, where split batches stay below 0.04 on ten (benchmarks/robustness.py).
+    # Sampling one value per whole batch is unstable at this method's learning rate: one of two surfaces of the CNN on
+    # digits ended at a largest train loss of 0.12; ten with split batches stay below 0.04 (benchmarks/robustness.py).
     least_work: ClassVar[float] = 0.0
     degree: tuple[int, int] = setting((2, 2), "degree n,m: (n+1)×(m+1) control points", low=1, high=30)
-    # A surface point moves with a control point by a third of what a curve's does; with whole-batch single samples
-    # this learning rate was unstable on some seeds, with split batches up to twice of it held (benchmarks/).
+    # A point of a surface moves only a third as far with a control point as one of a curve does. With one sample per
+    # whole batch this learning rate was unstable on some seeds; with split batches twice as much held (benchmarks/).
     lr: float = setting(0.2, "learning rate at the start of each phase", above=0, high=1e30)
     epochs: int = setting(
         40, "passes over the training data; 0 leaves the surface where it starts", unit="epochs", low=0
@@ -114,7 +114,7 @@ class BezierSurface(TrainedMethod):
 
     @override
     def family(self, ends: int) -> Family:
-        """Return the surface; four ends."""
+        """Return the surface; it takes four ends."""
         if ends != 4:
             raise InputError(wrong_ends("--surface", ends, "exactly 4 modes"))
         family = BezierSurfaceFamily(self.degree)
@@ -124,10 +124,10 @@ class BezierSurface(TrainedMethod):
 
     @override
     def plan(self, family: Family) -> tuple[Phase, ...]:
-        """Return the phases: by default one, the whole surface, everything but the corners.
+        """Return the phases: by default a single one that samples the whole surface and moves all but the corners.
 
-        The edges phase samples the curves u = 0 and u = 1; the columns phase for every j the curve over u
-        through P_0j … P_nj, which for 0 < j < m is not on the surface.
+        The edges phase samples the curves u = 0 and u = 1. The columns phase samples, for every j, the curve over u
+        through P_0j … P_nj, which for 0 < j < m does not lie on the surface.
         """
         from mgraph.train.phases import Phase
 

@@ -1,4 +1,4 @@
-"""What the trained methods share: control points moved by sampling the family's parameter."""
+"""What the trained methods share: moving control points by sampling the family's parameter."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from mgraph.train.state import Checkpointer
 
 MOST_SAMPLES = 8
-LEAST_PER_SAMPLE = 32  # examples: fewer are mostly overhead, and too few for BatchNorm's batch statistics
-# Multiply-adds of a forward pass over a batch. Below, what every further sample costs besides its part of the batch is
-# more than it gains (benchmarks/time_to_loss.py); they are counted, not timed, so that all machines choose alike.
+LEAST_PER_SAMPLE = 32  # examples: with fewer, overhead dominates and BatchNorm's batch statistics are too noisy
+# Multiply-adds of a forward pass over a batch. Below this, the overhead of every further sample outweighs its benefit
+# (benchmarks/time_to_loss.py). Work is counted rather than timed so that every machine makes the same choice.
 LEAST_WORK = 20e6
 
 
@@ -39,34 +39,34 @@ LEAST_WORK = 20e6
 class TrainedMethod(Method, Optimisation):
     """A method that trains the free control points of a family by sampling its parameter.
 
-    Below ``least_work`` multiply-adds of a pass a batch is not split by default.
+    By default, a batch whose pass takes fewer than ``least_work`` multiply-adds is not split.
     """
 
     least_work: ClassVar[float] = LEAST_WORK
     samples: int | None = setting(
         None,
-        f"parameter values per batch and curve (auto: one for every {LEAST_PER_SAMPLE} examples of a split batch, at "
-        f"most {MOST_SAMPLES}; one on whole batches, and on paths where a pass takes fewer than {LEAST_WORK / 1e6:g} "
+        f"parameter values per batch and curve (auto: one per {LEAST_PER_SAMPLE} examples of a split batch, at most "
+        f"{MOST_SAMPLES}; one for whole batches, and for paths where a pass takes fewer than {LEAST_WORK / 1e6:g} "
         f"million multiply-adds)",
         low=1,
         nothing="auto",
     )
     batch: str = setting(
-        "split", "what a parameter value sees: its part of the batch, or all of it", choices=("split", "whole")
+        "split", "what each parameter value sees: its part of the batch, or all of it", choices=("split", "whole")
     )
-    draw: str = setting("stratified", "how the values of a batch are drawn together", choices=DRAWS)
+    draw: str = setting("stratified", "how the values of a batch are drawn jointly", choices=DRAWS)
     measure: str = setting(
         "uniform",
-        "what the parameter's distribution is uniform in: the parameter, or the length (paths) or area (surfaces)",
+        "what sampling is uniform in: the parameter itself, or length (paths) or area (surfaces)",
         choices=MEASURES,
     )
     measure_gradient: str = setting(
         "held",
-        "gradient under measure=arc: held (the length element held constant), exact (with its own gradient, from "
-        "a geometry at most gram_every steps old)",
+        "gradient under measure=arc: held treats the length element as constant, exact includes its gradient "
+        "(from a geometry at most gram_every steps old)",
         choices=("held", "exact"),
     )
-    gram_every: int = setting(100, "steps between two looks at the geometry (arc, area)", unit="steps", low=1)
+    gram_every: int = setting(100, "steps between updates of the geometry (measure arc, area)", unit="steps", low=1)
     decay: str = setting("point", "what weight decay acts on", choices=("point", "control"))
     train_only: tuple[str, ...] = setting(
         (), "name patterns of the parameters to train, e.g. fc.*,layer4.*; the others stay interpolated (default: all)"
@@ -79,7 +79,7 @@ class TrainedMethod(Method, Optimisation):
         """Return the phases of training, in order."""
 
     def sampling(self, work: float = math.inf) -> Sampling:
-        """Return what a step samples, where a forward pass over a batch takes ``work`` multiply-adds."""
+        """Return what a step samples when a forward pass over a batch takes ``work`` multiply-adds."""
         split = self.batch == "split"
         k = self.samples
         if k is None:
@@ -90,7 +90,7 @@ class TrainedMethod(Method, Optimisation):
 
     @override
     def cost(self, family: Family, examples: int) -> float:
-        """Every curve of a phase sees every batch, or each of its values does."""
+        """Return the number of examples: every curve of a phase sees every batch, or each value does."""
         sampling = self.sampling()
         each = 1 if sampling.split else sampling.samples
         return float(examples * each * sum(phase.epochs * len(phase.curves) for phase in self.plan(family)))
@@ -107,7 +107,7 @@ class TrainedMethod(Method, Optimisation):
         return self.sampling(multiply_adds(flat.module, flat.inputs(x)) * self.batch_size)
 
     def trained_names(self, names: Sequence[str]) -> frozenset[str]:
-        """Return which of the network's parameters are trained; InputError for a pattern that matches none."""
+        """Return which of the network's parameters are trained; raise InputError for a pattern that matches none."""
         if not self.train_only:
             return frozenset(names)
         chosen: set[str] = set()
@@ -122,7 +122,7 @@ class TrainedMethod(Method, Optimisation):
 
     @override
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
-        """Check rows, measure, patterns, division of the batch, precision and loss, before anything runs."""
+        """Check rows, measure, patterns, batch splitting, precision and loss before anything runs."""
         from mgraph.network.precision import check_precision
         from mgraph.train.engine import check_schedules
         from mgraph.train.losses import check_objective
@@ -176,7 +176,7 @@ class TrainedMethod(Method, Optimisation):
         progress: ProgressCallback,
         checkpointer: Checkpointer | None = None,
     ) -> Outcome:
-        """Train the family's free rows from where they start."""
+        """Train the family's free rows from their start."""
         import torch
 
         from mgraph.train.controlpoints import Held
@@ -210,5 +210,5 @@ class TrainedMethod(Method, Optimisation):
         return Outcome(points, trained.update, trained.notes, names_trained, stopped=trained.stopped)
 
     def moving(self, rows: Sequence[int]) -> tuple[int, ...]:
-        """Return those of the rows that are not fixed."""
+        """Return those of ``rows`` that are not fixed."""
         return tuple(row for row in rows if row not in self.fixed)

@@ -1,8 +1,8 @@
-"""Which layers of a network move when: phases from a text, from the order of execution, or all at once (no torch).
+"""When each layer of a network starts to move: phases given as text, by execution order, or all at once (no torch).
 
-``all`` moves everything; ``fdf`` (follow the data flow [L §4]) stands for groups of layers in the order in which they
-compute; anything else is a group of name patterns with commas. Groups are separated by semicolons and accumulate: what
-has begun to move goes on moving. Each may carry its ticks and its relative step: ``all:10000@5e-4;fdf``.
+``all`` moves everything; ``fdf`` (follow the data flow [L §4]) stands for groups of layers in execution order; anything
+else is a comma-separated group of name patterns. Groups are separated by semicolons and accumulate: once a group moves,
+it keeps moving. Each may set its own ticks and relative step: ``all:10000@5e-4;fdf``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GROUP = re.compile(r"(?P<what>[^:@]+)(:(?P<ticks>[0-9]+))?(@(?P<step>[0-9.eE+-]
 
 @dataclass(frozen=True)
 class GroupSpec:
-    """One group as it is written: ``all``, ``fdf`` or patterns; its ticks and its relative step, None: the usual."""
+    """One group as written: ``all``, ``fdf`` or patterns, with its ticks and relative step (None: the default)."""
 
     what: tuple[str, ...]
     ticks: int | None = None
@@ -34,7 +34,7 @@ class GroupSpec:
 
     @classmethod
     def parse_all(cls, text: str) -> tuple[GroupSpec, ...]:
-        """Read groups separated by semicolons; InputError saying how they are written."""
+        """Parse groups separated by semicolons; raise InputError saying how groups are written."""
         parts = [part.strip() for part in text.split(";") if part.strip()]
         if not parts:
             raise _badly_written(text)
@@ -60,7 +60,7 @@ class GroupSpec:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that move together in a phase, with its name, its ticks and its relative step (None: the usual)."""
+    """Parameters that move together in a phase, with the phase's name, ticks and relative step (None: the default)."""
 
     name: str
     parameters: frozenset[str]
@@ -71,9 +71,9 @@ class Group:
 def phases_of(text: str, traced: Sequence[Layer], idle: Sequence[Layer], most: int) -> list[Group]:
     """Turn groups as written into phases, each with everything that moves in it.
 
-    ``traced`` are the layers in the order in which they compute, ``idle`` those that do not; ``most`` groups at most
-    come of ``fdf``. A last phase moves what no group names, the idle layers. Raises InputError for a pattern that
-    matches nothing, a group that adds nothing to those before it, and groups of patterns that leave a parameter out.
+    ``traced`` are the layers in execution order, ``idle`` the ones that are never executed; ``fdf`` makes at most
+    ``most`` groups. A last phase moves what no group names: the idle layers. Raises InputError for a pattern that
+    matches nothing, a group that adds nothing to earlier ones, and groups of patterns that leave out a parameter.
     """
     everything = [name for layer in (*traced, *idle) for name in layer.parameters]
     phases: list[Group] = []
@@ -110,7 +110,7 @@ def _matched(patterns: Sequence[str], names: Sequence[str]) -> tuple[str, set[st
 
 
 def _flow(traced: Sequence[Layer], most: int) -> list[tuple[str, set[str]]]:
-    """Group layers in order: each one with weights, and what follows it without; neighbours join to ``most``."""
+    """Group layers in order, each with weights and those after it without; merge neighbours into at most ``most``."""
     runs: list[list[Layer]] = []
     for layer in traced:
         if not runs or (layer.weights and any(other.weights for other in runs[-1])):

@@ -1,7 +1,7 @@
-"""The two ways to move of LLPF [L]: towards a mode (Algorithm 1), and towards the origin (Algorithm 2).
+"""The two ways LLPF [L] moves: towards a mode (Algorithm 1) and towards the origin (Algorithm 2).
 
-T tensors, U units: a unit is one layer, its weight and bias as one vector. What steers is float64 NumPy and small;
-what is large moves in a few fused calls on the network's own row.
+There are T tensors and U units; a unit is one layer, its weight and bias taken as one vector. The quantities that steer
+a walk are small float64 NumPy arrays; large tensors move in a few fused calls on the network's own row.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mgraph.methods.llpf.walk_settings import WalkSettings
 from mgraph.network.flat import FlatModel
 from mgraph.network.order import Layer
 
-ARRIVED = 0.01  # of the way, left
-_PUSH = 1.1  # by which a slow layer is moved farther, from one tick to the next
+ARRIVED = 0.01  # a unit has arrived when this fraction of its way is left
+_PUSH = 1.1  # factor by which a slow layer's step grows from one tick to the next
 
 Mask = NDArray[np.bool_]
 
@@ -32,8 +32,8 @@ Mask = NDArray[np.bool_]
 class Units:
     """The layers of a network that moves: names (U,), each tensor's unit (T,), and which tensors (T,) are weights.
 
-    Weights are what has a variance to hold: no bias, no scale or shift of a normalisation, no single number.
-    ``normalises`` (U,) tells layers that are normalisations.
+    Only weights have a variance to hold; biases, scales and shifts of normalisations, and single numbers are not
+    weights. ``normalises`` (U,) marks the normalisation layers.
     """
 
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class Units:
 
     @classmethod
     def of_layers(cls, flat: FlatModel, layers: Sequence[Layer], phases: Sequence[Collection[str]]) -> Units:
-        """Make a unit of every layer; of a layer whose parameters begin to move in different phases, several."""
+        """Make one unit of every layer, or several if its parameters start to move in different phases."""
         place = {name: i for i, name in enumerate(flat.names)}
         sizes = Tensors(flat).sizes
         of, weight = np.zeros(len(place), dtype=np.int64), np.zeros(len(place), dtype=bool)
@@ -68,7 +68,7 @@ class Units:
         return np.asarray(np.sqrt(np.bincount(self.of, weights=squares, minlength=len(self))))
 
     def containing(self, parameters: Collection[str], names: Sequence[str]) -> Mask:
-        """Tell which units consist of these parameters, shape (U,)."""
+        """Return which units consist of these parameters, shape (U,)."""
         moving = np.zeros(len(self), dtype=bool)
         for name, unit in zip(names, self.of, strict=True):
             moving[unit] |= name in parameters
@@ -77,7 +77,7 @@ class Units:
 
 @dataclass(frozen=True)
 class TickPhase:
-    """What moves (units, shape (U,)), for how many ticks at most, and by which share of what is left."""
+    """Which units move, shape (U,), for how many ticks at most, and by what fraction of the remaining distance."""
 
     name: str
     moving: Mask
@@ -86,9 +86,10 @@ class TickPhase:
 
 
 class Leg(ABC):
-    """A way to move the network's row, a tick at a time, from where it was when the leg began.
+    """A way to move the network's row, one tick at a time, from where it was when the leg began.
 
-    ``gap`` are the distances (U,) at its beginning, ``variances`` (W,) those of the weights after the last tick.
+    ``gap`` holds the distances (U,) at its beginning, ``variances`` (W,) the variances of the weights after the last
+    tick.
     """
 
     gap: Floats
@@ -103,50 +104,50 @@ class Leg(ABC):
 
     @abstractmethod
     def begin(self, phase: TickPhase, *, anew: bool) -> None:
-        """Get ready for a phase, at its beginning (``anew``) or in its midst."""
+        """Prepare for a phase, either at its beginning (``anew``) or partway through it."""
 
     def memory(self) -> dict[str, Floats]:
-        """Return what was noted as phases began, for :meth:`recall`."""
+        """Return what was recorded at the start of phases, for :meth:`recall`."""
         return {}
 
     def recall(self, memory: Mapping[str, Floats]) -> None:
-        """Take up what :meth:`memory` returned."""
+        """Restore what :meth:`memory` returned."""
         del memory
 
     @abstractmethod
     def distances(self) -> Floats:
-        """Return how far each unit is from where the leg leads, shape (U,)."""
+        """Return how far each unit is from the leg's destination, shape (U,)."""
 
     @abstractmethod
     def lengths(self, distances: Floats, before: Floats) -> Floats:
-        """Return how far each unit moves in this tick, shape (U,); ``before`` are distances as the phase began.
+        """Return how far each unit moves in this tick, shape (U,); ``before`` are the distances when the phase began.
 
-        Called once a tick, while :meth:`move` is called again where the tick is taken back.
+        Called once per tick, whereas :meth:`move` is called again whenever the tick is taken back.
         """
 
     @abstractmethod
     def move(self, distances: Floats, lengths: Floats) -> None:
-        """Move the units so far, and do what follows before training."""
+        """Move each unit by its length, and do what must follow before training."""
 
     def rates(self) -> Floats | None:
-        """Return factors on the learning rate of the weights in this tick, or None: all 1."""
+        """Return factors for the learning rate of each weight in this tick; None means 1 for all."""
         return None
 
     @abstractmethod
     def settle(self) -> None:
-        """Do what follows training; ``variances`` of the weights, shape (W,), are then up to date."""
+        """Do what must follow training; afterwards ``variances`` of the weights, shape (W,), are up to date."""
 
     @abstractmethod
     def finished(self, distances: Floats) -> bool:
-        """Tell whether the phase is over before its ticks are."""
+        """Return whether the phase is over before it has used all its ticks."""
 
 
 class TowardsMode(Leg):
     """Move, VarianceCorrection, (training), VarianceCorrection [L, Alg. 1].
 
-    The variance of a weight is held about its own mean: at the start's, or, with ``variance_target="blend"``, between
-    what it was when its layer began to move and the destination's, by the layer's progress since then, f = 1 -
-    distance / distance then. (Until then training moves it freely: the start's would be a jump.)
+    The variance of a weight about its own mean is held at its value at the start or, with ``variance_target="blend"``,
+    between its value when the layer began to move and the destination's, by the layer's progress since then: f = 1 -
+    distance / distance then. (Before that, training moves it freely; holding the start's value would make it jump.)
     """
 
     def __init__(self, flat: FlatModel, units: Units, how: WalkSettings, start: Tensor, destination: Tensor) -> None:
@@ -165,7 +166,7 @@ class TowardsMode(Leg):
 
     @override
     def begin(self, phase: TickPhase, *, anew: bool) -> None:
-        """Look up what moves; note where layers are that begin to."""
+        """Look up what moves, and record the state of the layers that start to move now."""
         units = self._units
         entering = phase.moving & ~self._moving
         if anew and self._how.variance_target == "blend":
@@ -186,7 +187,7 @@ class TowardsMode(Leg):
 
     @override
     def memory(self) -> dict[str, Floats]:
-        """The variances and distances from which layers began to move, and which are moving."""
+        """Return the variances and distances with which layers began to move, and which layers are moving."""
         return {"from": self._from, "way": self._way, "moving": self._moving.astype(np.float64)}
 
     @override
@@ -196,7 +197,7 @@ class TowardsMode(Leg):
 
     @override
     def distances(self) -> Floats:
-        """‖destination - x‖ of each unit."""
+        """Return ‖destination - x‖ of each unit."""
         return self._between(self._flat.theta)
 
     def _between(self, row: Tensor) -> Floats:
@@ -205,14 +206,14 @@ class TowardsMode(Leg):
 
     @override
     def lengths(self, distances: Floats, before: Floats) -> Floats:
-        """min(‖d‖, max(step_f + step_c·D, step_a·‖d‖)): never past the destination."""
+        """Return min(‖d‖, max(step_f + step_c·D, step_a·‖d‖)), which never overshoots the destination."""
         how = self._how
         least = how.step_f + how.step_c * before
         return np.where(self._phase.moving, np.minimum(distances, np.maximum(least, self._phase.step * distances)), 0.0)
 
     @override
     def move(self, distances: Floats, lengths: Floats) -> None:
-        """Move straight towards the destination, and correct."""
+        """Move straight towards the destination, then correct the variances."""
         share = np.divide(lengths, distances, out=np.zeros_like(lengths), where=distances > 0)
         move(self._moved, self._goals, share[self._moved_units])
         self._target = self._from
@@ -225,7 +226,7 @@ class TowardsMode(Leg):
 
     @override
     def settle(self) -> None:
-        """Correct again, looking at the weights that do not move as well."""
+        """Correct the variances again, and measure those of the weights that do not move as well."""
         mean, variance = self._tensors.moments(self._scope_views, self._tensors.sizes[self._scope])
         if self._how.variance_correction:
             chosen = self._active
@@ -233,7 +234,7 @@ class TowardsMode(Leg):
         self.variances = variance[self._weights_in_scope]
 
     def _correct(self, mean: Floats, variance: Floats) -> Floats:
-        """Rescale about the mean, so that the variance becomes the target (ε added to both); return what it is now."""
+        """Rescale about the mean so that the variance meets its target (ε added to both); return the new variance."""
         if not len(self._active):
             return variance
         target, eps = self._target[self._active], self._how.variance_eps
@@ -242,21 +243,21 @@ class TowardsMode(Leg):
         return np.asarray(ratio * variance)
 
     def arrived(self, distances: Floats) -> Mask:
-        """Tell of each unit whether a hundredth of its way is left, or less (or there was no way to go)."""
+        """Return which units have at most a hundredth of their way left, or had no way to go, shape (U,)."""
         return np.asarray((distances <= ARRIVED * self.gap) | (self.gap == 0))
 
     @override
     def finished(self, distances: Floats) -> bool:
-        """Whether all that moves has arrived."""
+        """Return whether everything that moves has arrived."""
         return bool(self.arrived(distances)[self._phase.moving].all())
 
 
 class TowardsOrigin(Leg):
-    """Shrink, and lower each weight's learning rate with its variance (AngleConformal) [L, Alg. 2].
+    """Shrink, and lower each weight's learning rate in step with its variance (AngleConformal) [L, Alg. 2].
 
-    Normalisation layers do not move. With ``limits``, the variances (W,) of another mode, a layer stops when all its
-    weights are at or below theirs, and the leg ends when all have stopped; else it ends when the norm of what moves
-    is ``shrink`` times what it was.
+    Normalisation layers do not move. With ``limits``, the variances (W,) of another mode, a layer stops once all its
+    weights are at or below theirs, and the leg ends when all layers have stopped. Without, it ends when the norm of
+    what moves has fallen to ``shrink`` times its initial value.
     """
 
     def __init__(
@@ -273,7 +274,7 @@ class TowardsOrigin(Leg):
 
     @override
     def memory(self) -> dict[str, Floats]:
-        """How much farther each layer is moved, and its norm a tick ago."""
+        """Return the factor by which each layer's step is enlarged, and its norm one tick ago."""
         return {"push": self._push, "last": self._last}
 
     @override
@@ -289,7 +290,7 @@ class TowardsOrigin(Leg):
 
     @override
     def distances(self) -> Floats:
-        """‖x‖ of each unit; 0 of those that do not move."""
+        """Return ‖x‖ of each unit, 0 for those that do not move."""
         return self._norms(self._views)
 
     def _norms(self, views: Sequence[Tensor]) -> Floats:
@@ -297,9 +298,10 @@ class TowardsOrigin(Leg):
 
     @override
     def lengths(self, distances: Floats, before: Floats) -> Floats:
-        """A share of the norm; 0 of a layer that has stopped.
+        """Return a fraction of each norm, 0 for a layer that has stopped.
 
-        The share grows while a layer loses less than a quarter of it in a tick, for training has grown it again.
+        The fraction grows as long as a layer loses less than a quarter of it per tick, because training makes it grow
+        back.
         """
         slow = distances > (1.0 - self._phase.step / 4.0) * self._last
         self._push = np.clip(np.where(slow, self._push * _PUSH, self._push / _PUSH), 1.0, self._how.origin_push)
@@ -320,7 +322,7 @@ class TowardsOrigin(Leg):
 
     @override
     def rates(self) -> Floats | None:
-        """Var(x) / Var(start) of each weight; not above 1, or what has grown would grow the faster."""
+        """Return Var(x) / Var(start) of each weight, at most 1, lest a weight that has grown grow even faster."""
         if not self._how.conformal:
             return None
         ratio = np.divide(self.variances, self._first, out=np.ones_like(self._first), where=self._first > 0)
@@ -332,7 +334,7 @@ class TowardsOrigin(Leg):
 
     @override
     def finished(self, distances: Floats) -> bool:
-        """Whether all layers have stopped, or the norm is low enough."""
+        """Return whether all layers have stopped or the norm is low enough."""
         if self._limits is not None:
             return bool(self._stopped().all())
         return float(np.linalg.norm(distances)) <= self._how.shrink * float(np.linalg.norm(self.gap))

@@ -1,4 +1,4 @@
-"""Low-loss path finding [L]: walk from one mode to another layer by layer, tick by tick, keeping the loss low."""
+"""Low-loss path finding [L]: walk from one mode to another, layer by layer and tick by tick, keeping the loss low."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from mgraph.train.losses import Loss
     from mgraph.train.state import Checkpointer
 
-# Times the smaller mode's norm: farther apart, a walk crosses the difference first. A straight one at a blended
-# variance is shorter, but with BatchNorm it slows down far from its goal (benchmarks/llpf_digits.py).
+# Ratio of the modes' norms above which a walk closes that difference first. A direct walk at a blended variance is
+# shorter, but with BatchNorm it slows down far from its goal (benchmarks/llpf_digits.py).
 _APART = 1.25
-_FEW_LAYERS = 8  # with weights; up to so many all move at once unless told else
+_FEW_LAYERS = 8  # with weights; networks of at most this many move all layers at once by default
 _LOWEST_THRESHOLD, _OVER_OWN = 0.02, 1.2
 
 _RESNET = {
@@ -51,9 +51,9 @@ _RESNET = {
 
 @dataclass(frozen=True, kw_only=True)
 class LLPF(Method, WalkSettings):
-    """Low-loss path finding: every tick moves a little towards the other mode and trains until the loss is low.
+    """Low-loss path finding: every tick moves a little towards the other mode, then trains until the loss is low.
 
-    The path ends at the destination itself: what the walk leaves of the way is a straight last piece.
+    The path ends at the destination itself: whatever distance the walk leaves becomes a straight last piece.
     """
 
     name: ClassVar[str] = "llpf"
@@ -63,7 +63,7 @@ class LLPF(Method, WalkSettings):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
             "quick": {"step_a": 1e-2, "step_f": 0.02, "lr": 0.05, "min_iters": 5, "max_iters": 30},
-            # Table 4 of [L], ResNet-18 on CIFAR-10; the mean of the losses is over ten iterations there.
+            # Table 4 of [L], ResNet-18 on CIFAR-10; there, the loss is averaged over ten iterations.
             "paper": {
                 **_RESNET,
                 "groups": "all:10000@5e-4;fdf",
@@ -75,7 +75,7 @@ class LLPF(Method, WalkSettings):
                 "max_iters": 200,
                 "keep_every": 500,
             },
-            # As the authors' code runs it.
+            # The settings of the authors' code.
             "released": {
                 **_RESNET,
                 "groups": "fdf",
@@ -129,13 +129,13 @@ class LLPF(Method, WalkSettings):
     walk: str = setting(
         "auto",
         "m2m: to the other mode; across: from the larger mode towards the origin to the other's variance, then m2m; "
-        "m2o: one mode towards the origin; auto: m2m, but across where the modes' norms differ by a quarter",
+        "m2o: one mode towards the origin; auto: m2m, or across if the modes' norms differ by more than a quarter",
         choices=("auto", "m2m", "across", "m2o"),
     )
 
     @override
     def family(self, ends: int) -> Family:
-        """Return what is known before the walk: a path. Two ends, or one towards the origin."""
+        """Return a path, which is all that is known before the walk; it takes two ends, or one towards the origin."""
         if ends != (1 if self.walk == "m2o" else 2):
             expected = "exactly 2 modes, or 1 towards the origin by --walk m2o"
             raise InputError(wrong_ends("--llpf", ends, expected))
@@ -143,7 +143,7 @@ class LLPF(Method, WalkSettings):
 
     @override
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
-        """Check groups, batch, precision and loss before anything runs."""
+        """Check groups, batch size, precision and loss before anything runs."""
         from mgraph.network.precision import check_precision
         from mgraph.train.losses import check_objective
 
@@ -154,12 +154,12 @@ class LLPF(Method, WalkSettings):
 
     @override
     def check_start(self, flat: FlatModel, task: Task, start: Start) -> None:
-        """Refuse modes that are the same, and a threshold below what they reach themselves."""
+        """Refuse identical modes, and a threshold below the modes' own loss."""
         from mgraph.train.losses import training_loss
 
         ends = start.rows
         if len(ends) == 2 and np.array_equal(ends[0], ends[1]):
-            raise InputError("The two modes have exactly the same parameters; there is no way to walk.")
+            raise InputError("The two modes have exactly the same parameters; there is nothing to connect.")
         own = self._own_losses(flat, task, training_loss(task, self), ends)
         if not np.isfinite(own).all():
             found = " and ".join(f"{x:g}" for x in own)
@@ -211,7 +211,7 @@ class LLPF(Method, WalkSettings):
         progress: ProgressCallback,
         checkpointer: Checkpointer | None = None,
     ) -> Outcome:
-        """Walk, and return the chain through the points that were kept, from the first end to the second."""
+        """Walk, and return the chain through the kept points from the first end to the second."""
         import torch
 
         from mgraph.methods.llpf.walk import Walk
@@ -256,7 +256,7 @@ class LLPF(Method, WalkSettings):
         return found
 
     def _measure(self, flat: FlatModel, task: Task) -> Callable[[], float]:
-        """Return a function that measures the train loss of the network on a fixed subset, with its own statistics."""
+        """Return a function measuring the network's train loss on a fixed subset, recomputing BatchNorm statistics."""
         from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
         from mgraph.evaluate.metrics import LOSS, Subset, measure
 
@@ -270,7 +270,7 @@ class LLPF(Method, WalkSettings):
         return loss_here
 
     def _plan(self, flat: FlatModel, task: Task) -> tuple[Units, tuple[TickPhase, ...]]:
-        """Find the layers and the phases in which they move."""
+        """Find the layers, and the phases in which they move."""
         import torch
 
         from mgraph.methods.llpf.legs import TickPhase, Units
@@ -294,7 +294,7 @@ class LLPF(Method, WalkSettings):
         )
 
     def _crosses(self, sizes: Sequence[float]) -> bool:
-        """Tell whether a walk between modes of these sizes begins towards the origin."""
+        """Return whether a walk between modes of these sizes goes towards the origin first."""
         if self.walk == "auto":
             return max(sizes) > _APART * min(sizes)
         return self.walk == "across"
@@ -375,7 +375,7 @@ class LLPF(Method, WalkSettings):
 
 
 def _size(flat: FlatModel, units: Units, row: Tensor) -> float:
-    """Return (Σ ‖x - mean‖²)^½ over the weights: how far out a mode lies."""
+    """Return (Σ ‖x - mean‖²)^½ over the weights: how far from the origin a mode lies."""
     from mgraph.methods.llpf.tensors import Tensors
 
     tensors = Tensors(flat)

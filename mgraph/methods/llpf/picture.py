@@ -13,7 +13,7 @@ from mgraph.query.sweepdata import SweepData
 
 _LOSS, _ACCURACY, _FAINT = "#1b6ca8", "#b3263c", "#9db8cc"
 _MOST_NAMED = 10  # layers in a legend
-_LOW_ACCURACY = 0.9  # the axis reaches down to it, so that a wrong example is no cliff
+_LOW_ACCURACY = 0.9  # the axis reaches down to here, so that one wrong example does not look like a cliff
 
 
 def draw_walk(
@@ -41,7 +41,7 @@ def draw_walk(
 
 
 def _by_tick(axis: Any, observed: WalkSeries, data: SweepData, split: str) -> None:
-    """Loss (left) and the primary metric (right) at the kept points; for training also each tick's mean batch loss."""
+    """Draw loss (left) and the primary metric (right) at kept points; for train also each tick's mean batch loss."""
     ticks, rows = observed.series["row", ""]
     knots = data.family.knots[rows.astype(np.int64)]
     t = data.parameters[:, 0]
@@ -71,7 +71,7 @@ def _distances(observed: WalkSeries) -> str:
 
 
 def _layers(axis: Any, observed: WalkSeries, styles: Mapping[str, str], title: str) -> None:
-    """Draw quantities of every layer, each with its line style, in one colour for each layer."""
+    """Draw quantities of every layer: one line style per quantity, one colour per layer."""
     from matplotlib import colormaps
 
     subjects = list(dict.fromkeys(subject for quantity in styles for subject in observed.subjects(quantity)))
@@ -81,7 +81,7 @@ def _layers(axis: Any, observed: WalkSeries, styles: Mapping[str, str], title: s
         for quantity, style in styles.items():
             if (quantity, subject) in observed.series:
                 positions, values = observed.series[quantity, subject]
-                shown = np.where(values > 0, values, np.nan)  # on a logarithmic axis
+                shown = np.where(values > 0, values, np.nan)  # the axis is logarithmic
                 axis.plot(positions, shown, style, color=shade, linewidth=1, label=label)
                 label = None
     axis.set_yscale("log")
@@ -93,7 +93,7 @@ def _layers(axis: Any, observed: WalkSeries, styles: Mapping[str, str], title: s
 
 
 def _continuity(axis: Any, observed: WalkSeries, data: SweepData) -> None:
-    """Train loss on the straight pieces between the kept points, and at these."""
+    """Draw the train loss along the straight pieces between kept points, and at these points."""
     ticks = observed.ticks_along(data.parameters[:, 0], data.family.knots)
     if ("train", LOSS.name) in data.values:
         axis.plot(ticks, data.values["train", LOSS.name], color=_LOSS, linewidth=1, label="on the pieces (sweep)")

@@ -1,8 +1,8 @@
-"""What a walk observed on its way, as the papers check it: loss, arrival, distances, variances (no torch).
+"""What was observed during a walk, as the papers assess it: loss, arrival, distances, variances (no torch).
 
 [L] judges a path by three things: the train loss stays low, every layer's distance to the destination falls to 0, and
-the loss stays low on the straight pieces between its points. ``tolerance`` is how far the path's train loss rises
-above the higher end's.
+the loss stays low on the straight pieces between points. ``tolerance`` is how far the path's train loss rises above
+that of its higher end.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class WalkSeries(ConnectionSeries):
 
     @property
     def is_walk(self) -> bool:
-        """Whether it was a walk."""
+        """Whether the series come from a walk."""
         return ("row", "") in self.series
 
     def ticks_along(self, t: Floats, knots: Floats) -> Floats:
-        """Return the tick of each parameter, linear between the points that were kept."""
+        """Return the tick at each parameter value, interpolated linearly between kept points."""
         ticks, rows = self.series["row", ""]
         return np.asarray(np.interp(t, knots[rows.astype(np.int64)][np.argsort(rows)], ticks[np.argsort(rows)]))
 
 
 def walk_checks(observed: WalkSeries, data: SweepData | None) -> Row:
-    """Return the checks of a walk; loss and tolerance of the sweep where there is one, else of the kept points."""
+    """Return the checks of a walk; loss and tolerance are from the sweep if there is one, else from the kept points."""
     points, pieces = observed.series["point_loss", ""][1], observed.series["piece_loss", ""][1]
     losses, ends = np.concatenate([points, pieces]), points[[0, -1]]
     measured_on = "kept points and the middles of the pieces between"
@@ -59,9 +59,9 @@ def walk_checks(observed: WalkSeries, data: SweepData | None) -> Row:
 
 
 def layer_rows(observed: WalkSeries) -> list[Row]:
-    """Return the layers: distance after the first and the last tick, and the part of the way that was left.
+    """Return, for each layer, the distance after the first and the last tick, and the fraction of the way left.
 
-    Of a walk towards the origin alone, it is the distance from there.
+    For a walk that only goes towards the origin, it is the distance from the origin.
     """
     rows = []
     quantity = "distance" if observed.subjects("distance") else "norm"

@@ -1,6 +1,6 @@
-"""The tensors of a flat row, one by one, without a loop over them in Python: sums, and changes by a factor for each.
+"""Per-tensor sums and scalings of a flat row, without looping over the tensors in Python.
 
-T tensors; all statistics are float64 NumPy arrays of shape (T,), since they steer and are small.
+There are T tensors. All statistics are float64 NumPy arrays of shape (T,), since they are small and steer the walk.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Tensors:
         return len(self._columns)
 
     def views(self, row: Tensor, chosen: ArrayLike | None = None) -> list[Tensor]:
-        """Return those of a row's tensors, each flat; all if None."""
+        """Return the chosen tensors of a row (None: all), each flattened."""
         columns = self._columns if chosen is None else [self._columns[i] for i in np.asarray(chosen).tolist()]
         return [row[c] for c in columns]
 
     def moments(self, views: Sequence[Tensor], sizes: Floats) -> tuple[Floats, Floats]:
-        """Return mean and variance (division by the number of elements) of each."""
+        """Return the mean and the (biased) variance of each tensor."""
         if not views:
             return np.zeros(0), np.zeros(0)
         mean = _numbers([view.sum() for view in views]) / sizes
@@ -43,22 +43,22 @@ class Tensors:
 
 
 def squares(views: Sequence[Tensor]) -> Floats:
-    """Return the sum of squares of each, shape (T,)."""
+    """Return the sum of squares of each tensor, shape (T,)."""
     return np.asarray(_numbers(torch._foreach_norm(list(views))) ** 2)
 
 
 def move(views: Sequence[Tensor], towards: Sequence[Tensor], share: Floats) -> None:
-    """Move each that share of the way: 0 leaves it, 1 puts it there exactly."""
+    """Move each tensor by its share of the way: 0 leaves it in place, 1 puts it exactly at its target."""
     torch._foreach_lerp_(list(views), list(towards), share.tolist())
 
 
 def scale(views: Sequence[Tensor], factors: Floats) -> None:
-    """Multiply each by a factor."""
+    """Multiply each tensor by its factor."""
     torch._foreach_mul_(list(views), factors.tolist())
 
 
 def rescale(views: Sequence[Tensor], mean: Floats, factors: Floats) -> None:
-    """Multiply the deviations of each from its mean by a factor."""
+    """Multiply each tensor's deviations from its mean by its factor."""
     torch._foreach_mul_(list(views), factors.tolist())
     torch._foreach_add_(list(views), (mean * (1.0 - factors)).tolist())
 

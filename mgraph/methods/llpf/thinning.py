@@ -1,4 +1,4 @@
-"""Which points of a long walk are kept, so that straight pieces between them stay as low as the walk itself."""
+"""Choose which points of a long walk to keep, so that the straight pieces between them stay as low as the walk."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-_MOST_WAITING = 8  # points in memory between two that are kept
+_MOST_WAITING = 8  # points held in memory between two kept points
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A kept point: its tick, its loss, and the loss in the middle of the straight piece that leads to it."""
+    """A kept point: its tick, its loss, and the loss in the middle of the straight piece leading to it."""
 
     tick: int
     loss: float
     middle: float
 
     def error(self, before: float) -> float:
-        """Return how far the middle rises above the higher of the piece's ends, ``before`` the loss at the first."""
+        """Return how far the middle rises above the higher end of its piece; ``before`` is the first end's loss."""
         return self.middle - max(before, self.loss)
 
 
 class Thinner:
-    """Keeps every so many ticks a point, and points before it where the straight piece to it would rise.
+    """Keeps a point every ``every`` ticks, and earlier ones where the straight piece to it would rise.
 
-    A piece is judged by its middle, where the error of interpolating a bent function is largest. Where even the
-    nearest point that waits is too far, it is kept nevertheless, and the record says how far the piece rises.
+    A piece is judged by its middle, where the interpolation error of a curved function is largest. If even the piece to
+    the nearest waiting point rises too far, that point is kept anyway, and its record says how far the piece rises.
     """
 
     def __init__(
@@ -37,19 +37,19 @@ class Thinner:
         loss_at: Callable[[Tensor], float],
         keep: Callable[[Tensor, Kept], None],
     ) -> None:
-        """``loss_at`` measures a row; ``keep`` takes one for good."""
+        """``loss_at`` measures a row; ``keep`` stores one permanently."""
         self._every, self._bound = every, bound
         self._stride = -(-every // _MOST_WAITING)
         self._loss_at, self._keep = loss_at, keep
         self.waiting: list[tuple[int, Tensor]] = []
 
     def begin(self, row: Tensor, tick: int, loss: float, waiting: Sequence[tuple[int, Tensor]] = ()) -> None:
-        """Go on from the point that was kept last."""
+        """Continue from the last kept point."""
         self._last, self._tick, self._loss = row.clone(), tick, loss
         self.waiting = list(waiting)
 
     def add(self, tick: int, row: Tensor) -> None:
-        """Take notice of the next point of the walk."""
+        """Take in the next point of the walk."""
         passed = tick - self._tick
         if passed >= self._every:
             self.settle(tick, row)
@@ -57,7 +57,7 @@ class Thinner:
             self.waiting.append((tick, row.clone()))
 
     def settle(self, tick: int, row: Tensor) -> None:
-        """Keep this point, and those before it that the bound asks for."""
+        """Keep this point, and the earlier ones that the bound requires."""
         if tick == self._tick:
             return
         points = [*(point for point in self.waiting if point[0] < tick), (tick, row.clone())]

@@ -1,7 +1,7 @@
 """A walk through weight space, tick by tick: move a little, train until the loss is low, keep points on the way.
 
-The ticks of LLPF [L, Alg. 1 and 2]; how a tick moves is its leg's matter. Everything that a tick depends on can be
-written down between two ticks: an interrupted walk goes on bit for bit (on a CPU), in the phase it was in.
+These are the ticks of LLPF [L, Alg. 1 and 2]; the leg decides how a tick moves. Everything that a tick depends on can
+be saved between two ticks: an interrupted walk continues bit for bit (on a CPU), in the phase it had reached.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from mgraph.train.snapshots import named, with_prefix
 from mgraph.train.state import Arrays, Checkpointer
 from mgraph.train.stepper import Stepper, TrainingSegment
 
-POINT = "point"  # what is appended to the checkpointer: the canonical parameters of a kept point
-_BLOWN_UP = 1e4  # a loss so many times the first one is as good as infinite
-_ATTEMPTS, _RECOVERY = 4, 1.1  # at a tick; and by what the learning rate grows again with every tick that was good
+POINT = "point"  # name in the checkpointer of a kept point's canonical parameters
+_BLOWN_UP = 1e4  # times the first loss: anything above counts as infinite
+_ATTEMPTS, _RECOVERY = 4, 1.1  # attempts per tick; factor by which the learning rate recovers after each good tick
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A leg that begins where the stretch before it ended, through its phases one after the other."""
+    """A leg that begins where the stretch before it ended and goes through its phases in order."""
 
     name: str
-    leg: Callable[[Tensor], Leg]  # from the row where it starts
+    leg: Callable[[Tensor], Leg]  # makes the leg from the row where it starts
     phases: tuple[TickPhase, ...]
 
 
 class Walk(Stepper):
-    """Walks the network's own row from a start through some stretches: a step is a tick, a phase a segment.
+    """Walks the network's own row from a start through some stretches; a step is a tick, a segment a phase.
 
-    A tick whose loss climbs is taken back here; no phase begins again.
+    A tick whose loss climbs is taken back here; phases are never repeated.
     """
 
     halvings = 0
@@ -82,19 +82,19 @@ class Walk(Stepper):
         self._kept: list[Kept] = []
         self._log = Log()
         self._reasons: list[str] = []
-        self._tick = self._stretch = self._phase = 0  # ticks in all, and where in the plan
-        self._from = -1  # number of the kept point where the present stretch began; -1: the start
-        self._before = np.zeros(len(units))  # distances as the present phase began
-        self._memory: dict[str, Floats] = {}  # of the leg that a state was saved in
-        self._leg: Leg | None = None  # of the present stretch
+        self._tick = self._stretch = self._phase = 0  # ticks in total, and the position in the plan
+        self._from = -1  # index of the kept point where the current stretch began; -1: the start
+        self._before = np.zeros(len(units))  # distances when the current phase began
+        self._memory: dict[str, Floats] = {}  # of the leg during which the state was saved
+        self._leg: Leg | None = None  # of the current stretch
         self._elapsed = 0.0
         self._first_loss = self._last_loss = math.nan
-        self._rate, self._again = 1.0, 0  # of the learning rate; how many times a tick of this phase was taken back
+        self._rate, self._again = 1.0, 0  # factor on the learning rate; ticks taken back in this phase
 
     def run(self, start: Tensor, stretches: Sequence[Stretch]) -> Walked:
-        """Walk from ``start``, or go on where the checkpointer's last state was.
+        """Walk from ``start``, or continue from the checkpointer's last state.
 
-        Raises NonFiniteError, naming the tick, when a loss leaves the finite numbers.
+        Raises NonFiniteError, naming the tick, when a loss is no longer finite.
         """
         self._start, self._stretches = start, stretches
         self._driver.run(self)
@@ -103,7 +103,7 @@ class Walk(Stepper):
         return Walked(self._start_loss, kept, self._log, reasons, leg.distances(), leg, self._driver.stopped)
 
     def close(self, destination: Tensor) -> Kept:
-        """Measure the straight piece from the last point to the end of the path, which counts as one tick more."""
+        """Measure the straight piece from the last point to the end of the path, which counts as one more tick."""
         with computing_in(self._how.precision, self._flat.device):
             return self._thinner.closing(destination, self._tick + 1)
 
@@ -116,7 +116,7 @@ class Walk(Stepper):
 
     @override
     def segment(self) -> TrainingSegment | None:
-        """Return the next phase, of this stretch or the one after it."""
+        """Return the next phase of this stretch, or None if there is none left."""
         phases = self._stretches[self._stretch].phases
         if self._phase == len(phases):
             return None
@@ -144,13 +144,13 @@ class Walk(Stepper):
 
     @override
     def finished(self) -> str | None:
-        """Tell whether the layers have arrived."""
+        """Return "arrived" if the layers have arrived."""
         assert self._leg is not None
         return "arrived" if self._leg.finished(self._distances) else None
 
     @override
     def step(self, batches: Batches, lr: float) -> float:
-        """Do one tick: move, and train on as many batches as it takes."""
+        """Do one tick: move, then train on as many batches as it takes."""
         leg = self._leg
         assert leg is not None
         lengths = leg.lengths(self._distances, self._before)
@@ -176,15 +176,15 @@ class Walk(Stepper):
 
     @override
     def mark(self) -> None:
-        """No phase begins again: single ticks do."""
+        """Do nothing: phases are never repeated, only single ticks."""
 
     @override
     def back(self) -> None:
-        """No phase begins again."""
+        """Do nothing: phases are never repeated."""
 
     @override
     def leave(self) -> None:
-        """It walks on the network's own row."""
+        """Do nothing: the walk uses the network's own row."""
 
     def _present_leg(self) -> Leg:
         """Return the leg of this stretch, set up as it was when the stretch began."""
@@ -200,15 +200,15 @@ class Walk(Stepper):
         return self._leg
 
     def _moved(self, leg: Leg, distances: Floats, lengths: Floats) -> tuple[float, int]:
-        """Move and train, again and more gently where the loss climbs; return the last loss and all iterations.
+        """Move and train, again and more gently if the loss climbs; return the last loss and the total iterations.
 
-        One step too far for a sharp place undoes what a thousand ticks have kept low. Of attempts that all climb, the
-        lowest stands; raises NonFiniteError where none is finite.
+        A single step too far into a sharp region undoes what a thousand ticks have kept low. If the loss climbs in
+        every attempt, the lowest one counts; raises NonFiniteError if none is finite.
         """
         if self._how.take_back is None:
             leg.move(distances, lengths)
             return self._train(leg.rates())
-        bound = self._how.take_back * max(self._threshold, self._last_loss)  # NaN at first: the threshold counts
+        bound = self._how.take_back * max(self._threshold, self._last_loss)  # NaN at first, then the threshold counts
         self._back.copy_(self._x)
         lowest, spent = math.inf, 0
         for attempt in range(_ATTEMPTS):
@@ -237,7 +237,7 @@ class Walk(Stepper):
         return loss, spent
 
     def _train(self, rates: Floats | None) -> tuple[float, int]:
-        """Train until the loss is low enough; return the mean of the last losses, and how many iterations it took."""
+        """Train until the loss is low enough; return the mean of the last losses and the number of iterations."""
         how = self._how
         lr = self._rate * (how.lr if rates is None or how.origin_lr is None else how.origin_lr)
         optimiser = None if how.optimizer == "sgd" and how.momentum == 0 else self._optimiser(lr, rates)
@@ -263,7 +263,7 @@ class Walk(Stepper):
             torch._foreach_add_(*self._trained, alpha=-lr)
 
     def _optimiser(self, lr: float, rates: Floats | None) -> torch.optim.Optimizer:
-        """Make torch's optimiser of what is trained, without momentum: the move has changed what it was about."""
+        """Make a torch optimiser for what is trained, with empty momentum: the move has made the old one useless."""
         how, flat = self._how, self._flat
         factors = np.ones(len(flat.names))
         if rates is not None:
@@ -279,7 +279,7 @@ class Walk(Stepper):
         return torch.optim.SGD(groups, momentum=how.momentum)
 
     def _gradient(self) -> float:
-        """Fill the flat gradient from the next batch, and return its loss."""
+        """Compute the flat gradient on the next batch, and return the batch's loss."""
         flat = self._flat
         x, y, fraction = self._driver.workers.share(*next(self._driver.batches))
         flat.grad.zero_()
@@ -318,7 +318,7 @@ class Walk(Stepper):
             self._log.variances.append(leg.variances)
 
     def _loss_at(self, row: Tensor) -> float:
-        """Measure the loss at a row; the network is afterwards where it was, and in training mode."""
+        """Measure the loss at a row; afterwards the network is back where it was, in training mode."""
         if row.data_ptr() == self._x.data_ptr():
             loss = self._measure()
         else:
@@ -340,7 +340,7 @@ class Walk(Stepper):
 
     @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
-        """Give everything that the next tick depends on, and all that was noted."""
+        """Return everything that the next tick depends on, and everything recorded so far."""
         waiting = self._thinner.waiting
         memory = self._memory if self._leg is None else self._leg.memory()
         arrays: dict[str, NDArray[Any]] = {
@@ -371,7 +371,7 @@ class Walk(Stepper):
 
     @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
-        """Take all that back; the loss at the start is measured again."""
+        """Restore all of that; the loss at the start is measured again."""
         self.start()
         self._tick, self._stretch, self._phase = values["tick"], values["stretch"], values["phase"]
         self._from, self._elapsed = values["from"], values["elapsed"]
@@ -405,7 +405,7 @@ _BY_ENTRY = ("distances", "lengths", "variances")
 
 @torch.no_grad()
 def batch_loss(flat: FlatModel, loss: Loss, split: Split, how: WalkSettings, examples: int = 2000) -> float:
-    """Return the mean loss as training would see it: batch statistics, dropout, augmentation; nothing is learnt."""
+    """Return the mean loss as training sees it (batch statistics, dropout, augmentation), without training anything."""
     buffers = [(buffer, buffer.clone()) for buffer in flat.module.buffers()]
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:examples]
     gpus = [] if flat.device.type == "cpu" else [flat.device]

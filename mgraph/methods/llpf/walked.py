@@ -1,4 +1,4 @@
-"""From a walk to a connection: the chain through the points that were kept, and what was observed (no torch)."""
+"""From a walk to a connection: the chain through the kept points, and what was observed (no torch)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _CHUNK = 1 << 20
 
 
 class KeptPoints(Sequence[Array]):
-    """The points of a walk, each shape (D,), read from the checkpointer when asked for.
+    """The points of a walk, each of shape (D,), read from the checkpointer on demand.
 
-    In walking order: the first end, what was kept, the last end where there is one. ``order`` picks and arranges.
+    They are in walking order: the first end, the kept points, and the last end if there is one. ``order`` selects and
+    rearranges them.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class KeptPoints(Sequence[Array]):
         self._order = range(kept + len(ends)) if order is None else order
 
     def arranged(self, order: Sequence[int]) -> KeptPoints:
-        """Return these of the points in this order."""
+        """Return the selected points in this order."""
         return KeptPoints(self._ends, self._checkpointer, self._kept, [self._order[i] for i in order])
 
     @override
@@ -60,9 +61,9 @@ class KeptPoints(Sequence[Array]):
 
 
 def chain(points: KeptPoints, *, backwards: bool) -> tuple[PolygonalChainFamily, KeptPoints, list[int]]:
-    """Return the chain by length through a walk's points without repetitions, the points, and where each came from.
+    """Return the chain through a walk's distinct points, parametrised by length, the points, and where each came from.
 
-    The last point stands for itself and those that it repeats: the destination is exact. ``backwards``: the chain
+    The last point stands for itself and any repetitions of it, so the destination is exact. ``backwards``: the chain
     runs from where the walk ended to where it began.
     """
     lengths = [_distance(a, b) for a, b in pairwise(points)]
@@ -77,12 +78,12 @@ def chain(points: KeptPoints, *, backwards: bool) -> tuple[PolygonalChainFamily,
 def observed(
     walked: Walked, units: Units, weights: Sequence[str], kept: Sequence[Kept], order: Sequence[int]
 ) -> tuple[SeriesData, ...]:
-    """Write down what was observed: by tick, by layer, and of the points that were kept.
+    """Return what was observed: by tick, by layer, and at the kept points.
 
-    Distances are to the destination; towards the origin they are called ``norm``. ``left`` is the part of each
-    layer's way (towards the origin: of its norm) that was left after the last tick. ``row`` says which control point
-    the point of a tick is; ``point_loss`` and ``piece_loss`` are train losses there
-    and in the middle of the straight piece that leads there, on the examples of the check.
+    Distances are to the destination; on the way towards the origin they are called ``norm``. ``left`` is the fraction
+    of each layer's way (towards the origin: of its norm) that was left after the last tick. ``row`` says which control
+    point the point of a tick became; ``point_loss`` and ``piece_loss`` are the train losses there and in the middle of
+    the straight piece leading there, on the examples of the check.
     """
     log = walked.log
     ticks = np.arange(1.0, len(log.ticks) + 1)
@@ -120,7 +121,7 @@ def observed(
 def _by_goal(
     quantity: str, subject: str, positions: Floats, values: Floats, down: NDArray[np.bool_]
 ) -> list[SeriesData]:
-    """Make a series; of distances one to the destination and, of the ticks towards the origin, one called norm."""
+    """Make a series; split distances into those to the destination and, for ticks towards the origin, ``norm``."""
     parts = [(quantity, np.ones_like(down))]
     if quantity == "distance":
         parts = [("norm", down), ("distance", ~down)]

@@ -1,4 +1,4 @@
-"""What a walk notes, tick by tick, and what it came to."""
+"""What a walk records tick by tick, and its result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mgraph.methods.llpf.thinning import Kept
 
 @dataclass
 class Log:
-    """What was observed, by tick: of each tick, and (every so many ticks) of each unit and each weight."""
+    """What was observed: of each tick, and every ``log_every`` ticks of each unit and each weight."""
 
     ticks: list[dict[str, float]] = field(default_factory=list)
     entries: list[int] = field(default_factory=list)
@@ -20,15 +20,15 @@ class Log:
     variances: list[Floats] = field(default_factory=list)
 
     def column(self, name: str) -> list[float]:
-        """Return one quantity of every tick."""
+        """Return one quantity for every tick."""
         return [tick[name] for tick in self.ticks]
 
 
 @dataclass(frozen=True)
 class Walked:
-    """How a walk went: the points kept after the start, what was observed, where each phase ended and why.
+    """The result of a walk: the points kept after the start, what was observed, and where and why each phase ended.
 
-    ``stopped`` says which budget was spent before it ended by itself.
+    ``stopped`` names the budget that ran out before the walk ended by itself.
     """
 
     start_loss: float

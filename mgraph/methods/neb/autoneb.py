@@ -1,11 +1,11 @@
-"""AutoNEB: a band relaxes in cycles and gets further pivots where its loss is high between them.
+"""AutoNEB: a band relaxes in cycles and gets more pivots where its loss is high between them.
 
 Draxler, Veschgini, Salmhofer, Hamprecht, Essentially no barriers in neural network energy landscape, ICML 2018, after
 Kolsbjerg, Groves, Hammer, J. Chem. Phys. 145, 094107 (2016). After every cycle the loss is evaluated densely along the
 chain; the largest loss there is the saddle.
 
-All that the rest of a run depends on is in its state, saved after every cycle and in between when it is time: a run
-that goes on from there takes the very same steps.
+Everything that the rest of a run depends on is in its state, which is saved after every cycle and periodically in
+between: a run that continues from there takes exactly the same steps.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from mgraph.train.snapshots import named, to_array, to_tensor
 from mgraph.train.state import Arrays, Checkpointer
 from mgraph.train.stepper import DivergedError, Stepper, TrainingSegment
 
-# Rows, coefficients of shape (S, K), the name of what is under way → the loss at each of S points.
+# Rows, coefficients of shape (S, K), the name of the current phase → the loss at each of S points.
 Measure = Callable[[Sequence[Tensor], Floats, str], Floats]
 
 
 def gaps(values: Floats, inside: int) -> list[tuple[float, int, float]]:
-    """Return for every piece of a chain the largest excess of its loss over its pivots' (linearly between them).
+    """Return, for each piece of a chain, the largest excess of its loss over the line between its pivots' losses.
 
-    ``values`` are losses of the pivots and of ``inside`` evenly spaced points on every piece. Each gap is (excess as a
-    share of max - min of all values, piece, how far along it); 0 where nothing exceeds or all values are equal.
+    ``values`` are the losses at the pivots and at ``inside`` evenly spaced points on every piece. Each gap is (excess
+    as a fraction of max - min of all values, piece, how far along it); 0 if nothing exceeds or all values are equal.
     """
     spread = float(values.max() - values.min())
     along = np.arange(1, inside + 1) / (inside + 1)
@@ -66,11 +66,11 @@ def relax(
     checkpointer: Checkpointer | None = None,
     progress: ProgressCallback = silent,
 ) -> Relaxed:
-    """Relax the chain of ``points``, shape (N, D), canonical; the ends stay, bit for bit.
+    """Relax the chain of ``points``, shape (N, D), canonical; the ends stay as they are, bit for bit.
 
-    ``measure`` evaluates points densely. A chain that ``continues`` an earlier band gets its pivots at once, where
-    its loss is high between them, and no random push. A cycle that leaves the finite numbers begins again with half
-    the learning rate, with a LearningRateWarning; NonFiniteError if that does not help, or the start is not finite.
+    ``measure`` evaluates points densely. A chain that ``continues`` an earlier band gets more pivots at once where its
+    loss is high between them, and no random push. A cycle that produces non-finite numbers is repeated with half the
+    learning rate and a LearningRateWarning; raises NonFiniteError if that does not help or the start is not finite.
     """
     driver = Driver(objective.flat, objective.split, how, checkpointer=checkpointer, progress=progress)
     run = _Relaxation(driver, objective, points, how, measure, continues=continues)
@@ -79,7 +79,7 @@ def relax(
 
 
 class _Relaxation(Stepper):
-    """One run of AutoNEB: a cycle is a segment."""
+    """One run of AutoNEB; each cycle is a segment."""
 
     keeps_rate = True
     saves_between = True
@@ -107,13 +107,13 @@ class _Relaxation(Stepper):
 
     @property
     def band(self) -> Band:
-        """The chain as it is."""
+        """The chain in its current state."""
         assert self._band is not None
         return self._band
 
     @override
     def start(self) -> None:
-        """Evaluate the start, and push the pivots off it or insert further ones."""
+        """Evaluate the start, then push the pivots off it or insert more."""
         how, points = self._how, self._start
         self._band = self._made(points)
         values = self._dense("start")
@@ -140,7 +140,7 @@ class _Relaxation(Stepper):
 
     @override
     def begin(self, segment: TrainingSegment, *, anew: bool) -> None:
-        """The band is there already."""
+        """Do nothing: the band already exists."""
 
     @override
     def step(self, batches: Batches, lr: float) -> float:
@@ -151,7 +151,7 @@ class _Relaxation(Stepper):
 
     @override
     def end(self, segment: TrainingSegment, why: str | None) -> None:
-        """Evaluate the chain, keep it if it is the best, and insert pivots; DivergedError where it is not finite."""
+        """Evaluate the chain, keep it if it is the best, and insert pivots; raise DivergedError if it is not finite."""
         s, driver = self.progress, self._driver
         spent = why or driver.spent()
         if spent and driver.done == 0:
@@ -183,24 +183,24 @@ class _Relaxation(Stepper):
 
     @override
     def mark(self) -> None:
-        """Remember the chain as a cycle begins."""
+        """Remember the chain as it is when a cycle begins."""
         self._from = self._points()
 
     @override
     def back(self) -> None:
-        """Put it back, without momentum."""
+        """Restore the remembered chain, without momentum."""
         self.progress.summed = 0.0
         self.band.leave()
         self._band = self._made(self._from, self.band.spacing)
 
     @override
     def leave(self) -> None:
-        """Give the network its own point back."""
+        """Give the network back its own point."""
         if self._band is not None:
             self._band.leave()
 
     def result(self) -> Relaxed:
-        """Return the chain with the lowest saddle of all cycles, the start included."""
+        """Return the chain with the lowest saddle over all cycles, including the start."""
         s = self.progress
         history = tuple(CycleRecord(**record) for record in s.history)
         notes = list(self._driver.notes)
@@ -214,13 +214,13 @@ class _Relaxation(Stepper):
         """Evaluate the pivots and the points inside every gap."""
         self.band.leave()
         n = len(self.band.points)
-        chain = PolygonalChainFamily(n - 2)  # evenly in t: pieces are told apart by number, not by length
+        chain = PolygonalChainFamily(n - 2)  # evenly in t: pieces are identified by number, not by length
         return self._measure(
             list(self.band.points), chain.coefficients(chain.pieces_grid(self._how.dense).points), what
         )
 
     def _record(self, values: Floats, lr: float) -> float:
-        """Note what a cycle came to; return its saddle."""
+        """Record the result of a cycle; return its saddle."""
         s, lengths = self.progress, self.band.lengths()
         worst = int(values.argmax())
         piece, inside = divmod(worst, self._how.dense + 1)
@@ -239,7 +239,7 @@ class _Relaxation(Stepper):
         return record.saddle
 
     def _reached(self) -> bool:
-        """Tell whether the target is reached, and note it."""
+        """Return whether the target is reached, and record it."""
         s, target = self.progress, self._how.target
         if target is None or s.history[-1]["saddle"] > target:
             return False
@@ -247,7 +247,7 @@ class _Relaxation(Stepper):
         return True
 
     def _rests(self, stage: int) -> bool:
-        """Tell whether the last cycles of a stage brought the saddle no further."""
+        """Return whether the last cycles of a stage failed to lower the saddle."""
         s = self.progress
         recent = s.history[-PATIENCE:]
         if len(s.history) <= PATIENCE or any(self._plan[r["cycle"] - 1][0] != stage for r in recent):
@@ -256,7 +256,7 @@ class _Relaxation(Stepper):
         return before - float(min(r["saddle"] for r in recent)) < FALLS * abs(before)
 
     def _skip(self, stage: int, why: str) -> None:
-        """Go on at the next stage, or end."""
+        """Move on to the next stage, or end."""
         s = self.progress
         following = [cycle for cycle, (number, _, _) in enumerate(self._plan) if number > stage]
         if not following:
@@ -266,16 +266,16 @@ class _Relaxation(Stepper):
             s.cycle = following[0]
 
     def _insert(self, values: Floats) -> None:
-        """Put pivots into the gaps that ask for one, the worst first."""
+        """Insert pivots into the gaps that need one, the worst first."""
         found = [gap for gap in gaps(values, self._how.dense) if gap[0] > self._how.gap]
         chosen = sorted(found, reverse=True)[: self._how.insert]
         if chosen:
             self._band = self.band.grown([(piece, along) for _, piece, along in chosen])
 
     def _pushed(self, points: Array) -> Array:
-        """Push the pivots in random directions, by the noise's share of the chord.
+        """Push the pivots in random directions, by ``noise`` times the chord's length.
 
-        Exactly on a straight line through a symmetric maximum nothing pulls a pivot to either side.
+        On an exactly straight line through a symmetric maximum, nothing would pull a pivot to either side.
         """
         chord = float(np.linalg.norm(points[-1].astype(np.float64) - points[0]))
         scale = self._how.noise * chord / math.sqrt(points.shape[1])
@@ -317,7 +317,7 @@ class _Relaxation(Stepper):
 
     @override
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
-        """Give the chain, its momentum, where the cycle began, and all that was noted."""
+        """Return the chain, its momentum, where the cycle began, and everything recorded so far."""
         arrays: dict[str, NDArray[Any]] = {"points": self._unpacked(self.band.points[1:-1])}
         for name, moment in self.band.moments.items():
             arrays[f"moment.{name}"] = self._unpacked(moment) if moment.ndim == 2 else to_array(moment)
@@ -341,6 +341,6 @@ class _Relaxation(Stepper):
 
     @override
     def where(self) -> str:
-        """Name the cycle and its step, or how it ended."""
+        """Name the cycle and its step, or the reason why it ended."""
         s = self.progress
         return f"cycle {s.cycle + 1}, step {self._driver.done}" if s.ended is None else s.ended

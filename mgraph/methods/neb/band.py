@@ -1,10 +1,10 @@
-"""A nudged elastic band: a chain of points that relaxes across itself, one mini-batch for all of it per step.
+"""A nudged elastic band: a chain of points that relaxes perpendicular to itself, one mini-batch per step for all of it.
 
-P, shape (N, size), holds the points, the modes first and last. The network's parameters are pointed at one row
-after the other, so that no point is copied anywhere. All that the forces need of N - 2 gradients are a few inner
-products with the differences e_i = p_{i+1} - p_i; these, and then the update, are one pass over memory each, in
-blocks of columns that stay in cache. Scalars are NumPy's: that is where tangents are decided. Most of them look to
-one side only, so inner products and pulls are taken row by row, where one is wanted.
+P, shape (N, size), holds the points, with the modes first and last. The network's parameters are pointed at one row
+after another, so no point is ever copied. All that the forces need from the N - 2 gradients are a few inner products
+with the differences e_i = p_{i+1} - p_i. Computing these takes one pass over memory and the update another, both in
+blocks of columns that stay in cache. Scalars live in NumPy, where tangents are decided. Most tangents depend on one
+side only, so inner products and pulls are computed row by row, only where needed.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from mgraph.train.losses import Loss
 from mgraph.train.parallel import Workers
 
 Moments = dict[str, Tensor]
-"""What an optimiser keeps: of each inner point a row of every tensor."""
+"""An optimiser's state: tensors with one row for each inner point."""
 
-_COLUMNS = {"cpu": 1 << 16}  # of a block: with a dozen points and their gradients it fits into cache
+_COLUMNS = {"cpu": 1 << 16}  # per block: a dozen points and their gradients fit into cache
 _COLUMNS_ELSEWHERE = 1 << 22
 
 
 @dataclass(frozen=True)
 class BandRule:
-    """How a band moves, and what keeps points apart.
+    """How a band moves, and what keeps its points apart.
 
-    SGD with momentum (Nesterov's if so), weight decay as part of the gradient that the force is made of; or AdamW on
-    the forces, of which ``momentum`` is β₁, weight decay decoupled: it shrinks the points themselves. ``spring`` is
-    the constant k of springs between neighbours. None stands for k = ∞: before every step the points are put back to
-    where they are to be along the chain.
+    Either SGD with momentum (optionally Nesterov), where weight decay is part of the gradient from which the force is
+    made; or AdamW on the forces, where ``momentum`` is β₁ and decoupled weight decay shrinks the points themselves.
+    ``spring`` is the constant k of the springs between neighbours. None stands for k = ∞: before every step, the points
+    are put back to their prescribed positions along the chain.
     """
 
     momentum: float = 0.9
@@ -50,23 +50,23 @@ class BandRule:
 
     @property
     def is_plain(self) -> bool:
-        """Whether momentum is all it keeps and all it takes."""
+        """Whether the optimiser is SGD with plain momentum."""
         return self.optimizer == "sgd" and not self.nesterov
 
     @property
     def in_gradient(self) -> float:
-        """Weight decay as part of the gradient."""
+        """The weight decay that is part of the gradient."""
         return self.weight_decay if self.optimizer == "sgd" else 0.0
 
     def moments(self, like: Tensor) -> Moments:
-        """Return what the optimiser keeps of every inner point, as it begins: by row of ``like``."""
+        """Return the optimiser's initial state for every inner point, one row for each row of ``like``."""
         if self.optimizer == "sgd":
             return {"momentum_buffer": torch.zeros_like(like)}
         steps = torch.zeros(len(like), dtype=torch.float32, device=like.device)
         return {"exp_avg": torch.zeros_like(like), "exp_avg_sq": torch.zeros_like(like), "step": steps}
 
     def optimiser(self, rows: Tensor, gradients: Tensor, moments: Moments) -> torch.optim.Optimizer:
-        """Return torch's optimiser of these rows, which keeps its moments in those given."""
+        """Return a torch optimiser for these rows that keeps its state in ``moments``."""
         parameters = [torch.nn.Parameter(row) for row in rows]
         made: torch.optim.Optimizer
         if self.optimizer == "sgd":
@@ -81,7 +81,7 @@ class BandRule:
 
 
 class Band:
-    """A chain of points of one network; the ends stay what they are, bit for bit."""
+    """A chain of points of one network; the ends stay as they are, bit for bit."""
 
     def __init__(
         self,
@@ -95,10 +95,10 @@ class Band:
         module: Callable[[Tensor], Tensor] | None = None,
         workers: Workers | None = None,
     ) -> None:
-        """Take ``points``, shape (N, size), N at least 3, rows as :meth:`FlatModel.pack` makes them.
+        """Take ``points``, shape (N, size) with N at least 3, whose rows are as :meth:`FlatModel.pack` makes them.
 
-        ``spacing`` are the lengths that the N - 1 pieces shall have relative to one another (default: those that
-        they have). Until :meth:`leave` the network belongs to the band.
+        ``spacing`` are the relative lengths that the N - 1 pieces should have (default: their present ones). The
+        network belongs to the band until :meth:`leave`.
         """
         self._flat, self._loss, self._rule = flat, loss, rule or BandRule()
         self._module, self._workers = module or flat.module, workers or Workers()
@@ -114,14 +114,14 @@ class Band:
         self._blocks = [slice(start, min(start + width, flat.size)) for start in range(0, flat.size, width)]
         self._scratch = points.new_empty(2, len(points) - 1, width)
         self._clear = True  # whether the gradients are all 0
-        self._decayed = False  # whether they have the weight decay
-        # Sums over millions of columns; there is no float64 on Apple's GPUs.
+        self._decayed = False  # whether weight decay has been added to them
+        # These sums run over millions of columns; Apple's GPUs have no float64.
         self._sums = torch.float32 if flat.device.type == "mps" else torch.float64
-        self._squares: Tensor | None = None  # of the lengths of the pieces, where they are known
+        self._squares: Tensor | None = None  # squared lengths of the pieces, if known
         self.spacing = self.lengths() if spacing is None else np.asarray(spacing, dtype=np.float64)
 
     def leave(self) -> None:
-        """Give the network its own point back."""
+        """Give the network back its own point."""
         self._lanes.leave()
 
     def lengths(self) -> Floats:
@@ -133,10 +133,10 @@ class Band:
         return np.sqrt(self._squares.cpu().numpy().astype(np.float64))
 
     def step(self, x: Fields, y: Fields, lr: float) -> Floats:
-        """Do one step on a batch; return the batch's losses at the N points before it.
+        """Do one step on a batch; return the batch's losses at the N points before the step.
 
-        Where a loss, a gradient or a point is not finite, some loss that is returned is not, and no pivot has followed
-        a gradient.
+        If a loss, gradient or point is not finite, some returned loss is not finite either, and no pivot has followed a
+        gradient.
         """
         if self._rule.spring is None:
             self._redistribute()
@@ -147,18 +147,18 @@ class Band:
         weights = tangent_weights(values)
         found = self._products(weights != 0)
         if _finite(found) and (squared_lengths(weights, *found[:2]) == 0).any():  # where a tangent vanishes
-            found = self._products(np.ones_like(weights, dtype=np.bool_))  # the other side counts, too
+            found = self._products(np.ones_like(weights, dtype=np.bool_))  # the other side counts as well
         if not _finite(found):
             return np.full(len(values), np.nan)
-        with np.errstate(over="ignore", invalid="ignore"):  # the next step's losses tell
+        with np.errstate(over="ignore", invalid="ignore"):  # the next step's losses reveal it
             forces = pulls(values, *found, self._rule.spring)
         self._move(*forces, lr)
         return values
 
     def grown(self, places: Sequence[tuple[int, float]]) -> Band:
-        """Return a band with further points: on a piece, so far along it (0 to 1); at most one on each.
+        """Return a band with more points, at most one per piece, each the given fraction (0 to 1) along its piece.
 
-        A new point has no momentum, and it divides its piece where it was put. This band is spent.
+        A new point has no momentum, and splits its piece where it was inserted. This band can no longer be used.
         """
         self.leave()
         points, spacing = list(self.points), list(self.spacing)
@@ -180,7 +180,7 @@ class Band:
         )
 
     def _redistribute(self) -> None:
-        """Put the inner points back to their shares of the chain's length, along the chain as it is."""
+        """Put the inner points back to their shares of the chain's length, along the present chain."""
         lengths = self.lengths()
         reached = np.concatenate([[0.0], np.cumsum(lengths)])
         if not 0 < reached[-1] < np.inf:
@@ -197,7 +197,7 @@ class Band:
         self._squares = None
 
     def _gradients(self, x: Fields, y: Fields) -> Tensor:
-        """Fill in the gradients of the inner points; return the losses of all, shape (N,), on the device."""
+        """Compute the gradients of the inner points; return the losses of all points, shape (N,), on the device."""
         x, y, fraction = self._workers.share(x, y)
         x = self._flat.inputs(x)
         if not self._clear:
@@ -219,10 +219,10 @@ class Band:
         return everything
 
     def _products(self, sides: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
-        """Return |e|², shape (N - 1,), e⁻·e⁺, (N - 2,), and g·e⁻ and g·e⁺, (N - 2, 2), g with weight decay.
+        """Return |e|², shape (N - 1,), e⁻·e⁺, (N - 2,), and g·e⁻ and g·e⁺, (N - 2, 2), with weight decay included in g.
 
-        ``sides``, shape (N - 2, 2), are those that a tangent looks to; e⁻·e⁺ is found where it looks to both, and what
-        is not asked for is 0.
+        ``sides``, shape (N - 2, 2), are those that a tangent uses; e⁻·e⁺ is computed only where it uses both. Whatever
+        is not requested is 0.
         """
         slopes, products = np.argwhere(sides), np.flatnonzero(sides.all(axis=1))
         pairs = [(int(i), int(i + side)) for i, side in slopes]
@@ -248,7 +248,7 @@ class Band:
     def _move(self, before: Floats, after: Floats, lr: float) -> None:
         """Update momentum and points: M ← μM + g - (a⁻ e⁻ + a⁺ e⁺), p ← p - lr M.
 
-        The new lengths are noted where the next step begins with them.
+        The new lengths are recorded if the next step starts with them.
         """
         pulled = [
             (int(i), int(i) + side, float(-a[i])) for side, a in enumerate((before, after)) for i in np.flatnonzero(a)
@@ -262,7 +262,7 @@ class Band:
             P, M = self.points[:, block], momentum[:, block]
             gradients = self._grad[:, block]
             torch.add(gradients, M, alpha=self._rule.momentum, out=M)
-            gradients.zero_()  # here they are in cache
+            gradients.zero_()  # while they are in cache
             m, e = M.unbind(), differences.unbind()
             for i, k, pull in pulled:
                 m[i].add_(e[k], alpha=pull)
@@ -273,7 +273,7 @@ class Band:
         self._squares, self._clear = squares, True
 
     def _move_by(self, optimiser: torch.optim.Optimizer, pulled: Sequence[tuple[int, int, float]], lr: float) -> None:
-        """Turn gradients into forces, and let torch's optimiser step along them."""
+        """Turn gradients into forces, and let the torch optimiser step along them."""
         for block, differences in self._differences():
             gradients = self._grad[:, block]
             for i, k, pull in pulled:
@@ -296,7 +296,7 @@ class Band:
 
 
 def _squares(differences: Tensor) -> Tensor:
-    """Return the squared lengths of rows; unlike an inner product it makes no products in between."""
+    """Return the squared lengths of rows; unlike an inner product, this allocates no intermediate products."""
     norms: Tensor = torch.linalg.vector_norm(differences, dim=1)
     return norms.square()
 

@@ -1,4 +1,4 @@
-"""What a run of AutoNEB notes: every cycle, where it stands, and what it came to (no torch)."""
+"""What a run of AutoNEB records: every cycle, its position, and its result (no torch)."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CycleRecord:
-    """What a cycle came to; cycle 0 is the start."""
+    """The result of a cycle; cycle 0 is the start."""
 
     cycle: int
     saddle: float
-    at: float  # share of the length
+    at: float  # as a fraction of the length
     length: float
     pivots: int
     lr: float
-    train_loss: float | None  # mean over its steps and pivots, of mini-batches
+    train_loss: float | None  # mini-batch loss, averaged over the cycle's steps and pivots
     seconds: float  # since the start
 
 
 @dataclass
 class CycleLog:
-    """What a run has come to so far, as plain data."""
+    """The results of a run so far, as plain data."""
 
-    cycle: int = 0  # cycles that are done, or were skipped
-    summed: float = 0.0  # of the mean losses of this cycle's steps
-    best: int = 0  # place in the history of the lowest saddle
+    cycle: int = 0  # cycles done or skipped
+    summed: float = 0.0  # sum of the mean losses of this cycle's steps
+    best: int = 0  # index of the lowest saddle in the history
     ended: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Relaxed:
-    """The best chain that was found, points of shape (N, D), canonical; how it came about, and why it ended.
+    """The best chain found, canonical points of shape (N, D), with how it came about and why the run ended.
 
-    ``stopped`` says which budget was spent before it ended by itself.
+    ``stopped`` names the budget that ran out before the run ended by itself.
     """
 
     points: Array

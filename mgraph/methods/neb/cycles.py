@@ -13,7 +13,7 @@ from mgraph.train.augments import augment_setting
 from mgraph.train.functions import loss_setting
 
 STOPS = ("gaps", "saddle")
-FALLS = 0.01  # the share by which a saddle must fall, in so many cycles, to be falling
+FALLS = 0.01  # a saddle counts as falling if it falls by this fraction in this many cycles
 PATIENCE = 2
 
 _STAGE = re.compile(r"(?P<cycles>\d+)x(?P<steps>\d+)(@(?P<lr>[0-9.eE+-]+))?")
@@ -29,7 +29,7 @@ class Stage:
 
     @classmethod
     def parse(cls, text: str) -> Stage:
-        """Read one stage; InputError saying how it is written."""
+        """Parse one stage; raise InputError saying how a stage is written."""
         found = _STAGE.fullmatch(text.strip())
         if not found:
             raise InputError(f"Cycles are written CYCLESxSTEPS[@LR], e.g. 4x1000@0.1; got {text!r}.")
@@ -47,14 +47,14 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class BandSettings(Settings):
-    """How a band of pivots relaxes, cycle by cycle, and where it gets further pivots in between."""
+    """How a band of pivots relaxes, cycle by cycle, and where pivots are inserted."""
 
     seed: int = setting(0, "seed of all randomness of the run", low=0, high=2**63 - 1)
     pivots: int = setting(3, "pivots between the two ends at the start", low=1, high=1000)
     cycles: tuple[str, ...] = setting(
         ("5x60",), "cycles in order, each CYCLESxSTEPS[@LR], e.g. 4x1000@0.1,4x1000@0.01", unit="steps"
     )
-    lr: float = setting(0.05, "learning rate of cycles that name none", above=0, high=1e30)
+    lr: float = setting(0.05, "learning rate of cycles that do not give one", above=0, high=1e30)
     batch_size: int = setting(256, "examples per step, the same ones for every pivot", unit="examples", low=1)
     optimizer: str = setting("sgd", "optimiser", choices=("sgd", "adamw"))
     momentum: float = setting(0.9, "momentum of SGD, or AdamW's beta1", low=0, below=1)
@@ -65,26 +65,26 @@ class BandSettings(Settings):
         None, "constant of the springs between pivots; inf: pivots keep their shares of the length", above=0,
         nothing="inf",
     )  # fmt: skip
-    insert: int = setting(2, "at most so many pivots are inserted after a cycle, one in a gap", unit="pivots", low=0)
+    insert: int = setting(2, "most pivots to insert after a cycle, at most one per gap", unit="pivots", low=0)
     gap: float = setting(
-        0.1, "a gap gets a pivot where the loss exceeds its pivots' by more than this share of the loss's range", low=0
+        0.1, "insert a pivot where the loss exceeds its pivots' by more than this fraction of the loss's range", low=0
     )
     dense: int = setting(
-        9, "points inside every gap where the loss is evaluated after a cycle", unit="points", low=1, high=1000
+        9, "points in each gap at which the loss is evaluated after a cycle", unit="points", low=1, high=1000
     )
     dense_examples: int | None = setting(
-        None, "training examples of those evaluations, a fixed random subset", unit="examples", low=1, nothing="all"
+        None, "training examples for those evaluations, a fixed random subset", unit="examples", low=1, nothing="all"
     )
-    noise: float = setting(
-        1e-3, "length of the random push that every pivot gets at the start, relative to the chord", low=0
-    )
+    noise: float = setting(1e-3, "length of the initial random push of every pivot, relative to the chord", low=0)
     stop: tuple[str, ...] = setting(
-        ("saddle",), "what ends a learning rate's cycles early, with commas: gaps (none asks for a pivot), saddle (it "
-        "fell by less than 1 % in two cycles)",
+        ("saddle",), "what ends the cycles at a learning rate early, comma-separated: gaps (none needs a pivot), "
+        "saddle (it fell by less than 1 % in two cycles)",
     )  # fmt: skip
-    target: float | None = setting(None, "stop as soon as no point between the ends has a higher train loss", above=0)
-    max_steps: int | None = setting(None, "stop after so many steps", unit="steps", low=1)
-    max_seconds: float | None = setting(None, "stop after so much time, finishing what was begun", unit="s", above=0)
+    target: float | None = setting(None, "stop as soon as the train loss between the ends is nowhere higher", above=0)
+    max_steps: int | None = setting(None, "stop after this many steps", unit="steps", low=1)
+    max_seconds: float | None = setting(
+        None, "stop after this much time, finishing the current work", unit="s", above=0
+    )
     augment: str | None = augment_setting()
     loss: str | None = loss_setting()
     label_smoothing: float = setting(0.0, "label smoothing of a cross-entropy", low=0, below=1)

@@ -36,8 +36,8 @@ _BY_CYCLE = ("saddle", "length", "pivots", "lr", "train_loss", "seconds")
 class NudgedElasticBand(Method, BandSettings):
     """A band of pivots between two modes that relaxes to a path of low loss.
 
-    Plain NEB is one cycle, ``cycles=1x500``; with several, pivots are inserted in between where the loss is high
-    (AutoNEB). Settings left alone are those of the preset quick.
+    Plain NEB is a single cycle, ``cycles=1x500``. With several, pivots are inserted wherever the loss is high between
+    them (AutoNEB). The default settings are those of the preset quick.
     """
 
     name: ClassVar[str] = "neb"
@@ -52,7 +52,7 @@ class NudgedElasticBand(Method, BandSettings):
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {
-            # Published for ResNets and DenseNets on CIFAR (standard, and its cheaper variant).
+            # The published settings for ResNets and DenseNets on CIFAR: the standard ones, and a cheaper variant.
             "standard": {
                 "pivots": 3,
                 "cycles": ("4x1000@0.1", "2x2000@0.1", "4x1000@0.01", "4x1000@0.001"),
@@ -66,21 +66,21 @@ class NudgedElasticBand(Method, BandSettings):
                 "batch_size": 512,
                 "stop": (),
             },
-            # Small networks on a CPU, in minutes at most.
+            # For small networks on a CPU; takes minutes at most.
             "quick": {"pivots": 3, "cycles": ("5x60@0.05",), "batch_size": 256},
         }
     )
 
     @override
     def family(self, ends: int) -> Family:
-        """Return the chain that it starts with; two ends."""
+        """Return the chain at the start; it takes two ends."""
         if ends != 2:
             raise InputError(wrong_ends("--neb", ends, "exactly 2 modes"))
         return PolygonalChainFamily(self.pivots)
 
     @override
     def cost(self, family: Family, examples: int) -> float | None:
-        """Every pivot sees the batch of every step that is surely done; None where it may end at its first cycle."""
+        """Count the batch once per pivot and certain step; return None if the run may end after its first cycle."""
         if self.target is not None or self.max_seconds is not None:
             return None
         least = 1 if "gaps" in self.stop else PATIENCE
@@ -90,7 +90,7 @@ class NudgedElasticBand(Method, BandSettings):
 
     @override
     def starting_from(self, family: Family, source: Family, ends: Sequence[int]) -> tuple[Family, Floats, bool]:
-        """Go on with the pivots of an earlier band; or begin with evenly spaced points of a curve, in its parameter."""
+        """Continue with an earlier band's pivots, or start from points of a curve evenly spaced in its parameter."""
         first, last = source.end_parameters()[list(ends)]
         if isinstance(source, PolygonalChainFamily) and source.at is not None:
             at = source.at if first[0] < last[0] else tuple(1.0 - t for t in reversed(source.at))
@@ -101,7 +101,7 @@ class NudgedElasticBand(Method, BandSettings):
 
     @override
     def check(self, flat: FlatModel, task: Task, family: Family) -> None:
-        """Raise InputError now for settings that do not suit the network or the task."""
+        """Raise InputError early for settings that do not suit the network or the task."""
         from mgraph.network.precision import check_precision
         from mgraph.train.losses import check_objective
         from mgraph.train.parallel import present
@@ -112,7 +112,7 @@ class NudgedElasticBand(Method, BandSettings):
 
     @override
     def check_start(self, flat: FlatModel, task: Task, start: Start) -> None:
-        """Raise InputError now for ends that are one point, or a target below their own loss."""
+        """Raise InputError early for ends that are the same point, or for a target below their own loss."""
         import torch
 
         points = start.points()
@@ -131,7 +131,7 @@ class NudgedElasticBand(Method, BandSettings):
     @classmethod
     @override
     def describe(cls, series: Sequence[Observation], data: SweepData | None) -> dict[str, Any]:
-        """Return the ``cycles``: what each reached."""
+        """Return ``cycles``: the results of each."""
         from mgraph.methods.neb.picture import cycle_rows
 
         return {"cycles": cycle_rows(series)}
@@ -139,7 +139,7 @@ class NudgedElasticBand(Method, BandSettings):
     @classmethod
     @override
     def panel(cls, series: Sequence[Observation]) -> Panel | None:
-        """Draw the saddle by cycle."""
+        """Return a function that draws the saddle by cycle."""
         from mgraph.methods.neb.picture import cycle_rows, draw_cycles
 
         rows = cycle_rows(series)
@@ -155,7 +155,7 @@ class NudgedElasticBand(Method, BandSettings):
         progress: ProgressCallback,
         checkpointer: Checkpointer | None = None,
     ) -> Outcome:
-        """Relax the band; the result is the chain with the lowest saddle of all cycles."""
+        """Relax the band; the result is the chain with the lowest saddle over all cycles."""
         from mgraph.methods.neb.autoneb import relax
         from mgraph.train.losses import training_loss
         from mgraph.train.objective import Objective
@@ -188,7 +188,7 @@ class NudgedElasticBand(Method, BandSettings):
         )
 
     def _measure(self, flat: FlatModel, task: Task, progress: ProgressCallback | None) -> Measure:
-        """Return what evaluates the train loss of points, BatchNorm statistics recomputed for each."""
+        """Return a function that evaluates the train loss of points, with BatchNorm statistics recomputed for each."""
         from mgraph.evaluate.batchnorm import BatchNormPolicy
         from mgraph.evaluate.metrics import LOSS, Subset
         from mgraph.evaluate.sweep import Measuring, sweep
@@ -207,7 +207,7 @@ class NudgedElasticBand(Method, BandSettings):
 
 
 def _by_length(points: Array) -> tuple[Array, PolygonalChainFamily]:
-    """Parametrise a chain by its length, without pivots that coincide with their neighbour or the end."""
+    """Parametrise a chain by its length, dropping pivots that coincide with their neighbour or the end."""
     inner = range(1, len(points) - 1)
     apart = [i for i in inner if (points[i] != points[i - 1]).any() and (points[i] != points[-1]).any()]
     points = points[[0, *apart, -1]]

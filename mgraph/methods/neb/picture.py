@@ -1,4 +1,4 @@
-"""How a band came about: what each cycle reached, as rows and as a picture (matplotlib only when drawn)."""
+"""How a band came about: the results of each cycle, as rows and as a picture (matplotlib is imported only to draw)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = ("cycle", "pivots", "saddle", "length", "train_loss", "lr", "seconds")
 
 
 def cycle_rows(series: Iterable[Observation]) -> list[Row]:
-    """Turn a band's series into one row per cycle, cycle 0 the start; nothing for other connections."""
+    """Turn a band's series into one row per cycle, starting with cycle 0; empty for other connections."""
     found = {s.quantity: dict(zip(s.positions, s.values, strict=True)) for s in series if not s.subject}
     if "saddle" not in found:
         return []
@@ -26,7 +26,7 @@ def cycle_rows(series: Iterable[Observation]) -> list[Row]:
 
 
 def draw_cycles(rows: Sequence[Row], axis: Any, colour: str) -> None:
-    """Draw the saddle by cycle on a logarithmic axis, each point with its number of pivots."""
+    """Draw the saddle by cycle on a logarithmic axis, labelling each point with its number of pivots."""
     cycles, saddles = [row["cycle"] for row in rows], [row["saddle"] for row in rows]
     axis.plot(cycles, saddles, "o-", color=colour, clip_on=False, zorder=3)
     if min(saddles) > 0:

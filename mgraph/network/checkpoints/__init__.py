@@ -4,9 +4,10 @@
 than those), and :mod:`memory` takes what is in memory for one; :mod:`search` finds the sets of weights in them;
 :mod:`names` brings their names to the network's; :mod:`choosing` takes the one that is meant; :mod:`fitting` loads it
 into the network and reads it back; :mod:`values` checks what that gave; :mod:`curves` recognises a trained curve of
-the field's reference code; :mod:`writing` is the way out.
+the field's reference code; :mod:`adapters` reads and writes those of peft; :mod:`writing` is the way out.
 """
 
+from mgraph.network.checkpoints.adapters import from_adapter, is_adapted, write_adapter, write_directory
 from mgraph.network.checkpoints.curves import TrainedCurve, find_curve, fit_curve
 from mgraph.network.checkpoints.files import Content, read_content
 from mgraph.network.checkpoints.fitting import Options, extra_state, fit_content
@@ -26,8 +27,12 @@ __all__ = [
     "fit_content",
     "fit_curve",
     "fit_to_layout",
+    "from_adapter",
+    "is_adapted",
     "read_content",
     "state_dict",
+    "write_adapter",
+    "write_directory",
     "write_pt",
     "write_safetensors",
     "write_whole",

@@ -1,7 +1,7 @@
-"""Choosing among the sets of weights of a file: those that the network takes, and of several the one that is asked for.
+"""Choose among the sets of weights in a file: those that the network accepts, and of several, the one asked for.
 
-A set is never chosen silently where another would do as well: raw and averaged weights have the same names and
-shapes, and the wrong ones look right.
+A set is never chosen silently if another would fit as well: raw and averaged weights have the same names and shapes,
+and the wrong ones look right.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ RAW, AVERAGED = "raw", "ema"
 
 @dataclass(frozen=True)
 class View:
-    """A candidate read in one way: ``state`` has its entries under the network's names."""
+    """One way of reading a candidate: ``state`` has its entries under the network's names."""
 
     candidate: Candidate
     reading: Reading
     state: dict[str, Any]
-    twice: tuple[str, ...] = ()  # names of the file that are spelt alike, so that one would hide the other
+    twice: tuple[str, ...] = ()  # names in the file that become the same, so that one would hide the other
 
     @property
     def key(self) -> str:
@@ -38,17 +38,17 @@ class View:
 
     @property
     def averaged(self) -> bool:
-        """Whether its names say that it is an average of weights."""
+        """Whether its names indicate an average of weights."""
         return self.candidate.averaged or is_averaged(self.reading.prefix)
 
     @property
     def described(self) -> str:
-        """Its key and what it is, for a list of choices."""
+        """Its key and a description, for a list of choices."""
         return f"{self.key or '.'} ({'averaged' if self.averaged else 'raw'})"
 
 
 def views_of(candidates: Sequence[Candidate], names: TensorNames, ignore: Sequence[str] = ()) -> list[View]:
-    """List every way to read every candidate; entries whose name in the file matches ``ignore`` are left out."""
+    """List every way to read every candidate, leaving out entries whose name in the file matches ``ignore``."""
     found = []
     for candidate in candidates:
         kept = {k: v for k, v in candidate.entries.items() if not any(fnmatchcase(k, p) for p in ignore)}
@@ -65,7 +65,7 @@ def views_of(candidates: Sequence[Candidate], names: TensorNames, ignore: Sequen
 
 
 def covers(view: View, layout: Layout) -> bool:
-    """Tell whether a view has every trainable parameter, under one of its names and in its shape."""
+    """Return whether a view has every trainable parameter, under one of its names and with its shape."""
     named: dict[str, list[str]] = {}
     for alias, name in layout.aliases.items():
         named.setdefault(name, []).append(alias)
@@ -89,11 +89,11 @@ def closest(views: Sequence[View], layout: Layout) -> list[View]:
 def choose(
     views: Sequence[View], layout: Layout, asked: str | None, where: str, takes: Callable[[View], bool]
 ) -> View | None:
-    """Choose the view to import of a file called ``where``: the one ``asked`` for, or the only one that fits.
+    """Choose the view to import from a file called ``where``: the one ``asked`` for, or the only one that fits.
 
-    ``takes`` tries the network itself on a view whose names are not its own (old ones that its hooks know). None if
-    nothing fits. Raises InputError where several different ones fit and nothing says which, or the one asked for is
-    not there.
+    ``takes`` tries the network itself on a view with foreign names (old ones that its hooks know). Returns None if
+    nothing fits. Raises InputError if several different ones fit and nothing says which, or if the one asked for does
+    not exist.
     """
     fitting = [view for view in views if covers(view, layout)]
     if not fitting:
@@ -114,7 +114,7 @@ def choose(
 
 
 def _apart(view: View, fitting: Sequence[View], layout: Layout) -> View:
-    """Leave out of a view what another one in the same dict has under a longer prefix: {"0.weight", "ema.0.weight"}."""
+    """Drop from a view the entries that another view finds under a longer prefix: {"0.weight", "ema.0.weight"}."""
     mine = view.reading
     theirs = {
         name
@@ -138,7 +138,7 @@ def _asked_for(asked: str, fitting: Sequence[View], views: Sequence[View], where
         found = [v for v in fitting if v.averaged == (asked == AVERAGED)]
     else:
         found = [v for v in fitting if asked in (v.key or ".", v.candidate.label)]
-        found = found or [v for v in views if asked == (v.key or ".")][:1]  # so that what does not fit is named
+        found = found or [v for v in views if asked == (v.key or ".")][:1]  # so that the error names what does not fit
     if len(found) == 1:
         return found[0]
     offered = fitting or views
@@ -162,7 +162,7 @@ def _listed(views: Sequence[View]) -> str:
 
 
 def _distinct(views: Sequence[View]) -> list[View]:
-    """Leave out views whose tensors are those of an earlier one; of equals the one that has most stays."""
+    """Drop views whose tensors are those of an earlier one; of equal views, keep the one with the most entries."""
     kept: list[View] = []
     for view in views:
         if not any(_same(view, other) for other in kept):

@@ -1,9 +1,9 @@
-"""Trained curves as the field's reference code saves them (timgaripov/dnn-mode-connectivity, ``curves.py``) [G].
+"""Trained curves as saved by the field's reference code (timgaripov/dnn-mode-connectivity, ``curves.py``) [G].
 
-Its ``CurveNet`` keeps every parameter K times, ``net.conv1.weight_0`` to ``net.conv1.weight_2``: the first and the last
-are the ends, those between them the bends. ``coeff_layer`` holds the constants of the family, by which it is told. The
-BatchNorm statistics are of whatever t came last, so they belong to no point. Where the curve's modules have other names
-than the network's, parameters correspond by their order, as in its ``export_base_parameters``.
+Its ``CurveNet`` holds every parameter K times, ``net.conv1.weight_0`` to ``net.conv1.weight_2``: the first and the last
+are the ends, those in between the bends. ``coeff_layer`` holds the family's constants, which identify the family. The
+BatchNorm statistics are those of the last t, so they belong to no point. If the curve's modules have names other than
+the network's, parameters are matched by their order, as in its ``export_base_parameters``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MOST_POINTS = 100
 class TrainedCurve:
     """A curve in a file: ``points`` are its K control points, from one end to the other, as sets of weights.
 
-    ``method`` is "curve" (Bézier) or "chain" (polygonal), None where the file does not say.
+    ``method`` is "curve" (Bézier) or "chain" (polygonal), or None if the file does not say.
     """
 
     key: str
@@ -46,13 +46,13 @@ class TrainedCurve:
 
     @property
     def described(self) -> str:
-        """What it is, for a message."""
+        """A description for messages."""
         kind = {"curve": "Bézier curve", "chain": "polygonal chain", None: "curve"}[self.method]
         return f"a trained {kind} of {len(self.points)} control points"
 
 
 def find_curve(content: Content, build: Build, layout: Layout) -> TrainedCurve | None:
-    """Recognise a trained curve of the network in the content of a file; None if there is none."""
+    """Recognise a trained curve of the network in the content of a file; return None if there is none."""
     names: TensorNames | None = None
     for candidate in candidates(content.value):
         groups = _groups(candidate.entries)
@@ -72,7 +72,7 @@ def find_curve(content: Content, build: Build, layout: Layout) -> TrainedCurve |
 def fit_curve(
     curve: TrainedCurve, build: Build, layout: Layout, *, cast: bool = False
 ) -> tuple[list[FittedCheckpoint], list[str]]:
-    """Fit every control point; return them with notes. BatchNorm statistics are absent: they are to be recomputed."""
+    """Fit every control point; return them with notes. BatchNorm statistics are left out, to be recomputed."""
     names = network_names(build(0), layout)
     options = Options(cast=cast, recompute=True)
     fitted = [fit_view(view, names, build(0), build, layout, options) for view in curve.points]
@@ -83,7 +83,7 @@ def fit_curve(
 
 
 def _groups(entries: Mapping[str, Any]) -> dict[str, list[Tensor]] | None:
-    """Return the K tensors of every parameter, in the file's order; None unless all have the same K of one shape."""
+    """Return the K tensors of every parameter, in the file's order; None unless all have the same K and one shape."""
     found: dict[str, dict[int, Tensor]] = {}
     for name, value in entries.items():
         numbered = _NUMBERED.match(name)
@@ -102,7 +102,7 @@ def _by_name(candidate: Candidate, point: Mapping[str, Tensor], names: TensorNam
 
 
 def _by_order(candidate: Candidate, point: Mapping[str, Tensor], layout: Layout) -> View | None:
-    """Match parameters by their order: as many, of the same shapes, and of the same last names."""
+    """Match parameters by their order: the same number, with the same shapes and last names."""
     wanted = [t for t in layout.tensors if t.role in ("parameter", "frozen")]
     pairs = list(zip(point.items(), wanted, strict=False))
     alike = [tuple(v.shape) == t.shape and _last(name) == _last(t.name) for (name, v), t in pairs]

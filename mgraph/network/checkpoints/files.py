@@ -1,7 +1,7 @@
-"""Reading files of weights: what kind a file is, is told from its first bytes, never from its name.
+"""Read files of weights; the kind of a file is recognised by its first bytes, never by its name.
 
-Read are safetensors, what ``torch.save`` and ``pickle.dump`` write, and shards with an index. Everything else that is
-known by its first bytes is refused with what to do about it.
+It reads safetensors, the output of ``torch.save`` and ``pickle.dump``, and shards with an index. Any other format that
+its first bytes identify is refused, with advice on what to do.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from mgraph.network.checkpoints.search import pairs
 
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _SAVE = "save its state_dict() with torch.save, or as a .safetensors file"
-_LARGEST_HEADER = 100_000_000  # bytes, of safetensors
+_LARGEST_HEADER = 100_000_000  # bytes, for safetensors
 _DEPTH, _MOST = 8, 100_000
-"""How deep, and through how many objects, the content of a file is looked through for what was skipped."""
+"""How deep, and through how many objects, a file's content is searched for what was skipped."""
 
 _FOREIGN_FORMATS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"GGUF", "a GGUF file", f"convert it to PyTorch, then {_SAVE}"),
@@ -47,6 +47,11 @@ _FOREIGN_FORMATS: tuple[tuple[int, bytes, str, str], ...] = (
 )
 _SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.\w+$")
 
+_BESIDE = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|sampler)(_\d+)?\.(pt|bin)|rng_state(_\d+)?\.pth")
+"""Files that the Trainer of transformers and accelerate write beside the weights."""
+_BELOW = re.compile(r"checkpoint-\d+|checkpoints|version_\d+|lightning_logs")
+"""Directories in which that Trainer, and Lightning, put checkpoints."""
+
 
 @dataclass(frozen=True)
 class Content:
@@ -58,11 +63,11 @@ class Content:
 
 
 def read_content(path: Path | str) -> Content:
-    """Read a file of weights, or the only checkpoint of a directory, on the CPU; nothing in it is run.
+    """Read a file of weights, or the only checkpoint in a directory, on the CPU; nothing in it is run.
 
-    Tensors are mapped from the file where its format allows. Objects of other classes are skipped; ``skipped`` names
-    them as "where (class)". Raises NotFoundError if there is no such path; InputError if it is not a checkpoint, is
-    damaged, is of a format that is not read (saying what to do), or names code.
+    Tensors are memory-mapped if the format allows. Objects of other classes are skipped; ``skipped`` lists them as
+    "where (class)". Raises NotFoundError if there is no such path, and InputError if it is not a checkpoint, is
+    damaged, has an unsupported format (saying what to do), or names code.
     """
     path = Path(path)
     if path.is_dir():
@@ -116,7 +121,7 @@ def _refuse_other_formats(path: Path, head: bytes) -> None:
 
 
 def _refuse_other_archives(path: Path) -> None:
-    """Refuse zip files that torch.save did not write, by what they hold."""
+    """Refuse zip files that torch.save did not write, judging by their contents."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -152,13 +157,13 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _read_pickle(path: Path) -> Any:
-    """Read with torch's restricted unpickler; a file that it refuses, with the one that makes placeholders."""
+    """Read with torch's restricted unpickler, or, if that refuses the file, with the one that makes placeholders."""
     mapped = zipfile.is_zipfile(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about pickle protocols; what matters is raised
+        warnings.simplefilter("ignore")  # about pickle protocols; real problems raise errors
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except Exception:  # on damaged bytes, and on what it may not read, the parser raises whatever it stumbles over
+        except Exception:  # the parser may raise anything on damaged bytes and on forbidden content
             pass
         try:
             if not mapped:
@@ -172,14 +177,14 @@ def _read_pickle(path: Path) -> Any:
         except RecursionError:
             raise InputError(f"{path} is not a checkpoint, or a damaged one (nested too deeply).") from None
         except Exception as error:
-            # The unpickler knows its opcodes by number: a KeyError says no more than that there is none.
+            # The unpickler looks up opcodes by number: a KeyError only says that an opcode is unknown.
             strange = isinstance(error, KeyError)
             why = "neither safetensors nor what torch.save writes" if strange else _first_line(error)
             raise InputError(f"{path} is not a checkpoint, or a damaged one ({why}); save it again.") from None
 
 
 def _skipped(value: Any) -> list[str]:
-    """List where placeholders stand, and for what; a class that comes often is said once."""
+    """List where placeholders are, and for which classes; a class that occurs often is listed once."""
     found: dict[str, str] = {}
     stack: list[tuple[str, Any, int]] = [("", value, 0)]
     seen: set[int] = set()
@@ -200,7 +205,7 @@ def _skipped(value: Any) -> list[str]:
 
 
 def _checkpoint_in(directory: Path) -> Path:
-    """Find the only checkpoint of a directory: the index of shards, or a single file; InputError otherwise."""
+    """Find the only checkpoint in a directory: the index of shards, or a single file; else raise InputError."""
     names = sorted(p.name for p in directory.iterdir() if not p.name.startswith("._"))
     if ".metadata" in names and any(n.endswith(".distcp") for n in names):
         raise InputError(
@@ -211,18 +216,25 @@ def _checkpoint_in(directory: Path) -> Path:
         raise InputError(f"{directory} is a TensorFlow checkpoint; load it into a PyTorch network and {_SAVE}.")
     indices = [n for n in names if n.endswith(".index.json")]
     whole = [n for n in names if n.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar"))]
-    whole = [n for n in whole if n != "training_args.bin" and not _SHARD.match(n)]
+    whole = [n for n in whole if not _BESIDE.fullmatch(n) and not _SHARD.match(n)]
     for candidates in (indices, whole):
-        safe = [n for n in candidates if ".safetensors" in n]  # the same weights as .bin beside them, without pickles
+        safe = [n for n in candidates if ".safetensors" in n]  # the same weights as any .bin files, without pickles
         if len(safe) == 1 or len(candidates) == 1:
             return directory / (safe or candidates)[0]
         if candidates:
             raise InputError(f"{directory} holds several checkpoints ({', '.join(candidates)}); name one of them.")
+    below = sorted(p for p in directory.iterdir() if p.is_dir() and _BELOW.fullmatch(p.name))
+    if len(below) > 1:
+        raise InputError(
+            f"{directory} holds several checkpoints ({', '.join(p.name for p in below)}); name one of them."
+        )
+    if below:
+        return _checkpoint_in(below[0])
     raise InputError(f"{directory} is not a file, and holds no checkpoint; name a file.")
 
 
 def _index(path: Path) -> Mapping[str, Any] | None:
-    """Read the index of shards, if the file is one: a JSON document with a ``weight_map``."""
+    """Read the file as an index of shards, if it is one: a JSON document with a ``weight_map``."""
     if path.suffix != ".json":
         return None
     try:

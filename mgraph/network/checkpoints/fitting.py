@@ -1,8 +1,8 @@
-"""Fitting a checkpoint onto a network: the network's own ``load_state_dict`` decides, and what it made is read back.
+"""Fit a checkpoint to a network: the network's own ``load_state_dict`` decides, and the result is read back.
 
-So old names that a module's hooks know (``weight_g`` of the former weight norm, BatchNorm without a counter), split
-or joined tensors, and a module's own ``_load_from_state_dict`` all count. The tensors are assigned, not copied: their
-types show, and a large file stays mapped.
+So old names that a module's hooks know (``weight_g`` of the former weight norm, BatchNorm without a counter), split or
+joined tensors, and a module's own ``_load_from_state_dict`` are all supported. Tensors are assigned rather than copied,
+so their types remain visible and a large file stays mapped.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mgraph.network.layout import dtype_name, named_tensors
 from mgraph_store.rows.layout import Layout, TensorSpec
 
 _CONSTANTS = ("inv_freq", "masked_bias", "rel_pos_index", "attn_mask", "position_ids")
-"""Last parts of names that libraries give to constant buffers of floats, saved by some versions and not by others."""
+"""Last parts of the names of constant float buffers that some versions of libraries save and others do not."""
 
-_BOOKKEEPING = ("n_averaged", "decay", "num_updates", "initted", "step")  # of those who average weights
+_BOOKKEEPING = ("n_averaged", "decay", "num_updates", "initted", "step")  # of code that averages weights
 
 Build = Callable[[int], nn.Module]
 """Make the network with initial values drawn from a seed."""
@@ -38,19 +38,19 @@ Build = Callable[[int], nn.Module]
 
 @dataclass(frozen=True)
 class Options:
-    """What the user says about a checkpoint: see :meth:`mgraph.Graph.add_mode`."""
+    """What the user specifies about a checkpoint: see :meth:`mgraph.Graph.add_mode`."""
 
     cast: bool = False
     weights: str | None = None
     ignore: tuple[str, ...] = ()
-    recompute: bool = False  # BatchNorm statistics will be: they may be absent
+    recompute: bool = False  # whether BatchNorm statistics will be recomputed and may be absent
 
 
 def fit_content(content: Content, build: Build, layout: Layout, options: Options, where: str) -> FittedCheckpoint:
     """Find the network's weights in the content of a file called ``where`` and fit them.
 
-    Raises InputError where the file holds several sets of weights that fit, or none; LayoutMismatchError naming the
-    first tensor that is missing, extra, misshapen or mistyped; NonFiniteError for NaN and infinity.
+    Raises InputError if the file holds several sets of weights that fit, or none; LayoutMismatchError naming the first
+    tensor that is missing, extra, or of the wrong shape or type; NonFiniteError for NaN and infinity.
     """
     module = build(0)
     names = network_names(module, layout)
@@ -79,14 +79,14 @@ def fit_content(content: Content, build: Build, layout: Layout, options: Options
 
 
 def network_names(module: nn.Module, layout: Layout) -> TensorNames:
-    """Return what names a network goes by."""
+    """Return the names by which a network's tensors and modules are known."""
     return TensorNames(module, [t.name for t in layout.tensors] + list(layout.aliases))
 
 
 def fit_view(
     view: View, names: TensorNames, module: nn.Module, build: Build, layout: Layout, options: Options
 ) -> FittedCheckpoint:
-    """Load one set of weights into ``module``, a new network, and put what it then has into the layout's order."""
+    """Load one set of weights into ``module``, a new network, and arrange the result in the layout's order."""
     _refuse_unreadable(view, layout)
     fresh_extra = extra_state(module)
     state = _with_aliases(view, layout)
@@ -142,7 +142,7 @@ def _load(module: nn.Module, names: TensorNames, view: View) -> Any:
         state._metadata = metadata  # type: ignore[attr-defined]
     try:
         return _assigned(module, state)
-    except Exception as error:  # its hooks and setters raise what they like
+    except Exception as error:  # its hooks and setters may raise anything
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         why = (lines[1] if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else lines[0]) if lines else ""
         raise LayoutMismatchError(
@@ -151,7 +151,7 @@ def _load(module: nn.Module, names: TensorNames, view: View) -> Any:
 
 
 def _assigned(module: nn.Module, state: Mapping[str, Any]) -> Any:
-    """Call ``load_state_dict``; one of a network's own that does not know ``assign`` decides alone, strictly."""
+    """Call ``load_state_dict``; a network's own version without ``assign`` decides alone, strictly."""
     known = inspect.signature(module.load_state_dict).parameters
     if "assign" in known or any(p.kind is p.VAR_KEYWORD for p in known.values()):
         result = module.load_state_dict(state, strict=False, assign=True)
@@ -161,7 +161,7 @@ def _assigned(module: nn.Module, state: Mapping[str, Any]) -> Any:
 
 
 def _in_the_files_types(tensors: dict[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Take the file's tensors where a copy of their values was rounded: whether that is allowed is decided later."""
+    """Use the file's tensors where copying rounded their values; whether that is allowed is decided later."""
     for name, tensor in tensors.items():
         given = state.get(name)
         if not isinstance(given, Tensor) or given.dtype == tensor.dtype or given.shape != tensor.shape:
@@ -180,7 +180,7 @@ def _missing_parameters(missing: Sequence[str], layout: Layout) -> list[str]:
 
 
 def _with_aliases(view: View, layout: Layout) -> dict[str, Any]:
-    """Give tied tensors under all their names what the file has under one of them."""
+    """Give tied tensors, under all their names, the values that the file has under one of them."""
     state = view.state
     for alias, name in layout.aliases.items():
         if alias in state:
@@ -192,7 +192,7 @@ def _with_aliases(view: View, layout: Layout) -> dict[str, Any]:
 
 
 def _refuse_unreadable(view: View, layout: Layout) -> None:
-    """Refuse by name what cannot be loaded: names that hide each other, tensors that are not plain, shapes, types."""
+    """Refuse, by name, what cannot be loaded: names that hide each other, non-plain tensors, shapes, types."""
     if view.twice:
         raise LayoutMismatchError(
             f"The checkpoint has {view.twice[0]} twice, with a wrapper's prefix and without; --ignore one of them."
@@ -232,8 +232,8 @@ def _refuse_unreadable(view: View, layout: Layout) -> None:
 
 
 def _ignorable(view: View, unexpected: Sequence[str], module: nn.Module, *, whole: bool) -> list[str]:
-    """Return the entries that the network lacks and can do without; LayoutMismatchError if there are others."""
-    own = dict(module.named_buffers())  # non-persistent ones, too
+    """Return the entries that the network lacks and can do without; raise LayoutMismatchError if there are others."""
+    own = dict(module.named_buffers())  # including non-persistent ones
     ignored, extra = [], []
     for name in unexpected:
         value = view.state.get(name)
@@ -263,7 +263,7 @@ def _ignorable(view: View, unexpected: Sequence[str], module: nn.Module, *, whol
 
 
 def _looks_constant(name: str, value: Tensor) -> bool:
-    """Tell indices, masks and counters from weights."""
+    """Return whether a tensor looks like indices, a mask or a counter rather than weights."""
     whole = not value.is_floating_point() and not value.is_complex()
     return whole or name.split(".")[-1] in _CONSTANTS
 
@@ -289,13 +289,13 @@ def _absent(
     build: Build,
     tensors: dict[str, Tensor],
 ) -> _Absent:
-    """Fill in what the file lacks where that is no guess: counters, constants, statistics that will be recomputed."""
+    """Fill in what the file lacks if that is no guess: counters, constants, statistics that will be recomputed."""
     specs = {t.name: t for t in layout.tensors}
     statistics = {t.name for t in layout.buffers if t.role == "statistic"}
     counters = [t.name for t in layout.buffers if t.role == "statistic" and not t.shape and t.name not in state]
     gone = [n for n in missing if n not in layout.aliases and n in specs and n not in counters]
     stale = [n for n in gone if n in statistics]
-    constants = [n for n in gone if specs[n].role == "buffer"]
+    constants = [n for n in gone if specs[n].role in ("buffer", "frozen")]  # an adapter comes without its base
     if constants:
         other = dict(named_tensors(build(1)))
         varying = [n for n in constants if not same_bits(tensors[n], other[n])]
@@ -326,7 +326,7 @@ def _absent(
 def _made_by_hooks(
     state: Mapping[str, Any], missing: Sequence[str], layout: Layout, tensors: Mapping[str, Tensor]
 ) -> list[str]:
-    """Return the tensors that the network has, the file has not, and ``load_state_dict`` did not miss."""
+    """Return the network's tensors that the file lacks but ``load_state_dict`` did not report as missing."""
     counters = {t.name for t in layout.buffers if t.role == "statistic" and not t.shape}
     given = {*state, *missing, *counters}
     return [t.name for t in layout.tensors if t.name not in given and t.name in tensors]
@@ -335,7 +335,7 @@ def _made_by_hooks(
 def _require_of_the_file(
     made: Sequence[str], names: TensorNames, view: View, build: Build, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Refuse values that hooks took from the network's random start instead of from the file."""
+    """Refuse values that hooks took from the network's random initialisation instead of from the file."""
     files = {v.untyped_storage().data_ptr() for v in view.state.values() if isinstance(v, Tensor)}
     doubtful = [n for n in made if tensors[n].untyped_storage().data_ptr() not in files]
     if doubtful:
@@ -379,7 +379,7 @@ def _no_tensors(content: Content, where: str) -> str:
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """Compare two extra states, whatever they are; what cannot be compared differs."""
+    """Return whether two extra states are equal, whatever their type; what cannot be compared counts as different."""
     try:
         if isinstance(a, Tensor) or isinstance(b, Tensor):
             return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)

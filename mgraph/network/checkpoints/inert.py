@@ -1,9 +1,9 @@
-"""Reading pickles without running them: whatever is not a plain container or a tensor becomes a placeholder.
+"""Read pickles without running them: anything but plain containers and tensors becomes a placeholder.
 
-``torch.load(weights_only=True)`` refuses a whole file for one ``argparse.Namespace`` in it, a NumPy number, or a class
-derived from dict. This reader goes on: a global is never imported, only its name is kept; where a pickle would call
-or build something, nothing is called, and a :class:`Foreign` stands in its place. Only the handful of names in
-``_KNOWN`` have a meaning, and what they stand for is made here. So no pickle can make it call, import or set anything.
+``torch.load(weights_only=True)`` refuses a whole file because of one ``argparse.Namespace``, a NumPy number, or a class
+derived from dict. This reader continues: a global is never imported, only its name is kept; where a pickle would call
+or build something, nothing is called, and a :class:`Foreign` takes its place. Only the few names in ``_KNOWN`` have a
+meaning, and what they stand for is made here. So no pickle can make it call, import or set anything.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CODE = frozenset({
     "nt", "operator", "os", "pickle", "pip", "platform", "posix", "pty", "runpy", "shutil", "signal", "socket",
     "subprocess", "sys", "tempfile", "threading", "timeit", "types", "webbrowser",
 })  # fmt: skip
-"""Modules whose functions no checkpoint needs. They would not run either; a file that names one is refused."""
+"""Modules whose functions no checkpoint needs. They would not be run anyway, but a file that names one is refused."""
 _HARMLESS = frozenset({
     "bytearray", "complex", "dict", "float", "frozenset", "getattr", "int", "list", "object", "range", "set", "slice",
     "str", "tuple",
@@ -33,18 +33,18 @@ _DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).val
 
 
 class CodeFoundError(pickle.UnpicklingError):
-    """The pickle names something that only makes sense to be run."""
+    """The pickle names something whose only purpose is to be run."""
 
 
 @dataclass(frozen=True, eq=False)
 class Foreign:
-    """Stands for an object that was not made: ``name`` is that of its class, or of what would have made it."""
+    """Stands for an object that was not made: ``name`` is that of its class, or of the function to make it."""
 
     name: str
 
 
 class PlainDict(dict[Any, Any]):
-    """Stands for an OrderedDict; ``_metadata`` is what ``Module.state_dict`` notes with it: versions, by module."""
+    """Stands for an OrderedDict; ``_metadata`` is what ``Module.state_dict`` records with it: versions, by module."""
 
     _metadata: Any = None
 
@@ -54,7 +54,7 @@ class _Global:
     name: str
 
 
-class InertUnpickler(pickle._Unpickler):  # in Python, so that every opcode can be looked at
+class InertUnpickler(pickle._Unpickler):  # the Python version, so that every opcode can be inspected
     """An unpickler that calls nothing that a pickle names (see the module's docstring)."""
 
     stack: list[Any]
@@ -65,7 +65,7 @@ class InertUnpickler(pickle._Unpickler):  # in Python, so that every opcode can 
     @override
     def find_class(self, module: str, name: str) -> Any:
         """Return a stand-in for a global, never the thing itself, except for types of numbers."""
-        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)  # of Python 2, and protocol 2
+        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)  # Python 2, protocol 2
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         if (module, name) == ("torch.storage", "UntypedStorage"):
@@ -82,7 +82,7 @@ class InertUnpickler(pickle._Unpickler):  # in Python, so that every opcode can 
         return found.name
 
     def _made(self, found: Any, args: Any) -> Any:
-        """Return what stands for the result of a call."""
+        """Return a stand-in for the result of a call."""
         name = self._take(found)
         known = _KNOWN.get(name)
         if known is None or not isinstance(args, tuple):
@@ -165,7 +165,7 @@ class InertUnpickler(pickle._Unpickler):  # in Python, so that every opcode can 
         pid = self.stack.pop()
         if not isinstance(pid, tuple) or not pid or pid[0] not in ("storage", b"storage"):
             raise pickle.UnpicklingError("a whole module was saved, not its state_dict()")
-        self.append(self.persistent_load(pid))  # torch's own, which reads a storage
+        self.append(self.persistent_load(pid))  # torch's own method, which reads a storage
 
     def _refuse(self) -> None:
         raise pickle.UnpicklingError("an opcode that checkpoints do not have")
@@ -196,7 +196,7 @@ def load(file: Any, **options: Any) -> Any:
 
 
 INERT = SimpleNamespace(__name__="mgraph.network.checkpoints.inert", Unpickler=InertUnpickler, load=load)
-"""What ``torch.load`` takes as its ``pickle_module``."""
+"""The ``pickle_module`` to pass to ``torch.load``."""
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any, dtype: torch.dtype | None = None) -> Tensor:
@@ -217,7 +217,7 @@ def _typed_tensor(storage: Any, offset: Any, size: Any, stride: Any, *further: A
 
 
 def _storage_in_bytes(content: Any) -> Any:
-    """Read what ``pickle.dumps`` makes of a storage: a file of torch's within the pickle."""
+    """Read the output of ``pickle.dumps`` for a storage: a torch file inside the pickle."""
     import io
 
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
@@ -232,7 +232,7 @@ _KNOWN: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v3": _typed_tensor,
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
-    "torch._tensor._rebuild_from_type_v2": lambda *_: None,  # made by the unpickler: it needs its names
+    "torch._tensor._rebuild_from_type_v2": lambda *_: None,  # handled by the unpickler, which needs its names
     "torch.storage._load_from_bytes": _storage_in_bytes,
 }
 _PLAIN_TYPES = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.Parameter", "torch.nn.parameter.Parameter")

@@ -1,4 +1,4 @@
-"""Weights that are in memory already, as the content of a file would be: a module's, or a dict of tensors."""
+"""Present weights already in memory, a module or a dict of tensors, as if they were the content of a file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _DEPTH = 8
 
 
 def content_of(given: nn.Module | Mapping[str, Any]) -> Content:
-    """Return what a module, or a dict with tensors or arrays, holds, on the CPU and apart from any gradient.
+    """Return what a module, or a dict with tensors or arrays, holds, on the CPU and detached from any gradient.
 
-    Other objects in the dict are skipped, as those in a file are. Raises InputError for anything else.
+    Other objects in the dict are skipped, as in a file. Raises InputError for anything else.
     """
     if not isinstance(given, nn.Module | Mapping):
         raise InputError(
@@ -66,7 +66,7 @@ def _plain(value: Any, where: str, depth: int, skipped: list[str]) -> Any:
 
 
 def _on_cpu(value: Tensor) -> Tensor:
-    """Return a tensor on the CPU; one that is not plain is left for whoever refuses it by its name."""
+    """Return a tensor on the CPU; leave one that is not plain to the code that refuses it by name."""
     return value.detach().cpu() if _is_plain(value) else value
 
 

@@ -1,9 +1,9 @@
-"""Bringing the names of a file to those of a network.
+"""Map the names in a file to those of a network.
 
-Wrappers put themselves into names: DistributedDataParallel ``module.``, torch.compile ``_orig_mod.``, FSDP
-``_fsdp_wrapped_module.``, each in front or in the middle; a Lightning module, an AveragedModel or a larger network puts
-a prefix before all. So names are compared without the wrappers' words, on both sides, and a prefix is one that makes
-the file's names the network's own.
+Wrappers insert themselves into names: DistributedDataParallel ``module.``, torch.compile ``_orig_mod.``, FSDP
+``_fsdp_wrapped_module.``, each at the front or in the middle; a Lightning module, an AveragedModel or a larger network
+puts a prefix before all names. So names are compared on both sides without the wrappers' words, and a prefix is
+whatever has to be removed to obtain the network's own names.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _MOST_PREFIXES = 8
 class Reading:
     """One way to read a dict's names: ``renamed`` maps those under a prefix to the network's spelling.
 
-    ``prefix`` was removed and ``added`` put before, without wrappers' words; ``wrappers`` are the words left out;
-    ``outside`` are the names that do not begin with the prefix.
+    ``prefix`` was removed and ``added`` put in front, both without wrappers' words; ``wrappers`` are the words left
+    out; ``outside`` are the names that do not begin with the prefix.
     """
 
     prefix: str
@@ -42,7 +42,7 @@ class Reading:
 
     @property
     def notes(self) -> list[str]:
-        """What was done to the names, for the reader of a report."""
+        """What was done to the names, for the user."""
         notes = []
         if self.prefix:
             notes.append(f"prefix {self.prefix} removed from the names")
@@ -53,11 +53,11 @@ class Reading:
 
 
 class TensorNames:
-    """The names of a network: those of its tensors, and of its modules."""
+    """The names of a network's tensors and modules."""
 
     def __init__(self, module: nn.Module, tensors: Collection[str]) -> None:
         self._words = set(WRAPPERS)
-        if len({self._plain(name) for name in tensors}) < len(tensors):  # two would become one: compare literally
+        if len({self._plain(name) for name in tensors}) < len(tensors):  # two names would coincide: compare literally
             self._words = set()
         self._tensors = {self._plain(name): name for name in tensors}
         paths = [name for name, _ in module.named_modules(remove_duplicate=False)]
@@ -70,7 +70,7 @@ class TensorNames:
         for added in self._own_prefixes():
             wanted = {t.removeprefix(added) for t in self._tensors if t.startswith(added)}
             best += _count_prefixes(plain.values(), wanted, added)
-        if not best:  # no tensor has its present name: old ones, which the network's own hooks know
+        if not best:  # no tensor has its current name: perhaps old names that the network's own hooks know
             wanted = {m for m in self._modules if m}
             owners = {name.rpartition(".")[0] for name in plain.values()}
             best = _count_prefixes(owners, wanted, "")
@@ -78,7 +78,7 @@ class TensorNames:
         ranked = sorted(best, key=lambda pair: (-best[pair], len(pair[0]) + len(pair[1])))
         least = max(best.values()) / 2
         chosen = [pair for pair in ranked if best[pair] >= least][:_MOST_PREFIXES]
-        if ("", "") not in chosen:  # as they are: a network may rename all of them when it loads
+        if ("", "") not in chosen:  # unchanged: a network may rename all of them when it loads
             chosen.append(("", ""))
         return [self._reading(plain, *pair) for pair in chosen]
 
@@ -94,7 +94,7 @@ class TensorNames:
         return Reading(prefix, added, renamed, tuple(w for w in WRAPPERS if w in words), tuple(outside))
 
     def _spelled(self, name: str) -> str:
-        """Spell a name as the network does: a tensor of its, or something in a module of its."""
+        """Spell a name as the network does: one of its tensors, or something inside one of its modules."""
         if name in self._tensors:
             return self._tensors[name]
         owner, rest = name, ""
@@ -107,7 +107,7 @@ class TensorNames:
         return name
 
     def module_path(self, path: str, reading: Reading) -> str | None:
-        """Bring the path of a module in the file, as metadata have it, to the network's; None if it lies outside."""
+        """Map a module's path in the file's metadata to the network's; return None if it lies outside."""
         short = self._plain(path)
         if reading.prefix and not (short + ".").startswith(reading.prefix):
             return None
@@ -118,7 +118,7 @@ class TensorNames:
         return ".".join(part for part in name.split(".") if part not in self._words)
 
     def _own_prefixes(self) -> list[str]:
-        """List the prefixes that all of the network's names have, which a file of an inner module lacks."""
+        """List the prefixes common to all of the network's names, which a file of an inner module lacks."""
         first, *others = self._tensors
         prefixes, at = [""], 0
         while (at := first.find(".", at) + 1) > 0 and all(name.startswith(first[:at]) for name in others):
@@ -127,7 +127,7 @@ class TensorNames:
 
 
 def _count_prefixes(names: Collection[str], wanted: set[str], added: str) -> Counter[tuple[str, str]]:
-    """Count for every prefix of the names how many of them it leaves as wanted ones."""
+    """Count, for every prefix of the names, how many wanted names result from removing it."""
     counts: Counter[tuple[str, str]] = Counter()
     for name in names:
         at = 0
@@ -142,7 +142,7 @@ def _count_prefixes(names: Collection[str], wanted: set[str], added: str) -> Cou
 
 
 def metadata_for(names: TensorNames, reading: Reading, metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Bring what a state dict notes on its modules (versions) to the network's paths."""
+    """Map what a state dict records about its modules (versions) to the network's paths."""
     if metadata is None:
         return None
     found = {}

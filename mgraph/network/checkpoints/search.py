@@ -1,4 +1,4 @@
-"""Finding sets of weights in the content of a file: dicts of tensors, wherever they lie, and what each of them is.
+"""Find sets of weights in the content of a file: dicts of tensors, wherever they are, and what each of them is.
 
 Trainers wrap a state dict in something (``state_dict``, ``model``, ``module``, ``params_ema``, …), and often two or
 three: raw weights and averaged ones. No list of wrappers is complete, so every dict with tensors in it is a candidate.
@@ -20,15 +20,15 @@ _MOST_ITEMS, _MOST_DICTS = 16, 20_000
 _ELSEWHERE = re.compile(r"optim|sched|scaler|grad|exp_avg|momentum|rng|loop", re.IGNORECASE)
 """Keys of dicts with tensors that are not weights: an optimizer's moments have the names and shapes of weights."""
 _AVERAGED = re.compile(r"(^|[._-])(ema|swa|avg|average|averaged|averaging|polyak|shadow)([._-]|$|\d)", re.IGNORECASE)
-EXTRA_STATE = "_extra_state"  # the last part of the name under which Module.get_extra_state is saved
+EXTRA_STATE = "_extra_state"  # last part of the name under which Module.get_extra_state is saved
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A dict with tensors: ``key`` says where it lies, ``entries`` are its tensors and the states beside them.
+    """A dict with tensors: ``key`` says where it is, ``entries`` are its tensors and the states beside them.
 
-    ``metadata`` is what ``Module.state_dict`` noted with it, if anything. ``averaged``: its names say that these are
-    an average of weights.
+    ``metadata`` is what ``Module.state_dict`` recorded with it, if anything. ``averaged``: its names say that it is an
+    average of weights.
     """
 
     key: tuple[str, ...]
@@ -38,12 +38,12 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """Where it lies, with dots; empty for the file itself."""
+        """Its position, with dots; empty for the file itself."""
         return ".".join(self.key)
 
 
 def candidates(content: Any) -> list[Candidate]:
-    """List the dicts with tensors of a file, outer ones first."""
+    """List the dicts with tensors in a file, outer ones first."""
     found: list[Candidate] = []
     swapped = _averaged_in_place(content)
     for key, mapping in _mappings(content):
@@ -57,7 +57,7 @@ def candidates(content: Any) -> list[Candidate]:
 
 
 def joined(content: Any) -> list[Candidate]:
-    """List what dicts of dicts with tensors are together, {"encoder": {"weight": …}} as "encoder.weight"."""
+    """Flatten dicts of dicts with tensors: {"encoder": {"weight": …}} becomes "encoder.weight"."""
     found = []
     for key, mapping in _mappings(content):
         entries: dict[str, Any] = {}
@@ -84,12 +84,12 @@ def averages(content: Any) -> list[str]:
 
 
 def is_averaged(name: str) -> bool:
-    """Tell whether a key or a prefix says that the weights under it are averaged."""
+    """Return whether a key or a prefix says that the weights under it are averaged."""
     return bool(_AVERAGED.search(name))
 
 
 def pairs(mapping: dict[Any, Any]) -> list[tuple[Any, Any]]:
-    """List the items of a dict of a file, whatever attributes the file gave it."""
+    """List the items of a dict from a file, regardless of any attributes that the file gave it."""
     return list(dict.items(mapping))
 
 
@@ -104,7 +104,7 @@ def _entries(mapping: dict[Any, Any]) -> dict[str, Any]:
 
 def _mappings(content: Any) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
     queue: list[tuple[tuple[str, ...], Any]] = [((), content)]
-    for key, value in queue:  # grows while it is read: outer ones first
+    for key, value in queue:  # grows during iteration: outer ones first
         inner: list[tuple[Any, Any]] = []
         if isinstance(value, dict):
             yield key, value
@@ -125,5 +125,5 @@ def _metadata(mapping: Any) -> Mapping[str, Any] | None:
 
 
 def _averaged_in_place(content: Any) -> bool:
-    """Tell whether ``state_dict`` holds the average and the raw weights lie beside it, as Lightning's callback does."""
+    """Return whether ``state_dict`` holds the average, with raw weights beside it, as Lightning's callback does."""
     return isinstance(content, dict) and "averaging_state" in content and "current_model_state" in content

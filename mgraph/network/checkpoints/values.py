@@ -1,4 +1,4 @@
-"""The last step of an import: types and values of tensors that have their names, in the order of a layout."""
+"""The last step of an import: check types and values of the named tensors, and put them in the order of a layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FittedCheckpoint:
     """A checkpoint in the order of a layout: parameters (D,), the other tensors by type, and what was changed.
 
     ``source`` says which part of the file it is, as plain data. ``module`` is the network as ``load_state_dict`` left
-    it, where the file gave it a state besides its tensors that a new network has not.
+    it, if the file gave it a state besides its tensors that a new network lacks.
     """
 
     parameters: NDArray[np.float32]
@@ -34,9 +34,9 @@ class FittedCheckpoint:
 def fit_to_layout(tensors: Mapping[str, Tensor], layout: Layout, *, cast: bool = False) -> FittedCheckpoint:
     """Check tensors under the layout's names against it and put them in its order.
 
-    float16 and bfloat16 become float32, which is noted; wider floats than the layout's need ``cast``. Raises
-    LayoutMismatchError for misshapen or mistyped tensors and for tied ones that differ; NonFiniteError for NaN or
-    infinity, except in ordinary buffers, where masks have them on purpose.
+    float16 and bfloat16 become float32, with a note; floats wider than the layout's need ``cast``. Raises
+    LayoutMismatchError for a wrong shape or type and for tied tensors that differ; NonFiniteError for NaN or infinity,
+    except in ordinary buffers, where masks contain them on purpose.
     """
     values = _untie(tensors, layout)
     missing = [t.name for t in layout.tensors if t.name not in values]
@@ -79,12 +79,12 @@ def _untie(found: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Tell whether two tensors hold the same bytes."""
+    """Return whether two tensors hold the same bytes."""
     return a.data_ptr() == b.data_ptr() or to_numpy(a).tobytes() == to_numpy(b).tobytes()
 
 
 def _convert(t: TensorSpec, tensor: Tensor, cast: bool) -> tuple[NDArray[Any], str]:
-    """Bring a tensor to its layout's type; the second value says what was changed, if anything."""
+    """Convert a tensor to its layout's type; the second value says what was changed, if anything."""
     expected, given = getattr(torch, t.dtype), tensor.dtype
     require_plain(t.name, tensor)
     if given == expected:
@@ -104,7 +104,7 @@ def _convert(t: TensorSpec, tensor: Tensor, cast: bool) -> tuple[NDArray[Any], s
 
 
 def require_plain(name: str, value: Tensor) -> None:
-    """Raise LayoutMismatchError, naming it, for a tensor that is not dense, of plain numbers, with values."""
+    """Raise LayoutMismatchError, naming the tensor, unless it is dense, holds plain numbers and has values."""
     if type(value) not in (Tensor, nn.Parameter):
         raise LayoutMismatchError(
             f"{name} is a {type(value).__name__} in the checkpoint, not a plain tensor; gather and save plain tensors."

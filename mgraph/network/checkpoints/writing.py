@@ -1,4 +1,4 @@
-"""Writing weights: state dicts of stored arrays, and files of them that plain PyTorch loads."""
+"""Write weights: state dicts from stored arrays, and files of them that plain PyTorch loads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def state_dict(
 ) -> dict[str, Tensor]:
     """Make a state dict of copies from stored arrays: parameters (D,) and the buffers by type.
 
-    Every tensor has its network's type; with ``include_aliases`` a tied tensor appears under all its names.
+    Every tensor has its network's type; with ``include_aliases``, a tied tensor appears under all its names.
     """
     views = layout.parameter_views(parameters) | layout.buffer_views(buffers)
     state = {t.name: torch.from_numpy(views[t.name].copy()).to(getattr(torch, t.dtype)) for t in layout.tensors}
@@ -43,7 +43,7 @@ def write_safetensors(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write tensors to a safetensors file, whole or not at all; tied ones are written out under each name.
+    """Write tensors to a safetensors file, either completely or not at all; tied ones are repeated under each name.
 
     Raises InputError if the file exists (unless ``overwrite``) or cannot be written.
     """
@@ -52,13 +52,13 @@ def write_safetensors(
     for name, tensor in state.items():
         tensor = tensor.detach().cpu().contiguous()
         pointer = tensor.untyped_storage().data_ptr()
-        dense[name] = tensor.clone() if pointer in seen else tensor  # the format has no sharing
+        dense[name] = tensor.clone() if pointer in seen else tensor  # the format cannot share memory
         seen.add(pointer)
     write_whole(path, lambda p: safetensors.torch.save_file(dense, p, dict(metadata or {})), overwrite)
 
 
 def write_pt(path: Path | str, state: Mapping[str, Tensor], *, overwrite: bool = False) -> None:
-    """Write a state dict with ``torch.save``, whole or not at all; tied tensors stay tied.
+    """Write a state dict with ``torch.save``, either completely or not at all; tied tensors stay tied.
 
     Raises InputError if the file exists (unless ``overwrite``) or cannot be written.
     """
@@ -66,7 +66,7 @@ def write_pt(path: Path | str, state: Mapping[str, Tensor], *, overwrite: bool =
 
 
 def write_whole(path: Path | str, save: Callable[[Path], Any], overwrite: bool) -> None:
-    """Write a file by ``save(temporary path)``, durable on return: whole under its name, or not at all.
+    """Write a file by ``save(temporary path)``, durably: it appears complete under its name, or not at all.
 
     Raises InputError if the file exists (unless ``overwrite``) or cannot be written.
     """
@@ -77,7 +77,7 @@ def write_whole(path: Path | str, save: Callable[[Path], Any], overwrite: bool) 
         raise InputError(f"{path} exists already; choose another name or allow overwriting.")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.touch(exist_ok=False)  # the plain error, before a library wraps it
+        temporary.touch(exist_ok=False)  # raises the plain error before a library wraps it
         mode = temporary.stat().st_mode
         save(temporary)
         temporary.chmod(mode)  # safetensors makes its files private
@@ -87,7 +87,7 @@ def write_whole(path: Path | str, save: Callable[[Path], Any], overwrite: bool) 
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
     finally:
-        with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
+        with contextlib.suppress(OSError):  # there may be nothing to remove
             temporary.unlink()
 
 

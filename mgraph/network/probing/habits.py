@@ -1,8 +1,8 @@
-"""What a network does that the machinery must respect, found by running it on a few examples.
+"""Behaviour of a network that the rest of mgraph must respect, found by running it on a few examples.
 
-It may change its input in place: then it is handed copies. It may keep the statistics of some BatchNorm modules frozen,
-by overriding ``train()``, by ``eval()`` in its forward pass, or by a momentum of 0: then they stay as they are, in
-recomputation as in training. Its outputs may depend on which examples share a batch: then it is evaluated in batches of
+It may change its input in place; then it is given copies. It may keep the statistics of some BatchNorm modules frozen,
+by overriding ``train()``, by ``eval()`` in its forward pass, or by a momentum of 0; then they stay as they are, in
+recomputation as in training. Its outputs may depend on which examples share a batch; then it is evaluated in batches of
 equal size.
 """
 
@@ -25,9 +25,9 @@ from mgraph.network.probing.untouched import seed_all, untouched
 class Habits:
     """How a network behaves.
 
-    ``frozen`` are names of modules whose running statistics training leaves alone. ``couples``: in evaluation, examples
-    that share a batch change each other's outputs. ``never_alone``: one example is not a batch, even in evaluation.
-    ``needs_two``: nor in training.
+    ``frozen`` are names of modules whose running statistics do not change in training. ``couples``: in evaluation,
+    examples that share a batch change each other's outputs. ``never_alone``: a single example is not a valid batch,
+    even in evaluation. ``needs_two``: nor is it in training.
     """
 
     changes_input: bool = False
@@ -43,7 +43,7 @@ class Habits:
 
 
 def static_habits(module: nn.Module) -> Habits:
-    """Say what can be told without running the network: what its ``train()`` leaves frozen, and its kinds of layers."""
+    """Return what can be told without running the network: what its ``train()`` leaves frozen, and its layer types."""
     modes = [(part, part.training) for part in module.modules()]
     module.train()
     frozen = tuple(
@@ -60,13 +60,13 @@ def static_habits(module: nn.Module) -> Habits:
 def observe(module: nn.Module, x: Fields) -> Habits:
     """Run a network on a few examples, in training and in evaluation, and return how it behaves; it is left as found.
 
-    A network that cannot be run on them is judged without.
+    If it cannot be run on them, it is judged without running it.
     """
     found = static_habits(module)
     with untouched(module), torch.no_grad():
         try:
             _, changed, frozen = observe_training(module, x)
-        except Exception:  # it will be said where it matters
+        except Exception:  # the error is reported where it matters
             changed, frozen = False, found.frozen
     with untouched(module), torch.no_grad():
         try:
@@ -102,14 +102,14 @@ def observe_training(module: nn.Module, x: Fields) -> tuple[Any, bool, tuple[str
     frozen = tuple(
         name
         for (name, part), (mean, var) in zip(parts, before, strict=True)
-        # a module that was not run may be in the next pass, as in stochastic depth
+        # a module that was not run now may run in the next pass, as in stochastic depth
         if name in called and torch.equal(part.running_mean, mean) and torch.equal(part.running_var, var)
     )
     return out, differ(given, x), frozen
 
 
 def observe_evaluation(module: nn.Module, x: Fields) -> tuple[Any, bool]:
-    """Run a forward pass in eval mode: its outputs, and whether it changed its input."""
+    """Run a forward pass in eval mode; return its outputs, and whether it changed its input."""
     module.eval()
     given = copied(x)
     seed_all(0)
@@ -118,7 +118,7 @@ def observe_evaluation(module: nn.Module, x: Fields) -> tuple[Any, bool]:
 
 
 def depends_on_batch(module: nn.Module, x: Fields, whole: Any) -> tuple[bool, bool]:
-    """Tell whether examples' outputs change with their company, and whether one example can be run alone."""
+    """Return whether examples' outputs depend on the rest of the batch, and whether a single example can be run."""
     n = examples_in(x)
     if n < 2:
         return False, True
@@ -140,7 +140,7 @@ def joined_outputs(parts: list[Any]) -> list[Tensor]:
 
 
 def uses_batch_statistics(module: nn.Module, frozen: tuple[str, ...]) -> bool:
-    """Tell whether training normalises over the batch, which takes two examples."""
+    """Return whether training normalises over the batch, which takes two examples."""
     for name, part in module.named_modules():
         if isinstance(part, _NormBase):
             if part.running_mean is None:
@@ -152,12 +152,12 @@ def uses_batch_statistics(module: nn.Module, frozen: tuple[str, ...]) -> bool:
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Tell whether two tensors of one type have the same values, NaN being one."""
+    """Return whether two tensors of one type have the same values, where NaN equals NaN."""
     return a.shape == b.shape and (torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all()))
 
 
 def differ(fields: Fields, before: Fields) -> bool:
-    """Tell whether any of several tensors has other values than before."""
+    """Return whether any of several tensors has changed its values."""
     return not all(map(same, tensors_of(fields), tensors_of(before)))
 
 

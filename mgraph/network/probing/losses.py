@@ -1,4 +1,4 @@
-"""What a loss does with outputs and targets: a finite scalar mean, of each output with its own target."""
+"""Check what a loss does with outputs and targets: a finite scalar mean, pairing each output with its own target."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mgraph.network.probing.traces import tensors_in
 
 Loss = Callable[[Any, Any], Any]
 
-_ALIKE = 1e-5  # of the loss
+_ALIKE = 1e-5  # relative tolerance on the loss
 
 
 def loss_of(loss: Loss, name: str, out: Any, y: Fields) -> Tensor:
-    """Compute a loss and check what came out: a real scalar, nothing given to it changed in place.
+    """Compute a loss and check the result: a real scalar, with nothing passed to it changed in place.
 
-    Raises InputError otherwise; what the loss itself raises goes through. Torch's warning of a broadcast is silenced:
-    :func:`check_pairing` says more.
+    Raises InputError otherwise; errors raised by the loss itself pass through. Torch's warning about broadcasting is
+    silenced, since :func:`check_pairing` says more.
     """
     outs, targets = [t.detach().clone() for t in tensors_in(out)], copied(y)
     with warnings.catch_warnings():
@@ -43,10 +43,10 @@ def loss_of(loss: Loss, name: str, out: Any, y: Fields) -> Tensor:
 
 @torch.no_grad()
 def check_pairing(loss: Loss, name: str, out: Any, y: Fields) -> None:
-    """Raise InputError if the loss compares every output with every target, as broadcast shapes make it do.
+    """Raise InputError if the loss compares every output with every target, because their shapes broadcast.
 
-    Recognised by shapes that broadcast to more elements than either has, and a loss that stays the same when the
-    targets change places. Outputs and targets are varied for it, where the loss takes other values.
+    This is recognised by shapes that broadcast to more elements than either has, and a loss that does not change when
+    the targets are permuted. Outputs and targets are varied for this test if the loss accepts other values.
     """
     if not isinstance(out, Tensor) or not isinstance(y, Tensor) or len(y) < 2 or not _broadcasts(out, y):
         return
@@ -75,7 +75,7 @@ def check_pairing(loss: Loss, name: str, out: Any, y: Fields) -> None:
 
 
 def check_example_loss(example_loss: Loss | None, name: str, out: Any, y: Fields) -> None:
-    """Raise InputError unless a loss by example, if there is one, gives one number for each."""
+    """Raise InputError unless the loss per example, if there is one, gives one number for each."""
     if example_loss is None:
         return
     with torch.no_grad(), warnings.catch_warnings():
@@ -100,7 +100,7 @@ def _broadcasts(out: Tensor, y: Tensor) -> bool:
 
 
 def describe_outputs(out: Any) -> str:
-    """Name the type of a network's outputs, for a sentence."""
+    """Name the type of a network's outputs, for use in a sentence."""
     if isinstance(out, Tensor):
         return f"a tensor of shape {list(out.shape)}"
     if isinstance(out, Mapping):

@@ -1,6 +1,6 @@
-"""The probe: a network that is first met is run a few times on a few examples, and what would be misread is said.
+"""The probe: when a network is first met, run it a few times on a few examples, and report what would be misread.
 
-Every finding names the module that is to blame. What can be handled is handled, and said; what may surprise is said;
+Every finding names the module responsible. What can be handled is handled and reported; what may surprise is reported;
 what would make numbers wrong is refused with InputError.
 """
 
@@ -33,7 +33,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a network that its user should know: what was done about it is part of the sentence.
+    """Something about a network that its user should know, including what was done about it.
 
     ``module`` is its name in ``named_modules()``, empty for the network itself.
     """
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Judged:
-    """A loss, by example where that is known, the name that people know it by, and which outputs it is given."""
+    """A loss (also per example, if known), the name by which people know it, and which outputs it is given."""
 
     loss: Loss
     name: str
@@ -54,7 +54,7 @@ class Judged:
 
     @property
     def in_training(self) -> Loss:
-        """The loss as training has it, which counts auxiliary heads."""
+        """The loss as used in training, which includes auxiliary heads."""
         return self.loss if self.outputs is None else with_heads(self.loss)
 
 
@@ -72,9 +72,9 @@ def probe(
     """Run a network on a few examples, x (n, …) and y (n, …), and return what its user should know.
 
     ``twin`` is the same architecture built from another seed. Both are changed; the global random states are not.
-    Raises InputError, naming the module, for what cannot be handled: a network that does not take the data, draws
-    something that no checkpoint holds, makes layers in its forward pass, changes its parameters there, or is random
-    in evaluation; a loss that is not a finite scalar (where ``finite``), or compares every output with every target.
+    Raises InputError, naming the module, for what cannot be handled: a network that does not accept the data, draws
+    something that no checkpoint holds, creates layers in its forward pass, changes its parameters there, or is random
+    in evaluation; a loss that is not a finite scalar (if ``finite``), or compares every output with every target.
     """
     about = f"The network {arch}"
     with random_states(module, twin):
@@ -98,7 +98,7 @@ def _in_evaluation(
         loss = loss_of(judged.loss, judged.name, counts, y)
     except InputError:
         raise
-    except Exception as error:  # whatever the network or the loss raises
+    except Exception as error:  # the network or the loss may raise anything
         why = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{cannot}, inputs of {describe(x)}: {type(error).__name__}: {why}.") from error
     _check_parameters(module, before, values, about)
@@ -188,7 +188,7 @@ def _gradients(module: nn.Module, out: Any, y: Fields, judged: Judged, about: st
             )
         ]
     if not loss.requires_grad:
-        return []  # a loss to judge by only; whoever trains by it is told
+        return []  # a loss used only for evaluation; anyone who trains with it is told
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
     try:
         gradients = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
@@ -228,7 +228,7 @@ def _check_parameters(module: nn.Module, before: dict[str, int], values: dict[st
 
 
 def changes_input(module: nn.Module, x: Fields, about: str) -> Finding:
-    """Find the module that changes the network's input in place, by running it in its present mode."""
+    """Find the module that changes the network's input in place, by running it in its current mode."""
     given, active = copied(x), [""]
     culprits: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What a network computes with that is in no checkpoint: two builds that hold the same tensors, compared."""
+"""Find what a network computes with that no checkpoint holds, by comparing two builds that hold the same tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEPTH = 4
 def copy_stored(source: nn.Module, target: nn.Module) -> None:
     """Copy what a store holds of a network, parameters and persistent buffers, into another build of it.
 
-    Raises KeyError or RuntimeError where the two do not have the same tensors.
+    Raises KeyError or RuntimeError if the two do not have the same tensors.
     """
     theirs = dict(stored_tensors(target))
     for name, tensor in stored_tensors(source):
@@ -56,12 +56,12 @@ def unstored_differences(module: nn.Module, twin: nn.Module) -> list[str]:
 
 
 def created(before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
-    """Return the names of tensors that came, or were replaced by others, between two looks (:func:`identities`)."""
+    """Return the names of tensors that appeared or were replaced between two snapshots (:func:`identities`)."""
     return [name for name in after if before.get(name) != after[name]]
 
 
 def identities(module: nn.Module) -> dict[str, int]:
-    """Return which object every parameter is, and 0 for every persistent buffer: buffers may be replaced."""
+    """Return the id of every parameter object, and 0 for every persistent buffer, since buffers may be replaced."""
     found = dict.fromkeys((name for name, _ in stored_tensors(module)), 0)
     return found | {name: id(parameter) for name, parameter in module.named_parameters()}
 

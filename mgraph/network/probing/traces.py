@@ -1,4 +1,4 @@
-"""Two passes compared, module by module: which one gives other outputs for the same inputs?"""
+"""Compare two passes module by module: which module gives different outputs for the same inputs?"""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-CLOSE = 1e-3  # of the largest value: more than rounding makes of another batch size or device
-_SAMPLE = 512  # numbers kept of each example's part of a tensor
+CLOSE = 1e-3  # relative to the largest value: above the rounding differences between batch sizes or devices
+_SAMPLE = 512  # numbers kept from each example's part of a tensor
 
 
 @dataclass(frozen=True)
 class ModuleCall:
-    """One call of a module: samples of the tensors that went in and came out."""
+    """One call of a module: samples of its input and output tensors."""
 
     name: str
     inputs: tuple[Tensor, ...]
@@ -49,7 +49,7 @@ def traced(module: nn.Module, run: Callable[[], Any]) -> list[ModuleCall]:
 
 
 def blamed(first: Sequence[ModuleCall], second: Sequence[ModuleCall], tolerance: float = CLOSE) -> str:
-    """Return the module that first gave other outputs for the same inputs; empty: the network's own forward."""
+    """Return the first module that gave different outputs for the same inputs; empty for the network's own forward."""
     for one, other in zip(first, second, strict=False):
         if one.name != other.name:
             break
@@ -59,7 +59,7 @@ def blamed(first: Sequence[ModuleCall], second: Sequence[ModuleCall], tolerance:
 
 
 def joined(parts: Sequence[Sequence[ModuleCall]]) -> list[ModuleCall]:
-    """Put the calls of several parts of a batch together along the first axis, where they can be."""
+    """Concatenate the calls for several parts of a batch along the first axis, where possible."""
     return [
         ModuleCall(calls[0].name, _joined([c.inputs for c in calls]), _joined([c.outputs for c in calls]))
         for calls in zip(*parts, strict=False)
@@ -67,13 +67,13 @@ def joined(parts: Sequence[Sequence[ModuleCall]]) -> list[ModuleCall]:
 
 
 def all_close(first: Any, second: Any, tolerance: float = CLOSE) -> bool:
-    """Tell whether the tensors in two results agree, up to rounding at the size of their largest value."""
+    """Return whether the tensors in two results agree, up to rounding relative to their largest value."""
     mine, theirs = tensors_in(first), tensors_in(second)
     return len(mine) == len(theirs) and all(_close(a, b, tolerance) for a, b in zip(mine, theirs, strict=True))
 
 
 def largest_difference(first: Any, second: Any) -> float:
-    """Return the largest absolute difference between the tensors in two results; infinite where shapes differ."""
+    """Return the largest absolute difference between the tensors in two results; infinite if shapes differ."""
     largest = 0.0
     for a, b in zip(tensors_in(first), tensors_in(second), strict=True):
         if a.shape != b.shape:
@@ -84,7 +84,7 @@ def largest_difference(first: Any, second: Any) -> float:
 
 
 def tensors_in(value: Any) -> list[Tensor]:
-    """List the tensors in a result, nested as it may be; objects such as a ModelOutput are mappings."""
+    """List the tensors in a result, however nested; objects such as a ModelOutput are mappings."""
     if isinstance(value, Tensor):
         return [value]
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
@@ -115,7 +115,7 @@ def _samples(value: Any) -> tuple[Tensor, ...]:
 
 
 def _sample(tensor: Tensor) -> Tensor:
-    """Copy a part of a tensor, spread over each row of its first axis."""
+    """Copy part of a tensor, spread over each row of its first axis."""
     tensor = tensor.detach()
     if tensor.layout != torch.strided or tensor.ndim < 1:
         return tensor.clone()

@@ -1,4 +1,4 @@
-"""A block after which a network and every random state are what they were before, whatever a forward pass did."""
+"""A block that leaves a network and every random state as they were, whatever a forward pass did."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 def untouched(*modules: nn.Module) -> Iterator[None]:
     """Restore the networks' tensors, attributes, submodules and modes, and the global random states, after the block.
 
-    Attributes are restored as objects; tensors, lists, dicts, sets, arrays and random generators among them, also by
-    what they hold.
+    Attributes are restored as objects; tensors, lists, dicts, sets, arrays and random generators among them also regain
+    their contents.
     """
     kept = [_Kept(part) for module in modules for part in module.modules()]
     with random_states(*modules):
@@ -31,7 +31,7 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def random_states(*modules: nn.Module) -> Iterator[None]:
-    """Restore the random states of torch (also of the modules' device), NumPy and Python after the block."""
+    """Restore the random states of torch (also on the modules' device), NumPy and Python after the block."""
     devices = {tensor.device for module in modules for tensor in module.parameters()}
     numpys, pythons = np.random.get_state(), random.getstate()
     try:
@@ -53,7 +53,7 @@ _REGISTRIES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_s
 
 
 class _Kept:
-    """One module's own state; that of its submodules is theirs."""
+    """The state of one module, without that of its submodules."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -74,7 +74,7 @@ class _Kept:
 
 
 def _contents(value: Any) -> tuple[Any, Any] | None:
-    """Copy what an attribute holds, where that can change in place."""
+    """Copy what an attribute holds, if that can change in place."""
     if isinstance(value, Tensor):
         return (value, value.detach().clone()) if value.layout == torch.strided and not value.is_meta else None
     if isinstance(value, np.ndarray | list | dict | set | deque):
@@ -91,7 +91,7 @@ def _contents(value: Any) -> tuple[Any, Any] | None:
 @torch.no_grad()
 def _give_back(value: Any, state: Any) -> None:
     if isinstance(value, Tensor):
-        if value.shape == state.shape and not _same_bits(value, state):  # a write counts as a change to autograd
+        if value.shape == state.shape and not _same_bits(value, state):  # autograd counts any write as a change
             value.copy_(state)
     elif isinstance(value, np.ndarray):
         np.copyto(value, state)
@@ -112,5 +112,5 @@ def _give_back(value: Any, state: Any) -> None:
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    # NaN differs from itself: written back once more, which does no harm
+    # NaN differs from itself and is written back needlessly, which does no harm
     return a.dtype == b.dtype and torch.equal(a, b)

@@ -18,7 +18,8 @@ from mgraph_store.index.reader import Reader
 from mgraph_store.rows.ids import validate_name
 from mgraph_store.rows.records import Connection, Edge, Node, NodeBuffers, NodeTerm, Note, Run, Space, Sweep
 from mgraph_store.rows.schema import TABLES
-from mgraph_store.tensors.objects import CHUNK_BYTES, SEGMENT_BYTES, digest, digest_groups
+from mgraph_store.tensors.digests import has_digest, have_digest
+from mgraph_store.tensors.objects import CHUNK_BYTES, SEGMENT_BYTES
 
 if TYPE_CHECKING:
     from mgraph_store.exchange.closure import Rows
@@ -227,7 +228,7 @@ def _write(tx: Transaction, bundle: Bundle, plan: _Plan) -> None:
     for b in plan.rows[NodeBuffers]:
         if b.digest not in stored:
             groups = bundle.buffers(b.digest)
-            if digest_groups(groups) != b.digest or sum(a.nbytes for a in groups.values()) != b.nbytes:
+            if not have_digest(groups, b.digest) or sum(a.nbytes for a in groups.values()) != b.nbytes:
                 raise CorruptError(f"The buffers of node {b.node_id} in {bundle.path} are damaged: get it again.")
             stored[b.digest] = tx.write_buffers(groups, codec=codecs.get(b.node_id, "none"))
         buffers.append(replace(b, tensor_key=stored[b.digest].key))
@@ -255,7 +256,7 @@ def _write_parameters(
 def _verified(bundle: Bundle, node: Node) -> NDArray[np.float32]:
     assert node.digest is not None
     row = bundle.parameters(node.digest, node.nbytes)
-    if digest(row) != node.digest:
+    if not has_digest(row, node.digest):
         raise CorruptError(f"The parameters of node {node.id} in {bundle.path} are damaged: get it again.")
     return row
 

@@ -36,6 +36,7 @@ from mgraph_store.rows.ids import is_id, random_characters
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Connection, Edge, Member, Node, NodeBuffers, NodeTerm, Space
 from mgraph_store.rows.schema import FORMAT_VERSION, TABLE_OF, TABLES, columns
+from mgraph_store.tensors.digests import PATTERN
 from mgraph_store.tensors.objects import disk_error
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ BUNDLE_VERSION = 1
 MANIFEST = "manifest.json"
 MANIFEST_BYTES = 1 << 30
 
-_ENTRY = re.compile(r"manifest\.json|tensors/[0-9a-f]{32}|buffers/[0-9a-f]{32}/(?:float32|float64|int64)")
+_DIGEST = PATTERN.pattern
+_ENTRY = re.compile(rf"manifest\.json|tensors/(?:{_DIGEST})|buffers/(?:{_DIGEST})/(?:float32|float64|int64)")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the file contains no times, so that the same part of a graph gives the same bytes
 _LOCAL_HEADER = 30
 
@@ -288,7 +290,7 @@ def _check_record(record: Any) -> None:
         if layout.fingerprint != record.layout_hash or any(t.size < 0 for t in layout.tensors):
             raise ValueError(f"the layout of space {record.id} does not have its hash")
     given = record.digest if isinstance(record, Node | NodeBuffers) else None
-    if given is not None and not re.fullmatch(r"[0-9a-f]{32}", given):
+    if given is not None and not PATTERN.fullmatch(given):
         raise ValueError(f"{given!r} is not a digest")
     if isinstance(record, Node) and (record.tensor_key is None) != (record.digest is None):
         raise ValueError(f"node {record.id} has either tensors or a digest, not both")

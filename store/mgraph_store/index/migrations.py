@@ -1,14 +1,16 @@
-"""Migrations from older formats of the index to the present one: a numbered step for each version.
+"""Migrations from older formats of the index to the current one: a numbered step for each version.
 
-A step gets an open transaction on an index of its version and makes it one of the next. All steps that a graph needs
-run in one transaction when its owner asks for it (``mgraph upgrade``), and the journal begins anew; so a graph is of
-one format or of the other. Until then it is read as it is (:mod:`mgraph_store.index.older`), and not written.
-Every released format has a small graph in ``tests/data`` that must keep opening. What each version changed:
+A step gets an open transaction on an index of its version and turns it into the next version. When a graph's owner asks
+for it (``mgraph upgrade``), all necessary steps run on a copy, whose rows are then written to a new file that replaces
+the index in one step, and the journal starts afresh; so a graph is entirely in one format or the other. Until then it
+is read as it is (:mod:`mgraph_store.index.older`), and cannot be written. Every released format has a small graph in
+``tests/data`` that must keep opening. What each version changed:
 
 1. the first
 2. edges say what chose their route (``chosen_on``) and why they must not count (``doubt``); until then the route of an
    edge over three ends or more was the best by that edge's own numbers. Spaces and sweeps say which metrics were
-   measured, and which way these point (``metrics``): until then accuracy alone had a direction. Series may be a node's
+   measured, and which way these point (``metrics``): until then accuracy alone had a direction. Series may be a node's.
+   The file has the storage version of DuckDB 1.4, small blocks, and views for people (schema ``easy``)
 
 The rows of bundles go the same way as they are read, see :mod:`mgraph_store.exchange.upgrades`.
 """
@@ -16,21 +18,20 @@ The rows of bundles go the same way as they are read, see :mod:`mgraph_store.exc
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import duckdb
 
-from mgraph_store.index.changes import parts
-from mgraph_store.index.commits import number_of
-from mgraph_store.index.journal import Journal
+from mgraph_store.index.instances import CONFIG, STORAGE
 from mgraph_store.rows import schema
 from mgraph_store.rows.metrics import metrics_of_format_1
+from mgraph_store.rows.relations import easy_statements
 
 Step = Callable[[duckdb.DuckDBPyConnection], None]
 
 
 def _routes_by_their_own_numbers(con: duckdb.DuckDBPyConnection) -> None:
-    """Migrate from 1 to 2: a path has one route; of several, that of the train loss was chosen by it, the others are
-    oracles."""
+    """Migrate from 1 to 2: a path has one route; of several, the train loss chose its own, the others are oracles."""
     con.execute("ALTER TABLE edges ADD COLUMN chosen_on VARCHAR DEFAULT 'path'")
     con.execute("ALTER TABLE edges ALTER COLUMN chosen_on SET NOT NULL")
     con.execute("ALTER TABLE edges ALTER COLUMN chosen_on DROP DEFAULT")
@@ -59,7 +60,7 @@ WHERE v.sweep_id IS NULL GROUP BY 1"""
 
 
 def _series_of_nodes(con: duckdb.DuckDBPyConnection) -> None:
-    """Lead from 1 to 2: every series was a connection's."""
+    """Migrate from 1 to 2: every series belonged to a connection."""
     con.execute("ALTER TABLE series ALTER COLUMN connection_id DROP NOT NULL")
     con.execute("ALTER TABLE series ADD COLUMN node_id VARCHAR")
 
@@ -84,12 +85,12 @@ def new_since(version: int) -> frozenset[str]:
 
 
 def can_migrate(version: int) -> bool:
-    """Say whether steps lead from a version to the present one."""
+    """Return whether steps lead from a version to the current one."""
     return version <= schema.FORMAT_VERSION and all(v in STEPS for v in range(version, schema.FORMAT_VERSION))
 
 
 def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
-    """Bring an index to the present format, within a transaction that is open."""
+    """Bring an index to the current format, within an open transaction."""
     for step in range(version, schema.FORMAT_VERSION):
         STEPS[step](con)
     for statement in schema.comment_statements():
@@ -97,14 +98,27 @@ def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
     con.execute("UPDATE meta SET format_version = ?", [schema.FORMAT_VERSION])
 
 
-def migrate(con: duckdb.DuckDBPyConnection, journal: Journal, version: int) -> None:
-    """Bring an index that is open for writing to the present format for good, under the exclusive lock.
+def rewrite(old: Path, new: Path, version: int) -> None:
+    """Write the rows of an index to a new file, in the current format and created like a new index.
 
-    If this stops between the two, the index is ahead of the counter by two: no record of an earlier commit that was
-    never made can be taken for this one, and the next writer begins the journal.
+    Two commits are added, so that the record of an earlier commit that was never made is not mistaken for the next one.
+    The old file, a copy, is changed in the process.
     """
-    con.begin()
-    take_steps(con, version)
-    con.execute("UPDATE meta SET commits = commits + 2")
-    con.commit()
-    journal.begin(number_of(con), parts(con))
+    with duckdb.connect(str(new), config={**CONFIG, **STORAGE}) as con:
+        con.execute(f"ATTACH {schema.quoted(str(old))} AS older")
+        con.execute("SET enable_external_access = false")
+        name = con.execute("SELECT current_database()").fetchall()[0][0]
+        con.execute("USE older")
+        con.begin()
+        take_steps(con, version)
+        con.execute("UPDATE meta SET commits = commits + 2")
+        con.commit()
+        con.execute(f'USE "{name}"')
+        con.begin()
+        for statement in (*schema.create_statements(), *easy_statements()):
+            con.execute(statement)
+        for table, described in schema.describe().items():
+            names = ", ".join(f'"{column}"' for column in described)
+            con.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM older.main.{table} ORDER BY rowid")
+        con.commit()
+        con.execute("DETACH older")

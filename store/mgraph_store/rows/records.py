@@ -61,7 +61,7 @@ class Node:
     name: str | None = column("unique among nodes and connections", default=None)
     tensor_key: str | None = column("stored, partial: key of its array below tensors.zarr", default=None)
     tensor_row: int | None = column("where that is a segment: the row there", default=None)
-    digest: str | None = column("stored, partial: BLAKE2b-128 of that array", default=None)
+    digest: str | None = column("stored, partial: digest of that array", default=None)
     nbytes: int = column("stored, partial: size of that array", default=0, unit="bytes")
     kernel: int | None = column("derived, partial: version of the summation kernel", default=None)
     columns: str | None = column(
@@ -91,7 +91,7 @@ class NodeBuffers:
     node_id: str = column("the node")
     policy: str = column("own, frozen (the network keeps them), or the policy that recomputed the statistics")
     tensor_key: str = column("key of the buffers below tensors.zarr")
-    digest: str = column("BLAKE2b-128 of the buffers")
+    digest: str = column("digest of the buffers")
     nbytes: int = column("size", unit="bytes")
 
 

@@ -69,6 +69,12 @@ META = {
 }
 """Columns of the table ``meta``, which has one row: type, meaning, unit."""
 
+_MEANING_OF_META = "The graph itself, in one row: its format, and how often it was changed."
+
+
+_FEW = 30
+"""So many values are compared with one by one; to join more than that takes DuckDB less time."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -111,6 +117,13 @@ def tables_with(column: str) -> list[str]:
     return [table for table, record in TABLES.items() if any(c.name == column for c in _COLUMNS[record])]
 
 
+def is_one_of(column: str, kind: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+    """Return the SQL condition that a column of an SQL type has one of the values, and its parameters."""
+    if 0 < len(values) <= _FEW:
+        return f'"{column}" IN ({", ".join("?" * len(values))})', list(values)
+    return f'"{column}" IN (SELECT unnest(?::{kind}[]))', [list(values)]
+
+
 def create_statements(*, comments: bool = True) -> Iterable[str]:
     """Yield the SQL that makes an empty index, with comments on its columns; ``meta`` still needs its row."""
     yield f"CREATE TABLE meta ({', '.join(f'{name} {kind} NOT NULL' for name, (kind, _, _) in META.items())})"
@@ -122,11 +135,18 @@ def create_statements(*, comments: bool = True) -> Iterable[str]:
 
 
 def comment_statements() -> Iterable[str]:
-    """Yield the SQL that records in the index what each column means."""
+    """Yield the SQL that records in the index what each table and each column means."""
+    yield f"COMMENT ON TABLE meta IS {quoted(_MEANING_OF_META)}"
+    for table, record in TABLES.items():
+        yield f"COMMENT ON TABLE {table} IS {quoted((record.__doc__ or '').splitlines()[0])}"
     for table, described in describe().items():
         for name, (_, meaning, unit) in described.items():
-            text = (f"{meaning} [{unit}]" if unit else meaning).replace("'", "''")
-            yield f"COMMENT ON COLUMN {table}.\"{name}\" IS '{text}'"
+            yield f'COMMENT ON COLUMN {table}."{name}" IS {quoted(f"{meaning} [{unit}]" if unit else meaning)}'
+
+
+def quoted(text: str) -> str:
+    """Return a text quoted for SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def describe() -> dict[str, dict[str, tuple[str, str, str]]]:

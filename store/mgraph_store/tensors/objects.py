@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import sys
@@ -49,20 +48,6 @@ DTYPES = ("float32", "float64", "int64")
 KEY = re.compile(r"[a-z0-9]{8,64}")
 _KEPT = 64  # opened arrays, of a kilobyte each
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def digest(array: NDArray[Any]) -> str:
-    """BLAKE2b-128 over dtype, shape and the bytes in C order, little-endian; 32 hexadecimal digits."""
-    canonical = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    state = hashlib.blake2b(f"{array.dtype.name} {list(array.shape)}\n".encode(), digest_size=16)
-    state.update(canonical.reshape(-1).view(np.uint8).data)
-    return state.hexdigest()
-
-
-def digest_groups(groups: Mapping[str, NDArray[Any]]) -> str:
-    """BLAKE2b-128 over the digests of several arrays, in the order of their names."""
-    text = "".join(f"{name} {digest(groups[name])}\n" for name in sorted(groups))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def new_key() -> str:
@@ -140,10 +125,10 @@ class TensorStore:
         return StoredArray(LocalFiles(self._root.sub(key)), key, dtype, row)
 
     def open_again(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
-        """Open as :meth:`open`, but return what was opened a while ago, if it was: objects do not change.
+        """Open like :meth:`open`, but reuse an array that was opened a short while ago: objects do not change.
 
-        What has been removed or damaged since is found out when it is read. That is so of raw files that are read here;
-        what Zarr reads is opened each time, since Zarr would fill in for files that are gone.
+        Removal or damage since then is noticed when it is read. This holds for raw files read here; what Zarr reads is
+        opened each time, because Zarr would silently fill in for missing files.
         """
         wanted = (key, dtype, row)
         with self._lock:
@@ -194,7 +179,7 @@ class TensorStore:
         return self._root.age(key)
 
     def refusal(self) -> str | None:
-        """Say why no object may be deleted; None: they are this graph's alone."""
+        """Return why no object may be deleted, or None if they belong to this graph alone."""
         return None
 
     def hide(self, key: str) -> None:
@@ -225,7 +210,7 @@ class TensorStore:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
         try:
             with self._temporary.opened(create=True) as folder:
-                os.mkdir(key, dir_fd=folder)  # a new one: nothing that was there is written into
+                os.mkdir(key, dir_fd=folder)  # a new directory, so that nothing is written into an existing one
             if codec == "none" and sys.byteorder == "little":
                 build_raw(self._temporary.sub(key))
             else:
@@ -242,13 +227,13 @@ class TensorStore:
 
 
 def _chunk_of(array: NDArray[Any]) -> int:
-    """Return how many elements a chunk of a flat array has: all chunks of one size, and that as few as may be."""
+    """Return the number of elements in a chunk of a flat array: all chunks have the same size, as few as possible."""
     pieces = -(-array.size // (CHUNK_BYTES // array.dtype.itemsize))
     return int(-(-array.size // pieces))
 
 
 def disk_error(error: OSError, place: Path) -> StoreError:
-    """Turn a failed write into an error with one sentence."""
+    """Turn a failed write into an error with a one-sentence message."""
     if error.errno in _FULL:
         return StoreError(
             f"No space left for {place}: nothing was stored; free some disk space (or quota) and try again."

@@ -55,7 +55,7 @@ class Collection:
         return sum(item.nbytes for item in self.items)
 
     def apply(self, store: GraphStore) -> None:
-        """Delete what was planned, but what is in use by now; OldFormatError if the graph must be upgraded first."""
+        """Delete what was planned and is not in use by now; OldFormatError if the graph must be upgraded first."""
         if self.items:
             store.require_present_format()
         remove_objects(store, [i.name for i in self.items if i.kind == "object"])

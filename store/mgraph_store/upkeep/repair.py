@@ -13,6 +13,7 @@ from mgraph_store.errors import CorruptError, StoreError
 from mgraph_store.folder import SET_ASIDE, TEMPORARY, Folder
 from mgraph_store.index import commits
 from mgraph_store.index.changes import parts
+from mgraph_store.index.instances import CONFIG, STORAGE
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Node, NodeBuffers, Space, now
@@ -46,7 +47,7 @@ def repair(store: GraphStore) -> list[str]:
     StoreError
         If there is nothing left from which to repair the index, or the disk is full.
     """
-    with contextlib.suppress(CorruptError):  # of one that cannot be read the journal will say
+    with contextlib.suppress(CorruptError):  # if it cannot be read, the journal knows
         store.index.require_present(format_of(store))
     subjects = {p.subject for p in examine(store, deep=True)}
     with store.lock.exclusive():
@@ -90,7 +91,7 @@ def _rebuild(store: GraphStore, state: JournalState) -> str:
     making = graph.sub(TEMPORARY, f"index-{random_characters(8)}")
     with making.opened(create=True) as descriptor, interruptible():
         new = making.path_within(descriptor) / index  # in a directory of our own
-        with duckdb.connect(str(new), config={"threads": "1"}) as con:
+        with duckdb.connect(str(new), config={**CONFIG, **STORAGE}) as con:
             number = commits.replay(con, state.entries())
     making.flush(index)
     aside = _new_folder(graph.sub(SET_ASIDE))

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from mgraph_store.errors import InputError, StoreError
 from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm
+from mgraph_store.tensors.digests import has_digest, have_digest
 from mgraph_store.tensors.kernel import active_terms, combine
-from mgraph_store.tensors.objects import digest, digest_groups
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
@@ -27,7 +27,7 @@ def parameters(store: GraphStore, node: Node) -> NDArray[np.float32] | None:
         sources = {n.id: n for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
     for other in others:
         found = _read(store, other)
-        if found is not None and digest(found) == node.digest:
+        if found is not None and has_digest(found, node.digest):
             return found
     if not terms or len(sources) < len({t.source_id for t in terms}):
         return None
@@ -37,7 +37,7 @@ def parameters(store: GraphStore, node: Node) -> NDArray[np.float32] | None:
         found = combine([float(c) for _, c in active], rows)
     except (StoreError, InputError):
         return None
-    return found if digest(found) == node.digest else None
+    return found if has_digest(found, node.digest) else None
 
 
 def buffers(store: GraphStore, row: NodeBuffers) -> dict[str, NDArray[Any]] | None:
@@ -49,7 +49,7 @@ def buffers(store: GraphStore, row: NodeBuffers) -> dict[str, NDArray[Any]] | No
             groups = store.tensor_store.groups(other.tensor_key)
         except StoreError:
             continue
-        if digest_groups(groups) == row.digest:
+        if have_digest(groups, row.digest):
             return groups
     return None
 

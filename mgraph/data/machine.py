@@ -1,0 +1,40 @@
+"""The machine's resources: processors for this process, and memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_SHARE = 4  # a data set may take a quarter of the memory; networks and their computations need the rest
+_UNKNOWN = 8 << 30  # bytes, if the system does not say
+_MOST_WORKERS = 8
+_CGROUP = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory() -> int:
+    """Return the bytes of memory that this process may use at most."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        total = _UNKNOWN
+    try:
+        return min(total, int(_CGROUP.read_text()))
+    except (OSError, ValueError):  # no such file, or "max"
+        return total
+
+
+def fits(size: int) -> bool:
+    """Return whether data of this many bytes are held in memory: if they take at most a quarter of it."""
+    return size <= memory() // _SHARE
+
+
+def default_workers() -> int:
+    """Return the default number of processes that read data; 0 if processes are not created by forking."""
+    return min(_MOST_WORKERS, processors() - 1) if hasattr(os, "fork") and os.uname().sysname == "Linux" else 0
