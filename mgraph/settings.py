@@ -42,7 +42,7 @@ class Limits:
 
 
 class Further(TypedDict, total=False):
-    """The fields of :class:`Limits`, and ``alone``: the value that a flag stands for where it is typed without one."""
+    """The fields of :class:`Limits`, and ``alone``: the value that a flag stands for when typed without one."""
 
     low: float
     above: float
@@ -62,10 +62,10 @@ def setting(
     by_name: Callable[[Any], str] | None = None,
     **further: Unpack[Further],
 ) -> Any:
-    """Declare a setting: its default, what it does, its unit, its :class:`Limits` and what else there is.
+    """Declare a setting: its default, what it does, its unit, its :class:`Limits` and other properties.
 
-    ``nothing`` is the word for None, where None is a value. ``check`` raises InputError for a value, other than None,
-    that cannot be. ``by_name`` gives the name that a function is recorded by, where one may be given.
+    ``nothing`` is the word for None, if None is a value. ``check`` raises InputError for an invalid value other than
+    None. ``by_name`` gives the name by which a function is recorded, if the setting accepts one.
     """
     metadata = {
         "help": help,

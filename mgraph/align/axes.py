@@ -1,12 +1,12 @@
 """Which axes of which tensors share one permutation, found by following what operations do to axes.
 
 An axis is a product of *atoms*, the outermost first; an axis of length 1 has none. An atom is a set of units that may
-change places with each other, until it turns out to be more than that: a product (a view that splits it), a
-concatenation (a slice of it, or ``cat``), or a family: other units for every part of its parent (query, key and value
-in one matrix). A permutation of an inner atom may differ from one index of an outer atom to the next (the units within
-an attention head, the channels within a group), as long as the outer atom is in every tensor that has the inner one.
+be permuted freely, until it turns out to have structure: a product (a view that splits it), a concatenation (a slice of
+it, or ``cat``), or a family: separate units for every part of its parent (query, key and value in one matrix). The
+permutation of an inner atom may differ between indices of an outer atom (the units within an attention head, the
+channels within a group), as long as the outer atom occurs in every tensor that has the inner one.
 
-What has no such form is pinned, which is always right: it then keeps its order.
+Anything without such a form is pinned, which is always correct: it then keeps its order.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Product:
 
 @dataclass(frozen=True)
 class Concatenation:
-    """Parts, one after the other."""
+    """Parts, one after another."""
 
     parts: tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
 class Family:
-    """As many axes of one length as its parent, a concatenation, has parts."""
+    """As many axes of the same length as its parent, a concatenation, has parts."""
 
     parent: Atom
     parts: tuple[Axis, ...]
@@ -53,12 +53,12 @@ class Atom:
         self.size, self.fixed = size, fixed
         self.over = None if over is None else tuple(over)
         self.structure: Product | Concatenation | Family | None = None
-        self.joined: Atom | None = None  # into which it was united
+        self.joined: Atom | None = None  # the atom into which it was merged
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """An axis in two; what is over ``head``, its outermost atom, is restricted to one side."""
+    """An axis cut in two; atoms over ``head``, its outermost atom, are restricted to one side."""
 
     sides: tuple[Axis, Axis]
     head: Atom | None
@@ -67,16 +67,16 @@ class _Cut:
 
 
 class Axes:
-    """The atoms of one network and what is known of them."""
+    """The atoms of one network and what is known about them."""
 
     def __init__(self) -> None:
-        self._over: dict[Atom, None] = {}  # atoms that are, or were, over others
+        self._over: dict[Atom, None] = {}  # atoms that have, or had, outer atoms
         self._family: dict[Atom, None] = {}  # atoms that are, or were, families
 
     # Making
 
     def fresh(self, size: int, over: Iterable[Atom] | None = None, *, fixed: bool = False) -> Axis:
-        """Return a new axis about which nothing is known, or that is pinned."""
+        """Return a new axis, either pinned or with nothing known about it."""
         if size == 1:
             return ()
         atom = Atom(size, () if fixed else over, fixed=fixed)
@@ -89,12 +89,12 @@ class Axes:
             self._over[atom] = None
 
     def _make_family(self, axis: Axis, parent: Atom, parts: tuple[Axis, ...]) -> None:
-        for atom in axis:  # none, if there is one unit
+        for atom in axis:  # no atom if there is one unit
             atom.structure = Family(parent, parts)
             self._family[atom] = None
 
     def concatenated(self, parts: Sequence[Axis]) -> Axis:
-        """Return the axis of parts one after the other."""
+        """Return the axis of parts placed one after another."""
         if len(parts) == 1:
             return parts[0]
         axis = self.fresh(sum(map(self.size, parts)), ())
@@ -102,7 +102,7 @@ class Axes:
         return axis
 
     def stacked(self, parts: Sequence[Axis]) -> tuple[Axis, Axis]:
-        """Return two axes: the number of a part, and a place along it."""
+        """Return two axes: the number of a part, and a position along it."""
         if len({tuple(self.factors(part)) for part in parts}) == 1:
             return self.fresh(len(parts)), parts[0]
         outer = self.concatenated([()] * len(parts))
@@ -117,7 +117,7 @@ class Axes:
         return prod(atom.size for atom in axis)
 
     def find(self, atom: Atom) -> Atom:
-        """Return the atom into which one was united."""
+        """Return the atom into which one was merged."""
         while atom.joined is not None:
             atom = atom.joined
         return atom
@@ -145,7 +145,7 @@ class Axes:
     # Pinning
 
     def pin(self, *axes: Axis) -> None:
-        """Let axes keep their order."""
+        """Make axes keep their order."""
         for axis in axes:
             for atom in self.factors(axis):
                 if not atom.fixed:
@@ -154,7 +154,7 @@ class Axes:
                         self.pin(*atom.structure.parts)
 
     def make_uniform(self, atom: Atom, parent: Atom) -> None:
-        """Let the permutation of an atom not depend on the index of a parent."""
+        """Make the permutation of an atom independent of the index of a parent."""
         atom.over = tuple(p for p in self.parents(atom) if p is not parent)
         if isinstance(atom.structure, Family) and self.find(atom.structure.parent) is parent:
             first, *others = atom.structure.parts
@@ -165,7 +165,7 @@ class Axes:
     # Splitting
 
     def divide(self, axis: Axis, inner: int) -> tuple[Axis, Axis]:
-        """Split an axis into an outer one and an inner one of this length; both are pinned if that cannot be."""
+        """Split an axis into an outer one and an inner one of this length; pin both if that is impossible."""
         left, size = self.factors(axis), 1
         found: list[Atom] = []
         total = self.size(axis)
@@ -215,7 +215,7 @@ class Axes:
             if isinstance(structure, Concatenation):
                 outer[0].structure = Concatenation(outers)
                 parent = outer[0]
-                for other in self._families(atom):  # they are over its parts, which are now those of the outer one
+                for other in self._families(atom):  # they are over its parts, which are now parts of the outer one
                     assert isinstance(other.structure, Family)
                     self._make_family((other,), parent, other.structure.parts)
                     self._place_over(other, (*self.parents(other), parent))
@@ -256,7 +256,7 @@ class Axes:
         return axes
 
     def _cut(self, axis: Axis, at: int) -> _Cut:
-        """Cut an axis in two, pinning it where that divides more than its outermost atom."""
+        """Cut an axis in two, pinning it if the cut divides more than its outermost atom."""
         head, *rest = self.factors(axis)
         inner = prod(atom.size for atom in rest)
         total = head.size * inner
@@ -344,7 +344,7 @@ class Axes:
         self._make_families(atom)
 
     def _make_families(self, parent: Atom) -> None:
-        """Let what is over a concatenation have other units for each of its parts."""
+        """Give everything over a concatenation separate units for each of its parts."""
         assert isinstance(parent.structure, Concatenation)
         for atom in self._dependent(parent):
             above = [p for p in self.parents(atom) if p is not parent]
@@ -361,7 +361,7 @@ class Axes:
     # Uniting
 
     def unify(self, *pairs: tuple[Axis, Axis]) -> None:
-        """Let the axes of every pair share one permutation."""
+        """Make the axes of every pair share one permutation."""
         matched = [pair for x, y in pairs for pair in self._matched(x, y)]
         matched.sort(key=lambda pair: sum(len(atom.over or ()) for atom in pair))  # outer ones first
         for a, b in matched:
@@ -414,7 +414,7 @@ class Axes:
             self._make_families(b)
 
     def _same_structure(self, a: Atom, b: Atom) -> bool:
-        """Unite the parts of two atoms; False if they had first to be brought into one form."""
+        """Merge the parts of two atoms; return False if they first had to be brought into the same form."""
         s, t = a.structure, b.structure
         if isinstance(s, Family) and isinstance(t, Family):
             if self.find(s.parent) is self.find(t.parent):

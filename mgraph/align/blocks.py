@@ -1,4 +1,4 @@
-"""The parts of a tensor along each of which it extends along whole atoms, and what that says of the atoms."""
+"""Split a tensor into blocks that extend along whole atoms, and derive what that implies for the atoms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Slot = tuple[int, Atom, int]
 
 @dataclass(frozen=True)
 class _Unfinished:
-    """A block of which some slots may still have to be taken apart; ``chosen``: which part of a concatenation."""
+    """A block with slots that may still have to be split; ``chosen`` says which part of a concatenation."""
 
     offsets: list[int]
     done: list[_Slot]
@@ -34,7 +34,7 @@ class _Unfinished:
     chosen: dict[Atom, int]
 
     def having(self, slot: _Slot, axis: Sequence[Atom]) -> _Unfinished:
-        """Return the same with the factors of an axis in place of a slot."""
+        """Return the same with a slot replaced by the factors of an axis."""
         k, _, stride = slot
         rest = [one for one in self.pending if one is not slot]
         return _Unfinished(
@@ -43,7 +43,7 @@ class _Unfinished:
 
 
 def blocks_of(known: Axes, axes: Sequence[Axis]) -> list[Block]:
-    """Return the parts of a tensor with these axes, each of which extends along atoms without structure."""
+    """Return the parts of a tensor with these axes, each extending along atoms without structure."""
     pending = [(k, atom, stride) for k, axis in enumerate(axes) for atom, stride in _strided(known.factors(axis), 1)]
     found: list[Block] = []
     stack: list[_Unfinished] = [_Unfinished([0] * len(axes), [], pending, {})]
@@ -57,7 +57,7 @@ def blocks_of(known: Axes, axes: Sequence[Axis]) -> list[Block]:
 
 
 def _opened(known: Axes, one: _Unfinished) -> list[_Unfinished]:
-    """Take the next slot of a block apart."""
+    """Split the next slot of a block."""
     later = [p for p in one.pending if not _waits(known, known.find(p[1]), one)]
     k, atom, stride = slot = (later or one.pending)[0]
     atom = known.find(atom)
@@ -90,7 +90,7 @@ def _waits(known: Axes, atom: Atom, one: _Unfinished) -> bool:
 
 
 def settle(known: Axes, values: Sequence[Sequence[Axis]]) -> None:
-    """Let no permutation depend on an index that is not in every tensor of those given."""
+    """Make every permutation independent of indices that are not in all of the given tensors."""
     changed = True
     while changed:
         changed = False
@@ -100,7 +100,7 @@ def settle(known: Axes, values: Sequence[Sequence[Axis]]) -> None:
             for block in blocks_of(known, axes):
                 atoms = set(map(known.find, block.atoms))
                 for atom in atoms:
-                    if atom.structure is not None:  # it was opened while this was looked at
+                    if atom.structure is not None:  # it was split while this was examined
                         changed = True
                         continue
                     for parent in known.parents(atom):

@@ -1,11 +1,12 @@
-"""What operations do to axes that only give a tensor another form, and those that put parts together and take them."""
+"""What operations do to axes if they only reshape a tensor, join parts, or extract them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from mgraph.align.axes import Axis
-from mgraph.align.rules import Call, Value, dims_of, rule
+from mgraph.align.rules import Call, UntraceableError, Value, dims_of, rule
 
 # Parts and wholes
 
@@ -60,7 +61,7 @@ def _split(call: Call) -> Sequence[Value]:
 @rule("cat concat")
 def _cat(call: Call) -> Sequence[Value]:
     rank = len(call.shapes[0])
-    values = [v for v in call.values if len(v.axes) == rank]  # torch leaves out empty tensors of one axis
+    values = [v for v in call.values if len(v.axes) == rank]  # torch ignores empty tensors with one axis
     dim = (call["dim"] or 0) % rank
     first, *others = values
     call.axes.unify(*((first.axes[k], v.axes[k]) for v in others for k in range(rank) if k != dim))
@@ -99,10 +100,12 @@ def _padded(call: Call) -> Sequence[Value]:
 # Forms
 
 
-@rule("view _unsafe_view reshape flatten unflatten pixel_shuffle_view _reshape_copy view_copy")
+@rule("view _unsafe_view reshape flatten unflatten")
 def _view(call: Call) -> Sequence[Value]:
     value, shape = call["self"], call.shapes[0]
     sizes = [call.axes.size(axis) for axis in value.axes]
+    if prod(sizes) != prod(shape):
+        raise UntraceableError(f"the operation {call.name} looks at numbers as those of another type")
     if 0 in shape:
         call.axes.pin(*value.axes)
         return [call.pinned(shape)]

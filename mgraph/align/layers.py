@@ -1,4 +1,4 @@
-"""What the operations of layers do to axes: products of matrices, convolutions, normalisation, pooling, attention."""
+"""What the operations of layers do to axes: matrix products, convolutions, normalisation, pooling, attention."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mgraph.align.axes import Axis
 from mgraph.align.rules import Call, UntraceableError, Value, broadcast, rule
 
-# Products: what is summed over is shared
+# Products: axes summed over are shared
 
 
 @rule("mm bmm matmul mv dot")
@@ -16,7 +16,7 @@ def _product(call: Call) -> Sequence[Value]:
     return [_multiplied(call, a, b)]
 
 
-@rule("addmm baddbmm addmv addbmm")
+@rule("addmm baddbmm addmv")
 def _sum_and_product(call: Call) -> Sequence[Value]:
     bias, a, b = call.values
     return [broadcast(call, [_multiplied(call, a, b), bias])]
@@ -31,11 +31,11 @@ def _linear(call: Call) -> Sequence[Value]:
 
 
 def _multiplied(call: Call, a: Value, b: Value) -> Value:
-    """Multiply matrices or vectors as torch.matmul does."""
+    """Multiply matrices or vectors like torch.matmul."""
     inner = a.axes[-1], b.axes[-2 if len(b.axes) > 1 else -1]
     rows = a.axes[-2:-1] if len(a.axes) > 1 else ()
     columns = b.axes[-1:] if len(b.axes) > 1 else ()
-    # Batches first: within each, what is summed over may have another order.
+    # Batches first: within each, the axis summed over may have its own order.
     batches = broadcast(call, [Value(a.axes[:-2]), Value(b.axes[:-2])])
     call.axes.unify(inner)
     return Value((*batches.axes, *rows, *columns))
@@ -111,7 +111,7 @@ def _weight_norm(call: Call) -> Sequence[Value]:
     return [direction, scale]
 
 
-# Pooling and other operations on places, which keep their order
+# Pooling and other operations on positions, which keep their order
 
 
 def _on_places(call: Call, count: int) -> Sequence[Value]:
@@ -181,7 +181,7 @@ def _attention(call: Call) -> Sequence[Value]:
 
 @rule("lstm gru rnn_tanh rnn_relu")
 def _recurrent(call: Call) -> Sequence[Value]:
-    """Follow each layer and direction: all gates share the order of its units, which is that of its state."""
+    """Follow each layer and direction: all gates share the order of its units, which is also that of its state."""
     axes = call.axes
     packed = call["batch_sizes"] is not None
     value = call["data"] if packed else call["input"]

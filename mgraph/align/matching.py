@@ -1,9 +1,9 @@
 """Weight matching (Ainsworth et al. 2023, Git Re-Basin, §3.2): permute the units of A so that it comes close to B.
 
-What is maximised is Σ ⟨A permuted, B⟩ over all trainable tensors, which minimises their distance. With all other
-permutations held, the best one of a group is a linear assignment (algorithm 1); with all in turn it ends in a local
-optimum. The groups within the units of another (the channels of a group, the dimensions of an attention head) are
-solved together with that: every pair of outer units has its own best inner assignment, whose value it counts.
+It maximises Σ ⟨A permuted, B⟩ over all trainable tensors, which minimises their distance. With all other permutations
+held, the best one of a group is a linear assignment (algorithm 1); doing this for all in turn ends in a local optimum.
+Groups within the units of another (the channels of a group, the dimensions of an attention head) are solved together
+with it: every pair of outer units has its own best inner assignment, whose value it counts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mgraph.align.symmetry import Part, Permutations, Symmetry
 from mgraph.progress import Progress, ProgressCallback, silent
 
 Array = NDArray[Any]
-_SWEEPS = 100  # through all groups; a dozen are usual
-_GAIN = 1e-7  # of the sum of absolute products: less is rounding
+_SWEEPS = 100  # passes through all groups; a dozen is typical
+_GAIN = 1e-7  # relative to the sum of absolute products: smaller gains are rounding
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,12 @@ def match(
     seed: int = 0,
     progress: ProgressCallback = silent,
 ) -> Matched:
-    """Return the best permutations of ``source`` that several starts find.
+    """Return the best permutations of ``source`` found from several starts.
 
     The first start goes from the inputs and outputs of the network inwards: each group is matched by the tensors whose
-    other axes are settled. This finds a permutation of one network exactly. The ``restarts`` begin with all units in
-    place, and go through the groups in random orders. ``source`` and ``target`` are the trainable tensors by name.
+    other axes are settled. This exactly recovers a permutation of the same network. The ``restarts`` begin with all
+    units in place, and go through the groups in random orders. ``source`` and ``target`` are the trainable tensors by
+    name.
     """
     problem = _Problem(symmetry, source, target)
     best = problem.descended(problem.from_outside(), np.random.default_rng([seed, 0]))
@@ -105,12 +106,12 @@ class _Problem:
         return float(sum(np.vdot(permuted(p.part, p.source, chosen), p.target).astype(np.float64) for p in pieces))
 
     def exact(self, chosen: Permutations) -> bool:
-        """Return whether A permuted is B."""
+        """Return whether A permuted equals B."""
         permuted = self.symmetry.permuted
         return all(np.array_equal(permuted(p.part, p.source, chosen), p.target) for p in self.pieces)
 
     def from_outside(self) -> Permutations:
-        """Match groups one after the other, the one with the most evidence first."""
+        """Match groups one after another, the one with the most evidence first."""
         chosen, left = self.symmetry.identity(), list(self.units)
         known = {g for g, group in enumerate(self.symmetry.groups) if group.fixed}
         while left:
@@ -127,12 +128,12 @@ class _Problem:
         return others <= set(known) and all(len(piece.part.dims(g)) < 2 for g in own)
 
     def _evidence(self, unit: int, known: Collection[int]) -> float:
-        """Return how many numbers there are for each unit in pieces whose other axes are known."""
+        """Return how many numbers per unit there are in pieces whose other axes are known."""
         size = self.symmetry.groups[unit].size
         return sum(p.source.size / size for p in self.having[unit] if self._usable(p, unit, known))
 
     def descended(self, chosen: Permutations, generator: np.random.Generator) -> Matched:
-        """Improve one group after the other, in random orders, until none can be."""
+        """Improve one group after another, in random orders, until none can be improved."""
         for _ in range(_SWEEPS):
             if self.exact(chosen):
                 break
@@ -149,7 +150,7 @@ class _Problem:
         return Matched(chosen, self.value(self.pieces, chosen))
 
     def _solved(self, unit: int, pieces: Collection[_Piece], chosen: Permutations) -> Permutations:
-        """Return the best permutations of a group, and of those within its units, all others held."""
+        """Return the best permutations of a group, and of those within its units, with all others held."""
         group = self.symmetry.groups[unit]
         entries = [entry for piece in pieces for entry in self._entries(piece, unit, chosen)]
         if not self.children[unit]:
@@ -167,7 +168,7 @@ class _Problem:
         return found | {c: rows[np.arange(group.size), order] for c, rows in inner.items()}
 
     def _entries(self, piece: _Piece, unit: int, chosen: Permutations) -> Iterator[_Entry]:
-        """Yield a piece once for each time that a group lies along it, permuted along everything else."""
+        """Yield a piece once for each occurrence of a group along it, permuted along everything else."""
         part, groups = piece.part, self.symmetry.groups
         for dim in part.dims(unit):
             within = [
@@ -208,7 +209,7 @@ class _Problem:
 
 
 def _inner_permuted(entry: _Entry, i: int, j: int, inner: Permutations, leave: int | None = None) -> Array:
-    """Return what the source has at outer unit j, with its inner units in the order for i, but for one axis."""
+    """Return the source at outer unit j, with its inner units in the order for i except along one axis."""
     array: Array = entry.source[j]
     for place, child in enumerate(entry.children):
         if place != leave and child in inner:

@@ -1,7 +1,7 @@
 """What the operations of ATen do to axes: which they pass on, share, reduce, or keep in order.
 
 Operations are those of ``torch.export`` after its decompositions, known by their name without overload. Elementwise
-ones need no rule: torch marks them. One that has no rule may only see pinned axes.
+ones need no rule, because torch marks them. One without a rule may only receive pinned axes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from mgraph.errors import InputError
 
 
 class UntraceableError(InputError):
-    """A network holds an operation of which it is not known how it treats the order of units."""
+    """A network contains an operation whose effect on the order of units is unknown."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor in the graph: its axes. ``constant``: all of its numbers are the same, so that any order will do."""
+    """A tensor in the graph: its axes. ``constant``: all its numbers are equal, so any order will do."""
 
     axes: tuple[Axis, ...]
     constant: bool = False
@@ -28,7 +28,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an operation: its arguments by name, tensors as :class:`Value`, and the shapes of what it returns."""
+    """One call of an operation: its arguments by name, tensors as :class:`Value`, and the shapes of its results."""
 
     name: str
     given: dict[str, Any]
@@ -36,12 +36,12 @@ class Call:
     axes: Axes
 
     def __getitem__(self, name: str) -> Any:
-        """Return an argument; None if the operation has none of that name."""
+        """Return an argument; None if the operation has none with that name."""
         return self.given.get(name)
 
     @property
     def values(self) -> list[Value]:
-        """All tensors that go in."""
+        """All input tensors."""
         found: list[Value] = []
         for argument in self.given.values():
             parts = argument if isinstance(argument, list | tuple) else [argument]
@@ -53,11 +53,11 @@ class Call:
         return Value(tuple(self.axes.fresh(n, fixed=True) for n in shape))
 
     def constant(self, shape: Sequence[int]) -> Value:
-        """Return a tensor of one number."""
+        """Return a tensor whose numbers are all equal."""
         return Value(tuple(self.axes.fresh(n) for n in shape), constant=True)
 
     def renewed(self) -> Call:
-        """Return the same with constants that share no axis with any other use of them."""
+        """Return the same call with constants that share no axis with any other use of them."""
         given = {key: _renewed(self, argument) for key, argument in self.given.items()}
         return Call(self.name, given, self.shapes, self.axes)
 
@@ -75,7 +75,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(names: str) -> Callable[[Rule], Rule]:
-    """Register what operations of these names do."""
+    """Register what operations with these names do."""
 
     def register(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(names.split(), function))
@@ -85,7 +85,7 @@ def rule(names: str) -> Callable[[Rule], Rule]:
 
 
 def apply(call: Call, *, pointwise: bool) -> Sequence[Value]:
-    """Return the axes of what a call returns; UntraceableError, naming it, for an operation that has no rule."""
+    """Return the axes of a call's results; raise UntraceableError, naming the operation, if it has no rule."""
     if len(call.values) == 1 and call.values[0].constant and (pointwise or call.name in _KEEPING_CONSTANTS):
         return [call.constant(shape) for shape in call.shapes]
     call, found = call.renewed(), RULES.get(call.name)
@@ -124,7 +124,7 @@ _KEEPING_CONSTANTS = frozenset(
 
 
 def broadcast(call: Call, values: Iterable[Value]) -> Value:
-    """Unite the axes of tensors that are broadcast together, from the last axis on."""
+    """Unify the axes of tensors that are broadcast together, starting from the last axis."""
     values = list(values)
     rank = max((len(v.axes) for v in values), default=0)
     result: list[Axis] = []
@@ -138,7 +138,7 @@ def broadcast(call: Call, values: Iterable[Value]) -> Value:
 
 
 def dims_of(call: Call, value: Value, name: str = "dim") -> list[int]:
-    """Return the axes that an argument names, all if it names none."""
+    """Return the axes named by an argument, or all if it names none."""
     given, rank = call[name], len(value.axes)
     if given is None or given == []:
         return list(range(rank))
@@ -151,7 +151,7 @@ def _without(value: Value, dims: Sequence[int], keep: bool) -> Value:
     return Value(tuple(axis for k, axis in enumerate(value.axes) if k not in dims))
 
 
-# Elementwise, but not marked as such, or marked though they are more
+# Elementwise but not marked as such, or marked although they are not
 
 
 @rule(
@@ -172,7 +172,7 @@ def _constant(call: Call) -> Sequence[Value]:
     return [call.constant(shape) for shape in call.shapes]
 
 
-# Reductions: what is summed or compared over may come in any order
+# Reductions: the axis summed or compared over may be in any order
 
 
 @rule("mean sum amax amin any all prod var std var_mean std_mean var_correction logsumexp linalg_vector_norm norm")
@@ -192,7 +192,7 @@ def _found_at(call: Call) -> Sequence[Value]:
     return [_without(value, dims, bool(call["keepdim"]))] * len(call.shapes)
 
 
-# Operations for which the order along an axis counts
+# Operations for which the order along an axis matters
 
 
 @rule("cumsum cumprod logcumsumexp cummax cummin flip roll sort tril triu")

@@ -1,4 +1,4 @@
-"""The permutations of a network's units that change no output, and applying them (NumPy)."""
+"""The permutations of a network's units that change no output, and how to apply them (NumPy)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Permutations = dict[int, NDArray[np.intp]]
-"""By group: σ of shape (n,), unit i of the result is unit σ(i); or, over a parent, one row for each index of it."""
+"""By group: σ of shape (n,), where unit i of the result is unit σ(i); over a parent, one row for each of its units."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Units that may change places: ``size`` of them, found along ``place``, the first axis of a tensor that has them.
+    """Units that may be permuted: ``size`` of them, found along ``place``, the first axis of a tensor that has them.
 
-    With a ``parent``, another group, there are so many within each unit of that, each with its own permutation. A
-    ``fixed`` one keeps its order.
+    With a ``parent``, another group, there are that many within each of its units, each with its own permutation. A
+    ``fixed`` group keeps its order.
     """
 
     size: int
@@ -39,7 +39,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a tensor that has whole groups along its axes: from ``offsets`` on, along ``slots``."""
+    """A part of a tensor that contains whole groups along its axes: from ``offsets`` on, along ``slots``."""
 
     offsets: tuple[int, ...]
     slots: tuple[Slot, ...]
@@ -69,7 +69,7 @@ class Part:
         return [dim for dim, slot in enumerate(self.slots) if slot.group == group]
 
     def outer_dim(self, dim: int, parent: int) -> int:
-        """Return the dimension of the parent in whose units those along ``dim`` are: along the same axis, if any is."""
+        """Return the dimension of the parent that contains the units along ``dim``, along the same axis if possible."""
         there = self.dims(parent)
         return next((d for d in there if self.slots[d].axis == self.slots[dim].axis), there[0])
 
@@ -78,7 +78,7 @@ class Part:
 class Symmetry:
     """The groups of a network, and the parts of each tensor.
 
-    Slots along one axis are in the order in which they lie, the outermost first.
+    Slots along one axis are in the order in which they are nested, the outermost first.
     """
 
     groups: tuple[Group, ...]
@@ -86,11 +86,11 @@ class Symmetry:
 
     @property
     def free(self) -> list[int]:
-        """The groups whose units may change places."""
+        """The groups whose units may be permuted."""
         return [number for number, group in enumerate(self.groups) if not group.fixed]
 
     def identity(self) -> Permutations:
-        """Return the permutations that leave everything in its place."""
+        """Return the permutations that leave everything in place."""
         return {g: np.broadcast_to(np.arange(self.groups[g].size), self.shape(g)).copy() for g in self.free}
 
     def random(self, generator: np.random.Generator) -> Permutations:
@@ -106,7 +106,7 @@ class Symmetry:
     def permuted(
         self, part: Part, block: NDArray[Any], chosen: Permutations, leave: Sequence[int] = ()
     ) -> NDArray[Any]:
-        """Permute a part along all of its dimensions but those to ``leave``."""
+        """Permute a part along all of its dimensions except those in ``leave``."""
         late: list[tuple[int, int, NDArray[np.intp]]] = []
         for dim, slot in enumerate(part.slots):
             if dim in leave or slot.group not in chosen:
@@ -124,7 +124,7 @@ class Symmetry:
         return block
 
     def apply(self, tensors: Mapping[str, NDArray[Any]], chosen: Permutations) -> dict[str, NDArray[Any]]:
-        """Return the tensors with their units in another order; those it does not know stay as they are."""
+        """Return the tensors with their units reordered; tensors not known here stay as they are."""
         found = {}
         for name, tensor in tensors.items():
             found[name] = tensor

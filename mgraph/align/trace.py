@@ -1,4 +1,4 @@
-"""Following the axes of a network's tensors through its graph, as torch.export writes it."""
+"""Follow the axes of a network's tensors through its graph, as written by torch.export."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from mgraph.calling import Choice, chosen
 from mgraph.fields import Fields
 from mgraph.network.layout import named_tensors
 
-_KEPT = ("scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu")  # easier to follow than their parts
+_KEPT = ("scaled_dot_product_attention", "lstm", "gru", "rnn_tanh", "rnn_relu", "adaptive_avg_pool")
+"""How operations begin that are easier to follow than their parts."""
 
 
 def trace(module: nn.Module, inputs: Fields, *, outputs: Choice = None, pinned: Collection[str] = ()) -> Symmetry:
-    """Find the permutations of a network's units that leave what it computes from a batch as it is.
+    """Find the permutations of a network's units that do not change what it computes from a batch.
 
-    ``outputs`` says what counts of what it returns; tensors named in ``pinned`` keep their order. It is traced in
-    evaluation mode. A tied tensor has its first name. Raises UntraceableError, naming the operation, for a network that
-    cannot be exported or has an operation without a rule.
+    ``outputs`` selects the part of its result that counts; tensors named in ``pinned`` keep their order. The network is
+    traced in evaluation mode. A tied tensor has its first name. Raises UntraceableError, naming the operation, for a
+    network that cannot be exported or has an operation without a rule.
     """
     walk = _Walk(module, pinned)
     program = _exported(_Counted(module, outputs), inputs)
@@ -38,7 +39,7 @@ def trace(module: nn.Module, inputs: Fields, *, outputs: Choice = None, pinned: 
 
 
 class _Counted(nn.Module):
-    """A network that returns only what counts."""
+    """A network that returns only the part that counts."""
 
     def __init__(self, network: nn.Module, outputs: Choice) -> None:
         super().__init__()
@@ -58,14 +59,14 @@ def _exported(module: nn.Module, inputs: Fields) -> torch.export.ExportedProgram
             program = torch.export.export(module.eval(), args, kwargs, strict=False)
             table = torch.export.default_decompositions()
             for operation in list(table):
-                if _name(operation) in _KEPT:
+                if _name(operation).startswith(_KEPT):
                     del table[operation]
-            program = program.run_decompositions(table)
-    except Exception as error:  # whatever the user's code, or torch, has against it
+            decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
+    except Exception as error:  # the user's code, or torch, may raise anything
         lines = [line for line in str(error).splitlines() if line.strip()]
         why = lines[0].strip().rstrip(".") if lines else type(error).__name__
         raise UntraceableError(f"torch.export cannot follow it ({type(error).__name__}: {why})") from None
-    return program
+    return decomposed
 
 
 def _name(operation: Any) -> str:
@@ -76,7 +77,7 @@ def _name(operation: Any) -> str:
 
 
 class _Walk:
-    """The axes of every tensor met so far."""
+    """The axes of every tensor encountered so far."""
 
     def __init__(self, module: nn.Module, pinned: Collection[str]) -> None:
         self._axes = Axes()
@@ -89,7 +90,7 @@ class _Walk:
         self.tensors: dict[str, Value] = {}
 
     def visit(self, node: torch.fx.Node, program: torch.export.ExportedProgram) -> None:
-        """Give the axes of a node's value."""
+        """Determine the axes of a node's value."""
         if node.op == "placeholder":
             self._values[node.name] = self._given(node, program)
         elif node.op == "call_function":
@@ -150,7 +151,7 @@ class _Walk:
         return [next(left) if isinstance(r, Tensor) else r for r in results]
 
     def symmetry(self) -> Symmetry:
-        """Return what was found."""
+        """Return the result."""
         axes = self._axes
         leaves = tree_leaves(list(self._values.values()), is_leaf=lambda v: isinstance(v, Value))
         seen: list[tuple[Axis, ...]] = [v.axes for v in leaves if isinstance(v, Value)]
@@ -181,9 +182,9 @@ class _Walk:
 
 
 def _parents(axes: Axes, numbers: Mapping[Atom, int]) -> dict[int, int]:
-    """Choose for each atom at most one, the nearest, of those on which its permutation may depend: no deeper than two.
+    """Choose, for each atom, at most one (the nearest) of those on which its permutation may depend; at most two deep.
 
-    A permutation that depends on fewer is still one.
+    A permutation that depends on fewer is still valid.
     """
     found: dict[int, int] = {}
     inner_first = sorted(numbers, key=lambda atom: -len(axes.parents(atom)))
@@ -196,7 +197,7 @@ def _parents(axes: Axes, numbers: Mapping[Atom, int]) -> dict[int, int]:
 
 
 def _where(node: torch.fx.Node) -> str:
-    """Say in which module of the network an operation is."""
+    """Return in which module of the network an operation is."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path = stack[-1][0].removeprefix("network").removeprefix(".") if stack else ""
     return f" (in {path})" if path else ""

@@ -61,7 +61,7 @@ class Choices(TypedDict, total=False):
     std: Std
     limit: Limit
     stream: Stream
-    download: Annotated[bool, "fetch the data if they are not there", False]
+    download: Annotated[bool, "download the data if they are missing", False]
 
 
 def huggingface(name: str | Path, **choices: Unpack[Choices]) -> Task:

@@ -134,7 +134,7 @@ def refuse_unlabelled(y: Fields) -> None:
 def number_of_classes(y: Tensor, ignore_index: int | None, *, own_loss: bool) -> tuple[int, list[str]]:
     """Return one more than the largest training label, and notes on labels that do not occur.
 
-    Raises InputError where that number would be a guess: for values that usually mean "no label" and, unless the user's
+    Raises InputError if that number would be a guess: for values that usually mean "no label" and, unless the user's
     own loss interprets them, for labels that do not start at 0 and for one-hot rows.
     """
     if not own_loss and y.ndim == 2 and _one_hot(y):

@@ -50,7 +50,7 @@ class _Calls:
 def linear_head(flat: FlatModel, task: Task) -> tuple[str, nn.Linear]:
     """Find the linear layer whose output is the network's output, by running the network on two examples.
 
-    Raises InputError where relative flatness is not defined as above: if the loss is not a cross-entropy, if the
+    Raises InputError if relative flatness is not defined as above: if the loss is not a cross-entropy, if the
     outputs do not come from a linear layer, one for each example, or if that layer runs more than once.
     """
     if task.loss not in (cross_entropy, F.cross_entropy):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
+from mgraph.errors import InputError
 from mgraph.graph.base import Opened
 from mgraph.graph.handles import Point
-from mgraph.graph.keywords import AlignOptions
+from mgraph.graph.keywords import AlignOptions, ConnectOptions
 from mgraph.keywords import refuse_unknown
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ class Alignments(Opened):
     ) -> Point:
         """Permute the units of a mode so that its weights come close to another's: ``g.align("a", to="b", name="c")``.
 
-        The result is a new mode that computes what ``node`` does: hidden units, channels and attention heads have other
-        places, and nothing else has changed. Which may change places is found by tracing the network; where they go is
-        chosen by weight matching (Ainsworth et al. 2023, Git Re-Basin). ``restarts`` is the number of further starts of
-        the search, in orders drawn with ``seed``. The node's info says what it is of, how far from ``to`` it was and is
-        (L2), and by how much its outputs differ, at most 1e-5.
+        The result is a new mode that computes the same as ``node``: hidden units, channels and attention heads are
+        reordered, and nothing else has changed. Tracing the network finds which units may be permuted; weight matching
+        (Ainsworth et al. 2023, Git Re-Basin) chooses their order. ``restarts`` is the number of further starts of the
+        search, in orders drawn with ``seed``. The node's info says from which node it was made, how far it was and is
+        from ``to`` (L2), and by how much its outputs differ, at most 1e-5.
 
         Raises InputError for nodes of different spaces, a node and itself, and a network that cannot be traced, naming
         the operation.
@@ -44,17 +45,23 @@ class Alignments(Opened):
         reported: dict[str, Any] = {} if progress is None else {"progress": progress}
         return Point(self.session, job.run(self.session, **reported))
 
-    def _all_aligned(self, ends: Sequence[Node], name: str | None) -> list[Node]:
-        """Align every node but the last to that, and return them with it; ``name`` is that of what they are for."""
-        *others, last = ends
-        number = {node.id: f"-{k}" if len(others) > 1 else "" for k, node in enumerate(others, start=1)}
-        names = {node.id: None if name is None else f"{name}-aligned{number[node.id]}" for node in others}
-        for wanted in names.values():
-            self._check_free(wanted)
-        to = Point(self.session, last)
-        return [*(self.align(Point(self.session, n), to=to, name=names[n.id]).record for n in others), last]
+    def _all_aligned(self, ends: Sequence[Node], options: ConnectOptions) -> list[Node]:
+        """Align every end except the last to the last, as NAME-aligned, and return all of them.
 
-    def _check_free(self, name: str | None) -> None:
+        Raises InputError, before anything is stored, for ends that cannot be aligned or connected.
+        """
+        from mgraph.operations.aligning import common_space
         from mgraph.session.storing import check_name_is_free
 
-        check_name_is_free(self.session, name)
+        *others, last = ends
+        name, several = options.get("name"), len(others) > 1
+        names = [name and f"{name}-aligned" + (f"-{k}" if several else "") for k in range(1, len(ends))]
+        if options.get("init") is not None:
+            raise InputError("A connection of aligned modes cannot start from one of others; give align or init.")
+        for wanted in (name, *names):
+            check_name_is_free(self.session, wanted)
+        for node in others:
+            common_space(self.session, node, last)
+        to = Point(self.session, last)
+        made = [self.align(Point(self.session, n), to=to, name=k).record for n, k in zip(others, names, strict=True)]
+        return [*made, last]

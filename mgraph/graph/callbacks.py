@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from mgraph.architectures.huggingface import load_transformers
 from mgraph.errors import InputError
 
 if TYPE_CHECKING:
     from mgraph.graph.recorder import Recorder
 
-_LIGHTNING = ("lightning.pytorch", "pytorch_lightning")  # two packages with the same content
-
 
 def of_lightning(recorder: Recorder) -> Any:
     """Make a Lightning callback, for the package that is already imported or else for the one that is installed."""
-    base = _first_of([name for name in _LIGHTNING if name in sys.modules] or _LIGHTNING, "lightning").Callback
+    base = _lightning().Callback
 
     class Record(base):  # type: ignore[misc, valid-type]
         """Saves at the end of epochs, and finishes when training ends."""
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            """Save, if this is such an epoch."""
+            """Save, if this epoch is to be saved."""
             if recorder.every is not None:
                 recorder.write(pl_module, trainer.current_epoch + 1, first=trainer.is_global_zero)
 
@@ -35,7 +35,7 @@ def of_lightning(recorder: Recorder) -> Any:
 
 def of_transformers(recorder: Recorder) -> Any:
     """Make a callback for the Trainer of transformers."""
-    base = _first_of(["transformers"], "transformers").TrainerCallback
+    base = load_transformers().TrainerCallback
 
     class Record(base):  # type: ignore[misc, valid-type]
         """Saves at the end of epochs, and finishes when training ends."""
@@ -54,10 +54,12 @@ def of_transformers(recorder: Recorder) -> Any:
     return Record()
 
 
-def _first_of(names: list[str] | tuple[str, ...], package: str) -> Any:
-    for name in names:
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise InputError(f"{package} is not installed; install it with pip install {package}.")
+def _lightning() -> Any:
+    for name in ("lightning.pytorch", "pytorch_lightning"):  # two packages with the same content
+        if sys.modules.get(name) is not None:
+            return sys.modules[name]
+    with suppress(ImportError):
+        return importlib.import_module("lightning.pytorch")
+    with suppress(ImportError):
+        return importlib.import_module("pytorch_lightning")
+    raise InputError("lightning is not installed; install it with pip install lightning.")

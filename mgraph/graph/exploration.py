@@ -43,7 +43,7 @@ class Explorations(Opened):
         *modes: Point | str,
         **aims: Unpack[Bounds],
     ) -> Outlook:
-        """Say what :meth:`explore` would do, and how much time and disk space it would take, judging by past runs."""
+        """Estimate what :meth:`explore` would do, and the time and disk space it would take, judging by past runs."""
         from mgraph.engines.registry import check_engine
         from mgraph.explore.exploring import outlook
 

@@ -261,7 +261,8 @@ class Graph(Imports, Alignments, Queries, Explorations, Sets, Pictures, Housekee
             counts = grid_counts(method.family(len(ends)), counts, ())
         nodes = [self._node(end) for end in ends]
         if options.get("align", False):
-            nodes = self._aligned_ends(nodes, method, options)
+            method.family(len(ends))  # now, not after the alignment
+            nodes = self._all_aligned(nodes, options)
         job = ConnectJob(
             ends=tuple(node.id for node in nodes),
             method=method,
@@ -321,18 +322,6 @@ class Graph(Imports, Alignments, Queries, Explorations, Sets, Pictures, Housekee
             **{f.name: getattr(result, f.name) for f in fields(result) if f.name != "attempts"},
             attempts=tuple(Attempt(**{**vars(attempt), "connection": one}) for attempt, one in attempts),
         )
-
-    def _aligned_ends(self, ends: Sequence[Node], method: Method, options: ConnectOptions) -> list[Node]:
-        """Align every end to the last; InputError, before that, for what could not be connected afterwards."""
-        from mgraph.operations.connections import common_space
-        from mgraph.session.storing import check_name_is_free
-
-        if options.get("init") is not None:
-            raise InputError("A connection of aligned modes cannot start from one of others; give align or init.")
-        check_name_is_free(self.session, options.get("name"))
-        common_space(self.session, ends, same_layout=False)
-        method.family(len(ends))
-        return self._all_aligned(ends, options.get("name"))
 
     def _source_of_buffers(self, options: Joining) -> Node | None:
         given = options.get("buffers_from")

@@ -12,7 +12,14 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.graph.keywords import EnsembleOptions, EvaluateOptions, MergeOptions, SweepOptions, evaluation
+from mgraph.graph.keywords import (
+    EnsembleOptions,
+    EvaluateOptions,
+    ExportOptions,
+    MergeOptions,
+    SweepOptions,
+    evaluation,
+)
 from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 
     from mgraph.evaluate.metrics import Measured
     from mgraph.evaluate.sharpness import SharpnessSettings
+    from mgraph.exporting.writing import Exported
     from mgraph.families import Grid
     from mgraph.graph.places import Place
     from mgraph.operations.archiving import Archived
@@ -66,9 +74,9 @@ class Point(Labelled):
         return self._session.store.tensors(self.record)
 
     def series(self) -> list[dict[str, Any]]:
-        """Return what was noted while it was trained, one row for each number.
+        """Return what was recorded while it was trained, one row for each number.
 
-        By step: the mean train_loss since the entry before, train_accuracy on some of those batches, as training saw
+        By step: the mean train_loss since the previous entry, train_accuracy on some of those batches, as training saw
         them, the learning_rate, and the distance from where it began (L2).
         """
         from mgraph.query.observed import ConnectionSeries
@@ -77,7 +85,7 @@ class Point(Labelled):
             return ConnectionSeries.of(reader.all(Series, node_id=self.record.id)).numbers()
 
     def plot(self, path: PathLike) -> Path:
-        """Draw what was noted while it was trained (.png, .pdf or .svg); InputError if nothing was."""
+        """Draw what was recorded while it was trained (.png, .pdf or .svg); InputError if nothing was."""
         from mgraph.report.history import plot_history
 
         with self._session.store.reading() as reader:
@@ -93,8 +101,8 @@ class Point(Labelled):
     def model(self, *, device: str = "cpu") -> nn.Module:
         """Build the network with its parameters and statistics, in evaluation mode: ``a.model()(inputs)``.
 
-        It is all yours: what is done to it changes nothing here, nor the other way round. Statistics are its own, or
-        recomputed where it has none. InputError for a device that there is not.
+        It is a separate copy: changes to it have no effect here, and vice versa. Statistics are its own, or recomputed
+        if it has none. Raises InputError for a device that does not exist.
         """
         from mgraph.operations.export import node_module
 
@@ -104,8 +112,8 @@ class Point(Labelled):
         """Measure it now on a split with its own statistics: ``a.evaluate("test", metrics=["ece", function])``.
 
         ``metrics`` are measured besides the loss and the task's own, and named as for :meth:`Connected.sweep`; with
-        ``examples`` only on a fixed random subset of so many. Nothing is stored, unless ``save`` says so: of a mode or
-        merged node, the numbers that it has not yet.
+        ``examples``, only on a fixed random subset of that size. Nothing is stored, unless ``save`` asks to store
+        numbers that a mode or merged node lacks.
         """
         measured: dict[str, dict[str, Measured]] = evaluation(self.id, [split], options).run(self._session)
         return measured[split]
@@ -148,15 +156,18 @@ class Point(Labelled):
         found: Sharpness = SharpnessJob(node=self.id, settings=chosen).run(self._session, **_progress(progress))
         return found
 
-    def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
-        """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads.
+    def export(self, path: PathLike, **options: Unpack[ExportOptions]) -> Exported:
+        """Write it as weights (.safetensors, .pt) that plain PyTorch loads, or as a program (.pt2, .onnx).
 
-        A path without such an ending is a directory, for ``from_pretrained`` of transformers or, of adapters, of peft.
-        Raises InputError if it is there (unless ``overwrite``), or the network is neither of transformers nor of peft.
+        A model card is written beside it. The file is run in a fresh process without mgraph before it is there, unless
+        ``verify`` is False. With ``normalise`` a program takes inputs as the data hold them. A path without an ending
+        is a directory, for ``from_pretrained`` of transformers or, of adapters, of peft, and not run. Raises InputError
+        for a network that the format cannot express.
         """
         from mgraph.jobs.points import ExportJob
 
-        written: Path = ExportJob(node=self.id, path=str(Path(path)), overwrite=overwrite).run(self._session)
+        refuse_unknown("export", options, ExportOptions)
+        written: Exported = ExportJob(node=self.id, path=str(Path(path)), **options).run(self._session)
         return written
 
 
@@ -231,12 +242,12 @@ class Connected(Labelled):
         return swept
 
     def swept(self) -> SweepData:
-        """Return its finest sweep, which its edges are from; InputError if there is none."""
+        """Return its finest sweep, from which its edges are; InputError if there is none."""
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
 
     def series(self) -> list[dict[str, Any]]:
-        """Return everything that its method recorded on its way, one row for each number."""
+        """Return everything that its method recorded while running, one row for each number."""
         from mgraph.query.observed import ConnectionSeries
 
         with self._session.store.reading() as reader:
@@ -277,9 +288,9 @@ class Connected(Labelled):
     def at(self, *parameter: float | Sequence[float]) -> Point | Place:
         """Return its point at a parameter: ``curve.at(0.3)``, ``s.at(0.5, 0.5)``; one number for each coordinate.
 
-        Where a node is, a swept point, an end or another control point, it is that one. Anywhere else it is a
-        :class:`~mgraph.graph.places.Place`, which nothing is stored of; its ``merge(name=…)`` does that. Raises
-        InputError for a parameter outside the connection's domain.
+        If there is a node (a swept point, an end or another control point), it is returned. Anywhere else, the result
+        is a :class:`~mgraph.graph.places.Place`, of which nothing is stored unless you call its ``merge(name=…)``.
+        Raises InputError for a parameter outside the connection's domain.
         """
         from mgraph.graph.places import Place
         from mgraph.operations.places import find_place
@@ -298,9 +309,9 @@ class Connected(Labelled):
         """Store a merged node: the best swept point if it is better than the best corner, else that corner.
 
         This is decided on validation data, by the temperature-scaled likelihood of the labels and allowing for all
-        points that were looked at (the result's ``decision``); ``best`` takes the swept point that is best there all
-        the same. ``refine`` searches on from the best swept point, looking at so many more; ``at`` a parameter, or a
-        ``soup``, uniform or greedy, is stored as it is. ``name`` is that of the node. BatchNorm statistics are
+        points that were tried (the result's ``decision``); ``best`` takes the swept point that is best there in any
+        case. ``refine`` continues the search from the best swept point, with that many more points; ``at`` a parameter,
+        or a ``soup``, uniform or greedy, is stored as it is. ``name`` is that of the node. BatchNorm statistics are
         recomputed, from ``bn_examples``, and stored. Raises InputError for a point on a wall between the corners,
         unless ``force``.
         """
@@ -319,9 +330,9 @@ class Connected(Labelled):
         progress: ProgressCallback | None = None,
         **options: Unpack[EnsembleOptions],
     ) -> EnsembleResult:
-        """Let the points of a grid vote (default: nine points), beside its ends and as many independent modes.
+        """Let the points of a grid vote (default: nine points), compared with its ends and as many independent modes.
 
-        ``g.ensemble(f"{name}@5")`` does the same, and lets other models join; keywords are as there.
+        ``g.ensemble(f"{name}@5")`` does the same, and lets other models join; it has the same keywords.
         """
         from mgraph.jobs.points import EnsembleJob
 
@@ -332,7 +343,7 @@ class Connected(Labelled):
         return voted
 
     def on_grid(self, grid: int | Sequence[int] | None) -> str:
-        """Return how a set names the points of a grid of it (default: nine points); InputError for a bad grid."""
+        """Return how a set names the points of a grid on it (default: nine points); InputError for a bad grid."""
         from mgraph.models.sets import few_points
 
         family = self._session.family_of(self.record)
@@ -344,15 +355,18 @@ class Connected(Labelled):
         directory: PathLike,
         *,
         grid: int | Sequence[int] | None = None,
-        overwrite: bool = False,
         progress: ProgressCallback | None = None,
+        **options: Unpack[ExportOptions],
     ) -> dict[str, Any]:
-        """Write one file per member and a manifest; return the manifest."""
+        """Write one file per member and a manifest into a directory, or, as .pt2 or .onnx, a program of all of them.
+
+        The program returns the mean of its members' votes. By default they are nine points, as of :meth:`ensemble`;
+        :meth:`Graph.export_ensemble` takes any set. Keywords are those of :meth:`Point.export`. Returns the manifest.
+        """
         from mgraph.jobs.points import ExportEnsembleJob
 
-        job = ExportEnsembleJob(
-            connection=self.id, path=str(Path(directory)), grid=counts_of(grid), overwrite=overwrite
-        )
+        refuse_unknown("export_ensemble", options, ExportOptions)
+        job = ExportEnsembleJob(members=(self.on_grid(grid),), path=str(Path(directory)), **options)
         manifest: dict[str, Any] = job.run(self._session, **_progress(progress))
         return manifest
 
@@ -387,10 +401,11 @@ class Connected(Labelled):
         bn_examples: int | None = None,
         progress: ProgressCallback | None = None,
     ) -> Path:
-        """Draw what votes of its points gain (default: 21 of a path, nine of a surface), on test data.
+        """Draw what voting by its points gains (default: 21 of a path, nine of a surface), on test data.
 
-        Along a path, θ(t) and the ensemble of the first end and θ(t) ([G] fig. 4); and the ensemble of more and more
-        points, beside that of as many independent modes. Nothing is stored. Raises InputError if members cannot vote.
+        Along a path, this shows θ(t) and the ensemble of the first end and θ(t) ([G] fig. 4); and always the ensemble
+        of a growing number of points, beside that of as many independent modes. Nothing is stored. Raises InputError if
+        members cannot vote.
         """
         from mgraph.figures import check_path
         from mgraph.operations.growth import growth
@@ -452,7 +467,7 @@ class Connected(Labelled):
 
 
 def counts_of(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    """Return the points of a grid along each parameter; one number stands for all of them."""
+    """Return the points of a grid along each parameter; one number applies to all of them."""
     if grid is None:
         return None
     return (grid,) if isinstance(grid, int) else tuple(grid)

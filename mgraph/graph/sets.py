@@ -10,7 +10,7 @@ from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.graph.base import Opened
 from mgraph.graph.handles import Connected, Point
-from mgraph.graph.keywords import EnsembleOptions, PredictOptions, SetOptions, SoupOptions
+from mgraph.graph.keywords import EnsembleOptions, ExportSetOptions, PredictOptions, SetOptions, SoupOptions
 from mgraph.graph.places import Place
 from mgraph.keywords import refuse_unknown
 from mgraph.progress import silent
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from mgraph.progress import ProgressCallback
 
 Model = Point | Connected | Place | str
-"""What names models: a node, a place, a connection (nine points of it), or a text such as s@5."""
+"""A way to name models: a node, a place, a connection (nine points of it), or a text such as s@5."""
 
 _OF_SET = ("where", "space")
 
 
 class Sets(Opened):
-    """What is asked of several models at once.
+    """Operations on several models at once.
 
-    Models are nodes, connections, places of these, or texts: ``"a"``, ``"s@5"`` (a grid), ``"curve@0.25,0.5"`` (points
-    by their parameter). A connection by itself stands for nine of its points. ``where`` chooses modes and merged nodes
-    by an expression, as :meth:`Graph.nodes` does; all of these together are the set.
+    Models are nodes, connections, places on these, or texts: ``"a"``, ``"s@5"`` (a grid), ``"curve@0.25,0.5"`` (points
+    by their parameter). A connection on its own stands for nine of its points. ``where`` chooses modes and merged nodes
+    by an expression, as in :meth:`Graph.nodes`; the set is the union of all of these.
     """
 
     def ensemble(
@@ -41,12 +41,12 @@ class Sets(Opened):
     ) -> EnsembleResult:
         """Let models vote: ``g.ensemble("a", "b", "s@3", temperature=True).table()``.
 
-        Without any, they are all independent modes of the ``space``, and nine points of its best connection. Beside the
-        ensemble stand the best single model, the corners of the connections, and independent modes of equal number and
+        The default is all independent modes of the ``space``, and nine points of its best connection. The ensemble is
+        compared with the best single model, the corners of the connections, and independent modes of equal number and
         equal cost. ``temperature``, ``weights`` and ``greedy`` (the largest number of members) are fitted on validation
-        data. BatchNorm statistics of nodes are their own, those of points are recomputed, or all from ``bn_examples``.
-        Raises InputError for models of different spaces, an expression that chooses none, and a task whose members
-        cannot vote.
+        data. Nodes use their own BatchNorm statistics, points recomputed ones; with ``bn_examples``, all are
+        recomputed. Raises InputError for models of different spaces, an expression that chooses none, and a task whose
+        members cannot vote.
         """
         from mgraph.jobs.points import EnsembleJob
 
@@ -88,8 +88,8 @@ class Sets(Opened):
     ) -> Predicted:
         """Predict with one model, or the ensemble of several: ``g.predict("s@3", split="test").probabilities``.
 
-        ``data`` is a spec of other data; their inputs are normalised as the space's. With a ``path`` that ends in
-        .parquet, .csv or .npz the predictions are written there. Raises InputError for inputs of another shape.
+        ``data`` is a spec of other data, whose inputs are normalised like the space's. With a ``path`` ending in
+        .parquet, .csv or .npz, the predictions are written there. Raises InputError for inputs of another shape.
         """
         from mgraph.jobs.points import PredictJob
 
@@ -99,8 +99,30 @@ class Sets(Opened):
         found: Predicted = job.run(self.session, progress=progress or silent)
         return found
 
+    def export_ensemble(
+        self,
+        path: str | PathLike[str],
+        *models: Model,
+        progress: ProgressCallback | None = None,
+        **options: Unpack[ExportSetOptions],
+    ) -> dict[str, Any]:
+        """Write the ensemble of models: ``g.export_ensemble("e.pt2", "a", "b", "s@3", normalise=True)``.
+
+        A ``path`` ending in .pt2 or .onnx is one program, which returns the mean of its members' votes; any other is a
+        directory with one file of weights for each member, and a manifest, which is returned. Other keywords are those
+        of :meth:`Point.export`. Raises InputError for members that cannot vote, or a network that the format cannot
+        express.
+        """
+        from mgraph.jobs.points import ExportEnsembleJob
+
+        refuse_unknown("export_ensemble", options, ExportSetOptions)
+        further: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_SET}
+        job = ExportEnsembleJob(members=self._set(models, options), path=str(Path(path)), **further)
+        manifest: dict[str, Any] = job.run(self.session, progress=progress or silent)
+        return manifest
+
     def _set(self, models: tuple[Model, ...], options: SetOptions, *, default: bool = False) -> tuple[str, ...]:
-        """Return a set by ids, as jobs have it."""
+        """Return a set by ids, as in jobs."""
         from mgraph.models.sets import as_written, default_set
 
         parts: list[str] = []

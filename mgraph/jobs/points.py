@@ -17,10 +17,10 @@ from mgraph.query.criterion import SPLITS
 class MergeJob(Job):
     """Make one point of a connection (its id) a node: the best swept one, if it is better than the best corner.
 
-    Otherwise it is that corner, unless ``best`` asks for the swept point that is best on validation all the same.
+    Otherwise it is that corner, unless ``best`` asks for the swept point that is best on validation in any case.
     Instead it may be the point ``at`` a parameter, a ``soup``, uniform or greedy, or what a search of at most
-    ``refine`` more points finds. ``bn_examples`` are those that BatchNorm statistics are recomputed from; with
-    ``force`` a point on a wall between the corners is stored all the same.
+    ``refine`` more points finds. ``bn_examples`` are those from which BatchNorm statistics are recomputed; with
+    ``force``, a point on a wall between the corners is stored nevertheless.
     """
 
     kind: ClassVar[str] = "merge"
@@ -40,8 +40,8 @@ class MergeJob(Job):
 class EnsembleJob(Job):
     """Evaluate the ensemble of ``members``, a set of models by ids (:mod:`mgraph.models.sets`): "mabc", "kabc@5".
 
-    With ``temperature`` each member has one of its own; members have learned ``weights``, or are the at most ``greedy``
-    that help most, all fitted on validation data. With ``bn_examples`` BatchNorm statistics of all are recomputed.
+    With ``temperature``, each member has its own; members have learned ``weights``, or are the at most ``greedy`` that
+    help most, all fitted on validation data. With ``bn_examples``, BatchNorm statistics of all are recomputed.
     """
 
     kind: ClassVar[str] = "ensemble"
@@ -58,8 +58,8 @@ class EnsembleJob(Job):
 class SoupJob(Job):
     """Store the average of ``members``, a set of models by ids (:mod:`mgraph.models.sets`), as a merged node.
 
-    Weights are uniform, greedy or learned, the latter two on validation data. ``bn_examples`` are those that its
-    BatchNorm statistics are recomputed from; with ``force`` models are averaged although a barrier divides them.
+    Weights are uniform, greedy or learned, the latter two on validation data. ``bn_examples`` are those from which its
+    BatchNorm statistics are recomputed; with ``force``, models are averaged even if a barrier divides them.
     """
 
     kind: ClassVar[str] = "soup"
@@ -76,8 +76,8 @@ class SoupJob(Job):
 class PredictJob(Job):
     """Write what ``members``, a set of models by ids, predict together on a ``split`` into the file ``path``.
 
-    ``data`` is a spec of other data than the space's. With ``temperature`` each member has one of its own, fitted on
-    the space's validation data. It leaves no run, and is given again.
+    ``data`` is a spec of data other than the space's. With ``temperature``, each member has its own, fitted on the
+    space's validation data. It leaves no run, and is given again.
     """
 
     kind: ClassVar[str] = "predict"
@@ -99,7 +99,7 @@ class PredictJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateJob(Job):
-    """Measure a node (its id) on ``splits``; with ``save`` numbers that are not stored yet are, with the node.
+    """Measure a node (its id) on ``splits``; with ``save``, numbers that are not stored yet are stored with the node.
 
     ``metrics`` are measured besides the loss and the task's own: names, or functions and :class:`mgraph.Metric` (with
     one of these the job cannot be written down). ``examples`` limits each split to a fixed random subset of that size.
@@ -152,30 +152,39 @@ class ArchiveJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob(Job):
-    """Write a node (its id) as a file, .safetensors, .pt or .pth, or as its network's library has it, a directory.
+    """Write a node (its id) as a file: weights (.safetensors, .pt, .pth), or a program (.pt2, .onnx).
 
-    It leaves no run, and is given again.
+    A path without an ending is a directory as the network's library has it. A program that is to ``normalise`` takes
+    inputs as the data hold them. ``verify``: the file is run in a fresh process without mgraph first. It leaves no run,
+    and is given again.
     """
 
     kind: ClassVar[str] = "export"
-    operation: ClassVar[str] = "mgraph.operations.export:export_node"
+    operation: ClassVar[str] = "mgraph.exporting.writing:export_node"
     resumes: ClassVar[bool] = False
 
     node: str
     path: str
+    normalise: bool = False
+    verify: bool = True
     overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportEnsembleJob(Job):
-    """Write every member of a connection's (its id) grid as a file, and a manifest, into the directory ``path``."""
+    """Write the ensemble of ``members``, a set of models by ids: a program (.pt2, .onnx), or a directory of weights.
+
+    It is normalised and verified as in an :class:`ExportJob`. With ``bn_examples`` BatchNorm statistics of all members
+    are recomputed.
+    """
 
     kind: ClassVar[str] = "export-ensemble"
-    operation: ClassVar[str] = "mgraph.operations.ensembles:export_ensemble"
+    operation: ClassVar[str] = "mgraph.exporting.ensembles:export_ensemble"
     resumes: ClassVar[bool] = False
 
-    connection: str
+    members: tuple[str, ...]
     path: str
-    grid: tuple[int, ...] | None = None
     bn_examples: int | None = None
+    normalise: bool = False
+    verify: bool = True
     overwrite: bool = False

@@ -1,8 +1,8 @@
 """Temperatures: a classifier's logits divided by one number, fitted on validation data.
 
-Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks (ICML 2017), §4.2. The likelihood of a network
-that is too sure of itself says more about its sureness than about what it knows; after this one parameter, models can
-be compared by it.
+Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks (ICML 2017), §4.2. The likelihood of an
+overconfident network says more about its confidence than about what it knows; with this one parameter, models become
+comparable by their likelihood.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from mgraph.data.labels import counting, per_example
@@ -22,22 +21,22 @@ from mgraph.errors import InputError
 from mgraph.fields import are_labels
 
 COLDEST, HOTTEST = 0.02, 50.0
-_CLOSE = 5e-3  # of log T
+_CLOSE, _STEPS = 1e-3, 60  # tolerance on log T
 
 
 def classifies(task: Task) -> bool:
-    """Whether outputs are logits of classes and targets labels, so that a temperature means something."""
+    """Whether outputs are logits of classes and targets are labels, so that a temperature is meaningful."""
     return task.combine == "softmax" and task.classes is not None and are_labels(task.valid.targets)
 
 
 def require_classes(task: Task, what: str) -> None:
-    """Raise InputError, saying for what they are needed, unless a task has class labels."""
+    """Raise InputError, naming ``what`` needs class labels, unless a task has them."""
     if not classifies(task):
         raise InputError(f"{what} needs class probabilities, and this task is not a classification; leave it out.")
 
 
 def require_validation(task: Task, what: str) -> None:
-    """Raise InputError, saying for what they are needed, unless there are validation examples of their own."""
+    """Raise InputError, naming ``what`` needs them, unless there are separate validation examples."""
     if len(task.valid) < 2:
         raise InputError(f"{what} is fitted on validation data, and this task has {len(task.valid)} example of these.")
     for name, other in (("train", task.train), ("test", task.test)):
@@ -70,31 +69,35 @@ def example_nll(outputs: Tensor, targets: Tensor, void: Sequence[int] = (), temp
 def fit_temperature(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) -> float:
     """Return the T > 0 that minimises the mean negative log-likelihood of logits / T, shapes (N, C, …) and (N, …).
 
-    It lies between 1/50 and 50, also where all are right, or wrong, and no finite one is best. Raises InputError
-    without examples.
+    It lies between 1/50 and 50, even if all examples are right, or wrong, so that no finite T is best. Raises
+    InputError without examples.
     """
     if not len(outputs):
         raise InputError("A temperature is fitted on validation data, and there are no examples.")
-    logits, chosen, weights = _labelled(outputs.double(), targets, void)
+    logits, shares = _relative_logits(outputs.double(), targets, void)
+    low, high, cold = 1.0 / HOTTEST, 1.0 / COLDEST, 1.0
+    for _ in range(_STEPS):  # in 1 / T the cost is convex: Newton's method between two bounds
+        p = torch.softmax(logits * cold, dim=1)
+        mean = (p * logits).sum(1)
+        slope, bend = float(shares @ mean), float(shares @ ((p * logits.square()).sum(1) - mean.square()))
+        low, high = (low, cold) if slope > 0 else (cold, high)
+        colder = cold - slope / bend if bend > 0 else 0.0
+        if not low < colder < high:
+            colder = math.sqrt(low * high)
+        if abs(math.log(colder / cold)) < _CLOSE:
+            break
+        cold = colder
+    return 1.0 / cold
 
-    def cost(log_temperature: float) -> float:
-        cold = math.exp(-log_temperature)
-        return float(weights @ (torch.logsumexp(logits * cold, dim=1) - chosen * cold))
 
-    bounds = (math.log(COLDEST), math.log(HOTTEST))
-    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": _CLOSE})
-    best = float(found.x)
-    return math.exp(best) if cost(best) <= cost(0.0) else 1.0  # a search that ended badly must not do harm
+def _relative_logits(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the logits of all L labels that count, minus that of the label itself, (L, C), and the labels' weights.
 
-
-def _labelled(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the logits of all L labels that count, (L, C), those of the labels themselves, (L,), and their shares.
-
-    The shares, shape (L,), are such that every example counts alike, as in :func:`example_nll`.
+    The weights, shape (L,), make every example count alike, as in :func:`example_nll`.
     """
     counts = counting(targets, void)
     each = counts.flatten(1).sum(1) if counts.ndim > 1 else counts.long()
     shares = (1.0 / (each.clamp_min(1) * len(targets))).double().reshape(-1, *[1] * (targets.ndim - 1))
     logits = outputs.movedim(1, -1)[counts]
-    labels = targets[counts].long()
-    return logits, logits.gather(1, labels.unsqueeze(1)).squeeze(1), shares.expand(targets.shape)[counts]
+    logits = logits - logits.gather(1, targets[counts].long().unsqueeze(1))
+    return logits, shares.expand(targets.shape)[counts]

@@ -24,7 +24,7 @@ class Difference:
         return "better" if self.value > 0 else "worse"
 
     def to_dict(self, name: str) -> dict[str, float | str]:
-        """Return value, standard error and verdict as plain data whose keys begin with a name."""
+        """Return value, standard error and verdict as plain data, with keys that begin with a name."""
         return {name: self.value, f"{name}_standard_error": self.standard_error, f"{name}_verdict": self.verdict}
 
     @override

@@ -1,8 +1,8 @@
-"""Ensembles: the weighted mean of what their members say [S §4.3], summed up one member at a time.
+"""Ensembles: the weighted mean of what their members predict [S §4.3], summed one member at a time.
 
-How members vote is the task's word (``Task.combine``): by their class probabilities (softmax), by the probabilities of
-their labels (sigmoid), or by their outputs. The mean is turned back into outputs, on which loss and metrics are those
-of the task.
+The task defines how members vote (``Task.combine``): by their class probabilities (softmax), by the probabilities of
+their labels (sigmoid), or by their outputs. The mean is turned back into outputs, on which the task's loss and metrics
+are measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VOTES: Mapping[Combine, str] = {
     "sigmoid": "mean of sigmoid outputs",
     "mean": "mean of outputs",
 }
-"""What each way to combine does, in words."""
+"""What each way of combining does, in words."""
 
 
 def _log(p: Tensor) -> Tensor:
@@ -38,12 +38,12 @@ _VOTE: Mapping[Combine, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Ten
     "sigmoid": (torch.sigmoid, lambda p: _log(p) - _log(1.0 - p)),
     "mean": (lambda out: out, lambda mean: mean),
 }
-"""What a member says, from its outputs; and outputs again, from the mean of what they say."""
+"""Convert a member's outputs to its vote, and the mean of votes back to outputs."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was voted on a split, shape (N, …) in float64, with the targets of these examples, shape (N, …)."""
+    """The votes on a split, shape (N, …) in float64, with the targets of these examples, shape (N, …)."""
 
     task: Task
     votes: Tensor
@@ -55,19 +55,19 @@ class Prediction:
         return _VOTE[_way(self.task)][1](self.votes)
 
     def measured(self, metrics: Sequence[Metric] = ()) -> dict[str, Measured]:
-        """Loss and metrics of the task, and further ones."""
+        """The task's loss and metrics, and further ones."""
         return judge(self.task, [(self.outputs, self.targets)], examples_in(self.targets), metrics=metrics)
 
     def better_than(self, other: Prediction) -> Difference | None:
-        """Compare by example, by the primary metric, else by the loss; None where examples have neither."""
+        """Compare by example, by the primary metric or else by the loss; None if examples have neither."""
         mine, theirs = (example_scores(p.task, [(p.outputs, p.targets)], examples_in(p.targets)) for p in (self, other))
         return None if mine is None or theirs is None else paired_difference(mine[1], theirs[1])
 
 
 def said(task: Task, outputs: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return what a member says in float64, from its outputs, shape (N, …), divided by its temperature.
+    """Return a member's vote in float64, from its outputs, shape (N, …), divided by its temperature.
 
-    Raises InputError if the task does not say how to vote.
+    Raises InputError if the task does not define how to vote.
     """
     return _VOTE[_way(task)][0](outputs.double() / temperature)
 
@@ -89,7 +89,7 @@ class Tally:
     def add(self, ensemble: int, outputs: Tensor, weight: float = 1.0, temperature: float = 1.0) -> None:
         """Add a member's vote to one of the ensembles; ``weight`` is relative to those of its other members.
 
-        Raises InputError for outputs without classes, where class probabilities are averaged.
+        Raises InputError for outputs without classes if class probabilities are averaged.
         """
         if _way(self._task) == "softmax" and (outputs.ndim < 2 or not are_labels(self._targets)):
             raise InputError("Ensembles average class probabilities: outputs (N, classes, …), targets integers.")
@@ -99,7 +99,7 @@ class Tally:
         self._totals[ensemble] += weight
 
     def prediction(self, ensemble: int) -> Prediction:
-        """Return what an ensemble with at least one member predicts, without examples of which no label counts."""
+        """Return what an ensemble with at least one member predicts, leaving out examples whose labels are all void."""
         total = self._sums[ensemble]
         assert total is not None, "an ensemble without members"
         votes, targets = self._task.without_void(total / self._totals[ensemble], self._targets)

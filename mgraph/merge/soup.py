@@ -14,7 +14,7 @@ from mgraph.families import Floats
 
 SOUPS = ("uniform", "greedy", "learned")
 
-_FIRST_STEP = 1.0  # of the logarithm of the weights, at the steepest
+_FIRST_STEP = 1.0  # largest first step in the logarithm of the weights
 
 
 def uniform_soup(coefficients: Floats) -> Floats:
@@ -43,10 +43,10 @@ def learned_soup(
 ) -> Floats:
     """Return convex weights, shape (M,), that lower a loss, by exponentiated gradient steps from equal weights.
 
-    ``loss`` measures an average, ``gradient`` is that of the weights measured last, shape (M,). A step that does not
-    lower the loss is halved and tried again, so the result is never worse than the equal average; ``steps`` is how
-    often the loss is measured (Kivinen, Warmuth, Information and Computation 132, 1997). Single ones are tried at the
-    end, so it is not worse than the best of these either.
+    ``loss`` measures an average, ``gradient`` returns the gradient for the weights measured last, shape (M,). A step
+    that does not lower the loss is halved and tried again, so the result is never worse than the equal average;
+    ``steps`` is how often the loss is measured (Kivinen, Warmuth, Information and Computation 132, 1997). Single
+    members are tried at the end, so the result is not worse than the best of these either.
     """
     weights = np.full(size, 1.0 / size)
     best = loss(weights)

@@ -1,7 +1,7 @@
-"""Which members of an ensemble count, and how much: learned on validation data, from the likelihood of labels (NumPy).
+"""Which members of an ensemble count, and how much: learned on validation data from the likelihood of labels (NumPy).
 
-A mixture's likelihood of an example is the weighted mean of its members'. So all that is needed of M members is one
-number for each label, p of shape (M, N), however many classes there are.
+A mixture's likelihood of an example is the weighted mean of its members'. So all that is needed from M members is one
+number per label, p of shape (M, N), however many classes there are.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def mixture_nll(likelihoods: ArrayLike, weights: ArrayLike) -> float:
 def convex_weights(likelihoods: ArrayLike, *, steps: int = 500, tolerance: float = 1e-7) -> Floats:
     """Return the weights ≥ 0, Σ = 1, of the mixture with the highest likelihood, shape (M,).
 
-    By expectation maximisation (Dempster, Laird, Rubin 1977), which never leaves the simplex and never gets worse; the
-    problem is convex. It begins with equal weights.
+    Uses expectation maximisation (Dempster, Laird, Rubin 1977), which never leaves the simplex and never gets worse;
+    the problem is convex. It starts from equal weights.
     """
     p = np.maximum(np.asarray(likelihoods, np.float64), _TINY)
     weights = np.full(len(p), 1.0 / len(p))
@@ -41,10 +41,10 @@ def convex_weights(likelihoods: ArrayLike, *, steps: int = 500, tolerance: float
 
 
 def greedy_members(likelihoods: ArrayLike, most: int) -> list[int]:
-    """Choose at most ``most`` members one after the other, each the one that helps most, while it helps.
+    """Choose at most ``most`` members one after another, each the one that helps most, as long as any helps.
 
-    Forward selection by the likelihood of the equal mixture (Caruana, Niculescu-Mizil, Crew, Ksikes, Ensemble
-    selection from libraries of models, ICML 2004), each member once. Raises InputError for a budget below 1.
+    Forward selection by the likelihood of the equal mixture (Caruana, Niculescu-Mizil, Crew, Ksikes, Ensemble selection
+    from libraries of models, ICML 2004), each member once. Raises InputError for a budget below 1.
     """
     if most < 1:
         raise InputError(f"A greedy ensemble may have at least 1 member, not {most}.")

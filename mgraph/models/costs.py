@@ -1,7 +1,7 @@
-"""What models cost to train, in T, the training of one mode, as the runs of the graph recorded it (no torch).
+"""What models cost to train, in units of T, the training of one mode, as recorded by the runs of the graph (no torch).
 
-A run's cost is the examples that it passed forward and backward, from its settings; where these do not say (bands that
-stop by themselves, walks, imported modes), its time is taken, relative to that of the modes.
+A run's cost is the number of examples that it passed forward and backward, according to its settings. If these do not
+say (bands that stop by themselves, walks, imported modes), its time is used, relative to that of the modes.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from mgraph.session.session import Session
 from mgraph_store import Connection, Evaluation, Member, Node, NodeTerm, Reader, Run, Space
 
 MEMORISED = 0.25
-"""Modes look memorised where their train loss is below this share of their validation loss."""
+"""Modes look memorised if their train loss is below this fraction of their validation loss."""
 
-_DEPENDENT = ("init", "ema")
+_DEPENDENT = ("init", "ema", "swa", "vertex")
 _ALIGNED = "align"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What was spent on some modes and connections, in T; ``known`` is False where some of it was not recorded."""
+    """What was spent on some modes and connections, in T; None if part of it was not recorded."""
 
-    modes: float
-    connections: float
-    known: bool = True
+    modes: float | None
+    connections: float | None
 
     @property
-    def total(self) -> float:
-        """All of it."""
-        return self.modes + self.connections
+    def total(self) -> float | None:
+        """The sum."""
+        return None if self.modes is None or self.connections is None else self.modes + self.connections
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,17 @@ class Memory:
 
     @property
     def memorised(self) -> bool | None:
-        """Whether they look memorised; None if that cannot be told."""
+        """Whether they look memorised; None if unknown."""
         if self.train is None or self.valid is None:
             return None
         return self.train < MEMORISED * self.valid
 
 
 def independent_modes(reader: Reader, space: Space) -> list[Node]:
-    """Return the modes of a space that were each trained or imported by itself, oldest first.
+    """Return the modes of a space that were trained or imported independently, oldest first.
 
-    Not those trained on from another one, averages of a training, or permuted copies; of the epochs of one training
-    the last.
+    These exclude modes trained further from another one, averages of a training, and permuted copies; of the epochs of
+    one training, only the last is included.
     """
     found: dict[str, Node] = {}
     seen: set[str | None] = set()
@@ -68,14 +67,14 @@ def independent_modes(reader: Reader, space: Space) -> list[Node]:
         if node.digest in seen:
             continue
         seen.add(node.digest)
-        found[node.run_id or node.id] = node  # a run's copies come before its end
+        found[info.get("trajectory") or node.run_id or node.id] = node  # a run's copies come before its end
     return list(found.values())
 
 
 def costs_of(session: Session, space: Space, modes: Iterable[str], connections: Sequence[Connection]) -> Costs:
-    """Return what modes, by their ids, and connections cost to train, together, in T.
+    """Return what modes, by their ids, and connections together cost to train, in T.
 
-    T is the median of the space's independent modes. What is on no record counts as nothing.
+    T is the median over the space's independent modes.
     """
     with session.store.reading() as reader:
         of_space = independent_modes(reader, space)
@@ -84,24 +83,37 @@ def costs_of(session: Session, space: Space, modes: Iterable[str], connections: 
         runs = {run.id: run for run in reader.all(Run, id=[i for i in ids if i is not None])}
         examples = _training_examples(reader, space)
     unit = _Unit.of([run for n in of_space if (run := runs.get(n.run_id or "")) is not None], examples)
-    spent = [unit.of_mode(runs.get(node.run_id or "")) for node in nodes]
+    of_runs = {node.run_id or node.id: runs.get(node.run_id or "") for node in nodes}  # several may be of one
+    spent = [unit.of_mode(run) for run in of_runs.values()]
     joined = [unit.of_connection(session, c, runs.get(c.run_id or "")) for c in connections]
-    known = all(cost is not None for cost in (*spent, *joined))
-    return Costs(sum(c or 0.0 for c in spent), sum(c or 0.0 for c in joined), known)
+    return Costs(_sum(spent), _sum(joined))
 
 
 def trained_for(reader: Reader, node: Node) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the modes and connections, by their ids, that had to be trained for a node: a merged one is of several."""
+    """Return the ids of the modes and connections that had to be trained for a node; several for a merged one."""
     info = json.loads(node.info)
-    if node.kind == "mode" or not isinstance(info.get("connection"), str):
+    if node.kind == "mode":
+        return frozenset(_beginnings(reader, node)), frozenset()
+    if not isinstance(info.get("connection"), str):
         terms = reader.all(NodeTerm, node_id=node.id) if node.kind == "merged" else []
         return frozenset(t.source_id for t in terms) or frozenset({node.id}), frozenset()
     members = reader.all(Member, connection_id=info["connection"], role="end")
     return frozenset(m.node_id for m in members), frozenset({info["connection"]})
 
 
+def _beginnings(reader: Reader, node: Node) -> list[str]:
+    """Return the ids of a mode and of those that it was trained on from, one after the other."""
+    ids: list[str] = []
+    found = [node]
+    while found and found[0].id not in ids:
+        ids.append(found[0].id)
+        begun = json.loads(found[0].info).get("init")
+        found = reader.all(Node, id=begun) if isinstance(begun, str) else []
+    return ids
+
+
 def memory_of(reader: Reader, modes: Iterable[str]) -> Memory:
-    """Return the mean losses of modes, by their ids, on train and validation data, as they were stored with them."""
+    """Return the mean losses of modes, by their ids, on train and validation data, as stored with them."""
     ids = list(modes)
     rows = reader.all(Evaluation, node_id=ids, sweep_id=None, metric=LOSS.name, subset="all") if ids else []
     means = {}
@@ -113,7 +125,7 @@ def memory_of(reader: Reader, modes: Iterable[str]) -> Memory:
 
 @dataclass(frozen=True)
 class _Unit:
-    """T in passes over the training data, of so many ``examples``, and in seconds; None where no mode tells."""
+    """T in passes over the training data, with ``examples`` examples, and in seconds; None if no mode reveals it."""
 
     passes: float | None
     seconds: float | None
@@ -132,16 +144,18 @@ class _Unit:
         return passes / self.passes if passes is not None and self.passes else None
 
     def of_connection(self, session: Session, connection: Connection, run: Run | None) -> float | None:
-        """By the passes that its method states; else by its time, beside that of the modes."""
+        """Return the cost by the passes that its method states, else by its time relative to that of the modes."""
         method = session.method_of(connection)
-        if method is not None and self.passes and self.examples:
+        if method is not None:
             own = {f.name for f in fields(method)}
             settings = {k: v for k, v in json.loads(connection.settings).items() if k in own}
             try:
-                examples = method.parse(settings).cost(family_of(connection), self.examples)
+                examples = method.parse(settings).cost(family_of(connection), self.examples or 1)
             except MGraphError:
                 examples = None
-            if examples is not None:
+            if examples == 0.0:  # nothing was trained
+                return 0.0
+            if examples is not None and self.passes and self.examples:
                 return examples / self.examples / self.passes
         if connection.kind == "composite":
             return None
@@ -149,16 +163,22 @@ class _Unit:
         return seconds / self.seconds if seconds is not None and self.seconds else None
 
 
+def _sum(costs: Sequence[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
+
+
 def _passes(run: Run) -> float | None:
-    """Return how often a training saw the training data: its epochs."""
+    """Return how many times a training passed over the training data: its epochs, doubled by sharpness-aware steps."""
     if run.command != "train":
         return None
-    epochs = json.loads(run.settings).get("epochs")
-    return float(epochs) if isinstance(epochs, int | float) and epochs > 0 else None
+    settings = json.loads(run.settings)
+    epochs, each = settings.get("epochs"), 1.0 if settings.get("sam") is None else 2.0
+    return each * epochs if isinstance(epochs, int | float) and epochs > 0 else None
 
 
 def _training_examples(reader: Reader, space: Space) -> int | None:
-    """Return the size of the training split, as the numbers of modes recorded it."""
+    """Return the size of the training split, as recorded by the numbers of modes."""
     sql = """SELECT max(e.count) FROM evaluations e JOIN nodes n ON n.id = e.node_id
 WHERE n.space_id = ? AND n.kind = 'mode' AND e.split = 'train' AND e.metric = 'loss' AND e.subset = 'all'"""
     found = reader.query(sql, [space.id])[1][0][0]

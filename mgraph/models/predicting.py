@@ -1,8 +1,8 @@
-"""What the members of a set predict: computed once for each model, split and BatchNorm policy, and cached in the graph.
+"""What the members of a set predict: computed once per model, split and BatchNorm policy, and cached in the graph.
 
-A cached prediction is found by a hash of all that decides it: the parameters and buffers themselves, the BatchNorm
-policy, the contents of the data, the network's code, versions and kind of device. So it cannot be stale: what has
-changed has another key.
+A cached prediction is found by a hash of everything that determines it: the parameters and buffers themselves, the
+BatchNorm policy, the contents of the data, the network's code, versions and kind of device. So it cannot be stale: any
+change gives another key.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ Terms = Sequence[tuple[str, float]]
 
 @dataclass(frozen=True)
 class _Point:
-    """A member ready to be put into the network: θ, shape (D,), its buffers by dtype, and whether statistics are
-    recomputed."""
+    """A member ready for the network: θ, shape (D,), its buffers by dtype, and whether to recompute statistics."""
 
     theta: NDArray[np.float32]
     buffers: Mapping[str, NDArray[Any]]
@@ -49,10 +48,10 @@ class _Point:
 
 
 class Predictor:
-    """Puts members of a space into its network, and predicts with them.
+    """Loads members of a space into its network, and predicts with them.
 
-    A node is used with its own BatchNorm statistics, if it has any, unless ``bn_examples`` says to recompute those of
-    all members; a point of a connection has them recomputed.
+    A node is used with its own BatchNorm statistics, if it has any, unless ``bn_examples`` asks to recompute those of
+    all members; for a point of a connection they are recomputed.
     """
 
     def __init__(self, session: Session, space: Space, bn_examples: int | None = None) -> None:
@@ -60,10 +59,10 @@ class Predictor:
         self.policy = self.workspace.policy(bn_examples)
         self._recompute_all = bn_examples is not None
         self._constants: dict[str, dict[str, NDArray[Any]]] = {}
-        self.computed = 0  # passes over a split that no cache held
+        self.computed = 0  # passes over a split that was not cached
 
     def check_code(self, members: Sequence[Member]) -> None:
-        """Warn if the code of the network or data is not what the members were made with."""
+        """Warn if the code of the network or data is not the code with which the members were made."""
         found: dict[str, Node | Connection] = {}
         for member in members:
             thing = member.node or member.connection
@@ -72,7 +71,7 @@ class Predictor:
         warn_of_other_code(self.session.store, self.workspace, list(found.values()))
 
     def outputs(self, member: Member, splits: Mapping[str, Split]) -> dict[str, Tensor]:
-        """Return what a member makes of splits, by name: all outputs in stored order, shape (N, …), on the CPU.
+        """Return a member's outputs on splits, by name: all in stored order, shape (N, …), on the CPU.
 
         Raises InputError for a network whose outputs are not one tensor.
         """
@@ -95,18 +94,12 @@ class Predictor:
                 self.session.store.predictions.put(key, found[name].numpy())
         return found
 
-    def place(self, member: Member) -> str:
-        """Put a member into the space's network, and return the name of its BatchNorm policy."""
-        point = self._point(member)
-        self._place(point)
-        return policy_name(self.workspace, self.policy if point.recompute else OWN)
-
-    def policy_of(self, member: Member) -> str:
-        """Return the name of the BatchNorm policy that a member is used with."""
-        return policy_name(self.workspace, self.policy if self._point(member).recompute else OWN)
+    def place(self, member: Member) -> None:
+        """Load a member into the space's network, with its BatchNorm statistics."""
+        self._place(self._point(member))
 
     def place_sum(self, terms: Terms, like: Member) -> NDArray[np.float32]:
-        """Put Σ c θ of stored nodes into the network, statistics recomputed, constants as of a member; return it."""
+        """Load Σ c θ of stored nodes into the network, recomputing statistics, with a member's constants; return θ."""
         theta = self.theta(terms)
         self._place(_Point(theta, self._buffers(like)[0], recompute=True))
         return theta
@@ -158,7 +151,7 @@ class Predictor:
             recompute_statistics(flat, self.workspace.task.train, self.policy)
 
     def _identity(self, point: _Point) -> bytes:
-        """Hash everything of a prediction but the split."""
+        """Hash everything about a prediction except the split."""
         space, here = self.workspace.space, self.workspace
         here.flat  # noqa: B018  (then it is known which code runs)
         hasher = hashlib.blake2b(digest_size=16)
@@ -178,9 +171,9 @@ class Predictor:
         return hasher.digest()
 
     def _key(self, base: bytes, name: str, split: Split) -> str | None:
-        """Return the key of a prediction; None for what is not cached.
+        """Return the key of a prediction; None if it must not be cached.
 
-        That is what other data give, and networks that came as objects: nothing tells whether they are the same again.
+        This is the case for other data, and for networks given as objects, which cannot be recognised later.
         """
         if self.workspace.task.splits.get(name) is not split or is_live(Spec.parse(self.workspace.space.arch)):
             return None
@@ -188,7 +181,7 @@ class Predictor:
 
 
 def _libraries() -> dict[str, str]:
-    """Return the versions of those libraries that networks may come from and that are loaded."""
+    """Return the versions of the loaded libraries from which networks may come."""
     return {
         name: str(getattr(sys.modules[name], "__version__", "")) for name in ("transformers",) if name in sys.modules
     }

@@ -1,12 +1,12 @@
-"""A set of models, as it is written: ``a``, ``s@5``, ``curve@0.25,0.5``; several of them are a union (no torch).
+"""A set of models as users write it: ``a``, ``s@5``, ``curve@0.25,0.5``; several of them form a union (no torch).
 
 - ``a``: a node, by its name or id.
-- ``curve@9``, ``s@5,5``: the points of an evenly spaced grid of a connection; one number stands for every direction.
-- ``curve@0.25,0.5``, ``s@0.5,0.5``: points by their parameters, each as many numbers as the connection's has.
-- ``s``: a connection by itself, which is a grid of at most nine of its points, corners included: a hundred points of a
+- ``curve@9``, ``s@5,5``: the points of an evenly spaced grid of a connection; one number applies to every direction.
+- ``curve@0.25,0.5``, ``s@0.5,0.5``: points by their parameters, each with as many numbers as the connection's has.
+- ``s``: a connection on its own means a grid of at most nine of its points, including corners: a hundred points of a
   surface vote no better than these.
 
-A member is a sum of stored nodes, so a point that two parts share, such as an end, is in the union once.
+A member is a sum of stored nodes, so a point that two parts share, such as an end, is in the union only once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mgraph.session.session import Session
 
 MOST = 9
-"""Points of a connection that is a set by itself."""
+"""Most points of a connection that forms a set on its own."""
 
 _AT = "@"
 _WHOLE = re.compile(r"[0-9]+")
@@ -41,7 +41,7 @@ _EXAMPLE = "write NODE, CONN, CONN@POINTS such as s@5, or CONN@PARAMETER such as
 class Member:
     """One model: a stored node, or a point of a connection, which is the sum of ``terms`` (id of a node, coefficient).
 
-    ``corner`` is the node that a point at an end of its connection is.
+    If the point is an end of its connection, ``corner`` is that node.
     """
 
     label: str
@@ -52,16 +52,16 @@ class Member:
 
     @property
     def corner(self) -> str | None:
-        """The id of the only node that it is, None for a mixture of several."""
+        """The id of the only node that it consists of, or None for a mixture of several."""
         return self.terms[0][0] if len(self.terms) == 1 and self.terms[0][1] == 1.0 else None
 
 
 @dataclass(frozen=True)
 class ModelSet:
-    """Members of one space, in order, each once.
+    """Members of one space, in order, without repetition.
 
-    ``connections`` are those that have points among them, ``joined`` the ids of the nodes at the ends of each,
-    ``ends`` all of these; ``grid`` is that of a set of one grid alone.
+    ``connections`` are those with points in the set, ``joined`` the ids of the nodes at the ends of each, ``ends`` all
+    of these; ``grid`` is set if the set is a single grid.
     """
 
     space: Space
@@ -76,9 +76,10 @@ class ModelSet:
 
 
 def as_written(reader: Reader, text: str) -> str:
-    """Return a part of a set by its id instead of its name, as a job has it.
+    """Return a part of a set with its id instead of its name, as in a job.
 
-    Raises NotFoundError or AmbiguousError for a name that there is not, InputError for points of a node.
+    Raises NotFoundError or AmbiguousError for a name that does not exist or is ambiguous, InputError for points of a
+    node.
     """
     name, at, where = text.strip().partition(_AT)
     if not name or (at and not where.strip()):
@@ -133,10 +134,10 @@ def resolve(session: Session, parts: Sequence[str], resumed: Run | None = None) 
 
 
 def default_set(session: Session, space: Space) -> tuple[str, ...]:
-    """Return the set that is meant where none is named: all independent modes, and nine points of a connection.
+    """Return the default set: all independent modes, and nine points of a connection.
 
-    That is the connection with the most ends of those that were trained and swept; of these the one whose train loss
-    has the lowest peak. Raises InputError for a space without modes.
+    This is the trained and swept connection with the most ends or, among several, the one whose train loss has the
+    lowest peak. Raises InputError for a space without modes.
     """
     sql = """SELECT c.id, max(e.peak) FROM connections c JOIN edges e ON e.connection_id = c.id
 WHERE c.space_id = ? AND c.status = 'complete' AND c.kind NOT IN ('linear', 'simplex', 'composite')
@@ -152,7 +153,7 @@ max(e.peak), c.id LIMIT 1"""
 
 
 def few_points(family: Family, most: int = MOST) -> tuple[int, ...]:
-    """Return the counts of an even grid of at most ``most`` points, or of the corners if these are more."""
+    """Return the counts of an even grid of at most ``most`` points, or of the corners if there are more of these."""
     if isinstance(family, SimplexFamily):
         return (simplex_steps(family.corners, most) + 1,)
     return (max(2, most),) if family.dimension == 1 else (max(2, isqrt(most)),) * family.dimension
@@ -168,7 +169,7 @@ def _find(reader: Reader, name: str, resumed: Run | None) -> Node | Connection:
 
 
 def _points(family: Family, where: str, name: str) -> tuple[Floats, tuple[int, ...] | None]:
-    """Return the parameters that a part of a set names, shape (S, coordinates), and their grid if they are one."""
+    """Return the parameters named by a part of a set, shape (S, coordinates), and their grid if they form one."""
     if not where:
         grid = family.grid(few_points(family))
         return grid.points, grid.counts

@@ -1,4 +1,4 @@
-"""What a path cost, whether its modes look memorised, and what the same training buys otherwise."""
+"""What a path cost, whether its modes look memorised, and what the same amount of training would buy instead."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mgraph_store import Connection, Node, Space
 
 @dataclass(frozen=True)
 class Advice:
-    """What a connection cost in T, the training of one mode, beside its modes; and what is known of these.
+    """What a connection cost in T, the training of one mode, besides its modes, and what is known about these.
 
-    ``otherwise`` says what the same training buys without the connection; None where its cost is not known, or nothing.
+    ``otherwise`` says what the same training buys without the connection; None if its cost is unknown or zero.
     """
 
     costs: Costs
@@ -24,9 +24,10 @@ class Advice:
 
     def to_dict(self) -> dict[str, object]:
         """Return it as plain data."""
+        path, modes = self.costs.connections, self.costs.modes
         return {
-            "path_cost": round(self.costs.connections, 3) if self.costs.known else None,
-            "modes_cost": round(self.costs.modes, 3),
+            "path_cost": None if path is None else round(path, 3),
+            "modes_cost": None if modes is None else round(modes, 3),
             "modes_train_loss": self.memory.train,
             "modes_valid_loss": self.memory.valid,
             "modes_memorised": self.memory.memorised,
@@ -35,16 +36,15 @@ class Advice:
 
 
 def advise(session: Session, space: Space, connections: Sequence[Connection], ends: Sequence[Node]) -> Advice:
-    """Look up what connections cost, beside the modes at their ``ends``, and say what else that much training buys."""
+    """Look up what connections cost, besides the modes at their ``ends``, and say what else that much training buys."""
     costs = costs_of(session, space, [node.id for node in ends], connections)
     with session.store.reading() as reader:
         memory = memory_of(reader, [node.id for node in ends])
-    return Advice(costs, memory, _otherwise(costs, memory, ends) if costs.known else None)
+    return Advice(costs, memory, _otherwise(costs.connections, memory, ends))
 
 
-def _otherwise(costs: Costs, memory: Memory, ends: Sequence[Node]) -> str | None:
-    spent = costs.connections
-    if spent <= 0 or not ends:
+def _otherwise(spent: float | None, memory: Memory, ends: Sequence[Node]) -> str | None:
+    if not spent or not ends:
         return None
     on = f"train one mode on for {spent:.2g} T (mgraph train --init {label(ends[0])})"
     more = int(spent)

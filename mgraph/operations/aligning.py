@@ -1,4 +1,4 @@
-"""Aligning modes: a permutation of one mode's units that brings its weights close to another's, stored as a mode."""
+"""Align modes: permute the units of one mode to bring its weights close to another's, and store the result."""
 
 from __future__ import annotations
 
@@ -32,29 +32,27 @@ from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_fi
 from mgraph_store import Layout, Node, Space
 
 EQUAL = 1e-5
-"""How far outputs may be from what they were: of the largest of them, if that exceeds 1."""
+"""How much outputs may change, relative to the largest of them if that exceeds 1."""
 
 _BATCH = 64
-_MOST = 1 << 20  # numbers in a batch of so many inputs
+_MOST = 1 << 20  # most numbers in a batch of inputs
 
 
 @alone
 def align(session: Session, job: AlignJob, *, progress: ProgressCallback = silent) -> Node:
     """Permute the units of a node so that it comes close to another, and store the result as a mode, with its numbers.
 
-    The groups of units that may change places are found by tracing the network (:mod:`mgraph.align.trace`); which
-    permutation is chosen says :mod:`mgraph.align.matching`. Running statistics move with their units. Before anything
-    is stored, the outputs on a batch are compared: they must agree within 1e-5.
+    The groups of units that may be permuted are found by tracing the network (:mod:`mgraph.align.trace`);
+    :mod:`mgraph.align.matching` chooses the permutation. Running statistics move with their units. Before anything is
+    stored, the outputs on a batch are compared: they must agree within 1e-5.
 
     Raises InputError for a node given twice, nodes of different spaces, and a network that cannot be traced, naming the
     operation.
     """
     with session.store.reading() as reader:
         node, target = (reader.get(Node, id=identifier) for identifier in (job.node, job.to))
-        spaces = [reader.get(Space, id=one.space_id) for one in (node, target)]
     check_name_is_free(session, job.name)
-    _check_pair(node, target, spaces)
-    workspace = session.workspace(spaces[0])
+    workspace = session.workspace(common_space(session, node, target))
     symmetry = symmetry_of(workspace)
     stated = {"node": node.id, "to": target.id, "restarts": job.restarts}
     with session.run(workspace, "align", stated, job.seed, job=job) as run:
@@ -111,7 +109,7 @@ def symmetry_of(workspace: Workspace) -> Symmetry:
     """Return the permutations of a space's network that change no output.
 
     Buffers and frozen parameters that are the same in all modes keep their order. Raises InputError, naming the
-    operation, for a network that cannot be traced, and for one without units that could change places.
+    operation, for a network that cannot be traced, and for one without units that may be permuted.
     """
     space = workspace.space
     x, _ = first_examples(workspace.task)
@@ -131,13 +129,15 @@ def symmetry_of(workspace: Workspace) -> Symmetry:
     return found
 
 
-def _check_pair(node: Node, target: Node, spaces: list[Space]) -> None:
+def common_space(session: Session, node: Node, target: Node) -> Space:
+    """Return the space in which a node can be aligned to another; InputError, saying why, if it cannot."""
     if node.id == target.id:
         raise InputError(f"{label(node)} cannot be aligned to itself; name another mode.")
     for one in (node, target):
         if one.kind not in ("mode", "merged"):
             raise InputError(f"{label(one)} is a {one.kind}; only modes and merged nodes can be aligned.")
-    first, second = spaces
+    with session.store.reading() as reader:
+        first, second = (reader.get(Space, id=one.space_id) for one in (node, target))
     if first.id != second.id:
         difference = Layout.from_json(first.layout).first_difference(Layout.from_json(second.layout))
         why = f": {difference}" if difference else ", on other data or with another loss"
@@ -145,6 +145,7 @@ def _check_pair(node: Node, target: Node, spaces: list[Space]) -> None:
             f"{label(node)} (space {first.name}) and {label(target)} (space {second.name}) are of different "
             f"spaces{why}; only nodes of one space can be aligned."
         )
+    return first
 
 
 def _batch(task: Task, flat: FlatModel) -> Fields:
@@ -161,7 +162,7 @@ def _outputs(flat: FlatModel, x: Fields) -> list[Tensor]:
 
 
 def _difference(before: list[Tensor], after: list[Tensor]) -> float:
-    """Return the largest difference, relative to the largest output where that exceeds 1."""
+    """Return the largest difference, relative to the largest output if that exceeds 1."""
     largest = max([1.0, *(float(t.abs().max()) for t in before if t.numel())])
     differences = [float((a - b).abs().max()) for a, b in zip(before, after, strict=True) if a.numel()]
     return max(differences, default=0.0) / largest

@@ -23,15 +23,16 @@ from mgraph.query.sweepdata import SweepData
 from mgraph.session.members import label
 from mgraph_store import Connection, Node
 
-_FIRST_STEP = 0.1  # of a search, in every direction of the domain
+_FIRST_STEP = 0.1  # first step of a search in every direction of the domain
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A point of a connection: its coefficients over the control points, its parameter if it has one, and why it.
+    """A point of a connection: its coefficients over the control points, its parameter if it has one, and why it was
+    chosen.
 
-    ``selected_on`` is the split that chose it, if any did, ``baseline`` the corner that it stands against, by its place
-    among the ends; ``notes`` are for people.
+    ``selected_on`` is the split that chose it, if any did, ``baseline`` the corner with which it is compared, by its
+    index among the ends; ``notes`` are for people.
     """
 
     coefficients: Floats
@@ -43,7 +44,7 @@ class Choice:
 
 
 class Choosing:
-    """Chooses on validation data; temperatures and choice are made on one half of them where a search needs it."""
+    """Chooses on validation data; if a search needs it, temperatures and choice use only one half of them."""
 
     def __init__(
         self,
@@ -54,14 +55,14 @@ class Choosing:
         data: SweepData | None,
         progress: ProgressCallback,
     ) -> None:
-        """``nodes`` are the K control points, ``data`` the sweep whose points are looked at, if there is one."""
+        """``nodes`` are the K control points, ``data`` the sweep whose points are considered, if there is one."""
         self._predictor, self._connection, self._family = predictor, connection, family
         self._nodes, self._data, self._progress = nodes, data, progress
         self._comparison = Comparison(predictor)
         self.scored_by = self._comparison.scored_by
 
     def choose(self, job: MergeJob, parameter: Floats | None) -> Choice:
-        """Choose as a job says; raises InputError if that needs a sweep and there is none."""
+        """Choose as a job specifies; raise InputError if that needs a sweep and there is none."""
         if parameter is not None:
             coefficients = self._family.coefficients(parameter)[0]
             return self._stated(coefficients, tuple(map(float, parameter)), None)
@@ -70,12 +71,10 @@ class Choosing:
             return self._stated(uniform_soup(data.coefficients), None, None)
         if job.soup == "greedy":
             return self._greedy(data)
-        if job.refine is not None:
-            return self._refined(data, job.refine)
         if job.best:
             place = choose_point(data)
             return self._stated(data.coefficients[place], _at(data, place), data)
-        return self._by_rule(data)
+        return self._by_rule(data, job.refine or 0)
 
     def _swept(self) -> SweepData:
         assert self._data is not None, "checked before the run"
@@ -106,7 +105,7 @@ class Choosing:
         return rows
 
     def _stated(self, coefficients: Floats, parameter: tuple[float, ...] | None, looked: SweepData | None) -> Choice:
-        """A point that was asked for, or the best of those in ``looked``; it is stored, whatever is decided."""
+        """Return a requested point, or the best of those in ``looked``; it is stored, whatever the decision."""
         selected = None if looked is None else SPLIT
         corners = self._corners()
         if corners is None:
@@ -117,49 +116,36 @@ class Choosing:
         others = self._points(looked) if looked is not None and np.count_nonzero(coefficients) > 1 else None
         return Choice(coefficients, parameter, selected, baseline, _decided(own, others, corners[baseline]))
 
-    def _by_rule(self, data: SweepData) -> Choice:
-        corners = self._corners()
+    def _by_rule(self, data: SweepData, further: int = 0) -> Choice:
+        """Choose the best swept point, or what a search finds from there, if it is better than the best corner.
+
+        The point and the temperatures are chosen on one half of the validation data, and the other half decides. The
+        corner is the best one on all of them, which, if anything, favours it.
+        """
+        comparison = Comparison(self._predictor, halved=True)
+        corners = self._corners(comparison)
         if corners is None:
+            if further:
+                raise InputError("A search needs scores of single validation examples, and this task has none.")
             note = (
                 "single examples have no scores, so nothing tells luck from gain: the best corner was kept; --best "
                 "takes the best swept point"
             )
-            baseline = self._best_corner()
-            return self._corner(baseline, None, note)
-        baseline = best_of(corners)
-        rows = self._points(data)
+            return self._corner(self._best_corner(), None, note)
+        rows = self._points(data, comparison)
         assert rows is not None, "their corners have scores"
-        place = best_of(rows)
-        decision = _decided(rows[place], rows, corners[baseline])
+        searched, held_out = halves(len(corners[0]))
+        baseline = best_of(corners)
+        found = {tuple(data.parameters[i].tolist()): row for i, row in enumerate(rows)}
+        if further:
+            self._search(data.parameters[best_of(rows, searched)], further, comparison, searched, found)
+        best = list(found)[best_of(list(found.values()), searched)]
+        decision = decide([found[best][held_out]], 0, corners[baseline][held_out])
+        decision = replace(decision, looked_at=len(found))
+        coefficients = self._family.coefficients(np.array(best))[0]
         if decision.verdict == "better":
-            return Choice(data.coefficients[place], _at(data, place), SPLIT, baseline, decision)
-        return self._corner(baseline, decision, _kept(data, place, decision, self.scored_by))
-
-    def _refined(self, data: SweepData, most: int) -> Choice:
-        """Search on from the best swept point, on one half of the validation data, and decide on the other."""
-        if most < 1:
-            raise InputError(f"A search looks at 1 point or more, not {most}.")
-        searched, held_out = halves(len(self._predictor.workspace.task.valid))
-        comparison = Comparison(self._predictor, fitted_on=searched)
-        corners, rows = self._corners(comparison), self._points(data, comparison)
-        if corners is None or rows is None or any(len(row) != len(searched) + len(held_out) for row in corners):
-            raise InputError(
-                "A search needs scores of single validation examples, and this task has none; leave it out."
-            )
-        baseline, start = best_of(corners, searched), best_of(rows, searched)
-        found = {tuple(data.parameters[start]): rows[start]}
-        self._search(data.parameters[start], most, comparison, searched, found)
-        places = np.array(list(found))
-        best = best_of(list(found.values()), searched)
-        scores = found[tuple(places[best])]
-        decision = decide([scores[held_out]], 0, corners[baseline][held_out])
-        decision = replace(decision, looked_at=len(rows) + len(found) - 1)
-        if decision.verdict == "better":
-            coefficients = self._family.coefficients(places[best])[0]
-            return Choice(coefficients, tuple(map(float, places[best])), SPLIT, baseline, decision)
-        said = f"{_error_text(decision)} on the half of the validation data that the search did not see"
-        note = f"the best corner was kept: the point found by the search is {said}"
-        return self._corner(baseline, decision, note)
+            return Choice(coefficients, best, SPLIT, baseline, decision)
+        return self._corner(baseline, decision, _kept(best, coefficients, decision, self.scored_by))
 
     def _search(
         self,
@@ -169,7 +155,8 @@ class Choosing:
         searched: NDArray[np.int64],
         found: dict[tuple[float, ...], Scores],
     ) -> None:
-        """Nelder and Mead's search (1965) from a point, in the domain, noting what was looked at."""
+        """Run Nelder and Mead's search (1965) from a point, within the domain, adding the points tried to ``found``."""
+        known = len(found)
 
         def cost(free: Floats) -> float:
             place = tuple(map(float, _inside(self._family, free)))
@@ -177,7 +164,7 @@ class Choosing:
                 scores = self._scores(self._family.coefficients(np.array(place))[0], comparison)
                 assert scores is not None
                 found[place] = scores
-                self._progress(Progress("searching", min(len(found) - 1, most), most))
+                self._progress(Progress("searching", min(len(found) - known, most), most))
             value = float(found[place][searched].mean())
             return -value if np.isfinite(value) else np.inf
 
@@ -192,7 +179,7 @@ class Choosing:
         return Choice(np.eye(self._family.size)[row], parameter, SPLIT, baseline, decision, (note,))
 
     def _best_corner(self) -> int:
-        """Return the corner that is best on validation by the primary metric, where examples have no scores."""
+        """Return the corner that is best on validation by the primary metric, for when examples have no scores."""
         here = self._predictor.workspace
         costs = []
         for row in self._family.ends:
@@ -203,7 +190,7 @@ class Choosing:
         return min(range(len(costs)), key=lambda i: costs[i])
 
     def _greedy(self, data: SweepData) -> Choice:
-        """Average swept points greedily; everything that was looked at on the way counts for the decision."""
+        """Average swept points greedily; everything tried on the way counts in the decision."""
         here = self._predictor.workspace
         metric = here.task.primary
         if (SPLIT, metric.name) not in data.values:
@@ -241,7 +228,7 @@ def choose_point(data: SweepData) -> int:
 
 
 def _decided(scores: Scores, looked_at: list[Scores] | None, against: Scores) -> Decision:
-    """Decide whether scores are better than a corner's, where these others were looked at, the chosen among them."""
+    """Decide whether scores are better than a corner's when these others, including the chosen one, were tried."""
     if looked_at is None:
         return decide([scores], 0, against)
     found = decide(np.stack([scores, *looked_at]).astype(np.float32), 0, against)
@@ -253,7 +240,7 @@ def _at(data: SweepData, place: int) -> tuple[float, ...]:
 
 
 def _inside(family: Family, free: Floats) -> Floats:
-    """Return the parameter for d free numbers: the nearest one of the domain, about."""
+    """Return the parameter for d free numbers: approximately the nearest one in the domain."""
     if not isinstance(family, SimplexFamily):
         return np.clip(free, 0.0, 1.0)
     weights = np.clip(np.append(free, 1.0 - free.sum()), 0.0, None)
@@ -270,11 +257,11 @@ def _error_text(decision: Decision) -> str:
     return f"better by {decision.value:.3g}, {decision.errors:.2f} standard errors, and {needed}"
 
 
-def _kept(data: SweepData, place: int, decision: Decision, scored_by: str) -> str:
-    if np.count_nonzero(data.coefficients[place]) == 1:
+def _kept(best: tuple[float, ...], coefficients: Floats, decision: Decision, scored_by: str) -> str:
+    if np.count_nonzero(coefficients) == 1:
         return f"the best corner was kept: no point inside did better on validation data by the {scored_by}"
-    where = ",".join(f"{x:g}" for x in _at(data, place))
+    where = ",".join(f"{x:.4g}" for x in best)
     return (
         f"the best corner was kept: of {decision.looked_at} points the best one, {where}, is {_error_text(decision)} "
-        f"(validation data, {scored_by}); --best takes it all the same"
+        f"(on the half of the validation data that did not choose it, {scored_by})"
     )

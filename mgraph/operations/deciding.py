@@ -1,8 +1,8 @@
-"""How candidates are compared on validation data: by the likelihood of the labels under a temperature of their own.
+"""How candidates are compared on validation data: by the likelihood of the labels, each under its own temperature.
 
-Of a few hundred examples, accuracy tells equal models from better ones only where they differ by whole per cents; the
-likelihood uses every example, and the temperature keeps it from being a measure of sureness. Tasks without class labels
-are compared by their primary metric, or else by their loss.
+With a few hundred examples, accuracy distinguishes models only if they differ by whole per cents; the likelihood uses
+every example, and the temperature keeps it from measuring confidence. Tasks without class labels are compared by their
+primary metric, or else by their loss.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mgraph.data.task import Task
 from mgraph.evaluate.metrics import example_scores, outputs
-from mgraph.fields import examples_in
+from mgraph.merge.bestof import halves
 from mgraph.merge.calibration import classifies, example_nll, fit_temperature
 from mgraph.merge.ensemble import targets_of
 from mgraph.models.predicting import Predictor
@@ -28,20 +28,21 @@ Scores = NDArray[np.float64]
 
 
 class Comparison:
-    """Scores members on validation data, by example; more is better.
+    """Scores members on validation data, by example; higher is better.
 
-    With ``fitted_on``, indices of validation examples, temperatures are fitted on these alone.
+    With ``halved``, temperatures are fitted only on the first of the two halves of the scored examples
+    (:func:`mgraph.merge.bestof.halves`), so that the second half plays no part in the choice.
     """
 
-    def __init__(self, predictor: Predictor, fitted_on: NDArray[np.int64] | None = None) -> None:
-        self._predictor, self._fitted_on = predictor, fitted_on
+    def __init__(self, predictor: Predictor, *, halved: bool = False) -> None:
+        self._predictor, self._halved = predictor, halved
         task = predictor.workspace.task
         self._likelihood = classifies(task)
         self._targets = targets_of(task.valid) if self._likelihood else None
         self.scored_by = BY_LIKELIHOOD if self._likelihood else task.primary.name
 
     def scores(self, member: Member) -> Scores | None:
-        """Return the score of each example, shape (N,); None where examples have none of their own."""
+        """Return the score of each example, shape (N,); None if examples have none."""
         task = self._predictor.workspace.task
         if not self._likelihood:
             self._predictor.place(member)
@@ -50,7 +51,7 @@ class Comparison:
         return self._of_outputs(task, out)
 
     def of_network(self) -> Scores | None:
-        """Return the scores of what the space's network holds now."""
+        """Return the scores of the network in its current state."""
         here = self._predictor.workspace
         batches = outputs(here.flat, here.task.valid)
         if self._likelihood:
@@ -59,19 +60,17 @@ class Comparison:
         return None if found is None else found[1].numpy()
 
     def _of_outputs(self, task: Task, out: torch.Tensor) -> Scores:
-        targets = self._targets
-        assert isinstance(targets, torch.Tensor)
-        chosen = torch.arange(examples_in(targets)) if self._fitted_on is None else torch.from_numpy(self._fitted_on)
-        known, labels = task.without_void(out[chosen], targets[chosen])
-        temperature = fit_temperature(known, labels, task.void) if len(known) else 1.0
-        out, targets = task.without_void(out, targets)
+        assert isinstance(self._targets, torch.Tensor)
+        out, targets = task.without_void(out, self._targets)
+        fitted = torch.from_numpy(halves(len(out))[0]) if self._halved else torch.arange(len(out))
+        temperature = fit_temperature(out[fitted], targets[fitted], task.void) if len(fitted) else 1.0
         return -example_nll(out, targets, task.void, temperature).numpy()
 
 
 def best_of(scores: Sequence[Scores] | NDArray[np.float64], among: NDArray[np.int64] | None = None) -> int:
-    """Return which of S models has the best mean score, of the examples with these indices; the first of equal ones.
+    """Return which of S models has the best mean score on the examples with these indices; the first one if tied.
 
-    Scores that are not finite are worse than any that are.
+    Scores that are not finite are worse than any finite ones.
     """
     table = np.stack([np.asarray(row, np.float64) for row in scores])
     means = (table if among is None else table[:, among]).mean(axis=1)

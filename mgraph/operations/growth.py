@@ -1,4 +1,4 @@
-"""How voting depends on who votes: an end with θ(t) along a path, and more and more members."""
+"""How an ensemble depends on its members: an end with θ(t) along a path, and a growing number of members."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SPLIT = "test"
 class Growth:
     """The primary ``metric`` on test data of ensembles of a connection's points and of independent modes.
 
-    ``points`` are the values of the first 1, 2, … points of the grid, ends first and then ever finer, ``modes`` those
-    of the first 1, 2, … modes. Along a path, at each ``t``, ``single`` is that of θ(t) and ``pair`` that of the
+    ``points`` are the values for the first 1, 2, … points of the grid, ends first and then ever finer, ``modes`` those
+    for the first 1, 2, … modes. Along a path, at each ``t``, ``single`` is the value of θ(t) and ``pair`` that of the
     ensemble of the first end and θ(t) ([G] fig. 4); these are empty on a surface.
     """
 
@@ -42,7 +42,7 @@ class Growth:
 
 @alone
 def growth(session: Session, members: str, bn_examples: int | None, progress: ProgressCallback = silent) -> Growth:
-    """Measure the ensembles of the points of a connection's grid, named as a set is; nothing is stored.
+    """Measure the ensembles of the points of a connection's grid, named like a set; nothing is stored.
 
     Raises InputError if members cannot vote.
     """
@@ -104,7 +104,7 @@ def _growing(
 
 
 def _ends_first(count: int) -> list[int]:
-    """Return an order of count places: the first and the last, and then always one halfway between two."""
+    """Return an order of ``count`` positions: the first, the last, and then repeatedly one halfway between two."""
     chosen = [0, count - 1] if count > 1 else [0]
     gaps = [(0, count - 1)]
     while gaps:

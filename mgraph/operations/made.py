@@ -1,4 +1,4 @@
-"""What a training leaves behind, as modes to be stored: its end, copies, members, averages, vertices of a simplex."""
+"""The modes that a training produces: its end, copies, members, averages, vertices of a simplex."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mgraph_store import Node
 class Made:
     """A mode to be stored: its name, parameters (D,), and buffers by dtype.
 
-    ``outputs`` are those of the network that was trained, on a few examples; ``facts`` what is recorded of this mode
+    ``outputs`` are those of the trained network on a few examples; ``facts`` is what is recorded about this mode
     besides what it shares with the others of its run.
     """
 
@@ -42,7 +42,7 @@ class Made:
 
 
 def check_beginning(settings: TrainSettings, init: Node | None) -> None:
-    """Raise InputError unless a training may begin with this node, or with fresh weights (None)."""
+    """Raise InputError unless a training may start from this node, or from fresh weights (None)."""
     if settings.simplex is not None and init is not None:
         raise InputError("simplex trains its vertices from fresh weights, each of its own; leave --init out.")
     if settings.swa and init is None and name_of(settings.schedule) != "swa":
@@ -93,7 +93,7 @@ def further_names(settings: TrainSettings, name: str | None) -> list[str]:
 
 
 def seeds_of_others(settings: TrainSettings) -> list[int]:
-    """Return the seeds of the fresh weights of all vertices but the first, whose seed is that of the settings."""
+    """Return the seeds for the fresh weights of all vertices except the first, whose seed is that of the settings."""
     return [
         int(np.random.SeedSequence([settings.seed, k]).generate_state(1, np.uint64)[0] >> np.uint64(1))
         for k in range(1, settings.simplex or 1)
@@ -101,7 +101,7 @@ def seeds_of_others(settings: TrainSettings) -> list[int]:
 
 
 def copied(workspace: Workspace, step: int) -> Arrays:
-    """Return the network as it is after a step of its training, to be kept beside the saved states."""
+    """Return the network's state after a step of its training, to be kept beside the saved states."""
     flat = workspace.flat
     theta = flat.unpack(flat.theta).numpy()
     buffers = module_buffers(flat, workspace.layout)
@@ -109,7 +109,7 @@ def copied(workspace: Workspace, step: int) -> Arrays:
 
 
 def copies_of(checkpointer: Checkpointer, plan: Plan) -> dict[int, dict[str, NDArray[Any]]]:
-    """Return the copies by step; where a stretch was trained again, the last one counts."""
+    """Return the copies by step; if a stretch was trained again, the last one counts."""
     found = {}
     for number in range(checkpointer.count):
         kept = checkpointer.appended(number)
@@ -127,7 +127,7 @@ def what_was_made(
     trained: TrainedMode,
     copies: Mapping[int, dict[str, NDArray[Any]]],
 ) -> list[Made]:
-    """Return the modes of a training; the last is its end, whose history it is. The network is moved."""
+    """Return the modes of a training; the last is its end, to which the history belongs. The network is moved."""
     flat = workspace.flat
     end = {} if trained.stopped else {"epoch": settings.epochs}
     last = flat.unpack(flat.theta).numpy(), module_buffers(flat, workspace.layout)

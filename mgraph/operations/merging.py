@@ -1,7 +1,7 @@
 """Merging: choose a point of a swept connection on validation data, store it, and report it on test data.
 
 By default the best corner is kept, unless the best swept point is better than it on validation data, allowing for all
-the points that were looked at (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is refused.
+the points that were tried (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is refused.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class MergeResult:
     ``decision`` says on validation whether the point is better, and ``difference`` is the paired test difference by the
     primary metric (or else by the loss), measured once, after everything was decided; positive is better. ``oracle`` is
     the best swept test value: what selecting on test data would have shown, never the result. ``metric`` is the primary
-    one, ``scored_by`` the one that the test difference is in, ``decided_by`` what the decision is in. ``advice`` says
-    what the connection cost, and what that much training buys otherwise.
+    one, ``scored_by`` the metric of the test difference, ``decided_by`` that of the decision. ``advice`` says what the
+    connection cost, and what that much training would buy instead.
     """
 
     node: Node
@@ -89,7 +89,7 @@ class MergeResult:
     notes: list[str] = field(default_factory=list)
 
     def table(self) -> list[dict[str, Any]]:
-        """Return the merged point and the corners as rows: what, and every number, as SPLIT_METRIC."""
+        """Return the merged point and the corners as rows: what it is, and every number, as SPLIT_METRIC."""
         named = {label(self.node): self.results} | {f"corner {name}": found for name, found in self.corners.items()}
         return [{"what": name} | flat_numbers(found, self.metric) for name, found in named.items()]
 
@@ -199,7 +199,7 @@ def merge(
 
 
 def _check(job: MergeJob) -> None:
-    """Raise InputError for more than one way to choose, or one that there is not."""
+    """Raise InputError for more than one way to choose, or an unknown one."""
     if job.soup is not None and job.soup not in SOUPS:
         raise InputError(f"A soup is {' or '.join(SOUPS)}, not {job.soup!r}.")
     ways = {"at": job.at is not None, "soup": job.soup is not None, "best": job.best, "refine": job.refine is not None}
@@ -214,7 +214,7 @@ _Scored = tuple[Metric, NDArray[np.float64]] | None
 def _measured(
     ready: Prepared, swept: SweepData | None, choice: Choice
 ) -> tuple[dict[str, dict[str, Measured]], _Scored]:
-    """Return the numbers of the present point, from the sweep where it holds them, and its test scores by example."""
+    """Return the numbers of the current point, from the sweep if it has them, and its test scores by example."""
     workspace = ready.workspace
     known = recalled(swept, workspace.task, choice.coefficients)
     if known is not None:
@@ -236,7 +236,7 @@ def _store(
     policy: BatchNormPolicy,
     job: MergeJob,
 ) -> Node:
-    """Store the present point with its statistics, its recipe and its numbers, and complete the run."""
+    """Store the current point with its statistics, its recipe and its numbers, and complete the run."""
     workspace, policy_text = ready.workspace, policy_name(ready.workspace, policy)
     pairs = zip(ready.nodes, choice.coefficients.tolist(), strict=True)
     terms = [(node.id, c) for node, c in pairs if c != 0]
@@ -264,7 +264,7 @@ def _store(
 
 
 def _scored(workspace: Workspace, split: str) -> _Scored:
-    """Score the present point by example, shape (N,), higher is better: by the primary metric, or else by the loss.
+    """Score the current point by example, shape (N,), higher is better: by the primary metric, or else by the loss.
 
     None if examples have neither.
     """

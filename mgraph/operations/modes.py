@@ -55,14 +55,14 @@ class SimilarModeWarning(MGraphWarning):
 def add_trained_mode(
     session: Session, job: TrainJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> Node:
-    """Train a mode and add it with its evaluations, and whatever else its settings ask for.
+    """Train a mode and add it with its evaluations, and everything else that its settings ask for.
 
-    That may be copies of earlier epochs, members of an ensemble, averages, or the vertices of a simplex. A training
-    that ends in a member adds nothing besides its members; the last one is returned.
+    This may be copies of earlier epochs, members of an ensemble, averages, or the vertices of a simplex. A training
+    that ends in a member adds only its members; the last one is returned.
 
     If an interrupted run of this job is ``resumed``, it continues where that run was saved. Under torchrun, all
     processes train together and the first one stores, before anything is measured. Raises InputError for settings that
-    do not suit the node it begins with, and NonFiniteError, naming the step, when training diverges; the graph then
+    do not suit the node it starts from, and NonFiniteError, naming the step, when training diverges; the graph then
     holds only the failed run.
     """
     settings, name = job.settings, job.name
@@ -144,7 +144,7 @@ def add_imported_mode(
             buffers = module_buffers(workspace.flat, workspace.layout)
         made = Made(job.name, fitted.parameters, buffers)
         recorded = job.recorded if isinstance(job, AddObjectJob) else None
-        if recorded is not None:  # a loop is waiting: what was trained is stored before anything else can fail
+        if recorded is not None:  # a training loop is waiting: store what was trained before anything else can fail
             node = _keep_modes(session, workspace, run, [made], info | dict(recorded), [], stopped=None)
         else:
             node = _commit_modes(session, workspace, run, [made], info)
@@ -177,7 +177,7 @@ def add_placed_mode(session: Session, job: AddPointJob, *, progress: ProgressCal
 
 
 def _warn_if_other(preset: str | None, workspace: Workspace) -> None:
-    """Say so if a recipe is for another network, or for other data, than the space's."""
+    """Warn if a recipe is for a network or data other than the space's."""
     recipe = RECIPES.get(preset or "")
     if recipe is None:
         return
@@ -196,10 +196,10 @@ def _keep_modes(
     *,
     stopped: str | None,
 ) -> Node:
-    """Store what was trained, all or nothing, and only then measure it; return the last mode, whose history it is.
+    """Store what was trained, all or nothing, and only then measure it; return the last mode, which gets the history.
 
-    ``stopped`` says which budget ended the training, if one did. Raises InputError if they cannot be measured, and
-    NonFiniteError if a loss is not finite: they stay stored.
+    ``stopped`` says which budget ended the training, if one did. Raises InputError if the modes cannot be measured, and
+    NonFiniteError if a loss is not finite; they stay stored.
     """
     info = info | further_states(workspace.flat.module)
     tensors = {mode.name or run.id: (mode.parameters, mode.buffers) for mode in made}
@@ -259,7 +259,7 @@ def _commit_modes(
 
 
 _OTHERS, _COORDINATES = 64, 1 << 20
-"""How many of the newest modes a new one is compared with, and on how many parameters: a graph may have thousands."""
+"""With how many of the newest modes a new one is compared, on how many parameters: a graph may have thousands."""
 
 
 def _warn_if_similar(session: Session, workspace: Workspace, node: Node, parameters: NDArray[np.float32]) -> None:

@@ -32,11 +32,11 @@ _NAMES = {"softmax": "p", "sigmoid": "p", "mean": "output"}
 
 @dataclass(frozen=True)
 class Predicted:
-    """What models predict of N examples: ``probabilities`` of classes or labels, shape (N, C, …), or mean outputs.
+    """What models predict for N examples: ``probabilities`` of classes or labels, shape (N, C, …), or mean outputs.
 
-    ``examples`` are their places in the split, ``predicted`` the likeliest class of each (None where there are no
-    classes), ``labels`` the true ones (None where the data have none). ``kind`` says what the numbers are: p for
-    probabilities, output for outputs.
+    ``examples`` are their indices in the split, ``predicted`` the likeliest class of each (None without classes),
+    ``labels`` the true ones (None if the data have none). ``kind`` says what the numbers are: p for probabilities,
+    output for outputs.
     """
 
     examples: NDArray[np.int64]
@@ -51,7 +51,7 @@ class Predicted:
         return len(self.examples)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything as arrays of N rows, as files have them."""
+        """Return everything as arrays of N rows, as in files."""
         found: dict[str, NDArray[Any]] = {"example": self.examples}
         if self.labels is not None:
             found["label"] = self.labels
@@ -60,7 +60,7 @@ class Predicted:
         return found | {self.kind: self.probabilities}
 
     def table(self) -> list[dict[str, Any]]:
-        """Return one row for each example: example, label, predicted, and one number for each class."""
+        """Return one row per example: example, label, predicted, and one number for each class."""
         flat: dict[str, NDArray[Any]] = {}
         for name, array in self.arrays().items():
             if array.ndim == 1:
@@ -70,7 +70,7 @@ class Predicted:
         return [dict(zip(flat, row, strict=True)) for row in zip(*(a.tolist() for a in flat.values()), strict=True)]
 
     def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write it as .parquet, .csv or .npz; raises InputError for another ending, or numbers that a table has not."""
+        """Write it as .parquet, .csv or .npz; raise InputError for another ending, or numbers unsuited to a table."""
         target = Path(path)
         check_file(target, overwrite=overwrite)
         check_shape(target, self.probabilities)
@@ -78,7 +78,7 @@ class Predicted:
         return target
 
     def to_dict(self) -> dict[str, Any]:
-        """Return how many examples and members there are, and how often the prediction is right, as plain data."""
+        """Return the numbers of examples and members, and how often the prediction is right, as plain data."""
         facts: dict[str, Any] = {"examples": len(self), "members": len(self.members)}
         if self.predicted is not None and self.labels is not None and self.labels.shape == self.predicted.shape:
             facts["accuracy"] = float((self.predicted == self.labels).mean())
@@ -87,10 +87,10 @@ class Predicted:
 
 @alone
 def predict(session: Session, job: PredictJob, *, progress: ProgressCallback = silent) -> Predicted:
-    """Average what the members of a set say of a split of the space's data, or of other data, and write it to a file.
+    """Average the votes of a set's members on a split of the space's data, or on other data, and write them to a file.
 
-    Raises InputError for a set, split or file that there is not, data whose examples have another shape, and a task
-    that does not say how members vote. Inputs of other data are normalised as the space's are.
+    Raises InputError for a set, split or file that does not exist, data whose examples have another shape, and a task
+    that does not define how members vote. Inputs of other data are normalised like the space's.
     """
     check_splits([job.split])
     if job.path is not None:
@@ -141,7 +141,7 @@ def _temperature(predictor: Predictor, member: Member) -> float:
 
 
 def _split(here: Workspace, job: PredictJob) -> tuple[Split, list[str]]:
-    """Return the split to predict, and what to tell of it."""
+    """Return the split to predict, and notes for the user."""
     if job.data is None:
         return here.task.splits[job.split], []
     task = load_task(job.data, base=Path(job.directory))

@@ -1,7 +1,7 @@
-"""Before models are averaged: is there a barrier between them, so that their average would be worth nothing?
+"""Before models are averaged: is there a barrier between them that would make their average worthless?
 
-What a sweep of a straight line has measured counts; where there is none, the point halfway between two models is
-evaluated on a part of the validation data.
+If a straight line between two models was swept, its measurements count; otherwise, the point halfway between them is
+evaluated on part of the validation data.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from collections.abc import Sequence
 from mgraph.data.task import Task
 from mgraph.errors import InputError
 from mgraph.evaluate.metrics import Measured, Subset, measure
+from mgraph.families import Segment
 from mgraph.metric import Metric
 from mgraph.models.predicting import Predictor
 from mgraph.models.sets import Member
 from mgraph.operations.walls import is_wall
 from mgraph.progress import Progress, ProgressCallback
+from mgraph.query.sweepdata import family_of
 from mgraph.session.session import Session
 from mgraph_store import Connection, Edge, Reader
 
 SPLIT = "valid"
 _EXAMPLES = 1000
-_STRAIGHT = ("linear", "simplex")
+_UNTRAINED = ("linear", "simplex")
 
 
 def refuse_barriers(
     session: Session, predictor: Predictor, members: Sequence[Member], progress: ProgressCallback
 ) -> None:
-    """Raise InputError, naming the connection to use instead, if a barrier is between the first model and another."""
+    """Raise InputError, naming the connection to use instead, if a barrier divides the first model from another."""
     first = members[0]
     for done, other in enumerate(members[1:], start=1):
         with session.store.reading() as reader:
@@ -44,11 +46,11 @@ def refuse_barriers(
 
 
 def _measured(reader: Reader, metric: Metric, one: Member, other: Member) -> str | None:
-    """Say what a straight line between two nodes was measured to have; empty without a barrier, None if not known."""
+    """Describe the barrier measured on a straight line between two nodes; empty without a barrier, None if unknown."""
     for edge, connection in _edges(reader, one, other, metric):
-        if connection.kind in _STRAIGHT:
+        if isinstance(family_of(connection), Segment):
             high = _is_high(metric, edge)
-            what = f"the straight line {connection.name or connection.id} has a {edge.split} {edge.metric} of"
+            what = f"the line {connection.name or connection.id} has a {edge.split} {edge.metric} of"
             return f"{what} {edge.peak:.4g}, and its ends of {edge.peak - edge.drop:.4g} on average" if high else ""
     return None
 
@@ -117,7 +119,7 @@ def _instead(reader: Reader, metric: Metric, one: Member, other: Member) -> str:
             name = member.connection.name or member.connection.id
             return f"Take the best point of {name} instead (mgraph merge {name}); {force}"
     for edge, connection in _edges(reader, one, other, metric):
-        if connection.kind not in _STRAIGHT and not _is_high(metric, edge):
+        if connection.kind not in _UNTRAINED and not _is_high(metric, edge):
             name = connection.name or connection.id
             return f"{name} joins them without it: take a point of that instead (mgraph merge {name}); {force}"
     pair = f"{one.label} {other.label}"

@@ -1,4 +1,4 @@
-"""Soups: the weighted average of a set of models becomes a merged node, if no barrier divides them."""
+"""Soups: store the weighted average of a set of models as a merged node, if no barrier divides them."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _BATCH = 500
 
 @dataclass(frozen=True)
 class SoupResult:
-    """A soup and how good it is beside its best ingredient, which validation data chose.
+    """A soup and how good it is compared with its best ingredient, chosen on validation data.
 
-    ``weights``, shape (M,), are of the ingredients ``labels``. ``decision`` says on validation data whether the soup is
-    better than the ingredient ``baseline``, by ``decided_by``; ``difference`` is the paired test difference by the
+    ``weights``, shape (M,), belong to the ingredients ``labels``. ``decision`` says on validation data whether the soup
+    is better than the ingredient ``baseline``, by ``decided_by``; ``difference`` is the paired test difference by the
     primary metric, or else by the loss; positive is better.
     """
 
@@ -62,7 +62,7 @@ class SoupResult:
     notes: list[str] = field(default_factory=list)
 
     def table(self) -> list[dict[str, Any]]:
-        """Return the soup and its best ingredient as rows: what, and every number as SPLIT_METRIC."""
+        """Return the soup and its best ingredient as rows: what it is, and every number as SPLIT_METRIC."""
         named = {self.node.name or self.node.id: self.results, f"ingredient {self.baseline}": self.ingredient}
         return [{"what": name} | flat_numbers(found, self.metric) for name, found in named.items()]
 
@@ -95,8 +95,8 @@ def soup(
     """Store the average of a set of models as a merged node, with BatchNorm statistics recomputed for it.
 
     Weights are equal, chosen greedily or learned, the latter two on validation data. Raises InputError for fewer than
-    two models, or if a barrier divides them or the average is on a wall, unless ``force``. A run that was interrupted
-    starts again.
+    two models, or if a barrier divides them or the average is on a wall, unless ``force``. An interrupted run starts
+    again.
     """
     if job.how not in SOUPS:
         raise InputError(f"A soup is {', '.join(SOUPS)}, not {job.how!r}.")
@@ -109,10 +109,11 @@ def soup(
     if job.how != "uniform":
         require_validation(here.task, f"A {job.how} soup")
     predictor.check_code(models.members)
+    if not job.force:
+        with session.threads(here):  # before the run begins: what is refused is no failed run
+            refuse_barriers(session, predictor, models.members, progress)
     settings: dict[str, Any] = {"members": list(job.members), "soup": job.how, "batchnorm": str(predictor.policy)}
     with session.run(here, "soup", settings, job=job, resumed=resumed) as run:
-        if not job.force:
-            refuse_barriers(session, predictor, models.members, progress)
         cooking = _Cooking(predictor, models, progress)
         weights, decision, baseline = cooking.cook(job.how)
         predictor.place_sum(models.members[baseline].terms, models.members[baseline])
@@ -171,7 +172,7 @@ def _notes(decision: Decision | None, baseline: str) -> list[str]:
 
 
 def _stored_terms(reader: Reader, terms: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Return terms over nodes that have tensors: those of a derived node are its own, times its coefficient."""
+    """Return terms over nodes with tensors: a derived node contributes its own terms, times its coefficient."""
     nodes = {n.id: n for n in reader.all(Node, id=[identifier for identifier, _ in terms])}
     found: list[tuple[str, float]] = []
     for identifier, c in terms:
@@ -192,12 +193,12 @@ class _Cooking:
         self.decided_by = BY_LIKELIHOOD if classifies(self._task) else self._task.primary.name
 
     def terms(self, weights: Floats) -> list[tuple[str, float]]:
-        """Return the soup of these weights as a sum of nodes."""
+        """Return the soup with these weights as a sum of nodes."""
         pairs = zip(self._models.members, weights.tolist(), strict=True)
         return together([(identifier, w * c) for member, w in pairs if w > 0 for identifier, c in member.terms])
 
     def cook(self, how: str) -> tuple[Floats, Decision | None, int]:
-        """Return the weights, the decision (None where examples have no scores), and the best ingredient's place."""
+        """Return the weights, the decision (None if examples have no scores), and the best ingredient's index."""
         members = self._models.members
         if how == "learned":
             return self._learned()
@@ -240,7 +241,7 @@ class _Cooking:
         return int(np.argmax(self._values()))
 
     def _greedy(self, comparison: Comparison) -> tuple[Floats, list[Scores]]:
-        """The ingredients from best to worst, each kept if validation does not get worse [Wortsman, recipe 1]."""
+        """Take ingredients from best to worst, keeping each that does not worsen validation [Wortsman, recipe 1]."""
         tried: list[Scores] = []
         done = 0
 
@@ -257,7 +258,7 @@ class _Cooking:
         return greedy_soup(np.eye(len(self._models)), self._values(), score), tried
 
     def _learned(self) -> tuple[Floats, Decision | None, int]:
-        """Weights, and a temperature with them, by gradient steps on one half of validation; the other half decides."""
+        """Learn weights and a temperature by gradient steps on one half of validation; the other half decides."""
         searched, held_out = halves(len(self._task.valid))
         size = len(self._models)
         slope = _Slope(self._predictor, self._models.members, torch.from_numpy(searched))
@@ -269,7 +270,7 @@ class _Cooking:
             return found
 
         weights = learned_soup(size, loss, slope.of_weights, steps=_STEPS)
-        comparison = Comparison(self._predictor, fitted_on=searched)
+        comparison = Comparison(self._predictor, halved=True)
         rows = [self._scored(comparison, np.eye(size)[i]) for i in range(size)]
         own = self._scored(comparison, weights)
         known = [row for row in rows if row is not None and len(row) == len(self._task.valid)]
@@ -284,9 +285,9 @@ _STEPS = 30
 
 
 class _Slope:
-    """The loss of the network's present point on some validation examples, and its gradient by the soup's weights.
+    """The loss of the network's current point on some validation examples, and its gradient by the soup's weights.
 
-    BatchNorm statistics are those of the point, and held while the gradient is taken.
+    BatchNorm statistics are those of the point, and held fixed while the gradient is computed.
     """
 
     def __init__(self, predictor: Predictor, members: Sequence[Member], examples: torch.Tensor) -> None:
@@ -294,7 +295,7 @@ class _Slope:
         self.measured = 0
 
     def measure(self) -> float:
-        """Return the loss, under the best temperature where outputs are logits of classes, and take the gradient."""
+        """Return the loss, under the best temperature if outputs are logits of classes, and compute the gradient."""
         flat, task = self._predictor.workspace.flat, self._predictor.workspace.task
         self.measured += 1
         flat.module.eval()
@@ -310,7 +311,7 @@ class _Slope:
         return total
 
     def of_weights(self) -> Floats:
-        """Return the gradient by the members' weights, shape (M,): how far each points along the loss's gradient."""
+        """Return the gradient by the members' weights, shape (M,): each member's part along the loss's gradient."""
         flat = self._predictor.workspace.flat
         with torch.no_grad():
             rows = (flat.pack(torch.from_numpy(np.array(self._predictor.theta(m.terms)))) for m in self._members)

@@ -1,4 +1,4 @@
-"""What ensembles are found to do: the results of :mod:`mgraph.operations.voting`."""
+"""The results of ensembles, as found by :mod:`mgraph.operations.voting`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def flat_numbers(results: Results, primary: str) -> dict[str, float | None]:
-    """Return numbers by split and metric under one name each, SPLIT_METRIC, and the error of the primary one on
-    test."""
+    """Return numbers by split and metric under single names, SPLIT_METRIC, and the primary one's error on test."""
     flat: dict[str, float | None] = {
         f"{split}_{name}": m.value for split, metrics in results.items() for name, m in metrics.items()
     }
@@ -32,7 +31,7 @@ def flat_numbers(results: Results, primary: str) -> dict[str, float | None]:
 
 @dataclass(frozen=True)
 class Voted:
-    """One ensemble, or single model: what it is, its members, and what they cost to train in T (None: not known)."""
+    """One ensemble, or single model: what it is, its members, and what they cost to train in T (None: unknown)."""
 
     what: str
     members: tuple[str, ...]
@@ -40,7 +39,7 @@ class Voted:
     results: dict[str, dict[str, Measured]]
 
     def row(self, primary: str) -> dict[str, Any]:
-        """Return it as one row of a table: what, the number of its members, its cost, and every number."""
+        """Return it as one row of a table: what it is, its number of members, its cost, and every number."""
         facts = {"what": self.what, "members": len(self.members), "cost": self.cost}
         return facts | flat_numbers(self.results, primary)
 
@@ -49,17 +48,17 @@ class Voted:
 class EnsembleResult:
     """What voting gains over the best single model, and over independent modes of equal number and equal cost.
 
-    ``best`` is the ensemble that was asked for, ``plain`` the equal mean of the whole set (the same one, unless
-    members were chosen or weighted), ``corners`` that of the connections' ends (None without a connection), ``single``
-    the model among corners and nodes that validation chooses. ``rows`` are all of them, with the independent modes.
+    ``best`` is the requested ensemble, ``plain`` the equal mean of the whole set (the same one, unless members were
+    chosen or weighted), ``corners`` that of the connections' ends (None without a connection), ``single`` the model
+    among corners and nodes that validation chooses. ``rows`` are all of them, with the independent modes.
 
     Differences are paired, on test data, by the primary metric of the task or else by the loss; positive is better
     (None if single examples have neither): ``corners_gain`` = corners - single, ``grid_gain`` = whole - corners, and
     ``gain`` = whole - single.
 
-    ``weights`` and ``temperatures``, shape (M,), are of the members ``labels``, those not chosen with weight 0;
-    ``disagreement``, shape (M, M), is the share of test examples for which two members say another class; ``classes``
-    has one row for each class.
+    ``weights`` and ``temperatures``, shape (M,), belong to the members ``labels``; members not chosen have weight 0.
+    ``disagreement``, shape (M, M), is the fraction of test examples on which two members predict different classes;
+    ``classes`` has one row per class.
     """
 
     single_name: str
@@ -83,11 +82,11 @@ class EnsembleResult:
 
     @property
     def members(self) -> int:
-        """How many members the set has."""
+        """The number of members in the set."""
         return len(self.labels)
 
     def evaluate(self, split: str) -> dict[str, Measured]:
-        """Return loss and metrics of the ensemble that was asked for on a split (valid or test)."""
+        """Return loss and metrics of the requested ensemble on a split (valid or test)."""
         if split not in self.whole:
             raise InputError(f"An ensemble is evaluated on {' and '.join(self.whole)}, not {split!r}.")
         return self.whole[split]
@@ -97,7 +96,7 @@ class EnsembleResult:
         return [voted.row(self.metric) for voted in self.rows]
 
     def member_table(self) -> list[dict[str, Any]]:
-        """Return the members as rows: name, weight, temperature, and how often it disagrees with others, on average."""
+        """Return the members as rows: name, weight, temperature, and mean disagreement with the others."""
         rows = []
         for i, name in enumerate(self.labels):
             row: dict[str, Any] = {"member": name, "weight": self.weights[i], "temperature": self.temperatures[i]}
@@ -126,15 +125,15 @@ class EnsembleResult:
 
 
 def disagreement_of(said: Sequence[NDArray[np.int64]]) -> Floats:
-    """Return the share of labels on which each two of M members differ, shape (M, M), from their labels, (M, N)."""
+    """Return the fraction of labels on which each pair of M members differs, shape (M, M), from labels (M, N)."""
     table = np.stack([np.asarray(row).reshape(-1) for row in said])
     return np.stack([(table != row).mean(axis=1) for row in table])
 
 
 def class_table(said: torch.Tensor, targets: torch.Tensor, classes: int, counts: torch.Tensor) -> list[dict[str, Any]]:
-    """Return for each class its examples, precision, recall (the accuracy on it) and F1, from labels said and true.
+    """Return, per class, its examples, precision, recall (the accuracy on it) and F1, from predicted and true labels.
 
-    What has no value, such as the precision of a class that is never said, is None.
+    A value that does not exist, such as the precision of a class that is never predicted, is None.
     """
     said, targets = said[counts].reshape(-1), targets[counts].reshape(-1)
     confusion = torch.bincount(targets * classes + said, minlength=classes * classes).reshape(classes, classes)

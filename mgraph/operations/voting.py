@@ -1,4 +1,4 @@
-"""Ensembles of any set of models, beside the best single one and independent modes of equal number and equal cost."""
+"""Ensembles of any set of models, compared with the best single one and independent modes of equal number or cost."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Recipe:
-    """An ensemble: what it is, and the weight of each of the models that are asked, shape (A,), with temperatures."""
+    """An ensemble: what it is, and the weight and temperature of each of the models involved, shape (A,)."""
 
     what: str
     kind: int
@@ -58,7 +58,7 @@ class _Recipe:
 
     @property
     def places(self) -> list[int]:
-        """The models that have a weight."""
+        """The indices of models with a weight."""
         return np.flatnonzero(self.weights).tolist()
 
 
@@ -66,12 +66,12 @@ class _Recipe:
 def ensemble(
     session: Session, job: EnsembleJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> EnsembleResult:
-    """Evaluate the ensemble of a set of models, and what it is to be compared with.
+    """Evaluate the ensemble of a set of models, and those with which it is compared.
 
-    Members vote as the task says (``combine``), equally unless the job asks for weights or for a greedy selection;
-    temperatures, weights and selection are of validation data. Raises InputError for a set that there is not, if the
-    task does not say how to vote, for outputs too large to keep, and for what a task without class labels cannot have.
-    What members predict is cached, so an interrupted run soon is where it was.
+    Members vote as the task defines (``combine``), equally unless the job asks for weights or for a greedy selection;
+    temperatures, weights and selection come from validation data. Raises InputError for a set that does not exist, if
+    the task does not define how to vote, for outputs too large to keep, and for what a task without class labels cannot
+    have. What members predict is cached, so an interrupted run is soon back where it was.
     """
     chosen = resolve(session, job.members, resumed)
     predictor = Predictor(session, chosen.space, job.bn_examples)
@@ -96,9 +96,9 @@ def ensemble(
 
 @dataclass(frozen=True)
 class _Asked:
-    """All models that are asked: the set's own first, then corners and independent modes that are not among them.
+    """All models involved: first the set's own, then any other corners and independent modes.
 
-    ``names`` are for people; ``corners`` and ``modes`` are places; ``sources`` are the modes and connections that had
+    ``names`` are for people; ``corners`` and ``modes`` are indices; ``sources`` are the modes and connections that had
     to be trained for each.
     """
 
@@ -113,7 +113,7 @@ class _Asked:
     def of(cls, session: Session, models: ModelSet) -> _Asked:
         members = list(models.members)
         places = {member.terms: i for i, member in enumerate(members)}
-        # An end of the only connection is measured as its other points are: with its constants and policy.
+        # An end of the only connection is measured like its other points: with its constants and policy.
         whole = models.connections[0] if len(models.connections) == 1 else None
 
         def place_of(node: Node, connection: Connection | None) -> int:
@@ -134,18 +134,17 @@ class _Asked:
 
     @property
     def own(self) -> int:
-        """How many of the models are the set's."""
+        """The number of models that belong to the set."""
         return len(self.models)
 
     def cost(self, session: Session, places: Iterable[int]) -> float | None:
-        """Return what some of the models cost to train, together, in T; None if that is not recorded."""
+        """Return what some of the models together cost to train, in T; None if that is not recorded."""
         used = [self.sources[i] for i in places]
         modes = frozenset().union(*(one for one, _ in used))
         ids = frozenset().union(*(other for _, other in used))
         with session.store.reading() as reader:
             connections = reader.all(Connection, id=sorted(ids)) if ids else []
-        found = costs_of(session, self.models.space, sorted(modes), connections)
-        return found.total if found.known else None
+        return costs_of(session, self.models.space, sorted(modes), connections).total
 
 
 def _sources(
@@ -174,7 +173,7 @@ def _check(job: EnsembleJob, task: Task) -> None:
 
 @dataclass(frozen=True)
 class _Looked:
-    """What validation data say of each model: its temperature, the likelihoods of labels, and its numbers."""
+    """What validation data say about each model: its temperature, the likelihoods of labels, and its numbers."""
 
     temperatures: Floats
     likelihoods: NDArray[np.float32] | None
@@ -208,7 +207,7 @@ def _look(predictor: Predictor, asked: _Asked, job: EnsembleJob, progress: Progr
 
 
 def _recipes(session: Session, asked: _Asked, looked: _Looked, job: EnsembleJob, primary: Metric) -> list[_Recipe]:
-    """Return the best single model, the ensembles it is compared with, and last the one that was asked for."""
+    """Return the best single model, the ensembles with which it is compared, and last the requested one."""
     size, own = len(asked.members), list(range(asked.own))
     plain = np.ones(size)
 
@@ -264,7 +263,7 @@ def _fitted(looked: _Looked, job: EnsembleJob, own: Sequence[int], size: int, wh
 
 
 def _rank(found: dict[str, Measured] | None, primary: Metric) -> tuple[float, float]:
-    """Order single models as merging orders corners: by the primary metric on validation, ties by the loss."""
+    """Rank single models as merging ranks corners: by the primary metric on validation, ties by the loss."""
     if found is None:
         return (float("inf"), float("inf"))
     return (-primary.sign * found[primary.name].value, found[LOSS.name].value)
@@ -273,9 +272,9 @@ def _rank(found: dict[str, Measured] | None, primary: Metric) -> tuple[float, fl
 def _vote(
     predictor: Predictor, asked: _Asked, recipes: Sequence[_Recipe], progress: ProgressCallback
 ) -> tuple[list[dict[str, Prediction]], list[NDArray[np.int64]]]:
-    """Let all models vote, one at a time, in every ensemble that they belong to; also return what the set's own say.
+    """Let all models vote, one at a time, in every ensemble they belong to; also return the votes of the set's own.
 
-    What they say are the labels on test data, shape (N,) each; nothing where there are no classes.
+    These votes are the labels on test data, shape (N,) each; empty without classes.
     """
     task = predictor.workspace.task
     splits = {split: task.splits[split] for split in SPLITS}
@@ -356,7 +355,7 @@ def _classes(vote: Prediction) -> tuple[dict[str, Any], ...]:
 
 
 def _summaries(connection: Connection, run_id: str, result: EnsembleResult) -> list[Summary]:
-    """Return the rows that are kept with the connection whose grid voted."""
+    """Return the rows stored with the connection whose grid voted."""
     assert result.corners is not None
     return [
         Summary(connection.id, None, run_id, split, metric, statistic, m.value, m.standard_error)

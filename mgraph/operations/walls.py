@@ -1,4 +1,4 @@
-"""Points on a wall: far worse than the models that they lie between, so that nobody should get them by accident."""
+"""Points on a wall: far worse than the models between which they lie, so that nobody should get one by accident."""
 
 from __future__ import annotations
 

@@ -26,9 +26,10 @@ def plot_growth(
     along: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     members: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> Path:
-    """Draw the metric on test data: ``along`` are t, the values of θ(t), and of its ensemble with the ``first`` end.
+    """Draw the metric on test data: ``along`` are t, the values of θ(t), and those of its ensemble with the ``first``
+    end.
 
-    ``members`` are the values of the first 1, 2, … points, and of the first 1, 2, … independent modes.
+    ``members`` are the values for the first 1, 2, … points, and for the first 1, 2, … independent modes.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -1,4 +1,4 @@
-"""Predictions as files: .csv and .parquet with a row for each example, or .npz with arrays."""
+"""Predictions as files: .csv and .parquet with one row per example, or .npz with arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMATS = (".parquet", ".csv", ".npz")
 
 
 def check_file(path: Path, *, overwrite: bool = False) -> None:
-    """Raise InputError for a file that cannot be written: its ending or its directory; NameTakenError if it exists."""
+    """Raise InputError for a file that cannot be written, by its ending or directory; NameTakenError if it exists."""
     if path.suffix not in FORMATS:
         raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
     if not path.parent.is_dir():
@@ -26,7 +26,7 @@ def check_file(path: Path, *, overwrite: bool = False) -> None:
 
 
 def check_shape(path: Path, votes: NDArray[Any]) -> None:
-    """Raise InputError for predictions that a table cannot hold: several numbers for each class."""
+    """Raise InputError for predictions that a table cannot hold: several numbers per class."""
     if path.suffix != ".npz" and votes.ndim > 2:
         raise InputError(
             f"Each example has predictions of shape {list(votes.shape[1:])}, which a table cannot hold; write .npz."
@@ -34,14 +34,15 @@ def check_shape(path: Path, votes: NDArray[Any]) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write arrays of N rows each, whole or not at all; a table has a column for each, and for each of their columns.
+    """Write arrays of N rows each, completely or not at all; a table has a column for each, or for each of their
+    columns.
 
     Raises InputError if the file cannot be written.
     """
     building = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         if path.suffix == ".npz":
-            np.savez_compressed(building, allow_pickle=False, **dict(arrays))  # type: ignore[arg-type]
+            np.savez_compressed(building, allow_pickle=False, **dict(arrays))
         else:
             _write_table(building, _columns(arrays))
         building.replace(path)

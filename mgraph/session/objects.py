@@ -65,8 +65,8 @@ def given_again(store: GraphStore, arch: Any, data: Any) -> None:
             continue
         if isinstance(thing, str) or (callable(thing) and not isinstance(thing, nn.Module)):
             raise InputError(
-                f"{role} is given again only where it was a module, a Task or a dict; what a name or source stands for "
-                f"is in the graph. What has moved is told by `mgraph relocate`."
+                f"Give {role} again only if it was a module, a Task or a dict; the graph has what a name or source "
+                f"stands for. If it has moved, use `mgraph relocate`."
             )
         spec = spec_of(thing, store.path)
         if spec not in {getattr(space, role) for space in spaces}:

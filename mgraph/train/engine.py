@@ -47,11 +47,11 @@ _BLOWN_UP = 1e6  # times the initial weights: anything above counts as infinite
 
 @dataclass(frozen=True)
 class PathOptions:
-    """What the engine is told beside the settings.
+    """What the engine needs to know besides the settings.
 
-    ``sampling`` is how parameters of the path are drawn, ``decay`` what weight decay pulls (see UpdateRule), ``held``
-    the columns that are not trained, ``update`` auto, eager or compiled; ``watches`` look on. With ``sam`` the gradient
-    of every sample is taken that far uphill.
+    ``sampling`` is how parameters of the path are drawn, ``decay`` what weight decay acts on (see UpdateRule), ``held``
+    the untrained columns, ``update`` one of auto, eager and compiled; ``watches`` observe the training. With ``sam``,
+    the gradient of every sample is taken at this distance uphill.
     """
 
     sampling: Sampling = Sampling()
@@ -164,7 +164,7 @@ class PathTrainer:
         return loss.detach().to(self.lanes.grad.dtype)
 
     def _sharpen(self, lane: int, x: Fields, y: Fields, radius: float) -> None:
-        """Replace the gradient at a lane's point by that a step uphill."""
+        """Replace the gradient at a lane's point by the one a step uphill."""
         grad, theta = self.lanes.grad[lane], self.lanes.theta[lane, : self._flat.trained]
         self._workers.add_up([grad])
         with uphill(theta, grad, radius, self._flat.statistics):
@@ -250,9 +250,9 @@ def train_phases(
     numbers is started again with half the learning rate and a LearningRateWarning. Raises NonFiniteError, naming the
     step, if that does not help or the loss is not finite at the very start.
 
-    ``after_step`` is called with the number of every step of a phase. Where ``checkpointer`` has a state, P and the
-    network must be what they were when that training began; it goes on from the state to the same result, on a CPU bit
-    for bit. States are saved between steps, by a process on its own.
+    ``after_step`` is called with the number of every step of a phase. If ``checkpointer`` has a state, P and the
+    network must be as they were when that training began; training continues from the state to the same result, bit for
+    bit on a CPU. States are saved between steps, and only in a single process.
     """
     least = max(2, least_examples(objective.flat, present()))
     driver = Driver(objective.flat, objective.split, how, least=least, checkpointer=checkpointer, progress=progress)
@@ -339,7 +339,7 @@ class _Phases(Stepper):
 
     @override
     def after(self, done: int) -> None:
-        """Let the watches look, and tell whoever asked."""
+        """Notify the watches and the caller."""
         for watch in self._watches:
             watch.after(done, self._lr)
         if self._after_step is not None:

@@ -1,4 +1,4 @@
-"""Training of one mode: the path engine on a family of a single point, or on the simplex of several vertices."""
+"""Training of one mode: the path engine on a family with a single point, or on the simplex of several vertices."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from mgraph.train.watch import EqualAverage, History, Observed, RunningAverage
 
 @dataclass(frozen=True)
 class TrainedMode(Trained):
-    """How the training of a mode went, the history of it, and what else it leaves behind, each of shape (size,).
+    """How the training of a mode went, its history, and what else it produced, each of shape (size,).
 
-    ``average`` is the running average of the weights, ``mean`` that of stochastic weight averaging over ``taken``
-    points, ``vertices`` those of a simplex, whose middle is the mode.
+    ``average`` is the running average of the weights, ``mean`` the average of stochastic weight averaging over
+    ``taken`` points, ``vertices`` are those of a simplex, whose middle is the mode.
     """
 
     history: tuple[Observed, ...] = ()
@@ -48,7 +48,7 @@ class TrainedMode(Trained):
 
 @dataclass(frozen=True)
 class _Point(Family):
-    """One control point with coefficient 1: the engine's step on it is a plain optimiser step."""
+    """One control point with coefficient 1: on it, the engine's step is a plain optimiser step."""
 
     name: ClassVar[str] = "point"
     dimension: ClassVar[int] = 1
@@ -72,7 +72,7 @@ class _Point(Family):
 class _Between(Family):
     """The simplex of n vertices, all of them free, with parameters in the cube [0, 1]^(n-1).
 
-    Coefficients are the gaps between the sorted coordinates: uniform on the simplex where these are on the cube.
+    Coefficients are the gaps between the sorted coordinates; they are uniform on the simplex if these are on the cube.
     """
 
     name: ClassVar[str] = "vertices"
@@ -103,10 +103,10 @@ class _Between(Family):
 
 
 def _phases(settings: TrainSettings, steps: int | None = None) -> tuple[Phase, ...]:
-    """Return the one phase of a training.
+    """Return the single phase of a training.
 
-    With n vertices each feels a coefficient of the gradient, and the middle a mean of these, 1/n of it: the weight of n
-    makes the middle move as a mode does at the same learning rate.
+    With n vertices, each receives a fraction of the gradient, and the middle the mean of these, 1/n of the gradient;
+    the weight of n makes the middle move as a mode does at the same learning rate.
     """
     n = settings.simplex or 1
     family = _Point() if n == 1 else _Between(n)
@@ -114,13 +114,13 @@ def _phases(settings: TrainSettings, steps: int | None = None) -> tuple[Phase, .
 
 
 def plan_of(flat: FlatModel, task: Task, settings: TrainSettings) -> Plan:
-    """Lay out a training on a task; InputError where it is too short for its schedule."""
+    """Lay out a training on a task; raise InputError if it is too short for its schedule."""
     least = max(2, least_examples(flat, present()))
     return Plan.of(settings, batches_per_pass(len(task.train), settings.batch_size, least))
 
 
 def check_training(flat: FlatModel, task: Task, settings: TrainSettings) -> None:
-    """Raise InputError now for settings that do not suit the network or the task."""
+    """Raise InputError early for settings that do not suit the network or the task."""
     check_precision(settings.precision, flat.device)
     flat.check_batch(settings.batch_size)
     check_optimiser(UpdateRule.of(settings), [tensor.shape for tensor in flat.views(flat.theta).values()])
@@ -141,11 +141,11 @@ def train_mode(
 ) -> TrainedMode:
     """Train the network in place on the task's training split.
 
-    ``collect`` is called with the number of each step that the :class:`Plan` has a copy after, with the network at the
-    point reached. A simplex begins with the network and with ``others``, the weights of all further vertices, each of
-    shape (size,); the network ends in the middle of it. Where ``checkpointer`` has a state of this training, begun with
-    networks of the same seeds, it goes on from there. Raises NonFiniteError, naming the step, when the loss leaves the
-    finite numbers at every learning rate tried.
+    ``collect`` is called with the number of each step after which the :class:`Plan` has a copy, with the network at the
+    point reached. A simplex starts from the network and ``others``, the weights of all other vertices, each of shape
+    (size,); the network ends in the middle of it. If ``checkpointer`` has a state of this training, begun with networks
+    of the same seeds, training continues from it. Raises NonFiniteError, naming the step, when the loss is not finite
+    at every learning rate tried.
     """
     P = torch.stack([flat.theta, *others])
     how = settings if settings.order_seed is None else replace(settings, seed=settings.order_seed)

@@ -14,7 +14,7 @@ _NODES = 16  # quadrature nodes per axis and piece, for the mean density
 
 @dataclass(frozen=True)
 class Curve:
-    """What a phase samples: a family whose control points are some ``rows`` of the K control points.
+    """What a phase samples: a family whose control points are the given ``rows`` of the K control points.
 
     The gradients of its rows are multiplied by ``weight``.
     """
@@ -64,9 +64,9 @@ class Curve:
 class Phase:
     """A stretch of training: which curves are sampled and which rows move.
 
-    Every batch draws the same number of values on each curve; losses are summed over curves and averaged over
-    the values. ``lr`` is the phase's own learning rate, None: that of the run. Of the epochs' steps only the first
-    ``steps`` are done, None: all; the schedule is that of the whole.
+    Every batch draws the same number of values on each curve; losses are summed over curves and averaged over the
+    values. ``lr`` is the phase's own learning rate; None means the run's. Only the first ``steps`` of its epochs are
+    done (None: all), with the schedule of the whole phase.
     """
 
     name: str

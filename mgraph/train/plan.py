@@ -1,4 +1,4 @@
-"""What a training keeps besides where it ends: after which steps, under which names (torch-free)."""
+"""What a training keeps besides its end: after which steps, and under which names (torch-free)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mgraph.train.settings import TrainSettings
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy of the weights that becomes a mode, called NAME-``suffix``, and what its mode knows of it."""
+    """A copy of the weights that becomes a mode, called NAME-``suffix``, and the facts recorded with it."""
 
     suffix: str
     facts: Mapping[str, int]
@@ -20,10 +20,10 @@ class Copy:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the settings of a training come to on data of one size.
+    """The concrete steps that a training's settings mean for data of one size.
 
-    The first ``steps`` of ``span`` are done, ``copies`` are made after some of them, and the weights averaged after
-    those in ``averaged``. Where the last copy is a member of an ensemble, it is where the training ends.
+    The first ``steps`` of ``span`` are done, ``copies`` are made after some of them, and the weights are averaged after
+    those in ``averaged``. If the last copy is a member of an ensemble, training ends there.
     """
 
     span: Span
@@ -33,7 +33,7 @@ class Plan:
 
     @classmethod
     def of(cls, settings: TrainSettings, epoch: int) -> Plan:
-        """Lay out a training whose epochs have ``epoch`` steps; InputError where it is too short for its schedule."""
+        """Lay out a training whose epochs have ``epoch`` steps; InputError if it is too short for its schedule."""
         span = Span(settings.epochs * epoch, epoch)
         if settings.fge or settings.snapshot:
             places = lowest(settings.schedule, span)
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def ends_in_member(self) -> bool:
-        """Whether the training, if nothing stops it, ends at its last copy."""
+        """Whether the training, unless something stops it, ends at its last copy."""
         return self.steps in self.copies
 
 

@@ -73,7 +73,7 @@ _PRERESNET164: dict[str, Any] = {
     "unstated": "that standard augmentation is crop4+flip",
 }
 _WRN = _PRERESNET110 | {"arch": "wrn?depth=28&width=10", "settings": _GARIPOV | {"lr": 0.1, "epochs": 200}}
-_LATE = ",".join(f"{epoch}ep" for epoch in range(14, 55))  # from the 15th epoch on, 1/1.15 of the one before
+_LATE = ",".join(f"{epoch}ep" for epoch in range(14, 55))  # from the 15th epoch on, 1/1.15 of the previous one
 _FAST_VGG = {"lr": 0.01, "schedule": "cyclic?period=2ep&low=0.05"}
 _FAST_RESNET = {"lr": 0.05, "schedule": "cyclic?period=4ep&low=0.01"}
 _FAST = (
@@ -81,23 +81,22 @@ _FAST = (
     ("preresnet110", _PRERESNET110, _FAST_RESNET, {"lr": 0.1, "epochs": 150, "schedule": "restarts?cycles=4"}),
     ("wrn28-10", _WRN, _FAST_RESNET, {"lr": 0.1, "epochs": 200, "schedule": "restarts?cycles=5"}),
 )
-"""A network, how it is trained, its cycles of FGE, and the snapshot ensemble that these are compared with."""
+"""A network, how it is trained, its FGE cycles, and the snapshot ensemble with which these are compared."""
 
 
 def _fast() -> Iterator[Recipe]:
     """Yield the recipes of [G] table 1: FGE, from a mode trained for three quarters of its epochs, and snapshots."""
+    said = {
+        "fge": "[G] section 6 (cycles, learning rates) and appendix A.5 (epochs)",
+        "snapshot": "[G] section 6 (their best for Huang et al. 2017)",
+    }
     for network, ordinary, fge, snapshot in _FAST:
         kept = {key: value for key, value in ordinary["settings"].items() if key not in snapshot}
+        own = {"fge": fge | {"fge": True, "epochs": 22}, "snapshot": snapshot | {"snapshot": True}}
         for name, data in (("cifar10", _CIFAR10), ("cifar100", _CIFAR100)):
             of = {"arch": ordinary["arch"], "unstated": ordinary["unstated"], **data}
-            source = "[G] section 6 (cycles, learning rates) and appendix A.5 (epochs)"
-            yield Recipe(
-                f"{network}-{name}-fge", source=source, settings=kept | fge | {"fge": True, "epochs": 22}, **of
-            )
-            source = "[G] section 6 (their best for Huang et al. 2017)"
-            yield Recipe(
-                f"{network}-{name}-snapshot", source=source, settings=kept | snapshot | {"snapshot": True}, **of
-            )
+            for kind, source in said.items():
+                yield Recipe(f"{network}-{name}-{kind}", source=source, settings=kept | own[kind], **of)
 
 
 _UNREAD = "learning rate and schedule; steps of augmentation after the crop"

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation (Foret et al. 2021): the gradient is that at the worst point nearby, to first order."""
+"""Sharpness-aware minimisation (Foret et al. 2021): the gradient at the worst nearby point, to first order."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_TINY = 1e-12  # so that a gradient of 0 has a direction: none
+_TINY = 1e-12  # so that a gradient of 0 gives no displacement
 
 
 @contextmanager
 def uphill(theta: Tensor, grad: Tensor, radius: float, statistics: Iterable[Any]) -> Iterator[None]:
-    """Move a point θ to θ + radius·g/‖g‖ for a second pass, and set the gradient to 0; θ is restored afterwards.
+    """Move a point θ to θ + radius·g/‖g‖ for a second pass, and set the gradient to 0; afterwards θ is restored.
 
-    Both have shape (T,). The modules with running ``statistics`` do not update them meanwhile: theirs are those of θ.
+    Both have shape (T,). Meanwhile, modules with running ``statistics`` do not update them: they are those of θ.
     """
     here = theta.clone()
     theta.add_(grad * (radius / (torch.linalg.vector_norm(grad) + _TINY)))

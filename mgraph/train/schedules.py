@@ -1,8 +1,8 @@
 """Learning-rate schedules: the factor on the learning rate as a function of progress in [0, 1) (torch-free).
 
 Written as a spec: ``cosine``, ``multistep?at=60ep,120ep&factor=0.2``, ``curve?warmup=500``. A place or a length is a
-whole number of steps, of epochs with ``ep`` behind it, or a share of the phase between 0 and 1. A schedule also says
-after which steps a copy of the weights is worth keeping (:func:`lowest`), or worth averaging (:func:`averaged`).
+whole number of steps, a number of epochs followed by ``ep``, or a fraction of the phase between 0 and 1. A schedule
+also says after which steps a copy of the weights is worth keeping (:func:`lowest`) or averaging (:func:`averaged`).
 """
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ def _restarts(given: Parameters, span: Span) -> Schedule:
 
 
 def _swa(given: Parameters, span: Span) -> Schedule:
-    """Fall linearly from 1, at half of ``from``, to ``low`` at 90 % of it, and stay there (the code of Izmailov et al.
-    2018).
-    """
+    """Fall linearly from 1, at half of ``from``, to ``low`` at 90 % of it, and stay (code of Izmailov et al. 2018)."""
     begin, low = _share(given["from"], span), float(given["low"])
 
     def factor(progress: float) -> float:
@@ -160,7 +158,7 @@ def schedule_of(text: str, span: Span) -> Schedule:
     if warm is None:
         return schedule
     rising = _rising(warm, span)
-    absolute = name in ("multistep", "cyclic")  # whose places are counted from the beginning
+    absolute = name in ("multistep", "cyclic")  # their places count from the beginning of the phase
 
     def factor(progress: float) -> float:
         done = round(progress * span.steps)
@@ -172,15 +170,15 @@ def schedule_of(text: str, span: Span) -> Schedule:
 
 
 def beginning_of(schedule: Schedule, share: float) -> Schedule:
-    """Return the schedule of the first ``share`` of a phase, as a function of the progress in that."""
+    """Return the schedule of the first ``share`` of a phase, as a function of the progress within that share."""
     return lambda progress: schedule(progress * share)
 
 
 def lowest(text: str, span: Span) -> tuple[int, ...]:
-    """Return, for each cycle, the number of steps after which its step at the lowest rate is done; rising.
+    """Return, for each cycle, the number of steps at which its step with the lowest rate is done, in increasing order.
 
-    Of ``cyclic`` it is the middle of every period (i mod c = c/2 in [G] algorithm 1, rounded down where c is odd), of
-    ``restarts`` the end of every cycle. InputError where two cycles end at one step; ValueError for other schedules.
+    For ``cyclic`` this is the middle of every period (i mod c = c/2 in [G] algorithm 1, rounded down if c is odd), for
+    ``restarts`` the end of every cycle. InputError if two cycles end at the same step; ValueError for other schedules.
     """
     name, given = _read(text)
     if name == "cyclic":
@@ -201,8 +199,8 @@ def lowest(text: str, span: Span) -> tuple[int, ...]:
 def averaged(text: str, span: Span) -> tuple[int, ...]:
     """Return the numbers of steps after which stochastic weight averaging takes the weights (Izmailov et al. 2018).
 
-    They are the lowest points of a schedule with cycles, and the ends of epochs at a rate that stays: of ``constant``
-    all, of ``swa`` those after it came down. ValueError for other schedules.
+    These are the lowest points of a schedule with cycles, or the ends of epochs at a constant rate: all epochs for
+    ``constant``, those after the decrease for ``swa``. ValueError for other schedules.
     """
     name, given = _read(text)
     if name in CYCLICAL:
@@ -216,7 +214,7 @@ def averaged(text: str, span: Span) -> tuple[int, ...]:
 
 CYCLICAL = ("cyclic", "restarts")
 AVERAGED = ("swa", "constant", *CYCLICAL)
-"""Schedules with cycles, and those under which an average of the weights is more than the last of them."""
+"""Schedules with cycles, and those under which an average of the weights is better than the last weights."""
 
 
 def name_of(text: str) -> str:
@@ -281,12 +279,12 @@ def _place(where: str, value: Scalar) -> Scalar:
 
 
 def _share(value: Scalar, span: Span) -> float:
-    """Return a place as a share of the phase; InputError if it lies beyond its end."""
+    """Return a place as a fraction of the phase; raise InputError if it lies beyond the end."""
     return value if isinstance(value, float) else _length(value, span) / span.steps
 
 
 def _length(value: Scalar, span: Span) -> float:
-    """Return a place or a length in steps; InputError if it lies beyond the phase's end."""
+    """Return a place or a length in steps; raise InputError if it lies beyond the end of the phase."""
     if isinstance(value, float):
         return value * span.steps
     found = _LENGTH.fullmatch(str(value))
@@ -301,7 +299,7 @@ def _length(value: Scalar, span: Span) -> float:
 
 
 def _rising(warmup: Scalar | None, span: Span) -> int:
-    """Return how many steps the warm-up has."""
+    """Return the number of warm-up steps."""
     return 0 if warmup is None else max(1, round(_share(warmup, span) * span.steps))
 
 

@@ -103,13 +103,27 @@ def _check_schedule_or_auto(text: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(Optimisation):
-    """How a mode is trained: by default SGD with momentum under the curve schedule of [G].
+    """How a mode is trained: by default with SGD with momentum under the curve schedule of [G].
 
-    ``schedule="auto"`` becomes the schedule that it stands for at once.
+    ``schedule="auto"`` is immediately replaced by the schedule that it stands for.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         {name: recipe.settings for name, recipe in RECIPES.items()}
+    )
+
+    references: ClassVar[tuple[str, ...]] = (
+        "Garipov et al. (2018). Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs. NeurIPS 2018, "
+        "algorithm 1 (fge): α(i) = (1 − 2t) α₁ + 2t α₂ up to t = ½, then (2 − 2t) α₂ + (2t − 1) α₁, with "
+        "t = (mod(i − 1, c) + 1) / c",
+        "Huang et al. (2017). Snapshot Ensembles: Train 1, Get M for Free. ICLR 2017, equation 2 (snapshot): "
+        "α(i) = α₀ / 2 · (cos(π mod(i − 1, T/M) / (T/M)) + 1)",
+        "Izmailov et al. (2018). Averaging Weights Leads to Wider Optima and Better Generalization. UAI 2018, "
+        "algorithm 1 (swa): w̄ ← (n w̄ + w) / (n + 1)",
+        "Foret et al. (2021). Sharpness-Aware Minimization for Efficiently Improving Generalization. ICLR 2021, "
+        "algorithm 1 (sam): the gradient at w + ρ ∇L(w) / ‖∇L(w)‖",
+        "Wortsman et al. (2021). Learning Neural Network Subspaces. ICML 2021, algorithm 1, without its regulariser "
+        "(simplex): w = Σ αₖ ωₖ with α uniform on the simplex; ωₖ moves along n αₖ ∇L(w)",
     )
 
     epochs: int = setting(40, "passes over the training data", unit="epochs", low=1)
@@ -137,7 +151,7 @@ class TrainSettings(Optimisation):
         True, "whether weight decay also acts on one-dimensional tensors: biases, scales and shifts of normalisation"
     )
     ema: float | None = setting(
-        None, "keep a running average of the weights, with this decay a step, as a mode of its own: NAME-ema",
+        None, "keep a running average of the weights, with this decay per step, as a separate mode: NAME-ema",
         above=0, below=1,
     )  # fmt: skip
     order_seed: int | None = setting(
@@ -171,7 +185,7 @@ class TrainSettings(Optimisation):
     )
     simplex: int | None = setting(
         None,
-        "train so many vertices together, each step at a random point between them; NAME is the middle, the vertices "
+        "train this many vertices together, each step at a random point between them; NAME is the middle, the vertices "
         "are NAME-1, NAME-2, …",
         low=2,
         high=64,
@@ -191,7 +205,7 @@ class TrainSettings(Optimisation):
             raise InputError(f"keep takes rising epochs below epochs={self.epochs}, not {self.keep}.")
 
     def _check_kept(self) -> None:
-        """Settle the schedule; refuse what cannot be kept together, or not under this schedule."""
+        """Settle the schedule; refuse what cannot be kept together, or under this schedule."""
         asked = [name for name in ("fge", "snapshot", "swa", "simplex") if getattr(self, name)]
         if len(asked) > 1:
             raise InputError(

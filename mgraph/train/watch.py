@@ -81,13 +81,13 @@ class RunningAverage(Watch):
 
 
 class EqualAverage(Watch):
-    """Keeps the mean of a row, shape (T,), as it was after some of the steps, each with the same weight.
+    """Keeps the mean of a row, shape (T,), over its values after some of the steps, with equal weights.
 
     This is stochastic weight averaging (Izmailov et al. 2018, algorithm 1): ``mean ← (n·mean + row) / (n + 1)``.
     """
 
     def __init__(self, row: Tensor, steps: Collection[int]) -> None:
-        """``steps`` are the numbers of steps after which the row is taken."""
+        """``steps`` are the numbers of steps after which the row is included."""
         self._row, self._steps = row, frozenset(steps)
         self.begin()
 
@@ -98,7 +98,7 @@ class EqualAverage(Watch):
     @override
     @torch.no_grad()
     def after(self, done: int, lr: float) -> None:
-        """Take in the row, if it is time."""
+        """Include the row, if this is one of the steps."""
         if done in self._steps:
             self.taken += 1
             self.mean.lerp_(self._row, 1.0 / self.taken)
@@ -131,7 +131,7 @@ class History(Watch):
     """
 
     def __init__(self, row: Tensor | Callable[[], Tensor], start: Tensor, steps: int, per_epoch: int) -> None:
-        """``row``, shape (T,), is trained in place, or gives where it is, for so many steps; it began at ``start``."""
+        """``row``, shape (T,), is trained in place, or returns the current point; it is trained from ``start``."""
         self._row, self._start = row, start
         self._every = max(1, min(per_epoch, math.ceil(steps / _ENTRIES)))
         self._stride = max(_STRIDE, self._every // _BATCHES)
@@ -146,7 +146,7 @@ class History(Watch):
         self._last, self._looked = (0, 0.0), 0
 
     def watching(self, loss: Loss, task: Task) -> Loss:
-        """Return the loss, which leaves here the accuracy of some batches, at the first call in a step."""
+        """Return the loss, wrapped to record the accuracy of some batches here, at the first call in a step."""
         function = next(
             (m.function for m in task.metrics if m.name == ACCURACY.name and m.identity == "built in"), None
         )

@@ -1,8 +1,8 @@
-"""Cached predictions: arrays below ``predictions/`` that can always be computed again, each under a key of its content.
+"""Cached predictions: arrays below ``predictions/`` that can always be recomputed, each under a key of its content.
 
-Nothing refers to them and nothing is lost with them: they are not part of a commit, of a copy or of a bundle. The key
-is a hash of everything that decides the numbers, made by whoever stores them, so a stale one is never found; a file
-that is damaged is not there. When they exceed their budget, the oldest are deleted.
+Nothing refers to them and nothing is lost with them: they are not part of a commit, a copy or a bundle. The key is a
+hash, made by the code that stores them, of everything that determines the numbers, so a stale one is never found; a
+damaged file counts as missing. When they exceed their budget, the oldest are deleted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mgraph_store.rows.ids import random_characters
 
 PREDICTIONS = "predictions"
 BUDGET = 1 << 30
-"""Bytes that they may take together."""
+"""The most bytes that they may take together."""
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 _DIGEST = 16  # bytes of BLAKE2b after the array
@@ -30,7 +30,7 @@ _DIGEST = 16  # bytes of BLAKE2b after the array
 class Predictions:
     """The cached predictions of a graph; ``budget`` is in bytes.
 
-    It is only a cache: what cannot be written (a full disk, a graph that may only be read) is not kept, in silence.
+    It is only a cache: what cannot be written (a full disk, a read-only graph) is silently not kept.
     """
 
     def __init__(self, graph: Folder, budget: int = BUDGET) -> None:
@@ -50,7 +50,7 @@ class Predictions:
         return found
 
     def put(self, key: str, array: NDArray[Any]) -> bool:
-        """Keep an array under a key, whole or not at all; return whether it is kept."""
+        """Keep an array under a key, completely or not at all; return whether it is kept."""
         if array.nbytes > self.budget // 2:
             return False
         buffer = io.BytesIO()

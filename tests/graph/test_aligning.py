@@ -114,7 +114,7 @@ def test_what_cannot_be_aligned_is_said_in_one_sentence(graph: Any, run: Any, sn
         assert refused.count("\n") == 1
         assert re.search(message, refused), refused
     refused = run("connect", "a", "z", "--linear", "--align", code=2).stderr
-    assert "different networks" in refused
+    assert "only nodes of one space can be aligned" in refused
     with pytest.raises(InputError, match="give align or init"):
         graph.connect("a", "b", method=mgraph.BezierCurve(), align=True, init="curve")
     assert snapshot(graph.path) == before

@@ -185,3 +185,17 @@ def test_a_taken_name_of_a_member_is_found_before_training(g: Any) -> None:
     g.train(name="u-swa", epochs=1, **HOW)
     with pytest.raises(NameTakenError, match="u-swa"):
         g.train(name="u", swa=True, **HOW)
+
+
+def test_averages_and_members_are_no_modes_of_their_own_and_sam_costs_twice(g: Any) -> None:
+    from mgraph.models.costs import costs_of, independent_modes
+
+    space = g.session.space()
+    g.train(name="steep", epochs=2, seed=21, sam=0.05, **HOW)
+    g.train(name="mean", epochs=3, seed=22, swa=True, **HOW)
+    with g.session.store.reading() as reader:
+        names = {node.name for node in independent_modes(reader, space)}
+    assert {"parent", "steep", "mean"} <= names
+    assert not names & {"mean-swa", "f-1", "f-2", "f-3", "s-1", "x-1"}
+    cost = {n: costs_of(g.session, space, [g.node(n).id], []).modes for n in ("parent", "steep")}
+    assert cost["steep"] == 2 * cost["parent"]

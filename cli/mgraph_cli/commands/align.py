@@ -39,6 +39,6 @@ def align(node: str, to: str, graph: Graph, form: str, **options: Any) -> None:
     info = row["info"]
     note(
         f"Its distance to {to} is {info['distance_after']:.4g}, where that of {node} is {info['distance_before']:.4g}; "
-        f"outputs differ by at most {info['largest_difference']:.1g}."
+        f"its outputs are those of {node} within 1e-05."
     )
     print_mode(row, form)

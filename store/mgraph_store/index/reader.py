@@ -56,11 +56,13 @@ class Reader:
             parts.append(f"({where})")
         names = [c.name for c in columns(record)]
         ordered = order or ", ".join(name for name in _ORDER if name in (*names, "rowid"))
-        sql = "SELECT {} FROM {}{} ORDER BY {}{}".format(
+        wanted = equals.get("id")  # to sort one row would take DuckDB as long as to find it
+        single = isinstance(wanted, str) or (isinstance(wanted, list) and len(wanted) == 1)
+        sql = "SELECT {} FROM {}{}{}{}".format(
             ", ".join(f'"{name}"' for name in names),
             TABLE_OF[record],
             f" WHERE {' AND '.join(parts)}" if parts else "",
-            ordered,
+            "" if single else f" ORDER BY {ordered}",
             "" if limit is None else f" LIMIT {int(limit)}",
         )
         return rows_to_records(record, self._execute(sql, [*values, *parameters]).fetchall())

@@ -26,12 +26,13 @@ from mgraph_store.rows.records import Connection, Member, Node, NodeBuffers, Run
 from mgraph_store.rows.schema import FORMAT_VERSION, META, TABLES, columns
 from mgraph_store.tensors.digests import has_digest, have_digest
 from mgraph_store.upkeep import rescue
-from mgraph_store.upkeep.rowcheck import row_problems
+from mgraph_store.upkeep.rowcheck import filled_tables, row_problems
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
 
 REPAIRABLE, REMAKE, LOST = "repairable", "remake", "lost"
+_IN_MEMORY = 1 << 20  # bytes of a journal whose rows are compared in memory
 _NAMED = 20  # number of ids that one sentence names
 
 
@@ -161,18 +162,23 @@ def sums(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
     A single different bit anywhere changes the sum.
     """
-    sql = "SELECT count(*), sum(hash(t)::HUGEINT) FROM {0} t"
-    return {t: con.execute(sql.format(t)).fetchall() for t in ("meta", *TABLES)}
+    sql = "SELECT '{0}', count(*), sum(hash(t)::HUGEINT) FROM {0} t"
+    parts = " UNION ALL ".join(sql.format(table) for table in ("meta", *filled_tables(con)))
+    return {table: rest for table, *rest in con.execute(parts).fetchall()}
 
 
 def _differences(store: GraphStore, state: JournalState, found: dict[str, Any]) -> list[Problem]:
     """Compare the rows of an index with what the journal says was committed."""
-    with (
-        tempfile.TemporaryDirectory(prefix="mgraph-") as folder,  # on a disk, where rows take less room
-        duckdb.connect(str(Path(folder) / "made.duckdb"), config={"threads": "1"}) as con,
-    ):
+    small = state.count is None or state.count.length <= _IN_MEMORY
+    with contextlib.ExitStack() as stack:
+        place = ":memory:"
+        if not small:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mgraph-"))
+            place = str(Path(folder) / "made.duckdb")  # on a disk, where rows take less room
+        con = stack.enter_context(duckdb.connect(place, config={"threads": "1"}))
         commits.replay(con, state.entries(), comments=False)
-        tables = [table for table, expected in sums(con).items() if found[table] != expected]
+        made = sums(con)
+        tables = [table for table in ("meta", *TABLES) if found.get(table) != made.get(table)]
         if not tables:
             return []
         with store.reading(behind=True) as reader:
