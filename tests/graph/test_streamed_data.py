@@ -55,23 +55,28 @@ def same(graphs: dict[str, Any], read: Any) -> None:
     assert held
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_modes_and_their_numbers_are_the_same(base: Path, workers: int) -> None:
-    graphs = opened(base, workers=workers)
+def test_modes_and_their_numbers_are_the_same(base: Path, commands: Any) -> None:
+    graphs = opened(base)
     for mode in "ab":
         same(graphs, lambda g, mode=mode: g.node(mode).digest)
-        same(graphs, lambda g, mode=mode: g.node(mode).evaluate("test"))
+    of_a = [
+        commands(base)("evaluate", "a", "--graph", f"{name}.mgraph", "--workers", workers, "--json").document
+        for name, workers in (("held", 0), ("streamed", 0), ("streamed", 1))
+    ]
+    assert of_a[0]["rows"] == of_a[1]["rows"] == of_a[2]["rows"] != []
+    with pytest.raises(InputError, match="There must be at least 0 workers, not -1"):
+        mgraph.open(base / "held.mgraph", workers=-1)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_paths_their_sweeps_and_what_is_merged_of_them(base: Path, method: str) -> None:
-    graphs = opened(base, workers=1)
-    made = [g.connect("a", "b", method=METHODS[method], name=method, grid=3) for g in graphs.values()]
-    one, other = (c.swept() for c in made)
-    for key in one.values:
-        np.testing.assert_array_equal(one.values[key], other.values[key])
+    graphs, swept = opened(base, workers=1), method == "curve"
+    made = [g.connect("a", "b", method=METHODS[method], name=method, grid=3, sweep=swept) for g in graphs.values()]
     same(graphs, lambda g: [g.node(p["node"]).digest for p in g.connection(method).describe()["control_points"]])
-    if method == "curve":
+    if swept:
+        one, other = (c.swept() for c in made)
+        for key in one.values:
+            np.testing.assert_array_equal(one.values[key], other.values[key])
         same(graphs, lambda g: g.connection(method).merge(name="m").node.digest)
         same(graphs, lambda g: str(g.connection(method).ensemble().evaluate("test")))
 

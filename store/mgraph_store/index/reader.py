@@ -56,7 +56,8 @@ class Reader:
             parts.append(f"({where})")
         names = [c.name for c in columns(record)]
         ordered = order or ", ".join(name for name in _ORDER if name in (*names, "rowid"))
-        single = isinstance(equals.get("id"), str)  # to sort one row would take DuckDB as long as to find it
+        wanted = equals.get("id")  # to sort one row would take DuckDB as long as to find it
+        single = isinstance(wanted, str) or (isinstance(wanted, list) and len(wanted) == 1)
         sql = "SELECT {} FROM {}{}{}{}".format(
             ", ".join(f'"{name}"' for name in names),
             TABLE_OF[record],
