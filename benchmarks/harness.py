@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from mgraph.architectures.loading import build_network
 from mgraph.data.loading import load_task
+from mgraph.data.splits import Split
 from mgraph.data.task import Task
+from mgraph.graph.handles import Point
 from mgraph.network.flat import FlatModel
 from mgraph.train.mode import train_mode
 from mgraph.train.settings import TrainSettings
@@ -95,3 +97,45 @@ def networks(mnist: str, cifar10: str = "cifar10.npz") -> dict[str, Network]:
         "cnn-bn-mnist": Network("cnn?channels=16,32&hidden=64&bn=true", images, 3, 128),
         "cnn-bn-cifar": Network("cnn?channels=16,32,32&hidden=64&bn=true", photos, 2, 128),
     }
+
+
+def votes(point: Point, examples: Split) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the class probabilities that a stored model gives to all examples of a split, and their labels.
+
+    Shapes are (N, classes) and (N,).
+    """
+    model, found, labels = point.model(), [], []
+    with torch.no_grad():
+        for x, y in examples.batches(500):
+            found.append(model(x).double().softmax(dim=1).numpy())
+            labels.append(np.asarray(y))
+    return np.concatenate(found), np.concatenate(labels)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Right or wrong and negative log-likelihood of every example, each of shape (N,)."""
+
+    right: NDArray[np.float64]
+    nll: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> Score:
+        """Score predictions of shape (N, classes)."""
+        said = probabilities[np.arange(len(labels)), labels]
+        return cls((probabilities.argmax(1) == labels).astype(float), -np.log(np.maximum(said, 1e-300)))
+
+    @property
+    def accuracy(self) -> float:
+        """The share that is right."""
+        return float(self.right.mean())
+
+    @property
+    def error(self) -> float:
+        """The standard error of the accuracy."""
+        return standard_error(self.right)
+
+
+def standard_error(values: NDArray[np.float64]) -> float:
+    """Return the standard error of a mean; NaN of fewer than two values."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

@@ -36,13 +36,17 @@ if TYPE_CHECKING:
     from mgraph.graph.handles import Connected, Point
     from mgraph.graph.keywords import (
         Aims,
+        AlignOptions,
         AutoOptions,
         Bounds,
         ConnectOptions,
+        EnsembleOptions,
         EvaluateOptions,
         ImportOptions,
         Listing,
         MergeOptions,
+        PredictOptions,
+        SoupOptions,
         SpaceOptions,
         SweepOptions,
     )
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
     from mgraph.graph.recorder import Recorder
     from mgraph.jobs.base import Job
     from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
-    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, TrainJob
+    from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, AlignJob, TrainJob
     from mgraph.jobs.points import (
         ArchiveJob,
         EnsembleJob,
@@ -58,7 +62,9 @@ if TYPE_CHECKING:
         ExportEnsembleJob,
         ExportJob,
         MergeJob,
+        PredictJob,
         SharpnessJob,
+        SoupJob,
     )
     from mgraph.jobs.registry import read_job
     from mgraph.merge.compare import Difference
@@ -122,10 +128,14 @@ _HOMES = {
     "SpaceOptions": "mgraph.graph.keywords",
     "ImportOptions": "mgraph.graph.keywords",
     "ConnectOptions": "mgraph.graph.keywords",
+    "AlignOptions": "mgraph.graph.keywords",
     "AutoOptions": "mgraph.graph.keywords",
     "SweepOptions": "mgraph.graph.keywords",
     "EvaluateOptions": "mgraph.graph.keywords",
     "MergeOptions": "mgraph.graph.keywords",
+    "EnsembleOptions": "mgraph.graph.keywords",
+    "SoupOptions": "mgraph.graph.keywords",
+    "PredictOptions": "mgraph.graph.keywords",
     "Listing": "mgraph.graph.keywords",
     "Aims": "mgraph.graph.keywords",
     "Bounds": "mgraph.graph.keywords",
@@ -138,13 +148,16 @@ _HOMES = {
     "AddObjectJob": "mgraph.jobs.modes",
     "AddPointJob": "mgraph.jobs.modes",
     "AddCurveJob": "mgraph.jobs.modes",
+    "AlignJob": "mgraph.jobs.modes",
     "ConnectJob": "mgraph.jobs.connections",
     "SweepJob": "mgraph.jobs.connections",
     "Following": "mgraph.jobs.connections",
     "ComposeJob": "mgraph.jobs.connections",
     "CompositeLeg": "mgraph.jobs.connections",
     "MergeJob": "mgraph.jobs.points",
+    "SoupJob": "mgraph.jobs.points",
     "EnsembleJob": "mgraph.jobs.points",
+    "PredictJob": "mgraph.jobs.points",
     "EvaluateJob": "mgraph.jobs.points",
     "SharpnessJob": "mgraph.jobs.points",
     "ArchiveJob": "mgraph.jobs.points",
@@ -185,6 +198,8 @@ __all__ = [
     "AddObjectJob",
     "AddPointJob",
     "Aims",
+    "AlignJob",
+    "AlignOptions",
     "ArchiveJob",
     "AutoOptions",
     "BezierCurve",
@@ -201,6 +216,7 @@ __all__ = [
     "Difference",
     "Done",
     "EnsembleJob",
+    "EnsembleOptions",
     "EvaluateJob",
     "EvaluateOptions",
     "ExportEnsembleJob",
@@ -224,12 +240,16 @@ __all__ = [
     "Point",
     "PolygonalChain",
     "Pool",
+    "PredictJob",
+    "PredictOptions",
     "Progress",
     "Recorder",
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",
     "Size",
+    "SoupJob",
+    "SoupOptions",
     "SpaceOptions",
     "Suggestion",
     "SweepJob",

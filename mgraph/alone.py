@@ -1,8 +1,8 @@
-"""One computation at a time in a process: threads that ask for another wait, and each gets the numbers of its own.
+"""One computation at a time in a process: threads that request another wait, so that each gets its own results.
 
-What computes uses things of which a process has one: torch's default generator, which is seeded for a training and put
-back after it, torch's number of threads, and the one network of each space. Threads would disturb each other in all of
-them, also on different graphs. Reading a graph needs none of this and does not wait.
+Computations use things that exist once per process: torch's default generator, which is seeded for a training and
+restored after it, torch's number of threads, and the one network of each space. Threads would disturb each other in all
+of these, even on different graphs. Reading a graph needs none of them and does not wait.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_turn = threading.RLock()  # waiting for it can be interrupted by Ctrl-C
+_turn = threading.RLock()  # Ctrl-C can interrupt waiting for it
 
 
 def our_turn() -> AbstractContextManager[object]:
-    """Wait until no other thread computes, and let none do so inside a block; within one thread it nests."""
+    """Wait until no other thread computes, and keep others from computing inside a block; nests within one thread."""
     return _turn
 
 
 def alone(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function that computes wait for :func:`our_turn`."""
+    """Make a function that computes wait for :func:`our_turn`."""
 
     @wraps(function)
     def when_it_is_our_turn(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -38,7 +38,7 @@ def alone(function: Callable[P, T]) -> Callable[P, T]:
 
 def _after_in_child() -> None:
     global _turn
-    _turn = threading.RLock()  # the thread that held it is not here
+    _turn = threading.RLock()  # the thread that held it does not exist here
 
 
 os.register_at_fork(after_in_child=_after_in_child)

@@ -1,8 +1,8 @@
-"""The architectures and data sets that a spec can name without code of the user's: one line each (torch-free).
+"""The architectures and data sets that a spec can name without user code: one line each (torch-free).
 
-What a line names is an annotated function, and its parameters are the function's: those whose annotation says what they
-are for, ``Annotated[type, "what it is"]``, can be given in a spec. To add one, write the function and a line here.
-Stored graphs depend on the names and on the functions' defaults.
+Each line names an annotated function, whose parameters are those of the spec: the ones with an annotation that explains
+them, ``Annotated[type, "what it is"]``, can be given. To add one, write the function and a line here. Stored graphs
+depend on the names and on the functions' defaults.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 ROOT = "root"
-"""The parameter of data sets that is a directory."""
+"""The parameter of data sets that names a directory."""
 
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter of a built-in: its type, default (None: none, or taken from the data) and meaning."""
+    """One parameter of a built-in: its type, default (None: none, or determined by the data) and meaning."""
 
     name: str
     hint: Any
@@ -33,8 +33,8 @@ class Param:
 class BuiltIn:
     """An architecture or data set: how to write it, e.g. ``npz:FILE``, and the ``module:function`` that makes it.
 
-    ``several``: an architecture that takes inputs of several tensors, and looks at their shapes by itself. ``example``:
-    the shape of one example of what it is for, and its number of classes, where that is no image.
+    ``several``: an architecture that accepts inputs of several tensors and checks their shapes itself. ``example``: the
+    shape of one example and the number of classes that it is meant for, if it is not for images.
     """
 
     usage: str
@@ -45,12 +45,12 @@ class BuiltIn:
 
     @property
     def name(self) -> str:
-        """What stands before the first colon of a spec."""
+        """The part of a spec before the first colon."""
         return self.usage.partition(":")[0]
 
     @property
     def argument(self) -> str:
-        """What stands for the argument after the colon: FILE, DIR, NAME; empty if there is none."""
+        """The placeholder for the argument after the colon: FILE, DIR, NAME; empty if there is none."""
         return self.usage.partition(":")[2]
 
     def function(self) -> Callable[..., Any]:
@@ -61,7 +61,7 @@ class BuiltIn:
 
     @cached_property
     def params(self) -> tuple[Param, ...]:
-        """What a spec can give, read from the function's signature."""
+        """The parameters that a spec can give, read from the function's signature."""
         function = self.function()
         annotated = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
         hints = get_type_hints(
@@ -81,7 +81,7 @@ class BuiltIn:
 
     @property
     def _keywords(self) -> Any:
-        """The TypedDict of a function with more parameters than one can look at, ``Annotated[type, help, default]``."""
+        """The TypedDict of a function with too many parameters to list, ``Annotated[type, help, default]``."""
         function = self.function()
         parameters = inspect.signature(function).parameters.values()
         last = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
@@ -151,7 +151,7 @@ ARCHITECTURES = _by_name(
     ),
 )
 
-# The argument of a data set is a path, but for those in CONFIGS.
+# The argument of a data set is a path, except for those in CONFIGS.
 DATASETS = _by_name(
     BuiltIn(
         "digits", "1797 handwritten digits of 8×8 grey levels, 10 classes; comes with mgraph", f"{_DATA}.digits:digits"
@@ -190,10 +190,10 @@ CONFIGS = frozenset({"hf", "peft"})
 """Architectures and data sets whose argument is a name, or may be a path."""
 
 PRETRAINED = frozenset({"peft"})
-"""Those of them whose argument is always a path, and whose network holds weights from there that are not trained."""
+"""Those whose argument is always a path, and whose network contains untrained weights from there."""
 
 BASE = "base"
-"""The parameter of such architectures that is a directory."""
+"""The parameter of such architectures that names a directory."""
 
 FILES = frozenset(entry.name for entry in DATASETS.values() if entry.argument) - CONFIGS
-"""Data sets that a path names."""
+"""Data sets named by a path."""

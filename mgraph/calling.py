@@ -1,8 +1,8 @@
 """How a network is called with a batch of any form, and which of its outputs count.
 
-A tensor goes in as ``module(x)``, a dict as ``module(**x)``, a tuple as ``module(*x)``. What comes out may be a tensor,
-a tuple, a dict, or an object such as transformers' ``ModelOutput``; a task's ``outputs`` says what of it is given to
-loss and metrics.
+A tensor is passed as ``module(x)``, a dict as ``module(**x)``, a tuple as ``module(*x)``. The result may be a tensor, a
+tuple, a dict, or an object such as transformers' ``ModelOutput``; a task's ``outputs`` selects the part that is passed
+to loss and metrics.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from mgraph.errors import InputError
 from mgraph.fields import Fields
 
 Choice = str | int | Callable[[Any], Any] | None
-"""What counts of a network's outputs: the entry or attribute of that name, the one at that place, what a function
-makes of them, or (None) all of them as they are."""
+"""The part of a network's outputs that counts: the entry or attribute of that name, the one at that place, the result
+of a function, or (None) all of them unchanged."""
 
 AUTO = "auto"
-"""The choice of tasks with a built-in loss: the logits of outputs that have some, all others as they are."""
+"""The choice of tasks with a built-in loss: the logits of outputs that have some, any others unchanged."""
 
 
 def call(module: nn.Module | Callable[..., Any], x: Fields) -> Any:
-    """Run a network, or what stands for it, on a batch."""
+    """Run a network, or a stand-in for it, on a batch."""
     if isinstance(x, Tensor):
         return module(x)
     return module(**x) if isinstance(x, dict) else module(*x)
 
 
 def chosen(out: Any, choice: Choice) -> Any:
-    """Return what counts of a network's outputs; InputError, saying what there is, where the choice does not fit."""
+    """Return the part of a network's outputs that counts; raise InputError, listing what exists, if there is none."""
     if isinstance(out, Tensor) and not callable(choice):
         return out
     if choice is None or has_heads(out):
@@ -52,16 +52,16 @@ def chosen(out: Any, choice: Choice) -> Any:
 
 
 def has_heads(out: Any) -> bool:
-    """Tell whether outputs are those of a torchvision network with auxiliary heads, as it returns them in training."""
+    """Return whether outputs are those of a torchvision network with auxiliary heads, as returned in training."""
     fields: Sequence[str] = getattr(out, "_fields", ())
     return len(fields) > 1 and fields[0] == "logits" and all(name.startswith("aux_logits") for name in fields[1:])
 
 
 def with_heads(loss: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Let a loss count auxiliary heads, which there are in training only: the main loss plus a share of each of theirs.
+    """Make a loss include auxiliary heads, which exist only in training: the main loss plus a fraction of each head's.
 
-    The share is 0.3 of each of GoogLeNet's two (Szegedy et al., Going deeper with convolutions, 2015, §5), and 0.4 of
-    the one of Inception-v3, as torchvision trains it.
+    The fraction is 0.3 for each of GoogLeNet's two (Szegedy et al., Going deeper with convolutions, 2015, §5), and 0.4
+    for the one of Inception-v3, as in torchvision's training.
     """
     return partial(_with_heads, loss)
 

@@ -1,11 +1,10 @@
-"""Functions and classes that no other process can import: their source is captured, with all that it needs
-(torch-free).
+"""Capture the source of functions and classes that no other process can import, with all they need (torch-free).
 
-A notebook's ``def net(): …`` lives in ``__main__``. What it refers to is found in its source and in the module it was
-defined in: modules and importable names become imports, plain values assignments, and functions and classes of the same
-module are captured with it. The text is kept below the graph, as ``code/NAME-DIGEST.py``, and from there on it is a
-file like any other of the user's: hashed, trusted, and read back in every process. What cannot be written down is
-refused.
+A notebook's ``def net(): …`` lives in ``__main__``. The names it refers to are found in its source and in the module
+where it was defined: modules and importable names become imports, plain values become assignments, and functions and
+classes of the same module are captured with it. The text is kept below the graph, as ``code/NAME-DIGEST.py``, and from
+then on is a file like any other of the user's: hashed, trusted, and read back in every process. What cannot be written
+down is refused.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ _pending: dict[Path, bytes] = {}
 def spec_of(function: Any, graph: Path) -> str:
     """Return the spec by which a graph names a function, a class or a ``functools.partial`` of one.
 
-    That is ``package.module:name`` where every process can import it. Otherwise its source is captured, and is to be
-    written by :func:`write` once the graph is there. Raises InputError, saying why, for what has no name or refers to
-    what cannot be written down.
+    This is ``package.module:name`` if every process can import it. Otherwise its source is captured, to be written by
+    :func:`write` once the graph exists. Raises InputError, saying why, for something that has no name or refers to what
+    cannot be written down.
     """
     params: dict[str, Any] = {}
     while isinstance(function, partial):
@@ -63,12 +62,12 @@ def spec_of(function: Any, graph: Path) -> str:
 
 
 def pending(path: Path) -> bytes | None:
-    """Return a captured source that is not written yet; None if there is none of that path."""
+    """Return a captured source that is not written yet; None if there is none with that path."""
     return _pending.get(_place(path))
 
 
 def write(graph: Path) -> None:
-    """Write the sources captured for a graph, whose directory exists now; each of them whole or not at all.
+    """Write the sources captured for a graph, whose directory exists now, each completely or not at all.
 
     Raises InputError if the directory cannot be written.
     """
@@ -98,10 +97,10 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 
 def capture(function: types.FunctionType | type) -> str:
-    """Return the text of a module that defines a function or class with all that it refers to.
+    """Return the text of a module that defines a function or class with everything it refers to.
 
-    InputError for what has no source, is nested in another function and uses its variables, or refers to a value that
-    is neither importable nor plain.
+    Raises InputError if it has no source, is nested in another function and uses its variables, or refers to a value
+    that is neither importable nor plain.
     """
     found = _Capture(function)
     found.add(function.__name__, function)
@@ -109,13 +108,13 @@ def capture(function: types.FunctionType | type) -> str:
 
 
 class _Capture:
-    """Collects imports, assignments and definitions, what is needed first before what needs it."""
+    """Collects imports, assignments and definitions, each before whatever needs it."""
 
     def __init__(self, wanted: types.FunctionType | type) -> None:
         self._wanted, self._home = wanted.__qualname__, wanted.__module__
         self._imports: dict[str, str] = {}
         self._body: dict[str, str] = {}
-        self._future = False  # annotations are not looked at when it runs
+        self._future = False  # annotations are not evaluated when it runs
 
     def text(self) -> str:
         head = f'"""{self._wanted}, captured with what it refers to."""'
@@ -125,7 +124,7 @@ class _Capture:
         return "\n\n".join(part for part in (head, imports, *(t for t in self._body.values() if t)) if part) + "\n"
 
     def add(self, name: str, value: Any) -> None:
-        """Make a name mean what it means in the module of what is captured."""
+        """Give a name the meaning that it has in the module of the captured object."""
         if name in self._imports or name in self._body:
             return
         if isinstance(value, types.ModuleType):
@@ -149,7 +148,7 @@ class _Capture:
             )
 
     def _is_neighbour(self, value: Any) -> TypeGuard[types.FunctionType | type]:
-        """Tell whether something was defined in the same module, which cannot be imported."""
+        """Return whether something was defined in the same module, which cannot be imported."""
         ours = isinstance(value, types.FunctionType | type) and value.__module__ == self._home
         return ours and not _is_importable(value)
 
@@ -160,7 +159,7 @@ class _Capture:
                 f"{value.__qualname__} uses {', '.join(value.__code__.co_freevars)} of the function that it was made "
                 "in; give these as parameters, or define it at the top."
             )
-        self._body[name] = ""  # so that what refers to itself ends
+        self._body[name] = ""  # so that recursion on self-references ends
         known = _namespace(value)
         bodies = [value] if isinstance(value, types.FunctionType) else list(_functions(value))
         later = any(f.__code__.co_flags & __future__.annotations.compiler_flag for f in bodies)
@@ -186,7 +185,7 @@ def _place(path: Path) -> Path:
 
 
 def _is_importable(function: Any) -> bool:
-    """Tell whether another process finds the very object by its module and name."""
+    """Return whether another process finds this very object by its module and name."""
     module = getattr(function, "__module__", None)
     if not isinstance(module, str) or module == "__main__" or "." in function.__qualname__:
         return False
@@ -204,7 +203,7 @@ def _importable_name(value: Any) -> tuple[str, str] | None:
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", getattr(value, "__name__", None))
     if not isinstance(module, str) or not isinstance(name, str) or module == "__main__" or not name.isidentifier():
         return None
-    home = sys.modules.get(module)  # what has made a value is loaded
+    home = sys.modules.get(module)  # the module that made a value is loaded
     return (module, name) if getattr(home, name, None) is value else None
 
 
@@ -229,7 +228,7 @@ def _functions(cls: type) -> Iterator[types.FunctionType]:
 
 
 def _source(value: types.FunctionType | type) -> str:
-    """Return a definition's source, also of a class of a notebook, which :mod:`inspect` does not find before 3.13."""
+    """Return a definition's source, including that of a notebook's class, which :mod:`inspect` finds only from 3.13."""
     try:
         if isinstance(value, type):
             return _source_of_class(value)

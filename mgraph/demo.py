@@ -1,4 +1,4 @@
-"""The demonstration: four networks trained apart, the wall between them, and the surface that joins them."""
+"""The demonstration: four independently trained networks, the wall between them, and the surface that joins them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODES = "abcd"
 
 @dataclass
 class Demo:
-    """What the demonstration found: one table, the components before and after, and the files it wrote."""
+    """The results of the demonstration: one table, the components before and after, and the files it wrote."""
 
     columns: ClassVar[tuple[str, ...]] = (
         *("what", "max_train_loss", "min_train_accuracy", "test_accuracy", "standard_error", "compared"),
@@ -47,7 +47,7 @@ def run_demo(
 ) -> Demo:
     """Train four modes on digits, connect them, merge and ensemble; write the graph, pictures and a model.
 
-    Everything goes below ``directory``; NameTakenError if its graph is there already, unless told to overwrite.
+    Everything goes below ``directory``; raises NameTakenError if its graph already exists, unless told to overwrite.
     """
     path = directory / "digits.mgraph"
     if path.exists():
@@ -109,6 +109,7 @@ def _better_models(
         }
     )
     votes = surface.ensemble(progress=progress)
+    assert votes.corners is not None, "a connection has ends"
     for what, measured, against, gain in (
         ("ensemble of the 4 corners", votes.corners, f"corner {votes.single_name}", votes.corners_gain),
         (f"ensemble of {votes.members} points", votes.whole, "the 4 corners", votes.grid_gain),

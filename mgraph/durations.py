@@ -12,7 +12,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
 
 
 def seconds(given: str | float) -> float:
-    """Read a length of time above 0: a number of seconds, or parts with units, ``90``, ``30m``, ``1h30m``, ``1.5h``.
+    """Parse a length of time above 0: a number of seconds, or parts with units, ``90``, ``30m``, ``1h30m``, ``1.5h``.
 
     Raises InputError for anything else.
     """
@@ -34,7 +34,7 @@ def _parsed(text: str) -> float:
 
 
 def spoken(length: float) -> str:
-    """Write a number of seconds as people would: two units at most."""
+    """Write a number of seconds as people would, with at most two units."""
     if length < 60:
         return f"{length:.2g} s" if length < 10 else f"{length:.0f} s"
     for unit, smaller in (("d", "h"), ("h", "m"), ("m", "s")):

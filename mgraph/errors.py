@@ -24,7 +24,7 @@ from mgraph_store.errors import (
 
 
 class TrainedCurveError(InputError):
-    """A checkpoint holds a trained curve, not a mode; ``method`` is curve or chain, None where it does not say."""
+    """A checkpoint holds a trained curve, not a mode; ``method`` is curve or chain, or None if it does not say."""
 
     def __init__(self, message: str, method: str | None = None) -> None:
         super().__init__(message)

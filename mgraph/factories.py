@@ -1,9 +1,9 @@
-"""Factories: a user's own Python function that makes a network or the data, named in a spec.
+"""Factories: a user's own Python functions that make a network or the data, named in a spec.
 
-``package.module:factory`` is found as Python would, in the working directory last; ``file.py:factory`` is a file, and a
-stored spec gives it relative to the graph directory. Whether a spec names code is decided by the spec alone
-(:func:`names_code`), wherever it is met. :func:`load_factory` is the only way to run it, and asks for consent
-(:mod:`mgraph.trust`) with the hash of what it has read; what that hash covers is said in :mod:`mgraph.sources`.
+``package.module:factory`` is found as Python would find it, with the working directory last; ``file.py:factory`` is a
+file, which a stored spec gives relative to the graph directory. The spec alone decides whether it names code
+(:func:`names_code`), wherever it occurs. :func:`load_factory` is the only way to run the code, and asks for consent
+(:mod:`mgraph.trust`) with the hash of what it has read; :mod:`mgraph.sources` says what that hash covers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FactorySource:
     """Where a factory comes from: a file (path relative to the graph directory) or a module (dotted name).
 
     ``hash`` identifies the code: the BLAKE2b-128 of the source file's bytes if it imports no neighbour, of the module's
-    name where it has no such file, else of all its files. ``files`` are their digests, the first of them ``main``.
+    name if there is no such file, else of all its files. ``files`` are their digests, with ``main`` first.
     """
 
     kind: Literal["file", "module"]
@@ -40,7 +40,7 @@ class FactorySource:
 
 
 def names_code(text: str | Spec) -> bool:
-    """Tell whether a spec, metric or loss names code of a user's; a text that is not a spec names none."""
+    """Return whether a spec, metric or loss names the user's code; a text that is not a spec names none."""
     try:
         return Spec.parse(text).is_factory
     except InputError:
@@ -50,9 +50,9 @@ def names_code(text: str | Spec) -> bool:
 def source_of(spec: Spec, *, typed_in: Path, base: Path) -> tuple[Spec, FactorySource | None]:
     """Rewrite a spec as a user typed it in directory ``typed_in`` to the form stored in the graph ``base``.
 
-    Paths of factory files become relative to ``base``, and so do relative paths of data; absolute paths of
-    data stay. The second value is None unless the spec names a factory. Nothing is executed. Raises
-    NotFoundError if the file or module does not exist.
+    Paths of factory files become relative to ``base``, and so do relative paths of data; absolute paths of data stay.
+    The second value is None unless the spec names a factory. Nothing is executed. Raises NotFoundError if the file or
+    module does not exist.
     """
     if spec.is_factory:
         target, attribute = _split(spec)
@@ -91,9 +91,9 @@ def _with_argument(prefix: str, path: str) -> str:
 
 
 def names_file(argument: str, base: Path | None = None) -> bool:
-    """Tell whether what may be a path or a name is a path: it begins as one, or ends in ``.json``, or has a ``/``.
+    """Return whether an argument is a path rather than a name: it begins like one, ends in ``.json``, or has a ``/``.
 
-    With ``base``, ``owner/name`` is a path only if it is there: names of Hugging Face's hub look like this.
+    With ``base``, ``owner/name`` is a path only if it exists there, because names on Hugging Face's hub look like this.
     """
     if argument.startswith((".", "/", "~")) or argument.endswith(".json"):
         return True
@@ -106,7 +106,7 @@ def locate(path: str, base: Path) -> Path:
 
 
 def find_source(spec: Spec, *, base: Path) -> FactorySource:
-    """Say what a factory spec names now, with the present hash of its code; nothing is executed.
+    """Return what a factory spec names now, with the current hash of its code; nothing is executed.
 
     Paths are relative to ``base``. Raises NotFoundError if the file or module does not exist.
     """
@@ -118,7 +118,7 @@ def find_source(spec: Spec, *, base: Path) -> FactorySource:
 def load_factory(spec: Spec, *, base: Path, consent: Consent) -> Callable[..., Any]:
     """Import what a factory spec names, if ``consent`` allows it; **this runs the user's code**.
 
-    What runs is what consent was asked for: the files are read once. Raises UntrustedError if nobody consents,
+    Exactly the code for which consent was asked is run: the files are read once. Raises UntrustedError without consent,
     NotFoundError if there is no such file, module or attribute, InputError if importing fails.
     """
     target, attribute = _split(spec)
@@ -142,11 +142,11 @@ def load_factory(spec: Spec, *, base: Path, consent: Consent) -> Callable[..., A
 def call_factory(factory: Callable[..., Any], spec: Spec, offered: Mapping[str, Any] | None = None) -> Any:
     """Call a factory with the spec's parameters and those ``offered`` that its signature names.
 
-    Raises InputError for a parameter that it does not have, for one that it misses, and if it raises.
+    Raises InputError for an unknown parameter, for a missing one, and if the factory itself raises.
     """
     try:
         signature = inspect.signature(factory)
-    except (TypeError, ValueError):  # some built-in callables have none
+    except (TypeError, ValueError):  # some built-in callables have no signature
         return _called(factory, spec, dict(spec.params))
     positional, keyword = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_KEYWORD
     variable = (positional, keyword, inspect.Parameter.VAR_POSITIONAL)
@@ -183,7 +183,7 @@ def _split(spec: Spec) -> tuple[str, str]:
 
 
 def _meant(prefix: str) -> str:
-    """Suggest what is built in, where something like it stands before a colon."""
+    """Suggest a built-in, if something similar stands before a colon."""
     known = suggestion(prefix, PREFIXES)
     return known.replace("'?", ":…'?")
 
@@ -204,7 +204,7 @@ def _read_code(target: str, base: Path) -> Code:
 
 
 def _file_code(path: Path) -> Code:
-    """Read a factory file and its neighbours: those in its directory, then those in the one that we are in above it."""
+    """Read a factory file and its neighbours: those in its directory, then in the current one if that is above it."""
     directory, here = path.parent.resolve(), Path.cwd().resolve()
     above = [here] if directory != here and directory.is_relative_to(here) else []
     name = path.stem if path.stem.isidentifier() else "main"
@@ -240,7 +240,7 @@ def _module_code(name: str) -> Code:
         return Code((), name, {name: SourceFile(None, name.encode(), False)}, installed=True)
     root = path.parents[len(parts) - (0 if is_package else 1)]
     main = find([root], name)
-    if main is None or main.path != path:  # found by an importer with ways of its own
+    if main is None or main.path != path:  # found by a custom importer
         return Code((), name, {name: SourceFile(path, _read(path), is_package)}, installed=True)
     return gather([root], name, main, installed=lies_installed(path) or is_ours(parts[0]))
 

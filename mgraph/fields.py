@@ -1,7 +1,7 @@
-"""What a batch is made of: one tensor, or a dict or tuple of tensors with one leading axis, that of the examples.
+"""The components of a batch: one tensor, or a dict or tuple of tensors whose common leading axis is the examples.
 
-Inputs and targets are *fields* in this sense: the tokens and the attention mask of texts, two images, or a single
-tensor, as of most networks. Functions here do with all of them what is done with one tensor.
+Inputs and targets are *fields* in this sense: the tokens and the attention mask of texts, two images, or, for most
+networks, a single tensor. The functions here treat all of them like one tensor.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 Fields = Tensor | dict[str, Tensor] | tuple[Tensor, ...]
 Shape = tuple[int, ...]
 Shapes = Shape | dict[str, Shape] | tuple[Shape, ...]
-"""The shapes of one example, of the form of its fields; a tuple of numbers is that of a single tensor."""
+"""The shapes of one example, in the form of its fields; a tuple of numbers is the shape of a single tensor."""
 
 
 def tensors_of(fields: Fields) -> list[Tensor]:
@@ -35,7 +35,7 @@ def over(function: Callable[[Tensor], Tensor], fields: Fields) -> Fields:
 
 
 def named_tensors(fields: Fields) -> list[tuple[str, Tensor]]:
-    """List the tensors with what they are called in messages: a key, a place, nothing if there is one."""
+    """List the tensors with their names in messages: a key, a place, or nothing if there is only one."""
     if isinstance(fields, Tensor):
         return [("", fields)]
     pairs: Any = fields.items() if isinstance(fields, dict) else enumerate(fields)
@@ -43,7 +43,7 @@ def named_tensors(fields: Fields) -> list[tuple[str, Tensor]]:
 
 
 def of_form(form: Fields, tensors: Sequence[Tensor]) -> Fields:
-    """Give tensors the form of other fields: as many, in the same order."""
+    """Give tensors the form of other fields with the same number of tensors, in order."""
     if isinstance(form, Tensor):
         (only,) = tensors
         return only
@@ -58,7 +58,7 @@ def examples_in(fields: Fields) -> int:
 
 
 def part_of(fields: Fields, index: Any) -> Fields:
-    """Return some of the examples: a slice of them, or those at some indices."""
+    """Return some of the examples: a slice, or those at the given indices."""
     return over(lambda tensor: tensor[index], fields)
 
 
@@ -71,7 +71,7 @@ def divided(fields: Fields, sizes: Sequence[int]) -> list[Fields]:
 
 
 def joined(batches: Sequence[Fields]) -> Fields:
-    """Put the examples of several batches of one form, at least one, together."""
+    """Concatenate the examples of one or more batches of the same form."""
     together = [torch.cat(parts) for parts in zip(*map(tensors_of, batches), strict=True)]
     return of_form(batches[0], together)
 
@@ -91,7 +91,7 @@ def shapes_of(fields: Fields) -> Shapes:
 
 
 def numbers_in(shapes: Shapes) -> int:
-    """Return how many numbers an example of these shapes has."""
+    """Return the number of values in an example with these shapes."""
     if isinstance(shapes, Mapping):
         return sum(map(numbers_in, shapes.values()))
     count = 1
@@ -103,7 +103,7 @@ def numbers_in(shapes: Shapes) -> int:
 
 
 def are_labels(targets: Fields) -> bool:
-    """Tell whether targets are one tensor of whole numbers."""
+    """Return whether targets are one tensor of whole numbers."""
     return isinstance(targets, Tensor) and not targets.is_floating_point()
 
 

@@ -1,4 +1,4 @@
-"""What all pictures have in common: their look, and how they are written."""
+"""What all pictures have in common: their style, and how they are written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMATS = (".png", ".pdf", ".svg")
 
 
 def check_path(path: Path) -> None:
-    """Raise InputError for a picture that cannot be written: its type, or its directory."""
+    """Raise InputError for a picture that cannot be written, because of its type or its directory."""
     if path.suffix not in FORMATS:
         raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
     if not path.parent.is_dir():
@@ -25,17 +25,17 @@ def check_path(path: Path) -> None:
 
 
 def style() -> AbstractContextManager[Any]:
-    """Return the settings under which a picture is drawn and written."""
+    """Return the settings with which a picture is drawn and written."""
     import matplotlib as mpl
 
-    # Matplotlib takes its settings from the working directory first, which may be a stranger's, and they may start TeX.
+    # Matplotlib first reads settings from the working directory, which may be a stranger's, and they may start TeX.
     fixed = dict(mpl.rcParamsDefault) if Path("matplotlibrc").exists() else {}
     fixed.pop("backend", None)
     return mpl.rc_context({**fixed, "svg.hashsalt": "mgraph", "font.size": 9})
 
 
 def write_figure(figure: Figure, path: Path) -> Path:
-    """Write a picture; the same numbers give the same file. InputError if it cannot be written."""
+    """Write a picture; the same numbers give the same file. Raises InputError if it cannot be written."""
     _take_literally(figure)
     metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # no date
     try:
@@ -46,7 +46,7 @@ def write_figure(figure: Figure, path: Path) -> Path:
 
 
 def _take_literally(figure: Figure) -> None:
-    """Let no text that came with a graph be taken for a formula of matplotlib's; only numbers on axes may be some."""
+    """Keep text that came with a graph from being parsed as matplotlib formulas; only numbers on axes may be some."""
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
 
@@ -58,7 +58,7 @@ def _take_literally(figure: Figure) -> None:
         )  # as many as findobj finds
         ticks |= {label for tick in made for label in (tick.label1, tick.label2)}
         formatter = axis.get_major_formatter()
-        if isinstance(formatter, FuncFormatter):  # names; their texts are made when the picture is drawn
+        if isinstance(formatter, FuncFormatter):  # names, whose texts are made when the picture is drawn
             axis.set_major_formatter(FuncFormatter(partial(_literal, formatter)))
     for text in figure.findobj(Text):
         if isinstance(text, Text) and text not in ticks:

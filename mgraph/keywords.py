@@ -1,6 +1,6 @@
-"""Keywords that several functions take, written once as a TypedDict (PEP 692): a type checker sees each of them.
+"""Keywords that several functions share, written once as a TypedDict (PEP 692), so that a type checker knows each one.
 
-Python itself only sees ``**options``, so what takes them asks here whether it knows them all.
+Python itself only sees ``**options``, so the functions that take them check here whether all are known.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 
 def refuse_unknown(function: str, given: Iterable[str], known: type) -> None:
-    """Raise TypeError, as Python does, for a keyword that is no field of the TypedDict ``known``."""
+    """Raise TypeError, as Python does, for a keyword that is not a field of the TypedDict ``known``."""
     names = list(known.__annotations__)
     for name in given:
         if name not in names:

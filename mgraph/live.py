@@ -1,8 +1,8 @@
-"""Objects that were given in Python and are in no file: a network, or data in memory.
+"""Python objects that exist in no file: a network, or data in memory.
 
-A graph records what such an object *is* (a digest of the network's structure, the fingerprint of the data) and not the
-object itself, which stays in the process: ``object:DIGEST`` is its spec. When the graph is opened again the object is
-given again, and is known by that digest.
+A graph records what such an object *is* (a digest of the network's structure, the fingerprint of the data), not the
+object itself, which stays in the process: ``object:DIGEST`` is its spec. When the graph is opened again, the object is
+passed again and recognised by that digest.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _objects: dict[str, Any] = {}
 
 
 def remember(digest: str, thing: Any) -> str:
-    """Keep an object as long as this process lives; return its spec."""
+    """Keep an object for the lifetime of this process; return its spec."""
     spec = str(Spec(f"{LIVE}:{digest}"))
     _objects[spec] = thing
     return spec
 
 
 def is_live(spec: Spec) -> bool:
-    """Tell whether a spec names such an object."""
+    """Return whether a spec names such an object."""
     return spec.prefix == LIVE
 
 
 def recall(spec: Spec, role: str) -> Any:
-    """Return the object that a spec names; NotFoundError, saying how to give it again, if it was not given here.
+    """Return the object named by a spec; NotFoundError, saying how to pass it again, if it was not passed here.
 
     ``role`` is ``arch`` or ``data``.
     """

@@ -1,8 +1,9 @@
-"""What is good: a metric with a direction, and how it becomes a cost to be minimised (torch-free).
+"""What counts as good: a metric with a direction, and how it becomes a cost to be minimised (torch-free).
 
-A metric says what is measured of outputs and targets, whether more of it is better or less, and what the best value is
-if there is one. Edges, choices, tables and pictures ask it and never a word such as accuracy. What is stored of it with
-a space and a sweep (:meth:`Metric.stored`) is enough to read the numbers later without the code that measured them.
+A metric says what is measured on outputs and targets, whether more or less of it is better, and what the best value is
+if there is one. Edges, choices, tables and pictures rely on this, never on a word such as accuracy. What is stored
+about it with a space and a sweep (:meth:`Metric.stored`) is enough to interpret the numbers later without the code that
+measured them.
 """
 
 from __future__ import annotations
@@ -25,20 +26,21 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
 class Metric:
     """A number that says how good a network is: ``Metric("mae", absolute_error, better="lower")``.
 
-    ``function(outputs, targets)`` is given a batch at a time and returns one value for each example, shape (N,): the
-    metric is their mean, with a standard error. With ``compute`` it returns running sums instead, a tuple of numbers or
-    tensors that are added up over the batches, and the metric is ``compute(*sums)``. A function that returns one number
-    and has no ``compute`` is given all of a split at once (``whole``), which takes the memory for all outputs. It may
-    also be a ``torchmetrics.Metric`` or a class of these that takes no arguments.
+    ``function(outputs, targets)`` gets one batch at a time and returns one value per example, shape (N,): the metric is
+    their mean, with a standard error. With ``compute`` it returns running sums instead, a tuple of numbers or tensors
+    that are added up over the batches, and the metric is ``compute(*sums)``. A function that returns one number and has
+    no ``compute`` gets a whole split at once (``whole``), which takes memory for all outputs. It may also be a
+    ``torchmetrics.Metric`` or a class of these that takes no arguments.
 
     ``weights(targets)`` says how much each example counts in the mean, shape (N,); by default all count alike.
 
     ``better`` says whether higher or lower values are better; without it the metric is measured, but nothing is
-    compared by it. ``best`` is the value of a perfect network, where a higher one is better and there is such a value.
-    ``cost_name`` is what edges call the cost (default: the metric's name). ``identity`` tells functions of the same
-    name apart: the hash of a user's code, None where that is not known.
+    compared by it. ``best`` is the value of a perfect network, if higher is better and there is such a value.
+    ``cost_name`` is what edges call the cost (default: the metric's name). ``identity`` distinguishes functions with
+    the same name: the hash of a user's code, or None if unknown.
 
-    Raises InputError for a name that is not a letter and then letters, digits and ``. _ -``, and for another direction.
+    Raises InputError for a name that is not a letter followed by letters, digits and ``. _ -``, and for another
+    direction.
     """
 
     name: str
@@ -67,12 +69,14 @@ class Metric:
 
     @property
     def sign(self) -> float:
-        """What values are multiplied by so that more is better; InputError without a direction."""
+        """The factor that makes higher values better; raises InputError without a direction."""
         return 1.0 if self._direction() == "higher" else -1.0
 
     def cost(self, value: Any) -> Any:
-        """Return a value, or an array of them, as a cost to be minimised: ``best - value`` or ``-value`` of a
-        metric of which more is better, else the value itself. InputError without a direction.
+        """Return a value, or an array of them, as a cost to be minimised.
+
+        This is ``best - value`` or ``-value`` if higher is better, else the value itself. InputError without a
+        direction.
         """
         if self._direction() == "lower":
             return value
@@ -84,7 +88,7 @@ class Metric:
         return self.better
 
     def stored(self) -> dict[str, Any]:
-        """Return what is stored of it: name, direction, best value, unit, and the name of its cost."""
+        """Return what is stored about it: name, direction, best value, unit, and the name of its cost."""
         facts = {"name": self.name, "better": self.better, "best": self.best, "unit": self.unit, "cost": self.cost_name}
         return {key: value for key, value in facts.items() if value not in (None, "")}
 
@@ -94,12 +98,12 @@ LOSS = Metric("loss", better="lower", identity="built in")
 
 
 def to_json(metrics: Iterable[Metric]) -> str:
-    """Write what is stored of metrics."""
+    """Return what is stored about metrics, as JSON."""
     return json.dumps([metric.stored() for metric in metrics])
 
 
 def from_json(text: str) -> tuple[Metric, ...]:
-    """Read stored metrics, the first one first; what is not such a text, perhaps a stranger's, says nothing."""
+    """Read stored metrics, in order; text that is not of this form, perhaps a stranger's, yields none."""
     try:
         entries = json.loads(text)
         return tuple(
@@ -111,5 +115,5 @@ def from_json(text: str) -> tuple[Metric, ...]:
 
 
 def primary_of(metrics: Iterable[Metric]) -> Metric:
-    """Return what networks are compared by: the first metric with a direction, else the loss."""
+    """Return the metric by which networks are compared: the first one with a direction, else the loss."""
     return next((metric for metric in metrics if metric.better is not None), LOSS)

@@ -1,4 +1,4 @@
-"""How long computations report where they stand (no torch)."""
+"""How long computations report their progress (no torch)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a long computation stands: ``done`` of ``total`` units, in which phase, at which loss.
+    """The progress of a long computation: ``done`` of ``total`` units, in which phase, at which loss.
 
-    ``note`` is something to tell once, such as what a phase that begins will cost. Each unit takes ``examples``, which
-    are ``called`` images or examples; 0: it is not known how many.
+    ``note`` is something to say once, such as what the phase that begins will cost. Each unit takes ``examples``, which
+    are ``called`` images or examples; 0 if their number is unknown.
     """
 
     phase: str
@@ -23,7 +23,7 @@ class Progress:
     called: str = "examples"
 
     def speed(self, units: float) -> str:
-        """Say how many examples that many units in a second are; nothing if it is not known."""
+        """Convert units per second to examples per second, in words; empty if unknown."""
         rate = units * self.examples
         return f"{rate:,.{0 if rate >= 10 else 1}f} {self.called}/s" if rate else ""
 

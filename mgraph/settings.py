@@ -1,8 +1,7 @@
 """Settings written once: dataclass fields with type, default, unit, limits and help.
 
-The command line's flags, ``-s key=value``, the documentation and the stored provenance are all generated from
-them. Keywords of methods that are options of commands, too, are declared as an :class:`Option`. This module is
-torch-free.
+The command line's flags, ``-s key=value``, the documentation and the stored provenance are all generated from them.
+Keywords of methods that are also options of commands are declared with an :class:`Option`. This module is torch-free.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from mgraph.errors import InputError
 
 @dataclass(frozen=True)
 class Limits:
-    """What the numbers of a setting must be: ``low`` and ``high`` may be reached, ``above`` and ``below`` may not."""
+    """Bounds on the numbers of a setting: ``low`` and ``high`` are inclusive, ``above`` and ``below`` exclusive."""
 
     low: float | None = None
     above: float | None = None
@@ -29,7 +28,7 @@ class Limits:
     below: float | None = None
 
     def broken(self, number: float) -> str | None:
-        """Say what a number must be and is not, such as "at least 1"; None if it is within the limits."""
+        """Return what a number must be but is not, such as "at least 1"; None if it is within the limits."""
         limits = [
             (self.low, number.__ge__, "at least"),
             (self.above, number.__gt__, "above"),
@@ -42,13 +41,14 @@ class Limits:
         return None
 
 
-class GivenLimits(TypedDict, total=False):
-    """The fields of :class:`Limits`, as keywords."""
+class Further(TypedDict, total=False):
+    """The fields of :class:`Limits`, and ``alone``: the value that a flag stands for when typed without one."""
 
     low: float
     above: float
     high: float
     below: float
+    alone: str
 
 
 def setting(
@@ -60,19 +60,22 @@ def setting(
     nothing: str = "none",
     check: Callable[[Any], object] | None = None,
     by_name: Callable[[Any], str] | None = None,
-    **limits: Unpack[GivenLimits],
+    **further: Unpack[Further],
 ) -> Any:
-    """Declare a setting: its default, what it does, its unit and its :class:`Limits`.
+    """Declare a setting: its default, what it does, its unit, its :class:`Limits` and other properties.
 
-    ``nothing`` is the word for None, where None is a value. ``check`` raises InputError for a value, other than None,
-    that cannot be. ``by_name`` gives the name that a function is recorded by, where one may be given.
+    ``nothing`` is the word for None, if None is a value. ``check`` raises InputError for an invalid value other than
+    None. ``by_name`` gives the name by which a function is recorded, if the setting accepts one.
     """
     metadata = {
         "help": help,
         "unit": unit,
-        "limits": Limits(**limits),
+        "limits": Limits(
+            low=further.get("low"), above=further.get("above"), high=further.get("high"), below=further.get("below")
+        ),
         "choices": choices,
         "nothing": nothing,
+        "alone": further.get("alone"),
         "check": check,
         "by_name": by_name,
     }
@@ -81,10 +84,10 @@ def setting(
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line offers a keyword as: ``Annotated[int | None, Option("Points …")]`` in a TypedDict.
+    """How the command line offers a keyword: ``Annotated[int | None, Option("Points …")]`` in a TypedDict.
 
-    ``flag`` is its name where that is not the keyword's (``--no-…``: it takes the keyword away). Of ``many`` values
-    each has a flag of its own ("repeated"), or all are given at once ("commas"). ``shown`` stands for the value.
+    ``flag`` is its name if different from the keyword's (``--no-…`` negates the keyword). With ``many`` values, each
+    has its own flag ("repeated"), or all are given at once ("commas"). ``shown`` is the placeholder for the value.
     """
 
     help: str
@@ -96,9 +99,10 @@ class Option:
 
 
 def options_of(keywords: type) -> dict[str, tuple[type, Option]]:
-    """Return the keywords of a TypedDict that are offered as options: what is typed (bool, int, float, str), and how.
+    """Return the keywords of a TypedDict that are offered as options: the type to enter (bool, int, float, str), and
+    how.
 
-    Where a keyword takes several types, the first of these is typed.
+    If a keyword accepts several types, the first one is used.
     """
     found: dict[str, tuple[type, Option]] = {}
     for name, hint in get_type_hints(keywords, include_extras=True).items():
@@ -125,9 +129,10 @@ class SettingInfo:
     unit: str
     nothing: str = "none"
     choices: tuple[str, ...] = ()
+    alone: str | None = None
 
     def example(self) -> str:
-        """Write the default as it would be typed."""
+        """Return the default as it would be typed."""
         return format_value(self.default) or self.nothing
 
 
@@ -135,8 +140,8 @@ class SettingInfo:
 class Settings:
     """Base of all settings: checked on construction, from strings or from Python values.
 
-    ``presets`` are named groups of values, such as those that a paper published. ``renamed`` are names that settings
-    had in earlier versions, with today's.
+    ``presets`` are named groups of values, such as those that a paper published. ``renamed`` maps the names that
+    settings had in earlier versions to today's.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
@@ -161,13 +166,14 @@ class Settings:
                 f.metadata["unit"],
                 f.metadata["nothing"],
                 f.metadata["choices"],
+                f.metadata["alone"],
             )
             for f in fields(cls)
         ]
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Build from names, earlier ones included, and values (strings as typed, or Python values).
+        """Build from names, including earlier ones, and values (strings as typed, or Python values).
 
         Raises InputError for an unknown name, listing the known ones, for an earlier name next to today's, and for a
         value out of range.
@@ -186,7 +192,7 @@ class Settings:
 
     @classmethod
     def preset(cls, name: str, /, **changes: Any) -> Self:
-        """Build from a preset and changes to it; InputError, listing the presets, if there is none of that name."""
+        """Build from a preset and changes to it; raise InputError, listing the presets, if it does not exist."""
         if name not in cls.presets:
             known = ", ".join(cls.presets) or "none"
             close = difflib.get_close_matches(name, cls.presets, 1)
@@ -196,19 +202,19 @@ class Settings:
 
     @classmethod
     def brought_up(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """Return stored settings under today's names; those that did not exist then have their defaults.
+        """Return stored settings under today's names; settings that did not exist then have their defaults.
 
-        What is not one of the settings stays as it is.
+        Anything that is not one of the settings stays as it is.
         """
         return {f.name: f.default for f in fields(cls)} | {cls.renamed.get(k, k): v for k, v in stored.items()}
 
     def to_json(self) -> str:
-        """Write every setting, defaults included, as JSON for the provenance."""
+        """Return every setting, including defaults, as JSON for the provenance."""
         return json.dumps({f.name: getattr(self, f.name) for f in fields(self)}, sort_keys=True)
 
 
 def format_value(value: Any) -> str:
-    """Write a value as it would be typed on the command line."""
+    """Return a value as it would be typed on the command line."""
     if isinstance(value, tuple | list):
         return ",".join(format_value(v) for v in value)
     if isinstance(value, bool):
@@ -239,7 +245,7 @@ def _coerce(f: Field[Any], hint: Any, value: Any) -> Any:
 
 
 def convert(hint: Any, value: Any) -> Any:
-    """Bring a value, typed or not, to a type; TypeError, ValueError or KeyError if it does not fit."""
+    """Convert a value, typed or not, to a type; raise TypeError, ValueError or KeyError if it does not fit."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None or value == "":
@@ -270,14 +276,14 @@ def convert(hint: Any, value: Any) -> Any:
 
 
 def _nothing(hint: Any) -> Any:
-    """What the word for nothing stands for: no value, or an empty tuple."""
+    """Return the meaning of the word for nothing: no value, or an empty tuple."""
     if get_origin(hint) is tuple:
         return ()
     return None if type(None) in get_args(hint) else "none"
 
 
 def type_name(hint: Any) -> str:
-    """Say in words what a type takes: "a whole number", "numbers with commas"."""
+    """Describe the values of a type in words: "a whole number", "numbers with commas"."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return type_name(next(a for a in arguments if a is not type(None))) + " or nothing"

@@ -1,4 +1,4 @@
-r"""What leaves mgraph to be read by people: text of strangers escaped, cells that no spreadsheet takes for formulas.
+r"""What mgraph shows to people: strangers' text is escaped, and cells cannot act as formulas in a spreadsheet.
 
 :func:`visible` escapes what a terminal obeys or a reader cannot see, see :mod:`mgraph_store.visible`.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from mgraph_store.visible import visible, visible_lines
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-](inf|nan)")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # full width ones, too
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # including full-width ones
 
 
 def plain_cell(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """The source of user code: which files a factory consists of, read once and hashed (nothing here is executed).
 
-The code that a spec names is its own file *and* whatever that imports from its own directory, directly or through a
-neighbour, found in the syntax tree: every ``import`` statement counts, also those inside functions. What is run later
-(:mod:`mgraph.usercode`) is exactly the text that was read here, never a ``.pyc`` that lies beside it.
+The code that a spec names is its own file *and* everything it imports from its own directory, directly or through a
+neighbour, as found in the syntax tree: every ``import`` statement counts, including those inside functions. What runs
+later (:mod:`mgraph.usercode`) is exactly the text that was read here, never a ``.pyc`` beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cached_property, lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 
-_MOST = 256  # modules of an installed package that are hashed; of the user's own there is no limit
+_MOST = 256  # most modules of an installed package that are hashed; there is no limit for the user's own
 _OURS = frozenset({"mgraph", "mgraph_cli", "mgraph_store", "torch", "torchvision", "numpy"})
 
 
@@ -38,9 +38,9 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Code:
-    """A module, by its dotted name below the directories ``roots``, with all that it imports from there.
+    """A module, by its dotted name below the directories ``roots``, with everything it imports from there.
 
-    ``files`` are by dotted name. ``installed`` code is imported as Python does it, everything else from the text here.
+    ``files`` are by dotted name. ``installed`` code is imported as usual, everything else from the text here.
     """
 
     roots: tuple[Path, ...]
@@ -55,14 +55,14 @@ class Code:
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """BLAKE2b-128 of every file, by a name that does not depend on where the code lies."""
+        """BLAKE2b-128 of every file, under names that do not depend on where the code is."""
         return {_label(self.name, name, file): digest(file.content) for name, file in sorted(self.files.items())}
 
     @cached_property
     def hash(self) -> str:
-        """What identifies the code: the file's own digest if it is alone, else one of all digests.
+        """The identity of the code: the file's own digest if there is only one, else the digest of all digests.
 
-        The list begins with a NUL, which no Python source may hold, so no single file can stand for a list.
+        The list begins with a NUL, which no Python source may contain, so no single file can pass for a list.
         """
         if len(self.files) == 1:
             return digest(self.main.content)
@@ -75,9 +75,9 @@ def digest(content: bytes) -> str:
 
 
 def gather(roots: Sequence[Path], name: str, main: SourceFile, *, installed: bool = False) -> Code:
-    """Read a module, already found as ``main``, and everything that it imports from the directories ``roots``.
+    """Read a module, already found as ``main``, and everything it imports from the directories ``roots``.
 
-    Of an installed package only modules of the same top-level package count, and at most 256 of them.
+    Of an installed package, only modules of the same top-level package count, and at most 256 of them.
     """
     files = {name: main}
     inside = name.partition(".")[0] if installed else None
@@ -107,7 +107,7 @@ def gather(roots: Sequence[Path], name: str, main: SourceFile, *, installed: boo
 
 
 def find(roots: Sequence[Path], name: str) -> SourceFile | None:
-    """Read the module of a dotted name below some directories; None if none of them has it."""
+    """Read the module with a dotted name below some directories; None if none of them has it."""
     places: Sequence[Path] = roots
     found: SourceFile | None = None
     for part in name.split("."):
@@ -128,20 +128,20 @@ def find(roots: Sequence[Path], name: str) -> SourceFile | None:
 
 
 def beside(roots: Sequence[Path], top: str) -> bool:
-    """Tell whether there is a module of this top-level name in one of the directories."""
+    """Return whether one of the directories has a module with this top-level name."""
     return top.isidentifier() and _look(roots, top) is not None
 
 
 @lru_cache(maxsize=1024)
 def is_installed(top: str) -> bool:
-    """Tell whether a top-level name is one of Python's own or of an installed package."""
+    """Return whether a top-level name belongs to Python itself or to an installed package."""
     if top in sys.stdlib_module_names or top in sys.builtin_module_names or top in _OURS:
         return True
     return PathFinder.find_spec(top, [entry for entry in sys.path if lies_installed(Path(entry))]) is not None
 
 
 def lies_installed(path: Path) -> bool:
-    """Tell whether a path belongs to this Python or to the packages installed for it."""
+    """Return whether a path belongs to this Python or to the packages installed for it."""
     if {"site-packages", "dist-packages"} & set(path.parts):
         return True
     places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
@@ -149,12 +149,12 @@ def lies_installed(path: Path) -> bool:
 
 
 def is_ours(top: str) -> bool:
-    """Tell whether a top-level name is mgraph itself or one of what it is built on, which are never loaded twice."""
+    """Return whether a top-level name is mgraph itself or one of its dependencies, which are never loaded twice."""
     return top in _OURS
 
 
 def _look(places: Sequence[Path], part: str) -> tuple[Path | None, tuple[Path, ...]] | None:
-    """Find one name in directories, in Python's order: its file, and where its submodules lie."""
+    """Find one name in directories, in Python's order: its file, and where its submodules are."""
     bare: list[Path] = []
     for place in places:
         folder = place / part
@@ -181,7 +181,7 @@ def _label(main: str, name: str, file: SourceFile) -> str:
 
 
 def _imports(content: bytes, package: str) -> Iterator[str]:
-    """Yield the dotted names that a source's import statements may mean, each once."""
+    """Yield the dotted names that a source's import statements may refer to, each once."""
     seen: set[str] = set()
     for level, module, names in _statements(content):
         if level:

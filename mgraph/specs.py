@@ -1,8 +1,8 @@
 """Spec strings: ``name?key=value&key=a,b`` names an architecture or a data set with its parameters (torch-free).
 
-A value is read as a whole number, a number, true/false, a comma list of those, or else a word. ``%XX`` stands
-for a byte, as in URLs: it carries characters that have a meaning here and keeps a word like ``%374`` ("74") a
-word. The canonical form sorts the keys, so that two ways to write one thing compare equal.
+A value is parsed as a whole number, a number, true/false, a comma-separated list of those, or else a word. ``%XX``
+stands for a byte, as in URLs: it encodes characters that have a meaning here and keeps a word like ``%374`` ("74") a
+word. The canonical form sorts the keys, so that two ways to write the same thing compare equal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Scalar = int | float | bool | str
 Value = Scalar | tuple[Scalar, ...]
 
 LIVE = "object"
-"""What names an object that was given in Python and is in no file: :mod:`mgraph.session.objects`."""
+"""The prefix for Python objects that exist in no file: :mod:`mgraph.session.objects`."""
 
 # What may stand before a colon without naming a factory.
 PREFIXES = frozenset(entry.name for entry in (*ARCHITECTURES.values(), *DATASETS.values()) if entry.argument) | {
@@ -59,7 +59,7 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str | Spec) -> Spec:
-        """Read a spec; InputError, saying what is wrong, if it is not of the form ``name?key=value&…``."""
+        """Parse a spec; raise InputError, saying what is wrong, if it does not have the form ``name?key=value&…``."""
         if isinstance(text, Spec):
             return text
         name, question, query = text.strip().partition("?")
@@ -92,12 +92,12 @@ class Spec:
 
     @property
     def prefix(self) -> str:
-        """What stands before the first colon: the name by which a built-in is registered."""
+        """The part before the first colon: the name by which a built-in is registered."""
         return self.name.partition(":")[0]
 
     @property
     def argument(self) -> str:
-        """What stands after the first colon, as in ``npz:FILE``; empty if there is none."""
+        """The part after the first colon, as in ``npz:FILE``; empty if there is none."""
         return self.name.partition(":")[2]
 
     @property
@@ -107,7 +107,7 @@ class Spec:
 
 
 def bind(entry: BuiltIn, spec: Spec) -> dict[str, Any]:
-    """Convert a spec's parameters to the types that a built-in declares; InputError for an unknown or unfitting one."""
+    """Convert a spec's parameters to the types that a built-in declares; InputError for an unknown or invalid one."""
     if bool(entry.argument) != bool(spec.argument):
         raise InputError(f"{spec.name!r} is not the way to name {entry.name}; write {entry.usage}.")
     known = {p.name: p for p in entry.params}
@@ -118,7 +118,7 @@ def bind(entry: BuiltIn, spec: Spec) -> dict[str, Any]:
 
 
 def look_up(spec: Spec, registry: Mapping[str, BuiltIn], what: str) -> BuiltIn:
-    """Find a built-in by a spec's name; NotFoundError, naming what is close and what exists."""
+    """Find a built-in by a spec's name; raise NotFoundError with similar names and those that exist."""
     if spec.prefix not in registry:
         hint = suggestion(spec.prefix, registry)
         known = ", ".join(entry.usage for entry in registry.values())
@@ -143,9 +143,9 @@ def suggestion(text: str, known: Iterable[str]) -> str:
 
 
 def fitted(name: str, declared: Any, value: Value) -> Any:
-    """Read a parameter's value as it was typed, by the converter of all settings; None is no value of a spec.
+    """Parse a parameter's value as typed, with the converter of all settings; None is not a value in a spec.
 
-    Raises InputError for what does not fit the type that is declared.
+    Raises InputError for a value that does not fit the declared type.
     """
     hint = next((h for h in get_args(declared) if h is not type(None)), declared)
     hint = hint if type(None) in get_args(declared) else declared
@@ -170,7 +170,7 @@ def _read_value(raw: str, text: str) -> Value:
 def _read_scalar(raw: str) -> Scalar:
     if raw in ("true", "false"):
         return raw == "true"
-    if _INT.fullmatch(raw) and len(raw) < 4000:  # beyond that int() refuses
+    if _INT.fullmatch(raw) and len(raw) < 4000:  # int() refuses longer ones
         return int(raw)
     if _FLOAT.fullmatch(raw) and math.isfinite(float(raw)):
         return float(raw)
@@ -179,7 +179,7 @@ def _read_scalar(raw: str) -> Scalar:
 
 def _write_value(value: Value) -> str:
     if isinstance(value, tuple):
-        # A trailing comma tells a list of one, and the empty list, from a single value.
+        # A trailing comma distinguishes a list of one, and the empty list, from a single value.
         return ",".join(map(_write_scalar, value)) + ("," if len(value) < 2 else "")
     return _write_scalar(value)
 

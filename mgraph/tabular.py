@@ -1,6 +1,6 @@
 """Tables as data: CSV and Parquet files, read through DuckDB.
 
-It lies outside :mod:`mgraph.data`, which runs without DuckDB.
+This is outside :mod:`mgraph.data`, which runs without DuckDB.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Share = Annotated[float, "share of the rows, drawn at random, that are test data
 Seed = Annotated[int, "seed of that draw"]
 Standardise = Annotated[bool, "subtract each input's mean over train, and divide by its standard deviation"]
 
-# Nothing is fetched.
+# Nothing is downloaded.
 _CONFIG: dict[str, Any] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 _SPLITS = ("train", "valid", "test")
 
@@ -43,7 +43,7 @@ def csv(
     seed: Seed = 0,
     standardise: Standardise = True,
 ) -> Task:
-    """Load a table of comma-separated values; DuckDB finds out about its header and types."""
+    """Load a table of comma-separated values; DuckDB detects its header and types."""
     return _task(path, "read_csv", (y, x, split), (test, seed), standardise=standardise)
 
 
@@ -99,7 +99,7 @@ def _task(
 
 
 def _read(path: Path, reader: str) -> dict[str, NDArray[Any]]:
-    """Read all columns as arrays; masked where values are missing."""
+    """Read all columns as arrays, masked where values are missing."""
     if not path.is_file():
         raise NotFoundError(f"The data file {path} does not exist; check the path.")
     with duckdb.connect(":memory:", config=_CONFIG) as connection:
@@ -156,7 +156,7 @@ def _numbers(name: str, values: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def _targets(name: str, values: NDArray[Any], path: Path) -> tuple[NDArray[Any], list[str]]:
-    """Return labels as integers, quantities as floats, and what to tell of it."""
+    """Return labels as integers or quantities as floats, and notes for the user."""
     _require_whole(name, values, path)
     plain = np.ma.getdata(values)
     if plain.dtype.kind == "f":

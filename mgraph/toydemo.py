@@ -1,4 +1,4 @@
-"""The demonstration on landscapes of two weights: a band of pivots that finds its way from one well to another."""
+"""The demonstration on landscapes of two weights: a band of pivots finds its way from one well to another."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Toy:
     saddle: float
     window: tuple[float, float, float, float]
     lr: float
-    steps: tuple[int, ...]  # after which the band is looked at
+    steps: tuple[int, ...]  # after which the band is drawn
 
 
 _TOYS = (
@@ -52,7 +52,7 @@ _TOYS = (
 
 @dataclass
 class ToyDemo:
-    """What the demonstration found, and the files it wrote."""
+    """The results of the demonstration, and the files it wrote."""
 
     columns: ClassVar[tuple[str, ...]] = ("landscape", "connection", "steps", "saddle", "known_saddle", "length")
 
@@ -69,7 +69,7 @@ def run_toy_demo(
 ) -> ToyDemo:
     """Relax a band on three landscapes and draw it moving; write the graph and the picture below ``directory``.
 
-    NameTakenError if the graph is there already, unless told to overwrite.
+    Raises NameTakenError if the graph already exists, unless told to overwrite.
     """
     path = directory / "toy.mgraph"
     if path.exists():
@@ -91,7 +91,7 @@ def run_toy_demo(
 
 
 def _followed(graph: Graph, toy: _Toy, demo: ToyDemo, progress: ProgressCallback | None) -> LandscapePanel:
-    """Connect the wells by a straight line and by a band that goes on from moment to moment."""
+    """Connect the wells by a straight line and by a band that continues from moment to moment."""
     name = toy.potential
     ends = [
         graph.add_point(well, name=f"{name}-{side}", space=name)

@@ -1,12 +1,12 @@
-"""Whose code may run: the factories that this user has trusted, per graph, spec and hash of the code (torch-free).
+"""Whose code may run: the factories that this user has trusted, by graph, spec and hash of the code (torch-free).
 
 A graph may come from a stranger, so the code that it names runs only after this user named it in ``init`` or
-``add-space``, or asked for it with ``--trust``. The memory is ``trust.json`` in the user's configuration
+``add-space``, or asked for it with ``--trust``. This is remembered in ``trust.json`` in the user's configuration
 directory (``MGRAPH_CONFIG_DIR`` overrides it), never in the graph.
 
-Everything that would run code asks a :class:`Consent`. Names that come as arguments of a command or call are the
-user's (:data:`NAMED`); names that were read from a graph are its own (:class:`OfGraph`), also where an operation is
-given them as arguments again: ``resume`` does that inside :func:`speaking`.
+Everything that would run code asks a :class:`Consent`. Names passed as arguments of a command or call are the user's
+(:data:`NAMED`); names read from a graph are the graph's own (:class:`OfGraph`), even when they are passed to an
+operation as arguments again, as ``resume`` does inside :func:`speaking`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Triple = tuple[str, str, str]
 
 
 class Consent(Protocol):
-    """Who is asked whether code may run."""
+    """The authority that decides whether code may run."""
 
     @property
     def writes(self) -> bool:
-        """Whether data may be fetched into a directory that a spec names."""
+        """Whether data may be downloaded into a directory that a spec names."""
 
     def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
         """Raise UntrustedError unless this code may run: what names it, its hash, and the digests of its files."""
@@ -43,7 +43,7 @@ class _Named:
     writes = True
 
     def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
-        """Consent: who names code in a command or call wants it to run."""
+        """Consent: whoever names code in a command or call wants it to run."""
 
 
 NAMED: Consent = _Named()
@@ -51,14 +51,14 @@ NAMED: Consent = _Named()
 
 @dataclass(frozen=True)
 class OfGraph:
-    """Code that a graph names runs if this user has trusted it, or does so now (``allow``), which is remembered."""
+    """Code named by a graph runs if this user has trusted it, or does so now (``allow``), which is remembered."""
 
     path: Path
     allow: bool = False
 
     @property
     def writes(self) -> bool:
-        """Whether data may be fetched into a directory that the graph names: where the user says so."""
+        """Whether data may be downloaded into a directory that the graph names: only if the user says so."""
         return self.allow
 
     def ask(self, spec: str, hash: str, files: Mapping[str, str]) -> None:
@@ -70,12 +70,12 @@ class OfGraph:
 
 @dataclass(frozen=True)
 class OfNewSpace(OfGraph):
-    """What the user names while a space is made, and has just been remembered."""
+    """What the user names while a space is being made, and has just been remembered."""
 
     @property
     @override
     def writes(self) -> bool:
-        """Consent: the directory is the user's word, too."""
+        """Consent: the user named the directory, too."""
         return True
 
 
@@ -83,13 +83,13 @@ _speaker: ContextVar[Consent] = ContextVar("speaker", default=NAMED)
 
 
 def speaker() -> Consent:
-    """Return whose names those are that come as arguments now."""
+    """Return the authority for names that are passed as arguments now."""
     return _speaker.get()
 
 
 @contextmanager
 def speaking(consent: Consent) -> Iterator[None]:
-    """Inside this block, names that come as arguments were read from elsewhere, and ``consent`` is asked for them."""
+    """Inside this block, names passed as arguments were read from elsewhere, and ``consent`` is asked about them."""
     before = _speaker.set(consent)
     try:
         yield
@@ -98,15 +98,15 @@ def speaking(consent: Consent) -> Iterator[None]:
 
 
 def trust_file() -> Path:
-    """Return the file that remembers."""
-    import platformdirs  # here: listing a graph has no need of it
+    """Return the file in which trust is remembered."""
+    import platformdirs  # imported here because listing a graph does not need it
 
     override = os.environ.get("MGRAPH_CONFIG_DIR")
     return Path(override or platformdirs.user_config_dir("mgraph")) / "trust.json"
 
 
 def trust(graph_path: Path, spec: str, hash: str, files: Mapping[str, str] | None = None) -> None:
-    """Remember that this user trusts this code in this graph; ``files`` only help to say later what has changed."""
+    """Remember that this user trusts this code in this graph; ``files`` only help to say later what changed."""
     known = _load()
     triple = _triple(graph_path, spec, hash)
     if triple not in known:
@@ -114,7 +114,7 @@ def trust(graph_path: Path, spec: str, hash: str, files: Mapping[str, str] | Non
 
 
 def is_trusted(graph_path: Path, spec: str, hash: str) -> bool:
-    """Tell whether this user trusted exactly this code in exactly this graph."""
+    """Return whether this user trusted exactly this code in exactly this graph."""
     return _triple(graph_path, spec, hash) in _load()
 
 
@@ -133,7 +133,7 @@ def require(graph_path: Path, spec: str, hash: str, files: Mapping[str, str] | N
 
 
 def _what_changed(then: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Name the neighbours that are other, new or gone, if the list was kept."""
+    """Name the neighbours that have changed, are new or are gone, if the list was kept."""
     if not then or not now:
         return ""
     names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name) and name != "main")
@@ -149,7 +149,7 @@ def _triple(graph_path: Path, spec: str, hash: str) -> Triple:
 
 
 def _load() -> dict[Triple, dict[str, str]]:
-    """Read the memory: the files behind every triple, as far as they were kept, oldest first."""
+    """Read the file: the recorded files of every triple, oldest first."""
     path = trust_file()
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["trusted"]

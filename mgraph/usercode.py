@@ -1,9 +1,9 @@
-"""Running user code: the one place where a module that somebody named is imported.
+"""Running user code: the one place where a module named by somebody is imported.
 
-It is run from the source text that was hashed (:mod:`mgraph.sources`), as a private package of which every neighbour
-is a submodule. So ``import layers`` in ``net.py`` means the file beside it, for this code alone: no library ever finds
-a neighbour, two factories may each have a ``layers.py``, and the import path stays as it is. Installed packages go
-before neighbours of the same name. A neighbour that the hash does not cover is refused by name.
+It is run from the source text that was hashed (:mod:`mgraph.sources`), as a private package of which every neighbour is
+a submodule. So ``import layers`` in ``net.py`` means the file beside it, for this code alone: no library ever finds a
+neighbour, two factories may each have a ``layers.py``, and the import path stays as it is. Installed packages take
+precedence over neighbours of the same name. A neighbour that the hash does not cover is refused by name.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _lock = threading.RLock()
 
 
 class ShadowedFileWarning(MGraphWarning):
-    """A file beside the user's code has the name of an installed module, which is the one that is imported."""
+    """A file beside the user's code has the name of an installed module, and the latter is imported."""
 
 
 def run(code: Code) -> types.ModuleType:
-    """Import code and return its module, the same one for the same text at the same place; **this runs it**.
+    """Import code and return its module, the same one for the same text in the same place; **this runs it**.
 
-    Whatever it raises goes through, and nothing of it stays behind then.
+    Exceptions that it raises pass through, and then nothing of it is left behind.
     """
     if code.installed:
         return importlib.import_module(code.name)
@@ -63,12 +63,12 @@ def run(code: Code) -> types.ModuleType:
 
 
 def plainly(text: str) -> str:
-    """Take the names of private packages out of an error's text."""
+    """Remove the names of private packages from an error's text."""
     return re.sub(rf"{_PREFIX}[0-9a-f_]+\.", "", text)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds submodules of private packages, and says no to user code that would go round them."""
+    """Finds submodules of private packages, and refuses user code that would bypass them."""
 
     @override
     def find_spec(
@@ -104,7 +104,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _Loader(importlib.abc.InspectLoader):
-    """Runs a source that is held in memory."""
+    """Runs source held in memory."""
 
     def __init__(self, package: str, file: SourceFile) -> None:
         self._package, self._file = package, file
@@ -116,18 +116,18 @@ class _Loader(importlib.abc.InspectLoader):
 
     @override
     def is_package(self, fullname: str) -> bool:
-        """Tell whether it has submodules."""
+        """Return whether it has submodules."""
         return self._file.is_package
 
     @override
     def exec_module(self, module: types.ModuleType) -> None:
-        """Run the text, with an ``import`` of its own."""
+        """Run the text, with its own ``import``."""
         vars(module)["__builtins__"] = {**vars(builtins), "__import__": _importer(self._package)}
         exec(compile(self._file.content, str(self._file.path), "exec", dont_inherit=True), vars(module))
 
 
 def _importer(package: str) -> Any:
-    """Make the ``__import__`` of a private package: neighbours first looked for there, all else as ever."""
+    """Make the ``__import__`` of a private package, which looks for neighbours first and imports the rest as usual."""
     code = _loaded[package]
 
     def import_(
@@ -163,7 +163,7 @@ def _is_shadowed(top: str, code: Code) -> bool:
 
 
 def _asking() -> Code | None:
-    """Return the user code that is importing something now, if it is user code that does."""
+    """Return the user code that is performing an import now, if there is any."""
     frame: types.FrameType | None = sys._getframe(2)
     while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "importlib":
         frame = frame.f_back

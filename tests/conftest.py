@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import gc
 import hashlib
 import inspect
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -24,6 +26,20 @@ from warm import Process, Server
 # One thread, here and in subprocesses: the networks are tiny, and the numbers then depend on no machine.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
+
+# In memory where there is room: a commit waits for the disk six times, and nothing here outlives its test.
+_RAM, _ROOM = Path("/dev/shm"), 4 << 30
+if "TMPDIR" not in os.environ and _RAM.is_dir() and os.access(_RAM, os.W_OK) and shutil.disk_usage(_RAM).free > _ROOM:
+    os.environ["TMPDIR"] = str(_RAM)  # of the processes that tests start, too
+    tempfile.tempdir = None
+
+# Some environments keep bytecode from being written; then every process that tests start would compile all of mgraph,
+# and pytest rewrite the assertions of every file, each time. So both are kept, here only.
+_ROOT = Path(__file__).resolve().parents[1]
+_WRITES_NO_BYTECODE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    for _package in ("mgraph", "cli", "store"):
+        compileall.compile_dir(_ROOT / _package, quiet=2)
 
 ARCH = "cnn?bn=true&channels=4,8&hidden=16,"
 _MAIN = "from mgraph_cli.main import main; main()"
@@ -49,6 +65,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_finish() -> None:
     """Leave what was imported out of garbage collections: torch's objects are many, and stay."""
+    sys.dont_write_bytecode = _WRITES_NO_BYTECODE
     gc.collect()
     gc.freeze()
 
@@ -141,7 +158,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     g.connect("a", "b", method=mgraph.BezierCurve(epochs=2, lr=0.05), name="curve", grid=5)
     s = g.connect(*"abcd", method=mgraph.BezierSurface(epochs=8, lr=0.05), name="s", grid=3)
     g.connect("c", "d", method=mgraph.Linear(), name="bare", sweep=False)
-    s.merge(name="m")
+    s.merge(name="m", best=True)
     return path
 
 

@@ -104,10 +104,11 @@ def test_no_function_takes_more_than_eight_things(part: str) -> None:
         (
             keywords.ConnectOptions,
             mgraph.ConnectJob,
-            {"grid", "inner", "splits", "examples", "bn_examples", "metrics"},
-        ),  # of the sweep that follows
+            {"grid", "inner", "splits", "examples", "bn_examples", "metrics", "align"},
+        ),  # of the sweep that follows, and of what comes before
         (keywords.SweepOptions, mgraph.SweepJob, {"refine_on", "max_points"}),  # of its refinement
         (keywords.MergeOptions, mgraph.MergeJob, set()),
+        (keywords.AlignOptions, mgraph.AlignJob, set()),
         (keywords.ImportOptions, mgraph.AddModeJob, set()),
     ],
 )

@@ -59,13 +59,16 @@ _SECTIONS = {
         "neighbours": "topology",
         "isolated": "topology",
     },
-    "Comparing": {
+    "Comparing and aligning": {
         "compare": "measures",
         "sharpness": "measures",
+        "align": "align",
     },
     "Better models": {
         "merge": "merge",
-        "ensemble": "merge",
+        "soup": "sets",
+        "ensemble": "sets",
+        "predict": "sets",
         "export": "merge",
     },
     "Sharing and upkeep": {

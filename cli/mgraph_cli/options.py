@@ -284,6 +284,8 @@ def settings_options(classes: Mapping[str, type[Settings]], *, flags: bool = Tru
             how: dict[str, Any] = {"cls": SectionOption}
             if len(classes) > 1:
                 how = {"cls": MethodSetting, "users": dict(users)}
+            if (alone := users[0][1].alone) is not None:
+                how |= {"is_flag": False, "flag_value": alone}
             decorated = click.option(
                 "--" + name.replace("_", "-"),
                 name,
@@ -326,7 +328,8 @@ def find_graph(start: Path) -> Path:
 
 def _metavar(info: SettingInfo) -> str:
     choices = ("true", "false") if info.kind == "true or false" else info.choices
-    return "|".join(choices) or "VALUE"
+    value = "|".join(choices) or "VALUE"
+    return value if info.alone is None else f"[{value}]"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ def _bars(what: str) -> Iterator[Report]:
                 tasks[progress.phase] = bars.add_task(visible(label), total=progress.total, loss="", speed="")
             loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
             task = tasks[progress.phase]
-            speed = progress.speed(bars.tasks[int(task)].speed or 0.0)  # type: ignore[call-overload]
+            speed = progress.speed(bars.tasks[int(task)].speed or 0.0)
             bars.update(task, completed=progress.done, loss=loss, speed=speed)  # type: ignore[arg-type]
 
         yield report

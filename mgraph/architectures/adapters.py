@@ -1,9 +1,9 @@
-"""LoRA adapters (Hu et al. 2021) on a pretrained network of transformers: only the adapter's tensors are trained.
+"""LoRA adapters (Hu et al. 2021) on a pretrained transformers network: only the adapter's tensors are trained.
 
-The base is read from a directory as ``save_pretrained`` writes it, and is frozen: of a point of the space it is no
-part. What the base lacks, such as a new head, is trained whole and belongs to the adapter (peft's
-``modules_to_save``). Nothing is fetched, and no code but the libraries' runs: of an adapter's configuration only what
-:data:`FIELDS` names is taken, and anything else that is set there is refused.
+The base is read from a directory as written by ``save_pretrained``, and is frozen: it is not part of the space's
+points. Anything that the base lacks, such as a new head, is trained whole and belongs to the adapter (peft's
+``modules_to_save``). Nothing is downloaded, and only the libraries' code is run: from an adapter's configuration only
+:data:`FIELDS` are used, and anything else that is set there is refused.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _PEFT_TASKS: Mapping[str, str] = MappingProxyType(
     }
 )
 _NAMED = MappingProxyType({"alpha": "lora_alpha", "targets": "target_modules"})
-_HEADS = ("classifier", "score")  # which peft saves by itself, for tasks of classification
+_HEADS = ("classifier", "score")  # saved by peft itself, for classification tasks
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def peft(
 ) -> nn.Module:
     """Put LoRA adapters on a pretrained network, which is frozen.
 
-    ``directory`` holds a network of transformers, ``config.json`` and weights; or an adapter as peft saves it, whose
-    settings are taken and whose base is used, or that in ``base``, if it is no longer where the adapter says. The other
-    ``further`` values are fields of peft's LoraConfig (:data:`FIELDS`), such as ``lora_dropout``. Initial values of the
-    adapter, and of what the base lacks, are drawn from torch's generator. Raises NotFoundError where there is no base,
-    InputError for what does not fit together, and where peft is not installed.
+    ``directory`` holds a transformers network, ``config.json`` and weights; or an adapter as saved by peft, whose
+    settings are used together with its base, or the one in ``base``, if it is no longer where the adapter says. The
+    other ``further`` values are fields of peft's LoraConfig (:data:`FIELDS`), such as ``lora_dropout``. Initial values
+    of the adapter, and of what the base lacks, are drawn from torch's generator. Raises NotFoundError if there is no
+    base, InputError for what does not fit together, and if peft is not installed.
     """
     del input_shape  # the network's forward says what it takes, and it is tried on the data
     base = further.pop(BASE, None)
@@ -105,9 +105,9 @@ def peft(
 
 
 def plan_of(directory: Path, task: str | None, given: Mapping[str, Any], base: Path | None = None) -> Plan:
-    """Read what a directory holds, an adapter or a base, and put it together with what is ``given`` of a LoraConfig.
+    """Read what a directory holds, an adapter or a base, and combine it with what is ``given`` of a LoraConfig.
 
-    Raises InputError for an adapter of another kind than LoRA, or with settings that are not taken.
+    Raises InputError for an adapter of a kind other than LoRA, or with unsupported settings.
     """
     values: Mapping[str, Any] = {}
     if (directory / ADAPTER).is_file():
@@ -153,9 +153,9 @@ _DEFAULTS = frozenset({"qalora_group_size"})  # values without effect while thei
 
 
 def describe_base(directory: Path, params: Mapping[str, Any], network: nn.Module) -> str:
-    """Hash all that an adapter's tensors do not say: the base's tensors and configuration, and the adapter's settings.
+    """Hash everything that an adapter's tensors do not reveal: the base's tensors and configuration, and the settings.
 
-    BLAKE2b-128, in hexadecimal digits. ``params`` are those of a spec; what classes there are is in the layout.
+    BLAKE2b-128, in hexadecimal digits. ``params`` are those of a spec; the number of classes is in the layout.
     """
     task, base = params.get("task"), params.get(BASE)
     given = {_NAMED.get(k, k): _listed(v) for k, v in params.items() if k not in ("task", BASE, "classes")}

@@ -1,4 +1,4 @@
-"""Networks of transformers by their configuration: nothing is fetched, and no code but the library's runs."""
+"""Networks of transformers by their configuration: nothing is downloaded, and only the library's code is run."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def huggingface(
 ) -> nn.Module:
     """Make a network of transformers, freshly initialised, from a kind (``bert``) or a ``config.json``.
 
-    ``name`` is a kind of network, whose configuration is the default with the ``further`` values; or a directory with
-    a ``config.json``, or such a file, written with a ``/`` or as ``.json``. The number of labels, or of tokens of a
-    language model, is that of the data. Inputs are what the network's forward names, such as ``input_ids`` and
-    ``attention_mask``; what comes out has ``logits``. Raises InputError for what is no configuration, an unknown kind,
-    task or value, and where transformers is not installed.
+    ``name`` is a kind of network, with its default configuration changed by the ``further`` values; or a directory with
+    a ``config.json``, or such a file, written with a ``/`` or as ``.json``. The number of labels, or of tokens for a
+    language model, is that of the data. Inputs are those that the network's forward names, such as ``input_ids`` and
+    ``attention_mask``; the result has ``logits``. Raises InputError for an invalid configuration, an unknown kind, task
+    or value, and if transformers is not installed.
     """
     del input_shape  # the network's forward says what it takes, and it is tried on the data
     library = load_transformers()
@@ -67,7 +67,7 @@ def huggingface(
 
 
 def load_transformers() -> Any:
-    """Import transformers; InputError where it is not installed."""
+    """Import transformers; raise InputError if it is not installed."""
     try:
         return importlib.import_module("transformers")
     except ImportError:
@@ -75,18 +75,18 @@ def load_transformers() -> Any:
 
 
 def require_task(library: str, task: str) -> None:
-    """Raise InputError for a task that there is no kind of network for."""
+    """Raise InputError for a task without a kind of network."""
     if task not in TASKS:
         raise InputError(f"{library} has no task {task!r};{suggestion(task, TASKS)} there are {', '.join(TASKS)}.")
 
 
 def outputs_of(task: str, classes: int) -> dict[str, int]:
-    """Return the value of a configuration that fits a network's outputs to the data."""
+    """Return the configuration value that fits a network's outputs to the data."""
     return {"num_labels": classes} if task in HAVE_LABELS else {"vocab_size": classes}
 
 
 def maker_of(library: Any, task: str, config: Any, spec: str) -> Any:
-    """Return the class of transformers that makes networks for a task; InputError if it has none of this kind."""
+    """Return transformers' class that makes networks for a task; raise InputError if it has none of this kind."""
     maker = getattr(library, TASKS[task])
     if type(config) not in maker._model_mapping:
         raise InputError(f"{spec} has no network for {task}; give another task: {', '.join(TASKS)}.")
@@ -97,7 +97,7 @@ def _made(library: Any, task: str, config: Any, name: str) -> nn.Module:
     maker = maker_of(library, task, config, f"hf:{name}")
     try:
         made: nn.Module = maker.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
-    except ValueError:  # not all kinds have that
+    except ValueError:  # not all kinds have this
         made = maker.from_config(config, attn_implementation="eager", trust_remote_code=False)
     return made.float()
 
@@ -105,9 +105,9 @@ def _made(library: Any, task: str, config: Any, name: str) -> nn.Module:
 def configured(
     library: Any, spec: str, values: Mapping[str, Any], further: Mapping[str, Any], size: Mapping[str, int]
 ) -> Any:
-    """Make the configuration of a kind of network from ``values``, as a file has them, and those that a spec changes.
+    """Make the configuration of a kind of network from ``values``, as in a file, and those that a spec changes.
 
-    Raises NotFoundError for a kind that transformers does not have, InputError for a value that the kind has not.
+    Raises NotFoundError for a kind that transformers does not have, InputError for a value that the kind does not have.
     """
     kinds = library.CONFIG_MAPPING
     kind = values.get("model_type")
@@ -126,9 +126,9 @@ def configured(
 
 
 def read_config(path: Path, todo: str = "hf: takes a kind such as bert, or a path") -> dict[str, Any]:
-    """Read a ``config.json``, or that of a directory, without what names code or the place it came from.
+    """Read a ``config.json``, or that of a directory, without entries that name code or its origin.
 
-    Raises NotFoundError if it cannot be read, saying what ``todo``; InputError if it is not such a configuration.
+    Raises NotFoundError, saying what ``todo``, if it cannot be read; InputError if it is not such a configuration.
     """
     file = path if path.suffix == ".json" else path / _CONFIG
     try:
@@ -153,7 +153,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from writing progress and reports of what is loaded to the terminal."""
+    """Keep transformers from writing progress and loading reports to the terminal."""
     logging = importlib.import_module("transformers.utils.logging")
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -28,10 +28,10 @@ def build_network(
     base: Path | None = None,
     consent: Consent | None = None,
 ) -> nn.Module:
-    """Build the network that a spec names, its initial values drawn from ``seed`` alone.
+    """Build the network named by a spec, with initial values drawn only from ``seed``.
 
     ``input_shape`` is that of one example, or those of its fields by name or place. A factory is given ``input_shape``,
-    ``classes``, ``num_classes`` and ``in_channels`` if its signature names them and the spec does not; it is run, if
+    ``classes``, ``num_classes`` and ``in_channels`` if its signature names them and the spec does not; it is run if
     ``consent`` allows it (default: :func:`mgraph.trust.speaker`). Its path is relative to ``base`` (default: the
     current directory). The global random state is left as it was. Raises InputError for a spec that cannot be built,
     UntrustedError for code that may not run.
@@ -59,9 +59,9 @@ def build_network(
 
 
 def base_hash(spec: Spec | str, network: nn.Module, base: Path) -> str | None:
-    """Hash what a network that a spec named computes with besides what is trained; None unless it has such a base.
+    """Hash the untrained part of a network named by a spec; None unless it has such a base.
 
-    ``base`` is the directory that paths are relative to. The hash is of what is in the spec's directory now.
+    Paths are relative to the directory ``base``. The hash covers what is in the spec's directory now.
     """
     spec = Spec.parse(spec)
     path = path_in(spec)
@@ -76,7 +76,7 @@ def base_hash(spec: Spec | str, network: nn.Module, base: Path) -> str | None:
 
 
 def _of_one(shape: Shapes) -> TypeGuard[Shape]:
-    """Tell whether a shape is that of a single tensor."""
+    """Return whether a shape is that of a single tensor."""
     return isinstance(shape, tuple) and all(isinstance(extent, int) for extent in shape)
 
 
@@ -102,6 +102,6 @@ def _built_in(spec: Spec, shape: Shapes, classes: int | None, base: Path) -> Any
         return entry.function()(*arguments, input_shape=shape, **params)
     except MGraphError:
         raise
-    except Exception as error:  # the libraries behind raise what they like
+    except Exception as error:  # the underlying libraries may raise anything
         why = " ".join(str(error).split())
         raise InputError(f"{spec} cannot be built: {type(error).__name__}: {why}.") from error

@@ -47,7 +47,7 @@ def fit_stem(name: str, network: nn.Module, channels: int) -> None:
         if isinstance(network, kind):
             fit(network, channels)
             return
-    raise InputError(f"stem=cifar is for {HAVE_ONE}; {name} is none of them, leave it out.")
+    raise InputError(f"stem=cifar is for {HAVE_ONE}; {name} is not one of them, so leave it out.")
 
 
 def cut(name: str, like: nn.Module, image: tuple[int, int], patch: int | None, further: Mapping[str, Any]) -> nn.Module:

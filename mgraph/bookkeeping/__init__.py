@@ -1,1 +1,1 @@
-"""What a graph holds, listed, labelled, packed and kept sound; nothing is computed here."""
+"""The contents of a graph, listed, labelled, packed and maintained; nothing is computed here."""

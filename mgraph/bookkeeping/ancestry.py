@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from mgraph.families import CompositePath
+from mgraph.jobs.modes import ALIGNED
 from mgraph.session.members import ends_of
 from mgraph_store import Connection, GraphStore, Member, Node, NodeTerm, Reader, Run
 
@@ -15,9 +16,9 @@ Row = dict[str, Any]
 def ancestry(store: GraphStore, subject: Node | Connection) -> Row:
     """Return a tree: ``id``, ``name``, ``kind``, the ``run`` that made it, its ``origin``, and what it is ``from``.
 
-    Every branch says under ``as`` what it was for the one above: an end, the connection a point lies on, the source
-    of a sum with its coefficient, the node or connection that another started from, a piece of a path. What stands in
-    the tree already is named again, marked ``seen``, without its own branches.
+    Every branch says under ``as`` what it was for the one above: an end, the connection on which a point lies, the
+    source of a sum with its coefficient, the node or connection from which another started, a piece of a path. Things
+    already in the tree are only named again, marked ``seen``, without their branches.
     """
     with store.reading() as reader:
         return _Tree(reader).branch(subject)
@@ -63,14 +64,16 @@ class _Tree:
         if of is None and node.kind in ("control", "pivot", "sample"):
             places = reader.all(Member, node_id=node.id)
             found = [self._connection(m.connection_id) for m in places]
-            # Of several, the one that made it.
+            # If there are several, the one that made it.
             made = [c for c in found if c is not None and c.run_id == node.run_id] or [
                 c for c in found if c is not None
             ]
             of = made[0] if made else None
         rows = [] if of is None else [self.branch(of, **{"as": "point of"})]
-        begun = reader.all(Node, id=info["init"]) if isinstance(info.get("init"), str) else []
-        rows += [self.branch(node, **{"as": "trained from"}) for node in begun]
+        aligned = (("of", "a permutation of"), ("to", "aligned to")) if info.get("origin") == ALIGNED else ()
+        for key, was in (("init", "trained from"), *aligned):
+            named = reader.all(Node, id=info[key]) if isinstance(info.get(key), str) else []
+            rows += [self.branch(node, **{"as": was}) for node in named]
         terms = {} if of is not None else {t.source_id: t.coefficient for t in reader.all(NodeTerm, node_id=node.id)}
         sources = {n.id: n for n in reader.all(Node, id=list(terms))} if terms else {}
         return rows + [self.branch(sources[i], **{"as": "source", "coefficient": c}) for i, c in terms.items()]
@@ -80,17 +83,16 @@ class _Tree:
         return found[0] if found else None
 
 
+_ORIGIN = ("origin", "file", "blake2b", "epoch", "cycle", "ema", "swa", "simplex", "vertex", "parameter", "soup")
+
+
 def _origin(info: Row) -> Row:
-    """Return what the node's info says of where it came from: a file, a parameter, a choice."""
-    return {
-        key: info[key]
-        for key in ("origin", "file", "blake2b", "epoch", "ema", "parameter", "soup")
-        if info.get(key) is not None
-    }
+    """Return what the node's info says about its origin: a file, a parameter, a choice."""
+    return {key: info[key] for key in _ORIGIN if info.get(key) is not None}
 
 
 def tree_lines(row: Row) -> list[str]:
-    """Draw an ancestry as text, one line for each thing."""
+    """Draw an ancestry as text, one line per item."""
     lines: list[str] = []
     stack = [(row, "", "", "")]
     while stack:

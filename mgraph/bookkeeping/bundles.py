@@ -1,4 +1,4 @@
-"""Parts of a graph for other graphs: bundles packed and taken up (no torch)."""
+"""Parts of a graph for other graphs: packing and unpacking bundles (no torch)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUFFIX = ".mgraph.zip"
 
 @dataclass(frozen=True)
 class Arrived:
-    """What a bundle brought: rows of new nodes and connections, how much was there, new names, and notes."""
+    """What a bundle added: rows of new nodes and connections, how much already existed, new names, and notes."""
 
     new: list[dict[str, Any]]
     present: list[str]
@@ -28,7 +28,7 @@ class Arrived:
 
 
 def pack(store: GraphStore, things: Sequence[Node | Connection], path: Path, *, overwrite: bool) -> dict[str, Any]:
-    """Write nodes and connections with all that they need into one file; say what is in it, as a row."""
+    """Write nodes and connections with all that they need into one file; return a row describing its contents."""
     if not path.name.endswith(".zip"):
         raise InputError(f"{path.name} must end in .zip, best in {SUFFIX}.")
     from mgraph_store.exchange.bundle import pack
@@ -38,7 +38,7 @@ def pack(store: GraphStore, things: Sequence[Node | Connection], path: Path, *, 
 
 
 def unpack(store: GraphStore, path: Path, *, prefix: str = "") -> Arrived:
-    """Add what a bundle holds to a graph, and describe it."""
+    """Add the contents of a bundle to a graph, and describe them."""
     from mgraph_store.exchange.arrival import unpack
 
     done = unpack(store, path, prefix=prefix, check=_check)
@@ -66,7 +66,7 @@ def unpack(store: GraphStore, path: Path, *, prefix: str = "") -> Arrived:
 
 
 def create_from_bundle(path: Path, directory: Path) -> GraphStore:
-    """Make a new graph of a bundle, or nothing at all."""
+    """Make a new graph from a bundle, or nothing at all."""
     if directory.exists():
         raise NameTakenError(f"{directory} already exists; choose another directory, or unpack into that graph.")
     store = GraphStore.create(directory)

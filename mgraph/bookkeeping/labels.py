@@ -27,10 +27,10 @@ def labels_of(reader: Reader, subject: Subject) -> dict[str, Any]:
 def set_labels(
     store: GraphStore, subject: Subject, *, notes: Mapping[str, str | None], remove: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Write notes (a value of None: a tag) in place of those with the same keys, and remove others; return all labels.
+    """Write notes (a value of None: a tag), replacing those with the same keys, and remove others; return all labels.
 
     Raises InputError for a malformed key, a value that is not a text of at most 10 000 characters, and a key to be
-    removed that is not there; then nothing is changed.
+    removed that does not exist; then nothing is changed.
     """
     for key, value in notes.items():
         _check(key, value)
@@ -43,7 +43,7 @@ def set_labels(
         if key not in there:
             has = f"it has {', '.join(sorted(there))}" if there else "it has none"
             raise InputError(f"{subject.name or subject.id} has no tag or note {key!r}; {has}.")
-    # A tag that is there already stays as old as it is.
+    # An existing tag keeps its time.
     new = {k: v for k, v in notes.items() if k not in there or there[k].value != v}
     gone = [there[key].id for key in (*new, *remove) if key in there]
     with store.transaction() as tx:

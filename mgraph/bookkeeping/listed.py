@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mgraph.bookkeeping.listing import SIDES, Row, columns_named, list_columns, node_columns, sides_with, sort_keys
 from mgraph.errors import InputError
 from mgraph_store import GraphStore
+from mgraph_store.index.filters import meant
 
 KINDS = ("mode", "control", "pivot", "sample", "merged", "connection")
 _OF_CONNECTIONS = ("name", "id", "kind", "ends", "status", "peak", "barrier")
@@ -15,9 +16,9 @@ _OF_CONNECTIONS = ("name", "id", "kind", "ends", "status", "peak", "barrier")
 
 @dataclass(frozen=True)
 class Listed:
-    """What was listed: rows by side, "nodes" and "connections", and of each side the columns to show.
+    """What was listed: rows by side, "nodes" and "connections", and for each side the columns to show.
 
-    Only the sides that have all the columns that were named are there.
+    Only sides that have all the columns named are included.
     """
 
     rows: dict[str, list[Row]]
@@ -25,7 +26,7 @@ class Listed:
 
 
 def sides_of(kind: str | None) -> tuple[str, ...]:
-    """Return what a kind is listed among, None: all; InputError for a kind that there is not."""
+    """Return the sides on which a kind is listed (None: all); InputError for an unknown kind."""
     if kind is not None and kind not in KINDS:
         raise InputError(f"There is no kind {kind!r}; choose from {', '.join(KINDS)}.")
     return {None: SIDES, "connection": ("connections",)}.get(kind, ("nodes",))
@@ -43,16 +44,19 @@ def list_kinds(
     named_in: tuple[str | None, str | Sequence[str]],
     rows_of: Callable[[str], list[Row]],
 ) -> Listed:
-    """List nodes and connections, or one ``kind``; ``rows_of`` a side returns its rows.
+    """List nodes and connections, or one ``kind``; ``rows_of`` returns the rows of a side.
 
-    ``columns`` are those to show in place of the usual ones, or with ``+`` before the first beside them. ``named_in``
-    are the expression that filters and the keys that sort: what they name is shown, too, and a side that has not got
-    it is left out. Raises InputError for columns that there are not.
+    ``columns`` are shown instead of the usual ones or, with ``+`` before the first, in addition to them. ``named_in``
+    are the filter expression and the sort keys: the columns that they name are shown too, and a side without them is
+    left out. Raises InputError for columns that do not exist.
     """
     beside = columns is None or (isinstance(columns, str) and columns.startswith("+"))
     wanted = [] if columns is None else sort_keys(columns.removeprefix("+") if isinstance(columns, str) else columns)
     where, sort = named_in
     named = columns_named(where, sort) + wanted
+    if named:  # as the expression may shorten them
+        fields = [row["name"] for row in list_columns(store, sides_of(kind))]
+        named = [meant(name, dict.fromkeys(fields)) for name in named]
     found = {side: rows_of(side) for side in sides_with(store, named, sides_of(kind))}
     usual = {"nodes": node_columns(store), "connections": _OF_CONNECTIONS}
     chosen = {side: _shown(usual[side], rows, named) if beside else tuple(wanted) for side, rows in found.items()}
@@ -60,6 +64,6 @@ def list_kinds(
 
 
 def _shown(usual: Sequence[str], rows: list[Row], named: list[str]) -> tuple[str, ...]:
-    """Choose columns: the usual ones, those that were named, and tags where there are any."""
+    """Choose columns: the usual ones, those that were named, and tags if there are any."""
     tags = ["tags"] if any(row["tags"] for row in rows) else []
     return tuple(dict.fromkeys([*usual, *named, *tags]))

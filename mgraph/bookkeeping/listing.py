@@ -1,4 +1,4 @@
-"""What is in the graph, as plain rows for tables and programs (no torch)."""
+"""The contents of a graph, as plain rows for tables and programs (no torch)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def list_nodes(
     """List nodes of some kinds (default all) with their own losses and metrics, oldest first unless sorted.
 
     ``where`` is an expression of :mod:`mgraph_store.index.filters`, ``sort`` are column names, with ``-`` if
-    descending. Raises InputError for what is none, and for a limit below 1.
+    descending. Raises InputError for invalid ones, and for a limit below 1.
     """
     inside = [f"kind IN ({', '.join('?' * len(kinds))})"] if kinds else []
     return _listed(store, _relations(store)["nodes"], inside, list(kinds), space, where, sort, limit)
@@ -109,11 +109,11 @@ def _listed(
 
 
 SIDES = ("nodes", "connections")
-"""What a listing has: nodes, and connections; each with columns of its own."""
+"""The sides of a listing: nodes and connections, each with its own columns."""
 
 
 def _relations(store: GraphStore) -> Mapping[str, Relation]:
-    """Return what can be listed; nodes have a column for every metric of a space of the graph."""
+    """Return what can be listed; nodes have a column for every metric of every space of the graph."""
     with store.reading() as reader:
         metrics = names_in(row[0] for row in reader.query(RECORDED["spaces"].format(db="main"))[1])
     return {"nodes": nodes(metrics), "connections": CONNECTIONS}
@@ -130,7 +130,7 @@ def list_columns(store: GraphStore, sides: Sequence[str] = SIDES) -> list[Row]:
 
 
 def node_columns(store: GraphStore) -> tuple[str, ...]:
-    """Return the columns of nodes that are shown unasked: the train loss, and the primary metric of each space."""
+    """Return the columns of nodes that are shown by default: the train loss, and the primary metric of each space."""
     with store.reading() as reader:
         primary = list(dict.fromkeys(primary_of(from_json(s.metrics)).name for s in reader.all(Space)))
     splits = [f"{split}_{name}" for name in primary for split in ("valid", "test")]
@@ -158,7 +158,7 @@ def sides_with(store: GraphStore, named: Sequence[str], sides: Sequence[str] = S
 
 
 def sort_keys(given: str | Sequence[str]) -> list[str]:
-    """Split sort keys that were given as one text with commas."""
+    """Split sort keys given as one comma-separated text."""
     return [key.strip() for key in given.split(",")] if isinstance(given, str) else list(given)
 
 
@@ -190,7 +190,7 @@ def list_spaces(store: GraphStore) -> list[Row]:
 
 
 def describe_node(store: GraphStore, node: Node) -> Row:
-    """Tell everything about a node: where it comes from, its terms, its numbers, its connections."""
+    """Describe a node completely: where it comes from, its terms, its numbers, its connections."""
     with store.reading() as reader:
         space = reader.get(Space, id=node.space_id)
         terms = reader.all(NodeTerm, node_id=node.id)
@@ -210,7 +210,7 @@ def describe_node(store: GraphStore, node: Node) -> Row:
         "stored": node.tensor_key is not None,
         "digest": node.digest,
         "nbytes": node.nbytes,
-        # Of a node of which only some layers were trained: so many coordinates are its own, the others a sum of terms.
+        # If only some layers of a node were trained, these coordinates are its own and the others a sum of terms.
         "own_coordinates": None if node.columns is None else columns.count(columns.from_json(node.columns)),
         "selected_on": node.selected_on,
         "created": _when(node.created),
@@ -233,9 +233,9 @@ def describe_node(store: GraphStore, node: Node) -> Row:
 def describe_connection(
     store: GraphStore, connection: Connection, sweep: Sweep | None = None, method: type[Method] | None = None
 ) -> Row:
-    """Tell everything about a connection: ends, control points, settings, its edges and a sweep, usually the finest.
+    """Describe a connection completely: ends, control points, settings, its edges and a sweep, usually the finest.
 
-    The ``method`` that made it, if its class is there, has tables of its own to add.
+    The ``method`` that made it may add its own tables, if its class is available.
     """
     from mgraph.methods.registry import tables_of
 
@@ -252,7 +252,7 @@ def describe_connection(
         run = _run(reader, connection.run_id)
         labels = labels_of(reader, connection)
     names = {n.id: label(n) for n in ends}
-    if sweep is None:  # where the finest sweep lacks a split, another one has the edge that counts
+    if sweep is None:  # if the finest sweep lacks a split, the edge that counts is from another one
         measured += [e for e in current_edges(store, connections=[connection.id]) if e.sweep_id != _id(shown)]
     facts = {
         "id": connection.id,
@@ -295,7 +295,7 @@ _QUANTITIES = ("peak", "barrier", "drop")
 
 
 def _edge_rows(edges: Sequence[Edge], names: dict[str, str]) -> list[Row]:
-    """Make a row of every pair, split and metric; the oracle's numbers stand beside those that count."""
+    """Make a row for every pair, split and metric, with the oracle's numbers beside those that count."""
     rows: dict[tuple[str, ...], Row] = {}
     for e in edges:
         if not {e.source_id, e.target_id} <= names.keys():
@@ -320,7 +320,8 @@ def _id(sweep: Sweep | None) -> str | None:
 def list_runs(store: GraphStore) -> list[Row]:
     """List every run with its status, oldest first; one whose process is gone is interrupted.
 
-    ``saved`` tells of one that is not complete where its newest state stands, ``resumable`` whether it can go on.
+    For incomplete runs, ``saved`` is the position of the newest state, and ``resumable`` says whether it can be
+    resumed.
     """
     from mgraph.operations.resume import RunStatus
 
@@ -352,7 +353,7 @@ def list_runs(store: GraphStore) -> list[Row]:
 
 
 def _seconds(run: Run) -> float | None:
-    """How long a run that has ended was under way, without the time between interruption and resumption."""
+    """Return how long a finished run took, without the time between interruption and resumption."""
     if run.ended is None:
         return None
     pauses = [

@@ -1,4 +1,4 @@
-"""Keeping a graph sound and small: check and repair, collect garbage, remove, rename, see where the bytes are."""
+"""Keep a graph sound and small: check and repair, collect garbage, remove, rename, measure disk use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Thing = Node | Connection | Space | str
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found and what a repair has done; ``problems`` are those that are left."""
+    """What a check found and what a repair has done; ``problems`` are those that remain."""
 
     problems: tuple[Problem, ...]
     repaired: tuple[str, ...] = ()
@@ -42,9 +42,9 @@ class CheckResult:
 def check(path: str | Path, *, deep: bool = False, repair: bool = False) -> CheckResult:
     """Check a graph directory, even one that can no longer be opened: ``mgraph.check("digits.mgraph", deep=True)``.
 
-    ``deep`` reads every row and every tensor and compares them with the journal and with their digests; ``repair``
-    does so, too, and repairs what can be proven. Raises NotFoundError if there is no graph, FormatError if it is
-    one of another version.
+    ``deep`` reads every row and every tensor and compares them with the journal and with their digests; ``repair`` also
+    does so, and repairs what can be proven. Raises NotFoundError if there is no graph, FormatError if it is one of
+    another version.
     """
     from mgraph_store.upkeep.check import examine
     from mgraph_store.upkeep.repair import repair as mend
@@ -62,10 +62,10 @@ def check(path: str | Path, *, deep: bool = False, repair: bool = False) -> Chec
 
 
 def upgrade(path: str | Path) -> dict[str, Any]:
-    """Bring a graph of an older format to the present one, for good: ``mgraph.upgrade("digits.mgraph")``.
+    """Upgrade a graph of an older format permanently to the current one: ``mgraph.upgrade("digits.mgraph")``.
 
     All or nothing; an older mgraph cannot open it afterwards. Returns its ``path``, the format that it had (``before``)
-    and the one that it has. Raises NotFoundError if there is no graph, FormatError if no way leads to the present
+    and the one that it has. Raises NotFoundError if there is no graph, FormatError if no way leads to the current
     format, CorruptError if it is damaged: check and repair it with the mgraph that wrote it.
     """
     from mgraph_store import FORMAT_VERSION
@@ -119,7 +119,7 @@ def plan_collection(store: GraphStore, *, older_than: float) -> UpkeepPlan:
 
 
 def claim_tensors(store: GraphStore) -> None:
-    """Say that no other directory uses the tensors at this graph's URL any more; InputError if it has none there."""
+    """Declare that no other directory still uses the tensors at this graph's URL; InputError if it has none there."""
     from mgraph_store.tensors.remote import RemoteTensorStore
 
     if not isinstance(store.tensor_store, RemoteTensorStore):
@@ -128,7 +128,7 @@ def claim_tensors(store: GraphStore) -> None:
 
 
 def rename(store: GraphStore, thing: Thing, name: str) -> Node | Connection | Space:
-    """Give a node, connection or space another name; NameTakenError if it is in use."""
+    """Rename a node, connection or space; NameTakenError if the name is in use."""
     validate_name(name)
     with store.reading() as reader:
         record = _target(reader, thing)
@@ -142,7 +142,7 @@ def rename(store: GraphStore, thing: Thing, name: str) -> Node | Connection | Sp
 
 
 def copy(store: GraphStore, path: Path) -> dict[str, Any]:
-    """Copy a whole graph; says where it is, how large, and which runs under way it has without their states."""
+    """Copy a whole graph; return its path and size, and which runs in progress it has without their states."""
     from mgraph_store.upkeep.copying import copy
 
     copied = copy(store, path)
@@ -155,10 +155,10 @@ def copy(store: GraphStore, path: Path) -> dict[str, Any]:
 
 
 def usage(store: GraphStore) -> dict[str, Any]:
-    """Tell where the bytes are: nodes by kind and by connection, buffers, garbage, index and journal.
+    """Return where the bytes are: nodes by kind and by connection, buffers, garbage, index and journal.
 
-    ``whole`` is what the nodes would take as a file each, ``disk`` what they take, ``saved`` the difference: recipes,
-    partial nodes, shared objects and compression.
+    ``whole`` is what the nodes would take as one file each, ``disk`` what they take, ``saved`` the difference, thanks
+    to recipes, partial nodes, shared objects and compression.
     """
     from mgraph_store.upkeep.usage import Share, measure
 

@@ -1,7 +1,7 @@
-"""Columns of a table of Hugging Face's ``datasets`` as inputs and targets: images, numbers, lists of numbers, texts.
+"""Turn columns of a table of Hugging Face's ``datasets`` into inputs and targets: images, numbers, lists, texts.
 
-An encoder makes an array of some rows of one column. What it needs to know of a whole column (words, sizes) it is told
-when it is made.
+An encoder makes an array from some rows of one column. What it must know about the whole column (words, sizes) is
+passed when it is made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Rows = Sequence[Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a data set: whose it is, its name, and its kind: image, number, list, text, label, or what else."""
+    """A column of a data set: its owner, its name, and its kind: image, number, list, text, label, or another."""
 
     whose: str
     name: str
@@ -35,7 +35,7 @@ class Column:
     classes: tuple[str, ...] = ()
 
     def refuse(self, why: str) -> InputError:
-        """Make an error that names the column."""
+        """Return an error that names the column."""
         return InputError(f"Column {self.name} of {self.whose} {why}")
 
     def require_whole(self, values: Rows, places: Sequence[int]) -> None:
@@ -46,7 +46,7 @@ class Column:
 
 
 def kind_of(feature: Any) -> str:
-    """Return the kind of a column: image, label, number, list, text, or the name of what cannot be used."""
+    """Return the kind of a column: image, label, number, list, text, or the name of an unsupported type."""
     name = type(feature).__name__
     if name in ("Image", "ClassLabel"):
         return {"Image": "image", "ClassLabel": "label"}[name]
@@ -63,11 +63,11 @@ def kind_of(feature: Any) -> str:
 
 
 Encoder = Callable[[Mapping[str, Rows], Sequence[int]], Any]
-"""Makes an array, (N, …), or a dict of them, of rows with these numbers in the split, given by their columns."""
+"""Makes an array, (N, …), or a dict of them, from rows, given as columns and by their numbers in the split."""
 
 
 class DamagedError(InputError):
-    """Images that cannot be read: each said in words."""
+    """Images that cannot be read, each described in words."""
 
     def __init__(self, column: Column, damaged: Sequence[str], count: int | None = None) -> None:
         of = "" if count is None else f" of {count}"
@@ -79,7 +79,7 @@ class DamagedError(InputError):
 
 
 def numbers(columns: Sequence[Column]) -> Encoder:
-    """Put columns of numbers beside each other, (N, columns)."""
+    """Place columns of numbers side by side, (N, columns)."""
 
     def encode(rows: Mapping[str, Rows], places: Sequence[int]) -> NDArray[np.float32]:
         for column in columns:
@@ -90,7 +90,7 @@ def numbers(columns: Sequence[Column]) -> Encoder:
 
 
 def lists(column: Column) -> Encoder:
-    """Take lists of numbers, all of one length."""
+    """Take lists of numbers, all of the same length."""
 
     def encode(rows: Mapping[str, Rows], places: Sequence[int]) -> NDArray[Any]:
         values = rows[column.name]
@@ -104,7 +104,7 @@ def lists(column: Column) -> Encoder:
             raise column.refuse(
                 f"has lists of {len(sizes)} lengths, {sizes[0]} to {sizes[-1]}; pad them to one."
                 if len(sizes) > 1
-                else "has lists that are no numbers of one shape."
+                else "has lists that are not numbers of one shape."
             )
         return array.astype(np.float32) if array.dtype.kind == "f" else array
 
@@ -112,7 +112,7 @@ def lists(column: Column) -> Encoder:
 
 
 def images(column: Column, size: int) -> Encoder:
-    """Decode images, (N, 3, size, size); what cannot be read is counted and named by its row."""
+    """Decode images, (N, 3, size, size); unreadable ones are counted and named by their row."""
 
     def encode(rows: Mapping[str, Rows], places: Sequence[int]) -> NDArray[Any]:
         values = rows[column.name]
@@ -136,7 +136,7 @@ def images(column: Column, size: int) -> Encoder:
 
 
 def one_size(column: Column, value: Mapping[str, Any]) -> int:
-    """Return the size of an image, which must be square, where nobody said one."""
+    """Return the size of an image, which must be square, as the default for all."""
     if value.get("bytes") is None:
         raise column.refuse("names files of images, and does not hold them; give imagefolder:DIR instead.")
     _, facts = decode(value["bytes"], None, None)
@@ -144,13 +144,13 @@ def one_size(column: Column, value: Mapping[str, Any]) -> int:
         raise column.refuse(f"has images that cannot be read: row 0 ({facts.damaged}).")
     if facts.width != facts.height:
         raise column.refuse(
-            f"has images of {facts.width}×{facts.height} pixels; say what size they are brought to, as in size=64."
+            f"has images of {facts.width}×{facts.height} pixels; say to what size to resize them, as in size=64."
         )
     return facts.width
 
 
 def texts(column: Column, ids: Callable[[str], Sequence[int]], length: int, pad: int) -> Encoder:
-    """Turn texts into ``length`` tokens each, cut off or filled up, with a mask of those that are there."""
+    """Turn texts into ``length`` tokens each, truncated or padded, with a mask of the real ones."""
 
     def encode(rows: Mapping[str, Rows], places: Sequence[int]) -> dict[str, NDArray[np.int64]]:
         column.require_whole(rows[column.name], places)
@@ -176,7 +176,7 @@ def vocabulary(tokens: Iterable[Sequence[str]], least: int) -> dict[str, int]:
 
 
 def labels(column: Column, words: Sequence[str] = ()) -> Encoder:
-    """Take labels, whole numbers or ``words`` by their place; quantities as floats."""
+    """Take labels: whole numbers, or ``words`` by their index; quantities become floats."""
     numbers_of = {word: number for number, word in enumerate(words)}
 
     def encode(rows: Mapping[str, Rows], places: Sequence[int]) -> NDArray[Any]:

@@ -1,9 +1,9 @@
-"""From the bytes of an image file to an array: three channels, one size.
+"""Decode the bytes of an image file into an array: three channels, one size.
 
-What a file shows is what is read. Images of any colour mode become RGB, of 8 bits; grey ones of 16 bits keep their
-precision, as floats in [0, 1]. A camera's orientation mark (EXIF) is applied. Of several frames the first is taken.
-Transparency needs to be told what lies behind it, and what cannot be read rightly is refused by name. Colour profiles
-are not applied.
+What is read is what the file shows. Images of any colour mode become 8-bit RGB; 16-bit grey ones keep their precision,
+as floats in [0, 1]. A camera's orientation tag (EXIF) is applied. Of several frames, the first is used. For transparent
+pixels the background must be given, and anything that cannot be read correctly is refused by name. Colour profiles are
+not applied.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from typing_extensions import override
 
 from mgraph.errors import InputError
 
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
 
 BACKGROUNDS = ("white", "black", "ignore")
 FULL = 65535
-"""The largest value of 16 bits."""
+"""The largest 16-bit value."""
 
 
 @dataclass
 class Facts:
-    """What was met in one file.
+    """What was found in one file.
 
-    ``grey16`` and ``colour16`` say which images of 16 bits there are, ``deepest`` is the largest value of a grey one;
-    ``transparent`` means that some pixels are, whatever lies behind them; ``damaged`` says why it cannot be read.
+    ``grey16`` and ``colour16`` mark 16-bit images, ``deepest`` is the largest value of a grey one; ``transparent``
+    means that some pixels are, whatever the background; ``damaged`` says why the file cannot be read.
     """
 
     width: int = 0
@@ -45,16 +44,16 @@ class Facts:
 
 
 def check_background(background: str | None) -> None:
-    """Raise InputError for a background that there is not."""
+    """Raise InputError for an unknown background."""
     if background is not None and background not in BACKGROUNDS:
         raise InputError(f"background is {', '.join(BACKGROUNDS)}, not {background!r}.")
 
 
 def decode(data: bytes, size: int | None, background: str | None) -> tuple[NDArray[Any] | None, Facts]:
-    """Read one image, shape (3, size, size): uint8, or float32 in [0, 1]; and what was met.
+    """Read one image, shape (3, size, size): uint8, or float32 in [0, 1]; and what was found.
 
-    None is returned for an image that is damaged, or has transparent pixels where there is no ``background`` (white or
-    black behind them, or ``ignore`` for the colours that lie under them). Without a size all is read, and thrown away.
+    Returns None for an image that is damaged, or has transparent pixels without a ``background`` (white or black behind
+    them, or ``ignore`` to use the colours stored in them). Without a size, all of it is read and discarded.
     """
     facts = Facts()
     try:
@@ -63,38 +62,25 @@ def decode(data: bytes, size: int | None, background: str | None) -> tuple[NDArr
         raise
     except _TransparentError:
         pass
-    except Exception as error:  # decoders raise nearly everything for damaged files
+    except Exception as error:  # decoders may raise almost anything for damaged files
         why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        facts.damaged = why.replace(repr(_NAMELESS), _NAMELESS.called)
+        facts.damaged = "not an image file" if type(error).__name__ == "UnidentifiedImageError" else why
     return None, facts
 
 
 def as_floats(values: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Bring 8 bits to [0, 1], as images of 16 bits are."""
+    """Convert 8-bit values to [0, 1], like 16-bit images."""
     return values.astype(np.float32) / np.float32(255)
 
 
 class _TransparentError(Exception):
-    """An image has transparent pixels, and nobody said what lies behind them."""
-
-
-class _Nameless(io.BytesIO):
-    """Bytes of a file, by whose name Pillow calls them in its messages."""
-
-    called = "it"
-
-    @override
-    def __repr__(self) -> str:
-        return "<the file>"
-
-
-_NAMELESS = _Nameless()
+    """An image has transparent pixels, and the background was not specified."""
 
 
 def _decoded(data: bytes, size: int | None, background: str | None, facts: Facts) -> NDArray[Any] | None:
     from PIL import Image, ImageOps
 
-    with Image.open(_Nameless(data)) as image:
+    with Image.open(io.BytesIO(data)) as image:
         facts.width, facts.height = image.size
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a phone's photo with its depth map
             facts.frames = True
@@ -103,7 +89,7 @@ def _decoded(data: bytes, size: int | None, background: str | None, facts: Facts
         if image.mode.startswith("I;16") or (deep and image.mode == "I"):
             facts.grey16 = True
             return _grey(image, size, background, facts)
-        facts.colour16 = deep  # of which Pillow takes the upper 8
+        facts.colour16 = deep  # Pillow keeps only the upper 8 bits
         if image.mode in ("I", "F", "LAB", "HSV"):
             what = {"I": "32-bit integers", "F": "floating-point numbers"}.get(image.mode, f"{image.mode} colours")
             raise InputError(f"its pixels are {what}; save it with 8 or 16 bits")
@@ -121,7 +107,7 @@ def _on_background(image: Image.Image, background: str | None, facts: Facts) -> 
     if not image.has_transparency_data or background == "ignore":
         return image.convert("RGB")
     layered = image.convert("RGBA")
-    if np.asarray(layered)[..., 3].min() == 255:  # all of it opaque
+    if np.asarray(layered)[..., 3].min() == 255:  # entirely opaque
         return image.convert("RGB")
     facts.transparent = True
     if background is None:
@@ -130,13 +116,13 @@ def _on_background(image: Image.Image, background: str | None, facts: Facts) -> 
 
 
 def _grey(image: Image.Image, size: int | None, background: str | None, facts: Facts) -> NDArray[np.float32] | None:
-    """Read a grey image of 16 bits, shape (3, size, size), as float32 in [0, 1]."""
+    """Read a 16-bit grey image, shape (3, size, size), as float32 in [0, 1]."""
     from PIL import Image, ImageOps
 
     values = np.asarray(ImageOps.exif_transpose(image)).astype(np.float32)
     facts.deepest = int(values.max())
     clear = values == image.info["transparency"] if "transparency" in image.info else np.zeros_like(values, bool)
-    if clear.any() and background != "ignore":  # one grey stands for it
+    if clear.any() and background != "ignore":  # a single grey value stands for transparent
         facts.transparent = True
         if background is None:
             raise _TransparentError

@@ -1,6 +1,6 @@
-"""What files hold, by a digest of their contents: each is read once, and again when its size or times have changed.
+"""Digests of files' contents: each file is read once, and again only when its size or times have changed.
 
-What was found is remembered in the user's cache directory, one table for each folder. A file that changed in the last
+Results are remembered in the user's cache directory, in one table per folder. A file that changed within the last
 moments is not remembered, since another change might leave it with the same times.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SIZE = 16  # bytes of a digest
 VARIABLE = "MGRAPH_CACHE_DIR"
-"""Names another directory than the user's cache."""
+"""The environment variable that overrides the user's cache directory."""
 
 RECORD = np.dtype(
     [
@@ -38,12 +38,12 @@ RECORD = np.dtype(
         ("noted", "i8", (4,)),
     ]
 )
-"""A file: its size and times, in nanoseconds, the digest, and four numbers that whoever looked at it has noted."""
+"""A file: its size and times, in nanoseconds, the digest, and four numbers recorded by the code that looked at it."""
 
 Look = Callable[[Path], tuple[bytes, tuple[int, int, int, int] | None]]
-"""Reads a file; returns its digest and what to note of it, or None if it is not to be remembered."""
+"""Reads a file; returns its digest and what to record about it, or None if it should not be remembered."""
 
-_JUST_NOW = 2_000_000_000  # nanoseconds: the coarsest clock of a file system in use
+_JUST_NOW = 2_000_000_000  # nanoseconds: the resolution of the coarsest file-system clock in use
 _AT_ONCE = 1024
 _SAVE_EVERY = 60.0  # seconds
 
@@ -54,18 +54,18 @@ def digest(data: bytes) -> bytes:
 
 
 def whole(file: Path) -> tuple[bytes, tuple[int, int, int, int]]:
-    """Look at a file of any size, of which there is nothing to note."""
+    """Look at a file of any size, with nothing to record about it."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=SIZE)).digest(), (0, 0, 0, 0)
 
 
 def stamp(status: os.stat_result) -> tuple[int, int, int]:
-    """Return what changes with a file's contents: its size, and the times of the last change of contents and status."""
+    """Return what changes with a file's contents: its size, and when its contents and its status last changed."""
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def read_files(root: Path, names: Sequence[str], look: Look, *, threads: int | None = None) -> NDArray[Any]:
-    """Return a RECORD for each of these files below ``root``, in their order; only new and changed ones are read.
+    """Return a RECORD for each of these files below ``root``, in order; only new and changed ones are read.
 
     Raises InputError, naming the file, for one that cannot be read.
     """
@@ -89,7 +89,7 @@ def read_files(root: Path, names: Sequence[str], look: Look, *, threads: int | N
 
 
 def remembered(key: str, compute: Callable[[], str]) -> str:
-    """Return what was computed for this key before, on this machine, or compute it."""
+    """Return what was computed for this key earlier on this machine, or compute it."""
     place = _directory() / "values" / hashlib.blake2b(key.encode(), digest_size=SIZE).hexdigest()
     with suppress(OSError, UnicodeDecodeError):
         return place.read_text()
@@ -102,7 +102,7 @@ def remembered(key: str, compute: Callable[[], str]) -> str:
 def _look_at(
     root: Path, names: Sequence[str], look: Look, found: NDArray[Any], rows: NDArray[np.int64], threads: int
 ) -> None:
-    """Fill in what is missing, and remember it from time to time: an interrupted look is not for nothing."""
+    """Fill in what is missing, saving it from time to time so that an interrupted run is not wasted."""
     keep = np.zeros(len(found), bool)
     now, saved = time.time_ns(), time.monotonic()
     steady = np.maximum(found["mtime"], found["ctime"]) < now - _JUST_NOW
@@ -152,7 +152,7 @@ def _table(root: Path) -> Path:
 
 
 def _load(root: Path) -> NDArray[Any]:
-    """Return what is remembered of a folder, sorted by name; nothing if the table is not there or damaged."""
+    """Return what is remembered about a folder, sorted by name; nothing if the table is missing or damaged."""
     try:
         table: NDArray[Any] = np.load(_table(root), allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -161,7 +161,7 @@ def _load(root: Path) -> NDArray[Any]:
 
 
 def _save(root: Path, new: NDArray[Any]) -> None:
-    """Put records into the table of a folder; where nothing can be written, the files are read again next time."""
+    """Put records into the table of a folder; if nothing can be written, the files will be read again next time."""
     if not len(new):
         return
     old = _load(root)
@@ -178,7 +178,7 @@ def _save(root: Path, new: NDArray[Any]) -> None:
 
 
 def _write(place: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file as a whole, or not at all."""
+    """Write a file, either completely or not at all."""
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f"{place.name}.{os.getpid()}.part")
     try:

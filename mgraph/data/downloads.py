@@ -25,7 +25,7 @@ _STL10 = ((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713))
 _CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
 Root = Annotated[str | None, "directory of the files (default: the user's cache directory)"]
-Download = Annotated[bool, "fetch the files if they are not there"]
+Download = Annotated[bool, "download the files if they are missing"]
 Valid = Annotated[str | None, "validation data: lastN, the last N of train (default: a stratified tenth)"]
 _Constants = tuple[tuple[float, ...], tuple[float, ...]]
 

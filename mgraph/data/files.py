@@ -42,8 +42,8 @@ def npz(
 ) -> Task:
     """Load x_train, y_train, x_test, y_test and, if there, x_valid, y_valid.
 
-    Inputs are uint8 images, (N, H, W), (N, H, W, C) or (N, C, H, W), or floats of any shape as the network
-    sees them; targets are integer labels. ``limit`` keeps the first so many examples of a split.
+    Inputs are uint8 images, (N, H, W), (N, H, W, C) or (N, C, H, W), or floats of any shape as the network sees them;
+    targets are integer labels. ``limit`` keeps only the first examples of a split.
     """
     from mgraph.data.making import make_task
 
@@ -77,14 +77,14 @@ def imagefolder(
 ) -> Task:
     """Load train/CLASS/*, test/CLASS/* and, if there, valid/CLASS/*, resized to (3, size, size).
 
-    Class numbers follow the alphabetical order of the folders of train, which every split must have. What becomes of
-    a file is in :mod:`mgraph.data.decoding`; ``background`` (white, black or ignore) is what lies behind transparent
-    pixels. ``limit`` takes the first so many examples of a split in a fixed shuffled order, since files come by class.
+    Class numbers follow the alphabetical order of the folders in train, which every split must have.
+    :mod:`mgraph.data.decoding` says how files are read; ``background`` (white, black or ignore) is put behind
+    transparent pixels. ``limit`` takes the first examples of a split in a fixed shuffled order, since files are sorted
+    by class.
     """
     if size < 1:
         raise InputError(f"size must be at least 1, not {size}.")
-    if not path.is_dir():
-        raise NotFoundError(f"The image folder {path} does not exist; check the path.")
+    _require_folder(path)
     splits: dict[str, Found] = {}
     notes = _unread_folders(path)
     for name in _SPLITS:
@@ -111,7 +111,7 @@ class _Images:
 
 
 def _of_images(splits: dict[str, Found], how: _Images, notes: list[str]) -> Task:
-    """Make a task of image files, which are held in memory or streamed."""
+    """Make a task from image files, which are held in memory or streamed."""
     import torch
 
     from mgraph.data.making import make_task
@@ -147,7 +147,7 @@ def _limited(splits: dict[str, Found], limit: tuple[str, ...] | None) -> dict[st
 
 
 def channels_first(x: NDArray[Any]) -> NDArray[Any]:
-    """Bring uint8 images (N, H, W) or (N, H, W, C) to (N, C, H, W); leave everything else as it is."""
+    """Convert uint8 images (N, H, W) or (N, H, W, C) to (N, C, H, W); leave anything else as it is."""
     if x.dtype != np.uint8:
         return x
     if x.ndim == 3:
@@ -163,7 +163,7 @@ def _shuffled(n: int) -> NDArray[np.int64]:
 
 
 def last_examples(pair: Pair, rule: str | None) -> tuple[Pair, Pair | None]:
-    """Take the last examples of (x, y) away as validation data, by a rule such as ``last5000``; or none."""
+    """Split off the last examples of (x, y) as validation data, by a rule such as ``last5000``, if any."""
     if rule is None:
         return pair, None
     match = re.fullmatch(r"last([1-9][0-9]*)", rule)
@@ -182,18 +182,19 @@ def tiny_imagenet(
     limit: Limit = None,
     stream: Stream = None,
 ) -> Task:
-    """Load Tiny ImageNet as it is unpacked: 100000 photographs of 200 classes, shape (3, 64, 64).
+    """Load Tiny ImageNet as unpacked: 100000 photographs in 200 classes, shape (3, 64, 64).
 
-    Its images of ``val`` are the test data, since those of ``test`` have no labels; validation data are a stratified
-    tenth of train. ``limit`` takes the first so many of a split in a fixed shuffled order.
+    The images in ``val`` are the test data, since those in ``test`` have no labels; validation data are a stratified
+    tenth of train. ``limit`` takes the first examples of a split in a fixed shuffled order.
     """
+    _require_folder(path)
     train = find_images(path / "train")
     splits = {"train": train, "test": _annotated(path / "val", train.classes)}
     return _of_images(_limited(splits, limit), _Images(64, None, mean, std, stream), [])
 
 
 def _annotated(folder: Path, classes: list[str]) -> Found:
-    """Find the images of a folder whose ``val_annotations.txt`` says the class of each."""
+    """Find the images of a folder whose classes are listed in ``val_annotations.txt``."""
     file = folder / "val_annotations.txt"
     try:
         lines = [line.split("\t") for line in file.read_text().splitlines() if line]
@@ -210,19 +211,37 @@ def _annotated(folder: Path, classes: list[str]) -> Found:
     return Found(folder, classes, [f"images/{name}" for name in names], [numbers[word] for _, word, *_ in lines])
 
 
+def _require_folder(path: Path) -> None:
+    """Raise NotFoundError if there is nothing, InputError for a file."""
+    if not path.exists():
+        raise NotFoundError(f"The image folder {path} does not exist; check the path.")
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder; give the one that has train/CLASS/ and test/CLASS/.")
+
+
 def _unread_folders(path: Path) -> list[str]:
-    """Say which folders beside the splits are not read: a ``val`` perhaps."""
+    """Say which folders beside the splits are not read, such as a ``val``."""
     others = sorted(p.name for p in path.iterdir() if p.name not in _SPLITS and p.is_dir() and not is_hidden(p.name))
     known = ", ".join(_SPLITS)
     return [f"Of {path} only {known} are read, not {', '.join(others[:3])}."] if others else []
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
+    name = ""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {}
+            for name in file.files:
+                arrays[name] = file[name]
+            return arrays
     except FileNotFoundError:
         raise NotFoundError(f"The data file {path} does not exist; check the path.") from None
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         why = " ".join(str(error).split()) or type(error).__name__
+        if "Object arrays" in why:
+            raise InputError(
+                f"{name} of {path} is an array of Python objects; make it one of plain numbers: examples of one shape "
+                f"(resize, crop or pad), labels 0, 1, …."
+            ) from None
+        why = "it is something else" if "pickle" in why else why.rstrip(".")
         raise InputError(f"{path} cannot be read as an .npz file of plain arrays: {why}.") from None

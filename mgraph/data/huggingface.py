@@ -1,7 +1,7 @@
-"""Data of Hugging Face's ``datasets``: saved on disk, local files, or what its cache holds; nothing is fetched unasked.
+"""Data of Hugging Face's ``datasets``: saved on disk, local files, or in its cache; nothing is downloaded unasked.
 
-Columns are chosen by name. What fits is held in memory, and large sets are read when they are needed; either way they
-are identified by the contents of their Arrow files.
+Columns are chosen by name. Data that fit are held in memory, and large sets are read as needed; either way they are
+identified by the contents of their Arrow files.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LENGTH = 64
 
 
 class Choices(TypedDict, total=False):
-    """What a spec can say of such data."""
+    """What a spec can say about such data."""
 
     x: Annotated[tuple[str, ...] | None, "columns of the inputs (default: the only image or text, or all others)"]
     y: Annotated[str | None, "column of the target (default: label or labels; a text without: the next token)"]
@@ -61,18 +61,18 @@ class Choices(TypedDict, total=False):
     std: Std
     limit: Limit
     stream: Stream
-    download: Annotated[bool, "fetch the data if they are not there", False]
+    download: Annotated[bool, "download the data if they are missing", False]
 
 
 def huggingface(name: str | Path, **choices: Unpack[Choices]) -> Task:
     """Load a data set by its name, or from its directory, a Path.
 
-    A directory was made by ``save_to_disk``, or has files that ``datasets`` reads (Parquet, CSV, JSON, …). Images are
-    RGB; numbers one vector; lists, all of one length, tensors; several of these a dict. Texts become ``input_ids`` and
-    ``attention_mask`` of ``length`` tokens, by the words of train or by a tokenizer; without a target they are one
-    stream for next-token prediction. Labels are numbers, or words in alphabetical order; numbers with a decimal point
-    are quantities. Raises InputError, naming the column, for what cannot be used, NotFoundError for what is not there,
-    and InputError where ``datasets`` is not installed.
+    The directory was made by ``save_to_disk``, or contains files that ``datasets`` reads (Parquet, CSV, JSON, …).
+    Images are RGB; numbers become one vector; lists, all of the same length, tensors; several of these a dict. Texts
+    become ``input_ids`` and ``attention_mask`` of ``length`` tokens, by the words of train or by a tokenizer; without a
+    target they form one stream for next-token prediction. Labels are numbers, or words in alphabetical order; numbers
+    with a decimal point are quantities. Raises InputError, naming the column, for what cannot be used, NotFoundError
+    for what does not exist, and InputError if ``datasets`` is not installed.
     """
     made = _Source(str(name), name if isinstance(name, Path) else None, choices)
     with _quiet(made.library):
@@ -82,7 +82,7 @@ def huggingface(name: str | Path, **choices: Unpack[Choices]) -> Task:
 
 @dataclass(frozen=True)
 class _Source:
-    """A data set, and what was said of it."""
+    """A data set, and what the user specified about it."""
 
     name: str
     directory: Path | None
@@ -99,12 +99,12 @@ class _Source:
 
     @cached_property
     def tables(self) -> Mapping[str, Any]:
-        """The splits as the library has them."""
+        """The splits as provided by the library."""
         try:
             loaded = self._loaded()
         except MGraphError:
             raise
-        except Exception as error:  # the library raises what its readers raise
+        except Exception as error:  # the library raises whatever its readers raise
             why = " ".join(str(error).split()).rstrip(".")
             raise InputError(f"hf:{self.name} cannot be read: {type(error).__name__}: {why[:300]}.") from None
         tables: Mapping[str, Any] = loaded if isinstance(loaded, Mapping) else {"train": loaded}
@@ -115,8 +115,12 @@ class _Source:
     def _loaded(self) -> Any:
         config, place = self.said.get("config"), self.directory
         if place is not None:
-            if not place.is_dir():
+            if not place.exists():
                 raise NotFoundError(f"The data directory {place} does not exist; check the path.")
+            if not place.is_dir():
+                raise InputError(
+                    f"{place} is not a directory; give the one that it is in, or csv:FILE or parquet:FILE."
+                )
             if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
                 return self.library.load_from_disk(str(place))
             if not any(file.is_file() for file in place.rglob("*")):
@@ -144,7 +148,7 @@ class _Source:
         return builder.as_dataset()
 
     def splits(self) -> dict[str, Any]:
-        """Choose the splits by their names, or a share of train; then limit them."""
+        """Choose the splits by their names, or take a fraction of train; then limit them."""
         tables = self.tables
         wanted = self.said.get("test")
         found = {"train": tables["train"]}
@@ -188,7 +192,7 @@ class _Source:
         }
 
     def column(self, name: str) -> Column:
-        """Return a column; InputError, naming what there is, if there is no such one."""
+        """Return a column; raise InputError, naming the existing ones, if there is no such column."""
         if name not in self.columns:
             raise InputError(
                 f"hf:{self.name} has no column {name!r};{suggestion(name, self.columns)} it has {self._listed()}."
@@ -229,7 +233,7 @@ class _Source:
     # Tasks
 
     def next_token(self, splits: Mapping[str, Any]) -> Task:
-        """Make one stream of all texts of a split, for next-token prediction."""
+        """Make one stream from all texts of a split, for next-token prediction."""
         from mgraph.data.tasks import language_model
 
         (column,) = self.inputs
@@ -256,7 +260,7 @@ class _Source:
         return Path(file) if self.directory is None else self.directory / file
 
     def task(self, splits: Mapping[str, Any]) -> Task:
-        """Make a task of inputs and a target."""
+        """Make a task with inputs and a target."""
         import torch
 
         from mgraph.data import tasks
@@ -303,7 +307,7 @@ class _Source:
         return repr(sorted((key, value) for key, value in self.said.items() if key not in left_out))
 
     def _undecoded(self, table: Any) -> Any:
-        """Have images as the bytes that are stored."""
+        """Return the table with images as their stored bytes."""
         for column in self.inputs:
             if column.kind == "image":
                 table = table.cast_column(column.name, self.library.Image(decode=False))
@@ -368,7 +372,7 @@ class _Source:
         return labels(column), None, []
 
     def _refuse_unlabelled(self, parts: Mapping[str, TableRows]) -> None:
-        """Refuse splits in which no example has a label, as the test data of benchmarks come."""
+        """Refuse splits in which no example has a label, as in the test data of benchmarks."""
         for name, part in parts.items():
             if name != "train" and part.targets.size and part.targets.dtype.kind == "i" and (part.targets == -1).all():
                 others = ", ".join(split for split in self.tables if split not in ("train", name))
@@ -390,7 +394,7 @@ def _share(text: Any) -> float | None:
 
 @contextmanager
 def _quiet(library: Any) -> Iterator[None]:
-    """Keep the library's bars and log off the terminal."""
+    """Keep the library's progress bars and log off the terminal."""
     bars, level = library.utils.are_progress_bars_disabled(), library.utils.logging.get_verbosity()
     library.utils.disable_progress_bars()
     library.utils.logging.set_verbosity(logging.ERROR)

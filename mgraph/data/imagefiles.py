@@ -1,7 +1,7 @@
-"""The image files of a split as a Dataset: read when they are asked for, or all at once to be held in memory.
+"""The image files of a split as a Dataset, read on demand, or all at once to be held in memory.
 
-Either way every file is looked at before anything is computed from it: what cannot be read is counted and named, and
-the contents are known by their digests (:mod:`mgraph.data.digests`).
+Either way, every file is looked at before anything is computed from it: unreadable files are counted and named, and
+contents are identified by their digests (:mod:`mgraph.data.digests`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.data.decoding import FULL, Facts, as_floats, check_background, decode
 from mgraph.data.digests import SIZE, digest, read_files
@@ -24,7 +25,7 @@ from mgraph.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_FRAMES, _GREY16, _COLOUR16, _TRANSPARENT = 1, 2, 4, 8  # bits of what is noted of a file
+_FRAMES, _GREY16, _COLOUR16, _TRANSPARENT = 1, 2, 4, 8  # flags recorded about a file
 _AT_ONCE = 256
 _NANOSECONDS = ("size", "mtime")
 
@@ -32,10 +33,10 @@ Noted = tuple[int, int, int, int]
 
 
 class ImageFiles:
-    """Images of one size, (3, size, size), uint8 or float32 if any has 16 bits, with their class numbers.
+    """Images of one size, (3, size, size), uint8, or float32 if any has 16 bits, with their class numbers.
 
-    :meth:`look` or :meth:`read` comes first. ``targets`` are the class numbers, shape (N,). Raises InputError for a
-    background that there is not.
+    Call :meth:`look` or :meth:`read` first. ``targets`` are the class numbers, shape (N,). Raises InputError for an
+    unknown background.
     """
 
     def __init__(self, found: Found, size: int, background: str | None) -> None:
@@ -50,7 +51,7 @@ class ImageFiles:
         return len(self.targets)
 
     def __getitem__(self, place: int) -> tuple[NDArray[Any], int]:
-        """Read one image; InputError, naming the file, if it is not what it was when all were looked at."""
+        """Read one image; raise InputError, naming the file, if it has changed since all were looked at."""
         file = self._root / self._names[place]
         with file.open("rb") as opened:
             status = os.fstat(opened.fileno())
@@ -63,7 +64,7 @@ class ImageFiles:
         return (as_floats(image) if self.floats and image.dtype == np.uint8 else image), int(self.targets[place])
 
     def look(self) -> list[str]:
-        """Look at every file, once as long as it does not change; return what to tell of them.
+        """Look at every file, only once as long as it does not change; return notes for the user.
 
         Raises InputError, with the number of files and the first few names, if some cannot be used.
         """
@@ -83,7 +84,7 @@ class ImageFiles:
         return self._judged(records["noted"], damaged)
 
     def read(self) -> tuple[NDArray[Any], list[str]]:
-        """Read all images, shape (N, 3, size, size); return them, and what :meth:`look` does."""
+        """Read all images, shape (N, 3, size, size); return them together with the notes of :meth:`look`."""
         pixels: NDArray[Any] = np.zeros((len(self), 3, self._size, self._size), np.uint8)
         noted = np.zeros((len(self), 4), np.int64)
         self._digests = np.zeros((len(self), SIZE), np.uint8)
@@ -105,7 +106,7 @@ class ImageFiles:
                         continue
                     noted[place] = _noted(facts)
                     self._digests[place] = np.frombuffer(hashed, np.uint8)
-                    if image is None:  # transparent, which is said of all at once
+                    if image is None:  # transparent, which is reported for all at once
                         continue
                     if image.dtype != pixels.dtype:
                         if pixels.dtype == np.uint8:
@@ -116,12 +117,12 @@ class ImageFiles:
         return pixels, self._judged(noted, damaged)
 
     def examples_digest(self, places: NDArray[np.int64] | None = None) -> bytes:
-        """Return what identifies these examples, by default all: their files' contents, and how they are read."""
+        """Return what identifies these examples (default: all): their files' contents, and how they are read."""
         rows = slice(None) if places is None else places
         how = f"images {self._size} {self._background} {self.floats} {len(self.targets[rows])} "
         hasher = hashlib.blake2b(how.encode(), digest_size=SIZE)
-        hasher.update(np.ascontiguousarray(self._digests[rows]))
-        hasher.update(np.ascontiguousarray(self.targets[rows]))
+        hasher.update(np.ascontiguousarray(self._digests[rows]).data)
+        hasher.update(np.ascontiguousarray(self.targets[rows]).data)
         return hasher.digest()
 
     def _judged(self, noted: NDArray[np.int64], damaged: dict[str, str]) -> list[str]:
@@ -171,19 +172,22 @@ def _noted(facts: Facts) -> Noted:
 
 
 class _Packed(Sequence[str]):
-    """Very many names in little memory, and in one piece: what worker processes share stays shared."""
+    """A great many names in little memory, in one block, so that worker processes keep sharing it."""
 
     def __init__(self, names: Sequence[str]) -> None:
         encoded = [os.fsencode(name) for name in names]
         self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
         self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
 
+    @override
     def __len__(self) -> int:
         return len(self._ends)
 
+    @override
     def __getitem__(self, place: Any) -> Any:
         start = int(self._ends[place - 1]) if place else 0
         return os.fsdecode(self._bytes[start : int(self._ends[place])].tobytes())
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return (self[place] for place in range(len(self)))

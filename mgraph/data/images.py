@@ -1,4 +1,4 @@
-"""Folders of images: which files count, and which classes they are of."""
+"""Folders of images: which files count, and to which classes they belong."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from mgraph.errors import InputError
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
-# Made by systems and programs beside the images; what begins with a dot is skipped anyway.
+# Created by systems and programs beside the images; names that begin with a dot are skipped anyway.
 _SYSTEM = {"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
-_NAMED = 3  # of many files, so many are named
+_NAMED = 3  # how many of many files are named
 
 
 @dataclass
 class Found:
-    """The image files of one split with their class numbers, the classes' names, and what was passed over.
+    """The image files of one split with their class numbers, the classes' names, and what was skipped.
 
-    ``files`` are below ``root``, with ``/``; of a folder with very many, objects of any other kind would take memory.
+    ``files`` are relative to ``root``, with ``/``; for a folder with a great many, any other objects would take too
+    much memory.
     """
 
     root: Path
@@ -33,7 +34,7 @@ class Found:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what was passed over."""
+        """Sentences about what was skipped."""
         notes = []
         if self.hidden:
             notes.append(f"Hidden or system files are not data; not read in {self.root}: {some(self.hidden)}.")
@@ -45,10 +46,14 @@ class Found:
 def find_images(root: Path) -> Found:
     """List root/CLASS/** in order: classes by name, then folders, then files.
 
-    Raises InputError, naming the folder, if there are no classes, or one has no image, or it cannot be looked into.
+    Raises InputError, naming the folder, if there are no classes, or if one has no images or cannot be listed.
     """
     try:
         entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        raise InputError(
+            f"{root.parent} has no folder {root.name}; put images into train/CLASS/ and test/CLASS/."
+        ) from None
     except OSError as error:
         raise InputError(f"The image folder {root} cannot be read: {error.strerror}.") from None
     found = Found(root, [])
@@ -77,12 +82,12 @@ def find_images(root: Path) -> Found:
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder is a program's or the system's, by its name."""
+    """Return whether a file or folder belongs to a program or the system, judging by its name."""
     return name.startswith(".") or name.lower() in _SYSTEM | _SYSTEM_FILES
 
 
 def _images_below(folder: Path, found: Found) -> Iterator[str]:
-    """Yield the images of a class, and note what is passed over; links are followed, circles are not."""
+    """Yield the images of a class, and record what is skipped; links are followed, but not in circles."""
 
     def refuse(error: OSError) -> None:
         raise InputError(f"The folder {error.filename} cannot be read: {error.strerror}.") from None

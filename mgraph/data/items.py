@@ -66,8 +66,8 @@ def _divided(item: Mapping[Any, Any], where: str) -> tuple[Any, Any]:
     if len(found) != 1 or len(item) < 2:
         keys = ", ".join(repr(key) for key in list(item)[:5])
         raise InputError(
-            f"{where} is a dict with {keys or 'nothing in it'}, of which it is not known what is the input and what "
-            "the target. Name the target 'labels', or wrap the Dataset in one whose __getitem__ returns a pair: one "
+            f"{where} is a dict with {keys or 'nothing in it'}, and it is unknown which is the input and which the "
+            "target. Name the target 'labels', or wrap the Dataset in one whose __getitem__ returns a pair: one "
             "tensor each, as in item['image'], item['label'], or a dict of what the network's forward takes as the "
             "input."
         )

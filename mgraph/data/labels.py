@@ -119,14 +119,14 @@ def refuse_words(whose: str, values: NDArray[Any]) -> None:
 def refuse_unlabelled(y: Fields) -> None:
     """Raise InputError for targets that are not integers although the loss needs labels, suggesting a remedy."""
     if not isinstance(y, Tensor):
-        raise InputError("The targets are several tensors; give a loss of your own that says what is made of them.")
+        raise InputError("The targets are several tensors; give a loss of your own that handles them.")
     if y.ndim == 2 and _one_hot(y):
         raise InputError(f"{_one_hot_text(y)}; take y.argmax(1).")
     if y.numel() and bool((torch.isfinite(y) & (y == y.round())).all()):
         low, high = int(y.min()), int(y.max())
         raise InputError(
             f"The targets are not integer labels, but floats that are whole numbers, {low} to {high}; if they are "
-            f"labels, make them so: y.astype('int64'); if not, give a loss of your own."
+            f"labels, convert them with y.astype('int64'); if not, give a loss of your own."
         )
     raise InputError("The targets are not integer labels; give labels 0, 1, … or a loss of your own.")
 
@@ -134,7 +134,7 @@ def refuse_unlabelled(y: Fields) -> None:
 def number_of_classes(y: Tensor, ignore_index: int | None, *, own_loss: bool) -> tuple[int, list[str]]:
     """Return one more than the largest training label, and notes on labels that do not occur.
 
-    Raises InputError where that number would be a guess: for values that usually mean "no label" and, unless the user's
+    Raises InputError if that number would be a guess: for values that usually mean "no label" and, unless the user's
     own loss interprets them, for labels that do not start at 0 and for one-hot rows.
     """
     if not own_loss and y.ndim == 2 and _one_hot(y):

@@ -22,12 +22,13 @@ from mgraph.trust import Consent, speaker
 def load_task(
     spec: Spec | str, *, base: Path | None = None, consent: Consent | None = None, first: bool = False
 ) -> Task:
-    """Load the data that a spec names; paths in it are relative to ``base`` (default: the current directory).
+    """Load the data named by a spec; paths in it are relative to ``base`` (default: the current directory).
 
-    A data factory is run, if ``consent`` allows it (default: :func:`mgraph.trust.speaker`). It returns a Task, or a
-    mapping of :func:`make_task`'s arguments. ``first`` is for data that are met for the first time: they are refused if
-    the factory makes others when it is called again. Raises InputError for anything that cannot be used, UntrustedError
-    for code that may not run, and for data to be fetched into a directory where nobody allows it.
+    A data factory is run if ``consent`` allows it (default: :func:`mgraph.trust.speaker`). It returns a Task, or a
+    mapping of :func:`make_task`'s arguments. ``first`` is for data that are loaded for the first time: they are refused
+    if the factory makes different ones when called again. Raises InputError for anything that cannot be used, and
+    UntrustedError for code that may not run, or if data would be downloaded into a directory where that is not
+    permitted.
     """
     spec, base, consent = Spec.parse(spec), base or Path.cwd(), consent or speaker()
     if spec.is_factory:
@@ -62,11 +63,11 @@ def load_task(
 
 
 def judged_by(task: Task, loss: Spec | str, *, base: Path | None = None, consent: Consent | None = None) -> Task:
-    """Return the task with an evaluation loss of the user's own: a function of (outputs, targets), a batch's mean.
+    """Return the task with the user's own evaluation loss: a function of (outputs, targets), returning a batch's mean.
 
-    Its code is run, if ``consent`` allows it (default: :func:`mgraph.trust.speaker`). What single examples lose is
-    then not known. Raises InputError for a name that is none, NotFoundError if there is no such function,
-    UntrustedError if it may not run.
+    Its code is run if ``consent`` allows it (default: :func:`mgraph.trust.speaker`). The losses of single examples are
+    then unknown. Raises InputError for an invalid name, NotFoundError if there is no such function, UntrustedError if
+    it may not run.
     """
     spec = Spec.parse(loss)
     if not spec.is_factory or spec.params:

@@ -1,12 +1,12 @@
-"""What the machine has: processors for this process, and memory."""
+"""The machine's resources: processors for this process, and memory."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-_SHARE = 4  # a data set may take a quarter of the memory: networks, and what they compute, need the rest
-_UNKNOWN = 8 << 30  # bytes, where the system does not say
+_SHARE = 4  # a data set may take a quarter of the memory; networks and their computations need the rest
+_UNKNOWN = 8 << 30  # bytes, if the system does not say
 _MOST_WORKERS = 8
 _CGROUP = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
 
@@ -31,10 +31,10 @@ def memory() -> int:
 
 
 def fits(size: int) -> bool:
-    """Tell whether data of so many bytes are held in memory: if they take a quarter of it at most."""
+    """Return whether data of this many bytes are held in memory: if they take at most a quarter of it."""
     return size <= memory() // _SHARE
 
 
 def default_workers() -> int:
-    """Return how many processes read data where nobody said it; 0 where processes are not made by forking."""
+    """Return the default number of processes that read data; 0 if processes are not created by forking."""
     return min(_MOST_WORKERS, processors() - 1) if hasattr(os, "fork") and os.uname().sysname == "Linux" else 0

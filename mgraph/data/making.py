@@ -202,7 +202,9 @@ def _as_fields(name: str, what: str, values: Any, examples: int | None) -> Field
     if isinstance(values, Mapping):
         for key in values:
             if not isinstance(key, str):
-                raise InputError(f"{what} of the {name} split has the key {key!r}; keys are names of what goes in.")
+                raise InputError(
+                    f"{what} of the {name} split has the key {key!r}; keys are the names of the network's inputs."
+                )
         if not values:
             raise InputError(f"{what} of the {name} split is an empty dict.")
         return {key: _as_rows(name, what, values[key], key) for key in values}

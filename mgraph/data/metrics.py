@@ -70,11 +70,13 @@ def notes_on(metrics: Sequence[Metric], better: Mapping[str, Better] | None, giv
     for metric in metrics:
         if metric.better is None:
             notes.append(
-                f"Whether more or less of the metric {metric.name} is better is not known: it is measured, but nothing "
-                f"is compared by it; say better={{'{metric.name}': 'lower'}} (or 'higher')."
+                f"It is unknown whether more or less of the metric {metric.name} is better: it is measured, but "
+                f"nothing is compared by it; say better={{'{metric.name}': 'lower'}} (or 'higher')."
             )
         elif metric.name in functions and metric.name not in (better or {}) and not of_torchmetrics(metric.function):
-            notes.append(f"Of the metric {metric.name} {metric.better} values are taken to be better, by its name.")
+            notes.append(
+                f"{metric.better.capitalize()} values of the metric {metric.name} count as better, judging by its name."
+            )
     return notes
 
 

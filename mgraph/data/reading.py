@@ -1,8 +1,8 @@
-"""Reading the items of a Dataset by batches: in this process, or ahead of time in worker processes.
+"""Read the items of a Dataset in batches: in this process, or ahead of time in worker processes.
 
-What is read never depends on who reads it: a batch is the items at given places, and comes in its turn. Workers are
-those of torch's DataLoader. They are started when they are first needed and kept for later passes; batches go to them
-in pieces, so that what is under way is bounded, however large a batch is.
+The result never depends on who reads: a batch is the items at given places, delivered in order. Workers are those of
+torch's DataLoader. They are started when first needed and kept for later passes; batches are sent to them in pieces, so
+that the amount in flight is bounded, however large a batch is.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from mgraph.errors import InputError, MGraphError
 from mgraph.fields import Fields, tensors_of
 
 Places = NDArray[np.int64]
-"""Where items are in a Dataset."""
+"""Indices of items in a Dataset."""
 
 AHEAD = 4
-"""Pieces that each worker may have under way."""
+"""Pieces that each worker may have in flight."""
 
 PIECE = 1 << 21
-"""Bytes of a piece, at most, unless a single example has more."""
+"""Most bytes in a piece, unless a single example has more."""
 
-_WORTH_IT = 1 << 23  # bytes: what is less is read at once, without workers that nobody asked for
+_WORTH_IT = 1 << 23  # bytes: less than this is read directly unless the user asked for workers
 
 
 @runtime_checkable
 class Identified(Protocol):
-    """A Dataset of ours, whose examples are identified without being read, and that any process may read."""
+    """One of our own Datasets, whose examples are identified without being read, and which any process may read."""
 
     def examples_digest(self, places: Places | None = None) -> bytes:
         """Return what identifies the examples at these places; None: all."""
@@ -52,20 +52,20 @@ class Identified(Protocol):
 
 @dataclass(frozen=True)
 class _Failed:
-    """What a worker says of a piece that it cannot read."""
+    """A worker's message about a piece that it could not read."""
 
     text: str
 
 
 class Reader:
-    """Reads items of a Dataset; the splits made of one share it, and its workers.
+    """Reads items of a Dataset; the splits made from one share it, and its workers.
 
-    ``workers`` is how many processes read, 0 none, None as many as the machine has processors left for it, where the
-    Dataset is one of ours: of another one it is not known whether processes that are forked may read it.
+    ``workers`` is the number of processes that read: 0 means none; None means as many as the machine has processors to
+    spare, if the Dataset is one of ours. For any other it is unknown whether forked processes may read it.
     """
 
     def __init__(self, dataset: Any, name: str, *, columns: bool) -> None:
-        """``name`` is what it is called in messages; with ``columns`` integer targets (N, 1) are taken as (N,)."""
+        """``name`` is what messages call it; with ``columns``, integer targets (N, 1) are taken as (N,)."""
         self.dataset, self.name, self.length = dataset, name, len(dataset)
         self.workers: int | None = None
         self._items = _Items(dataset, name, self.length, columns)
@@ -73,11 +73,11 @@ class Reader:
         self._tried = False
 
     def read(self, places: Places) -> Pair:
-        """Read the items at these places as one batch, as they are; as :func:`mgraph.data.items.read_batch`."""
+        """Read the items at these places as one batch, unchanged, like :func:`mgraph.data.items.read_batch`."""
         return self._items.read(places)
 
     def batches(self, batches: Sequence[Places], *, pinned: bool) -> Iterator[list[Pair]]:
-        """Read one batch after the other, each in one or more pieces, in memory that a GPU reads if it is ``pinned``.
+        """Read one batch after another, each in one or more pieces, in page-locked memory if ``pinned``.
 
         Raises InputError if an item cannot be read, or a worker has ended.
         """
@@ -111,7 +111,7 @@ class Reader:
                 f"A process that read {self.name} ended before it was done (killed, or out of memory?); give the "
                 f"command again, with fewer --workers, or 0 for none."
             ) from error
-        # Also where fewer batches were taken than were asked for; not after an error.
+        # Also if fewer batches were taken than requested, but not after an error.
         except GeneratorExit:
             self._idle.append(loader)
             raise
@@ -119,7 +119,7 @@ class Reader:
             self._idle.append(loader)
 
     def _try(self, places: Places, theirs: Pair) -> None:
-        """Raise InputError if a Dataset that we do not know reads differently in a worker."""
+        """Raise InputError if a Dataset that is not ours reads differently in a worker."""
         if self._tried or isinstance(self.dataset, Identified):
             return
         self._tried = True
@@ -127,8 +127,9 @@ class Reader:
         pairs = [pair for a, b in zip(ours, theirs, strict=True) for pair in zip(*_both(a, b), strict=True)]
         if not all(_equal(mine, other) for mine, other in pairs):
             raise InputError(
-                f"{self.name[0].upper()}{self.name[1:]} has other items in a worker process than here: its files are "
-                f"perhaps opened before the workers start. Open them when an item is asked for, or leave out --workers."
+                f"{self.name[0].upper()}{self.name[1:]} has other items in a worker process than here: its files may "
+                f"have been opened before the workers start. Open them when an item is requested, or leave out "
+                f"--workers."
             )
 
     def _workers(self, examples: int) -> int:
@@ -139,20 +140,20 @@ class Reader:
         return default_workers()
 
     def _pieces(self, places: Places) -> list[Places]:
-        """Divide a batch into parts as equal as can be."""
+        """Divide a batch into parts that are as equal as possible."""
         parts = -(-len(places) // max(1, PIECE // max(1, self._example)))
         size = -(-len(places) // parts)
         return [places[start : start + size] for start in range(0, len(places), size)]
 
     @cached_property
     def _example(self) -> int:
-        """Bytes of the input of one example."""
+        """The size of one example's input in bytes."""
         return sum(tensor.nbytes for tensor in tensors_of(self.read(np.zeros(1, np.int64))[0]))
 
 
 @dataclass(frozen=True)
 class _Items:
-    """What is read: a Dataset, under what name, and how many items it had in the beginning."""
+    """What is read: a Dataset, its name in messages, and its initial number of items."""
 
     dataset: Any
     name: str
@@ -170,15 +171,15 @@ class _Items:
 
 
 class _Loader:
-    """Worker processes, and the DataLoader that feeds them whatever is asked for next."""
+    """Worker processes, and the DataLoader that feeds them the requested pieces."""
 
     def __init__(self, items: _Items, workers: int, *, pinned: bool) -> None:
         self.workers, self.pinned = workers, pinned
         self._asked: list[Places] = []
-        # Its own generator: seeds of workers, which nothing depends on, would else be drawn from the global one.
+        # Its own generator: otherwise the workers' seeds, which nothing depends on, would be drawn from the global one.
         self._loader: DataLoader[Any] = DataLoader(
             _Pieces(items),
-            batch_sampler=_Asked(self._asked),
+            batch_sampler=_Asked(self._asked),  # type: ignore[arg-type]  # arrays serve as lists
             num_workers=workers,
             collate_fn=_as_it_is,
             pin_memory=pinned,
@@ -191,13 +192,13 @@ class _Loader:
     def run(self, pieces: Sequence[Places]) -> Iterator[Any]:
         self._asked[:] = pieces
         with warnings.catch_warnings(), _own_signals():
-            warnings.filterwarnings("ignore", ".*multi-threaded.*fork")  # workers run no thread of ours
+            warnings.filterwarnings("ignore", ".*multi-threaded.*fork")  # workers run none of our threads
             warnings.filterwarnings("ignore", "This DataLoader will create")  # more than there are processors
             return iter(self._loader)
 
 
 class _Asked:
-    """The list of what is asked for, as it is when a pass begins."""
+    """The list of requested pieces, as it is when a pass begins."""
 
     def __init__(self, pieces: list[Places]) -> None:
         self._pieces = pieces
@@ -210,7 +211,7 @@ class _Asked:
 
 
 class _Pieces(torch.utils.data.Dataset[Any]):
-    """What a worker is given: it reads whole pieces."""
+    """The Dataset given to a worker, which reads whole pieces."""
 
     def __init__(self, items: _Items) -> None:
         self._items = items
@@ -232,7 +233,7 @@ def _as_it_is(piece: Any) -> Any:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep torch from raising an error wherever this process is when a worker ends: the next piece asked for does."""
+    """Keep torch from raising an error at an arbitrary point when a worker ends; the next request raises it."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         yield
         return
@@ -244,7 +245,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def _begin(_: int) -> None:
-    """Leave interruptions to the process that the worker belongs to, and so what that process throws away."""
+    """Leave interrupts, and the collection of inherited garbage, to the worker's parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
 
@@ -256,4 +257,4 @@ def _both(a: Fields, b: Fields) -> tuple[list[Tensor], list[Tensor]]:
 def _equal(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    return torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))  # also where it is NaN
+    return torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))  # NaN equals NaN

@@ -66,8 +66,8 @@ def require_repeatable(
         second = again()
     if second.sample != task.sample:
         raise InputError(
-            f"{what} makes other data when it is called a second time, and every number of a graph is of the same "
-            f"examples: seed inside it what it draws, as by numpy.random.default_rng(0)."
+            f"{what} makes other data when it is called a second time, but all numbers of a graph must be from the "
+            f"same examples: seed its random draws inside it, as with numpy.random.default_rng(0)."
         )
 
 

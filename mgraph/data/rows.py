@@ -1,4 +1,4 @@
-"""Rows of a table of Hugging Face's ``datasets`` as a map-style Dataset, or as arrays."""
+"""The rows of a table of Hugging Face's ``datasets`` as a map-style Dataset, or as arrays."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TableRows:
         return np.concatenate([x for x, _ in parts]), y
 
     def look(self) -> None:
-        """Read all rows, once as long as the files do not change, and see whether they can be used."""
+        """Read all rows, only once as long as the files do not change, and check that they can be used."""
         remembered(f"read {self.examples_digest().hex()}", lambda: f"{sum(len(y) for _, y in self._read())} rows")
 
     def _read(self) -> Iterator[tuple[Any, NDArray[Any]]]:
@@ -83,16 +83,16 @@ class TableRows:
         hasher.update(self._files)
         chosen = self._table._indices
         if chosen is not None:
-            hasher.update(np.ascontiguousarray(chosen.column(0).to_numpy()))
+            hasher.update(np.ascontiguousarray(chosen.column(0).to_numpy()).data)
         if places is not None:
-            hasher.update(np.ascontiguousarray(places))
+            hasher.update(np.ascontiguousarray(places).data)
         return hasher.digest()
 
     @cached_property
     def _files(self) -> bytes:
         hasher = hashlib.blake2b(digest_size=SIZE)
         for file in (Path(entry["filename"]) for entry in self._table.cache_files):
-            hasher.update(np.ascontiguousarray(read_files(file.parent, [file.name], whole)["digest"]))
+            hasher.update(np.ascontiguousarray(read_files(file.parent, [file.name], whole)["digest"]).data)
         return hasher.digest()
 
 

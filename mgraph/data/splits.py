@@ -1,8 +1,9 @@
 """Splits: the examples of a task in batches, on the device.
 
-An :class:`ArraySplit` is one tensor that moves to the device once; a batch is a slice or one ``index_select``.
-Floats are normalised once, uint8 values become normalised floats per batch. What does not fit in memory is streamed
-(:class:`mgraph.data.streaming.DatasetSplit`). The order of examples is always the caller's: no random state lives here.
+An :class:`ArraySplit` is one tensor that moves to the device once; a batch is a slice or one ``index_select``. Floats
+are normalised once, uint8 values become normalised floats per batch. Data that do not fit in memory are streamed
+(:class:`mgraph.data.streaming.DatasetSplit`). The caller always supplies the order of examples: there is no random
+state here.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from mgraph.fields import (
 
 Batch = tuple[Fields, Fields]
 Origin = Callable[[NDArray[np.int64] | None], bytes]
-"""Says what identifies the examples at some places of what they were read from, or (None) all of them."""
+"""Returns what identifies the examples at some places in their source, or (None) all of them."""
 
-_SCALE = 1 / 255  # of uint8 values
+_SCALE = 1 / 255  # scale of uint8 values
 _PART = 2
-"""A split moves to an accelerator whole if it takes at most one such part of the memory that is free there."""
+"""A split moves to an accelerator whole if it takes at most this part (one half) of the free memory there."""
 
 
 class Hasher(Protocol):
@@ -159,11 +160,11 @@ class Split(ABC):
         self.feed(hasher)
 
     def feed_identity(self, hasher: Hasher) -> None:
-        """Feed what tells where the examples come from: the contents of their files, if they are known; else them."""
+        """Feed what identifies the origin of the examples: the contents of their files if known, else the examples."""
         self.feed(hasher)
 
     def read_by(self, workers: int | None) -> None:  # noqa: B027  (nothing is to be done where all is in memory)
-        """Have streamed batches read by so many processes (None: as many as suit the machine)."""
+        """Have streamed batches read by this many processes (None: as many as suit the machine)."""
 
     @property
     def called(self) -> str:
@@ -197,13 +198,13 @@ class ArraySplit(Split):
     ) -> None:
         """Hold the tensors without copying; uint8 inputs are scaled by 1/255 batch by batch.
 
-        ``origin`` says, where they were read from files, what identifies them.
+        If they were read from files, ``origin`` returns what identifies them.
         """
         self._x, self._y = (over(lambda t: t.detach().cpu().contiguous(), part) for part in (x, y))
         self.normalisation = Normalisation(mean, std)
         self._placed: dict[torch.device, Batch] = {}
         self._origin = origin
-        self._places: NDArray[np.int64] | None = None  # of the origin's examples, if not all
+        self._places: NDArray[np.int64] | None = None  # indices of the origin's examples, if not all
 
     @override
     def __len__(self) -> int:
@@ -234,7 +235,7 @@ class ArraySplit(Split):
         device: str | torch.device = "cpu",
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """Yield slices of the data, or rows in ``order``; the data move to the device on first use, if they fit."""
+        """Yield slices of the data, or the rows in ``order``; the data move to the device on first use, if they fit."""
         device = torch.device(device)
         whole = self._fits(device)
         x, y = self._on(device if whole else torch.device("cpu"))
@@ -291,7 +292,7 @@ class ArraySplit(Split):
             hasher.update(self._origin(self._places))
 
     def _fits(self, device: torch.device) -> bool:
-        """Tell whether the data live on a device; a batch at a time goes to one that has not the memory for them."""
+        """Return whether the data stay on a device; otherwise, for lack of memory, batches move there one at a time."""
         if device.type != "cuda" or device in self._placed:
             return True
         size = sum(tensor.nbytes for fields in (self._x, self._y) for tensor in tensors_of(fields))
@@ -307,14 +308,14 @@ class ArraySplit(Split):
 
 
 def to_device(x: Tensor, device: str | torch.device) -> Tensor:
-    """Move a batch; to a GPU from memory that it reads by itself, while other things are computed."""
+    """Move a batch; to a GPU asynchronously, from page-locked memory."""
     if torch.device(device).type != "cuda":
         return x.to(device)
     return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a GPU."""
+    """Return the number of free bytes on a GPU."""
     return int(torch.cuda.mem_get_info(device)[0])
 
 

@@ -1,7 +1,7 @@
-"""A split that is not held in memory: examples are read from a Dataset when a batch is asked for.
+"""A split that is not held in memory: examples are read from a Dataset when a batch is requested.
 
-Its fingerprint covers every example. A Dataset of ours is identified by the contents of its files, whenever it is
-compared; of another one, a sample tells later whether it still is the same.
+Its fingerprint covers every example. A Dataset of ours is identified by the contents of its files at every comparison;
+for any other, a sample later shows whether it is still the same.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from mgraph.fields import (
 
 _READ_AT_ONCE = 256
 _SMALL = (10_000, 1 << 24)
-"""A Dataset of at most so many examples and numbers is read whole whenever it is compared; of others, a sample is."""
+"""A Dataset of at most this many examples and numbers is read whole for each comparison; of others, only a sample."""
 
 
 class DatasetSplit(Split):
@@ -58,13 +58,13 @@ class DatasetSplit(Split):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         *,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[np.int64] | None = None,
         name: str = "the Dataset",
         columns: bool = False,
     ) -> None:
         """Read the dataset in batches; with ``indices``, only those of its examples.
 
-        ``name`` is what it is called in messages; with ``columns`` integer targets of shape (N, 1) are taken as (N,).
+        ``name`` is what messages call it; with ``columns``, integer targets of shape (N, 1) are taken as (N,).
         """
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise InputError(f"A {type(dataset).__name__} has no length or items; give a map-style Dataset.")
@@ -80,7 +80,7 @@ class DatasetSplit(Split):
     @cached_property
     @override
     def targets(self) -> Fields:
-        """All targets; reads the whole data set unless it has a ``targets`` attribute that its items agree with."""
+        """All targets; reads the whole data set unless it has a ``targets`` attribute that agrees with its items."""
         known = self._known_targets
         if known is not None:
             return known
@@ -95,7 +95,7 @@ class DatasetSplit(Split):
     @property
     @override
     def labels_at_hand(self) -> Tensor | None:
-        """All targets, if they are whole numbers, have been read or are an attribute of the data set."""
+        """All targets, if they are whole numbers and have been read already or are an attribute of the data set."""
         known = self.__dict__.get("targets", self._known_targets)
         return known if isinstance(known, Tensor) and are_labels(known) else None
 
@@ -114,7 +114,7 @@ class DatasetSplit(Split):
         device: str | torch.device = "cpu",
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """Read batch by batch, ahead of time where there are workers."""
+        """Read batch by batch, ahead of time if there are workers."""
         chosen = np.arange(len(self)) if order is None else order.cpu().numpy()
         stop = len(chosen) - len(chosen) % batch_size if drop_last else len(chosen)
         asked = [self._places(chosen[start : min(start + batch_size, stop)]) for start in range(0, stop, batch_size)]
@@ -125,17 +125,17 @@ class DatasetSplit(Split):
             yield self.normalisation(x), y
 
     def raw(self, indices: Sequence[int]) -> Batch:
-        """Read the examples with these indices as they are, before normalisation, in this process."""
+        """Read the examples with these indices unchanged, before normalisation, in this process."""
         return self._reader.read(self._places(indices))
 
     @override
     def read_by(self, workers: int | None) -> None:
-        """Have batches read by so many processes; also those of the splits that share the Dataset."""
+        """Have batches read by this many processes; this includes the splits that share the Dataset."""
         self._reader.workers = workers
 
     @property
     def identified(self) -> bool:
-        """Whether the contents of files tell which examples these are."""
+        """Whether the examples are identified by the contents of files."""
         return isinstance(self._reader.dataset, Identified)
 
     @override
@@ -145,27 +145,27 @@ class DatasetSplit(Split):
         whole = self._places(indices)
         part = DatasetSplit(self._reader.dataset, n.mean, n.std, indices=whole, name=self._name, columns=self._columns)
         part._reader = self._reader
-        if "targets" in self.__dict__:  # not to be read again
+        if "targets" in self.__dict__:  # so that they are not read again
             part.__dict__["targets"] = part_of(self.targets, torch.as_tensor(indices, dtype=torch.int64))
         return part
 
     @override
     def check(self, name: str, classes: int | None) -> None:
-        """Check the length: the examples are read, and looked at, when their fingerprint is taken."""
+        """Check the length; the examples are read and checked when their fingerprint is taken."""
         check_lengths(name, len(self), len(self))
         self.normalisation.check(self.raw([0])[0])
 
     @property
     def small(self) -> bool:
-        """Whether all of it is read whenever it is compared."""
+        """Whether all of it is read for each comparison."""
         examples, numbers = _SMALL
         return len(self) <= examples and len(self) * max(1, numbers_in(self.input_shape)) <= numbers
 
     @override
     def feed(self, hasher: Hasher) -> None:
-        """Feed every example, read once, in order; on the way everything is looked at. Of files, their digests.
+        """Feed every example, read once, in order, checking it on the way; for files, feed their digests.
 
-        Raises InputError if some examples are others when they are read again (augmentation), and as
+        Raises InputError if some examples differ when read again (augmentation), and like
         :func:`mgraph.data.items.read_batch`; NonFiniteError, naming the item, for numbers that are not finite.
         """
         if self.identified:
@@ -187,7 +187,7 @@ class DatasetSplit(Split):
             if alike != kind:
                 raise InputError(
                     f"Items {part[0]} to {part[-1]} of {self._name} have types and shapes {alike}, those before {kind};"
-                    f" give all of them one."
+                    f" make them all the same."
                 )
             seen.append(y)
         hasher.update(f"dataset {len(self)} {kind} {inputs.hexdigest()} {targets.hexdigest()}".encode())
@@ -195,7 +195,7 @@ class DatasetSplit(Split):
 
     @override
     def feed_sample(self, hasher: Hasher) -> None:
-        """Feed the length and up to 64 examples spread over the data, or all if it is small; of files, all digests."""
+        """Feed the length and up to 64 examples spread over the data, or all if it is small; for files, all digests."""
         if self.identified:
             self.feed_identity(hasher)
             return
@@ -208,11 +208,11 @@ class DatasetSplit(Split):
 
     @override
     def feed_identity(self, hasher: Hasher) -> None:
-        """Feed what the Dataset says of the examples."""
+        """Feed what the Dataset returns as the identity of the examples."""
         hasher.update(self._reader.dataset.examples_digest(self._indices))
 
     def feed_values(self, hasher: Hasher) -> None:
-        """Feed what would be fed if the examples were held in memory; all of them are read for it."""
+        """Feed what would be fed if the examples were in memory, which means reading all of them."""
         for number, fields in enumerate(self.raw([0])):
             for place, (name, first) in enumerate(named_tensors(fields)):
                 hasher.update(f"{name}{first.dtype}{(len(self), *first.shape[1:])}".encode())
@@ -220,7 +220,7 @@ class DatasetSplit(Split):
                     feed_bytes(hasher, tensors_of(self.raw(part)[number])[place])
 
     def feed_eight(self, hasher: Hasher) -> None:
-        """Feed what identified a Dataset in the first graphs: its length and eight examples as torch collates them."""
+        """Feed what identified a Dataset in the first graphs: its length and eight examples as collated by torch."""
         chosen = torch.linspace(0, len(self) - 1, min(8, len(self))).long().tolist()
         places = self._places(chosen)
         hasher.update(f"dataset {len(self)}".encode())
@@ -228,7 +228,7 @@ class DatasetSplit(Split):
         ArraySplit(self.normalisation(x), y).feed(hasher)
 
     def require_steady(self) -> None:
-        """Raise InputError if examples are others when they are read a second time."""
+        """Raise InputError if examples differ when they are read a second time."""
         places = spread(len(self))
         first, second = self.raw(places), self.raw(places)
         pairs = [
@@ -244,9 +244,9 @@ class DatasetSplit(Split):
             if bool(differs.any()):
                 place = places[int(differs.nonzero()[0, 0])]
                 raise InputError(
-                    f"{self._name[0].upper()}{self._name[1:]} is random: the {what} of item {place} was another one "
-                    f"when it was read again. Every number of a graph is of the same examples: give the Dataset "
-                    f"without random transforms; augmentation is a setting of what trains: --augment."
+                    f"{self._name[0].upper()}{self._name[1:]} is random: the {what} of item {place} changed when "
+                    f"it was read again. All numbers of a graph must be from the same examples: give the Dataset "
+                    f"without random transforms; augmentation is a training setting, --augment."
                 )
 
     @cached_property
@@ -271,7 +271,7 @@ class DatasetSplit(Split):
         return values if isinstance(theirs, Tensor) and torch.equal(values[places], theirs) else None
 
     def _places(self, indices: Any) -> NDArray[np.int64]:
-        """Say where in the Dataset examples of this split are."""
+        """Return the indices in the Dataset of examples of this split."""
         rows = np.asarray(indices, np.int64)
         return rows if self._indices is None else self._indices[rows]
 
@@ -280,7 +280,7 @@ class DatasetSplit(Split):
 
 
 def _kind(x: Fields, y: Fields) -> list[Any]:
-    """Return types and shapes, as they are part of the fingerprint; of several tensors with their names."""
+    """Return types and shapes, as in the fingerprint; for several tensors, with their names."""
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         return [x.dtype, y.dtype, tuple(x.shape[1:]), tuple(y.shape[1:])]
     return [[(name, t.dtype, tuple(t.shape[1:])) for name, t in named_tensors(part)] for part in (x, y)]

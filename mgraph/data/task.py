@@ -24,7 +24,7 @@ from mgraph.metric import Metric, primary_of
 
 LossFunction = Callable[[Any, Any], Tensor]
 
-# Before the fingerprint of streamed data that covers all of them, and a sample; and of files that are streamed.
+# Prefixes of fingerprints: of streamed data, covering all of them and a sample; and of streamed files.
 _WHOLE, _FILES = "2-", "3-"
 
 
@@ -128,9 +128,8 @@ class Task:
     def fingerprint(self) -> str:
         """BLAKE2b-128 of all splits' contents, their normalisation and the loss's name.
 
-        Of files that are streamed the contents are those of the files. Where other data are streamed, each example is
-        read once for it, and looked at: raises InputError or NonFiniteError for what cannot be used; and it says beside
-        the whole what a sample is.
+        Streamed files contribute their contents. Of other streamed data, each example is read once and checked: raises
+        InputError or NonFiniteError for what cannot be used; the fingerprint then also contains that of a sample.
         """
         if self._from_files:
             return self._of_files
@@ -143,10 +142,10 @@ class Task:
         return f"{_WHOLE}{whole}-{self.sample}"
 
     def matches(self, fingerprint: str) -> bool:
-        """Tell whether these are the data of a recorded fingerprint.
+        """Return whether these are the data of a recorded fingerprint.
 
-        Arrays and files are compared whole, and so are Datasets that are small; of large ones the length and a sample.
-        Images are the same whether they are held in memory or streamed.
+        Arrays, files and small Datasets are compared whole; for large Datasets, only the length and a sample. Images
+        are the same whether they are held in memory or streamed.
         """
         if fingerprint.startswith(_FILES):
             return (self._from_files or not self._streamed) and self._of_files == fingerprint
@@ -154,18 +153,18 @@ class Task:
             return self.fingerprint == fingerprint
         if fingerprint.startswith(_WHOLE):
             return fingerprint.rpartition("-")[2] == self.sample
-        if self._from_files:  # of a graph made where the data fitted into memory
+        if self._from_files:  # from a graph made where the data fitted into memory
             return fingerprint == remembered(f"values {self._of_files}", lambda: self._hash(_feed_values))
-        return fingerprint == self._hash(_feed_eight)  # of a graph made when eight examples stood for a Dataset
+        return fingerprint == self._hash(_feed_eight)  # from a graph made when eight examples stood for a Dataset
 
     def read_by(self, workers: int | None) -> None:
-        """Have streamed data read by so many processes; None: as many as suit the machine, 0: by this one."""
+        """Have streamed data read by this many processes; None: as many as suit the machine, 0: by this one."""
         for split in self.splits.values():
             split.read_by(workers)
 
     @cached_property
     def sample(self) -> str:
-        """BLAKE2b-128 as :attr:`fingerprint`, but of large Datasets of 64 examples only."""
+        """BLAKE2b-128 like :attr:`fingerprint`, but from only 64 examples of large Datasets."""
         return self._hash(lambda split, hasher: split.feed_sample(hasher))
 
     @property

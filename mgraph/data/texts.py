@@ -1,4 +1,4 @@
-"""Text files as tokens for next-token prediction: words, characters, or what a tokenizer file makes of them."""
+"""Text files as tokens for next-token prediction: words, characters, or the tokens of a tokenizer file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
 LEVELS = ("word", "char")
 
-_NAMES = ("{}.txt", "ptb.{}.txt", "wiki.{}.tokens")  # as the Penn Treebank and WikiText come
+_NAMES = ("{}.txt", "ptb.{}.txt", "wiki.{}.tokens")  # the file names of the Penn Treebank and WikiText
 
 
 def text(
@@ -32,12 +32,12 @@ def text(
     least: Annotated[int, "words that are rarer in train become <unk>"] = 1,
     limit: Limit = None,
 ) -> Task:
-    """Load train.txt, test.txt and, if there, valid.txt, or files named as those of the Penn Treebank or WikiText.
+    """Load train.txt, test.txt and, if there, valid.txt, or files named as in the Penn Treebank or WikiText.
 
-    Each file is one stream of tokens, cut into examples of ``length`` tokens that follow each other; the target of a
-    token is the next one. Words are parted by blanks, and a line ends with ``<eos>`` [G table 3]. The vocabulary is
-    that of train, the most frequent token first; what is not in it is ``<unk>``. What is left over at the end of a
-    file, less than one example, is not used.
+    Each file is one stream of tokens, cut into consecutive examples of ``length`` tokens; the target of a token is the
+    next one. Words are separated by blanks, and a line ends with ``<eos>`` [G table 3]. The vocabulary is that of
+    train, the most frequent token first; other tokens become ``<unk>``. The remainder at the end of a file, less than
+    one example, is not used.
     """
     from mgraph.data.tasks import language_model
 
@@ -60,7 +60,7 @@ def text(
 
 
 def _find(path: Path) -> dict[str, Path]:
-    """Find the file of each split; InputError, saying how they may be called, if one is missing."""
+    """Find the file of each split; raise InputError, listing the possible names, if one is missing."""
     if not path.is_dir():
         raise NotFoundError(f"The text directory {path} does not exist; check the path.")
     for pattern in _NAMES:
@@ -82,7 +82,7 @@ def _read(file: Path) -> str:
 
 
 def examples_of(stream: NDArray[np.int64], length: int, what: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cut a stream into examples, and what follows each token of them, (N, length) both; ``what`` has the stream."""
+    """Cut a stream into examples and the token following each token, both (N, length); ``what`` names the stream."""
     count = (len(stream) - 1) // length
     if count < 1:
         raise InputError(
@@ -93,14 +93,14 @@ def examples_of(stream: NDArray[np.int64], length: int, what: str) -> tuple[NDAr
 
 
 def tokens_of(text: str, level: str) -> list[str]:
-    """Part a text into words, with the end of every line, or into characters."""
+    """Split a text into words, with the end of every line, or into characters."""
     if level == "char":
         return list(text)
     return [token for line in text.splitlines() for token in (*line.split(), END_OF_LINE)]
 
 
 def by_vocabulary(tokens: dict[str, list[str]], least: int) -> tuple[dict[str, NDArray[np.int64]], int, list[str]]:
-    """Number the tokens by how frequent they are in train; return streams, vocabulary size and notes."""
+    """Number the tokens by their frequency in train; return streams, vocabulary size and notes."""
     counts = Counter(tokens["train"])
     kept = sorted((token for token, n in counts.items() if n >= least), key=lambda token: (-counts[token], token))
     numbers = {token: i for i, token in enumerate(kept)}
@@ -117,7 +117,7 @@ def by_vocabulary(tokens: dict[str, list[str]], least: int) -> tuple[dict[str, N
 
 
 def load_tokenizer(file: Path) -> tuple[Callable[[str], NDArray[np.int64]], int]:
-    """Load a tokenizer file; return what encodes a text, and the size of its vocabulary."""
+    """Load a tokenizer file; return the function that encodes a text, and the size of its vocabulary."""
     try:
         from tokenizers import Tokenizer
     except ImportError:

@@ -1,7 +1,7 @@
-"""Where pieces of work run, several at once: in this process, in processes beside it, or on a cluster.
+"""Where pieces of work run, several at a time: in this process, in processes beside it, or on a cluster.
 
-Scheduling, transport and restarting are those of the executors themselves; here is only the mapping onto them. What is
-run knows nothing of it: a function of a module, and arguments that can be pickled.
+Scheduling, transport and restarts are left to the executors themselves; this package only maps calls onto them. The
+work knows nothing of this: it is a module-level function, with arguments that can be pickled.
 """
 
 from mgraph.engines.pool import Pool as Pool

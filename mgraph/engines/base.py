@@ -1,4 +1,4 @@
-"""What an engine is: calls go in, finished ones come out in the order in which they end."""
+"""The interface of an engine: calls go in, and finished ones come out in the order in which they end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing_extensions import override
 from mgraph.errors import MGraphError
 
 ATTEMPTS = 3
-"""How often a call is made before its worker's death is taken for the call's own fault."""
+"""How often a call is made before its worker's death is considered the call's own fault."""
 
 
 class WorkerLostError(MGraphError):
-    """The worker of a call ended again and again before the call did."""
+    """The worker of a call died repeatedly before the call ended."""
 
     kind = "worker-lost"
 
@@ -41,7 +41,7 @@ class Finished:
 
 @dataclass(eq=False)
 class Call:
-    """A call that is to be made: under what key, and how often it was begun."""
+    """A call to be made: its key, and how often it was started."""
 
     key: Hashable
     function: Callable[..., Any]
@@ -52,8 +52,8 @@ class Call:
 class Engine(AbstractContextManager["Engine"], ABC):
     """Runs calls of module-level functions; a call whose worker is lost is made again.
 
-    ``places`` is how many run at once, ``device`` what they compute on when nobody chose (None: they find out). As a
-    context manager it stops its workers at the end, whatever they are doing.
+    ``places`` is how many run at once, ``device`` what they compute on by default (None: they decide). As a context
+    manager, it stops its workers at the end, whatever they are doing.
     """
 
     places: int
@@ -62,15 +62,15 @@ class Engine(AbstractContextManager["Engine"], ABC):
 
     @abstractmethod
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
-        """Make a call, as soon as there is a place for it."""
+        """Make a call as soon as there is a place for it."""
 
     @abstractmethod
     def wait(self, timeout: float | None = None) -> Finished | None:
-        """Wait for the next call to end; only while one is under way. None: it took more than ``timeout`` seconds."""
+        """Wait for the next call to end; only while one is running. None: it took more than ``timeout`` seconds."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Ask the calls under way to stop as Ctrl-C would, and make none of them again."""
+        """Ask the running calls to stop, as Ctrl-C would, and repeat none of them."""
 
 
 class Here(Engine):
@@ -84,7 +84,7 @@ class Here(Engine):
 
     @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
-        """Note the call; it is made by :meth:`wait`."""
+        """Queue the call; :meth:`wait` makes it."""
         self._calls.append((key, function, arguments))
 
     @override
@@ -103,5 +103,5 @@ class Here(Engine):
 
     @override
     def __exit__(self, *_: object) -> None:
-        """Forget what was not begun."""
+        """Forget what was not started."""
         self._calls.clear()

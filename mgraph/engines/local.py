@@ -1,4 +1,4 @@
-"""Processes on this machine: the pool of the standard library."""
+"""Processes on this machine, in the standard library's pool."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from typing_extensions import override
 from mgraph.engines.base import ATTEMPTS, Call, Engine, Finished, WorkerLostError
 from mgraph.engines.names import CallNames
 
-_LOOK_EVERY = 5.0  # seconds between two looks whether the parent is another one
+_LOOK_EVERY = 5.0  # seconds between checks whether the parent has changed
 
 
 class Local(Engine):
-    """``local:N``: N processes, started afresh (spawn), each with a Python and a torch of its own.
+    """``local:N``: N processes, started afresh (spawn), each with its own Python and torch.
 
-    When a process dies, the pool is broken, as the standard library has it: a new one is made, and every call that was
-    under way is made again. The processes end with this one, however it ends. They import what is called, and not the
-    script that calls: it needs no main guard, and none of its work is done again.
+    When a process dies, the standard library's pool breaks: a new one is made, and every call that was running is made
+    again. The processes end with this one, however it ends. They import the called functions, not the calling script,
+    so it needs no main guard, and none of its work is repeated.
     """
 
     def __init__(self, places: int) -> None:
@@ -39,13 +39,13 @@ class Local(Engine):
 
     @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
-        """Hand the call to the pool; InputError for what the script defines, which the processes cannot import."""
+        """Pass the call to the pool; InputError for definitions in the script, which the processes cannot import."""
         CallNames("an engine local:N").check((function, arguments))
         self._start(Call(key, function, arguments))
 
     @override
     def wait(self, timeout: float | None = None) -> Finished | None:
-        """Wait for a call to end; after the death of a process make those again that it took with it."""
+        """Wait for a call to end; if a process dies, make the calls again that were lost with it."""
         while True:
             ended, _ = wait(self._calls, timeout, return_when=FIRST_COMPLETED)
             future = next((f for f in self._calls if f in ended), None)  # in the order in which they were made
@@ -59,7 +59,7 @@ class Local(Engine):
             self._again([call, *self._calls.values()])
 
     def _again(self, lost: list[Call]) -> None:
-        """Make calls again in a new pool: all that were under way broke with the one whose process died."""
+        """Make calls again in a new pool: all running ones broke when one process died."""
         self._calls.clear()
         self._stop(cut_off=False)
         for call in lost:
@@ -75,17 +75,17 @@ class Local(Engine):
 
     @override
     def __exit__(self, *_: object) -> None:
-        """End the processes; a call under way is cut off."""
+        """End the processes; running calls are cut off."""
         self._stop(cut_off=bool(self._calls))
         self._calls.clear()
 
     def _start(self, call: Call) -> None:
         call.attempts += 1
         try:
-            # The pool starts one process at once, others as there is work.
+            # The pool starts one process immediately, and others when there is work.
             with _importing_nothing_from_here(), _without_script():
                 future = self._open_pool().submit(call.function, *call.arguments)
-        except BrokenProcessPool as error:  # it broke since the last look
+        except BrokenProcessPool as error:  # it broke since the last check
             future = Future()
             future.set_exception(error)
         self._calls[future] = call
@@ -112,7 +112,7 @@ class Local(Engine):
 
 @contextlib.contextmanager
 def _importing_nothing_from_here() -> Iterator[None]:
-    """Let processes that are started here not put the working directory, maybe a stranger's, on their import path."""
+    """Keep the working directory, maybe a stranger's, off the import path of processes started here."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -125,7 +125,7 @@ def _importing_nothing_from_here() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_script() -> Iterator[None]:
-    """Start processes inside this block without the script: a new one would run it from its beginning, to import it."""
+    """Start processes inside this block without the script, which they would otherwise run in order to import it."""
     script = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -135,14 +135,14 @@ def _without_script() -> Iterator[None]:
 
 
 def _begin() -> None:
-    """Prepare a process: leave Ctrl-C, which a terminal sends to all, to its parent, and end when that one ends."""
+    """Prepare a process: leave Ctrl-C, which a terminal sends to all, to its parent, and end when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="mgraph-parent", daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    # A parent that was killed can stop nobody. Its end of this pipe closes with it; children that it forked may have
-    # copies, so its number is looked at, too.
+    # A killed parent cannot stop anyone. Its end of this pipe closes with it, but children that it forked may have
+    # copies, so its process number is checked as well.
     parent = multiprocessing.parent_process()
     assert parent is not None
     while not multiprocessing.connection.wait([parent.sentinel], _LOOK_EVERY):

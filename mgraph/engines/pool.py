@@ -1,4 +1,4 @@
-"""Any executor: one of :mod:`concurrent.futures`, or what has its ``submit`` and futures, such as submitit's."""
+"""Any executor: one of :mod:`concurrent.futures`, or one with its ``submit`` and futures, such as submitit's."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mgraph.engines.base import ATTEMPTS, Call, Engine, Finished, WorkerLostErro
 from mgraph.engines.names import CallNames
 from mgraph.errors import InputError, MGraphError
 
-_SHORTEST, _LONGEST = 0.05, 2.0  # seconds between two looks at futures that cannot be waited for
+_SHORTEST, _LONGEST = 0.05, 2.0  # seconds between checks of futures that cannot be waited for
 
 
 class Pending(Protocol):
-    """A call that was handed over: what a ``Future`` of the standard library is, and a job of submitit's."""
+    """A submitted call: a standard-library ``Future``, or a submitit job."""
 
     def done(self) -> bool:
-        """Tell whether it has ended, without waiting."""
+        """Return whether it has ended, without waiting."""
 
     def result(self) -> Any:
         """Return what it returned, or raise what it raised."""
@@ -29,18 +29,18 @@ class Pending(Protocol):
 
 @runtime_checkable
 class Executor(Protocol):
-    """Makes calls in processes of its own."""
+    """Makes calls in its own processes."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
-        """Hand a call over; return a :class:`Pending` one."""
+        """Submit a call; return a :class:`Pending` one."""
 
 
 class Pool(Engine):
-    """Calls on an executor of the user's, at most ``places`` at once: ``Pool(executor, places=64)``.
+    """Calls on the user's own executor, at most ``places`` at once: ``Pool(executor, places=64)``.
 
-    The executor stays the user's: it is not shut down. Its workers must be able to import mgraph, and see the graph's
-    directory under the same path. A call whose worker is lost is made again if the executor takes it. InputError for
-    threads of this process: calls would share what each must have for itself.
+    The executor remains the user's: it is not shut down. Its workers must be able to import mgraph, and see the graph's
+    directory under the same path. A call whose worker is lost is made again if the executor accepts it. Raises
+    InputError for threads of this process, because calls would share what each must have for itself.
     """
 
     def __init__(self, executor: Executor, places: int, device: str | None = None) -> None:
@@ -57,7 +57,7 @@ class Pool(Engine):
 
     @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
-        """Hand the call over; InputError for what the script defines, which other processes cannot import."""
+        """Submit the call; InputError for definitions in the script, which other processes cannot import."""
         CallNames("an executor").check((function, arguments))
         self._start(Call(key, function, arguments))
 
@@ -80,7 +80,7 @@ class Pool(Engine):
 
     @override
     def interrupt(self) -> None:
-        """Cancel what can be cancelled; most executors let a call that has begun run to its end, which is not used."""
+        """Cancel what can be cancelled; most executors finish a call that has started, and its result is ignored."""
         self._stopping = True
         for pending in self._calls:
             with suppress(Exception):
@@ -88,7 +88,7 @@ class Pool(Engine):
 
     @override
     def __exit__(self, *_: object) -> None:
-        """Cancel what is under way, and leave the executor to its owner."""
+        """Cancel what is running, and leave the executor to its owner."""
         self.interrupt()
         self._calls.clear()
 
@@ -99,12 +99,12 @@ class Pool(Engine):
     def _again(self, call: Call) -> bool:
         try:
             self._start(call)
-        except Exception:  # a pool that broke takes nothing any more
+        except Exception:  # a broken pool accepts nothing more
             return False
         return True
 
     def _next(self, until: float | None) -> Any | None:
-        """Return a call that has ended, the first that was made; None when the time is over."""
+        """Return a call that has ended, the earliest submitted first; None when the time is up."""
         if all(isinstance(pending, Future) for pending in self._calls):
             left = None if until is None else max(0.0, until - time.monotonic())
             wait(self._calls, left, return_when=FIRST_COMPLETED)
@@ -119,7 +119,7 @@ class Pool(Engine):
 
 
 def _is_lost(pending: Any, error: Exception) -> bool:
-    """Tell whether a call did not end by itself. Who has futures of its own has errors of its own for that."""
+    """Return whether a call did not end by itself; executors with their own futures have their own errors for that."""
     if isinstance(pending, Future):
         return isinstance(error, BrokenExecutor | CancelledError)
     return not isinstance(error, MGraphError)

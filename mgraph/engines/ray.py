@@ -1,4 +1,4 @@
-"""Ray: processes on this machine or on a cluster, placed and restarted by it."""
+"""Ray: processes on this machine or on a cluster, placed and restarted by Ray."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from typing_extensions import override
 from mgraph.engines.base import ATTEMPTS, Engine, Finished, WorkerLostError
 from mgraph.errors import InputError, MGraphWarning
 
-# A local one: no telemetry, on the loopback address, open to whom we tell the token.
+# For a local one: no telemetry, on the loopback address, accessible only with the token.
 _LOCAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
-_OBJECTS = 256 << 20  # bytes for what is passed through Ray: rows, not tensors
+_OBJECTS = 256 << 20  # bytes for data passed through Ray: rows, not tensors
 
 
 class ReachableWarning(MGraphWarning):
-    """A Ray of our own listens on more than the loopback address."""
+    """A Ray started here listens on more than the loopback address."""
 
 
 class Ray(Engine):
-    """``ray``: the cluster at $RAY_ADDRESS, else one that is started here and stopped at the end.
+    """``ray``: the cluster at $RAY_ADDRESS, or one that is started here and stopped at the end.
 
-    A connection takes one CPU, and one GPU where the cluster has any and none forbids it; all machines must see the
+    A connection takes one CPU, and one GPU if the cluster has any and the device allows it; all machines must see the
     graph's directory under the same path.
     """
 
     def __init__(self, places: int | None = None, device: str = "auto") -> None:
-        """Connect; ``places`` limits how many calls run at once. InputError if Ray is not there or refuses."""
+        """Connect; ``places`` limits how many calls run at once. Raises InputError if Ray is missing or refuses."""
         self._calls: dict[Future[Any], tuple[Hashable, Any]] = {}
         self._ray = _start()
         resources = self._ray.cluster_resources()
@@ -45,13 +45,13 @@ class Ray(Engine):
             self.__exit__()
             raise InputError("The Ray cluster has no GPU; choose --device cpu or auto.")
         self._gpus = 1 if gpus and (device == "auto" or device.startswith("cuda")) else 0
-        self.device = "cuda" if self._gpus else device  # Ray shows each call its own GPU only
+        self.device = "cuda" if self._gpus else device  # Ray shows each call only its own GPU
         most = gpus if self._gpus else int(resources.get("CPU", 1))
         self.places = max(1, most if places is None else min(places, most))
 
     @override
     def submit(self, key: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
-        """Make it a task of Ray's, which makes it again when its worker is lost."""
+        """Make it a Ray task, which Ray repeats if its worker is lost."""
         if not isinstance(sys.stdout, _Stdout):
             sys.stdout = _Stdout(sys.stdout)
         task = self._ray.remote(_made).options(num_cpus=1, num_gpus=self._gpus, max_retries=ATTEMPTS - 1)
@@ -89,7 +89,7 @@ class Ray(Engine):
 
 
 def _made(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Make a call, in a worker; Ray takes plain functions only."""
+    """Make a call, in a worker; Ray accepts only plain functions."""
     return function(*arguments)
 
 
@@ -97,7 +97,7 @@ def _start() -> Any:
     address = os.environ.get("RAY_ADDRESS")
     if address is None:
         for variable, value in _LOCAL.items():
-            os.environ.setdefault(variable, value)  # before the import: Ray looks only then
+            os.environ.setdefault(variable, value)  # before the import, the only time Ray reads it
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
@@ -119,7 +119,7 @@ def _start() -> Any:
 
 
 def _require_loopback(ray: Any) -> None:
-    """Say so if the Ray that was started here can be reached from elsewhere."""
+    """Warn if the Ray started here can be reached from elsewhere."""
     found = {node["NodeManagerAddress"] for node in ray.nodes()}
     open_at = sorted(a for a in found if a != "localhost" and not ip_address(a).is_loopback)
     if open_at:
@@ -133,16 +133,16 @@ def _require_loopback(ray: Any) -> None:
 
 
 class _Stdout:
-    """Standard output without what Ray's own threads print there: that goes to stderr, for stdout is for data.
+    """Standard output without what Ray's own threads print, which goes to stderr instead: stdout is for data.
 
-    Ray tells of dead workers so, and has no setting for it.
+    This is how Ray reports dead workers, and it has no setting for it.
     """
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write to the stream that is due."""
+        """Write to the appropriate stream."""
         own = threading.current_thread().name.startswith("ray_")
         return int((sys.stderr if own else self.stream).write(text))
 
@@ -152,7 +152,7 @@ class _Stdout:
 
 @contextmanager
 def _own_modules() -> Iterator[None]:
-    """Let workers that are started here find the modules that this process finds."""
+    """Let workers started here find the modules that this process finds."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     try:

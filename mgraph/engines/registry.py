@@ -1,4 +1,4 @@
-"""Engines by their spec strings (none, ``local:2``, ``ray``, ``slurm:8?partition=gpu``), and a user's executors."""
+"""Engines by their spec strings (none, ``local:2``, ``ray``, ``slurm:8?partition=gpu``), and users' executors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Load = Callable[[str], Any]
 
 
 def check_engine(spec: str | Engine | Executor | None) -> tuple[str, int | None]:
-    """Take a spec apart: its name and number of places; InputError, listing the known ones, for an unknown one.
+    """Split a spec into its name and number of places; raise InputError, listing the known ones, if unknown.
 
-    An executor, and code that is to make one, have the name ``own``; how many places they have is not known yet.
+    An executor, or code that makes one, is named ``own``; its number of places is not known yet.
     """
     if spec is None or spec == "none":
         return "none", 1
@@ -45,7 +45,7 @@ def check_engine(spec: str | Engine | Executor | None) -> tuple[str, int | None]
 
 
 def open_engine(spec: str | Engine | Executor | None, device: str = "auto", load: Load | None = None) -> Engine:
-    """Start an engine; calls will compute on ``device``. InputError if it is unknown or cannot be had."""
+    """Start an engine; calls will compute on ``device``. Raises InputError if it is unknown or unavailable."""
     name, places = check_engine(spec)
     if name == "ray":
         from mgraph.engines.ray import Ray

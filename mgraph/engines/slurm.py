@@ -1,4 +1,4 @@
-"""SLURM, by submitit: every connection is a job of the cluster's."""
+"""SLURM, by submitit: every connection is a job of the cluster."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mgraph.errors import InputError
 def open_slurm(places: int, parameters: Mapping[str, Any], device: str | None) -> Pool:
     """Return a pool of at most ``places`` jobs at once; ``parameters`` are those of submitit.
 
-    ``cluster`` (slurm; or local, jobs on this machine, to try it) and ``folder`` (of its logs and pickles; default
-    ``~/.mgraph-slurm``, for all machines must see it) go to ``submitit.AutoExecutor``, all others, such as
-    ``partition`` and ``timeout_min``, to its ``update_parameters``. InputError if submitit or SLURM is not there.
+    ``cluster`` (slurm; or local, jobs on this machine, for trying it out) and ``folder`` (for its logs and pickles;
+    default ``~/.mgraph-slurm``, because all machines must see it) go to ``submitit.AutoExecutor``; all others, such as
+    ``partition`` and ``timeout_min``, to its ``update_parameters``. Raises InputError if submitit or SLURM is missing.
     """
     try:
         import submitit

@@ -1,1 +1,1 @@
-"""Evaluation: metrics of one point, BatchNorm statistics, sweeps over a family, and what a sweep says."""
+"""Evaluation: metrics of one point, BatchNorm statistics, sweeps over a family, and the results of a sweep."""

@@ -1,9 +1,9 @@
-"""BatchNorm statistics of a point: which examples they were estimated from goes with every number.
+"""BatchNorm statistics of a point; every number records the examples from which they were estimated.
 
-A point on a path is never judged with another point's statistics: they are recomputed for each point, ends
-included [G §3.3]. (Left stale, the loss was off by more than 1 in measurements on small networks.) Modules that the
+A point on a path is never judged with another point's statistics: they are recomputed for each point, including the
+ends [G §3.3]. (With stale ones, the loss was off by more than 1 in measurements on small networks.) Modules that the
 network itself keeps frozen are left alone: their statistics are constants. The vectors of spectral normalisation
-(:mod:`mgraph.network.spectral`) follow from the point as well, and are recomputed with the statistics.
+(:mod:`mgraph.network.spectral`) are also determined by the point, and are recomputed with the statistics.
 """
 
 from __future__ import annotations
@@ -46,16 +46,15 @@ class BatchNormPolicy:
 
     @cached_property
     def whole_batches(self) -> int:
-        """Number of equal batches; a remainder is dropped."""
+        """The number of equal batches; a remainder is dropped."""
         return self.examples // self.batch_size
 
 
 def recompute_statistics(flat: FlatModel, train: Split, policy: BatchNormPolicy) -> None:
-    """Estimate running statistics at the present θ, in place; leaves the module in eval mode.
+    """Estimate running statistics at the current θ, in place; leave the module in eval mode.
 
-    Only modules with running statistics are in train mode during the pass (dropout stays off); averaging is
-    cumulative. Modules that the network keeps frozen stay as they are. A network without any of these is only put into
-    eval mode.
+    Only modules with running statistics are in train mode during the pass (dropout stays off); averaging is cumulative.
+    Modules that the network keeps frozen stay as they are. A network without any of these is just put into eval mode.
     """
     flat.module.eval()
     flat.recompute_vectors()

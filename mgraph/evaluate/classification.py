@@ -1,6 +1,6 @@
-"""Metrics of class probabilities: outputs are logits, shape (N, C, …), targets labels, shape (N, …).
+"""Metrics of class probabilities: outputs are logits, shape (N, C, …), targets are labels, shape (N, …).
 
-Where one example has several labels (pixels), its value is the mean over those that count; labels in ``void`` do not.
+If one example has several labels (pixels), its value is the mean over those that count; labels in ``void`` do not.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def expected_calibration_error(outputs: Tensor, targets: Tensor, void: Sequence[
 
 
 def calibration_gaps(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) -> tuple[Tensor, int]:
-    """Return the running sums of that error: for each bin the sum of (right - confidence), and the number of labels."""
+    """Return the running sums for that error: for each bin the sum of (right - confidence), and the label count."""
     confidence, label = outputs.double().softmax(dim=1).max(dim=1)
     gap = (label == targets).double() - confidence
     if void:
@@ -61,5 +61,5 @@ def calibration_gaps(outputs: Tensor, targets: Tensor, void: Sequence[int] = ())
 
 
 def calibration_error_of(sums: Tensor, count: int | Tensor) -> Tensor:
-    """Return the expected calibration error that the running sums amount to."""
+    """Return the expected calibration error given by the running sums."""
     return sums.abs().sum() / count

@@ -26,7 +26,7 @@ _INSTEAD = "measure the profile alone with what=profile"
 
 
 class _Calls:
-    """Records what the modules of one kind were given and gave, in order of execution, while it is open."""
+    """Records, while it is open, the inputs and outputs of the modules of one kind, in execution order."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -50,8 +50,8 @@ class _Calls:
 def linear_head(flat: FlatModel, task: Task) -> tuple[str, nn.Linear]:
     """Find the linear layer whose output is the network's output, by running the network on two examples.
 
-    Raises InputError where relative flatness is not defined as above: the loss is not a cross-entropy, the outputs do
-    not come from a linear layer, one for each example, or that layer runs more than once.
+    Raises InputError if relative flatness is not defined as above: if the loss is not a cross-entropy, if the
+    outputs do not come from a linear layer, one for each example, or if that layer runs more than once.
     """
     if task.loss not in (cross_entropy, F.cross_entropy):
         raise InputError(
@@ -62,7 +62,7 @@ def linear_head(flat: FlatModel, task: Task) -> tuple[str, nn.Linear]:
     flat.module.eval()
     with torch.no_grad(), _Calls(flat.module) as calls:
         out = flat.run(x)
-    # What comes after it may pass it on unchanged: dropout, an identity.
+    # Later modules may pass its output on unchanged: dropout, an identity.
     found = [(name, layer) for name, layer, _, gave in calls.seen if isinstance(layer, nn.Linear) and _same(gave, out)]
     if not found or out.ndim != 2:
         last = calls.seen[-1] if calls.seen else None
@@ -85,7 +85,7 @@ def linear_head(flat: FlatModel, task: Task) -> tuple[str, nn.Linear]:
 def relative_flatness(
     flat: FlatModel, task: Task, head: nn.Linear, split: str, subset: Subset, precision: str = "fp32"
 ) -> Measured:
-    """Return κ of the head at the present point and statistics: a mean over examples, with its standard error."""
+    """Return κ of the head at the current point and statistics: a mean over examples, with its standard error."""
     inputs: list[Tensor] = []
     hook = head.register_forward_hook(lambda _, given, __: inputs.append(given[0]))
     parts: list[Tensor] = []

@@ -1,8 +1,8 @@
-"""From the name of a metric to what computes it: built-in ones, those of torchmetrics, and a user's own.
+"""From a metric's name to the code that computes it: built-in metrics, those of torchmetrics, and the user's own.
 
-A user's metric is named ``module:name`` or ``file.py:name``: a function (outputs, targets) that returns one value for
-each example, or one number of a whole split; an :class:`mgraph.Metric`; or an object or class of torchmetrics. Who
-names it in a command asks for its code to be run. ``?better=lower`` gives a direction to what has none.
+A user's metric is named ``module:name`` or ``file.py:name``: a function (outputs, targets) that returns one value per
+example, or one number for a whole split; an :class:`mgraph.Metric`; or a torchmetrics object or class. Naming it in a
+command is a request to run its code. ``?better=lower`` gives a direction to a metric that has none.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ KNOWN = (LOSS.name, ACCURACY.name, ANY_TOP, *BESIDE, REGULARISED)
 def resolve_metrics(
     given: Sequence[str | Metric | Callable[..., Any]], task: Task, *, base: Path | None = None
 ) -> tuple[Metric, ...]:
-    """Return the metrics to measure besides the loss and the task's own; functions are loaded, from ``base``.
+    """Return the metrics to measure besides the loss and the task's own; functions are loaded relative to ``base``.
 
-    Raises InputError for a name that is unknown, taken or given twice, or that needs class labels where there
-    are none; NotFoundError for a function that is not there.
+    Raises InputError for a name that is unknown, reserved or given twice, or that needs class labels when there are
+    none; NotFoundError for a function that does not exist.
     """
     always = {*RESERVED, *(m.name for m in task.metrics)}
     found: dict[str, Metric] = {}
@@ -62,7 +62,7 @@ def resolve_metrics(
 
 def _one(item: str | Metric | Callable[..., Any], task: Task, base: Path) -> Metric:
     if not isinstance(item, str):
-        # Whether it is the same function in the next process cannot be told.
+        # There is no telling whether it will be the same function in the next process.
         return replace(as_metrics(item)[0], identity=None)
     spec = Spec.parse(item)
     if spec.prefix == PREFIX:

@@ -16,7 +16,7 @@ from mgraph.errors import InputError
 from mgraph.evaluate.regularised import RegularisedLoss
 from mgraph.evaluate.running import Measured as Measured
 from mgraph.evaluate.running import scaled, start, weights_of
-from mgraph.fields import Fields, examples_in
+from mgraph.fields import Fields, examples_in, numbers_in
 from mgraph.metric import LOSS as THE_LOSS
 from mgraph.metric import Metric
 from mgraph.network.flat import FlatModel
@@ -26,6 +26,7 @@ from mgraph.specs import suggestion
 SPLITS = ("train", "valid", "test")
 LOSS = THE_LOSS.name
 _BATCH = 1000
+_NUMBERS = 1 << 22  # of the inputs of a batch, at most: large images are taken fewer at a time
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Subset:
 
     @classmethod
     def random(cls, available: int, examples: int | None, seed: int = 0) -> Subset:
-        """Take a fixed random subset, sorted; all examples if None or more than there are."""
+        """Take a fixed random subset, sorted; all examples if None, or if there are no more than that."""
         if examples is None or examples >= available:
             return cls()
         order = torch.randperm(available, generator=torch.Generator().manual_seed(seed))[:examples]
@@ -46,7 +47,7 @@ class Subset:
 
 
 def check_splits(names: Sequence[str]) -> None:
-    """Raise InputError for a split that there is not, and where none is named."""
+    """Raise InputError for an unknown split, or if none is named."""
     if not names:
         raise InputError(f"At least one split is measured; choose from {', '.join(SPLITS)}.")
     for name in names:
@@ -59,25 +60,26 @@ def outputs(
 ) -> Iterator[tuple[Any, Fields]]:
     """Yield (outputs, targets) by batches at the present θ and statistics, in eval mode, without gradients.
 
-    Outputs are of float32 or better, also where the network computes in less. Batches have 1000 examples, the last one
-    fewer; where that would change a number, or one example is too few, they are as equal as can be.
+    Outputs are of float32 or better, also where the network computes in less. Batches have 1000 examples (fewer where
+    these are large), the last one fewer; where that would change a number, or one example is too few, they are as equal
+    as can be.
     """
     flat.module.eval()
     order = subset.order if subset else None
-    for x, y in split.batches(
-        _batch_size(flat, len(split) if order is None else len(order)), order=order, device=flat.device
-    ):
+    size = _batch_size(flat, len(split) if order is None else len(order), numbers_in(split.input_shape))
+    for x, y in split.batches(size, order=order, device=flat.device):
         with torch.no_grad(), computing_in(precision, flat.device):
             out = flat.run(x)
         yield _widened(out), y
 
 
-def _batch_size(flat: FlatModel, examples: int) -> int:
+def _batch_size(flat: FlatModel, examples: int, numbers: int) -> int:
+    most = max(2, min(_BATCH, _NUMBERS // max(1, numbers)))
     if not flat.habits.equal_batches:
-        return _BATCH
+        return most
     if flat.habits.never_alone and examples == 1:
         raise InputError("The network needs at least 2 examples in a batch, even in evaluation, and there is only 1.")
-    return -(-examples // -(-examples // _BATCH))
+    return -(-examples // -(-examples // most))
 
 
 @torch.no_grad()
@@ -90,11 +92,12 @@ def measure(
     metrics: Sequence[Metric] = (),
     precision: str = "fp32",
 ) -> dict[str, Measured]:
-    """Measure the task's loss, its metrics, and further ones, of the point on a split (train, valid or test).
+    """Measure the task's loss, its metrics, and further ones, at the current point on a split (train, valid or test).
 
-    Memory is bounded by a batch, and one number for each example, as far as the metrics allow
-    (:mod:`mgraph.evaluate.running`). Non-finite values are returned as they are: whoever stores or compares them must
-    see them. Raises InputError for a user's metric that fails, or returns neither one number nor one for each example.
+    Memory is bounded by one batch plus one number per example, as far as the metrics allow
+    (:mod:`mgraph.evaluate.running`). Non-finite values are returned as they are, since code that stores or compares
+    them must see them. Raises InputError for a user's metric that fails, or returns neither one number nor one per
+    example.
     """
     examples = len(getattr(task, split)) if subset is None or subset.order is None else len(subset.order)
     of_outputs = [metric for metric in metrics if not isinstance(metric, RegularisedLoss)]
@@ -105,11 +108,11 @@ def measure(
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one pass over a split gives: the numbers, and the scores of single examples.
+    """The result of one pass over a split: the numbers, and the scores of single examples.
 
-    ``scores`` are by the task's primary metric, or else by its loss, shape (N,) in float64, and more is better; with
-    them comes what they are scored by. They are None where neither has a value for each example. Where examples count
-    differently, scores are scaled so that their plain mean is the metric.
+    ``scores`` are by the task's primary metric, or else by its loss, shape (N,) in float64, and higher is better; the
+    metric they are in comes with them. They are None if neither has a value per example. If examples count differently,
+    scores are scaled so that their plain mean is the metric.
     """
 
     measured: dict[str, Measured]
@@ -118,7 +121,7 @@ class Judgement:
 
 @torch.no_grad()
 def measure_with_scores(flat: FlatModel, task: Task, split: str) -> Judgement:
-    """Measure the present point on a split as :func:`measure` does, and score its examples, in one pass."""
+    """Measure the current point on a split as :func:`measure` does, and score its examples, in one pass."""
     data = task.splits[split]
     return _judged(task, outputs(flat, data), len(data), task.metrics)
 
@@ -126,13 +129,13 @@ def measure_with_scores(flat: FlatModel, task: Task, split: str) -> Judgement:
 def judge(
     task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, *, metrics: Sequence[Metric] = ()
 ) -> dict[str, Measured]:
-    """Measure outputs of any origin, as :func:`measure` does: batches of (outputs, targets) of so many examples."""
+    """Measure outputs of any origin as :func:`measure` does: batches of (outputs, targets), ``examples`` in all."""
     return _judged(task, batches, examples, (*task.metrics, *metrics)).measured
 
 
 @torch.no_grad()
 def example_scores(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int) -> tuple[Metric, Tensor] | None:
-    """Return the scores of single examples, as a :class:`Judgement` has them, and measure nothing else."""
+    """Return the scores of single examples, as in a :class:`Judgement`, without measuring anything else."""
     primary = task.primary
     return _judged(task, batches, examples, () if primary.name == LOSS else (primary,)).scores
 
@@ -141,7 +144,7 @@ def _judged(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, me
     running = {m.name: start(m, examples) for m in metrics}
     losses: list[Tensor] = []
     weights: list[Tensor] = []
-    sizes: list[float] = []  # of the batches, in examples whose labels count
+    sizes: list[float] = []  # sizes of the batches, in examples whose labels count
     count = 0
     for out, y in batches:
         size = task.weight(y)
@@ -165,7 +168,7 @@ def _judged(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, me
         each, counts = torch.cat(losses), torch.cat(weights) if weights else None
         loss = Measured.of(each, counts)
         scores = scores or (THE_LOSS, -scaled(each, counts))
-    else:  # only batch means are known: weigh them by size, and claim no standard error
+    else:  # only batch means are known: weight them by size, and give no standard error
         mean = (
             sum(n * float(batch) for n, batch in zip(sizes, losses, strict=True)) / sum(sizes)
             if sizes
@@ -177,7 +180,7 @@ def _judged(task: Task, batches: Iterable[tuple[Any, Fields]], examples: int, me
 
 @torch.no_grad()
 def check_metrics(task: Task, out: Any, y: Fields) -> None:
-    """Raise InputError for a metric of the task that fails on a few examples, or returns what is not a metric."""
+    """Raise InputError for a metric of the task that fails on a few examples, or whose result is not a metric's."""
     for metric in task.metrics:
         running = start(metric, examples_in(y))
         running.add(out, y)

@@ -1,6 +1,6 @@
-"""The sharpness profile: how far the loss moves when every tensor moves by a share of its own norm [L, appendix L].
+"""The sharpness profile: how much the loss changes when every tensor moves by a fraction of its norm [L, appendix L].
 
-S(r) = mean over M directions of |L(θ + r Σ_ℓ ‖θ_ℓ‖ u_ℓ) - L(θ)|,  u_ℓ a random unit direction for each tensor ℓ
+S(r) = mean over M directions of |L(θ + r Σ_ℓ ‖θ_ℓ‖ u_ℓ) - L(θ)|, u_ℓ a random unit direction for each tensor ℓ
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from mgraph.progress import Progress, ProgressCallback, silent
 
 
 def direction(parameters: NDArray[np.float32], sizes: Sequence[int], seed: int, number: int) -> NDArray[np.float32]:
-    """Return Σ_ℓ ‖θ_ℓ‖ u_ℓ, shape (D,), of the direction of that number; ``sizes`` are those of the tensors.
+    """Return the direction with that number, Σ_ℓ ‖θ_ℓ‖ u_ℓ, shape (D,); ``sizes`` are those of the tensors.
 
-    Normal numbers from NumPy's default generator seeded with (seed, number), so that a direction depends neither on
-    the device nor on how many there are.
+    Drawn from NumPy's default generator seeded with (seed, number), so that a direction depends neither on the device
+    nor on how many there are.
     """
     drawn = np.random.default_rng([seed, number]).standard_normal(len(parameters), dtype=np.float32)
     edges = np.cumsum([0, *sizes])
@@ -49,8 +49,8 @@ def sharpness_profile(
 ) -> Profile:
     """Measure the profile around a point, shape (D,), canonical, whose tensors have ``sizes``, on a ``subset``.
 
-    BatchNorm statistics are recomputed for every perturbed point, and for θ itself by the same policy: as
-    everywhere, no point is judged with another's. Raises NonFiniteError where a loss is none.
+    BatchNorm statistics are recomputed for every perturbed point, and for θ itself by the same policy: as everywhere,
+    no point is judged with another's. Raises NonFiniteError if a loss is not finite.
     """
     theta = flat.pack(torch.from_numpy(np.array(parameters)))
     radii, directions, split = settings.radii, settings.directions, settings.split

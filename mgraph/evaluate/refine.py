@@ -1,10 +1,10 @@
-"""Where a grid is too coarse: estimating the error of linear interpolation, and placing points where it is large.
+"""Where a grid is too coarse: estimate the error of linear interpolation, and place points where it is large.
 
-NumPy only. A function that bends by f'' errs by h² |f''| / 8 in the middle of an interval of length h, and a point
-of an even grid then deviates by h² |f''| / 2 from the chord of its two neighbours. A kink anywhere inside the
-interval errs by at most half of the deviations that it causes at the two ends together. The estimate here, a
-quarter of the sum of both ends' deviations, is therefore up to twice the error of a smooth function and at least
-half that of a kink. What happens between two points and leaves no trace in them, nothing can see.
+NumPy only. For a function with second derivative f'', the error in the middle of an interval of length h is h² |f''| /
+8, and a point of an even grid deviates by h² |f''| / 2 from the chord between its two neighbours. A kink anywhere
+inside the interval causes an error of at most half of the sum of the deviations at its two ends. The estimate used
+here, a quarter of that sum, is therefore up to twice the error for a smooth function and at least half the error for a
+kink. Nothing can detect what happens between two points without leaving a trace in them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mgraph.errors import InputError
 from mgraph.families import Floats, Grid, SimplexGrid, TensorGrid
 
 MAX_POINTS = 2000
-_SHORTEST = 2.0**-20  # intervals are not halved below this: a step has no finite slope
+_SHORTEST = 2.0**-20  # intervals are not halved below this length: a jump has no finite slope
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Refinement:
 
     @classmethod
     def of(cls, bound: float, on: str = "train loss", max_points: int = MAX_POINTS) -> Refinement:
-        """Read what it is refined on: 'train loss' or 'train:loss'; InputError for anything else."""
+        """Parse the metric to refine on: 'train loss' or 'train:loss'; raise InputError for anything else."""
         words = on.replace(":", " ").split()
         if len(words) != 2:
             raise InputError(f"A sweep is refined on a split and a metric, as in 'valid loss', not {on!r}.")
@@ -64,8 +64,8 @@ class Refinement:
 def interval_errors(axis: Floats, values: Floats) -> Floats:
     """Estimate the largest interpolation error in each interval between n points; shape (n - 1,).
 
-    ``values`` has shape (n,) or (n, M), of which the worst column counts. The first and the last interval are
-    seen from one side only, so there the whole deviation counts. Two points alone tell nothing: the estimate is
+    ``values`` has shape (n,) or (n, M), in which case the worst column counts. The first and the last interval are seen
+    from one side only, so there the whole deviation counts. Two points alone reveal nothing, and the estimate is
     infinite.
     """
     steps = np.diff(axis)
@@ -76,8 +76,8 @@ def interval_errors(axis: Floats, values: Floats) -> Floats:
     chord = (values[:-2] * right + values[2:] * left) / (left + right)
     deviation = np.abs(values[1:-1] - chord)
     # Beside a shorter interval, a point deviates less than it would on an even grid of the longer one.
-    to_right = deviation * np.maximum(1.0, right / left)  # seen from the interval that the point begins
-    to_left = deviation * np.maximum(1.0, left / right)  # and from the one that it ends
+    to_right = deviation * np.maximum(1.0, right / left)  # as seen from the interval on the point's right
+    to_left = deviation * np.maximum(1.0, left / right)  # and from the one on its left
     inside = (to_right[:-1] + to_left[1:]) / 4.0
     return np.asarray(np.concatenate([to_left[:1], inside, to_right[-1:]]).max(axis=1))
 
@@ -85,7 +85,7 @@ def interval_errors(axis: Floats, values: Floats) -> Floats:
 def interpolation_error(grid: Grid, values: Floats) -> float:
     """Estimate the largest error of interpolating ``values``, shape (S,), linearly between a grid's points.
 
-    On a surface the errors of both directions add up. NaN where a value is not finite.
+    On a surface, the errors of both directions add up. NaN if a value is not finite.
     """
     if not np.isfinite(values).all():
         return float("nan")
@@ -95,10 +95,10 @@ def interpolation_error(grid: Grid, values: Floats) -> float:
 
 
 def refined(grid: Grid, values: Floats, bound: float, max_points: int) -> Grid:
-    """Return a finer grid that holds all points of this one, or this one itself if nothing can or must be added.
+    """Return a finer grid that contains all points of this one, or this one itself if nothing can or need be added.
 
-    Intervals whose estimate exceeds the bound are halved, the worst first, while there is room; on a surface each
-    direction may take half of the bound, and a new point is a whole grid line. On a simplex the steps double.
+    Intervals whose estimate exceeds the bound are halved, the worst first, as long as there is room. On a surface, each
+    direction may use half of the bound, and a new point means a whole grid line. On a simplex, the steps double.
     """
     if isinstance(grid, SimplexGrid):
         finer = SimplexGrid(grid.corners, 2 * grid.steps)
@@ -132,7 +132,7 @@ def _axis_errors(grid: Grid, values: Floats) -> list[Floats]:
 
 
 def _simplex_error(grid: SimplexGrid, values: Floats) -> float:
-    """Take half of the largest deviation of a point from the middle of two opposite neighbours."""
+    """Return half of the largest deviation of a point from the midpoint of two opposite neighbours."""
     units = [tuple(u) for u in np.rint(grid.points * grid.steps).astype(int).tolist()]
     value = dict(zip(units, values.tolist(), strict=True))
     largest = -1.0

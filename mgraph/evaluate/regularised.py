@@ -1,8 +1,8 @@
-"""The L2-regularised loss: a number of the point itself, beside what the network returns.
+"""The L2-regularised loss: it depends on the point itself as well as on the network's outputs.
 
 Garipov et al. 2018, Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs, call "loss" in figure 2 and table 2
-the "ℓ2 regularized cross-entropy loss": what SGD with weight decay λ descends, loss + λ/2 · ‖θ‖², for that adds λθ to
-the gradient. θ are all trainable parameters, those of BatchNorm included, as weight decay counts them.
+the "ℓ2 regularized cross-entropy loss". It is what SGD with weight decay λ descends, loss + λ/2 · ‖θ‖², which adds λθ
+to the gradient. θ are all trainable parameters, including those of BatchNorm, as for weight decay.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mgraph.metric import Metric
 from mgraph.specs import Spec, unknown_parameter
 
 DECAY = 5e-4
-"""The weight decay unless one is given: that of modes trained here by default."""
+"""The default weight decay, which is also the default for training modes."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RegularisedLoss(Metric):
 
     @classmethod
     def of(cls, spec: Spec) -> RegularisedLoss:
-        """Read ``l2loss?decay=5e-4``; InputError for other parameters, and a decay that is none."""
+        """Parse ``l2loss?decay=5e-4``; raise InputError for other parameters, and for an invalid decay."""
         decay = spec.params.get("decay", DECAY)
         for key in spec.params:
             if key != "decay":
@@ -42,6 +42,6 @@ class RegularisedLoss(Metric):
         return cls(name, better="lower", identity=f"built in, decay {float(decay)!r}", decay=float(decay))
 
     def at(self, theta: Tensor, loss: Measured) -> Measured:
-        """Return it for a point, shape (D,) with any padding of zeros, that has this loss."""
+        """Return its value at a point, shape (D,) possibly padded with zeros, that has this loss."""
         norm = float(torch.linalg.vector_norm(theta, dtype=torch.float64))
         return Measured(loss.value + 0.5 * self.decay * norm**2, loss.standard_error, loss.count)

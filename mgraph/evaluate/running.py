@@ -1,8 +1,8 @@
-"""Measuring metrics a batch at a time: what is kept between the batches, and the number at the end.
+"""Measure metrics one batch at a time: what is kept between batches, and the result at the end.
 
-Of a metric of examples one float64 for each example is kept, for the standard error; of one with running sums, the
-sums; of a ``torchmetrics.Metric``, its own state. Only a function that needs a whole split at once keeps the outputs,
-on the CPU and in their own type, and is refused where these would take more than 4 GiB.
+For a metric of examples, one float64 per example is kept for the standard error; for one with running sums, the sums;
+for a ``torchmetrics.Metric``, its own state. Only a function that needs a whole split at once keeps the outputs, on the
+CPU and in their own type, and is refused if these would take more than 4 GiB.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from mgraph.fields import Fields, examples_in, joined, over, tensors_of
 from mgraph.metric import Metric
 
 WHOLE_BYTES = 4 << 30
-"""The most that is kept of a split's outputs and targets for a function that needs all of them at once."""
+"""The most memory for a split's outputs and targets, kept for a function that needs all of them at once."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A mean over ``count`` examples; its standard error, if single examples were seen.
+    """A mean over ``count`` examples, with its standard error if single examples were seen.
 
-    The standard error is s/√count, that of the mean as an estimate for data like these. There is no correction
-    for the size of the split: a subset's mean lies closer to the whole split's than it says.
+    The standard error is s/√count: that of the mean as an estimate for data like these. It is not corrected for the
+    size of the split, so a subset's mean is closer to the whole split's than it suggests.
     """
 
     value: float
@@ -38,7 +38,7 @@ class Measured:
 
     @classmethod
     def of(cls, values: Tensor, weights: Tensor | None = None) -> Measured:
-        """Average per-example values, shape (N,), in float64; with ``weights``, shape (N,), each counts so much.
+        """Average per-example values, shape (N,), in float64, weighted by ``weights``, shape (N,), if given.
 
         The standard error of a weighted mean m is that of a ratio: √(n/(n-1) Σ w²(v - m)²) / Σ w.
         """
@@ -54,23 +54,23 @@ class Measured:
 
 
 class Running(Protocol):
-    """A metric on its way through a split."""
+    """A metric in the course of being measured on a split."""
 
     def add(self, out: Any, y: Fields) -> None:
-        """Take a batch: outputs and targets of at least one example."""
+        """Add a batch: outputs and targets of at least one example."""
 
     def result(self) -> Measured:
-        """Return the number of all batches; not finite where it is not, InputError where there is none."""
+        """Return the value over all batches, possibly non-finite; raise InputError if there is none."""
 
     def examples(self) -> Tensor | None:
-        """Return the value of each example, shape (N,) in float64; None where examples have none.
+        """Return the value of each example, shape (N,) in float64; None if examples have none.
 
-        Where examples count differently, each value is scaled so that their plain mean is the metric.
+        If examples count differently, each value is scaled so that their plain mean is the metric.
         """
 
 
 def start(metric: Metric, examples: int) -> Running:
-    """Begin to measure a metric on a split of so many examples."""
+    """Begin to measure a metric on a split of ``examples`` examples."""
     if of_torchmetrics(metric.function):
         return _TorchMetrics(metric)
     if metric.compute is not None:
@@ -79,7 +79,7 @@ def start(metric: Metric, examples: int) -> Running:
 
 
 def weights_of(weigh: Callable[[Any], Any], y: Fields) -> Tensor:
-    """Return how much each example counts, shape (N,) in float64; InputError if that is not what is returned."""
+    """Return how much each example counts, shape (N,) in float64; raise InputError if the result is not that."""
     weights = torch.as_tensor(weigh(y)).detach().double().cpu()
     if tuple(weights.shape) != (examples_in(y),) or not bool((torch.isfinite(weights) & (weights >= 0)).all()):
         raise InputError(
@@ -95,7 +95,7 @@ def scaled(values: Tensor, weights: Tensor | None) -> Tensor:
 
 
 class _Function:
-    """A function whose first batch shows whether it gives one value for each example; else it needs all of them."""
+    """A function whose first batch shows whether it gives one value per example; otherwise it needs all of them."""
 
     def __init__(self, metric: Metric, examples: int) -> None:
         self._metric, self._examples = metric, examples
@@ -111,7 +111,7 @@ class _Function:
             except _UsersError as error:
                 if self._values or examples_in(y) == self._examples:
                     raise
-                self._failed, values = error, torch.zeros(())  # perhaps it takes only a whole split
+                self._failed, values = error, torch.zeros(())  # perhaps it accepts only a whole split
             if values.ndim or examples_in(y) == 1:
                 self._values.append(_of_examples(self._metric.name, values, y).double().cpu())
                 if self._metric.weights is not None:
@@ -154,7 +154,7 @@ class _Function:
 
 
 class _Sums:
-    """Running sums, in float64 where they are of floats."""
+    """Running sums, in float64 if they are floats."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -181,7 +181,7 @@ class _Sums:
 
 
 class _TorchMetrics:
-    """An object of torchmetrics, or a class of it; its own is copied, so that nothing is left in it."""
+    """A torchmetrics object or class; an object is copied, so that the original stays unchanged."""
 
     def __init__(self, metric: Metric) -> None:
         self._name = metric.name
@@ -193,7 +193,7 @@ class _TorchMetrics:
 
     def add(self, out: Any, y: Fields) -> None:
         if self._labels and isinstance(y, Tensor) and y.is_floating_point() and bool((y == y.round()).all()):
-            y = y.long()  # of several labels, which losses want as floats and torchmetrics does not
+            y = y.long()  # several labels per example: floats for losses, but integers for torchmetrics
         if not self._count:
             self._state.to(tensors_of(y)[0].device)
         _guarded(self._name, self._state.update, out, y)
@@ -210,7 +210,7 @@ _NONE = torch.zeros(0)
 
 
 class _UsersError(InputError):
-    """A metric's own code failed."""
+    """The metric's own code failed."""
 
 
 def _guarded(name: str, function: Callable[..., Any] | None, *arguments: Any) -> Any:
@@ -224,7 +224,7 @@ def _guarded(name: str, function: Callable[..., Any] | None, *arguments: Any) ->
 
 
 def _called(name: str, function: Callable[..., Any] | None, out: Any, y: Fields) -> Tensor:
-    """Call a function on some outputs and targets; InputError for complex numbers and what is not a tensor."""
+    """Call a function on some outputs and targets; raise InputError for complex numbers or a non-tensor."""
     values: Tensor = _guarded(name, lambda: torch.as_tensor(_guarded(name, function, out, y)))
     return values if values.ndim == 0 and not values.is_complex() else _of_examples(name, values, y)
 

@@ -1,4 +1,4 @@
-"""How the sharpness of a point is measured: settings and what comes out (no torch)."""
+"""How the sharpness of a point is measured: the settings and the results (no torch)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class SharpnessSettings(Settings):
     """How sharpness is measured: how far, in how many directions, on which examples."""
 
     radii: tuple[float, ...] = setting(
-        RADII, "sizes r of the perturbations, as a share of each tensor's norm", above=0, high=1e3
+        RADII, "sizes r of the perturbations, as a fraction of each tensor's norm", above=0, high=1e3
     )
     directions: int = setting(10, "random directions, the same ones for every r", low=1)
-    split: str = setting("train", "examples that the loss is measured on", choices=("train", "valid", "test"))
+    split: str = setting("train", "split on which the loss is measured", choices=("train", "valid", "test"))
     examples: int | None = setting(
-        2000, "a fixed random subset of so many of them", unit="examples", low=2, nothing="all"
+        2000, "number of its examples, a fixed random subset", unit="examples", low=2, nothing="all"
     )
     bn_examples: int | None = setting(
         None, "examples for BatchNorm statistics (auto: at most 2000)", unit="examples", low=2, nothing="auto"
@@ -51,7 +51,7 @@ class SharpnessSettings(Settings):
 
 @dataclass(frozen=True)
 class Profile:
-    """Changes |L(θ + rδ) - L(θ)|, shape (directions, radii), and the loss L(θ) that they are changes of."""
+    """Changes |L(θ + rδ) - L(θ)|, shape (directions, radii), and the reference loss L(θ)."""
 
     radii: tuple[float, ...]
     changes: Floats

@@ -1,7 +1,7 @@
-"""Stale BatchNorm statistics: what a point's loss is with its own, and with statistics recomputed for it.
+"""Stale BatchNorm statistics: compare a point's loss with its own statistics and with recomputed ones.
 
-An average of weights that were never run, or a file whose statistics are of other weights, can be excellent and look
-hopeless: a train loss of 77 with the file's statistics was 0.04 after one pass over the data.
+An average of weights that were never run, or a file whose statistics belong to other weights, can be excellent and look
+hopeless: a train loss of 77 with the file's statistics became 0.04 after one pass over the data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mgraph.evaluate.metrics import LOSS, Measured, Subset, measure
 from mgraph.network.flat import FlatModel
 
 _EXAMPLES = 2000
-_SHARE, _ERRORS = 0.5, 4.0  # how much larger a loss must be, relative to the other, and in standard errors
+_SHARE, _ERRORS = 0.5, 4.0  # how much larger a loss must be: relative to the other, and in standard errors
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Statistics:
 
     @property
     def stale(self) -> bool:
-        """Whether the own ones do so much worse that they can hardly be meant."""
+        """Whether its own do so much worse that they can hardly be intended."""
         own, other = self.own, self.recomputed
         if not math.isfinite(other.value):
             return False
@@ -38,9 +38,9 @@ class Statistics:
 
 
 def compare_statistics(flat: FlatModel, task: Task, policy: BatchNormPolicy) -> Statistics | None:
-    """Measure the present point on at most 2000 training examples with the statistics it holds, then recomputed.
+    """Measure the current point on at most 2000 training examples with the statistics it holds, then recomputed.
 
-    The network keeps the recomputed ones. None, and nothing changes, for a network without running statistics.
+    The network keeps the recomputed ones. For a network without running statistics, return None and change nothing.
     """
     if not flat.statistics:
         return None

@@ -1,4 +1,4 @@
-"""What a sweep says: statistics of the whole, and how well each pair of ends is connected.
+"""The results of a sweep: statistics of the whole, and how well each pair of ends is connected.
 
 NumPy only, and the same for every family: a grid of values, the points' coefficients, and the Gram matrix.
 """
@@ -57,8 +57,8 @@ def measure_route(nodes: Sequence[int], values: Floats, coefficients: Floats, G:
         nan = float("nan")
         return MinimaxPath(tuple(nodes), nan, nan, nan, length)
     t = travelled / length if length > 0 else np.linspace(0.0, 1.0, len(index))
-    chord = along[0] + t * (along[-1] - along[0])  # exact where the ends are equal
-    # Rounding can put the chord a last bit above its own ends.
+    chord = along[0] + t * (along[-1] - along[0])  # exact if the ends are equal
+    # Rounding can put the chord one bit above its own ends.
     barrier = max(0.0, float((along - chord).max()))
     drop = float(along.max() - (along[0] + along[-1]) / 2.0)
     return MinimaxPath(tuple(nodes), float(along.max()), barrier, drop, length)
@@ -74,8 +74,8 @@ def best_route(
 ) -> MinimaxPath:
     """Find the bottleneck route between two grid points: lowest peak, then shortest, then node order.
 
-    ``neighbours`` are those of the grid, which hangs together (on a curve the route is the whole curve). With a
-    non-finite value on the grid the route is the shortest one.
+    ``neighbours`` are those of the grid, which is connected (on a curve, the route is the whole curve). If a value on
+    the grid is not finite, the route is the shortest one.
     """
     finite = bool(np.isfinite(values).all())
     ceiling = _lowest_peak(start, goal, values, neighbours) if finite else float("inf")
@@ -92,7 +92,7 @@ def best_route(
             break
         near = [n for n in neighbours[node] if allowed[n] and n not in settled]
         lengths = distance(G, coefficients[near], coefficients[node])
-        lengths = np.where(np.isfinite(lengths), lengths, 1.0)  # beside a row that is not finite: count steps
+        lengths = np.where(np.isfinite(lengths), lengths, 1.0)  # next to a row that is not finite: count steps
         for n, length in zip(near, lengths, strict=True):
             total = reached + float(length)
             best = cost.get(n, float("inf"))

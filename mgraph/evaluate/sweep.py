@@ -1,4 +1,4 @@
-"""Sweeps: points of a family measured one after the other, BatchNorm statistics recomputed for each."""
+"""Sweeps: points of a family measured one after another, with BatchNorm statistics recomputed for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PointMetrics = dict[str, dict[str, Measured]]
 
 @dataclass(frozen=True)
 class Measuring:
-    """How each point is measured: BatchNorm statistics by ``policy``, ``metrics`` besides the task's own."""
+    """How each point is measured: BatchNorm statistics by ``policy``, and ``metrics`` besides the task's own."""
 
     policy: BatchNormPolicy
     metrics: Sequence[Metric] = ()
@@ -42,10 +42,10 @@ def sweep(
 ) -> Iterator[PointMetrics]:
     """Measure θ = Σ c_k P_k for each of S rows of ``coefficients``, shape (S, K), and yield its numbers.
 
-    ``rows`` are K tensors of shape (size,), as :meth:`FlatModel.pack` makes them. Where one coefficient is 1
-    and the others 0, θ is that row bit for bit. ``subsets`` names the splits and the examples of each, for all
-    points or for every one. A point is reported once it has been taken, so that a caller who is interrupted there has
-    it.
+    ``rows`` are K tensors of shape (size,), as :meth:`FlatModel.pack` makes them. If one coefficient is 1 and the
+    others 0, θ is that row bit for bit. ``subsets`` names the splits and the examples of each, for all points or
+    separately for every point. A point is reported only once the caller has taken it, so a caller that is interrupted
+    there has it.
     """
     total = len(coefficients)
     each = [subsets] * total if isinstance(subsets, Mapping) else subsets

@@ -1,7 +1,7 @@
-"""Metrics of the library torchmetrics by name: ``torchmetrics:classification.MulticlassF1Score?num_classes=10``.
+"""Metrics of the torchmetrics library by name: ``torchmetrics:classification.MulticlassF1Score?num_classes=10``.
 
-A name may come from a graph of a stranger's, so it reaches only classes of metrics in those parts of the library that
-compute with what they are given: no file, network or pretrained model is behind them.
+A name may come from a stranger's graph, so it reaches only metric classes in those parts of the library that compute
+from their inputs alone: without any file, network access or pretrained model.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ PREFIX = "torchmetrics"
 
 
 def from_torchmetrics(spec: Spec) -> Metric:
-    """Make the metric that a spec names; its name is the class's.
+    """Make the metric named by a spec; its name is the class's.
 
-    Raises InputError where torchmetrics is not installed, for a name that is none, and if the class does not take the
+    Raises InputError if torchmetrics is not installed, for an unknown name, and if the class does not accept the
     parameters.
     """
     kind, version = _class_of(spec)
@@ -51,7 +51,7 @@ def _class_of(spec: Spec) -> tuple[Any, str]:
 
 
 def _rooms() -> dict[str, dict[str, Any]]:
-    """Return the classes of metrics that can be named, by the part of torchmetrics that has them."""
+    """Return the metric classes that can be named, by the part of torchmetrics that contains them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torchmetrics import Metric as Base

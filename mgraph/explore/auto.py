@@ -360,7 +360,7 @@ class _Auto:
 
     def remember(self, connection: Connection, reason: str) -> Connection:
         """Record with the connection why it was made, and the outcome."""
-        with self.session.store.reading() as reader:  # its sweep may have said something of it meanwhile
+        with self.session.store.reading() as reader:  # its sweep may have recorded something about it in the meantime
             before = reader.get(Connection, id=connection.id)
         what = f"{before.reason}; tried by --auto: {reason.partition(': ')[2].rstrip('.')}"
         with self.session.store.transaction() as tx:
@@ -386,7 +386,7 @@ class _Auto:
     def expected(self, method: Method) -> float | None:
         """Estimate how many seconds a method and its sweep take at least; None if there is nothing to judge by.
 
-        This is the time of the quickest past run with the same settings in this space, whatever its seed, or else the
+        This is the time of the fastest past run with the same settings in this space, whatever its seed, or else the
         number of examples that the method passes through the network times the measured time per example.
         """
         family = method.family(len(self.ends))

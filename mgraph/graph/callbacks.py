@@ -1,4 +1,4 @@
-"""Callbacks of other trainers that hand their networks to a recorder; their libraries are imported here alone."""
+"""Callbacks for other trainers that pass their networks to a recorder; only this module imports their libraries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def of_lightning(recorder: Recorder) -> Any:
     base = _lightning().Callback
 
     class Record(base):  # type: ignore[misc, valid-type]
-        """Saves at the end of epochs and finishes with the training."""
+        """Saves at the end of epochs, and finishes when training ends."""
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             """Save, if this is such an epoch."""
@@ -38,10 +38,10 @@ def of_transformers(recorder: Recorder) -> Any:
     base = load_transformers().TrainerCallback
 
     class Record(base):  # type: ignore[misc, valid-type]
-        """Saves at the end of epochs and finishes with the training."""
+        """Saves at the end of epochs, and finishes when training ends."""
 
         def on_epoch_end(self, args: Any, state: Any, control: Any, *, model: Any, **further: Any) -> None:
-            """Save, if this is such an epoch."""
+            """Save, if this epoch is to be saved."""
             del args, control, further
             if recorder.every is not None:
                 recorder.write(model, round(state.epoch), first=state.is_world_process_zero)

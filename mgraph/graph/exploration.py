@@ -43,7 +43,7 @@ class Explorations(Opened):
         *modes: Point | str,
         **aims: Unpack[Bounds],
     ) -> Outlook:
-        """Say what :meth:`explore` would do, and how much time and disk space it would take, judging by past runs."""
+        """Estimate what :meth:`explore` would do, and the time and disk space it would take, judging by past runs."""
         from mgraph.engines.registry import check_engine
         from mgraph.explore.exploring import outlook
 
@@ -106,7 +106,7 @@ class Explorations(Opened):
 
 
 def _with_settings(method: Method, settings: Mapping[str, Any]) -> Method:
-    """Return a method with other settings; InputError, naming the nearest, for one that it has not."""
+    """Return a method with other settings; InputError, naming similar ones, for a setting that it does not have."""
     known = [info.name for info in method.infos()]
     for name in settings:
         if name not in known:

@@ -18,6 +18,7 @@ from typing_extensions import override
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.families import Segment
+from mgraph.graph.alignment import Alignments
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point, counts_of
 from mgraph.graph.housekeeping import Housekeeping
@@ -25,6 +26,7 @@ from mgraph.graph.imports import Imports
 from mgraph.graph.keywords import AutoOptions, ConnectOptions, Joining, Listing, SpaceOptions
 from mgraph.graph.pictures import Pictures
 from mgraph.graph.queries import Queries
+from mgraph.graph.sets import Sets
 from mgraph.keywords import refuse_unknown
 from mgraph.query.criterion import NODE_KINDS, PathLimit
 from mgraph.query.metrics import criterion_in
@@ -122,7 +124,7 @@ def unpack(path: PathLike, directory: PathLike, *, device: str = "auto", threads
 
 
 def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
-    """Name a loss that is given as a function."""
+    """Record by name a loss that is given as a function."""
     if options.get("loss") is None:
         return dict(options)
     from mgraph.session.objects import loss_spec
@@ -130,7 +132,7 @@ def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
     return {**options, "loss": loss_spec(options["loss"], graph)}
 
 
-class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
+class Graph(Imports, Alignments, Queries, Explorations, Sets, Pictures, Housekeeping):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     @property
@@ -238,11 +240,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         a chain at its control points and ``inner`` points on every piece.
 
         Further keywords are ``grid``, ``inner``, ``splits``, ``examples``, ``bn_examples`` and ``metrics`` of the sweep
-        (see :meth:`Connected.sweep`), ``name``, ``init``, ``same_layout`` and ``buffers_from``
-        (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``init``, control points start from those of that
-        connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a curve, continue a
-        band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's; ``buffers_from``
-        is the end whose buffers to use where they differ.
+        (see :meth:`Connected.sweep`), ``name``, ``init``, ``align``, ``same_layout`` and ``buffers_from``
+        (:class:`~mgraph.graph.keywords.ConnectOptions`). With ``align``, every end but the last is first aligned to the
+        last (:meth:`align`), as NAME-aligned, and what comes out is connected. With ``init``, control points start from
+        those of that connection: refine a chain as a Bézier curve, raise a degree, take an edge of a surface as a
+        curve, continue a band. Ends of different tasks are refused, unless ``same_layout`` says to use the first one's;
+        ``buffers_from`` is the end whose buffers to use where they differ.
 
         Raises InputError for unsuitable ends or settings, or a bad grid, and NonFiniteError when training diverges.
         """
@@ -256,8 +259,12 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
         counts = counts_of(grid)
         if counts is not None:
             counts = grid_counts(method.family(len(ends)), counts, ())
+        nodes = [self._node(end) for end in ends]
+        if options.get("align", False):
+            method.family(len(ends))  # now, not after the alignment
+            nodes = self._all_aligned(nodes, options)
         job = ConnectJob(
-            ends=tuple(self._node(end).id for end in ends),
+            ends=tuple(node.id for node in nodes),
             method=method,
             name=options.get("name"),
             init=None if (init := options.get("init")) is None else self._connection(init).id,
@@ -449,7 +456,7 @@ class Graph(Imports, Queries, Explorations, Pictures, Housekeeping):
     # Measures
 
     def compare(self, *points: Point | str) -> Comparison:
-        """Compare every two points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
+        """Compare every pair of points, tensor by tensor: ``g.compare(a, b).pairs[0].similarity.median_cosine``.
 
         Gives cosine, distance, norms and variances, and whether the two look like the same run. Raises
         LayoutMismatchError, naming the first tensor, for points of different networks. Does not need torch.

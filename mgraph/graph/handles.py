@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.graph.keywords import EvaluateOptions, MergeOptions, SweepOptions, evaluation
+from mgraph.graph.keywords import EnsembleOptions, EvaluateOptions, MergeOptions, SweepOptions, evaluation
 from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from mgraph.families import Grid
     from mgraph.graph.places import Place
     from mgraph.operations.archiving import Archived
-    from mgraph.operations.ensembles import EnsembleResult
     from mgraph.operations.merging import MergeResult
     from mgraph.operations.surroundings import Sharpness
+    from mgraph.operations.voted import EnsembleResult
     from mgraph.progress import ProgressCallback
 
 PathLike = str | os.PathLike[str]
@@ -66,9 +66,9 @@ class Point(Labelled):
         return self._session.store.tensors(self.record)
 
     def series(self) -> list[dict[str, Any]]:
-        """Return what was noted while it was trained, one row for each number.
+        """Return what was recorded while it was trained, one row for each number.
 
-        By step: the mean train_loss since the entry before, train_accuracy on some of those batches, as training saw
+        By step: the mean train_loss since the previous entry, train_accuracy on some of those batches, as training saw
         them, the learning_rate, and the distance from where it began (L2).
         """
         from mgraph.query.observed import ConnectionSeries
@@ -77,7 +77,7 @@ class Point(Labelled):
             return ConnectionSeries.of(reader.all(Series, node_id=self.record.id)).numbers()
 
     def plot(self, path: PathLike) -> Path:
-        """Draw what was noted while it was trained (.png, .pdf or .svg); InputError if nothing was."""
+        """Draw what was recorded while it was trained (.png, .pdf or .svg); InputError if nothing was."""
         from mgraph.report.history import plot_history
 
         with self._session.store.reading() as reader:
@@ -93,8 +93,8 @@ class Point(Labelled):
     def model(self, *, device: str = "cpu") -> nn.Module:
         """Build the network with its parameters and statistics, in evaluation mode: ``a.model()(inputs)``.
 
-        It is all yours: what is done to it changes nothing here, nor the other way round. Statistics are its own, or
-        recomputed where it has none. InputError for a device that there is not.
+        It is a separate copy: changes to it have no effect here, and vice versa. Statistics are its own, or recomputed
+        if it has none. Raises InputError for a device that does not exist.
         """
         from mgraph.operations.export import node_module
 
@@ -104,8 +104,8 @@ class Point(Labelled):
         """Measure it now on a split with its own statistics: ``a.evaluate("test", metrics=["ece", function])``.
 
         ``metrics`` are measured besides the loss and the task's own, and named as for :meth:`Connected.sweep`; with
-        ``examples`` only on a fixed random subset of so many. Nothing is stored, unless ``save`` says so: of a mode or
-        merged node, the numbers that it has not yet.
+        ``examples``, only on a fixed random subset of that size. Nothing is stored, unless ``save`` asks to store
+        numbers that a mode or merged node lacks.
         """
         measured: dict[str, dict[str, Measured]] = evaluation(self.id, [split], options).run(self._session)
         return measured[split]
@@ -231,12 +231,12 @@ class Connected(Labelled):
         return swept
 
     def swept(self) -> SweepData:
-        """Return its finest sweep, which its edges are from; InputError if there is none."""
+        """Return its finest sweep, from which its edges are; InputError if there is none."""
         with self._session.store.reading() as reader:
             return load_sweep(reader, self.record)
 
     def series(self) -> list[dict[str, Any]]:
-        """Return everything that its method recorded on its way, one row for each number."""
+        """Return everything that its method recorded while running, one row for each number."""
         from mgraph.query.observed import ConnectionSeries
 
         with self._session.store.reading() as reader:
@@ -277,9 +277,9 @@ class Connected(Labelled):
     def at(self, *parameter: float | Sequence[float]) -> Point | Place:
         """Return its point at a parameter: ``curve.at(0.3)``, ``s.at(0.5, 0.5)``; one number for each coordinate.
 
-        Where a node is, a swept point, an end or another control point, it is that one. Anywhere else it is a
-        :class:`~mgraph.graph.places.Place`, which nothing is stored of; its ``merge(name=…)`` does that. Raises
-        InputError for a parameter outside the connection's domain.
+        If there is a node (a swept point, an end or another control point), it is returned. Anywhere else, the result
+        is a :class:`~mgraph.graph.places.Place`, of which nothing is stored unless you call its ``merge(name=…)``.
+        Raises InputError for a parameter outside the connection's domain.
         """
         from mgraph.graph.places import Place
         from mgraph.operations.places import find_place
@@ -295,12 +295,14 @@ class Connected(Labelled):
         progress: ProgressCallback | None = None,
         **options: Unpack[MergeOptions],
     ) -> MergeResult:
-        """Store a point as a merged node: the best on validation, a given parameter, or a soup.
+        """Store a merged node: the best swept point if it is better than the best corner, else that corner.
 
-        A ``soup`` is uniform or greedy; ``name`` is that of the node. BatchNorm statistics are recomputed, from
-        ``bn_examples``, and stored. The report holds validation and test numbers, and its
-        ``decision`` says on validation data whether the point is better than the best corner, allowing for all points
-        that were looked at. Raises InputError for a point on a wall between the corners, unless ``force``.
+        This is decided on validation data, by the temperature-scaled likelihood of the labels and allowing for all
+        points that were tried (the result's ``decision``); ``best`` takes the swept point that is best there in any
+        case. ``refine`` continues the search from the best swept point, with that many more points; ``at`` a parameter,
+        or a ``soup``, uniform or greedy, is stored as it is. ``name`` is that of the node. BatchNorm statistics are
+        recomputed, from ``bn_examples``, and stored. Raises InputError for a point on a wall between the corners,
+        unless ``force``.
         """
         from mgraph.jobs.points import MergeJob
 
@@ -314,15 +316,28 @@ class Connected(Labelled):
         self,
         *,
         grid: int | Sequence[int] | None = None,
-        bn_examples: int | None = None,
         progress: ProgressCallback | None = None,
+        **options: Unpack[EnsembleOptions],
     ) -> EnsembleResult:
-        """Evaluate the ensembles of its ends and of its whole grid (default step 0.1)."""
+        """Let the points of a grid vote (default: nine points), compared with its ends and as many independent modes.
+
+        ``g.ensemble(f"{name}@5")`` does the same, and lets other models join; it has the same keywords.
+        """
         from mgraph.jobs.points import EnsembleJob
 
-        job = EnsembleJob(connection=self.id, grid=counts_of(grid), bn_examples=bn_examples)
+        refuse_unknown("ensemble", options, EnsembleOptions)
+        further: dict[str, Any] = {name: value for name, value in options.items() if name not in ("where", "space")}
+        job = EnsembleJob(members=(self.on_grid(grid),), **further)
         voted: EnsembleResult = job.run(self._session, **_progress(progress))
         return voted
+
+    def on_grid(self, grid: int | Sequence[int] | None) -> str:
+        """Return how a set names the points of a grid on it (default: nine points); InputError for a bad grid."""
+        from mgraph.models.sets import few_points
+
+        family = self._session.family_of(self.record)
+        counts = family.grid(few_points(family) if grid is None else counts_of(grid) or ()).counts
+        return f"{self.id}@{','.join(map(str, counts))}"
 
     def export_ensemble(
         self,
@@ -362,6 +377,37 @@ class Connected(Labelled):
             before=earlier,
             method=self._session.method_of(self.record),
             series=series,
+        )
+
+    def plot_ensemble(
+        self,
+        path: PathLike,
+        *,
+        grid: int | Sequence[int] | None = None,
+        bn_examples: int | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Path:
+        """Draw what voting by its points gains (default: 21 of a path, nine of a surface), on test data.
+
+        Along a path, this shows θ(t) and the ensemble of the first end and θ(t) ([G] fig. 4); and always the ensemble
+        of a growing number of points, beside that of as many independent modes. Nothing is stored. Raises InputError if
+        members cannot vote.
+        """
+        from mgraph.figures import check_path
+        from mgraph.operations.growth import growth
+        from mgraph.report.ensembleplots import plot_growth
+
+        check_path(Path(path))
+        if grid is None and family_of(self.record).dimension == 1:
+            grid = 21
+        found = growth(self._session, self.on_grid(grid), bn_examples, **_progress(progress))
+        return plot_growth(
+            found.metric,
+            Path(path),
+            title=label(self.record),
+            first=found.first,
+            along=(found.t, found.single, found.pair),
+            members=(found.points, found.modes),
         )
 
     def check_plot(self, path: PathLike) -> None:
@@ -407,7 +453,7 @@ class Connected(Labelled):
 
 
 def counts_of(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
-    """Return the points of a grid along each parameter; one number stands for all of them."""
+    """Return the points of a grid along each parameter; one number applies to all of them."""
     if grid is None:
         return None
     return (grid,) if isinstance(grid, int) else tuple(grid)

@@ -71,12 +71,12 @@ class Imports(Opened):
         return Point(self.session, node, notes)
 
     def add_modes(self, paths: Sequence[PathLike], **options: Unpack[ImportOptions]) -> list[ImportedFile]:
-        """Import several checkpoints, one after the other; what cannot be added is said, and the others are kept.
+        """Import several checkpoints, one after another; those that cannot be added are reported, and the others kept.
 
         ``name`` is a pattern in which ``{stem}`` is the file's name without its ending, ``{parent}`` that of its
         directory, and ``{number}`` counts from 1: ``g.add_modes(Path("runs").glob("*/last.ckpt"), name="{parent}")``.
-        Further keywords are those of :meth:`add_mode`. Raises InputError, before anything is added, for a pattern that
-        cannot be, or gives two files one name.
+        Other keywords are those of :meth:`add_mode`. Raises InputError, before anything is added, for an invalid
+        pattern, or one that gives two files the same name.
         """
         refuse_unknown("add_modes", options, ImportOptions)
         files = [Path(path) for path in paths]
@@ -116,7 +116,7 @@ class Imports(Opened):
 
 
 def _names(files: Sequence[Path], pattern: str | None) -> list[str | None]:
-    """Fill in a pattern for every file; InputError for a field that is not known, and a name that comes twice."""
+    """Fill in a pattern for every file; raise InputError for an unknown field, and for a name that occurs twice."""
     if pattern is None:
         return [None] * len(files)
     names = []

@@ -118,14 +118,16 @@ class SweepMeasures(TypedDict, total=False):
 class ConnectOptions(Joining, SweepGrid, SweepMeasures, total=False):
     """Further options of connecting by one method: where control points start, and how the result is swept.
 
-    Control points start from those of the connection ``init``. The sweep is on ``grid``, or on ``inner`` points on
-    every piece of a chain; what it measures is said as for a sweep of its own.
+    With ``align``, every end but the last is first permuted to lie close to that (:meth:`mgraph.Graph.align`). Control
+    points start from those of the connection ``init``. The sweep is on ``grid``, or on ``inner`` points on every piece
+    of a chain; what it measures is said as for a sweep of its own.
     """
 
     init: Annotated[
         Connected | str | None,
         Option("Start from the control points of this connection of the same ends.", shown="CONN"),
     ]
+    align: Annotated[bool, Option("Align every other end to the last one first, and connect what comes out.")]
     inner: Annotated[int | None, Option(_INNER, low=0)]
 
 
@@ -139,6 +141,14 @@ class AutoOptions(Joining, SweepGrid, PathLimit, total=False):
             "started, and one that has started stops then."
         ),
     ]
+
+
+class AlignOptions(TypedDict, total=False):
+    """How a mode is aligned: fields of :class:`mgraph.AlignJob`."""
+
+    name: Annotated[str | None, Option("Name of the aligned mode.")]
+    restarts: Annotated[int, Option("Further starts of the search, in random orders.", default="3", low=0)]
+    seed: Annotated[int, Option("Seed of these orders.", default="0", low=0)]
 
 
 class EvaluateOptions(TypedDict, total=False):
@@ -186,12 +196,62 @@ class SweepOptions(SweepMeasures, total=False):
 
 
 class MergeOptions(TypedDict, total=False):
-    """Which point, other than the best one, becomes a node, and how: fields of :class:`mgraph.MergeJob`."""
+    """Which point becomes a node, and how: fields of :class:`mgraph.MergeJob`."""
 
+    best: Annotated[bool, Option("Take the swept point that is best on validation data, whatever the rule says.")]
+    refine: Annotated[
+        int | None,
+        Option(
+            "Search on from the best swept point, looking at this many more, on half of the validation data.", low=1
+        ),
+    ]
     soup: Annotated[str | None, Option("Average swept points: uniform, or greedy (on validation data).")]
     name: Annotated[str | None, Option("Name of the merged node.")]
     bn_examples: Annotated[int | None, Option(_BN_EXAMPLES)]
     force: Annotated[bool, Option("Store the point even if it is on a wall between the corners.")]
+
+
+class SetOptions(TypedDict, total=False):
+    """Which models are meant besides those that are named: nodes for which ``where`` is true, of ``space``."""
+
+    where: Annotated[
+        str | None,
+        Option(
+            'All modes and merged nodes for which this is true, e.g. "kind=mode, test_accuracy > 0.9".', shown="EXPR"
+        ),
+    ]
+    space: SpaceName
+    bn_examples: Annotated[
+        int | None,
+        Option("Recompute BatchNorm statistics of all from this many examples (default: nodes keep their own)."),
+    ]
+
+
+class EnsembleOptions(SetOptions, total=False):
+    """How members of a set vote: fields of :class:`mgraph.EnsembleJob`, and which they are."""
+
+    temperature: Annotated[bool, Option("Give each member a temperature, fitted on validation data.")]
+    weights: Annotated[bool, Option("Weigh members by learned convex weights, fitted on validation data.")]
+    greedy: Annotated[
+        int | None,
+        Option("Only the members that help most on validation data, at most this many.", shown="MOST", low=1),
+    ]
+
+
+class SoupOptions(SetOptions, total=False):
+    """How a set is averaged: fields of :class:`mgraph.SoupJob`, and which models it is of."""
+
+    name: Annotated[str | None, Option("Name of the merged node.")]
+    force: Annotated[bool, Option("Average the models even if a barrier divides them.")]
+
+
+class PredictOptions(SetOptions, total=False):
+    """Of what a set predicts, and how: fields of :class:`mgraph.PredictJob`, and which models it is of."""
+
+    data: Annotated[str | None, Option("Other data than the space's, with inputs of the same shape.", shown="SPEC")]
+    split: Annotated[str, Option("train, valid or test.", default="test")]
+    temperature: Annotated[bool, Option("Give each member a temperature, fitted on the space's validation data.")]
+    overwrite: Annotated[bool, Option("Replace what is there.")]
 
 
 class Aims(TypedDict, total=False):

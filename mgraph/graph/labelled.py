@@ -39,7 +39,7 @@ class Labelled:
         return ancestry(self._session.store, self.record)
 
     def ancestry_lines(self) -> list[str]:
-        """Draw the same as text, one line for each thing: ``print(*x.ancestry_lines(), sep="\\n")``."""
+        r"""Draw the same as text, one line per item: ``print(*x.ancestry_lines(), sep="\n")``."""
         from mgraph.bookkeeping.ancestry import tree_lines
 
         return tree_lines(self.ancestry())

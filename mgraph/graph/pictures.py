@@ -34,7 +34,7 @@ class Pictures(Opened):
         return matrix(self.session.store, criterion_in(self.session.store, within, **criteria), within)
 
     def check_picture(self, path: str | PathLike[str]) -> None:
-        """Raise InputError now for a file that no picture could be written to later."""
+        """Raise InputError early for a file to which no picture could be written later."""
         from mgraph.figures import check_path
 
         check_path(Path(path))
@@ -69,7 +69,7 @@ class Pictures(Opened):
     def plot_dendrogram(
         self, path: str | PathLike[str], *, space: str | None = None, **criteria: Unpack[Criteria]
     ) -> Path:
-        """Draw at which value groups of modes merge; a limit is marked, and what merges within it is coloured."""
+        """Draw the values at which groups of modes merge; a limit is marked, and what merges within it is coloured."""
         from mgraph.figures import check_path
         from mgraph.query.tree import dendrogram
         from mgraph.report.graphplots import plot_dendrogram

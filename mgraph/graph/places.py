@@ -44,7 +44,7 @@ class Place:
 
     @property
     def coefficients(self) -> tuple[float, ...]:
-        """What it is a sum of: one number for each node of the connection's control points, in their order."""
+        """Its coefficients: one number for each node of the connection's control points, in order."""
         return self._where.coefficients
 
     @override

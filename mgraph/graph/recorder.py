@@ -1,4 +1,4 @@
-"""The way in from training elsewhere: a recorder writes what a loop trains into a graph, as it goes."""
+"""The entrance for training done elsewhere: a recorder writes what a loop trains into a graph, as it runs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class RecordedElsewhereWarning(MGraphWarning):
-    """A name that a recorder was to give was taken meanwhile, so the mode has none."""
+    """A name that a recorder was to give has been taken meanwhile, so the mode has none."""
 
 
 class Recorder:
     """Writes modes of one training into a graph: ``recorder.save(network, epoch)`` and ``recorder.finish(network)``.
 
-    ``graph`` is a graph, or its path; ``name`` is what the last mode is called, and the ones before it NAME-EPOCH. With
-    ``every``, :meth:`save` writes only epochs that it divides, and the callbacks write those (without: the last alone).
+    ``graph`` is a graph, or its path; the last mode is called ``name``, and earlier ones NAME-EPOCH. With ``every``,
+    :meth:`save` and the callbacks write only epochs that it divides; without, the callbacks write only the last.
     ``space`` is needed if the graph has several. A mode is stored before it is measured, and the loop's network is left
-    as it is. Others may write into the graph meanwhile. Of several processes of one training, only the first writes.
+    as it is. Others may write to the graph meanwhile. If several processes train together, only the first one writes.
 
     >>> recorder = mgraph.Recorder("digits.mgraph", name="a", every=10)
     >>> for epoch in range(1, 31):
@@ -34,10 +34,10 @@ class Recorder:
     ...     recorder.save(network, epoch)  # a-10, a-20, a-30
     >>> recorder.finish(network)  # a
 
-    In place of the calls, ``Trainer(callbacks=[recorder.lightning()])`` of Lightning and
-    ``Trainer(callbacks=[recorder.huggingface()])`` of transformers do the same.
+    Instead of these calls, use ``Trainer(callbacks=[recorder.lightning()])`` with Lightning, or
+    ``Trainer(callbacks=[recorder.huggingface()])`` with transformers.
 
-    Raises InputError for ``every`` below 1, and NameTakenError where modes of these names are there already.
+    Raises InputError for ``every`` below 1, and NameTakenError if modes with these names already exist.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class Recorder:
         self._require_free()
 
     def save(self, network: nn.Module | Mapping[str, Any], epoch: int) -> Point | None:
-        """Store a module, or its state dict, as the mode NAME-EPOCH; None if ``every`` does not divide the epoch.
+        """Store a module, or its state dict, as the mode NAME-EPOCH; return None if ``every`` does not divide the
+        epoch.
 
         Raises what :meth:`mgraph.Graph.add_mode` does, and InputError for a module whose parameters are spread over
         processes: give its full state dict.
@@ -72,17 +73,17 @@ class Recorder:
         return self.write(network, None, first=_is_first())
 
     def lightning(self) -> Any:
-        """Return a callback for Lightning's Trainer, which saves at the end of epochs and finishes with the training.
+        """Return a callback for Lightning's Trainer that saves at the end of epochs and finishes when training ends.
 
-        The network is found in the LightningModule by the names of its tensors. Raises InputError where neither
-        lightning nor pytorch_lightning is installed.
+        The network is found in the LightningModule by the names of its tensors. Raises InputError if neither lightning
+        nor pytorch_lightning is installed.
         """
         from mgraph.graph.callbacks import of_lightning
 
         return of_lightning(self)
 
     def huggingface(self) -> Any:
-        """Return a callback for the Trainer of transformers; InputError where that is not installed."""
+        """Return a callback for transformers' Trainer; raise InputError if transformers is not installed."""
         from mgraph.graph.callbacks import of_transformers
 
         return of_transformers(self)
@@ -97,7 +98,7 @@ class Recorder:
         name = self.name if epoch is None else f"{self.name}-{epoch}"
         try:
             point = self._stored(network, name, epoch)
-        except NameTakenError as error:  # by somebody who writes beside us: the training goes on
+        except NameTakenError as error:  # taken by another writer: training continues
             warnings.warn(f"{error} It is stored without a name.", RecordedElsewhereWarning, stacklevel=3)
             point = self._stored(network, None, epoch)
         self.points.append(point)
@@ -134,7 +135,7 @@ def _require_whole(network: nn.Module | Mapping[str, Any]) -> None:
 
 
 def _is_first() -> bool:
-    """Tell whether this process is the one of a training that writes."""
+    """Return whether this process is the one that writes."""
     from torch import distributed
 
     return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0

@@ -1,4 +1,4 @@
-"""What a job is."""
+"""The interface of a job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mgraph_store import Run
 
 KIND = "job"
-"""The field of a written job that says of which kind it is."""
+"""The field of a written job that states its kind."""
 
 NAMING_CODE = ("loss", "augment")
 """The settings of trainings and methods that may name code."""
@@ -34,24 +34,24 @@ def _here() -> str:
 class Job(ABC):
     """One operation with its arguments.
 
-    ``directory`` is where names of the user's code (``file.py:name``) are meant: the one that the job was made in.
+    ``directory`` is what names of the user's code (``file.py:name``) are relative to: where the job was made.
     """
 
     kind: ClassVar[str]
     operation: ClassVar[str]
-    """Who carries it out: ``package.module:function``, called with (session, job, report=, resumed=)."""
+    """The function that carries it out: ``package.module:function``, called with (session, job, report=, resumed=)."""
 
     resumes: ClassVar[bool] = True
-    """Whether an interrupted run of it can go on; else it is short, and the command is given again."""
+    """Whether an interrupted run of it can be resumed; otherwise it is short, and the command is given again."""
 
     directory: str = field(default_factory=_here)
 
     def run(
         self, session: Session, *, progress: ProgressCallback = silent, resumed: Run | None = None, follow: bool = True
     ) -> Any:
-        """Do it in a session and return what its operation returns; then what is to follow, unless told otherwise.
+        """Run it in a session and return the operation's result; then run what follows, unless told otherwise.
 
-        With ``resumed``, an interrupted run of this very job, it goes on where that run was saved.
+        With ``resumed``, an interrupted run of this same job, it continues where that run was saved.
         """
         module, _, name = self.operation.partition(":")
         further = {} if resumed is None else {"resumed": resumed}
@@ -62,12 +62,12 @@ class Job(ABC):
         return made
 
     def following(self, made: Any) -> Job | None:
-        """Return the job that is to follow, when this one has made something; None: nothing."""
+        """Return the job that follows once this one has made something, or None."""
         del made
         return None
 
     def names(self) -> Iterable[Any]:
-        """Return what among its fields may name code: losses, augmentations, metrics."""
+        """Return the fields that may name code: losses, augmentations, metrics."""
         return ()
 
     @property
@@ -77,7 +77,7 @@ class Job(ABC):
 
     @property
     def can_be_written(self) -> bool:
-        """Whether everything in it has a name: a function that was given as an object cannot be found again."""
+        """Whether everything in it has a name: a function given as an object could not be found again."""
         return True
 
     def to_json(self) -> str:
@@ -99,13 +99,13 @@ class Job(ABC):
 
     @classmethod
     def from_document(cls, document: Any) -> Self:
-        """Read it from JSON that was parsed already."""
+        """Build it from parsed JSON."""
         if not isinstance(document, dict) or document.get(KIND) != cls.kind:
             raise CorruptError(f"This is not a job of the kind {cls.kind}.")
         return read(cls, {name: value for name, value in document.items() if name != KIND}, f"The {cls.kind} job")
 
 
 def require_directory(job: Job, what: str, verb: str) -> None:
-    """Raise InputError for a job that names code which is meant in another directory than this one."""
+    """Raise InputError for a job that names code relative to a directory other than this one."""
     if job.code and job.directory != _here():
         raise InputError(f"{what} runs {', '.join(job.code)} from {job.directory}; go there to {verb} it.")

@@ -26,7 +26,7 @@ from mgraph.query.sweepdata import axes_of, inner_grid
 
 @dataclass(frozen=True)
 class Following:
-    """The sweep that is to follow when a connection is made: the fields of a :class:`SweepJob` of these names."""
+    """The sweep that follows when a connection is made: the fields of a :class:`SweepJob` with these names."""
 
     grid: tuple[int, ...] | None = None
     inner: int | None = None
@@ -42,11 +42,11 @@ class Following:
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectJob(Job):
-    """Connect modes (their ids, in order) by a method; ``sweep`` is what is to follow, None: nothing.
+    """Connect modes (their ids, in order) by a method; ``sweep`` is the sweep that follows, or None.
 
     Control points start between the ends, or where the connection ``init`` (its id) has them. Ends of different tasks
-    are refused, unless ``same_layout`` says to go on with the first one's. ``buffers_from`` is the id of the end whose
-    buffers count where they differ.
+    are refused, unless ``same_layout`` says to use the first one's. ``buffers_from`` is the id of the end whose buffers
+    to use where they differ.
     """
 
     kind: ClassVar[str] = "connect"
@@ -88,13 +88,13 @@ class ConnectJob(Job):
 class SweepJob(Job):
     """Measure a connection (its id) on a grid.
 
-    The grid is ``grid``, its points in every direction; or ``axes``, the points themselves; or ``inner`` points on
-    every piece of a chain; by default the family's own. ``examples`` limits each split to a fixed random subset of
-    that size, ``bn_examples`` the examples that BatchNorm statistics are recomputed from. ``metrics`` are measured
-    besides the loss and the task's own: names, or functions and :class:`mgraph.Metric` (with one of these the job
-    cannot be written down). ``refine`` adds points where its metric bends. ``route_on`` is the split, train or valid,
-    whose loss chooses the route between two ends of a surface or simplex. With ``reuse``, numbers of earlier sweeps
-    under the same conditions are taken over.
+    The grid is ``grid``, the number of points in every direction; or ``axes``, the points themselves; or ``inner``
+    points on every piece of a chain; by default the family's own. ``examples`` limits each split to a fixed random
+    subset of that size, ``bn_examples`` the examples from which BatchNorm statistics are recomputed. ``metrics`` are
+    measured besides the loss and the task's own: names, or functions and :class:`mgraph.Metric` (with one of these the
+    job cannot be written down). ``refine`` adds points where its metric bends. ``route_on`` is the split, train or
+    valid, whose loss chooses the route between two ends of a surface or simplex. With ``reuse``, numbers of earlier
+    sweeps under the same conditions are reused.
     """
 
     kind: ClassVar[str] = "sweep"
@@ -120,7 +120,7 @@ class SweepJob(Job):
             check_points(prod(len(axis) for axis in self.axes))
 
     def grid_of(self, family: Family) -> Grid:
-        """Return its grid on a family; InputError for one that the family has not."""
+        """Return its grid on a family; raise InputError for one that the family does not have."""
         if self.axes is not None:
             return TensorGrid(tuple(np.array(axis, dtype=np.float64) for axis in self.axes))
         if self.inner is not None:
@@ -128,7 +128,7 @@ class SweepJob(Job):
         return family.sweep_grid if self.grid is None else family.grid(self.grid)
 
     def on(self, grid: Grid) -> SweepJob:
-        """Return the same on a grid that is given as such."""
+        """Return the same job on an explicit grid."""
         axes = axes_of(grid)
         if axes is not None:
             return replace(self, grid=None, axes=tuple(map(tuple, json.loads(axes))), inner=None)
@@ -147,10 +147,10 @@ class SweepJob(Job):
 
 @dataclass(frozen=True)
 class CompositeLeg:
-    """One connection (its id) of a composite path, and the modes (ids) between which it is taken.
+    """One connection (its id) of a composite path, and the modes (ids) between which it is used.
 
-    None: as the others say. ``waypoints`` are the parameters of the way through a surface or simplex; None: its swept
-    minimax route.
+    None: determined by the neighbours. ``waypoints`` are the parameters of the way through a surface or simplex; None:
+    its swept minimax route.
     """
 
     connection: str
@@ -161,9 +161,9 @@ class CompositeLeg:
 
 @dataclass(frozen=True, kw_only=True)
 class ComposeJob(Job):
-    """Join connections at the modes that they share into one path; ``sweep`` is what is to follow, None: nothing.
+    """Join connections at the modes that they share into one path; ``sweep`` is the sweep that follows, or None.
 
-    With ``thin`` it becomes a polygonal chain through as few points as keep it within that share of its length.
+    With ``thin`` it becomes a polygonal chain through as few points as keep it within that fraction of its length.
     """
 
     kind: ClassVar[str] = "compose"

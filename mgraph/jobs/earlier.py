@@ -1,4 +1,4 @@
-"""Plans of runs as versions before there were jobs wrote them: the operation and its arguments, one form for each."""
+"""Plans of runs as written by versions that had no jobs yet: the operation and its arguments, each in its own form."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _SAME = {
 
 
 def brought_up(document: Any) -> dict[str, Any]:
-    """Return a written job as today's version writes it; CorruptError for what is neither.
+    """Convert a written job to today's form; raise CorruptError for anything else.
 
-    Only its form changes here; whether every field has its type is asked where it is read.
+    Only its form changes here; the types of its fields are checked where it is read.
     """
     if not isinstance(document, dict):
         raise CorruptError("A job is an object with fields.")
@@ -53,6 +53,6 @@ def brought_up(document: Any) -> dict[str, Any]:
 
 def _axes(text: Any) -> Any:
     try:
-        return json.loads(text)  # it was JSON within JSON
+        return json.loads(text)  # JSON inside JSON
     except (TypeError, ValueError):
         raise CorruptError("The axes of the sweep cannot be read.") from None

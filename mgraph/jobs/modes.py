@@ -12,13 +12,18 @@ from mgraph.errors import InputError
 from mgraph.jobs.base import NAMING_CODE, Job
 from mgraph.train.settings import TrainSettings
 
+MOST_RESTARTS = 1000
+
+ALIGNED = "align"
+"""The origin, in its info, of a mode that an :class:`AlignJob` made."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob(Job):
     """Train a mode in a space (its id), and copies of earlier epochs, if its settings ask for them.
 
-    It begins with a fresh network, or at the node ``init`` (its id). ``preset`` is the recipe that the settings began
-    with, if they did.
+    It starts from a fresh network, or at the node ``init`` (its id). ``preset`` is the recipe on which the settings are
+    based, if any.
     """
 
     kind: ClassVar[str] = "train"
@@ -37,7 +42,7 @@ class TrainJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class _ImportJob(Job):
-    """What importing a mode takes from wherever it comes."""
+    """The fields for importing a mode, wherever it comes from."""
 
     operation: ClassVar[str] = "mgraph.operations.modes:add_imported_mode"
     resumes: ClassVar[bool] = False
@@ -52,9 +57,9 @@ class _ImportJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class AddModeJob(_ImportJob):
-    """Import the checkpoint ``file`` as a mode of a space (its id); other fields as of :meth:`mgraph.Graph.add_mode`.
+    """Import the checkpoint ``file`` as a mode of a space (its id); other fields as in :meth:`mgraph.Graph.add_mode`.
 
-    It is short, and a file may be another one by the time it is read again: it is given again, not resumed.
+    It is short, and a file may have changed by the time it is read again, so it is given again instead of resumed.
     """
 
     kind: ClassVar[str] = "add-mode"
@@ -64,7 +69,7 @@ class AddModeJob(_ImportJob):
 
 @dataclass(frozen=True, kw_only=True)
 class AddObjectJob(_ImportJob):
-    """Import weights that are in memory, an nn.Module or a dict of tensors, as a mode; fields as of an AddModeJob.
+    """Import weights in memory, an nn.Module or a dict of tensors, as a mode; fields as in an AddModeJob.
 
     ``recorded`` says which training they are of, and after which epoch, if a :class:`mgraph.Recorder` gives them. Its
     tensors have no name under which they could be found again, so it is not written down, resumed or sent.
@@ -103,10 +108,35 @@ class AddPointJob(Job):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlignJob(Job):
+    """Permute the units of a ``node`` so that it comes close to the node ``to`` (both ids), as a new mode.
+
+    ``restarts`` are further starts of the search after the first, in orders drawn with ``seed``. It is short: given
+    again, not resumed.
+    """
+
+    kind: ClassVar[str] = "align"
+    operation: ClassVar[str] = "mgraph.operations.aligning:align"
+    resumes: ClassVar[bool] = False
+
+    node: str
+    to: str
+    name: str | None = None
+    restarts: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.restarts <= MOST_RESTARTS:
+            raise InputError(f"restarts must be between 0 and {MOST_RESTARTS}, not {self.restarts}.")
+        if self.seed < 0:
+            raise InputError(f"The seed must not be negative; it is {self.seed}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class AddCurveJob(Job):
     """Import the trained curve in ``file`` into a space (its id): ends as modes NAME-start and NAME-end, and bends.
 
-    ``method`` is curve or chain, or None where the file says it. It is given again, not resumed, as an AddModeJob.
+    ``method`` is curve or chain, or None if the file says it. Like an AddModeJob, it is given again instead of resumed.
     """
 
     kind: ClassVar[str] = "add-curve"

@@ -15,10 +15,12 @@ from mgraph.query.criterion import SPLITS
 
 @dataclass(frozen=True, kw_only=True)
 class MergeJob(Job):
-    """Make one point of a connection (its id) a node: the best on validation, the one ``at`` a parameter, or a soup.
+    """Make one point of a connection (its id) a node: the best swept one, if it is better than the best corner.
 
-    A ``soup`` is uniform or greedy. ``bn_examples`` are those that BatchNorm statistics are recomputed from; with
-    ``force`` a point on a wall between the corners is stored all the same.
+    Otherwise it is that corner, unless ``best`` asks for the swept point that is best on validation in any case.
+    Instead it may be the point ``at`` a parameter, a ``soup``, uniform or greedy, or what a search of at most
+    ``refine`` more points finds. ``bn_examples`` are those from which BatchNorm statistics are recomputed; with
+    ``force``, a point on a wall between the corners is stored nevertheless.
     """
 
     kind: ClassVar[str] = "merge"
@@ -27,6 +29,8 @@ class MergeJob(Job):
     connection: str
     at: tuple[float, ...] | None = None
     soup: str | None = None
+    best: bool = False
+    refine: int | None = None
     name: str | None = None
     bn_examples: int | None = None
     force: bool = False
@@ -34,19 +38,68 @@ class MergeJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleJob(Job):
-    """Evaluate the ensembles of a connection's (its id) corners and of its whole grid (default: step 0.1)."""
+    """Evaluate the ensemble of ``members``, a set of models by ids (:mod:`mgraph.models.sets`): "mabc", "kabc@5".
+
+    With ``temperature``, each member has its own; members have learned ``weights``, or are the at most ``greedy`` that
+    help most, all fitted on validation data. With ``bn_examples``, BatchNorm statistics of all are recomputed.
+    """
 
     kind: ClassVar[str] = "ensemble"
-    operation: ClassVar[str] = "mgraph.operations.ensembles:ensemble"
+    operation: ClassVar[str] = "mgraph.operations.voting:ensemble"
 
-    connection: str
-    grid: tuple[int, ...] | None = None
+    members: tuple[str, ...]
     bn_examples: int | None = None
+    temperature: bool = False
+    weights: bool = False
+    greedy: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupJob(Job):
+    """Store the average of ``members``, a set of models by ids (:mod:`mgraph.models.sets`), as a merged node.
+
+    Weights are uniform, greedy or learned, the latter two on validation data. ``bn_examples`` are those from which its
+    BatchNorm statistics are recomputed; with ``force``, models are averaged even if a barrier divides them.
+    """
+
+    kind: ClassVar[str] = "soup"
+    operation: ClassVar[str] = "mgraph.operations.soups:soup"
+
+    members: tuple[str, ...]
+    how: str = "uniform"
+    name: str | None = None
+    bn_examples: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictJob(Job):
+    """Write what ``members``, a set of models by ids, predict together on a ``split`` into the file ``path``.
+
+    ``data`` is a spec of data other than the space's. With ``temperature``, each member has its own, fitted on the
+    space's validation data. It leaves no run, and is given again.
+    """
+
+    kind: ClassVar[str] = "predict"
+    operation: ClassVar[str] = "mgraph.operations.predictions:predict"
+    resumes: ClassVar[bool] = False
+
+    members: tuple[str, ...]
+    path: str | None = None
+    data: str | None = None
+    split: str = "test"
+    bn_examples: int | None = None
+    temperature: bool = False
+    overwrite: bool = False
+
+    @override
+    def names(self) -> Iterable[Any]:
+        return (self.data,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateJob(Job):
-    """Measure a node (its id) on ``splits``; with ``save`` numbers that are not stored yet are, with the node.
+    """Measure a node (its id) on ``splits``; with ``save``, numbers that are not stored yet are stored with the node.
 
     ``metrics`` are measured besides the loss and the task's own: names, or functions and :class:`mgraph.Metric` (with
     one of these the job cannot be written down). ``examples`` limits each split to a fixed random subset of that size.

@@ -1,4 +1,4 @@
-"""Typed fields into JSON and out of it again: what is read has the type that its field declares, or is refused."""
+"""Convert typed fields to JSON and back: what is read has the type that its field declares, or is refused."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def written(value: Any) -> Any:
 
 
 def read(kind: type[T], document: Any, where: str) -> T:
-    """Build a dataclass from a mapping of its fields; those that are not there have their defaults.
+    """Build a dataclass from a mapping of its fields; missing ones have their defaults.
 
-    Raises CorruptError, naming the field, for one that is missing, unknown, or not of its type, and InputError for a
+    Raises CorruptError, naming the field, for one that is required, unknown, or not of its type, and InputError for a
     value that the dataclass itself refuses.
     """
     if not isinstance(document, dict):
@@ -102,7 +102,7 @@ def _name_of(method: Method) -> str:
 def _method(value: Any, where: str) -> Method:
     if not isinstance(value, dict) or set(value) != {"name", "settings"} or not isinstance(value["name"], str):
         raise CorruptError(f"{where} must be a name and settings, not {shown(value)}.")
-    if names_code(value["name"]) and speaker() is NAMED:  # reading a text runs nothing; a graph is asked for its own
+    if names_code(value["name"]) and speaker() is NAMED:  # reading a text runs nothing; a graph needs consent
         raise UntrustedError(
             f"{where} is code, {shown(value['name'])}, which reading a job does not run; make the job in Python."
         )
@@ -120,6 +120,6 @@ def _wrong(hint: Any, value: Any, where: str) -> CorruptError:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a sentence about it can show it, however long it is."""
+    """Return a value in a form that fits into a sentence, however long it is."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

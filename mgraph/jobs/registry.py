@@ -1,4 +1,4 @@
-"""Kinds of jobs → jobs: what is listed here can be read back, and so resumed."""
+"""Jobs by kind: those listed here can be read back, and therefore resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mgraph.factories import names_code
 from mgraph.jobs.base import KIND, NAMING_CODE, Job
 from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
 from mgraph.jobs.earlier import brought_up
-from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, TrainJob
+from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, AlignJob, TrainJob
 from mgraph.jobs.points import (
     ArchiveJob,
     EnsembleJob,
@@ -19,7 +19,9 @@ from mgraph.jobs.points import (
     ExportEnsembleJob,
     ExportJob,
     MergeJob,
+    PredictJob,
     SharpnessJob,
+    SoupJob,
 )
 from mgraph.jobs.reading import shown
 
@@ -30,11 +32,14 @@ JOBS: dict[str, type[Job]] = {
         AddModeJob,
         AddPointJob,
         AddCurveJob,
+        AlignJob,
         ConnectJob,
         SweepJob,
         ComposeJob,
         MergeJob,
+        SoupJob,
         EnsembleJob,
+        PredictJob,
         EvaluateJob,
         SharpnessJob,
         ArchiveJob,
@@ -45,9 +50,10 @@ JOBS: dict[str, type[Job]] = {
 
 
 def read_job(text: str) -> Job:
-    """Read a job of any kind, also as an earlier version wrote it.
+    """Read a job of any kind, including those written by an earlier version.
 
-    Raises CorruptError, naming the field, for what is not one, and InputError for a value that is out of range.
+    Raises CorruptError, naming the field, for anything that is not a job, and InputError for a value that is out of
+    range.
     """
     try:
         document: Any = json.loads(text)
@@ -61,10 +67,11 @@ def read_job(text: str) -> Job:
 
 
 def code_in(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the user's code that a written job names, without reading the job: a method's class would be loaded."""
+    """Return the user's code that a written job names, without reading the job, which would load a method's class."""
     method = document.get("method")
     chosen = [document.get("settings"), *([method.get("settings")] if isinstance(method, dict) else [])]
-    named = [part.get(setting) for part in chosen if isinstance(part, dict) for setting in NAMING_CODE]
+    named = [document.get("data")] if document.get(KIND) == PredictJob.kind else []
+    named += [part.get(setting) for part in chosen if isinstance(part, dict) for setting in NAMING_CODE]
     named += [method.get("name")] if isinstance(method, dict) else []
     sweep = document.get("sweep")
     for metrics in (document.get("metrics"), sweep.get("metrics") if isinstance(sweep, dict) else None):

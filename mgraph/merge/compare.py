@@ -23,6 +23,10 @@ class Difference:
             return "even"
         return "better" if self.value > 0 else "worse"
 
+    def to_dict(self, name: str) -> dict[str, float | str]:
+        """Return value, standard error and verdict as plain data, with keys that begin with a name."""
+        return {name: self.value, f"{name}_standard_error": self.standard_error, f"{name}_verdict": self.verdict}
+
     @override
     def __str__(self) -> str:
         """Return value, standard error and verdict."""

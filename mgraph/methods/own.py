@@ -190,8 +190,8 @@ def load_family(own: OwnFamily, graph: Path, consent: Consent | None = None) -> 
     (consent or OfGraph(graph)).ask(str(spec), source.hash, source.files)
     if source.hash != own.known["hash"]:
         raise InputError(
-            f"The family {own.code} is not the one that the connection was made with (its code changed), and its "
-            f"points would be others; restore it."
+            f"The family {own.code} is not the one that the connection was made with (its code changed), so it "
+            f"would give other points; restore the code."
         )
     cls: Any = load_factory(spec, base=graph, consent=consent or OfGraph(graph))
     if not isinstance(cls, type) or not issubclass(cls, Family):

@@ -1,4 +1,4 @@
-"""Comparing points of the graph, tensor by tensor (no torch)."""
+"""Compare points of the graph, tensor by tensor (no torch)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from mgraph.alone import alone
 from mgraph.errors import InputError, LayoutMismatchError
-from mgraph.evaluate.similarity import Similarity, TensorSimilarity, similarities
+from mgraph.evaluate.similarity import Similarity, TensorSimilarity, same_numbers, similarities
 from mgraph.session.members import label
 from mgraph.session.session import Session
 from mgraph_store import Layout, Node, Space
@@ -23,12 +23,16 @@ WHOLE_MISLEADS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """Two points compared: ``source`` and ``target`` are their names."""
+    """Two points compared: ``source`` and ``target`` are their names.
+
+    ``permuted``: they differ, but every tensor holds the same numbers in both, in another order.
+    """
 
     source: str
     target: str
     identical: bool
     similarity: Similarity
+    permuted: bool = False
 
     @property
     def verdict(self) -> str:
@@ -36,6 +40,11 @@ class Pair:
         median = self.similarity.median_cosine
         if self.identical:
             return f"{self.source} and {self.target} have exactly the same parameters"
+        if self.permuted:
+            return (
+                f"{self.source} and {self.target} are permuted copies of one mode: every tensor holds the same "
+                "numbers, in another order"
+            )
         if median is None:
             return f"{self.source} and {self.target} have no weights between which an angle is defined"
         found = f"the median cosine of {len(self.similarity.weights)} weight tensors is {median:.3g}"
@@ -52,7 +61,8 @@ class Pair:
             "source": self.source,
             "target": self.target,
             "identical": self.identical,
-            "same_run": self.identical or s.same_run,
+            "permuted": self.permuted,
+            "same_run": self.identical or self.permuted or s.same_run,
             "median_cosine": s.median_cosine,
             "variance_ratio": s.variance_ratio,
             "verdict": self.verdict,
@@ -109,9 +119,14 @@ def compare(session: Session, nodes: Sequence[Node]) -> Comparison:
                 f"have different networks: {difference}; only points of one network can be compared."
             )
     found = similarities(layout.parameters, len(nodes), session.store.parameter_blocks(nodes))
-    return Comparison(
-        tuple(Pair(label(nodes[i]), label(nodes[j]), s.whole.distance == 0.0, s) for (i, j), s in found.items())
-    )
+    pairs = []
+    for (i, j), s in found.items():
+        identical = s.whole.distance == 0.0
+        permuted = False
+        if not identical and s.may_be_permuted:
+            permuted = same_numbers(layout.parameters, session.store.parameter_blocks([nodes[i], nodes[j]]))
+        pairs.append(Pair(label(nodes[i]), label(nodes[j]), identical, s, permuted))
+    return Comparison(tuple(pairs))
 
 
 def _row(t: TensorSimilarity) -> dict[str, Any]:

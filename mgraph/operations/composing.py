@@ -27,7 +27,7 @@ from mgraph.session.session import Session
 from mgraph.session.storing import check_name_is_free, store_parameters
 from mgraph_store import Connection, GraphStore, Layout, Member, Node, Reader, Run, Space, combine, new_id
 
-_FINE = 1 / 64  # of a domain: distance between the points that thinning looks at
+_FINE = 1 / 64  # distance in the domain between the points considered in thinning
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def compose(
 
 
 def thinned(path: CompositePath, G: Floats, share: float) -> tuple[Floats, PolygonalChainFamily]:
-    """Return the t of a polygonal chain that stays within a share of the path's length, joints included.
+    """Return the t of a polygonal chain that stays within ``share`` of the path's length, including the joints.
 
     Between two joints, the point farthest from the chord is kept as long as it is farther away than that (Douglas and
     Peucker 1973); distances in weight space come from the Gram matrix G. The chain's own t is its cumulative length.
@@ -309,7 +309,7 @@ def swept_route(store: GraphStore, connection: Connection, start: Node, goal: No
 
 
 def _single(c: Floats) -> int | None:
-    """Return the control point that coefficients stand for, if it is a single one."""
+    """Return the control point that the coefficients represent, if it is a single one."""
     (rows,) = np.nonzero(c)
     return int(rows[0]) if len(rows) == 1 and c[rows[0]] == 1.0 else None
 

@@ -30,7 +30,7 @@ from mgraph.session.storing import MeasuredPoint, Part, check_name_is_free, requ
 from mgraph.train.parallel import joined
 from mgraph_store import Connection, Layout, Node, Run, Series, Space, Transaction, new_id
 
-_BATCH_BYTES = 64 << 20  # of points written at once
+_BATCH_BYTES = 64 << 20  # most bytes of points written at once
 
 
 @alone
@@ -68,7 +68,7 @@ def connect(
         storable(family, session.store.path)  # refuse what no graph can describe before anything is computed
         method.check(workspace.flat, workspace.task, family)
         method.check_start(workspace.flat, workspace.task, origin.start)
-        if job.sweep is not None:  # now, not after the training
+        if job.sweep is not None:  # check now, not after training
             check_sweep(workspace, job.sweep)
         chosen: dict[str, Any] = asdict(method)
         if buffers_from is not None:
@@ -111,7 +111,7 @@ def connect(
 
 
 def _own(method: Method) -> str | None:
-    """Return the name of a user's own method, if its class can be named; InputError for a built-in's name."""
+    """Return the name of the user's own method, if its class can be named; raise InputError for a built-in's name."""
     require_free(type(method), tuple(METHODS))
     return typed_here(method)
 
@@ -122,7 +122,7 @@ def _how_it_ended(method: Method, outcome: Outcome) -> str:
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where control points of a connection between ``ends`` start: sums of stored nodes."""
+    """Where the control points of a connection between ``ends`` start: as linear combinations of stored nodes."""
 
     ends: Sequence[Node]
     family: Family
@@ -161,7 +161,7 @@ def check_buffers_from(ends: Sequence[Node], buffers_from: Node | None) -> None:
 
 
 def load_constants(session: Session, workspace: Workspace, ends: Sequence[Node], buffers_from: Node | None) -> None:
-    """Load the data and what is not a coordinate: errors there are bad input, not a failed run."""
+    """Load the data and the buffers, so that errors there count as bad input, not as a failed run."""
     store = session.store
     with store.reading() as reader:
         groups = [buffers_of(store, reader, node) for node in ends]
@@ -182,7 +182,7 @@ def _store_controls(
     origin: _Origin,
     outcome: Outcome,
 ) -> list[Node]:
-    """Store the free control points, for each only the layers that could move, or that differ from the ends'.
+    """Store the free control points, and of each only the layers that could move or that differ from the ends'.
 
     The session keeps them for the sweep that follows.
     """
@@ -196,11 +196,11 @@ def _store_controls(
         return Part(points[k], layout.columns(outcome.trained), [(node.id, c) for node, c in terms if c != 0])
 
     nodes: list[Node] = []
-    per_batch = max(1, _BATCH_BYTES // (4 * layout.size))  # the points may be more than memory holds
+    per_batch = max(1, _BATCH_BYTES // (4 * layout.size))  # the points may not fit in memory together
     for start in range(0, len(family.free), per_batch):
         parts = [part(k) for k in family.free[start : start + per_batch]]
         stored = store_partial(tx, workspace, run.id, method.node_kind, parts)
-        if outcome.trained is None:  # else the store makes their other layers anew, which may round otherwise
+        if outcome.trained is None:  # otherwise the store recomputes their other layers, which may round differently
             for node, one in zip(stored, parts, strict=True):
                 session.points.keep(node.id, one.point)
         nodes += stored
@@ -230,7 +230,7 @@ def _store_end(
 
 
 def common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -> Space:
-    """Return the space in which ends can be connected, the first one's; InputError for ends that cannot."""
+    """Return the space in which to connect ends, the first one's; InputError for ends that cannot be connected."""
     seen: set[str] = set()
     for node in ends:
         if node.id in seen:

@@ -1,4 +1,4 @@
-"""Ensembles of a connection's points: the corners against the whole grid, and as files for plain PyTorch."""
+"""The ensemble of a connection's points as files for plain PyTorch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,127 +16,23 @@ import torch
 from mgraph.alone import alone
 from mgraph.errors import InputError, NameTakenError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
-from mgraph.evaluate.metrics import Measured
-from mgraph.evaluate.running import WHOLE_BYTES
-from mgraph.families import Family
-from mgraph.fields import are_labels
 from mgraph.jobs.points import EnsembleJob, ExportEnsembleJob
-from mgraph.merge.compare import Difference
-from mgraph.merge.ensemble import VOTES, ensemble_predictions
-from mgraph.metric import LOSS
+from mgraph.merge.ensemble import VOTES
+from mgraph.models.sets import few_points
 from mgraph.network.checkpoints import state_dict, write_safetensors
 from mgraph.operations.export import data_facts, new_states, recipe, tensors_alone
-from mgraph.operations.merging import SELECTION_SPLIT, Prepared, best_corner, prepare
+from mgraph.operations.merging import Prepared, prepare
+from mgraph.operations.voted import EnsembleResult
+from mgraph.operations.voting import ensemble
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.query.sweepdata import grid_counts
-from mgraph.session.members import label, still_there
 from mgraph.session.points import module_buffers, policy_name
 from mgraph.session.session import Session
-from mgraph_store import Connection, Run, Summary
+from mgraph_store import Connection
 from mgraph_store.tensors.kernel import combine as combine_stored
 
-_SPLITS = ("valid", "test")
 _MEMBER = "member-{}.safetensors"
 _MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True)
-class EnsembleResult:
-    """What voting gains: the best single corner, the corners' ensemble, and the whole grid's.
-
-    ``single`` is the corner chosen on validation. The differences are paired, on test data, by the primary metric of
-    the task or else by the loss; positive is better (None if single examples have neither): ``corners_gain`` = corners'
-    ensemble minus ``single``, ``grid_gain`` = grid's ensemble minus the corners'.
-    """
-
-    grid: tuple[int, ...]
-    members: int
-    single_name: str
-    single: dict[str, dict[str, Measured]]
-    corners: dict[str, dict[str, Measured]]
-    whole: dict[str, dict[str, Measured]]
-    corners_gain: Difference | None
-    grid_gain: Difference | None
-    metric: str = LOSS.name
-
-    def evaluate(self, split: str) -> dict[str, Measured]:
-        """Return loss and metrics of the whole grid's ensemble on a split (valid or test)."""
-        if split not in self.whole:
-            raise InputError(f"An ensemble is evaluated on {' and '.join(self.whole)}, not {split!r}.")
-        return self.whole[split]
-
-
-@alone
-def ensemble(
-    session: Session, job: EnsembleJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
-) -> EnsembleResult:
-    """Evaluate the ensembles of a connection's corners and of its whole grid.
-
-    By default the members are 0.1 apart [S §4.3], farther on a simplex of many modes.
-
-    Members vote as the task says (``combine``). Raises InputError if it does not say, and for outputs too large to
-    keep. An interrupted run starts again.
-    """
-    with session.store.reading() as reader:
-        connection = still_there(reader, Connection, job.connection, resumed)
-    family = session.family_of(connection)
-    counts = grid_counts(family, job.grid, _default_members(family))
-    ready = prepare(session, connection)
-    policy = ready.workspace.policy(job.bn_examples)
-    _require_votes(ready)
-    members = family.grid(counts)
-    coefficients, at_ends = family.coefficients(members.points), members.ends
-    settings = {"connection": connection.id, "grid": counts, "batchnorm": str(policy)}
-    with session.run(ready.workspace, "ensemble", settings, job=job, resumed=resumed) as run:
-        whole, kept = ensemble_predictions(
-            ready.workspace.flat,
-            ready.workspace.task,
-            ready.rows,
-            coefficients,
-            policy=policy,
-            splits=_SPLITS,
-            keep=at_ends,
-            progress=progress,
-        )
-        corners, _ = ensemble_predictions(
-            ready.workspace.flat, ready.workspace.task, ready.rows, _end_rows(family), policy=policy, splits=_SPLITS
-        )
-        singles = {label(end): {s: kept[at][s] for s in _SPLITS} for end, at in zip(ready.ends, at_ends, strict=True)}
-        alone = {name: {SELECTION_SPLIT: p[SELECTION_SPLIT].measured()} for name, p in singles.items()}
-        single_name = best_corner(alone, ready.workspace.task.primary)
-        single = singles[single_name]
-        result = EnsembleResult(
-            counts,
-            len(coefficients),
-            single_name,
-            {s: single[s].measured() for s in _SPLITS},
-            {s: corners[s].measured() for s in _SPLITS},
-            {s: whole[s].measured() for s in _SPLITS},
-            corners["test"].better_than(single["test"]),
-            whole["test"].better_than(corners["test"]),
-            ready.workspace.task.primary.name,
-        )
-        with session.store.transaction() as tx:
-            for statistic, measured in (
-                ("ensemble_corners", result.corners),
-                ("ensemble_grid", result.whole),
-            ):
-                for split, metrics in measured.items():
-                    for metric, m in metrics.items():
-                        tx.add(
-                            Summary(
-                                connection.id,
-                                None,
-                                run.id,
-                                split,
-                                metric,
-                                statistic,
-                                m.value,
-                                m.standard_error,
-                            )
-                        )
-            run.complete(tx)
-    return result
 
 
 @alone
@@ -154,17 +49,13 @@ def export_ensemble(session: Session, job: ExportEnsembleJob, *, progress: Progr
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())) and not job.overwrite:
         raise NameTakenError(f"{directory} exists and is not empty; choose another directory or add --overwrite.")
     family = session.family_of(connection)
-    counts = grid_counts(family, job.grid, _default_members(family))
+    counts = grid_counts(family, job.grid, few_points(family))
     with _new_directory(directory) as building:
-        voting = EnsembleJob(connection=job.connection, grid=counts, bn_examples=job.bn_examples)
+        members = f"{job.connection}@{','.join(map(str, counts))}"
+        voting = EnsembleJob(members=(members,), bn_examples=job.bn_examples)
         result = ensemble(session, voting, progress=progress)
         ready = prepare(session, connection)
         return _write_members(ready, building, counts, result, ready.workspace.policy(job.bn_examples), progress)
-
-
-def _default_members(family: Family) -> tuple[int, ...]:
-    """Return the grid of an ensemble's members: step 0.1 along a path, otherwise what a sweep takes."""
-    return (11,) if family.dimension == 1 else family.default_grid
 
 
 @contextmanager
@@ -219,8 +110,8 @@ def _write_members(
         "data": data_facts(ready.workspace),
         "batchnorm": name,
         "members": members,
-        "test": {name: m.value for name, m in result.whole["test"].items()},
-        "valid": {name: m.value for name, m in result.whole["valid"].items()},
+        "test": {name: m.value for name, m in result.evaluate("test").items()},
+        "valid": {name: m.value for name, m in result.evaluate("valid").items()},
     }
     (directory / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
@@ -232,33 +123,3 @@ def _member_state(ready: Prepared, coefficients: list[float], policy: BatchNormP
     flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
     recompute_statistics(flat, ready.workspace.task.train, policy)
     return state_dict(layout, theta, module_buffers(flat, layout)) | tensors_alone(new_states(ready.workspace))
-
-
-def _require_votes(ready: Prepared) -> None:
-    """Raise InputError before the work starts if members cannot vote, or their votes take too much memory."""
-    flat, task, name = ready.workspace.flat, ready.workspace.task, ready.workspace.space.name
-    if task.combine is None:
-        raise InputError(
-            f"The task of space {name} does not say how members of an ensemble vote: add combine= to it, "
-            '"softmax" (outputs are logits of classes), "sigmoid" (logits of labels) or "mean" (outputs themselves).'
-        )
-    count = min(len(task.test), flat.least_batch)
-    x, y = task.test.examples(torch.arange(count), device=flat.device)
-    with torch.no_grad():
-        flat.module.eval()
-        out = flat.run(x)
-    if task.combine == "softmax" and (not isinstance(out, torch.Tensor) or out.ndim < 2 or not are_labels(y)):
-        raise InputError(
-            f"An ensemble averages class probabilities, and the task of space {name} is not a classification: outputs "
-            'must be (N, classes, …) and targets integers; combine="mean" in the task averages the outputs.'
-        )
-    needed = 8 * out.numel() / count * max(len(task.splits[split]) for split in _SPLITS)
-    if needed > WHOLE_BYTES:
-        raise InputError(
-            f"The votes of one member are {needed / 2**30:.1f} GiB, more than {WHOLE_BYTES / 2**30:g}: an ensemble "
-            "keeps the mean of all of them; take fewer examples for valid and test."
-        )
-
-
-def _end_rows(family: Family) -> Any:
-    return np.eye(family.size)[list(family.ends)]

@@ -1,4 +1,4 @@
-"""Measuring points that are already stored: a mode after its training, or any mode or merged node again.
+"""Measure points that are already stored: a mode after its training, or any mode or merged node again.
 
 What was trained is stored before anything is measured, so a failing metric costs only its number.
 """
@@ -31,11 +31,11 @@ from mgraph_store import Evaluation, Node, NodeBuffers
 
 
 class OwnStatisticsWarning(MGraphWarning):
-    """A mode's own BatchNorm statistics do not fit its weights."""
+    """A mode's own BatchNorm statistics do not match its weights."""
 
 
 class StoredNumberWarning(MGraphWarning):
-    """What was measured again is not what is stored."""
+    """A new measurement differs from the stored number."""
 
 
 Results = dict[str, dict[str, Measured]]
@@ -58,7 +58,7 @@ def still_stored(node: Node) -> Iterator[None]:
 
 
 def measure_stored(session: Session, workspace: Workspace, run: RunLog, node: Node) -> Results:
-    """Measure the present point, which is the node's, on all splits and store the numbers with the node.
+    """Measure the current point, which is the node's, on all splits and store the numbers with the node.
 
     Raises NonFiniteError, after storing them, if a loss is not finite.
     """
@@ -70,14 +70,14 @@ def measure_stored(session: Session, workspace: Workspace, run: RunLog, node: No
 
 @dataclass(frozen=True)
 class _Looking:
-    """What is measured: the subset of each split, and the metrics besides the task's own."""
+    """What to measure: the subset of each split, and the metrics besides the task's own."""
 
     subsets: Mapping[str, Subset]
     metrics: tuple[Metric, ...]
 
     @classmethod
     def at(cls, workspace: Workspace, job: EvaluateJob) -> _Looking:
-        """Read it off a job; InputError for splits, examples or metrics that there are not."""
+        """Take it from a job; raise InputError for splits, examples or metrics that do not exist."""
         splits = list(dict.fromkeys(job.splits))
         check_splits(splits)
         if job.examples is not None and job.examples < 1:
@@ -87,7 +87,7 @@ class _Looking:
         return cls(subsets, resolve_metrics(job.metrics, workspace.task))
 
     def measure(self, workspace: Workspace) -> Results:
-        """Measure the present point."""
+        """Measure the current point."""
         return {
             split: measure(workspace.flat, workspace.task, split, subset, metrics=self.metrics)
             for split, subset in self.subsets.items()
@@ -97,7 +97,7 @@ class _Looking:
 def _store(
     session: Session, workspace: Workspace, run: RunLog, node: Node, results: Results, looking: _Looking
 ) -> None:
-    """Store the numbers that a node has not got; say so where it has another one, which stays."""
+    """Store the numbers that a node does not have yet; warn if it has a different one, which stays."""
     with session.store.reading() as reader:
         rows = reader.all(Evaluation, node_id=node.id, sweep_id=None)
     there = {(e.split, e.metric, e.subset): e.value for e in rows}
@@ -121,13 +121,13 @@ def _store(
             raise NonFiniteError(f"{label(node)} is stored, but it has a {split} loss of {metrics[LOSS].value}.")
 
 
-_ALIKE = 1e-3  # how far the same number may be apart when it is measured on another device
+_ALIKE = 1e-3  # relative difference allowed when the same number is measured on another device
 
-_WILD = 10.0  # times the loss: after a short training, averages over the last batches may well be 1.5 times off
+_WILD = 10.0  # times the loss; after short training, averages over the last batches may well be off by a factor of 1.5
 
 
 def warn_of_own_statistics(workspace: Workspace, node: Node) -> None:
-    """Warn if the present point, which is the node's, does far worse with its own BatchNorm statistics than recomputed.
+    """Warn if the current point, the node's, does far worse with its own BatchNorm statistics than recomputed.
 
     The network then holds the recomputed ones.
     """
@@ -144,11 +144,11 @@ def warn_of_own_statistics(workspace: Workspace, node: Node) -> None:
 
 @alone
 def evaluate(session: Session, job: EvaluateJob, *, progress: ProgressCallback = silent) -> Results:
-    """Measure a node now, with its own BatchNorm statistics, or recomputed ones where it has none.
+    """Measure a node now, with its own BatchNorm statistics, or recomputed ones if it has none.
 
-    With ``save`` numbers that it has not yet are stored with it, and those that are there stay as they are. Raises
-    InputError for splits, examples or metrics that there are not, for a node without numbers of its own to be saved,
-    or if it cannot be measured; NonFiniteError, after storing, for a loss that is not a number.
+    With ``save``, numbers that it does not have yet are stored with it, and existing ones stay as they are. Raises
+    InputError for splits, examples or metrics that do not exist, if the node has no numbers of its own to save to, or
+    if it cannot be measured; NonFiniteError, after storing, for a loss that is not finite.
     """
     del progress  # it is short
     with session.store.reading() as reader:
@@ -175,7 +175,7 @@ def evaluate(session: Session, job: EvaluateJob, *, progress: ProgressCallback =
 
 @alone
 def evaluate_place(session: Session, place: Place, job: EvaluateJob) -> Results:
-    """Measure a point of a connection that is not stored; the ``node`` of the job does not count."""
+    """Measure a point of a connection that is not stored; the job's ``node`` is ignored."""
     workspace, _ = load_place(session, place)
     return _Looking.at(workspace, job).measure(workspace)
 

@@ -1,4 +1,4 @@
-"""Checkpoint files into the graph: as modes, and trained curves of the field's reference code as connections."""
+"""Import checkpoint files: as modes, and trained curves of the field's reference code as connections."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from mgraph_store import Connection, Node, Space, new_id
 
 _TRIED = 8  # examples
 PYTHON = "python"
-"""The origin, in the info of a mode, of what was given as an object."""
+"""The origin, in a mode's info, of weights given as a Python object."""
 
 
 class StaleStatisticsWarning(MGraphWarning):
@@ -61,7 +61,7 @@ def fit_file(workspace: Workspace, path: Path, options: Options) -> tuple[Fitted
 
 
 def fit_object(workspace: Workspace, given: Any, options: Options) -> tuple[FittedCheckpoint, dict[str, Any]]:
-    """Take a module, or a dict of tensors, for a mode of the bench's space, as :func:`fit_file` does with a file."""
+    """Fit a module, or a dict of tensors, as a mode of the workspace's space, as :func:`fit_file` does a file."""
     content = content_of(given)
     where = f"The {type(given).__name__}"
     return _fit(workspace, content, options, where, {"origin": PYTHON, "blake2b": digest_of(content)}, given)
@@ -195,7 +195,7 @@ def add_imported_curve(
         with session.store.transaction() as tx:
             nodes: list[Node] = []
             for (point, results), end_name in zip(found, ends, strict=True):
-                recompute_own(workspace, point)  # the same statistics again, to be stored
+                recompute_own(workspace, point)  # recompute the same statistics, to store them
                 info = origin | {"notes": notes, "batchnorm": str(workspace.policy())}
                 nodes.append(
                     store_point(

@@ -1,7 +1,7 @@
 """Merging: choose a point of a swept connection on validation data, store it, and report it on test data.
 
-Whether it is better or worse than the best corner is decided on validation data too, allowing for all the points that
-were looked at (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is refused.
+By default the best corner is kept, unless the best swept point is better than it on validation data, allowing for all
+the points that were tried (:mod:`mgraph.merge.bestof`). A point on a wall between the corners is refused.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
 from mgraph.evaluate.metrics import SPLITS, Measured, example_scores, measure_with_scores, outputs
-from mgraph.families import Family, Floats
+from mgraph.families import Family
 from mgraph.jobs.points import MergeJob
-from mgraph.merge.bestof import Decision, decide
+from mgraph.merge.bestof import Decision
 from mgraph.merge.compare import Difference, paired_difference
-from mgraph.merge.soup import greedy_soup, uniform_soup
 from mgraph.metric import LOSS, Metric
-from mgraph.network.flat import combine
+from mgraph.models.predicting import Predictor
+from mgraph.operations.advising import Advice, advise
+from mgraph.operations.choosing import Choice, Choosing, choose_point
 from mgraph.operations.sweptnumbers import holds, recalled
-from mgraph.progress import Progress, ProgressCallback, silent
+from mgraph.operations.voted import flat_numbers
+from mgraph.operations.walls import refuse_a_wall
+from mgraph.progress import ProgressCallback, silent
 from mgraph.query.sweepdata import SweepData, finest_sweep, load_sweep
 from mgraph.session.code import warn_of_other_code
 from mgraph.session.members import constants_source, ends_of, label, rows_of, still_there
@@ -67,7 +70,8 @@ class MergeResult:
     ``decision`` says on validation whether the point is better, and ``difference`` is the paired test difference by the
     primary metric (or else by the loss), measured once, after everything was decided; positive is better. ``oracle`` is
     the best swept test value: what selecting on test data would have shown, never the result. ``metric`` is the primary
-    one, ``scored_by`` the one that the differences are in.
+    one, ``scored_by`` the metric of the test difference, ``decided_by`` that of the decision. ``advice`` says what the
+    connection cost, and what that much training would buy instead.
     """
 
     node: Node
@@ -80,7 +84,39 @@ class MergeResult:
     oracle: float | None
     metric: str
     scored_by: str | None
+    decided_by: str
+    advice: Advice
     notes: list[str] = field(default_factory=list)
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the merged point and the corners as rows: what it is, and every number, as SPLIT_METRIC."""
+        named = {label(self.node): self.results} | {f"corner {name}": found for name, found in self.corners.items()}
+        return [{"what": name} | flat_numbers(found, self.metric) for name, found in named.items()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        facts: dict[str, Any] = {
+            "id": self.node.id,
+            "name": self.node.name,
+            "parameter": None if self.parameter is None else list(self.parameter),
+            "selected_on": self.node.selected_on,
+            "against": f"corner {self.baseline}",
+            "oracle": self.oracle,
+        }
+        if self.decision is not None:
+            d = self.decision
+            facts |= {
+                "points_looked_at": d.looked_at,
+                "decided_by": self.decided_by,
+                "valid_difference": d.value,
+                "standard_errors": d.errors,
+                "standard_errors_needed": d.threshold,
+                "by_luck": d.p,
+                "verdict": d.verdict,
+            }
+        if self.difference is not None:
+            facts |= self.difference.to_dict(f"test_{self.scored_by}_difference")
+        return facts | self.advice.to_dict() | {"notes": list(self.notes), "models": self.table()}
 
 
 def prepare(session: Session, connection: Connection) -> Prepared:
@@ -100,146 +136,107 @@ def prepare(session: Session, connection: Connection) -> Prepared:
     )
 
 
-def choose_point(data: SweepData) -> int:
-    """Choose the swept point that is best on validation by the primary metric (ties: loss); never by test data."""
-    if (SELECTION_SPLIT, LOSS.name) not in data.values:
-        raise InputError("It was not swept on validation data, on which merging selects; sweep it first.")
-    return data.best(SELECTION_SPLIT)
-
-
 @alone
 def merge(
     session: Session, job: MergeJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> MergeResult:
-    """Store a point as a ``merged`` node: the best on validation, a given parameter, or a soup.
+    """Store a point as a ``merged`` node: what the rule chooses, the best on validation, a given parameter, or a soup.
 
     BatchNorm statistics are recomputed and stored with it. Raises InputError if the connection was never swept (unless
     ``at`` is given), the parameter is outside the domain, or the point is far worse on validation data than every
     corner, unless ``force`` is given. An interrupted run starts again.
     """
-    at, soup = job.at, job.soup
     with session.store.reading() as reader:
         connection = still_there(reader, Connection, job.connection, resumed)
-    if soup is not None and soup not in SOUPS:
-        raise InputError(f"A soup is {' or '.join(SOUPS)}, not {soup!r}.")
-    if at is not None and soup is not None:
-        raise InputError("Give either a parameter or a soup, not both.")
+    _check(job)
     family = session.family_of(connection)
     check_name_is_free(session, job.name)
-    parameter = None if at is None else family.points(list(at))[0]
+    parameter = None if job.at is None else family.points(list(job.at))[0]
     with session.store.reading() as reader:
         sweep = finest_sweep(reader, connection, split=SELECTION_SPLIT)
-        found = load_sweep(reader, connection, sweep) if sweep is not None or at is None else None
+        found = load_sweep(reader, connection, sweep) if sweep is not None or job.at is None else None
         data = None if found is None else replace(found, family=family)
         swept_by = None if data is None else next(iter(reader.all(Run, id=data.sweep.run_id)), None)
-    if data is not None and at is None:
+    if data is not None and job.at is None:
         choose_point(data)
     ready = prepare(session, connection)
-    policy = ready.workspace.policy(job.bn_examples)
-    settings: dict[str, Any] = {"connection": connection.id, "at": at, "soup": soup, "batchnorm": str(policy)}
+    predictor = Predictor(session, ready.workspace.space, job.bn_examples)
+    policy = predictor.policy
+    settings: dict[str, Any] = {"connection": connection.id, "at": job.at, "soup": job.soup, "batchnorm": str(policy)}
+    settings |= {"best": job.best, "refine": job.refine}
     with session.run(ready.workspace, "merge", settings, job=job, resumed=resumed) as run:
-        choice = _choose(ready, data, parameter, soup, policy, progress)
+        choosing = Choosing(predictor, connection, family, ready.nodes, data, progress)
+        choice = choosing.choose(job, parameter)
         swept = data if data is not None and holds(data, ready.workspace, policy, swept_by) else None
         corners = {label(end): _corner(ready, end, policy, swept) for end in ready.ends}
-        baseline = best_corner(corners, ready.workspace.task.primary)
-        _place_end(ready, next(end for end in ready.ends if label(end) == baseline), policy)
-        against, against_test = (_scores(ready.workspace, split) for split in (SELECTION_SPLIT, REPORTING_SPLIT))
+        baseline = ready.ends[choice.baseline]
+        _place_end(ready, baseline, policy)
+        against = _scored(ready.workspace, REPORTING_SPLIT)
         theta = combine_stored(choice.coefficients.tolist(), ready.points)
         flat = ready.workspace.flat
         flat.theta.copy_(flat.pack(torch.from_numpy(np.array(theta))))
         recompute_statistics(flat, ready.workspace.task.train, policy)
-        results, by_example = _measured(ready, swept, choice)
+        results, scores = _measured(ready, swept, choice)
         require_finite(results, "The merged point")
         if not job.force:
-            _refuse_a_wall(results, corners, ready.workspace.task.primary)
-        scores = by_example[REPORTING_SPLIT]
-        chosen_by = by_example[SELECTION_SPLIT]
-        decision = _decided(choice, None if chosen_by is None else chosen_by[1], against)
+            refuse_a_wall(results, corners, ready.workspace.task.primary, SELECTION_SPLIT)
         node = _store(session, run, ready, choice, theta, results, policy, job)
     return MergeResult(
         node,
         choice.parameter,
         results,
         corners,
-        baseline,
-        decision,
-        None if scores is None or against_test is None else paired_difference(scores[1], against_test),
+        label(baseline),
+        choice.decision,
+        None if scores is None or against is None else paired_difference(scores[1], against[1]),
         _oracle(data),
         ready.workspace.task.primary.name,
         None if scores is None else scores[0].name,
-        _notes(data, choice.coefficients, ready),
+        choosing.scored_by,
+        advise(session, ready.workspace.space, [connection], ready.ends),
+        [*choice.notes, *_notes(choice, ready)],
     )
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """Coefficients of the chosen point, its parameter if it has one, and the split that chose it, if any did.
-
-    ``looked_at`` (S, N) are the validation scores by example of everything else that was looked at to choose it.
-    """
-
-    coefficients: Floats
-    parameter: tuple[float, ...] | None
-    selected_on: str | None
-    looked_at: NDArray[np.float32] | None = None
+def _check(job: MergeJob) -> None:
+    """Raise InputError for more than one way to choose, or an unknown one."""
+    if job.soup is not None and job.soup not in SOUPS:
+        raise InputError(f"A soup is {' or '.join(SOUPS)}, not {job.soup!r}.")
+    ways = {"at": job.at is not None, "soup": job.soup is not None, "best": job.best, "refine": job.refine is not None}
+    given = [name for name, there in ways.items() if there]
+    if len(given) > 1:
+        raise InputError(f"Give only one way to choose the point, not {' and '.join(given)}.")
 
 
 _Scored = tuple[Metric, NDArray[np.float64]] | None
 
 
 def _measured(
-    ready: Prepared, swept: SweepData | None, choice: _Choice
-) -> tuple[dict[str, dict[str, Measured]], dict[str, _Scored]]:
-    """Return the numbers of the present point, from the sweep where it holds them, and its scores by example."""
+    ready: Prepared, swept: SweepData | None, choice: Choice
+) -> tuple[dict[str, dict[str, Measured]], _Scored]:
+    """Return the numbers of the current point, from the sweep if it has them, and its test scores by example."""
     workspace = ready.workspace
     known = recalled(swept, workspace.task, choice.coefficients)
     if known is not None:
-        return known, {split: _scored(workspace, split) for split in (SELECTION_SPLIT, REPORTING_SPLIT)}
+        return known, _scored(workspace, REPORTING_SPLIT)
     found = {split: measure_with_scores(workspace.flat, workspace.task, split) for split in SPLITS}
-    scores = {
-        split: None if one.scores is None else (one.scores[0], one.scores[1].numpy()) for split, one in found.items()
-    }
-    return {split: one.measured for split, one in found.items()}, scores
-
-
-def _choose(
-    ready: Prepared,
-    data: SweepData | None,
-    parameter: Floats | None,
-    soup: str | None,
-    policy: BatchNormPolicy,
-    progress: ProgressCallback,
-) -> _Choice:
-    if parameter is not None:
-        coefficients = ready.family.coefficients(parameter)[0]
-        return _Choice(coefficients, tuple(map(float, parameter)), None)
-    assert data is not None
-    if soup == "uniform":
-        return _Choice(uniform_soup(data.coefficients), None, None)
-    if soup == "greedy":
-        chosen, looked_at = _greedy(ready, data, policy, progress)
-        singles = _looked_at(ready, data.coefficients, policy, progress)
-        both = None if singles is None or looked_at is None else np.concatenate([singles, looked_at])
-        return _Choice(chosen, None, SELECTION_SPLIT, both)
-    best = choose_point(data)
-    place = tuple(map(float, data.parameters[best]))
-    coefficients = data.coefficients[best]
-    if np.count_nonzero(coefficients) == 1:  # a corner, so there is nothing to decide
-        return _Choice(coefficients, place, SELECTION_SPLIT)
-    return _Choice(coefficients, place, SELECTION_SPLIT, _looked_at(ready, data.coefficients, policy, progress))
+    scores = found[REPORTING_SPLIT].scores
+    return {split: one.measured for split, one in found.items()}, (
+        None if scores is None else (scores[0], scores[1].numpy())
+    )
 
 
 def _store(
     session: Session,
     run: RunLog,
     ready: Prepared,
-    choice: _Choice,
+    choice: Choice,
     theta: NDArray[np.float32],
     results: dict[str, dict[str, Measured]],
     policy: BatchNormPolicy,
     job: MergeJob,
 ) -> Node:
-    """Store the present point with its statistics, its recipe and its numbers, and complete the run."""
+    """Store the current point with its statistics, its recipe and its numbers, and complete the run."""
     workspace, policy_text = ready.workspace, policy_name(ready.workspace, policy)
     pairs = zip(ready.nodes, choice.coefficients.tolist(), strict=True)
     terms = [(node.id, c) for node, c in pairs if c != 0]
@@ -266,105 +263,11 @@ def _store(
     return node
 
 
-def _looked_at(
-    ready: Prepared, coefficients: Floats, policy: BatchNormPolicy, progress: ProgressCallback
-) -> NDArray[np.float32] | None:
-    """Return the validation scores by example of swept points, shape (S, N); None if examples have no scores."""
-    rows = []
-    for done, c in enumerate(coefficients.tolist(), start=1):
-        combine(c, ready.rows, ready.workspace.flat.theta)
-        recompute_statistics(ready.workspace.flat, ready.workspace.task.train, policy)
-        scores = _scores(ready.workspace, SELECTION_SPLIT)
-        if scores is None:
-            return None
-        rows.append(scores.astype(np.float32))
-        progress(Progress("deciding", done, len(coefficients)))
-    return np.stack(rows)
-
-
-def _decided(
-    choice: _Choice, scores: NDArray[np.float64] | None, against: NDArray[np.float64] | None
-) -> Decision | None:
-    if scores is None or against is None:
-        return None
-    own = scores[None].astype(np.float32)
-    if choice.looked_at is None:
-        return decide(own, 0, against)
-    # The chosen point is one of those that were looked at; it comes first, as it was stored.
-    found = decide(np.concatenate([own, choice.looked_at]), 0, against)
-    return replace(found, looked_at=len(choice.looked_at))
-
-
-def _is_wall(metric: Metric, found: Measured, worst: float) -> bool:
-    """Return whether a point is far worse than the worst corner, beyond three of its own standard errors.
-
-    For a metric with a best value, such as accuracy, this means by a tenth of that, or by a twentieth with more than
-    twice the cost; for another, such as the loss, by half of the corner's.
-    """
-    fall = float(metric.cost(found.value) - metric.cost(worst))
-    if fall <= 3.0 * (found.standard_error or 0.0):
-        return False
-    if metric.best:
-        scale = abs(metric.best)
-        doubled = bool(metric.cost(found.value) > 2.0 * metric.cost(worst))
-        return fall > 0.1 * scale or (fall > 0.05 * scale and doubled)
-    return fall > 0.5 * abs(worst)
-
-
-def _refuse_a_wall(
-    results: dict[str, dict[str, Measured]], corners: dict[str, dict[str, dict[str, Measured]]], metric: Metric
-) -> None:
-    """Raise InputError for a point that is far worse on validation data than every corner."""
-    found = results[SELECTION_SPLIT][metric.name]
-    values = {name: measured[SELECTION_SPLIT][metric.name].value for name, measured in corners.items()}
-    worst = min(values, key=lambda name: metric.sign * values[name])
-    if not _is_wall(metric, found, values[worst]):
-        return
-    best = max(values, key=lambda name: metric.sign * values[name])
-    raise InputError(
-        f"The point is on a wall: its validation {metric.name} is {found.value:.4g}, and the corners have "
-        f"{values[worst]:.4g} ({worst}) to {values[best]:.4g} ({best}); it was not stored. Take the best swept point "
-        "(mgraph merge CONN), or a connection without a barrier; --force stores it anyway."
-    )
-
-
-def _greedy(
-    ready: Prepared, data: SweepData, policy: BatchNormPolicy, progress: ProgressCallback
-) -> tuple[Floats, NDArray[np.float32] | None]:
-    """Return the soup's coefficients, and the validation scores by example of every soup that was tried."""
-    metric = ready.workspace.task.primary
-    if (SELECTION_SPLIT, metric.name) not in data.values:
-        metric = LOSS
-    done = 0
-    tried: list[NDArray[np.float32]] = []
-
-    def score(coefficients: Floats) -> float:
-        nonlocal done
-        combine(coefficients.tolist(), ready.rows, ready.workspace.flat.theta)
-        recompute_statistics(ready.workspace.flat, ready.workspace.task.train, policy)
-        done += 1
-        progress(Progress("soup", done, len(data.parameters)))
-        found = measure_with_scores(ready.workspace.flat, ready.workspace.task, SELECTION_SPLIT)
-        if found.scores is not None:
-            tried.append(found.scores[1].numpy().astype(np.float32))
-        return metric.sign * found.measured[metric.name].value
-
-    soup = greedy_soup(data.coefficients, metric.sign * data.values[SELECTION_SPLIT, metric.name], score)
-    return soup, np.stack(tried) if tried else None
-
-
-@torch.no_grad()
-def _scores(workspace: Workspace, split: str) -> NDArray[np.float64] | None:
-    """Score the present point by example, shape (N,), higher is better: by the primary metric, or else by the loss.
+def _scored(workspace: Workspace, split: str) -> _Scored:
+    """Score the current point by example, shape (N,), higher is better: by the primary metric, or else by the loss.
 
     None if examples have neither.
     """
-    found = _scored(workspace, split)
-    return None if found is None else found[1]
-
-
-def _scored(workspace: Workspace, split: str) -> _Scored:
-    """Return the scores together with the metric that they are in."""
     data = workspace.task.splits[split]
     found = example_scores(workspace.task, outputs(workspace.flat, data), len(data))
     return None if found is None else (found[0], found[1].numpy())
@@ -405,9 +308,8 @@ def _oracle(data: SweepData | None) -> float | None:
     return float(values[np.argmax(data.primary.sign * values)])
 
 
-def _notes(data: SweepData | None, coefficients: Floats, ready: Prepared) -> list[str]:
-    alone = np.flatnonzero(coefficients == 1.0)
-    if data is not None and len(alone) == 1 and np.count_nonzero(coefficients) == 1:
-        node = ready.nodes[int(alone[0])]
-        return [f"the chosen point is the corner {label(node)} itself: no point inside did better on validation"]
-    return []
+def _notes(choice: Choice, ready: Prepared) -> list[str]:
+    alone = np.flatnonzero(choice.coefficients == 1.0)
+    if choice.notes or len(alone) != 1 or np.count_nonzero(choice.coefficients) != 1:
+        return []
+    return [f"the chosen point is the corner {label(ready.nodes[int(alone[0])])} itself"]

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mgraph.alone import alone
 from mgraph.errors import InputError, MGraphWarning
-from mgraph.evaluate.batchnorm import OWN, recompute_statistics
+from mgraph.evaluate.batchnorm import OWN
 from mgraph.evaluate.metrics import Measured
 from mgraph.evaluate.similarity import similarities
 from mgraph.jobs.modes import AddModeJob, AddObjectJob, AddPointJob, TrainJob
@@ -24,18 +23,26 @@ from mgraph.network.checkpoints import Options
 from mgraph.operations.evaluating import measure_stored, still_stored, warn_of_own_statistics
 from mgraph.operations.export import further_states
 from mgraph.operations.importing import fit_file, fit_object, recompute_own, warn_if_stale
+from mgraph.operations.made import (
+    Made,
+    check_beginning,
+    copied,
+    copies_of,
+    further_names,
+    seeds_of_others,
+    what_was_made,
+)
 from mgraph.operations.rescue import rescued
-from mgraph.operations.verification import OUTPUTS, check_network, check_point, check_reproduced, outputs_now
+from mgraph.operations.verification import check_network, check_point, check_reproduced
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_buffers, module_buffers, own_policy, start_at
 from mgraph.session.runs import RunLog
 from mgraph.session.session import Session, Workspace
 from mgraph.session.storing import MeasuredPoint, check_name_is_free, require_finite, store_point
-from mgraph.train.mode import check_training, train_mode
+from mgraph.train.mode import check_training, plan_of, train_mode
 from mgraph.train.parallel import joined
 from mgraph.train.recipes import RECIPES, RecipeWarning
-from mgraph.train.settings import TrainSettings
 from mgraph.train.watch import Observed
 from mgraph_store import Node, Run, Series, Space, Transaction, new_id
 
@@ -48,23 +55,22 @@ class SimilarModeWarning(MGraphWarning):
 def add_trained_mode(
     session: Session, job: TrainJob, *, progress: ProgressCallback = silent, resumed: Run | None = None
 ) -> Node:
-    """Train a mode and add it with its evaluations; copies of earlier epochs and an average too, if asked for.
+    """Train a mode and add it with its evaluations, and everything else that its settings ask for.
+
+    This may be copies of earlier epochs, members of an ensemble, averages, or the vertices of a simplex. A training
+    that ends in a member adds only its members; the last one is returned.
 
     If an interrupted run of this job is ``resumed``, it continues where that run was saved. Under torchrun, all
-    processes train together and the first one stores, before anything is measured. Raises NonFiniteError, naming the
-    step, when training diverges; the graph then holds only the failed run.
+    processes train together and the first one stores, before anything is measured. Raises InputError for settings that
+    do not suit the node it starts from, and NonFiniteError, naming the step, when training diverges; the graph then
+    holds only the failed run.
     """
     settings, name = job.settings, job.name
     with session.store.reading() as reader:
         space = still_there(reader, Space, job.space, resumed)
         init = None if job.init is None else still_there(reader, Node, job.init, resumed)
-    if settings.keep and name is None:
-        raise InputError("keep needs a name: the copies are called NAME-EPOCH.")
-    if settings.ema is not None and name is None:
-        raise InputError("ema needs a name: the average is called NAME-ema.")
-    kept_names = {epoch: f"{name}-{epoch}" for epoch in settings.keep}
-    averaged = None if settings.ema is None else f"{name}-ema"
-    for wanted in (name, averaged, *kept_names.values()):
+    check_beginning(settings, init)
+    for wanted in (name, *further_names(settings, name)):
         check_name_is_free(session, wanted)
     with joined(session.device) as workers:
         workspace = session.workspace(space)
@@ -75,35 +81,26 @@ def add_trained_mode(
             start_at(session, workspace, flat, init)
         check_network(workspace)
         check_training(flat, workspace.task, settings)
+        plan = plan_of(flat, workspace.task, settings)
+        for copy in plan.copies.values():
+            check_name_is_free(session, f"{name}-{copy.suffix}")
         _warn_if_other(job.preset, workspace)
         stated = asdict(settings) | {"space": space.name, "init": job.init, "preset": job.preset}
         with session.run(workspace, "train", stated, settings.seed, job=job, resumed=resumed) as run:
 
-            def keep(epoch: int) -> None:
-                theta = flat.unpack(flat.theta).numpy()
-                run.checkpointer.append(
-                    {
-                        "epoch": np.array(epoch),
-                        "parameters": theta,
-                        **module_buffers(flat, workspace.layout),
-                        **outputs_now(workspace, flat),
-                    }
-                )
+            def collect(step: int) -> None:
+                run.checkpointer.append(copied(workspace, step))
 
             trained = train_mode(
-                flat, workspace.task, settings, at_epoch=keep, progress=progress, checkpointer=run.checkpointer
+                flat,
+                workspace.task,
+                settings,
+                others=[workspace.new_network(seed).theta for seed in seeds_of_others(settings)],
+                collect=collect,
+                progress=progress,
+                checkpointer=run.checkpointer,
             )
-            last = flat.unpack(flat.theta).numpy(), module_buffers(flat, workspace.layout)
-            copies: dict[int, _Made] = {}
-            for number in range(run.checkpointer.count):  # if an epoch was trained again, the last copy counts
-                kept = run.checkpointer.appended(number)
-                epoch = int(kept.pop("epoch"))
-                outputs = [kept.pop(key) for key in sorted(kept) if key.startswith(OUTPUTS)]
-                copies[epoch] = _Made(kept_names[epoch], epoch, kept.pop("parameters"), kept, outputs)
-            at = None if trained.stopped else settings.epochs
-            made = [*copies.values(), _Made(name, at, *last, list(outputs_now(workspace, flat).values()))]
-            if trained.average is not None:
-                made.insert(-1, _averaged(workspace, averaged, at, trained.average, settings))
+            made = what_was_made(workspace, name, settings, plan, trained, copies_of(run.checkpointer, plan))
             info = {"origin": "train", "settings": asdict(settings), "notes": trained.notes}
             info |= {} if init is None else {"init": init.id}
             info |= {} if job.preset is None else {"preset": job.preset}
@@ -145,9 +142,9 @@ def add_imported_mode(
         if options.recompute:
             recompute_own(workspace, fitted)
             buffers = module_buffers(workspace.flat, workspace.layout)
-        made = _Made(job.name, None, fitted.parameters, buffers)
+        made = Made(job.name, fitted.parameters, buffers)
         recorded = job.recorded if isinstance(job, AddObjectJob) else None
-        if recorded is not None:  # a loop is waiting: what was trained is stored before anything else can fail
+        if recorded is not None:  # a training loop is waiting: store what was trained before anything else can fail
             node = _keep_modes(session, workspace, run, [made], info | dict(recorded), [], stopped=None)
         else:
             node = _commit_modes(session, workspace, run, [made], info)
@@ -175,12 +172,12 @@ def add_placed_mode(session: Session, job: AddPointJob, *, progress: ProgressCal
         raise InputError("The coordinates of a point must be finite numbers.")
     flat = workspace.new_network(seed=0)
     with session.run(workspace, "add-mode", {"at": parameters.tolist(), "space": space.name}, job=job) as run:
-        made = _Made(job.name, None, parameters, module_buffers(flat, workspace.layout))
+        made = Made(job.name, parameters, module_buffers(flat, workspace.layout))
         return _commit_modes(session, workspace, run, [made], {"origin": "coordinates"})
 
 
 def _warn_if_other(preset: str | None, workspace: Workspace) -> None:
-    """Say so if a recipe is for another network, or for other data, than the space's."""
+    """Warn if a recipe is for a network or data other than the space's."""
     recipe = RECIPES.get(preset or "")
     if recipe is None:
         return
@@ -189,54 +186,20 @@ def _warn_if_other(preset: str | None, workspace: Workspace) -> None:
         warnings.warn(f"The preset {preset} is for {' and for '.join(differences)}.", RecipeWarning, stacklevel=5)
 
 
-@dataclass(frozen=True)
-class _Made:
-    """A mode to be stored: its name, its epoch, parameters (D,), and buffers by dtype.
-
-    ``outputs`` are those of the network that was trained, on a few examples. ``ema`` is the decay of the average that
-    it is, if it is one.
-    """
-
-    name: str | None
-    epoch: int | None
-    parameters: NDArray[np.float32]
-    buffers: dict[str, NDArray[Any]]
-    outputs: Sequence[NDArray[Any]] = ()
-    ema: float | None = None
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What is recorded of it besides what it shares with the others of its run."""
-        return {key: value for key, value in (("epoch", self.epoch), ("ema", self.ema)) if value is not None}
-
-
-def _averaged(
-    workspace: Workspace, name: str | None, epoch: int | None, average: Tensor, settings: TrainSettings
-) -> _Made:
-    """Return the mode of a running average, with BatchNorm statistics recomputed for it: training's are not its own."""
-    flat = workspace.flat
-    flat.theta.copy_(average)
-    if flat.recomputes:
-        recompute_statistics(flat, workspace.task.train, workspace.policy())
-    outputs = list(outputs_now(workspace, flat).values())
-    buffers = module_buffers(flat, workspace.layout)
-    return _Made(name, epoch, flat.unpack(average).numpy(), buffers, outputs, settings.ema)
-
-
 def _keep_modes(
     session: Session,
     workspace: Workspace,
     run: RunLog,
-    made: Sequence[_Made],
+    made: Sequence[Made],
     info: dict[str, Any],
     history: Sequence[Observed],
     *,
     stopped: str | None,
 ) -> Node:
-    """Store what was trained, all or nothing, and only then measure it; return the last mode, whose history it is.
+    """Store what was trained, all or nothing, and only then measure it; return the last mode, which gets the history.
 
-    ``stopped`` says which budget ended the training, if one did. Raises InputError if they cannot be measured, and
-    NonFiniteError if a loss is not finite: they stay stored.
+    ``stopped`` says which budget ended the training, if one did. Raises InputError if the modes cannot be measured, and
+    NonFiniteError if a loss is not finite; they stay stored.
     """
     info = info | further_states(workspace.flat.module)
     tensors = {mode.name or run.id: (mode.parameters, mode.buffers) for mode in made}
@@ -253,7 +216,7 @@ def _keep_modes(
     return nodes[-1]
 
 
-def _load(workspace: Workspace, mode: _Made) -> None:
+def _load(workspace: Workspace, mode: Made) -> None:
     workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(mode.parameters)))
     if mode.buffers:
         load_buffers(workspace, mode.buffers)
@@ -263,7 +226,7 @@ def _store(
     tx: Transaction,
     workspace: Workspace,
     run: RunLog,
-    mode: _Made,
+    mode: Made,
     results: Mapping[str, Mapping[str, Measured]],
     info: dict[str, Any],
 ) -> Node:
@@ -274,13 +237,13 @@ def _store(
         run.id,
         "mode",
         MeasuredPoint(mode.parameters, results, OWN, own_policy(workspace)),
-        info=info | mode.info,
+        info=info | dict(mode.facts),
         name=mode.name,
     )
 
 
 def _commit_modes(
-    session: Session, workspace: Workspace, run: RunLog, made: Sequence[_Made], info: dict[str, Any]
+    session: Session, workspace: Workspace, run: RunLog, made: Sequence[Made], info: dict[str, Any]
 ) -> Node:
     """Evaluate and store modes of one run, all or nothing; return the last one."""
     info = info | further_states(workspace.flat.module)
@@ -296,7 +259,7 @@ def _commit_modes(
 
 
 _OTHERS, _COORDINATES = 64, 1 << 20
-"""How many of the newest modes a new one is compared with, and on how many parameters: a graph may have thousands."""
+"""With how many of the newest modes a new one is compared, on how many parameters: a graph may have thousands."""
 
 
 def _warn_if_similar(session: Session, workspace: Workspace, node: Node, parameters: NDArray[np.float32]) -> None:

@@ -1,7 +1,7 @@
-"""Points of a connection that are not in the graph: sums of its control points, computed whenever they are looked at.
+"""Points of a connection that are not stored in the graph: computed from its control points whenever they are needed.
 
-A sweep stores the points that it measures, as samples, and merging stores one for good. Anywhere else a
-:class:`Place` says where a point lies, and nothing is written: looking along a path in a loop leaves no traces.
+A sweep stores the points that it measures, as samples, and merging stores one permanently. For any other point, a
+:class:`Place` says where it is, and nothing is written: looking along a path in a loop leaves no traces.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from mgraph.session.session import Session, Workspace
 from mgraph_store import Connection, Node, Reader
 from mgraph_store.tensors.kernel import combine as combine_stored
 
-_CLOSE = 1e-9  # far more than what parameters of the same point differ by
+_CLOSE = 1e-9  # far more than the parameters of the same point can differ
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a point of a connection lies: its parameter, and its coefficients over the connection's K nodes."""
+    """The position of a point of a connection: its parameter, and its coefficients over the connection's K nodes."""
 
     connection: Connection
     parameter: tuple[float, ...]
@@ -42,7 +42,7 @@ class Place:
 
 
 def find_place(session: Session, connection: Connection, parameter: float | Sequence[float]) -> Node | Place:
-    """Return the node at a parameter, a swept point, an end or another control point; where there is none, the place.
+    """Return the node at a parameter (a swept point, an end or another control point) or, if there is none, the place.
 
     Raises InputError for a parameter that the connection's domain does not have.
     """
@@ -64,13 +64,13 @@ def _sample_at(reader: Reader, connection: Connection, point: Floats) -> Node | 
 
 
 def _alone(rows: Sequence[Node], coefficients: Floats) -> Node | None:
-    """Return the control point that a single coefficient of 1 stands for, if that is what there is."""
+    """Return the control point that a single coefficient of 1 selects, if that is the case."""
     counting = np.flatnonzero(coefficients)
     return rows[counting[0]] if len(counting) == 1 and coefficients[counting[0]] == 1.0 else None
 
 
 def load_place(session: Session, place: Place) -> tuple[Workspace, NDArray[np.float32]]:
-    """Put a place into its bench's network, statistics recomputed by the default policy; return it with θ, (D,)."""
+    """Load a place into its workspace's network with recomputed statistics (default policy); return it with θ, (D,)."""
     ready = prepare(session, place.connection)
     flat = ready.workspace.flat
     theta = combine_stored(list(place.coefficients), ready.points)
@@ -87,7 +87,7 @@ def place_state(session: Session, place: Place) -> dict[str, torch.Tensor]:
 
 @alone
 def place_module(session: Session, place: Place, device: str = "cpu") -> nn.Module:
-    """Return a network of a place, of its own; see :func:`mgraph.operations.export.node_module`."""
+    """Return a new network at a place; see :func:`mgraph.operations.export.node_module`."""
     workspace, theta = load_place(session, place)
     return new_module(workspace, _state(workspace, theta), device)
 
@@ -111,6 +111,6 @@ def export_place(session: Session, place: Place, path: Path, *, overwrite: bool 
 
 
 def _state(workspace: Workspace, theta: NDArray[np.float32]) -> dict[str, torch.Tensor]:
-    """Return the state dict of what the bench's network holds; its parameters are θ, shape (D,)."""
+    """Return the state dict of the workspace's network as it is; its parameters are θ, shape (D,)."""
     buffers = module_buffers(workspace.flat, workspace.layout)
     return state_dict(workspace.layout, theta, buffers) | new_states(workspace)

@@ -159,7 +159,7 @@ def find_interrupted(store: GraphStore, text: str | None, *, force: bool = False
 
 
 def _unclear(standing: RunStatus) -> str:
-    """Say what is known of a run that may be under way elsewhere, and what to do."""
+    """Say what is known about a run that may be under way elsewhere, and what to do."""
     return (
         f"Run {standing} may still be under way: {standing.known()}. If you know that it has ended, resume it: "
         f"mgraph resume {standing.run.id} --force; or give it up: mgraph resume {standing.run.id} --discard --force."
@@ -274,5 +274,7 @@ def _subject(session: Session, job: Job, made: Any) -> Node | Connection:
     with session.store.reading() as reader:
         if isinstance(job, SharpnessJob):
             return reader.get(Node, id=job.node)
-        assert isinstance(job, SweepJob | EnsembleJob)
+        if isinstance(job, EnsembleJob):
+            return reader.find(job.members[0].partition("@")[0])
+        assert isinstance(job, SweepJob)
         return reader.get(Connection, id=job.connection)

@@ -1,4 +1,4 @@
-"""What a sweep will cost, for those who are about to wait for it: said once, before it starts, if it is large."""
+"""Estimate what a sweep will cost, and tell the user once, before it starts, if that is a lot."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mgraph.query.sweepdata import COMPLETE
 from mgraph_store import Reader
 
 LARGE = 10_000_000
-"""Examples through the network from which on a sweep is large, where nothing says how long that takes."""
+"""Examples passed through the network from which a sweep is large, if there is no estimate of the time."""
 LONG = 60.0
-"""Seconds from which on it is long."""
-_LEAST = 1000  # examples from which a former sweep tells anything
+"""Seconds from which it is long."""
+_LEAST = 1000  # examples from which an earlier sweep is informative
 _OF_BATCHNORM = re.compile(r"recompute\(examples=([0-9]+)")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """So many points, and at each of them examples to be measured, and some for its BatchNorm statistics."""
+    """The number of points and, for each, the examples to be measured and those for its BatchNorm statistics."""
 
     points: int
     examples: int
@@ -27,11 +27,11 @@ class Cost:
 
     @property
     def passes(self) -> int:
-        """Examples that go through the network in all."""
+        """The total number of examples that go through the network."""
         return self.points * (self.examples + self.batchnorm)
 
     def said(self, seconds_each: float | None) -> str | None:
-        """Put it into words, with the time if it is known how long an example takes; None for what is soon done."""
+        """Describe it in words, with the time if it is known how long an example takes; None if it is short."""
         seconds = None if seconds_each is None else self.passes * seconds_each
         if self.passes < LARGE if seconds is None else seconds < LONG:
             return None
@@ -43,13 +43,13 @@ class Cost:
 
 
 def examples_of_policy(policy: str) -> int:
-    """Return how many examples a BatchNorm policy of that name looks at, for each point."""
+    """Return how many examples the BatchNorm policy of that name uses for each point."""
     found = _OF_BATCHNORM.match(policy)
     return int(found[1]) if found else 0
 
 
 def seconds_each(reader: Reader, space_id: str, device: str) -> float | None:
-    """Return what an example took in the last sweep of a space on this kind of device; None if none tells."""
+    """Return the time per example in the last sweep of a space on this kind of device; None if unknown."""
     sql = f"""SELECT epoch(r.ended - r.started), sum(v.count), count(DISTINCT v.node_id), any_value(w.batchnorm)
 FROM sweeps w JOIN connections c ON c.id = w.connection_id JOIN runs r ON r.id = w.run_id
 JOIN evaluations v ON v.sweep_id = w.id AND v.run_id = w.run_id AND v.metric = 'loss'

@@ -139,7 +139,7 @@ class SweepLog:
         valid = {i: same_code(code_of(runs.get(i or ""), c.space), c.code) for i in {r.run_id for r in rows}}
         outdated: set[str] = set()
         identities = c.identities
-        rows.sort(key=lambda r: r.sweep_id == self.record.id)  # its own come first: they need no copy
+        rows.sort(key=lambda r: r.sweep_id == self.record.id)  # its own rows come first, since they need no copy
         for row in rows:
             if row.split not in c.subsets or c.subsets[row.split].name != row.subset or row.metric not in c.names:
                 continue

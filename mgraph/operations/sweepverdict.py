@@ -23,7 +23,7 @@ class Verdict:
     """The connection to be stored, if it changes, and what to tell the user."""
 
     changed: Connection | None = None
-    since: Connection | None = None  # what that was made of
+    since: Connection | None = None  # the stored connection from which it was made
     said: str = ""
     notes: tuple[str, ...] = ()
 

@@ -51,7 +51,7 @@ class QueryResult:
         """Return a pyarrow Table; InputError if pyarrow is not installed (it is optional)."""
         arrow = _optional("pyarrow")
         names = self._names()
-        # A mapping becomes a list of pairs, which is what Arrow takes for a map.
+        # A mapping becomes a list of pairs, Arrow's form of a map.
         rows = [dict(zip(names, row, strict=True)) for row in self.rows]
         return arrow.Table.from_pylist(rows) if rows else arrow.table({name: [] for name in names})
 
@@ -125,7 +125,7 @@ def ask(store: GraphStore, sql: str, *, max_seconds: float | None = None) -> Que
 
 
 def list_views(store: GraphStore) -> list[dict[str, str]]:
-    """List the views that SQL finds in a graph, with their columns, some of which are its metrics."""
+    """List the views of a graph that SQL can use, with their columns, some of which are its metrics."""
     with store.reading() as reader:
         recorded = [row[0] for sql in RECORDED.values() for row in reader.query(sql.format(db="main"))[1]]
     return [

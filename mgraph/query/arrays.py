@@ -35,7 +35,7 @@ class EdgeArrays:
     def of(
         cls, size: int, source: ArrayLike, target: ArrayLike, value: ArrayLike, length: ArrayLike | None = None
     ) -> EdgeArrays:
-        """Make them from anything array-like; lengths are 1 if none are given."""
+        """Make them from array-likes; lengths are 1 if none are given."""
         values = np.asarray(value, dtype=np.float64)
         lengths = np.ones(len(values)) if length is None else np.asarray(length, dtype=np.float64)
         return cls(size, np.asarray(source, dtype=np.int64), np.asarray(target, dtype=np.int64), values, lengths)
@@ -52,7 +52,7 @@ def ranking(edges: EdgeArrays) -> Ints:
     """Return the edges, best first: by value, then length, then lower and higher node, then place; shape (E,)."""
     order = np.argsort(edges.value, kind="stable")
     run = _runs(edges.value[order])
-    # Only ties are sorted by the next key; those that remain to the end keep their place.
+    # Only ties are sorted by the next key; those that remain at the end keep their order.
     for key in (edges.length, np.minimum(edges.source, edges.target), np.maximum(edges.source, edges.target)):
         tied = np.flatnonzero(np.bincount(run)[run] > 1) if len(run) else run
         if len(tied) == 0:
@@ -82,9 +82,9 @@ def labels(edges: EdgeArrays) -> Ints:
 
 
 def spanning_forest(edges: EdgeArrays) -> Ints:
-    """Return the edges of the minimum spanning forest, best first; between two nodes its path has the lowest maximum.
+    """Return the edges of the minimum spanning forest, best first; its path between two nodes has the lowest maximum.
 
-    There is a tree for every component, with n - components edges in all.
+    There is one tree per component, with n - components edges in all.
     """
     few = _FIRST * edges.size
     if len(edges) <= few:
@@ -106,7 +106,7 @@ def _forest(ranked: Ints, source: Ints, target: Ints, size: int) -> Ints:
     high = np.maximum(source[ranked], target[ranked])
     _, first = np.unique(low * size + high, return_index=True)  # of each pair of nodes the best
     first = first[low[first] != high[first]]
-    # Ranks instead of values: all differ, so the forest is unique, and none is 0, which SciPy takes for no edge.
+    # Ranks instead of values: they all differ, so the forest is unique, and none is 0, which SciPy reads as no edge.
     matrix = csr_array((first + 1.0, (low[first], high[first])), shape=(size, size))
     kept: Ints = np.sort(minimum_spanning_tree(matrix).data.astype(np.int64)) - 1
     return ranked[kept]

@@ -49,7 +49,7 @@ def cost_named(store: GraphStore, name: str | None, space: Space | None, *, drop
         return name
     if known.better is None:
         raise InputError(
-            f"Whether more or less of the metric {known.name} is better is not known, so no edge is compared by it; "
+            f"It is unknown whether more or less of the metric {known.name} is better, so no edge is compared by it; "
             f"say so where the task is made: better={{'{known.name}': 'lower'}}."
         )
     return known.cost_name

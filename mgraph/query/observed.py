@@ -1,4 +1,4 @@
-"""Stored observations of methods on their way: numbers of a quantity of a subject, by position."""
+"""Stored observations of methods while they ran: numbers of a quantity of a subject, by position."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Observation(Protocol):
 
     @property
     def subject(self) -> str:
-        """Of what; empty: of the whole."""
+        """What it was observed on; empty for the whole."""
 
     @property
     def positions(self) -> Sequence[float]:
-        """When."""
+        """When it was observed."""
 
     @property
     def values(self) -> Sequence[float]:
-        """The numbers."""
+        """The observed numbers."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ConnectionSeries:
         return [subject for q, subject in self.series if q == quantity and subject]
 
     def summary(self) -> list[Row]:
-        """Return one row for each series: the count, the first, last, least and largest number."""
+        """Return one row per series: the count, and the first, last, least and largest number."""
         return [
             {
                 "quantity": quantity,
@@ -65,7 +65,7 @@ class ConnectionSeries:
         ]
 
     def numbers(self) -> list[Row]:
-        """Return one row for each number."""
+        """Return one row per number."""
         return [
             {"quantity": quantity, "subject": subject, "position": p, "value": v}
             for (quantity, subject), (positions, values) in self.series.items()

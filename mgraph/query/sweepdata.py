@@ -47,12 +47,12 @@ class SweepData:
 
     @property
     def primary(self) -> Metric:
-        """What points are compared by: the first metric with a direction, or else the loss."""
+        """The metric by which points are compared: the first one with a direction, or else the loss."""
         return primary_of(m for m in self.metrics if any(m.name == name for _, name in self.values))
 
     @property
     def shown(self) -> tuple[Metric, ...]:
-        """What pictures and tables show: the loss, and the primary metric if that is another."""
+        """What pictures and tables show: the loss, and the primary metric if it is a different one."""
         return (LOSS,) if self.primary.name == LOSS.name else (LOSS, self.primary)
 
     @property
@@ -87,7 +87,7 @@ def parameter_key(parameter: ArrayLike) -> tuple[float, ...]:
 
 
 def grid_counts(family: Family, grid: Sequence[int] | None, default: Sequence[int]) -> tuple[int, ...]:
-    """Return points along each direction of a grid; one number stands for all. InputError for a bad grid."""
+    """Return points along each direction of a grid; one number applies to all. InputError for a bad grid."""
     return tuple(int(n) for n in family.grid(tuple(default if grid is None else grid)).counts)
 
 

@@ -20,7 +20,7 @@ from mgraph_store import GraphStore, Space
 
 @dataclass(frozen=True, eq=False)
 class SpanningForest:
-    """The fewest, best edges that hold each component together: between two modes, its path has the lowest maximum."""
+    """The fewest and best edges that hold each component together: its path between two modes has the lowest peak."""
 
     counting: CountingEdges
     chosen: NDArray[np.int64]
@@ -72,7 +72,7 @@ class Dendrogram:
 
     @property
     def roots(self) -> list[int]:
-        """The clusters that are part of no other, largest first."""
+        """The clusters that are not part of any other, largest first."""
         merged = {int(child) for row in self.linkage for child in row[:2]}
         remaining = [c for c in range(len(self.leaves) + len(self.linkage)) if c not in merged]
         return sorted(remaining, key=lambda c: (-self.count(c), c))

@@ -1,1 +1,1 @@
-"""Pictures and reports: they read what was recorded and never compute science."""
+"""Pictures and reports: they read what was recorded and compute nothing new."""

@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 LAYOUTS = ("barrier", "distance")
 _SHADES = ("#cfe3f3", "#fbe0c3", "#d5ecd0", "#e4d9ef", "#f7d3d8", "#e6e2c8", "#d3ecec", "#e3e3e3")
 _TREE_COLOURS = ("#1b6ca8", "#e08a00", "#3c8d40", "#7a52a3", "#b3263c", "#7d7324", "#2a8c8c", "#6b6b6b")
-_LABELLED = 40  # more modes than this have no room for their names
-_WRITTEN = 12  # more than this have no room for numbers in a matrix
+_LABELLED = 40  # with more modes than this there is no room for names
+_WRITTEN = 12  # with more than this there is no room for numbers in a matrix
 
 
 def plot_map(chart: Chart, distances: Floats, path: Path, *, layout: str) -> Path:
     """Draw modes as points and the best edge of every pair as a line, coloured by its peak; components are shaded.
 
-    ``distances`` (n, n) are what the layout is to show, NaN where unknown. Edges above the limit are dotted.
+    ``distances`` (n, n) are those that the layout should show, NaN if unknown. Edges above the limit are dotted.
     """
     with style():
         return write_figure(_draw_map(chart, distances, layout), path)
 
 
 def plot_dendrogram(tree: Dendrogram, limit: float | None, path: Path) -> Path:
-    """Draw at which value groups of modes merge, each mode's branch from its own value where that is known.
+    """Draw the values at which groups of modes merge, with each mode's branch starting at its own value if known.
 
-    A dashed line marks the ``limit``; what merges below it has a colour of its own.
+    A dashed line marks the ``limit``; clusters that merge below it get their own colours.
     """
     with style():
         return write_figure(_draw_dendrogram(tree, limit), path)
@@ -107,7 +107,7 @@ def _draw_dendrogram(tree: Dendrogram, limit: float | None) -> Figure:
     span = max(high - low, 1e-3 * abs(high), 1e-12)
     height = {leaf: float(n - 1 - i) for i, leaf in enumerate(order)}
     level = {leaf: float(tree.own[leaf]) if leaf in known else low - 0.04 * span for leaf in range(n)}
-    # The largest clusters that merge within the limit have colours, in order; what merges above is grey.
+    # The largest clusters that merge within the limit get colours, in order; merges above it are grey.
     top = {c: c for c in range(n)}
     for k, (left, right, value, _) in enumerate(tree.linkage.tolist()):
         if limit is None or value <= limit:
@@ -170,9 +170,9 @@ def _draw_matrix(matrix: Matrix) -> Figure:
 
 
 def _places(distances: Floats) -> Floats:
-    """Lay points out in a plane so that they are about as far apart as wanted; shape (n, 2).
+    """Lay out points in a plane so that their distances are about as wanted; shape (n, 2).
 
-    Modes at distance 0 stay apart, and unknown is farther than anything known.
+    Modes at distance 0 are kept apart, and an unknown distance counts as larger than any known one.
     """
     import networkx as nx
 
@@ -199,7 +199,7 @@ def _away(places: Floats, i: int, neighbours: Sequence[int]) -> Floats:
 
 
 def _short(value: float) -> str:
-    """Write a number in five characters or so."""
+    """Format a number in about five characters."""
     if abs(value) < 1:
         return f"{value:.3f}".replace("0.", ".", 1)
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
@@ -217,6 +217,6 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def check_layout(layout: str) -> None:
-    """Raise InputError for a layout that is none."""
+    """Raise InputError for an unknown layout."""
     if layout not in LAYOUTS:
         raise InputError(f"Modes are laid out by {' or '.join(LAYOUTS)}, not by {layout!r}.")

@@ -1,4 +1,4 @@
-"""How the training of a mode went, as a picture."""
+"""A picture of how the training of a mode went."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LABELS = {
 
 
 def plot_history(series: Sequence[Observation], path: Path, *, title: str = "") -> Path:
-    """Draw series of a node's training by step, a panel each, to ``path`` (.png, .pdf or .svg).
+    """Draw series of a node's training by step, one panel each, to ``path`` (.png, .pdf or .svg).
 
-    Raises InputError if there is none, for another file type, or a directory that cannot be written.
+    Raises InputError if there are none, for another file type, or for a directory that cannot be written.
     """
     check_path(path)
     drawn = sorted((s for s in series if s.quantity in _LABELS), key=lambda s: list(_LABELS).index(s.quantity))

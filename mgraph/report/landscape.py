@@ -15,7 +15,7 @@ from mgraph.figures import check_path, style, write_figure
 
 @dataclass(frozen=True)
 class Moment:
-    """A path of points, shape (N, 2), and the loss along it: shares of its length and values, each (S,)."""
+    """A path of points, shape (N, 2), and the loss along it: fractions of its length and values, each (S,)."""
 
     label: str
     points: Floats
@@ -36,7 +36,7 @@ class LandscapePanel:
 
 
 def plot_landscapes(landscapes: Sequence[LandscapePanel], path: Path) -> Path:
-    """Draw landscapes side by side to ``path`` (.png, .pdf, .svg): from above, and below that the losses.
+    """Draw landscapes side by side to ``path`` (.png, .pdf, .svg): from above, with the losses below.
 
     Moments go from light to dark. Raises InputError for a picture that cannot be written.
     """
@@ -56,7 +56,7 @@ def plot_landscapes(landscapes: Sequence[LandscapePanel], path: Path) -> Path:
 
 def _from_above(axis: Any, landscape: LandscapePanel, colours: Any) -> None:
     top = max(1.5 * landscape.saddle, 1.2 * max(float(m.losses.max()) for m in landscape.moments))
-    # Close together near the bottom: what happens, happens in the valleys.
+    # Contours are dense near the bottom, because the valleys are what matters.
     levels = top * np.linspace(0.0, 1.0, 22) ** 2
     axis.contourf(landscape.x, landscape.y, landscape.heights, levels=levels, cmap="Greys", extend="max", alpha=0.75)
     axis.contour(landscape.x, landscape.y, landscape.heights, levels=levels, colors="white", linewidths=0.3)

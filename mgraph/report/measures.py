@@ -1,4 +1,4 @@
-"""Pictures of measures of modes: how alike they are layer by layer, and how sharp the minimum around them is."""
+"""Pictures of measurements of modes: how similar they are layer by layer, and how sharp the minimum around them is."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from mgraph.errors import InputError
 from mgraph.figures import check_path, style, write_figure
 
-_MOST_LABELS = 60  # names below the bars; beyond these they could not be read
+_MOST_LABELS = 60  # most names below the bars; more would be unreadable
 
 
 def plot_comparison(pairs: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Draw, for every tensor, bars of cosine and relative distance of each pair, and each point's variance.
 
-    ``pairs`` are as :meth:`mgraph.operations.comparisons.Comparison.describe` gives them. Raises InputError for another
-    file type than .png, .pdf or .svg, or a directory that cannot be written.
+    ``pairs`` are as :meth:`mgraph.operations.comparisons.Comparison.describe` returns them. Raises InputError for a
+    file type other than .png, .pdf or .svg, or for a directory that cannot be written.
     """
 
     check_path(path)
@@ -58,10 +58,10 @@ def _bars(axis: Any, series: Mapping[str, Sequence[float | None]]) -> None:
 
 
 def plot_sharpness(found: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Draw sharpness profiles: the mean change of the loss over the radius, a band of one standard deviation, the max.
+    """Draw sharpness profiles: the mean change of the loss by radius, a band of one standard deviation, the maximum.
 
-    ``found`` are as :meth:`mgraph.operations.surroundings.Sharpness.describe` gives them. Raises InputError where one
-    has no profile, and as :func:`plot_comparison`.
+    ``found`` are as :meth:`mgraph.operations.surroundings.Sharpness.describe` returns them. Raises InputError if one
+    has no profile, and in the same cases as :func:`plot_comparison`.
     """
     for one in found:
         if not one["profile"]:
@@ -96,5 +96,5 @@ def plot_sharpness(found: Sequence[Mapping[str, Any]], path: Path) -> Path:
 
 
 def _floor(found: Sequence[Mapping[str, Any]]) -> float:
-    """Return where the logarithmic axis ends: a third of the smallest mean change that is not 0."""
+    """Return the lower end of the logarithmic axis: a third of the smallest mean change that is not 0."""
     return min((row["mean"] for one in found for row in one["profile"] if row["mean"] > 0), default=1e-6) / 3

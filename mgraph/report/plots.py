@@ -29,13 +29,13 @@ def plot_sweep(
     method: type[Method] | None = None,
     series: Sequence[Observation] = (),
 ) -> Path:
-    """Draw a sweep to ``path`` (.png, .pdf or .svg), the modes marked by name.
+    """Draw a sweep to ``path`` (.png, .pdf or .svg), with the modes marked by name.
 
-    A surface becomes one column of heat maps per stage (``before`` on the left, at the same colour scale) with
-    train loss and the primary metric on test data, a simplex of three modes likewise, as triangles; a path becomes two
-    panels along t with every split, the bends of a chain, the pivots of a band or the joints of a composite marked. The
-    ``method`` that made it may have a panel to add, or a figure of its own, of the ``series`` that it observed.
-    Raises InputError for another file type, a directory that cannot be written, or what has no picture.
+    A surface becomes one column of heat maps per stage (``before`` on the left, on the same colour scale) with train
+    loss and the primary metric on test data; a simplex of three modes becomes the same as triangles. A path becomes two
+    panels along t with every split, marking the bends of a chain, the pivots of a band or the joints of a composite.
+    The ``method`` that made it may add a panel, or draw its own figure, from the ``series`` that it observed. Raises
+    InputError for another file type, a directory that cannot be written, or a sweep that has no picture.
     """
     check_path(path)
     check_drawable(data)
@@ -58,7 +58,7 @@ def check_drawable(data: SweepData) -> None:
 
 
 def _is_flat(grid: Grid) -> bool:
-    """Tell whether a grid fills a piece of the plane, and is not a line."""
+    """Return whether a grid fills part of the plane rather than a line."""
     return isinstance(grid, SimplexGrid) or len(grid.counts) == 2
 
 
@@ -90,7 +90,7 @@ def _draw_maps(data: SweepData, ends: Sequence[str], title: str, before: SweepDa
 
 
 def _finite_range(arrays: Sequence[Floats]) -> tuple[float, float]:
-    """Return the colour scale; a failed sweep's non-finite cells stay white."""
+    """Return the range of the colour scale; the non-finite cells of a failed sweep stay white."""
     values = np.concatenate(arrays)
     finite = values[np.isfinite(values)]
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
@@ -101,7 +101,7 @@ def _heat_map(
 ) -> Any:
     values = sweep.values[key].reshape(sweep.grid.counts)
     u, v = (np.unique(column) for column in sweep.parameters.T)
-    # Rows of the array are u: u runs upwards, v to the right.
+    # The rows of the array are u, so u runs upwards and v to the right.
     image = axis.pcolormesh(
         _cells(v), _cells(u), values, cmap=colours, vmin=low, vmax=high, edgecolors="none", rasterized=True
     )
@@ -126,7 +126,7 @@ def _heat_map(
 
 
 def _cells(points: Floats) -> Floats:
-    """Return the borders of the cells around the points of an axis: halfway, and as far beyond the ends."""
+    """Return the borders of the cells around the points of an axis: halfway between, and as far beyond the ends."""
     middles = (points[1:] + points[:-1]) / 2.0
     return np.concatenate([[2 * points[0] - middles[0]], middles, [2 * points[-1] - middles[-1]]])
 
@@ -143,7 +143,7 @@ def _triangle(
     places = Triangulation(x, y, _small_triangles(sweep.grid))
     unknown = ~np.isfinite(values)[places.triangles].all(axis=1)
     places.set_mask(unknown)
-    # In small steps: shading mixes colours, and halfway between two colours is not the colour halfway.
+    # In small steps: shading mixes colours, and the mixture of two colours is not the colour of the value between.
     fine, between = places, np.nan_to_num(values)
     if not unknown.all():
         linear = LinearTriInterpolator(places, between)
@@ -175,7 +175,7 @@ def _small_triangles(grid: Grid) -> list[tuple[int, int, int]]:
 
 
 def _colours(metric: Metric) -> str:
-    """Return the map on which what is good is dark."""
+    """Return the colour map on which good values are dark."""
     return "viridis_r" if metric.better == "higher" else "viridis"
 
 

@@ -1,4 +1,4 @@
-"""How large the network of a spec is, without making its numbers where shapes are enough."""
+"""The size of the network of a spec, found without creating its weights if shapes are enough."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLE = ((3, 32, 32), 10)
 
 @dataclass(frozen=True)
 class Size:
-    """Trainable parameters, and multiply-adds of a forward pass of one example, on inputs of that shape and classes."""
+    """Trainable parameters, and multiply-adds of a forward pass on one example, for that input shape and classes."""
 
     parameters: int
     multiply_adds: int
@@ -27,10 +27,10 @@ class Size:
 
 
 def size_of(spec: Spec | str, *, input_shape: tuple[int, ...] | None = None, classes: int | None = None) -> Size:
-    """Count what a network has and does on one example, by default on what it is made for: 3×32×32, 10 classes.
+    """Count a network's parameters and multiply-adds on one example, by default of shape 3×32×32 with 10 classes.
 
-    Language models count on 35 tokens of 10000. Tied parameters count once. Raises InputError for a spec that cannot be
-    built, for inputs of this shape or at all, and for a network that cannot be run on them.
+    Language models count on 35 tokens out of 10000. Tied parameters count once. Raises InputError for a spec that
+    cannot be built, for inputs of this shape or any, and for a network that cannot be run on them.
     """
     spec = Spec.parse(spec)
     entry = ARCHITECTURES.get(spec.prefix)
@@ -44,7 +44,7 @@ def size_of(spec: Spec | str, *, input_shape: tuple[int, ...] | None = None, cla
     counted = _count if spec.is_factory or spec.argument else _remembered  # the built-in ones do not change
     try:
         return counted(spec, shape, classes, dtype, "meta")
-    except Exception:  # some networks look at their numbers while they are made; real errors come again
+    except Exception:  # some networks inspect their weights while they are built; real errors will recur
         return counted(spec, shape, classes, dtype, "cpu")
 
 

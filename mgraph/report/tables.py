@@ -1,9 +1,9 @@
-"""The tables of the papers, of one sweep, as plain data (no torch).
+"""The tables of the papers for one sweep, as plain data (no torch).
 
-[G] table 2: Min, Int and Max of train loss, train error and test error along a path, and its length ratio. [S]
-table 1: test accuracy of the best point, the mean over the surface and the mean of the corners. The papers choose
-the best point on test data; here it is chosen on validation data, and the best on test data stands apart as the
-oracle. Where the primary metric of a task is another one, it stands in the place of error and accuracy.
+[G] table 2: Min, Int and Max of train loss, train error and test error along a path, and its length ratio. [S] table 1:
+test accuracy of the best point, the mean over the surface and the mean of the corners. The papers choose the best point
+on test data; here it is chosen on validation data, and the best on test data is listed separately as the oracle. If a
+task has another primary metric, it takes the place of error and accuracy.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ _ALL = "all"
 def paper_tables(data: SweepData, summaries: Sequence[Summary]) -> Row:
     """Return ``rows`` ([G] table 2) with ``length_ratio``, and ``models`` ([S] table 1; None for a path).
 
-    Every number has a standard error where the split is a subset, and on test data; those of Int and of means are
-    upper limits, as every point sees the same examples. Where 1 is perfect, as of accuracy, numbers are in percent.
+    Every number has a standard error if the split is a subset, and on test data; those of Int and of means are upper
+    limits, because every point sees the same examples. Numbers whose perfect value is 1, such as accuracy, are in
+    percent.
     """
     found = {(s.split, s.metric, s.statistic): s for s in summaries}
     ratio = found.get(("none", "geometry", "length_ratio"))
@@ -47,7 +48,7 @@ def paper_tables(data: SweepData, summaries: Sequence[Summary]) -> Row:
 
 
 def table_cells(table: Row) -> list[Row]:
-    """Write the tables as one number per row, for programs."""
+    """Return the tables with one number per row, for programs."""
     cells = [
         _cell(row["quantity"], statistic, row[statistic], row[f"{statistic}_standard_error"])
         for row in table["rows"]
@@ -67,7 +68,7 @@ def _cell(quantity: str, statistic: str | None, value: float, error: float | Non
 
 
 def _rows(data: SweepData, found: Statistics) -> list[Row]:
-    """Make the rows of [G] table 2; where a task has nothing but its loss, that on both splits."""
+    """Make the rows of [G] table 2; if a task has only its loss, use that on both splits."""
     primary = data.primary
     if primary.name != LOSS.name:
         rows = [_row(data, found, "train", LOSS)]
@@ -78,14 +79,14 @@ def _rows(data: SweepData, found: Statistics) -> list[Row]:
 def _row(data: SweepData, found: Statistics, split: str, metric: Metric) -> Row:
     if (split, metric.name) not in data.values:
         return {}
-    # A cost with a name of its own, such as error, is shown in the metric's place.
+    # A cost with its own name, such as error, is shown in the metric's place.
     as_cost = metric.cost_name != metric.name
     row: Row = {"quantity": _called(split, metric, metric.cost_name)}
     # The smallest error is where the accuracy is largest.
     turned = {"min": "max", "integral": "integral", "max": "min"}
     for statistic, name in (("min", "min"), ("integral", "int"), ("max", "max")):
         source = found[split, metric.name, turned[statistic] if as_cost else statistic]
-        # An integral of accuracies that are all 1 can come out a last bit above.
+        # An integral of accuracies that are all 1 can exceed 1 by rounding.
         value = max(0.0, metric.cost(source.value)) if as_cost else source.value
         row[name] = _scale(metric) * value
         row[f"{name}_standard_error"] = _shown_error(data, split, metric, source.standard_error)
@@ -93,7 +94,7 @@ def _row(data: SweepData, found: Statistics, split: str, metric: Metric) -> Row:
 
 
 def _scale(metric: Metric) -> float:
-    """Percent where 1 is perfect."""
+    """Return 100 (percent) if 1 is perfect, else 1."""
     return 100.0 if metric.best == 1.0 else 1.0
 
 
@@ -132,7 +133,7 @@ def _models(data: SweepData) -> Row | None:
 
 
 def _shown_error(data: SweepData, split: str, metric: Metric, error: float | None) -> float | None:
-    """Return a standard error where one belongs: of a sample, not of the whole of what is meant."""
+    """Return a standard error where one belongs: for a sample, not for the whole population."""
     if error is None or not (data.subsets[split] != _ALL or split == _REPORTED_ON):
         return None
     return _scale(metric) * error

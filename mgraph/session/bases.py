@@ -1,7 +1,7 @@
-"""The frozen base of a space of adapters: what it is, is recorded with the space, and looked at whenever it is read.
+"""The frozen base of a space of adapters: its identity is recorded with the space, and checked whenever it is read.
 
-Its tensors are in the graph, once: they are among the buffers of every mode, and equal buffers share one object. So a
-bundle of adapters holds their base. Building the network still takes its directory.
+Its tensors are in the graph only once: they are among the buffers of every mode, and equal buffers share one object. So
+a bundle of adapters contains their base. Building the network still needs the base's directory.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _KIND = "base"
 
 
 def base_entry(arch: str, module: nn.Module, graph: Path) -> dict[str, Any]:
-    """Return what a space records of a network just built, as an entry by its spec; nothing if it has no base."""
+    """Return what a space records about a new network's base, as an entry by its spec; empty without a base."""
     found = base_hash(arch, module, graph)
     return {} if found is None else {arch: {"kind": _KIND, "path": path_in(Spec.parse(arch)), "hash": found}}
 
 
 def base_of(space: Space) -> str | None:
-    """Return the hash of the base that a space was made with; None if it has none."""
+    """Return the hash of the base with which a space was made; None if it has none."""
     entry = json.loads(space.factories).get(space.arch, {})
     return entry.get("hash") if entry.get("kind") == _KIND else None
 
 
 def require_base(space: Space, module: nn.Module, graph: Path) -> None:
-    """Raise InputError if the base in the directory of a space's spec is not the one that the space was made with."""
+    """Raise InputError if the base in the directory of a space's spec is not the one with which the space was made."""
     was = base_of(space)
     if was is not None and base_hash(space.arch, module, graph) != was:
         raise InputError(

@@ -1,7 +1,7 @@
-"""Buffers and frozen parameters: not coordinates, so they must be the same in all ends of a connection.
+"""Buffers and frozen parameters: they are not coordinates, so they must be the same in all ends of a connection.
 
-What follows from the point (running statistics that are recomputed, the vectors of spectral normalisation) may differ.
-Everything else is part of what a mode computes, and a path has no value for it in between.
+Those determined by the point (running statistics that are recomputed, the vectors of spectral normalisation) may
+differ. All others are part of what a mode computes, and a path has no value for them in between.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a space is measured by: its task's metrics as they were recorded, and as they are now."""
+"""The metrics of a space: its task's as they were recorded, and as they are now."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mgraph_store import Space
 
 
 def agreeing(metrics: Sequence[Metric], space: Space) -> str:
-    """Return what a space is to record: the task's present metrics, then those that only earlier numbers have.
+    """Return what a space should record: the task's current metrics, then those that only earlier numbers have.
 
-    Raises InputError for a metric whose direction, best value or cost is not what the space has recorded: its edges
-    would compare numbers with different meanings.
+    Raises InputError for a metric whose direction, best value or cost differs from what the space has recorded: its
+    edges would compare numbers with different meanings.
     """
     earlier = {m.name: m for m in from_json(space.metrics)}
     for metric in metrics:

@@ -19,7 +19,7 @@ from mgraph_store.states import SavedState, StateFiles
 
 SECONDS = 30.0
 SECONDS_VARIABLE = "MGRAPH_SAVE_SECONDS"
-_SHARE = 10.0  # saving may take one part in this many of the time
+_SHARE = 10.0  # saving may take at most one part in this many of the time
 
 
 class NotSavedWarning(MGraphWarning):
@@ -48,7 +48,7 @@ class OnDisk(Checkpointer):
     @property
     @override
     def last(self) -> State | None:
-        """The newest whole state on disk when this run began or was resumed; CorruptError if none of them is whole."""
+        """The newest complete state on disk when this run began or was resumed; CorruptError if none is complete."""
         found = self._found
         return None if found is None else State(found.values, found.arrays, found.where)
 
@@ -91,7 +91,7 @@ class OnDisk(Checkpointer):
     @property
     @override
     def count(self) -> int:
-        """How many items there are."""
+        """The number of items."""
         self._found  # noqa: B018  (counts those on disk)
         return self._written + len(self._waiting)
 

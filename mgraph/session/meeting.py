@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mgraph.data.task import Task
 
 _EXAMPLES, _FEW = 8, 4
-_LARGE = 1 << 16  # numbers in one input; for larger ones fewer examples are taken
+_LARGE = 1 << 16  # numbers in one input; for larger inputs fewer examples are used
 
 
 class NetworkWarning(MGraphWarning):

@@ -22,9 +22,9 @@ from mgraph_store import GraphStore, Space
 
 
 def arch_spec(arch: Any, graph: Path) -> str:
-    """Return the spec of an architecture: a text as it is, a function or class by name or source, a module as itself.
+    """Return the spec of an architecture: a string as it is, a function or class by name or source, a module as itself.
 
-    Raises InputError for anything else, and for a module whose initial values cannot be drawn again.
+    Raises InputError for anything else, and for a module whose initial values cannot be redrawn.
     """
     if isinstance(arch, str):
         return arch
@@ -36,7 +36,7 @@ def arch_spec(arch: Any, graph: Path) -> str:
 
 
 def data_spec(data: Any, graph: Path) -> str:
-    """Return the spec of data: a text as it is, a function by name or source, a Task or a dict of arrays as itself."""
+    """Return the spec of data: a string unchanged, a function by name or source, a Task or dict of arrays as itself."""
     if isinstance(data, str):
         return data
     if isinstance(data, Mapping):
@@ -52,12 +52,12 @@ def data_spec(data: Any, graph: Path) -> str:
 
 
 def loss_spec(loss: Any, graph: Path) -> str:
-    """Return the spec of a loss: a text as it is, a function by name or source."""
+    """Return the spec of a loss: a string as it is, a function by name or source."""
     return loss if isinstance(loss, str) else captured.spec_of(loss, graph)
 
 
 def given_again(store: GraphStore, arch: Any, data: Any) -> None:
-    """Accept a network and data that a graph was made with; InputError if none of its spaces was made with them."""
+    """Accept a network and data with which a graph was made; raise InputError if no space was made with them."""
     with store.reading() as reader:
         spaces = reader.all(Space)
     for role, thing, spec_of in (("arch", arch, arch_spec), ("data", data, data_spec)):
@@ -65,8 +65,8 @@ def given_again(store: GraphStore, arch: Any, data: Any) -> None:
             continue
         if isinstance(thing, str) or (callable(thing) and not isinstance(thing, nn.Module)):
             raise InputError(
-                f"{role} is given again only where it was a module, a Task or a dict; what a name or source stands for "
-                f"is in the graph. What has moved is told by `mgraph relocate`."
+                f"Give {role} again only if it was a module, a Task or a dict; the graph has what a name or source "
+                f"stands for. If it has moved, use `mgraph relocate`."
             )
         spec = spec_of(thing, store.path)
         if spec not in {getattr(space, role) for space in spaces}:
@@ -75,7 +75,7 @@ def given_again(store: GraphStore, arch: Any, data: Any) -> None:
 
 
 def drawn_anew(module: nn.Module) -> nn.Module:
-    """Copy a network and draw its initial values by the layers' own ``reset_parameters``, from torch's generator."""
+    """Copy a network and redraw its initial values by the layers' own ``reset_parameters``, from torch's generator."""
     fresh = copy.deepcopy(module)
     for part in fresh.modules():
         draw = _draw(part)

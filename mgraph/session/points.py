@@ -57,7 +57,7 @@ def load_node(session: Session, node: Node) -> Workspace:
         workspace = session.workspace(reader.get(Space, id=node.space_id))
         own = groups = buffers_of(store, reader, node)
         if workspace.layout.buffers and not own:
-            groups = buffers_of(store, reader, _lender(reader, node))
+            groups = buffers_of(store, reader, lender_of(reader, node))
     parameters = store.read_parameters(node)
     workspace.flat.theta.copy_(workspace.flat.pack(torch.from_numpy(np.array(parameters))))
     if groups:
@@ -69,11 +69,11 @@ def load_node(session: Session, node: Node) -> Workspace:
 
 
 def start_at(session: Session, workspace: Workspace, flat: FlatModel, node: Node) -> None:
-    """Put a network of the bench's space at a node, from which it is to be trained on.
+    """Put a network of the workspace's space at a node, from which it will be trained further.
 
-    The node may be of another space, on other data, whose network has the same tensors. Raises LayoutMismatchError,
-    naming the first tensor that differs, if it has not. Without buffers of its own (a sample, a control point) a node
-    borrows those of its connection.
+    The node may belong to another space, on other data, whose network has the same tensors; otherwise raises
+    LayoutMismatchError, naming the first tensor that differs. A node without its own buffers (a sample, a control
+    point) borrows those of its connection.
     """
     store = session.store
     with store.reading() as reader:
@@ -86,13 +86,14 @@ def start_at(session: Session, workspace: Workspace, flat: FlatModel, node: Node
             )
         groups = buffers_of(store, reader, node)
         if workspace.layout.buffers and not groups:
-            groups = buffers_of(store, reader, _lender(reader, node))
+            groups = buffers_of(store, reader, lender_of(reader, node))
     flat.theta.copy_(flat.pack(torch.from_numpy(np.array(store.read_parameters(node)))))
     if groups:
         load_buffers(workspace, groups, flat)
 
 
-def _lender(reader: Reader, node: Node) -> Node:
+def lender_of(reader: Reader, node: Node) -> Node:
+    """Return the node whose buffers one without any of its own borrows: that of its connection."""
     member = reader.all(Member, node_id=node.id)[0]
     return constants_source(reader, reader.get(Connection, id=member.connection_id))
 
@@ -103,7 +104,7 @@ def packed_rows(workspace: Workspace, rows: Sequence[Array]) -> list[Tensor]:
 
 
 def evaluate_splits(workspace: Workspace, splits: Sequence[str] = SPLITS) -> dict[str, dict[str, Measured]]:
-    """Measure the present point with the statistics that the network holds now."""
+    """Measure the current point with the statistics that the network holds now."""
     return {split: measure(workspace.flat, workspace.task, split) for split in splits}
 
 
@@ -138,11 +139,11 @@ def evaluation_rows(
 
 
 def policy_name(workspace: Workspace, policy: BatchNormPolicy | str) -> str:
-    """Name a policy for storage, including everything that follows from the point or that the network keeps.
+    """Name a policy for storage, including everything that is determined by the point or kept by the network.
 
     ``none``: there is nothing of the kind; ``frozen``: the network keeps all its running statistics; ``spectral``: only
     the vectors of spectral normalisation are recomputed. Frozen modules among others are counted:
-    ``recompute(…)+frozen(2)``. A name that is already of this kind stays as it is.
+    ``recompute(…)+frozen(2)``. A name that already has this form is returned unchanged.
     """
     flat = workspace.flat
     frozen = len(flat.habits.frozen)

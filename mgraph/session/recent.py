@@ -1,5 +1,4 @@
-"""Points that were just read or written, so that what follows, as a sweep follows a connection, need not read them
-again."""
+"""Points just read or written, kept in memory for the next operation, such as the sweep after a connection."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ MOST_BYTES = 512 << 20
 
 
 class RecentPoints:
-    """Parameters of nodes, shape (D,) each, as the store has them; at most ``most`` bytes are kept, newest first."""
+    """Parameters of nodes, shape (D,) each, as in the store; at most ``most`` bytes are kept, newest first."""
 
     def __init__(self, store: GraphStore, most: int = MOST_BYTES) -> None:
         self._store, self._most = store, most
@@ -23,7 +22,7 @@ class RecentPoints:
         self._nbytes = 0
 
     def read(self, node: Node) -> Array:
-        """Return a node's parameters, read-only; CorruptError as of the store, if they must be read."""
+        """Return a node's parameters, read-only; raises CorruptError if they have to be read and are damaged."""
         if node.id not in self._points:
             point = self._store.read_parameters(node)
             self.keep(node.id, point)
@@ -32,7 +31,7 @@ class RecentPoints:
         return self._points[node.id]
 
     def keep(self, node_id: str, point: Array) -> None:
-        """Keep what was stored as a node, bit for bit; it must not be changed any more."""
+        """Keep what was stored as a node, bit for bit; the array must not be changed afterwards."""
         if point.nbytes > self._most or node_id in self._points:
             return
         view = point.view()

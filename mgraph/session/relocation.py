@@ -1,4 +1,4 @@
-"""Telling a graph that code or data have moved: a space's specs are rewritten if what is in the new place is the same.
+"""Tell a graph that code or data have moved: a space's specs are rewritten if the new place holds the same thing.
 
 Code is the same if its hash is the one that the space recorded, data if their fingerprint is. Only the place may
 change, not the function or its parameters. Runs refer to spaces by id, so an interrupted one can still be resumed.
@@ -252,7 +252,7 @@ def _move(store: GraphStore, space: Space, role: str, typed: Spec) -> _Move:
 
 
 def _network_move(store: GraphStore, space: Space, before: Spec, typed: Spec) -> _Move:
-    """Move the directory that a built-in network is made from; what is in it is checked whenever it is built."""
+    """Change the directory from which a built-in network is made; its content is checked at every build."""
     spec, _ = source_of(typed, typed_in=Path.cwd(), base=store.path)
     path = path_in(spec)
     params = [{key: value for key, value in s.params.items() if key != BASE} for s in (before, spec)]

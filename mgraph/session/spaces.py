@@ -34,9 +34,9 @@ def describe_space(
 ) -> Space:
     """Load architecture and data once and describe the space they make; the graph is not touched.
 
-    ``loss`` names a user's own function to evaluate by instead of the data's loss. Specs of files are stored relative
-    to the graph directory ``path``. Naming code here trusts it. Raises InputError for what cannot be used, and warns of
-    what the probe finds (:mod:`mgraph.session.meeting`).
+    ``loss`` names the user's own function to evaluate by instead of the data's loss. Specs of files are stored relative
+    to the graph directory ``path``. Naming code here trusts it. Raises InputError for what cannot be used, and warns
+    about what the probe finds (:mod:`mgraph.session.meeting`).
     """
     if name is not None:
         validate_name(name)

@@ -1,4 +1,4 @@
-"""Storing points: tensors, buffers, numbers and row of a node, as part of one transaction."""
+"""Store points: the tensors, buffers, numbers and row of a node, as part of one transaction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mgraph_store import (
     validate_name,
 )
 
-_LEAST_SHARED = 0.1  # share of the coordinates: a recipe for fewer costs more than it saves
+_LEAST_SHARED = 0.1  # fraction of the coordinates; a recipe for fewer costs more than it saves
 _LETTERS = {"mode": "m", "control": "c", "pivot": "p", "merged": "g"}
 
 
@@ -40,9 +40,9 @@ def store_parameters(
 
 @dataclass(frozen=True)
 class Part:
-    """What is stored of a point of shape (D,): the columns in ``ranges`` (None: all); a recipe gives the rest.
+    """The part of a point of shape (D,) that is stored: the columns in ``ranges`` (None: all); a recipe gives the rest.
 
-    The recipe is the terms (id of a node with tensors, coefficient) of a point with the same other columns.
+    The recipe consists of the terms (id of a node with tensors, coefficient) of a point with the same other columns.
     """
 
     point: NDArray[np.float32]
@@ -53,8 +53,7 @@ class Part:
     def unlike(
         cls, layout: Layout, point: NDArray[np.float32], sources: Sequence[tuple[str, NDArray[np.float32]]]
     ) -> Part:
-        """Leave out the tensors that one of the sources (id of a node, its point) has bit for bit, if that saves
-        enough."""
+        """Leave out the tensors that one of the sources (id of a node, its point) has bit for bit, if worthwhile."""
         best = cls(point)
         left = (1.0 - _LEAST_SHARED) * len(point)
         mine = layout.parameter_views(point.view(np.uint32))
@@ -79,7 +78,7 @@ def store_partial(
 ) -> list[Node]:
     """Write points, whole or in part, and add a node of one kind for each; ``further`` are columns of its row.
 
-    ``codec`` replaces that of the space.
+    ``codec`` overrides that of the space.
     """
     if not parts:
         return []
@@ -110,7 +109,7 @@ def store_partial(
 class MeasuredPoint:
     """A point of shape (D,) and its numbers, split → metric → value.
 
-    ``buffers`` names the policy that the buffers are stored under, ``measured_with`` that of the numbers.
+    ``buffers`` names the policy under which the buffers are stored, ``measured_with`` that of the numbers.
     """
 
     parameters: NDArray[np.float32]
@@ -132,7 +131,7 @@ def store_point(
 ) -> Node:
     """Store a point with the buffers that the network holds now and the numbers measured with them.
 
-    ``codec`` replaces that of the space; ``further`` are columns of its row.
+    ``codec`` overrides that of the space; ``further`` are columns of its row.
     """
     further["info"] = json.dumps(info, sort_keys=True)
     (node,) = store_parameters(tx, workspace, run_id, kind, [point.parameters], codec=codec, **further)
@@ -145,7 +144,7 @@ def store_point(
 
 
 def check_name_is_free(session: Session, name: str | None) -> None:
-    """Refuse a bad or taken name before any work is done."""
+    """Refuse an invalid or taken name before any work is done."""
     if name is None:
         return
     validate_name(name)

@@ -60,7 +60,8 @@ def _block(phase: Phase, sampling: Sampling, rng: np.random.Generator, G: Floats
     for curve in phase.curves:
         t = cover(steps, k, curve.family.dimension, sampling.draw, rng).reshape(steps * k, -1)
         coefficients.append(curve.coefficients(t).reshape(steps, k, -1))
-        weights.append(np.ones((steps, k)) if G is None else curve.relative_density(G, t).reshape(steps, k))
+        density = np.ones(steps * k) if G is None else curve.relative_density(G, t)
+        weights.append(curve.weight * density.reshape(steps, k))
         if sampling.exact and G is not None:
             slopes.append(curve.slopes(G, t).reshape(steps, k, -1))
     return tuple(np.concatenate(parts, axis=1) for parts in (coefficients, weights, slopes) if parts)

@@ -28,8 +28,9 @@ from mgraph.train.losses import Loss
 from mgraph.train.objective import Objective
 from mgraph.train.parallel import Workers, present
 from mgraph.train.phases import Phase
+from mgraph.train.sam import uphill
 from mgraph.train.sampling import Sampling
-from mgraph.train.schedules import Span, schedule_of
+from mgraph.train.schedules import Span, beginning_of, schedule_of
 from mgraph.train.settings import Optimisation
 from mgraph.train.snapshots import named, to_array, to_tensor, with_prefix
 from mgraph.train.state import Arrays, Checkpointer
@@ -46,10 +47,11 @@ _BLOWN_UP = 1e6  # times the initial weights: anything above counts as infinite
 
 @dataclass(frozen=True)
 class PathOptions:
-    """What the engine is told beside the settings.
+    """What the engine needs to know besides the settings.
 
-    ``sampling`` is how parameters of the path are drawn, ``decay`` what weight decay pulls (see UpdateRule), ``held``
-    the columns that are not trained, ``update`` auto, eager or compiled; ``watches`` look on.
+    ``sampling`` is how parameters of the path are drawn, ``decay`` what weight decay acts on (see UpdateRule), ``held``
+    the untrained columns, ``update`` one of auto, eager and compiled; ``watches`` observe the training. With ``sam``,
+    the gradient of every sample is taken at this distance uphill.
     """
 
     sampling: Sampling = Sampling()
@@ -57,6 +59,7 @@ class PathOptions:
     held: Held | None = None
     update: str = "auto"
     watches: Sequence[Watch] = ()
+    sam: float | None = None
 
 
 class PathTrainer:
@@ -76,7 +79,7 @@ class PathTrainer:
     ) -> None:
         """Start without momentum; weights decay as ``rule`` says. ``module`` is a compiled network, if any."""
         self._flat, self._loss, self._held = flat, loss, options.held
-        self._sampling = options.sampling
+        self._sampling, self._sam = options.sampling, options.sam
         self._curves = len(phase.curves)
         self._module = module or flat.module
         self._workers = workers or Workers()
@@ -116,6 +119,8 @@ class PathTrainer:
             for i in range(start, stop):
                 part = parts[i % samples] if self._sampling.split else parts[0]
                 losses.append(self._gradient(i - start, *part))
+                if self._sam is not None:
+                    self._sharpen(i - start, *part, self._sam)
             self._workers.add_up([self.lanes.grad[: stop - start]])
             last = stop == total
             coming = self._group(following, 0) if last else self._group(draw, stop)
@@ -157,6 +162,13 @@ class PathTrainer:
             loss = loss * fraction
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach().to(self.lanes.grad.dtype)
+
+    def _sharpen(self, lane: int, x: Fields, y: Fields, radius: float) -> None:
+        """Replace the gradient at a lane's point by the one a step uphill."""
+        grad, theta = self.lanes.grad[lane], self.lanes.theta[lane, : self._flat.trained]
+        self._workers.add_up([grad])
+        with uphill(theta, grad, radius, self._flat.statistics):
+            self._gradient(lane, x, y)
 
     def _stretch(self, draw: Draw, losses: Tensor, shares: Tensor) -> Tensor:
         """Return the measure's part of the free rows' gradient, as combinations of all rows, shape (F, K).
@@ -228,7 +240,7 @@ def train_phases(
     how: Optimisation,
     options: PathOptions = PathOptions(),
     *,
-    after_epoch: Callable[[int], None] | None = None,
+    after_step: Callable[[int], None] | None = None,
     progress: ProgressCallback = silent,
     checkpointer: Checkpointer | None = None,
 ) -> Trained:
@@ -238,12 +250,13 @@ def train_phases(
     numbers is started again with half the learning rate and a LearningRateWarning. Raises NonFiniteError, naming the
     step, if that does not help or the loss is not finite at the very start.
 
-    Where ``checkpointer`` has a state, P and the network must be what they were when that training began; it goes on
-    from the state to the same result, on a CPU bit for bit. States are saved between steps, by a process on its own.
+    ``after_step`` is called with the number of every step of a phase. If ``checkpointer`` has a state, P and the
+    network must be as they were when that training began; training continues from the state to the same result, bit for
+    bit on a CPU. States are saved between steps, and only in a single process.
     """
     least = max(2, least_examples(objective.flat, present()))
     driver = Driver(objective.flat, objective.split, how, least=least, checkpointer=checkpointer, progress=progress)
-    run = _Phases(driver, objective, P, phases, how, options, after_epoch)
+    run = _Phases(driver, objective, P, phases, how, options, after_step)
     driver.run(run)
     return Trained(run.used, tuple(driver.notes), driver.stopped)
 
@@ -259,10 +272,10 @@ class _Phases(Stepper):
         phases: Sequence[Phase],
         how: Optimisation,
         options: PathOptions,
-        after_epoch: Callable[[int], None] | None,
+        after_step: Callable[[int], None] | None,
     ) -> None:
         self._driver, self._objective, self._P, self._phases = driver, objective, P, phases
-        self._how, self._options, self._watches, self._after_epoch = how, options, options.watches, after_epoch
+        self._how, self._options, self._watches, self._after_step = how, options, options.watches, after_step
         self._lr = 0.0  # of the last step
         self._number = 0  # of the next or current phase
         self._first = min((n for n, phase in enumerate(phases) if phase.epochs and phase.free), default=0)
@@ -282,8 +295,11 @@ class _Phases(Stepper):
             phase = self._phases[self._number]
             if phase.epochs and phase.free:
                 lr = self._how.lr if phase.lr is None else phase.lr
-                steps = phase.epochs * self._driver.batches.per_pass
-                schedule = schedule_of(self._how.schedule, Span(steps, self._driver.batches.per_pass))
+                whole = phase.epochs * self._driver.batches.per_pass
+                steps = whole if phase.steps is None else phase.steps
+                schedule = schedule_of(self._how.schedule, Span(whole, self._driver.batches.per_pass))
+                if steps < whole:
+                    schedule = beginning_of(schedule, steps / whole)
                 return TrainingSegment(phase.name, steps, lr, schedule=schedule)
             self._number += 1
         return None
@@ -323,11 +339,11 @@ class _Phases(Stepper):
 
     @override
     def after(self, done: int) -> None:
-        """Let the watches look, and tell the end of an epoch."""
+        """Notify the watches and the caller."""
         for watch in self._watches:
             watch.after(done, self._lr)
-        if self._after_epoch is not None and done % self._driver.batches.per_pass == 0:
-            self._after_epoch(done // self._driver.batches.per_pass)
+        if self._after_step is not None:
+            self._after_step(done)
 
     @override
     def seen(self, losses: Sequence[float]) -> None:

@@ -14,16 +14,20 @@ _NODES = 16  # quadrature nodes per axis and piece, for the mean density
 
 @dataclass(frozen=True)
 class Curve:
-    """What a phase samples: a family whose control points are some ``rows`` of the K control points."""
+    """What a phase samples: a family whose control points are the given ``rows`` of the K control points.
+
+    The gradients of its rows are multiplied by ``weight``.
+    """
 
     family: Family
     rows: tuple[int, ...]
     size: int
+    weight: float = 1.0
 
     @classmethod
-    def whole(cls, family: Family) -> Curve:
+    def whole(cls, family: Family, weight: float = 1.0) -> Curve:
         """Sample the family itself."""
-        return cls(family, tuple(range(family.size)), family.size)
+        return cls(family, tuple(range(family.size)), family.size, weight)
 
     def coefficients(self, t: Floats) -> Floats:
         """Return coefficients on all K rows, shape (S, K), at t of shape (S, d)."""
@@ -60,8 +64,9 @@ class Curve:
 class Phase:
     """A stretch of training: which curves are sampled and which rows move.
 
-    Every batch draws the same number of values on each curve; losses are summed over curves and averaged over
-    the values. ``lr`` is the phase's own learning rate, None: that of the run.
+    Every batch draws the same number of values on each curve; losses are summed over curves and averaged over the
+    values. ``lr`` is the phase's own learning rate; None means the run's. Only the first ``steps`` of its epochs are
+    done (None: all), with the schedule of the whole phase.
     """
 
     name: str
@@ -69,3 +74,4 @@ class Phase:
     curves: tuple[Curve, ...]
     free: tuple[int, ...]
     lr: float | None = None
+    steps: int | None = None

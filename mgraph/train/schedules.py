@@ -1,7 +1,8 @@
 """Learning-rate schedules: the factor on the learning rate as a function of progress in [0, 1) (torch-free).
 
 Written as a spec: ``cosine``, ``multistep?at=60ep,120ep&factor=0.2``, ``curve?warmup=500``. A place or a length is a
-whole number of steps, of epochs with ``ep`` behind it, or a share of the phase between 0 and 1.
+whole number of steps, a number of epochs followed by ``ep``, or a fraction of the phase between 0 and 1. A schedule
+also says after which steps a copy of the weights is worth keeping (:func:`lowest`) or averaging (:func:`averaged`).
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _multistep(given: Parameters, span: Span) -> Schedule:
 
 def _cyclic(given: Parameters, span: Span) -> Schedule:
     """Fall from 1 to ``low`` and rise again, linearly, in every ``period`` ([G] section 5, its α(i))."""
-    period, low = _share(given["period"], span) * span.steps, float(given["low"])
+    period, low = _length(given["period"], span), float(given["low"])
 
     def factor(progress: float) -> float:
         t = (round(progress * span.steps) % period + 1.0) / period
@@ -111,6 +112,17 @@ def _restarts(given: Parameters, span: Span) -> Schedule:
     return factor
 
 
+def _swa(given: Parameters, span: Span) -> Schedule:
+    """Fall linearly from 1, at half of ``from``, to ``low`` at 90 % of it, and stay (code of Izmailov et al. 2018)."""
+    begin, low = _share(given["from"], span), float(given["low"])
+
+    def factor(progress: float) -> float:
+        way = (progress / begin - 0.5) / 0.4
+        return 1.0 - (1.0 - low) * min(1.0, max(0.0, way))
+
+    return factor
+
+
 @dataclass(frozen=True)
 class _Kind:
     """How a schedule is made, and its parameters with their defaults (None: required)."""
@@ -126,6 +138,7 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
         "multistep": _Kind(_multistep, {"at": None, "factor": 0.1}),
         "cyclic": _Kind(_cyclic, {"period": None, "low": 0.01}),
         "restarts": _Kind(_restarts, {"cycles": None, "grow": 1, "low": 0.0}),
+        "swa": _Kind(_swa, {"from": 0.75, "low": 0.5}),
     }
 )
 NAMES = tuple(_KINDS)
@@ -144,8 +157,8 @@ def schedule_of(text: str, span: Span) -> Schedule:
     schedule = _KINDS[name].make(given, span)
     if warm is None:
         return schedule
-    rising = max(1, round(_share(warm, span) * span.steps))
-    absolute = name in ("multistep", "cyclic")  # whose places are counted from the beginning
+    rising = _rising(warm, span)
+    absolute = name in ("multistep", "cyclic")  # their places count from the beginning of the phase
 
     def factor(progress: float) -> float:
         done = round(progress * span.steps)
@@ -154,6 +167,59 @@ def schedule_of(text: str, span: Span) -> Schedule:
         return schedule(progress if absolute else (done - rising) / (span.steps - rising))
 
     return factor
+
+
+def beginning_of(schedule: Schedule, share: float) -> Schedule:
+    """Return the schedule of the first ``share`` of a phase, as a function of the progress within that share."""
+    return lambda progress: schedule(progress * share)
+
+
+def lowest(text: str, span: Span) -> tuple[int, ...]:
+    """Return, for each cycle, the number of steps at which its step with the lowest rate is done, in increasing order.
+
+    For ``cyclic`` this is the middle of every period (i mod c = c/2 in [G] algorithm 1, rounded down if c is odd), for
+    ``restarts`` the end of every cycle. InputError if two cycles end at the same step; ValueError for other schedules.
+    """
+    name, given = _read(text)
+    if name == "cyclic":
+        period = _length(given["period"], span)
+        found = [math.floor(period * (k + 0.5)) for k in range(math.ceil(span.steps / period))]
+    elif name == "restarts":
+        rising = _rising(given["warmup"], span)
+        ends = [sum(given["grow"] ** j for j in range(i + 1)) for i in range(given["cycles"])]
+        found = [rising - (-end * (span.steps - rising) // ends[-1]) for end in ends]
+    else:
+        raise ValueError(f"the schedule {name} has no cycles")
+    found = [step for step in found if step <= span.steps]
+    if len(set(found)) < len(found) or 0 in found:
+        raise InputError(f"The schedule {text} has a cycle without a step of its own: the phase has {span.steps}.")
+    return tuple(found)
+
+
+def averaged(text: str, span: Span) -> tuple[int, ...]:
+    """Return the numbers of steps after which stochastic weight averaging takes the weights (Izmailov et al. 2018).
+
+    These are the lowest points of a schedule with cycles, or the ends of epochs at a constant rate: all epochs for
+    ``constant``, those after the decrease for ``swa``. ValueError for other schedules.
+    """
+    name, given = _read(text)
+    if name in CYCLICAL:
+        return lowest(text, span)
+    if name not in AVERAGED:
+        raise ValueError(f"the schedule {name} decays")
+    rising = _rising(given["warmup"], span)
+    begin = rising + (_share(given["from"], span) if name == "swa" else 0.0) * (span.steps - rising)
+    return tuple(step for step in range(span.epoch, span.steps + 1, span.epoch) if step >= begin)
+
+
+CYCLICAL = ("cyclic", "restarts")
+AVERAGED = ("swa", "constant", *CYCLICAL)
+"""Schedules with cycles, and those under which an average of the weights is better than the last weights."""
+
+
+def name_of(text: str) -> str:
+    """Return a schedule's name."""
+    return _read(text)[0]
 
 
 def _read(text: str) -> tuple[str, dict[str, Any]]:
@@ -189,7 +255,7 @@ def _value(name: str, key: str, value: Scalar | tuple[Scalar, ...]) -> Any:
         return tuple(_place(where, part) for part in (value if isinstance(value, tuple) else (value,)))
     if isinstance(value, tuple):
         raise InputError(f"{where} is one number, not {_written(value)}.")
-    if key in ("warmup", "period", "rise"):
+    if key in ("warmup", "period", "rise", "from"):
         return _place(where, value)
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if key in ("cycles", "grow"):
@@ -213,9 +279,14 @@ def _place(where: str, value: Scalar) -> Scalar:
 
 
 def _share(value: Scalar, span: Span) -> float:
-    """Return a place as a share of the phase; InputError if it lies beyond its end."""
+    """Return a place as a fraction of the phase; raise InputError if it lies beyond the end."""
+    return value if isinstance(value, float) else _length(value, span) / span.steps
+
+
+def _length(value: Scalar, span: Span) -> float:
+    """Return a place or a length in steps; raise InputError if it lies beyond the end of the phase."""
     if isinstance(value, float):
-        return value
+        return value * span.steps
     found = _LENGTH.fullmatch(str(value))
     assert found
     steps = int(found["count"]) * (span.epoch if found["epochs"] else 1)
@@ -224,7 +295,12 @@ def _share(value: Scalar, span: Span) -> float:
             f"In the schedule {value} is {steps} steps, and the phase has {span.steps} (an epoch {span.epoch}); give "
             f"less, or train longer."
         )
-    return steps / span.steps
+    return steps
+
+
+def _rising(warmup: Scalar | None, span: Span) -> int:
+    """Return the number of warm-up steps."""
+    return 0 if warmup is None else max(1, round(_share(warmup, span) * span.steps))
 
 
 def _written(values: tuple[Scalar, ...]) -> str:

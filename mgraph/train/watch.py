@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -80,6 +80,38 @@ class RunningAverage(Watch):
         self.mean, self._steps = to_tensor(arrays["mean"]).to(self._row), values["steps"]
 
 
+class EqualAverage(Watch):
+    """Keeps the mean of a row, shape (T,), over its values after some of the steps, with equal weights.
+
+    This is stochastic weight averaging (Izmailov et al. 2018, algorithm 1): ``mean ← (n·mean + row) / (n + 1)``.
+    """
+
+    def __init__(self, row: Tensor, steps: Collection[int]) -> None:
+        """``steps`` are the numbers of steps after which the row is included."""
+        self._row, self._steps = row, frozenset(steps)
+        self.begin()
+
+    @override
+    def begin(self) -> None:
+        self.mean, self.taken = torch.zeros_like(self._row), 0
+
+    @override
+    @torch.no_grad()
+    def after(self, done: int, lr: float) -> None:
+        """Include the row, if this is one of the steps."""
+        if done in self._steps:
+            self.taken += 1
+            self.mean.lerp_(self._row, 1.0 / self.taken)
+
+    @override
+    def state(self) -> tuple[Mapping[str, Any], Arrays]:
+        return {"taken": self.taken}, {"mean": to_array(self.mean)}
+
+    @override
+    def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
+        self.mean, self.taken = to_tensor(arrays["mean"]).to(self._row), values["taken"]
+
+
 @dataclass(frozen=True)
 class Observed:
     """Values of a quantity by step (the positions, increasing), as :class:`mgraph.query.observed.Observation`."""
@@ -98,8 +130,8 @@ class History(Watch):
     driver reads anyway.
     """
 
-    def __init__(self, row: Tensor, start: Tensor, steps: int, per_epoch: int) -> None:
-        """``row``, shape (T,), is trained in place for so many steps; it began at ``start``."""
+    def __init__(self, row: Tensor | Callable[[], Tensor], start: Tensor, steps: int, per_epoch: int) -> None:
+        """``row``, shape (T,), is trained in place, or returns the current point; it is trained from ``start``."""
         self._row, self._start = row, start
         self._every = max(1, min(per_epoch, math.ceil(steps / _ENTRIES)))
         self._stride = max(_STRIDE, self._every // _BATCHES)
@@ -111,10 +143,10 @@ class History(Watch):
         self._entries: list[tuple[int, float, float]] = []  # step, learning rate, distance
         self._metric: list[tuple[int, float]] = []  # step, accuracy of its batch
         self._unread: list[tuple[int, Tensor]] = []
-        self._calls, self._last = 0, (0, 0.0)
+        self._last, self._looked = (0, 0.0), 0
 
     def watching(self, loss: Loss, task: Task) -> Loss:
-        """Return the loss, to be called once a step, which leaves here the accuracy of some batches."""
+        """Return the loss, wrapped to record the accuracy of some batches here, at the first call in a step."""
         function = next(
             (m.function for m in task.metrics if m.name == ACCURACY.name and m.identity == "built in"), None
         )
@@ -122,12 +154,13 @@ class History(Watch):
             return loss
 
         def watched(outputs: Any, targets: Any) -> Tensor:
-            self._calls += 1
+            step = self._last[0] + 1
             plain = isinstance(outputs, Tensor) and isinstance(targets, Tensor) and not targets.is_floating_point()
-            if self._calls % self._stride == 1 and plain:
+            if step % self._stride == 1 and step != self._looked and plain:
+                self._looked = step
                 with torch.no_grad():
                     right = function(*task.without_void(outputs, targets))
-                    self._unread.append((self._calls, right.mean()))
+                    self._unread.append((step, right.mean()))
             return loss(outputs, targets)
 
         return watched
@@ -147,11 +180,12 @@ class History(Watch):
     def state(self) -> tuple[Mapping[str, Any], Arrays]:
         self._read()
         arrays = {"losses": self._losses, "entries": self._entries, "metric": self._metric}
-        return {"calls": self._calls, "last": self._last}, {k: np.array(v, np.float64) for k, v in arrays.items()}
+        return {"last": self._last}, {k: np.array(v, np.float64) for k, v in arrays.items()}
 
     @override
     def load(self, values: Mapping[str, Any], arrays: Arrays) -> None:
-        self._calls, self._last, self._unread = values["calls"], tuple(values["last"]), []
+        self._last, self._unread = tuple(values["last"]), []
+        self._looked = self._last[0]
         self._losses = arrays["losses"].tolist()
         self._entries = [(int(step), lr, d) for step, lr, d in arrays["entries"].reshape(-1, 3).tolist()]
         self._metric = [(int(step), value) for step, value in arrays["metric"].reshape(-1, 2).tolist()]
@@ -182,7 +216,8 @@ class History(Watch):
         )
 
     def _enter(self, done: int, lr: float) -> None:
-        self._entries.append((done, lr, float(torch.linalg.vector_norm(self._row - self._start))))
+        row = self._row() if callable(self._row) else self._row
+        self._entries.append((done, lr, float(torch.linalg.vector_norm(row - self._start))))
         self._read()
 
     def _read(self) -> None:

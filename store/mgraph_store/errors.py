@@ -126,7 +126,7 @@ class FormatError(StoreError):
 
 
 class OldFormatError(FormatError):
-    """The graph has an older format, which can be migrated to the present one."""
+    """The graph has an older format, which can be migrated to the current one."""
 
 
 class CorruptError(StoreError):

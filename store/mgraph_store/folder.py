@@ -34,7 +34,7 @@ from typing_extensions import override
 from mgraph_store.errors import EntryError, MovedError, MovedWarning
 
 TEMPORARY, SET_ASIDE = "tmp", "damaged"
-"""Folders of a graph, for what is being written, and for what a repair replaced."""
+"""Folders of a graph: for what is being written, and for what a repair replaced."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # non-blocking, because a pipe would block for ever
@@ -167,7 +167,7 @@ class Folder:
         descriptor = os.dup(self.root.descriptor())
         try:
             for i, name in enumerate(self._names):
-                # In this order: what an interruption leaves open leaks; what it closes twice may be somebody else's.
+                # In this order: an interruption may leak a descriptor, but must not close one twice.
                 descriptor, above = self._step(descriptor, i, name, create), descriptor
                 os.close(above)
             yield descriptor
@@ -369,7 +369,7 @@ class Folder:
     def flush_tree(self, name: str) -> None:
         """Wait until a directory in this folder and all below it are on the disk.
 
-        All at once, which takes as long as one of them: a disk writes down what several have asked for together.
+        All at once, which takes as long as one of them, because a disk writes concurrent requests together.
         """
         with self.opened() as descriptor, contextlib.ExitStack() as opened:
             waiting: list[Future[None]] = []
@@ -527,7 +527,7 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def _threads() -> ThreadPoolExecutor:
-    # Kept, for to start them takes as long as a small file; daemons they are not, but idle at exit.
+    # Kept, because starting them takes as long as a small file; they are not daemons, but idle at exit.
     global _pool
     if _pool is None:
         _pool = ThreadPoolExecutor(_FLUSHING, "mgraph-flush")

@@ -25,6 +25,7 @@ from mgraph_store.index.index import JOURNAL, Index, check_path
 from mgraph_store.index.lock import LOCKS, GraphLock
 from mgraph_store.index.reader import Reader
 from mgraph_store.index.sql import LIMIT_MEMORY, LIMIT_ROWS, LIMIT_SECONDS, Answer, run_guarded
+from mgraph_store.predictions import PREDICTIONS, Predictions
 from mgraph_store.recipes import Computation, Recipe, is_computed, look_up, sum_of_stored
 from mgraph_store.rows import schema
 from mgraph_store.rows.ids import random_characters
@@ -71,7 +72,7 @@ class GraphStore:
         # A graph with a link in it is to be refused by the first operation, not by the one that meets the link.
         if not self.path.is_dir():
             return
-        for name in (JOURNAL, TEMPORARY, STATES, TENSORS, SET_ASIDE):
+        for name in (JOURNAL, TEMPORARY, STATES, TENSORS, SET_ASIDE, PREDICTIONS):
             self.folder.check_folder(name)
         for name in (INDEX, f"{INDEX}.wal", *LOCKS, CONFIG):
             self.folder.check_file(name, own=name != CONFIG)
@@ -165,12 +166,12 @@ class GraphStore:
         return store
 
     def upgrade(self) -> int:
-        """Bring the graph to the present format for good, all or nothing; returns the format that it had.
+        """Upgrade the graph permanently to the current format, all or nothing; return the format that it had.
 
         Raises
         ------
         CorruptError, FormatError
-            If it is damaged or has lost commits, or no way leads from its format to the present one.
+            If it is damaged or has lost commits, or no way leads from its format to the current one.
         LockTimeoutError, StoreError
             If others have it open for too long, or it cannot be written.
         """
@@ -264,6 +265,11 @@ class GraphStore:
         """Return the saved states of a run; there may be none."""
         return StateFiles(self.folder, run_id)
 
+    @property
+    def predictions(self) -> Predictions:
+        """What models of the graph predicted, as far as it is cached."""
+        return Predictions(self.folder)
+
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed chunk
         by chunk, with only a few chunks in memory in addition.
@@ -281,7 +287,7 @@ class GraphStore:
         if not is_computed(node):
             array = self._stored(node)
             return array.read() if array.is_raw else to_the_end(array.read)
-        recipes = self._recipes(node)  # here, where a reading that is open counts: never in the other thread
+        recipes = self._recipes(node)  # in this thread, where an open reading counts, never in the other one
         return to_the_end(lambda: Computation(recipes, self._stored).run())
 
     def computation(self, node: Node | str) -> Computation:

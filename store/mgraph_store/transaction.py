@@ -59,7 +59,7 @@ class Transaction:
         self._keys: list[str] = []
         self._added: dict[type[Any], list[Record]] = {}
         self._updated: list[Named] = []
-        self._since: list[Named | None] = []  # what each of these was made from
+        self._since: list[Named | None] = []  # the records from which these were made
         self._removed: list[tuple[str, str, Sequence[str]]] = []
         self._expected: list[Named] = []
         self._required: list[Callable[[Reader], None]] = []
@@ -266,7 +266,7 @@ class Transaction:
         self._check_tensors(updated, present)
         changes = Changes.of(self._added, updated, self._removed)
         try:
-            settled = commits.settle(con, journal)  # first, for it may write all rows that there are
+            settled = commits.settle(con, journal)  # first, because it may write all existing rows
             changes.apply(con)
             verify(con, self._added, updated, self._removed)
             count = commits.prepare(con, journal, settled, changes)

@@ -77,8 +77,8 @@ def test_transformers_are_cut_into_smaller_patches() -> None:
 @pytest.mark.parametrize(
     ("spec", "shape", "says"),
     [
-        ("alexnet?stem=cifar", (3, 32, 32), "stem=cifar is for ResNet, ResNeXt, .* and Swin; alexnet is none"),
-        ("convnext_tiny?stem=cifar", (3, 32, 32), "convnext_tiny is none of them"),
+        ("alexnet?stem=cifar", (3, 32, 32), "stem=cifar is for ResNet, .* and Swin; alexnet is not one of them"),
+        ("convnext_tiny?stem=cifar", (3, 32, 32), "convnext_tiny is not one of them"),
         ("resnet18?patch=4", (3, 32, 32), "patch and image are for ViT and Swin; leave them out for resnet18"),
         ("vit_b_16", (3, 32, 32), "would take images of 224×224, and those of the data are 32×32; give stem=cifar"),
         ("vit_b_16?patch=4&image=32", (1, 28, 28), "would take images of 32×32, and those of the data are 28×28"),

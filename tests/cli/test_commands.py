@@ -281,15 +281,16 @@ def test_merge_a_curve_at_a_number(run: Any) -> None:
 def test_ensemble(run: Any) -> None:
     row = run("ensemble", "s", "--grid", 3, "--json").row
     assert row["grid"] == [3, 3]
-    single, corners, whole = row["models"]
+    single, corners, *modes, whole = row["models"]
     assert single["what"].startswith("single corner ")
     assert (corners["what"], whole["what"]) == ("ensemble of the corners", "ensemble of 9 points")
+    assert [m["what"].partition(" (")[0] for m in modes] == ["4 independent modes"] * 2
     gain = whole["test_accuracy"] - corners["test_accuracy"]
     assert row["grid_minus_corners"] == pytest.approx(gain)
     assert row["corners_minus_single"] == pytest.approx(corners["test_accuracy"] - single["test_accuracy"])
     assert row["grid_minus_corners_verdict"] in ("better", "worse", "even")
     assert "ensemble of 9 points" in run("ensemble", "s", "--grid", "3,3").stdout
-    assert len(cells(run("ensemble", "curve", "--grid", 2, "--csv").stdout)) == 3
+    assert len(cells(run("ensemble", "curve", "--grid", 2, "--csv").stdout)) == 5
     assert "ensemble_grid" in run("show", "s").stdout
 
 

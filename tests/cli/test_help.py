@@ -15,7 +15,7 @@ COMMANDS = [
     *("init", "add-space", "spaces", "train", "add-mode", "evaluate", "connect", "sweep", "resume", "ls"),
     *("show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
-    *("tag", "note", "sql", "compare", "sharpness", "merge", "ensemble", "export", "pack", "unpack"),
+    *("tag", "note", "sql", "compare", "sharpness", "merge", "soup", "ensemble", "predict", "export", "pack", "unpack"),
     *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "copy", "upgrade", "archive"),
     *("methods", "recipes", "archs", "datasets", "demo"),
 ]

@@ -91,7 +91,7 @@ IMAGE = Image.new("RGB", (4, 4))
     [
         (
             {"image": X[0], "class": 1},
-            r"Item 0 of the train split is a dict with 'image', 'class', of which it is not known .* 'labels'",
+            r"Item 0 of the train split is a dict with 'image', 'class', and it is unknown which .* 'labels'",
         ),
         ((X[0], 1, "file.png"), "Item 0 of the train split is 3 things; items of a Dataset must be .* pairs"),
         (X[0], "is a Tensor; items"),
@@ -172,14 +172,12 @@ def random_flip(p):
 
 @pytest.mark.parametrize("p", [0.5, 0.1])
 def test_random_augmentation_is_recognised(p):
-    with pytest.raises(
-        InputError, match=r"The train split is random: .*augmentation is a setting of what trains: --augment"
-    ):
+    with pytest.raises(InputError, match=r"The train split is random: .*augmentation is a training setting, --augment"):
         _ = task(random_flip(p)).fingerprint
 
 
 def test_random_targets_are_recognised():
-    with pytest.raises(InputError, match=r"the target of item .* was another one"):
+    with pytest.raises(InputError, match=r"the target of item .* changed"):
         _ = task(lambda i: (X[i], float(torch.rand(()))), loss=F.mse_loss).fingerprint
 
 

@@ -156,7 +156,7 @@ def test_what_cannot_be_used_is_named(x: dict, error: type[Exception], says: str
             r"Input 1 of the train split, ids, has shape \[3\], and input 0 \[4\]",
         ),
         (lambda i: ({"ids" if i else "id": IDS[i]}, 0), "Input 1 of the train split has ids, and input 0 id"),
-        (lambda i: {"ids": IDS[i], "score": 1}, "of which it is not known what is the input"),
+        (lambda i: {"ids": IDS[i], "score": 1}, "it is unknown which is the input"),
     ],
 )
 def test_items_that_differ_are_named(make: object, says: str) -> None:

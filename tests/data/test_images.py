@@ -194,7 +194,7 @@ def test_empty_classes_and_missing_ones_are_named(folder):
         load(folder)
     (folder / "flat").mkdir()
     picture().save(folder / "flat" / "0.png")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="flat has no folder train; put images into train/CLASS/ and test/CLASS/"):
         load(folder / "flat")
     (folder / "flat" / "train").mkdir()
     with pytest.raises(InputError, match="no class folders"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import time
 from multiprocessing import active_children
 from pathlib import Path
@@ -208,7 +211,9 @@ def test_what_cannot_be_read_is_named_and_counted(folder: Path) -> None:
     for name in ("01", "04", "07", "09"):
         (folder / "train" / "cat" / f"{name}.png").write_bytes(b"no image")
     for query in ("", "&stream=true"):
-        with pytest.raises(InputError, match=r"^4 of 40 images in .*train cannot be read: cat/01\.png \(cannot ident"):
+        with pytest.raises(
+            InputError, match=r"^4 of 40 images in .*train cannot be read: cat/01\.png \(not an image file"
+        ):
             load(folder, query)
 
 
@@ -272,3 +277,19 @@ def test_data_too_large_for_a_device_go_there_by_batches(monkeypatch: pytest.Mon
     assert same(expected, split.batches(6))
     order = torch.arange(20).flip(0)
     assert torch.equal(next(split.batches(20, order=order))[1], y.flip(0))
+
+
+@pytest.mark.stress
+def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
+    """4 GB of images: some 430 MiB are the libraries' own."""
+    script = Path(__file__).with_name("measure_streaming.py")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", script, str(tmp_path), "21000", "256"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"MGRAPH_CACHE_DIR": str(tmp_path / "cache")},
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["bytes"] > 4e9
+    assert found["MiB"] < 600

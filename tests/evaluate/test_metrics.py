@@ -109,7 +109,8 @@ def test_a_sweep_returns_at_its_corners_the_metrics_of_the_modes(family):
     results = list(
         sweep(flat, TASK, rows, coefficients, how=Measuring(POLICY), subsets=EVERYWHERE, progress=seen.append)
     )
-    assert seen == [Progress("sweep", i + 1, len(coefficients)) for i in range(len(coefficients))]
+    steps = range(1, len(coefficients) + 1)
+    assert seen == [Progress("sweep", i, len(steps), examples=90, called="images") for i in steps]
     corners = [int(np.flatnonzero((coefficients == np.eye(family.size)[end]).all(1))[0]) for end in family.ends]
     for corner, end in zip(corners, family.ends, strict=True):
         flat.theta.copy_(rows[end])
@@ -149,7 +150,7 @@ def test_a_point_is_reported_when_it_has_been_taken():
     next(points)
     assert said == []
     next(points)
-    assert said == [Progress("sweep", 1, 3)]
+    assert said == [Progress("sweep", 1, 3, called="images")]
 
 
 def test_a_non_finite_row_of_coefficient_zero_does_not_reach_the_point():

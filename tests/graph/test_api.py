@@ -90,7 +90,7 @@ def test_what_is_refused(graph: Any, path: Path) -> None:
         graph.node("a").evaluate("dev")
     with pytest.raises(InputError, match="valid and test"):
         graph.connection("line").ensemble(grid=2).evaluate("train")
-    with pytest.raises(InputError, match="either a parameter or a soup"):
+    with pytest.raises(InputError, match="only one way to choose the point, not at and soup"):
         graph.connection("line").merge(at=0.5, soup="uniform")
     with pytest.raises(InputError, match="no setting 'epoch'"):
         graph.train(epoch=3)

@@ -62,10 +62,12 @@ def test_a_mode_that_is_stopped_is_where_it_had_come_to(g: Any) -> None:
 def test_of_an_epoch_that_was_trained_again_the_last_copy_counts(g: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt that diverges after an epoch to keep leaves its copy behind."""
 
-    def twice(flat: Any, *_: Any, at_epoch: Any, **__: Any) -> TrainedMode:
+    epoch = -(-len(g.session.workspace(g.session.space()).task.train) // 64)
+
+    def twice(flat: Any, *_: Any, collect: Any, **__: Any) -> TrainedMode:
         for scale in (3.0, 1 / 3):
             flat.theta.mul_(scale)
-            at_epoch(1)
+            collect(epoch)
         return TrainedMode("eager")
 
     monkeypatch.setattr(modes, "train_mode", twice)

@@ -46,13 +46,16 @@ def decide(directory: Path, test: str) -> dict[str, Any]:
         g.add_mode(file, name=name)
     line = g.connect("a", "b", method=mgraph.Linear(), name="line", grid=9)
     swept = line.swept()
-    best, greedy, uniform = line.merge(), line.merge(soup="greedy"), line.merge(soup="uniform")
-    voted = line.ensemble(grid=5)
+    best, greedy, uniform = line.merge(best=True), line.merge(soup="greedy"), line.merge(soup="uniform")
+    ruled, refined = line.merge(), line.merge(refine=6)
+    cooked = g.soup("line@5", how="learned", force=True)
+    voted = line.ensemble(grid=5, greedy=2, temperature=True)
     return {
         "chosen": {
             "parameter": best.parameter,
             "best": line.best().id == swept.node_ids[swept.best("valid")],
-            "digests": [r.node.digest for r in (best, greedy, uniform)],
+            "digests": [r.node.digest for r in (best, greedy, uniform, ruled, refined, cooked)],
+            "weights": voted.weights.tolist(),
             "baseline": best.baseline,
             "single": voted.single_name,
             "selected on": [r.node.selected_on for r in (best, greedy, uniform)],
@@ -98,7 +101,7 @@ def test_the_chosen_point_is_best_on_validation_data_and_not_on_test_data(decisi
 
 
 def test_what_is_reported_on_test_is_what_the_stored_node_does(graph: Any) -> None:
-    merged = graph.connection("s").merge(name="again")
+    merged = graph.connection("s").merge(name="again", best=True)
     node = graph.node("again")
     assert node.record.selected_on == "valid"
     assert node.evaluate("test") == merged.results["test"]
@@ -159,7 +162,7 @@ def test_a_merged_node_can_be_an_end(graph: Any) -> None:
 def test_greedy_soup_does_not_fall_below_the_best_point_on_validation(graph: Any) -> None:
     for name in ("s", "wall"):
         connected = graph.connection(name)
-        greedy, best = connected.merge(soup="greedy"), connected.merge()
+        greedy, best = connected.merge(soup="greedy"), connected.merge(best=True)
         assert greedy.results["valid"]["accuracy"].value >= best.results["valid"]["accuracy"].value
         terms = graph.node(greedy.node.id).describe()["terms"]
         assert sum(term["c"] for term in terms) == pytest.approx(1)

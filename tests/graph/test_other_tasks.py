@@ -195,14 +195,14 @@ def test_tables_and_pictures_show_it(run: Any, kind: Kind, tmp_path: Path) -> No
 
 def test_ensembles_vote_as_the_task_says(run: Any, kind: Kind) -> None:
     row = run("ensemble", "curve", "--grid", 3, "--json").row
-    single, corners, whole = row["models"]
+    single, corners, *_, whole = row["models"]
     assert {f"valid_{kind.metric}", f"test_{kind.metric}", "valid_loss"} <= set(single) == set(corners) == set(whole)
     assert row["corners_minus_single_verdict"] in ("better", "worse", "even")
     ways = {"mae": "mean of outputs", "perplexity": "mean of softmax outputs", "right": "mean of sigmoid outputs"}
     run("export", "curve", "--ensemble", "--grid", 2, "-o", f"of_{kind.metric}")
     manifest = json.loads((run.directory / f"of_{kind.metric}" / "manifest.json").read_text())
     assert manifest["combine"] == ways[kind.metric]
-    assert set(manifest["test"]) == {"loss", kind.metric}
+    assert {"loss", kind.metric} <= set(manifest["test"])
 
 
 def test_differences_are_paired_and_say_of_what(run: Any, kind: Kind) -> None:

@@ -63,7 +63,7 @@ def test_streamed_data_are_the_same_in_the_next_command(run):
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("augmented", "The train split is random: .*augmentation is a setting of what trains"),
+        ("augmented", "The train split is random: .*augmentation is a training setting"),
         ("unseeded", "n.py:unseeded makes other data when it is called a second time, .*default_rng"),
         ("globally_unseeded", "makes other data when it is called a second time"),
         ("dicts", "Item 0 of the train split is a dict with 'image', 'category', .*wrap the Dataset"),

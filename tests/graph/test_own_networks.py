@@ -170,13 +170,13 @@ def test_regression_with_a_loss_of_ones_own(commands: Any, tmp_path: Path, arch:
     found = run("components", "--max-barrier", 1e9, "--json").row
     assert [c["nodes"] for c in found["components"]] == [["a", "b"]]
     assert "train loss drop <= 1" in run("components", "--max-drop", 1).stdout
-    merged = run("merge", "c", "--json").row
+    merged = run("merge", "c", "--best", "--json").row
     assert (merged["selected_on"], merged["oracle"]) == ("valid", min(s["test_loss"] for s in _samples(run)))
     assert not [key for key in merged if key.startswith("test_")]  # the loss of single examples is not known
     values = run("merge", "c", "--soup", "greedy", "--json").row["models"]
     assert values[0]["valid_loss"] <= merged["models"][0]["valid_loss"] + 1e-12
     assert "valid loss" in run("merge", "c").stdout
-    single, _, whole = run("ensemble", "c", "--grid", 3, "--json").row["models"]
+    single, *_, whole = run("ensemble", "c", "--grid", 3, "--json").row["models"]
     assert 0 < whole["test_loss"] < 2 * single["test_loss"]
     run("export", "c", "--ensemble", "--grid", 3, "-o", "e")
     assert json.loads((tmp_path / "e" / "manifest.json").read_text())["combine"] == "mean of outputs"
@@ -205,7 +205,7 @@ def test_per_class_outputs_of_images_are_scored_and_voted(commands: Any, tmp_pat
         m["test_accuracy"] for m in row["models"] if m["what"] == row["against"]
     )
     assert row["test_accuracy_difference"] == pytest.approx(gain)
-    single, corners, _ = run("ensemble", "l", "--grid", 3, "--json").row["models"]
+    single, corners, *_ = run("ensemble", "l", "--grid", 3, "--json").row["models"]
     assert corners["test_loss"] > 0
     assert single["test_accuracy"] > 0.5
 

@@ -123,7 +123,7 @@ def test_a_module_and_arrays_are_given_again(here: Path) -> None:
     assert again.connection(curve.id).swept() is not None
     with pytest.raises(InputError, match=r"No space of .* was made with this data, which is object:"):
         mgraph.open("g.mgraph", data=arrays(42))
-    with pytest.raises(InputError, match="arch is given again only where it was a module"):
+    with pytest.raises(InputError, match="Give arch again only if it was a module"):
         mgraph.open("g.mgraph", arch=nn.Linear)
     script = "import mgraph; mgraph.open('g.mgraph').train(epochs=1)"
     other = subprocess.run([sys.executable, "-c", script], cwd=here, capture_output=True, text=True, timeout=120)

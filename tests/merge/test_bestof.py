@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from mgraph.merge.bestof import decide
+from mgraph.merge.bestof import decide, halves
 from mgraph.merge.compare import paired_difference
 
 
@@ -20,12 +22,22 @@ def simulated(rng: np.random.Generator, points: int, examples: int, correlation:
     return right[:-1], right[-1]
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.9])
-def test_of_equal_points_the_best_is_hardly_ever_called_better(correlation: float) -> None:
+def likelihoods(rng: np.random.Generator, points: int, examples: int, correlation: float) -> tuple:
+    """Log-likelihoods of S equally good classifiers: most examples are certain, a few are badly wrong."""
+    shared = rng.standard_normal(examples)
+    own = rng.standard_normal((points + 1, examples))
+    scores = -np.logaddexp(0.0, 3.0 * (np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own) - 3.0)
+    return scores[:-1], scores[-1]
+
+
+@pytest.mark.parametrize(
+    ("simulate", "correlation"), [(simulated, 0.0), (likelihoods, 0.9)], ids=["accuracy", "likelihood"]
+)
+def test_of_equal_points_the_best_is_hardly_ever_called_better(simulate: Any, correlation: float) -> None:
     rng, times = np.random.default_rng(0), 80
     naive = fired = 0
     for _ in range(times):
-        points, corner = simulated(rng, 121, 200, correlation)
+        points, corner = simulate(rng, 121, 200, correlation)
         best = int(points.mean(axis=1).argmax())
         fired += decide(points, best, corner).verdict == "better"
         naive += paired_difference(points[best], corner).verdict == "better"
@@ -65,3 +77,21 @@ def test_a_single_point_is_judged_in_both_directions() -> None:
 def test_it_is_the_same_each_time() -> None:
     points, corner = simulated(np.random.default_rng(4), 20, 200, 0.5)
     assert decide(points, 3, corner) == decide(points, 3, corner)
+
+
+def test_what_is_asked_for_rises_with_the_points_from_two_standard_errors_on() -> None:
+    rng = np.random.default_rng(5)
+    points, corner = likelihoods(rng, 121, 400, 0.5)
+    one, many = decide(points[:1], 0, corner), decide(points, 0, corner)
+    assert one.threshold == pytest.approx(1.96, abs=0.15)
+    assert one.threshold >= 1.96
+    assert many.threshold > 2.5
+    assert (one.value, one.standard_error) == (many.value, many.standard_error)
+    assert one.errors == pytest.approx(paired_difference(points[0], corner).value / one.standard_error, rel=1e-4)
+
+
+def test_halves_are_disjoint_and_the_same_each_time() -> None:
+    first, second = halves(101)
+    assert sorted([*first, *second]) == list(range(101))
+    assert (len(first), len(second)) == (50, 51)
+    assert all(np.array_equal(a, b) for a, b in zip(halves(101), (first, second), strict=True))

@@ -10,16 +10,14 @@ from torch import nn
 from mgraph.data.making import make_task
 from mgraph.errors import InputError
 from mgraph.evaluate.batchnorm import BatchNormPolicy, recompute_statistics
-from mgraph.families import BezierCurveFamily
-from mgraph.merge.ensemble import Prediction, ensemble_predictions, predict
+from mgraph.evaluate.metrics import outputs
+from mgraph.merge.ensemble import Prediction, Tally, targets_of
 from mgraph.network.flat import FlatModel
-from mgraph.progress import Progress
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(90, 5)).astype(np.float32), np.arange(90) % 3
 TASK = make_task(train=(X[:40], Y[:40]), valid=(X[40:60], Y[40:60]), test=(X[60:], Y[60:]))
 POLICY = BatchNormPolicy.default(40)
-FAMILY = BezierCurveFamily(1)
 
 
 def flat_network():
@@ -45,49 +43,47 @@ def member(flat, theta, x):
     return exponentials / exponentials.sum(1, keepdims=True)
 
 
-def test_an_ensemble_is_the_mean_softmax_of_its_members():
+def all_outputs(flat, theta, split):
+    flat.theta.copy_(flat.pack(theta))
+    recompute_statistics(flat, TASK.train, POLICY)
+    return torch.cat([out for out, _ in outputs(flat, TASK.splits[split])])
+
+
+def test_an_ensemble_is_the_weighted_mean_softmax_of_its_members():
     flat = flat_network()
     P = points(flat)
-    coefficients = FAMILY.coefficients(FAMILY.grid(5).points)
-    seen = []
-    mean, kept = ensemble_predictions(
-        flat,
-        TASK,
-        [flat.pack(row) for row in P],
-        coefficients,
-        policy=POLICY,
-        splits=("valid", "test"),
-        keep=(0, 4),
-        progress=seen.append,
-    )
-    thetas = torch.from_numpy(coefficients.astype(np.float32)) @ P
     for split, x, y in (("valid", X[40:60], Y[40:60]), ("test", X[60:], Y[60:])):
-        members = np.stack([member(flat, theta, x) for theta in thetas])
-        expected = members.mean(axis=0)
-        np.testing.assert_allclose(mean[split].votes.numpy(), expected, rtol=1e-4, atol=1e-6)
-        assert torch.equal(mean[split].targets, torch.from_numpy(y))
-        for i in (0, 4):
-            np.testing.assert_allclose(kept[i][split].votes.numpy(), members[i], rtol=1e-4, atol=1e-6)
-        measured = mean[split].measured()
-        assert measured["accuracy"].value == pytest.approx((expected.argmax(1) == y).mean())
-        chosen = expected[np.arange(len(y)), y]
-        assert measured["loss"].value == pytest.approx(-np.log(chosen).mean(), rel=1e-4)
-        assert measured["loss"].standard_error == pytest.approx(np.log(chosen).std(ddof=1) / len(y) ** 0.5, rel=1e-4)
-        assert measured["loss"].count == len(y)
-    assert set(kept) == {0, 4}
-    assert seen == [Progress("ensemble", i, 5) for i in range(1, 6)]
+        tally = Tally(TASK, targets_of(TASK.splits[split]), 2)
+        for weight, theta in zip((1.0, 1.0, 2.0), P, strict=True):
+            out = all_outputs(flat, theta, split)
+            tally.add(0, out)
+            tally.add(1, out, weight)
+        members = np.stack([member(flat, theta, x) for theta in P])
+        for ensemble, weights in ((0, [1, 1, 1]), (1, [1, 1, 2])):
+            vote = tally.prediction(ensemble)
+            expected = np.average(members, axis=0, weights=weights)
+            np.testing.assert_allclose(vote.votes.numpy(), expected, rtol=1e-4, atol=1e-6)
+            assert torch.equal(vote.targets, torch.from_numpy(y))
+            measured = vote.measured()
+            assert measured["accuracy"].value == pytest.approx((expected.argmax(1) == y).mean())
+            chosen = expected[np.arange(len(y)), y]
+            assert measured["loss"].value == pytest.approx(-np.log(chosen).mean(), rel=1e-4)
+            error = np.log(chosen).std(ddof=1) / len(y) ** 0.5
+            assert measured["loss"].standard_error == pytest.approx(error, rel=1e-4)
+            assert measured["loss"].count == len(y)
 
 
-def test_an_ensemble_of_one_point_repeated_is_that_point():
+def test_a_member_repeated_changes_nothing_and_a_temperature_does():
     flat = flat_network()
-    rows = [flat.pack(row) for row in points(flat)]
-    c = FAMILY.coefficients([[0.3]])
-    options = {"policy": POLICY, "splits": ("test",)}
-    once, _ = ensemble_predictions(flat, TASK, rows, c, **options)
-    thrice, kept = ensemble_predictions(flat, TASK, rows, np.repeat(c, 3, axis=0), **options)
-    torch.testing.assert_close(once["test"].votes, thrice["test"].votes, rtol=1e-12, atol=0)
-    assert kept == {}
-    torch.testing.assert_close(predict(flat, TASK, "test").votes, once["test"].votes)
+    out = all_outputs(flat, points(flat)[0], "test")
+    tally = Tally(TASK, targets_of(TASK.test), 3)
+    tally.add(0, out)
+    for _ in range(3):
+        tally.add(1, out)
+    tally.add(2, out, temperature=4.0)
+    once, thrice, warm = (tally.prediction(i).votes for i in range(3))
+    torch.testing.assert_close(once, thrice, rtol=1e-12, atol=0)
+    torch.testing.assert_close(warm, (out.double() / 4.0).softmax(1))
 
 
 def test_certainty_that_is_wrong_costs_much_but_not_infinitely():
@@ -130,7 +126,7 @@ def test_how_members_vote_is_the_tasks_word():
     )
     assert any("mean of their outputs" in note for note in told.notes)
     with pytest.raises(InputError, match="does not say how members"):
-        predict(FlatModel(nn.Linear(5, 1)), task(ones), "test")
+        Tally(task(ones), targets_of(task(ones).test), 1).add(0, torch.zeros(30, 1))
     with pytest.raises(InputError, match="combined by softmax, sigmoid, mean, or None, not 'vote'"):
         task(ones, combine="vote")
 
@@ -146,4 +142,4 @@ def test_a_network_that_is_no_classifier_has_no_ensemble():
         combine="softmax",
     )
     with pytest.raises(InputError, match="class probabilities"):
-        predict(FlatModel(nn.Linear(5, 1)), task, "test")
+        Tally(task, targets_of(task.test), 1).add(0, torch.zeros(30, 1))

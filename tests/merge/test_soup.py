@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mgraph.merge.soup import greedy_soup, uniform_soup
+from mgraph.merge.soup import greedy_soup, learned_soup, uniform_soup
 
 POINTS = np.eye(4)
 
@@ -57,3 +57,33 @@ def test_a_greedy_soup_is_never_worse_than_the_best_point(ranking, scores):
 def test_a_score_of_nan_is_never_added():
     soup = greedy_soup(POINTS, np.arange(4.0), lambda point: np.nan if point[1] else 1.0)
     assert soup[1] == 0
+
+
+def learned(target, corners=None):
+    """Learn weights that lower the squared distance to a point of the plane."""
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]) if corners is None else corners
+    now = []
+
+    def loss(weights):
+        now[:] = [weights @ corners]
+        return float(((now[0] - target) ** 2).sum())
+
+    found = learned_soup(len(corners), loss, lambda: corners @ (2 * (now[0] - target)), steps=200)
+    return found, loss(found)
+
+
+@settings(max_examples=10, deadline=None)
+@given(target=arrays(np.float64, 2, elements=st.floats(0.05, 0.45)))
+def test_learned_weights_reach_a_point_inside(target):
+    found, left = learned(target)
+    assert found.min() >= 0
+    np.testing.assert_allclose(found.sum(), 1.0)
+    assert left < 1e-3
+
+
+def test_learned_weights_are_never_worse_than_equal_ones_or_a_single_one():
+    found, left = learned(np.array([1.0, 0.0]))
+    assert left == 0.0
+    np.testing.assert_array_equal(found, [0, 1, 0])
+    steep = learned_soup(2, lambda w: float("nan") if w[0] != 0.5 else 1.0, lambda: np.array([1.0, -1.0]))
+    np.testing.assert_array_equal(steep, [0.5, 0.5])

@@ -58,6 +58,8 @@ def select(store: GraphStore, expression: str) -> str:
     ("expression", "found"),
     [
         ("test_accuracy > 0.6", "a"),
+        ("kind=mode, test_acc>0.6", "a"),  # a comma for and, a word without quotes, a shortened column
+        ("(name = a, tag = good) or name in (c, d)", "acd"),
         ("test_accuracy >= .5", "ab"),
         ("test_accuracy <= 5e-1", "b"),
         ("test_accuracy != 0.9", "b"),
@@ -102,7 +104,7 @@ def test_expressions_select(store: GraphStore, expression: str, found: str) -> N
         ("", "at its end, a column is expected"),
         ("name", "at its end, an operator"),
         ("name =", "at its end, a value"),
-        ("name = a", "a number or a 'text' in quotes is expected"),
+        ("test_accuracy = a", "a number or a 'text' in quotes is expected"),
         ("name = 'a' name = 'b'", "the end, 'and' or 'or' is expected"),
         ("name = 'a' and", "a column is expected"),
         ("(name = 'a'", r"'\)' is expected"),

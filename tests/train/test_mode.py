@@ -96,12 +96,12 @@ def test_copies_are_offered_after_the_epochs_to_keep():
     """At the very point that a run of so many epochs at a constant rate ends at."""
     kept = {}
 
-    def keep(epoch):
-        kept[epoch] = flat.unpack(flat.theta)
+    def keep(step):
+        kept[step] = flat.unpack(flat.theta)
 
     flat = FlatModel(built())
-    train_mode(flat, small_task(), TrainSettings(epochs=4, keep=(1, 3), schedule="constant"), at_epoch=keep)
-    assert list(kept) == [1, 3]
+    train_mode(flat, small_task(), TrainSettings(epochs=4, keep=(1, 3), schedule="constant"), collect=keep)
+    assert list(kept) == [1, 3]  # an epoch is one step here
     for epoch, point in kept.items():
         short = FlatModel(built())
         train_mode(short, small_task(), TrainSettings(epochs=epoch, schedule="constant"))

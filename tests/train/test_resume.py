@@ -162,7 +162,7 @@ def test_copies_of_epochs_are_kept_through_interruptions(stops):
         def keep(_):
             checkpointer.append({"theta": flat.theta.numpy()})
 
-        train_mode(flat, TASK, settings, at_epoch=keep, progress=progress, checkpointer=checkpointer)
+        train_mode(flat, TASK, settings, collect=keep, progress=progress, checkpointer=checkpointer)
         kept = [checkpointer.appended(i)["theta"].tobytes() for i in range(checkpointer.count)]
         return flat.theta.numpy().tobytes(), [b.numpy().tobytes() for b in flat.module.buffers()], kept
 

@@ -45,6 +45,8 @@ def connect_auto(
     for option, value in (("init", options.pop("init")), ("preset", settings.preset)):
         if value is not None:
             raise InputError(f"--{option} is for one method; name that instead of --auto.")
+    if options.pop("align"):
+        raise InputError("--align is for one method; give mgraph align first, and connect what it makes.")
     if options.pop("inner") is not None:
         raise InputError("--inner is for a chain or band; name that instead of --auto.")
     for name in ("splits", "examples", "bn_examples"):

@@ -83,6 +83,7 @@ def connect(
       mgraph connect a b c d --surface --degree 2,2 --name s
       mgraph connect a b --curve --bends 3 --init s
       mgraph connect a b c --simplex --grid 6
+      mgraph connect a b --linear --align
       mgraph connect a b --neb --preset quick
       mgraph connect a b --method paths.py:Spline --bends 3 -s lr=0.02
       mgraph connect a b --auto --max-barrier 0.1 --budget 30m --name ab

@@ -46,10 +46,15 @@ def train(
     90 %, and stays there. Presets are the recipes of papers (mgraph recipes). Under torchrun, all processes train one
     mode together.
 
+    --fge and --snapshot keep a member, NAME-1, NAME-2, …, for every cycle of the learning rate; --swa keeps the mean of
+    late weights; --simplex trains several vertices and their middle.
+
     \b
     Example:
       mgraph train --seed 1 --epochs 40 --lr 0.05 --name a
       mgraph train --init a --order-seed 2 --epochs 10 --name b
+      mgraph train --fge --init a --epochs 22 --name f
+      mgraph train --swa --sam --name w
     """
     chosen = settings.of(TrainSettings)
     with progress_bars("train") as progress:
@@ -62,6 +67,9 @@ def train(
     if chosen.max_steps is not None or chosen.max_seconds is not None:
         for text in row["info"]["notes"]:
             note(f"Note: {text}")
+    if chosen.fge or chosen.snapshot or chosen.swa or chosen.simplex:
+        rows = graph.nodes("mode", where=f"run_id = '{row['run']['id']}'")
+        note(f"Note: also stored: {', '.join(one['name'] for one in rows if one['id'] != mode.id)}.")
     print_mode(row, form)
 
 
@@ -87,7 +95,7 @@ def add_mode(
 
     A curve trained by the field's reference code becomes two modes, NAME-start and NAME-end, and a connection.
 
-    Several FILEs are added one after the other: those that cannot be are listed with the reason, and the others kept.
+    Several FILEs are added one after another: those that fail are listed with the reason, and the others are kept.
     Their --name is a pattern with {stem}, {parent} (the directory) or {number}.
 
     \b
@@ -167,9 +175,9 @@ def _add_curve(graph: Graph, form: str, file: Path, **options: Any) -> None:
 def evaluate(nodes: tuple[str, ...], splits: tuple[str, ...], graph: Graph, form: str, **options: Any) -> None:
     """Measure points now, on all splits or some, with any metrics, and print the numbers with their standard errors.
 
-    With --save, numbers that a mode or merged node has not yet are stored with it; ls and show then have them. So they
-    are where only a NODE is given, which measures a mode that was stored and could not be measured, or shows that
-    stored numbers still hold: they stay as they are.
+    With --save, numbers that a mode or merged node lacks are stored with it, for ls and show. If only NODEs are given,
+    they are stored as well: this measures a mode whose measurement failed, or shows that stored numbers still hold.
+    Numbers that are already stored stay as they are.
 
     \b
     Example:

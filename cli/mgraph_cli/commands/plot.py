@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph.errors import InputError
 from mgraph_cli.commands.topology import criteria_options
-from mgraph_cli.options import given, output_options, space_option, with_computing_graph, with_graph
+from mgraph_cli.options import given, grid_option, output_options, space_option, with_computing_graph, with_graph
 from mgraph_cli.output import emit, note
 from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
@@ -27,11 +28,15 @@ if TYPE_CHECKING:
     help="Draw the straight connection of the same ends beside it, which --before makes and sweeps if there is none; "
     "or only the connection itself.",
 )
+@click.option("--ensemble", "voted", is_flag=True, help="Draw what votes of a connection's points gain on test data.")
+@grid_option("Points with --ensemble: n or n,m (default: 21 of a path, 9 of a surface).")
 @with_computing_graph
 def plot(
     what: str,
     output: Path,
     beside: bool | None,
+    voted: bool,
+    grid: list[int] | None,
     graph: Graph,
 ) -> None:
     """Draw loss and primary metric of the finest sweep: heat maps of a surface or simplex of three, curves along t.
@@ -41,14 +46,27 @@ def plot(
     A trained connection is drawn beside the straight one of the same ends (before and after training), if there is one
     that was swept. With --before it is made by --linear and swept first, and stays in the graph.
 
+    With --ensemble, draw along a path the ensemble of its first end and the point at t, and for every connection the
+    ensemble of more and more of its points, beside that of independent modes.
+
     \b
     Example:
       mgraph plot s -o surface.png
       mgraph plot a -o training.png
       mgraph plot s -o surface.png --before
+      mgraph plot curve -o votes.png --ensemble
     """
     from mgraph import Connected
 
+    if voted:
+        if beside is not None:
+            raise InputError("--before is for a picture of the connection itself, not for --ensemble.")
+        with progress_bars("plot") as progress:
+            drawn = graph.connection(what).plot_ensemble(output, grid=grid, progress=progress)
+        echo(str(drawn))
+        return
+    if grid is not None:
+        raise InputError("--grid is for --ensemble; the picture of a connection is of its finest sweep.")
     connected = graph.find(what)
     if not isinstance(connected, Connected):
         echo(str(connected.plot(output)))

@@ -213,10 +213,10 @@ def copy(paths: tuple[Path, ...], graph_path: Path | None, form: str) -> None:
 @graph_option
 @output_options
 def upgrade(graph_path: Path | None, form: str) -> None:
-    """Bring a graph of an older format to the present one, for good.
+    """Upgrade a graph of an older format to the current one, permanently.
 
-    Such a graph can be read as it is, also where it cannot be written; to change it, it has to be upgraded, all or
-    nothing. An older mgraph cannot open it afterwards: keep a copy (mgraph copy) if you need one that can.
+    Such a graph can be read as it is, even on a read-only medium; to change it, upgrade it, which happens completely or
+    not at all. An older mgraph cannot open it afterwards: keep a copy (mgraph copy) if you need one that can.
 
     \b
     Example:

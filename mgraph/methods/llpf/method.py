@@ -159,7 +159,7 @@ class LLPF(Method, WalkSettings):
 
         ends = start.rows
         if len(ends) == 2 and np.array_equal(ends[0], ends[1]):
-            raise InputError("The two modes have exactly the same parameters; there is no way to walk.")
+            raise InputError("The two modes have exactly the same parameters; there is nothing to connect.")
         own = self._own_losses(flat, task, training_loss(task, self), ends)
         if not np.isfinite(own).all():
             found = " and ".join(f"{x:g}" for x in own)

@@ -1,7 +1,7 @@
-"""Adapters as peft writes them: a directory with ``adapter_config.json`` and the adapter's tensors alone.
+"""Adapters as written by peft: a directory with ``adapter_config.json`` and only the adapter's tensors.
 
 Their names lack that of the adapter (``…lora_A.weight`` for the network's ``…lora_A.default.weight``), and the base's
-tensors are not there. What the configuration says and no tensor shows, the scale above all, must be the network's own.
+tensors are missing. Settings that the tensors do not reveal, above all the scale, must match the network's own.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from mgraph.errors import InputError
 from mgraph.network.checkpoints.files import Content
 
 CONFIG = "adapter_config.json"
-_NAME = "default"  # of the adapter that a network is made with
+_NAME = "default"  # peft's default name for an adapter
 _SCALES = ("lora_alpha", "use_rslora", "use_dora", "alpha_pattern", "rank_pattern")
 """Fields of a LoraConfig that change what tensors of the same shapes compute."""
 
 
 def is_adapted(module: nn.Module) -> bool:
-    """Tell whether a network is one of peft's, with an adapter of the usual name."""
+    """Return whether a network is one of peft's, with an adapter of the default name."""
     return type(module).__module__.startswith("peft.") and _NAME in getattr(module, "peft_config", {})
 
 
@@ -43,9 +43,9 @@ def adapter_names(module: nn.Module) -> dict[str, str]:
 
 
 def from_adapter(content: Content, module: nn.Module, where: str, given: Any = None) -> tuple[Content, list[str]]:
-    """Bring what an adapter's file holds to a network's names; any other content stays as it is. The list has notes.
+    """Convert the content of an adapter's file to a network's names; leave other content unchanged. Also return notes.
 
-    ``given`` is what the content is of, if that is in memory. Raises InputError for an adapter where the network has
+    ``given`` is the object with this content, if it is in memory. Raises InputError for an adapter if the network has
     none, and for one of another kind or scale.
     """
     config = _config_beside(content.files)
@@ -68,7 +68,7 @@ def from_adapter(content: Content, module: nn.Module, where: str, given: Any = N
 
 
 def write_adapter(directory: Path, module: nn.Module, metadata: Mapping[str, str], *, overwrite: bool = False) -> None:
-    """Write the adapter of a network as ``peft.PeftModel.from_pretrained`` reads it, whole or not at all."""
+    """Write a network's adapter as ``peft.PeftModel.from_pretrained`` reads it, either completely or not at all."""
 
     def save(place: Path) -> None:
         state = module.state_dict(keep_vars=True)
@@ -85,10 +85,10 @@ def write_adapter(directory: Path, module: nn.Module, metadata: Mapping[str, str
 
 
 def write_directory(directory: Path, mark: str, save: Callable[[Path], None], *, overwrite: bool) -> None:
-    """Write a directory by ``save(temporary path)``, whole or not at all.
+    """Write a directory by ``save(temporary path)``, either completely or not at all.
 
-    One that is there is replaced only with ``overwrite``, and if it holds the file ``mark``, as what is written does.
-    Raises InputError if it is there otherwise, or cannot be written.
+    An existing one is replaced only with ``overwrite``, and only if it contains the file ``mark``, as the new one does.
+    Otherwise raises InputError if it exists, or if it cannot be written.
     """
     if directory.exists() and not (overwrite and (directory / mark).is_file()):
         what = "exists already" if not overwrite else f"holds no {mark}, so it is not replaced"

@@ -1,7 +1,7 @@
-"""Rows of bundles that an older mgraph packed, brought up to the present format as those of a graph are.
+"""Upgrade the rows of bundles packed by an older mgraph to the current format, in the same way as those of a graph.
 
-The rows go into a database of their format in memory, the steps of :mod:`mgraph_store.index.migrations` are taken
-there, and what comes out are rows of the present one. So there is one way from format to format.
+The rows are put into an in-memory database of their format, the steps of :mod:`mgraph_store.index.migrations` are
+applied there, and the result is rows of the current format. So there is only one way from format to format.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mgraph_store.rows.schema import TABLES, columns, to_row
 
 
 def upgrade(rows: Rows, version: int) -> Rows:
-    """Bring the rows of a bundle from a format to the present one; columns that came later are not looked at.
+    """Upgrade the rows of a bundle from a format to the current one; columns added later are ignored.
 
     Raises
     ------
     duckdb.Error
-        If they are no rows of that format.
+        If they are not rows of that format.
     """
     if version == schema.FORMAT_VERSION:
         return rows

@@ -68,7 +68,7 @@ class Changes:
             count = con.execute(sql, [values]).fetchone()
             if count is not None and count[0]:
                 gone.append((table, column, values))
-        self.removed = gone  # what had nothing to remove needs no place in the journal
+        self.removed = gone  # removals that matched nothing are left out of the journal
 
     def document(self) -> dict[str, Any]:
         """Describe the changes for the journal."""
@@ -90,9 +90,9 @@ class Changes:
 
 
 def parts(con: duckdb.DuckDBPyConnection, rows: int = PART) -> Iterator[dict[str, Any]]:
-    """Describe a whole index for the journal, in parts of some thousand rows: the first has its row of ``meta``.
+    """Describe a whole index for the journal, in parts of some thousand rows; the first has the row of ``meta``.
 
-    The connection is used for nothing else meanwhile.
+    The connection must not be used for anything else meanwhile.
     """
     meta = con.execute(f"SELECT {', '.join(META)} FROM meta").fetchone()
     assert meta is not None
@@ -126,7 +126,7 @@ def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row])
         con.execute(f"INSERT INTO {table} SELECT {parts}", [[row[i] for row in rows] for i in range(len(kinds))])
         return
     listed = ", ".join(f"c{i}::{c.type}" for i, c in enumerate(kinds))
-    con.execute("SELECT 1 WHERE false").fetchall()  # of whatever was asked before nothing is left to fetch
+    con.execute("SELECT 1 WHERE false").fetchall()  # so that nothing of an earlier query is left to fetch
     con.register(_ROWS, arrays)
     try:
         con.execute(f"INSERT INTO {table} SELECT {listed} FROM {_ROWS}").fetchall()  # done with
@@ -135,9 +135,9 @@ def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Row])
 
 
 def _arrays(kinds: Sequence[Column], rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Turn rows into NumPy columns, which DuckDB takes in a quarter of the time; None if it would change a value.
+    """Turn rows into NumPy columns, which DuckDB reads four times as fast; None if that would change a value.
 
-    That is so of lists, and of NaN, which it takes for NULL.
+    This is the case for lists, and for NaN, which DuckDB reads as NULL.
     """
     import numpy as np
 

@@ -28,10 +28,10 @@ def number_of(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def settle(con: duckdb.DuckDBPyConnection, journal: Journal) -> Count:
-    """Bring the journal up to date with an index that is not behind it, and clear up what a crash has left."""
+    """Bring the journal up to date with an index that is not behind it, and clean up after a crash."""
     number, count = number_of(con), journal.count()
     if count is not None and not journal.reaches(count):
-        count = None  # gone or cut: what is written behind a hole could never be read back
+        count = None  # missing or truncated: anything written after a gap could never be read back
     if count is not None and number == count.number:
         return count
     if count is not None and number == count.number + 1:
@@ -50,13 +50,13 @@ def prepare(con: duckdb.DuckDBPyConnection, journal: Journal, count: Count, chan
 
 def seal(journal: Journal, count: Count) -> None:
     """Count a transaction that was committed."""
-    # The rows are safe. If the disk refuses this last write, the next writer makes good for it.
+    # The rows are safe. If the disk refuses this last write, the next writer makes up for it.
     with contextlib.suppress(OSError):
         journal.seal(count)
 
 
 def replay(con: duckdb.DuckDBPyConnection, entries: Iterable[Entry], *, comments: bool = True) -> int:
-    """Fill an empty database with the index that the records of a journal describe; return its last commit's number.
+    """Fill an empty database with the index described by the records of a journal; return its last commit's number.
 
     Raises
     ------

@@ -2,9 +2,10 @@
 
     test_accuracy > 0.9 and (tag = 'good' or name like 'run%') and not seed in (1, 2)
 
-Columns are those of a relation; in addition, ``tag`` and ``end`` stand for any of a list's texts, and ``note.KEY`` for
-a note's value. Operators: ``= != < <= > >=``, ``like`` (``%`` any text, ``_`` one character), ``in (…)``, ``is null``,
-``is not null``, ``and``, ``or``, ``not``. A comparison with a missing value, or NaN, is neither true nor false, so it
+Columns are those of a relation, which may be shortened as far as they can be told apart (``test_acc``); in addition,
+``tag`` and ``end`` stand for any of a list's texts, and ``note.KEY`` for a note's value. Operators: ``= != < <= > >=``,
+``like`` (``%`` any text, ``_`` one character), ``in (…)``, ``is null``, ``is not null``, ``and`` or a comma, ``or``,
+``not``. A text of one word needs no quotes. A comparison with a missing value, or NaN, is neither true nor false, so it
 never selects; times are compared with texts like '2026-01-31 12:00'. Only these columns and values reach DuckDB.
 """
 
@@ -63,8 +64,16 @@ def parse(expression: str, fields: Mapping[str, Field]) -> Filter:
 
 def names_in(expression: str) -> list[str]:
     """List the columns that an expression names, known or not; ``InputError`` if it cannot be read at all."""
-    tokens = _tokens(expression)
-    return [t.text for t in tokens if t.kind == "word" and t.text.lower() not in _KEYWORDS]
+    found, among = [], False
+    before = ""
+    for token in _tokens(expression):
+        word = token.text.lower()
+        among = (among or (before == "in" and word == "(")) and word != ")"
+        value = among or before == "like" or before in _COMPARE  # a text of one word
+        if token.kind == "word" and word not in _KEYWORDS and not value:
+            found.append(token.text)
+        before = word if token.kind != "text" else ""
+    return found
 
 
 def order(keys: Sequence[str], fields: Mapping[str, Field]) -> str:
@@ -106,6 +115,16 @@ def _tokens(expression: str) -> list[_Token]:
     return tokens
 
 
+def meant(name: str, fields: Iterable[str]) -> str:
+    """Return the only column that begins with a shortened name, ``test_acc``; the name itself if there is none, or
+    several."""
+    names = list(fields)
+    if name in names or name in _LISTS or "_" not in name:
+        return name
+    longer = [field for field in names if field.startswith(name)]
+    return longer[0] if len(longer) == 1 else name
+
+
 def unknown(name: str, fields: Iterable[str]) -> str:
     """Make the error for a missing column, which lists those that exist."""
     fields = list(dict.fromkeys(fields))
@@ -137,7 +156,7 @@ class _Parser:
 
     def _all_of(self) -> str:
         parts = [self._one()]
-        while self._take("and"):
+        while self._take("and") or self._take(","):
             parts.append(self._one())
         return parts[0] if len(parts) == 1 else f"({' AND '.join(parts)})"
 
@@ -184,6 +203,7 @@ class _Parser:
         return f"(NOT {sql})" if negated else sql
 
     def _column(self, name: str) -> tuple[Field, str]:
+        name = meant(name, self._fields)
         key = name.removeprefix("note.")
         if key and key != name and "notes" in self._fields:
             self._columns.append("notes")
@@ -250,6 +270,8 @@ class _Parser:
             value = token.text[1:-1].replace("''", "'") if token.text[0] == "'" else token.text[1:-1]
         elif token.text.lower() in ("true", "false"):
             value = token.text.lower() == "true"
+        elif token.kind == "word" and token.text.lower() not in _KEYWORDS and field.type in ("text", "texts", "note"):
+            value = token.text
         else:
             self._next -= 1
             self._fail("a number or a 'text' in quotes")

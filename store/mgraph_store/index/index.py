@@ -38,16 +38,25 @@ from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now
 from mgraph_store.rows.relations import easy_statements
-from mgraph_store.rows.schema import TABLE_OF, TABLES, Column, columns, create_statements, tables_with, to_row
+from mgraph_store.rows.schema import (
+    TABLE_OF,
+    TABLES,
+    Column,
+    columns,
+    create_statements,
+    is_one_of,
+    tables_with,
+    to_row,
+)
 
 JOURNAL = "journal"
 
 _REWRITTEN = "present.duckdb"
 
 _IN_THIS_PROCESS = "Unique file handle conflict"
-"""What DuckDB says where another connection of the same process has the file open."""
+"""DuckDB's message if another connection of the same process has the file open."""
 
-_OWN_PATIENCE = 5.0  # seconds: who has it open here may be waiting for us, and all others wait meanwhile
+_OWN_PATIENCE = 5.0  # seconds; whoever has it open here may be waiting for us, and everyone else waits meanwhile
 
 
 class Index:
@@ -57,7 +66,7 @@ class Index:
         """``place`` is the graph's directory and ``name`` that of the file, or ``place`` is the path of the file."""
         self._folder = Folder(place.parent) if isinstance(place, Path) else place
         self._name = name or Path(str(place)).name
-        self.found: int | None = None  # its format, when it was last looked at
+        self.found: int | None = None  # its format when last looked at
 
     @property
     def path(self) -> Path:
@@ -91,7 +100,7 @@ class Index:
         return where
 
     def copy_to(self, folder: Folder) -> None:
-        """Copy the file into a folder, flushed; the caller holds the graph's lock. Errors as of ``copy_file``."""
+        """Copy the file into a folder, flushed; the caller holds the graph's lock. Errors as for ``copy_file``."""
         place = self.place()
         file = self._folder.reader(self._name)
         try:
@@ -100,13 +109,13 @@ class Index:
             instances().close_file(place, file)
 
     def copy_whole_to(self, folder: Folder) -> None:
-        """Copy the file as :meth:`copy_to`, and DuckDB's log beside it."""
+        """Copy the file like :meth:`copy_to`, together with DuckDB's log beside it."""
         self.copy_to(folder)
         if self._folder.has(log := f"{self._name}.wal"):
             self._folder.copy_file(log, folder)
 
     def create(self) -> None:
-        """Make an empty index of the present format, and its journal; StoreError or OSError if the disk refuses."""
+        """Make an empty index of the current format, and its journal; StoreError or OSError if the disk refuses."""
         try:
             mgraph = version("mgraph")
         except PackageNotFoundError:
@@ -150,12 +159,12 @@ class Index:
             yield con
 
     def format(self, patience: float) -> int:
-        """Return the format of the index, the present one or an older one; errors as :meth:`connect`."""
+        """Return the format of the index, the current one or an older one; errors as :meth:`connect`."""
         with self._opened(True, patience) as con:
             return self._check_format(con)[0]
 
     def place_to_read(self, patience: float) -> Path:
-        """Return a path at which another process may read the index in the present format; it has lost nothing.
+        """Return a path at which another process may read the index in the current format, with no commits lost.
 
         Errors as :meth:`connect`; the caller holds the graph's lock.
         """
@@ -165,16 +174,16 @@ class Index:
         return self.place() if found == schema.FORMAT_VERSION else self._in_present_format(found, commits)
 
     def migrate(self, patience: float) -> int:
-        """Bring an index of an older format to the present one; the caller holds the graph's lock exclusively.
+        """Upgrade an index from an older format to the current one; the caller holds the graph's lock exclusively.
 
-        Returns the format that it had. An index that has lost commits is not touched: its journal has them.
+        Returns the format that it had. An index that has lost commits is left alone: its journal has them.
         """
-        with self._opened(False, patience) as con:  # which leaves no log of DuckDB's beside the file
+        with self._opened(False, patience) as con:  # this leaves no DuckDB log beside the file
             found, commits = self._check_format(con)
             self._check_count(commits)
         if found < schema.FORMAT_VERSION:
             self._rewrite(found)
-            # Until the journal has begun, the index is ahead of it by two commits: the next writer begins it.
+            # Until the new journal exists, the index is ahead of it by two commits, and the next writer starts it.
             with self._opened(False, patience) as con:
                 self.journal.begin(number_of(con), parts(con))
         return found
@@ -197,7 +206,7 @@ class Index:
             making.above().remove(making.name)
 
     def require_present(self, found: int) -> None:
-        """Raise OldFormatError, which says what to do, if a format that was found is an older one."""
+        """Raise OldFormatError, which says what to do, if the format found is an older one."""
         if found < schema.FORMAT_VERSION:
             raise OldFormatError(self._must_be_upgraded(found))
 
@@ -228,18 +237,15 @@ class Index:
             If they lack some, as in a graph of an unreleased version.
         """
         wanted = [(table, c.name) for table, record in TABLES.items() for c in columns(record)]
-        # Only bound, never run, which takes a tenth of the time of querying the catalogue.
-        names = ", ".join(f'{table}."{name}"' for table, name in wanted)
-        try:
-            con.execute(f"SELECT {names} FROM {', '.join(TABLES)} LIMIT 0")
-        except (duckdb.BinderException, duckdb.CatalogException):
-            sql = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND schema_name = 'main'"
-            found = set(con.execute(sql).fetchall())
-            missing = ", ".join(f"{table}.{name}" for table, name in wanted if (table, name) not in found)
+        sql = """SELECT table_name, column_name FROM duckdb_columns()
+WHERE database_name = current_database() AND schema_name = 'main'"""
+        found = set(con.execute(sql).fetchall())
+        missing = ", ".join(f"{table}.{name}" for table, name in wanted if (table, name) not in found)
+        if missing:
             raise FormatError(
                 f"Graph {self.path.parent} was written by an unreleased mgraph, and its index lacks {missing}: "
                 "make the graph again."
-            ) from None
+            )
 
     @contextlib.contextmanager
     def _opened(
@@ -266,7 +272,7 @@ class Index:
                 raise self.translate(error) from error
 
     def _check_same(self, place: Path) -> None:
-        # DuckDB has followed a path: did it lead to our directory?
+        # DuckDB has followed a path: check that it led to our directory.
         found, ours = place.lstat(), self._folder.check_file(self._name, own=True)
         if ours is None or not os.path.samestat(found, ours):
             raise MovedError(f"{place} was replaced while it was being opened: nothing was read or stored; try again.")
@@ -305,7 +311,7 @@ class Index:
         return self.found, int(commits)
 
     def translate(self, error: duckdb.Error) -> MGraphError:
-        """Say in one sentence what DuckDB says of this index."""
+        """Translate an error that DuckDB raised about this index into one sentence."""
         text = str(error)
         first = text.splitlines()[0].rstrip(".")
         if "Could not set lock" in text:
@@ -338,7 +344,7 @@ class Index:
 
 
 def _patience(error: duckdb.Error, place: Path, patience: float) -> float:
-    """Say for how many seconds it may pay to try again to open an index."""
+    """Return for how many seconds it may be worth retrying to open an index."""
     if "Could not set lock" in str(error):
         return patience
     if _IN_THIS_PROCESS in str(error) and not instances().has_open(place):
@@ -403,8 +409,9 @@ def conditions(record: type[Any], equals: Mapping[str, Any]) -> tuple[list[str],
         if value is None:
             parts.append(f'"{name}" IS NULL')
         elif isinstance(value, (list, tuple, set, frozenset)) and not c.type.endswith("[]"):
-            parts.append(f'"{name}" IN (SELECT unnest(?::{c.type}[]))')
-            values.append([_value(record, c, v) for v in value])
+            condition, given = is_one_of(name, c.type, [_value(record, c, v) for v in value])
+            parts.append(condition)
+            values += given
         else:
             parts.append(f'"{name}" = ?')
             values.append(_value(record, c, value))

@@ -28,8 +28,8 @@ CONFIG = {
 }
 
 STORAGE = {"storage_compatibility_version": "v1.4.0", "default_block_size": "65536"}
-"""How the file of an index is made, which it keeps: DuckDB 1.4 and later read it; blocks of DuckDB's own size would
-make an index of a few rows as large as one of a few thousand."""
+"""How the file of an index is created, which is permanent: DuckDB 1.4 and later read it; with DuckDB's default block
+size, an index of a few rows would be as large as one of a few thousand."""
 
 _KEPT = 4  # of 4 MB each, idle
 _USES = 500  # of one instance: DuckDB keeps a kilobyte of each
@@ -71,7 +71,7 @@ class Instances:
                 con.execute(f"USE {_NAME}")
                 yield con
         except duckdb.Error:
-            instance.sound = False  # whatever went wrong, the next use must not inherit it
+            instance.sound = False  # the next use must not inherit whatever went wrong
             raise
         finally:
             if read_only:
@@ -134,7 +134,7 @@ class Instances:
         return instance
 
     def _end_writing(self, instance: _Instance) -> None:
-        detached = _detached(instance.connection)  # checkpoints, which may take its time
+        detached = _detached(instance.connection)  # checkpoints, which may take a while
         self._writing.discard(instance.index)
         with self._lock:
             self._put_back(instance, detached)
@@ -179,7 +179,7 @@ def _started(path: Path) -> duckdb.DuckDBPyConnection:
 def _detached(connection: duckdb.DuckDBPyConnection) -> bool:
     try:
         connection.execute(f"DETACH {_NAME}")
-    except duckdb.Error:  # a checkpoint without space, say; what is committed is in the log for the next one to open it
+    except duckdb.Error:  # such as a checkpoint without space; commits stay in the log for whoever opens it next
         return False
     return True
 

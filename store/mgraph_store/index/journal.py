@@ -46,7 +46,7 @@ _FILE = re.compile(r"[0-9a-f]{16}\.log")
 
 @dataclass(frozen=True)
 class Count:
-    """What the counter says: how many commits there were, which journal file counts, and where it ends."""
+    """What the counter says: the number of commits, which journal file counts, and where it ends."""
 
     number: int
     generation: int
@@ -77,23 +77,23 @@ class Journal:
         return max((c for c in self._slots() if c is not None), key=lambda c: c.number, default=None)
 
     def reaches(self, count: Count) -> bool:
-        """Return whether the journal file is there and has the length that the counter says."""
+        """Return whether the journal file exists and has the length that the counter says."""
         try:
             return self._folder.size(count.file) >= count.length
         except OSError:
             return False
 
     def begin(self, number: int, documents: Iterable[dict[str, Any]]) -> Count:
-        """Start a new journal with records of everything, in as many parts as it comes; durable on return.
+        """Start a new journal with records of everything, in as many parts as given; durable on return.
 
         The old one counts until the counter is written, and is then deleted.
         """
         return self.adopt(self.draft(number, documents))
 
     def draft(self, number: int, documents: Iterable[dict[str, Any]]) -> Count:
-        """Write a journal that does not count yet, see :meth:`adopt`; durable on return.
+        """Write a journal that does not count yet (see :meth:`adopt`); durable on return.
 
-        FileNotFoundError if another one is adopted meanwhile, with which this one goes.
+        Raises FileNotFoundError if another one is adopted meanwhile, which deletes this one.
         """
         with self._folder.opened(create=True):
             pass
@@ -106,11 +106,11 @@ class Journal:
             self._folder.unlink(count.file)
             raise
         self._folder.flush(count.file)
-        self._folder.flush()  # the file has its name before the counter says so
+        self._folder.flush()  # the file must have its name before the counter refers to it
         return replace(count, length=length)
 
     def follow(self, draft: Count, since: Count, now: Count) -> Count:
-        """Write behind a draft, made at ``since``, the records that the present journal got up to ``now``."""
+        """Append to a draft, made at ``since``, the records that the current journal received up to ``now``."""
         with self._folder.reader(now.file) as file:
             file.seek(since.length)
             data = file.read(now.length - since.length)
@@ -118,8 +118,8 @@ class Journal:
         return replace(draft, number=now.number, length=draft.length + len(data))
 
     def adopt(self, draft: Count) -> Count:
-        """Let a draft be the journal from now on; under the exclusive lock. The others are deleted."""
-        for slot in (0, 1):  # both, one after the other: none is left that names a file about to go
+        """Make a draft the journal from now on, under the exclusive lock, and delete the others."""
+        for slot in (0, 1):  # both, one after another, so that neither still names a file about to be deleted
             self._seal(draft, slot)
         self._folder.flush()
         self._folder.above().flush()
@@ -129,7 +129,7 @@ class Journal:
         return draft
 
     def forget(self, draft: Count) -> None:
-        """Delete a draft that is not to be adopted."""
+        """Delete a draft that will not be adopted."""
         self._folder.unlink(draft.file)
 
     def prepare(self, count: Count, document: dict[str, Any]) -> Count:
@@ -145,7 +145,7 @@ class Journal:
         return replace(count, number=count.number + 1, length=count.length + len(data))
 
     def prepared(self, count: Count) -> Count | None:
-        """Find the record after those that count, if it is whole: that of a commit that was not counted."""
+        """Find the record after those that count, if it is complete: that of a commit that was not counted."""
         with contextlib.suppress(OSError), self._folder.reader(count.file) as file:
             file.seek(count.length)
             rest = file.read()
@@ -160,9 +160,9 @@ class Journal:
         self._seal(count, 0 if first <= second else 1)
 
     def entries(self, count: Count, *, contents: bool = True) -> Iterator[Entry]:
-        """Read the records that count, in order, one after the other; without ``contents`` only their checksums.
+        """Read the records that count, in order; without ``contents``, only their checksums are read.
 
-        The first one has its contents in any case: it says of which format the journal is.
+        The first one always has its contents, because it states the format of the journal.
 
         Raises
         ------
@@ -245,7 +245,7 @@ def _packed(number: int, document: dict[str, Any]) -> bytes:
 
 
 def _next(file: BinaryIO, left: int, contents: bool) -> tuple[Entry | None, int]:
-    """Read the record that begins here and say how long it is; None if there is no whole one in what is left."""
+    """Read the record that begins here and return its length; None if what is left holds no complete one."""
     header = file.read(_RECORD.size)
     checksum = file.read(_CHECKSUM)
     if len(header) + len(checksum) < _RECORD.size + _CHECKSUM:
@@ -261,7 +261,7 @@ def _next(file: BinaryIO, left: int, contents: bool) -> tuple[Entry | None, int]
 
 
 def _unpacked(payload: bytes) -> dict[str, Any] | None:
-    # A checksum is no promise: anybody can write one. What unpacks to far more than rows do is not read.
+    # A checksum proves nothing about the author. Data that unpack to far more than rows would are not read.
     unpacking = zlib.decompressobj()
     try:
         text = unpacking.decompress(payload, max(UNPACKED_BYTES, UNPACKED_RATIO * len(payload)))

@@ -1,10 +1,10 @@
-"""Migrations from older formats of the index to the present one: a numbered step for each version.
+"""Migrations from older formats of the index to the current one: a numbered step for each version.
 
-A step gets an open transaction on an index of its version and makes it one of the next. All steps that a graph needs
-run on a copy when its owner asks for it (``mgraph upgrade``), whose rows are then written to a new file that takes the
-index's place in one step, and the journal begins anew; so a graph is of one format or of the other. Until then it is
-read as it is (:mod:`mgraph_store.index.older`), and not written.
-Every released format has a small graph in ``tests/data`` that must keep opening. What each version changed:
+A step gets an open transaction on an index of its version and turns it into the next version. When a graph's owner asks
+for it (``mgraph upgrade``), all necessary steps run on a copy, whose rows are then written to a new file that replaces
+the index in one step, and the journal starts afresh; so a graph is entirely in one format or the other. Until then it
+is read as it is (:mod:`mgraph_store.index.older`), and cannot be written. Every released format has a small graph in
+``tests/data`` that must keep opening. What each version changed:
 
 1. the first
 2. edges say what chose their route (``chosen_on``) and why they must not count (``doubt``); until then the route of an
@@ -31,8 +31,7 @@ Step = Callable[[duckdb.DuckDBPyConnection], None]
 
 
 def _routes_by_their_own_numbers(con: duckdb.DuckDBPyConnection) -> None:
-    """Migrate from 1 to 2: a path has one route; of several, that of the train loss was chosen by it, the others are
-    oracles."""
+    """Migrate from 1 to 2: a path has one route; of several, the train loss chose its own, the others are oracles."""
     con.execute("ALTER TABLE edges ADD COLUMN chosen_on VARCHAR DEFAULT 'path'")
     con.execute("ALTER TABLE edges ALTER COLUMN chosen_on SET NOT NULL")
     con.execute("ALTER TABLE edges ALTER COLUMN chosen_on DROP DEFAULT")
@@ -61,7 +60,7 @@ WHERE v.sweep_id IS NULL GROUP BY 1"""
 
 
 def _series_of_nodes(con: duckdb.DuckDBPyConnection) -> None:
-    """Lead from 1 to 2: every series was a connection's."""
+    """Migrate from 1 to 2: every series belonged to a connection."""
     con.execute("ALTER TABLE series ALTER COLUMN connection_id DROP NOT NULL")
     con.execute("ALTER TABLE series ADD COLUMN node_id VARCHAR")
 
@@ -86,12 +85,12 @@ def new_since(version: int) -> frozenset[str]:
 
 
 def can_migrate(version: int) -> bool:
-    """Say whether steps lead from a version to the present one."""
+    """Return whether steps lead from a version to the current one."""
     return version <= schema.FORMAT_VERSION and all(v in STEPS for v in range(version, schema.FORMAT_VERSION))
 
 
 def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
-    """Bring an index to the present format, within a transaction that is open."""
+    """Bring an index to the current format, within an open transaction."""
     for step in range(version, schema.FORMAT_VERSION):
         STEPS[step](con)
     for statement in schema.comment_statements():
@@ -100,10 +99,10 @@ def take_steps(con: duckdb.DuckDBPyConnection, version: int) -> None:
 
 
 def rewrite(old: Path, new: Path, version: int) -> None:
-    """Write the rows of an index to a new file, in the present format and made as a new index is.
+    """Write the rows of an index to a new file, in the current format and created like a new index.
 
-    The two commits that are added keep a record of an earlier commit, which was never made, from being taken for the
-    next one. The old file, a copy, is changed on the way.
+    Two commits are added, so that the record of an earlier commit that was never made is not mistaken for the next one.
+    The old file, a copy, is changed in the process.
     """
     with duckdb.connect(str(new), config={**CONFIG, **STORAGE}) as con:
         con.execute(f"ATTACH {schema.quoted(str(old))} AS older")

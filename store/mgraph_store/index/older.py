@@ -1,8 +1,8 @@
-"""An index of an older format, read as it is: through a copy in the present format that a process makes for itself.
+"""Read an index of an older format as it is, through a copy in the current format that a process makes for itself.
 
-The copy lies in the system's directory for temporary files and goes with the process; the graph is not touched, so that
-it may lie on a medium that cannot be written, and an older mgraph may go on with it. It is made anew when somebody has
-committed meanwhile. To write, a graph has to be brought up to the present format for good, see
+The copy lives in the system's directory for temporary files and is deleted with the process. The graph is not touched,
+so it may be on a read-only medium, and an older mgraph can keep using it. The copy is made again if somebody has
+committed meanwhile. To be written, a graph must be upgraded to the current format, see
 :mod:`mgraph_store.index.migrations`.
 """
 
@@ -24,7 +24,7 @@ from mgraph_store.index import migrations
 from mgraph_store.index.instances import CONFIG
 
 State = tuple[int, int, int]
-"""What an index was when it was copied: its format, its number of commits, its inode."""
+"""The state of an index when it was copied: its format, its number of commits, its inode."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Copy:
 
 
 class _Copies:
-    """The copies of this process, by where the index is."""
+    """The copies made by this process, by the location of the index."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,7 +46,7 @@ class _Copies:
             if found is None or found.state != state:
                 made = _Copy(state, _made(index.name, state[0], copy))
                 self._made[index] = made
-                if found is not None:  # whoever reads it has it open
+                if found is not None:  # readers have it open
                     shutil.rmtree(found.directory, ignore_errors=True)
                 found = made
             return found.directory / index.name
@@ -58,9 +58,9 @@ class _Copies:
 
 
 def in_present_format(index: Path, state: State, copy: Callable[[Folder], None]) -> Path:
-    """Return a copy of an index in the present format; ``copy`` copies the index and its log into a folder.
+    """Return a copy of an index in the current format; ``copy`` copies the index and its log into a folder.
 
-    The caller holds the graph's lock. Raises duckdb.Error if a step fails, OSError if there is no room.
+    The caller holds the graph's lock. Raises duckdb.Error if a step fails, OSError if there is no space.
     """
     return _present.get(index, state, copy)
 
@@ -85,7 +85,7 @@ _present = _Copies()
 
 def _after_in_child() -> None:
     global _present
-    _present = _Copies()  # the parent's are the parent's to delete
+    _present = _Copies()  # the parent deletes its own
 
 
 os.register_at_fork(after_in_child=_after_in_child)

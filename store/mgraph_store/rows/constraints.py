@@ -1,12 +1,14 @@
 """What must hold between rows, checked inside the transaction that adds them.
 
 DuckDB's keys and indexes are not used, because they are kept in memory, slow every insert, and make an update of an
-indexed row fail. One query per kind of rule over the new rows costs a few milliseconds.
+indexed row fail. Ids, references and names, which every commit has, are looked up in one query, because a query costs
+about a millisecond however little it finds.
 """
 
 from __future__ import annotations
 
 import graphlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +17,8 @@ import duckdb
 from mgraph_store.errors import InputError, NameTakenError
 from mgraph_store.rows.columns import count, from_json
 from mgraph_store.rows.layout import Layout
-from mgraph_store.rows.records import Node, NodeBuffers, NodeTerm, Record, Space
-from mgraph_store.rows.schema import REFERENCES, TABLE_OF, columns, tables_with
+from mgraph_store.rows.records import Connection, Node, NodeBuffers, NodeTerm, Record, Space
+from mgraph_store.rows.schema import REFERENCES, TABLE_OF, columns, is_one_of, tables_with
 
 
 def verify(
@@ -39,21 +41,30 @@ def verify(
     changed: dict[type[Any], list[Record]] = {kind: list(records) for kind, records in added.items()}
     for record in updated:
         changed.setdefault(type(record), []).append(record)
-    for kind, records in added.items():
-        _check_ids(con, kind, records)
-    for kind, records in changed.items():
-        _check_references(con, kind, records)
-    everything = [r for records in changed.values() for r in records]
-    _check_names(con, ("nodes", "connections"), [r for r in everything if not isinstance(r, Space)])
-    _check_names(con, ("spaces",), [r for r in everything if isinstance(r, Space)])
+    owned = {kind: _values(records, "id") for kind, records in added.items() if columns(kind)[0].name == "id"}
+    referred = _referred(changed)
+    named = [
+        (tables, group)
+        for tables, kinds in _NAMED
+        if (group := [r for kind in kinds for r in changed.get(kind, ()) if getattr(r, "name", None) is not None])
+    ]
+    ids: dict[str, dict[Any, None]] = {}
+    for kind, values in (*owned.items(), *((target, values) for _, _, target, values in referred)):
+        ids.setdefault(TABLE_OF[kind], {}).update(dict.fromkeys(values))
+    names = {table: _values(group, "name") for tables, group in named for table in tables}
+    found, holders = _look_up(con, {table: list(values) for table, values in ids.items()}, names)
+    _check_ids(owned, found)
+    _check_references(referred, found)
+    for tables, group in named:
+        _check_names(group, [holder for table in tables for holder in holders[table]])
     if NodeTerm in added:
         _check_terms(con, _values(added[NodeTerm], "source_id"))
     _check_partial(con, [r for r in changed.get(Node, ()) if isinstance(r, Node) and r.columns is not None])
     if NodeBuffers in added:
         _check_buffers(con, _values(added[NodeBuffers], "node_id"))
-    for table, name, values in removed:
+    for table, name, gone in removed:
         if name == "id":
-            _check_removed(con, table, values)
+            _check_removed(con, table, gone)
 
 
 PARTIAL_TERMS = (
@@ -89,50 +100,72 @@ def circle(terms: Iterable[tuple[str, str]]) -> list[str]:
     return []
 
 
-def _check_ids(con: duckdb.DuckDBPyConnection, kind: type[Any], records: Sequence[Record]) -> None:
-    if columns(kind)[0].name != "id":
-        return
-    twice = _first(
-        con,
-        f"SELECT id FROM {TABLE_OF[kind]} WHERE id IN (SELECT unnest(?::VARCHAR[])) GROUP BY id HAVING count(*) > 1",
-        _values(records, "id"),
-    )
-    if twice:
-        raise InputError(f"The id {twice} is already used in {TABLE_OF[kind]}: make a new one.")
+_NAMED: tuple[tuple[tuple[str, ...], tuple[type[Any], ...]], ...] = (
+    (("nodes", "connections"), (Node, Connection)),
+    (("spaces",), (Space,)),
+)
+"""Tables that share one set of names, and what is in them."""
 
 
-def _check_references(con: duckdb.DuckDBPyConnection, kind: type[Any], records: Sequence[Record]) -> None:
-    for column in columns(kind):
-        target = REFERENCES.get(column.name)
-        if target is None:
-            continue
-        missing = _first(
-            con,
-            "SELECT v FROM (SELECT DISTINCT unnest(?::VARCHAR[]) v) "
-            f"WHERE v NOT IN (SELECT id FROM {TABLE_OF[target]})",
-            _values(records, column.name),
-        )
-        if missing:
-            raise InputError(
-                f"A row of {TABLE_OF[kind]} has {column.name} {missing}, which is not in {TABLE_OF[target]}."
-            )
+def _referred(changed: Mapping[type[Any], Sequence[Record]]) -> list[tuple[type[Any], str, type[Any], list[Any]]]:
+    """List what rows refer to: kind of row, column, kind that it refers to, ids."""
+    return [
+        (kind, column.name, target, values)
+        for kind, records in changed.items()
+        for column in columns(kind)
+        if (target := REFERENCES.get(column.name)) and (values := _values(records, column.name))
+    ]
 
 
-def _check_names(con: duckdb.DuckDBPyConnection, tables: Sequence[str], records: Sequence[Record]) -> None:
-    owners = {name: r for r in records if (name := getattr(r, "name", None)) is not None}
-    if not owners:
-        return
-    union = " UNION ALL ".join(f"SELECT id, name FROM {table}" for table in tables)
-    rows = con.execute(
-        f"SELECT name, list(id) FROM ({union}) WHERE name IN (SELECT unnest(?::VARCHAR[])) "
-        "GROUP BY name HAVING count(*) > 1 ORDER BY name",
-        [list(owners)],
-    ).fetchall()
-    for name, ids in rows:
-        ours = {getattr(r, "id", None) for r in records if getattr(r, "name", None) == name}
-        others = [i for i in ids if i not in ours]
+def _look_up(
+    con: duckdb.DuckDBPyConnection, ids: Mapping[str, list[Any]], names: Mapping[str, list[Any]]
+) -> tuple[dict[str, Counter[str]], dict[str, list[tuple[str, str]]]]:
+    """Count how often each id is in its table, and list (id, name) of those that have one of the names, by table."""
+    parts, values = [], []
+    for what, column, wanted in (("i", "id", ids), ("n", "name", names)):
+        for table, some in wanted.items():
+            if some:
+                condition, given = is_one_of(column, "VARCHAR", some)
+                parts.append(f"SELECT '{what}{table}', id, {column} FROM {table} WHERE {condition}")
+                values += given
+    found: dict[str, Counter[str]] = {table: Counter() for table in ids}
+    holders: dict[str, list[tuple[str, str]]] = {table: [] for table in names}
+    for place, identifier, name in con.execute(" UNION ALL ".join(parts), values).fetchall() if parts else ():
+        if place[0] == "i":
+            found[place[1:]][identifier] += 1
+        else:
+            holders[place[1:]].append((identifier, name))
+    return found, holders
+
+
+def _check_ids(owned: Mapping[type[Any], list[Any]], found: Mapping[str, Counter[str]]) -> None:
+    for kind, values in owned.items():
+        table = TABLE_OF[kind]
+        twice = next((value for value in values if found[table][value] > 1), None)
+        if twice is not None:
+            raise InputError(f"The id {twice} is already used in {table}: make a new one.")
+
+
+def _check_references(
+    referred: Sequence[tuple[type[Any], str, type[Any], list[Any]]], found: Mapping[str, Counter[str]]
+) -> None:
+    for kind, column, target, values in referred:
+        table = TABLE_OF[target]
+        missing = next((value for value in values if value not in found[table]), None)
+        if missing is not None:
+            raise InputError(f"A row of {TABLE_OF[kind]} has {column} {missing}, which is not in {table}.")
+
+
+def _check_names(records: Sequence[Any], holders: Sequence[tuple[str, str]]) -> None:
+    ids: dict[str, list[str]] = {}
+    for identifier, name in holders:
+        ids.setdefault(name, []).append(identifier)
+    twice = min((name for name, found in ids.items() if len(found) > 1), default=None)
+    if twice is not None:
+        ours = {r.id for r in records if r.name == twice}
+        others = [i for i in ids[twice] if i not in ours]
         whose = f"belongs to {others[0]}" if others else "was given twice"
-        raise NameTakenError(f"The name {name!r} {whose}: choose another one.")
+        raise NameTakenError(f"The name {twice!r} {whose}: choose another one.")
 
 
 def _check_terms(con: duckdb.DuckDBPyConnection, sources: list[Any]) -> None:

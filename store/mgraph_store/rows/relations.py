@@ -78,12 +78,17 @@ _LABELS = (
 )
 
 
+# What the node's info says, found without DuckDB's JSON, which stops at what is not JSON.
+_CYCLE = """TRY_CAST(regexp_extract(n.info, '"cycle": ([0-9]+)', 1) AS INTEGER)"""
+
+
 def nodes(metrics: Sequence[str] = DEFAULT) -> Relation:
     """Return every node with its own numbers for these metrics (see :func:`mgraph_store.rows.metrics.names_in`)."""
     return Relation(
         "every node, with the numbers measured for itself (not in a sweep)",
-        f"""SELECT n.id, n.name, n.kind, s.name AS space, {_names(metrics)}, r.seed, n.tensor_key IS NOT NULL AS stored,
-    n.nbytes, n.created, n.run_id, coalesce(t.tags, []) AS tags, coalesce(t.notes, MAP {{{{}}}}) AS notes
+        f"""SELECT n.id, n.name, n.kind, s.name AS space, {_names(metrics)}, r.seed, {_CYCLE} AS cycle,
+    n.tensor_key IS NOT NULL AS stored, n.nbytes, n.created, n.run_id,
+    coalesce(t.tags, []) AS tags, coalesce(t.notes, MAP {{{{}}}}) AS notes
 FROM {{db}}.nodes n JOIN {{db}}.spaces s ON s.id = n.space_id LEFT JOIN {{db}}.runs r ON r.id = n.run_id
 LEFT JOIN (
     SELECT node_id, {_pivot(metrics)} FROM {{db}}.evaluations WHERE sweep_id IS NULL AND subset = 'all' GROUP BY node_id
@@ -96,6 +101,7 @@ LEFT JOIN {_labels("node_id")} t ON t.subject = n.id""",
             Field("space", "text", "name of its space"),
             *_numbers(metrics, "whole "),
             Field("seed", "number", "seed of the run that made it"),
+            Field("cycle", "number", "of a member of a fast ensemble: its cycle in the run that made it"),
             Field("stored", "yes/no", "whether it has tensors of its own"),
             Field("nbytes", "number", "size of these", "bytes"),
             Field("created", "time", "when it was made, UTC"),
@@ -267,7 +273,7 @@ FROM {db}.runs r LEFT JOIN (
 )
 
 EASY = "easy"
-"""Schema of the views that are stored in the index, for those who open it with another program than mgraph."""
+"""Schema of the views stored in the index, for people who open it with a program other than mgraph."""
 
 
 def easy_statements() -> Iterator[str]:

@@ -72,6 +72,10 @@ META = {
 _MEANING_OF_META = "The graph itself, in one row: its format, and how often it was changed."
 
 
+_FEW = 30
+"""So many values are compared with one by one; to join more than that takes DuckDB less time."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: its SQL type, whether it may be NULL, and how values are converted."""
@@ -113,6 +117,13 @@ def tables_with(column: str) -> list[str]:
     return [table for table, record in TABLES.items() if any(c.name == column for c in _COLUMNS[record])]
 
 
+def is_one_of(column: str, kind: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+    """Return the SQL condition that a column of an SQL type has one of the values, and its parameters."""
+    if 0 < len(values) <= _FEW:
+        return f'"{column}" IN ({", ".join("?" * len(values))})', list(values)
+    return f'"{column}" IN (SELECT unnest(?::{kind}[]))', [list(values)]
+
+
 def create_statements(*, comments: bool = True) -> Iterable[str]:
     """Yield the SQL that makes an empty index, with comments on its columns; ``meta`` still needs its row."""
     yield f"CREATE TABLE meta ({', '.join(f'{name} {kind} NOT NULL' for name, (kind, _, _) in META.items())})"
@@ -134,7 +145,7 @@ def comment_statements() -> Iterable[str]:
 
 
 def quoted(text: str) -> str:
-    """Return a text as SQL writes it."""
+    """Return a text quoted for SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 

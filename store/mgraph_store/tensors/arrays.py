@@ -44,7 +44,7 @@ class Files(Protocol):
         """Open a file on this machine, or return None if it is remote."""
 
     def raw(self, name: str) -> RawArray | None:
-        """Say what an array is if it lies here and its chunks can be read without Zarr, else None."""
+        """Describe an array if it is on this machine and its chunks can be read without Zarr, else return None."""
 
     def descriptors(self, folder: str) -> contextlib.AbstractContextManager[Callable[[str], int]]:
         """Hold a folder on this machine open: the function opens a file in it, which the caller closes."""
@@ -83,7 +83,7 @@ class LocalFiles:
         return self._folder.sub(folder).reader(own)
 
     def raw(self, name: str) -> RawArray | None:
-        """Say what an array is if its chunks can be read without Zarr, else None."""
+        """Describe an array if its chunks can be read without Zarr, else return None."""
         return recognised(self._folder.sub(name).read(DESCRIPTION))
 
     @contextlib.contextmanager
@@ -114,7 +114,7 @@ class StoredArray:
         if row is not None and not 0 <= row < self._shape[0]:
             raise self._corrupt(f"has no row {row}")
         self.size = int(self._shape[-1])
-        self._offset = 0  # where that row begins in its shard
+        self._offset = 0  # where the row begins in its shard
         self._check_files()
 
     def _open_by_zarr(self) -> None:
@@ -165,7 +165,7 @@ class StoredArray:
                 try:
                     if b - a == self.chunk:
                         read_chunk(descriptor, out[a - start : b - start], self._offset)
-                    else:  # of a part, all has to be read for the checksum
+                    else:  # for part of a chunk, all of it must be read for the checksum
                         whole = np.empty(self.chunk, self._dtype)
                         read_chunk(descriptor, whole, self._offset)
                         out[a - start : b - start] = whole[a - first : b - first]
@@ -173,7 +173,7 @@ class StoredArray:
                     os.close(descriptor)
 
     def is_chunk(self, start: int, stop: int) -> bool:
-        """Say whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one raw chunk."""
+        """Return whether :meth:`stream` can read the elements from ``start`` up to ``stop``: one raw chunk."""
         return self.is_raw and start % self.chunk == 0 and stop == min(start + self.chunk, self.size)
 
     def stream(self, start: int) -> ChunkStream:
@@ -198,7 +198,7 @@ class StoredArray:
         return f"{self._name}/c/{i}" if self._row is None else "c/0/0"
 
     def _check_files(self) -> None:
-        # What Zarr would fill with NaN in silence: files that are gone, and rows that a cut shard has lost.
+        # Zarr would silently fill these with NaN: files that are gone, and rows lost from a truncated shard.
         if self._rows is not None:
             self._check_shard("c/0/0", self._rows)
             return

@@ -158,6 +158,6 @@ def shard_places(index: bytes) -> NDArray[np.uint64]:
 
 def checksum(data: NDArray[np.uint8]) -> bytes:
     """Return the CRC32C of some bytes, as it is stored."""
-    import google_crc32c  # what Zarr computes it with
+    import google_crc32c  # the library that Zarr uses for it
 
     return int(google_crc32c.value(data)).to_bytes(CHECKSUM_BYTES, "little")

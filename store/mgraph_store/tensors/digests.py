@@ -1,7 +1,8 @@
 """Digests: what identifies the content of tensors, wherever they are stored.
 
-A digest names its algorithm: ``sha256-`` and 64 hexadecimal digits, which a processor with instructions for it computes
-in half the time of BLAKE2b. Digests without a name, 32 digits of BLAKE2b, are of graphs and bundles of format 1.
+A digest names its algorithm: ``sha256-`` followed by 64 hexadecimal digits. Processors with instructions for SHA-256
+compute it in half the time of BLAKE2b. Digests without a name, 32 digits of BLAKE2b, are from graphs and bundles of
+format 1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PATTERN = re.compile(r"sha256-[0-9a-f]{64}|[0-9a-f]{32}")
-"""What a digest looks like."""
+"""The form of a digest."""
 
 _PREFIX = "sha256-"
 
@@ -27,17 +28,17 @@ def digest(array: NDArray[Any]) -> str:
 
 
 def digest_groups(groups: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 over the digests of several arrays, in the order of their names; written as that of one."""
+    """SHA-256 over the digests of several arrays, in the order of their names, in the same form as for one."""
     return _of_groups(groups, _PREFIX)
 
 
 def has_digest(array: NDArray[Any], expected: str | None) -> bool:
-    """Say whether this is the digest of an array, by whichever algorithm it names."""
+    """Return whether this is the digest of an array, by the algorithm that it names."""
     return expected is not None and _of_array(array, _prefix(expected)) == expected
 
 
 def have_digest(groups: Mapping[str, NDArray[Any]], expected: str) -> bool:
-    """Say whether this is the digest of several arrays, by whichever algorithm it names."""
+    """Return whether this is the digest of several arrays, by the algorithm that it names."""
     return _of_groups(groups, _prefix(expected)) == expected
 
 

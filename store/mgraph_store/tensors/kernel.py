@@ -81,7 +81,7 @@ def add_term(
     """Add one term to a sum, or begin the sum with the ``first``; ``product`` is scratch memory for :data:`BLOCK`
     elements.
 
-    Terms added one after the other to all of ``out`` give the same bits as all of them added block by block.
+    Adding the terms one after another over all of ``out`` gives the same bits as adding all of them block by block.
     """
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         if first:
@@ -101,9 +101,9 @@ def kernel_step(
     product: NDArray[np.float32],
     first: bool,
 ) -> None:
-    """Add one term as :func:`add_term` does, same bits, to a block that is in the cache; ``product`` may be ``row``.
+    """Add one term like :func:`add_term`, with the same bits, to a block in the cache; ``product`` may be ``row``.
 
-    The caller has told NumPy not to warn of overflow.
+    The caller has told NumPy not to warn about overflow.
     """
     if first:
         np.multiply(row, coefficient, out=out)

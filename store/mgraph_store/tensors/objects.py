@@ -125,10 +125,10 @@ class TensorStore:
         return StoredArray(LocalFiles(self._root.sub(key)), key, dtype, row)
 
     def open_again(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
-        """Open as :meth:`open`, but return what was opened a while ago, if it was: objects do not change.
+        """Open like :meth:`open`, but reuse an array that was opened a short while ago: objects do not change.
 
-        What has been removed or damaged since is found out when it is read. That is so of raw files that are read here;
-        what Zarr reads is opened each time, since Zarr would fill in for files that are gone.
+        Removal or damage since then is noticed when it is read. This holds for raw files read here; what Zarr reads is
+        opened each time, because Zarr would silently fill in for missing files.
         """
         wanted = (key, dtype, row)
         with self._lock:
@@ -179,7 +179,7 @@ class TensorStore:
         return self._root.age(key)
 
     def refusal(self) -> str | None:
-        """Say why no object may be deleted; None: they are this graph's alone."""
+        """Return why no object may be deleted, or None if they belong to this graph alone."""
         return None
 
     def hide(self, key: str) -> None:
@@ -210,7 +210,7 @@ class TensorStore:
             raise InputError(f"Unknown tensor codec {codec!r}: choose one of {', '.join(CODECS)}.")
         try:
             with self._temporary.opened(create=True) as folder:
-                os.mkdir(key, dir_fd=folder)  # a new one: nothing that was there is written into
+                os.mkdir(key, dir_fd=folder)  # a new directory, so that nothing is written into an existing one
             if codec == "none" and sys.byteorder == "little":
                 build_raw(self._temporary.sub(key))
             else:
@@ -227,13 +227,13 @@ class TensorStore:
 
 
 def _chunk_of(array: NDArray[Any]) -> int:
-    """Return how many elements a chunk of a flat array has: all chunks of one size, and that as few as may be."""
+    """Return the number of elements in a chunk of a flat array: all chunks have the same size, as few as possible."""
     pieces = -(-array.size // (CHUNK_BYTES // array.dtype.itemsize))
     return int(-(-array.size // pieces))
 
 
 def disk_error(error: OSError, place: Path) -> StoreError:
-    """Turn a failed write into an error with one sentence."""
+    """Turn a failed write into an error with a one-sentence message."""
     if error.errno in _FULL:
         return StoreError(
             f"No space left for {place}: nothing was stored; free some disk space (or quota) and try again."

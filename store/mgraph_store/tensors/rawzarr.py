@@ -1,7 +1,7 @@
-"""Zarr v3 arrays of raw little-endian numbers with a CRC32C for each chunk, written and recognised without Zarr.
+"""Write and recognise, without Zarr, Zarr v3 arrays of raw little-endian numbers with a CRC32C for each chunk.
 
-The bytes are those that Zarr writes, so that anybody reads them with it. Whatever differs in a single byte of its
-description is left to Zarr: compressed arrays, and what another program has written.
+The bytes are those that Zarr writes, so anyone can read them with it. Arrays whose description differs in a single byte
+are left to Zarr: compressed arrays, and those written by another program.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mgraph_store.folder import Folder
 from mgraph_store.tensors.chunkfiles import checksum, write_all, write_chunks
 
 GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
-"""What describes the group of an object."""
+"""The description of an object's group."""
 
 DESCRIPTION = "zarr.json"
 _CODECS: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
-_LONGEST = 1 << 16  # bytes of a description
+_LONGEST = 1 << 16  # most bytes in a description
 
 
 @dataclass(frozen=True)
 class RawArray:
-    """What an array is: its shape, dtype, and the elements of a chunk; a segment has one row of its shard in each."""
+    """An array's shape, dtype, and number of elements per chunk; in a segment, a chunk is one row of its shard."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -65,7 +65,7 @@ class RawArray:
 
 
 def recognised(description: bytes) -> RawArray | None:
-    """Read a description; None if it is not, byte for byte, one of ours."""
+    """Parse a description; return None unless it is, byte for byte, one of ours."""
     if len(description) > _LONGEST or sys.byteorder != "little":
         return None
     try:
@@ -81,7 +81,7 @@ def recognised(description: bytes) -> RawArray | None:
 
 
 def write_array(folder: Folder, data: NDArray[Any], chunk: int) -> None:
-    """Write a flat array in chunks of so many elements into a new folder."""
+    """Write a flat array into a new folder, in chunks of ``chunk`` elements."""
     array = RawArray(data.shape, data.dtype.name, chunk)
     _write(folder, DESCRIPTION, [memoryview(array.describe())])
     fill = np.nan if data.dtype.kind == "f" else np.iinfo(data.dtype).min
@@ -89,7 +89,7 @@ def write_array(folder: Folder, data: NDArray[Any], chunk: int) -> None:
 
 
 def write_segment(folder: Folder, rows: Sequence[NDArray[np.float32]]) -> None:
-    """Write rows of one length as one shard into a folder."""
+    """Write rows of equal length into a folder, as one shard."""
     array = RawArray((len(rows), rows[0].shape[0]), "float32", rows[0].shape[0])
     _write(folder, DESCRIPTION, [memoryview(array.describe())])
     parts: list[memoryview] = []

@@ -94,7 +94,7 @@ class RemoteTensorStore(TensorStore):
         StoreError
             If it cannot be reached or written.
         """
-        self._introduced = True  # as the place it is to become
+        self._introduced = True  # since it will be that place
         with _Translated(self._url):
             try:
                 self._claims.begin()
@@ -112,7 +112,7 @@ class RemoteTensorStore(TensorStore):
 
     @override
     def refusal(self) -> str | None:
-        """Say why nothing may be deleted: another directory uses the same tensors; None if none does."""
+        """Return why nothing may be deleted, namely that another directory uses the same tensors; None if none does."""
         fs = self._fs  # introduces this directory
         with _Translated(self._url):
             return self._claims.refusal() if fs is not None else None
@@ -126,7 +126,7 @@ class RemoteTensorStore(TensorStore):
 
     @override
     def open(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
-        """Open an array of an object, or one row of a segment; errors as those of the local store."""
+        """Open an array of an object, or one row of a segment; errors like those of the local store."""
         if not KEY.fullmatch(key):
             raise CorruptError(f"The index names a tensor object {key!r}, which is not a key: run `mgraph check`.")
         return StoredArray(self._files_of(key), key, dtype, row)
@@ -293,16 +293,16 @@ class RemoteFiles:
         return
 
     def raw(self, name: str) -> None:
-        """Return None: all that lies elsewhere is read by Zarr."""
+        """Return None: everything remote is read by Zarr."""
         return
 
     def descriptors(self, folder: str) -> NoReturn:
-        """Refuse: no file lies on this machine."""
+        """Refuse: no files are on this machine."""
         raise NotImplementedError(folder)
 
 
 class _Translated:
-    """Turn what a client of remote storage raises into one sentence; let our own errors, and missing files, pass."""
+    """Turn exceptions of a remote-storage client into one sentence; let our own errors, and missing files, pass."""
 
     def __init__(self, url: str) -> None:
         self._url = url

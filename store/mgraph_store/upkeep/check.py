@@ -26,12 +26,13 @@ from mgraph_store.rows.records import Connection, Member, Node, NodeBuffers, Run
 from mgraph_store.rows.schema import FORMAT_VERSION, META, TABLES, columns
 from mgraph_store.tensors.digests import has_digest, have_digest
 from mgraph_store.upkeep import rescue
-from mgraph_store.upkeep.rowcheck import row_problems
+from mgraph_store.upkeep.rowcheck import filled_tables, row_problems
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
 
 REPAIRABLE, REMAKE, LOST = "repairable", "remake", "lost"
+_IN_MEMORY = 1 << 20  # bytes of a journal whose rows are compared in memory
 _NAMED = 20  # number of ids that one sentence names
 
 
@@ -47,8 +48,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class JournalState:
-    """What the journal beside an index can tell: the counter, its first record, the last one that is whole, what is
-    wrong after that; -1 if there is none.
+    """The journal beside an index: its counter, its first and last complete records, and what is wrong after that.
+
+    ``last`` is a number, -1 if there is none.
     """
 
     journal: Journal
@@ -64,11 +66,11 @@ class JournalState:
 
     @property
     def present(self) -> bool:
-        """Whether it begins with an index of the present format."""
+        """Whether it begins with an index of the current format."""
         return self.first is not None and self.first.document.get("meta", {}).get("format_version") == FORMAT_VERSION
 
     def entries(self, after: int = -1) -> Iterator[Entry]:
-        """Read the records that are whole, or those of commits after one, one after the other."""
+        """Read the complete records one after another, all of them or those after a given commit."""
         if self.count is None:
             return
         with contextlib.suppress(CorruptError):
@@ -100,7 +102,7 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
             with store.reading(behind=True) as reader:
                 number = commits.number_of(reader.connection)
                 missing = _commits(number, state, store.index.journal)
-                rows = sums(reader.connection) if deep else {}  # reads every block of the index, too
+                rows = sums(reader.connection) if deep else {}  # also reads every block of the index
                 found += missing + [Problem(what, subject) for what, subject in row_problems(reader)]
                 nodes = reader.all(Node, where="tensor_key IS NOT NULL")
                 buffers = reader.all(NodeBuffers)
@@ -116,7 +118,7 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
 
 
 def format_of(store: GraphStore) -> int:
-    """Return the format of a graph, the present one or an older one; errors as :func:`examine`."""
+    """Return the format of a graph, the current one or an older one; errors as :func:`examine`."""
     with store.lock.shared():
         return store.index.format(store.lock.timeout)
 
@@ -141,7 +143,7 @@ def garbage(store: GraphStore) -> list[str]:
 
 
 def journal_state(journal: Journal) -> JournalState:
-    """Look at the whole journal, at checksums and numbers only; it does not raise."""
+    """Examine the whole journal, looking only at checksums and numbers; never raises."""
     count = journal.count()
     if count is None:
         return JournalState(journal, None, wrong="The counter of commits is missing or damaged")
@@ -156,22 +158,27 @@ def journal_state(journal: Journal) -> JournalState:
 
 
 def sums(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Read all rows of an index and add up a hash of each: of two tables with the same rows in any order the same.
+    """Read all rows of an index and add up their hashes, so that tables with the same rows in any order agree.
 
-    Another bit anywhere makes another sum.
+    A single different bit anywhere changes the sum.
     """
-    sql = "SELECT count(*), sum(hash(t)::HUGEINT) FROM {0} t"
-    return {t: con.execute(sql.format(t)).fetchall() for t in ("meta", *TABLES)}
+    sql = "SELECT '{0}', count(*), sum(hash(t)::HUGEINT) FROM {0} t"
+    parts = " UNION ALL ".join(sql.format(table) for table in ("meta", *filled_tables(con)))
+    return {table: rest for table, *rest in con.execute(parts).fetchall()}
 
 
 def _differences(store: GraphStore, state: JournalState, found: dict[str, Any]) -> list[Problem]:
     """Compare the rows of an index with what the journal says was committed."""
-    with (
-        tempfile.TemporaryDirectory(prefix="mgraph-") as folder,  # on a disk, where rows take less room
-        duckdb.connect(str(Path(folder) / "made.duckdb"), config={"threads": "1"}) as con,
-    ):
+    small = state.count is None or state.count.length <= _IN_MEMORY
+    with contextlib.ExitStack() as stack:
+        place = ":memory:"
+        if not small:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="mgraph-"))
+            place = str(Path(folder) / "made.duckdb")  # on a disk, where rows take less room
+        con = stack.enter_context(duckdb.connect(place, config={"threads": "1"}))
         commits.replay(con, state.entries(), comments=False)
-        tables = [table for table, expected in sums(con).items() if found[table] != expected]
+        made = sums(con)
+        tables = [table for table in ("meta", *TABLES) if found.get(table) != made.get(table)]
         if not tables:
             return []
         with store.reading(behind=True) as reader:
@@ -181,7 +188,7 @@ def _differences(store: GraphStore, state: JournalState, found: dict[str, Any]) 
 def _difference(table: str, reader: Reader, made: Reader) -> Problem:
     names = list(META) if table == "meta" else [c.name for c in columns(TABLES[table])]
     listed = ", ".join(f'"{name}"' for name in names)
-    # Rows by their hashes, the same ones in pairs, so that only what differs is ever in memory as rows.
+    # Rows are compared by hash, equal ones in pairs, so that only rows that differ are ever loaded.
     hashes = f"SELECT hash(row({listed})) AS h, count(*) FROM {table} GROUP BY h"
     present, committed = (Counter(dict(r.query(hashes)[1])) for r in (reader, made))
     lost, strange = committed - present, present - committed

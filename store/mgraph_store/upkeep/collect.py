@@ -1,4 +1,5 @@
-"""Collecting garbage: objects that no row refers to, unfinished files, states of complete runs, an overlong journal.
+"""Collecting garbage: objects that no row refers to, unfinished files, states of complete runs, cached predictions, an
+overlong journal.
 
 A plan is made first and then carried out, so that a dry run and a real one cannot disagree. Anything younger than some
 hours stays, because it may belong to a process that is still at work.
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mgraph_store.folder import TEMPORARY
+from mgraph_store.predictions import PREDICTIONS, Predictions
 from mgraph_store.rows.records import Run
 from mgraph_store.states import STATES
 from mgraph_store.tensors.claims import SharedTensorsWarning
@@ -27,7 +29,7 @@ _LEAST_JOURNAL = 1 << 20  # bytes that a new journal must save
 
 @dataclass(frozen=True)
 class Garbage:
-    """One thing to remove: what it is (object, unfinished, state, journal), its name, bytes on disk, and why."""
+    """One thing to remove: what it is (object, unfinished, state, predictions, journal), name, bytes on disk, why."""
 
     kind: str
     name: str
@@ -53,7 +55,7 @@ class Collection:
         return sum(item.nbytes for item in self.items)
 
     def apply(self, store: GraphStore) -> None:
-        """Delete what was planned, but what is in use by now; OldFormatError if the graph must be upgraded first."""
+        """Delete what was planned and is not in use by now; OldFormatError if the graph must be upgraded first."""
         if self.items:
             store.require_present_format()
         remove_objects(store, [i.name for i in self.items if i.kind == "object"])
@@ -67,6 +69,8 @@ class Collection:
                 over = _complete(reader, states)
             for name in over:
                 saved.remove(name)
+        if any(i.kind == PREDICTIONS for i in self.items):
+            Predictions(store.folder).remove(self.min_age)
         if any(i.kind == "journal" for i in self.items):
             shorten(store)
 
@@ -100,10 +104,16 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     for name, why in complete.items():
         found.append((Garbage("state", name, states.tree_size(name), why), states.newest(name)))
     old = [item for item, seconds in found if seconds >= min_age]
+    cached = Predictions(store.folder).sizes(min_age)
+    if cached:
+        why = f"{len(cached)} cached, computed again when they are needed"
+        old.append(Garbage(PREDICTIONS, PREDICTIONS, sum(cached.values()), why))
     saved = length - shortest
     if saved > max(_LEAST_JOURNAL, shortest):
         old.append(Garbage("journal", "journal", saved, "its rows alone are shorter than their history"))
-    return Collection(tuple(old), len(found) - sum(item.kind != "journal" for item in old), min_age, shared)
+    return Collection(
+        tuple(old), len(found) - sum(item.kind not in ("journal", PREDICTIONS) for item in old), min_age, shared
+    )
 
 
 def remove_objects(store: GraphStore, keys: Iterable[str]) -> list[str]:

@@ -64,8 +64,8 @@ class Goes:
 class Removal:
     """A plan: what is removed, which nodes lose their recipe, which tensor objects are freed.
 
-    ``abandoned`` are interrupted runs that cannot go on without what goes; ``commits`` is how many commits the graph
-    had when this was planned.
+    ``abandoned`` are interrupted runs that cannot be resumed after the removal; ``commits`` is how many commits the
+    graph had when this was planned.
     """
 
     targets: tuple[Target, ...]
@@ -87,11 +87,11 @@ class Removal:
 
         number = self.commits
         for attempt in range(_ATTEMPTS):
-            with store.reading() as reader:  # others go on reading meanwhile, and the lock is for writers to wait
+            with store.reading() as reader:  # others keep reading meanwhile; the lock makes writers wait
                 if commits_of(reader) != number:
                     number = commits_of(reader)
                     self._require_same(reader, store)
-            # If somebody commits between the two, again; in the end we look while nobody else can.
+            # If somebody commits between the two, try again; the last attempt looks while nobody else can commit.
             require = self._require_same if attempt == _ATTEMPTS - 1 else _unchanged_since(number)
             try:
                 self._remove(store, require)
@@ -119,7 +119,7 @@ class Removal:
 
 
 class _OvertakenError(StoreError):
-    """Somebody has committed between a look and the removal."""
+    """Somebody has committed between the look and the removal."""
 
 
 def _unchanged_since(number: int) -> Callable[[Reader, GraphStore], None]:
@@ -187,12 +187,12 @@ def _resumable(reader: Reader) -> list[Run]:
 
 
 def _needed_by(run: Run, goes: dict[str, Goes]) -> Goes | None:
-    # A plan names what it works on by ids, which are long and random: no other text looks like one.
+    # A plan names its subjects by ids, which are long and random, so no other text looks like one.
     return next((goes[word] for word in re.findall(r'"([a-z0-9]+)"', run.plan or "") if word in goes), None)
 
 
 def _following(reader: Reader, goes: dict[str, Goes], new: Sequence[Goes]) -> list[Goes]:
-    # One step: what belongs to things that go, and what depends on those that are new among them.
+    # One step: what belongs to things being removed, and what depends on the new ones among them.
     connections = {i: g.record for i, g in goes.items() if isinstance(g.record, Connection)}
     nodes = {g.record.id: g.record for g in new if isinstance(g.record, Node | Part)}
     found: list[Goes] = []
@@ -208,7 +208,7 @@ def _following(reader: Reader, goes: dict[str, Goes], new: Sequence[Goes]) -> li
 
 
 def _ending(reader: Reader, nodes: dict[str, Any], connections: dict[str, Any]) -> list[Goes]:
-    # Connections of which a node is an end, a control point or a sample.
+    # Connections in which a node is an end, a control point or a sample.
     sql = (
         "SELECT connection_id, node_id, role FROM members WHERE node_id IN (SELECT unnest(?::VARCHAR[])) "
         "AND connection_id NOT IN (SELECT unnest(?::VARCHAR[])) ORDER BY position, rowid"
@@ -224,7 +224,7 @@ def _ending(reader: Reader, nodes: dict[str, Any], connections: dict[str, Any]) 
 
 
 def _computed(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> list[Goes]:
-    # Nodes that are sums of a node; for what belongs to connections, those.
+    # Nodes computed from a node; if they belong to connections, those connections.
     sql = (
         "SELECT node_id, max(source_id) FROM node_terms WHERE source_id IN (SELECT unnest(?::VARCHAR[])) "
         "AND node_id NOT IN (SELECT unnest(?::VARCHAR[])) GROUP BY node_id"
@@ -252,7 +252,7 @@ def _computed(reader: Reader, nodes: dict[str, Any], goes: dict[str, Goes]) -> l
 
 
 def _belonging(reader: Reader, connections: dict[str, Any]) -> list[Goes]:
-    # A surface has thousands of samples: of these only ids and kinds are taken, and no rows.
+    # A surface has thousands of samples, of which only ids and kinds are read, not whole rows.
     sql = (
         "SELECT n.id, any_value(n.kind), max(m.connection_id) FROM members m JOIN nodes n ON n.id = m.node_id "
         f"WHERE m.role <> 'end' AND m.connection_id IN (SELECT unnest($1::VARCHAR[])) AND {_PART} AND NOT EXISTS ("
@@ -290,7 +290,7 @@ def _refusal(needed: Sequence[Goes]) -> str:
 
 
 def commits_of(reader: Reader) -> int:
-    """Read how many commits an index has seen."""
+    """Return how many commits an index has seen."""
     return number_of(reader.connection)
 
 

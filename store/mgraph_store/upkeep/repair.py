@@ -47,7 +47,7 @@ def repair(store: GraphStore) -> list[str]:
     StoreError
         If there is nothing left from which to repair the index, or the disk is full.
     """
-    with contextlib.suppress(CorruptError):  # of one that cannot be read the journal will say
+    with contextlib.suppress(CorruptError):  # if it cannot be read, the journal knows
         store.index.require_present(format_of(store))
     subjects = {p.subject for p in examine(store, deep=True)}
     with store.lock.exclusive():

@@ -1,7 +1,7 @@
-"""A journal that is much longer than what it says, written once more, while others go on.
+"""Rewrite a journal that is much longer than its content requires, while others keep working.
 
-The rows come from a copy of the index, which is made under the shared lock; the records that others commit meanwhile
-are written behind them under the exclusive lock, which is held for that, and for the counter.
+The rows come from a copy of the index, made under the shared lock. The records that others commit meanwhile are
+appended under the exclusive lock, which is held only for that and for the counter.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from mgraph_store.rows.schema import TABLES, columns
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
 
-_SAMPLE = 500  # rows of each table
-_SMALL = 20_000  # rows in all, of which one need not guess
+_SAMPLE = 500  # rows sampled from each table
+_SMALL = 20_000  # up to this many rows in all, no estimate is needed
 
 
 def shortest_length(con: duckdb.DuckDBPyConnection) -> int:
-    """Say how many bytes a journal of the present rows takes; of many rows, about how many."""
+    """Return how many bytes a journal of the current rows would take, estimated if there are many."""
     counts = {t: con.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0] for t in TABLES}
     if sum(counts.values()) <= _SMALL:
         return sum(record_size(0, part) for part in parts(con))
@@ -42,7 +42,7 @@ def shortest_length(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def shorten(store: GraphStore) -> None:
-    """Begin the journal anew with the present rows."""
+    """Start the journal afresh with the current rows."""
     journal = store.index.journal
     making = store.folder.sub(TEMPORARY, f"index-{random_characters(8)}")
     try:
@@ -56,7 +56,7 @@ def shorten(store: GraphStore) -> None:
         if since is None or since.number != number or not journal.reaches(since):  # a crash has left it so
             _at_once(store)
             return
-        with making.opened() as folder, contextlib.suppress(FileNotFoundError):  # if somebody else was faster
+        with making.opened() as folder, contextlib.suppress(FileNotFoundError):  # in case somebody else was faster
             path = making.path_within(folder) / store.index.path.name
             with duckdb.connect(str(path), config=dict(CONFIG)) as con:
                 con.execute("SET enable_external_access = false")  # no view of an index leads elsewhere

@@ -1,0 +1,205 @@
+"""What the members of a set predict: computed once per model, split and BatchNorm policy, and cached in the graph.
+
+A cached prediction is found by a hash of everything that determines it: the parameters and buffers themselves, the
+BatchNorm policy, the contents of the data, the network's code, versions and kind of device. So it cannot be stale: any
+change gives another key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mgraph.data.splits import Split
+from mgraph.errors import InputError
+from mgraph.evaluate.batchnorm import OWN, recompute_statistics
+from mgraph.evaluate.metrics import outputs
+from mgraph.live import is_live
+from mgraph.models.sets import Member
+from mgraph.session.code import of_space, warn_of_other_code
+from mgraph.session.members import constants_source
+from mgraph.session.points import buffers_of, lender_of, load_buffers, policy_name
+from mgraph.session.recent import MOST_BYTES
+from mgraph.session.runs import versions
+from mgraph.session.session import Session, Workspace
+from mgraph.specs import Spec
+from mgraph_store import Connection, Node, Space
+from mgraph_store.tensors.kernel import combine
+
+Terms = Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A member ready for the network: θ, shape (D,), its buffers by dtype, and whether to recompute statistics."""
+
+    theta: NDArray[np.float32]
+    buffers: Mapping[str, NDArray[Any]]
+    recompute: bool
+
+
+class Predictor:
+    """Loads members of a space into its network, and predicts with them.
+
+    A node is used with its own BatchNorm statistics, if it has any, unless ``bn_examples`` asks to recompute those of
+    all members; for a point of a connection they are recomputed.
+    """
+
+    def __init__(self, session: Session, space: Space, bn_examples: int | None = None) -> None:
+        self.session, self.workspace = session, session.workspace(space)
+        self.policy = self.workspace.policy(bn_examples)
+        self._recompute_all = bn_examples is not None
+        self._constants: dict[str, dict[str, NDArray[Any]]] = {}
+        self.computed = 0  # passes over a split that was not cached
+
+    def check_code(self, members: Sequence[Member]) -> None:
+        """Warn if the code of the network or data is not the code with which the members were made."""
+        found: dict[str, Node | Connection] = {}
+        for member in members:
+            thing = member.node or member.connection
+            if thing is not None:
+                found[thing.id] = thing
+        warn_of_other_code(self.session.store, self.workspace, list(found.values()))
+
+    def outputs(self, member: Member, splits: Mapping[str, Split]) -> dict[str, Tensor]:
+        """Return a member's outputs on splits, by name: all in stored order, shape (N, …), on the CPU.
+
+        Raises InputError for a network whose outputs are not one tensor.
+        """
+        point = self._point(member)
+        base = self._identity(point)
+        found: dict[str, Tensor] = {}
+        placed = False
+        for name, split in splits.items():
+            key = self._key(base, name, split)
+            known = None if key is None else self.session.store.predictions.get(key)
+            if known is not None and len(known) == len(split):
+                found[name] = torch.from_numpy(known)
+                continue
+            if not placed:
+                self._place(point)
+                placed = True
+            found[name] = _all_outputs(self.workspace, split)
+            self.computed += 1
+            if key is not None:
+                self.session.store.predictions.put(key, found[name].numpy())
+        return found
+
+    def place(self, member: Member) -> str:
+        """Load a member into the space's network, and return the name of its BatchNorm policy."""
+        point = self._point(member)
+        self._place(point)
+        return policy_name(self.workspace, self.policy if point.recompute else OWN)
+
+    def policy_of(self, member: Member) -> str:
+        """Return the name of the BatchNorm policy with which a member is used."""
+        return policy_name(self.workspace, self.policy if self._point(member).recompute else OWN)
+
+    def place_sum(self, terms: Terms, like: Member) -> NDArray[np.float32]:
+        """Load Σ c θ of stored nodes into the network, recomputing statistics, with a member's constants; return θ."""
+        theta = self.theta(terms)
+        self._place(_Point(theta, self._buffers(like)[0], recompute=True))
+        return theta
+
+    def theta(self, terms: Terms) -> NDArray[np.float32]:
+        """Return Σ c θ over stored nodes, shape (D,); nodes that do not fit in memory together are read in parts."""
+        ids = [identifier for identifier, _ in terms]
+        with self.session.store.reading() as reader:
+            by_id = {node.id: node for node in reader.all(Node, id=ids)}
+        nodes = [by_id[identifier] for identifier in ids]
+        coefficients = [c for _, c in terms]
+        if len(nodes) == 1 and coefficients == [1.0]:
+            return self.session.points.read(nodes[0])
+        size = 4 * self.workspace.layout.size
+        if len(nodes) * size > MOST_BYTES and all(node.tensor_key is not None for node in nodes):
+            return self.session.store.combination(coefficients, nodes).run()
+        return np.array(combine(coefficients, [self.session.points.read(node) for node in nodes]))
+
+    def _point(self, member: Member) -> _Point:
+        buffers, own = self._buffers(member)
+        recompute = self.workspace.flat.recomputes and (self._recompute_all or not own)
+        return _Point(self.theta(member.terms), buffers, recompute)
+
+    def _buffers(self, member: Member) -> tuple[Mapping[str, NDArray[Any]], bool]:
+        """Return the buffers of a member, and whether they are its own."""
+        if not self.workspace.layout.buffers:
+            return {}, True
+        store = self.session.store
+        connection = member.connection
+        if connection is not None and connection.id in self._constants:
+            return self._constants[connection.id], False
+        with store.reading() as reader:
+            if connection is not None:
+                groups = buffers_of(store, reader, constants_source(reader, connection))
+                self._constants[connection.id] = groups
+                return groups, False
+            assert member.node is not None, "a member is a node or a point of a connection"
+            groups = buffers_of(store, reader, member.node)
+            if groups:
+                return groups, True
+            return buffers_of(store, reader, lender_of(reader, member.node)), False
+
+    def _place(self, point: _Point) -> None:
+        flat = self.workspace.flat
+        flat.theta.copy_(flat.pack(torch.from_numpy(np.array(point.theta))))
+        if point.buffers:
+            load_buffers(self.workspace, point.buffers)
+        if point.recompute:
+            recompute_statistics(flat, self.workspace.task.train, self.policy)
+
+    def _identity(self, point: _Point) -> bytes:
+        """Hash everything about a prediction except the split."""
+        space, here = self.workspace.space, self.workspace
+        here.flat  # noqa: B018  (then it is known which code runs)
+        hasher = hashlib.blake2b(digest_size=16)
+        facts = {
+            "space": [space.arch, space.layout_hash, space.data_hash],
+            "code": of_space(here.code),
+            "policy": policy_name(here, self.policy if point.recompute else OWN),
+            "versions": versions() | _libraries(),
+            "network": str(here.flat.module),
+            "device": here.flat.device.type,
+        }
+        hasher.update(json.dumps(facts, sort_keys=True).encode())
+        hasher.update(np.ascontiguousarray(point.theta).view(np.uint8).data)
+        for name in sorted(point.buffers):
+            hasher.update(f"\n{name} ".encode())
+            hasher.update(np.ascontiguousarray(point.buffers[name]).reshape(-1).view(np.uint8).data)
+        return hasher.digest()
+
+    def _key(self, base: bytes, name: str, split: Split) -> str | None:
+        """Return the key of a prediction; None if it must not be cached.
+
+        This is the case for other data, and for networks given as objects, which cannot be recognised later.
+        """
+        if self.workspace.task.splits.get(name) is not split or is_live(Spec.parse(self.workspace.space.arch)):
+            return None
+        return hashlib.blake2b(base + f"\n{name} {len(split)}".encode(), digest_size=16).hexdigest()
+
+
+def _libraries() -> dict[str, str]:
+    """Return the versions of the loaded libraries from which networks may come."""
+    return {
+        name: str(getattr(sys.modules[name], "__version__", "")) for name in ("transformers",) if name in sys.modules
+    }
+
+
+def _all_outputs(workspace: Workspace, split: Split) -> Tensor:
+    parts = []
+    for out, _ in outputs(workspace.flat, split):
+        if not isinstance(out, Tensor):
+            raise InputError(
+                f"The network of space {workspace.space.name} returns a {type(out).__name__}; models are asked "
+                "together only where outputs are one tensor."
+            )
+        parts.append(out.detach().cpu())
+    return torch.cat(parts)

@@ -1,0 +1,64 @@
+"""A process that trains, measures and sweeps on a streamed folder, and prints the most memory that it and its workers
+had (MiB; what they share is counted once).
+
+``python measure_streaming.py DIR FILES SIDE``: so many noisy images of this size are put into DIR. They are links to a
+few files, so the folder is as large as it says without filling the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from multiprocessing import active_children
+from pathlib import Path
+
+DISTINCT = 64
+
+
+def fill(root: Path, count: int, side: int) -> int:
+    """Make the folder; return how many bytes its files have."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    total = 0
+    for i in range(count):
+        split, label = "train" if i % 10 else "test", (i // 10) % 2
+        file = root / split / f"class{label}" / f"{i:06}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kept = root / f"{i % DISTINCT}.source"
+        if not kept.exists():
+            Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(kept, "PNG", compress_level=0)
+        os.link(kept, file)
+        total += kept.stat().st_size
+    return total
+
+
+def proportional(process: str) -> int:
+    """Return the proportional set size of a process in KiB: what it shares is divided among those that share it."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def main() -> None:
+    root, count, side = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    size = fill(root / "photos", count, side)
+    import mgraph
+
+    most = 0
+
+    def look(_: object) -> None:
+        nonlocal most
+        most = max(most, sum(proportional(str(p)) for p in ["self", *(c.pid for c in active_children())]))
+
+    spec = f"imagefolder:{root}/photos?size=64&stream=true"
+    g = mgraph.create(root / "g.mgraph", arch="cnn?channels=4,8&hidden=16,&bn=true", data=spec, device="cpu", workers=2)
+    for seed, name in enumerate("ab"):
+        g.train(seed=seed, epochs=1, max_steps=40, batch_size=128, name=name, progress=look)
+    g.connect("a", "b", method=mgraph.Linear(), name="line", grid=2, progress=look)
+    print(json.dumps({"bytes": size, "MiB": most / 1024}))
+
+
+if __name__ == "__main__":
+    main()
