@@ -102,7 +102,8 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, name: str, repeat: int) -> None:
         self.name, self.repeat, self.regime, self.options = name, repeat, REGIMES[name], options
-        place = f"{name}-{repeat}-{options.epochs}"
+        sizes = options.epochs, options.grid, options.valid, options.test
+        place = "-".join(map(str, (name, repeat, *sizes)))
         self._data = options.work / f"{place}.npz"
         path, self._rows = options.work / f"{place}.mgraph", options.work / f"rows-{place}.jsonl"
         if not self._data.exists():
