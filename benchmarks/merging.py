@@ -195,7 +195,7 @@ class Bench:
             self.surface.merge(name=name)
         at = self.graph.node(name).describe()["info"].get("parameter")
         corner = at is None or all(t in (0, 1) for t in at)
-        return 6.0, self.score(name), "kept the best corner" if corner else f"fired at {at}"
+        return 6.0, self.score(name), f"kept the corner at {at}" if corner else f"fired at {at}"
 
     def oracle(self) -> tuple[float, float, str]:
         """Choose on test data."""
