@@ -35,7 +35,7 @@ from mgraph.session.members import label
 from mgraph.session.points import module_buffers
 from mgraph.session.runs import versions
 from mgraph.session.session import Session, Workspace
-from mgraph_store import Node
+from mgraph_store import Connection, Node
 
 _MEMBER = "member-{}.safetensors"
 _MANIFEST, _CARD = "manifest.json", "README.md"
@@ -205,7 +205,8 @@ def _manifest(session: Session, voting: _Ensemble, members: list[dict[str, Any]]
     task, models = voting.workspace.task, voting.models
     measured = {split: voting.result.evaluate(split) for split in _SPLITS}
     policies = {voting.predictor.policy_of(member): None for member in models.members}
-    sources = [*models.connections, *(member.node for member in models.members if member.node is not None)]
+    sources: list[Connection | Node] = [*models.connections]
+    sources += [member.node for member in models.members if member.node is not None]
     return {
         "format": 1,
         "kind": "ensemble",

@@ -194,8 +194,8 @@ class Reader:
             "WHERE name = $text OR id = $text OR ($prefix AND starts_with(id, $text))"
             for kind, record in _FINDABLE.items()
         )
-        rows = self._con.execute(sql + " ORDER BY 2", {"text": text, "prefix": len(text) >= 4}).fetchall()
-        return [(kind, identifier, name) for kind, identifier, name in rows]
+        rows = self._con.execute(sql, {"text": text, "prefix": len(text) >= 4}).fetchall()
+        return sorted(((kind, identifier, name) for kind, identifier, name in rows), key=lambda match: match[1])
 
     def _execute(self, sql: str, parameters: Sequence[Any], fetch: str = "") -> Any:
         try:
