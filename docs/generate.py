@@ -30,6 +30,7 @@ PAGES = (
     "docs/training.md",
     "docs/paths-and-surfaces.md",
     "docs/queries.md",
+    "docs/merging.md",
     "docs/neb.md",
     "docs/llpf.md",
     "docs/measures.md",

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -47,6 +48,11 @@ _MAIN = "from mgraph_cli.main import main; main()"
 
 # Directories whose tests share no set-up of their own and take long: any process may take any of their tests.
 _SPREAD = ("tests/docs/", "tests/faults/")
+# Few tests that take long, which come first with those above: at the end, the other processes would wait for them.
+_LONG = (
+    *("tests/train/test_parallel.py", "tests/graph/test_reproducible.py", "tests/graph/test_explore.py"),
+    *("tests/cli/test_demo.py", "tests/cli/test_toy_demo.py", "tests/cli/test_resume.py", "tests/engines/"),
+)
 
 # Directories whose tests export.
 _EXPORTING = ("graph", "cli", "docs")
@@ -61,9 +67,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             if nodeid.rfind("@") > nodeid.rfind("]"):
                 return nodeid.rpartition("@")[2]
-            return nodeid if nodeid.startswith(_SPREAD) else nodeid.split("::", 1)[0]
+            return nodeid if nodeid.startswith(_SPREAD) else _file(nodeid)
 
+    config.option.loadscopereorder = False  # the order is that of pytest_collection_modifyitems
     return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes long first, then files with many tests, so that all processes end at about the same time."""
+    counts = Counter(_file(item.nodeid) for item in items)
+    # The sort keeps the order of what is alike, so the tests of a file stay together.
+    items.sort(key=lambda item: (not item.nodeid.startswith(_SPREAD + _LONG), -counts[_file(item.nodeid)]))
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def pytest_collection_finish() -> None:

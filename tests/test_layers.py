@@ -110,6 +110,9 @@ def test_no_function_takes_more_than_eight_things(part: str) -> None:
         (keywords.MergeOptions, mgraph.MergeJob, set()),
         (keywords.ExportOptions, mgraph.ExportJob, set()),
         (keywords.ExportSetOptions, mgraph.ExportEnsembleJob, {"where", "space"}),  # of the set
+        (keywords.EnsembleOptions, mgraph.EnsembleJob, {"where", "space"}),  # which members there are
+        (keywords.SoupOptions, mgraph.SoupJob, {"where", "space"}),
+        (keywords.PredictOptions, mgraph.PredictJob, {"where", "space"}),
         (keywords.AlignOptions, mgraph.AlignJob, set()),
         (keywords.ImportOptions, mgraph.AddModeJob, set()),
     ],

@@ -78,21 +78,17 @@ def measure_tables(measures: Sequence[Mapping[str, Any]]) -> dict[str, list[dict
     return {"sharpness": list(sharp.values()), "flatness": flat}
 
 
-def print_models(facts: Mapping[str, Any], primary: str, form: str, *, columns: Sequence[str] = ()) -> None:
-    """Print what was found out about models, and then these, with their numbers and the primary metric's error.
-
-    ``columns`` are shown after the primary metric, as far as any model has them (default: the losses).
-    """
+def print_models(facts: Mapping[str, Any], primary: str, form: str) -> None:
+    """Print what was found out about models, and then these, with their numbers and the primary metric's error."""
     plain = {key: value for key, value in facts.items() if key != "models"}
-    models: list[dict[str, Any]] = facts["models"]
-    further = columns or (("valid_loss", "test_loss") if primary != "loss" else ())
-    shown = [name for name in further if any(row.get(name) is not None for row in models)]
-    shown = list(dict.fromkeys(["what", f"valid_{primary}", f"test_{primary}", "test_error_bar", *shown]))
+    columns: tuple[str, ...] = ("what", f"valid_{primary}", f"test_{primary}", "test_error_bar")
+    if primary != "loss":
+        columns += ("valid_loss", "test_loss")
     if form == "json":
-        emit_one({**plain, "models": models}, form=form)
+        emit_one({**plain, "models": facts["models"]}, form=form)
     elif form == "csv":
-        emit(models, shown, form=form)
+        emit(facts["models"], columns, form=form)
     else:
         emit_one(plain)
         echo()
-        emit(models, shown)
+        emit(facts["models"], columns)

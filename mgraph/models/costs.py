@@ -20,20 +20,20 @@ from mgraph_store import Connection, Evaluation, Member, Node, NodeTerm, Reader,
 MEMORISED = 0.25
 """Modes look memorised if their train loss is below this fraction of their validation loss."""
 
-_DEPENDENT = ("init", "ema")
+_DEPENDENT = ("init", "ema", "swa", "vertex")
 _ALIGNED = "align"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What was spent on some modes and connections, in T; None where some of it was not recorded."""
+    """What was spent on some modes and connections, in T; None if part of it was not recorded."""
 
     modes: float | None
     connections: float | None
 
     @property
     def total(self) -> float | None:
-        """All of it."""
+        """The sum."""
         return None if self.modes is None or self.connections is None else self.modes + self.connections
 
 
@@ -67,14 +67,14 @@ def independent_modes(reader: Reader, space: Space) -> list[Node]:
         if node.digest in seen:
             continue
         seen.add(node.digest)
-        found[node.run_id or node.id] = node  # a run's copies come before its end
+        found[info.get("trajectory") or node.run_id or node.id] = node  # a run's copies come before its end
     return list(found.values())
 
 
 def costs_of(session: Session, space: Space, modes: Iterable[str], connections: Sequence[Connection]) -> Costs:
-    """Return what modes, by their ids, and connections cost to train, together, in T.
+    """Return what modes, by their ids, and connections together cost to train, in T.
 
-    T is the median of the space's independent modes.
+    T is the median over the space's independent modes.
     """
     with session.store.reading() as reader:
         of_space = independent_modes(reader, space)
@@ -83,7 +83,8 @@ def costs_of(session: Session, space: Space, modes: Iterable[str], connections: 
         runs = {run.id: run for run in reader.all(Run, id=[i for i in ids if i is not None])}
         examples = _training_examples(reader, space)
     unit = _Unit.of([run for n in of_space if (run := runs.get(n.run_id or "")) is not None], examples)
-    spent = [unit.of_mode(runs.get(node.run_id or "")) for node in nodes]
+    of_runs = {node.run_id or node.id: runs.get(node.run_id or "") for node in nodes}  # several may be of one
+    spent = [unit.of_mode(run) for run in of_runs.values()]
     joined = [unit.of_connection(session, c, runs.get(c.run_id or "")) for c in connections]
     return Costs(_sum(spent), _sum(joined))
 
@@ -91,11 +92,24 @@ def costs_of(session: Session, space: Space, modes: Iterable[str], connections: 
 def trained_for(reader: Reader, node: Node) -> tuple[frozenset[str], frozenset[str]]:
     """Return the ids of the modes and connections that had to be trained for a node; several for a merged one."""
     info = json.loads(node.info)
-    if node.kind == "mode" or not isinstance(info.get("connection"), str):
+    if node.kind == "mode":
+        return frozenset(_beginnings(reader, node)), frozenset()
+    if not isinstance(info.get("connection"), str):
         terms = reader.all(NodeTerm, node_id=node.id) if node.kind == "merged" else []
         return frozenset(t.source_id for t in terms) or frozenset({node.id}), frozenset()
     members = reader.all(Member, connection_id=info["connection"], role="end")
     return frozenset(m.node_id for m in members), frozenset({info["connection"]})
+
+
+def _beginnings(reader: Reader, node: Node) -> list[str]:
+    """Return the ids of a mode and of those that it was trained on from, one after the other."""
+    ids: list[str] = []
+    found = [node]
+    while found and found[0].id not in ids:
+        ids.append(found[0].id)
+        begun = json.loads(found[0].info).get("init")
+        found = reader.all(Node, id=begun) if isinstance(begun, str) else []
+    return ids
 
 
 def memory_of(reader: Reader, modes: Iterable[str]) -> Memory:
@@ -155,11 +169,12 @@ def _sum(costs: Sequence[float | None]) -> float | None:
 
 
 def _passes(run: Run) -> float | None:
-    """Return how many times a training saw the training data: its epochs."""
+    """Return how many times a training passed over the training data: its epochs, doubled by sharpness-aware steps."""
     if run.command != "train":
         return None
-    epochs = json.loads(run.settings).get("epochs")
-    return float(epochs) if isinstance(epochs, int | float) and epochs > 0 else None
+    settings = json.loads(run.settings)
+    epochs, each = settings.get("epochs"), 1.0 if settings.get("sam") is None else 2.0
+    return each * epochs if isinstance(epochs, int | float) and epochs > 0 else None
 
 
 def _training_examples(reader: Reader, space: Space) -> int | None:

@@ -94,15 +94,14 @@ class Predictor:
                 self.session.store.predictions.put(key, found[name].numpy())
         return found
 
-    def place(self, member: Member) -> str:
-        """Load a member into the space's network, and return the name of its BatchNorm policy."""
-        point = self._point(member)
-        self._place(point)
-        return policy_name(self.workspace, self.policy if point.recompute else OWN)
+    def place(self, member: Member) -> None:
+        """Load a member into the space's network, with its BatchNorm statistics."""
+        self._place(self._point(member))
 
     def policy_of(self, member: Member) -> str:
         """Return the name of the BatchNorm policy with which a member is used."""
-        return policy_name(self.workspace, self.policy if self._point(member).recompute else OWN)
+        recompute = self._recompute_all or not self._buffers(member)[1]
+        return policy_name(self.workspace, self.policy if recompute else OWN)
 
     def place_sum(self, terms: Terms, like: Member) -> NDArray[np.float32]:
         """Load Σ c θ of stored nodes into the network, recomputing statistics, with a member's constants; return θ."""

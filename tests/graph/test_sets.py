@@ -320,3 +320,13 @@ def test_ensembles_are_drawn(graph: Any, path: Path) -> None:
     drawn = graph.connection("curve").plot_ensemble(path.parent / "votes.svg", grid=3)
     assert "ensemble of a and" in drawn.read_text()
     assert graph.connection("s").plot_ensemble(path.parent / "votes.png", grid=2).stat().st_size > 5000
+
+
+def test_what_was_trained_on_costs_both_and_is_no_independent_mode(graph: Any) -> None:
+    graph.train(init="a", epochs=3, seed=9, name="longer")
+    graph.train(epochs=6, seed=8, name="sharp", sam=0.05)
+    found = graph.ensemble("longer", "sharp")
+    costs = {row["what"]: row["cost"] for row in found.table()}
+    assert costs["ensemble of 2 models"] == pytest.approx(1 + 3 / 6 + 2)
+    assert costs[f"single {found.single_name}"] == pytest.approx({"longer": 1.5, "sharp": 2}[found.single_name])
+    assert costs["3 independent modes (equal cost)"] == 3  # of a, b, c, d and sharp

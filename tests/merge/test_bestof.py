@@ -35,13 +35,17 @@ def likelihoods(rng: np.random.Generator, points: int, examples: int, correlatio
 )
 def test_of_equal_points_the_best_is_hardly_ever_called_better(simulate: Any, correlation: float) -> None:
     rng, times = np.random.default_rng(0), 80
-    naive = fired = 0
+    naive = fired = halved = 0
+    searched, held_out = halves(200)
     for _ in range(times):
         points, corner = simulate(rng, 121, 200, correlation)
         best = int(points.mean(axis=1).argmax())
         fired += decide(points, best, corner).verdict == "better"
         naive += paired_difference(points[best], corner).verdict == "better"
+        first = int(points[:, searched].mean(axis=1).argmax())
+        halved += decide(points[[first]][:, held_out], 0, corner[held_out]).verdict == "better"
     assert fired <= 0.05 * times
+    assert halved <= 0.05 * times
     assert naive > 0.25 * times  # what two standard errors alone would say
 
 

@@ -9,8 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mgraph_store import GraphStore
+from mgraph_store.errors import EntryError
 from mgraph_store.folder import Folder
 from mgraph_store.predictions import PREDICTIONS, Predictions
+from mgraph_store.upkeep.collect import plan_collection
+from mgraph_store.upkeep.copying import copy
 
 KEYS = [f"{i:032x}" for i in range(6)]
 
@@ -63,3 +67,24 @@ def test_only_keys_are_names(tmp_path: Path) -> None:
     for key in ("../x", "", "A" * 32):
         with pytest.raises(ValueError, match="not a key"):
             cache.get(key)
+
+
+def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
+    store = GraphStore.create(tmp_path / "g.mgraph")
+    (tmp_path / "outside").mkdir()
+    (store.path / PREDICTIONS).symlink_to(tmp_path / "outside")
+    with pytest.raises(EntryError, match=r"predictions in graph .* is a symbolic link"):
+        GraphStore.open(store.path)
+
+
+def test_gc_names_what_it_frees_and_a_copy_leaves_it_out(tmp_path: Path) -> None:
+    store = GraphStore.create(tmp_path / "g.mgraph")
+    store.predictions.put(KEYS[0], np.zeros(100))
+    assert [(i.kind, i.why) for i in plan_collection(store, 3600).items] == []
+    plan = plan_collection(store, 0)
+    assert [(i.kind, i.why) for i in plan.items] == [(PREDICTIONS, "1 cached, computed again when they are needed")]
+    assert plan.nbytes > 800
+    copy(store, tmp_path / "copy.mgraph")
+    assert not (tmp_path / "copy.mgraph" / PREDICTIONS).exists()
+    plan.apply(store)
+    assert not (store.path / PREDICTIONS).exists()

@@ -18,7 +18,7 @@ from mgraph_cli.terminal import echo
 if TYPE_CHECKING:
     from mgraph import Graph
 
-_COLUMNS = ("test_loss", "test_ece", "test_brier", "cost")
+_FURTHER = ("members", "cost", "test_nll", "test_ece", "test_brier")
 
 
 @click.command()
@@ -65,7 +65,11 @@ def ensemble(
     if form != "json":
         for name in ("member_rows", "classes", "disagreement_matrix"):
             facts.pop(name)
-    print_models(facts, result.metric, form, columns=_COLUMNS)
+    print_models(facts, result.metric, form)
+    if form == "table":
+        rows = result.table()
+        echo()
+        emit(rows, ("what", *(name for name in _FURTHER if any(row.get(name) is not None for row in rows))))
     if form == "table" and per_class:
         echo()
         emit(result.classes, ("class", "examples", "precision", "recall", "f1"), empty="This task has no classes.")
