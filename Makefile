@@ -15,7 +15,9 @@ test: $(STAMP)
 
 stress: $(STAMP)
 	$(BIN)/python -m pytest -m stress
-	MGRAPH_EXAMPLES=10 $(BIN)/python -m pytest -m "not stress" tests/query/test_arrays.py tests/store/test_filters.py tests/explore/test_suggest.py
+	MGRAPH_EXAMPLES=10 $(BIN)/python -m pytest -m "not stress" \
+		tests/query/test_arrays.py tests/query/test_components.py tests/query/test_matrix.py \
+		tests/store/test_filters.py tests/store/test_partial.py tests/explore/test_suggest.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

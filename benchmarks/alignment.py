@@ -20,17 +20,17 @@ from harness import invocation, machine, quieten
 
 import mgraph
 
-MEASURED = 11  # points on a segment
-
 
 @dataclass(frozen=True)
 class Case:
-    """A network on its data, and how its two modes are trained."""
+    """A network on its data, how its two modes are trained, and at how many points of a segment it is measured."""
 
     arch: str
     data: str
     settings: dict[str, Any]
     examples: int
+    points: int
+    trained_on: str = "all images"
 
 
 def main() -> None:
@@ -49,12 +49,14 @@ def main() -> None:
     images = f"npz:{Path(options.mnist).resolve()}?mean=0.1307&std=0.3081"
     photos = f"npz:{Path(options.cifar10).resolve()}?mean=0.4914,0.4822,0.4465&std=0.247,0.2435,0.2616"
     cases = {
-        "mlp": Case("mlp?hidden=512,512,512", images, {"epochs": 10, "batch_size": 128}, 10_000),
+        "mlp": Case("mlp?hidden=512,512,512", images, {"epochs": 10, "batch_size": 128}, 10_000, 11),
         "resnet20": Case(
             f"cifarresnet?depth=20&width={options.width:g}",
             f"{photos}&limit={options.limit}",
             {"epochs": options.epochs, "batch_size": 64, "lr": 0.05},
             500,
+            5,
+            f"{options.limit} images",
         ),
     }
     lines = [invocation(), machine(), ""]
@@ -93,20 +95,21 @@ def compared(graph: mgraph.Graph, name: str, case: Case) -> list[str]:
     how = ", ".join(f"{key} {value}" for key, value in case.settings.items())
     info = graph.node("aligned").describe()["info"]
     lines = [
-        f"{name}: {case.arch}, {how}; aligned in {seconds:.0f} s of CPU, outputs the same up to "
-        f"{info['largest_difference']:.1e}; on {case.examples} examples of each split",
+        f"{name}: {case.arch}, {how}, {case.trained_on}; aligned in {seconds:.0f} s of CPU, outputs the same up to "
+        f"{info['largest_difference']:.1e}; on {case.examples} examples of each split, "
+        f"at {case.points} points",
         f"  {'segment':<14}{'distance':>9}{'barrier':>9}{'middle loss':>13}{'fall of test accuracy':>23}",
     ]
     for first in ("a", "aligned"):
         line = graph.connect(first, "b", method=mgraph.Linear(), sweep=False)
         sampled = {"examples": case.examples, "bn_examples": case.examples}
-        found = line.sweep(MEASURED, splits=("train", "test"), **sampled).values
+        found = line.sweep(case.points, splits=("train", "test"), **sampled).values
         loss, accuracy = found["train", "loss"], found["test", "accuracy"]
-        between = np.linspace(0.0, 1.0, MEASURED)
+        between = np.linspace(0.0, 1.0, case.points)
         barrier = (loss - (loss[0] + between * (loss[-1] - loss[0]))).max()
         fall = (accuracy[0] + between * (accuracy[-1] - accuracy[0]) - accuracy).max()
         distance = graph.compare(first, "b").pairs[0].similarity.whole.distance
-        row = f"  {first + ' to b':<14}{distance:>9.2f}{barrier:>9.3f}{loss[MEASURED // 2]:>13.3f}"
+        row = f"  {first + ' to b':<14}{distance:>9.2f}{barrier:>9.3f}{loss[case.points // 2]:>13.3f}"
         lines.append(f"{row}{100 * fall:>16.1f} points")
     ends = " and ".join(f"{100 * accuracy[k]:.1f} %" for k in (0, -1))
     return [*lines, f"  Test accuracy of the ends: {ends}.", ""]

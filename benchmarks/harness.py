@@ -1,4 +1,4 @@
-"""What the scripts share: a quiet process, the line that names the machine, and modes to start from."""
+"""What the scripts share: a quiet process, the line that names the machine, peak memory, and modes to start from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import platform
 import shlex
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,31 @@ def machine() -> str:
 def invocation() -> str:
     """Return the command line of this script."""
     return f"$ python benchmarks/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".rstrip()
+
+
+class Peak:
+    """Watches how much anonymous memory this process has above what it has now; mapped files do not count."""
+
+    def __init__(self) -> None:
+        self._start = self._peak = anonymous()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.01):
+            self._peak = max(self._peak, anonymous())
+
+    def stop(self) -> int:
+        """Return the most there was, in bytes."""
+        self._over.set()
+        self._thread.join()
+        return max(self._peak, anonymous()) - self._start
+
+
+def anonymous() -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
+    return 1024 * int(line.split()[1])
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from mgraph.train.batches import batches_per_pass
 ARCH = "cnn?channels=16,32,32&hidden=64&bn=true"
 BATCH = 64
 CORNERS, MODES = "abcd", "abcdef"
-CYCLE = 2  # epochs of a cycle of FGE
+CYCLE = 2  # epochs of a cycle of FGE, or fewer if there is not one and a half
 SNAPSHOTS, VERTICES = 6, 3
 
 
@@ -127,7 +127,7 @@ class Bench:
     @property
     def before(self) -> int:
         """Epochs of a mode after which FGE takes it up."""
-        return round(0.75 * self.E)
+        return int(0.75 * self.E)
 
     def modes(self, names: Sequence[str] = MODES) -> list[str]:
         """Train independent modes, and keep what FGE takes up."""
@@ -232,9 +232,11 @@ class Bench:
     def fge(self) -> tuple[float, Score, str]:
         """Go on from each mode in cycles."""
         left, members = self.E - self.before, []
-        count = (left + CYCLE // 2) // CYCLE
+        steps = left * self.epoch
+        period = min(CYCLE * self.epoch, 2 * steps // 3)
+        count = (steps + period // 2) // period
         for number, name in enumerate(self.modes()):
-            how = {"init": f"{name}-{self.before}", "lr": 0.025, "schedule": f"cyclic?period={CYCLE}ep&low=0.02"}
+            how = {"init": f"{name}-{self.before}", "lr": 0.025, "schedule": f"cyclic?period={period}&low=0.02"}
             self._train(f"fge{number}", number, f"-{count}", fge=True, epochs=left, **how)
             members += [f"fge{number}-{i + 1}" for i in range(count)]
         return float(len(MODES)), self.score(*members), f"{len(members)} members"

@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ import numpy as np
 import safetensors.torch
 import torch
 import torchvision
-from harness import invocation, machine, quieten
+from harness import Peak, invocation, machine, quieten
 from safetensors import safe_open
 from torch import Tensor, nn
 from upkeep import upkeep
@@ -252,31 +251,6 @@ def child(scratch: Path, way: str) -> None:
             stream_safetensors(scratch / "sum.safetensors", LARGE, computation.stream, {}, overwrite=True)
     took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu, "peak": memory.stop()}
     print(json.dumps(took))
-
-
-class Peak:
-    """Watches how much anonymous memory this process has above what it has now; mapped files do not count."""
-
-    def __init__(self) -> None:
-        self._start = self._peak = anonymous()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.01):
-            self._peak = max(self._peak, anonymous())
-
-    def stop(self) -> int:
-        """Return the most there was, in bytes."""
-        self._over.set()
-        self._thread.join()
-        return max(self._peak, anonymous()) - self._start
-
-
-def anonymous() -> int:
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
-    return 1024 * int(line.split()[1])
 
 
 def many(scratch: Path, count: int, rounds: int) -> None:

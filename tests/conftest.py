@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -47,6 +48,14 @@ _MAIN = "from mgraph_cli.main import main; main()"
 
 # Directories whose tests share no set-up of their own and take long: any process may take any of their tests.
 _SPREAD = ("tests/docs/", "tests/faults/")
+# Few tests that take long, which come first with those above: at the end, the other processes would wait for them.
+_LONG = (
+    *("tests/train/test_parallel.py", "tests/graph/test_reproducible.py", "tests/graph/test_explore.py"),
+    *("tests/cli/test_demo.py", "tests/cli/test_toy_demo.py", "tests/cli/test_resume.py", "tests/engines/"),
+)
+
+# Directories whose tests export.
+_EXPORTING = ("graph", "cli", "docs")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -58,9 +67,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             if nodeid.rfind("@") > nodeid.rfind("]"):
                 return nodeid.rpartition("@")[2]
-            return nodeid if nodeid.startswith(_SPREAD) else nodeid.split("::", 1)[0]
+            return nodeid if nodeid.startswith(_SPREAD) else _file(nodeid)
 
+    config.option.loadscopereorder = False  # the order is that of pytest_collection_modifyitems
     return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes long first, then files with many tests, so that all processes end at about the same time."""
+    counts = Counter(_file(item.nodeid) for item in items)
+    # The sort keeps the order of what is alike, so the tests of a file stay together.
+    items.sort(key=lambda item: (not item.nodeid.startswith(_SPREAD + _LONG), -counts[_file(item.nodeid)]))
+
+
+def _file(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def pytest_collection_finish() -> None:
@@ -83,6 +104,37 @@ def _own_configuration(_configurations: Iterator[Path], monkeypatch: pytest.Monk
     monkeypatch.setenv("MGRAPH_CACHE_DIR", str(next(_configurations)))
     monkeypatch.delenv("MGRAPH_GRAPH", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _quick_exports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run exported programs in this process, and weights not at all, unless a test is about just that.
+
+    A fresh process takes seconds; so does tracing a network for the weights of each test that exports some.
+    """
+    if request.path.parent.name not in _EXPORTING:
+        return
+    from importlib import import_module
+
+    def run_here(directory: Path, name: str) -> None:
+        del name
+        import_module("mgraph.exporting.reload").answer(directory)
+
+    if "fresh_process" not in request.fixturenames:
+        monkeypatch.setattr("mgraph.exporting.verification.run_alone", run_here)
+    if not {"fresh_process", "verified_weights"} & {*request.fixturenames}:
+        for function in ("writing.verify_weights", "ensembles.verify_members"):
+            monkeypatch.setattr(f"mgraph.exporting.{function}", lambda *_: None)
+
+
+@pytest.fixture
+def verified_weights() -> None:
+    """Let exported weights be run, as they are outside the tests, but in this process."""
+
+
+@pytest.fixture
+def fresh_process() -> None:
+    """Let exported files be run in a process of their own, as they are outside the tests."""
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,8 @@ def test_no_function_takes_more_than_eight_things(part: str) -> None:
         ),  # of the sweep that follows, and of what comes before
         (keywords.SweepOptions, mgraph.SweepJob, {"refine_on", "max_points"}),  # of its refinement
         (keywords.MergeOptions, mgraph.MergeJob, set()),
+        (keywords.ExportOptions, mgraph.ExportJob, set()),
+        (keywords.ExportSetOptions, mgraph.ExportEnsembleJob, {"where", "space"}),  # of the set
         (keywords.EnsembleOptions, mgraph.EnsembleJob, {"where", "space"}),  # which members there are
         (keywords.SoupOptions, mgraph.SoupJob, {"where", "space"}),
         (keywords.PredictOptions, mgraph.PredictJob, {"where", "space"}),

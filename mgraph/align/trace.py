@@ -62,7 +62,7 @@ def _exported(module: nn.Module, inputs: Fields) -> torch.export.ExportedProgram
                 if _name(operation).startswith(_KEPT):
                     del table[operation]
             decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
-    except Exception as error:  # whatever the user's code, or torch, has against it
+    except Exception as error:  # the user's code, or torch, may raise anything
         lines = [line for line in str(error).splitlines() if line.strip()]
         why = lines[0].strip().rstrip(".") if lines else type(error).__name__
         raise UntraceableError(f"torch.export cannot follow it ({type(error).__name__}: {why})") from None

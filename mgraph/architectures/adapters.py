@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from mgraph.architectures.builtin import Classes
 from mgraph.architectures.huggingface import (
+    HAVE_LABELS,
     configured,
     load_transformers,
     maker_of,
@@ -209,6 +210,7 @@ def _pretrained(plan: Plan, classes: int) -> tuple[nn.Module, set[str]]:
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # which are looked at here
     )
     try:
         try:
@@ -221,12 +223,31 @@ def _pretrained(plan: Plan, classes: int) -> tuple[nn.Module, set[str]]:
     except RuntimeError as error:
         why = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"The weights of the base {plan.base} are not of its configuration: {why}.") from None
-    missing = set(told["missing_keys"])
+    missing = set(told["missing_keys"]) | _other_heads(plan, told["mismatched_keys"], classes)
     if missing >= set(made.state_dict()):
         unused = f"; they have {min(told['unexpected_keys'])}" if told["unexpected_keys"] else ""
         raise InputError(f"The weights of the base {plan.base} are not of its configuration{unused}.")
     network: nn.Module = made.float()
     return network, missing
+
+
+def _other_heads(plan: Plan, mismatched: Collection[Any], classes: int) -> set[str]:
+    """Return the tensors of a head for other labels, which is made anew; InputError for any other shape that differs.
+
+    ``mismatched`` has names with the shapes of the base and of the network.
+    """
+    for name, theirs, ours in sorted(mismatched):
+        if ours[0] != classes or theirs[1:] != ours[1:]:
+            raise InputError(
+                f"The weights of the base {plan.base} have {name} of shape {list(theirs)}, and its configuration "
+                f"says {list(ours)}; give one whose files belong together."
+            )
+        if plan.task not in HAVE_LABELS:
+            raise InputError(
+                f"The base {plan.base} knows {theirs[0]} tokens, and the data have {classes}; they must be the same "
+                f"tokens, numbered alike."
+            )
+    return {name for name, _, _ in mismatched}
 
 
 def _adapted(library: Any, plan: Plan, network: nn.Module, missing: Collection[str]) -> nn.Module:

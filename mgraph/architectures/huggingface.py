@@ -30,7 +30,8 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "masked-lm": "AutoModelForMaskedLM",
     }
 )
-_OF_TOKENS = ("causal-lm", "masked-lm")  # tasks whose classes are the tokens
+HAVE_LABELS = ("sequence-classification", "token-classification", "image-classification")
+"""Tasks whose classes are labels; those of the others are the tokens."""
 _CONFIG = "config.json"
 _LEFT_OUT = (
     *("auto_map", "architectures", "transformers_version", "dtype", "torch_dtype"),
@@ -81,7 +82,7 @@ def require_task(library: str, task: str) -> None:
 
 def outputs_of(task: str, classes: int) -> dict[str, int]:
     """Return the configuration value that fits a network's outputs to the data."""
-    return {"vocab_size": classes} if task in _OF_TOKENS else {"num_labels": classes}
+    return {"num_labels": classes} if task in HAVE_LABELS else {"vocab_size": classes}
 
 
 def maker_of(library: Any, task: str, config: Any, spec: str) -> Any:

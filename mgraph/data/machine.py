@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 _SHARE = 4  # a data set may take a quarter of the memory; networks and their computations need the rest
@@ -36,5 +37,11 @@ def fits(size: int) -> bool:
 
 
 def default_workers() -> int:
-    """Return the default number of processes that read data; 0 if processes are not created by forking."""
-    return min(_MOST_WORKERS, processors() - 1) if hasattr(os, "fork") and os.uname().sysname == "Linux" else 0
+    """Return how many processes read data where nobody said it; 0 where processes are not made by forking.
+
+    Of several processes that torchrun started here, each has its share.
+    """
+    if sys.platform != "linux":
+        return 0
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return max(0, min(_MOST_WORKERS, processors() // max(1, beside) - 1))

@@ -8,7 +8,9 @@ that the amount in flight is bounded, however large a batch is.
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -133,6 +135,8 @@ class Reader:
             )
 
     def _workers(self, examples: int) -> int:
+        if multiprocessing.current_process().daemon:  # which may not start processes
+            return 0
         if self.workers is not None:
             return self.workers if examples > 1 else 0
         if not isinstance(self.dataset, Identified) or examples * self._example < _WORTH_IT:
@@ -186,6 +190,7 @@ class _Loader:
             prefetch_factor=AHEAD,
             persistent_workers=True,
             worker_init_fn=_begin,
+            multiprocessing_context="fork" if sys.platform == "linux" else None,
             generator=torch.Generator(),
         )
 

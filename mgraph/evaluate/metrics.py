@@ -26,7 +26,7 @@ from mgraph.specs import suggestion
 SPLITS = ("train", "valid", "test")
 LOSS = THE_LOSS.name
 _BATCH = 1000
-_NUMBERS = 1 << 22  # of the inputs of a batch, at most: large images are taken fewer at a time
+_NUMBERS = 1 << 22  # most numbers in the inputs of a batch, so that batches of large images are smaller
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ def check_splits(names: Sequence[str]) -> None:
 def outputs(
     flat: FlatModel, split: Split, subset: Subset | None = None, precision: str = "fp32"
 ) -> Iterator[tuple[Any, Fields]]:
-    """Yield (outputs, targets) by batches at the present θ and statistics, in eval mode, without gradients.
+    """Yield (outputs, targets) by batches at the current θ and statistics, in eval mode, without gradients.
 
-    Outputs are of float32 or better, also where the network computes in less. Batches have 1000 examples (fewer where
-    these are large), the last one fewer; where that would change a number, or one example is too few, they are as equal
-    as can be.
+    Outputs are float32 or better, even if the network computes in less. Batches have 1000 examples (fewer if these are
+    large), except the last; where a smaller last batch would change the results, or a single example is too few,
+    batches are as equal as possible.
     """
     flat.module.eval()
     order = subset.order if subset else None

@@ -46,7 +46,7 @@ class Alignments(Opened):
         return Point(self.session, job.run(self.session, **reported))
 
     def _all_aligned(self, ends: Sequence[Node], options: ConnectOptions) -> list[Node]:
-        """Align every end but the last to that, as NAME-aligned, and return them with it.
+        """Align every end except the last to the last, as NAME-aligned, and return all of them.
 
         Raises InputError, before anything is stored, for ends that cannot be aligned or connected.
         """

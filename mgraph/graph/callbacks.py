@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def of_lightning(recorder: Recorder) -> Any:
-    """Make a callback of Lightning: of the package that is imported already, or else of the one that is installed."""
+    """Make a Lightning callback, for the package that is already imported or else for the one that is installed."""
     base = _lightning().Callback
 
     class Record(base):  # type: ignore[misc, valid-type]
         """Saves at the end of epochs, and finishes when training ends."""
 
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-            """Save, if this is such an epoch."""
+            """Save, if this epoch is to be saved."""
             if recorder.every is not None:
                 recorder.write(pl_module, trainer.current_epoch + 1, first=trainer.is_global_zero)
 
@@ -55,7 +55,7 @@ def of_transformers(recorder: Recorder) -> Any:
 
 
 def _lightning() -> Any:
-    for name in ("lightning.pytorch", "pytorch_lightning"):  # two packages with one content
+    for name in ("lightning.pytorch", "pytorch_lightning"):  # two packages with the same content
         if sys.modules.get(name) is not None:
             return sys.modules[name]
     with suppress(ImportError):

@@ -182,8 +182,14 @@ class Graph(Imports, Alignments, Queries, Explorations, Sets, Pictures, Housekee
         tensors. Keywords are fields of :class:`TrainSettings`; ``loss`` and ``augment`` may be functions, which are
         recorded by the names under which they can be imported, or else by their source, with all that it refers to.
         ``preset`` names a recipe to begin with (``mgraph recipes``), with a RecipeWarning where it is for another
-        network or other data. Raises InputError for a function that has neither, and NonFiniteError, naming the step,
-        when training diverges; then only the failed run is recorded.
+        network or other data.
+
+        With ``fge`` or ``snapshot`` the members are modes NAME-1, NAME-2, …, and the last one is returned; all of them
+        are ``g.nodes(where="cycle >= 1 and name like 'f-%'")``. With ``swa`` or ``ema`` the average is NAME-swa or
+        NAME-ema, with ``simplex`` the middle is returned, and the vertices are NAME-1, NAME-2, ….
+
+        Raises InputError for a function that has neither, and NonFiniteError, naming the step, when training diverges;
+        then only the failed run is recorded.
         """
         from mgraph.jobs.modes import TrainJob
         from mgraph.train.settings import TrainSettings

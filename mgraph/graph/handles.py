@@ -12,7 +12,14 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
-from mgraph.graph.keywords import EnsembleOptions, EvaluateOptions, MergeOptions, SweepOptions, evaluation
+from mgraph.graph.keywords import (
+    EnsembleOptions,
+    EvaluateOptions,
+    ExportOptions,
+    MergeOptions,
+    SweepOptions,
+    evaluation,
+)
 from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 
     from mgraph.evaluate.metrics import Measured
     from mgraph.evaluate.sharpness import SharpnessSettings
+    from mgraph.exporting.writing import Exported
     from mgraph.families import Grid
     from mgraph.graph.places import Place
     from mgraph.operations.archiving import Archived
@@ -148,15 +156,18 @@ class Point(Labelled):
         found: Sharpness = SharpnessJob(node=self.id, settings=chosen).run(self._session, **_progress(progress))
         return found
 
-    def export(self, path: PathLike, *, overwrite: bool = False) -> Path:
-        """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads.
+    def export(self, path: PathLike, **options: Unpack[ExportOptions]) -> Exported:
+        """Write it as weights (.safetensors, .pt) that plain PyTorch loads, or as a program (.pt2, .onnx).
 
-        A path without such an ending is a directory, for ``from_pretrained`` of transformers or, of adapters, of peft.
-        Raises InputError if it is there (unless ``overwrite``), or the network is neither of transformers nor of peft.
+        A model card is written beside it. The file is run in a fresh process without mgraph before it is there, unless
+        ``verify`` is False. With ``normalise`` a program takes inputs as the data hold them. A path without an ending
+        is a directory, for ``from_pretrained`` of transformers or, of adapters, of peft, and not run. Raises InputError
+        for a network that the format cannot express.
         """
         from mgraph.jobs.points import ExportJob
 
-        written: Path = ExportJob(node=self.id, path=str(Path(path)), overwrite=overwrite).run(self._session)
+        refuse_unknown("export", options, ExportOptions)
+        written: Exported = ExportJob(node=self.id, path=str(Path(path)), **options).run(self._session)
         return written
 
 
@@ -344,15 +355,18 @@ class Connected(Labelled):
         directory: PathLike,
         *,
         grid: int | Sequence[int] | None = None,
-        overwrite: bool = False,
         progress: ProgressCallback | None = None,
+        **options: Unpack[ExportOptions],
     ) -> dict[str, Any]:
-        """Write one file per member and a manifest; return the manifest."""
+        """Write one file per member and a manifest into a directory, or, as .pt2 or .onnx, a program of all of them.
+
+        The program returns the mean of its members' votes. By default they are nine points, as of :meth:`ensemble`;
+        :meth:`Graph.export_ensemble` takes any set. Keywords are those of :meth:`Point.export`. Returns the manifest.
+        """
         from mgraph.jobs.points import ExportEnsembleJob
 
-        job = ExportEnsembleJob(
-            connection=self.id, path=str(Path(directory)), grid=counts_of(grid), overwrite=overwrite
-        )
+        refuse_unknown("export_ensemble", options, ExportOptions)
+        job = ExportEnsembleJob(members=(self.on_grid(grid),), path=str(Path(directory)), **options)
         manifest: dict[str, Any] = job.run(self._session, **_progress(progress))
         return manifest
 

@@ -254,6 +254,26 @@ class PredictOptions(SetOptions, total=False):
     overwrite: Annotated[bool, Option("Replace what is there.")]
 
 
+class ExportOptions(TypedDict, total=False):
+    """How a file is written: fields of :class:`mgraph.ExportJob`."""
+
+    normalise: Annotated[
+        bool, Option("Let a program (.pt2, .onnx) take inputs as the data hold them, and normalise them itself.")
+    ]
+    verify: Annotated[
+        bool,
+        Option(
+            "Do not run the file in a fresh process without mgraph, to compare its predictions, before it is there.",
+            flag="--no-verify",
+        ),
+    ]
+    overwrite: Annotated[bool, Option("Replace what is there.")]
+
+
+class ExportSetOptions(SetOptions, ExportOptions, total=False):
+    """How an ensemble is written, and which models it is of: fields of :class:`mgraph.ExportEnsembleJob`."""
+
+
 class Aims(TypedDict, total=False):
     """What exploration aims at: the ``method`` that connects two ends (default: a Bézier curve), with other
     ``settings``

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Unpack
 from typing_extensions import override
 
 from mgraph.errors import InputError
-from mgraph.graph.keywords import evaluation
+from mgraph.graph.keywords import ExportOptions, evaluation
+from mgraph.keywords import refuse_unknown
 from mgraph.session.members import label
 from mgraph.session.session import Session
 from mgraph.shown import visible
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mgraph.evaluate.metrics import Measured
+    from mgraph.exporting.writing import Exported
     from mgraph.graph.handles import Connected
     from mgraph.graph.keywords import EvaluateOptions, MergeOptions
     from mgraph.operations.merging import MergeResult
@@ -72,11 +74,14 @@ class Place:
 
         return place_module(self._session, self._where, device)
 
-    def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write it as .safetensors (with its recipe) or .pt that plain PyTorch loads."""
-        from mgraph.operations.places import export_place
+    def export(self, path: str | os.PathLike[str], **options: Unpack[ExportOptions]) -> Exported:
+        """Write it as weights or as a program, as :meth:`Point.export` does."""
+        from mgraph.exporting.writing import export_place
+        from mgraph.jobs.points import ExportJob
 
-        return export_place(self._session, self._where, Path(path), overwrite=overwrite)
+        refuse_unknown("export", options, ExportOptions)
+        job = ExportJob(node=self.connection.id, path=str(Path(path)), **options)
+        return export_place(self._session, self._where, job)
 
     def merge(self, *, progress: ProgressCallback | None = None, **options: Unpack[MergeOptions]) -> MergeResult:
         """Store it as a merged node, as :meth:`Connected.merge` does at its parameter."""

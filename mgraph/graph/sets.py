@@ -10,7 +10,7 @@ from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.graph.base import Opened
 from mgraph.graph.handles import Connected, Point
-from mgraph.graph.keywords import EnsembleOptions, PredictOptions, SetOptions, SoupOptions
+from mgraph.graph.keywords import EnsembleOptions, ExportSetOptions, PredictOptions, SetOptions, SoupOptions
 from mgraph.graph.places import Place
 from mgraph.keywords import refuse_unknown
 from mgraph.progress import silent
@@ -98,6 +98,28 @@ class Sets(Opened):
         job = PredictJob(members=self._set(models, options), path=None if path is None else str(Path(path)), **further)
         found: Predicted = job.run(self.session, progress=progress or silent)
         return found
+
+    def export_ensemble(
+        self,
+        path: str | PathLike[str],
+        *models: Model,
+        progress: ProgressCallback | None = None,
+        **options: Unpack[ExportSetOptions],
+    ) -> dict[str, Any]:
+        """Write the ensemble of models: ``g.export_ensemble("e.pt2", "a", "b", "s@3", normalise=True)``.
+
+        A ``path`` ending in .pt2 or .onnx is one program, which returns the mean of its members' votes; any other is a
+        directory with one file of weights for each member, and a manifest, which is returned. Other keywords are those
+        of :meth:`Point.export`. Raises InputError for members that cannot vote, or a network that the format cannot
+        express.
+        """
+        from mgraph.jobs.points import ExportEnsembleJob
+
+        refuse_unknown("export_ensemble", options, ExportSetOptions)
+        further: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_SET}
+        job = ExportEnsembleJob(members=self._set(models, options), path=str(Path(path)), **further)
+        manifest: dict[str, Any] = job.run(self.session, progress=progress or silent)
+        return manifest
 
     def _set(self, models: tuple[Model, ...], options: SetOptions, *, default: bool = False) -> tuple[str, ...]:
         """Return a set by ids, as in jobs."""

@@ -152,30 +152,39 @@ class ArchiveJob(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob(Job):
-    """Write a node (its id) as a file, .safetensors, .pt or .pth, or as its network's library has it, a directory.
+    """Write a node (its id) as a file: weights (.safetensors, .pt, .pth), or a program (.pt2, .onnx).
 
-    It leaves no run, and is given again.
+    A path without an ending is a directory as the network's library has it. A program that is to ``normalise`` takes
+    inputs as the data hold them. ``verify``: the file is run in a fresh process without mgraph first. It leaves no run,
+    and is given again.
     """
 
     kind: ClassVar[str] = "export"
-    operation: ClassVar[str] = "mgraph.operations.export:export_node"
+    operation: ClassVar[str] = "mgraph.exporting.writing:export_node"
     resumes: ClassVar[bool] = False
 
     node: str
     path: str
+    normalise: bool = False
+    verify: bool = True
     overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportEnsembleJob(Job):
-    """Write every member of a connection's (its id) grid as a file, and a manifest, into the directory ``path``."""
+    """Write the ensemble of ``members``, a set of models by ids: a program (.pt2, .onnx), or a directory of weights.
+
+    It is normalised and verified as in an :class:`ExportJob`. With ``bn_examples`` BatchNorm statistics of all members
+    are recomputed.
+    """
 
     kind: ClassVar[str] = "export-ensemble"
-    operation: ClassVar[str] = "mgraph.operations.ensembles:export_ensemble"
+    operation: ClassVar[str] = "mgraph.exporting.ensembles:export_ensemble"
     resumes: ClassVar[bool] = False
 
-    connection: str
+    members: tuple[str, ...]
     path: str
-    grid: tuple[int, ...] | None = None
     bn_examples: int | None = None
+    normalise: bool = False
+    verify: bool = True
     overwrite: bool = False

@@ -1,18 +1,18 @@
 """Is the best of many points better than a corner, or did it only win because so many were tried? (NumPy)
 
-The best of S points on validation data looks better than it is: of 121 equal points one has the luckiest examples.
+The best of S points on validation data looks better than it is: among 121 equal points, one has the luckiest examples.
 There are two ways to allow for that, and benchmarks/merge_rule.py compares them.
 
-:func:`halves`: the point is chosen on one half of the examples, and its paired difference is held against 1.96
-standard errors on the other half. This holds whatever was looked at, and in whatever order, so also for a
-search that makes its next point of what it found at the last one. It is what `merge` decides by.
+:func:`halves`: the point is chosen on one half of the examples, and its paired difference is compared with 1.96
+standard errors on the other half. This is valid whatever was tried, in whatever order, including a search that derives
+its next point from earlier results. `merge` decides in this way.
 
-:func:`decide` with all points that were looked at: what the best of S would show by luck is found by drawing the
-examples again with replacement, the same for all points (the reality check of White, Econometrica 68, 2000): each time
-the largest difference, less what each point really has, in standard errors, is noted (the studentised maximum of
-Hansen, Journal of Business & Economic Statistics 23, 2005), and 97.5 % of these must lie below what was found, which
-must be 1.96 at least. Points that are far worse than the corner have no part in it, so that a wall does not drown a
-good point. It needs no choice to be made anew, so it judges points that were chosen in another way.
+:func:`decide` with all points that were tried: what the best of S would show by luck is found by redrawing the examples
+with replacement, the same for all points (the reality check of White, Econometrica 68, 2000): each time, the largest
+difference, less each point's true one, in standard errors, is recorded (the studentised maximum of Hansen, Journal of
+Business & Economic Statistics 23, 2005), and 97.5 % of these must lie below the difference found, which must be at
+least 1.96. Points far worse than the corner are left out, so that a wall does not drown out a good point. No choice has
+to be repeated, so this judges points that were chosen in another way.
 """
 
 from __future__ import annotations

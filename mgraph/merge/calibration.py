@@ -1,8 +1,8 @@
 """Temperatures: a classifier's logits divided by one number, fitted on validation data.
 
-Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks (ICML 2017), §4.2. The likelihood of a network
-that is too sure of itself says more about its sureness than about what it knows; after this one parameter, models can
-be compared by it.
+Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks (ICML 2017), §4.2. The likelihood of an
+overconfident network says more about its confidence than about what it knows; with this one parameter, models become
+comparable by their likelihood.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from mgraph.errors import InputError
 from mgraph.fields import are_labels
 
 COLDEST, HOTTEST = 0.02, 50.0
-_CLOSE, _STEPS = 1e-3, 60  # of log T
+_CLOSE, _STEPS = 1e-3, 60  # tolerance on log T
 
 
 def classifies(task: Task) -> bool:
-    """Whether outputs are logits of classes and targets labels, so that a temperature means something."""
+    """Whether outputs are logits of classes and targets are labels, so that a temperature is meaningful."""
     return task.combine == "softmax" and task.classes is not None and are_labels(task.valid.targets)
 
 
 def require_classes(task: Task, what: str) -> None:
-    """Raise InputError, saying for what they are needed, unless a task has class labels."""
+    """Raise InputError, naming ``what`` needs class labels, unless a task has them."""
     if not classifies(task):
         raise InputError(f"{what} needs class probabilities, and this task is not a classification; leave it out.")
 
 
 def require_validation(task: Task, what: str) -> None:
-    """Raise InputError, saying for what they are needed, unless there are validation examples of their own."""
+    """Raise InputError, naming ``what`` needs them, unless there are separate validation examples."""
     if len(task.valid) < 2:
         raise InputError(f"{what} is fitted on validation data, and this task has {len(task.valid)} example of these.")
     for name, other in (("train", task.train), ("test", task.test)):
@@ -69,8 +69,8 @@ def example_nll(outputs: Tensor, targets: Tensor, void: Sequence[int] = (), temp
 def fit_temperature(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) -> float:
     """Return the T > 0 that minimises the mean negative log-likelihood of logits / T, shapes (N, C, …) and (N, …).
 
-    It lies between 1/50 and 50, also where all are right, or wrong, and no finite one is best. Raises InputError
-    without examples.
+    It lies between 1/50 and 50, even if all examples are right, or wrong, so that no finite T is best. Raises
+    InputError without examples.
     """
     if not len(outputs):
         raise InputError("A temperature is fitted on validation data, and there are no examples.")
@@ -91,9 +91,9 @@ def fit_temperature(outputs: Tensor, targets: Tensor, void: Sequence[int] = ()) 
 
 
 def _relative_logits(outputs: Tensor, targets: Tensor, void: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return the logits of all L labels that count, less that of the label itself, (L, C), and the labels' shares.
+    """Return the logits of all L labels that count, minus that of the label itself, (L, C), and the labels' weights.
 
-    The shares, shape (L,), are such that every example counts alike, as in :func:`example_nll`.
+    The weights, shape (L,), make every example count alike, as in :func:`example_nll`.
     """
     counts = counting(targets, void)
     each = counts.flatten(1).sum(1) if counts.ndim > 1 else counts.long()

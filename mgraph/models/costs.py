@@ -26,14 +26,14 @@ _ALIGNED = "align"
 
 @dataclass(frozen=True)
 class Costs:
-    """What was spent on some modes and connections, in T; None where some of it was not recorded."""
+    """What was spent on some modes and connections, in T; None if part of it was not recorded."""
 
     modes: float | None
     connections: float | None
 
     @property
     def total(self) -> float | None:
-        """All of it."""
+        """The sum."""
         return None if self.modes is None or self.connections is None else self.modes + self.connections
 
 
@@ -72,9 +72,9 @@ def independent_modes(reader: Reader, space: Space) -> list[Node]:
 
 
 def costs_of(session: Session, space: Space, modes: Iterable[str], connections: Sequence[Connection]) -> Costs:
-    """Return what modes, by their ids, and connections cost to train, together, in T.
+    """Return what modes, by their ids, and connections together cost to train, in T.
 
-    T is the median of the space's independent modes.
+    T is the median over the space's independent modes.
     """
     with session.store.reading() as reader:
         of_space = independent_modes(reader, space)
@@ -169,11 +169,11 @@ def _sum(costs: Sequence[float | None]) -> float | None:
 
 
 def _passes(run: Run) -> float | None:
-    """Return how many times a training passed the training data: its epochs, twice for sharpness-aware steps."""
+    """Return how many times a training passed over the training data: its epochs, doubled by sharpness-aware steps."""
     if run.command != "train":
         return None
     settings = json.loads(run.settings)
-    epochs, each = settings.get("epochs"), 2.0 if settings.get("sam") else 1.0
+    epochs, each = settings.get("epochs"), 1.0 if settings.get("sam") is None else 2.0
     return each * epochs if isinstance(epochs, int | float) and epochs > 0 else None
 
 

@@ -117,10 +117,10 @@ class Choosing:
         return Choice(coefficients, parameter, selected, baseline, _decided(own, others, corners[baseline]))
 
     def _by_rule(self, data: SweepData, further: int = 0) -> Choice:
-        """The best swept point, or what a search finds from there, if it is better than the best corner.
+        """Choose the best swept point, or what a search finds from there, if it is better than the best corner.
 
-        The point and the temperatures are chosen on one half of the validation data, and the other half decides; the
-        corner is the best on all of them, which if anything is in its favour.
+        The point and the temperatures are chosen on one half of the validation data, and the other half decides. The
+        corner is the best one on all of them, which, if anything, favours it.
         """
         comparison = Comparison(self._predictor, halved=True)
         corners = self._corners(comparison)
@@ -155,7 +155,7 @@ class Choosing:
         searched: NDArray[np.int64],
         found: dict[tuple[float, ...], Scores],
     ) -> None:
-        """Nelder and Mead's search (1965) from a point, in the domain, adding what was looked at to ``found``."""
+        """Run Nelder and Mead's search (1965) from a point, within the domain, adding the points tried to ``found``."""
         known = len(found)
 
         def cost(free: Floats) -> float:

@@ -30,8 +30,8 @@ Scores = NDArray[np.float64]
 class Comparison:
     """Scores members on validation data, by example; higher is better.
 
-    ``halved``: temperatures are fitted on the first of the two halves of the scored examples alone
-    (:func:`mgraph.merge.bestof.halves`), so that the second one has no part in what is chosen.
+    With ``halved``, temperatures are fitted only on the first of the two halves of the scored examples
+    (:func:`mgraph.merge.bestof.halves`), so that the second half plays no part in the choice.
     """
 
     def __init__(self, predictor: Predictor, *, halved: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Exporting a node as a file that plain PyTorch loads, with its recipe."""
+"""What of a node is exported: its tensors as plain PyTorch loads them, and where they come from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from mgraph.alone import alone
 from mgraph.data.splits import ArraySplit
 from mgraph.errors import InputError
 from mgraph.fields import Shapes
-from mgraph.jobs.points import ExportJob
 from mgraph.network.checkpoints import (
     extra_state,
     is_adapted,
@@ -26,14 +25,11 @@ from mgraph.network.checkpoints import (
 )
 from mgraph.network.layout import dtype_name, named_tensors
 from mgraph.network.tensorfile import stream_safetensors
-from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label
 from mgraph.session.points import buffers_of, load_node, module_buffers
 from mgraph.session.runs import versions
 from mgraph.session.session import Session, Workspace, resolve_device
-from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Run, Space
-
-FORMATS = (".safetensors", ".pt", ".pth")
+from mgraph_store import Connection, Evaluation, Layout, Node, NodeTerm, Reader, Run, Space
 
 
 @alone
@@ -68,39 +64,26 @@ def new_module(workspace: Workspace, state: Mapping[str, Any], device: str) -> n
 
 
 @alone
-def export_node(session: Session, job: ExportJob, *, progress: ProgressCallback = silent) -> Path:
-    """Write a node as .safetensors (its recipe in the metadata) or .pt (a plain state_dict).
+def write_node(session: Session, node: Node, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a node's weights as .safetensors, with metadata, or as a plain state_dict (.pt, .pth).
 
-    Without such an ending the path is a directory, as the network's library has it: an adapter for peft, or a network
-    of transformers; InputError for any other network. Parameters are streamed to .safetensors chunk by chunk, so a node
-    without BatchNorm statistics to recompute may be larger than memory.
+    Parameters are streamed to .safetensors chunk by chunk, so a node without BatchNorm statistics to recompute may be
+    larger than memory.
     """
-    del progress  # it is short
-    path, overwrite = Path(job.path), job.overwrite
-    with session.store.reading() as reader:
-        node = reader.get(Node, id=job.node)
-    if not path.suffix or path.is_dir():
-        _export_directory(session, node, path, overwrite=overwrite)
-        return path
-    check_format(path)
     if path.suffix == ".safetensors":
-        facts = json.dumps(node_facts(session, node), sort_keys=True)
         layout, buffers = _layout_and_buffers(session, node)
-        stream_safetensors(
-            path,
-            layout,
-            session.store.computation(node).stream,
-            buffers,
-            {"format": "pt", "mgraph": facts},
-            further=tensors_alone(_further(session, node)),
-            overwrite=overwrite,
-        )
+        further = tensors_alone(_further(session, node))
+        stream_safetensors(path, layout, session.store.computation(node).stream, buffers, metadata, further=further)
     else:
-        write_pt(path, node_state(session, node), overwrite=overwrite)
-    return path
+        write_pt(path, node_state(session, node))
 
 
-def _export_directory(session: Session, node: Node, path: Path, *, overwrite: bool) -> None:
+@alone
+def write_directory_of(session: Session, node: Node, path: Path, *, overwrite: bool) -> None:
+    """Write a node as its network's library has it: an adapter for peft, or a network of transformers.
+
+    InputError for any other network.
+    """
     module = node_module(session, node)
     facts = json.dumps(node_facts(session, node), sort_keys=True)
     if is_adapted(module):
@@ -113,14 +96,9 @@ def _export_directory(session: Session, node: Node, path: Path, *, overwrite: bo
             write_directory(path, "config.json", lambda place: save(str(place)), overwrite=overwrite)
     else:
         raise InputError(
-            f"{path.name} must end in {', '.join(FORMATS)}; directories are for networks of transformers and of peft."
+            f"{path.name} must end in .safetensors, .pt, .pth, .pt2 or .onnx; directories are for networks of "
+            "transformers and of peft."
         )
-
-
-def check_format(path: Path) -> None:
-    """Raise InputError for a file that cannot be written, by its ending."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path.name} must end in {', '.join(FORMATS)}.")
 
 
 _STATES = "extra_state"  # key in a mode's info: what the space's network keeps besides tensors, by name
@@ -175,7 +153,7 @@ def node_facts(session: Session, node: Node) -> dict[str, Any]:
         workspace = session.workspace(reader.get(Space, id=node.space_id))
         terms = reader.all(NodeTerm, node_id=node.id)
         parents = {n.id: n for n in reader.all(Node, id=[t.source_id for t in terms])} if terms else {}
-        evaluations = reader.all(Evaluation, node_id=node.id, sweep_id=None, subset="all")
+        evaluations = _evaluations(reader, node)
         run = reader.all(Run, id=node.run_id)[0] if node.run_id else None
     return {
         "format": 1,
@@ -191,7 +169,25 @@ def node_facts(session: Session, node: Node) -> dict[str, Any]:
         "seed": run.seed if run else None,
         "versions": versions(),
         "evaluations": {f"{e.split}_{e.metric}": e.value for e in evaluations},
+        "metrics": [
+            {
+                "split": e.split,
+                "metric": e.metric,
+                "value": e.value,
+                "standard_error": e.standard_error,
+                "examples": e.count,
+                "batchnorm": e.batchnorm,
+            }
+            for e in evaluations
+        ],
     }
+
+
+def _evaluations(reader: Reader, node: Node) -> list[Evaluation]:
+    """Return a node's numbers on whole splits: its own, or else (a swept point) those of its newest sweep."""
+    every = reader.all(Evaluation, node_id=node.id, subset="all")
+    own = [e for e in every if e.sweep_id is None]
+    return own or [e for e in every if e.sweep_id == every[-1].sweep_id]
 
 
 def recipe(
@@ -221,6 +217,8 @@ def data_facts(workspace: Workspace) -> dict[str, Any]:
     """
     test = workspace.task.test
     facts: dict[str, Any] = {"spec": workspace.space.data, "input_shape": _listed(test.input_shape)}
+    facts |= {"fingerprint": workspace.space.data_hash, "valid_seed": workspace.task.valid_seed}
+    facts |= {"examples": {name: len(split) for name, split in workspace.task.splits.items()}}
     facts |= {"mean": list(workspace.task.mean or (0.0,)), "std": list(workspace.task.std or (1.0,))}
     if isinstance(test, ArraySplit) and isinstance(x := test.inputs, torch.Tensor):
         kind = dtype_name(x.dtype)

@@ -6,10 +6,10 @@ A sweep stores the points that it measures, as samples, and merging stores one p
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from mgraph.alone import alone
 from mgraph.evaluate.batchnorm import recompute_statistics
 from mgraph.families import Floats
 from mgraph.network.checkpoints import state_dict, write_pt, write_safetensors
-from mgraph.operations.export import check_format, new_module, new_states, recipe, tensors_alone
+from mgraph.operations.export import data_facts, new_module, new_states, recipe, tensors_alone
 from mgraph.operations.merging import prepare
 from mgraph.query.sweepdata import parameter_key
 from mgraph.session.members import rows_of
@@ -92,22 +92,26 @@ def place_module(session: Session, place: Place, device: str = "cpu") -> nn.Modu
     return new_module(workspace, _state(workspace, theta), device)
 
 
-@alone
-def export_place(session: Session, place: Place, path: Path, *, overwrite: bool = False) -> Path:
-    """Write a place as .safetensors (its recipe in the metadata) or .pt, as a node is written."""
-    check_format(path)
-    workspace, theta = load_place(session, place)
-    state = _state(workspace, theta)
-    if path.suffix != ".safetensors":
-        write_pt(path, state, overwrite=overwrite)
-        return path
-    tensors_alone({name: state[name] for name in new_states(workspace)})
+def place_facts(session: Session, place: Place) -> dict[str, Any]:
+    """Describe a place for those who have its file alone: its recipe over stored nodes, its network and its data."""
+    workspace = load_place(session, place)[0]
     with session.store.reading() as reader:
         nodes = rows_of(reader, place.connection)
     policy = policy_name(workspace, workspace.policy())
     facts = recipe(place.connection, place.parameter, place.coefficients, nodes, policy)
-    write_safetensors(path, state, {"format": "pt", "mgraph": json.dumps(facts, sort_keys=True)}, overwrite=overwrite)
-    return path
+    return facts | {"arch": workspace.space.arch, "data": data_facts(workspace)}
+
+
+@alone
+def write_place(session: Session, place: Place, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a place's weights as .safetensors, with metadata, or as .pt, as a node's are written."""
+    workspace, theta = load_place(session, place)
+    state = _state(workspace, theta)
+    if path.suffix != ".safetensors":
+        write_pt(path, state)
+        return
+    tensors_alone({name: state[name] for name in new_states(workspace)})
+    write_safetensors(path, state, metadata)
 
 
 def _state(workspace: Workspace, theta: NDArray[np.float32]) -> dict[str, torch.Tensor]:

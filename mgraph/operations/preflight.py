@@ -1,7 +1,7 @@
-"""Before models are averaged: is there a barrier between them, so that their average would be worth nothing?
+"""Before models are averaged: is there a barrier between them that would make their average worthless?
 
-What a sweep of a straight line has measured counts; where there is none, the point halfway between two models is
-evaluated on a part of the validation data.
+If a straight line between two models was swept, its measurements count; otherwise, the point halfway between them is
+evaluated on part of the validation data.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNTRAINED = ("linear", "simplex")
 def refuse_barriers(
     session: Session, predictor: Predictor, members: Sequence[Member], progress: ProgressCallback
 ) -> None:
-    """Raise InputError, naming the connection to use instead, if a barrier is between the first model and another."""
+    """Raise InputError, naming the connection to use instead, if a barrier divides the first model from another."""
     first = members[0]
     for done, other in enumerate(members[1:], start=1):
         with session.store.reading() as reader:
@@ -46,7 +46,7 @@ def refuse_barriers(
 
 
 def _measured(reader: Reader, metric: Metric, one: Member, other: Member) -> str | None:
-    """Say what a straight line between two nodes was measured to have; empty without a barrier, None if not known."""
+    """Describe the barrier measured on a straight line between two nodes; empty without a barrier, None if unknown."""
     for edge, connection in _edges(reader, one, other, metric):
         if isinstance(family_of(connection), Segment):
             high = _is_high(metric, edge)

@@ -200,7 +200,7 @@ class Session:
         if threads is not None and threads < 1:
             raise InputError(f"There must be at least 1 thread, not {threads}.")
         if workers is not None and workers < 0:
-            raise InputError(f"There are at least 0 workers, not {workers}.")
+            raise InputError(f"There must be at least 0 workers, not {workers}.")
         self.store = store
         self._device, self._trust, self._threads, self._workers = device, trust, threads, workers
         self._workspaces: dict[str, Workspace] = {}

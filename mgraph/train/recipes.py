@@ -73,7 +73,7 @@ _PRERESNET164: dict[str, Any] = {
     "unstated": "that standard augmentation is crop4+flip",
 }
 _WRN = _PRERESNET110 | {"arch": "wrn?depth=28&width=10", "settings": _GARIPOV | {"lr": 0.1, "epochs": 200}}
-_LATE = ",".join(f"{epoch}ep" for epoch in range(14, 55))  # from the 15th epoch on, 1/1.15 of the one before
+_LATE = ",".join(f"{epoch}ep" for epoch in range(14, 55))  # from the 15th epoch on, 1/1.15 of the previous one
 _FAST_VGG = {"lr": 0.01, "schedule": "cyclic?period=2ep&low=0.05"}
 _FAST_RESNET = {"lr": 0.05, "schedule": "cyclic?period=4ep&low=0.01"}
 _FAST = (
@@ -81,7 +81,7 @@ _FAST = (
     ("preresnet110", _PRERESNET110, _FAST_RESNET, {"lr": 0.1, "epochs": 150, "schedule": "restarts?cycles=4"}),
     ("wrn28-10", _WRN, _FAST_RESNET, {"lr": 0.1, "epochs": 200, "schedule": "restarts?cycles=5"}),
 )
-"""A network, how it is trained, its cycles of FGE, and the snapshot ensemble that these are compared with."""
+"""A network, how it is trained, its FGE cycles, and the snapshot ensemble with which these are compared."""
 
 
 def _fast() -> Iterator[Recipe]:

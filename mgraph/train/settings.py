@@ -226,8 +226,8 @@ class TrainSettings(Optimisation):
                 else "takes its members at the lowest rates of its cycles"
             )
             raise InputError(
-                f"{kind} needs a schedule {' or '.join(suitable)}, not {named}: it {why}. Leave schedule out for "
-                f"{_SCHEDULES[kind]}."
+                f"{kind} needs a schedule {' or '.join(suitable)}, not {named}: it {why}. Leave schedule out, or say "
+                f"auto, for {_SCHEDULES[kind]}."
             )
 
     def _check_optimizer(self) -> None:

@@ -225,6 +225,56 @@ def test_where_the_order_counts_it_stays(step: Callable[[Tensor], Tensor]) -> No
     assert max(sizes(found) or [0]) < 6
 
 
+class Language(nn.Module):
+    """A decoder as language models have them: rotary places, heads that share keys, a gate, a tied embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.scale = nn.Embedding(7, 8), nn.Parameter(torch.ones(8))
+        self.q, self.k, self.v = (nn.Linear(8, n, bias=False) for n in (16, 8, 8))
+        self.out = nn.Linear(16, 8, bias=False)
+        self.gate, self.up, self.down = nn.Linear(8, 10), nn.Linear(8, 10), nn.Linear(10, 8)
+        self.register_buffer("angles", torch.rand(5, 4), persistent=False)
+
+    def turned(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, -1)
+        return x * self.angles.cos() + torch.cat([-second, first], -1) * self.angles.sin()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embedding(x)
+        n, t, _ = x.shape
+        y = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.scale
+        q, k, v = (layer(y).view(n, t, -1, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        k, v = (z[:, :, None].expand(n, 2, 2, t, 4).reshape(n, 4, t, 4) for z in (self.turned(k), v))
+        y = F.scaled_dot_product_attention(self.turned(q), k, v, is_causal=True)
+        x = x + self.out(y.transpose(1, 2).reshape(n, t, 16))
+        return F.linear(x + self.down(F.silu(self.gate(x)) * self.up(x)), self.embedding.weight)
+
+
+class Biased(nn.Module):
+    """Attention whose heads are told apart by a constant: they keep their places, and the units within them do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.qkv, self.out, self.head = (nn.Linear(a, b) for a, b in ((5, 12), (12, 36), (12, 12), (12, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(x)
+        n, t, width = x.shape
+        q, k, v = (z.view(n, t, 4, 3).transpose(1, 2) for z in self.qkv(x).chunk(3, -1))
+        a = q @ k.transpose(2, 3) - torch.arange(1.0, 5.0)[:, None, None] * torch.arange(float(t))
+        return self.head((x + self.out((a.softmax(-1) @ v).transpose(1, 2).reshape(n, t, width))).mean(1))
+
+
+@pytest.mark.stress
+def test_what_language_models_have() -> None:
+    found = recovers(Language(), torch.arange(10).view(2, 5) % 7, set())
+    assert sizes(found) == [2, 8, 10]  # heads of keys; the stream; the gate
+    assert sizes(found, inner=True) == [2, 4]  # the heads that share one of keys; the units of its values
+    found = recovers(Biased(), torch.randn(2, 6, 5), {"head.bias"})
+    assert (sizes(found), sizes(found, inner=True)) == ([12], [3, 3])
+
+
 def _torchvision(name: str) -> nn.Module:
     from torchvision import models
 

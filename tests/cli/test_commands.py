@@ -298,13 +298,15 @@ def test_export(run: Any, path: Path) -> None:
     here = path.parent
     for name in ("m.safetensors", "m.pt", "m.pth"):
         row = run("export", "m", "-o", name, "--json").row
-        assert row == {"node": "m", "output": name, "nbytes": (here / name).stat().st_size}
+        size = (here / name).stat().st_size
+        assert row == {"node": "m", "output": name, "nbytes": size, "card": f"{name}.md"}
     assert "b.pt" in run("export", "b", "--output", "b.pt").stdout
     row = run("export", "s", "--ensemble", "--grid", 2, "-o", "ensemble", "--json").row
     assert (row["output"], row["members"]) == ("ensemble", 4)
     manifest = json.loads((here / "ensemble" / "manifest.json").read_text())
     assert manifest["test"] == row["test"]
     assert sorted(p.name for p in (here / "ensemble").iterdir()) == [
+        "README.md",
         "manifest.json",
         *(f"member-000{i}.safetensors" for i in range(4)),
     ]

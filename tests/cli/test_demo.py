@@ -16,13 +16,15 @@ from mgraph.graph.handles import Connected
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, connect, ensemble = Graph.train, Graph.connect, Connected.ensemble
+    create, train, connect, ensemble = mgraph.demo.create, Graph.train, Graph.connect, Connected.ensemble
 
     def connect_coarsely(self: Graph, *ends: Any, method: Any, **options: Any) -> Any:
         if isinstance(method, mgraph.BezierSurface):
             method = mgraph.BezierSurface(epochs=8)
         return connect(self, *ends, method=method, grid=3, **options)
 
+    small_cnn = "cnn?channels=4,8&hidden=16,"
+    monkeypatch.setattr(mgraph.demo, "create", lambda path, **options: create(path, **options | {"arch": small_cnn}))
     monkeypatch.setattr(Graph, "train", lambda self, **options: train(self, epochs=4, lr=0.1, **options))
     monkeypatch.setattr(Graph, "connect", connect_coarsely)
     monkeypatch.setattr(Connected, "ensemble", lambda self, **options: ensemble(self, grid=3, **options))
@@ -51,7 +53,9 @@ def test_the_demo_shows_everything_once(commands: Any, tmp_path: Path, monkeypat
         assert row["verdict"] in row["compared"]
         assert row["against"] in row["compared"]
     shown = tmp_path / "shown"
-    assert {p.name for p in shown.iterdir()} == {"digits.mgraph", "surface.png", "line.png", "merged.safetensors"}
+    assert {p.name for p in shown.iterdir()} == {
+        *("digits.mgraph", "surface.png", "line.png", "merged.safetensors", "merged.safetensors.md")
+    }
     g = mgraph.open(shown / "digits.mgraph")
     assert g.node("merged").evaluate("test")["accuracy"].value == rows[12]["test_accuracy"]
     assert g.node("merged").record.selected_on == "valid"

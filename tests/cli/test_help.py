@@ -13,6 +13,7 @@ import pytest
 
 COMMANDS = [
     *("init", "add-space", "spaces", "train", "add-mode", "evaluate", "connect", "sweep", "resume", "ls"),
+    "align",
     *("show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "soup", "ensemble", "predict", "export", "pack", "unpack"),

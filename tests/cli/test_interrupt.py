@@ -92,7 +92,7 @@ def test_ctrl_c_while_sweeping_keeps_the_connection(warm_process: Callable[..., 
 
 
 def test_ctrl_c_while_exporting_leaves_no_half_directory(run: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mgraph.operations.ensembles
+    import mgraph.exporting.ensembles
 
     written = 0
 
@@ -103,8 +103,8 @@ def test_ctrl_c_while_exporting_leaves_no_half_directory(run: Any, path: Path, m
             raise KeyboardInterrupt
         original(*args, **kwargs)
 
-    original = mgraph.operations.ensembles.write_safetensors
-    monkeypatch.setattr(mgraph.operations.ensembles, "write_safetensors", write)
+    original = mgraph.exporting.ensembles.write_safetensors
+    monkeypatch.setattr(mgraph.exporting.ensembles, "write_safetensors", write)
     done = run("export", "s", "--ensemble", "--grid", 3, "-o", "e", code=130)
     assert done.stderr.strip().endswith("Run again: mgraph export s --ensemble --grid 3 -o e")
     assert sorted(p.name for p in path.parent.iterdir()) == ["digits.mgraph"]

@@ -24,8 +24,9 @@ _TOKEN = re.compile(
 )
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _RULE = re.compile(r"^\s*─[─ ]*$")
-# Lines that only rule a table, and those that exist only where a certain point was chosen.
-_LEFT_OUT = re.compile(_RULE.pattern + r"|^Note: the chosen point|^info +batchnorm")
+# Lines that only rule a table, those that exist only where a certain point was chosen, and how a file was verified,
+# which the tests of pages leave out.
+_LEFT_OUT = re.compile(_RULE.pattern + r"|^Note: the chosen point|^info +batchnorm|^verified +examples=")
 # What is open on a line: the point that came out best, and what a clock says.
 _OPEN = re.compile(
     r"\b(better|worse|even)\b|(?<=corner )[a-d]\b|^(parameter|against|oracle|nbytes|test accuracy difference.*?)\s.*$"

@@ -154,6 +154,9 @@ def test_transformers_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match="pip install transformers"):
         build_network("hf:bert", input_shape=(6,), classes=2, seed=0)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match="pip install peft transformers"):
+        build_network("peft:base", input_shape=(6,), classes=2, seed=0)
 
 
 BUILT_IN = (

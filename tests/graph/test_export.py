@@ -80,7 +80,7 @@ def test_plain_torch_reproduces_the_reported_accuracies(graph: Any, tmp_path: Pa
         sample = g.connection("curve" if bn else "line").swept().node_ids[1]
         for what in ("a", "m", sample):
             for suffix in (".safetensors", ".pt"):
-                file = g.node(what).export(tmp_path / f"{what}-{bn}{suffix}")
+                file = g.node(what).export(tmp_path / f"{what}-{bn}{suffix}").path
                 files[str(file)] = bn
                 reported[file.name] = g.node(what).evaluate("test")["accuracy"].value
     manifest = graph.connection("s").export_ensemble(tmp_path / "ensemble", grid=3)

@@ -14,12 +14,19 @@ from mgraph.operations.modes import SimilarModeWarning
 
 _SCRIPT = """
 import json, sys
+from pathlib import Path
+import numpy as np
 import torch
 import mgraph
 from mgraph_store import Edge, Evaluation, Node, NodeBuffers, NodeTerm, Summary
 
 torch.set_num_threads(1)
-g = mgraph.create(sys.argv[1], arch="cnn?bn=true&channels=4,8&hidden=16,", data="digits", device="cpu")
+data = Path(sys.argv[1]).with_suffix(".npz")
+with np.load(Path(mgraph.__file__).parent / "data" / "digits.npz") as digits:
+    arrays = {"x": 15 * digits["images"][..., None], "y": digits["labels"]}
+    few = {f"{k}_{s}": arrays[k][digits[s][::4]] for s in ("train", "valid", "test") for k in "xy"}
+np.savez(data, **few)
+g = mgraph.create(sys.argv[1], arch="cnn?bn=true&channels=4,8&hidden=16,", data=f"npz:{data}", device="cpu")
 for seed, name in enumerate("abcd"):
     g.train(seed=seed, epochs=1, name=name)
 s = g.connect(*"abcd", method=mgraph.BezierSurface(phases=("edges:1", "columns:1", "surface:1")), grid=3, name="s")

@@ -107,7 +107,7 @@ def test_a_merged_adapter_is_loaded_by_peft(g: Any, folder: Path) -> None:
     joined = g.connect("a", "c", method=mgraph.BezierCurve(**QUICK), grid=3)
     joined.merge(at=[0.5], force=True, name="m")
     for point in (g.node("a"), g.node("m")):
-        directory = point.export(folder / f"adapter-{point.name}")
+        directory = point.export(folder / f"adapter-{point.name}").path
         assert sorted(p.name for p in directory.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
         base = transformers.AutoModelForCausalLM.from_pretrained("base")
         loaded = peft.PeftModel.from_pretrained(base, str(directory))
@@ -184,6 +184,21 @@ def test_what_the_base_lacks_belongs_to_the_adapter(judges: Path, monkeypatch: p
     assert again.record.digest == merged.record.digest
 
 
+def test_a_head_for_other_labels_is_made_anew(judges: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(judges)
+    judge = mgraph.open("judges.mgraph", device="cpu", trust=True).node("a").model()
+    whole = judge.merge_and_unload()
+    whole.save_pretrained("two-labels")
+    build = partial(build_network, "peft:two-labels?r=2", input_shape={"input_ids": (6,), "attention_mask": (6,)})
+    (three, again, two) = (build(classes=classes, seed=seed) for classes, seed in ((3, 0), (3, 1), (2, 0)))
+    head = "base_model.model.classifier.{}.weight"
+    trained = head.format("modules_to_save.default")
+    assert three.state_dict()[trained].shape == (3, 8)
+    assert not torch.equal(three.state_dict()[trained], again.state_dict()[trained])
+    assert not three.state_dict()[head.format("original_module")].any()
+    assert torch.equal(two.state_dict()[trained], whole.classifier.weight)
+
+
 def test_another_base_is_noticed(judges: Path, monkeypatch: pytest.MonkeyPatch, commands: Any) -> None:
     """Other weights in its directory would make another function of every adapter; a directory may be gone, too."""
     monkeypatch.chdir(judges)
@@ -228,7 +243,7 @@ def test_a_bundle_of_adapters_holds_their_base(judges: Path, monkeypatch: pytest
 
 def test_a_space_can_have_the_settings_of_an_adapter(g: Any, folder: Path) -> None:
     """Its directory names its base; or the spec does, where the base has moved."""
-    directory = g.node("a").export(folder / "settings")
+    directory = g.node("a").export(folder / "settings").path
     config = json.loads((directory / "adapter_config.json").read_text())
     assert Path(config["base_model_name_or_path"]).is_absolute()
     build = partial(build_network, input_shape=(8,), classes=4, seed=3)
@@ -262,10 +277,16 @@ def test_a_space_can_have_the_settings_of_an_adapter(g: Any, folder: Path) -> No
         ("peft:bare?task=causal-lm", "weights of the base .*bare cannot be read"),
         ("peft:base?task=causal-lm&base=bare", "holds no adapter"),
         ("peft:quantised", "is quantised"),
+        ("peft:larger?task=causal-lm", r"have bert\.embeddings\.\S+ of shape \[8\], and its configuration says \[16\]"),
+        ("peft:base?task=causal-lm&classes=7", "knows 4 tokens, and the data have 7; they must be the same tokens"),
     ],
 )
 def test_what_cannot_be_adapted_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch, spec: str, says: str) -> None:
     monkeypatch.chdir(folder)
+    if spec.startswith("peft:larger") and not Path("larger").exists():
+        shutil.copytree("base", "larger")
+        grown = json.loads(Path("base/config.json").read_text()) | {"hidden_size": 16}
+        Path("larger/config.json").write_text(json.dumps(grown))
     config = json.loads((folder / "base" / "config.json").read_text())
     for name, further in (("bare", {}), ("quantised", {"quantization_config": {"load_in_4bit": True}})):
         (folder / name).mkdir(exist_ok=True)
@@ -313,7 +334,7 @@ def adapted():
 
 def test_an_adapter_comes_back_in(g: Any, folder: Path) -> None:
     a = g.node("a")
-    directory = a.export(folder / "back")
+    directory = a.export(folder / "back").path
     with pytest.warns(SimilarModeWarning, match="the same checkpoint twice"):
         again = g.add_mode(directory)
     assert again.record.digest == a.record.digest

@@ -57,7 +57,7 @@ EXAMPLES: tuple[Job, ...] = (
     mgraph.SharpnessJob(node="m", settings=mgraph.SharpnessSettings(radii=(0.1, 0.2))),
     mgraph.ArchiveJob(node="m", rounding="bitround:5"),
     mgraph.ExportJob(node="m", path="m.pt", overwrite=True),
-    mgraph.ExportEnsembleJob(connection="k", path="members"),
+    mgraph.ExportEnsembleJob(members=("k@3",), path="members"),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from typing import Any
 
 import networkx as nx
@@ -25,6 +26,8 @@ def partition(groups: Any) -> set[frozenset[str]]:
     return {frozenset(n.id if isinstance(n, Vertex) else n for n in g) for g in groups}
 
 
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
+
 Drawn = list[tuple[int, int, float, int, str]]
 
 DRAWN = st.lists(
@@ -41,7 +44,7 @@ DRAWN = st.lists(
 
 
 # One store for all examples, each in a space of its own: then nothing leaks between spaces either.
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20 * MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     drawn=DRAWN, limit=st.sampled_from([-0.5, 0.0, 0.1, 0.3, 0.5, 2.0]), quantity=st.sampled_from(["barrier", "peak"])
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -21,6 +22,8 @@ from mgraph.query.matrix import Chart, Matrix, best_routes, leaf_order
 from mgraph.query.tree import Dendrogram
 from mgraph.report.graphplots import plot_dendrogram, plot_map, plot_matrix
 
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
+
 EDGES = st.lists(
     st.tuples(st.integers(0, 6), st.integers(0, 6), st.sampled_from([0.0, 0.1, 0.3, 0.3, 2.0])).filter(
         lambda e: e[0] != e[1]
@@ -29,7 +32,7 @@ EDGES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30 * MANY, deadline=None)
 @given(EDGES)
 def test_best_routes_are_bottleneck_routes(edges: list[tuple[int, int, float]]) -> None:
     graph = nx.Graph()

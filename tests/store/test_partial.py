@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tracemalloc
 from typing import Any
 
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from mgraph_store import GraphStore, Layout, NodeTerm, TensorSpec, combine, garbage, new_id, problems
 from mgraph_store.errors import CorruptError, FormatError, InputError
 from mgraph_store.rows import columns
+
+MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 
 
 def reference(ranges: Any, row: Any, coefficients: list[float], rows: list[Any]) -> Any:
@@ -43,7 +46,7 @@ def cases(draw: st.DrawFn) -> Any:
 
 
 def test_any_partial_node_and_what_refers_to_it_agree_with_numpy_bit_for_bit(graph: Any, space_factory: Any) -> None:
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=8 * MANY, deadline=None)
     @given(cases(), st.data())
     def check(case: Any, data: st.DataObject) -> None:
         size, ranges, chunk, seed = case

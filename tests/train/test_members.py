@@ -1,7 +1,7 @@
 """Fast ensembles, weight averages, sharpness-aware steps and simplices, beside the same spelt out in plain torch."""
 
 import copy
-from itertools import count, takewhile
+from itertools import count
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from mgraph.data.making import make_task
 from mgraph.errors import InputError
 from mgraph.network.flat import FlatModel
-from mgraph.train.mode import check_training, plan_of, train_mode
+from mgraph.train.mode import check_training, train_mode
 from mgraph.train.plan import Plan
 from mgraph.train.schedules import Span, averaged, lowest, schedule_of
 from mgraph.train.settings import TrainSettings
@@ -47,7 +47,7 @@ def passes(data, epochs, batch=20, seed=0):
 # When copies are made
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 12), st.integers(2, 60), st.floats(0, 0.9))
 def test_members_of_fge_are_where_the_rate_is_lowest(epochs, period, low):
     """i mod c = c/2 in [G] algorithm 1."""
@@ -59,7 +59,7 @@ def test_members_of_fge_are_where_the_rate_is_lowest(epochs, period, low):
     assert all(factors[i - 1] == pytest.approx(min(factors)) for i in places)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 3), st.integers(70, 400), st.integers(0, 20))
 def test_snapshots_are_taken_before_every_restart(cycles, grow, steps, warmup):
     text = f"restarts?cycles={cycles}&grow={grow}" + (f"&warmup={warmup}" if warmup else "")
@@ -274,8 +274,7 @@ def test_all_go_on_bit_for_bit(changes):
         return tensors, [{k: a.tobytes() for k, a in one.items()} for one in kept], trained.history, trained.taken
 
     whole = run(InMemory())
-    total = plan_of(network(), task(), settings).steps
-    for stop in takewhile(lambda n: n <= total, (2, 7, 13)):
+    for stop in (2, 9):
         checkpointer = InMemory(2)
         with pytest.raises(Stopped):
             run(checkpointer, stop)

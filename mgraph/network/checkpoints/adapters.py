@@ -97,7 +97,11 @@ def write_directory(directory: Path, mark: str, save: Callable[[Path], None], *,
     old = mine.with_suffix(".old")
     try:
         mine.mkdir()
+        (mine / mark).touch()
+        mode = (mine / mark).stat().st_mode
         save(mine)
+        for file in mine.iterdir():
+            file.chmod(mode)  # safetensors makes its files private
         if directory.exists():
             directory.replace(old)
         mine.replace(directory)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +16,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph_store.rows.layout import Layout
@@ -54,7 +58,14 @@ def write_safetensors(
         pointer = tensor.untyped_storage().data_ptr()
         dense[name] = tensor.clone() if pointer in seen else tensor  # the format cannot share memory
         seen.add(pointer)
-    write_whole(path, lambda p: safetensors.torch.save_file(dense, p, dict(metadata or {})), overwrite)
+
+    def save(temporary: Path) -> None:
+        try:
+            safetensors.torch.save_file(dense, temporary, dict(metadata or {}))
+        except safetensors.SafetensorError as error:
+            raise _as_os_error(error) or error from None
+
+    write_whole(path, save, overwrite)
 
 
 def write_pt(path: Path | str, state: Mapping[str, Tensor], *, overwrite: bool = False) -> None:
@@ -62,7 +73,7 @@ def write_pt(path: Path | str, state: Mapping[str, Tensor], *, overwrite: bool =
 
     Raises InputError if the file exists (unless ``overwrite``) or cannot be written.
     """
-    write_whole(path, lambda p: torch.save(dict(state), p), overwrite)
+    write_whole(path, lambda p: save_by(p, lambda file: torch.save(dict(state), file)), overwrite)
 
 
 def write_whole(path: Path | str, save: Callable[[Path], Any], overwrite: bool) -> None:
@@ -81,9 +92,9 @@ def write_whole(path: Path | str, save: Callable[[Path], Any], overwrite: bool) 
         mode = temporary.stat().st_mode
         save(temporary)
         temporary.chmod(mode)  # safetensors makes its files private
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
     finally:
@@ -91,7 +102,49 @@ def write_whole(path: Path | str, save: Callable[[Path], Any], overwrite: bool) 
             temporary.unlink()
 
 
-def _flush(path: Path) -> None:
+def save_by(path: Path, save: Callable[[Any], object]) -> None:
+    """Write a file by a library's ``save(file)``; the OSError of a write reaches the caller, whatever it became there.
+
+    Libraries in C++ turn a full disk into errors of their own.
+    """
+    with _Telling(path, "wb") as file:
+        try:
+            save(file)
+        except Exception:
+            if file.error is not None:
+                raise file.error from None
+            raise
+
+
+class _Telling(io.FileIO):
+    """A file that remembers the error of a write, and writes all that it is given."""
+
+    error: OSError | None = None
+
+    @override
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(view):
+                done += super().write(view[done:]) or 0
+        except OSError as error:
+            self.error = error
+            raise
+        return done
+
+
+def _as_os_error(error: Exception) -> OSError | None:
+    """Return the error of the system that a library in Rust reports in words, ``… (os error 28)``."""
+    found = re.search(r"os error (\d+)", str(error))
+    if found is None:
+        return None
+    number = int(found[1])
+    return OSError(number, os.strerror(number) if number in errno.errorcode else str(error))
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or what a directory lists, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -56,7 +56,8 @@ class Reader:
             parts.append(f"({where})")
         names = [c.name for c in columns(record)]
         ordered = order or ", ".join(name for name in _ORDER if name in (*names, "rowid"))
-        single = isinstance(equals.get("id"), str)  # to sort one row would take DuckDB as long as to find it
+        wanted = equals.get("id")  # to sort one row would take DuckDB as long as to find it
+        single = isinstance(wanted, str) or (isinstance(wanted, list) and len(wanted) == 1)
         sql = "SELECT {} FROM {}{}{}{}".format(
             ", ".join(f'"{name}"' for name in names),
             TABLE_OF[record],
@@ -193,8 +194,8 @@ class Reader:
             "WHERE name = $text OR id = $text OR ($prefix AND starts_with(id, $text))"
             for kind, record in _FINDABLE.items()
         )
-        rows = self._con.execute(sql + " ORDER BY 2", {"text": text, "prefix": len(text) >= 4}).fetchall()
-        return [(kind, identifier, name) for kind, identifier, name in rows]
+        rows = self._con.execute(sql, {"text": text, "prefix": len(text) >= 4}).fetchall()
+        return sorted(((kind, identifier, name) for kind, identifier, name in rows), key=lambda match: match[1])
 
     def _execute(self, sql: str, parameters: Sequence[Any], fetch: str = "") -> Any:
         try:
