@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 _SHARE = 4  # a data set may take a quarter of the memory; networks and their computations need the rest
 _UNKNOWN = 8 << 30  # bytes, if the system does not say
 _MOST_WORKERS = 8
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _CGROUP = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
 
 
@@ -45,3 +47,13 @@ def default_workers() -> int:
         return 0
     beside = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     return max(0, min(_MOST_WORKERS, processors() // max(1, beside) - 1))
+
+
+def give_back_memory() -> None:
+    """Give memory that is free back to the system, where glibc keeps it.
+
+    Batches that come and go leave gaps between the small results that stay; a pass over a large set would else take
+    more and more.
+    """
+    if _LIBC is not None and hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)

@@ -18,6 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mgraph.data.labels import as_column, spread
+from mgraph.data.machine import give_back_memory
 from mgraph.data.reading import Identified, Reader
 from mgraph.data.splits import (
     ArraySplit,
@@ -45,6 +46,7 @@ from mgraph.fields import (
 )
 
 _READ_AT_ONCE = 256
+_GIVE_BACK = 1 << 26  # bytes of inputs after which free memory goes back to the system
 _SMALL = (10_000, 1 << 24)
 """A Dataset of at most this many examples and numbers is read whole for each comparison; of others, only a sample."""
 
@@ -118,11 +120,17 @@ class DatasetSplit(Split):
         chosen = np.arange(len(self)) if order is None else order.cpu().numpy()
         stop = len(chosen) - len(chosen) % batch_size if drop_last else len(chosen)
         asked = [self._places(chosen[start : min(start + batch_size, stop)]) for start in range(0, stop, batch_size)]
-        pinned = torch.device(device).type == "cuda"
+        pinned, passed = torch.device(device).type == "cuda", 0
         for pieces in self._reader.batches(asked, pinned=pinned):
             parts = [[over(partial(to_device, device=device), part) for part in piece] for piece in pieces]
             x, y = (joined(several) if len(several) > 1 else several[0] for several in zip(*parts, strict=True))
-            yield self.normalisation(x), y
+            x = self.normalisation(x)
+            passed += sum(tensor.nbytes for tensor in tensors_of(x))
+            yield x, y
+            if passed > _GIVE_BACK:
+                del x
+                give_back_memory()
+                passed = 0
 
     def raw(self, indices: Sequence[int]) -> Batch:
         """Read the examples with these indices unchanged, before normalisation, in this process."""
