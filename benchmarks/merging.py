@@ -102,7 +102,8 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, name: str, repeat: int) -> None:
         self.name, self.repeat, self.regime, self.options = name, repeat, REGIMES[name], options
-        place = f"{name}-{repeat}-{options.epochs}"
+        sizes = options.epochs, options.grid, options.valid, options.test
+        place = "-".join(map(str, (name, repeat, *sizes)))
         self._data = options.work / f"{place}.npz"
         path, self._rows = options.work / f"{place}.mgraph", options.work / f"rows-{place}.jsonl"
         if not self._data.exists():
@@ -194,7 +195,7 @@ class Bench:
             self.surface.merge(name=name)
         at = self.graph.node(name).describe()["info"].get("parameter")
         corner = at is None or all(t in (0, 1) for t in at)
-        return 6.0, self.score(name), "kept the best corner" if corner else f"fired at {at}"
+        return 6.0, self.score(name), f"kept the corner at {at}" if corner else f"fired at {at}"
 
     def oracle(self) -> tuple[float, float, str]:
         """Choose on test data."""

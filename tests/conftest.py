@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from click.testing import CliRunner
 from warm import Process, Server
@@ -41,6 +42,10 @@ _WRITES_NO_BYTECODE, sys.dont_write_bytecode = sys.dont_write_bytecode, False
 if "PYTEST_XDIST_WORKER" not in os.environ:
     for _package in ("mgraph", "cli", "store"):
         compileall.compile_dir(_ROOT / _package, quiet=2)
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 ARCH = "cnn?bn=true&channels=4,8&hidden=16,"
 _MAIN = "from mgraph_cli.main import main; main()"

@@ -98,6 +98,11 @@ class Predictor:
         """Load a member into the space's network, with its BatchNorm statistics."""
         self._place(self._point(member))
 
+    def policy_of(self, member: Member) -> str:
+        """Return the name of the BatchNorm policy with which a member is used."""
+        recompute = self._recompute_all or not self._buffers(member)[1]
+        return policy_name(self.workspace, self.policy if recompute else OWN)
+
     def place_sum(self, terms: Terms, like: Member) -> NDArray[np.float32]:
         """Load Σ c θ of stored nodes into the network, recomputing statistics, with a member's constants; return θ."""
         theta = self.theta(terms)

@@ -1,5 +1,5 @@
-"""A process that trains, measures and sweeps on a streamed folder, and prints the most memory that it and its workers
-had (MiB; what they share is counted once).
+"""A process that trains on a streamed folder and measures on all of it, and prints the most memory that it and its
+workers had (MiB; what they share is counted once, and the network, which computes with memory of its own, is small).
 
 ``python measure_streaming.py DIR FILES SIDE``: so many noisy images of this size are put into DIR. They are links to a
 few files, so the folder is as large as it says without filling the disk.
@@ -7,9 +7,11 @@ few files, so the folder is as large as it says without filling the disk.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import threading
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -30,7 +32,8 @@ def fill(root: Path, count: int, side: int) -> int:
         kept = root / f"{i % DISTINCT}.source"
         if not kept.exists():
             Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(kept, "PNG", compress_level=0)
-        os.link(kept, file)
+        if not file.exists():
+            os.link(kept, file)
         total += kept.stat().st_size
     return total
 
@@ -46,17 +49,23 @@ def main() -> None:
     size = fill(root / "photos", count, side)
     import mgraph
 
-    most = 0
+    most, over = 0, threading.Event()
 
-    def look(_: object) -> None:
+    def watch() -> None:
         nonlocal most
-        most = max(most, sum(proportional(str(p)) for p in ["self", *(c.pid for c in active_children())]))
+        while not over.wait(0.2):
+            with contextlib.suppress(OSError):  # of a worker that has just ended
+                most = max(most, sum(proportional(str(p)) for p in ["self", *(c.pid for c in active_children())]))
 
-    spec = f"imagefolder:{root}/photos?size=64&stream=true"
-    g = mgraph.create(root / "g.mgraph", arch="cnn?channels=4,8&hidden=16,&bn=true", data=spec, device="cpu", workers=2)
-    for seed, name in enumerate("ab"):
-        g.train(seed=seed, epochs=1, max_steps=40, batch_size=128, name=name, progress=look)
-    g.connect("a", "b", method=mgraph.Linear(), name="line", grid=2, progress=look)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        data = f"imagefolder:{root}/photos?size=64&stream=true"
+        g = mgraph.create(root / "g.mgraph", arch="mlp?hidden=16,&bn=true", data=data, device="cpu", workers=2)
+        g.train(seed=0, epochs=1, max_steps=40, batch_size=128, name="a")
+    finally:
+        over.set()
+        watcher.join()
     print(json.dumps({"bytes": size, "MiB": most / 1024}))
 
 

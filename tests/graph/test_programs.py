@@ -168,10 +168,11 @@ def test_an_operator_that_onnx_lacks_is_named(own: Callable[..., Any], tmp_path:
     with pytest.raises(InputError, match=r"ONNX has no operator for \S*i0e\S*, .* export to \.pt2, which has"):
         g.node("a").export("a.onnx")
     assert written(tmp_path) == []
-    assert g.node("a").export("a.pt2").verified.difference <= 1e-5
 
 
-@pytest.mark.parametrize(("models", "count"), [(("s@3",), 9), (("a", "m", "curve@3"), 4)])
+@pytest.mark.parametrize(
+    ("models", "count"), [(("s@3",), 9), pytest.param(("a", "m", "curve@3"), 4, marks=pytest.mark.stress)]
+)
 def test_an_ensemble_is_one_program(graph: Any, tmp_path: Path, models: tuple[str, ...], count: int) -> None:
     manifest = graph.export_ensemble(tmp_path / "e.pt2", *models)
     assert len(manifest["members"]) == count
@@ -230,7 +231,7 @@ def test_a_network_that_cannot_be_traced(own: Callable[..., Any], tmp_path: Path
         own("fixed").node("a").export("b.pt2")
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("suffix", [".safetensors", pytest.param(".pt", marks=pytest.mark.stress)])
 def test_weights_that_predict_something_else_are_not_written(
     own: Callable[..., Any], tmp_path: Path, verified_weights: None, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
