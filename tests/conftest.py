@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import compileall
 import gc
+import getpass
 import hashlib
 import inspect
 import json
@@ -32,6 +33,9 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 # In memory where there is room: a commit waits for the disk six times, and nothing here outlives its test.
 _RAM, _ROOM = Path("/dev/shm"), 4 << 30
 if "TMPDIR" not in os.environ and _RAM.is_dir() and os.access(_RAM, os.W_OK) and shutil.disk_usage(_RAM).free > _ROOM:
+    # What outlives the tests stays where it was: compiled kernels, which the next run takes, and the logs of Ray.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}")
+    os.environ.setdefault("RAY_TMPDIR", tempfile.gettempdir())
     os.environ["TMPDIR"] = str(_RAM)  # of the processes that tests start, too
     tempfile.tempdir = None
 
