@@ -46,7 +46,7 @@ from mgraph.fields import (
 )
 
 _READ_AT_ONCE = 256
-_GIVE_BACK = 1 << 26  # bytes of inputs after which free memory goes back to the system
+_GIVE_BACK = 1 << 25  # bytes of inputs after which free memory goes back to the system
 _SMALL = (10_000, 1 << 24)
 """A Dataset of at most this many examples and numbers is read whole for each comparison; of others, only a sample."""
 

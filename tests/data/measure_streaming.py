@@ -61,7 +61,7 @@ def main() -> None:
     watcher.start()
     try:
         data = f"imagefolder:{root}/photos?size=64&stream=true"
-        g = mgraph.create(root / "g.mgraph", arch="mlp?hidden=16,&bn=true", data=data, device="cpu", workers=2)
+        g = mgraph.create(root / "g.mgraph", arch="mlp?hidden=16,&bn=true", data=data, device="cpu", workers=1)
         g.train(seed=0, epochs=1, max_steps=40, batch_size=128, name="a")
     finally:
         over.set()

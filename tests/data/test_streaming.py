@@ -281,7 +281,7 @@ def test_data_too_large_for_a_device_go_there_by_batches(monkeypatch: pytest.Mon
 
 @pytest.mark.stress
 def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
-    """4 GB of images: some 430 MiB are the libraries' own."""
+    """4 GB of images, read by one worker: some 400 MiB are the libraries' own."""
     script = Path(__file__).with_name("measure_streaming.py")
     done = subprocess.run(
         [sys.executable, "-W", "ignore", script, str(tmp_path), "21000", "256"],
