@@ -64,6 +64,8 @@ def test_rm_refuses_lists_and_removes(run: Any, path: Path, snapshot: Callable[.
     left = {row["name"] for row in run("ls", "--json").rows}
     assert left == {"b", "c", "d", "bare", "m"}
     assert run("check", "--deep").stdout == "No problems.\n"
+    garbage = run("gc", "--older-than", "0", "--json").rows
+    assert {row["kind"] for row in garbage} == {"predictions"}  # nothing is left of what was removed
     assert run("gc", "--older-than", "0").stdout == "No garbage.\n"
     run("export", "m", "-o", "m.safetensors")
 
