@@ -249,7 +249,6 @@ CASES = {
     "predictions of unknown data": Case("predict a --data digit -o p.csv", ("did you mean 'digits'?",)),
     "search after a choice": Case("merge s --at 0,0 --refine 3", ("only one of",)),
     "grid of a node": Case("export m -o x.pt --grid 3", ("--ensemble",)),
-    "ensemble of a node": Case("export m --ensemble -o x", ("m is a merged",)),
     "export to what exists": Case("export m -o x.pt", ("exists",), file("x.pt", "mine")),
     "ensemble to what exists": Case("export s --ensemble -o x", ("exists",), file("x", "mine")),
     "wrong suffix of an export": Case("export m -o m.txt", (".safetensors, .pt, .pth",)),

@@ -74,7 +74,7 @@ def test_a_metric_of_the_data_may_be_one_number_of_the_whole_split(make: Any) ->
     g = mgraph.open("one.mgraph")
     measured = g.node("a").evaluate("train")["one"]
     assert (measured.count, measured.standard_error) == (1010, None)
-    with pytest.warns(DataWarning, match="Whether more or less of the metric each is better is not known"):
+    with pytest.warns(DataWarning, match="It is unknown whether more or less of the metric each is better"):
         each = mgraph.create("each.mgraph", arch="own.py:net", data="own.py:data?metric=each")
     each.train(epochs=1, name="a")
     per_example = each.node("a").evaluate("train")["each"]

@@ -166,7 +166,7 @@ def test_the_schedule_runs_over_all_steps(count, per_epoch, schedule):
     _, rates = run(count, 4, epochs=4, progress=reports.append, phase="edge", schedule=schedule)
     total = 4 * per_epoch
     assert rates == [2.0 * schedule(i / total) for i in range(total)]
-    assert reports == [Progress("edge", i, total, 1.0) for i in range(1, total + 1)]
+    assert reports == [Progress("edge", i, total, 1.0, examples=4) for i in range(1, total + 1)]
 
 
 def test_the_curve_schedule_is_constant_then_linear_then_one_percent():
