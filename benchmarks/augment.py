@@ -1,7 +1,9 @@
-"""What augmentation of a batch costs: mgraph's, and transforms of torchvision called image by image.
+"""What augmentation of a batch costs: mgraph's, transforms of torchvision called image by image, and kornia's.
 
 torchvision.transforms.v2 draws once for a whole batch, so that every example of it gets the same crop; to give each its
-own they are called image by image. Run: ``python benchmarks/augment.py [-o FILE]``
+own they are called image by image. kornia, if it is installed, draws for every example of a batch; from the global
+random state, so that an example's augmentation depends on all that was drawn before. Run: ``python
+benchmarks/augment.py [-o FILE]``
 """
 
 from __future__ import annotations
@@ -33,6 +35,19 @@ THEIRS = {
     "cutout8": v2.RandomErasing(1.0, scale=(1 / 16, 1 / 16), ratio=(1, 1)),
     "randaugment": v2.RandAugment(),
 }
+
+
+def kornias() -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return the same of kornia, as far as it has them; nothing where it is not installed."""
+    try:
+        from kornia import augmentation as k
+    except ImportError:
+        return {}
+    return {
+        "crop4+flip": k.AugmentationSequential(k.RandomCrop((32, 32), padding=4), k.RandomHorizontalFlip()),
+        "rotate15": k.RandomRotation(15.0, p=1.0),
+        "cutout8": k.RandomErasing(scale=(1 / 16, 1 / 16), ratio=(1.0, 1.0), p=1.0),
+    }
 
 
 def milliseconds(rounds: int, *runs: Callable[[], object]) -> list[float]:
@@ -69,8 +84,10 @@ def main() -> None:
         f"Milliseconds of CPU time (median of {arguments.rounds}) for a batch of {BATCH} images of shape {SHAPE}.",
         f"A forward and backward pass of {NETWORK} takes {milliseconds(arguments.rounds, step)[0]:.1f} ms.",
         "",
-        f"{'augmentation':<14}{'mgraph':>9}{'torchvision v2, image by image':>34}{'ratio':>8}",
+        f"{'augmentation':<14}{'mgraph':>9}{'torchvision v2, image by image':>34}{'ratio':>8}"
+        f"{'kornia':>10}{'ratio':>8}",
     ]
+    batched = kornias()
     for text, transform in THEIRS.items():
         changed = augmentation(TrainSettings(augment=text), split)
         assert changed is not None
@@ -79,8 +96,11 @@ def main() -> None:
         def each(given: Tensor = given, transform: Callable[[Tensor], Tensor] = transform) -> Tensor:
             return torch.stack([transform(image) for image in given])
 
-        ours, theirs = milliseconds(arguments.rounds, partial(changed, x, y, 1), each)
-        lines.append(f"{text:<14}{ours:>9.2f}{theirs:>34.2f}{theirs / ours:>8.1f}")
+        runs = [partial(changed, x, y, 1), each, *([partial(batched[text], x)] if text in batched else [])]
+        ours, theirs, *kornia = milliseconds(arguments.rounds, *runs)
+        line = f"{text:<14}{ours:>9.2f}{theirs:>34.2f}{theirs / ours:>8.1f}"
+        line += "".join(f"{taken:>10.2f}{taken / ours:>8.1f}" for taken in kornia)
+        lines.append(line)
     print("\n".join(lines))
     if arguments.output:
         arguments.output.write_text("\n".join(lines) + "\n")
