@@ -2,7 +2,8 @@
 
 A graph may come from a stranger, so the code that it names runs only after this user named it in ``init`` or
 ``add-space``, or asked for it with ``--trust``. This is remembered in ``trust.json`` in the user's configuration
-directory (``MGRAPH_CONFIG_DIR`` overrides it), never in the graph.
+directory (``MGRAPH_CONFIG_DIR`` overrides it), never in the graph. Beside it is the :func:`secret` by which mgraph
+knows what it has itself cached in a graph.
 
 Everything that would run code asks a :class:`Consent`. Names passed as arguments of a command or call are the user's
 (:data:`NAMED`); names read from a graph are the graph's own (:class:`OfGraph`), even when they are passed to an
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +29,8 @@ from typing_extensions import override
 from mgraph.errors import InputError, UntrustedError
 
 Triple = tuple[str, str, str]
+
+_SECRET = 32  # bytes
 
 
 class Consent(Protocol):
@@ -99,10 +104,43 @@ def speaking(consent: Consent) -> Iterator[None]:
 
 def trust_file() -> Path:
     """Return the file in which trust is remembered."""
+    return _directory() / "trust.json"
+
+
+def secret() -> bytes:
+    """Return 32 random bytes that only this user has, by which mgraph knows what it has itself put into a graph.
+
+    They are drawn when they are first wanted. Where they cannot be kept, they are those of this process alone.
+    """
+    path = _directory() / "secret"
+    with suppress(OSError):
+        if not path.exists():
+            _keep(secrets.token_bytes(_SECRET), path)
+        found = path.read_bytes()
+        if len(found) == _SECRET:
+            return found
+    return _of_this_process()
+
+
+def _keep(content: bytes, path: Path) -> None:
+    """Write a file that only this user can read, whole at once, and never in place of another process's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".secret-") as directory, suppress(FileExistsError):
+        made = Path(directory) / path.name
+        made.touch(mode=0o600)
+        made.write_bytes(content)
+        os.link(made, path)
+
+
+@cache
+def _of_this_process() -> bytes:
+    return secrets.token_bytes(_SECRET)
+
+
+def _directory() -> Path:
     import platformdirs  # imported here because listing a graph does not need it
 
-    override = os.environ.get("MGRAPH_CONFIG_DIR")
-    return Path(override or platformdirs.user_config_dir("mgraph")) / "trust.json"
+    return Path(os.environ.get("MGRAPH_CONFIG_DIR") or platformdirs.user_config_dir("mgraph"))
 
 
 def trust(graph_path: Path, spec: str, hash: str, files: Mapping[str, str] | None = None) -> None:

@@ -17,6 +17,20 @@ def configuration(tmp_path, monkeypatch):
     return tmp_path / "config" / "trust.json"
 
 
+def test_the_secret_is_drawn_once_and_this_users_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path / "config"))
+    first = trust.secret()
+    assert len(first) == 32
+    assert trust.secret() == first
+    assert [p.name for p in (tmp_path / "config").iterdir()] == ["secret"]
+    assert (tmp_path / "config" / "secret").stat().st_mode & 0o077 == 0
+    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path / "another"))
+    assert trust.secret() != first
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path / "file"))  # where nothing can be kept
+    assert trust.secret() == trust.secret() != first
+
+
 def test_only_the_exact_triple_is_trusted(tmp_path):
     graph = tmp_path / "g.mgraph"
     assert not trust.is_trusted(graph, "m.py:net", "h1")

@@ -2,7 +2,7 @@
 
 A cached prediction is found by a hash of everything that determines it: the parameters and buffers themselves, the
 BatchNorm policy, the contents of the data, the network's code, versions and kind of device. So it cannot be stale: any
-change gives another key.
+change gives another key. Nor can it be forged by whoever made the graph: it is signed with a secret of this user.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from mgraph.session.recent import MOST_BYTES
 from mgraph.session.runs import versions
 from mgraph.session.session import Session, Workspace
 from mgraph.specs import Spec
+from mgraph.trust import secret
 from mgraph_store import Connection, Node, Space
 from mgraph_store.tensors.kernel import combine
 
@@ -59,6 +60,7 @@ class Predictor:
         self.policy = self.workspace.policy(bn_examples)
         self._recompute_all = bn_examples is not None
         self._constants: dict[str, dict[str, NDArray[Any]]] = {}
+        self._cache = session.store.predictions(secret())
         self.computed = 0  # passes over a split that was not cached
 
     def check_code(self, members: Sequence[Member]) -> None:
@@ -81,7 +83,7 @@ class Predictor:
         placed = False
         for name, split in splits.items():
             key = self._key(base, name, split)
-            known = None if key is None else self.session.store.predictions.get(key)
+            known = None if key is None else self._cache.get(key)
             if known is not None and len(known) == len(split):
                 found[name] = torch.from_numpy(known)
                 continue
@@ -91,7 +93,7 @@ class Predictor:
             found[name] = _all_outputs(self.workspace, split)
             self.computed += 1
             if key is not None:
-                self.session.store.predictions.put(key, found[name].numpy())
+                self._cache.put(key, found[name].numpy())
         return found
 
     def place(self, member: Member) -> None:

@@ -265,10 +265,9 @@ class GraphStore:
         """Return the saved states of a run; there may be none."""
         return StateFiles(self.folder, run_id)
 
-    @property
-    def predictions(self) -> Predictions:
-        """What models of the graph predicted, as far as it is cached."""
-        return Predictions(self.folder)
+    def predictions(self, secret: bytes) -> Predictions:
+        """Return what models of the graph predicted, as far as it is cached and signed with this secret."""
+        return Predictions(self.folder, secret)
 
     def read_parameters(self, node: Node | str) -> NDArray[np.float32]:
         """Read a node's parameters, shape (D,), as a new array; those of derived and partial nodes are computed chunk

@@ -15,6 +15,8 @@ from mgraph.errors import InputError
 from mgraph.evaluate import metrics
 from mgraph.models.predicting import Predictor
 from mgraph.models.sets import as_written, resolve
+from mgraph_store.folder import Folder
+from mgraph_store.predictions import Predictions
 
 
 def labels_of(graph: Any, *texts: str) -> list[str]:
@@ -149,6 +151,14 @@ def test_members_are_asked_once_and_stale_answers_cannot_be(graph: Any, monkeypa
     assert asked == 2 * 9  # valid and test of nine models: a and the other modes are corners of s
     first = graph.ensemble("a", "s@3")
     assert len(passes) == asked  # everything was cached
+    cache = graph.path / "predictions"
+    forger = Predictions(Folder(graph.path), b"a stranger's")
+    for file in sorted(cache.iterdir()):
+        forger.put(file.name, np.zeros((1, 1), np.float32))
+    assert graph.ensemble("a", "s@3").whole == first.whole
+    assert len(passes) == 2 * asked  # nothing of a stranger's was taken
+    passes.clear()
+    passes.extend([1] * asked)
     again = graph.ensemble("a", "s@3", bn_examples=500)  # another BatchNorm policy has numbers of its own
     assert len(passes) == 2 * asked
     assert again.whole["test"]["loss"].value != first.whole["test"]["loss"].value

@@ -285,3 +285,14 @@ def test_a_damaged_index_is_said_to_be_one(tmp_path: Path) -> None:
     index.write_bytes(os.urandom(4096))
     with pytest.raises(MGraphError, match="cannot be read"):
         run_guarded(index, "SELECT 1")
+
+
+def test_views_that_a_stranger_has_stored_are_not_asked(graph: Any) -> None:
+    graph.add(graph.parameters(), names=("a",))
+    index = graph.store.path / "index.duckdb"
+    with duckdb.connect(str(index)) as con:
+        con.execute("CREATE OR REPLACE VIEW easy.modes AS SELECT 'forged' AS name")
+        con.execute("CREATE OR REPLACE VIEW easy.runs AS SELECT * FROM read_text('/etc/hostname')")
+    assert run_guarded(index, "SELECT name FROM modes")[1] == [("a",)]
+    with pytest.raises(MGraphError, match="read_text|file"):
+        run_guarded(index, "SELECT * FROM easy.runs")

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mgraph_store import predictions
 from mgraph_store.folder import TEMPORARY
-from mgraph_store.predictions import PREDICTIONS, Predictions
+from mgraph_store.predictions import PREDICTIONS
 from mgraph_store.rows.records import Run
 from mgraph_store.states import STATES
 from mgraph_store.tensors.claims import SharedTensorsWarning
@@ -70,7 +71,7 @@ class Collection:
             for name in over:
                 saved.remove(name)
         if any(i.kind == PREDICTIONS for i in self.items):
-            Predictions(store.folder).remove(self.min_age)
+            predictions.remove(store.folder, self.min_age)
         if any(i.kind == "journal" for i in self.items):
             shorten(store)
 
@@ -104,7 +105,7 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     for name, why in complete.items():
         found.append((Garbage("state", name, states.tree_size(name), why), states.newest(name)))
     old = [item for item, seconds in found if seconds >= min_age]
-    cached = Predictions(store.folder).sizes(min_age)
+    cached = predictions.sizes_of(store.folder.sub(PREDICTIONS), min_age)
     if cached:
         why = f"{len(cached)} cached, computed again when they are needed"
         old.append(Garbage(PREDICTIONS, PREDICTIONS, sum(cached.values()), why))
