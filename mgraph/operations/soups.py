@@ -15,7 +15,7 @@ from mgraph.alone import alone
 from mgraph.data.labels import inside, per_example
 from mgraph.errors import InputError
 from mgraph.evaluate.metrics import SPLITS, Measured, measure, measure_with_scores
-from mgraph.fields import Fields
+from mgraph.fields import Fields, examples_in
 from mgraph.jobs.points import SoupJob
 from mgraph.merge.bestof import Decision, decide, halves
 from mgraph.merge.calibration import classifies, fit_temperature, require_validation
@@ -305,7 +305,7 @@ class _Slope:
         for x, y in task.valid.batches(_BATCH, order=self._examples, device=flat.device):
             out = flat.run(x)
             cost = self._cost(out, y, temperature)
-            share = len(self._examples_of(y)) / len(self._examples)
+            share = examples_in(y) / len(self._examples)
             torch.autograd.backward(cost * share)
             total += float(cost.detach()) * share
         return total
@@ -316,9 +316,6 @@ class _Slope:
         with torch.no_grad():
             rows = (flat.pack(torch.from_numpy(np.array(self._predictor.theta(m.terms)))) for m in self._members)
             return np.array([float(flat.grad.double() @ row[: len(flat.grad)].double()) for row in rows])
-
-    def _examples_of(self, y: Fields) -> torch.Tensor:
-        return y if isinstance(y, torch.Tensor) else next(iter(y.values() if isinstance(y, dict) else y))
 
     def _cost(self, out: Any, y: Fields, temperature: float) -> torch.Tensor:
         task = self._predictor.workspace.task
