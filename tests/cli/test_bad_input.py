@@ -248,6 +248,7 @@ CASES = {
     "predictions over a file": Case("predict a -o p.csv", ("exists",), file("p.csv", "mine")),
     "predictions of unknown data": Case("predict a --data digit -o p.csv", ("did you mean 'digits'?",)),
     "search after a choice": Case("merge s --at 0,0 --refine 3", ("only one of",)),
+    "two recipes of a soup": Case("soup a b --greedy --learned", ("one of --greedy, --learned",)),
     "grid of a node": Case("export m -o x.pt --grid 3", ("--ensemble",)),
     "export to what exists": Case("export m -o x.pt", ("exists",), file("x.pt", "mine")),
     "ensemble to what exists": Case("export s --ensemble -o x", ("exists",), file("x", "mine")),

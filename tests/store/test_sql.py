@@ -294,5 +294,5 @@ def test_views_that_a_stranger_has_stored_are_not_asked(graph: Any) -> None:
         con.execute("CREATE OR REPLACE VIEW easy.modes AS SELECT 'forged' AS name")
         con.execute("CREATE OR REPLACE VIEW easy.runs AS SELECT * FROM read_text('/etc/hostname')")
     assert run_guarded(index, "SELECT name FROM modes").rows == [("a",)]
-    with pytest.raises(MGraphError, match="read_text|file"):
+    with pytest.raises(MGraphError, match="file"):
         run_guarded(index, "SELECT * FROM easy.runs")

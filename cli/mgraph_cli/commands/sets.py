@@ -78,15 +78,19 @@ def ensemble(
         emit(result.member_table(), ("member", "weight", "temperature", "disagreement"))
 
 
+def _recipe(name: str, help: str) -> Any:
+    return click.option(f"--{name}", "recipes", flag_value=name, multiple=True, help=help)
+
+
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL|CONN@POINTS]...")
-@click.option("--greedy", "how", flag_value="greedy", help="From the best model on, those that do no harm.")
-@click.option("--learned", "how", flag_value="learned", help="Convex weights, learned on half of the validation data.")
-@click.option("--uniform", "how", flag_value="uniform", default=True, help="Equal weights (the default).")
+@_recipe("greedy", "From the best model on, those that do no harm.")
+@_recipe("learned", "Convex weights, learned on half of the validation data.")
+@_recipe("uniform", "Equal weights (the default).")
 @keyword_options(SoupOptions)
 @with_computing_graph
 @output_options
-def soup(models: tuple[str, ...], how: str, graph: Graph, form: str, **options: Any) -> None:
+def soup(models: tuple[str, ...], recipes: tuple[str, ...], graph: Graph, form: str, **options: Any) -> None:
     """Average the weights of a set of models into a merged node, with BatchNorm statistics recomputed.
 
     Models are given as for 'ensemble'. If a barrier divides them, as measured by a swept straight line or estimated
@@ -98,6 +102,9 @@ def soup(models: tuple[str, ...], how: str, graph: Graph, form: str, **options: 
       mgraph soup a-20 a-30 a --greedy --name m
       mgraph soup s@5 --learned
     """
+    if len(set(recipes)) > 1:
+        raise InputError(f"A soup has one recipe; choose one of {', '.join('--' + recipe for recipe in recipes)}.")
+    how = recipes[0] if recipes else "uniform"
     with progress_bars("soup") as progress:
         result = graph.soup(*models, how=how, progress=progress, **given(options))
     facts = result.to_dict()
