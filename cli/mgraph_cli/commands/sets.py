@@ -9,7 +9,7 @@ import click
 
 from mgraph import EnsembleOptions, PredictOptions, SoupOptions
 from mgraph.errors import InputError
-from mgraph_cli.options import given, grid_option, keyword_options, output_options, with_computing_graph
+from mgraph_cli.options import Decorator, given, grid_option, keyword_options, output_options, with_computing_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
 from mgraph_cli.tables import print_models
@@ -78,7 +78,7 @@ def ensemble(
         emit(result.member_table(), ("member", "weight", "temperature", "disagreement"))
 
 
-def _recipe(name: str, help: str) -> Any:
+def _recipe(name: str, help: str) -> Decorator:
     return click.option(f"--{name}", "recipes", flag_value=name, multiple=True, help=help)
 
 
