@@ -100,7 +100,7 @@ def sizes_of(folder: Folder, min_age: float = 0.0) -> dict[str, int]:
     return {name: size for name, size in found.items() if ages[name] >= min_age}
 
 
-def remove(graph: Folder, min_age: float = 0.0) -> None:
+def drop(graph: Folder, min_age: float = 0.0) -> None:
     """Delete the cached files that are at least ``min_age`` seconds old, as far as the file system allows."""
     folder = graph.sub(PREDICTIONS)
     for name in sizes_of(folder, min_age):

@@ -71,7 +71,7 @@ class Collection:
             for name in over:
                 saved.remove(name)
         if any(i.kind == PREDICTIONS for i in self.items):
-            predictions.remove(store.folder, self.min_age)
+            predictions.drop(store.folder, self.min_age)
         if any(i.kind == "journal" for i in self.items):
             shorten(store)
 
