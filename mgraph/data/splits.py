@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
+from mgraph.data.workers import Workers
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.fields import (
     Fields,
@@ -165,8 +166,8 @@ class Split(ABC):
         """Feed what identifies the origin of the examples: the contents of their files if known, else the examples."""
         self.feed(hasher)
 
-    def read_by(self, workers: int | None) -> None:  # noqa: B027  (nothing is to be done where all is in memory)
-        """Have streamed batches read by this many processes (None: as many as suit the machine)."""
+    def read_by(self, workers: Workers) -> None:  # noqa: B027  (nothing is to be done where all is in memory)
+        """Have streamed batches read by these processes."""
 
     def batch_of(self, most: int) -> int:
         """Return how many examples to compute at once: at most ``most``, fewer if they are large, never below 2."""

@@ -31,6 +31,7 @@ from mgraph.data.splits import (
     feed_bytes,
     to_device,
 )
+from mgraph.data.workers import Workers
 from mgraph.errors import InputError
 from mgraph.fields import (
     Fields,
@@ -137,9 +138,9 @@ class DatasetSplit(Split):
         return self._reader.read(self._places(indices))
 
     @override
-    def read_by(self, workers: int | None) -> None:
-        """Have batches read by this many processes; this includes the splits that share the Dataset."""
-        self._reader.workers = workers
+    def read_by(self, workers: Workers) -> None:
+        """Have batches read by these processes; this includes the splits that share the Dataset."""
+        self._reader.join(workers)
 
     @property
     def identified(self) -> bool:
