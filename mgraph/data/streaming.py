@@ -125,11 +125,12 @@ class DatasetSplit(Split):
         for pieces in self._reader.batches(asked, pinned=pinned):
             parts = [[over(partial(to_device, device=device), part) for part in piece] for piece in pieces]
             x, y = (joined(several) if len(several) > 1 else several[0] for several in zip(*parts, strict=True))
+            del parts, pieces
             x = self.normalisation(x)
             passed += sum(tensor.nbytes for tensor in tensors_of(x))
             yield x, y
+            del x, y  # so that there are never two batches at once
             if passed > _GIVE_BACK:
-                del x
                 give_back_memory()
                 passed = 0
 
