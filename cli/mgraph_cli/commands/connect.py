@@ -10,6 +10,7 @@ import click
 from mgraph import METHODS, ConnectOptions, SweepOptions, method_named
 from mgraph.errors import InputError
 from mgraph_cli.commands.auto import LIMITS, auto_options, connect_auto
+from mgraph_cli.completion import CONNECTIONS, NODES
 from mgraph_cli.options import (
     GivenSettings,
     SectionedCommand,
@@ -43,7 +44,7 @@ def _method_flags(command: Any) -> Any:
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("ends", nargs=-1, required=True)
+@click.argument("ends", nargs=-1, required=True, shell_complete=NODES)
 @_method_flags
 @click.option(
     "--method",
@@ -110,7 +111,7 @@ def connect(
 
 
 @click.command()
-@click.argument("connection")
+@click.argument("connection", shell_complete=CONNECTIONS)
 @keyword_options(ConnectOptions, only=("grid",))
 @keyword_options(SweepOptions)
 @with_computing_graph

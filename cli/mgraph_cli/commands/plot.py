@@ -9,6 +9,7 @@ import click
 
 from mgraph.errors import InputError
 from mgraph_cli.commands.topology import criteria_options
+from mgraph_cli.completion import THINGS
 from mgraph_cli.options import given, grid_option, output_options, space_option, with_computing_graph, with_graph
 from mgraph_cli.output import emit, note
 from mgraph_cli.progress import progress_bars
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", shell_complete=THINGS)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
 @click.option(
     "--before/--no-before",
