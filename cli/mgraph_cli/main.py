@@ -50,6 +50,7 @@ _SECTIONS = {
         "plot": "plot",
         "map": "plot",
         "matrix": "plot",
+        "report": "report",
     },
     "Connectivity": {
         "components": "topology",
