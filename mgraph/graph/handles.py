@@ -12,12 +12,12 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
+from mgraph.graph.drawing import Drawn
 from mgraph.graph.keywords import (
     EnsembleOptions,
     EvaluateOptions,
     ExportOptions,
     MergeOptions,
-    PlotOptions,
     SweepOptions,
     evaluation,
 )
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from mgraph.operations.surroundings import Sharpness
     from mgraph.operations.voted import EnsembleResult
     from mgraph.progress import ProgressCallback
-    from mgraph.report.plots import Wanted
 
 PathLike = str | os.PathLike[str]
 
@@ -176,7 +175,7 @@ class Point(Labelled):
         return written
 
 
-class Connected(Labelled):
+class Connected(Labelled, Drawn):
     """A connection of the graph."""
 
     record: Connection
@@ -347,6 +346,7 @@ class Connected(Labelled):
         voted: EnsembleResult = job.run(self._session, **_progress(progress))
         return voted
 
+    @override
     def on_grid(self, grid: int | Sequence[int] | None) -> str:
         """Return how a set names the points of a grid on it (default: nine points); InputError for a bad grid."""
         from mgraph.models.sets import few_points
@@ -374,92 +374,6 @@ class Connected(Labelled):
         job = ExportEnsembleJob(members=(self.on_grid(grid),), path=str(Path(directory)), **options)
         manifest: dict[str, Any] = job.run(self._session, **_progress(progress))
         return manifest
-
-    def plot(
-        self, path: PathLike, *, before: Connected | None = None, dark: bool = False, **shown: Unpack[PlotOptions]
-    ) -> Path:
-        """Draw its finest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t.
-
-        A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
-        variances by tick, the test curves, and continuity. ``splits`` and ``metrics`` choose what is drawn: without
-        them, the loss and the primary metric.
-        """
-        from mgraph.figures import Look
-        from mgraph.report.plots import plot_sweep
-
-        with self._session.store.reading() as reader:
-            data = load_sweep(reader, self.record)
-            earlier = None if before is None else load_sweep(reader, before.record)
-            names = [label(node) for node in ends_of(reader, self.record)]
-            series = reader.all(Series, connection_id=self.record.id)
-        graph, name = self._session.store.path.name, label(self.record)
-        return plot_sweep(
-            data,
-            names,
-            Path(path),
-            title=name,
-            before=earlier,
-            method=self._session.method_of(self.record),
-            series=series,
-            wanted=_wanted(shown),
-            look=Look(dark, {"command": f"mgraph plot {name}", "graph": graph, "sweep": data.sweep.id}),
-        )
-
-    def draw(self, axes: Any, **shown: Unpack[PlotOptions]) -> Any:
-        """Draw one panel of its finest sweep on a Matplotlib Axes, and return the Axes.
-
-        This is the heat map or the curves of the first of ``metrics`` on the first of ``splits`` (curves: on all of
-        them); by default the train loss.
-        """
-        from mgraph.report.plots import draw_on
-
-        with self._session.store.reading() as reader:
-            names = [label(node) for node in ends_of(reader, self.record)]
-        return draw_on(axes, self.swept(), names, _wanted(shown))
-
-    def plot_ensemble(
-        self,
-        path: PathLike,
-        *,
-        grid: int | Sequence[int] | None = None,
-        bn_examples: int | None = None,
-        dark: bool = False,
-        progress: ProgressCallback | None = None,
-    ) -> Path:
-        """Draw what voting by its points gains (default: 21 of a path, nine of a surface), on test data.
-
-        Along a path, this shows θ(t) and the ensemble of the first end and θ(t) ([G] fig. 4); and always the ensemble
-        of a growing number of points, beside that of as many independent modes. Nothing is stored. Raises InputError if
-        members cannot vote.
-        """
-        from mgraph.figures import Look, check_path
-        from mgraph.operations.growth import growth
-        from mgraph.report.ensembleplots import plot_growth
-
-        check_path(Path(path))
-        if grid is None and family_of(self.record).dimension == 1:
-            grid = 21
-        found = growth(self._session, self.on_grid(grid), bn_examples, **_progress(progress))
-        name = label(self.record)
-        return plot_growth(
-            found.metric,
-            Path(path),
-            title=name,
-            first=found.first,
-            along=(found.t, found.single, found.pair),
-            members=(found.points, found.modes),
-            look=Look(dark, {"command": f"mgraph plot {name} --ensemble", "graph": self._session.store.path.name}),
-        )
-
-    def check_plot(self, path: PathLike, **shown: Unpack[PlotOptions]) -> None:
-        """Raise InputError early for what :meth:`plot` could not draw later."""
-        from mgraph.figures import check_path
-        from mgraph.report.plots import check_drawable
-
-        check_path(Path(path))
-        swept = self.swept()
-        check_drawable(swept)
-        _wanted(shown).metrics_of(swept)
 
     def connect_straight(self, *, progress: ProgressCallback | None = None) -> Connected:
         """Connect the same ends by linear interpolation and sweep that on the same grid."""
@@ -500,13 +414,6 @@ def counts_of(grid: int | Sequence[int] | None) -> tuple[int, ...] | None:
     if grid is None:
         return None
     return (grid,) if isinstance(grid, int) else tuple(grid)
-
-
-def _wanted(shown: PlotOptions) -> Wanted:
-    from mgraph.report.plots import Wanted
-
-    refuse_unknown("plot", shown, PlotOptions)
-    return Wanted(tuple(shown.get("splits") or ()), tuple(shown.get("metrics") or ()))
 
 
 def _refinement(refine: float | None = None, refine_on: str = "train loss", max_points: int = 2000) -> Any:

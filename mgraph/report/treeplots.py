@@ -32,8 +32,8 @@ def plot_dendrogram(tree: Dendrogram, limit: float | None, path: Path, *, look: 
         return write_figure(figure, path, look.about)
 
 
-def draw_dendrogram(axes: Axes, tree: Dendrogram, limit: float | None = None) -> Axes:
-    """Draw a tree of merges on an Axes, as :func:`plot_dendrogram` does, and return it."""
+def draw_dendrogram(axes: Axes, tree: Dendrogram, limit: float | None = None, *, label: str | None = None) -> Axes:
+    """Draw a tree of merges on an Axes, as :func:`plot_dendrogram` does, and return it; ``label`` is that of values."""
     n, order = len(tree.leaves), leaf_order(tree)
     known = np.flatnonzero(np.isfinite(tree.own))
     values = np.array([*tree.linkage[:, 2].tolist(), *tree.own[known].tolist()])
@@ -68,8 +68,9 @@ def draw_dendrogram(axes: Axes, tree: Dendrogram, limit: float | None = None) ->
         axes.set_yscale("log")
         plain_ticks(axes.yaxis, low, high)
     axes.set(xlim=(-0.7, n - 0.3), ylim=(bottom, top))
-    axes.set_ylabel(f"{measure(tree.criterion)} at which groups merge")
-    axes.set_title("; ".join(_said(tree, limit, marked=marked, high=high)), fontsize=9)
+    axes.set_ylabel(label or f"{measure(tree.criterion)} at which groups merge")
+    own = "dots: the modes' own" if label is None else "dots: the lowest point of each"
+    axes.set_title("; ".join(_said(tree, limit, own, marked=marked, high=high)), fontsize=9)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     return axes
@@ -108,8 +109,8 @@ def _margins(low: float, high: float, *, wide: bool) -> tuple[float, float]:
     return low - 0.06 * span, high + 0.1 * span
 
 
-def _said(tree: Dendrogram, limit: float | None, *, marked: bool, high: float) -> list[str]:
-    parts = ["dots: the modes' own"] if np.isfinite(tree.own).any() else []
+def _said(tree: Dendrogram, limit: float | None, own: str, *, marked: bool, high: float) -> list[str]:
+    parts = [own] if np.isfinite(tree.own).any() else []
     if limit is not None:
         beyond = "above" if limit > high else "below"
         parts.append(f"dashed: {limit:g}" if marked else f"{limit:g} lies far {beyond} this")

@@ -101,6 +101,7 @@ PICTURES: dict[str, Callable[[Any, Path], Any]] = {
     "map": lambda g, path: g.plot_map(path, max_barrier=0.5),
     "dendrogram": lambda g, path: g.plot_dendrogram(path, max_peak=0.5, dark=True),
     "matrix": lambda g, path: g.plot_matrix(path, by="barrier"),
+    "basins": lambda g, path: g.connection("s").plot_basins(path, depth=0),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     "or only the connection itself.",
 )
 @click.option("--ensemble", "voted", is_flag=True, help="Draw what votes of a connection's points gain on test data.")
+@click.option("--basins", "flooded", is_flag=True, help="Mark basins and saddles, and draw how basins join.")
 @keyword_options(PlotOptions)
 @dark_option
 @grid_option("Points with --ensemble: n or n,m (default: 21 of a path, 9 of a surface).")
@@ -48,6 +50,7 @@ def plot(
     output: Path,
     beside: bool | None,
     voted: bool,
+    flooded: bool,
     grid: list[int] | None,
     dark: bool,
     graph: Graph,
@@ -71,11 +74,14 @@ def plot(
       mgraph plot a -o training.png
       mgraph plot s -o surface.png --before
       mgraph plot curve -o votes.png --ensemble
+      mgraph plot s -o basins.png --basins
       mgraph plot s -o test-loss.svg --split test --metric loss --dark
     """
     from mgraph import Connected
 
     if voted:
+        if flooded:
+            raise InputError("Give only one of --ensemble and --basins.")
         if beside is not None or any(shown.values()):
             raise InputError("--before, --split and --metric are not for --ensemble, but for the connection itself.")
         with progress_bars("plot") as progress:
@@ -84,6 +90,9 @@ def plot(
         return
     if grid is not None:
         raise InputError("--grid is for --ensemble; the picture of a connection is of its finest sweep.")
+    if flooded:
+        _plot_basins(graph, what, output, dark=dark, beside=beside, **shown)
+        return
     connected = graph.find(what)
     if not isinstance(connected, Connected):
         if any(shown.values()):
@@ -102,6 +111,22 @@ def plot(
                 before = connected.connect_straight(progress=progress)
     path = connected.plot(output, before=before, dark=dark, **shown)
     echo(str(path))
+
+
+def _plot_basins(
+    graph: Graph,
+    what: str,
+    output: Path,
+    *,
+    dark: bool,
+    beside: bool | None,
+    splits: Sequence[str],
+    metrics: Sequence[str],
+) -> None:
+    if beside is not None or len(splits) > 1 or len(metrics) > 1:
+        raise InputError("--basins draws one connection, on one split and one metric.")
+    chosen = {name: given[0] for name, given in (("split", splits), ("metric", metrics)) if given}
+    echo(str(graph.connection(what).plot_basins(output, dark=dark, **chosen)))
 
 
 @click.command()
