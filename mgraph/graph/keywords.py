@@ -195,6 +195,19 @@ class SweepOptions(SweepMeasures, total=False):
     reuse: Annotated[bool, Option("Measure everything again, even what is already stored.", flag="--no-reuse")]
 
 
+class PlotOptions(TypedDict, total=False):
+    """What of a sweep is drawn (default: the loss, and the primary metric if it is a different one)."""
+
+    splits: Annotated[
+        Sequence[str],
+        Option("Draw this split only; may be repeated.", flag="--split", shown="SPLIT", many="repeated"),
+    ]
+    metrics: Annotated[
+        Sequence[str],
+        Option("Draw this metric only; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
+    ]
+
+
 class MergeOptions(TypedDict, total=False):
     """Which point becomes a node, and how: fields of :class:`mgraph.MergeJob`."""
 
