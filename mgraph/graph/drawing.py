@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from mgraph.errors import InputError
 from mgraph.graph.keywords import PlotOptions
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, load_sweep
@@ -16,6 +17,7 @@ from mgraph_store import Connection, Series
 
 if TYPE_CHECKING:
     from mgraph.figures import Look
+    from mgraph.operations.projecting import Trace
     from mgraph.progress import ProgressCallback
     from mgraph.query.basins import Basins
     from mgraph.report.plots import Wanted
@@ -35,16 +37,28 @@ class Drawn(ABC):
         """Return how a set names the points of a grid on it."""
 
     def plot(
-        self, path: PathLike, *, before: Drawn | None = None, dark: bool = False, **shown: Unpack[PlotOptions]
+        self,
+        path: PathLike,
+        *,
+        before: Drawn | None = None,
+        paths: Sequence[Drawn | str] = (),
+        dark: bool = False,
+        **shown: Unpack[PlotOptions],
     ) -> Path:
         """Draw its finest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t.
 
         A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
-        variances by tick, the test curves, and continuity. ``splits`` and ``metrics`` choose what is drawn: without
+        variances by tick, the test curves, and continuity. On a plane, ``paths`` are projected, with their distance
+        from it (:meth:`project`). ``splits`` and ``metrics`` choose what is drawn: without
         them, the loss and the primary metric.
         """
+        from mgraph.families import PlaneFamily
         from mgraph.report.plots import plot_sweep
 
+        if isinstance(family_of(self.record), PlaneFamily):
+            return self._plot_plane(Path(path), paths, dark=dark, wanted=_wanted(shown))
+        if paths:
+            raise InputError(f"Paths are projected on a plane, and {label(self.record)} is a {self.record.kind}.")
         with self._session.store.reading() as reader:
             data = load_sweep(reader, self.record)
             earlier = None if before is None else load_sweep(reader, before.record)
@@ -61,6 +75,37 @@ class Drawn(ABC):
             wanted=_wanted(shown),
             look=self._look(dark=dark, sweep=data.sweep.id),
         )
+
+    def _plot_plane(self, path: Path, paths: Sequence[Drawn | str], *, dark: bool, wanted: Wanted) -> Path:
+        from mgraph.operations.projecting import project_nodes
+        from mgraph.report.planeplots import plot_plane
+
+        nodes = project_nodes(self._session, self.record)
+        traces = [*([] if nodes is None else [nodes]), *(self.project(one) for one in paths)]
+        data, name = self._sweep(), label(self.record)
+        return plot_plane(
+            data,
+            self._end_names(),
+            path,
+            title=f"{name}\n{self.record.reason}" if self.record.name else str(self.record.reason),
+            traces=traces,
+            wanted=wanted,
+            look=self._look(*(f"--path {trace.label}" for trace in traces), dark=dark, sweep=data.sweep.id),
+        )
+
+    def project(self, path: Drawn | str) -> Trace:
+        """Project a path on this plane: ``plane.project("curve").distance`` is how far each of its points lies from it.
+
+        Raises InputError unless this is a plane, and for a connection that is no path or of another space.
+        """
+        from mgraph.operations.projecting import project_path
+
+        if isinstance(path, str):
+            with self._session.store.reading() as reader:
+                found = reader.find_connection(path)
+        else:
+            found = path.record
+        return project_path(self._session, self.record, found)
 
     def draw(self, axes: Any, **shown: Unpack[PlotOptions]) -> Any:
         """Draw one panel of its finest sweep on a Matplotlib Axes, and return the Axes.

@@ -388,7 +388,7 @@ class Connected(Labelled, Drawn):
     @property
     def trained(self) -> bool:
         """Whether its method trains anything, so that there is a before and an after."""
-        return self.kind not in ("linear", "composite") and bool(family_of(self.record).free)
+        return self.kind not in ("linear", "composite", "plane") and bool(family_of(self.record).free)
 
     def straight(self) -> Connected | None:
         """Return the newest swept linear connection of the same ends in the same order, if there is one."""

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from mgraph.errors import InputError
 from mgraph.families.gram import gram
 from mgraph.graph.base import Opened
 from mgraph.query.criterion import Criteria
 from mgraph.query.metrics import criterion_in
+from mgraph.query.sweepdata import family_of
 
 if TYPE_CHECKING:
     from mgraph.figures import Look
@@ -39,6 +41,13 @@ class Pictures(Opened):
         from mgraph.figures import check_path
 
         check_path(Path(path))
+
+    def check_paths(self, paths: Sequence[str]) -> None:
+        """Raise InputError early for what could not be projected on a plane later; NotFoundError for a wrong name."""
+        for name in paths:
+            found = self.connection(name)
+            if family_of(found.record).dimension != 1:
+                raise InputError(f"{name} is a {found.kind}, not a path; only paths are projected on a plane.")
 
     def plot_map(
         self,

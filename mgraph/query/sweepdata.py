@@ -107,7 +107,7 @@ def grid_of(family: Family, sweep: Sweep) -> Grid:
     """Rebuild the grid of a sweep: from its axes if they are uneven, otherwise from its counts."""
     if sweep.axes is None:
         return family.grid(tuple(sweep.grid))
-    return TensorGrid(tuple(np.array(axis, dtype=np.float64) for axis in json.loads(sweep.axes)))
+    return family.grid_on([np.array(axis, dtype=np.float64) for axis in json.loads(sweep.axes)])
 
 
 def axes_of(grid: Grid) -> str | None:
@@ -130,7 +130,7 @@ def finest_sweep(reader: Reader, connection: Connection, *, split: str | None = 
 
     This is the finest one, as for edges: the most points; of equally fine ones, the one on more examples, then in full
     precision, then the newest. Those whose train loss makes no edge (not measured, not finite, or with a doubt) come
-    last.
+    last. A connection with a single end, a plane around a node, has no edges: there, any sweep counts.
     """
     sql = f"""SELECT w.id FROM sweeps w JOIN (
     SELECT sweep_id, max(examples) AS examples,
@@ -141,7 +141,16 @@ WHERE w.status = '{COMPLETE}'
 ORDER BY e.counts DESC, list_product(w.grid) DESC, e.examples DESC, (w."precision" IN ({_FULL})) DESC,
     w.created DESC, w.rowid DESC LIMIT 1"""
     found = reader.query(sql, [connection.id, *([] if split is None else [split])])[1]
+    if not found:
+        found = reader.query(_ANY, [connection.id, split, split])[1]
     return reader.get(Sweep, id=found[0][0]) if found else None
+
+
+_ANY = f"""SELECT w.id FROM sweeps w WHERE w.connection_id = ? AND w.status = '{COMPLETE}'
+AND (?::VARCHAR IS NULL OR EXISTS (SELECT 1 FROM evaluations v WHERE v.sweep_id = w.id AND v.split = ?))
+AND (SELECT count(*) FROM members m WHERE m.connection_id = w.connection_id AND m.role = 'end') = 1
+ORDER BY list_product(w.grid) DESC, w.created DESC, w.rowid DESC LIMIT 1"""
+"""The finest sweep of a connection with one end."""
 
 
 def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = None) -> SweepData:

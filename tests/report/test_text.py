@@ -90,6 +90,8 @@ def named(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = Path(shutil.copytree(template, tmp_path_factory.mktemp("named") / "digits.mgraph"))
     g = mgraph.open(path, device="cpu")
     g.rename("c", "resnet-20-seed-3")
+    g.plane("a", "b", "resnet-20-seed-3", name="abc", grid=5, splits=["train"], examples=100)
+    g.plane("a", random=True, name="around", grid=4, splits=["train", "test"], examples=100)
     return g
 
 
@@ -101,6 +103,8 @@ PICTURES: dict[str, Callable[[Any, Path], Any]] = {
     "map": lambda g, path: g.plot_map(path, max_barrier=0.5),
     "dendrogram": lambda g, path: g.plot_dendrogram(path, max_peak=0.5, dark=True),
     "matrix": lambda g, path: g.plot_matrix(path, by="barrier"),
+    "plane": lambda g, path: g.connection("abc").plot(path, paths=["curve", "line"]),
+    "random plane": lambda g, path: g.connection("around").plot(path),
     "basins": lambda g, path: g.connection("s").plot_basins(path, depth=0),
 }
 

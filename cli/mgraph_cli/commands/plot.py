@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     "or only the connection itself.",
 )
 @click.option("--ensemble", "voted", is_flag=True, help="Draw what votes of a connection's points gain on test data.")
+@click.option(
+    "--path", "paths", multiple=True, metavar="CONN", help="Project this path on a plane, with its distance from it."
+)
 @click.option("--basins", "flooded", is_flag=True, help="Mark basins and saddles, and draw how basins join.")
 @keyword_options(PlotOptions)
 @dark_option
@@ -52,6 +55,7 @@ def plot(
     beside: bool | None,
     voted: bool,
     flooded: bool,
+    paths: tuple[str, ...],
     grid: list[int] | None,
     dark: bool,
     graph: Graph,
@@ -91,6 +95,8 @@ def plot(
         return
     if grid is not None:
         raise InputError("--grid is for --ensemble; the picture of a connection is of its finest sweep.")
+    if paths and (voted or flooded):
+        raise InputError("--path is for the picture of a plane itself.")
     if flooded:
         _plot_basins(graph, what, output, dark=dark, beside=beside, **shown)
         return
@@ -110,7 +116,8 @@ def plot(
             note("Connecting the same ends by --linear, to show them before training.")
             with progress_bars("plot") as progress:
                 before = connected.connect_straight(progress=progress)
-    path = connected.plot(output, before=before, dark=dark, **shown)
+    graph.check_paths(paths)
+    path = connected.plot(output, before=before, paths=paths, dark=dark, **shown)
     echo(str(path))
 
 
