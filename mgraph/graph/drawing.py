@@ -68,7 +68,6 @@ class Drawn(ABC):
             data,
             names,
             Path(path),
-            title=label(self.record),
             before=earlier,
             method=self._session.method_of(self.record),
             series=series,
@@ -195,7 +194,7 @@ class Drawn(ABC):
 
         command = " ".join(["mgraph plot", label(self.record), *words])
         about = {"command": command, "graph": self._session.store.path.name}
-        return Look(dark, about if sweep is None else about | {"sweep": sweep})
+        return Look(dark, about if sweep is None else about | {"sweep": sweep}, label(self.record))
 
     def _sweep(self) -> SweepData:
         with self._session.store.reading() as reader:

@@ -66,7 +66,6 @@ def plot_sweep(
     ends: Sequence[str],
     path: Path,
     *,
-    title: str = "",
     before: SweepData | None = None,
     method: type[Method] | None = None,
     series: Sequence[Observation] = (),
@@ -87,11 +86,11 @@ def plot_sweep(
     wanted = wanted or Wanted()
     with style(dark=look.dark):
         own = None if method is None or wanted.splits or wanted.metrics else method
-        figure = None if own is None else own.figure(series, data, ends, title=title, before=before)
+        figure = None if own is None else own.figure(series, data, ends, title=look.title, before=before)
         if figure is None and is_flat(data.grid):
-            figure = draw_maps(data, ends, title, before, wanted)
+            figure = draw_maps(data, ends, look.title, before, wanted)
         elif figure is None:
-            figure = draw_path(data, ends, title, before, None if own is None else own.panel(series), wanted)
+            figure = draw_path(data, ends, look.title, before, None if own is None else own.panel(series), wanted)
         return write_figure(figure, path, look.about)
 
 

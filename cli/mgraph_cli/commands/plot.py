@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +53,9 @@ def plot(
     beside: bool | None,
     voted: bool,
     flooded: bool,
-    paths: tuple[str, ...],
     grid: list[int] | None,
-    dark: bool,
     graph: Graph,
-    **shown: Any,
+    **look: Any,
 ) -> None:
     """Draw loss and primary metric of the finest sweep: heat maps of a surface or simplex of three, curves along t.
 
@@ -83,10 +80,13 @@ def plot(
     """
     from mgraph import Connected
 
+    dark, paths = look.pop("dark"), look.pop("paths")
+    if voted and flooded:
+        raise InputError("Give only one of --ensemble and --basins.")
+    if paths and (voted or flooded):
+        raise InputError("--path is for the picture of a plane itself.")
     if voted:
-        if flooded:
-            raise InputError("Give only one of --ensemble and --basins.")
-        if beside is not None or any(shown.values()):
+        if beside is not None or any(look.values()):
             raise InputError("--before, --split and --metric are not for --ensemble, but for the connection itself.")
         with progress_bars("plot") as progress:
             drawn = graph.connection(what).plot_ensemble(output, grid=grid, dark=dark, progress=progress)
@@ -94,18 +94,19 @@ def plot(
         return
     if grid is not None:
         raise InputError("--grid is for --ensemble; the picture of a connection is of its finest sweep.")
-    if paths and (voted or flooded):
-        raise InputError("--path is for the picture of a plane itself.")
     if flooded:
-        _plot_basins(graph, what, output, dark=dark, beside=beside, **shown)
+        if beside is not None:
+            raise InputError("--basins draws one connection; leave out --before.")
+        echo(str(graph.connection(what).plot_basins(output, dark=dark, **_only(look))))
         return
     connected = graph.find(what)
     if not isinstance(connected, Connected):
-        if any(shown.values()):
-            raise InputError(f"--split and --metric choose what of a sweep is drawn, and {what} is a node.")
+        if any(look.values()) or paths:
+            raise InputError(f"--split, --metric and --path choose what of a sweep is drawn, and {what} is a node.")
         echo(str(connected.plot(output, dark=dark)))
         return
-    connected.check_plot(output, **shown)
+    connected.check_plot(output, **look)
+    graph.check_paths(paths)
     before = None
     if beside is not False and connected.trained:
         before = connected.straight()
@@ -115,25 +116,14 @@ def plot(
             note("Connecting the same ends by --linear, to show them before training.")
             with progress_bars("plot") as progress:
                 before = connected.connect_straight(progress=progress)
-    graph.check_paths(paths)
-    path = connected.plot(output, before=before, paths=paths, dark=dark, **shown)
-    echo(str(path))
+    echo(str(connected.plot(output, before=before, paths=paths, dark=dark, **look)))
 
 
-def _plot_basins(
-    graph: Graph,
-    what: str,
-    output: Path,
-    *,
-    dark: bool,
-    beside: bool | None,
-    splits: Sequence[str],
-    metrics: Sequence[str],
-) -> None:
-    if beside is not None or len(splits) > 1 or len(metrics) > 1:
-        raise InputError("--basins draws one connection, on one split and one metric.")
-    chosen = {name: given[0] for name, given in (("split", splits), ("metric", metrics)) if given}
-    echo(str(graph.connection(what).plot_basins(output, dark=dark, **chosen)))
+def _only(look: dict[str, Any]) -> dict[str, str]:
+    """Return the one split and metric that were chosen."""
+    if any(len(given) > 1 for given in look.values()):
+        raise InputError("--basins are those of one split and one metric.")
+    return {name: look[several][0] for name, several in (("split", "splits"), ("metric", "metrics")) if look[several]}
 
 
 @click.command()
