@@ -30,7 +30,7 @@ MetricNames = Annotated[
     Option(f"Measure this too: {HOW_TO_NAME}; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
 ]
 SubsetSize = Annotated[int | None, Option("Use a fixed random subset of this many examples per split.")]
-SpaceName = Annotated[str | None, Option("Name or id of the space (needed if there are several).")]
+SpaceName = Annotated[str | None, Option("Name or id of the space (needed if there are several).", names="space")]
 
 
 class SpaceOptions(TypedDict, total=False):
@@ -90,7 +90,7 @@ class Joining(TypedDict, total=False):
 
     name: Annotated[str | None, Option("Name of the connection.")]
     same_layout: Annotated[bool, Option("Connect across tasks, on the first end's task.")]
-    buffers_from: Annotated[Point | str | None, Option("The end whose buffers to use where they differ.")]
+    buffers_from: Annotated[Point | str | None, Option("The end whose buffers to use where they differ.", names="node")]
 
 
 class SweepGrid(TypedDict, total=False):
@@ -125,7 +125,7 @@ class ConnectOptions(Joining, SweepGrid, SweepMeasures, total=False):
 
     init: Annotated[
         Connected | str | None,
-        Option("Start from the control points of this connection of the same ends.", shown="CONN"),
+        Option("Start from the control points of this connection of the same ends.", shown="CONN", names="connection"),
     ]
     align: Annotated[bool, Option("Align every other end to the last one first, and connect what comes out.")]
     inner: Annotated[int | None, Option(_INNER, low=0)]

@@ -1,8 +1,8 @@
-"""Pictures of a whole graph: a part of :class:`mgraph.Graph` (no torch)."""
+"""Pictures of a whole graph, and its report page: a part of :class:`mgraph.Graph` (no torch)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Pictures(Opened):
     """Pictures of the edges that :class:`Criteria` choose; InputError if no edge was measured in that way.
 
-    Files end in .png, .pdf or .svg; ``dark`` draws on a dark background.
+    Files end in .png, .pdf or .svg, that of the report page in .html; ``dark`` draws on a dark background.
     """
 
     def matrix(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Matrix:
@@ -118,6 +118,30 @@ class Pictures(Opened):
         from mgraph.figures import Look
 
         return Look(dark, {"command": f"mgraph {command}", "graph": self.session.store.path.name})
+
+    def report(
+        self,
+        path: str | PathLike[str],
+        *,
+        watch: float | None = None,
+        written: Callable[[Path], None] | None = None,
+    ) -> Path:
+        """Write a page of the whole graph, one HTML file that needs nothing else: ``g.report("report.html")``.
+
+        It shows the graph, tables of nodes, connections and runs, a view of every connection with its points, the
+        tree of merges and the matrix, and where everything came from. With ``watch`` it is written again every so many
+        seconds, and reloads itself, with how far runs under way have come, until Ctrl-C; ``written`` is called each
+        time. Raises InputError, leaving what was there, for a path that does not end in .html or cannot be written.
+        """
+        from mgraph.page.contents import Contents
+        from mgraph.page.watching import watch_page
+        from mgraph.page.writing import check_page, write_page
+
+        check_page(Path(path))
+        contents = Contents(self.session.store)
+        if watch is not None:
+            return watch_page(contents, Path(path), watch, written or (lambda _: None))
+        return write_page(contents.read(), Path(path))
 
     def _distances(self, modes: Sequence[Vertex]) -> NDArray[np.float64]:
         """Return the distances between modes in weight space, shape (n, n); NaN between modes of different layouts."""

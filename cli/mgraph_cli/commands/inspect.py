@@ -9,6 +9,7 @@ import click
 
 from mgraph import KINDS, Listing
 from mgraph.errors import InputError
+from mgraph_cli.completion import THINGS
 from mgraph_cli.options import given, keyword_options, output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.tables import MEASURE_COLUMNS, edge_table, measure_tables, say_doubts, summary_table
@@ -66,7 +67,7 @@ _EMPTY = {
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", shell_complete=THINGS)
 @click.option("--table", is_flag=True, help="Print the papers' tables for the connection's finest sweep.")
 @click.option("--series", is_flag=True, help="Print every number that was recorded on the way to it.")
 @click.option("--ancestry", is_flag=True, help="Show what it was made from, back to training runs and files.")

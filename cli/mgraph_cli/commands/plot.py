@@ -10,6 +10,7 @@ import click
 from mgraph import PlotOptions
 from mgraph.errors import InputError
 from mgraph_cli.commands.topology import criteria_options
+from mgraph_cli.completion import THINGS
 from mgraph_cli.options import (
     dark_option,
     given,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", shell_complete=THINGS)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
 @click.option(
     "--before/--no-before",

@@ -10,6 +10,7 @@ import click
 
 from mgraph import Criteria
 from mgraph.errors import InputError
+from mgraph_cli.completion import CONNECTIONS, NODES
 from mgraph_cli.options import (
     Decorator,
     dark_option,
@@ -84,8 +85,8 @@ def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> N
 
 
 @click.command()
-@click.argument("start", metavar="A")
-@click.argument("goal", metavar="B")
+@click.argument("start", metavar="A", shell_complete=NODES)
+@click.argument("goal", metavar="B", shell_complete=NODES)
 @click.option("--save", metavar="NAME", help="Make it one connection with this name, and sweep it (see compose).")
 @thin_option
 @criteria_options()
@@ -135,7 +136,7 @@ def route(
 
 
 @click.command()
-@click.argument("pieces", nargs=-1, required=True, metavar="CONN[:FROM:TO]...")
+@click.argument("pieces", nargs=-1, required=True, metavar="CONN[:FROM:TO]...", shell_complete=CONNECTIONS)
 @click.option("--name", help="Name of the connection.")
 @thin_option
 @click.option("--no-sweep", is_flag=True, help="Do not sweep it now.")
@@ -238,7 +239,7 @@ def dendrogram(output: Path | None, space: str | None, dark: bool, graph: Graph,
 
 
 @click.command()
-@click.argument("node", metavar="A")
+@click.argument("node", metavar="A", shell_complete=NODES)
 @criteria_options()
 @space_option
 @with_graph
