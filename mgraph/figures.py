@@ -24,10 +24,11 @@ _DARK = {"train": "#56b4e9", "valid": "#f0b43c", "test": "#ff8a70", "faint": "#4
 
 @dataclass(frozen=True)
 class Look:
-    """How a picture looks, and what its file says ``about`` itself: command, graph, sweep."""
+    """How a picture looks, its title, and what its file says ``about`` itself: command, graph, sweep."""
 
     dark: bool = False
     about: Mapping[str, str] | None = None
+    title: str = ""
 
 
 LIGHT = Look()

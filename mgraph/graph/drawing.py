@@ -55,10 +55,11 @@ class Drawn(ABC):
         from mgraph.families import PlaneFamily
         from mgraph.report.plots import plot_sweep
 
-        if isinstance(family_of(self.record), PlaneFamily):
+        if isinstance(family_of(self.record), PlaneFamily) and not shown.get("relief"):
             return self._plot_plane(Path(path), paths, dark=dark, wanted=_wanted(shown))
         if paths:
-            raise InputError(f"Paths are projected on a plane, and {label(self.record)} is a {self.record.kind}.")
+            kind = "drawn as a relief" if self.record.kind == "plane" else f"a {self.record.kind}"
+            raise InputError(f"Paths are projected on a plane seen from above, and {label(self.record)} is {kind}.")
         with self._session.store.reading() as reader:
             data = load_sweep(reader, self.record)
             earlier = None if before is None else load_sweep(reader, before.record)
@@ -68,7 +69,6 @@ class Drawn(ABC):
             data,
             names,
             Path(path),
-            title=label(self.record),
             before=earlier,
             method=self._session.method_of(self.record),
             series=series,
@@ -152,6 +152,30 @@ class Drawn(ABC):
             look=self._look("--ensemble", dark=dark),
         )
 
+    def plot_flips(
+        self,
+        path: PathLike,
+        *,
+        grid: int | None = None,
+        bn_examples: int | None = None,
+        dark: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Path:
+        """Draw which test examples are predicted otherwise along a path (default: at 21 points), and how many.
+
+        Nothing is stored but cached outputs. Raises InputError for what is no path, and a task without classes.
+        """
+        from mgraph.figures import check_path
+        from mgraph.operations.flips import flips
+        from mgraph.report.flipplots import plot_flips
+
+        check_path(Path(path))
+        if family_of(self.record).dimension != 1:
+            raise InputError(f"{label(self.record)} is a {self.record.kind}; predictions are followed along a path.")
+        how = {} if progress is None else {"progress": progress}
+        found = flips(self._session, self.on_grid(grid or 21), bn_examples, **how)
+        return plot_flips(found, Path(path), look=self._look("--flips", dark=dark))
+
     def check_plot(self, path: PathLike, **shown: Unpack[PlotOptions]) -> None:
         """Raise InputError early for what :meth:`plot` could not draw later."""
         from mgraph.figures import check_path
@@ -160,7 +184,7 @@ class Drawn(ABC):
         check_path(Path(path))
         swept = self._sweep()
         check_drawable(swept)
-        _wanted(shown).metrics_of(swept)
+        _wanted(shown).check(swept)
 
     def basins(self, *, split: str = "train", metric: str = "loss", depth: float | None = None) -> Basins:
         """Find the basins of its finest sweep, and the saddles at which they join: ``wall.basins().rows()``.
@@ -195,7 +219,7 @@ class Drawn(ABC):
 
         command = " ".join(["mgraph plot", label(self.record), *words])
         about = {"command": command, "graph": self._session.store.path.name}
-        return Look(dark, about if sweep is None else about | {"sweep": sweep})
+        return Look(dark, about if sweep is None else about | {"sweep": sweep}, label(self.record))
 
     def _sweep(self) -> SweepData:
         with self._session.store.reading() as reader:
@@ -210,4 +234,4 @@ def _wanted(shown: PlotOptions) -> Wanted:
     from mgraph.report.plots import Wanted
 
     refuse_unknown("plot", shown, PlotOptions)
-    return Wanted(tuple(shown.get("splits") or ()), tuple(shown.get("metrics") or ()))
+    return Wanted(tuple(shown.get("splits") or ()), tuple(shown.get("metrics") or ()), bool(shown.get("relief")))

@@ -223,6 +223,7 @@ class PlotOptions(TypedDict, total=False):
         Sequence[str],
         Option("Draw this metric only; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
     ]
+    relief: Annotated[bool, Option("Draw a surface, plane or simplex of three in three dimensions.", flag="--3d")]
 
 
 class MergeOptions(TypedDict, total=False):

@@ -120,7 +120,8 @@ def _distances(axis: Axes, traces: Sequence[Traced]) -> None:
                 axis.set_xticks(trace.t, trace.names)
         else:
             axis.plot(trace.t, trace.distance, label=trace.label, **how)
-    axis.set_ylim(bottom=0, top=1.08 * max(float(trace.distance.max()) for trace in traces) or 1.0)
+    top = max(float(trace.distance.max()) for trace in traces) or 1.0
+    axis.set_ylim(-0.04 * top, 1.08 * top)  # what lies on the plane is seen at 0
     paths = [trace for trace in traces if not trace.names]
     if paths:
         axis.set_xlim(0, 1)

@@ -208,9 +208,7 @@ def test_commands(planes: Any, commands: Any) -> None:
     run("plot", "around", "-o", "r.pdf", "--dark")
     assert "is a surface, not a path" in run("plane", "a", "b", "c", "--path", "s", "-o", "x.png", code=2).stderr
     assert "-o plane.png" in run("plane", "a", "b", "c", "--path", "curve", code=2).stderr
-    assert (
-        "projected on a plane, and s is a surface" in run("plot", "s", "-o", "x.png", "--path", "curve", code=2).stderr
-    )
+    assert "seen from above, and s is a surface" in run("plot", "s", "-o", "x.png", "--path", "curve", code=2).stderr
     assert "leave out --no-sweep" in run("plane", "a", "b", "c", "-o", "x.png", "--no-sweep", code=2).stderr
     assert not (Path(planes.path).parent / "x.png").exists()
     assert "plane" in run("--help").stdout

@@ -105,6 +105,8 @@ PICTURES: dict[str, Callable[[Any, Path], Any]] = {
     "matrix": lambda g, path: g.plot_matrix(path, by="barrier"),
     "plane": lambda g, path: g.connection("abc").plot(path, paths=["curve", "line"]),
     "random plane": lambda g, path: g.connection("around").plot(path),
+    "relief": lambda g, path: g.connection("s").plot(path, before=g.connection("wall"), relief=True),
+    "flips": lambda g, path: g.connection("line").plot_flips(path, grid=5),
     "basins": lambda g, path: g.connection("s").plot_basins(path, depth=0),
 }
 
