@@ -21,8 +21,10 @@ from mgraph_store import Connection, Edge, GraphStore, Member, Reader, Summary, 
 
 Row = dict[str, Any]
 
-EDGE = ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution", "examples")
-EDGE += ("chosen_on", "doubt")
+EDGE: tuple[str, ...] = (
+    *("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution", "examples"),
+    *("chosen_on", "doubt"),
+)
 """The columns of a connection's edges; a source or target is the place among its ends."""
 
 
@@ -53,9 +55,9 @@ class SweepCache:
 def _read(reader: Reader, connection: str, sweep: str) -> tuple[Row, int] | str:
     try:
         data = load_sweep(reader, reader.get(Connection, id=connection), reader.get(Sweep, id=sweep))
+        row = _points(data)
     except MGraphError as error:  # a damaged graph is shown as far as it can be read
         return str(error)
-    row = _points(data)
     return row, len(json.dumps(row, separators=(",", ":")))
 
 

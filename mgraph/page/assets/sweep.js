@@ -13,7 +13,9 @@ function explorer(connection, points, names) {
   let what = recall(`${place} measure`, options[0]);
   if (!options.includes(what)) what = options[0];
 
-  const panel = el("div", { class: "point", "aria-live": "polite" });
+  const said = el("div", { "aria-live": "polite", "aria-atomic": true });
+  const offered = el("div");
+  const panel = el("div", { class: "point" }, said, offered);
   const bar = el("div");
   const relief = el("div");
   let chart = null, surface = null;
@@ -31,14 +33,15 @@ function explorer(connection, points, names) {
   function describe() {
     const node = points.nodes[chosen];
     const marks = [chosen === points.best ? "best on validation data" : null, endName(points, at[chosen], names)];
-    const said = marks.filter(Boolean);
+    const known = marks.filter(Boolean);
     const splits = [...new Set(keys.map((key) => key.slice(0, key.indexOf(" "))))];
-    replace(panel,
-      el("h3", {}, `${parameter(at[chosen])}${said.length ? ` (${said.join("; ")})` : ""}`),
+    replace(said,
+      el("h3", {}, `${parameter(at[chosen])}${known.length ? ` (${known.join("; ")})` : ""}`),
       el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, ""), metricNames.map((m) => el("th", { scope: "col" }, m)))),
         el("tbody", {}, splits.map((split) => el("tr", {}, el("th", { scope: "row" }, split),
           metricNames.map((m) => el("td", { class: "number" }, shown(points.values[`${split} ${m}`]?.[chosen])))))),
-      ),
+      ));
+    replace(offered,
       node ? command(exportCommand(node), "Export this point:") : el("p", { class: "faint" }, "This point was not stored."),
       command(mergeCommand(connection.id, at[chosen]), "Keep it as a node:"));
   }
