@@ -136,6 +136,23 @@ def _quick_exports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
             monkeypatch.setattr(f"mgraph.exporting.{function}", lambda *_: None)
 
 
+# Tests of which directory DuckDB may use.
+_OF_DIRECTORIES = "test_instances.py"
+
+
+@pytest.fixture(autouse=True)
+def _one_duckdb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one instance of DuckDB serve all graphs of the tests: starting one takes 20 ms, and each test has a graph."""
+    from mgraph_store.index import instances
+
+    def directory(path: Path) -> Path:
+        return root if path.is_relative_to(root) else path.parent
+
+    root = Path(tempfile.gettempdir()).resolve()
+    if request.path.name != _OF_DIRECTORIES:
+        monkeypatch.setattr(instances, "_directory", directory)
+
+
 @pytest.fixture
 def verified_weights() -> None:
     """Let exported weights be run, as they are outside the tests, but in this process."""

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from mgraph.errors import InputError, NotFoundError
 from mgraph.settings import Option, SettingInfo, Settings, options_of
+from mgraph_cli.completion import BY_KIND, SPACES
 from mgraph_cli.output import CSV_SAFE
 from mgraph_cli.progress import progress_lines
 
@@ -142,7 +143,13 @@ def graph_option(command: Any) -> Any:
 
 def space_option(command: Any) -> Any:
     """Add ``--space``."""
-    return click.option("--space", help="Name or id of the space (needed if there are several).")(command)
+    help = "Name or id of the space (needed if there are several)."
+    return click.option("--space", help=help, shell_complete=SPACES)(command)
+
+
+def dark_option(command: Any) -> Any:
+    """Add ``--dark``."""
+    return click.option("--dark", is_flag=True, help="Draw on a dark background.")(command)
 
 
 def output_options(command: Any) -> Any:
@@ -181,6 +188,8 @@ def keyword_options(
 def _keyword_option(name: str, kind: type, option: Option, section: str | None) -> Decorator:
     flag = option.flag or "--" + name.replace("_", "-")
     how: dict[str, Any] = {"help": option.help, "metavar": option.shown}
+    if option.names is not None:
+        how["shell_complete"] = BY_KIND[option.names]
     if kind is bool:
         negated = flag.startswith("--no-")
         how |= {"is_flag": True, "callback": lambda _ctx, _param, given: given != negated}

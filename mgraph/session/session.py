@@ -179,8 +179,8 @@ class Workspace:
 
         if examples is not None and examples < 2:
             raise InputError(f"BatchNorm statistics need at least 2 examples, not {examples}.")
-        available = len(self.task.train)
-        return BatchNormPolicy.default(available, examples) if examples else BatchNormPolicy.default(available)
+        train = self.task.train
+        return BatchNormPolicy.default(train, examples) if examples else BatchNormPolicy.default(train)
 
     def _consent(self, role: str) -> Pinned:
         """Return the consent to ask before code of the space runs; what ran is recorded in :attr:`code`."""

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import PlotOptions
 from mgraph.errors import InputError
 from mgraph_cli.commands.topology import criteria_options
-from mgraph_cli.options import given, grid_option, output_options, space_option, with_computing_graph, with_graph
+from mgraph_cli.completion import THINGS
+from mgraph_cli.options import (
+    dark_option,
+    given,
+    grid_option,
+    keyword_options,
+    output_options,
+    space_option,
+    with_computing_graph,
+    with_graph,
+)
 from mgraph_cli.output import emit, note
 from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
@@ -19,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", shell_complete=THINGS)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
 @click.option(
     "--before/--no-before",
@@ -29,6 +41,12 @@ if TYPE_CHECKING:
     "or only the connection itself.",
 )
 @click.option("--ensemble", "voted", is_flag=True, help="Draw what votes of a connection's points gain on test data.")
+@click.option(
+    "--path", "paths", multiple=True, metavar="CONN", help="Project this path on a plane, with its distance from it."
+)
+@click.option("--basins", "flooded", is_flag=True, help="Mark basins and saddles, and draw how basins join.")
+@keyword_options(PlotOptions)
+@dark_option
 @grid_option("Points with --ensemble: n or n,m (default: 21 of a path, 9 of a surface).")
 @with_computing_graph
 def plot(
@@ -36,10 +54,16 @@ def plot(
     output: Path,
     beside: bool | None,
     voted: bool,
+    flooded: bool,
+    paths: tuple[str, ...],
     grid: list[int] | None,
+    dark: bool,
     graph: Graph,
+    **shown: Any,
 ) -> None:
     """Draw loss and primary metric of the finest sweep: heat maps of a surface or simplex of three, curves along t.
+
+    Dark is good: a low loss, a high accuracy. Losses that span a decade are on a logarithmic scale.
 
     For a mode trained here, draw its training: loss, accuracy, learning rate and distance from the start.
 
@@ -55,23 +79,34 @@ def plot(
       mgraph plot a -o training.png
       mgraph plot s -o surface.png --before
       mgraph plot curve -o votes.png --ensemble
+      mgraph plot s -o basins.png --basins
+      mgraph plot s -o test-loss.svg --split test --metric loss --dark
     """
     from mgraph import Connected
 
     if voted:
-        if beside is not None:
-            raise InputError("--before is for a picture of the connection itself, not for --ensemble.")
+        if flooded:
+            raise InputError("Give only one of --ensemble and --basins.")
+        if beside is not None or any(shown.values()):
+            raise InputError("--before, --split and --metric are not for --ensemble, but for the connection itself.")
         with progress_bars("plot") as progress:
-            drawn = graph.connection(what).plot_ensemble(output, grid=grid, progress=progress)
+            drawn = graph.connection(what).plot_ensemble(output, grid=grid, dark=dark, progress=progress)
         echo(str(drawn))
         return
     if grid is not None:
         raise InputError("--grid is for --ensemble; the picture of a connection is of its finest sweep.")
+    if paths and (voted or flooded):
+        raise InputError("--path is for the picture of a plane itself.")
+    if flooded:
+        _plot_basins(graph, what, output, dark=dark, beside=beside, **shown)
+        return
     connected = graph.find(what)
     if not isinstance(connected, Connected):
-        echo(str(connected.plot(output)))
+        if any(shown.values()):
+            raise InputError(f"--split and --metric choose what of a sweep is drawn, and {what} is a node.")
+        echo(str(connected.plot(output, dark=dark)))
         return
-    connected.check_plot(output)
+    connected.check_plot(output, **shown)
     before = None
     if beside is not False and connected.trained:
         before = connected.straight()
@@ -81,18 +116,36 @@ def plot(
             note("Connecting the same ends by --linear, to show them before training.")
             with progress_bars("plot") as progress:
                 before = connected.connect_straight(progress=progress)
-    path = connected.plot(output, before=before)
+    graph.check_paths(paths)
+    path = connected.plot(output, before=before, paths=paths, dark=dark, **shown)
     echo(str(path))
+
+
+def _plot_basins(
+    graph: Graph,
+    what: str,
+    output: Path,
+    *,
+    dark: bool,
+    beside: bool | None,
+    splits: Sequence[str],
+    metrics: Sequence[str],
+) -> None:
+    if beside is not None or len(splits) > 1 or len(metrics) > 1:
+        raise InputError("--basins draws one connection, on one split and one metric.")
+    chosen = {name: given[0] for name, given in (("split", splits), ("metric", metrics)) if given}
+    echo(str(graph.connection(what).plot_basins(output, dark=dark, **chosen)))
 
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
+@dark_option
 @click.option("--layout", default="barrier", show_default=True, help="barrier, or distance (in weight space).")
 @criteria_options()
 @space_option
 @with_graph
-def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: Any) -> None:
-    """Draw the graph: modes as points, the best edge of each pair as a line coloured by its peak.
+def map(output: Path, layout: str, space: str | None, dark: bool, graph: Graph, **criteria: Any) -> None:
+    """Draw the graph: modes as points, the best edge of each pair as a line, dark if it is good.
 
     Modes joined within the limit (--max-barrier, --max-peak, --max-drop; without one, by any edge) form a component and
     are shaded. The layout makes distances on the page follow the barriers, or the distances in weight space.
@@ -102,16 +155,17 @@ def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: 
       mgraph map -o graph.png --max-barrier 0.05
       mgraph map -o graph.pdf --layout distance
     """
-    echo(str(graph.plot_map(output, layout=layout, space=space, **given(criteria))))
+    echo(str(graph.plot_map(output, layout=layout, space=space, dark=dark, **given(criteria))))
 
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it as a heat map: .png, .pdf or .svg.")
+@dark_option
 @criteria_options()
 @space_option
 @with_graph
 @output_options
-def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+def matrix(output: Path | None, space: str | None, dark: bool, graph: Graph, form: str, **criteria: Any) -> None:
     """Print the peaks (or --by barrier, drop) of all pairs of modes, or draw them as a heat map.
 
     'direct' is the value of the best edge between the two, 'best' the largest on the best route. A picture has the
@@ -123,7 +177,7 @@ def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **cr
       mgraph matrix --by barrier -o matrix.png
     """
     if output is not None:
-        echo(str(graph.plot_matrix(output, space=space, **given(criteria))))
+        echo(str(graph.plot_matrix(output, space=space, dark=dark, **given(criteria))))
         return
     found = graph.matrix(space=space, **given(criteria))
     for text in found.notes:
