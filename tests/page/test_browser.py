@@ -23,6 +23,7 @@ def place(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = Path(shutil.copytree(template, tmp_path_factory.mktemp("browser") / "digits.mgraph"))
     g = mgraph.open(path, device="cpu")
     g.node("a").note(why=EVIL)
+    g.plane("a", "b", "c", grid=5, name="plane", splits=["train"], examples=50, bn_examples=50)
     with duckdb.connect(str(path / "index.duckdb")) as con:
         con.execute("UPDATE nodes SET name = ? WHERE name = 'b'", [EVIL])
         con.execute("UPDATE connections SET name = ? WHERE name = 'line'", [f"</script><script>{EVIL}"])
@@ -111,7 +112,7 @@ def test_every_view_fits_and_requests_nothing(browser: Any, place: Path, width: 
     g = mgraph.open(place / "digits.mgraph")
     ids = reader.ids
     views = ["graph", "nodes", "connections", "runs", "provenance", f"node/{ids['m']}", f"node/{ids['a']}"]
-    views += [f"connection/{ids[name]}" for name in ("s", "curve", "bare")]
+    views += [f"connection/{ids[name]}" for name in ("s", "curve", "bare", "plane")]
     views += [f"connection/{next(row['id'] for row in g.connections() if '<img' in row['name'])}"]
     views += [f"run/{g.runs()[0]['id']}", "node/nothing", "nonsense", "%"]
     for view in views:
@@ -168,6 +169,20 @@ def test_a_point_of_a_curve_is_chosen_by_click_and_by_key(reader: Reader) -> Non
     assert page.locator("details tbody tr").count() == 5
 
 
+def test_on_a_plane_u_runs_to_the_right_and_v_upwards(reader: Reader) -> None:
+    page = reader.look_at(f"connection/{reader.ids['plane']}")
+    page.locator("[role=application]").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    point = page.locator(".point h3")
+    assert point.inner_text().endswith("v = 0")
+    assert not point.inner_text().startswith("u = 0,")
+    page.mouse.click(*reader.pixel("cells", 0))
+    assert point.inner_text() == "u = 0, v = 0"
+    page.keyboard.press("ArrowUp")
+    assert point.inner_text().startswith("u = 0, v = 0.")
+
+
 def test_the_relief_is_drawn_on_demand_and_shows_the_same_point(reader: Reader) -> None:
     page = reader.look_at(f"connection/{reader.ids['wall']}")
     page.mouse.move(*reader.pixel("cells", 4))
@@ -209,7 +224,7 @@ def test_the_graph_leads_to_its_parts(reader: Reader) -> None:
 def test_tables_are_sorted_and_filtered_by_keyboard(reader: Reader) -> None:
     page = reader.look_at("connections")
     names = lambda: page.locator("#connections tbody tr td:first-child").all_inner_texts()  # noqa: E731
-    assert names()[1:] == ["wall", "curve", "s", "bare"]
+    assert names()[1:] == ["wall", "curve", "s", "bare", "plane"]
     page.get_by_role("button", name="peak", exact=True).focus()
     page.keyboard.press("Enter")
     assert page.locator("th[aria-sort=ascending]").inner_text().startswith("peak")
@@ -222,7 +237,7 @@ def test_tables_are_sorted_and_filtered_by_keyboard(reader: Reader) -> None:
     assert names()[-1] == "bare"
     page.get_by_role("searchbox").fill("surface peak<99")
     assert names() == ["s"]
-    assert "1 of 5 rows" in page.locator("main").inner_text()
+    assert "1 of 6 rows" in page.locator("main").inner_text()
     page.get_by_role("link", name="s", exact=True).press("Enter")
     assert page.locator("h1").inner_text() == "s"
     assert page.evaluate("document.activeElement.id") == "content"
