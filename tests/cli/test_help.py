@@ -18,7 +18,7 @@ COMMANDS = [
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "soup", "ensemble", "predict", "export", "pack", "unpack"),
     *("plot", "map", "matrix", "report", "check", "gc", "rm", "mv", "relocate", "du", "copy", "upgrade", "archive"),
-    *("methods", "recipes", "archs", "datasets", "demo"),
+    *("methods", "recipes", "archs", "datasets", "demo", "repro"),
 ]
 
 _WITHOUT_TORCH = """
@@ -47,6 +47,7 @@ def test_looking_and_asking_never_import_torch(python: Callable[..., str], path:
         ["show", "s", "--table"],
         ["datasets"],
         ["report", "-o", "r.html"],
+        ["repro"],
     ]
     seen = json.loads(python(_WITHOUT_TORCH, json.dumps(lines), cwd=path.parent).splitlines()[-1])
     assert len(seen) == len(lines)
