@@ -66,7 +66,7 @@ _LONG = (
 )
 
 # Directories whose tests export.
-_EXPORTING = ("graph", "cli", "docs")
+_EXPORTING = ("graph", "cli", "docs", "page")
 
 
 @pytest.hookimpl(optionalhook=True)

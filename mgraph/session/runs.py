@@ -64,6 +64,8 @@ class RunLog:
         self._former = run  # as in the index, unless somebody took over the run
         self.record, self.checkpointer = run, checkpointer
         self._ended = follows
+        self.records = not follows
+        """Whether this process is the one that records it."""
 
     @property
     def id(self) -> str:

@@ -22,7 +22,8 @@ from faultkit.workload import OPERATIONS, Work, make_graph
 
 from mgraph_store import GraphStore, Node, digest
 from mgraph_store.errors import StoreError
-from mgraph_store.upkeep.check import Problem, examine
+from mgraph_store.upkeep.check import examine
+from mgraph_store.upkeep.problems import Problem
 from mgraph_store.upkeep.repair import repair
 
 SEED = 1000 * int(os.environ.get("MGRAPH_FAULT_SEED", "0"))

@@ -23,7 +23,8 @@ from mgraph_store.index.changes import Changes
 from mgraph_store.index.index import Index
 from mgraph_store.index.journal import Entry, Journal
 from mgraph_store.rows.schema import Column
-from mgraph_store.upkeep.check import LOST, REPAIRABLE, examine, journal_state
+from mgraph_store.upkeep.check import examine, journal_state
+from mgraph_store.upkeep.problems import LOST, REPAIRABLE
 from mgraph_store.upkeep.repair import repair
 
 
