@@ -97,7 +97,8 @@ def _traced(
 
     def over_all(rows: Sequence[Node], c: Floats) -> Floats:
         full = np.zeros((len(c), len(place)))
-        np.add.at(full, (slice(None), [place[node.id] for node in rows]), c)
+        for column, node in zip(c.T, rows, strict=True):
+            full[:, place[node.id]] += column
         return full
 
     points = over_all(nodes, coefficients)

@@ -24,14 +24,31 @@ _STYLES = ("-", "--", ":", "-.")
 
 
 class Traced(Protocol):
-    """Points beside a plane: their projection, and their distance from it, as :class:`mgraph.Trace` has them."""
+    """Points beside a plane, all of shape (S,): their projection (x, y), and their distance from it."""
 
-    label: str
-    t: Floats
-    x: Floats
-    y: Floats
-    distance: Floats
-    names: tuple[str, ...]
+    @property
+    def label(self) -> str:
+        """What it is."""
+
+    @property
+    def t(self) -> Floats:
+        """The parameter of a path, or the number of a node."""
+
+    @property
+    def x(self) -> Floats:
+        """Where it is on the page."""
+
+    @property
+    def y(self) -> Floats:
+        """Where it is on the page."""
+
+    @property
+    def distance(self) -> Floats:
+        """How far it is from there."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of nodes; empty for a path."""
 
 
 def plot_plane(
@@ -113,7 +130,7 @@ def _distances(axis: Axes, traces: Sequence[Traced]) -> None:
     """Draw how far from the plane every trace is."""
     shades = [colours()[split] for split in ("train", "valid", "test")]
     for number, trace in enumerate(traces):
-        how = {"color": shades[number % len(shades)], "linestyle": _STYLES[number % len(_STYLES)]}
+        how: dict[str, Any] = {"color": shades[number % len(shades)], "linestyle": _STYLES[number % len(_STYLES)]}
         if trace.names:
             axis.plot(trace.t, trace.distance, "o-", markersize=4, color=how["color"], label=trace.label)
             if len(trace.names) <= _NAMED:
