@@ -64,7 +64,7 @@ _LONG = (
 )
 
 # Directories whose tests export.
-_EXPORTING = ("graph", "cli", "docs")
+_EXPORTING = ("graph", "cli", "docs", "page")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -134,6 +134,23 @@ def _quick_exports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if not {"fresh_process", "verified_weights"} & {*request.fixturenames}:
         for function in ("writing.verify_weights", "ensembles.verify_members"):
             monkeypatch.setattr(f"mgraph.exporting.{function}", lambda *_: None)
+
+
+# Tests of which directory DuckDB may use.
+_OF_DIRECTORIES = "test_instances.py"
+
+
+@pytest.fixture(autouse=True)
+def _one_duckdb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one instance of DuckDB serve all graphs of the tests: starting one takes 20 ms, and each test has a graph."""
+    from mgraph_store.index import instances
+
+    def directory(path: Path) -> Path:
+        return root if path.is_relative_to(root) else path.parent
+
+    root = Path(tempfile.gettempdir()).resolve()
+    if request.path.name != _OF_DIRECTORIES:
+        monkeypatch.setattr(instances, "_directory", directory)
 
 
 @pytest.fixture

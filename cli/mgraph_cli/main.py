@@ -35,6 +35,7 @@ _SECTIONS = {
     "Connections": {
         "connect": "connect",
         "sweep": "connect",
+        "plane": "plane",
         "compose": "topology",
         "suggest": "explore",
         "explore": "explore",
@@ -50,6 +51,7 @@ _SECTIONS = {
         "plot": "plot",
         "map": "plot",
         "matrix": "plot",
+        "report": "report",
     },
     "Connectivity": {
         "components": "topology",
@@ -90,6 +92,7 @@ _SECTIONS = {
         "archs": "describe",
         "datasets": "describe",
         "demo": "demo",
+        "repro": "repro",
     },
 }
 """Sections of the help → commands → the modules that have them."""

@@ -148,6 +148,11 @@ def space_option(command: Any) -> Any:
     return click.option("--space", help=help, shell_complete=SPACES)(command)
 
 
+def dark_option(command: Any) -> Any:
+    """Add ``--dark``."""
+    return click.option("--dark", is_flag=True, help="Draw on a dark background.")(command)
+
+
 def output_options(command: Any) -> Any:
     """Add ``--json``, ``--csv`` and ``--csv-safe``, passed on as ``form``."""
 

@@ -35,7 +35,8 @@ def print_connection(row: dict[str, Any], form: str, *, points: int | None = Non
     emit(summary_table(row["summary"]), _SUMMARY, title="summary", empty="")
     edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", row["compared_by"]))]
     rows, columns = edge_table(edges)
-    emit(rows, columns, title="edges", empty="Not swept yet.")
+    alone = len(row["ends"]) == 1 and row["summary"]  # a plane around one node
+    emit(rows, columns, title="edges", empty="It has one end, so it makes no edge." if alone else "Not swept yet.")
     say_doubts(row["edges"])
 
 

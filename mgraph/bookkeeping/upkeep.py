@@ -14,8 +14,8 @@ from mgraph.notebook import InNotebook
 from mgraph_store import Connection, GraphStore, Node, Space, Sweep, validate_name
 
 if TYPE_CHECKING:
-    from mgraph_store.upkeep.check import Problem
     from mgraph_store.upkeep.collect import Collection
+    from mgraph_store.upkeep.problems import Problem
     from mgraph_store.upkeep.removal import Removal
 
 Row = dict[str, Any]

@@ -26,6 +26,7 @@ from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.imports import Imports
 from mgraph.graph.keywords import AutoOptions, ConnectOptions, Joining, Listing, SpaceOptions
 from mgraph.graph.pictures import Pictures
+from mgraph.graph.planes import Planes
 from mgraph.graph.queries import Queries
 from mgraph.graph.sets import Sets
 from mgraph.keywords import refuse_unknown
@@ -134,7 +135,7 @@ def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
     return {**options, "loss": loss_spec(options["loss"], graph)}
 
 
-class Graph(Imports, Alignments, Queries, Explorations, Sets, Pictures, Housekeeping, InNotebook):
+class Graph(Imports, Alignments, Planes, Queries, Explorations, Sets, Pictures, Housekeeping, InNotebook):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     @property

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _SHOWN = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
 
 
+class ChangedMeanwhileError(InputError):
+    """Rows that one answer needs were removed or replaced between two readings of the graph."""
+
+
 class Vertex(NamedTuple):
     """A mode, or a merged node that is connected to something."""
 
@@ -136,7 +140,7 @@ class CountingEdges:
     def links(self, reader: Reader, chosen: Sequence[int] | NDArray[np.int64]) -> list[Link]:
         """Read some of the edges in full, in the order given.
 
-        Raises InputError if one of them has been removed or replaced meanwhile.
+        Raises ChangedMeanwhileError if one of them has been removed or replaced meanwhile.
         """
         records = self._records(reader, chosen)
         found = {c.id: c for c in reader.all(Connection, id=list({r.connection_id: None for r in records}))}
@@ -167,7 +171,7 @@ class CountingEdges:
             now = [(e.source_id, e.target_id, getattr(e, self.criterion.quantity)) for e in edges]
             if now == [(self.ids[source], self.ids[target], value) for source, target, value in known]:
                 return edges
-        raise InputError("The graph was changed while it was read; try again.")
+        raise ChangedMeanwhileError("The graph was changed while it was read; try again.")
 
 
 def load_edges(

@@ -83,6 +83,9 @@ def store_partial(
     if not parts:
         return []
     rows = [p.point if p.ranges is None else columns.take(p.point, p.ranges) for p in parts]
+    refs = tx.write_parameters(
+        rows, codec=codec or workspace.space.codec, layout=workspace.layout, ranges=[p.ranges for p in parts]
+    )
     nodes = [
         Node(
             id=new_id(_LETTERS[kind]),
@@ -97,7 +100,7 @@ def store_partial(
             kernel=None if part.ranges is None else KERNEL_VERSION,
             **further,
         )
-        for part, ref in zip(parts, tx.write_parameters(rows, codec=codec or workspace.space.codec), strict=True)
+        for part, ref in zip(parts, refs, strict=True)
     ]
     tx.add(*nodes)
     for node, part in zip(nodes, parts, strict=True):
@@ -137,7 +140,7 @@ def store_point(
     (node,) = store_parameters(tx, workspace, run_id, kind, [point.parameters], codec=codec, **further)
     groups = module_buffers(workspace.flat, workspace.layout)
     if groups:
-        ref = tx.write_buffers(groups, codec=workspace.space.codec)
+        ref = tx.write_buffers(groups, codec=workspace.space.codec, layout=workspace.layout)
         tx.add(NodeBuffers(node.id, point.buffers, ref.key, ref.digest, ref.nbytes))
     tx.add(*evaluation_rows(node.id, run_id, point.results, batchnorm=point.measured_with))
     return node

@@ -14,16 +14,20 @@ from mgraph_store.errors import MGraphError
 from mgraph_store.index.index import Index
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
+from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Node, NodeBuffers
-from mgraph_store.tensors.digests import has_digest, have_digest
+from mgraph_store.tensors.attributes import contradiction
+from mgraph_store.tensors.digests import digest, has_digest, have_digest
 from mgraph_store.tensors.objects import TensorStore
 
 Place = tuple[str, int | None]
 """Key of a tensor object, and the row of a segment."""
 
 
-def parameters_at(tensors: TensorStore, index: Index, lock: GraphLock, digests: Iterable[str]) -> Mapping[str, Place]:
-    """Find where the graph has undamaged parameters with these digests."""
+def parameters_at(
+    tensors: TensorStore, index: Index, lock: GraphLock, digests: Iterable[str], layout: Layout | None = None
+) -> Mapping[str, Place]:
+    """Find where the graph has undamaged parameters with these digests, whose attributes do not say otherwise."""
     found: dict[str, Place] = {}
     try:
         with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
@@ -33,7 +37,9 @@ def parameters_at(tensors: TensorStore, index: Index, lock: GraphLock, digests: 
     for node in nodes:
         if node.digest is not None and node.tensor_key is not None and node.digest not in found:
             try:
-                sound = has_digest(tensors.read(node.tensor_key, "float32", node.tensor_row), node.digest)
+                array = tensors.open(node.tensor_key, "float32", node.tensor_row)
+                said = contradiction(array.attributes(), node.digest, node.tensor_row, layout)
+                sound = said is None and has_digest(array.read(), node.digest)
             except MGraphError:
                 continue
             if sound:
@@ -41,8 +47,10 @@ def parameters_at(tensors: TensorStore, index: Index, lock: GraphLock, digests: 
     return found
 
 
-def buffers_at(tensors: TensorStore, index: Index, lock: GraphLock, wanted: str) -> str | None:
-    """Find the key of undamaged buffers with this digest, if the graph has any."""
+def buffers_at(
+    tensors: TensorStore, index: Index, lock: GraphLock, wanted: str, layout: Layout | None = None
+) -> str | None:
+    """Find the key of undamaged buffers with this digest, if the graph has any, as for parameters."""
     try:
         with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
             rows = Reader(con).all(NodeBuffers, digest=wanted)
@@ -50,7 +58,13 @@ def buffers_at(tensors: TensorStore, index: Index, lock: GraphLock, wanted: str)
         return None
     for key in dict.fromkeys(row.tensor_key for row in rows):
         try:
-            if have_digest(tensors.groups(key), wanted):
+            arrays = tensors.arrays(key)
+            groups = {name: array.read() for name, array in arrays.items()}
+            said = [
+                contradiction(array.attributes(), digest(groups[name]), layout=layout, buffers=name)
+                for name, array in arrays.items()
+            ]
+            if have_digest(groups, wanted) and not any(said):
                 return key
         except MGraphError:
             continue

@@ -19,16 +19,18 @@ from mgraph_store.index.changes import Changes
 from mgraph_store.index.index import Index, tensor_keys
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
-from mgraph_store.rows import limits
-from mgraph_store.rows.constraints import misfit, verify
-from mgraph_store.rows.ids import validate_name
-from mgraph_store.rows.records import Named, Node, Record
+from mgraph_store.rows.columns import Ranges
+from mgraph_store.rows.constraints import check_record, verify
+from mgraph_store.rows.layout import Layout
+from mgraph_store.rows.records import Named, Record
 from mgraph_store.rows.schema import TABLE_OF, columns
 from mgraph_store.sharing import buffers_at, parameters_at
-from mgraph_store.tensors.digests import digest, digest_groups
+from mgraph_store.tensors import attributes
+from mgraph_store.tensors.digests import digest, digest_of_digests
 from mgraph_store.tensors.objects import (
     CHUNK_BYTES,
     SEGMENT_BYTES,
+    SEGMENT_ROWS,
     TensorStore,
     disk_error,
     new_key,
@@ -66,19 +68,28 @@ class Transaction:
         self._open, self._attempted, self._taken_over = True, False, False
         self._process = os.getpid()
 
-    def write_parameters(self, rows: Sequence[NDArray[np.float32]], *, codec: str = "none") -> list[TensorRef]:
+    def write_parameters(
+        self,
+        rows: Sequence[NDArray[np.float32]],
+        *,
+        codec: str = "none",
+        layout: Layout | None = None,
+        ranges: Sequence[Ranges | None] | None = None,
+    ) -> list[TensorRef]:
         """Write the parameters of several nodes, each float32 of shape (D,); durable on return.
 
         What the graph already has is not written again but shared (:mod:`mgraph_store.sharing`). For a partial node,
         pass what :func:`mgraph_store.rows.columns.take` takes from the parameters. Rows of at most 4 MiB written
-        together share a segment; larger or single ones get an object each.
+        together share a segment; larger or single ones get an object each. ``layout``, that of the space, and
+        ``ranges``, the columns of each row that is taken from a partial node's parameters, are noted in the attributes
+        of the arrays, for those who read them without the index.
 
         Raises
         ------
         NonFiniteError
             If a number is NaN or infinite.
         InputError
-            If a row is not a flat float32 array with at least one element.
+            If a row is not a flat float32 array with at least one element, or does not fit the layout.
         StoreError
             If the disk is full or refuses.
         """
@@ -86,35 +97,48 @@ class Transaction:
         for i, row in enumerate(rows):
             _check_parameters(i, row)
         digests = [digest(row) for row in rows]
-        places = dict(parameters_at(self._tensors, self._index, self._lock, digests)) if digests else {}
+        places = dict(parameters_at(self._tensors, self._index, self._lock, digests, layout)) if digests else {}
         first = {d: i for i, d in reversed(list(enumerate(digests))) if d not in places}
         new = sorted(first.values())
         for batch in _batches([rows[i] for i in new]):
-            key = self._new_key()
             written = [new[i] for i in batch]
+            said = attributes.of_parameters(
+                [digests[i] for i in written],
+                rows[written[0]].size,
+                layout,
+                [ranges[i] if ranges else None for i in written],
+                segment=len(batch) > 1,
+            )
+            key = self._new_key()
             if len(batch) == 1:
-                self._tensors.write(key, {"float32": rows[written[0]]}, codec)
+                self._tensors.write(key, {"float32": rows[written[0]]}, codec, {"float32": said})
             else:
-                self._tensors.write_segment(key, [rows[i] for i in written], codec)
+                self._tensors.write_segment(key, [rows[i] for i in written], codec, said)
             places |= {digests[i]: (key, k if len(batch) > 1 else None) for k, i in enumerate(written)}
         return [TensorRef(*places[d], d, row.nbytes) for d, row in zip(digests, rows, strict=True)]
 
-    def write_buffers(self, groups: Mapping[str, NDArray[Any]], *, codec: str = "none") -> TensorRef:
+    def write_buffers(
+        self, groups: Mapping[str, NDArray[Any]], *, codec: str = "none", layout: Layout | None = None
+    ) -> TensorRef:
         """Write the buffers of a node: dtype name (float32, float64, int64) → flat array; durable on return.
+
+        ``layout``, that of the space, is noted in the attributes of the arrays.
 
         Raises
         ------
         InputError
-            If there is no array, or one is not flat, is empty, or has another dtype.
+            If there is no array, or one is not flat, is empty, has another dtype, or does not fit the layout.
         StoreError
             If the disk is full or refuses.
         """
         self._check_open()
-        found = digest_groups(groups)
-        key = buffers_at(self._tensors, self._index, self._lock, found) if groups else None
+        digests = {dtype: digest(array) for dtype, array in groups.items()}
+        found = digest_of_digests(digests)
+        key = buffers_at(self._tensors, self._index, self._lock, found, layout) if groups else None
         if key is None:
+            said = {d: attributes.of_buffers(digests[d], d, array.size, layout) for d, array in groups.items()}
             key = self._new_key()
-            self._tensors.write(key, groups, codec)
+            self._tensors.write(key, groups, codec, said)
         return TensorRef(key, None, found, sum(a.nbytes for a in groups.values()))
 
     def add(self, *records: Record) -> None:
@@ -127,7 +151,7 @@ class Transaction:
         """
         self._check_open()
         for record in records:
-            _check_record(record)
+            check_record(record)
             self._added.setdefault(type(record), []).append(record)
 
     def update(self, record: Named, *, since: Named | None = None) -> None:
@@ -144,7 +168,7 @@ class Transaction:
             id, and ``ConflictError`` if somebody has changed one of the same columns.
         """
         self._check_open()
-        _check_record(record)
+        check_record(record)
         if not hasattr(record, "id"):
             raise InputError(f"Rows of {TABLE_OF[type(record)]} have no id and cannot be updated.")
         if since is not None and (type(since), since.id) != (type(record), record.id):
@@ -356,34 +380,9 @@ def _batches(rows: Sequence[NDArray[np.float32]]) -> list[list[int]]:
     filling: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
         batch = filling.get(row.nbytes)
-        full = batch is None or row.nbytes > CHUNK_BYTES or row.nbytes * (len(batch) + 1) > SEGMENT_BYTES
-        if batch is None or full:
+        full = batch is None or len(batch) == SEGMENT_ROWS or row.nbytes * (len(batch) + 1) > SEGMENT_BYTES
+        if batch is None or full or row.nbytes > CHUNK_BYTES:
             batch = filling[row.nbytes] = []
             batches.append(batch)
         batch.append(i)
     return batches
-
-
-def _check_record(record: Record) -> None:
-    if type(record) not in TABLE_OF:
-        raise InputError(f"{type(record).__name__} is not a record of a graph.")
-    name = getattr(record, "name", None)
-    if name is not None:
-        validate_name(name)
-    wrong = limits.fault(record)
-    if wrong:
-        raise InputError(f"{type(record).__name__} {getattr(record, 'id', '')} cannot be stored: {wrong}.")
-    if isinstance(record, Node):
-        _check_kind(record)
-
-
-def _check_kind(node: Node) -> None:
-    given = (node.tensor_key is not None, node.kernel is not None, node.columns is not None)
-    if given not in ((True, False, False), (False, True, False), (True, True, True)):
-        raise InputError(
-            f"Node {node.id} must be either stored (tensor_key), derived (kernel) or partial "
-            "(tensor_key, kernel and columns)."
-        )
-    wrong = misfit(node) if node.columns is not None else None
-    if wrong:
-        raise InputError(f"Node {node.id}: {wrong}.")

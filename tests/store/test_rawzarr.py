@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import subprocess
@@ -17,8 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store import Layout, TensorSpec, digest
+from mgraph_store.errors import CorruptError, InputError, StoreError
 from mgraph_store.folder import Folder
+from mgraph_store.tensors.attributes import of_buffers, of_parameters
 from mgraph_store.tensors.objects import CHUNK_BYTES, TensorStore, create_array
 from mgraph_store.tensors.rawzarr import GROUP, RawArray, recognised
 
@@ -70,6 +73,58 @@ def test_objects(tensors: TensorStore, sizes: dict[str, int], tmp_path: Path, mo
         assert tensors.read("tours00000", dtype).tobytes() == array.tobytes()
 
 
+STRANGE = Layout(
+    (
+        TensorSpec('ä "quoted"\n.weight', (5, 3), "float32", "parameter"),
+        TensorSpec("scale", (), "float32", "parameter"),
+        TensorSpec("0", (0, 7), "float32", "parameter"),
+        TensorSpec("mean", (4,), "float64", "statistic"),
+        TensorSpec("count", (), "int64", "statistic"),
+    )
+)
+
+
+@pytest.mark.parametrize("ranges", [[None], [((0, 3), (7, 20))], [None, ((2, 18),)], [None] * 3])
+def test_attributes_are_written_as_zarr_writes_them(
+    tensors: TensorStore, ranges: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [array_of("float32", 16) + i for i in range(len(ranges))]
+    digests = [digest(row) for row in rows]
+    said = of_parameters(digests, 16, STRANGE, ranges, segment=len(rows) > 1)
+
+    def write(key: str) -> None:
+        if len(rows) > 1:
+            tensors.write_segment(key, rows, attributes=said)
+        else:
+            tensors.write(key, {"float32": rows[0]}, attributes={"float32": said})
+
+    write("tours00000")
+    by_zarr(tensors, monkeypatch, lambda: write("tzarrs0000"))
+    ours, theirs = (files(tmp_path / "tensors.zarr" / key) for key in ("tours00000", "tzarrs0000"))
+    assert ours == theirs
+    opened = tensors.open("tours00000", row=0 if len(rows) > 1 else None)
+    assert opened.is_raw
+    assert opened.attributes() == json.loads(said)
+    assert [t["name"] for t in json.loads(said)["tensors"]] == [t.name for t in STRANGE.parameters]
+    assert ("columns" in json.loads(said)) == any(ranges)
+
+
+def test_attributes_of_a_very_long_layout_are_its_hash_alone() -> None:
+    layout = Layout(tuple(TensorSpec(f"layers.{i}.weight", (1, 1), "float32", "parameter") for i in range(2000)))
+    said = json.loads(of_parameters(["sha256-" + "0" * 64], 2000, layout, [None], segment=False))
+    assert said == {"digest": "sha256-" + "0" * 64, "layout_hash": layout.fingerprint}
+
+
+def test_what_does_not_fit_the_layout_is_not_described() -> None:
+    with pytest.raises(InputError, match="A row of 17 numbers does not fit a layout of 16"):
+        of_parameters(["x"], 17, STRANGE, [None], segment=False)
+    with pytest.raises(InputError, match="A row of 16 numbers does not fit a layout of 3"):
+        of_parameters(["x", "y"], 16, STRANGE, [None, ((0, 3),)], segment=True)
+    with pytest.raises(InputError, match="2 numbers of int64 buffers do not fit a layout of 1"):
+        of_buffers("x", "int64", 2, STRANGE)
+    assert [s["name"] for s in json.loads(of_buffers("x", "float64", 4, STRANGE))["tensors"]] == ["mean"]
+
+
 @pytest.mark.parametrize(("rows", "size"), [(1, 1), (2, 17), (9, 70_000), (3, CHUNK)])
 def test_segments(tensors: TensorStore, rows: int, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = [array_of("float32", size) + i for i in range(rows)]
@@ -100,7 +155,7 @@ assert "zarr" not in sys.modules
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True, timeout=60)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_description_that_differs_in_a_byte_is_not_recognised(data: st.DataObject) -> None:
     shape = data.draw(st.sampled_from([(5,), (3, 5)]))
@@ -110,6 +165,21 @@ def test_a_description_that_differs_in_a_byte_is_not_recognised(data: st.DataObj
     other = sound[:place] + bytes([value]) + sound[place + 1 :]
     found = recognised(other)
     assert found is None or found.describe() == other
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_description_with_attributes_is_recognised_and_any_other_difference_is_not(data: st.DataObject) -> None:
+    array, attributes = RawArray((5,), "float32", 5), json.dumps({"digest": "x", "tensors": ["é", {}]}, indent=2)
+    sound = array.describe(attributes)
+    assert recognised(sound) == array
+    assert recognised(array.describe("[]")) is recognised(array.describe("{")) is None
+    assert recognised(array.describe('{}, "codecs": []')) is None
+    place, value = data.draw(st.integers(0, len(sound) - 1)), data.draw(st.integers(0, 255))
+    other = sound[:place] + bytes([value]) + sound[place + 1 :]
+    start = sound.index(b'"attributes": ') + 14
+    inside = start <= place < start + len(attributes)
+    assert recognised(other) in ((array, None) if inside else (array,) if other == sound else (None,))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +265,7 @@ def test_a_flush_that_fails_leaves_nothing(
 
     tensors.write("tobject00", {"float32": array_of("float32", 2)})  # which opens the directories
     tensors.remove("tobject00")
+    gc.collect()  # what earlier tests have left open
     before = len(list(Path("/proc/self/fd").iterdir()))
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(StoreError, match="No space left"):

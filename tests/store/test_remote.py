@@ -14,7 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mgraph_store import GraphStore, Node, NodeBuffers, NodeTerm, assert_consistent, combine, garbage, new_id, problems
+from mgraph_store import (
+    GraphStore,
+    Layout,
+    Node,
+    NodeBuffers,
+    NodeTerm,
+    TensorSpec,
+    assert_consistent,
+    combine,
+    garbage,
+    new_id,
+    problems,
+)
 from mgraph_store.errors import CorruptError, InputError, NameTakenError, StoreError
 from mgraph_store.exchange.arrival import unpack
 from mgraph_store.exchange.bundle import pack
@@ -28,6 +40,13 @@ pytest.importorskip("s3fs", reason="s3fs is not installed")
 moto = pytest.importorskip("moto.server", reason="moto is not installed")
 
 SIZE = (1 << 20) + 5
+LARGE = Layout(
+    (
+        TensorSpec("weight", (SIZE,), "float32", "parameter"),
+        TensorSpec("mean", (4,), "float32", "statistic"),
+        TensorSpec("count", (), "int64", "statistic"),
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +96,16 @@ def fill(space_factory: Callable[..., Any]) -> Callable[[GraphStore], list[Node]
     """Put three large nodes, two small ones that share a segment, buffers and a sum into a store."""
 
     def fill(store: GraphStore) -> list[Node]:
-        space = space_factory()
+        spaces = [space_factory("large", LARGE), space_factory()]
         rows = [np.random.default_rng(i).standard_normal(SIZE if i < 2 else 17).astype(np.float32) for i in range(4)]
         with store.transaction() as tx:
-            tx.add(space)
+            tx.add(*spaces)
             refs = tx.write_parameters(rows)
             nodes = [
                 Node(
                     new_id("m"),
                     "mode",
-                    space.id,
+                    spaces[i // 2].id,
                     name=f"n{i}",
                     tensor_key=r.key,
                     tensor_row=r.row,
@@ -97,7 +116,7 @@ def fill(space_factory: Callable[..., Any]) -> Callable[[GraphStore], list[Node]
             ]
             groups = {"float32": np.ones(4, np.float32), "int64": np.array([3])}
             ref = tx.write_buffers(groups, codec="blosc")
-            total = Node(new_id("s"), "sample", space.id, name="sum", kernel=1)
+            total = Node(new_id("s"), "sample", spaces[0].id, name="sum", kernel=1)
             tx.add(*nodes, total, NodeBuffers(nodes[0].id, "own", ref.key, ref.digest, ref.nbytes))
             tx.add(*(NodeTerm(total.id, k, nodes[k].id, c) for k, c in enumerate((0.25, 0.75))))
         return nodes

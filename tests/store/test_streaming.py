@@ -205,6 +205,7 @@ def test_direct_reads_and_writes_agree_with_those_of_zarr(graph: Any, codec: str
         filters=None,
         compressors=theirs.compressors,
         fill_value=theirs.fill_value,
+        attributes=theirs.attrs.asdict(),
         config={"write_empty_chunks": True},
     )
     copy[...] = row

@@ -13,6 +13,7 @@ from mgraph.errors import InputError
 from mgraph_cli.completion import CONNECTIONS, NODES
 from mgraph_cli.options import (
     Decorator,
+    dark_option,
     given,
     grid_option,
     keyword_options,
@@ -202,11 +203,12 @@ def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it as a picture: .png, .pdf or .svg.")
+@dark_option
 @criteria_options()
 @space_option
 @with_graph
 @output_options
-def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+def dendrogram(output: Path | None, space: str | None, dark: bool, graph: Graph, form: str, **criteria: Any) -> None:
     """Draw at which level groups of modes merge: the single-linkage tree of the edges.
 
     Each number is the peak (or --by) of the best edge between the two groups below it; each mode is listed with its own
@@ -220,7 +222,7 @@ def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, 
       mgraph dendrogram --max-peak 0.5 -o dendrogram.png
     """
     if output is not None:
-        echo(str(graph.plot_dendrogram(output, space=space, **given(criteria))))
+        echo(str(graph.plot_dendrogram(output, space=space, dark=dark, **given(criteria))))
         return
     found = graph.dendrogram(space=space, **given(criteria))
     _say(found.notes)

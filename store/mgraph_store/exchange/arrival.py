@@ -15,7 +15,9 @@ from mgraph_store.errors import CorruptError, InputError
 from mgraph_store.exchange.bundle import Bundle
 from mgraph_store.exchange.closure import owners
 from mgraph_store.index.reader import Reader
+from mgraph_store.rows.columns import from_json
 from mgraph_store.rows.ids import validate_name
+from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Connection, Edge, Node, NodeBuffers, NodeTerm, Note, Run, Space, Sweep
 from mgraph_store.rows.schema import TABLES
 from mgraph_store.tensors.digests import has_digest, have_digest
@@ -84,11 +86,13 @@ def unpack(
 class _Plan:
     rows: Rows
     codecs: dict[str, str]  # by id of space
+    layouts: dict[str, Layout]  # likewise
     result: Unpacked
 
 
 def _plan(reader: Reader, rows: Rows, prefix: str) -> _Plan:
     spaces, codecs = _match_spaces(reader, rows[Space])
+    layouts = {spaces[s.id]: Layout.from_json(s.layout) for s in rows[Space]}
     moved = {
         kind: [replace(r, space_id=_resolve(spaces, r)) if hasattr(r, "space_id") else r for r in records]
         for kind, records in rows.items()
@@ -112,7 +116,7 @@ def _plan(reader: Reader, rows: Rows, prefix: str) -> _Plan:
     result = Unpacked(
         [r.id for r in new[Node]], [r.id for r in new[Connection]], [r.id for r in new[Space]], present, renamed
     )
-    return _Plan(new, codecs, result)
+    return _Plan(new, codecs, layouts, result)
 
 
 def _match_spaces(reader: Reader, spaces: Sequence[Space]) -> tuple[dict[str, str], dict[str, str]]:
@@ -220,9 +224,9 @@ def _free(name: str, taken: set[str]) -> str:
 
 def _write(tx: Transaction, bundle: Bundle, plan: _Plan) -> None:
     nodes = [n for n in plan.rows[Node] if n.tensor_key is not None]
-    refs = _write_parameters(tx, bundle, nodes, plan.codecs)
+    refs = _write_parameters(tx, bundle, nodes, plan.codecs, plan.layouts)
     placed = [_place(n, refs.get(n.digest)) if n.tensor_key is not None else n for n in plan.rows[Node]]
-    codecs = {n.id: plan.codecs[n.space_id] for n in plan.rows[Node]}
+    spaces = {n.id: n.space_id for n in plan.rows[Node]}
     stored: dict[str, TensorRef] = {}
     buffers = []
     for b in plan.rows[NodeBuffers]:
@@ -230,7 +234,10 @@ def _write(tx: Transaction, bundle: Bundle, plan: _Plan) -> None:
             groups = bundle.buffers(b.digest)
             if not have_digest(groups, b.digest) or sum(a.nbytes for a in groups.values()) != b.nbytes:
                 raise CorruptError(f"The buffers of node {b.node_id} in {bundle.path} are damaged: get it again.")
-            stored[b.digest] = tx.write_buffers(groups, codec=codecs.get(b.node_id, "none"))
+            space = spaces.get(b.node_id, "")
+            stored[b.digest] = tx.write_buffers(
+                groups, codec=plan.codecs.get(space, "none"), layout=plan.layouts.get(space)
+            )
         buffers.append(replace(b, tensor_key=stored[b.digest].key))
     replaced: Rows = plan.rows | {Node: placed, NodeBuffers: buffers}
     for kind in TABLES.values():
@@ -243,12 +250,14 @@ def _place(node: Node, ref: TensorRef | None) -> Node:
 
 
 def _write_parameters(
-    tx: Transaction, bundle: Bundle, nodes: Sequence[Node], codecs: Mapping[str, str]
+    tx: Transaction, bundle: Bundle, nodes: Sequence[Node], codecs: Mapping[str, str], layouts: Mapping[str, Layout]
 ) -> dict[str | None, TensorRef]:
     refs: dict[str | None, TensorRef] = {}
     for batch in _batches(nodes):
         rows = [_verified(bundle, node) for node in batch]
-        written = tx.write_parameters(rows, codec=codecs[batch[0].space_id])
+        space = batch[0].space_id
+        ranges = [None if node.columns is None else from_json(node.columns) for node in batch]
+        written = tx.write_parameters(rows, codec=codecs[space], layout=layouts.get(space), ranges=ranges)
         refs |= {node.digest: ref for node, ref in zip(batch, written, strict=True)}
     return refs
 

@@ -38,9 +38,10 @@ _NAME = "graph"
 
 @dataclass
 class _Instance:
-    """An instance kept for an index."""
+    """An instance kept for an index, or for another one in the directory that it may use."""
 
     index: Path
+    directory: Path
     connection: duckdb.DuckDBPyConnection
     uses: int = 0
     readers: int = 0
@@ -141,8 +142,10 @@ class Instances:
 
     def _take(self, path: Path) -> _Instance | None:
         for i in reversed(range(len(self._idle))):
-            if self._idle[i].index == path:
-                return self._idle.pop(i)
+            if self._idle[i].directory == _directory(path):
+                instance = self._idle.pop(i)
+                instance.index = path
+                return instance
         return None
 
     def _put_back(self, instance: _Instance, detached: bool) -> None:
@@ -160,7 +163,7 @@ def _resolved(index: Path) -> Path:
 
 
 def _attached(instance: _Instance | None, path: Path, how: str) -> _Instance:
-    instance = instance or _Instance(path, _started(path))
+    instance = instance or _Instance(path, _directory(path), _started(_directory(path)))
     try:
         instance.connection.execute(f"ATTACH {_quoted(path)} AS {_NAME}{how}")
     except BaseException:
@@ -169,9 +172,14 @@ def _attached(instance: _Instance | None, path: Path, how: str) -> _Instance:
     return instance
 
 
-def _started(path: Path) -> duckdb.DuckDBPyConnection:
+def _directory(path: Path) -> Path:
+    """Return the directory that an instance for this index may use."""
+    return path.parent
+
+
+def _started(directory: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:", config=dict(CONFIG))
-    connection.execute(f"SET allowed_directories = [{_quoted(path.parent)}]")
+    connection.execute(f"SET allowed_directories = [{_quoted(directory)}]")
     connection.execute("SET enable_external_access = false")
     return connection
 

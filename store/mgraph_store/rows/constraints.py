@@ -15,7 +15,9 @@ from typing import Any
 import duckdb
 
 from mgraph_store.errors import InputError, NameTakenError
+from mgraph_store.rows import limits
 from mgraph_store.rows.columns import count, from_json
+from mgraph_store.rows.ids import validate_name
 from mgraph_store.rows.layout import Layout
 from mgraph_store.rows.records import Connection, Node, NodeBuffers, NodeTerm, Record, Space
 from mgraph_store.rows.schema import REFERENCES, TABLE_OF, columns, is_one_of, tables_with
@@ -65,6 +67,32 @@ def verify(
     for table, name, gone in removed:
         if name == "id":
             _check_removed(con, table, gone)
+
+
+def check_record(record: Record) -> None:
+    """Check one row by itself; ``InputError`` says what is wrong with it."""
+    if type(record) not in TABLE_OF:
+        raise InputError(f"{type(record).__name__} is not a record of a graph.")
+    name = getattr(record, "name", None)
+    if name is not None:
+        validate_name(name)
+    wrong = limits.fault(record)
+    if wrong:
+        raise InputError(f"{type(record).__name__} {getattr(record, 'id', '')} cannot be stored: {wrong}.")
+    if isinstance(record, Node):
+        _check_kind(record)
+
+
+def _check_kind(node: Node) -> None:
+    given = (node.tensor_key is not None, node.kernel is not None, node.columns is not None)
+    if given not in ((True, False, False), (False, True, False), (True, True, True)):
+        raise InputError(
+            f"Node {node.id} must be either stored (tensor_key), derived (kernel) or partial "
+            "(tensor_key, kernel and columns)."
+        )
+    wrong = misfit(node) if node.columns is not None else None
+    if wrong:
+        raise InputError(f"Node {node.id}: {wrong}.")
 
 
 PARTIAL_TERMS = (

@@ -7,9 +7,10 @@ bit shows in the checksum of its chunk.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -45,6 +46,9 @@ class Files(Protocol):
 
     def raw(self, name: str) -> RawArray | None:
         """Describe an array if it is on this machine and its chunks can be read without Zarr, else return None."""
+
+    def attributes(self, name: str) -> Mapping[str, Any]:
+        """Read the attributes of an array."""
 
     def descriptors(self, folder: str) -> contextlib.AbstractContextManager[Callable[[str], int]]:
         """Hold a folder on this machine open: the function opens a file in it, which the caller closes."""
@@ -85,6 +89,13 @@ class LocalFiles:
     def raw(self, name: str) -> RawArray | None:
         """Describe an array if its chunks can be read without Zarr, else return None."""
         return recognised(self._folder.sub(name).read(DESCRIPTION))
+
+    def attributes(self, name: str) -> Mapping[str, Any]:
+        """Read the attributes of an array; ``ValueError`` if they are something else."""
+        found = json.loads(self._folder.sub(name).read(DESCRIPTION)).get("attributes", {})
+        if not isinstance(found, dict):
+            raise ValueError("its attributes are not a JSON object")
+        return found
 
     @contextlib.contextmanager
     def descriptors(self, folder: str) -> Iterator[Callable[[str], int]]:
@@ -135,6 +146,17 @@ class StoredArray:
     def nbytes(self) -> int:
         """Size of the numbers, uncompressed."""
         return self.size * self._dtype.itemsize
+
+    def attributes(self) -> Mapping[str, Any]:
+        """Read what the array's own description says about it, see :mod:`mgraph_store.tensors.attributes`.
+
+        Raises
+        ------
+        CorruptError
+            If it cannot be read.
+        """
+        with self.blaming():
+            return self._files.attributes(self._name)
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read the elements from ``start`` up to ``stop``; a new array.

@@ -32,6 +32,16 @@ def digest_groups(groups: Mapping[str, NDArray[Any]]) -> str:
     return _of_groups(groups, _PREFIX)
 
 
+def digest_of_digests(digests: Mapping[str, str]) -> str:
+    """SHA-256 over the digests of several arrays, by name: what :func:`digest_groups` returns for the arrays."""
+    return _of_digests(digests, _PREFIX)
+
+
+def same_algorithm(one: str, other: str) -> bool:
+    """Return whether two digests are by the same algorithm, so that the same arrays have equal ones."""
+    return _prefix(one) == _prefix(other)
+
+
 def has_digest(array: NDArray[Any], expected: str | None) -> bool:
     """Return whether this is the digest of an array, by the algorithm that it names."""
     return expected is not None and _of_array(array, _prefix(expected)) == expected
@@ -60,5 +70,9 @@ def _of_array(array: NDArray[Any], prefix: str) -> str:
 
 
 def _of_groups(groups: Mapping[str, NDArray[Any]], prefix: str) -> str:
-    text = "".join(f"{name} {_of_array(groups[name], prefix)}\n" for name in sorted(groups))
+    return _of_digests({name: _of_array(array, prefix) for name, array in groups.items()}, prefix)
+
+
+def _of_digests(digests: Mapping[str, str], prefix: str) -> str:
+    text = "".join(f"{name} {digests[name]}\n" for name in sorted(digests))
     return prefix + str(_ALGORITHMS[prefix](text.encode()).hexdigest())

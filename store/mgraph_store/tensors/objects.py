@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ from mgraph_store.errors import CorruptError, InputError, StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.tensors.arrays import LocalFiles, StoredArray, one_at_a_time
+from mgraph_store.tensors.attributes import NONE
 from mgraph_store.tensors.chunkfiles import is_raw, write_chunks
 from mgraph_store.tensors.rawzarr import write_array, write_group, write_segment
 
@@ -41,8 +43,12 @@ SEGMENT_BYTES = 64 << 20  # a shard is assembled in memory
 ROOT_GROUP = b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}\n'
 """What zarr.create_group writes, written here so that making a graph does not import Zarr."""
 
+SEGMENT_ROWS = 256
+"""Most rows of a segment, so that what describes it, with a digest for each row, is short."""
+
 Create = Callable[..., None]
-"""Creates an array (name, data, chunks, shards, codec), or a group if the data are None: :func:`create_array`."""
+"""Creates an array (name, data, chunks, shards, codec, attributes), or a group if the data are None:
+:func:`create_array`."""
 
 DTYPES = ("float32", "float64", "int64")
 KEY = re.compile(r"[a-z0-9]{8,64}")
@@ -68,8 +74,14 @@ class TensorStore:
         """Name of the directory that holds the objects."""
         return self._root.name
 
-    def write(self, key: str, arrays: Mapping[str, NDArray[Any]], codec: str = "none") -> None:
-        """Write an object: flat arrays by dtype name, each (P,) with P > 0.
+    def write(
+        self,
+        key: str,
+        arrays: Mapping[str, NDArray[Any]],
+        codec: str = "none",
+        attributes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write an object: flat arrays by dtype name, each (P,) with P > 0, and their attributes in JSON.
 
         Raises
         ------
@@ -86,20 +98,23 @@ class TensorStore:
                 )
         if not arrays:
             raise InputError("A tensor object needs at least one array.")
+        said = attributes or {}
 
         def build(create: Create) -> None:
             create("", None, (), None, codec)
             for name, array in arrays.items():
-                create(name, array, (_chunk_of(array),), None, codec)
+                create(name, array, (_chunk_of(array),), None, codec, said.get(name, NONE))
 
         def build_raw(folder: Folder) -> None:
             write_group(folder)
             for name, array in arrays.items():
-                write_array(folder.sub(name), array, _chunk_of(array))
+                write_array(folder.sub(name), array, _chunk_of(array), said.get(name, NONE))
 
         self._publish(key, build, codec, build_raw)
 
-    def write_segment(self, key: str, rows: Sequence[NDArray[np.float32]], codec: str = "none") -> None:
+    def write_segment(
+        self, key: str, rows: Sequence[NDArray[np.float32]], codec: str = "none", attributes: str = NONE
+    ) -> None:
         """Write B float32 vectors of P elements as one array of shape (B, P); errors as :meth:`write`."""
         if len({(r.shape, r.dtype.name, r.ndim) for r in rows}) != 1 or rows[0].dtype != np.float32:
             raise InputError("A segment needs flat float32 rows of one length.")
@@ -108,9 +123,9 @@ class TensorStore:
 
         def build(create: Create) -> None:
             stacked = np.stack(rows)
-            create("", stacked, (1, stacked.shape[1]), stacked.shape, codec)
+            create("", stacked, (1, stacked.shape[1]), stacked.shape, codec, attributes)
 
-        self._publish(key, build, codec, lambda folder: write_segment(folder, rows))
+        self._publish(key, build, codec, lambda folder: write_segment(folder, rows, attributes))
 
     def open(self, key: str, dtype: str = "float32", row: int | None = None) -> StoredArray:
         """Open an array of an object, or one row of a segment.
@@ -258,23 +273,27 @@ def create_array(
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None,
     codec: str,
+    attributes: str = NONE,
 ) -> None:
     """Write an array of an object into a folder or Zarr store, or a group without ``data``."""
-    if isinstance(store, Folder):
-        folder = store.sub(name)
-        with folder.opened(create=True) as descriptor:
-            path = str(folder.path_within(descriptor))
-            _create_array({"store": path}, {"store": path}, data, chunks, shards, codec, folder.sub("c"))
-    else:
-        _create_array(
-            {"store": store, "path": name}, {"store": store, "name": name or None}, data, chunks, shards, codec, None
-        )
+    import zarr
+
+    with contextlib.ExitStack() as stack:
+        place, pieces = {"store": store, "path": name}, None
+        if isinstance(store, Folder):
+            folder = store.sub(name)
+            path = folder.path_within(stack.enter_context(folder.opened(create=True)))
+            place, pieces = {"store": str(path)}, folder.sub("c")
+        if data is None:
+            zarr.create_group(**place, zarr_format=3)
+            return
+        where = {"store": place["store"], "name": place.get("path") or None, "attributes": json.loads(attributes)}
+        _create_array(where, data, chunks, shards, codec, pieces)
 
 
 def _create_array(
-    group: dict[str, Any],
     where: dict[str, Any],
-    data: NDArray[Any] | None,
+    data: NDArray[Any],
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None,
     codec: str,
@@ -283,9 +302,6 @@ def _create_array(
     import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
 
-    if data is None:
-        zarr.create_group(**group, zarr_format=3)
-        return
     # Zarr's own Blosc codec is the one of numcodecs, and unlike those of zarr.codecs.numcodecs it is
     # in the specification. Bitshuffle gains most on weights, a two-digit percentage at best.
     blosc = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=data.dtype.itemsize)

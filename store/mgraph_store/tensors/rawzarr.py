@@ -1,7 +1,7 @@
 """Write and recognise, without Zarr, Zarr v3 arrays of raw little-endian numbers with a CRC32C for each chunk.
 
-The bytes are those that Zarr writes, so anyone can read them with it. Arrays whose description differs in a single byte
-are left to Zarr: compressed arrays, and those written by another program.
+The bytes are those that Zarr writes, so anyone can read them with it. Arrays whose description differs in a single
+byte, other than in their attributes, are left to Zarr: compressed arrays, and those written by another program.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,10 @@ GROUP = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}
 
 DESCRIPTION = "zarr.json"
 _CODECS: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
-_LONGEST = 1 << 16  # most bytes in a description
+_LONGEST = 1 << 20  # most bytes in a description
+
+_ATTRIBUTES = b',\n  "attributes": '
+_END = b',\n  "zarr_format": 3,\n  "node_type": "array",\n  "storage_transformers": []\n}'
 
 
 @dataclass(frozen=True)
@@ -40,58 +44,61 @@ class RawArray:
         """Whether it is a batch of rows in one shard."""
         return len(self.shape) == 2
 
-    def describe(self) -> bytes:
-        """Return the description as Zarr writes it."""
-        fill = "NaN" if self.dtype.startswith("float") else int(np.iinfo(self.dtype).min)
-        codecs = _CODECS
-        outer = [self.chunk]
-        if self.is_segment:
-            outer = list(self.shape)
-            inner = {"chunk_shape": [1, self.chunk], "codecs": _CODECS, "index_codecs": _CODECS}
-            codecs = [{"name": "sharding_indexed", "configuration": {**inner, "index_location": "end"}}]
-        document = {
-            "shape": list(self.shape),
-            "data_type": self.dtype,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": fill,
-            "codecs": codecs,
-            "attributes": {},
-            "zarr_format": 3,
-            "node_type": "array",
-            "storage_transformers": [],
-        }
-        return json.dumps(document, indent=2).encode()
+    def describe(self, attributes: str = "{}") -> bytes:
+        """Return the description as Zarr writes it, with these attributes in JSON, indented as they stand there."""
+        return _head(self) + _ATTRIBUTES + attributes.encode() + _END
+
+
+@lru_cache(maxsize=256)
+def _head(array: RawArray) -> bytes:
+    """Return the description up to the attributes."""
+    fill = "NaN" if array.dtype.startswith("float") else int(np.iinfo(array.dtype).min)
+    codecs = _CODECS
+    outer = [array.chunk]
+    if array.is_segment:
+        outer = list(array.shape)
+        inner = {"chunk_shape": [1, array.chunk], "codecs": _CODECS, "index_codecs": _CODECS}
+        codecs = [{"name": "sharding_indexed", "configuration": {**inner, "index_location": "end"}}]
+    document = {
+        "shape": list(array.shape),
+        "data_type": array.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": outer}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": codecs,
+    }
+    return json.dumps(document, indent=2).removesuffix("\n}").encode()
 
 
 def recognised(description: bytes) -> RawArray | None:
-    """Parse a description; return None unless it is, byte for byte, one of ours."""
-    if len(description) > _LONGEST or sys.byteorder != "little":
+    """Parse a description; return None unless it is, byte for byte and apart from its attributes, one of ours."""
+    if len(description) > _LONGEST or sys.byteorder != "little" or not description.endswith(_END):
         return None
+    head, _, attributes = description.removesuffix(_END).partition(_ATTRIBUTES)
     try:
-        document = json.loads(description)
+        document = json.loads(head + b"}")
         shape = tuple(document["shape"])
         chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
         found = RawArray(shape, document["data_type"], int(chunks[-1]))
         known = found.dtype in ("float32", "float64", "int64") and len(shape) in (1, 2) and len(chunks) == len(shape)
-        sound = known and found.chunk > 0 and all(isinstance(n, int) and n > 0 for n in shape)
-        return found if sound and found.describe() == description else None
+        sound = known and found.chunk > 0 and all(type(n) is int and n > 0 for n in shape)
+        return found if sound and _head(found) == head and isinstance(json.loads(attributes), dict) else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def write_array(folder: Folder, data: NDArray[Any], chunk: int) -> None:
-    """Write a flat array into a new folder, in chunks of ``chunk`` elements."""
+def write_array(folder: Folder, data: NDArray[Any], chunk: int, attributes: str = "{}") -> None:
+    """Write a flat array into a new folder, in chunks of ``chunk`` elements, with its attributes in JSON."""
     array = RawArray(data.shape, data.dtype.name, chunk)
-    _write(folder, DESCRIPTION, [memoryview(array.describe())])
+    _write(folder, DESCRIPTION, [memoryview(array.describe(attributes))])
     fill = np.nan if data.dtype.kind == "f" else np.iinfo(data.dtype).min
     write_chunks(folder.sub("c"), data, chunk, fill)
 
 
-def write_segment(folder: Folder, rows: Sequence[NDArray[np.float32]]) -> None:
-    """Write rows of equal length into a folder, as one shard."""
+def write_segment(folder: Folder, rows: Sequence[NDArray[np.float32]], attributes: str = "{}") -> None:
+    """Write rows of equal length into a folder, as one shard, with its attributes in JSON."""
     array = RawArray((len(rows), rows[0].shape[0]), "float32", rows[0].shape[0])
-    _write(folder, DESCRIPTION, [memoryview(array.describe())])
+    _write(folder, DESCRIPTION, [memoryview(array.describe(attributes))])
     parts: list[memoryview] = []
     places, at = np.empty((len(rows), 2), "<u8"), 0
     for i, row in enumerate(rows):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -295,6 +295,10 @@ class RemoteFiles:
     def raw(self, name: str) -> None:
         """Return None: everything remote is read by Zarr."""
         return
+
+    def attributes(self, name: str) -> Mapping[str, Any]:
+        """Read the attributes of an array."""
+        return dict(self.open_array(name).attrs)
 
     def descriptors(self, folder: str) -> NoReturn:
         """Refuse: no files are on this machine."""

@@ -7,10 +7,9 @@ which does only what it can prove), ``remake`` (by a command), ``lost``.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,28 +21,15 @@ from mgraph_store.index import commits
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.reader import Reader
 from mgraph_store.rows import schema
-from mgraph_store.rows.records import Connection, Member, Node, NodeBuffers, Run
 from mgraph_store.rows.schema import FORMAT_VERSION, META, TABLES, columns
-from mgraph_store.tensors.digests import has_digest, have_digest
-from mgraph_store.upkeep import rescue
+from mgraph_store.upkeep.problems import LOST, REPAIRABLE, Problem, listed
 from mgraph_store.upkeep.rowcheck import filled_tables, row_problems
+from mgraph_store.upkeep.tensorcheck import Stored, tensor_problems
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
 
-REPAIRABLE, REMAKE, LOST = "repairable", "remake", "lost"
 _IN_MEMORY = 1 << 20  # bytes of a journal whose rows are compared in memory
-_NAMED = 20  # number of ids that one sentence names
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: a sentence, its subject, the outcome, and what to do."""
-
-    what: str
-    subject: str
-    outcome: str = LOST
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,8 +90,7 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
                 missing = _commits(number, state, store.index.journal)
                 rows = sums(reader.connection) if deep else {}  # also reads every block of the index
                 found += missing + [Problem(what, subject) for what, subject in row_problems(reader)]
-                nodes = reader.all(Node, where="tensor_key IS NOT NULL")
-                buffers = reader.all(NodeBuffers)
+                stored = Stored.read(reader)
         except (FormatError, LockTimeoutError):
             raise
         except StoreError as error:
@@ -114,7 +99,7 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
     if deep and comparable and format_of(store) == schema.FORMAT_VERSION:  # the journal of an older one stays as it is
         missing += _differences(store, state, rows)
     found += [p for p in missing if p not in found]
-    return found + _tensors(store, nodes, buffers, deep, behind=any(p.subject != "journal" for p in missing))
+    return found + tensor_problems(store, stored, deep, behind=any(p.subject != "journal" for p in missing))
 
 
 def format_of(store: GraphStore) -> int:
@@ -187,16 +172,16 @@ def _differences(store: GraphStore, state: JournalState, found: dict[str, Any]) 
 
 def _difference(table: str, reader: Reader, made: Reader) -> Problem:
     names = list(META) if table == "meta" else [c.name for c in columns(TABLES[table])]
-    listed = ", ".join(f'"{name}"' for name in names)
+    together = ", ".join(f'"{name}"' for name in names)
     # Rows are compared by hash, equal ones in pairs, so that only rows that differ are ever loaded.
-    hashes = f"SELECT hash(row({listed})) AS h, count(*) FROM {table} GROUP BY h"
+    hashes = f"SELECT hash(row({together})) AS h, count(*) FROM {table} GROUP BY h"
     present, committed = (Counter(dict(r.query(hashes)[1])) for r in (reader, made))
     lost, strange = committed - present, present - committed
     which = ""
     if names[0] == "id":
-        sql = f"SELECT DISTINCT id FROM {table} WHERE hash(row({listed})) IN (SELECT unnest(?::UBIGINT[])) ORDER BY 1"
+        sql = f"SELECT DISTINCT id FROM {table} WHERE hash(row({together})) IN (SELECT unnest(?::UBIGINT[])) ORDER BY 1"
         ids = [row[0] for r, odd in ((made, lost), (reader, strange)) for row in r.query(sql, [list(odd)])[1]]
-        which = f" ({_listed(dict.fromkeys(ids))})"
+        which = f" ({listed(dict.fromkeys(ids))})"
     return Problem(
         f"{table}: {lost.total()} of {committed.total()} rows that were committed are not there, {strange.total()} "
         f"others are{which}.",
@@ -214,7 +199,7 @@ def described(entry: Entry) -> str:
             rows = [dict(zip(part["columns"], row, strict=True)) for row in part["rows"]]
             told = [r["name"] or r["id"] for r in rows if r.get("name") or r.get("kind") in ("mode", "merged")]
             told += [r["id"] for r in rows if table == "connections" and not r["name"]]
-            names = f" ({_listed(told)})" if told else ""
+            names = f" ({listed(told)})" if told else ""
             parts.append(f"{verb}{len(rows)} of {table}{names}")
     parts += [f"removed {len(values)} of {table}" for table, _, values in entry.document.get("remove", ())]
     return ", ".join(parts) or "nothing"
@@ -262,124 +247,3 @@ def _index_problem(error: StoreError, state: JournalState) -> Problem:
         what = f"the journal is readable up to commit {state.last}"
         return Problem(str(error), "index", LOST, f"{what}: mgraph check --repair restores that much")
     return Problem(str(error), "index", LOST, "restore index.duckdb and journal from a copy of the graph")
-
-
-# Tensors
-
-
-def _tensors(
-    store: GraphStore, nodes: Sequence[Node], buffers: Sequence[NodeBuffers], deep: bool, *, behind: bool
-) -> list[Problem]:
-    damaged: dict[str, Node] = {}
-    found = []
-    for node in nodes:
-        what = parameters_problem(store, node, deep)
-        if what is not None:
-            saved = not behind and rescue.parameters(store, node) is not None
-            damaged |= {} if saved else {node.id: node}
-            found.append(_tensor_problem(store, what, node, saved, behind))
-    for row in buffers:
-        what = buffers_problem(store, row, deep)
-        if what is not None:
-            saved = not behind and rescue.buffers(store, row) is not None
-            outcome = REPAIRABLE if saved else LOST if row.policy == "own" else REMAKE
-            remedy = (
-                "the same buffers are stored elsewhere: mgraph check --repair" if saved else _restore(row.tensor_key)
-            )
-            found.append(Problem(what, row.node_id, outcome, remedy))
-    return found + ([] if behind else _dependents(store, damaged))
-
-
-def parameters_problem(store: GraphStore, node: Node, deep: bool) -> str | None:
-    """Say what is wrong with the tensors of a stored or partial node; None if nothing is."""
-    assert node.tensor_key is not None
-    try:
-        array = store.tensor_store.open(node.tensor_key, "float32", node.tensor_row)
-        if array.nbytes != node.nbytes:
-            return f"Node {_label(node)}: {array.nbytes} bytes are stored instead of {node.nbytes}."
-        if deep and not has_digest(array.read(), node.digest):
-            return f"Node {_label(node)}: the digest of its parameters is not {node.digest}."
-    except StoreError as error:
-        return f"Node {_label(node)}: {error}"
-    return None
-
-
-def buffers_problem(store: GraphStore, row: NodeBuffers, deep: bool) -> str | None:
-    """Say what is wrong with the buffers of a node; None if nothing is."""
-    what = f"Buffers {row.policy} of node {row.node_id}"
-    try:
-        size = sum(a.nbytes for a in store.tensor_store.arrays(row.tensor_key).values())
-        if size != row.nbytes:
-            return f"{what}: {size} bytes are stored instead of {row.nbytes}."
-        if deep and not have_digest(store.tensor_store.groups(row.tensor_key), row.digest):
-            return f"{what}: their digest is not {row.digest}."
-    except StoreError as error:
-        return f"{what}: {error}"
-    return None
-
-
-def _tensor_problem(store: GraphStore, what: str, node: Node, saved: bool, behind: bool) -> Problem:
-    if behind:
-        return Problem(what, node.id, LOST, "look again when the index is repaired")
-    if saved:
-        return Problem(what, node.id, REPAIRABLE, "other nodes give its digest: mgraph check --repair")
-    with store.reading() as reader:
-        runs = reader.all(Run, id=node.run_id) if node.run_id else []
-    remedy = _restore(node.tensor_key or "")
-    if node.kind == "mode" and runs and runs[0].command == "train":
-        return Problem(
-            what, node.id, REMAKE, f"{remedy}, or train it again as run {runs[0].id} did (seed {runs[0].seed})"
-        )
-    return Problem(what, node.id, LOST, remedy)
-
-
-def _restore(key: str) -> str:
-    return f"restore tensors.zarr/{key} from a copy of the graph"
-
-
-def _dependents(store: GraphStore, damaged: dict[str, Node]) -> list[Problem]:
-    # Sums of damaged nodes, reported together; a surface has thousands of such samples.
-    if not damaged:
-        return []
-    with store.reading() as reader:
-        sql = (
-            "SELECT n.id, t.source_id, max(m.connection_id) FROM nodes n JOIN node_terms t ON t.node_id = n.id "
-            "LEFT JOIN members m ON m.node_id = n.id AND m.role <> 'end' WHERE n.kernel IS NOT NULL AND "
-            "t.source_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY ALL ORDER BY 3, 2, 1"
-        )
-        rows = reader.query(sql, [list(damaged)])[1]
-        names = {c.id: c.name or c.id for c in reader.all(Connection)}
-        ends = reader.all(Member, node_id=list(damaged))
-    found = []
-    for (connection, source), group in itertools.groupby(rows, key=lambda row: (row[2], row[1])):
-        ids = [row[0] for row in group]
-        where = f" of connection {names.get(connection, connection)}" if connection else ""
-        found.append(
-            Problem(
-                f"{len(ids)} computed nodes{where} need node {_label(damaged[source])} ({_listed(ids)}).",
-                connection or ids[0],
-                LOST,
-                f"they come back with node {source}",
-            )
-        )
-    for connection in dict.fromkeys(m.connection_id for m in ends):
-        nodes = [_label(damaged[m.node_id]) for m in ends if m.connection_id == connection]
-        found.append(
-            Problem(
-                f"Connection {names.get(connection, connection)} has lost {_listed(nodes)} of its nodes.",
-                connection,
-                LOST,
-                f"connect its ends again, or remove it: mgraph rm {names.get(connection, connection)}",
-            )
-        )
-    return found
-
-
-def _label(node: Node) -> str:
-    return f"{node.id} ({node.name})" if node.name else node.id
-
-
-def _listed(names: Iterable[Any]) -> str:
-    names = list(names)
-    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
-    return ", ".join([*map(str, names[:_NAMED]), *more])

@@ -15,19 +15,19 @@ from mgraph_store.index import commits
 from mgraph_store.index.changes import parts
 from mgraph_store.index.instances import CONFIG, STORAGE
 from mgraph_store.index.interrupts import interruptible
+from mgraph_store.rows.columns import from_json
 from mgraph_store.rows.ids import random_characters
-from mgraph_store.rows.records import Node, NodeBuffers, Space, now
+from mgraph_store.rows.records import NodeBuffers, now
 from mgraph_store.rows.schema import TABLES
 from mgraph_store.upkeep import rescue
 from mgraph_store.upkeep.check import (
     JournalState,
-    buffers_problem,
     examine,
     format_of,
     journal_state,
-    parameters_problem,
     sums,
 )
+from mgraph_store.upkeep.tensorcheck import Stored, buffers_problem, parameters_problem
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
@@ -133,15 +133,17 @@ def _new_folder(parent: Folder) -> Folder:
 def _repair_parameters(store: GraphStore) -> list[str]:
     done = []
     with store.reading() as reader:
-        nodes = reader.all(Node, where="tensor_key IS NOT NULL")
-        codecs = {s.id: s.codec for s in reader.all(Space)}
-    for node in nodes:
-        if parameters_problem(store, node, deep=True) is None:
+        stored = Stored.read(reader)
+    layouts, codecs = stored.layouts(), {s.id: s.codec for s in stored.spaces}
+    for node in stored.nodes:
+        layout = layouts.get(node.space_id)
+        if parameters_problem(store, node, deep=True, layout=layout) is None:
             continue
         found = rescue.parameters(store, node)
         if found is not None:
+            own = None if node.columns is None else from_json(node.columns)
             with store.transaction() as tx:
-                (ref,) = tx.write_parameters([found], codec=codecs[node.space_id])
+                (ref,) = tx.write_parameters([found], codec=codecs[node.space_id], layout=layout, ranges=[own])
                 tx.update(replace(node, tensor_key=ref.key, tensor_row=ref.row, nbytes=ref.nbytes), since=node)
             done.append(f"The parameters of node {node.name or node.id} were written again, with the digest they had.")
     return done
@@ -150,15 +152,17 @@ def _repair_parameters(store: GraphStore) -> list[str]:
 def _repair_buffers(store: GraphStore) -> list[str]:
     done = []
     with store.reading() as reader:
-        rows = reader.all(NodeBuffers)
-    for key in dict.fromkeys(row.tensor_key for row in rows):
-        same = [row for row in rows if row.tensor_key == key]  # several nodes may share an object
-        if buffers_problem(store, same[0], deep=True) is None:
+        stored = Stored.read(reader)
+    layouts, codecs = stored.layouts(), {s.id: s.codec for s in stored.spaces}
+    for key in dict.fromkeys(row.tensor_key for row in stored.buffers):
+        same = [row for row in stored.buffers if row.tensor_key == key]  # several nodes may share an object
+        space = stored.space_of.get(same[0].node_id, "")
+        if buffers_problem(store, same[0], deep=True, layout=layouts.get(space)) is None:
             continue
         found = rescue.buffers(store, same[0])
         if found is not None:
             with store.transaction() as tx:
-                ref = tx.write_buffers(found)
+                ref = tx.write_buffers(found, codec=codecs[space], layout=layouts.get(space))
                 tx.remove(NodeBuffers, "tensor_key", [key])
                 tx.add(*[replace(row, tensor_key=ref.key, nbytes=ref.nbytes) for row in same])
             nodes = ", ".join(row.node_id for row in same)

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 def parameters(store: GraphStore, node: Node) -> NDArray[np.float32] | None:
     """Find the array that a stored or partial node should have; None if nothing in the graph yields it.
 
-    Another node may hold the same numbers, or a merged node's recipe may still give them.
+    Only the description of its own array may be wrong, another node may hold the same numbers, or a merged node's
+    recipe may still give them.
     """
+    own = _read(store, node)
+    if own is not None and has_digest(own, node.digest):
+        return own
     with store.reading() as reader:
         others = reader.all(Node, digest=node.digest, where="id <> ?", parameters=[node.id])
         terms = reader.all(NodeTerm, node_id=node.id) if node.columns is None else []
@@ -41,10 +45,10 @@ def parameters(store: GraphStore, node: Node) -> NDArray[np.float32] | None:
 
 
 def buffers(store: GraphStore, row: NodeBuffers) -> dict[str, NDArray[Any]] | None:
-    """Find the buffers that a row should have under another node or policy; None if there are none."""
+    """Find the buffers that a row should have, here or under another node or policy; None if there are none."""
     with store.reading() as reader:
         others = reader.all(NodeBuffers, digest=row.digest, where="tensor_key <> ?", parameters=[row.tensor_key])
-    for other in others:
+    for other in (row, *others):
         try:
             groups = store.tensor_store.groups(other.tensor_key)
         except StoreError:
