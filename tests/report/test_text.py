@@ -21,6 +21,7 @@ Faults = list[str]
 
 def faults(figure: Figure) -> Faults:
     """Return what is wrong with the texts of a figure, as they are drawn."""
+    figure.draw_without_rendering()  # settles the layout, as savefig does
     drawn: list[tuple[str, Bbox, float]] = []
     original = Text.draw
 
@@ -31,7 +32,7 @@ def faults(figure: Figure) -> Faults:
 
     Text.draw = record  # type: ignore[method-assign]
     try:
-        figure.draw_without_rendering()  # settles the layout first, and then draws
+        figure.draw_without_rendering()
     finally:
         Text.draw = original  # type: ignore[method-assign]
     page = figure.bbox
