@@ -10,7 +10,7 @@ import click
 from mgraph import PlotOptions
 from mgraph.errors import InputError
 from mgraph_cli.commands.topology import criteria_options
-from mgraph_cli.completion import THINGS
+from mgraph_cli.completion import CONNECTIONS, THINGS
 from mgraph_cli.options import (
     dark_option,
     given,
@@ -46,7 +46,12 @@ if TYPE_CHECKING:
     "--flips", "what_else", flag_value="flips", help="Draw which test examples are predicted otherwise along a path."
 )
 @click.option(
-    "--path", "paths", multiple=True, metavar="CONN", help="Project this path on a plane, with its distance from it."
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="CONN",
+    shell_complete=CONNECTIONS,
+    help="Project this path on a plane, with its distance from it.",
 )
 @click.option("--basins", "what_else", flag_value="basins", help="Mark basins and saddles, and draw how basins join.")
 @keyword_options(PlotOptions)
