@@ -86,6 +86,8 @@ if TYPE_CHECKING:
     from mgraph.query.criterion import Criteria, Criterion
     from mgraph.query.edges import Link
     from mgraph.report.sizes import Size, size_of
+    from mgraph.repro.registry import EXPERIMENTS
+    from mgraph.repro.running import Reproduction
     from mgraph.shown import plain_cell, visible
     from mgraph.toydemo import run_toy_demo
     from mgraph.train.recipes import RECIPES
@@ -190,6 +192,9 @@ _HOMES = {
     "visible": "mgraph.shown",
     "plain_cell": "mgraph.shown",
     "spoken": "mgraph.durations",
+    # The papers' experiments
+    "EXPERIMENTS": "mgraph.repro.registry",
+    "Reproduction": "mgraph.repro.running",
     # Demonstrations
     "run_demo": "mgraph.demo",
     "run_toy_demo": "mgraph.toydemo",
@@ -198,6 +203,7 @@ _HOMES = {
 __all__ = [
     "ARCHITECTURES",
     "DATASETS",
+    "EXPERIMENTS",
     "KINDS",
     "LADDER",
     "LLPF",
@@ -260,6 +266,7 @@ __all__ = [
     "PredictOptions",
     "Progress",
     "Recorder",
+    "Reproduction",
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",

@@ -92,6 +92,7 @@ _SECTIONS = {
         "archs": "describe",
         "datasets": "describe",
         "demo": "demo",
+        "repro": "repro",
     },
 }
 """Sections of the help → commands → the modules that have them."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mgraph.errors import MGraphError
-from mgraph.families import CompositePath, Family, SimplexGrid
+from mgraph.families import CompositePath, Family, PlaneFamily, SimplexGrid
 from mgraph.metric import LOSS, from_json
 from mgraph.page.plain import number, numbers, plain
 from mgraph.query.edges import current_edges
@@ -21,8 +21,10 @@ from mgraph_store import Connection, Edge, GraphStore, Member, Reader, Summary, 
 
 Row = dict[str, Any]
 
-EDGE = ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution", "examples")
-EDGE += ("chosen_on", "doubt")
+EDGE: tuple[str, ...] = (
+    *("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution", "examples"),
+    *("chosen_on", "doubt"),
+)
 """The columns of a connection's edges; a source or target is the place among its ends."""
 
 
@@ -53,9 +55,9 @@ class SweepCache:
 def _read(reader: Reader, connection: str, sweep: str) -> tuple[Row, int] | str:
     try:
         data = load_sweep(reader, reader.get(Connection, id=connection), reader.get(Sweep, id=sweep))
+        row = _points(data)
     except MGraphError as error:  # a damaged graph is shown as far as it can be read
         return str(error)
-    row = _points(data)
     return row, len(json.dumps(row, separators=(",", ":")))
 
 
@@ -117,10 +119,13 @@ def _facts(connection: Connection, members: Sequence[Member]) -> Row:
         "reason": plain(connection.reason),
     }
     try:
-        row["family"] = plain({k: v for k, v in family_of(connection).describe().items() if k not in ("at", "pieces")})
+        row["family"] = plain({k: v for k, v in family_of(connection).describe().items() if k not in _LONG})
     except MGraphError as error:
         row["damaged"] = plain(str(error))
     return row
+
+
+_LONG = ("at", "pieces", "origin", "across", "up", "rows", "x", "y")  # of a family: numbers that say little
 
 
 def _edge(edge: Edge, ends: Sequence[str]) -> list[Any]:
@@ -153,11 +158,12 @@ def _points(data: SweepData) -> Row:
         "batchnorm": plain(data.sweep.batchnorm),
         "precision": plain(data.sweep.precision),
         "axes": [[number(float(x), 12) for x in axis] for axis in axes],
-        "parameters": [[number(float(x), 6) for x in point] for point in data.parameters] if simplex else None,
+        "parameters": [[number(float(x), 12) for x in point] for point in data.parameters] if simplex else None,
         "nodes": data.node_ids,
         "best": best,
         "primary": data.primary.name,
-        "ends": [[number(float(x), 6) for x in np.atleast_1d(end)] for end in data.family.end_parameters()],
+        "ends": [[number(float(x), 12) for x in np.atleast_1d(end)] for end in data.family.end_parameters()],
+        "page": _page(data.family),
         "marks": [number(float(x), 6) for x in _marks(data.family)],
         "metrics": [
             {"name": name, "better": metrics[name].better, "unit": plain(metrics[name].unit)}
@@ -167,6 +173,15 @@ def _points(data: SweepData) -> Row:
         "values": {f"{split} {name}": numbers(values) for (split, name), values in data.values.items()},
         "examples": {split: data.counts[split, name] for split, name in data.counts},
     }
+
+
+def _page(family: Family) -> Row | None:
+    """Return where a plane lies on the page, as its picture has it: u to the right, v upwards; None for others."""
+    if not isinstance(family, PlaneFamily):
+        return None
+    distances = len(family.ends) > 1 or family.size > 3
+    unit = "distance in weight space (L2)" if distances else "times a random direction"
+    return {"x": [number(x) for x in family.x], "y": [number(y) for y in family.y], "unit": unit}
 
 
 def _marks(family: Family) -> Sequence[float]:

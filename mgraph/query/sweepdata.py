@@ -6,13 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import override
 
 from mgraph.errors import CorruptError, InputError
 from mgraph.families import Family, Floats, Grid, PolygonalChainFamily, TensorGrid, family_from
 from mgraph.metric import LOSS, Metric, from_json, primary_of
+from mgraph.notebook import InNotebook
 from mgraph.query.criterion import FULL_PRECISION
 from mgraph.query.damaged import contradiction
 from mgraph_store import Connection, Evaluation, Member, Reader, Sweep
@@ -26,7 +29,7 @@ _DIGITS = 12  # decimals of a parameter: 20 · 1/60 and 1/3 are the same point
 
 
 @dataclass(frozen=True)
-class SweepData:
+class SweepData(InNotebook):
     """One sweep as arrays over its S points, in grid order.
 
     ``values`` and their standard errors ``errors`` (NaN if unknown) are by (split, metric), ``counts`` are the examples
@@ -44,6 +47,16 @@ class SweepData:
     subsets: dict[str, str]
     notes: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        rows = [
+            {"split": split, "metric": name, "min": v.min(), "max": v.max(), "mean": v.mean(), "examples": count}
+            for (split, name), v in self.values.items()
+            for count in [self.counts[split, name]]
+        ]
+        facts = {"sweep": self.sweep.id, "points": len(self.node_ids), "grid": list(self.sweep.grid)}
+        return facts | {"precision": self.sweep.precision, "notes": self.notes, "numbers": rows}
 
     @property
     def primary(self) -> Metric:

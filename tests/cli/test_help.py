@@ -17,23 +17,8 @@ COMMANDS = [
     *("show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "soup", "ensemble", "predict", "export", "pack", "unpack"),
-    *(
-        "plane",
-        "plot",
-        "map",
-        "matrix",
-        "report",
-        "check",
-        "gc",
-        "rm",
-        "mv",
-        "relocate",
-        "du",
-        "copy",
-        "upgrade",
-        "archive",
-    ),
-    *("methods", "recipes", "archs", "datasets", "demo"),
+    *("plot", "map", "matrix", "report", "check", "gc", "rm", "mv", "relocate", "du", "copy", "upgrade", "archive"),
+    *("methods", "recipes", "archs", "datasets", "demo", "repro", "plane"),
 ]
 
 _WITHOUT_TORCH = """
@@ -63,6 +48,7 @@ def test_looking_and_asking_never_import_torch(python: Callable[..., str], path:
         ["show", "s", "--basins"],
         ["datasets"],
         ["report", "-o", "r.html"],
+        ["repro"],
     ]
     seen = json.loads(python(_WITHOUT_TORCH, json.dumps(lines), cwd=path.parent).splitlines()[-1])
     assert len(seen) == len(lines)

@@ -164,7 +164,7 @@ def test_ends_are_reproduced_bit_for_bit_whatever_the_other_rows_hold(family):
             assert total.tobytes() == rows[end].tobytes()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_engine_and_store_sum_to_the_same_bits(data):
     size = data.draw(st.integers(1, 5))

@@ -34,7 +34,7 @@ EDGES = st.lists(
 )
 
 
-@settings(max_examples=30 * MANY, deadline=None)
+@settings(max_examples=15 * MANY, deadline=None)
 @given(EDGES)
 def test_best_routes_are_bottleneck_routes(edges: list[tuple[int, int, float]]) -> None:
     graph = nx.Graph()

@@ -1,7 +1,15 @@
 // From the hash to a view, and reloading while the page is written again.
 
+function address() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return ""; // a malformed address, which somebody typed
+  }
+}
+
 function show(event) {
-  const [view, ...rest] = decodeURIComponent(location.hash.slice(1)).split("/");
+  const [view, ...rest] = address().split("/");
   const id = rest.join("/");
   disposeCharts();
   document.querySelectorAll("nav a").forEach((link) => {

@@ -34,7 +34,7 @@ function madeOf(node) {
 
 function network(quantity) {
   const found = links(quantity);
-  const scale = scaleOf(found.map((link) => link.value), "lower");
+  const scale = scaleOf(found.map((link) => link.value), "lower", { costs: true });
   const chosen = DATA.nodes;
   const named = chosen.length <= 60;
   const made = chosen.flatMap((node) => madeOf(node).map((end) => ({ source: node.id, target: end })));
@@ -42,6 +42,10 @@ function network(quantity) {
     ...found.map((link) => [link.source, link.target, link.value === null ? 1.5 : 1 + (scale.share(link.value) ?? 0)]),
     ...made.map((link) => [link.source, link.target, 0.9]),
   ]);
+  // Off the middle of its ends, where their own lines cross.
+  chosen.forEach((node, i) => {
+    if (madeOf(node).length > 2) places[i] = [places[i][0] + 0.3, places[i][1] + 0.12];
+  });
   const place = new Map(chosen.map((node, i) => [node.id, places[i]]));
   const line = (link, style) => ({ coords: [place.get(link.source), place.get(link.target)], lineStyle: { opacity: 1, ...style } });
   const chart = chartOf({
@@ -228,7 +232,7 @@ function matrix(found) {
     }
   }
   if (!cells.length) return el("p", { class: "faint" }, "No pair is connected.");
-  const scale = scaleOf(cells.map((cell) => cell[2]), "lower");
+  const scale = scaleOf(cells.map((cell) => cell[2]), "lower", { costs: true });
   const label = `Matrix of ${n} modes by ${found.criterion}; its numbers are in the table`;
   const best = new Map(links(found.quantity).map((link) => [[link.source, link.target].sort().join(" "), link]));
   const of = ([column, row]) => [found.order[row], found.order[column]];

@@ -270,7 +270,9 @@ function runView(run) {
     facts([["command", run.command], ["name", run.name], ["status", run.status], ["reason", run.reason], ["started", `${moment(run.started)} UTC`], ["took", run.seconds === null ? null : spoken(run.seconds)], ["seed", run.seed], ["device", run.device], ["threads", run.threads], ["machine", host], ["versions", shown(versions)], ["resumed", run.resumed ? `${run.resumed} times` : null], ["id", el("code", {}, run.id)]]),
     run.resumable ? command(`mgraph resume ${run.id} --graph ${DATA.beside}`, "Continue it:") : null,
     el("h2", {}, "Settings"),
-    settingsOf(run.settings ?? {}),
+    run.settings
+      ? settingsOf(run.settings)
+      : [el("p", {}, "Its settings are left out to keep the page small; read them with"), command(`mgraph sql "SELECT settings FROM runs WHERE id = '${run.id}'" --graph ${DATA.beside}`, "Settings:")],
   ];
 }
 

@@ -33,7 +33,7 @@ from mgraph_store.index.changes import empty, insert_rows, parts
 from mgraph_store.index.commits import number_of
 from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
-from mgraph_store.index.journal import Journal
+from mgraph_store.index.journal import Count, Journal
 from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now
@@ -77,6 +77,11 @@ class Index:
         return self._folder.path / self._name
 
     @property
+    def folder(self) -> Folder:
+        """The graph's directory."""
+        return self._folder
+
+    @property
     def journal(self) -> Journal:
         """The journal beside it."""
         return Journal(self._folder.sub(JOURNAL))
@@ -101,6 +106,11 @@ class Index:
         if self._folder.check_file(self._name, own=True) is None:  # DuckDB would create it
             raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
         return where
+
+    def prepare(self) -> None:
+        """Do what takes time and needs no lock before opening the index: start DuckDB."""
+        with contextlib.suppress(MGraphError, OSError, duckdb.Error):  # whoever opens it says what is wrong
+            instances().start(self._folder.root.where() / self._name)
 
     def copy_to(self, folder: Folder) -> None:
         """Copy the file into a folder, flushed; the caller holds the graph's lock. Errors as for ``copy_file``."""
@@ -155,7 +165,7 @@ class Index:
         with self._opened(read_only, patience) as con:
             found, commits = self._check_format(con)
             if not behind:
-                self._check_count(commits)
+                self._check_count(commits, self.journal.count())
             if found == schema.FORMAT_VERSION:
                 yield con
                 return
@@ -163,6 +173,17 @@ class Index:
                 raise OldFormatError(self._must_be_upgraded(found))
         with self._opened(True, patience, self._in_present_format(found, commits)) as con:
             yield con
+
+    def check(self, con: duckdb.DuckDBPyConnection, count: Count | None) -> None:
+        """Check that a copy of the index is of the current format and has all commits that the counter said it had.
+
+        Raises
+        ------
+        CorruptError, FormatError
+            If it is not, or has not.
+        """
+        _, commits = self._check_format(con)
+        self._check_count(commits, count)
 
     def format(self, patience: float) -> int:
         """Return the format of the index, the current one or an older one; errors as :meth:`connect`."""
@@ -176,7 +197,7 @@ class Index:
         """
         with self._opened(True, patience) as con:
             found, commits = self._check_format(con)
-        self._check_count(commits)
+        self._check_count(commits, self.journal.count())
         return self.place() if found == schema.FORMAT_VERSION else self._in_present_format(found, commits)
 
     def migrate(self, patience: float) -> int:
@@ -186,7 +207,7 @@ class Index:
         """
         with self._opened(False, patience) as con:  # this leaves no DuckDB log beside the file
             found, commits = self._check_format(con)
-            self._check_count(commits)
+            self._check_count(commits, self.journal.count())
         if found < schema.FORMAT_VERSION:
             self._rewrite(found)
             # Until the new journal exists, the index is ahead of it by two commits, and the next writer starts it.
@@ -283,8 +304,7 @@ WHERE database_name = current_database() AND schema_name = 'main'"""
         if ours is None or not os.path.samestat(found, ours):
             raise MovedError(f"{place} was replaced while it was being opened: nothing was read or stored; try again.")
 
-    def _check_count(self, commits: int) -> None:
-        count = self.journal.count()
+    def _check_count(self, commits: int, count: Count | None) -> None:
         if count is not None and commits < count.number:
             lost = count.number - commits
             raise CorruptError(
