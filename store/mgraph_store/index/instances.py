@@ -85,7 +85,7 @@ class Instances:
         path = _resolved(index)
         with self._lock:
             if path not in self._reading and all(instance.index != path for instance in self._idle):
-                self._keep(_Instance(path, _started(path)))
+                self._keep(_Instance(path, _directory(path), _started(_directory(path))))
 
     def has_open(self, index: Path) -> bool:
         """Return whether we have an index open in this process."""
