@@ -34,6 +34,7 @@ from mgraph_store.index.commits import number_of, settle
 from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.index.journal import Count, Journal
+from mgraph_store.index.known import KnownDigests
 from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now
@@ -67,6 +68,7 @@ class Index:
         self._folder = Folder(place.parent) if isinstance(place, Path) else place
         self._name = name or Path(str(place)).name
         self.found: int | None = None  # its format when last looked at
+        self.known = KnownDigests()
 
     @property
     def path(self) -> Path:
