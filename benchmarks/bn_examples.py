@@ -44,7 +44,7 @@ def compare(name: str, network: Network, subsets: int, points: int) -> None:
     straight = np.array([[1 - t, 0, t] for t in np.linspace(0, 1, points)[1:-1]])
     where += [("segment", c) for c in straight.tolist()]
     available = len(task.train)
-    whole = BatchNormPolicy.default(available, available)
+    whole = BatchNormPolicy.default(task.train, available)
     differences: dict[str, list[tuple[float, float]]] = {}
     combine(where[0][1], rows, flat.theta)
     recompute_statistics(flat, task.train, whole)
@@ -60,7 +60,7 @@ def compare(name: str, network: Network, subsets: int, points: int) -> None:
         differences.setdefault("stale", []).append((stale[0] - reference[0], stale[1] - reference[1]))
         for count in (n for n in COUNTS if n < available):
             for seed in range(subsets):
-                policy = BatchNormPolicy.default(available, count)
+                policy = BatchNormPolicy.default(task.train, count)
                 found = values(flat, task, BatchNormPolicy(policy.examples, policy.batch_size, seed))
                 differences.setdefault(str(count), []).append((found[0] - reference[0], found[1] - reference[1]))
     print(f"{name}: {len(where)} points with test losses {min(reference_losses):.3f} to {max(reference_losses):.3f}, ")

@@ -53,7 +53,7 @@ def measured(flat: FlatModel, task: Task, family: Family, points: Array) -> list
     """Sweep a connection on its default grid."""
     rows = [flat.pack(torch.from_numpy(np.array(point))) for point in points]
     coefficients = family.coefficients(family.sweep_grid.points)
-    how = Measuring(BatchNormPolicy.default(len(task.train)))
+    how = Measuring(BatchNormPolicy.default(task.train))
     subsets = {"train": Subset(), "test": Subset()}
     return list(sweep(flat, task, rows, coefficients, how=how, subsets=subsets))
 

@@ -86,7 +86,7 @@ class Race:
             self.task,
             rows,
             family.coefficients(family.grid(grid).points),
-            how=Measuring(BatchNormPolicy.default(len(self.task.train), 500)),
+            how=Measuring(BatchNormPolicy.default(self.task.train, 500)),
             subsets={"train": subset},
         )
         return float(np.mean([point["train"]["loss"].value for point in results]))

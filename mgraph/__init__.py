@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         ImportOptions,
         Listing,
         MergeOptions,
+        PlaneOptions,
+        PlotOptions,
         PredictOptions,
         SoupOptions,
         SpaceOptions,
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from mgraph.graph.places import Place
     from mgraph.graph.recorder import Recorder
     from mgraph.jobs.base import Job
-    from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
+    from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, PlaneJob, SweepJob
     from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, AlignJob, TrainJob
     from mgraph.jobs.points import (
         ArchiveJob,
@@ -84,6 +86,8 @@ if TYPE_CHECKING:
     from mgraph.query.criterion import Criteria, Criterion
     from mgraph.query.edges import Link
     from mgraph.report.sizes import Size, size_of
+    from mgraph.repro.registry import EXPERIMENTS
+    from mgraph.repro.running import Reproduction
     from mgraph.shown import plain_cell, visible
     from mgraph.toydemo import run_toy_demo
     from mgraph.train.recipes import RECIPES
@@ -138,6 +142,8 @@ _HOMES = {
     "ExportSetOptions": "mgraph.graph.keywords",
     "Exported": "mgraph.exporting.writing",
     "MergeOptions": "mgraph.graph.keywords",
+    "PlaneOptions": "mgraph.graph.keywords",
+    "PlotOptions": "mgraph.graph.keywords",
     "EnsembleOptions": "mgraph.graph.keywords",
     "SoupOptions": "mgraph.graph.keywords",
     "PredictOptions": "mgraph.graph.keywords",
@@ -158,6 +164,7 @@ _HOMES = {
     "SweepJob": "mgraph.jobs.connections",
     "Following": "mgraph.jobs.connections",
     "ComposeJob": "mgraph.jobs.connections",
+    "PlaneJob": "mgraph.jobs.connections",
     "CompositeLeg": "mgraph.jobs.connections",
     "MergeJob": "mgraph.jobs.points",
     "SoupJob": "mgraph.jobs.points",
@@ -185,6 +192,9 @@ _HOMES = {
     "visible": "mgraph.shown",
     "plain_cell": "mgraph.shown",
     "spoken": "mgraph.durations",
+    # The papers' experiments
+    "EXPERIMENTS": "mgraph.repro.registry",
+    "Reproduction": "mgraph.repro.running",
     # Demonstrations
     "run_demo": "mgraph.demo",
     "run_toy_demo": "mgraph.toydemo",
@@ -193,6 +203,7 @@ _HOMES = {
 __all__ = [
     "ARCHITECTURES",
     "DATASETS",
+    "EXPERIMENTS",
     "KINDS",
     "LADDER",
     "LLPF",
@@ -245,6 +256,9 @@ __all__ = [
     "NudgedElasticBand",
     "Outlook",
     "Place",
+    "PlaneJob",
+    "PlaneOptions",
+    "PlotOptions",
     "Point",
     "PolygonalChain",
     "Pool",
@@ -252,6 +266,7 @@ __all__ = [
     "PredictOptions",
     "Progress",
     "Recorder",
+    "Reproduction",
     "SharpnessJob",
     "SharpnessSettings",
     "Simplex",

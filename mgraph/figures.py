@@ -1,8 +1,10 @@
-"""What all pictures have in common: their style, and how they are written."""
+"""What all pictures have in common: their style and colours, and how they are written."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +13,25 @@ from mgraph.errors import InputError
 from mgraph.shown import visible, visible_lines
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".pdf", ".svg")
+
+_LIGHT = {"train": "#0072b2", "valid": "#d98c00", "test": "#c0392b", "faint": "#9db8cc"}
+_DARK = {"train": "#56b4e9", "valid": "#f0b43c", "test": "#ff8a70", "faint": "#4d6b80"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a picture looks, its title, and what its file says ``about`` itself: command, graph, sweep."""
+
+    dark: bool = False
+    about: Mapping[str, str] | None = None
+    title: str = ""
+
+
+LIGHT = Look()
 
 
 def check_path(path: Path) -> None:
@@ -24,25 +42,70 @@ def check_path(path: Path) -> None:
         raise InputError(f"The directory {path.parent} does not exist; create it first.")
 
 
-def style() -> AbstractContextManager[Any]:
-    """Return the settings with which a picture is drawn and written."""
+def style(*, dark: bool = False) -> AbstractContextManager[Any]:
+    """Return the settings with which a picture is drawn and written, on white or on a dark background."""
     import matplotlib as mpl
 
     # Matplotlib first reads settings from the working directory, which may be a stranger's, and they may start TeX.
     fixed = dict(mpl.rcParamsDefault) if Path("matplotlibrc").exists() else {}
     fixed.pop("backend", None)
+    if dark:
+        from matplotlib.style import library
+
+        fixed |= {**library["dark_background"], "axes.facecolor": "#16181d", "figure.facecolor": "#16181d"}
+        fixed["savefig.facecolor"] = "#16181d"
     return mpl.rc_context({**fixed, "svg.hashsalt": "mgraph", "font.size": 9})
 
 
-def write_figure(figure: Figure, path: Path) -> Path:
-    """Write a picture; the same numbers give the same file. Raises InputError if it cannot be written."""
+def ink() -> str:
+    """Return the colour of lines and text on the present background."""
+    import matplotlib as mpl
+
+    return str(mpl.rcParams["text.color"])
+
+
+def paper() -> str:
+    """Return the colour of the present background."""
+    import matplotlib as mpl
+
+    return str(mpl.rcParams["axes.facecolor"])
+
+
+def colours() -> Mapping[str, str]:
+    """Return the colour of every split, and a faint one, which can be told apart without seeing red or green."""
+    from matplotlib.colors import to_rgb
+
+    return _DARK if sum(to_rgb(paper())) < 1.5 else _LIGHT
+
+
+def legend_below(axes: Axes, handles: Sequence[Any] | None = None) -> None:
+    """Explain the curves of an Axes below it, where the legend hides none of them."""
+    how: dict[str, Any] = {} if handles is None else {"handles": handles}
+    count = len(axes.get_legend_handles_labels()[1]) if handles is None else len(handles)
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "frameon": False}
+    axes.legend(**how, **place, fontsize=8, ncols=min(4, max(1, count)))
+
+
+def write_figure(figure: Figure, path: Path, about: Mapping[str, str] | None = None) -> Path:
+    """Write a picture; the same numbers give the same file. Raises InputError if it cannot be written.
+
+    ``about`` says what it shows (command, graph, sweep), and is kept in the file.
+    """
     _take_literally(figure)
-    metadata = {".png": {"Software": "mgraph"}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # no date
     try:
-        figure.savefig(path, dpi=150, metadata=metadata[path.suffix])
+        figure.savefig(path, dpi=150, metadata=_metadata(path.suffix, about or {}))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
     return path
+
+
+def _metadata(suffix: str, about: Mapping[str, str]) -> dict[str, str | None]:
+    """Return what a file of that type says about itself; without a date, so that it depends on the numbers only."""
+    text = "; ".join(f"{what}: {visible(value)}" for what, value in about.items())
+    fixed: dict[str, str | None] = {"CreationDate": None} if suffix == ".pdf" else {"Date": None}
+    if suffix == ".png":
+        fixed = {"Software": "mgraph"}
+    return fixed | ({"Subject" if suffix == ".pdf" else "Description": text} if text else {})
 
 
 def _take_literally(figure: Figure) -> None:

@@ -88,6 +88,7 @@ class Option:
 
     ``flag`` is its name if different from the keyword's (``--no-…`` negates the keyword). With ``many`` values, each
     has its own flag ("repeated"), or all are given at once ("commas"). ``shown`` is the placeholder for the value.
+    ``names`` says what in the graph the value names, for completion: node, connection or space.
     """
 
     help: str
@@ -96,6 +97,7 @@ class Option:
     flag: str | None = None
     many: str | None = None
     low: int | None = None
+    names: str | None = None
 
 
 def options_of(keywords: type) -> dict[str, tuple[type, Option]]:

@@ -7,11 +7,13 @@ word. The canonical form sorts the keys, so that two ways to write the same thin
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import unquote
 
@@ -35,6 +37,7 @@ PREFIXES = frozenset(entry.name for entry in (*ARCHITECTURES.values(), *DATASETS
 
 _INT = re.compile(r"[+-]?[0-9]+")
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -117,16 +120,51 @@ def bind(entry: BuiltIn, spec: Spec) -> dict[str, Any]:
     return {key: fitted(key, known[key].hint, value) if key in known else value for key, value in spec.params.items()}
 
 
-def look_up(spec: Spec, registry: Mapping[str, BuiltIn], what: str) -> BuiltIn:
-    """Find a built-in by a spec's name; raise NotFoundError with similar names and those that exist."""
+def look_up(
+    spec: Spec,
+    registry: Mapping[str, BuiltIn],
+    what: str,
+    elsewhere: Callable[[str], str | None] = lambda _: None,
+) -> BuiltIn:
+    """Find a built-in by a spec's name; raise NotFoundError with similar names and those that exist.
+
+    ``elsewhere`` returns the spec of what other libraries know by such a name.
+    """
     if spec.prefix not in registry:
-        hint = suggestion(spec.prefix, registry)
+        hint = without_function(spec.name)
+        if not hint:
+            other = elsewhere(spec.name)
+            hint = suggestion(spec.prefix, registry) if other is None else f" did you mean {other!r}?"
         known = ", ".join(entry.usage for entry in registry.values())
         raise NotFoundError(
             f"There is no {what} {spec.name!r};{hint} there are {known}, and factories as file.py:name or "
             f"package.module:name."
         )
     return registry[spec.prefix]
+
+
+def without_function(name: str) -> str:
+    """Return `` did you mean 'model.py:net'?`` for a file or a module without the function in it; else nothing.
+
+    The file is read, relative to the working directory, and not run.
+    """
+    if not name.endswith(".py") and not _MODULE.fullmatch(name):
+        return ""
+    functions = _functions_in(Path(name)) if name.endswith(".py") else []
+    meant = [repr(f"{name}:{function}") for function in functions[:3]]
+    if len(meant) < 2:
+        return f" did you mean {meant[0] if meant else repr(f'{name}:FUNCTION')}?"
+    return f" did you mean {', '.join(meant[:-1])} or {meant[-1]}?"
+
+
+def _functions_in(path: Path) -> list[str]:
+    """List the functions and classes at the top of a file; none if it cannot be read."""
+    try:
+        tree = ast.parse(path.expanduser().read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return [node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
 
 
 def unknown_parameter(key: str, owner: str, known: Iterable[str]) -> InputError:

@@ -61,10 +61,12 @@ _SPREAD = ("tests/docs/", "tests/faults/")
 _LONG = (
     *("tests/train/test_parallel.py", "tests/graph/test_reproducible.py", "tests/graph/test_explore.py"),
     *("tests/cli/test_demo.py", "tests/cli/test_toy_demo.py", "tests/cli/test_resume.py", "tests/engines/"),
+    *("tests/cli/test_strange_directory.py", "tests/graph/test_own_networks.py", "tests/graph/test_export.py"),
+    *("tests/graph/test_programs.py", "tests/graph/test_python_objects.py", "tests/graph/test_merge_honesty.py"),
 )
 
 # Directories whose tests export.
-_EXPORTING = ("graph", "cli", "docs")
+_EXPORTING = ("graph", "cli", "docs", "page")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -134,6 +136,23 @@ def _quick_exports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     if not {"fresh_process", "verified_weights"} & {*request.fixturenames}:
         for function in ("writing.verify_weights", "ensembles.verify_members"):
             monkeypatch.setattr(f"mgraph.exporting.{function}", lambda *_: None)
+
+
+# Tests of which directory DuckDB may use.
+_OF_DIRECTORIES = "test_instances.py"
+
+
+@pytest.fixture(autouse=True)
+def _one_duckdb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one instance of DuckDB serve all graphs of the tests: starting one takes 20 ms, and each test has a graph."""
+    from mgraph_store.index import instances
+
+    def directory(path: Path) -> Path:
+        return root if path.is_relative_to(root) else path.parent
+
+    root = Path(tempfile.gettempdir()).resolve()
+    if request.path.name != _OF_DIRECTORIES:
+        monkeypatch.setattr(instances, "_directory", directory)
 
 
 @pytest.fixture
@@ -226,7 +245,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def path(template: Path, tmp_path: Path) -> Path:
     """A copy of the template graph, alone in the test's directory."""
-    return Path(shutil.copytree(template, tmp_path / "digits.mgraph"))
+    return Path(shutil.copytree(template, tmp_path / "digits.mgraph", copy_function=shutil.copyfile))
 
 
 @pytest.fixture

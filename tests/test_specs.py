@@ -156,3 +156,35 @@ def test_binding_refuses_what_does_not_fit(text, says):
 def test_looking_up_suggests():
     with pytest.raises(NotFoundError, match=r"no network 'nett'; did you mean 'net'\?"):
         look_up(Spec.parse("nett"), {"net": ENTRY}, "network")
+
+
+def test_looking_up_suggests_what_other_libraries_have():
+    known = {"resnet18": "torchvision:resnet18"}.get
+    with pytest.raises(NotFoundError, match=r"no network 'resnet18'; did you mean 'torchvision:resnet18'\?"):
+        look_up(Spec.parse("resnet18"), {"net": ENTRY}, "network", known)
+    with pytest.raises(NotFoundError, match=r"no network 'nett'; did you mean 'net'\?"):
+        look_up(Spec.parse("nett"), {"net": ENTRY}, "network", known)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("def net():\n    pass\n\ndef _helper():\n    pass\n", "did you mean 'model.py:net'?"),
+        ("class Net:\n    pass\n\ndef made():\n    pass\n", "did you mean 'model.py:Net' or 'model.py:made'?"),
+        ("x = 1\n", "did you mean 'model.py:FUNCTION'?"),
+        ("def broken(:\n", "did you mean 'model.py:FUNCTION'?"),
+        (None, "did you mean 'model.py:FUNCTION'?"),
+    ],
+)
+def test_a_file_is_told_its_functions_and_not_run(source, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if source is not None:
+        (tmp_path / "model.py").write_text(source)
+    with pytest.raises(NotFoundError) as refused:
+        look_up(Spec.parse("model.py"), {"net": ENTRY}, "network")
+    assert says in str(refused.value)
+
+
+def test_a_module_is_told_that_its_function_is_missing():
+    with pytest.raises(NotFoundError, match=r"did you mean 'pkg\.nets:FUNCTION'\?"):
+        look_up(Spec.parse("pkg.nets"), {"net": ENTRY}, "network")

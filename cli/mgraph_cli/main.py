@@ -35,6 +35,7 @@ _SECTIONS = {
     "Connections": {
         "connect": "connect",
         "sweep": "connect",
+        "plane": "plane",
         "compose": "topology",
         "suggest": "explore",
         "explore": "explore",
@@ -50,6 +51,7 @@ _SECTIONS = {
         "plot": "plot",
         "map": "plot",
         "matrix": "plot",
+        "report": "report",
     },
     "Connectivity": {
         "components": "topology",
@@ -90,6 +92,7 @@ _SECTIONS = {
         "archs": "describe",
         "datasets": "describe",
         "demo": "demo",
+        "repro": "repro",
     },
 }
 """Sections of the help → commands → the modules that have them."""
@@ -120,7 +123,8 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that is named; UsageError, with the closest one, if there is none."""
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+        unknown = bool(args) and args[0] not in _COMMANDS and not args[0].startswith("-")
+        if unknown and not ctx.resilient_parsing:  # when the shell completes, nothing is wrong yet
             close = get_close_matches(args[0], _COMMANDS, 1)
             meant = f" Did you mean {close[0]}?" if close else ""
             raise click.UsageError(f"There is no command {args[0]!r}.{meant}", ctx)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Annotated
 
-from mgraph.architectures.inputs import image_of, positive
+from mgraph.architectures.inputs import image_of, positive, share
 from mgraph.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ def cnn(
     channels: Annotated[tuple[int, ...], "channels of the convolutions; each halves height and width"] = (16, 32),
     hidden: Annotated[tuple[int, ...], "widths of the hidden fully connected layers"] = (64,),
     bn: Annotated[bool, "batch normalisation after every convolution"] = False,
+    dropout: Annotated[float, "share dropped after the convolutions"] = 0.0,
     classes: Classes,
 ) -> nn.Module:
-    """3×3 convolution, [BatchNorm], ReLU, 2×2 max-pool for each of ``channels``, then Linear layers.
+    """3×3 convolution, [BatchNorm], ReLU, 2×2 max-pool for each of ``channels``, [Dropout], then Linear layers.
 
     With the defaults, on (1, 8, 8) with 10 classes, it has 13706 parameters.
     """
@@ -65,6 +66,9 @@ def cnn(
             f"cnn with {len(channels)} convolutions halves images {len(channels)} times; those of "
             f"{input_shape[1]}×{input_shape[2]} are too small, give fewer channels."
         )
+    share("cnn", "dropout", dropout)
+    if dropout:
+        layers.append(nn.Dropout(dropout))
     layers.append(nn.Flatten())
     units = depth * height * width
     for following in hidden:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import warnings
 from collections.abc import Mapping
@@ -87,6 +88,30 @@ def timm(name: str, *, input_shape: tuple[int, ...], classes: Classes, **further
         name, pretrained=False, num_classes=classes, in_chans=input_shape[0], **further
     )
     return network
+
+
+def known_as(name: str) -> str | None:
+    """Return the spec of the network that torchvision, or timm if it is installed, has under such a name.
+
+    It is the one of that name, but for capitals, hyphens and underscores, as in ``ResNet-18``.
+    """
+    import torchvision as library
+
+    lists = {"torchvision": library.models.list_models(module=library.models)}
+    with contextlib.suppress(ImportError):
+        lists["timm"] = importlib.import_module("timm").list_models()
+    for prefix, known in lists.items():
+        if name in known:
+            return f"{prefix}:{name}"
+    for prefix, known in lists.items():
+        found = next((other for other in known if _bare(other) == _bare(name)), None)
+        if found is not None:
+            return f"{prefix}:{found}"
+    return None
+
+
+def _bare(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def refuse_weights(library: str, further: Mapping[str, Any], *others: str) -> None:

@@ -81,7 +81,9 @@ def _of_one(shape: Shapes) -> TypeGuard[Shape]:
 
 
 def _built_in(spec: Spec, shape: Shapes, classes: int | None, base: Path) -> Any:
-    entry = look_up(spec, ARCHITECTURES, "architecture")
+    from mgraph.architectures.libraries import known_as
+
+    entry = look_up(spec, ARCHITECTURES, "architecture", known_as)
     if not entry.several and not _of_one(shape):
         fields = ", ".join(shape if isinstance(shape, dict) else map(str, range(len(shape))))
         raise InputError(

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from mgraph.errors import CorruptError, InputError, NotFoundError
+from mgraph.notebook import InNotebook
 from mgraph_store import Connection, GraphStore, Node, Space, Sweep, validate_name
 
 if TYPE_CHECKING:
@@ -20,12 +23,16 @@ Thing = Node | Connection | Space | str
 
 
 @dataclass(frozen=True)
-class CheckResult:
+class CheckResult(InNotebook):
     """What a check found and what a repair has done; ``problems`` are those that remain."""
 
     problems: tuple[Problem, ...]
     repaired: tuple[str, ...] = ()
     deep: bool = False
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"ok": self.ok, "repaired": self.repaired, "problems": self.rows()}
 
     @property
     def ok(self) -> bool:
@@ -75,13 +82,17 @@ def upgrade(path: str | Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class UpkeepPlan:
+class UpkeepPlan(InNotebook):
     """What would be done, as ``rows``, until :meth:`apply` does it."""
 
     rows: tuple[Row, ...]
     nbytes: int
     notes: tuple[str, ...]
     apply: Callable[[], None]
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"nbytes": self.nbytes, "notes": self.notes, "rows": self.rows}
 
 
 def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -> UpkeepPlan:

@@ -23,6 +23,8 @@ _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _SVHN = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 _STL10 = ((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713))
 _CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+CONSTANTS = {"mnist": _MNIST, "cifar10": _CIFAR10, "cifar100": _CIFAR100}
+"""Those of data that are also had as NumPy files, by name."""
 
 Root = Annotated[str | None, "directory of the files (default: the user's cache directory)"]
 Download = Annotated[bool, "download the files if they are missing"]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
+from mgraph.data.workers import Workers
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.fields import (
     Fields,
@@ -26,6 +27,7 @@ from mgraph.fields import (
     are_labels,
     examples_in,
     named_tensors,
+    numbers_in,
     over,
     part_of,
     shapes_of,
@@ -37,6 +39,7 @@ Origin = Callable[[NDArray[np.int64] | None], bytes]
 """Returns what identifies the examples at some places in their source, or (None) all of them."""
 
 _SCALE = 1 / 255  # scale of uint8 values
+_NUMBERS = 1 << 22  # most numbers in the inputs of a batch, so that batches of large images are smaller
 _PART = 2
 """A split moves to an accelerator whole if it takes at most this part (one half) of the free memory there."""
 
@@ -163,8 +166,12 @@ class Split(ABC):
         """Feed what identifies the origin of the examples: the contents of their files if known, else the examples."""
         self.feed(hasher)
 
-    def read_by(self, workers: int | None) -> None:  # noqa: B027  (nothing is to be done where all is in memory)
-        """Have streamed batches read by this many processes (None: as many as suit the machine)."""
+    def read_by(self, workers: Workers) -> None:  # noqa: B027  (nothing is to be done where all is in memory)
+        """Have streamed batches read by these processes."""
+
+    def batch_of(self, most: int) -> int:
+        """Return how many examples to compute at once: at most ``most``, fewer if they are large, never below 2."""
+        return max(2, min(most, _NUMBERS // max(1, numbers_in(self.input_shape))))
 
     @property
     def called(self) -> str:

@@ -31,6 +31,7 @@ from mgraph.data.splits import (
     feed_bytes,
     to_device,
 )
+from mgraph.data.workers import Workers
 from mgraph.errors import InputError
 from mgraph.fields import (
     Fields,
@@ -124,11 +125,12 @@ class DatasetSplit(Split):
         for pieces in self._reader.batches(asked, pinned=pinned):
             parts = [[over(partial(to_device, device=device), part) for part in piece] for piece in pieces]
             x, y = (joined(several) if len(several) > 1 else several[0] for several in zip(*parts, strict=True))
+            del parts, pieces
             x = self.normalisation(x)
             passed += sum(tensor.nbytes for tensor in tensors_of(x))
             yield x, y
+            del x, y  # so that there are never two batches at once
             if passed > _GIVE_BACK:
-                del x
                 give_back_memory()
                 passed = 0
 
@@ -137,9 +139,9 @@ class DatasetSplit(Split):
         return self._reader.read(self._places(indices))
 
     @override
-    def read_by(self, workers: int | None) -> None:
-        """Have batches read by this many processes; this includes the splits that share the Dataset."""
-        self._reader.workers = workers
+    def read_by(self, workers: Workers) -> None:
+        """Have batches read by these processes; this includes the splits that share the Dataset."""
+        self._reader.join(workers)
 
     @property
     def identified(self) -> bool:

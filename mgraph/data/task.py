@@ -18,6 +18,7 @@ from mgraph.data.labels import check_labels, per_example
 from mgraph.data.metrics import as_metrics, named
 from mgraph.data.splits import Split
 from mgraph.data.streaming import DatasetSplit
+from mgraph.data.workers import Workers
 from mgraph.errors import InputError, MGraphWarning
 from mgraph.fields import Fields, Shapes, examples_in
 from mgraph.metric import Metric, primary_of
@@ -159,8 +160,9 @@ class Task:
 
     def read_by(self, workers: int | None) -> None:
         """Have streamed data read by this many processes; None: as many as suit the machine, 0: by this one."""
+        processes = Workers(workers)
         for split in self.splits.values():
-            split.read_by(workers)
+            split.read_by(processes)
 
     @cached_property
     def sample(self) -> str:

@@ -21,7 +21,7 @@ OWN = "own"
 NONE = "none"
 FROZEN = "frozen"
 SPECTRAL = "spectral"
-_LARGEST_BATCH = 500
+_LARGEST_BATCH, _SMALLEST_BATCH = 500, 16
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class BatchNormPolicy:
     seed: int = 0
 
     @classmethod
-    def default(cls, available: int, examples: int = 2000) -> BatchNormPolicy:
-        """Use min(available, examples) examples in equal batches of at most 500."""
-        used = min(available, examples)
-        batches = -(-used // _LARGEST_BATCH)
+    def default(cls, train: Split, examples: int = 2000) -> BatchNormPolicy:
+        """Use at most this many training examples, in equal batches of at most 500, or of fewer if they are large."""
+        used = min(len(train), examples)
+        batches = -(-used // max(_SMALLEST_BATCH, train.batch_of(_LARGEST_BATCH)))
         return cls(used, used // batches)
 
     @override

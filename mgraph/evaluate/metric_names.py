@@ -23,7 +23,7 @@ from mgraph.evaluate.torchmetrics import PREFIX, from_torchmetrics
 from mgraph.factories import find_source, load_factory, names_code
 from mgraph.fields import are_labels
 from mgraph.metric import LOSS, Metric
-from mgraph.specs import Spec, suggestion
+from mgraph.specs import Spec, suggestion, without_function
 from mgraph.trust import speaker
 
 _TOP = re.compile(r"top([1-9][0-9]*)")
@@ -73,7 +73,7 @@ def _one(item: str | Metric | Callable[..., Any], task: Task, base: Path) -> Met
         return RegularisedLoss.of(spec)
     top = _TOP.fullmatch(spec.name)
     if spec.name not in _BUILT_IN and not top:
-        hint = suggestion(spec.name, [*_BUILT_IN, REGULARISED])
+        hint = without_function(spec.name) or suggestion(spec.name, [*_BUILT_IN, REGULARISED])
         raise InputError(
             f"There is no metric {spec.name!r};{hint} choose from {', '.join(KNOWN)}, name one of torchmetrics as "
             f"torchmetrics:Class?key=value, or your own function as module:function or file.py:function."

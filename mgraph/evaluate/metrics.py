@@ -16,7 +16,7 @@ from mgraph.errors import InputError
 from mgraph.evaluate.regularised import RegularisedLoss
 from mgraph.evaluate.running import Measured as Measured
 from mgraph.evaluate.running import scaled, start, weights_of
-from mgraph.fields import Fields, examples_in, numbers_in
+from mgraph.fields import Fields, examples_in
 from mgraph.metric import LOSS as THE_LOSS
 from mgraph.metric import Metric
 from mgraph.network.flat import FlatModel
@@ -26,7 +26,6 @@ from mgraph.specs import suggestion
 SPLITS = ("train", "valid", "test")
 LOSS = THE_LOSS.name
 _BATCH = 1000
-_NUMBERS = 1 << 22  # most numbers in the inputs of a batch, so that batches of large images are smaller
 
 
 @dataclass(frozen=True)
@@ -66,15 +65,14 @@ def outputs(
     """
     flat.module.eval()
     order = subset.order if subset else None
-    size = _batch_size(flat, len(split) if order is None else len(order), numbers_in(split.input_shape))
+    size = _batch_size(flat, len(split) if order is None else len(order), split.batch_of(_BATCH))
     for x, y in split.batches(size, order=order, device=flat.device):
         with torch.no_grad(), computing_in(precision, flat.device):
             out = flat.run(x)
         yield _widened(out), y
 
 
-def _batch_size(flat: FlatModel, examples: int, numbers: int) -> int:
-    most = max(2, min(_BATCH, _NUMBERS // max(1, numbers)))
+def _batch_size(flat: FlatModel, examples: int, most: int) -> int:
     if not flat.habits.equal_batches:
         return most
     if flat.habits.never_alone and examples == 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mgraph.errors import InputError
 from mgraph.graph.handles import Connected, Point
 from mgraph.session.session import Session
@@ -27,6 +29,18 @@ class Opened:
         with self.session.store.reading() as reader:
             found = reader.find(text)
         return Connected(self.session, found) if isinstance(found, Connection) else Point(self.session, found)
+
+    def names(
+        self, beginning: str = "", *, of: Sequence[str] = ("node", "connection", "space"), limit: int = 1000
+    ) -> list[tuple[str, str]]:
+        """List names in the graph that begin so, each with its kind: ``g.names("su")`` → ``[("surface", "surface")]``.
+
+        Modes, merged nodes and connections without a name are listed by their id. ``of`` chooses among node, connection
+        and space; InputError for anything else.
+        """
+        from mgraph.bookkeeping.names import names
+
+        return names(self.session.store, beginning, of, limit)
 
     def node(self, text: str) -> Point:
         """Look up a node; NotFoundError or AmbiguousError otherwise."""

@@ -12,6 +12,8 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
+from mgraph.graph import shows
+from mgraph.graph.drawing import Drawn
 from mgraph.graph.keywords import (
     EnsembleOptions,
     EvaluateOptions,
@@ -22,6 +24,7 @@ from mgraph.graph.keywords import (
 )
 from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
+from mgraph.notebook import InNotebook
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 
-class Point(Labelled):
+class Point(Labelled, InNotebook):
     """A node of the graph."""
 
     record: Node
@@ -64,6 +67,14 @@ class Point(Labelled):
     @override
     def __repr__(self) -> str:
         return visible(f"<{self.kind} {label(self.record)}>")
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return shows.of_node(self.describe())
+
+    @override
+    def _title(self) -> str:
+        return f"{self.kind} {label(self.record)}"
 
     def describe(self) -> dict[str, Any]:
         """Return everything about it, as plain data."""
@@ -84,13 +95,16 @@ class Point(Labelled):
         with self._session.store.reading() as reader:
             return ConnectionSeries.of(reader.all(Series, node_id=self.record.id)).numbers()
 
-    def plot(self, path: PathLike) -> Path:
+    def plot(self, path: PathLike, *, dark: bool = False) -> Path:
         """Draw what was recorded while it was trained (.png, .pdf or .svg); InputError if nothing was."""
+        from mgraph.figures import Look
         from mgraph.report.history import plot_history
 
         with self._session.store.reading() as reader:
             series = reader.all(Series, node_id=self.record.id)
-        return plot_history(series, Path(path), title=label(self.record))
+        name = label(self.record)
+        look = Look(dark, {"command": f"mgraph plot {name}", "graph": self._session.store.path.name})
+        return plot_history(series, Path(path), title=name, look=look)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return parameters and buffers as plain PyTorch loads them; missing statistics are recomputed."""
@@ -171,7 +185,7 @@ class Point(Labelled):
         return written
 
 
-class Connected(Labelled):
+class Connected(Labelled, Drawn, InNotebook):
     """A connection of the graph."""
 
     record: Connection
@@ -188,6 +202,14 @@ class Connected(Labelled):
     @override
     def __repr__(self) -> str:
         return visible(f"<{self.kind} {label(self.record)}>")
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return shows.of_connection(self.describe())
+
+    @override
+    def _title(self) -> str:
+        return f"{self.kind} {label(self.record)}"
 
     @property
     def ends(self) -> list[Point]:
@@ -342,6 +364,7 @@ class Connected(Labelled):
         voted: EnsembleResult = job.run(self._session, **_progress(progress))
         return voted
 
+    @override
     def on_grid(self, grid: int | Sequence[int] | None) -> str:
         """Return how a set names the points of a grid on it (default: nine points); InputError for a bad grid."""
         from mgraph.models.sets import few_points
@@ -370,68 +393,6 @@ class Connected(Labelled):
         manifest: dict[str, Any] = job.run(self._session, **_progress(progress))
         return manifest
 
-    def plot(self, path: PathLike, *, before: Connected | None = None) -> Path:
-        """Draw its finest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t.
-
-        A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
-        variances by tick, the test curves, and continuity.
-        """
-        from mgraph.report.plots import plot_sweep
-
-        with self._session.store.reading() as reader:
-            data = load_sweep(reader, self.record)
-            earlier = None if before is None else load_sweep(reader, before.record)
-            names = [label(node) for node in ends_of(reader, self.record)]
-            series = reader.all(Series, connection_id=self.record.id)
-        return plot_sweep(
-            data,
-            names,
-            Path(path),
-            title=label(self.record),
-            before=earlier,
-            method=self._session.method_of(self.record),
-            series=series,
-        )
-
-    def plot_ensemble(
-        self,
-        path: PathLike,
-        *,
-        grid: int | Sequence[int] | None = None,
-        bn_examples: int | None = None,
-        progress: ProgressCallback | None = None,
-    ) -> Path:
-        """Draw what voting by its points gains (default: 21 of a path, nine of a surface), on test data.
-
-        Along a path, this shows θ(t) and the ensemble of the first end and θ(t) ([G] fig. 4); and always the ensemble
-        of a growing number of points, beside that of as many independent modes. Nothing is stored. Raises InputError if
-        members cannot vote.
-        """
-        from mgraph.figures import check_path
-        from mgraph.operations.growth import growth
-        from mgraph.report.ensembleplots import plot_growth
-
-        check_path(Path(path))
-        if grid is None and family_of(self.record).dimension == 1:
-            grid = 21
-        found = growth(self._session, self.on_grid(grid), bn_examples, **_progress(progress))
-        return plot_growth(
-            found.metric,
-            Path(path),
-            title=label(self.record),
-            first=found.first,
-            along=(found.t, found.single, found.pair),
-            members=(found.points, found.modes),
-        )
-
-    def check_plot(self, path: PathLike) -> None:
-        """Raise InputError early for what :meth:`plot` could not draw later."""
-        from mgraph.figures import check_path
-        from mgraph.report.plots import check_drawable
-
-        check_path(Path(path))
-        check_drawable(self.swept())
-
     def connect_straight(self, *, progress: ProgressCallback | None = None) -> Connected:
         """Connect the same ends by linear interpolation and sweep that on the same grid."""
         from mgraph.jobs.connections import ConnectJob
@@ -445,7 +406,7 @@ class Connected(Labelled):
     @property
     def trained(self) -> bool:
         """Whether its method trains anything, so that there is a before and an after."""
-        return self.kind not in ("linear", "composite") and bool(family_of(self.record).free)
+        return self.kind not in ("linear", "composite", "plane") and bool(family_of(self.record).free)
 
     def straight(self) -> Connected | None:
         """Return the newest swept linear connection of the same ends in the same order, if there is one."""

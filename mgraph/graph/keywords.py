@@ -30,7 +30,7 @@ MetricNames = Annotated[
     Option(f"Measure this too: {HOW_TO_NAME}; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
 ]
 SubsetSize = Annotated[int | None, Option("Use a fixed random subset of this many examples per split.")]
-SpaceName = Annotated[str | None, Option("Name or id of the space (needed if there are several).")]
+SpaceName = Annotated[str | None, Option("Name or id of the space (needed if there are several).", names="space")]
 
 
 class SpaceOptions(TypedDict, total=False):
@@ -90,7 +90,7 @@ class Joining(TypedDict, total=False):
 
     name: Annotated[str | None, Option("Name of the connection.")]
     same_layout: Annotated[bool, Option("Connect across tasks, on the first end's task.")]
-    buffers_from: Annotated[Point | str | None, Option("The end whose buffers to use where they differ.")]
+    buffers_from: Annotated[Point | str | None, Option("The end whose buffers to use where they differ.", names="node")]
 
 
 class SweepGrid(TypedDict, total=False):
@@ -125,7 +125,7 @@ class ConnectOptions(Joining, SweepGrid, SweepMeasures, total=False):
 
     init: Annotated[
         Connected | str | None,
-        Option("Start from the control points of this connection of the same ends.", shown="CONN"),
+        Option("Start from the control points of this connection of the same ends.", shown="CONN", names="connection"),
     ]
     align: Annotated[bool, Option("Align every other end to the last one first, and connect what comes out.")]
     inner: Annotated[int | None, Option(_INNER, low=0)]
@@ -193,6 +193,37 @@ class SweepOptions(SweepMeasures, total=False):
         ),
     ]
     reuse: Annotated[bool, Option("Measure everything again, even what is already stored.", flag="--no-reuse")]
+
+
+class PlaneOptions(SweepMeasures, total=False):
+    """Which plane is meant: fields of :class:`mgraph.PlaneJob`, and how it is measured."""
+
+    random: Annotated[bool, Option("Around one node, along two filter-normalised random directions.")]
+    pca: Annotated[bool, Option("The two principal components of three or more nodes, through the last.")]
+    margin: Annotated[float, Option("Around the nodes, as a share of their rectangle. [default: 0.2]", shown="SHARE")]
+    radius: Annotated[
+        float, Option("With --random: so many times a direction to both sides. [default: 1]", shown="TIMES")
+    ]
+    seed: Annotated[int, Option("With --random: seed of the directions.", default="0", low=0)]
+    name: Annotated[str | None, Option("Name of the plane.")]
+    grid: Annotated[
+        int | Sequence[int] | None,
+        Option("Points along x and y: n or n,m; the nodes lie on them. [default: 21,21]", many="commas"),
+    ]
+
+
+class PlotOptions(TypedDict, total=False):
+    """What of a sweep is drawn (default: the loss, and the primary metric if it is a different one)."""
+
+    splits: Annotated[
+        Sequence[str],
+        Option("Draw this split only; may be repeated.", flag="--split", shown="SPLIT", many="repeated"),
+    ]
+    metrics: Annotated[
+        Sequence[str],
+        Option("Draw this metric only; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
+    ]
+    relief: Annotated[bool, Option("Draw a surface, plane or simplex of three in three dimensions.", flag="--3d")]
 
 
 class MergeOptions(TypedDict, total=False):

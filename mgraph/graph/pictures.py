@@ -1,8 +1,8 @@
-"""Pictures of a whole graph: a part of :class:`mgraph.Graph` (no torch)."""
+"""Pictures of a whole graph, and its report page: a part of :class:`mgraph.Graph` (no torch)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from mgraph.errors import InputError
 from mgraph.families.gram import gram
 from mgraph.graph.base import Opened
 from mgraph.query.criterion import Criteria
 from mgraph.query.metrics import criterion_in
+from mgraph.query.sweepdata import family_of
 
 if TYPE_CHECKING:
+    from mgraph.figures import Look
     from mgraph.query.edges import Vertex
     from mgraph.query.matrix import Matrix
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 class Pictures(Opened):
     """Pictures of the edges that :class:`Criteria` choose; InputError if no edge was measured in that way.
 
-    Files end in .png, .pdf or .svg.
+    Files end in .png, .pdf or .svg, that of the report page in .html; ``dark`` draws on a dark background.
     """
 
     def matrix(self, *, space: str | None = None, **criteria: Unpack[Criteria]) -> Matrix:
@@ -39,17 +42,26 @@ class Pictures(Opened):
 
         check_path(Path(path))
 
+    def check_paths(self, paths: Sequence[str]) -> None:
+        """Raise InputError early for what could not be projected on a plane later; NotFoundError for a wrong name."""
+        for name in paths:
+            found = self.connection(name)
+            if family_of(found.record).dimension != 1:
+                raise InputError(f"{name} is a {found.kind}, not a path; only paths are projected on a plane.")
+
     def plot_map(
         self,
         path: str | PathLike[str],
         *,
         layout: str = "barrier",
         space: str | None = None,
+        dark: bool = False,
         **criteria: Unpack[Criteria],
     ) -> Path:
         """Draw modes and edges, laid out by ``barrier`` or by ``distance`` in weight space, components shaded.
 
-        Edges are coloured by peak; components are those within the limit, if there is one.
+        Edges are coloured by what is compared, peak, barrier or drop, from 0 to the limit at least; components are
+        those within the limit, if there is one.
         """
         from mgraph.figures import check_path
         from mgraph.query.matrix import chart
@@ -64,29 +76,72 @@ class Pictures(Opened):
         else:
             barriers = shown.direct["barrier"]
             distances = np.where(np.isfinite(barriers), barriers, shown.best_barrier)
-        return plot_map(shown, distances, Path(path), layout=layout)
+        return plot_map(shown, distances, Path(path), layout=layout, look=self._look("map", dark=dark))
 
     def plot_dendrogram(
-        self, path: str | PathLike[str], *, space: str | None = None, **criteria: Unpack[Criteria]
+        self,
+        path: str | PathLike[str],
+        *,
+        space: str | None = None,
+        dark: bool = False,
+        **criteria: Unpack[Criteria],
     ) -> Path:
-        """Draw the values at which groups of modes merge; a limit is marked, and what merges within it is coloured."""
+        """Draw the values at which groups of modes merge, upright; what merges within a limit is coloured."""
         from mgraph.figures import check_path
         from mgraph.query.tree import dendrogram
-        from mgraph.report.graphplots import plot_dendrogram
+        from mgraph.report.treeplots import plot_dendrogram
 
         check_path(Path(path))
         within = self._space_of(space)
         criterion = criterion_in(self.session.store, within, **criteria)
         tree = dendrogram(self.session.store, criterion.without_limit(), within)
-        return plot_dendrogram(tree, criterion.limit, Path(path))
+        return plot_dendrogram(tree, criterion.limit, Path(path), look=self._look("dendrogram", dark=dark))
 
-    def plot_matrix(self, path: str | PathLike[str], *, space: str | None = None, **criteria: Unpack[Criteria]) -> Path:
+    def plot_matrix(
+        self,
+        path: str | PathLike[str],
+        *,
+        space: str | None = None,
+        dark: bool = False,
+        **criteria: Unpack[Criteria],
+    ) -> Path:
         """Draw the matrix of all pairs as a heat map: below the diagonal by best edge, above by best route."""
         from mgraph.figures import check_path
         from mgraph.report.graphplots import plot_matrix
 
         check_path(Path(path))
-        return plot_matrix(self.matrix(space=space, **criteria), Path(path))
+        found = self.matrix(space=space, **criteria)
+        return plot_matrix(found, Path(path), look=self._look("matrix", dark=dark))
+
+    def _look(self, command: str, *, dark: bool) -> Look:
+        """Say how a picture looks, and what its file says about itself."""
+        from mgraph.figures import Look
+
+        return Look(dark, {"command": f"mgraph {command}", "graph": self.session.store.path.name})
+
+    def report(
+        self,
+        path: str | PathLike[str],
+        *,
+        watch: float | None = None,
+        written: Callable[[Path], None] | None = None,
+    ) -> Path:
+        """Write a page of the whole graph, one HTML file that needs nothing else: ``g.report("report.html")``.
+
+        It shows the graph, tables of nodes, connections and runs, a view of every connection with its points, the
+        tree of merges and the matrix, and where everything came from. With ``watch`` it is written again every so many
+        seconds, and reloads itself, with how far runs under way have come, until Ctrl-C; ``written`` is called each
+        time. Raises InputError, leaving what was there, for a path that does not end in .html or cannot be written.
+        """
+        from mgraph.page.contents import Contents
+        from mgraph.page.watching import watch_page
+        from mgraph.page.writing import check_page, write_page
+
+        check_page(Path(path))
+        contents = Contents(self.session.store)
+        if watch is not None:
+            return watch_page(contents, Path(path), watch, written or (lambda _: None))
+        return write_page(contents.read(), Path(path))
 
     def _distances(self, modes: Sequence[Vertex]) -> NDArray[np.float64]:
         """Return the distances between modes in weight space, shape (n, n); NaN between modes of different layouts."""

@@ -53,6 +53,7 @@ class Job(ABC):
 
         With ``resumed``, an interrupted run of this same job, it continues where that run was saved.
         """
+        progress = session.heard(progress)
         module, _, name = self.operation.partition(":")
         further = {} if resumed is None else {"resumed": resumed}
         made = getattr(import_module(module), name)(session, self, progress=progress, **further)

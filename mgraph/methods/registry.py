@@ -14,6 +14,7 @@ from mgraph.methods.curves.surface import BezierSurface
 from mgraph.methods.linear import Linear, Simplex
 from mgraph.methods.llpf.method import LLPF
 from mgraph.methods.neb.method import NudgedElasticBand
+from mgraph.specs import without_function
 
 if TYPE_CHECKING:
     from mgraph.query.observed import Observation
@@ -41,6 +42,6 @@ def method_named(name: str) -> type[Method]:
         return method_from(name, tuple(METHODS))
     if name not in METHODS:
         close = difflib.get_close_matches(name, METHODS, 1)
-        hint = f" Did you mean {close[0]}?" if close else ""
+        hint = f" Did you mean {close[0]}?" if close else without_function(name).replace(" d", " D", 1)
         raise InputError(f"There is no method {name!r}; known are {', '.join(METHODS)}.{hint}")
     return METHODS[name]

@@ -120,7 +120,8 @@ class Choosing:
         """Choose the best swept point, or what a search finds from there, if it is better than the best corner.
 
         The point and the temperatures are chosen on one half of the validation data, and the other half decides. The
-        corner is the best one on all of them, which, if anything, favours it.
+        corner to beat has the best likelihood on all of them, which, if anything, favours it. If it stands, the corner
+        that is kept is the one that `ls` and --best call best: by the primary metric.
         """
         comparison = Comparison(self._predictor, halved=True)
         corners = self._corners(comparison)
@@ -145,7 +146,7 @@ class Choosing:
         coefficients = self._family.coefficients(np.array(best))[0]
         if decision.verdict == "better":
             return Choice(coefficients, best, SPLIT, baseline, decision)
-        return self._corner(baseline, decision, _kept(best, coefficients, decision, self.scored_by))
+        return self._corner(self._best_corner(), decision, _kept(best, coefficients, decision, self.scored_by))
 
     def _search(
         self,
@@ -179,7 +180,7 @@ class Choosing:
         return Choice(np.eye(self._family.size)[row], parameter, SPLIT, baseline, decision, (note,))
 
     def _best_corner(self) -> int:
-        """Return the corner that is best on validation by the primary metric, for when examples have no scores."""
+        """Return the corner that is best on validation by the primary metric (ties: loss)."""
         here = self._predictor.workspace
         costs = []
         for row in self._family.ends:

@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from mgraph.query.arrays import EdgeArrays
 
 
+_SHOWN = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
+
+
+class ChangedMeanwhileError(InputError):
+    """Rows that one answer needs were removed or replaced between two readings of the graph."""
+
+
 class Vertex(NamedTuple):
     """A mode, or a merged node that is connected to something."""
 
@@ -76,6 +83,11 @@ class Link:
         names = {"source": self.source.label, "target": self.target.label, "connection": self.connection}
         names |= {"source_id": self.source.id, "target_id": self.target.id}
         return names | {name: getattr(self, name) for name in _LINK_FIELDS}
+
+
+def rows_of(links: Sequence[Link]) -> list[dict[str, Any]]:
+    """Return edges as rows with the columns that people compare them by."""
+    return [{name: value for name, value in link.row().items() if name in _SHOWN} for link in links]
 
 
 _NUMBERS = ("peak", "barrier", "drop", "length", "resolution", "examples")
@@ -128,7 +140,7 @@ class CountingEdges:
     def links(self, reader: Reader, chosen: Sequence[int] | NDArray[np.int64]) -> list[Link]:
         """Read some of the edges in full, in the order given.
 
-        Raises InputError if one of them has been removed or replaced meanwhile.
+        Raises ChangedMeanwhileError if one of them has been removed or replaced meanwhile.
         """
         records = self._records(reader, chosen)
         found = {c.id: c for c in reader.all(Connection, id=list({r.connection_id: None for r in records}))}
@@ -159,7 +171,7 @@ class CountingEdges:
             now = [(e.source_id, e.target_id, getattr(e, self.criterion.quantity)) for e in edges]
             if now == [(self.ids[source], self.ids[target], value) for source, target, value in known]:
                 return edges
-        raise InputError("The graph was changed while it was read; try again.")
+        raise ChangedMeanwhileError("The graph was changed while it was read; try again.")
 
 
 def load_edges(

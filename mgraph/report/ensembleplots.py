@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgraph.figures import check_path, style, write_figure
+from mgraph.figures import LIGHT, Look, check_path, colours, legend_below, style, write_figure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mgraph.metric import Metric
 
-_SINGLE, _VOTED, _MODES = "#b3263c", "#1b6ca8", "#5b8c2a"
+_MODES = "#009e73"
 
 
 def plot_growth(
@@ -25,6 +25,7 @@ def plot_growth(
     first: str,
     along: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
     members: tuple[NDArray[np.float64], NDArray[np.float64]],
+    look: Look = LIGHT,
 ) -> Path:
     """Draw the metric on test data: ``along`` are t, the values of θ(t), and those of its ensemble with the ``first``
     end.
@@ -36,21 +37,23 @@ def plot_growth(
 
     check_path(path)
     t, single, pair = along
-    with style():
-        figure = Figure(figsize=(9.6 if len(t) else 4.8, 3.6), layout="constrained")
+    with style(dark=look.dark):
+        figure = Figure(figsize=(9.6 if len(t) else 4.8, 3.9), layout="constrained")
         axes = figure.subplots(1, 2 if len(t) else 1, squeeze=False)[0]
         if len(t):
-            axes[0].plot(t, single, color=_SINGLE, label="θ(t)")
-            axes[0].plot(t, pair, color=_VOTED, label=f"ensemble of {first} and θ(t)")
+            axes[0].plot(t, single, color=colours()["test"], label="θ(t)")
+            axes[0].plot(t, pair, color=colours()["train"], label=f"ensemble of {first} and θ(t)")
             axes[0].set_xlabel(f"t   ({first} at 0)")
             axes[0].set_xlim(0, 1)
-        for values, colour, name in zip(members, (_VOTED, _MODES), ("points", "independent modes"), strict=True):
+        for values, colour, name in zip(
+            members, (colours()["train"], _MODES), ("points", "independent modes"), strict=True
+        ):
             axes[-1].plot(np.arange(1, len(values) + 1), values, ".-", color=colour, label=name)
         axes[-1].set_xlabel("members")
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         for axis in axes:
             axis.set_ylabel(f"test {metric.name}")
             axis.grid(alpha=0.3)
-            axis.legend()
+            legend_below(axis)
         figure.suptitle(title)
-        return write_figure(figure, path)
+        return write_figure(figure, path, look.about)

@@ -1,4 +1,4 @@
-"""Pictures of a whole graph: its map, its dendrogram, and the matrix of how well its modes are connected."""
+"""Pictures of a whole graph: its map, and the matrix of how well its modes are connected."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgraph.errors import InputError
-from mgraph.figures import style, write_figure
+from mgraph.figures import LIGHT, Look, paper, style, write_figure
 from mgraph.query.criterion import Criterion
-from mgraph.query.matrix import Chart, Floats, Matrix, leaf_order
-from mgraph.query.tree import Dendrogram
+from mgraph.query.matrix import Chart, Floats, Matrix
+from mgraph.report.scales import colour_bar, scale_of_costs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,44 +21,44 @@ if TYPE_CHECKING:
 
 LAYOUTS = ("barrier", "distance")
 _SHADES = ("#cfe3f3", "#fbe0c3", "#d5ecd0", "#e4d9ef", "#f7d3d8", "#e6e2c8", "#d3ecec", "#e3e3e3")
-_TREE_COLOURS = ("#1b6ca8", "#e08a00", "#3c8d40", "#7a52a3", "#b3263c", "#7d7324", "#2a8c8c", "#6b6b6b")
-_LABELLED = 40  # with more modes than this there is no room for names
+LABELLED = 40  # with more modes than this there is no room for names
 _WRITTEN = 12  # with more than this there is no room for numbers in a matrix
 
 
-def plot_map(chart: Chart, distances: Floats, path: Path, *, layout: str) -> Path:
-    """Draw modes as points and the best edge of every pair as a line, coloured by its peak; components are shaded.
+def plot_map(chart: Chart, distances: Floats, path: Path, *, layout: str, look: Look = LIGHT) -> Path:
+    """Draw modes as points and the best edge of every pair as a line, coloured by its value; components are shaded.
 
     ``distances`` (n, n) are those that the layout should show, NaN if unknown. Edges above the limit are dotted.
     """
-    with style():
-        return write_figure(_draw_map(chart, distances, layout), path)
+    with style(dark=look.dark):
+        figure, axes = canvas(*_map_size(len(chart.modes)))
+        draw_map(axes, chart, distances, layout=layout)
+        return write_figure(figure, path, look.about)
 
 
-def plot_dendrogram(tree: Dendrogram, limit: float | None, path: Path) -> Path:
-    """Draw the values at which groups of modes merge, with each mode's branch starting at its own value if known.
-
-    A dashed line marks the ``limit``; clusters that merge below it get their own colours.
-    """
-    with style():
-        return write_figure(_draw_dendrogram(tree, limit), path)
-
-
-def plot_matrix(matrix: Matrix, path: Path) -> Path:
+def plot_matrix(matrix: Matrix, path: Path, *, look: Look = LIGHT) -> Path:
     """Draw the values of all pairs as a heat map: below the diagonal the best edge, above it the best route."""
-    with style():
-        return write_figure(_draw_matrix(matrix), path)
+    with style(dark=look.dark):
+        side = float(np.clip(1.8 + 0.34 * len(matrix.modes), 3.4, 9.0))
+        figure, axes = canvas(side + 0.9, side)
+        draw_matrix(axes, matrix)
+        return write_figure(figure, path, look.about)
 
 
-def _draw_map(chart: Chart, distances: Floats, layout: str) -> Figure:
+def _map_size(n: int) -> tuple[float, float]:
+    side = float(np.clip(3.4 + 0.12 * n, 4.2, 8.0))
+    return side + 0.9, side
+
+
+def draw_map(axes: Axes, chart: Chart, distances: Floats, *, layout: str = "barrier") -> Axes:
+    """Draw a map on an Axes, as :func:`plot_map` does, and return it."""
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import withStroke
 
-    n, peaks, within = len(chart.modes), chart.direct["peak"], chart.within
+    c, n, within = chart.criterion, len(chart.modes), chart.within
+    values = chart.direct[c.quantity]
     places = _places(distances)
-    side = float(np.clip(3.4 + 0.12 * n, 4.2, 8.0))
-    figure, axes = _canvas(side + 0.9, side)
-    pairs = [(i, j) for i, j in combinations(range(n), 2) if np.isfinite(peaks[i, j])]
+    pairs = [(i, j) for i, j in combinations(range(n), 2) if np.isfinite(values[i, j])]
     for number in np.unique(chart.components).tolist():
         group = np.flatnonzero(chart.components == number)
         if len(group) > 1:
@@ -67,24 +67,27 @@ def _draw_map(chart: Chart, distances: Floats, layout: str) -> Figure:
             band = LineCollection(inside, colors=shade, linewidths=24, zorder=0, capstyle="round")
             axes.add_collection(band)
             axes.scatter(places[group, 0], places[group, 1], s=1500, color=shade, zorder=0, linewidths=0)
+    known = np.array([values[p] for p in pairs])
+    scale = scale_of_costs(known, c.limit)
     lines = LineCollection(
         [places[list(p)] for p in pairs],
-        array=np.array([peaks[p] for p in pairs]),
-        cmap="viridis_r",
+        array=known,
+        cmap=scale.colours,
+        norm=scale.norm(),
         linewidths=[1.8 if within[p] else 1.0 for p in pairs],
         linestyles=["solid" if within[p] else "dotted" for p in pairs],
         zorder=1,
     )
     axes.add_collection(lines)
     axes.scatter(places[:, 0], places[:, 1], s=60, color="white", edgecolors="black", linewidths=1.0, zorder=2)
-    for i in range(n) if n <= _LABELLED else ():
+    for i in range(n) if n <= LABELLED else ():
         x, y = 11 * _away(places, i, [j for p in pairs if i in p for j in p if j != i])
-        where: dict[str, Any] = {"xytext": (x, y), "textcoords": "offset points", "ha": "center", "va": "center"}
-        text = axes.annotate(chart.modes[i].label, tuple(places[i]), **where, zorder=3)
+        ha = "left" if x > 5 else "right" if x < -5 else "center"  # a long name does not reach back over its mode
+        where: dict[str, Any] = {"xytext": (x, y), "textcoords": "offset points", "ha": ha, "va": "center"}
+        text = axes.annotate(chart.modes[i].label, tuple(places[i]), **where, zorder=3, color="black")
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-    c = chart.criterion
     if pairs:
-        figure.colorbar(lines, ax=axes, label=f"peak of the {c.split} {c.metric}", shrink=0.7, pad=0.02)
+        colour_bar(lines, [axes], measure(c), scale, shrink=0.7, pad=0.02)
     centre, half = (places.max(axis=0) + places.min(axis=0)) / 2, 0.62 * max(float(np.ptp(places, axis=0).max()), 0.1)
     axes.set(xlim=(centre[0] - half, centre[0] + half), ylim=(centre[1] - half, centre[1] + half), aspect="equal")
     axes.set_axis_off()
@@ -94,79 +97,34 @@ def _draw_map(chart: Chart, distances: Floats, layout: str) -> Figure:
     shown = "barrier" if layout == "barrier" else "distance in weight space"
     title = f"{n} modes, {count} component{'' if count == 1 else 's'}{at}\nlaid out by {shown}{above}"
     axes.set_title(title, fontsize=9)
-    return figure
+    return axes
 
 
-def _draw_dendrogram(tree: Dendrogram, limit: float | None) -> Figure:
-    n, order = len(tree.leaves), leaf_order(tree)
-    figure, axes = _canvas(5.2, float(np.clip(1.3 + 0.24 * n, 2.2, 12.0)))
-    known = np.flatnonzero(np.isfinite(tree.own))
-    values = [*tree.linkage[:, 2].tolist(), *tree.own[known].tolist(), *([] if limit is None else [limit])]
-    values += [0.0] if tree.criterion.quantity != "peak" or not values else []
-    low, high = min(values), max(values)
-    span = max(high - low, 1e-3 * abs(high), 1e-12)
-    height = {leaf: float(n - 1 - i) for i, leaf in enumerate(order)}
-    level = {leaf: float(tree.own[leaf]) if leaf in known else low - 0.04 * span for leaf in range(n)}
-    # The largest clusters that merge within the limit get colours, in order; merges above it are grey.
-    top = {c: c for c in range(n)}
-    for k, (left, right, value, _) in enumerate(tree.linkage.tolist()):
-        if limit is None or value <= limit:
-            top = {c: n + k if t in (int(left), int(right)) else t for c, t in top.items()} | {n + k: n + k}
-    coloured = list(dict.fromkeys(top[leaf] for leaf in order if top[leaf] >= n))
-    colours = {t: _TREE_COLOURS[i % len(_TREE_COLOURS)] for i, t in enumerate(coloured)}
-    for k, (left, right, value, _) in enumerate(tree.linkage.tolist()):
-        children = int(left), int(right)
-        own = "0.45" if n + k not in top else colours[top[n + k]]
-        for child in children:
-            mine = colours.get(top.get(child, -1), "0.45")
-            axes.plot([level[child], value], [height[child]] * 2, color=mine, linewidth=1.4, solid_capstyle="butt")
-        axes.plot([value] * 2, [height[c] for c in children], color=own, linewidth=1.4, solid_capstyle="projecting")
-        height[n + k], level[n + k] = (height[children[0]] + height[children[1]]) / 2, value
-    roots = tree.roots
-    for root in roots if len(roots) > 1 else ():  # these never merge
-        end = high + 0.1 * span
-        axes.plot([level[root], end], [height[root]] * 2, color="0.45", linewidth=1, linestyle=(0, (2, 2)))
-    axes.scatter([level[i] for i in known.tolist()], [height[i] for i in known.tolist()], s=14, color="black", zorder=3)
-    if limit is not None:
-        axes.axvline(limit, color="black", linewidth=0.8, linestyle="dashed")
-    axes.set_yticks([height[leaf] for leaf in order], [tree.leaves[leaf].label for leaf in order])
-    if n > _LABELLED:
-        axes.set_yticks([])
-    axes.set(ylim=(-0.7, n - 0.3), xlim=(low - 0.04 * span, high + 0.1 * span))
-    dots = "; dots: the modes' own" if len(known) else ""
-    line = "" if limit is None else f"; dashed: {limit:g}"
-    axes.set_xlabel(f"{_measure(tree.criterion)} at which groups merge{dots}{line}")
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    return figure
-
-
-def _draw_matrix(matrix: Matrix) -> Figure:
+def draw_matrix(axes: Axes, matrix: Matrix) -> Axes:
+    """Draw a matrix on an Axes, as :func:`plot_matrix` does, and return it."""
     import matplotlib as mpl
 
     n = len(matrix.modes)
     shown = np.where(np.tril(np.ones((n, n), dtype=bool), -1), matrix.direct, matrix.best)
     np.fill_diagonal(shown, np.nan)
-    side = float(np.clip(1.8 + 0.34 * n, 3.4, 9.0))
-    figure, axes = _canvas(side + 0.9, side)
-    colours = mpl.colormaps["viridis_r"].with_extremes(bad="0.93")
-    image = axes.imshow(np.ma.masked_invalid(shown), cmap=colours)
+    scale = scale_of_costs(shown, matrix.criterion.limit)
+    norm, grey = scale.norm(), "0.93" if paper() == "white" else "0.25"
+    colours = mpl.colormaps[scale.colours].with_extremes(bad=grey)
+    image = axes.imshow(np.ma.masked_invalid(shown), cmap=colours, norm=norm)
     if n <= _WRITTEN:
-        known = shown[np.isfinite(shown)]
-        dark = float(known.min() + 0.55 * np.ptp(known)) if len(known) else 0.0
         for i, j in np.argwhere(np.isfinite(shown)).tolist():
-            colour = "white" if shown[i, j] > dark else "black"
-            axes.text(j, i, _short(shown[i, j]), ha="center", va="center", fontsize=6.5, color=colour)
+            colour = "black" if float(norm(shown[i, j])) > 0.55 else "white"
+            axes.text(j, i, short(shown[i, j]), ha="center", va="center", fontsize=6.5, color=colour)
     upright = max(map(len, matrix.labels)) <= 3
     axes.set_xticks(range(n), matrix.labels, rotation=0 if upright else 60, ha="center" if upright else "right")
     axes.set_yticks(range(n), matrix.labels)
-    if n > _LABELLED:
+    if n > LABELLED:
         axes.set(xticks=[], yticks=[])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes, label=_measure(matrix.criterion), shrink=0.8, pad=0.03)
-    axes.set_title("below the diagonal: best edge; above: best route; grey: none", fontsize=9)
-    return figure
+    colour_bar(image, [axes], measure(matrix.criterion), scale, shrink=0.8, pad=0.03)
+    axes.set_title("below the diagonal: best edge\nabove: best route; grey: none", fontsize=9)
+    return axes
 
 
 def _places(distances: Floats) -> Floats:
@@ -198,18 +156,24 @@ def _away(places: Floats, i: int, neighbours: Sequence[int]) -> Floats:
     return np.array([np.cos(middle), np.sin(middle)])
 
 
-def _short(value: float) -> str:
-    """Format a number in about five characters."""
+def short(value: float) -> str:
+    """Format a number in about five characters, none of which is a zero that hides what follows."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3:
+        return f"{value:.1e}".replace("e-0", "e-")
     if abs(value) < 1:
-        return f"{value:.3f}".replace("0.", ".", 1)
+        return f"{value:.{2 if abs(value) >= 0.1 else 3}f}".replace("0.", ".", 1)
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
 
 
-def _measure(criterion: Criterion) -> str:
+def measure(criterion: Criterion) -> str:
+    """Say what the numbers are: split, metric and quantity."""
     return f"{criterion.split} {criterion.metric} {criterion.quantity}"
 
 
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of that size in inches, with one Axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

@@ -18,6 +18,7 @@ from mgraph.factories import find_source, names_code
 from mgraph.families.own import own_families, with_code
 from mgraph.query.sweepdata import family_of
 from mgraph.session.code import METHOD_CODE, OF_RUN, Pinned, made_with, names_of
+from mgraph.session.headway import HeadwayLog, Heard, noted
 from mgraph.session.judged import agreeing
 from mgraph.session.recent import RecentPoints
 from mgraph.session.relocation import is_same_data, other_data, tells_if_moved
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mgraph.network.flat import FlatModel
     from mgraph.network.probing.habits import Habits
     from mgraph.network.probing.probe import Finding
+    from mgraph.progress import ProgressCallback
     from mgraph.session.runs import RunLog
     from mgraph_store import GraphStore
 
@@ -177,8 +179,8 @@ class Workspace:
 
         if examples is not None and examples < 2:
             raise InputError(f"BatchNorm statistics need at least 2 examples, not {examples}.")
-        available = len(self.task.train)
-        return BatchNormPolicy.default(available, examples) if examples else BatchNormPolicy.default(available)
+        train = self.task.train
+        return BatchNormPolicy.default(train, examples) if examples else BatchNormPolicy.default(train)
 
     def _consent(self, role: str) -> Pinned:
         """Return the consent to ask before code of the space runs; what ran is recorded in :attr:`code`."""
@@ -204,6 +206,7 @@ class Session:
         self.store = store
         self._device, self._trust, self._threads, self._workers = device, trust, threads, workers
         self._workspaces: dict[str, Workspace] = {}
+        self.headway: HeadwayLog | None = None  # of the run that is under way here
         self.points = RecentPoints(store)
 
     @property
@@ -257,6 +260,10 @@ class Session:
                 workers=self._workers,
             )
         return self._workspaces[space.id]
+
+    def heard(self, progress: ProgressCallback) -> ProgressCallback:
+        """Return a reporter that passes everything on, and notes how far the run under way here has come."""
+        return Heard.of(self, progress)
 
     def family_of(self, connection: Connection) -> Family:
         """Rebuild the family of a connection, with its code if it is a user's own: UntrustedError if that may not run.
@@ -335,9 +342,12 @@ class Session:
             }
             code = RunCode(workspace.space, workspace.code | own, names_of(workspace.space, settings))
             plan = job.to_json() if job is not None and job.resumes and job.can_be_written else None
-            with recorded_run(
-                self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed, code=code
-            ) as log:
+            with (
+                recorded_run(
+                    self.store, command, settings, seed=seed, device=self.device, plan=plan, resumed=resumed, code=code
+                ) as log,
+                noted(self, log),
+            ):
                 yield log
 
     @contextmanager

@@ -23,6 +23,7 @@ from mgraph.data.making import make_task
 from mgraph.data.splits import ArraySplit
 from mgraph.data.streaming import DatasetSplit
 from mgraph.data.task import Task
+from mgraph.data.workers import AHEAD, Workers
 from mgraph.errors import InputError
 from mgraph.train.batches import Batches
 
@@ -117,7 +118,7 @@ def test_what_is_read_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(reading, "PIECE", 1000)  # bytes: 10 examples
     split = DatasetSplit(Counting())
-    split.read_by(1)
+    split.read_by(Workers(1))
     split.raw([0])
     taken = -1
     ahead = []
@@ -126,7 +127,7 @@ def test_what_is_read_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         taken += len(y)
         assert x.shape == (200, 100)
         ahead.append(int(count) - 1 - taken)
-    assert max(ahead) <= 10 * (reading.AHEAD + 1)
+    assert max(ahead) <= 10 * (AHEAD + 1)
     assert int(count) >= 2000
 
 
@@ -231,6 +232,22 @@ def test_16_bits_and_clear_pixels_are_known_before_they_are_read(folder: Path) -
         load(folder, "&background=black").train.batches(9),
         load(folder, "&background=black&stream=true").train.batches(9),
     )
+
+
+def test_all_splits_are_read_by_the_same_workers(folder: Path) -> None:
+    task = load(folder, "&stream=true")
+    task.read_by(1)
+    expected = [load(folder).train.batches(9), load(folder).test.batches(9)]
+    assert same(expected[0], task.train.batches(9))
+    (worker,) = active_children()
+    assert same(expected[1], task.test.batches(9))
+    assert active_children() == [worker]
+    outer, inner = task.train.batches(9), task.test.batches(9)  # passes that overlap have workers of their own
+    next(outer)
+    next(inner)
+    assert len(active_children()) == 2
+    outer.close()
+    inner.close()
 
 
 def test_a_worker_that_is_killed_is_a_sentence(folder: Path) -> None:

@@ -69,7 +69,8 @@ def test_statistics_are_cumulative_means_over_the_batches_of_the_policy(policy):
 
 
 def test_statistics_do_not_depend_on_earlier_ones_or_on_chance():
-    flat, split, policy = FlatModel(network()), data(), BatchNormPolicy.default(60)
+    flat, split = FlatModel(network()), data()
+    policy = BatchNormPolicy.default(split)
     recompute_statistics(flat, split, policy)
     first = statistics(flat)
     for m in flat.statistics:
@@ -96,7 +97,7 @@ def test_only_statistics_change_and_the_module_is_left_as_found():
     flat, split = FlatModel(network()), data()
     flat.statistics[0].momentum = 0.3
     theta, generator = flat.theta.clone(), torch.get_rng_state()
-    recompute_statistics(flat, split, BatchNormPolicy.default(60))
+    recompute_statistics(flat, split, BatchNormPolicy.default(split))
     assert torch.equal(flat.theta, theta)
     assert torch.equal(torch.get_rng_state(), generator)
     assert torch.count_nonzero(flat.grad) == 0
@@ -117,22 +118,27 @@ def test_a_network_without_statistics_is_only_put_into_eval_mode():
     flat.module.train()
     calls = []
     flat.module.register_forward_hook(lambda *_: calls.append(1))
-    recompute_statistics(flat, data(), BatchNormPolicy.default(60))
+    recompute_statistics(flat, data(), BatchNormPolicy.default(data()))
     assert (calls, flat.module.training) == ([], False)
 
 
 @pytest.mark.parametrize(
-    ("available", "examples", "expected"),
+    ("available", "shape", "examples", "expected"),
     [
-        (60, 2000, (60, 60)),
-        (5000, 2000, (2000, 500)),
-        (5000, 501, (501, 250)),
-        (1077, 2000, (1077, 359)),
-        (1, 2000, (1, 1)),
+        (60, (3,), 2000, (60, 60)),
+        (5000, (3, 32, 32), 2000, (2000, 500)),
+        (5000, (3,), 501, (501, 250)),
+        (1077, (3,), 2000, (1077, 359)),
+        (1, (3,), 2000, (1, 1)),
+        (600, (3, 96, 96), 2000, (600, 150)),
+        (20, (3, 1024, 1024), 2000, (20, 10)),
     ],
 )
-def test_the_default_policy_takes_equal_batches_of_at_most_500(available, examples, expected):
-    policy = BatchNormPolicy.default(available, examples)
+def test_the_default_policy_takes_equal_batches_of_at_most_500_and_fewer_of_large_images(
+    available, shape, examples, expected
+):
+    images = torch.zeros(available, *shape, dtype=torch.uint8)
+    policy = BatchNormPolicy.default(ArraySplit(images, torch.zeros(available)), examples)
     assert (policy.examples, policy.batch_size) == expected
     assert policy.examples - policy.batch_size * policy.whole_batches < policy.whole_batches
 

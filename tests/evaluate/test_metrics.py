@@ -22,7 +22,7 @@ from mgraph.progress import Progress
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(90, 1, 4, 4)).astype(np.float32), np.arange(90) % 3
 TASK = make_task(train=(X[:40], Y[:40]), valid=(X[40:60], Y[40:60]), test=(X[60:], Y[60:]))
-POLICY = BatchNormPolicy.default(40)
+POLICY = BatchNormPolicy.default(TASK.train)
 EVERYWHERE = {split: Subset() for split in ("train", "valid", "test")}
 
 

@@ -188,3 +188,32 @@ def test_nothing_is_measured_again_that_the_sweep_holds(graph: Any, monkeypatch:
     assert again.results != inside.results
     node = graph.node(inside.node.id)
     assert {split: node.evaluate(split) for split in inside.results} == inside.results
+
+
+MARGINS = """
+import torch
+
+def net():
+    return torch.nn.Linear(10, 2, bias=False)
+
+def data():
+    one_of_each = torch.eye(10), torch.ones(10, dtype=torch.int64)
+    return {"train": (torch.eye(10), torch.arange(10) % 2), "valid": one_of_each, "test": one_of_each}
+"""
+
+
+def test_the_corner_that_is_kept_is_the_best_by_the_primary_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "margins.py").write_text(MARGINS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MGRAPH_CONFIG_DIR", str(tmp_path))
+    g = mgraph.create("g.mgraph", arch="margins.py:net", data="margins.py:data", device="cpu")
+    right_more_often = torch.tensor([0.2] * 6 + [-5.0] * 4)
+    likelier = torch.tensor([5.0] * 5 + [-0.1] * 5)
+    for name, margins in (("a", right_more_often), ("b", likelier)):
+        torch.save({"weight": torch.stack([-margins, margins])}, f"{name}.pt")
+        g.add_mode(f"{name}.pt", name=name)
+    merged = g.connect("a", "b", method=mgraph.Linear(), name="line", grid=2).merge(name="m")
+    assert (merged.parameter, merged.baseline, merged.difference.value) == ((0.0,), "a", 0.0)
+    assert merged.results["valid"]["accuracy"].value == 0.6

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -182,6 +186,27 @@ def test_what_the_base_lacks_belongs_to_the_adapter(judges: Path, monkeypatch: p
     assert merged.evaluate("test")["accuracy"].value == pytest.approx(float(right))
     again = g.add_mode(judges / "judge", name="back")
     assert again.record.digest == merged.record.digest
+
+
+@pytest.mark.stress
+def test_the_walk_through_adapters_in_the_docs(judges: Path) -> None:
+    """Run it as it stands there, with the encoder for its network and the texts above for its data."""
+    import peft
+    import transformers
+
+    page = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
+    (walk,) = re.findall(r"```sh\n(mgraph init g\.mgraph --arch \"peft:.*?)```", page, re.DOTALL)
+    directory = judges / "walk"
+    shutil.copytree(judges / "encoder", directory / "bert")
+    shutil.copytree(judges / "lines", directory / "lines")
+    (directory / "texts.py").write_text(TEXTS.replace("(directory)", '(directory="lines")', 1))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = os.environ | {"PATH": path, "MGRAPH_CONFIG_DIR": str(directory / "config")}
+    done = subprocess.run(["bash", "-ec", walk], cwd=directory, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(directory / "bert")
+    merged = peft.PeftModel.from_pretrained(base, str(directory / "adapter"))
+    assert {name for name, _ in merged.named_modules() if name.endswith("lora_A.default")}
 
 
 def test_a_head_for_other_labels_is_made_anew(judges: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from mgraph.network.flat import FlatModel
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(90, 5)).astype(np.float32), np.arange(90) % 3
 TASK = make_task(train=(X[:40], Y[:40]), valid=(X[40:60], Y[40:60]), test=(X[60:], Y[60:]))
-POLICY = BatchNormPolicy.default(40)
+POLICY = BatchNormPolicy.default(TASK.train)
 
 
 def flat_network():

@@ -20,7 +20,9 @@ from mgraph.query.criterion import Criterion
 from mgraph.query.edges import Vertex
 from mgraph.query.matrix import Chart, Matrix, best_routes, leaf_order
 from mgraph.query.tree import Dendrogram
-from mgraph.report.graphplots import plot_dendrogram, plot_map, plot_matrix
+from mgraph.report.graphplots import plot_map, plot_matrix, short
+from mgraph.report.scales import scale_of_costs
+from mgraph.report.treeplots import draw_dendrogram, plot_dendrogram
 
 MANY = int(os.environ.get("MGRAPH_EXAMPLES", "1"))  # so many times more of them: make stress
 
@@ -32,7 +34,7 @@ EDGES = st.lists(
 )
 
 
-@settings(max_examples=30 * MANY, deadline=None)
+@settings(max_examples=15 * MANY, deadline=None)
 @given(EDGES)
 def test_best_routes_are_bottleneck_routes(edges: list[tuple[int, int, float]]) -> None:
     graph = nx.Graph()
@@ -54,6 +56,30 @@ def tree(linkage: list[list[float]], n: int, own: list[float] | None = None, qua
     leaves = [Vertex(f"m{i}", f"mode-{i}", "mode") for i in range(n)]
     values = np.full(n, np.nan) if own is None else np.array(own)
     return Dendrogram(Criterion(quantity), leaves, np.array(linkage).reshape(-1, 4), values)
+
+
+def test_numbers_in_a_matrix_hide_nothing() -> None:
+    found = [short(value) for value in (0.0, 4.5e-4, 0.0143, 0.254, 1.25, 12.5)]
+    assert found == ["0", "4.5e-4", ".014", ".25", "1.25", "12"]
+
+
+@pytest.mark.parametrize("quantity", ["peak", "barrier"])
+def test_a_limit_far_away_leaves_the_tree_its_size(quantity: str) -> None:
+    from matplotlib.figure import Figure
+
+    one = tree([[0, 1, 0.010, 2], [2, 3, 0.015, 3]], 3, [0.005, 0.006, 0.007] if quantity == "peak" else None, quantity)
+    for limit, marked in ((0.5, False), (0.02, True), (50.0, False)):
+        axis = draw_dendrogram(Figure().subplots(), one, limit)
+        low, high = axis.get_ylim()
+        assert (0.015 - (0.005 if quantity == "peak" else 0.0)) / (high - low) > 0.3
+        assert (f"dashed: {limit:g}" in axis.get_title()) == marked
+        assert ("lies far above" in axis.get_title()) != marked
+
+
+def test_a_map_of_good_edges_does_not_look_dramatic() -> None:
+    scale = scale_of_costs(np.array([0.0115, 0.0154]), 0.1)
+    assert (scale.low, scale.high, scale.logarithmic) == (0.0, 0.1, False)
+    assert scale_of_costs(np.array([0.001, 1.5])).logarithmic
 
 
 def test_leaves_that_merge_early_stand_together() -> None:

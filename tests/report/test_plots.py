@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh, TriMesh
 from matplotlib.image import imread
+from matplotlib.tri import LinearTriInterpolator, Triangulation
 
 import mgraph
 from mgraph.data.task import ACCURACY
 from mgraph.errors import InputError
 from mgraph.families import BezierSurfaceFamily, Family, Grid, PolygonalChainFamily, Segment, SimplexFamily, TensorGrid
+from mgraph.metric import LOSS
 from mgraph.query.sweepdata import SweepData
-from mgraph.report.plots import _draw_curve, _draw_maps, _small_triangles, plot_sweep
+from mgraph.report.heatmaps import CORNERS, small_triangles
+from mgraph.report.plots import Wanted, draw_maps, draw_path, plot_sweep
+from mgraph.report.scales import scale_of
 from mgraph_store import Sweep
 
 
@@ -67,29 +71,33 @@ SPLITS = ("train", "valid", "test")
 def test_a_simplex_of_three_is_a_triangle(tmp_path: Path) -> None:
     family = SimplexFamily(3)
     data = swept(family, family.grid(6), *SPLITS)
-    check_picture(plot_sweep(data, ["left", "right", "top"], tmp_path / "t.png"), 690, 2 * 585 + 60)
-    axis, *_ = _draw_maps(data, ["left", "right", "top"], "", None).axes
+    check_picture(plot_sweep(data, ["left", "right", "top"], tmp_path / "t.png"), 765, 2 * 585 + 105)
+    axis, *_ = draw_maps(data, ["left", "right", "top"], "", None).axes
     places = {t.get_text(): tuple(np.round(t.xy, 3)) for t in axis.texts}
     assert places == {"left": (0, 0), "right": (1, 0), "top": (0.5, 0.866)}
     (mesh,) = (c for c in axis.collections if isinstance(c, TriMesh))
     inside = mesh._triangulation
-    # Between the points the picture is linear: its value is that of the plane through three neighbours.
-    for x, y, value in zip(inside.x, inside.y, mesh.get_array(), strict=True):
-        alpha = np.array([1 - x - y / np.sqrt(3), x - y / np.sqrt(3), 2 * y / np.sqrt(3)])
-        assert value >= (alpha**2).sum() - 1e-9
+    # Between the points the picture is smooth, which is nearer the truth than flat facets; it never goes beyond them.
+    x, y, shown = inside.x, inside.y, np.asarray(mesh.get_array())
+    truth = sum(alpha**2 for alpha in (1 - x - y / np.sqrt(3), x - y / np.sqrt(3), 2 * y / np.sqrt(3)))
+    coarse = Triangulation(*(data.parameters @ CORNERS).T, small_triangles(data.grid))
+    flat = LinearTriInterpolator(coarse, data.values["train", "loss"])(x, y)
+    assert np.abs(shown - truth).mean() < np.abs(flat - truth).mean() / 2
+    assert shown.min() >= data.values["train", "loss"].min() - 1e-12
+    assert shown.max() <= data.values["train", "loss"].max() + 1e-12
     corners = mesh.get_array()[[np.hypot(inside.x - x, inside.y - y).argmin() for x, y in places.values()]]
     assert np.asarray(corners) == pytest.approx([1, 1, 1])
     middle = int(np.hypot(inside.x - 0.5, inside.y - np.sqrt(3) / 6).argmin())
-    assert 1 / 3 <= mesh.get_array()[middle] < 0.4
+    assert mesh.get_array()[middle] == pytest.approx(1 / 3, abs=0.03)
 
 
 def test_the_whole_triangle_is_filled_but_for_what_is_not_finite(tmp_path: Path) -> None:
     family = SimplexFamily(3)
     data = swept(family, family.grid(5), "train")
-    triangles = _small_triangles(data.grid)
+    triangles = small_triangles(data.grid)
     assert len(triangles) == 4**2
     data.values["train", "loss"][4] = np.nan
-    (mesh,) = (c for c in _draw_maps(data, list("abc"), "", None).axes[0].collections if isinstance(c, TriMesh))
+    (mesh,) = (c for c in draw_maps(data, list("abc"), "", None).axes[0].collections if isinstance(c, TriMesh))
     whole = len(triangles) - sum(4 in t for t in triangles)
     assert len(mesh._triangulation.get_masked_triangles()) == whole * 4**4
     data.values["train", "loss"][:] = np.nan
@@ -108,7 +116,7 @@ def test_uneven_cells_lie_around_their_points() -> None:
     family = BezierSurfaceFamily((1, 1))
     grid = TensorGrid((np.array([0.0, 0.1, 1.0]), np.array([0.0, 0.6, 0.7, 1.0])))
     data = swept(family, grid, "train")
-    axis = _draw_maps(data, list("abcd"), "", None).axes[0]
+    axis = draw_maps(data, list("abcd"), "", None).axes[0]
     shown = cells_of(axis)
     for point, value in zip(grid.points, data.values["train", "loss"], strict=True):
         assert shown(*point) == value
@@ -122,7 +130,7 @@ def test_the_bends_of_a_chain_are_marked(tmp_path: Path) -> None:
 
     family = PolygonalChainFamily(3)
     data = swept(family, TensorGrid((np.array([0.0, 0.3, 0.35, 1.0]),)), *SPLITS)
-    for axis in _draw_curve(data, ["a", "b"], "", None).axes:
+    for axis in draw_path(data, ["a", "b"], "", None).axes:
         marked = sorted(
             line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata())
         )
@@ -135,16 +143,16 @@ def test_the_bends_of_a_chain_are_marked(tmp_path: Path) -> None:
 
 def test_a_surface_before_and_after(graph: Any, tmp_path: Path) -> None:
     s, wall = graph.connection("s"), graph.connection("wall")
-    check_picture(s.plot(tmp_path / "both.png", before=wall), 2 * 690, 2 * 585 + 60)
-    check_picture(s.plot(tmp_path / "one.png"), 690, 2 * 585 + 60)
+    check_picture(s.plot(tmp_path / "both.png", before=wall), 2 * 690 + 75, 2 * 585 + 105)
+    check_picture(s.plot(tmp_path / "one.png"), 765, 2 * 585 + 105)
     both, one = imread(tmp_path / "both.png"), imread(tmp_path / "one.png")
     assert both.shape != one.shape
 
 
 def test_curves_and_lines(graph: Any, tmp_path: Path) -> None:
     curve, line = graph.connection("curve"), graph.connection("line")
-    check_picture(curve.plot(tmp_path / "curve.png", before=line), 2 * 720, 540)
-    check_picture(line.plot(tmp_path / "line.png"), 2 * 720, 540)
+    check_picture(curve.plot(tmp_path / "curve.png", before=line), 2 * 720, 585)
+    check_picture(line.plot(tmp_path / "line.png"), 2 * 720, 585)
     assert not np.array_equal(imread(tmp_path / "curve.png"), imread(tmp_path / "line.png"))
 
 
@@ -173,7 +181,7 @@ def test_the_picture_says_what_it_shows(graph: Any, tmp_path: Path) -> None:
 def test_cells_are_where_their_points_are(graph: Any) -> None:
     """u runs upwards and v to the right: the picture's corner at (0, 1) is b."""
     data = graph.connection("s").swept()
-    figure = _draw_maps(data, list("abcd"), "s", None)
+    figure = draw_maps(data, list("abcd"), "s", None)
     axis = figure.axes[0]
     shown = cells_of(axis)
     assert sorted(t.get_text() for t in axis.texts) == list("abcd")
@@ -203,6 +211,68 @@ def test_what_cannot_be_drawn(graph: Any, tmp_path: Path) -> None:
         graph.connection("s").plot(tmp_path / "dir.png")
     with pytest.raises(InputError, match="mgraph sweep bare"):
         graph.connection("bare").plot(tmp_path / "s.png")
+
+
+def test_losses_that_span_a_decade_are_logarithmic_and_dark_is_good_everywhere() -> None:
+    family = BezierSurfaceFamily((1, 1))
+    data = swept(family, family.grid((5, 5)), *SPLITS)
+    assert not scale_of(LOSS, data.values.values()).logarithmic
+    data.values["train", "loss"][:] = np.geomspace(1e-3, 2.0, 25)
+    loss, accuracy = draw_maps(data, list("abcd"), "").axes[:2]
+    (lost,), (right,) = ([c for c in axis.collections if isinstance(c, QuadMesh)] for axis in (loss, accuracy))
+    assert sum(lost.to_rgba(1e-3)[:3]) < sum(lost.to_rgba(2.0)[:3])
+    assert sum(right.to_rgba(0.9)[:3]) < sum(right.to_rgba(0.1)[:3])
+    steps = [sum(lost.to_rgba(value)[:3]) for value in (1e-3, 1e-2, 1e-1, 1.0)]
+    assert np.all(np.diff(steps) > 0.1)  # linear, the first three would be one colour
+    curves = draw_path(swept(Segment(), Segment().grid(25), *SPLITS), ["a", "b"], "").axes
+    assert [axis.get_yscale() for axis in curves] == ["linear", "linear"]
+    line = swept(Segment(), Segment().grid(25), *SPLITS)
+    line.values["train", "loss"][:] = np.geomspace(1e-3, 2.0, 25)
+    assert [axis.get_yscale() for axis in draw_path(line, ["a", "b"], "").axes] == ["log", "linear"]
+
+
+def test_a_panel_is_drawn_on_the_axes_that_are_given(graph: Any) -> None:
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    assert graph.connection("curve").draw(axis, metrics=["accuracy"], splits=["valid"]) is axis
+    assert axis.get_ylabel() == "accuracy"
+    assert axis.get_legend_handles_labels()[1][0] == "valid"
+    axis = Figure().subplots()
+    assert graph.connection("s").draw(axis) is axis
+    assert [c for c in axis.collections if isinstance(c, QuadMesh)]
+
+
+def test_splits_and_metrics_are_chosen(graph: Any, tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        text = graph.connection("s").plot(tmp_path / "s.svg", splits=["valid"], metrics=["loss"]).read_text()
+    assert "valid loss, max" in text
+    assert "accuracy" not in text.replace("best on", "")
+    with pytest.raises(InputError, match="has no top5, only loss, accuracy; measure it: mgraph sweep"):
+        graph.connection("s").plot(tmp_path / "s.svg", metrics=["top5"])
+    with pytest.raises(InputError, match="has no holdout split, only train, valid, test"):
+        graph.connection("s").plot(tmp_path / "s.svg", splits=["holdout"])
+
+
+def test_a_relief_is_as_high_as_what_was_measured(graph: Any, tmp_path: Path) -> None:
+    family = BezierSurfaceFamily((1, 1))
+    data = swept(family, family.grid((3, 4)), *SPLITS)
+    (axis, *_) = draw_maps(data, list("abcd"), "", None, Wanted(relief=True)).axes
+    assert axis.name == "3d"
+    loss = data.values["train", "loss"]
+    assert axis.get_zlim() == pytest.approx((loss.min(), loss.max()), abs=1e-6)
+    assert [text.get_text() for text in axis.texts] == list("abcd")
+    with pytest.raises(InputError, match="this is a path"):
+        graph.connection("line").plot(tmp_path / "x.png", relief=True)
+
+
+def test_a_file_says_what_it_shows(graph: Any, tmp_path: Path) -> None:
+    s = graph.connection("s")
+    wanted = f"command: mgraph plot s; graph: digits.mgraph; sweep: {s.swept().sweep.id}"
+    for suffix in (".png", ".svg", ".pdf"):
+        assert wanted.encode() in s.plot(tmp_path / f"s{suffix}").read_bytes()
 
 
 def test_plotting_changes_nothing(graph: Any, tmp_path: Path, snapshot: Any) -> None:

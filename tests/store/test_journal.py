@@ -313,7 +313,7 @@ moments = st.none() | st.datetimes(min_value=datetime(1900, 1, 1), max_value=dat
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(texts, numbers, floats, moments), min_size=1, max_size=8), st.booleans())
 def test_many_rows_are_inserted_as_few_are(
     monkeypatch: pytest.MonkeyPatch, rows: list[tuple[Any, ...]], with_nan: bool

@@ -192,5 +192,5 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.store.read_parameters(node).tobytes() == self.values[node.id].tobytes()
 
 
-StoreMachine.TestCase.settings = settings(max_examples=6, stateful_step_count=12, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=4, stateful_step_count=12, deadline=None)
 TestStore = pytest.mark.filterwarnings("error")(StoreMachine.TestCase)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph import AlignOptions
+from mgraph_cli.completion import NODES
 from mgraph_cli.options import given, keyword_options, output_options, with_computing_graph
 from mgraph_cli.output import note
 from mgraph_cli.progress import progress_bars
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("node")
-@click.option("--to", required=True, metavar="NODE", help="The mode to which it is to come close.")
+@click.argument("node", shell_complete=NODES)
+@click.option(
+    "--to", required=True, metavar="NODE", help="The mode to which it is to come close.", shell_complete=NODES
+)
 @keyword_options(AlignOptions)
 @with_computing_graph
 @output_options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from mgraph import METHODS, ConnectOptions, SweepOptions, method_named
 from mgraph.errors import InputError
 from mgraph_cli.commands.auto import LIMITS, auto_options, connect_auto
+from mgraph_cli.completion import CONNECTIONS, NODES
 from mgraph_cli.options import (
     GivenSettings,
     SectionedCommand,
@@ -43,7 +43,7 @@ def _method_flags(command: Any) -> Any:
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("ends", nargs=-1, required=True)
+@click.argument("ends", nargs=-1, required=True, shell_complete=NODES)
 @_method_flags
 @click.option(
     "--method",
@@ -110,7 +110,7 @@ def connect(
 
 
 @click.command()
-@click.argument("connection")
+@click.argument("connection", shell_complete=CONNECTIONS)
 @keyword_options(ConnectOptions, only=("grid",))
 @keyword_options(SweepOptions)
 @with_computing_graph
@@ -140,7 +140,9 @@ def sweep(connection: str, grid: list[int] | None, graph: Graph, form: str, **op
         swept = connected.sweep(grid, progress=progress, **chosen)
     for text in swept.notes:
         note(f"Note: {text}")
-    finest = connected.swept().sweep
-    if finest.id != swept.sweep.id:
-        note(f"Note: there is a finer sweep, of {prod(finest.grid)} points: its edges count, not these.")
-    print_connection(graph.connection(connected.id).describe(swept.sweep), form)
+    finest = connected.swept()
+    if finest.sweep.id != swept.sweep.id:
+        which = f"{finest.sweep.id} of {len(finest.node_ids)} points"
+        note(f"Note: there is a finer sweep, {which}: its edges count, not these.")
+    row = graph.connection(connected.id).describe(swept.sweep)
+    print_connection(row, form, points=len(swept.node_ids))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph import METHODS, Aims, Bounds, method_named, spoken
+from mgraph_cli.completion import NODES
 from mgraph_cli.options import (
     Decorator,
     GivenSettings,
@@ -39,7 +40,7 @@ def _what_options(aims: type) -> Decorator:
         command = click.option("--method", "method_name", default="curve", show_default=True, help="Which joins two.")(
             command
         )
-        return click.argument("modes", nargs=-1)(command)
+        return click.argument("modes", nargs=-1, shell_complete=NODES)(command)
 
     return decorate
 

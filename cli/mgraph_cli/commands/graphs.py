@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph import SpaceOptions
+from mgraph_cli.completion import ARCHS, DATA
 from mgraph_cli.options import keyword_options, output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
 
@@ -20,8 +21,15 @@ _COLUMNS = ("name", "id", "arch", "data", "loss", "parameters", "modes", "codec"
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--arch", required=True, help="Architecture: a spec, or a factory pkg.module:fn or file.py:fn.")
-@click.option("--data", required=True, help="Data: a spec, or a factory pkg.module:fn or file.py:fn.")
+@click.option(
+    "--arch",
+    required=True,
+    help="Architecture: a spec, or a factory pkg.module:fn or file.py:fn.",
+    shell_complete=ARCHS,
+)
+@click.option(
+    "--data", required=True, help="Data: a spec, or a factory pkg.module:fn or file.py:fn.", shell_complete=DATA
+)
 @keyword_options(SpaceOptions)
 @click.option("--tensors", metavar="URL", help="Keep the tensors at this URL: s3://bucket/path, gs://…, az://….")
 @output_options
@@ -42,8 +50,8 @@ def init(directory: Path, arch: str, data: str, tensors: str | None, form: str, 
 
 
 @click.command("add-space")
-@click.option("--arch", required=True, help="Architecture spec or factory.")
-@click.option("--data", required=True, help="Data spec or factory.")
+@click.option("--arch", required=True, help="Architecture spec or factory.", shell_complete=ARCHS)
+@click.option("--data", required=True, help="Data spec or factory.", shell_complete=DATA)
 @keyword_options(SpaceOptions)
 @with_graph
 @output_options

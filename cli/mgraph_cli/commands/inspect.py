@@ -9,6 +9,7 @@ import click
 
 from mgraph import KINDS, Listing
 from mgraph.errors import InputError
+from mgraph_cli.completion import THINGS
 from mgraph_cli.options import given, keyword_options, output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.tables import MEASURE_COLUMNS, edge_table, measure_tables, say_doubts, summary_table
@@ -66,13 +67,19 @@ _EMPTY = {
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", shell_complete=THINGS)
 @click.option("--table", is_flag=True, help="Print the papers' tables for the connection's finest sweep.")
 @click.option("--series", is_flag=True, help="Print every number that was recorded on the way to it.")
 @click.option("--ancestry", is_flag=True, help="Show what it was made from, back to training runs and files.")
+@click.option("--basins", is_flag=True, help="Print the basins of the connection's finest sweep, and their saddles.")
+@click.option("--split", default=None, help="With --basins: train (default), valid or test.")
+@click.option("--metric", default=None, help="With --basins: any metric that was swept (default: loss).")
+@click.option("--depth", type=float, default=None, help="With --basins: the least depth (default: 1 % of the range).")
 @with_graph
 @output_options
-def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, form: str) -> None:
+def show(
+    what: str, table: bool, series: bool, ancestry: bool, basins: bool, graph: Graph, form: str, **flooding: Any
+) -> None:
     """Show everything about a node or connection, by name, id, or id prefix.
 
     --table prints what the papers print: the minimum, the integral over the path or surface (Int) and the maximum of
@@ -84,15 +91,24 @@ def show(what: str, table: bool, series: bool, ancestry: bool, graph: Graph, for
     the learning rate and the distance from the start, by step; for a walk (LLPF), the loss, the iterations and the
     seconds of each tick, the distance, step and variance of each layer, and the loss at the points that were kept.
 
+    --basins prints every minimum of the swept values that is not a ripple, and the saddle over which it joins a deeper
+    one, as a tree like that of mgraph dendrogram.
+
     \b
     Example:
       mgraph show s
       mgraph show s --table
+      mgraph show s --basins
       mgraph show m --ancestry
       mgraph show path --series --csv
     """
-    if table + series + ancestry > 1:
-        raise InputError("Give only one of --table, --series and --ancestry.")
+    if table + series + ancestry + basins > 1:
+        raise InputError("Give only one of --table, --series, --ancestry and --basins.")
+    if basins:
+        _print_basins(graph.connection(what), form, flooding)
+        return
+    if any(value is not None for value in flooding.values()):
+        raise InputError("--split, --metric and --depth are for --basins.")
     if ancestry:
         _print_ancestry(graph.find(what), form)
         return
@@ -155,6 +171,23 @@ def _print_ancestry(subject: Point | Connected, form: str) -> None:
         emit_one(subject.ancestry(), form=form)
         return
     echo(*subject.ancestry_lines())
+
+
+def _print_basins(connected: Connected, form: str, flooding: dict[str, Any]) -> None:
+    found = connected.basins(**given(flooding))
+    columns = ("basin", "value", "saddle", "at", "depth", "joins")
+    if form == "json":
+        emit_one(found.to_dict(), form=form)
+        return
+    if form == "csv":
+        emit(found.rows(), columns, form=form)
+        return
+    echo(f"{found.split} {found.metric.cost_name} at which basins join")
+    echo(*str(found.tree).split("\n"))
+    echo()
+    emit(found.rows(), columns)
+    if found.said:
+        note(f"Note: {found.said}")
 
 
 def _further_tables(row: dict[str, Any], known: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:

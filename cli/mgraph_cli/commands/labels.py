@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph.errors import InputError
+from mgraph_cli.completion import THINGS
 from mgraph_cli.options import output_options, with_graph
 from mgraph_cli.output import emit_one
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", shell_complete=THINGS)
 @click.argument("tags", nargs=-1)
 @click.option("--remove", is_flag=True, help="Remove these tags.")
 @with_graph
@@ -33,7 +34,7 @@ def tag(what: str, tags: tuple[str, ...], remove: bool, graph: Graph, form: str)
 
 
 @click.command("note")
-@click.argument("what")
+@click.argument("what", shell_complete=THINGS)
 @click.argument("pairs", nargs=-1, metavar="KEY=VALUE...")
 @click.option("--remove", "keys", multiple=True, metavar="KEY", help="Remove this note; may be repeated.")
 @with_graph

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph import SharpnessSettings
+from mgraph_cli.completion import NODES
 from mgraph_cli.options import (
     GivenSettings,
     SectionedCommand,
@@ -32,7 +33,7 @@ _picture = click.option("-o", "--output", type=click.Path(path_type=Path), help=
 
 
 @click.command()
-@click.argument("points", nargs=-1, required=True)
+@click.argument("points", nargs=-1, required=True, shell_complete=NODES)
 @_picture
 @with_graph
 @output_options
@@ -81,7 +82,7 @@ def _named(row: Mapping[str, Any], ends: Mapping[str, str]) -> dict[str, Any]:
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("points", nargs=-1, required=True)
+@click.argument("points", nargs=-1, required=True, shell_complete=NODES)
 @_picture
 @settings_options({"sharpness": SharpnessSettings})
 @with_computing_graph

@@ -10,6 +10,7 @@ import click
 
 from mgraph import ExportSetOptions, MergeOptions
 from mgraph.errors import InputError
+from mgraph_cli.completion import CONNECTIONS, THINGS
 from mgraph_cli.options import given, grid_option, keyword_options, numbers, output_options, with_computing_graph
 from mgraph_cli.output import emit_one, note
 from mgraph_cli.progress import progress_bars
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("connection")
+@click.argument("connection", shell_complete=CONNECTIONS)
 @click.option("--at", "at_text", metavar="T|U,V|A,B,C", help="The point at this parameter.")
 @keyword_options(MergeOptions)
 @with_computing_graph
@@ -51,7 +52,7 @@ def merge(connection: str, at_text: str | None, graph: Graph, form: str, **optio
 
 
 @click.command()
-@click.argument("what", nargs=-1, metavar="NODE|[MODEL|CONN@POINTS]...")
+@click.argument("what", nargs=-1, metavar="NODE|[MODEL|CONN@POINTS]...", shell_complete=THINGS)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File, or directory.")
 @click.option("--ensemble", "as_ensemble", is_flag=True, help="Write the ensemble of a set of models.")
 @grid_option("Of a single connection: members on a grid of n or n,m points (default: at most 9).")

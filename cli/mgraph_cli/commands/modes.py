@@ -11,6 +11,7 @@ import click
 
 from mgraph import EvaluateJob, EvaluateOptions, ImportOptions, TrainSettings
 from mgraph.errors import InputError, TrainedCurveError
+from mgraph_cli.completion import NODES
 from mgraph_cli.options import (
     GivenSettings,
     SectionedCommand,
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 @click.command(cls=SectionedCommand)
 @click.option("--name", help="Name of the mode.")
-@click.option("--init", metavar="NODE", help="Begin with the weights of a node, not with fresh ones.")
+@click.option(
+    "--init", metavar="NODE", help="Begin with the weights of a node, not with fresh ones.", shell_complete=NODES
+)
 @settings_options({"train": TrainSettings}, presets=True)
 @space_option
 @with_computing_graph
@@ -165,7 +168,7 @@ def _add_curve(graph: Graph, form: str, file: Path, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=NODES)
 @click.option(
     "--split", "splits", multiple=True, metavar="SPLIT", help="Measure train, valid or test; may be repeated."
 )

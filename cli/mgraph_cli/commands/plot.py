@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mgraph import PlotOptions
 from mgraph.errors import InputError
 from mgraph_cli.commands.topology import criteria_options
-from mgraph_cli.options import given, grid_option, output_options, space_option, with_computing_graph, with_graph
+from mgraph_cli.completion import THINGS
+from mgraph_cli.options import (
+    dark_option,
+    given,
+    grid_option,
+    keyword_options,
+    output_options,
+    space_option,
+    with_computing_graph,
+    with_graph,
+)
 from mgraph_cli.output import emit, note
 from mgraph_cli.progress import progress_bars
 from mgraph_cli.terminal import echo
@@ -19,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("what")
+@click.argument("what", shell_complete=THINGS)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
 @click.option(
     "--before/--no-before",
@@ -28,18 +39,32 @@ if TYPE_CHECKING:
     help="Draw the straight connection of the same ends beside it, which --before makes and sweeps if there is none; "
     "or only the connection itself.",
 )
-@click.option("--ensemble", "voted", is_flag=True, help="Draw what votes of a connection's points gain on test data.")
-@grid_option("Points with --ensemble: n or n,m (default: 21 of a path, 9 of a surface).")
+@click.option(
+    "--ensemble", "what_else", flag_value="ensemble", help="Draw what votes of a connection's points gain on test data."
+)
+@click.option(
+    "--flips", "what_else", flag_value="flips", help="Draw which test examples are predicted otherwise along a path."
+)
+@click.option(
+    "--path", "paths", multiple=True, metavar="CONN", help="Project this path on a plane, with its distance from it."
+)
+@click.option("--basins", "what_else", flag_value="basins", help="Mark basins and saddles, and draw how basins join.")
+@keyword_options(PlotOptions)
+@dark_option
+@grid_option("Points with --ensemble and --flips: n or n,m (default: 21 of a path, 9 of a surface).")
 @with_computing_graph
 def plot(
     what: str,
     output: Path,
     beside: bool | None,
-    voted: bool,
+    what_else: str | None,
     grid: list[int] | None,
     graph: Graph,
+    **look: Any,
 ) -> None:
     """Draw loss and primary metric of the finest sweep: heat maps of a surface or simplex of three, curves along t.
+
+    Dark is good: a low loss, a high accuracy. Losses that span a decade are on a logarithmic scale.
 
     For a mode trained here, draw its training: loss, accuracy, learning rate and distance from the start.
 
@@ -55,23 +80,30 @@ def plot(
       mgraph plot a -o training.png
       mgraph plot s -o surface.png --before
       mgraph plot curve -o votes.png --ensemble
+      mgraph plot curve -o flips.png --flips
+      mgraph plot s -o relief.png --3d
+      mgraph plot s -o basins.png --basins
+      mgraph plot s -o test-loss.svg --split test --metric loss --dark
     """
     from mgraph import Connected
 
-    if voted:
-        if beside is not None:
-            raise InputError("--before is for a picture of the connection itself, not for --ensemble.")
-        with progress_bars("plot") as progress:
-            drawn = graph.connection(what).plot_ensemble(output, grid=grid, progress=progress)
+    dark, paths = look.pop("dark"), look.pop("paths")
+    if grid is not None and what_else not in ("ensemble", "flips"):
+        raise InputError("--grid is for --ensemble and --flips; the picture of a connection is of its finest sweep.")
+    if what_else is not None:
+        if beside is not None or paths:
+            raise InputError(f"--before and --path are for the picture of the sweep itself, not for --{what_else}.")
+        drawn = _plot_else(graph, what, output, what_else, grid=grid, dark=dark, **look)
         echo(str(drawn))
         return
-    if grid is not None:
-        raise InputError("--grid is for --ensemble; the picture of a connection is of its finest sweep.")
     connected = graph.find(what)
     if not isinstance(connected, Connected):
-        echo(str(connected.plot(output)))
+        if any(look.values()) or paths:
+            raise InputError(f"--split, --metric, --3d and --path are for the sweep of a connection; {what} is a node.")
+        echo(str(connected.plot(output, dark=dark)))
         return
-    connected.check_plot(output)
+    connected.check_plot(output, **look)
+    graph.check_paths(paths)
     before = None
     if beside is not False and connected.trained:
         before = connected.straight()
@@ -81,18 +113,38 @@ def plot(
             note("Connecting the same ends by --linear, to show them before training.")
             with progress_bars("plot") as progress:
                 before = connected.connect_straight(progress=progress)
-    path = connected.plot(output, before=before)
-    echo(str(path))
+    echo(str(connected.plot(output, before=before, paths=paths, dark=dark, **look)))
+
+
+def _plot_else(
+    graph: Graph, what: str, output: Path, kind: str, *, grid: list[int] | None, dark: bool, **look: Any
+) -> Path:
+    """Draw something else than the sweep."""
+    connected = graph.connection(what)
+    if kind == "basins":
+        if look.pop("relief") or any(len(given) > 1 for given in look.values()):
+            raise InputError("--basins are those of one split and one metric, and drawn from above.")
+        only = {name: look[many][0] for name, many in (("split", "splits"), ("metric", "metrics")) if look[many]}
+        return connected.plot_basins(output, dark=dark, **only)
+    if any(look.values()):
+        raise InputError(f"--{kind} takes no --split, --metric or --3d, which are for the sweep itself.")
+    if kind == "flips" and grid is not None and len(grid) > 1:
+        raise InputError("--flips follows a path: --grid is one number.")
+    with progress_bars("plot") as progress:
+        if kind == "flips":
+            return connected.plot_flips(output, grid=grid[0] if grid else None, dark=dark, progress=progress)
+        return connected.plot_ensemble(output, grid=grid, dark=dark, progress=progress)
 
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
+@dark_option
 @click.option("--layout", default="barrier", show_default=True, help="barrier, or distance (in weight space).")
 @criteria_options()
 @space_option
 @with_graph
-def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: Any) -> None:
-    """Draw the graph: modes as points, the best edge of each pair as a line coloured by its peak.
+def map(output: Path, layout: str, space: str | None, dark: bool, graph: Graph, **criteria: Any) -> None:
+    """Draw the graph: modes as points, the best edge of each pair as a line, dark if it is good.
 
     Modes joined within the limit (--max-barrier, --max-peak, --max-drop; without one, by any edge) form a component and
     are shaded. The layout makes distances on the page follow the barriers, or the distances in weight space.
@@ -102,16 +154,17 @@ def map(output: Path, layout: str, space: str | None, graph: Graph, **criteria: 
       mgraph map -o graph.png --max-barrier 0.05
       mgraph map -o graph.pdf --layout distance
     """
-    echo(str(graph.plot_map(output, layout=layout, space=space, **given(criteria))))
+    echo(str(graph.plot_map(output, layout=layout, space=space, dark=dark, **given(criteria))))
 
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it as a heat map: .png, .pdf or .svg.")
+@dark_option
 @criteria_options()
 @space_option
 @with_graph
 @output_options
-def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+def matrix(output: Path | None, space: str | None, dark: bool, graph: Graph, form: str, **criteria: Any) -> None:
     """Print the peaks (or --by barrier, drop) of all pairs of modes, or draw them as a heat map.
 
     'direct' is the value of the best edge between the two, 'best' the largest on the best route. A picture has the
@@ -123,7 +176,7 @@ def matrix(output: Path | None, space: str | None, graph: Graph, form: str, **cr
       mgraph matrix --by barrier -o matrix.png
     """
     if output is not None:
-        echo(str(graph.plot_matrix(output, space=space, **given(criteria))))
+        echo(str(graph.plot_matrix(output, space=space, dark=dark, **given(criteria))))
         return
     found = graph.matrix(space=space, **given(criteria))
     for text in found.notes:

@@ -9,6 +9,7 @@ import click
 
 from mgraph import EnsembleOptions, PredictOptions, SoupOptions
 from mgraph.errors import InputError
+from mgraph_cli.completion import THINGS
 from mgraph_cli.options import Decorator, given, grid_option, keyword_options, output_options, with_computing_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.progress import progress_bars
@@ -22,7 +23,7 @@ _FURTHER = ("members", "cost", "test_nll", "test_ece", "test_brier")
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL|CONN@POINTS]...")
+@click.argument("models", nargs=-1, metavar="[MODEL|CONN@POINTS]...", shell_complete=THINGS)
 @grid_option("Of a single connection: members on a grid of n or n,m points (s --grid 5 is s@5).")
 @keyword_options(EnsembleOptions)
 @click.option("--per-class", is_flag=True, help="Print precision, recall and F1 of every class on test data.")
@@ -83,7 +84,7 @@ def _recipe(name: str, help: str) -> Decorator:
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL|CONN@POINTS]...")
+@click.argument("models", nargs=-1, metavar="[MODEL|CONN@POINTS]...", shell_complete=THINGS)
 @_recipe("greedy", "From the best model on, those that do no harm.")
 @_recipe("learned", "Convex weights, learned on half of the validation data.")
 @_recipe("uniform", "Equal weights (the default).")
@@ -118,7 +119,7 @@ def soup(models: tuple[str, ...], recipes: tuple[str, ...], graph: Graph, form: 
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[MODEL|CONN@POINTS]...")
+@click.argument("models", nargs=-1, metavar="[MODEL|CONN@POINTS]...", shell_complete=THINGS)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File: .parquet, .csv or .npz.")
 @keyword_options(PredictOptions)
 @with_computing_graph

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from mgraph.errors import InputError
-from mgraph_cli.options import find_graph, output_options, with_graph
+from mgraph_cli.completion import THINGS
+from mgraph_cli.finding import find_graph
+from mgraph_cli.options import output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("things", nargs=-1, required=True, metavar="NODE|CONNECTION...")
+@click.argument("things", nargs=-1, required=True, metavar="NODE|CONNECTION...", shell_complete=THINGS)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The file, NAME.mgraph.zip.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @with_graph

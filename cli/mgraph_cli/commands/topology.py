@@ -10,8 +10,10 @@ import click
 
 from mgraph import Criteria
 from mgraph.errors import InputError
+from mgraph_cli.completion import CONNECTIONS, NODES
 from mgraph_cli.options import (
     Decorator,
+    dark_option,
     given,
     grid_option,
     keyword_options,
@@ -83,8 +85,8 @@ def components(space: str | None, graph: Graph, form: str, **criteria: Any) -> N
 
 
 @click.command()
-@click.argument("start", metavar="A")
-@click.argument("goal", metavar="B")
+@click.argument("start", metavar="A", shell_complete=NODES)
+@click.argument("goal", metavar="B", shell_complete=NODES)
 @click.option("--save", metavar="NAME", help="Make it one connection with this name, and sweep it (see compose).")
 @thin_option
 @criteria_options()
@@ -134,7 +136,7 @@ def route(
 
 
 @click.command()
-@click.argument("pieces", nargs=-1, required=True, metavar="CONN[:FROM:TO]...")
+@click.argument("pieces", nargs=-1, required=True, metavar="CONN[:FROM:TO]...", shell_complete=CONNECTIONS)
 @click.option("--name", help="Name of the connection.")
 @thin_option
 @click.option("--no-sweep", is_flag=True, help="Do not sweep it now.")
@@ -201,11 +203,12 @@ def mst(space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it as a picture: .png, .pdf or .svg.")
+@dark_option
 @criteria_options()
 @space_option
 @with_graph
 @output_options
-def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, **criteria: Any) -> None:
+def dendrogram(output: Path | None, space: str | None, dark: bool, graph: Graph, form: str, **criteria: Any) -> None:
     """Draw at which level groups of modes merge: the single-linkage tree of the edges.
 
     Each number is the peak (or --by) of the best edge between the two groups below it; each mode is listed with its own
@@ -219,7 +222,7 @@ def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, 
       mgraph dendrogram --max-peak 0.5 -o dendrogram.png
     """
     if output is not None:
-        echo(str(graph.plot_dendrogram(output, space=space, **given(criteria))))
+        echo(str(graph.plot_dendrogram(output, space=space, dark=dark, **given(criteria))))
         return
     found = graph.dendrogram(space=space, **given(criteria))
     _say(found.notes)
@@ -236,7 +239,7 @@ def dendrogram(output: Path | None, space: str | None, graph: Graph, form: str, 
 
 
 @click.command()
-@click.argument("node", metavar="A")
+@click.argument("node", metavar="A", shell_complete=NODES)
 @criteria_options()
 @space_option
 @with_graph

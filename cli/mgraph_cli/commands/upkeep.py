@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mgraph.errors import InputError
-from mgraph_cli.options import find_graph, graph_option, output_options, with_computing_graph, with_graph
+from mgraph_cli.completion import ANYTHING, ARCHS, DATA, NODES, SPACES
+from mgraph_cli.finding import find_graph
+from mgraph_cli.options import graph_option, output_options, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.terminal import echo
 
@@ -68,7 +70,7 @@ def gc(older_than: float, dry_run: bool, claim: bool, graph: Graph, form: str) -
 
 
 @click.command()
-@click.argument("things", nargs=-1, required=True)
+@click.argument("things", nargs=-1, required=True, shell_complete=ANYTHING)
 @click.option("--cascade", is_flag=True, help="Also remove what depends on it.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @with_graph
@@ -90,7 +92,7 @@ def rm(things: tuple[str, ...], cascade: bool, dry_run: bool, graph: Graph, form
 
 
 @click.command()
-@click.argument("old")
+@click.argument("old", shell_complete=ANYTHING)
 @click.argument("new")
 @with_graph
 @output_options
@@ -106,9 +108,9 @@ def mv(old: str, new: str, graph: Graph, form: str) -> None:
 
 
 @click.command()
-@click.argument("which", nargs=-1, metavar="[SPACE] | OLD NEW")
-@click.option("--arch", help="Where the architecture's code is now: file.py:fn or pkg.module:fn.")
-@click.option("--data", help="Where the data, or their code, are now: a spec.")
+@click.argument("which", nargs=-1, metavar="[SPACE] | OLD NEW", shell_complete=SPACES)
+@click.option("--arch", help="Where the architecture's code is now: file.py:fn or pkg.module:fn.", shell_complete=ARCHS)
+@click.option("--data", help="Where the data, or their code, are now: a spec.", shell_complete=DATA)
 @click.option("--loss", help="Where the code of your own evaluation loss is now.")
 @click.option("--trust", is_flag=True, help="With OLD NEW: trust the code there, even if it was not trusted before.")
 @graph_option
@@ -229,7 +231,7 @@ def upgrade(graph_path: Path | None, form: str) -> None:
 
 
 @click.command()
-@click.argument("node")
+@click.argument("node", shell_complete=NODES)
 @click.option(
     "--rounding", default="bf16", show_default=True, metavar="bf16|bitround:N", help="Bits of the mantissa to keep."
 )

@@ -261,7 +261,7 @@ class LLPF(Method, WalkSettings):
         from mgraph.evaluate.metrics import LOSS, Subset, measure
 
         subset = Subset.random(len(task.train), self.check_examples)
-        policy = BatchNormPolicy.default(len(task.train), self.check_examples)
+        policy = BatchNormPolicy.default(task.train, self.check_examples)
 
         def loss_here() -> float:
             recompute_statistics(flat, task.train, policy)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from mgraph.figures import colours, ink, legend_below
 from mgraph.methods.llpf.report import WalkSeries
 from mgraph.metric import LOSS
 from mgraph.query.sweepdata import SweepData
 
-_LOSS, _ACCURACY, _FAINT = "#1b6ca8", "#b3263c", "#9db8cc"
 _MOST_NAMED = 10  # layers in a legend
 _LOW_ACCURACY = 0.9  # the axis reaches down to here, so that one wrong example does not look like a cliff
 
@@ -22,7 +22,7 @@ def draw_walk(
     """Draw six panels: train and test by tick, distances, variances, continuity, and the loss along t."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14.4, 7.4), layout="constrained")
+    figure = Figure(figsize=(14.4, 8.6), layout="constrained")
     axes = figure.subplots(2, 3)
     _by_tick(axes[0, 0], observed, data, "train")
     _layers(axes[0, 1], observed, {"distance": "-", "norm": "--"}, _distances(observed))
@@ -47,8 +47,9 @@ def _by_tick(axis: Any, observed: WalkSeries, data: SweepData, split: str) -> No
     t = data.parameters[:, 0]
     handles, place = [], axis
     if split == "train" and ("train_loss", "") in observed.series:
-        handles += axis.plot(*observed.series["train_loss", ""], color=_FAINT, linewidth=0.8, label="batches of a tick")
-    for metric, colour in zip(data.shown, (_LOSS, _ACCURACY), strict=False):
+        shade = colours()["faint"]
+        handles += axis.plot(*observed.series["train_loss", ""], color=shade, linewidth=0.8, label="batches of a tick")
+    for metric, colour in zip(data.shown, (colours()["train"], colours()["test"]), strict=False):
         if (split, metric.name) not in data.values:
             continue
         place = axis if metric.name == LOSS.name else axis.twinx()
@@ -59,7 +60,7 @@ def _by_tick(axis: Any, observed: WalkSeries, data: SweepData, split: str) -> No
         if metric.best == 1.0:
             place.set_ylim(min(_LOW_ACCURACY, float(values.min()) - 0.01), 1.005)
     axis.set_ylim(bottom=0)
-    place.legend(handles=handles, loc="center right", fontsize=8)
+    legend_below(axis, handles)
     axis.set_title(f"{split} {' and '.join(m.name for m in data.shown)}")
 
 
@@ -87,7 +88,7 @@ def _layers(axis: Any, observed: WalkSeries, styles: Mapping[str, str], title: s
     axis.set_yscale("log")
     axis.set_title(title)
     if 0 < len(subjects) <= _MOST_NAMED:
-        axis.legend(fontsize=8)
+        legend_below(axis)
     else:
         axis.set_title(f"{title} ({len(subjects)}: first dark, last light)")
 
@@ -96,20 +97,25 @@ def _continuity(axis: Any, observed: WalkSeries, data: SweepData) -> None:
     """Draw the train loss along the straight pieces between kept points, and at these points."""
     ticks = observed.ticks_along(data.parameters[:, 0], data.family.knots)
     if ("train", LOSS.name) in data.values:
-        axis.plot(ticks, data.values["train", LOSS.name], color=_LOSS, linewidth=1, label="on the pieces (sweep)")
+        axis.plot(
+            ticks, data.values["train", LOSS.name], color=colours()["train"], linewidth=1, label="on the pieces (sweep)"
+        )
         rows = observed.series["row", ""][1].astype(np.int64)
         at = np.interp(data.family.knots[rows], data.parameters[:, 0], data.values["train", LOSS.name])
-        axis.plot(observed.series["row", ""][0], at, ".", color="black", markersize=4, label="kept points")
+        axis.plot(observed.series["row", ""][0], at, ".", color=ink(), markersize=4, label="kept points")
     ends, middles = observed.series["point_loss", ""][0], observed.series["piece_loss", ""][1]
-    axis.plot((ends[1:] + ends[:-1]) / 2, middles, "x", color=_ACCURACY, markersize=4, label="middles, as walked")
+    axis.plot(
+        (ends[1:] + ends[:-1]) / 2, middles, "x", color=colours()["test"], markersize=4, label="middles, as walked"
+    )
     axis.set_ylim(bottom=0)
     axis.set_ylabel("train loss")
-    axis.legend(fontsize=8)
+    legend_below(axis)
     axis.set_title("continuity")
 
 
 def _along(axis: Any, data: SweepData, ends: Sequence[str], before: SweepData | None) -> None:
-    for split, colour in (("train", _LOSS), ("valid", "#e08a00"), ("test", _ACCURACY)):
+    for split in ("train", "valid", "test"):
+        colour = colours()[split]
         if (split, LOSS.name) not in data.values:
             continue
         axis.plot(data.parameters[:, 0], data.values[split, LOSS.name], color=colour, linewidth=1, label=split)
@@ -121,7 +127,7 @@ def _along(axis: Any, data: SweepData, ends: Sequence[str], before: SweepData | 
     axis.set_xlim(0, 1)
     axis.set_xlabel(f"t   ({ends[0]} at 0, {ends[1]} at 1)")
     axis.set_ylabel("loss")
-    axis.legend(fontsize=8)
+    legend_below(axis)
     axis.set_title("loss along the length of the path")
 
 

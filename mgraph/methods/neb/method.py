@@ -194,7 +194,7 @@ class NudgedElasticBand(Method, BandSettings):
         from mgraph.evaluate.sweep import Measuring, sweep
         from mgraph.progress import silent
 
-        how = Measuring(BatchNormPolicy.default(len(task.train)))
+        how = Measuring(BatchNormPolicy.default(task.train))
         subsets = {"train": Subset.random(len(task.train), self.dense_examples)}
 
         def measure(rows: Sequence[Tensor], coefficients: Floats, phase: str) -> Floats:

@@ -100,10 +100,7 @@ def parts(con: duckdb.DuckDBPyConnection, rows: int = PART) -> Iterator[dict[str
 
     The connection must not be used for anything else meanwhile.
     """
-    meta = con.execute(f"SELECT {', '.join(META)} FROM meta").fetchone()
-    assert meta is not None
-    head: dict[str, Any] = {"meta": {k: _plain(v) for k, v in zip(META, meta, strict=True)}}
-    part, filled = Changes(), 0
+    head, part, filled = empty(con), Changes(), 0
     for table, record in TABLES.items():
         listed = ", ".join(f'"{c.name}"' for c in columns(record))
         con.execute(f"SELECT {listed} FROM {table} ORDER BY rowid")
@@ -115,6 +112,13 @@ def parts(con: duckdb.DuckDBPyConnection, rows: int = PART) -> Iterator[dict[str
                 head, part, filled = {}, Changes(), 0
     if head or filled:
         yield head | part.document()
+
+
+def empty(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Describe an index without rows for the journal: the row of ``meta`` alone."""
+    meta = con.execute(f"SELECT {', '.join(META)} FROM meta").fetchone()
+    assert meta is not None
+    return {"meta": {k: _plain(v) for k, v in zip(META, meta, strict=True)}}
 
 
 def snapshot(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:

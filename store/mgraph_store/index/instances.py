@@ -38,9 +38,10 @@ _NAME = "graph"
 
 @dataclass
 class _Instance:
-    """An instance kept for an index."""
+    """An instance kept for an index, or for another one in the directory that it may use."""
 
     index: Path
+    directory: Path
     connection: duckdb.DuckDBPyConnection
     uses: int = 0
     readers: int = 0
@@ -82,9 +83,10 @@ class Instances:
     def start(self, index: Path) -> None:
         """Start an instance for an index, unless one is there; for the moment before a lock is taken."""
         path = _resolved(index)
+        directory = _directory(path)
         with self._lock:
-            if path not in self._reading and all(instance.index != path for instance in self._idle):
-                self._keep(_Instance(path, _started(path)))
+            if path not in self._reading and all(instance.directory != directory for instance in self._idle):
+                self._keep(_Instance(path, directory, _started(directory)))
 
     def has_open(self, index: Path) -> bool:
         """Return whether we have an index open in this process."""
@@ -148,8 +150,10 @@ class Instances:
 
     def _take(self, path: Path) -> _Instance | None:
         for i in reversed(range(len(self._idle))):
-            if self._idle[i].index == path:
-                return self._idle.pop(i)
+            if self._idle[i].directory == _directory(path):
+                instance = self._idle.pop(i)
+                instance.index = path
+                return instance
         return None
 
     def _put_back(self, instance: _Instance, detached: bool) -> None:
@@ -170,7 +174,7 @@ def _resolved(index: Path) -> Path:
 
 
 def _attached(instance: _Instance | None, path: Path, how: str) -> _Instance:
-    instance = instance or _Instance(path, _started(path))
+    instance = instance or _Instance(path, _directory(path), _started(_directory(path)))
     try:
         instance.connection.execute(f"ATTACH {_quoted(path)} AS {_NAME}{how}")
     except BaseException:
@@ -179,9 +183,14 @@ def _attached(instance: _Instance | None, path: Path, how: str) -> _Instance:
     return instance
 
 
-def _started(path: Path) -> duckdb.DuckDBPyConnection:
+def _directory(path: Path) -> Path:
+    """Return the directory that an instance for this index may use."""
+    return path.parent
+
+
+def _started(directory: Path) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:", config=dict(CONFIG))
-    connection.execute(f"SET allowed_directories = [{_quoted(path.parent)}]")
+    connection.execute(f"SET allowed_directories = [{_quoted(directory)}]")
     connection.execute("SET enable_external_access = false")
     return connection
 

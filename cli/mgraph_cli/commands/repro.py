@@ -1,0 +1,125 @@
+"""The papers' experiments: repro."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mgraph.errors import InputError
+from mgraph_cli.options import output_options
+from mgraph_cli.output import emit, emit_one, note
+from mgraph_cli.progress import progress_bars
+from mgraph_cli.terminal import echo
+
+if TYPE_CHECKING:
+    from mgraph import Reproduction
+
+_SHOWN = ("row", "quantity", "unit", "published", "faithful", "faithful_error", "faithful_difference")
+_SHOWN += ("ours", "ours_error", "ours_difference", "status")
+_COSTS = ("row", "time", "nbytes", "at_most")
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--scale", help="tiny (a minute on digits), small (an hour on two cores), paper.  [default: tiny]")
+@click.option("--only", multiple=True, metavar="ROW", help="Only this row; may be repeated.")
+@click.option(
+    "--graph",
+    "graph_path",
+    type=click.Path(path_type=Path),
+    help="Its graph, made if it is not there.  [default: repro-PAPER-SCALE.mgraph]",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Where the data are: an .npz file, or a directory with the data set.",
+)
+@click.option(
+    "--budget", metavar="TIME", help="Keep within this time, such as 90s, 30m or 2h; what is left out is marked."
+)
+@click.option("--estimate", is_flag=True, help="Only say what it will cost, and on what that rests.")
+@click.option("--dry-run", is_flag=True, help="Only try every network and recipe for one step, on synthetic data.")
+@click.option("--show", is_flag=True, help="Only print the table of what has been run.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:i] or mps.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: by the network's size).")
+@output_options
+def repro(
+    name: str | None, budget: str | None, estimate: bool, dry_run: bool, show: bool, form: str, **where: Any
+) -> None:
+    """Run a paper's table or figure again, and print our numbers beside the published ones; without NAME, list them.
+
+    What is done is in the graph, for all other commands, and is not done again: after Ctrl-C, or when a budget is used
+    up, the same command goes on. The table is written beside the graph, as Markdown and CSV.
+
+    \b
+    Example:
+      mgraph repro
+      mgraph repro s-table2 --only 3x3
+      mgraph repro g-table2 --scale small --data cifar10.npz --budget 2h
+      mgraph repro s-table1 --scale paper --dry-run
+    """
+    if name is None:
+        _list(form)
+        return
+    if estimate + dry_run + show > 1:
+        raise InputError("--estimate, --dry-run and --show exclude each other.")
+    from mgraph import Reproduction
+
+    with progress_bars("repro") as progress:
+        further = {} if progress is None or estimate or show else {"progress": progress}
+        chosen = Reproduction(name, graph=where.pop("graph_path"), **where, **further)
+        if estimate:
+            _print_estimate(chosen, form)
+        elif dry_run:
+            _dry_run(chosen, form)
+        else:
+            _run(chosen, budget, form, show=show)
+
+
+def _list(form: str) -> None:
+    from mgraph import EXPERIMENTS
+
+    rows = [
+        {"name": e.name, "what": e.title, "rows": [row.name for row in e.rows], "scales": list(e.scales)}
+        | {"paper": e.paper, "deviations": e.deviations}
+        for e in EXPERIMENTS.values()
+    ]
+    emit(rows, ("name", "what", "scales"), form=form)
+
+
+def _run(chosen: Reproduction, budget: str | None, form: str, *, show: bool) -> None:
+    if show and not chosen.path.exists():
+        raise InputError(f"There is no graph {chosen.path} yet; leave --show out to run it.")
+    table = chosen.table() if show else chosen.run(budget=budget, say=note)
+    emit(table.records, _SHOWN, form=form)
+    if form == "table":
+        for text in table.notes:
+            echo(text)
+        for file in table.files:
+            echo(f"Wrote {file}")
+
+
+def _print_estimate(chosen: Reproduction, form: str) -> None:
+    outlook = chosen.estimate()
+    rows = outlook.listed()
+    if form != "table":
+        emit(rows, _COSTS, form=form)
+        return
+    emit(rows, tuple(rows[0]) if rows else _COSTS, empty="Everything has been run.")
+    for line in outlook.words():
+        echo(line)
+
+
+def _dry_run(chosen: Reproduction, form: str) -> None:
+    tried = chosen.dry_run(say=note)
+    outlook = chosen.estimate()
+    rows = [vars(one) for one in tried]
+    if form == "json":
+        emit_one({"tried": rows, "estimate": outlook.listed(), "basis": outlook.words()}, form=form)
+        return
+    emit(rows, ("net", "what", "batch_size", "seconds"), form=form)
+    if form == "table":
+        for line in outlook.words():
+            echo(line)

@@ -1,0 +1,196 @@
+"""What an experiment will cost: counted work, times the speed of a second's measurement here, or of a GPU by its data
+sheet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from mgraph.architectures.loading import build_network
+from mgraph.durations import spoken
+from mgraph.report.sizes import size_of
+from mgraph.repro.data import DATA, DataSet
+from mgraph.repro.experiment import Net, Row
+from mgraph.repro.steps import Size, Step, Train, Work
+
+if TYPE_CHECKING:
+    from mgraph.repro.lab import Lab
+
+SECONDS = 1.0
+"""Time spent on measuring the speed of one network."""
+
+BACKWARD = 3.0
+"""Cost of a forward and backward pass, in forward passes."""
+
+H200_PEAK = 494.5e12
+"""FLOP/s of an H200 (SXM) in TF32 without sparsity, by NVIDIA's data sheet."""
+
+H200_SHARE = 0.1
+"""Share of that peak which is assumed: small images keep a GPU far from it. It has not been measured."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds, bytes, and what they rest on."""
+
+    seconds: float = 0.0
+    nbytes: float = 0.0
+    at_most: bool = False
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.seconds + other.seconds, self.nbytes + other.nbytes, self.at_most or other.at_most)
+
+    @override
+    def __str__(self) -> str:
+        most = "at most " if self.at_most else "about "
+        return f"{most}{spoken(max(self.seconds, 0.1))}, {self.nbytes / 1e6:.3g} MB"
+
+
+class Speed:
+    """How long work takes, by network."""
+
+    basis: str
+
+    def seconds(self, net: Net, work: Work, batch_size: int) -> float:
+        """Return the seconds of some work."""
+        raise NotImplementedError
+
+
+class MeasuredHere(Speed):
+    """The speed on a device of this machine, measured on the network itself for a second."""
+
+    def __init__(self, device: str, threads: int | None = None, seconds: float = SECONDS) -> None:
+        self._device, self._seconds, self._threads = device, seconds, threads
+        self._known: dict[tuple[str, str, int], float] = {}
+        self.basis = f"counted passes × the speed of each network, measured for {seconds:g} s on {device}"
+
+    @override
+    def seconds(self, net: Net, work: Work, batch_size: int) -> float:
+        key = (net.arch, net.data, batch_size)
+        if key not in self._known:
+            self._known[key] = self._measure(net, batch_size)
+        return (work.trained + work.forward / BACKWARD) * self._known[key]
+
+    def _measure(self, net: Net, batch_size: int) -> float:
+        """Return the seconds that one example takes, forward and backward."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads or before)
+        try:
+            module, x, y = _probe(net, batch_size, self._device)
+            _pass(module, x, y)  # the first one allocates
+            begin, done = time.perf_counter(), 0
+            while done == 0 or time.perf_counter() - begin < self._seconds:
+                _pass(module, x, y)
+                done += 1
+            return (time.perf_counter() - begin) / done / batch_size
+        finally:
+            torch.set_num_threads(before)
+
+
+class OfH200(Speed):
+    """An H200, by its data sheet."""
+
+    def __init__(self) -> None:
+        self.basis = (
+            f"2 FLOP for each of the counted multiply-adds, 3 times as many for a forward and backward pass, at "
+            f"{100 * H200_SHARE:g} % of {H200_PEAK / 1e12:g} TFLOP/s, an H200's peak in TF32 without sparsity (an "
+            f"assumption: no such run has been made)"
+        )
+
+    @override
+    def seconds(self, net: Net, work: Work, batch_size: int) -> float:
+        forward = work.forward + BACKWARD * work.trained
+        return 2 * _counted(net)[1] * forward / (H200_SHARE * H200_PEAK)
+
+
+def cost_of(lab: Lab | None, rows: Iterable[Row], scale: str, speed: Speed, seen: set[str] | None = None) -> Cost:
+    """Return what the steps of some rows cost that are neither in the graph nor among those ``seen``, which grows."""
+    seen = set() if seen is None else seen
+    total = Cost()
+    for step in steps_of(rows, scale):
+        if step.name in seen:
+            continue
+        seen.add(step.name)
+        if lab is not None and lab.exists and _is_there(lab, step):
+            continue
+        total += cost_of_step(step, speed)
+    return total
+
+
+def cost_of_step(step: Step, speed: Speed) -> Cost:
+    """Return what a step costs."""
+    work = step.work(_size(step.net))
+    return Cost(speed.seconds(step.net, work, _batch(step.net)), work.nbytes, work.at_most)
+
+
+def steps_of(rows: Iterable[Row], scale: str) -> list[Step]:
+    """List the steps of rows at a scale, each once."""
+    found: dict[str, Step] = {}
+    for row in rows:
+        for trial in row.trials(scale):
+            for step in row.steps(trial):
+                found.setdefault(step.name, step)
+    return list(found.values())
+
+
+def _is_there(lab: Lab, step: Step) -> bool:
+    names = step.makes if isinstance(step, Train) else (step.name,)
+    return all(lab.known(name) is not None for name in names)
+
+
+def _batch(net: Net) -> int:
+    settings: Any = Train.of(net, "probe", 0).settings
+    return int(settings.batch_size)
+
+
+def _size(net: Net) -> Size:
+    data, (parameters, _, batchnorm) = DATA[net.data], _counted(net)
+    train, valid = data.train, data.valid
+    if net.limit is not None:
+        valid = net.limit // 10
+        train = net.limit - valid
+    return Size(parameters, train, valid, data.test, batchnorm)
+
+
+def _counted(net: Net) -> tuple[int, int, bool]:
+    return _count(net.arch, net.data)
+
+
+@cache
+def _count(arch: str, data: str) -> tuple[int, int, bool]:
+    """Return parameters, multiply-adds of an example, and whether there is BatchNorm."""
+    of = DATA[data]
+    if arch.partition("?")[0] == "toy":
+        return 2, 1, False
+    size = size_of(arch, input_shape=of.shape, classes=of.classes)
+    with torch.device("meta"):
+        module = build_network(arch, input_shape=of.shape, classes=of.classes, seed=0)
+    return (
+        size.parameters,
+        size.multiply_adds,
+        any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()),
+    )
+
+
+def _probe(net: Net, batch_size: int, device: str) -> tuple[nn.Module, Tensor, Tensor]:
+    of: DataSet = DATA[net.data]
+    module = build_network(net.arch, input_shape=of.shape, classes=of.classes, seed=0).to(device).train()
+    labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
+    if of.tokens and net.data != "toy":
+        return module, torch.zeros(batch_size, *of.shape, dtype=torch.int64, device=device), labels
+    return module, torch.randn(batch_size, *of.shape, device=device), labels
+
+
+def _pass(module: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Make one forward and backward pass over a batch, and wait for it."""
+    out = module(x)
+    loss = out.float().mean() if out.ndim != 2 or out.shape[1] == 1 else nn.functional.cross_entropy(out.float(), y)
+    loss.backward()  # type: ignore[no-untyped-call]
+    float(loss.detach())

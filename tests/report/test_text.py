@@ -1,0 +1,116 @@
+"""No text of a picture is cut off by its edge, or printed over another: measured, for every picture."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+import mgraph
+
+_SLACK = 1.5  # pixels by which extents may touch: they include the air around the letters
+Faults = list[str]
+
+
+def faults(figure: Figure) -> Faults:
+    """Return what is wrong with the texts of a figure, as they are drawn."""
+    figure.draw_without_rendering()  # settles the layout
+    drawn: list[tuple[str, Bbox, float]] = []
+    original = Text.draw
+
+    def record(self: Text, renderer: Any, *args: Any, **kwargs: Any) -> None:
+        if self.get_visible() and self.get_text().strip():
+            drawn.append((self.get_text(), self.get_window_extent(renderer), self.get_rotation()))
+        original(self, renderer, *args, **kwargs)
+
+    Text.draw = record  # type: ignore[method-assign]
+    try:
+        figure.draw_without_rendering()
+    finally:
+        Text.draw = original  # type: ignore[method-assign]
+    page = figure.bbox
+    found = [f"{text!r} is cut off" for text, box, _ in drawn if not _inside(box, page)]
+    for (one, box, turned), (other, theirs, _) in combinations(drawn, 2):
+        slanted = turned % 90 != 0  # the extents of slanted names overlap though the letters do not
+        if not slanted and _meet(box, theirs):
+            found.append(f"{one!r} is printed over {other!r}")
+    return found
+
+
+def _inside(box: Bbox, page: Bbox) -> bool:
+    edges = (box.x0 - page.x0, box.y0 - page.y0, page.x1 - box.x1, page.y1 - box.y1)
+    return min(edges) >= -_SLACK
+
+
+def _meet(box: Bbox, other: Bbox) -> bool:
+    across = min(box.x1, other.x1) - max(box.x0, other.x0)
+    along = min(box.y1, other.y1) - max(box.y0, other.y0)
+    return min(across, along) > _SLACK
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Faults]]:
+    """Look at every figure that is written."""
+    found: list[Faults] = []
+    original = Figure.savefig
+
+    def look(self: Figure, *args: Any, **kwargs: Any) -> None:
+        found.append(faults(self))
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    yield found
+    assert found, "nothing was drawn"
+    assert [f for f in found if f] == []
+
+
+def test_faults_are_found() -> None:
+    figure = Figure(figsize=(3, 2), layout="constrained")
+    axis = figure.subplots()
+    assert faults(figure) == []
+    axis.set_title("much longer than the figure is wide, at this size")
+    axis.text(0.2, 0.5, "one")
+    axis.text(0.21, 0.5, "other")
+    said = faults(figure)
+    assert len(said) == 2
+    assert "cut off" in said[0]
+    assert said[1] == "'one' is printed over 'other'"
+
+
+@pytest.fixture(scope="module")
+def named(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The template with one mode of a long name."""
+    path = Path(shutil.copytree(template, tmp_path_factory.mktemp("named") / "digits.mgraph"))
+    g = mgraph.open(path, device="cpu")
+    g.rename("c", "resnet-20-seed-3")
+    g.plane("a", "b", "resnet-20-seed-3", name="abc", grid=5, splits=["train"], examples=100)
+    g.plane("a", random=True, name="around", grid=4, splits=["train", "test"], examples=100)
+    return g
+
+
+PICTURES: dict[str, Callable[[Any, Path], Any]] = {
+    "surface": lambda g, path: g.connection("s").plot(path, before=g.connection("wall")),
+    "one map": lambda g, path: g.connection("s").plot(path, splits=["test"], metrics=["loss"], dark=True),
+    "curve": lambda g, path: g.connection("curve").plot(path, before=g.connection("line")),
+    "training": lambda g, path: g.node("a").plot(path),
+    "map": lambda g, path: g.plot_map(path, max_barrier=0.5),
+    "dendrogram": lambda g, path: g.plot_dendrogram(path, max_peak=0.5, dark=True),
+    "matrix": lambda g, path: g.plot_matrix(path, by="barrier"),
+    "plane": lambda g, path: g.connection("abc").plot(path, paths=["curve", "line"]),
+    "random plane": lambda g, path: g.connection("around").plot(path),
+    "relief": lambda g, path: g.connection("s").plot(path, before=g.connection("wall"), relief=True),
+    "flips": lambda g, path: g.connection("line").plot_flips(path, grid=5),
+    "basins": lambda g, path: g.connection("s").plot_basins(path, depth=0),
+}
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_all_text_can_be_read(named: Any, tmp_path: Path, checked: list[Faults], picture: str) -> None:
+    PICTURES[picture](named, tmp_path / "x.png")
