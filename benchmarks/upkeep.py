@@ -1,7 +1,7 @@
 """What upkeep costs in a graph with very many swept points: gc, check, rm; a part of ``store.py``.
 
 Each is done in a process of its own: wall and CPU time, the largest memory, and the longest time that it kept writers
-waiting (holding the lock to read) or everybody (holding it to write).
+waiting (holding the lock to read) or everybody (holding it to write), with the most CPU time that it used while it did.
 """
 
 from __future__ import annotations
@@ -49,15 +49,21 @@ def upkeep(scratch: Path, points: int) -> None:
     each = _grow(path, points)
     made = f"{1e6 * each['wall']:.0f} us, CPU {1e6 * each['cpu']:.0f} us, index {each['index']:.0f} B"
     print(f"\n{points} swept points, of 17 rows each: {made}, journal {each['journal']:.0f} B a point")
-    print(f"{'what':>24} {'s':>9} {'CPU s':>9} {'MB':>7} {'lock to read, ms':>17} {'to write, ms':>13}")
+    print(f"{'what':>24} {'s':>9} {'CPU s':>9} {'MB':>7} {'lock to read, ms (CPU)':>23} {'to write, ms (CPU)':>19}")
     for what in ("gc --dry-run", "check", "rm small", "check --deep", "rm large", "gc"):
         done = subprocess.run([sys.executable, __file__, str(path), what], check=True, capture_output=True, text=True)
         found = json.loads(done.stdout)
         print(
             f"{what:>24} {found['wall']:>9.2f} {found['cpu']:>9.2f} {found['peak'] / 1e6:>7.0f} "
-            f"{1000 * found['shared']:>17.0f} {1000 * found['exclusive']:>13.0f}",
+            f"{_longest(found['shared']):>23} {_longest(found['exclusive']):>19}",
             flush=True,
         )
+
+
+def _longest(held: list[list[float]]) -> str:
+    """Name the longest time that the lock was held, and the most CPU that was used meanwhile, in milliseconds."""
+    wall, cpu = (1000 * max((times[k] for times in held), default=0.0) for k in (0, 1))
+    return f"{wall:.0f} ({cpu:.0f})"
 
 
 def _grow(path: Path, points: int) -> dict[str, float]:
@@ -183,7 +189,7 @@ def _peak() -> int:
 
 
 def _child(path: Path, what: str) -> None:
-    held = {"shared": 0.0, "exclusive": 0.0}
+    held: dict[str, list[list[float]]] = {"shared": [], "exclusive": []}
 
     def watched(mode: str) -> Any:
         original = getattr(GraphLock, mode)
@@ -191,11 +197,11 @@ def _child(path: Path, what: str) -> None:
         @contextlib.contextmanager
         def hold(lock: GraphLock) -> Iterator[None]:
             with original(lock):
-                begun = time.perf_counter()
+                begun, worked = time.perf_counter(), time.process_time()
                 try:
                     yield
                 finally:
-                    held[mode] = max(held[mode], time.perf_counter() - begun)
+                    held[mode].append([time.perf_counter() - begun, time.process_time() - worked])
 
         return hold
 
@@ -206,7 +212,7 @@ def _child(path: Path, what: str) -> None:
     TASKS[what](store)
     took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     peak = _peak()
-    print(json.dumps(took | held | {"peak": peak}))
+    print(json.dumps({**took, **held, "peak": peak}))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -300,6 +301,8 @@ class Transaction:
         self._attempted = True
         con.commit()
         commits.seal(journal, count)
+        rows = [*itertools.chain.from_iterable(self._added.values()), *updated]
+        self._index.known.add(settled, count, (getattr(row, "digest", None) for row in rows))
 
     def _present(self, reader: Reader) -> dict[str, Named]:
         """Read the rows to be updated; new ones have no row yet, but count as well."""

@@ -30,10 +30,11 @@ from mgraph_store.errors import (
 from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index import migrations, older
 from mgraph_store.index.changes import empty, insert_rows, parts
-from mgraph_store.index.commits import number_of
+from mgraph_store.index.commits import number_of, settle
 from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
 from mgraph_store.index.journal import Count, Journal
+from mgraph_store.index.known import KnownDigests
 from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now
@@ -70,6 +71,7 @@ class Index:
         self._folder = Folder(place.parent) if isinstance(place, Path) else place
         self._name = name or Path(str(place)).name
         self.found: int | None = None  # its format when last looked at
+        self.known = KnownDigests()
 
     @property
     def path(self) -> Path:
@@ -213,6 +215,9 @@ class Index:
             # Until the new journal exists, the index is ahead of it by two commits, and the next writer starts it.
             with self._opened(False, patience) as con:
                 self.journal.begin(number_of(con), parts(con))
+        else:  # an upgrade that was stopped in between is completed
+            with self._opened(False, patience) as con:
+                settle(con, self.journal)
         return found
 
     def _rewrite(self, found: int) -> None:

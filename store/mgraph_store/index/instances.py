@@ -83,9 +83,10 @@ class Instances:
     def start(self, index: Path) -> None:
         """Start an instance for an index, unless one is there; for the moment before a lock is taken."""
         path = _resolved(index)
+        directory = _directory(path)
         with self._lock:
-            if path not in self._reading and all(instance.index != path for instance in self._idle):
-                self._keep(_Instance(path, _directory(path), _started(_directory(path))))
+            if path not in self._reading and all(instance.directory != directory for instance in self._idle):
+                self._keep(_Instance(path, directory, _started(directory)))
 
     def has_open(self, index: Path) -> bool:
         """Return whether we have an index open in this process."""

@@ -19,6 +19,7 @@ from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index import commits
 from mgraph_store.index.changes import Changes
 from mgraph_store.index.index import Index
+from mgraph_store.index.instances import instances
 from mgraph_store.index.journal import Count, Entry, packed
 from mgraph_store.index.lock import GraphLock
 from mgraph_store.index.reader import Reader
@@ -117,20 +118,26 @@ class _Work:
 
 
 def _finish(index: Index, lock: GraphLock, graph: Folder, work: _Work) -> None:
-    for _ in range(_ROUNDS):
-        if (now := index.journal.count()) is not None and now != work.count:
-            work.catch_up(now)
-        with lock.exclusive():
-            if _settled(index, lock) == work.count:
-                _commit(index, graph, work)
-                return
-    with lock.exclusive():  # others commit faster than we follow
-        work.catch_up(_settled(index, lock))
-        _commit(index, graph, work)
+    place, replaced = index.place(), graph.reader(index.path.name)
+    try:
+        for _ in range(_ROUNDS):
+            if (now := index.journal.count()) is not None and now != work.count:
+                work.catch_up(now)
+            with lock.exclusive():
+                if _settled(index, lock) == work.count:
+                    _commit(index, graph, work)
+                    return
+        with lock.exclusive():  # others commit faster than we follow
+            work.catch_up(_settled(index, lock))
+            _commit(index, graph, work)
+    finally:  # a disk frees a large file when it is closed: better after the lock was let go
+        instances().close_file(place, replaced)
 
 
 def _settled(index: Index, lock: GraphLock) -> Count:
-    with index.connect(read_only=False, patience=lock.timeout) as con:  # this leaves no DuckDB log beside the file
+    # Opened for writing, DuckDB merges its log into the file, and leaves none beside it.
+    left = index.folder.has(f"{index.path.name}.wal")
+    with index.connect(read_only=not left, patience=lock.timeout) as con:
         return commits.settle(con, index.journal)
 
 

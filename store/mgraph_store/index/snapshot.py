@@ -34,6 +34,7 @@ LARGE = 1 << 20
 SLICE = 0.01
 """Seconds for which a slice goes on copying."""
 
+_MEMORY = "512 MiB"
 _PIECE = 1 << 20  # bytes copied at once
 _ATTEMPTS = 20
 _PAUSE = 0.05  # seconds from one attempt to the next, in which others may finish
@@ -113,6 +114,7 @@ def opened(index: Index, copy: Path, *, read_only: bool) -> Iterator[duckdb.Duck
     with interruptible():
         try:
             with duckdb.connect(str(copy), read_only=read_only, config=dict(CONFIG)) as con:
+                con.execute(f"SET memory_limit = '{_MEMORY}'")  # beyond this, it uses the disk beside the copy
                 con.execute("SET enable_external_access = false")  # no view of an index leads elsewhere
                 yield con
         except duckdb.InterruptException:

@@ -97,7 +97,8 @@ def _beside_others(store: GraphStore, deep: bool) -> list[Problem] | None:
             rows = sums(reader.connection) if deep else {}
             found = [Problem(what, subject) for what, subject in row_problems(reader)]
             stored = Stored.read(reader)
-            missing = _differences(state, rows, lambda: contextlib.nullcontext(reader)) if deep else []
+            compare = deep and state.present  # the journal of an older format stays as it is
+            missing = _differences(state, rows, lambda: contextlib.nullcontext(reader)) if compare else []
     except (FormatError, LockTimeoutError):
         raise
     except StoreError:

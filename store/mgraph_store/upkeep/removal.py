@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Target = Node | Connection | Sweep | Space
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A node that belongs to a connection, without a name of its own."""
 
@@ -49,7 +49,7 @@ _SHOWN = 6
 _ATTEMPTS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Goes:
     """One thing to be removed, and why: it was asked for, or what it belongs to or depends on."""
 
