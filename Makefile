@@ -32,6 +32,10 @@ format: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
 
+docs-site: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/python docs/site.py build/site
+
 # A source distribution and a wheel in dist/, checked, and the wheel tried in a fresh environment. Uploads nothing.
 release: $(STAMP)
 	$(BIN)/python -m pip install --quiet --group release
