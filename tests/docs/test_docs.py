@@ -42,6 +42,27 @@ def test_every_page_with_code_is_run() -> None:
     assert with_code - {"docs/store-format.md"} == set(GENERATE.PAGES)
 
 
+def test_every_page_is_on_one_shelf_of_the_site() -> None:
+    def listed(page: str) -> list[str]:
+        (toctree,) = re.findall(r"^```{toctree}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+        return [line for line in toctree.splitlines() if line and not line.startswith(":")]
+
+    shelves = listed("docs/index.md")
+    pages = {f.stem for f in (ROOT / "docs").glob("*.md")} - {"index", *shelves}
+    found = [page for shelf in shelves for page in listed(f"docs/{shelf}.md")]
+    assert len(shelves) == 4
+    assert sorted(found) == sorted([*pages, "api/index", "benchmarks"])  # the last two exist on the site alone
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(
+            r"\]\(([^)#\s]+)(?:#[^)]*)?\)", re.sub(r"```.*?```", "", file.read_text(), flags=re.DOTALL)
+        ):
+            if "://" not in target:
+                assert (file.parent / target).exists(), f"{file.name} links to {target}"
+
+
 @pytest.mark.parametrize("page", ["docs/commands.md", "docs/methods.md", "docs/results.md"])
 def test_reference_is_up_to_date(page: str) -> None:
     assert (ROOT / page).read_text() == GENERATE.GENERATED[page](), "run: python docs/generate.py"
