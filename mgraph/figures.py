@@ -102,11 +102,10 @@ def write_figure(figure: Figure, path: Path, about: Mapping[str, str] | None = N
 def _metadata(suffix: str, about: Mapping[str, str]) -> dict[str, str | None]:
     """Return what a file of that type says about itself; without a date, so that it depends on the numbers only."""
     text = "; ".join(f"{what}: {visible(value)}" for what, value in about.items())
+    fixed: dict[str, str | None] = {"CreationDate": None} if suffix == ".pdf" else {"Date": None}
     if suffix == ".png":
-        return {"Software": "mgraph"} | ({"Description": text} if text else {})
-    if suffix == ".pdf":
-        return {"CreationDate": None} | ({"Subject": text} if text else {})
-    return {"Date": None} | ({"Description": text} if text else {})
+        fixed = {"Software": "mgraph"}
+    return fixed | ({"Subject" if suffix == ".pdf" else "Description": text} if text else {})
 
 
 def _take_literally(figure: Figure) -> None:

@@ -97,13 +97,14 @@ class UpkeepPlan(InNotebook):
 
 def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -> UpkeepPlan:
     """Plan to remove nodes, connections, sweeps or spaces; StillNeededError if something depends on them."""
+    from mgraph_store.index.snapshot import looked_at
     from mgraph_store.upkeep.removal import plan_removal
 
     if not things:
         raise InputError("Name at least one node, connection, sweep or space to remove.")
-    with store.reading() as reader:
-        targets = [_target(reader, thing) for thing in things]
-        removal = plan_removal(reader, targets, cascade=cascade, graph=store.folder.root)
+    with looked_at(store.index, store.lock) as shot:
+        targets = [_target(shot.reader, thing) for thing in things]
+        removal = plan_removal(shot.reader, targets, cascade=cascade, graph=store.folder.root)
     rows = [
         {"kind": g.kind, "name": getattr(g.record, "name", None), "id": g.record.id, "why": g.why} for g in removal.goes
     ]

@@ -58,7 +58,7 @@ class Planes(Opened):
             sweep=Following(counts, **measured) if sweep else None,
             **given,
         )
-        told = {} if progress is None else {"progress": progress}
+        told: dict[str, Any] = {} if progress is None else {"progress": progress}
         known = self._same_plane(job)
         if known is None:
             return Connected(self.session, job.run(self.session, **told))

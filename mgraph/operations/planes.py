@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mgraph.alone import alone
 from mgraph.errors import InputError
 from mgraph.families import Floats
-from mgraph.families.gram import gram
+from mgraph.families.gram import distance, gram
 from mgraph.families.plane import PlaneFamily
 from mgraph.jobs.connections import PlaneJob
 from mgraph.operations.connections import common_space, load_constants
@@ -123,11 +123,12 @@ def through(G: Floats, margin: float, ends: Sequence[int], names: Sequence[str])
     its sides around it. ``ends`` are those of the points that become ends. Raises InputError for points on a line.
     """
     chord, other = np.array([-1.0, 1.0, 0.0]), np.array([-1.0, 0.0, 1.0])
-    width = float(np.sqrt(max(chord @ G @ chord, 0.0)))
-    longest = max(width, *(float(np.sqrt(max(d @ G @ d, 0.0))) for d in (other, other - chord)))
+    nowhere = np.zeros(3)
+    width = float(distance(G, chord, nowhere))
+    longest = max(width, float(distance(G, other, nowhere)), float(distance(G, other, chord)))
     along = float(chord @ G @ other) / width if width > 0 else 0.0
     rise = other - (along / width) * chord if width > 0 else other
-    height = float(np.sqrt(max(rise @ G @ rise, 0.0)))
+    height = float(distance(G, rise, nowhere))
     if not np.isfinite(G).all() or width <= _LINE * longest or height <= _LINE * longest:
         raise InputError(
             f"{', '.join(names)} lie on a line, so they span no plane; take another third node, or look at the line: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,14 +93,21 @@ def _name_sides(axis: Axes, plane: PlaneFamily) -> None:
         at = plane.place_of(row)
         if at is not None:
             axis.plot(*plane.page(at[None])[0], "D", markersize=4.5, color="white", markeredgecolor="black", zorder=3)
-    for name, (low, high) in (("u", plane.x), ("v", plane.y)):
-        side = high - low
-        there, back = (lambda p, low=low, side=side: (p - low) / side), (lambda t, low=low, side=side: low + t * side)
-        other = axis.secondary_xaxis if name == "u" else axis.secondary_yaxis
-        added = other("top" if name == "u" else "right", functions=(there, back))
-        added.set_xlabel(name) if name == "u" else added.set_ylabel(name)
-        (added.set_xticks if name == "u" else added.set_yticks)([0, 0.25, 0.5, 0.75, 1])
+    top: Any = axis.secondary_xaxis("top", functions=_as_shares(plane.x))
+    right: Any = axis.secondary_yaxis("right", functions=_as_shares(plane.y))
+    top.set(xlabel="u", xticks=_SHARES)
+    right.set(ylabel="v", yticks=_SHARES)
+    for added in (top, right):
         added.tick_params(labelsize=7)
+
+
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def _as_shares(side: tuple[float, float]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return the functions between a coordinate on the page and the parameter from 0 to 1 along that side."""
+    low, high = side
+    return (lambda page: (page - low) / (high - low), lambda share: low + share * (high - low))
 
 
 def name_mode(axis: Axes, at: tuple[float, float], name: str, *, inwards: tuple[float, float]) -> None:

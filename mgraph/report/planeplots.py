@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mgraph.families import Floats
-from mgraph.figures import LIGHT, Look, check_path, colours, ink, paper, style, write_figure
+from mgraph.figures import LIGHT, Look, check_path, colours, style, write_figure
 from mgraph.query.sweepdata import SweepData
 from mgraph.report.heatmaps import heat_map, mark_points, name_mode, place
 from mgraph.report.plots import Wanted
@@ -24,14 +24,31 @@ _STYLES = ("-", "--", ":", "-.")
 
 
 class Traced(Protocol):
-    """Points beside a plane: their projection, and their distance from it, as :class:`mgraph.Trace` has them."""
+    """Points beside a plane, all of shape (S,): their projection (x, y), and their distance from it."""
 
-    label: str
-    t: Floats
-    x: Floats
-    y: Floats
-    distance: Floats
-    names: tuple[str, ...]
+    @property
+    def label(self) -> str:
+        """What it is."""
+
+    @property
+    def t(self) -> Floats:
+        """The parameter of a path, or the number of a node."""
+
+    @property
+    def x(self) -> Floats:
+        """Where it is on the page."""
+
+    @property
+    def y(self) -> Floats:
+        """Where it is on the page."""
+
+    @property
+    def distance(self) -> Floats:
+        """How far it is from there."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of nodes; empty for a path."""
 
 
 def plot_plane(
@@ -113,7 +130,7 @@ def _distances(axis: Axes, traces: Sequence[Traced]) -> None:
     """Draw how far from the plane every trace is."""
     shades = [colours()[split] for split in ("train", "valid", "test")]
     for number, trace in enumerate(traces):
-        how = {"color": shades[number % len(shades)], "linestyle": _STYLES[number % len(_STYLES)]}
+        how: dict[str, Any] = {"color": shades[number % len(shades)], "linestyle": _STYLES[number % len(_STYLES)]}
         if trace.names:
             axis.plot(trace.t, trace.distance, "o-", markersize=4, color=how["color"], label=trace.label)
             if len(trace.names) <= _NAMED:
@@ -128,4 +145,4 @@ def _distances(axis: Axes, traces: Sequence[Traced]) -> None:
         axis.set_xlabel("t")
     axis.set_ylabel("distance from the plane (L2)")
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper right", frameon=True, framealpha=0.85, facecolor=paper(), edgecolor=ink(), fontsize=8)
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)

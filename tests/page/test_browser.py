@@ -93,11 +93,18 @@ class Reader:
         assert self.trouble == []
 
 
-@pytest.fixture
-def reader(browser: Any, place: Path) -> Iterator[Reader]:
+@pytest.fixture(scope="module")
+def _reader(browser: Any, place: Path) -> Iterator[Reader]:
     one = Reader(browser, place / "r.html")
     yield one
     one.close()
+
+
+@pytest.fixture
+def reader(_reader: Reader) -> Iterator[Reader]:
+    """Somebody who goes on reading one page, as its parsing takes half a second."""
+    yield _reader
+    assert _reader.trouble == []
 
 
 def commands_in(page: Any) -> dict[str, list[str]]:
