@@ -34,7 +34,7 @@ docs: $(STAMP)
 
 docs-site: $(STAMP)
 	$(BIN)/python -m pip install --quiet --group docs
-	$(BIN)/python docs/site.py build/site
+	$(BIN)/python docs/build_site.py build/site
 
 # A source distribution and a wheel in dist/, checked, and the wheel tried in a fresh environment. Uploads nothing.
 release: $(STAMP)

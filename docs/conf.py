@@ -1,4 +1,4 @@
-"""How Sphinx builds the pages; docs/site.py, which `make docs-site` runs, collects them."""
+"""How Sphinx builds the pages; docs/build_site.py, which `make docs-site` runs, collects them."""
 
 project = "mgraph"
 author = "The mgraph maintainers"
@@ -7,7 +7,7 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
 # Blocks such as ```python file=net.py are files of a page's directory; their languages are those of the fence.
 suppress_warnings = ["misc.highlighting_failure"]
-exclude_patterns = ["generate.py", "site.py", "screenshots.py"]
+exclude_patterns = ["generate.py", "build_site.py", "screenshots.py"]
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"

@@ -142,3 +142,19 @@ def test_only_a_block_that_says_so_may_come_in_another_order() -> None:
     assert differences(told, other.replace("0.5", "Z").replace("0.25", "0.5").replace("Z", "0.25")) == []
     assert differences(told, told.replace("two", "three")) != []
     assert differences(block.format("", "one", "two"), block.format("", "two", "one")) != []
+
+
+def test_the_table_of_the_demo_is_what_its_benchmark_found() -> None:
+    """README's numbers are those of seed 0, which ``mgraph demo`` prints too."""
+    table = (ROOT / "README.md").read_text().partition("| over the best mode |")[2].partition("\n\n")[0]
+    shown = set()
+    for line in table.splitlines()[2:]:
+        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        gain = tuple(float(x) for x in re.findall(r"[-+]?\d+\.\d", cells[4].replace("−", "-")))
+        shown.add((round(100 * float(cells[3]), 1), *gain))
+    found = set()
+    for line in (ROOT / "benchmarks" / "results" / "demo_seeds.txt").read_text().splitlines():
+        if match := re.fullmatch(r" +0 +(\d+\.\d)(?: +([-+]\d+\.\d) ± (\d+\.\d))? +\S.*", line):
+            found.add(tuple(float(x) for x in match.groups() if x is not None))
+    assert len(shown) == 8
+    assert shown == found

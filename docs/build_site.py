@@ -1,4 +1,4 @@
-"""Builds the documentation as a site: ``python docs/site.py build/site``, strictly, every warning an error.
+"""Builds the documentation as a site: ``python docs/build_site.py build/site``, strictly, every warning an error.
 
 The pages are those of docs/, which stand on their own; here they get shelves, a search, and pages of the Python
 interface from its docstrings. A link that leads out of docs/ goes to the page that stands in for it, or becomes text.
