@@ -28,6 +28,7 @@ _CLASSES = 10
 
 
 def digits(
+    *,
     label_noise: Annotated[float, "share of the training and validation labels that are made wrong"] = 0.0,
     label_seed: Annotated[int, "seed that says which, and what they become"] = 0,
 ) -> Task:
