@@ -17,6 +17,7 @@ from mgraph.session.members import label, rows_of
 from mgraph.session.session import Session
 from mgraph_store import Connection, Node
 
+_ROUNDING = 1e-9  # a distance below this share of what is seen is rounding error: the point lies on the plane
 _SAMPLES = 101  # of a path, besides its knots
 
 
@@ -108,4 +109,5 @@ def _traced(
     across = np.linalg.solve(directions @ G @ directions.T, directions @ G @ (points - corner).T).T
     away = distance(G, points, corner + across @ directions)
     x, y = (across + low).T
+    away = np.where(away <= _ROUNDING * max(np.ptp(x), np.ptp(y)), 0.0, away)
     return Trace(name, t, x, y, away)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from mgraph.families import Floats
-from mgraph.figures import LIGHT, Look, check_path, colours, ink, paper, style, write_figure
+from mgraph.figures import LIGHT, Look, check_path, colours, style, write_figure
 from mgraph.query.sweepdata import SweepData
 from mgraph.report.heatmaps import heat_map, mark_points, name_mode, place
 from mgraph.report.plots import Wanted
@@ -145,4 +145,4 @@ def _distances(axis: Axes, traces: Sequence[Traced]) -> None:
         axis.set_xlabel("t")
     axis.set_ylabel("distance from the plane (L2)")
     axis.grid(alpha=0.3)
-    axis.legend(loc="upper right", frameon=True, framealpha=0.85, facecolor=paper(), edgecolor=ink(), fontsize=8)
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)

@@ -10,13 +10,15 @@ from mgraph.graph.graph import create, open_graph
 from mgraph.graph.handles import Connected, Point
 from mgraph.operations.resume import interrupted_runs
 from mgraph.progress import ProgressCallback, silent
+from mgraph.query.sweepdata import SweepData, load_sweep
 from mgraph.repro.data import DATA, write_words
 from mgraph.repro.experiment import SCALES, Experiment, Net
 from mgraph.specs import Spec
+from mgraph_store import Sweep
 
 if TYPE_CHECKING:
     from mgraph.graph.graph import Graph
-    from mgraph.repro.steps import Step
+    from mgraph.repro.steps import Join, Step
 
 
 class Lab:
@@ -41,6 +43,7 @@ class Lab:
         self._opened: dict[str, Any] = {"device": device, "threads": threads}
         self._graph: Graph | None = None
         self._made: dict[str, Any] = {}
+        self._spaces: dict[str, str] = {}  # by the network's key
         if path.exists():
             self._graph = open_graph(path, **self._opened)
             self._require_mine()
@@ -92,7 +95,11 @@ class Lab:
 
         Raises NotFoundError if the data are missing, and InputError if the space has another network.
         """
-        name = f"{self.experiment.paper.lower()}.{self.scale}.{net.key}"
+        if net.key not in self._spaces:
+            self._spaces[net.key] = self._space(net, f"{self.experiment.paper.lower()}.{self.scale}.{net.key}")
+        return self._spaces[net.key]
+
+    def _space(self, net: Net, name: str) -> str:
         there = {row["name"]: row for row in self.graph.spaces()} if self.exists else {}
         if name in there:
             if Spec.parse(there[name]["arch"]) != Spec.parse(net.arch):
@@ -104,9 +111,19 @@ class Lab:
         data = self._data_of(net)
         if self._graph is None:
             self._graph = create(self.path, arch=net.arch, data=data, name=name, **self._opened)
-        else:
-            self._graph.add_space(net.arch, data, name=name)
-        return name
+            return name
+        return self._graph.add_space(net.arch, data, name=name).name  # one that is the same may have another name
+
+    def swept(self, joined: Join) -> SweepData:
+        """Return the sweep of a connection that its step asks for, whatever others there are."""
+        assert joined.grid is not None
+        connection = self.graph.connection(joined.name)
+        with self.graph.session.store.reading() as reader:
+            for sweep in reversed(reader.all(Sweep, connection_id=connection.id, status="complete")):
+                data = load_sweep(reader, connection.record, sweep)
+                if joined.grid.is_of(data):
+                    return data
+        return connection.sweep(joined.grid.points, progress=self.progress, **joined.grid.options())
 
     def _data_of(self, net: Net) -> str:
         if net.data == "words":

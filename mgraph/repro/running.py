@@ -161,7 +161,9 @@ class Reproduction:
         """Return the table of what is stored, computing nothing; ``why`` says why rows were not run."""
         table = Table(self.experiment, self.scale)
         for row in self.rows:
-            numbers = ledger.done(self.lab, row) if self.scale in row.setups else None
+            if self.scale not in row.setups:
+                continue
+            numbers = ledger.done(self.lab, row)
             never = NEVER if self.scale == "paper" and numbers is None else ""
             table.add(row, numbers, (why or {}).get(row.name, never))
         table.notes = usual_notes(self.experiment, self.scale, self.rows)

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.methods.base import Method
+from mgraph.query.sweepdata import SweepData, inner_grid
 from mgraph.repro.experiment import Net
 from mgraph.train.settings import TrainSettings
 
@@ -157,9 +158,28 @@ class Grid:
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "points"}
         return {name: value for name, value in given.items() if value not in (None, ())}
 
+    def is_of(self, data: SweepData) -> bool:
+        """Return whether a sweep was made on this grid and measured this."""
+        family = data.family
+        if self.inner is not None:
+            points = len(inner_grid(family, None, self.inner))
+        else:
+            points = len(family.sweep_grid if self.points is None else family.grid((self.points,)))
+        whole = all(subset == "all" for subset in data.subsets.values())
+        few = self.examples is not None and max(data.counts.values()) > self.examples
+        names = {name for _, name in data.values}
+        measured = all(any(n.startswith(m.partition("?")[0]) for n in names) for m in self.metrics)
+        return (
+            measured
+            and len(data.grid) == points
+            and {split for split, _ in data.values} == set(self.splits)
+            and (whole or self.examples is not None)
+            and not few
+        )
+
     def work(self, size: Size, family: Family) -> Work:
         """Return what the sweep costs."""
-        points = len(family.sweep_grid if self.points is None else family.grid((self.points,) * family.dimension))
+        points = len(family.sweep_grid if self.points is None else family.grid((self.points,)))
         if self.inner is not None:
             points = 1 + (self.inner + 1) * max(1, family.size - 1)
         each = sum(size.of(split, self.examples) for split in self.splits)
@@ -188,8 +208,8 @@ class Join(Step):
         if connected is None:
             return None
         _require_same(self.name, json.loads(connected.record.settings), asdict(self.method))
-        if self.grid is not None and not connected.describe()["edges"]:
-            self._sweep(lab, connected)  # it was interrupted between the two
+        if self.grid is not None:
+            lab.swept(self)  # which measures it, if it was interrupted between the two
         return connected
 
     @override

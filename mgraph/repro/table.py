@@ -18,7 +18,7 @@ COLUMNS = (
     *("ours", "ours_error", "ours_difference", "repeats", "status", "source"),
 )
 
-RUN, NOT_RUN, NO_SCALE = "run", "not run", "not at this scale"
+RUN, NOT_RUN = "run", "not run"
 NEVER = "never run by us: it needs a GPU for hours or days"
 
 
@@ -33,10 +33,9 @@ class Table:
     files: list[Path] = field(default_factory=list)
 
     def add(self, row: Row, numbers: Mapping[str, Mapping[str, Spread]] | None, why: str = "") -> None:
-        """Add a row that was run, or, with None, one that was not; ``why`` says more about that."""
+        """Add a row of this scale that was run, or, with None, one that was not; ``why`` says more about that."""
         if numbers is None:
-            status = NOT_RUN if self.scale in row.setups else NO_SCALE
-            status = f"{status}: {why}" if why else status
+            status = f"{NOT_RUN}: {why}" if why else NOT_RUN
             for quantity, published in row.published.items():
                 self._add(row, quantity, published, {}, status)
             return
@@ -109,6 +108,9 @@ _MEANT = {
 def usual_notes(experiment: Experiment, scale: str, rows: Sequence[Row]) -> list[str]:
     """Return what readers of any table should know."""
     notes = []
+    others = [row.name for row in rows if scale not in row.setups]
+    if others:
+        notes.append(f"Not at the scale {scale}: {', '.join(others)}.")
     if any(set(row.variants) == set(VARIANTS) for row in rows):
         notes.append(
             f"{FAITHFUL}: as the authors did it, as far as they say; {OURS}: mgraph's defaults; both on the same modes "

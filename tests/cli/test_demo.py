@@ -23,7 +23,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         return connect(self, *ends, grid=3, **options)
 
     small_cnn = "cnn?channels=4,8&hidden=16,"
-    monkeypatch.setattr(mgraph.demo, "EPOCHS", 4)
+    monkeypatch.setattr(mgraph.demo, "EPOCHS", 2)
     monkeypatch.setattr(mgraph.demo, "KEPT_EVERY", 2)
     monkeypatch.setattr(mgraph.demo, "create", lambda path, **options: create(path, **options | {"arch": small_cnn}))
     monkeypatch.setattr(Graph, "connect", connect_coarsely)

@@ -18,7 +18,7 @@ COMMANDS = [
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "soup", "ensemble", "predict", "export", "pack", "unpack"),
     *("plot", "map", "matrix", "report", "check", "gc", "rm", "mv", "relocate", "du", "copy", "upgrade", "archive"),
-    *("methods", "recipes", "archs", "datasets", "demo", "repro"),
+    *("methods", "recipes", "archs", "datasets", "demo", "repro", "plane"),
 ]
 
 _WITHOUT_TORCH = """
@@ -45,6 +45,7 @@ def test_looking_and_asking_never_import_torch(python: Callable[..., str], path:
         ["recipes"],
         ["recipes", "lenet5-mnist"],
         ["show", "s", "--table"],
+        ["show", "s", "--basins"],
         ["datasets"],
         ["report", "-o", "r.html"],
         ["repro"],

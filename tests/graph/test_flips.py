@@ -50,6 +50,8 @@ def test_what_has_no_flips(graph: Any, run: Any, tmp_path: Path) -> None:
         graph.connection("s").plot_flips(tmp_path / "x.png")
     assert "--grid is one number" in run("plot", "line", "--flips", "--grid", "3,3", "-o", "x.png", code=2).stderr
     assert "takes no --split" in run("plot", "line", "--flips", "--3d", "-o", "x.png", code=2).stderr
+    assert "not by 'nearness'" in run("map", "--layout", "nearness", "-o", "x.png", code=2).stderr
+    assert "drawn once" in run("map", "--layout", "barrier,barrier", "-o", "x.png", code=2).stderr
     toy = mgraph.create(tmp_path / "toy.mgraph", arch="toy", data="toy", device="cpu")
     for name, at in (("l", [-0.5, 1.4]), ("r", [0.6, 0.0])):
         toy.add_point(at, name=name)

@@ -9,6 +9,7 @@ import click
 
 from mgraph import PlaneOptions
 from mgraph.errors import InputError
+from mgraph_cli.completion import CONNECTIONS, NODES
 from mgraph_cli.options import dark_option, given, keyword_options, output_options, with_computing_graph
 from mgraph_cli.output import note
 from mgraph_cli.progress import progress_bars
@@ -20,10 +21,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("nodes", nargs=-1, required=True)
+@click.argument("nodes", nargs=-1, required=True, shell_complete=NODES)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Draw it: .png, .pdf or .svg.")
 @click.option(
-    "--path", "paths", multiple=True, metavar="CONN", help="Project this path on it, with its distance from the plane."
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="CONN",
+    shell_complete=CONNECTIONS,
+    help="Project this path on it, with its distance from the plane.",
 )
 @dark_option
 @keyword_options(PlaneOptions)

@@ -10,7 +10,7 @@ import click
 from mgraph import PlotOptions
 from mgraph.errors import InputError
 from mgraph_cli.commands.topology import criteria_options
-from mgraph_cli.completion import THINGS
+from mgraph_cli.completion import CONNECTIONS, THINGS
 from mgraph_cli.options import (
     dark_option,
     given,
@@ -46,7 +46,12 @@ if TYPE_CHECKING:
     "--flips", "what_else", flag_value="flips", help="Draw which test examples are predicted otherwise along a path."
 )
 @click.option(
-    "--path", "paths", multiple=True, metavar="CONN", help="Project this path on a plane, with its distance from it."
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="CONN",
+    shell_complete=CONNECTIONS,
+    help="Project this path on a plane, with its distance from it.",
 )
 @click.option("--basins", "what_else", flag_value="basins", help="Mark basins and saddles, and draw how basins join.")
 @keyword_options(PlotOptions)
@@ -139,20 +144,26 @@ def _plot_else(
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
 @dark_option
-@click.option("--layout", default="barrier", show_default=True, help="barrier, or distance (in weight space).")
+@click.option(
+    "--layout",
+    default="barrier",
+    show_default=True,
+    help="barrier, distance (in weight space) or disagreement (on test data); several with commas, side by side.",
+)
 @criteria_options()
 @space_option
-@with_graph
+@with_computing_graph
 def map(output: Path, layout: str, space: str | None, dark: bool, graph: Graph, **criteria: Any) -> None:
     """Draw the graph: modes as points, the best edge of each pair as a line, dark if it is good.
 
     Modes joined within the limit (--max-barrier, --max-peak, --max-drop; without one, by any edge) form a component and
-    are shaded. The layout makes distances on the page follow the barriers, or the distances in weight space.
+    are shaded. The layout makes distances on the page follow the barriers, the distances in weight space, or the shares
+    of test examples that two modes sort into different classes.
 
     \b
     Example:
       mgraph map -o graph.png --max-barrier 0.05
-      mgraph map -o graph.pdf --layout distance
+      mgraph map -o graph.pdf --layout distance,disagreement
     """
     echo(str(graph.plot_map(output, layout=layout, space=space, dark=dark, **given(criteria))))
 

@@ -28,7 +28,7 @@ const SINGLE = {
 
 function graphView() {
   const counts = [[DATA.nodes.filter((n) => n.kind === "mode").length, "mode"], [DATA.nodes.filter((n) => n.kind === "merged").length, "merged node"], [DATA.connections.length, "connection"], [DATA.spaces.length, "space"], [DATA.runs.rows.length, "run"]];
-  const said = counts.map(([count, what]) => `${count} ${what}${count === 1 ? "" : "s"}`).join(", ");
+  const said = counts.filter(([count, what]) => count || what !== "merged node").map(([count, what]) => `${count} ${what}${count === 1 ? "" : "s"}`).join(", ");
   const views = DATA.under_way.length ? [el("h2", {}, "Under way"), DATA.under_way.map(runningBox)] : [];
   if (!DATA.nodes.length) return [el("p", {}, `${said}. Nothing to draw yet: add modes with mgraph train or mgraph add-mode.`), views];
   const box = el("div"), trees = el("div");

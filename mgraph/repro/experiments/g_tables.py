@@ -49,7 +49,7 @@ _RESNET158 = Net(
 _RESNET164 = Net("resnet164", "preresnet?depth=164", "cifar100", {}, "preresnet164-cifar100")
 _WRN = Net("wrn", "wrn?depth=28&width=10", "cifar10", {"batch_size": 128, "weight_decay": 5e-4}, "wrn28-10-cifar10")
 _TEXT = {
-    "tiny": Net("lstm", "lstm?width=12", "words", {"epochs": 6, "lr": 2.0, "momentum": 0.0, "clip": 1.0}),
+    "tiny": Net("lstm", "lstm?width=12", "words", {"epochs": 10, "lr": 0.02, "batch_size": 10, "optimizer": "adamw"}),
     "paper": Net("lstm", "lstm?width=1500&dropout=0.65&init=0.04&tied=false", "ptb", {}, "lstm-ptb"),
 }
 
@@ -118,12 +118,12 @@ class Path(Row):
 
     @override
     def read(self, lab: Lab, trial: Trial) -> Mapping[str, Number]:
-        connected = lab[path(trial, self.kind)]
-        data = connected.swept()
+        data = lab.swept(path(trial, self.kind))
         loss = next(name for split, name in data.values if split == "train" and name.startswith("l2loss"))
         if self.kind == SINGLE:
             return self._of_ends(data, loss)
-        summary = {(s["split"], s["metric"], s["statistic"]): s["value"] for s in connected.describe()["summary"]}
+        rows = lab[path(trial, self.kind)].describe(data.sweep)["summary"]
+        summary = {(s["split"], s["metric"], s["statistic"]): s["value"] for s in rows}
         found = {"length ratio": summary["none", "geometry", "length_ratio"]}
         turned = {"min": "max", "int": "integral", "max": "min"}
         for part in _OF_PATH:
@@ -342,7 +342,7 @@ class Perplexities(Row):
 
     @override
     def read(self, lab: Lab, trial: Trial) -> Mapping[str, Number]:
-        data = lab[path(trial, self.kind)].swept()
+        data = lab.swept(path(trial, self.kind))
         chosen = list(data.grid.ends) if self.kind == SINGLE else slice(None)
         found = {}
         for split in ("train", "valid", "test"):
@@ -362,15 +362,15 @@ class Width(Row):
 
     @override
     def read(self, lab: Lab, trial: Trial) -> Mapping[str, Number]:
-        connected = lab[path(trial, BEZIER)]
-        data = connected.swept()
+        joined = path(trial, BEZIER)
+        data = lab.swept(joined)
         losses = data.values["train", "loss"]
         worst, ends = float(losses.max()), float(losses[list(data.grid.ends)].max())
         return {
             "worst train loss": Number(worst),
             "worst of the ends": Number(ends),
             "difference": Number(worst - ends),
-            "length ratio": Number(connected.table()["length_ratio"]),
+            "length ratio": Number(lab[joined].table()["length_ratio"]),
         }
 
 
@@ -485,7 +485,7 @@ class Planes(Row):
 
     @override
     def read(self, lab: Lab, trial: Trial) -> Mapping[str, Number]:
-        data = lab[self._joined(trial)].swept()
+        data = lab.swept(self._joined(trial))
         found = {"largest train loss": data.values["train", "loss"].max()}
         found["largest test error"] = 100 * (1 - data.values["test", "accuracy"].min())
         return {name: Number(float(value)) for name, value in found.items()}
@@ -537,7 +537,7 @@ EXPERIMENTS = (
                 kind=kind,
                 variants=Row.variants if kind == BEZIER else (OURS,),
                 setups={
-                    "tiny": Setup(_TEXT["tiny"], 1, {"epochs": 6, "lr": 1.0, "batch": 64, "points": 5}),
+                    "tiny": Setup(_TEXT["tiny"], 1, {"epochs": 10, "lr": 0.5, "batch": 10, "points": 5}),
                     "paper": Setup(_TEXT["paper"], 1, {"epochs": 55, "lr": 35.0, "batch": 20, "points": 61}),
                 },
                 published={

@@ -28,9 +28,9 @@ _LENET_SMALL = Net("lenet5", "lenet5", "mnist", {"epochs": 5, "batch_size": 64})
 _RESNET = Net("resnet18", "torchvision:resnet18?stem=cifar", "cifar10", {}, "resnet18-cifar10")
 _CCT = Net("cct7", "cct", "cifar10", {}, "cct7-cifar10")
 
-# The authors' walk hold every layer's variance at the start's; ours blends it into the destination's. At the smaller
+# The authors' walk holds every layer's variance at the start's; ours blends it into the destination's. At the smaller
 # scales both move in mgraph's larger steps.
-_SHORT = {"ticks": 60, "max_iters": 10, "origin_ticks": 60, "check_examples": 500}
+_SHORT = {"ticks": 100, "step_a": 0.03, "max_iters": 15, "max_groups": 3, "origin_ticks": 60, "check_examples": 500}
 _FASTER = {"ticks": 1500, "check_examples": 2000, "keep_every": 20}
 _MEASURED = Grid(inner=1, splits=("train", "test"))
 _MEASURED_PART = Grid(inner=1, splits=("train", "test"), examples=5000)
@@ -76,9 +76,9 @@ class Walk(Row):
 
     @override
     def read(self, lab: Lab, trial: Trial) -> Mapping[str, Number]:
-        connected = lab[walk(trial, self.kind)]
-        checks = connected.describe()["checks"]
-        test = connected.swept().values["test", "loss"]
+        joined = walk(trial, self.kind)
+        data = lab.swept(joined)
+        checks, test = lab[joined].describe(data.sweep)["checks"], data.values["test", "loss"]
         wanted = {
             "largest train loss": checks["max_train_loss"],
             "tolerance": checks["tolerance"],

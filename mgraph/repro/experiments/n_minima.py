@@ -47,6 +47,7 @@ _FAST = {
     "small": {"pivots": 9, "cycles": ("2x80@0.1", "1x80@0.01"), "insert": 0, "batch_size": 256},
     "paper": dict(NudgedElasticBand.presets["fast"]),
 }
+_BRIEF = {"quick": {"cycles": ("2x30@0.05",)}}
 _GRID = Grid(inner=3, splits=("train", "test"))
 
 
@@ -68,7 +69,7 @@ def band(trial: Trial, a: str, b: str, what: str, settings: Mapping[str, Any]) -
     """Return a band between two minima: by the published schedule, or mgraph's quick one with its early stop."""
     method = NudgedElasticBand(**settings, **({"stop": ()} if "stop" not in settings else {}))
     if not trial.faithful:
-        method = NudgedElasticBand.preset("quick", batch_size=method.batch_size)
+        method = NudgedElasticBand.preset("quick", batch_size=method.batch_size, **trial.option("quick", {}))
     return Join(name=trial.name(f"band-{what}"), net=trial.net, ends=(a, b), method=method, grid=_GRID)
 
 
@@ -84,7 +85,7 @@ class Tree(Row):
     def read(self, lab: Lab, trial: Trial) -> Mapping[str, Number]:
         """Read the tree of this variant's bands alone (Kruskal: by joining from the lowest saddle up)."""
         saddles = sorted(
-            (float(lab[joined].swept().values["train", "loss"].max()), joined.ends) for joined in bands(trial)
+            (float(lab.swept(joined).values["train", "loss"].max()), joined.ends) for joined in bands(trial)
         )
         group = {name: name for name in modes_of(minima(trial))}
         tree: list[float] = []
@@ -124,7 +125,7 @@ class Saddles(Row):
 
     @override
     def read(self, lab: Lab, trial: Trial) -> Mapping[str, Number]:
-        found = [float(lab[joined].swept().values["train", "loss"].max()) for joined in self._joined(trial)]
+        found = [float(lab.swept(joined).values["train", "loss"].max()) for joined in self._joined(trial)]
         return {
             "lowest saddle": Number(min(found)),
             "mean saddle": Number(sum(found) / len(found)),
@@ -134,7 +135,7 @@ class Saddles(Row):
 
 def _pairs(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Setup]:
     return {
-        "tiny": Setup(_TINY, 1, {"minima": 4, "band": settings["tiny"]}),
+        "tiny": Setup(_TINY, 1, {"minima": 4, "band": settings["tiny"]} | _BRIEF),
         "small": Setup(_SMALL, 1, {"minima": 8, "band": settings["small"]}),
         "paper": Setup(_RESNET20, 1, {"minima": 8, "band": settings["paper"]}),
     }
@@ -166,7 +167,7 @@ EXPERIMENTS = (
             Tree(
                 name="tree",
                 setups={
-                    "tiny": Setup(_TINY, 1, {"minima": 4, "reach": 2, "band": _STANDARD["tiny"]}),
+                    "tiny": Setup(_TINY, 1, {"minima": 4, "reach": 1, "band": _STANDARD["tiny"]} | _BRIEF),
                     "small": Setup(_SMALL, 1, {"minima": 10, "reach": 2, "band": _STANDARD["small"]}),
                     "paper": Setup(_RESNET20, 1, {"minima": 10, "reach": 5, "band": _STANDARD["paper"]}),
                 },
