@@ -132,8 +132,8 @@ class Reproduction:
         """
         limit = None if budget is None else seconds_of(budget)
         rows = self.pending()
-        for net in {row.setups[self.scale].net.key: row.setups[self.scale].net for row in rows}.values():
-            self.lab.space(net)  # missing data are found before anything is computed
+        for row in rows:
+            self.lab.find_data(row.setups[self.scale].net)  # before anything is computed
         begin = time.monotonic()
         why: dict[str, str] = {}
         if rows:
@@ -146,10 +146,10 @@ class Reproduction:
                     why[name] = f"it takes {spoken(slower * cost.seconds)}, more than is left of the budget"
                     continue
                 started = time.monotonic()
-                say(f"{self.experiment.name} {name}: {cost}.")
+                say(f"{self.experiment.name} {name}: {cost}." if cost.seconds else f"{self.experiment.name} {name}.")
                 if not self._run_row(row):
-                    why[name] = OVER
-                    continue
+                    why |= {later.name: OVER for later in rows[rows.index(row) :]}
+                    break
                 if cost.seconds > 1:
                     slower = max(slower, (time.monotonic() - started) / cost.seconds)
                 self.table(why).write(self.path)
@@ -205,6 +205,7 @@ class Reproduction:
 
     def _run_row(self, row: Row) -> bool:
         """Run a row and store its numbers; return whether it was finished before the budget was spent."""
+        self.lab.space(row.setups[self.scale].net)
         try:
             with ledger.entry(self.lab, row) as entry:
                 for trial in row.trials(self.scale):
