@@ -17,8 +17,9 @@ ALL = list(EXPERIMENTS.values())
 
 
 def steps(experiment: Any, scale: str) -> list[Any]:
-    rows = [row for row in experiment.rows if scale in row.setups]
-    return [step for row in rows for trial in row.trials(scale) for step in row.steps(trial)]
+    """List the steps of the first repeat."""
+    trials = [(row, trial) for row in experiment.rows if scale in row.setups for trial in row.trials(scale)]
+    return [step for row, trial in trials if trial.repeat == 0 for step in row.steps(trial)]
 
 
 @pytest.mark.parametrize("experiment", ALL, ids=lambda e: e.name)
