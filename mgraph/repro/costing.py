@@ -198,5 +198,5 @@ def _pass(module: nn.Module, x: Tensor, y: Tensor) -> None:
     """Make one forward and backward pass over a batch, and wait for it."""
     out = module(x)
     loss = out.float().mean() if out.ndim != 2 or out.shape[1] == 1 else nn.functional.cross_entropy(out.float(), y)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     float(loss.detach())

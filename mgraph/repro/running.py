@@ -89,14 +89,14 @@ class Reproduction:
         data: str | Path | None = None,
         device: str = "auto",
         threads: int | None = None,
-        progress: ProgressCallback = silent,
+        progress: ProgressCallback | None = None,
     ) -> None:
         self.experiment = experiment_named(name)
         self.rows = rows_named(self.experiment, only)
         self.scale = scale or (None if graph is None else scale_of(Path(graph), self.experiment)) or "tiny"
         check_scale(self.experiment, self.scale, self.rows)
         self.path = Path(graph or f"repro-{self.experiment.paper.lower()}-{self.scale}.mgraph")
-        self._device, self._threads, self._progress = device, threads, progress
+        self._device, self._threads, self._progress = device, threads, progress or silent
         self._deadline: float | None = None
         self.lab = Lab(
             self.experiment,
