@@ -37,7 +37,7 @@ MODES, FIFTH, LONG, MERGED = "abcd", "e", "long", "merged"
 _SEEDS = {name: number for number, name in enumerate((*MODES, FIFTH, LONG))}
 LABEL_NOISE = 0.5
 EPOCHS = 40  # of a mode, and of the surface: T each
-LINE_POINTS = 21
+LINE_POINTS, PLANE_POINTS = 21, 15
 KEPT_EVERY = 5  # epochs, after which early stopping may stop a run
 
 
@@ -104,11 +104,13 @@ def run_demo(
     show.better_models(surface)
     say("Drawing and exporting.")
     exported = show.graph.node(MERGED).export(directory / "merged.safetensors", overwrite=True, verify=False)
-    # Further pictures and pages of the demonstration belong here.
+    plane = show.graph.plane("a", "b", MERGED, name="plane", grid=PLANE_POINTS, progress=progress)
     show.demo.files += [
         exported.path,
         surface.plot(directory / "surface.png", before=wall),
+        plane.plot(directory / "plane.png"),
         show.graph.connection("line-ad").plot(directory / "line.png"),
+        show.graph.report(directory / "report.html"),
         path,
     ]
     return show.demo
