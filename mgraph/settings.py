@@ -12,6 +12,7 @@ import math
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
 
@@ -150,7 +151,7 @@ class Settings:
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
+        hints = _hints(type(self))
         for f in fields(self):
             value = _coerce(f, hints[f.name], getattr(self, f.name))
             object.__setattr__(self, f.name, value)
@@ -158,7 +159,7 @@ class Settings:
     @classmethod
     def infos(cls) -> list[SettingInfo]:
         """List the settings in order."""
-        hints = get_type_hints(cls)
+        hints = _hints(cls)
         return [
             SettingInfo(
                 f.name,
@@ -213,6 +214,12 @@ class Settings:
     def to_json(self) -> str:
         """Return every setting, including defaults, as JSON for the provenance."""
         return json.dumps({f.name: getattr(self, f.name) for f in fields(self)}, sort_keys=True)
+
+
+@lru_cache(maxsize=256)
+def _hints(cls: type) -> Mapping[str, Any]:
+    """Return the types of a class's fields, which Python evaluates anew each time it is asked."""
+    return get_type_hints(cls)
 
 
 def format_value(value: Any) -> str:

@@ -35,6 +35,11 @@ H200_PEAK = 494.5e12
 H200_SHARE = 0.1
 """Share of that peak which is assumed: small images keep a GPU far from it. It has not been measured."""
 
+_MEASURED_AT_ONCE = 500  # examples of a pass that only measures
+
+H200_PASS = 2e-3
+"""Seconds that a pass over a batch is assumed to take at least, because hundreds of kernels are started for it."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -100,14 +105,15 @@ class OfH200(Speed):
     def __init__(self) -> None:
         self.basis = (
             f"2 FLOP for each of the counted multiply-adds, 3 times as many for a forward and backward pass, at "
-            f"{100 * H200_SHARE:g} % of {H200_PEAK / 1e12:g} TFLOP/s, an H200's peak in TF32 without sparsity (an "
-            f"assumption: no such run has been made)"
+            f"{100 * H200_SHARE:g} % of {H200_PEAK / 1e12:g} TFLOP/s, an H200's peak in TF32 without sparsity, and at "
+            f"least {1000 * H200_PASS:g} ms for every batch (both are assumptions: no such run has been made)"
         )
 
     @override
     def seconds(self, net: Net, work: Work, batch_size: int) -> float:
         forward = work.forward + BACKWARD * work.trained
-        return 2 * _counted(net)[1] * forward / (H200_SHARE * H200_PEAK)
+        batches = work.trained / batch_size + work.forward / _MEASURED_AT_ONCE
+        return max(2 * _counted(net)[1] * forward / (H200_SHARE * H200_PEAK), batches * H200_PASS)
 
 
 def cost_of(lab: Lab | None, rows: Iterable[Row], scale: str, speed: Speed, seen: set[str] | None = None) -> Cost:
@@ -192,5 +198,5 @@ def _pass(module: nn.Module, x: Tensor, y: Tensor) -> None:
     """Make one forward and backward pass over a batch, and wait for it."""
     out = module(x)
     loss = out.float().mean() if out.ndim != 2 or out.shape[1] == 1 else nn.functional.cross_entropy(out.float(), y)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     float(loss.detach())

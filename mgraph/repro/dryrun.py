@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,20 +78,16 @@ class _Trial:
             data = synthetic(DATA[self._net.data], max(examples, 32), folder / "texts")
         graph = create(folder / "g.mgraph", arch=arch, data=data, device=device, threads=threads)
         for i, train in enumerate(self._trains.values()):
-            yield self._timed(f"training {i + 1}", train.settings.batch_size, lambda t=train: _one_step(graph, t))
-        ends = max((len(s.ends) for s in self._joins.values()), default=0)
+            yield self._timed(f"training {i + 1}", train.settings.batch_size, partial(_one_step, graph, train))
         if not self._trains:
             return
         first = next(iter(self._trains.values()))
+        ends = max((len(s.ends) for s in self._joins.values()), default=0)
         modes = [_one_step(graph, first, seed=1000 + i) for i in range(ends)]
         for join in self._joins.values():
             for what, method in phases_of(join.method):
-                count = len(join.ends)
-                yield self._timed(
-                    what,
-                    getattr(method, "batch_size", examples),
-                    lambda m=method, n=count: graph.connect(*modes[:n], method=m, sweep=False),
-                )
+                chosen = partial(graph.connect, *modes[: len(join.ends)], method=method, sweep=False)
+                yield self._timed(what, getattr(method, "batch_size", examples), chosen)
 
     def _timed(self, what: str, batch_size: int, run: Callable[[], Any]) -> Tried:
         begin = time.monotonic()

@@ -108,7 +108,7 @@ class Lab:
                     f"another --graph."
                 )
             return name
-        data = self._data_of(net)
+        data = self.find_data(net)
         if self._graph is None:
             self._graph = create(self.path, arch=net.arch, data=data, name=name, **self._opened)
             return name
@@ -125,7 +125,8 @@ class Lab:
                     return data
         return connection.sweep(joined.grid.points, progress=self.progress, **joined.grid.options())
 
-    def _data_of(self, net: Net) -> str:
+    def find_data(self, net: Net) -> str:
+        """Return the spec of a network's data; NotFoundError, saying what to do, if they are missing."""
         if net.data == "words":
             return f"text:{write_words(self.path.absolute().parent / 'words')}?length={DATA['words'].shape[0]}"
         return DATA[net.data].spec(self.data, net.limit)

@@ -89,14 +89,14 @@ class Reproduction:
         data: str | Path | None = None,
         device: str = "auto",
         threads: int | None = None,
-        progress: ProgressCallback = silent,
+        progress: ProgressCallback | None = None,
     ) -> None:
         self.experiment = experiment_named(name)
         self.rows = rows_named(self.experiment, only)
         self.scale = scale or (None if graph is None else scale_of(Path(graph), self.experiment)) or "tiny"
         check_scale(self.experiment, self.scale, self.rows)
         self.path = Path(graph or f"repro-{self.experiment.paper.lower()}-{self.scale}.mgraph")
-        self._device, self._threads, self._progress = device, threads, progress
+        self._device, self._threads, self._progress = device, threads, progress or silent
         self._deadline: float | None = None
         self.lab = Lab(
             self.experiment,
@@ -132,8 +132,8 @@ class Reproduction:
         """
         limit = None if budget is None else seconds_of(budget)
         rows = self.pending()
-        for net in {row.setups[self.scale].net.key: row.setups[self.scale].net for row in rows}.values():
-            self.lab.space(net)  # missing data are found before anything is computed
+        for row in rows:
+            self.lab.find_data(row.setups[self.scale].net)  # before anything is computed
         begin = time.monotonic()
         why: dict[str, str] = {}
         if rows:
@@ -146,10 +146,10 @@ class Reproduction:
                     why[name] = f"it takes {spoken(slower * cost.seconds)}, more than is left of the budget"
                     continue
                 started = time.monotonic()
-                say(f"{self.experiment.name} {name}: {cost}.")
+                say(f"{self.experiment.name} {name}: {cost}." if cost.seconds else f"{self.experiment.name} {name}.")
                 if not self._run_row(row):
-                    why[name] = OVER
-                    continue
+                    why |= {later.name: OVER for later in rows[rows.index(row) :]}
+                    break
                 if cost.seconds > 1:
                     slower = max(slower, (time.monotonic() - started) / cost.seconds)
                 self.table(why).write(self.path)
@@ -205,6 +205,7 @@ class Reproduction:
 
     def _run_row(self, row: Row) -> bool:
         """Run a row and store its numbers; return whether it was finished before the budget was spent."""
+        self.lab.space(row.setups[self.scale].net)
         try:
             with ledger.entry(self.lab, row) as entry:
                 for trial in row.trials(self.scale):

@@ -64,9 +64,13 @@ class Reader:
 
     def look_at(self, view: str) -> Any:
         self.page.goto(f"{self.address}#{view}")
-        self.page.wait_for_selector("h1")
+        self.wait_for("" if view == "%" else view)
         self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         return self.page
+
+    def wait_for(self, view: str) -> None:
+        """Wait until a view is shown: a new address is noticed a moment later."""
+        self.page.locator(f'#content[data-view="{view}"]').wait_for()
 
     def pixel(self, series: str, index: int, chart: int = 0) -> tuple[float, float]:
         """Return where a chart has drawn a point of a series, in the window."""
@@ -216,16 +220,18 @@ def test_the_relief_is_drawn_on_demand_and_shows_the_same_point(reader: Reader) 
 def test_the_graph_leads_to_its_parts(reader: Reader) -> None:
     page = reader.look_at("graph")
     page.mouse.click(*reader.pixel("nodes", 0))
+    reader.wait_for(f"node/{reader.ids['a']}")
     assert page.locator("h1").inner_text() == "a"
     page.get_by_role("link", name="Graph").click()
+    reader.wait_for("graph")
     page.mouse.click(*reader.pixel("links", 0))
-    assert page.evaluate("location.hash").startswith("#connection/")
+    page.wait_for_url("**#connection/*")
     page = reader.look_at("graph")
     page.get_by_text("Table of the pairs").click()
     page.locator("details[open] tbody tr").nth(5).wait_for()
     assert page.locator("details[open] tbody tr").count() == 6
     page.mouse.click(*reader.pixel("", 1, chart=2))  # a cell of the matrix
-    assert page.evaluate("location.hash").startswith("#connection/")
+    page.wait_for_url("**#connection/*")
 
 
 def test_tables_are_sorted_and_filtered_by_keyboard(reader: Reader) -> None:
@@ -246,6 +252,7 @@ def test_tables_are_sorted_and_filtered_by_keyboard(reader: Reader) -> None:
     assert names() == ["s"]
     assert "1 of 6 rows" in page.locator("main").inner_text()
     page.get_by_role("link", name="s", exact=True).press("Enter")
+    reader.wait_for(f"connection/{reader.ids['s']}")
     assert page.locator("h1").inner_text() == "s"
     assert page.evaluate("document.activeElement.id") == "content"
 

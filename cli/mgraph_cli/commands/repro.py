@@ -16,8 +16,10 @@ from mgraph_cli.terminal import echo
 if TYPE_CHECKING:
     from mgraph import Reproduction
 
-_SHOWN = ("row", "quantity", "unit", "published", "faithful", "faithful_error", "faithful_difference")
-_SHOWN += ("ours", "ours_error", "ours_difference", "status")
+_SHOWN = (
+    *("row", "quantity", "unit", "published", "faithful", "faithful_error", "faithful_difference"),
+    *("ours", "ours_error", "ours_difference", "status"),
+)
 _COSTS = ("row", "time", "nbytes", "at_most")
 
 
@@ -68,8 +70,7 @@ def repro(
     from mgraph import Reproduction
 
     with progress_bars("repro") as progress:
-        further = {} if progress is None or estimate or show else {"progress": progress}
-        chosen = Reproduction(name, graph=where.pop("graph_path"), **where, **further)
+        chosen = Reproduction(name, graph=where.pop("graph_path"), progress=progress, **where)
         if estimate:
             _print_estimate(chosen, form)
         elif dry_run:

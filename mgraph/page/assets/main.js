@@ -30,6 +30,7 @@ function show(event) {
   }
   const content = document.getElementById("content");
   replace(content, el("h1", {}, title), parts);
+  content.dataset.view = address();
   document.title = `${title} – ${DATA.graph} – mgraph report`;
   if (event) {
     content.focus({ preventScroll: true });

@@ -67,7 +67,7 @@ def bands(trial: Trial) -> tuple[Join, ...]:
 
 def band(trial: Trial, a: str, b: str, what: str, settings: Mapping[str, Any]) -> Join:
     """Return a band between two minima: by the published schedule, or mgraph's quick one with its early stop."""
-    method = NudgedElasticBand(**settings, **({"stop": ()} if "stop" not in settings else {}))
+    method = NudgedElasticBand.parse({"stop": ()} | dict(settings))
     if not trial.faithful:
         method = NudgedElasticBand.preset("quick", batch_size=method.batch_size, **trial.option("quick", {}))
     return Join(name=trial.name(f"band-{what}"), net=trial.net, ends=(a, b), method=method, grid=_GRID)

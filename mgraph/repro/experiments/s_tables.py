@@ -71,9 +71,9 @@ _UNSTATED = (
 )
 
 
-def setups(nets: Mapping[str, Net], **options: Any) -> dict[str, Setup]:
+def setups(nets: Mapping[str, Net]) -> dict[str, Setup]:
     """Return the setups of a surface, one for every scale that has a network."""
-    return {s: Setup(net, _REPEATS[s], dict(_TRAINING[s]) | options) for s, net in nets.items()}
+    return {s: Setup(net, _REPEATS[s], dict(_TRAINING[s])) for s, net in nets.items()}
 
 
 def corners(trial: Trial, count: int = 4) -> tuple[Train, ...]:
@@ -341,6 +341,11 @@ def _with(nets: Mapping[str, Net], **by_scale: Mapping[str, Any]) -> dict[str, S
     }
 
 
+def _once(nets: Mapping[str, Net], **by_scale: Mapping[str, Any]) -> dict[str, Setup]:
+    """Return the same without repeats: every example is measured at every point."""
+    return {scale: Setup(setup.net, 1, setup.options) for scale, setup in _with(nets, **by_scale).items()}
+
+
 def _pictured(figure: str, *names: str) -> dict[str, Published]:
     return {name: not_legible(figure) for name in names}
 
@@ -486,7 +491,7 @@ EXPERIMENTS = (
                 name=name,
                 split=split,
                 quantity=quantity,
-                setups=_with(
+                setups=_once(
                     VGG16,
                     whole_points={scale: points for scale, (points, _) in _WHOLE.items()},
                     subset={scale: examples for scale, (_, examples) in _WHOLE.items()},

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import duckdb
 
-from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store.errors import StoreError
 from mgraph_store.folder import Folder
 from mgraph_store.index.index import Index
 from mgraph_store.index.instances import CONFIG, instances
@@ -50,10 +50,8 @@ class Snapshot:
 
 def is_large(index: Index) -> bool:
     """Return whether to look at an index takes so long that others should not wait for it; it may be missing."""
-    try:
-        return index.place().stat().st_size >= LARGE
-    except (OSError, CorruptError):
-        return False
+    found = index.folder.check_file(index.path.name)
+    return found is not None and found.st_size >= LARGE
 
 
 @contextlib.contextmanager
