@@ -125,8 +125,9 @@ class _Show:
     demo: Demo
     progress: ProgressCallback | None
 
-    def train(self, name: str, epochs: int = EPOCHS) -> None:
-        """Train a mode, keeping where early stopping may stop it; tell the numbers of the four."""
+    def train(self, name: str, times: int = 1) -> None:
+        """Train a mode, so many times as long as usual, keeping it where it may be stopped early; tell of the four."""
+        epochs = times * EPOCHS
         mode = self.graph.train(
             seed=10 * self.seed + _SEEDS[name],
             name=name,
@@ -166,7 +167,7 @@ class _Show:
         best = merged.baseline
         length = len(MODES) + 1  # the four modes and the surface
         self.train(FIFTH)
-        self.train(LONG, length * EPOCHS)
+        self.train(LONG, length)
         stopped = {name: self.stopped(name) for name in (*MODES, FIFTH, LONG)}
         point = ",".join(f"{x:g}" for x in merged.parameter or ())
         compared = _Compared(self.graph, best)
