@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format stress bench docs clean
+.PHONY: demo test lint format stress bench docs docs-site release clean
 
 demo: $(STAMP)
 	$(BIN)/mgraph demo --output demo --overwrite
@@ -31,6 +31,18 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py
+
+docs-site: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/python docs/build_site.py build/site
+
+# A source distribution and a wheel in dist/, checked, and the wheel tried in a fresh environment. Uploads nothing.
+release: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	.ci/smoke $(BIN)/python dist/*.whl
 
 # Made anew when the dependencies change; a half-made one is no .installed and is finished next time.
 $(STAMP): pyproject.toml

@@ -35,6 +35,7 @@ PAGES = (
     "docs/llpf.md",
     "docs/measures.md",
     "docs/explore.md",
+    "docs/report.md",
     "docs/your-own.md",
     "docs/extending.md",
     "docs/tasks.md",
@@ -140,11 +141,24 @@ def _surroundings(directory: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
+_COMPLETION = """## Completion
+
+The shell completes commands, options, the names of nodes, connections and spaces of the graph, and specs. It reads the
+index alone. Put the line for your shell into its start-up file:
+
+```sh
+eval "$(_MGRAPH_COMPLETE=bash_source mgraph)"            # ~/.bashrc, bash 4.4 or newer
+eval "$(_MGRAPH_COMPLETE=zsh_source mgraph)"             # ~/.zshrc
+_MGRAPH_COMPLETE=fish_source mgraph | source             # ~/.config/fish/completions/mgraph.fish
+```
+"""
+
+
 def commands_page() -> str:
     """Write the reference of the command line from the help texts."""
     from mgraph_cli.main import cli
 
-    parts = ["# Commands\n\nGenerated from `--help` by `docs/generate.py`.\n"]
+    parts = ["# Commands\n\nGenerated from `--help` by `docs/generate.py`.\n", _COMPLETION]
     with tempfile.TemporaryDirectory() as directory, _surroundings(Path(directory)):
         for name in cli.list_commands(None):  # type: ignore[arg-type]
             parts.append(f"## mgraph {name}\n\n```text\n{_mgraph([name, '--help']).rstrip()}\n```\n")

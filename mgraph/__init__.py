@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         ImportOptions,
         Listing,
         MergeOptions,
+        PlaneOptions,
         PlotOptions,
         PredictOptions,
         SoupOptions,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from mgraph.graph.places import Place
     from mgraph.graph.recorder import Recorder
     from mgraph.jobs.base import Job
-    from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, SweepJob
+    from mgraph.jobs.connections import ComposeJob, CompositeLeg, ConnectJob, Following, PlaneJob, SweepJob
     from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddObjectJob, AddPointJob, AlignJob, TrainJob
     from mgraph.jobs.points import (
         ArchiveJob,
@@ -141,6 +142,7 @@ _HOMES = {
     "ExportSetOptions": "mgraph.graph.keywords",
     "Exported": "mgraph.exporting.writing",
     "MergeOptions": "mgraph.graph.keywords",
+    "PlaneOptions": "mgraph.graph.keywords",
     "PlotOptions": "mgraph.graph.keywords",
     "EnsembleOptions": "mgraph.graph.keywords",
     "SoupOptions": "mgraph.graph.keywords",
@@ -162,6 +164,7 @@ _HOMES = {
     "SweepJob": "mgraph.jobs.connections",
     "Following": "mgraph.jobs.connections",
     "ComposeJob": "mgraph.jobs.connections",
+    "PlaneJob": "mgraph.jobs.connections",
     "CompositeLeg": "mgraph.jobs.connections",
     "MergeJob": "mgraph.jobs.points",
     "SoupJob": "mgraph.jobs.points",
@@ -253,6 +256,8 @@ __all__ = [
     "NudgedElasticBand",
     "Outlook",
     "Place",
+    "PlaneJob",
+    "PlaneOptions",
     "PlotOptions",
     "Point",
     "PolygonalChain",

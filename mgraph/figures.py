@@ -24,10 +24,11 @@ _DARK = {"train": "#56b4e9", "valid": "#f0b43c", "test": "#ff8a70", "faint": "#4
 
 @dataclass(frozen=True)
 class Look:
-    """How a picture looks, and what its file says ``about`` itself: command, graph, sweep."""
+    """How a picture looks, its title, and what its file says ``about`` itself: command, graph, sweep."""
 
     dark: bool = False
     about: Mapping[str, str] | None = None
+    title: str = ""
 
 
 LIGHT = Look()
@@ -101,11 +102,10 @@ def write_figure(figure: Figure, path: Path, about: Mapping[str, str] | None = N
 def _metadata(suffix: str, about: Mapping[str, str]) -> dict[str, str | None]:
     """Return what a file of that type says about itself; without a date, so that it depends on the numbers only."""
     text = "; ".join(f"{what}: {visible(value)}" for what, value in about.items())
+    fixed: dict[str, str | None] = {"CreationDate": None} if suffix == ".pdf" else {"Date": None}
     if suffix == ".png":
-        return {"Software": "mgraph"} | ({"Description": text} if text else {})
-    if suffix == ".pdf":
-        return {"CreationDate": None} | ({"Subject": text} if text else {})
-    return {"Date": None} | ({"Description": text} if text else {})
+        fixed = {"Software": "mgraph"}
+    return fixed | ({"Subject" if suffix == ".pdf" else "Description": text} if text else {})
 
 
 def _take_literally(figure: Figure) -> None:

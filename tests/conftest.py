@@ -61,10 +61,12 @@ _SPREAD = ("tests/docs/", "tests/faults/")
 _LONG = (
     *("tests/train/test_parallel.py", "tests/graph/test_reproducible.py", "tests/graph/test_explore.py"),
     *("tests/cli/test_demo.py", "tests/cli/test_toy_demo.py", "tests/cli/test_resume.py", "tests/engines/"),
+    *("tests/cli/test_strange_directory.py", "tests/graph/test_own_networks.py", "tests/graph/test_export.py"),
+    *("tests/graph/test_programs.py", "tests/graph/test_python_objects.py", "tests/graph/test_merge_honesty.py"),
 )
 
 # Directories whose tests export.
-_EXPORTING = ("graph", "cli", "docs")
+_EXPORTING = ("graph", "cli", "docs", "page")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -243,7 +245,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def path(template: Path, tmp_path: Path) -> Path:
     """A copy of the template graph, alone in the test's directory."""
-    return Path(shutil.copytree(template, tmp_path / "digits.mgraph"))
+    return Path(shutil.copytree(template, tmp_path / "digits.mgraph", copy_function=shutil.copyfile))
 
 
 @pytest.fixture

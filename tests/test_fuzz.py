@@ -16,7 +16,7 @@ from mgraph_store import Layout, validate_name
 from mgraph_store.rows import columns
 from mgraph_store.rows.ids import is_id
 
-FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DEEP = "[" * 100_000
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),

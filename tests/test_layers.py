@@ -108,6 +108,11 @@ def test_no_function_takes_more_than_eight_things(part: str) -> None:
         ),  # of the sweep that follows, and of what comes before
         (keywords.SweepOptions, mgraph.SweepJob, {"refine_on", "max_points"}),  # of its refinement
         (keywords.MergeOptions, mgraph.MergeJob, set()),
+        (
+            keywords.PlaneOptions,
+            mgraph.PlaneJob,
+            {"grid", "splits", "examples", "bn_examples", "metrics", "random", "pca"},
+        ),  # of the sweep that follows, and how
         (keywords.ExportOptions, mgraph.ExportJob, set()),
         (keywords.ExportSetOptions, mgraph.ExportEnsembleJob, {"where", "space"}),  # of the set
         (keywords.EnsembleOptions, mgraph.EnsembleJob, {"where", "space"}),  # which members there are

@@ -42,12 +42,19 @@ def test_the_wheel_holds_three_packages_and_nothing_else(wheel: Path) -> None:
     assert {f"{p}/py.typed" for p in PACKAGES} < set(names)
     assert "mgraph/data/digits.npz" in names
     assert any(n.endswith("licenses/LICENSE") for n in names)
+    page = {
+        str(p.relative_to(ROOT)) for p in (ROOT / "mgraph" / "page").rglob("*") if p.suffix not in ("", ".py", ".pyc")
+    }
+    assert len(page) > 10
+    assert page | {f"mgraph/page/echarts/{name}" for name in ("LICENSE", "LICENSE-d3", "NOTICE")} <= set(names)
+    for name in ("LICENSE", "LICENSE-d3", "NOTICE"):  # of ECharts, beside ours
+        assert any(n.endswith(f"licenses/mgraph/page/echarts/{name}") for n in names)
     modules = {
         str(p.relative_to(ROOT / top)) for top in ("", "cli", "store") for p in (ROOT / top).glob("mgraph*/**/*.py")
     }
     assert modules == {n for n in names if n.endswith(".py")}
     metadata = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith("METADATA"))).decode()
-    assert "License-Expression: Apache-2.0" in metadata
+    assert "License-Expression: Apache-2.0 AND BSD-3-Clause" in metadata
     assert "Requires-Python: >=3.11" in metadata
 
 
@@ -74,3 +81,5 @@ def test_the_unpacked_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Pa
     assert "surface" in mgraph("methods")
     made = mgraph("init", "g.mgraph", "--arch", "mlp?hidden=4,", "--data", "digits", "--json")  # the data came along
     assert json.loads(made)["row"]["parameters"] == 64 * 4 + 4 + 4 * 10 + 10
+    assert mgraph("report", "-o", "r.html") == "r.html\n"
+    assert (tmp_path / "r.html").stat().st_size > 1_000_000  # ECharts came along, too

@@ -18,6 +18,7 @@ from click import Context, Parameter
 from click.shell_completion import CompletionItem
 
 from mgraph import ARCHITECTURES, DATASETS, visible
+from mgraph_cli.finding import find_graph
 
 Completer = Callable[[Context, Parameter, str], list[CompletionItem]]
 
@@ -45,7 +46,6 @@ def names_of(*kinds: str) -> Completer:
 
     def found(ctx: Context, incomplete: str) -> Iterable[CompletionItem]:
         import mgraph
-        from mgraph_cli.options import find_graph
 
         path = ctx.params.get("graph_path") or find_graph(Path.cwd())
         with _impatient():

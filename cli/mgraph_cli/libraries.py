@@ -16,6 +16,12 @@ _LONGEST = 500  # characters of a library's warning
 _CHATTER = (
     # Which precision is used is our own setting, and is recorded with the run.
     ("torch", "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled."),
+    # Whether there is a GPU is seen from the device, which is recorded too.
+    ("torch", "Can't initialize NVML"),
+    ("torch", "User provided device_type of 'cuda', but CUDA is not available."),
+    # How torch compiles, and that it compiles anew.
+    ("torch", "dynamo_pgo force disabled"),
+    ("torch", "Not enough SMs to use max_autotune_gemm mode"),
 )
 _OURS = Path(mgraph.__file__).parent
 

@@ -35,6 +35,7 @@ _SECTIONS = {
     "Connections": {
         "connect": "connect",
         "sweep": "connect",
+        "plane": "plane",
         "compose": "topology",
         "suggest": "explore",
         "explore": "explore",

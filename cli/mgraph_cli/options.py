@@ -13,9 +13,10 @@ import click
 from click.core import ParameterSource
 from typing_extensions import override
 
-from mgraph.errors import InputError, NotFoundError
+from mgraph.errors import InputError
 from mgraph.settings import Option, SettingInfo, Settings, options_of
 from mgraph_cli.completion import BY_KIND, SPACES
+from mgraph_cli.finding import find_graph
 from mgraph_cli.output import CSV_SAFE
 from mgraph_cli.progress import progress_lines
 
@@ -318,21 +319,6 @@ def _preset_option(classes: Mapping[str, type[Settings]]) -> Decorator:
     known = [f"{_listed(list(cls.presets))} ({name})" for name, cls in classes.items() if cls.presets]
     help = f"Settings to start from, overridden by others: {', '.join(known)}."
     return click.option("--preset", metavar="NAME", help=help)
-
-
-def find_graph(start: Path) -> Path:
-    """Find the only *.mgraph directory in ``start`` or the nearest directory above that has one, as git does."""
-    for directory in (start, *start.parents):
-        try:
-            found = sorted(p for p in directory.glob("*.mgraph") if p.is_dir())
-        except OSError:
-            continue
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(p.name for p in found)
-            raise InputError(f"{directory} holds several graphs ({names}); choose one with --graph.")
-    raise NotFoundError("There is no graph here or above; make one with mgraph init, or name one with --graph.")
 
 
 def _metavar(info: SettingInfo) -> str:

@@ -24,17 +24,19 @@ def print_mode(row: dict[str, Any], form: str) -> None:
     emit_one(row, form=form)
 
 
-def print_connection(row: dict[str, Any], form: str) -> None:
-    """Print a connection with one of its sweeps."""
+def print_connection(row: dict[str, Any], form: str, *, points: int | None = None) -> None:
+    """Print a connection with one of its sweeps and, given its number of ``points``, which one that is."""
     if form != "table":
         emit_one(row, form=form)
         return
-    emit_one({key: row[key] for key in ("id", "name", "kind", "status", "ends")})
+    named = {} if points is None else {"sweep": f"{row['sweep']} of {points} points; summary and edges are of this one"}
+    emit_one({key: row[key] for key in ("id", "name", "kind", "status", "ends")} | named)
     echo()
     emit(summary_table(row["summary"]), _SUMMARY, title="summary", empty="")
     edges = [e for e in row["edges"] if (e["split"], e["metric"]) in (("train", "loss"), ("test", row["compared_by"]))]
     rows, columns = edge_table(edges)
-    emit(rows, columns, title="edges", empty="Not swept yet.")
+    alone = len(row["ends"]) == 1 and row["summary"]  # a plane around one node
+    emit(rows, columns, title="edges", empty="It has one end, so it makes no edge." if alone else "Not swept yet.")
     say_doubts(row["edges"])
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import override
 
 from mgraph.bookkeeping.listing import SIDES, Row, columns_named, list_columns, node_columns, sides_with, sort_keys
 from mgraph.errors import InputError
+from mgraph.notebook import InNotebook
 from mgraph_store import GraphStore
 from mgraph_store.index.filters import meant
 
@@ -15,7 +19,7 @@ _OF_CONNECTIONS = ("name", "id", "kind", "ends", "status", "peak", "barrier")
 
 
 @dataclass(frozen=True)
-class Listed:
+class Listed(InNotebook):
     """What was listed: rows by side, "nodes" and "connections", and for each side the columns to show.
 
     Only sides that have all the columns named are included.
@@ -23,6 +27,13 @@ class Listed:
 
     rows: dict[str, list[Row]]
     columns: dict[str, tuple[str, ...]]
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {
+            side: [{column: row.get(column) for column in self.columns[side]} for row in rows]
+            for side, rows in self.rows.items()
+        }
 
 
 def sides_of(kind: str | None) -> tuple[str, ...]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from mgraph.errors import CorruptError, InputError, NotFoundError
+from mgraph.notebook import InNotebook
 from mgraph_store import Connection, GraphStore, Node, Space, Sweep, validate_name
 
 if TYPE_CHECKING:
@@ -20,12 +23,16 @@ Thing = Node | Connection | Space | str
 
 
 @dataclass(frozen=True)
-class CheckResult:
+class CheckResult(InNotebook):
     """What a check found and what a repair has done; ``problems`` are those that remain."""
 
     problems: tuple[Problem, ...]
     repaired: tuple[str, ...] = ()
     deep: bool = False
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"ok": self.ok, "repaired": self.repaired, "problems": self.rows()}
 
     @property
     def ok(self) -> bool:
@@ -75,7 +82,7 @@ def upgrade(path: str | Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class UpkeepPlan:
+class UpkeepPlan(InNotebook):
     """What would be done, as ``rows``, until :meth:`apply` does it."""
 
     rows: tuple[Row, ...]
@@ -83,16 +90,21 @@ class UpkeepPlan:
     notes: tuple[str, ...]
     apply: Callable[[], None]
 
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"nbytes": self.nbytes, "notes": self.notes, "rows": self.rows}
+
 
 def plan_removal(store: GraphStore, things: Sequence[Thing], *, cascade: bool) -> UpkeepPlan:
     """Plan to remove nodes, connections, sweeps or spaces; StillNeededError if something depends on them."""
+    from mgraph_store.index.snapshot import looked_at
     from mgraph_store.upkeep.removal import plan_removal
 
     if not things:
         raise InputError("Name at least one node, connection, sweep or space to remove.")
-    with store.reading() as reader:
-        targets = [_target(reader, thing) for thing in things]
-        removal = plan_removal(reader, targets, cascade=cascade, graph=store.folder.root)
+    with looked_at(store.index, store.lock) as shot:
+        targets = [_target(shot.reader, thing) for thing in things]
+        removal = plan_removal(shot.reader, targets, cascade=cascade, graph=store.folder.root)
     rows = [
         {"kind": g.kind, "name": getattr(g.record, "name", None), "id": g.record.id, "why": g.why} for g in removal.goes
     ]

@@ -122,7 +122,8 @@ def refined(grid: Grid, values: Floats, bound: float, max_points: int) -> Grid:
             middles[k].append(float(grid.axes[k][i] + grid.axes[k][i + 1]) / 2.0)
     if not any(middles):
         return grid
-    return TensorGrid(tuple(np.sort(np.r_[axis, new]) for axis, new in zip(grid.axes, middles, strict=True)))
+    axes = tuple(np.sort(np.r_[axis, new]) for axis, new in zip(grid.axes, middles, strict=True))
+    return TensorGrid(axes, grid.places)
 
 
 def _axis_errors(grid: Grid, values: Floats) -> list[Floats]:

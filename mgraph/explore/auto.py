@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.durations import spoken
 from mgraph.errors import InputError, MGraphError, NameTakenError
@@ -26,6 +27,7 @@ from mgraph.jobs.connections import ConnectJob, Following, SweepJob
 from mgraph.methods.base import Method
 from mgraph.methods.ladder import MAX_SECONDS, ladder, within
 from mgraph.metric import LOSS
+from mgraph.notebook import InNotebook
 from mgraph.operations.comparisons import Pair, compare
 from mgraph.operations.connections import check_buffers_from, common_space, connect, load_constants
 from mgraph.operations.sweeps import sweep_connection
@@ -91,7 +93,7 @@ class Attempt(Generic[C]):
 
 
 @dataclass(frozen=True)
-class AutoResult(Generic[C]):
+class AutoResult(InNotebook, Generic[C]):
     """What was tried between two modes: ``winner`` is the connection that meets the limit, None if none does."""
 
     threshold: Criterion
@@ -100,6 +102,10 @@ class AutoResult(Generic[C]):
     end_values: tuple[float, float]
     attempts: tuple[Attempt[C], ...]
     said: tuple[str, ...]
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return self.describe()
 
     @property
     def winner(self) -> C | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.durations import spoken
 from mgraph.engines.base import Engine, Finished
 from mgraph.errors import ConflictError, InputError, MGraphError
@@ -22,6 +24,7 @@ from mgraph.explore.suggestions import SWEEP, Suggestion
 from mgraph.explore.workers import Delivery, Place, Resumption, deliver, perform
 from mgraph.jobs.base import Job
 from mgraph.jobs.connections import ConnectJob, Following, SweepJob
+from mgraph.notebook import InNotebook
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.query.edges import current_edges
 from mgraph.session.members import label
@@ -79,7 +82,7 @@ class Done:
 
 
 @dataclass
-class Exploration:
+class Exploration(InNotebook):
     """What exploring did, why it stopped, and the state it reached.
 
     ``goal_met`` is None without a goal; ``state`` has the values that the goal compares.
@@ -89,6 +92,15 @@ class Exploration:
     stopped: str = ""
     goal_met: bool | None = None
     state: str = ""
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {
+            "stopped": self.stopped,
+            "goal_met": self.goal_met,
+            "state": self.state,
+            "done": [d.row() for d in self.done],
+        }
 
     @property
     def connected(self) -> int:

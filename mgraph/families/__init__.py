@@ -16,6 +16,7 @@ from mgraph.families.curve import BezierCurveFamily
 from mgraph.families.grid import Floats, Grid, SimplexGrid, TensorGrid
 from mgraph.families.own import OwnFamily
 from mgraph.families.path import BentPath
+from mgraph.families.plane import PlaneFamily
 from mgraph.families.segment import Segment
 from mgraph.families.simplex import SimplexFamily
 from mgraph.families.surface import BezierSurfaceFamily
@@ -23,7 +24,15 @@ from mgraph_store.rows.limits import FAMILY_POINTS, POLYNOMIAL_POINTS, SIMPLEX_C
 
 FAMILIES: dict[str, type[Family]] = {
     f.name: f
-    for f in (Segment, SimplexFamily, PolygonalChainFamily, BezierCurveFamily, BezierSurfaceFamily, CompositePath)
+    for f in (
+        Segment,
+        SimplexFamily,
+        PolygonalChainFamily,
+        BezierCurveFamily,
+        BezierSurfaceFamily,
+        CompositePath,
+        PlaneFamily,
+    )
 }
 
 
@@ -70,6 +79,7 @@ __all__ = [
     "Floats",
     "Grid",
     "OwnFamily",
+    "PlaneFamily",
     "PolygonalChainFamily",
     "Segment",
     "SimplexFamily",

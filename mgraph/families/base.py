@@ -102,7 +102,7 @@ class Family(ABC):
         return np.stack(np.meshgrid(*[axis] * self.dimension, indexing="ij"), axis=-1).reshape(len(total), -1), total
 
     def end_parameters(self) -> Floats:
-        """Return the parameter at which each end sits, shape (E, coordinates): the corners of the domain."""
+        """Return the parameter at which each end sits, shape (E, coordinates): by default the corners of the domain."""
         return np.array(list(product((0.0, 1.0), repeat=self.dimension)))
 
     def points(self, t: ArrayLike) -> Floats:
@@ -143,6 +143,10 @@ class Family(ABC):
             raise InputError(f"A grid for a {self.name} is {shape} of at least 2; got {counts}.")
         check_points(prod(counts))
         return TensorGrid.even(counts)
+
+    def grid_on(self, axes: Sequence[Floats]) -> Grid:
+        """Return the grid of all combinations of these values along each parameter."""
+        return TensorGrid(tuple(axes))
 
     @property
     def default_grid(self) -> tuple[int, ...]:

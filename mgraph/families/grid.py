@@ -60,10 +60,12 @@ class Grid(ABC):
 class TensorGrid(Grid):
     """All combinations of coordinates along one or two axes, the last axis fastest.
 
-    Neighbours differ by at most one step along every axis: 2 on a curve, 8 on a surface.
+    Neighbours differ by at most one step along every axis: 2 on a curve, 8 on a surface. The ends of a family lie at
+    the corners, or at the points nearest to ``places``.
     """
 
     axes: tuple[Floats, ...]
+    places: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.axes:
@@ -113,7 +115,10 @@ class TensorGrid(Grid):
     @property
     @override
     def ends(self) -> tuple[int, ...]:
-        """The corners, the last axis fastest."""
+        """The corners, the last axis fastest; or the points at the ``places``."""
+        if self.places is not None:
+            nearest = ([int(np.argmin(np.abs(a - v))) for a, v in zip(self.axes, p, strict=True)] for p in self.places)
+            return tuple(int(np.ravel_multi_index(tuple(place), self.counts)) for place in nearest)
         corners = product(*((0, n - 1) for n in self.counts))
         return tuple(int(np.ravel_multi_index(c, self.counts)) for c in corners)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from mgraph.errors import InputError
 from mgraph.graph.keywords import PlotOptions
 from mgraph.keywords import refuse_unknown
 from mgraph.query.sweepdata import SweepData, family_of, load_sweep
@@ -16,6 +17,7 @@ from mgraph_store import Connection, Series
 
 if TYPE_CHECKING:
     from mgraph.figures import Look
+    from mgraph.operations.projecting import Trace
     from mgraph.progress import ProgressCallback
     from mgraph.query.basins import Basins
     from mgraph.report.plots import Wanted
@@ -35,16 +37,29 @@ class Drawn(ABC):
         """Return how a set names the points of a grid on it."""
 
     def plot(
-        self, path: PathLike, *, before: Drawn | None = None, dark: bool = False, **shown: Unpack[PlotOptions]
+        self,
+        path: PathLike,
+        *,
+        before: Drawn | None = None,
+        paths: Sequence[Drawn | str] = (),
+        dark: bool = False,
+        **shown: Unpack[PlotOptions],
     ) -> Path:
         """Draw its finest sweep: heat maps of a surface (beside those of ``before``) or simplex, curves along t.
 
         A band's pivots are marked, and its saddle is drawn by cycle; of an LLPF path loss, accuracy, distances and
-        variances by tick, the test curves, and continuity. ``splits`` and ``metrics`` choose what is drawn: without
+        variances by tick, the test curves, and continuity. On a plane, ``paths`` are projected, with their distance
+        from it (:meth:`project`). ``splits`` and ``metrics`` choose what is drawn: without
         them, the loss and the primary metric.
         """
+        from mgraph.families import PlaneFamily
         from mgraph.report.plots import plot_sweep
 
+        if isinstance(family_of(self.record), PlaneFamily) and not shown.get("relief"):
+            return self._plot_plane(Path(path), paths, dark=dark, wanted=_wanted(shown))
+        if paths:
+            kind = "drawn as a relief" if self.record.kind == "plane" else f"a {self.record.kind}"
+            raise InputError(f"Paths are projected on a plane seen from above, and {label(self.record)} is {kind}.")
         with self._session.store.reading() as reader:
             data = load_sweep(reader, self.record)
             earlier = None if before is None else load_sweep(reader, before.record)
@@ -54,13 +69,43 @@ class Drawn(ABC):
             data,
             names,
             Path(path),
-            title=label(self.record),
             before=earlier,
             method=self._session.method_of(self.record),
             series=series,
             wanted=_wanted(shown),
             look=self._look(dark=dark, sweep=data.sweep.id),
         )
+
+    def _plot_plane(self, path: Path, paths: Sequence[Drawn | str], *, dark: bool, wanted: Wanted) -> Path:
+        from mgraph.operations.projecting import project_nodes
+        from mgraph.report.planeplots import plot_plane
+
+        nodes = project_nodes(self._session, self.record)
+        traces = [*([] if nodes is None else [nodes]), *(self.project(one) for one in paths)]
+        data, name = self._sweep(), label(self.record)
+        return plot_plane(
+            data,
+            self._end_names(),
+            path,
+            title=f"{name}\n{self.record.reason}" if self.record.name else str(self.record.reason),
+            traces=traces,
+            wanted=wanted,
+            look=self._look(*(f"--path {trace.label}" for trace in traces), dark=dark, sweep=data.sweep.id),
+        )
+
+    def project(self, path: Drawn | str) -> Trace:
+        """Project a path on this plane: ``plane.project("curve").distance`` is how far each of its points lies from it.
+
+        Raises InputError unless this is a plane, and for a connection that is no path or of another space.
+        """
+        from mgraph.operations.projecting import project_path
+
+        if isinstance(path, str):
+            with self._session.store.reading() as reader:
+                found = reader.find_connection(path)
+        else:
+            found = path.record
+        return project_path(self._session, self.record, found)
 
     def draw(self, axes: Any, **shown: Unpack[PlotOptions]) -> Any:
         """Draw one panel of its finest sweep on a Matplotlib Axes, and return the Axes.
@@ -107,6 +152,30 @@ class Drawn(ABC):
             look=self._look("--ensemble", dark=dark),
         )
 
+    def plot_flips(
+        self,
+        path: PathLike,
+        *,
+        grid: int | None = None,
+        bn_examples: int | None = None,
+        dark: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Path:
+        """Draw which test examples are predicted otherwise along a path (default: at 21 points), and how many.
+
+        Nothing is stored but cached outputs. Raises InputError for what is no path, and a task without classes.
+        """
+        from mgraph.figures import check_path
+        from mgraph.operations.flips import flips
+        from mgraph.report.flipplots import plot_flips
+
+        check_path(Path(path))
+        if family_of(self.record).dimension != 1:
+            raise InputError(f"{label(self.record)} is a {self.record.kind}; predictions are followed along a path.")
+        how = {} if progress is None else {"progress": progress}
+        found = flips(self._session, self.on_grid(grid or 21), bn_examples, **how)
+        return plot_flips(found, Path(path), look=self._look("--flips", dark=dark))
+
     def check_plot(self, path: PathLike, **shown: Unpack[PlotOptions]) -> None:
         """Raise InputError early for what :meth:`plot` could not draw later."""
         from mgraph.figures import check_path
@@ -115,7 +184,7 @@ class Drawn(ABC):
         check_path(Path(path))
         swept = self._sweep()
         check_drawable(swept)
-        _wanted(shown).metrics_of(swept)
+        _wanted(shown).check(swept)
 
     def basins(self, *, split: str = "train", metric: str = "loss", depth: float | None = None) -> Basins:
         """Find the basins of its finest sweep, and the saddles at which they join: ``wall.basins().rows()``.
@@ -150,7 +219,7 @@ class Drawn(ABC):
 
         command = " ".join(["mgraph plot", label(self.record), *words])
         about = {"command": command, "graph": self._session.store.path.name}
-        return Look(dark, about if sweep is None else about | {"sweep": sweep})
+        return Look(dark, about if sweep is None else about | {"sweep": sweep}, label(self.record))
 
     def _sweep(self) -> SweepData:
         with self._session.store.reading() as reader:
@@ -165,4 +234,4 @@ def _wanted(shown: PlotOptions) -> Wanted:
     from mgraph.report.plots import Wanted
 
     refuse_unknown("plot", shown, PlotOptions)
-    return Wanted(tuple(shown.get("splits") or ()), tuple(shown.get("metrics") or ()))
+    return Wanted(tuple(shown.get("splits") or ()), tuple(shown.get("metrics") or ()), bool(shown.get("relief")))

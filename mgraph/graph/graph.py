@@ -18,6 +18,7 @@ from typing_extensions import override
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
 from mgraph.families import Segment
+from mgraph.graph import shows
 from mgraph.graph.alignment import Alignments
 from mgraph.graph.exploration import Explorations
 from mgraph.graph.handles import Connected, Point, counts_of
@@ -25,9 +26,11 @@ from mgraph.graph.housekeeping import Housekeeping
 from mgraph.graph.imports import Imports
 from mgraph.graph.keywords import AutoOptions, ConnectOptions, Joining, Listing, SpaceOptions
 from mgraph.graph.pictures import Pictures
+from mgraph.graph.planes import Planes
 from mgraph.graph.queries import Queries
 from mgraph.graph.sets import Sets
 from mgraph.keywords import refuse_unknown
+from mgraph.notebook import InNotebook
 from mgraph.query.criterion import NODE_KINDS, PathLimit
 from mgraph.query.metrics import criterion_in
 from mgraph.shown import visible
@@ -132,7 +135,7 @@ def _with_loss(options: SpaceOptions, graph: Path) -> dict[str, Any]:
     return {**options, "loss": loss_spec(options["loss"], graph)}
 
 
-class Graph(Imports, Alignments, Queries, Explorations, Sets, Pictures, Housekeeping):
+class Graph(Imports, Alignments, Planes, Queries, Explorations, Sets, Pictures, Housekeeping, InNotebook):
     """An open checkpoint graph. Use :func:`mgraph.create` or :func:`mgraph.open` to get one."""
 
     @property
@@ -143,6 +146,10 @@ class Graph(Imports, Alignments, Queries, Explorations, Sets, Pictures, Housekee
     @override
     def __repr__(self) -> str:
         return f"<Graph {visible(str(self.path))}>"
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return shows.of_graph(self)
 
     # Spaces and modes
 

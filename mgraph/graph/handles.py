@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from mgraph.bookkeeping import listing
 from mgraph.errors import InputError
+from mgraph.graph import shows
 from mgraph.graph.drawing import Drawn
 from mgraph.graph.keywords import (
     EnsembleOptions,
@@ -23,6 +24,7 @@ from mgraph.graph.keywords import (
 )
 from mgraph.graph.labelled import Labelled
 from mgraph.keywords import refuse_unknown
+from mgraph.notebook import InNotebook
 from mgraph.query.sweepdata import SweepData, family_of, finest_sweep, load_sweep
 from mgraph.session.members import ends_of, label
 from mgraph.session.session import Session
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 
 
-class Point(Labelled):
+class Point(Labelled, InNotebook):
     """A node of the graph."""
 
     record: Node
@@ -65,6 +67,14 @@ class Point(Labelled):
     @override
     def __repr__(self) -> str:
         return visible(f"<{self.kind} {label(self.record)}>")
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return shows.of_node(self.describe())
+
+    @override
+    def _title(self) -> str:
+        return f"{self.kind} {label(self.record)}"
 
     def describe(self) -> dict[str, Any]:
         """Return everything about it, as plain data."""
@@ -175,7 +185,7 @@ class Point(Labelled):
         return written
 
 
-class Connected(Labelled, Drawn):
+class Connected(Labelled, Drawn, InNotebook):
     """A connection of the graph."""
 
     record: Connection
@@ -192,6 +202,14 @@ class Connected(Labelled, Drawn):
     @override
     def __repr__(self) -> str:
         return visible(f"<{self.kind} {label(self.record)}>")
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return shows.of_connection(self.describe())
+
+    @override
+    def _title(self) -> str:
+        return f"{self.kind} {label(self.record)}"
 
     @property
     def ends(self) -> list[Point]:
@@ -388,7 +406,7 @@ class Connected(Labelled, Drawn):
     @property
     def trained(self) -> bool:
         """Whether its method trains anything, so that there is a before and an after."""
-        return self.kind not in ("linear", "composite") and bool(family_of(self.record).free)
+        return self.kind not in ("linear", "composite", "plane") and bool(family_of(self.record).free)
 
     def straight(self) -> Connected | None:
         """Return the newest swept linear connection of the same ends in the same order, if there is one."""

@@ -195,6 +195,23 @@ class SweepOptions(SweepMeasures, total=False):
     reuse: Annotated[bool, Option("Measure everything again, even what is already stored.", flag="--no-reuse")]
 
 
+class PlaneOptions(SweepMeasures, total=False):
+    """Which plane is meant: fields of :class:`mgraph.PlaneJob`, and how it is measured."""
+
+    random: Annotated[bool, Option("Around one node, along two filter-normalised random directions.")]
+    pca: Annotated[bool, Option("The two principal components of three or more nodes, through the last.")]
+    margin: Annotated[float, Option("Around the nodes, as a share of their rectangle. [default: 0.2]", shown="SHARE")]
+    radius: Annotated[
+        float, Option("With --random: so many times a direction to both sides. [default: 1]", shown="TIMES")
+    ]
+    seed: Annotated[int, Option("With --random: seed of the directions.", default="0", low=0)]
+    name: Annotated[str | None, Option("Name of the plane.")]
+    grid: Annotated[
+        int | Sequence[int] | None,
+        Option("Points along x and y: n or n,m; the nodes lie on them. [default: 21,21]", many="commas"),
+    ]
+
+
 class PlotOptions(TypedDict, total=False):
     """What of a sweep is drawn (default: the loss, and the primary metric if it is a different one)."""
 
@@ -206,6 +223,7 @@ class PlotOptions(TypedDict, total=False):
         Sequence[str],
         Option("Draw this metric only; may be repeated.", flag="--metric", shown="NAME", many="repeated"),
     ]
+    relief: Annotated[bool, Option("Draw a surface, plane or simplex of three in three dimensions.", flag="--3d")]
 
 
 class MergeOptions(TypedDict, total=False):

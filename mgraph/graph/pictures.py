@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from mgraph.errors import InputError
 from mgraph.families.gram import gram
 from mgraph.graph.base import Opened
 from mgraph.query.criterion import Criteria
 from mgraph.query.metrics import criterion_in
+from mgraph.query.sweepdata import family_of
 
 if TYPE_CHECKING:
     from mgraph.figures import Look
     from mgraph.query.edges import Vertex
-    from mgraph.query.matrix import Matrix
+    from mgraph.query.matrix import Chart, Matrix
 
 
 class Pictures(Opened):
@@ -40,6 +42,13 @@ class Pictures(Opened):
 
         check_path(Path(path))
 
+    def check_paths(self, paths: Sequence[str]) -> None:
+        """Raise InputError early for what could not be projected on a plane later; NotFoundError for a wrong name."""
+        for name in paths:
+            found = self.connection(name)
+            if family_of(found.record).dimension != 1:
+                raise InputError(f"{name} is a {found.kind}, not a path; only paths are projected on a plane.")
+
     def plot_map(
         self,
         path: str | PathLike[str],
@@ -49,25 +58,43 @@ class Pictures(Opened):
         dark: bool = False,
         **criteria: Unpack[Criteria],
     ) -> Path:
-        """Draw modes and edges, laid out by ``barrier`` or by ``distance`` in weight space, components shaded.
+        """Draw modes and edges, components shaded, laid out by ``barrier``, ``distance`` or ``disagreement``.
 
-        Edges are coloured by what is compared, peak, barrier or drop, from 0 to the limit at least; components are
-        those within the limit, if there is one.
+        The last two are distances in weight space, and in function space: the share of test examples that two modes
+        sort into different classes. Several, with commas, are drawn side by side. Edges are coloured by what is
+        compared, peak, barrier or drop, from 0 to the limit at least; components are those within the limit, if there
+        is one.
         """
         from mgraph.figures import check_path
         from mgraph.query.matrix import chart
         from mgraph.report.graphplots import check_layout, plot_map
 
         check_path(Path(path))
-        check_layout(layout)
+        wanted = check_layout(layout)
         within = self._space_of(space)
         shown = chart(self.session.store, criterion_in(self.session.store, within, **criteria), within)
+        layouts = {name: self._laid_out(name, shown) for name in wanted}
+        return plot_map(shown, layouts, Path(path), look=self._look("map", dark=dark))
+
+    def _laid_out(self, layout: str, shown: Chart) -> NDArray[np.float64]:
+        """Return the distances between modes that a layout shows, shape (n, n)."""
         if layout == "distance":
-            distances = self._distances(shown.modes)
-        else:
-            barriers = shown.direct["barrier"]
-            distances = np.where(np.isfinite(barriers), barriers, shown.best_barrier)
-        return plot_map(shown, distances, Path(path), layout=layout, look=self._look("map", dark=dark))
+            return self._distances(shown.modes)
+        if layout == "disagreement":
+            return self._disagreements(shown.modes)
+        barriers = shown.direct["barrier"]
+        return np.where(np.isfinite(barriers), barriers, shown.best_barrier)
+
+    def _disagreements(self, modes: Sequence[Vertex]) -> NDArray[np.float64]:
+        """Return how often modes disagree, shape (n, n); NaN between modes of different spaces."""
+        from mgraph.operations.flips import disagreement
+
+        nodes = [self._node(mode.id) for mode in modes]
+        found = np.full((len(nodes), len(nodes)), np.nan)
+        for space in {node.space_id for node in nodes}:
+            same = [i for i, node in enumerate(nodes) if node.space_id == space]
+            found[np.ix_(same, same)] = disagreement(self.session, self.session.space(space), [nodes[i] for i in same])
+        return found
 
     def plot_dendrogram(
         self,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.graph.keywords import ExportOptions, evaluation
 from mgraph.keywords import refuse_unknown
+from mgraph.notebook import InNotebook
 from mgraph.session.members import label
 from mgraph.session.session import Session
 from mgraph.shown import visible
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mgraph.progress import ProgressCallback
 
 
-class Place:
+class Place(InNotebook):
     """A point of a connection that no sweep has measured (``curve.at(0.3)``): computed when looked at, never stored.
 
     It can do what a :class:`Point` can that needs no row of the graph; :meth:`merge` makes it a node. Its BatchNorm
@@ -52,6 +53,10 @@ class Place:
     @override
     def __repr__(self) -> str:
         return visible(f"<place {','.join(f'{x:g}' for x in self.parameter)} of {label(self.connection.record)}>")
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"connection": label(self.connection.record), "parameter": self.parameter}
 
     def evaluate(self, split: str = "test", **options: Unpack[EvaluateOptions]) -> dict[str, Measured]:
         """Measure it now on a split, as :meth:`Point.evaluate` does; nothing is stored, so ``save`` is refused."""

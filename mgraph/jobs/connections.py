@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.evaluate.refine import Refinement
-from mgraph.families import Family, Grid, TensorGrid
+from mgraph.families import Family, Grid
 from mgraph.families.grid import check_points
 from mgraph.jobs.base import NAMING_CODE, Job
 from mgraph.jobs.reading import can_be_named
@@ -122,7 +122,7 @@ class SweepJob(Job):
     def grid_of(self, family: Family) -> Grid:
         """Return its grid on a family; raise InputError for one that the family does not have."""
         if self.axes is not None:
-            return TensorGrid(tuple(np.array(axis, dtype=np.float64) for axis in self.axes))
+            return family.grid_on([np.array(axis, dtype=np.float64) for axis in self.axes])
         if self.inner is not None:
             return inner_grid(family, None, self.inner)
         return family.sweep_grid if self.grid is None else family.grid(self.grid)
@@ -157,6 +157,46 @@ class CompositeLeg:
     start: str | None = None
     goal: str | None = None
     waypoints: tuple[tuple[float, ...], ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaneJob(Job):
+    """Make a plane of nodes (their ids); ``sweep`` is the sweep that follows, or None.
+
+    It goes ``through`` three nodes; or lies around one, along two ``random`` filter-normalised directions drawn with
+    ``seed``, ``radius`` times each to both sides; or is that of the two principal components (``pca``) of the
+    differences of three or more nodes to the last. Around the nodes there is a ``margin``, a share of their rectangle.
+    """
+
+    kind: ClassVar[str] = "plane"
+    operation: ClassVar[str] = "mgraph.operations.planes:make_plane"
+
+    nodes: tuple[str, ...]
+    how: str = "through"
+    margin: float = 0.2
+    radius: float = 1.0
+    seed: int = 0
+    name: str | None = None
+    sweep: Following | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Return what determines the plane."""
+        chosen = {"radius": self.radius, "seed": self.seed} if self.how == "random" else {"margin": self.margin}
+        return {"how": self.how, "nodes": list(self.nodes)} | chosen
+
+    @override
+    def following(self, made: Any) -> Job | None:
+        return None if self.sweep is None else self.sweep.of(made)
+
+    @override
+    def names(self) -> Iterable[Any]:
+        return self.sweep.metrics if self.sweep else ()
+
+    @property
+    @override
+    def can_be_written(self) -> bool:
+        """Whether every metric of its sweep is a name: a function cannot be found again."""
+        return all(isinstance(metric, str) for metric in self.names())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 from mgraph.errors import CorruptError
 from mgraph.factories import names_code
 from mgraph.jobs.base import KIND, NAMING_CODE, Job
-from mgraph.jobs.connections import ComposeJob, ConnectJob, SweepJob
+from mgraph.jobs.connections import ComposeJob, ConnectJob, PlaneJob, SweepJob
 from mgraph.jobs.earlier import brought_up
 from mgraph.jobs.modes import AddCurveJob, AddModeJob, AddPointJob, AlignJob, TrainJob
 from mgraph.jobs.points import (
@@ -36,6 +36,7 @@ JOBS: dict[str, type[Job]] = {
         ConnectJob,
         SweepJob,
         ComposeJob,
+        PlaneJob,
         MergeJob,
         SoupJob,
         EnsembleJob,

@@ -157,6 +157,8 @@ class _Unit:
                 return 0.0
             if examples is not None and self.passes and self.examples:
                 return examples / self.examples / self.passes
+        if connection.kind == "plane":
+            return 0.0  # nothing was trained
         if connection.kind == "composite":
             return None
         seconds = None if run is None else _seconds(run)

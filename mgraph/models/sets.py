@@ -140,7 +140,7 @@ def default_set(session: Session, space: Space) -> tuple[str, ...]:
     lowest peak. Raises InputError for a space without modes.
     """
     sql = """SELECT c.id, max(e.peak) FROM connections c JOIN edges e ON e.connection_id = c.id
-WHERE c.space_id = ? AND c.status = 'complete' AND c.kind NOT IN ('linear', 'simplex', 'composite')
+WHERE c.space_id = ? AND c.status = 'complete' AND c.kind NOT IN ('linear', 'simplex', 'composite', 'plane')
 AND e.split = 'train' AND e.metric = 'loss' AND isfinite(e.peak) AND e.doubt IS NULL
 GROUP BY c.id ORDER BY (SELECT count(*) FROM members m WHERE m.connection_id = c.id AND m.role = 'end') DESC,
 max(e.peak), c.id LIMIT 1"""

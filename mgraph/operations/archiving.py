@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph.alone import alone
 from mgraph.errors import InputError, NonFiniteError
 from mgraph.evaluate.metrics import Measured
 from mgraph.jobs.points import ArchiveJob
+from mgraph.notebook import InNotebook
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import evaluate_splits, load_node, policy_name
@@ -27,7 +29,7 @@ _MANTISSA = 23  # stored bits of a float32's mantissa
 
 
 @dataclass(frozen=True)
-class Archived:
+class Archived(InNotebook):
     """An archived copy: its node, the numbers of the original and of the copy, and bytes on disk.
 
     ``before`` and ``after`` were measured in the same run with the same statistics, by split and metric.
@@ -38,6 +40,10 @@ class Archived:
     after: Mapping[str, Mapping[str, Measured]]
     raw_bytes: int
     stored_bytes: int
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"node": self.node.name or self.node.id, "changes": self.changes()}
 
     def changes(self) -> list[dict[str, Any]]:
         """List what the rounding changed: one row for each split and metric."""

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.alone import alone
 from mgraph.errors import InputError, LayoutMismatchError
 from mgraph.evaluate.similarity import Similarity, TensorSimilarity, same_numbers, similarities
+from mgraph.notebook import InNotebook
 from mgraph.session.members import label
 from mgraph.session.session import Session
 from mgraph_store import Layout, Node, Space
@@ -72,10 +75,14 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(InNotebook):
     """The comparisons of all pairs of points."""
 
     pairs: tuple[Pair, ...]
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"verdicts": [pair.verdict for pair in self.pairs], "tensors": self.rows()}
 
     def describe(self) -> list[dict[str, Any]]:
         """Return one entry for each pair, as plain data, with its layers and the whole vector."""

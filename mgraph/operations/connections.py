@@ -229,14 +229,16 @@ def _store_end(
     return store_point(tx, workspace, run.id, "mode", point, info=info, name=name)
 
 
-def common_space(session: Session, ends: Sequence[Node], *, same_layout: bool) -> Space:
+def common_space(
+    session: Session, ends: Sequence[Node], *, same_layout: bool, kinds: Sequence[str] = ("mode", "merged")
+) -> Space:
     """Return the space in which to connect ends, the first one's; InputError for ends that cannot be connected."""
     seen: set[str] = set()
     for node in ends:
         if node.id in seen:
             raise InputError(f"{label(node)} is given twice; the ends of a connection must be different nodes.")
         seen.add(node.id)
-        if node.kind not in ("mode", "merged"):
+        if node.kind not in kinds:
             raise InputError(f"{label(node)} is a {node.kind}; only modes and merged nodes can be connected.")
     with session.store.reading() as reader:
         spaces = [reader.get(Space, id=node.space_id) for node in ends]

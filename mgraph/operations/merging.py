@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph.alone import alone
 from mgraph.errors import InputError
@@ -23,6 +24,7 @@ from mgraph.merge.bestof import Decision
 from mgraph.merge.compare import Difference, paired_difference
 from mgraph.metric import LOSS, Metric
 from mgraph.models.predicting import Predictor
+from mgraph.notebook import InNotebook
 from mgraph.operations.advising import Advice, advise
 from mgraph.operations.choosing import Choice, Choosing, choose_point
 from mgraph.operations.sweptnumbers import holds, recalled
@@ -63,7 +65,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class MergeResult:
+class MergeResult(InNotebook):
     """A merged node and how good it is.
 
     ``corners`` are the ends, measured under the same BatchNorm policy; ``baseline`` is the one chosen on validation,
@@ -87,6 +89,10 @@ class MergeResult:
     decided_by: str
     advice: Advice
     notes: list[str] = field(default_factory=list)
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return self.to_dict()
 
     def table(self) -> list[dict[str, Any]]:
         """Return the merged point and the corners as rows: what it is, and every number, as SPLIT_METRIC."""

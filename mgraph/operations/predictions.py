@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 from mgraph.alone import alone
 from mgraph.data.loading import load_task
@@ -22,6 +23,7 @@ from mgraph.merge.calibration import fit_temperature, require_classes, require_v
 from mgraph.merge.ensemble import said, targets_of
 from mgraph.models.predicting import Predictor
 from mgraph.models.sets import Member, resolve
+from mgraph.notebook import InNotebook
 from mgraph.operations.voting import require_votes
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.report.predicted import check_file, check_shape, write_arrays
@@ -31,7 +33,7 @@ _NAMES = {"softmax": "p", "sigmoid": "p", "mean": "output"}
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Predicted(InNotebook):
     """What models predict for N examples: ``probabilities`` of classes or labels, shape (N, C, …), or mean outputs.
 
     ``examples`` are their indices in the split, ``predicted`` the likeliest class of each (None without classes),
@@ -46,6 +48,10 @@ class Predicted:
     members: tuple[str, ...]
     kind: str
     notes: list[str] = field(default_factory=list)
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return self.to_dict()
 
     def __len__(self) -> int:
         return len(self.examples)

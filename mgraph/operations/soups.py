@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
+from typing_extensions import override
 
 from mgraph.alone import alone
 from mgraph.data.labels import inside, per_example
@@ -24,6 +25,7 @@ from mgraph.merge.soup import SOUPS, greedy_soup, learned_soup
 from mgraph.models.costs import Memory, memory_of
 from mgraph.models.predicting import Predictor
 from mgraph.models.sets import Member, ModelSet, resolve
+from mgraph.notebook import InNotebook
 from mgraph.operations.deciding import BY_LIKELIHOOD, Comparison, Scores, best_of
 from mgraph.operations.preflight import refuse_barriers, together
 from mgraph.operations.voted import flat_numbers
@@ -39,7 +41,7 @@ _BATCH = 500
 
 
 @dataclass(frozen=True)
-class SoupResult:
+class SoupResult(InNotebook):
     """A soup and how good it is compared with its best ingredient, chosen on validation data.
 
     ``weights``, shape (M,), belong to the ingredients ``labels``. ``decision`` says on validation data whether the soup
@@ -60,6 +62,10 @@ class SoupResult:
     metric: str
     memory: Memory
     notes: list[str] = field(default_factory=list)
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return self.to_dict()
 
     def table(self) -> list[dict[str, Any]]:
         """Return the soup and its best ingredient as rows: what it is, and every number as SPLIT_METRIC."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import override
 
 from mgraph.alone import alone
 from mgraph.errors import InputError, NonFiniteError
@@ -18,6 +19,7 @@ from mgraph.evaluate.profile import sharpness_profile
 from mgraph.evaluate.sharpness import Profile
 from mgraph.jobs.points import SharpnessJob
 from mgraph.network.precision import check_precision, computing_in
+from mgraph.notebook import InNotebook
 from mgraph.progress import ProgressCallback, silent
 from mgraph.session.members import label, still_there
 from mgraph.session.points import load_node, policy_name
@@ -26,7 +28,7 @@ from mgraph_store import Measure, Node, Run
 
 
 @dataclass(frozen=True)
-class Sharpness:
+class Sharpness(InNotebook):
     """How sharp the minimum around a node is.
 
     ``profile`` and ``flatness`` are None if they were not measured, ``head`` names the layer of the flatness, and
@@ -42,6 +44,10 @@ class Sharpness:
     examples: int
     batchnorm: str
     notes: tuple[str, ...] = ()
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return self.describe()
 
     def describe(self) -> dict[str, Any]:
         """Return everything as plain data."""

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph.errors import InputError
 from mgraph.evaluate.metrics import Measured
 from mgraph.merge.compare import Difference
 from mgraph.models.costs import Memory
+from mgraph.notebook import InNotebook
 from mgraph.operations.walls import Results
 
 Floats = NDArray[np.float64]
@@ -45,7 +47,7 @@ class Voted:
 
 
 @dataclass(frozen=True)
-class EnsembleResult:
+class EnsembleResult(InNotebook):
     """What voting gains over the best single model, and over independent modes of equal number and equal cost.
 
     ``best`` is the requested ensemble, ``plain`` the equal mean of the whole set (the same one, unless members were
@@ -79,6 +81,10 @@ class EnsembleResult:
     disagreement: Floats | None = None
     classes: tuple[dict[str, Any], ...] = ()
     notes: list[str] = field(default_factory=list)
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return self.to_dict() | {"disagreement_matrix": None}
 
     @property
     def members(self) -> int:

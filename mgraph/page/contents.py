@@ -24,6 +24,7 @@ Row = dict[str, Any]
 POINTS_BUDGET = 3_000_000
 """Bytes of JSON for the points of sweeps: with ECharts and the rest, a page then stays below 5 MB."""
 _HISTORIES_BUDGET = 400_000
+_SETTINGS_BUDGET = 400_000
 _LINEAGES = 200  # nodes whose ancestry is shown: each costs some readings
 
 
@@ -119,11 +120,13 @@ class Contents:
         with self.store.reading() as reader:
             runs = {run.id: run for run in reader.all(Run)}
         places: Counter[str] = Counter()
-        for row in rows:
+        budget = _SETTINGS_BUDGET
+        for row in reversed(rows):  # the settings of the newest runs come first
             run = runs.get(row["id"])
             if run is None:
                 continue
-            row["settings"] = plain(json.loads(run.settings))
+            budget -= len(run.settings)
+            row["settings"] = plain(json.loads(run.settings)) if budget >= 0 else None  # None: left out
             row["threads"] = run.threads
             where = {"host": process_of(run).host, "device": run.device} | versions_of(run)
             place = json.dumps(plain(where), sort_keys=True)

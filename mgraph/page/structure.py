@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from mgraph.errors import InputError
 from mgraph.page.plain import POINT_DIGITS, number, plain
-from mgraph.query.criterion import QUANTITIES
-from mgraph.query.edges import ChangedMeanwhileError
-from mgraph.query.matrix import matrix
+from mgraph.query.criterion import QUANTITIES, Criterion
+from mgraph.query.edges import ChangedMeanwhileError, CountingEdges, load_edges
+from mgraph.query.matrix import best_edges, best_routes, leaf_order
 from mgraph.query.metrics import criterion_in
-from mgraph.query.tree import dendrogram
+from mgraph.query.tree import Dendrogram, dendrogram
 from mgraph_store import GraphStore, Space
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def structures(store: GraphStore) -> list[Row]:
 def _structure(store: GraphStore, space: Space, quantity: str) -> Row | None:
     try:
         criterion = criterion_in(store, space, by=quantity)
-        tree = steadily(lambda: dendrogram(store, criterion, space))
+        tree, edges = steadily(lambda: _tree_and_edges(store, criterion, space))
     except ChangedMeanwhileError:
         raise
     except InputError:  # no edge was measured in this way: there is nothing to show
@@ -46,16 +46,24 @@ def _structure(store: GraphStore, space: Space, quantity: str) -> Row | None:
     row: Row = {"space": plain(space.name), "quantity": quantity, "criterion": str(criterion)}
     if len(tree.leaves) > MOST:
         return row | {"modes": len(tree.leaves), "left_out": True}
-    pairs = steadily(lambda: matrix(store, criterion, space))
+    order = leaf_order(tree)
+    both = np.ix_(order, order)
     return row | {
         "leaves": [leaf.id for leaf in tree.leaves],
         "own": [None if np.isnan(value) else number(float(value)) for value in tree.own],
         "linkage": [[int(a), int(b), number(value), int(n)] for a, b, value, n in tree.linkage.tolist()],
         "notes": plain(tree.notes),
-        "order": [mode.id for mode in pairs.modes],
-        "direct": _lines(pairs.direct),
-        "best": _lines(pairs.best),
+        "order": [tree.leaves[i].id for i in order],
+        "direct": _lines(best_edges(edges, quantity)[both]),
+        "best": _lines(best_routes(edges.arrays)[both]),
     }
+
+
+def _tree_and_edges(store: GraphStore, criterion: Criterion, space: Space) -> tuple[Dendrogram, CountingEdges]:
+    tree, edges = dendrogram(store, criterion, space), load_edges(store, criterion, space)
+    if [leaf.id for leaf in tree.leaves] != edges.ids.tolist():
+        raise ChangedMeanwhileError("The graph was changed while it was read; try again.")
+    return tree, edges
 
 
 def _lines(values: NDArray[np.float64]) -> list[list[Any]]:

@@ -3,49 +3,62 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from mgraph.errors import MGraphError
-from mgraph.families import CompositePath, Family, SimplexGrid
+from mgraph.families import CompositePath, Family, PlaneFamily, SimplexGrid
 from mgraph.metric import LOSS, from_json
 from mgraph.page.plain import number, numbers, plain
 from mgraph.query.edges import current_edges
-from mgraph.query.sweepdata import COMPLETE, SweepData, family_of, finest_sweep, load_sweep
-from mgraph_store import Connection, Edge, GraphStore, Member, Summary, Sweep
+from mgraph.query.sweepdata import COMPLETE, SweepData, family_of, finest_sweeps, load_sweep
+from mgraph_store import Connection, Edge, GraphStore, Member, Reader, Summary, Sweep
 
 Row = dict[str, Any]
 
-EDGE = ("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution", "examples")
-EDGE += ("chosen_on", "doubt")
+EDGE: tuple[str, ...] = (
+    *("source", "target", "split", "metric", "peak", "barrier", "drop", "length", "resolution", "examples"),
+    *("chosen_on", "doubt"),
+)
 """The columns of a connection's edges; a source or target is the place among its ends."""
+
+
+_HELD = 0.05  # seconds that one reading lasts at most: whoever wants to write waits for it
 
 
 @dataclass
 class SweepCache:
     """Points of sweeps, by id: a complete sweep never changes, and a page may be written again and again."""
 
-    found: dict[str, tuple[Row, int]] = field(default_factory=dict)
+    found: dict[str, tuple[Row, int] | str] = field(default_factory=dict)
 
-    def points(self, store: GraphStore, connection: Connection) -> tuple[Row, int] | None:
-        """Return the points of the finest sweep and how many bytes they take on the page; None if it was not swept.
+    def load(self, store: GraphStore, finest: Mapping[str, str]) -> None:
+        """Read the points of those sweeps, by connection, that are not known yet."""
+        waiting = [(c, s) for c, s in finest.items() if s not in self.found]
+        while waiting:
+            with store.reading() as reader:
+                until = time.monotonic() + _HELD
+                while waiting and time.monotonic() < until:
+                    connection, sweep = waiting.pop()
+                    self.found[sweep] = _read(reader, connection, sweep)
 
-        Every connection is read by itself, so that whoever computes waits for milliseconds only.
-        """
-        with store.reading() as reader:
-            sweep = finest_sweep(reader, connection)
-            if sweep is None:
-                return None
-            if sweep.id in self.found:
-                return self.found[sweep.id]
-            data = load_sweep(reader, connection, sweep)
+    def points(self, sweep: str) -> tuple[Row, int] | str:
+        """Return the points of a sweep and how many bytes they take on the page, or why they cannot be read."""
+        return self.found.get(sweep, "it was removed while the page was made")
+
+
+def _read(reader: Reader, connection: str, sweep: str) -> tuple[Row, int] | str:
+    try:
+        data = load_sweep(reader, reader.get(Connection, id=connection), reader.get(Sweep, id=sweep))
         row = _points(data)
-        self.found[sweep.id] = row, len(json.dumps(row, separators=(",", ":")))
-        return self.found[sweep.id]
+    except MGraphError as error:  # a damaged graph is shown as far as it can be read
+        return str(error)
+    return row, len(json.dumps(row, separators=(",", ":")))
 
 
 def connection_rows(store: GraphStore, cache: SweepCache, budget: int) -> tuple[dict[str, Row], list[str]]:
@@ -67,6 +80,8 @@ def connection_rows(store: GraphStore, cache: SweepCache, budget: int) -> tuple[
             summaries[summary.connection_id].append(summary)
         for member in reader.all(Member, role=["end", "control"]):
             members[member.connection_id].append(member)
+        finest = finest_sweeps(reader)
+    cache.load(store, finest)
     rows: dict[str, Row] = {}
     left_out = []
     for c in connections:
@@ -74,12 +89,11 @@ def connection_rows(store: GraphStore, cache: SweepCache, budget: int) -> tuple[
         row["sweeps"] = [plain({k: getattr(s, k) for k in _SWEEP}) for s in sweeps[c.id]]
         row["edges"] = [_edge(e, row["ends"]) for e in edges[c.id]]
         rows[c.id] = row
-        try:
-            found = cache.points(store, c)
-        except MGraphError as error:  # a damaged graph is shown as far as it can be read
-            row["damaged"] = plain(str(error))
+        if c.id not in finest:
             continue
-        if found is None:
+        found = cache.points(finest[c.id])
+        if isinstance(found, str):
+            row["damaged"] = plain(found)
             continue
         points, size = found
         row["summary"] = _statistics(summaries[c.id], points["id"])
@@ -105,10 +119,13 @@ def _facts(connection: Connection, members: Sequence[Member]) -> Row:
         "reason": plain(connection.reason),
     }
     try:
-        row["family"] = plain({k: v for k, v in family_of(connection).describe().items() if k not in ("at", "pieces")})
+        row["family"] = plain({k: v for k, v in family_of(connection).describe().items() if k not in _LONG})
     except MGraphError as error:
         row["damaged"] = plain(str(error))
     return row
+
+
+_LONG = ("at", "pieces", "origin", "across", "up", "rows", "x", "y")  # of a family: numbers that say little
 
 
 def _edge(edge: Edge, ends: Sequence[str]) -> list[Any]:
@@ -141,11 +158,12 @@ def _points(data: SweepData) -> Row:
         "batchnorm": plain(data.sweep.batchnorm),
         "precision": plain(data.sweep.precision),
         "axes": [[number(float(x), 12) for x in axis] for axis in axes],
-        "parameters": [[number(float(x), 6) for x in point] for point in data.parameters] if simplex else None,
+        "parameters": [[number(float(x), 12) for x in point] for point in data.parameters] if simplex else None,
         "nodes": data.node_ids,
         "best": best,
         "primary": data.primary.name,
-        "ends": [[number(float(x), 6) for x in np.atleast_1d(end)] for end in data.family.end_parameters()],
+        "ends": [[number(float(x), 12) for x in np.atleast_1d(end)] for end in data.family.end_parameters()],
+        "page": _page(data.family),
         "marks": [number(float(x), 6) for x in _marks(data.family)],
         "metrics": [
             {"name": name, "better": metrics[name].better, "unit": plain(metrics[name].unit)}
@@ -155,6 +173,15 @@ def _points(data: SweepData) -> Row:
         "values": {f"{split} {name}": numbers(values) for (split, name), values in data.values.items()},
         "examples": {split: data.counts[split, name] for split, name in data.counts},
     }
+
+
+def _page(family: Family) -> Row | None:
+    """Return where a plane lies on the page, as its picture has it: u to the right, v upwards; None for others."""
+    if not isinstance(family, PlaneFamily):
+        return None
+    distances = len(family.ends) > 1 or family.size > 3
+    unit = "distance in weight space (L2)" if distances else "times a random direction"
+    return {"x": [number(x) for x in family.x], "y": [number(y) for y in family.y], "unit": unit}
 
 
 def _marks(family: Family) -> Sequence[float]:

@@ -14,7 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.errors import InputError
+from mgraph.notebook import InNotebook
 from mgraph.shown import plain_cell
 from mgraph_store import GraphStore
 from mgraph_store.rows.metrics import RECORDED, names_in
@@ -25,12 +28,16 @@ _PART = 50_000  # rows handed to DuckDB at once
 
 
 @dataclass(frozen=True)
-class QueryResult:
+class QueryResult(InNotebook):
     """Columns with their DuckDB types, and rows in order."""
 
     columns: tuple[str, ...]
     types: tuple[str, ...]
     rows: list[tuple[Any, ...]]
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"rows": self.records()}
 
     def __len__(self) -> int:
         return len(self.rows)

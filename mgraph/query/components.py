@@ -8,21 +8,29 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from mgraph.errors import InputError
+from mgraph.notebook import InNotebook
 from mgraph.query.criterion import NODE_KINDS, Criterion
-from mgraph.query.edges import CountingEdges, Link, Vertex, load_edges
+from mgraph.query.edges import CountingEdges, Link, Vertex, load_edges, rows_of
 from mgraph.query.remarks import remarks
 from mgraph_store import Connection, GraphStore, Member, Node, Reader, Space
 
 
 @dataclass(frozen=True, eq=False)
-class Components:
+class Components(InNotebook):
     """Groups of connected vertices, and the edges within the limit."""
 
     counting: CountingEdges
     labels: NDArray[np.int64]
     store: GraphStore
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        groups = [{"component": i, "nodes": [v.label for v in group]} for i, group in enumerate(self.groups, start=1)]
+        facts = {"threshold": str(self.criterion), "notes": self.notes}
+        return facts | {"components": groups, "edges": rows_of(self.edges)}
 
     @property
     def criterion(self) -> Criterion:
@@ -54,8 +62,12 @@ class Components:
         return remarks(self.store, self.counting, self.edges)
 
 
-class Neighbours(list[Link]):
+class Neighbours(list[Link], InNotebook):
     """The best edge to each neighbour, best first, and in ``notes`` what a reader should know about them."""
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"edges": rows_of(self), "notes": self.notes}
 
     def __init__(self, links: list[Link], notes: list[str]) -> None:
         super().__init__(links)

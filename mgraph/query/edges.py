@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from mgraph.query.arrays import EdgeArrays
 
 
+_SHOWN = ("source", "target", "connection", "method", "peak", "barrier", "drop", "length", "resolution")
+
+
 class ChangedMeanwhileError(InputError):
     """Rows that one answer needs were removed or replaced between two readings of the graph."""
 
@@ -80,6 +83,11 @@ class Link:
         names = {"source": self.source.label, "target": self.target.label, "connection": self.connection}
         names |= {"source_id": self.source.id, "target_id": self.target.id}
         return names | {name: getattr(self, name) for name in _LINK_FIELDS}
+
+
+def rows_of(links: Sequence[Link]) -> list[dict[str, Any]]:
+    """Return edges as rows with the columns that people compare them by."""
+    return [{name: value for name, value in link.row().items() if name in _SHOWN} for link in links]
 
 
 _NUMBERS = ("peak", "barrier", "drop", "length", "resolution", "examples")

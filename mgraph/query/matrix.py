@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
+from mgraph.notebook import InNotebook
 from mgraph.query.arrays import EdgeArrays, labels, single_linkage, spanning_forest
 from mgraph.query.criterion import Criterion
 from mgraph.query.edges import CountingEdges, Vertex, load_edges
@@ -20,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Matrix:
+class Matrix(InNotebook):
     """Values of all pairs of n modes, with well connected modes next to each other.
 
     ``direct`` (n, n) is the lowest edge of each pair, ``best`` (n, n) the largest value on its best route; both are
@@ -32,6 +34,10 @@ class Matrix:
     direct: Floats
     best: Floats
     notes: tuple[str, ...] = ()
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"criterion": str(self.criterion), "notes": self.notes, "pairs": self.rows()}
 
     @property
     def labels(self) -> list[str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from mgraph.errors import InputError, NotFoundError
+from mgraph.notebook import InNotebook
 from mgraph.query.components import place_of
 from mgraph.query.criterion import Criterion
 from mgraph.query.damaged import contradiction
-from mgraph.query.edges import CountingEdges, Link, Vertex, load_edges
+from mgraph.query.edges import CountingEdges, Link, Vertex, load_edges, rows_of
 from mgraph.query.remarks import remarks
 from mgraph_store import GraphStore, Member, Node, Reader, Space
 
@@ -32,7 +35,7 @@ class RouteStep:
 
 
 @dataclass(frozen=True)
-class Route:
+class Route(InNotebook):
     """A way from one mode to another: ``value`` is the largest of its edges' values, ``length`` the sum of lengths.
 
     ``notes`` say what a reader should know about its edges, one sentence each.
@@ -41,6 +44,12 @@ class Route:
     criterion: Criterion
     steps: list[RouteStep]
     notes: tuple[str, ...] = ()
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        through = " → ".join(vertex.label for vertex in self.vertices)
+        facts = {"route": through, self.criterion.quantity: self.value, "length": self.length, "notes": self.notes}
+        return facts | {"edges": rows_of([step.link for step in self.steps])}
 
     @property
     def vertices(self) -> list[Vertex]:

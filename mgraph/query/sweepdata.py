@@ -6,13 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import override
 
 from mgraph.errors import CorruptError, InputError
 from mgraph.families import Family, Floats, Grid, PolygonalChainFamily, TensorGrid, family_from
 from mgraph.metric import LOSS, Metric, from_json, primary_of
+from mgraph.notebook import InNotebook
 from mgraph.query.criterion import FULL_PRECISION
 from mgraph.query.damaged import contradiction
 from mgraph_store import Connection, Evaluation, Member, Reader, Sweep
@@ -26,7 +29,7 @@ _DIGITS = 12  # decimals of a parameter: 20 · 1/60 and 1/3 are the same point
 
 
 @dataclass(frozen=True)
-class SweepData:
+class SweepData(InNotebook):
     """One sweep as arrays over its S points, in grid order.
 
     ``values`` and their standard errors ``errors`` (NaN if unknown) are by (split, metric), ``counts`` are the examples
@@ -44,6 +47,16 @@ class SweepData:
     subsets: dict[str, str]
     notes: tuple[str, ...] = ()
     metrics: tuple[Metric, ...] = ()
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        rows = [
+            {"split": split, "metric": name, "min": v.min(), "max": v.max(), "mean": v.mean(), "examples": count}
+            for (split, name), v in self.values.items()
+            for count in [self.counts[split, name]]
+        ]
+        facts = {"sweep": self.sweep.id, "points": len(self.node_ids), "grid": list(self.sweep.grid)}
+        return facts | {"precision": self.sweep.precision, "notes": self.notes, "numbers": rows}
 
     @property
     def primary(self) -> Metric:
@@ -107,7 +120,7 @@ def grid_of(family: Family, sweep: Sweep) -> Grid:
     """Rebuild the grid of a sweep: from its axes if they are uneven, otherwise from its counts."""
     if sweep.axes is None:
         return family.grid(tuple(sweep.grid))
-    return TensorGrid(tuple(np.array(axis, dtype=np.float64) for axis in json.loads(sweep.axes)))
+    return family.grid_on([np.array(axis, dtype=np.float64) for axis in json.loads(sweep.axes)])
 
 
 def axes_of(grid: Grid) -> str | None:
@@ -130,18 +143,42 @@ def finest_sweep(reader: Reader, connection: Connection, *, split: str | None = 
 
     This is the finest one, as for edges: the most points; of equally fine ones, the one on more examples, then in full
     precision, then the newest. Those whose train loss makes no edge (not measured, not finite, or with a doubt) come
-    last.
+    last. A connection with a single end, a plane around a node, has no edges: there, any sweep counts.
     """
-    sql = f"""SELECT w.id FROM sweeps w JOIN (
+    found = _finest(reader, "connection_id = ?", [connection.id], split)
+    return reader.get(Sweep, id=found[connection.id]) if found else None
+
+
+def finest_sweeps(reader: Reader) -> dict[str, str]:
+    """Map every connection that was swept to the id of its finest sweep, as :func:`finest_sweep` finds it."""
+    return _finest(reader, "TRUE", [], None)
+
+
+def _finest(reader: Reader, where: str, parameters: list[str], split: str | None) -> dict[str, str]:
+    """Map those of the connections whose edges meet a condition to the sweeps that count."""
+    sql = f"""SELECT w.connection_id, w.id FROM sweeps w JOIN (
     SELECT sweep_id, max(examples) AS examples,
         bool_or(split = 'train' AND metric = 'loss' AND isfinite(peak) AND doubt IS NULL) AS counts
-    FROM edges WHERE connection_id = ? {"" if split is None else "AND split = ?"} GROUP BY sweep_id
+    FROM edges WHERE {where} {"" if split is None else "AND split = ?"} GROUP BY sweep_id
 ) e ON e.sweep_id = w.id
 WHERE w.status = '{COMPLETE}'
-ORDER BY e.counts DESC, list_product(w.grid) DESC, e.examples DESC, (w."precision" IN ({_FULL})) DESC,
-    w.created DESC, w.rowid DESC LIMIT 1"""
-    found = reader.query(sql, [connection.id, *([] if split is None else [split])])[1]
-    return reader.get(Sweep, id=found[0][0]) if found else None
+QUALIFY row_number() OVER (PARTITION BY w.connection_id ORDER BY
+    e.counts DESC, list_product(w.grid) DESC, e.examples DESC, (w."precision" IN ({_FULL})) DESC,
+    w.created DESC, w.rowid DESC) = 1"""
+    chosen = [] if split is None else [split]
+    return _of_one_end(reader, where, parameters, chosen) | dict(reader.query(sql, [*parameters, *chosen])[1])
+
+
+def _of_one_end(reader: Reader, where: str, parameters: list[str], split: list[str]) -> dict[str, str]:
+    """Map connections with a single end, which have no edges, to their finest sweeps."""
+    measured = "EXISTS (SELECT 1 FROM evaluations v WHERE v.sweep_id = w.id AND v.split = ?)" if split else "TRUE"
+    sql = f"""SELECT w.connection_id, w.id FROM sweeps w JOIN (
+    SELECT connection_id FROM members WHERE {where} AND role = 'end' GROUP BY connection_id HAVING count(*) = 1
+) USING (connection_id)
+WHERE w.status = '{COMPLETE}' AND {measured}
+QUALIFY row_number() OVER (PARTITION BY w.connection_id ORDER BY
+    list_product(w.grid) DESC, w.created DESC, w.rowid DESC) = 1"""
+    return dict(reader.query(sql, [*parameters, *split])[1])
 
 
 def load_sweep(reader: Reader, connection: Connection, sweep: Sweep | None = None) -> SweepData:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from mgraph.notebook import InNotebook
 from mgraph.query.criterion import Criterion
-from mgraph.query.edges import CountingEdges, Link, Vertex, load_edges
+from mgraph.query.edges import CountingEdges, Link, Vertex, load_edges, rows_of
 from mgraph.query.metrics import metric_of_cost, metrics_of
 from mgraph.query.remarks import remarks
 from mgraph.shown import visible
@@ -19,12 +20,16 @@ from mgraph_store import GraphStore, Space
 
 
 @dataclass(frozen=True, eq=False)
-class SpanningForest:
+class SpanningForest(InNotebook):
     """The fewest and best edges that hold each component together: its path between two modes has the lowest peak."""
 
     counting: CountingEdges
     chosen: NDArray[np.int64]
     store: GraphStore
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        return {"trees": self.trees, "total": self.total, "notes": self.notes, "edges": rows_of(self.edges)}
 
     @property
     def criterion(self) -> Criterion:
@@ -54,7 +59,7 @@ class SpanningForest:
 
 
 @dataclass(frozen=True, eq=False)
-class Dendrogram:
+class Dendrogram(InNotebook):
     """The values at which groups of modes merge: the single-linkage tree of the edges.
 
     ``linkage`` has one row for every merge, lowest first, as in SciPy: two clusters, the value at which they merge, the
@@ -69,6 +74,14 @@ class Dendrogram:
     linkage: NDArray[np.float64]
     own: NDArray[np.float64]
     notes: tuple[str, ...] = ()
+
+    @override
+    def _shown(self) -> dict[str, Any]:
+        merges = [
+            {"merge": k, self.criterion.quantity: row[2], "modes": int(row[3])} for k, row in enumerate(self.linkage)
+        ]
+        leaves = [{"mode": v.label, "own": o} for v, o in zip(self.leaves, self.own.tolist(), strict=True)]
+        return {"criterion": str(self.criterion), "notes": self.notes, "merges": merges, "modes": leaves}
 
     @property
     def roots(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Pictures of ensembles: an end with θ(t) along a path ([G] fig. 4), and the number of members."""
+"""Pictures of ensembles: of an end and θ(t) along a path, of all its points ([G] figs. 2, 4), and of more members."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgraph.figures import LIGHT, Look, check_path, colours, legend_below, style, write_figure
+from mgraph.figures import LIGHT, Look, check_path, colours, ink, legend_below, style, write_figure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +43,7 @@ def plot_growth(
         if len(t):
             axes[0].plot(t, single, color=colours()["test"], label="θ(t)")
             axes[0].plot(t, pair, color=colours()["train"], label=f"ensemble of {first} and θ(t)")
+            axes[0].axhline(members[0][-1], color=ink(), linestyle="--", linewidth=1, label=f"all {len(t)} points")
             axes[0].set_xlabel(f"t   ({first} at 0)")
             axes[0].set_xlim(0, 1)
         for values, colour, name in zip(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,20 +19,30 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LAYOUTS = ("barrier", "distance")
+LAYOUTS = {
+    "barrier": "barrier",
+    "distance": "distance in weight space",
+    "disagreement": "disagreement on test data",
+}
 _SHADES = ("#cfe3f3", "#fbe0c3", "#d5ecd0", "#e4d9ef", "#f7d3d8", "#e6e2c8", "#d3ecec", "#e3e3e3")
 LABELLED = 40  # with more modes than this there is no room for names
 _WRITTEN = 12  # with more than this there is no room for numbers in a matrix
 
 
-def plot_map(chart: Chart, distances: Floats, path: Path, *, layout: str, look: Look = LIGHT) -> Path:
+def plot_map(chart: Chart, layouts: Mapping[str, Floats], path: Path, *, look: Look = LIGHT) -> Path:
     """Draw modes as points and the best edge of every pair as a line, coloured by its value; components are shaded.
 
-    ``distances`` (n, n) are those that the layout should show, NaN if unknown. Edges above the limit are dotted.
+    There is one map for each of the ``layouts``, side by side: its name, and the distances (n, n) that it should show,
+    NaN if unknown. Edges above the limit are dotted.
     """
+    from matplotlib.figure import Figure
+
     with style(dark=look.dark):
-        figure, axes = canvas(*_map_size(len(chart.modes)))
-        draw_map(axes, chart, distances, layout=layout)
+        side = float(np.clip(3.4 + 0.12 * len(chart.modes), 4.2, 8.0))
+        figure = Figure(figsize=((side + 0.9) * len(layouts), side), layout="constrained")
+        row = figure.subplots(1, len(layouts), squeeze=False)[0]
+        for axes, (layout, distances) in zip(row, layouts.items(), strict=True):
+            draw_map(axes, chart, distances, layout=layout)
         return write_figure(figure, path, look.about)
 
 
@@ -43,11 +53,6 @@ def plot_matrix(matrix: Matrix, path: Path, *, look: Look = LIGHT) -> Path:
         figure, axes = canvas(side + 0.9, side)
         draw_matrix(axes, matrix)
         return write_figure(figure, path, look.about)
-
-
-def _map_size(n: int) -> tuple[float, float]:
-    side = float(np.clip(3.4 + 0.12 * n, 4.2, 8.0))
-    return side + 0.9, side
 
 
 def draw_map(axes: Axes, chart: Chart, distances: Floats, *, layout: str = "barrier") -> Axes:
@@ -94,8 +99,7 @@ def draw_map(axes: Axes, chart: Chart, distances: Floats, *, layout: str = "barr
     count = len(np.unique(chart.components))
     at = "" if c.limit is None else f" at {c}"
     above = "" if all(within[p] for p in pairs) else "; dotted: above the limit"
-    shown = "barrier" if layout == "barrier" else "distance in weight space"
-    title = f"{n} modes, {count} component{'' if count == 1 else 's'}{at}\nlaid out by {shown}{above}"
+    title = f"{n} modes, {count} component{'' if count == 1 else 's'}{at}\nlaid out by {LAYOUTS[layout]}{above}"
     axes.set_title(title, fontsize=9)
     return axes
 
@@ -180,7 +184,12 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def check_layout(layout: str) -> None:
-    """Raise InputError for an unknown layout."""
-    if layout not in LAYOUTS:
-        raise InputError(f"Modes are laid out by {' or '.join(LAYOUTS)}, not by {layout!r}.")
+def check_layout(layout: str) -> list[str]:
+    """Return the names of layouts, given with commas; raise InputError for an unknown one, or one given twice."""
+    found = [name.strip() for name in layout.split(",")]
+    for name in found:
+        if name not in LAYOUTS:
+            raise InputError(f"Modes are laid out by {', '.join(LAYOUTS)}, not by {name!r}.")
+    if len(set(found)) < len(found):
+        raise InputError(f"Each layout is drawn once: {layout}.")
+    return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mgraph.families import Floats, Grid, SimplexGrid
+from mgraph.families import Floats, Grid, PlaneFamily, SimplexGrid
 from mgraph.query.sweepdata import Key, SweepData
 from mgraph.report.scales import Scale
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])
+_FLAT = 4  # times as long as it is wide, a plane is drawn wider than it is
 _LABEL = 7  # points between a mode and its name
 SELECTED, ORACLE = "best on validation data", "oracle: best on test data"
 _MARKS = {SELECTED: ("*", 130), ORACLE: ("X", 55)}
@@ -50,26 +51,63 @@ def mark_points(axis: Axes, sweep: SweepData) -> dict[str, Any]:
 
 def place(sweep: SweepData, parameters: Floats) -> Floats:
     """Return where parameters are on the page, shape (S, 2)."""
+    if isinstance(sweep.family, PlaneFamily):
+        return sweep.family.page(parameters)
     return parameters @ CORNERS if isinstance(sweep.grid, SimplexGrid) else parameters[:, ::-1]
 
 
 def _cells(axis: Axes, sweep: SweepData, key: Key, ends: Sequence[str], scale: Scale) -> Any:
     values = sweep.values[key].reshape(sweep.grid.counts)
-    u, v = (np.unique(column) for column in sweep.parameters.T)
-    # The rows of the array are u, so u runs upwards and v to the right.
+    x, y = (np.unique(column) for column in place(sweep, sweep.parameters).T)
+    plane = sweep.family if isinstance(sweep.family, PlaneFamily) else None
+    # The rows of the array are u, which runs upwards on a surface, with v to the right; on a plane u is to the right.
+    rows = values if plane is None else values.T
     image = axis.pcolormesh(
-        borders(v), borders(u), values, cmap=scale.colours, norm=scale.norm(), edgecolors="none", rasterized=True
+        borders(x), borders(y), rows, cmap=scale.colours, norm=scale.norm(), edgecolors="none", rasterized=True
     )
     levels = scale.levels(values)
     if len(levels):
-        lines = np.ma.masked_invalid(values)
-        axis.contour(v, u, lines, levels=levels, colors="white", linewidths=0.6, alpha=0.6)
-    axis.set_aspect("equal")
-    for (at_u, at_v), name in zip(sweep.family.end_parameters(), ends, strict=True):
-        name_mode(axis, (at_v, at_u), name, inwards=(0.5 - at_v, 0.5 - at_u))
-    axis.set_xlabel("v")
-    axis.set_ylabel("u")
+        lines = np.ma.masked_invalid(rows)
+        axis.contour(x, y, lines, levels=levels, colors="white", linewidths=0.6, alpha=0.6)
+    longer, shorter = sorted((np.ptp(x), np.ptp(y)), reverse=True)
+    axis.set_aspect("equal" if longer < _FLAT * shorter else "auto")
+    middle = np.array([x[0] + x[-1], y[0] + y[-1]]) / 2
+    for at, name in zip(place(sweep, sweep.family.end_parameters()), ends, strict=True):
+        name_mode(axis, tuple(at), name, inwards=tuple(middle - at))
+    if plane is None:
+        axis.set_xlabel("v")
+        axis.set_ylabel("u")
+    else:
+        _name_sides(axis, plane)
     return image
+
+
+def _name_sides(axis: Axes, plane: PlaneFamily) -> None:
+    """Write distances below and on the left of a plane, and u and v, the parameters of its points, opposite."""
+    distances = len(plane.ends) > 1 or plane.size > 3  # otherwise multiples of random directions
+    unit = "distance in weight space (L2)" if distances else "times a random direction"
+    axis.set_xlabel(unit)
+    axis.set_ylabel(unit)
+    axis.locator_params(nbins=5)
+    for row in set(range(plane.size)) - set(plane.rows) if distances else ():  # a control point that lies on it
+        at = plane.place_of(row)
+        if at is not None:
+            axis.plot(*plane.page(at[None])[0], "D", markersize=4.5, color="white", markeredgecolor="black", zorder=3)
+    top: Any = axis.secondary_xaxis("top", functions=_as_shares(plane.x))
+    right: Any = axis.secondary_yaxis("right", functions=_as_shares(plane.y))
+    top.set(xlabel="u", xticks=_SHARES)
+    right.set(ylabel="v", yticks=_SHARES)
+    for added in (top, right):
+        added.tick_params(labelsize=7)
+
+
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def _as_shares(side: tuple[float, float]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return the functions between a coordinate on the page and the parameter from 0 to 1 along that side."""
+    low, high = side
+    return (lambda page: (page - low) / (high - low), lambda share: low + share * (high - low))
 
 
 def name_mode(axis: Axes, at: tuple[float, float], name: str, *, inwards: tuple[float, float]) -> None:

@@ -16,6 +16,7 @@ from mgraph.query.observed import Observation
 from mgraph.query.sweepdata import SweepData
 from mgraph.report.curves import draw_curves, explain_marks
 from mgraph.report.heatmaps import heat_map, mark_points
+from mgraph.report.reliefs import relief
 from mgraph.report.scales import colour_bar, scale_of
 
 if TYPE_CHECKING:
@@ -27,10 +28,20 @@ _SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a sweep is drawn: splits and metrics by name (default: the loss and the primary metric)."""
+    """What of a sweep is drawn: splits and metrics by name (default: the loss and the primary metric).
+
+    With ``relief`` it is drawn in three dimensions, which takes a sweep of two parameters.
+    """
 
     splits: Sequence[str] = ()
     metrics: Sequence[str] = ()
+    relief: bool = False
+
+    def check(self, data: SweepData) -> None:
+        """Raise InputError for what a sweep does not have."""
+        self.metrics_of(data)
+        if self.relief and not is_flat(data.grid):
+            raise InputError("Only what has two parameters is drawn in three dimensions, and this is a path.")
 
     def metrics_of(self, data: SweepData) -> tuple[Metric, ...]:
         """Return the metrics to be drawn; InputError for one that was not swept."""
@@ -66,7 +77,6 @@ def plot_sweep(
     ends: Sequence[str],
     path: Path,
     *,
-    title: str = "",
     before: SweepData | None = None,
     method: type[Method] | None = None,
     series: Sequence[Observation] = (),
@@ -85,13 +95,14 @@ def plot_sweep(
     check_path(path)
     check_drawable(data)
     wanted = wanted or Wanted()
+    wanted.check(data)
     with style(dark=look.dark):
-        own = None if method is None or wanted.splits or wanted.metrics else method
-        figure = None if own is None else own.figure(series, data, ends, title=title, before=before)
+        own = None if method is None or wanted != Wanted() else method
+        figure = None if own is None else own.figure(series, data, ends, title=look.title, before=before)
         if figure is None and is_flat(data.grid):
-            figure = draw_maps(data, ends, title, before, wanted)
+            figure = draw_maps(data, ends, look.title, before, wanted)
         elif figure is None:
-            figure = draw_path(data, ends, title, before, None if own is None else own.panel(series), wanted)
+            figure = draw_path(data, ends, look.title, before, None if own is None else own.panel(series), wanted)
         return write_figure(figure, path, look.about)
 
 
@@ -132,9 +143,11 @@ def draw_maps(
     from matplotlib.figure import Figure
 
     stages = [(label, sweep) for label, sweep in (("before", before), ("after", data)) if sweep is not None]
-    panels = (wanted or Wanted()).maps_of(data)
+    wanted = wanted or Wanted()
+    panels = wanted.maps_of(data)
     figure = Figure(figsize=(4.6 * len(stages) + 0.5, 3.9 * len(panels) + 0.7), layout="constrained")
-    axes = figure.subplots(len(panels), len(stages), squeeze=False)
+    kind = {"projection": "3d"} if wanted.relief else None
+    axes = figure.subplots(len(panels), len(stages), squeeze=False, subplot_kw=kind)
     marked: dict[str, Any] = {}
     for row, (split, metric) in zip(axes, panels, strict=True):
         key = (split, metric.name)
@@ -143,8 +156,11 @@ def draw_maps(
             if key not in sweep.values:
                 axis.set_axis_off()
                 continue
-            image = heat_map(axis, sweep, key, ends, scale)
-            marked |= mark_points(axis, sweep)
+            if wanted.relief:
+                image = relief(axis, sweep, key, ends, scale)
+            else:
+                image = heat_map(axis, sweep, key, ends, scale)
+                marked |= mark_points(axis, sweep)
             falls = metric.better == "higher"
             worst = sweep.values[key].min() if falls else sweep.values[key].max()
             suffix = f"{stage} training: " if len(stages) > 1 else ""

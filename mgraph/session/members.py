@@ -32,7 +32,7 @@ def rows_of(reader: Reader, connection: Connection) -> list[Node]:
 def ends_of(reader: Reader, connection: Connection) -> list[Node]:
     """Return a connection's ends in the order in which they were given."""
     members = reader.all(Member, connection_id=connection.id, role="end")
-    if len(members) < 2:
+    if not members:
         raise contradiction(label(connection), f"it has {len(members)} ends")
     return _nodes_of(reader, connection, sorted(members, key=lambda m: m.position))
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -294,9 +295,10 @@ def record_failure(store: GraphStore, command: str, settings: Mapping[str, Any],
         tx.add(Run(new_id("r"), command, text, host=platform.node(), status="failed", reason=reason, ended=now()))
 
 
+_version = cache(metadata.version)  # which reads a file of thousands of lines
+
+
 def versions() -> dict[str, str]:
     """Return the versions that determine a run's numbers."""
     names = ("mgraph", "torch", "torchvision", "numpy")
-    return {"python": platform.python_version(), "platform": sys.platform} | {
-        name: metadata.version(name) for name in names
-    }
+    return {"python": platform.python_version(), "platform": sys.platform} | {name: _version(name) for name in names}

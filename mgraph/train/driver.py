@@ -25,6 +25,7 @@ from mgraph.network.precision import computing_in
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.train.augmentation import augmentation
 from mgraph.train.batches import Batches
+from mgraph.train.compiler import compiled
 from mgraph.train.parallel import present
 from mgraph.train.snapshots import (
     buffer_bytes,
@@ -103,7 +104,7 @@ class Driver:
             split, how.batch_size, self.streams.order, flat.device, least=least, augment=augmentation(how, split)
         )
         self._each: dict[str, Any] = {"examples": min(how.batch_size, len(split)), "called": split.called}
-        self.module: Callable[..., Any] = torch.compile(flat.module) if how.compile else flat.module
+        self.module: Callable[..., Any] = compiled(flat.module) if how.compile else flat.module
         self.notes: list[str] = []
         self.steps = 0  # total, including those of diverged attempts
         self.done = 0  # steps done in the current segment

@@ -20,6 +20,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from mgraph.errors import InputError
+from mgraph.train.compiler import compiled
 from mgraph.train.optimisers import Views, optimisers, parameters_of
 from mgraph.train.settings import Optimisation, TrainSettings
 
@@ -317,7 +318,7 @@ def _fused_pass() -> Any:
         for theta, point in zip(thetas, points, strict=False):
             theta.copy_(point)
 
-    return torch.compile(fused, dynamic=False)
+    return compiled(fused, dynamic=False)
 
 
 def choose_update(P: Tensor, choice: str, rule: UpdateRule, *, free: int = 0, samples: int = 0) -> type[EagerUpdate]:
@@ -345,7 +346,7 @@ def choose_update(P: Tensor, choice: str, rule: UpdateRule, *, free: int = 0, sa
 @cache
 def _compiler_works() -> bool:
     try:
-        torch.compile(lambda x: x * 2 + 1, dynamic=False)(torch.zeros(8))
+        compiled(lambda x: x * 2 + 1, dynamic=False)(torch.zeros(8))
     except Exception:  # whatever is missing (compiler, headers, backend), the eager update gives the same result
         return False
     return True

@@ -29,9 +29,14 @@ def parameters_at(
 ) -> Mapping[str, Place]:
     """Find where the graph has undamaged parameters with these digests, whose attributes do not say otherwise."""
     found: dict[str, Place] = {}
+    wanted = sorted(set(digests))
     try:
+        if index.known.lack(index.journal.count(), wanted):
+            return found
+        index.prepare()
         with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
-            nodes = Reader(con).all(Node, digest=sorted(set(digests)))
+            nodes = Reader(con).all(Node, digest=wanted)
+            index.known.learn(con, index.journal.count())
     except MGraphError:
         return found  # then they are written again
     for node in nodes:
@@ -52,8 +57,12 @@ def buffers_at(
 ) -> str | None:
     """Find the key of undamaged buffers with this digest, if the graph has any, as for parameters."""
     try:
+        if index.known.lack(index.journal.count(), [wanted]):
+            return None
+        index.prepare()
         with lock.shared(), index.connect(read_only=True, patience=lock.timeout) as con:
             rows = Reader(con).all(NodeBuffers, digest=wanted)
+            index.known.learn(con, index.journal.count())
     except MGraphError:
         return None
     for key in dict.fromkeys(row.tensor_key for row in rows):

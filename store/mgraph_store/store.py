@@ -185,6 +185,7 @@ class GraphStore:
                 self.index.require_present(self.index.format(self.lock.timeout))
 
     def _check(self) -> None:
+        self.index.prepare()
         with (
             self.lock.shared(),
             self.index.connect(read_only=True, patience=self.lock.timeout) as connection,
@@ -204,6 +205,7 @@ class GraphStore:
         CorruptError, FormatError
             If the index cannot be read, or has lost commits.
         """
+        self.index.prepare()
         with (
             self.lock.shared(),
             self.index.connect(read_only=True, patience=self.lock.timeout, behind=behind) as connection,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -218,7 +219,7 @@ class Transaction:
         if column not in {c.name for c in columns(record)}:
             raise InputError(f"{TABLE_OF[record]} has no column {column!r}.")
         if values:
-            self._removed.append((TABLE_OF[record], column, list(values)))
+            self._removed.append((TABLE_OF[record], column, values if isinstance(values, list) else list(values)))
 
     def require(self, check: Callable[[Reader], None]) -> None:
         """Call ``check`` when nobody else can write any more and nothing has changed yet; it raises to stop the commit.
@@ -242,6 +243,7 @@ class Transaction:
         """
         self._check_open()
         if self._added or self._updated or self._removed or self._expected or self._required:
+            self._index.prepare()
             with (
                 self._lock.exclusive(),
                 self._index.connect(read_only=False, patience=self._lock.timeout) as con,
@@ -299,6 +301,8 @@ class Transaction:
         self._attempted = True
         con.commit()
         commits.seal(journal, count)
+        rows = [*itertools.chain.from_iterable(self._added.values()), *updated]
+        self._index.known.add(settled, count, (getattr(row, "digest", None) for row in rows))
 
     def _present(self, reader: Reader) -> dict[str, Named]:
         """Read the rows to be updated; new ones have no row yet, but count as well."""

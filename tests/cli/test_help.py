@@ -17,8 +17,8 @@ COMMANDS = [
     *("show", "log"),
     *("components", "route", "compose", "mst", "dendrogram", "neighbours", "isolated", "suggest", "explore"),
     *("tag", "note", "sql", "compare", "sharpness", "merge", "soup", "ensemble", "predict", "export", "pack", "unpack"),
-    *("plot", "map", "matrix", "check", "gc", "rm", "mv", "relocate", "du", "copy", "upgrade", "archive"),
-    *("methods", "recipes", "archs", "datasets", "demo", "repro"),
+    *("plot", "map", "matrix", "report", "check", "gc", "rm", "mv", "relocate", "du", "copy", "upgrade", "archive"),
+    *("methods", "recipes", "archs", "datasets", "demo", "repro", "plane"),
 ]
 
 _WITHOUT_TORCH = """
@@ -45,7 +45,9 @@ def test_looking_and_asking_never_import_torch(python: Callable[..., str], path:
         ["recipes"],
         ["recipes", "lenet5-mnist"],
         ["show", "s", "--table"],
+        ["show", "s", "--basins"],
         ["datasets"],
+        ["report", "-o", "r.html"],
         ["repro"],
     ]
     seen = json.loads(python(_WITHOUT_TORCH, json.dumps(lines), cwd=path.parent).splitlines()[-1])

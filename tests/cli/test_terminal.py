@@ -221,6 +221,22 @@ def test_a_warning_of_a_library_is_shown_once_and_in_one_line(capsys: pytest.Cap
     assert len(lines[1]) < 600
 
 
+@pytest.mark.parametrize(
+    "chatter",
+    [
+        "Can't initialize NVML",
+        "User provided device_type of 'cuda', but CUDA is not available. Disabling",
+        "Not enough SMs to use max_autotune_gemm mode",
+    ],
+)
+def test_what_torch_says_of_cuda_and_its_compiler_is_left_out(chatter: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Warnings()
+    shown.show(UserWarning(chatter), UserWarning, "/x/site-packages/torch/cuda/__init__.py", 1)
+    assert capsys.readouterr().err == ""
+    shown.show(UserWarning(chatter), UserWarning, "/home/me/net.py", 1)  # from anywhere else, it is shown
+    assert capsys.readouterr().err.startswith("Warning (net.py): ")
+
+
 def test_a_warning_of_a_library_reaches_the_user(warm_process: Callable[..., Process], path: Path) -> None:
     (path.parent / "own.py").write_text(
         "import warnings\n"

@@ -51,3 +51,19 @@ def test_task(stored):
     assert y.dtype == torch.int64
     # Stored graphs depend on it.
     assert task.fingerprint == "e783c8b353aa39599ba2666f81d4fa25"
+
+
+def test_noisy_labels_are_those_of_the_seed_and_leave_the_test_labels_true():
+    clean, noisy, again, other = (
+        load_task(f"digits{end}")
+        for end in ("", "?label_noise=0.5", "?label_noise=0.5", "?label_noise=0.5&label_seed=1")
+    )
+    for split in ("train", "valid"):
+        true, given = (np.asarray(getattr(task, split).targets) for task in (clean, noisy))
+        changed = true != given
+        assert changed.sum() == round(0.5 * len(true))  # every label that is drawn is wrong afterwards
+        assert set(np.unique(given)) == set(range(10))
+        assert np.array_equal(given, getattr(again, split).targets)
+        assert not np.array_equal(given, getattr(other, split).targets)
+    assert np.array_equal(clean.test.targets, noisy.test.targets)
+    assert load_task("digits?label_noise=0").fingerprint == clean.fingerprint

@@ -218,7 +218,9 @@ def test_factories(tmp_path):
     [
         ("digit", r"no data set 'digit'; did you mean 'digits'\?"),
         ("nothing", "there are digits, mnist, .*npz:FILE"),
-        ("digits?limit=3", "digits has no parameter 'limit'; it has none"),
+        ("digits?limit=3", "digits has no parameter 'limit'; it has label_noise, label_seed"),
+        ("digits?label_noise=1", "at least 0 and below 1, not 1"),
+        ("digits?label_noise=0.5&label_seed=-1", "label_seed must be a whole number from 0"),
         ("mnist?dowload=true", "did you mean 'download'"),
         ("npz", "write npz:FILE"),
         ("imagefoldr:photos", "Module imagefoldr cannot be found; did you mean 'imagefolder:…'"),
@@ -238,7 +240,7 @@ def test_registry_describes_the_functions(entry):
     if not typed:
         assert {n: p.default for n, p in keyword.items()} == {p.name: p.default for p in entry.params}
     assert len(signature.parameters) - len(keyword) - len(typed) == bool(entry.argument)
-    assert entry.params or entry.name in ("digits", "toy")
+    assert entry.params or entry.name == "toy"
     assert not entry.further
     assert entry.summary
     assert all(p.help for p in entry.params)

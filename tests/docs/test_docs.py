@@ -42,6 +42,27 @@ def test_every_page_with_code_is_run() -> None:
     assert with_code - {"docs/store-format.md"} == set(GENERATE.PAGES)
 
 
+def test_every_page_is_on_one_shelf_of_the_site() -> None:
+    def listed(page: str) -> list[str]:
+        (toctree,) = re.findall(r"^```{toctree}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+        return [line for line in toctree.splitlines() if line and not line.startswith(":")]
+
+    shelves = listed("docs/index.md")
+    pages = {f.stem for f in (ROOT / "docs").glob("*.md")} - {"index", *shelves}
+    found = [page for shelf in shelves for page in listed(f"docs/{shelf}.md")]
+    assert len(shelves) == 4
+    assert sorted(found) == sorted([*pages, "api/index", "benchmarks"])  # the last two exist on the site alone
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for file in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(
+            r"\]\(([^)#\s]+)(?:#[^)]*)?\)", re.sub(r"```.*?```", "", file.read_text(), flags=re.DOTALL)
+        ):
+            if "://" not in target:
+                assert (file.parent / target).exists(), f"{file.name} links to {target}"
+
+
 @pytest.mark.parametrize("page", ["docs/commands.md", "docs/methods.md", "docs/results.md"])
 def test_reference_is_up_to_date(page: str) -> None:
     assert (ROOT / page).read_text() == GENERATE.GENERATED[page](), "run: python docs/generate.py"
@@ -121,3 +142,19 @@ def test_only_a_block_that_says_so_may_come_in_another_order() -> None:
     assert differences(told, other.replace("0.5", "Z").replace("0.25", "0.5").replace("Z", "0.25")) == []
     assert differences(told, told.replace("two", "three")) != []
     assert differences(block.format("", "one", "two"), block.format("", "two", "one")) != []
+
+
+def test_the_table_of_the_demo_is_what_its_benchmark_found() -> None:
+    """README's numbers are those of seed 0, which ``mgraph demo`` prints too."""
+    table = (ROOT / "README.md").read_text().partition("| over the best mode |")[2].partition("\n\n")[0]
+    shown = set()
+    for line in table.splitlines()[2:]:
+        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        gain = tuple(float(x) for x in re.findall(r"[-+]?\d+\.\d", cells[4].replace("−", "-")))
+        shown.add((round(100 * float(cells[3]), 1), *gain))
+    found = set()
+    for line in (ROOT / "benchmarks" / "results" / "demo_seeds.txt").read_text().splitlines():
+        if match := re.fullmatch(r" +0 +(\d+\.\d)(?: +([-+]\d+\.\d) ± (\d+\.\d))? +\S.*", line):
+            found.add(tuple(float(x) for x in match.groups() if x is not None))
+    assert len(shown) == 8
+    assert shown == found

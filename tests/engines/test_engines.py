@@ -57,10 +57,13 @@ def helpers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     patch.undo()
 
 
+RAY = pytest.param("ray:2", marks=[NO_RAY, pytest.mark.filterwarnings("ignore")])
+# Ray starts a worker anew for each attempt: that one which dies is replaced, the quick tests say.
+LONG_RAY = pytest.param("ray:2", marks=[NO_RAY, pytest.mark.filterwarnings("ignore"), pytest.mark.stress])
+
+
 # One for all tests of a kind: starting them takes seconds.
-@pytest.fixture(
-    scope="module", params=["local:2", pytest.param("ray:2", marks=[NO_RAY, pytest.mark.filterwarnings("ignore")])]
-)
+@pytest.fixture(scope="module", params=["local:2", RAY])
 def engine(request: pytest.FixtureRequest, helpers: Any) -> Iterator[Engine]:
     with open_engine(request.param) as opened:
         yield opened
@@ -102,6 +105,7 @@ def test_a_call_whose_worker_dies_is_made_again(engine: Engine, helpers: Any, tm
     assert done["other"].error is None
 
 
+@pytest.mark.parametrize("engine", ["local:2", LONG_RAY], indirect=True)
 def test_a_call_that_kills_every_worker_is_given_up(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     engine.submit("killer", os._exit, 1)
     assert isinstance(ended(engine).error, WorkerLostError)
@@ -140,7 +144,7 @@ def _listening(pids: set[int]) -> set[str]:
 
 @NO_RAY
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
-@pytest.mark.parametrize("engine", [pytest.param("ray:2", marks=pytest.mark.filterwarnings("ignore"))], indirect=True)
+@pytest.mark.parametrize("engine", [RAY], indirect=True)
 def test_a_ray_of_our_own_listens_to_this_machine_only(engine: Engine) -> None:
     engine.submit("x", os.getpid)  # so that there is a worker
     assert ended(engine).value

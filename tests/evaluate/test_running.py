@@ -111,7 +111,7 @@ def test_costs_and_choices() -> None:
 
 
 @given(st.text(max_size=40) | st.sampled_from(["null", "3", "[3]", '[{"name": 3}]', '[{"name": "x", "best": "y"}]']))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_what_is_recorded_is_read_back_and_nonsense_says_nothing(text: str) -> None:
     given = (Metric("f", margin, "higher", 1.0, "%", cost_name="wrong"), Metric("x", margin))
     assert [m.stored() for m in from_json(to_json(given))] == [m.stored() for m in given]

@@ -69,7 +69,7 @@ def test_peak_barrier_and_drop_by_their_definitions(positions, values, peak, bar
     assert (route.peak, route.barrier, route.drop) == pytest.approx((peak, barrier, drop))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @example(values=[-0.99999] * 3, seed=4)
 @given(
     values=st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9),
@@ -124,7 +124,7 @@ PATHS = {
 }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=st.sampled_from(sorted(PATHS)), data=st.data())
 def test_the_best_route_has_the_lowest_peak_and_then_the_shortest_length(case, data):
     counts, start, goal = case

@@ -94,7 +94,7 @@ def test_more_components_than_modes_are_refused() -> None:
         goal.check_size(4)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(EDGES, st.sampled_from([0.0, 0.1, 0.3]))
 def test_values_are_those_of_networkx(edges: list[tuple[int, int, float]], limit: float) -> None:
     graph, whole = nx.Graph(), nx.Graph()
@@ -115,7 +115,7 @@ def test_values_are_those_of_networkx(edges: list[tuple[int, int, float]], limit
     assert Goal.parse(f"components({limit}) == {components}").missed(known) is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(EDGES, EDGES)
 def test_more_edges_undo_no_upper_bound(
     edges: list[tuple[int, int, float]], more: list[tuple[int, int, float]]

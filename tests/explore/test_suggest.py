@@ -87,7 +87,7 @@ def by_hand(t: Terrain) -> tuple[str, tuple[int, int]] | None:
     return (FILL, untried[0]) if untried else None
 
 
-@settings(max_examples=25 * MANY, deadline=None)
+@settings(max_examples=12 * MANY, deadline=None)
 @given(terrains())
 def test_the_order_is_the_documented_one(t: Terrain) -> None:
     step, expected = next_step(t), by_hand(t)
@@ -119,7 +119,7 @@ def test_a_pair_that_cannot_improve_hides_none_that_can():
     assert (step.why, ordered(step.pair), step.lowest) == (IMPROVE, (0, 1), True)
 
 
-@settings(max_examples=13 * MANY, deadline=None)
+@settings(max_examples=8 * MANY, deadline=None)
 @given(terrains())
 def test_a_plan_suggests_every_pair_once(t: Terrain) -> None:
     pairs = [ordered(step.pair) for step in plan(t)]
@@ -127,7 +127,7 @@ def test_a_plan_suggests_every_pair_once(t: Terrain) -> None:
     assert set(pairs) | t.tried == set(combinations(range(t.size), 2)) | t.tried
 
 
-@settings(max_examples=13 * MANY, deadline=None)
+@settings(max_examples=8 * MANY, deadline=None)
 @given(terrains(), st.randoms())
 def test_the_order_of_rows_decides_nothing(t: Terrain, random: Any) -> None:
     places = list(range(len(t.edges)))

@@ -34,14 +34,21 @@ def rounds(quick: int, long: int) -> Any:
     return pytest.mark.parametrize("count", [quick, pytest.param(long, marks=pytest.mark.stress)])
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A graph with a little of everything."""
-    make_graph(tmp_path / "g.mgraph")
-    work = Work.at(tmp_path / "g.mgraph", SEED, tmp_path / "first.log")
+    place = tmp_path_factory.mktemp("sound")
+    make_graph(place / "g.mgraph")
+    work = Work.at(place / "g.mgraph", SEED, place / "first.log")
     for operation in ("add", "add", "connect", "sweep", "merge"):
         work.play(operation)
-    return tmp_path / "g.mgraph"
+    return place / "g.mgraph"
+
+
+@pytest.fixture
+def path(sound: Path, tmp_path: Path) -> Path:
+    """A copy of it, for one test to spoil."""
+    return Path(shutil.copytree(sound, tmp_path / "g.mgraph"))
 
 
 def test_the_work_does_what_it_announces(path: Path, tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ def test_the_graph_is_read_once_for_each_pair_and_once_at_the_end(g: Any, monkey
     assert (found.connected, found.goal_met, len(read)) == (2, False, 3)
 
 
+@pytest.mark.stress  # what an executor does is tested with the engines
 def test_an_executor_gives_the_same(g: Any, four: Path, tmp_path: Path) -> None:
     import mgraph
 

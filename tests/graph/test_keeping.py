@@ -29,7 +29,7 @@ def resumed_from(checkpointer: Checkpointer) -> Any:
     return None if last is None else (last.values, last.arrays["a"].tolist(), last.where)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(steps=STEPS)
 def test_it_keeps_what_the_one_in_memory_keeps(steps: list[Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     graph, run = tmp_path_factory.mktemp("graph"), new_id("r")

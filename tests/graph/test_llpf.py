@@ -11,6 +11,7 @@ import pytest
 
 import mgraph
 from mgraph.errors import InputError, NonFiniteError
+from mgraph.figures import colours
 from mgraph_store import Node, NodeTerm
 
 FEW = {"ticks": 12, "keep_every": 4, "max_iters": 6, "lr": 0.02}
@@ -127,7 +128,7 @@ def test_a_path_is_drawn_with_its_checks(llpf_graph: Any, tmp_path: Path) -> Non
     assert picture.shape[0] > 1000
     assert picture.shape[1] > 2000
     seen = {tuple(np.round(pixel[:3] * 255).astype(int)) for row in picture[::3] for pixel in row[::3]}
-    for colour in ("#1b6ca8", "#b3263c", "#e08a00"):
+    for colour in (colours()[split] for split in ("train", "valid", "test")):
         assert tuple(round(255 * x) for x in colors.to_rgb(colour)) in seen
 
 

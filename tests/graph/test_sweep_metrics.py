@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +63,11 @@ def test_the_finest_sweep_is_shown_and_not_the_newest(g: Any, beside: Any) -> No
     done = beside("sweep", "line", "--grid", 3, "--json")
     assert done.row["sweep"] != fine.sweep.id  # a sweep prints its own numbers
     assert {e["resolution"] for e in done.row["edges"]} == {3}
-    assert "there is a finer sweep, of 7 points: its edges count, not these" in done.stderr
+    assert f"there is a finer sweep, {fine.sweep.id} of 7 points: its edges count, not these" in done.stderr
+    told = beside("sweep", "line", "--grid", 3).stdout
+    named = re.search(r"^sweep   (w\w+) of 3 points; summary and edges are of this one$", told, re.MULTILINE)
+    assert named is not None
+    assert named[1] != fine.sweep.id
     assert line.swept().sweep.id == fine.sweep.id
     row = beside("show", "line", "--json").row
     assert (row["sweep"], {e["resolution"] for e in row["edges"]}) == (fine.sweep.id, {7})

@@ -49,6 +49,7 @@ EXAMPLES: tuple[Job, ...] = (
         thin=0.01,
         sweep=mgraph.Following((5,)),
     ),
+    mgraph.PlaneJob(nodes=("m", "n", "o"), margin=0.1, name="p", sweep=mgraph.Following((5, 5), metrics=("ece",))),
     mgraph.MergeJob(connection="k", at=(0.25, 0.5), refine=3, name="m", force=True),
     mgraph.SoupJob(members=("m", "k@0.5"), how="greedy", name="s", bn_examples=100, force=True),
     mgraph.EnsembleJob(members=("m", "k@3,4"), bn_examples=100, temperature=True, greedy=3),

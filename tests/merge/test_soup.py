@@ -40,7 +40,7 @@ def test_equal_points_are_tried_in_their_order_and_nan_last():
     np.testing.assert_array_equal(soup, POINTS[1])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     ranking=arrays(np.float64, 4, elements=st.floats(0, 1)),
     scores=st.lists(st.floats(0, 1), min_size=4, max_size=4),

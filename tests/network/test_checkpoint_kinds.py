@@ -170,7 +170,7 @@ OPCODES = st.sampled_from([pickle.REDUCE, pickle.BUILD, pickle.NEWOBJ, pickle.OB
     b"ctorch\nfloat32\n", b"ctorch.storage\n_load_from_bytes\n", b"iargparse\nNamespace\n"])  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(OPCODES, max_size=25))
 def test_any_program_for_the_unpickler_is_read_or_refused(tmp_path: Path, opcodes: list[bytes]) -> None:
     path = tmp_path / "m.pt"

@@ -48,7 +48,7 @@ def canonical(module):
     return torch.cat([p.detach().reshape(-1) for p in module.parameters() if p.requires_grad])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(module=networks(), dtype=st.sampled_from([torch.float32, torch.float64]))
 def test_points_go_in_and_out_bit_for_bit(module, dtype):
     module = module.to(dtype)
@@ -69,7 +69,7 @@ def test_points_go_in_and_out_bit_for_bit(module, dtype):
     assert torch.count_nonzero(row) == torch.count_nonzero(point)  # the padding stays zero
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(module=networks())
 def test_parameters_are_aligned_views_and_gradients_too(module):
     flat = FlatModel(module)
@@ -227,7 +227,7 @@ def gradients(module, x, y):
     return {name: p.grad for name, p in module.named_parameters()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(module=networks(), data=st.data())
 def test_training_only_some_lays_them_first_and_restores_all(module, data):
     flat = FlatModel(module)

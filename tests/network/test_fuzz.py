@@ -33,7 +33,7 @@ class Net(torch.nn.Module):
 
 LAYOUT = layout_of(Net())
 STATE = {"w": torch.arange(12.0).reshape(3, 4), "b": torch.ones(4), "n": torch.tensor(3)}
-FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def files() -> dict[str, bytes]:

@@ -37,7 +37,7 @@ def layouts(draw: st.DrawFn) -> Layout:
     return Layout(tuple(tensors), {f"tied.{t.name}": t.name for t in tied})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(layout=layouts(), seed=st.integers(0, 99))
 def test_any_layout_reads_back_as_its_state_dict(tmp_path: Path, layout: Layout, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -62,7 +62,7 @@ def bottleneck(graph: nx.MultiGraph, start: int, goal: int) -> float | None:
     return next((limit for limit in limits if nx.has_path(below(graph, limit), start, goal)), None)
 
 
-@settings(max_examples=30 * MANY, deadline=None)
+@settings(max_examples=20 * MANY, deadline=None)
 @given(multigraphs())
 def test_labels_are_the_components_in_order_of_their_lowest_nodes(edges: EdgeArrays) -> None:
     found = labels(edges).tolist()
@@ -70,7 +70,7 @@ def test_labels_are_the_components_in_order_of_their_lowest_nodes(edges: EdgeArr
     assert [[i for i, label in enumerate(found) if label == k] for k in range(len(expected))] == expected
 
 
-@settings(max_examples=30 * MANY, deadline=None)
+@settings(max_examples=20 * MANY, deadline=None)
 @given(multigraphs())
 def test_ranking_is_the_order_of_all_keys(edges: EdgeArrays) -> None:
     low, high = np.minimum(edges.source, edges.target), np.maximum(edges.source, edges.target)
@@ -78,7 +78,7 @@ def test_ranking_is_the_order_of_all_keys(edges: EdgeArrays) -> None:
     assert ranking(edges).tolist() == [key[-1] for key in sorted(keys)]
 
 
-@settings(max_examples=30 * MANY, deadline=None)
+@settings(max_examples=20 * MANY, deadline=None)
 @given(multigraphs())
 def test_the_forest_is_a_minimum_spanning_forest(edges: EdgeArrays) -> None:
     graph = as_networkx(edges)
@@ -92,7 +92,7 @@ def test_the_forest_is_a_minimum_spanning_forest(edges: EdgeArrays) -> None:
     assert edges.value[chosen].tolist() == sorted(edges.value[chosen])
 
 
-@settings(max_examples=50 * MANY, deadline=None)
+@settings(max_examples=25 * MANY, deadline=None)
 @given(multigraphs(), st.data())
 def test_a_route_has_the_lowest_maximum_and_is_then_the_shortest(edges: EdgeArrays, data: st.DataObject) -> None:
     start, goal = data.draw(st.integers(0, edges.size - 1)), data.draw(st.integers(0, edges.size - 1))
@@ -123,7 +123,7 @@ def test_a_route_has_the_lowest_maximum_and_is_then_the_shortest(edges: EdgeArra
     assert bottleneck_route(edges, goal, start) == found[::-1]
 
 
-@settings(max_examples=20 * MANY, deadline=None)
+@settings(max_examples=12 * MANY, deadline=None)
 @given(multigraphs(), st.randoms(use_true_random=False))
 def test_answers_do_not_depend_on_the_order_or_direction_of_edges(edges: EdgeArrays, rng: random.Random) -> None:
     order = list(range(len(edges)))
@@ -144,7 +144,7 @@ def test_answers_do_not_depend_on_the_order_or_direction_of_edges(edges: EdgeArr
     assert labels(edges).tolist() == labels(turned).tolist()
 
 
-@settings(max_examples=20 * MANY, deadline=None)
+@settings(max_examples=12 * MANY, deadline=None)
 @given(st.integers(2, 9), st.data())
 def test_linkage_of_a_connected_graph_is_that_of_scipy(size: int, data: st.DataObject) -> None:
     count = size * (size - 1) // 2
@@ -162,7 +162,7 @@ def test_linkage_of_a_connected_graph_is_that_of_scipy(size: int, data: st.DataO
         np.testing.assert_array_equal(ours[:, None] == ours, theirs[:, None] == theirs)
 
 
-@settings(max_examples=20 * MANY, deadline=None)
+@settings(max_examples=12 * MANY, deadline=None)
 @given(multigraphs())
 def test_two_nodes_merge_at_their_bottleneck(edges: EdgeArrays) -> None:
     graph = as_networkx(edges)

@@ -105,5 +105,5 @@ def test_commands(run: Any) -> None:
     assert "are for --basins" in run("show", "wall", "--depth", "0.1", code=2).stderr
     run("plot", "wall", "-o", "b.png", "--basins")
     assert "mgraph sweep bare" in run("plot", "bare", "-o", "n.png", "--basins", code=2).stderr
-    assert "one split and one metric" in run("plot", "wall", "-o", "n.png", "--basins", "--no-before", code=2).stderr
+    assert "not for --basins" in run("plot", "wall", "-o", "n.png", "--basins", "--no-before", code=2).stderr
     assert [p.name for p in Path(run.directory).glob("*.png")] == ["b.png"]

@@ -34,7 +34,7 @@ EDGES = st.lists(
 )
 
 
-@settings(max_examples=30 * MANY, deadline=None)
+@settings(max_examples=15 * MANY, deadline=None)
 @given(EDGES)
 def test_best_routes_are_bottleneck_routes(edges: list[tuple[int, int, float]]) -> None:
     graph = nx.Graph()
@@ -99,7 +99,7 @@ def test_anything_can_be_drawn(n: int, limit: float | None, tmp_path: Path) -> N
     components = random.integers(0, 3, n)
     shown = Chart(criterion, modes, components, {"peak": direct + 1, "barrier": direct, "drop": direct}, direct)
     for layout in ("barrier", "distance"):
-        assert plot_map(shown, direct, tmp_path / f"{layout}.png", layout=layout).stat().st_size > 5000
+        assert plot_map(shown, {layout: direct}, tmp_path / f"{layout}.png").stat().st_size > 5000
     plot_matrix(Matrix(criterion, modes, direct, np.fmax(direct, 0.1)), tmp_path / "matrix.svg")
     merges = [[k if k == 0 else n + k - 1, k + 1, 0.1 * (k + 1), k + 2] for k in range(n - 2)]  # one mode stays alone
     for name, own in (("peaks", (0.05 * random.random(n)).tolist()), ("barriers", None)):
@@ -112,7 +112,7 @@ def test_all_edges_flat_and_no_edge_at_all(tmp_path: Path) -> None:
     for direct in (np.zeros((3, 3)), np.full((3, 3), np.nan)):
         values = dict.fromkeys(("peak", "barrier", "drop"), direct)
         chart = Chart(Criterion(), modes, np.zeros(3, dtype=np.int64), values, direct)
-        plot_map(chart, direct, tmp_path / "map.png", layout="barrier")
+        plot_map(chart, {"barrier": direct}, tmp_path / "map.png")
         plot_matrix(Matrix(Criterion(), modes, direct, direct), tmp_path / "matrix.png")
     plot_dendrogram(tree([], 2), None, tmp_path / "tree.png")
     plot_dendrogram(tree([[0, 1, 0.0, 2]], 2, quantity="barrier"), 0.0, tmp_path / "tree.png")
@@ -170,7 +170,7 @@ def test_commands(run: Any, tmp_path: Path) -> None:
     [
         (["map", "-o", "map.gif"], ".png, .pdf, .svg"),
         (["map", "-o", "nowhere/map.png"], "does not exist"),
-        (["map", "-o", "map.png", "--layout", "circle"], "barrier or distance"),
+        (["map", "-o", "map.png", "--layout", "circle"], "barrier, distance, disagreement, not by"),
         (["map"], "--output"),
         (["map", "-o", "map.png", "--max-barrier", "1", "--max-peak", "2"], "at most one"),
         (["dendrogram", "-o", "tree.txt"], ".png, .pdf, .svg"),

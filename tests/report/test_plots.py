@@ -20,7 +20,7 @@ from mgraph.families import BezierSurfaceFamily, Family, Grid, PolygonalChainFam
 from mgraph.metric import LOSS
 from mgraph.query.sweepdata import SweepData
 from mgraph.report.heatmaps import CORNERS, small_triangles
-from mgraph.report.plots import draw_maps, draw_path, plot_sweep
+from mgraph.report.plots import Wanted, draw_maps, draw_path, plot_sweep
 from mgraph.report.scales import scale_of
 from mgraph_store import Sweep
 
@@ -254,6 +254,18 @@ def test_splits_and_metrics_are_chosen(graph: Any, tmp_path: Path) -> None:
         graph.connection("s").plot(tmp_path / "s.svg", metrics=["top5"])
     with pytest.raises(InputError, match="has no holdout split, only train, valid, test"):
         graph.connection("s").plot(tmp_path / "s.svg", splits=["holdout"])
+
+
+def test_a_relief_is_as_high_as_what_was_measured(graph: Any, tmp_path: Path) -> None:
+    family = BezierSurfaceFamily((1, 1))
+    data = swept(family, family.grid((3, 4)), *SPLITS)
+    (axis, *_) = draw_maps(data, list("abcd"), "", None, Wanted(relief=True)).axes
+    assert axis.name == "3d"
+    loss = data.values["train", "loss"]
+    assert axis.get_zlim() == pytest.approx((loss.min(), loss.max()), abs=1e-6)
+    assert [text.get_text() for text in axis.texts] == list("abcd")
+    with pytest.raises(InputError, match="this is a path"):
+        graph.connection("line").plot(tmp_path / "x.png", relief=True)
 
 
 def test_a_file_says_what_it_shows(graph: Any, tmp_path: Path) -> None:

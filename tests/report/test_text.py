@@ -21,7 +21,7 @@ Faults = list[str]
 
 def faults(figure: Figure) -> Faults:
     """Return what is wrong with the texts of a figure, as they are drawn."""
-    figure.draw_without_rendering()  # settles the layout
+    figure.draw_without_rendering()  # settles the layout, as savefig does
     drawn: list[tuple[str, Bbox, float]] = []
     original = Text.draw
 
@@ -59,11 +59,9 @@ def _meet(box: Bbox, other: Bbox) -> bool:
 def checked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Faults]]:
     """Look at every figure that is written."""
     found: list[Faults] = []
-    original = Figure.savefig
 
-    def look(self: Figure, *args: Any, **kwargs: Any) -> None:
+    def look(self: Figure, *_: Any, **__: Any) -> None:
         found.append(faults(self))
-        original(self, *args, **kwargs)
 
     monkeypatch.setattr(Figure, "savefig", look)
     yield found
@@ -90,7 +88,16 @@ def named(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = Path(shutil.copytree(template, tmp_path_factory.mktemp("named") / "digits.mgraph"))
     g = mgraph.open(path, device="cpu")
     g.rename("c", "resnet-20-seed-3")
+    g.plane("a", "b", "resnet-20-seed-3", name="abc", grid=5, splits=["train"], examples=100)
+    g.plane("a", random=True, name="around", grid=4, splits=["train", "test"], examples=100)
     return g
+
+
+def sharp(g: Any) -> list[Any]:
+    how = {"directions": 2, "radii": (0.01, 0.1), "examples": 50, "what": "profile"}
+    if not hasattr(g, "found"):
+        g.found = [g.node(name).sharpness(**how) for name in ("a", "b", "resnet-20-seed-3", "d")]
+    return list(g.found)
 
 
 PICTURES: dict[str, Callable[[Any, Path], Any]] = {
@@ -99,8 +106,15 @@ PICTURES: dict[str, Callable[[Any, Path], Any]] = {
     "curve": lambda g, path: g.connection("curve").plot(path, before=g.connection("line")),
     "training": lambda g, path: g.node("a").plot(path),
     "map": lambda g, path: g.plot_map(path, max_barrier=0.5),
+    "two maps": lambda g, path: g.plot_map(path, layout="distance,disagreement"),
     "dendrogram": lambda g, path: g.plot_dendrogram(path, max_peak=0.5, dark=True),
     "matrix": lambda g, path: g.plot_matrix(path, by="barrier"),
+    "plane": lambda g, path: g.connection("abc").plot(path, paths=["curve", "line"]),
+    "random plane": lambda g, path: g.connection("around").plot(path),
+    "relief": lambda g, path: g.connection("s").plot(path, before=g.connection("wall"), relief=True),
+    "compared": lambda g, path: g.compare("a", "b", "resnet-20-seed-3", "d").plot(path),
+    "sharp": lambda g, path: sharp(g)[0].plot(path, *sharp(g)[1:]),
+    "flips": lambda g, path: g.connection("line").plot_flips(path, grid=5),
     "basins": lambda g, path: g.connection("s").plot_basins(path, depth=0),
 }
 

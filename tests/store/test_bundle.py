@@ -410,7 +410,7 @@ def test_tensors_that_are_not_those_of_the_rows_are_refused(bundle: Path, untouc
             refused(bundle, untouched, "damaged", CorruptError)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_spoiled_bundle_is_refused_or_the_same(bundle: Path, tmp_path_factory: Any, data: st.DataObject) -> None:
     spoiled = bytearray(bundle.read_bytes())
@@ -446,7 +446,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_manifest_is_read_or_refused(bundle: Path, data: st.DataObject) -> None:
     with zipfile.ZipFile(bundle) as archive:

@@ -140,7 +140,7 @@ def test_what_is_no_expression_is_refused(expression: str, message: str) -> None
         parse(expression, NODES.by_name)
 
 
-@settings(max_examples=30 * MANY, deadline=None)
+@settings(max_examples=15 * MANY, deadline=None)
 @given(st.text(st.sampled_from("name tg.=<>'\"()%-;,*\\\n1e0andornotinlikeisnull_;--/"), max_size=30))
 def test_any_text_is_an_expression_or_refused(store: GraphStore, text: str) -> None:
     try:
@@ -155,7 +155,7 @@ def test_any_text_is_an_expression_or_refused(store: GraphStore, text: str) -> N
     assert "--" not in condition.sql
 
 
-@settings(max_examples=15 * MANY, deadline=None)
+@settings(max_examples=10 * MANY, deadline=None)
 @given(st.text(max_size=20), st.sampled_from(["name", "note.k", "tag"]))
 def test_any_value_is_compared_as_it_is(text: str, column: str) -> None:
     quoted = text.replace("'", "''")

@@ -27,6 +27,7 @@ from mgraph_store import (
     new_id,
 )
 from mgraph_store.errors import NameTakenError, StillNeededError
+from mgraph_store.index import snapshot
 from mgraph_store.upkeep.collect import plan_collection
 from mgraph_store.upkeep.removal import plan_removal
 
@@ -147,8 +148,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.named[to] = self.named.pop(old)
 
     @precondition(lambda self: self.values)
-    @rule(data=st.data(), cascade=st.booleans())
-    def rm(self, data: st.DataObject, cascade: bool) -> None:
+    @rule(data=st.data(), cascade=st.booleans(), large=st.booleans())
+    def rm(self, data: st.DataObject, cascade: bool, large: bool) -> None:
         first = data.draw(st.sampled_from(sorted(self.values)))
         gone, level = {first}, {first}
         while level:
@@ -161,7 +162,9 @@ class StoreMachine(RuleBasedStateMachine):
                     plan_removal(reader, [node])
                 return
             plan = plan_removal(reader, [node], cascade=cascade)
-        plan.apply(self.store)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(snapshot, "LARGE", 0 if large else snapshot.LARGE)
+            plan.apply(self.store)
         self.values = {k: v for k, v in self.values.items() if k not in gone}
         self.stored = [k for k in self.stored if k not in gone]
         self.named = {name: k for name, k in self.named.items() if k not in gone}
@@ -189,5 +192,5 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.store.read_parameters(node).tobytes() == self.values[node.id].tobytes()
 
 
-StoreMachine.TestCase.settings = settings(max_examples=6, stateful_step_count=12, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=4, stateful_step_count=12, deadline=None)
 TestStore = pytest.mark.filterwarnings("error")(StoreMachine.TestCase)

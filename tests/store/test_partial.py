@@ -46,7 +46,7 @@ def cases(draw: st.DrawFn) -> Any:
 
 
 def test_any_partial_node_and_what_refers_to_it_agree_with_numpy_bit_for_bit(graph: Any, space_factory: Any) -> None:
-    @settings(max_examples=8 * MANY, deadline=None)
+    @settings(max_examples=5 * MANY, deadline=None)
     @given(cases(), st.data())
     def check(case: Any, data: st.DataObject) -> None:
         size, ranges, chunk, seed = case

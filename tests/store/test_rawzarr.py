@@ -155,7 +155,7 @@ assert "zarr" not in sys.modules
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True, timeout=60)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_description_that_differs_in_a_byte_is_not_recognised(data: st.DataObject) -> None:
     shape = data.draw(st.sampled_from([(5,), (3, 5)]))

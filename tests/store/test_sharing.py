@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mgraph_store import Node, new_id
+from mgraph_store import GraphStore, Node, new_id
 from mgraph_store.errors import CorruptError, StoreError
+from mgraph_store.index import known
+from mgraph_store.index.instances import Instances
 from mgraph_store.upkeep.removal import plan_removal
 from mgraph_store.upkeep.usage import measure
 
@@ -105,3 +108,44 @@ def test_a_transaction_that_fails_does_not_take_shared_tensors_along(graph: Any)
     with pytest.raises(ZeroDivisionError):
         fail()
     assert graph.store.read_parameters("a").tobytes() == row.tobytes()
+
+
+def test_whether_numbers_are_there_is_asked_once_and_after_the_commits_of_others(
+    graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[bool] = []
+    original = Instances.opened
+
+    def watched(instances: Instances, index: Path, *, read_only: bool) -> Any:
+        opened.append(read_only)
+        return original(instances, index, read_only=read_only)
+
+    monkeypatch.setattr(Instances, "opened", watched)
+    (a,) = graph.add(graph.parameters(0))
+    assert opened == [True, False]  # to ask, and to commit
+    (b,) = graph.add(graph.parameters(1))
+    graph.add_buffers(b, {"int64": np.array([7])})
+    assert opened[2:] == [False, False]
+    (again,) = graph.add(graph.parameters(1))
+    assert (again.tensor_key, again.tensor_row) == (b.tensor_key, b.tensor_row)
+    other = GraphStore.open(graph.store.path)
+    with other.transaction() as tx:
+        (ref,) = tx.write_parameters([graph.parameters(2)])
+        tx.add(graph.node(ref))
+    (same,) = graph.add(graph.parameters(2))
+    assert same.tensor_key == ref.key
+    del opened[:]
+    (new,) = graph.add(graph.parameters(3))
+    assert opened == [False]
+    assert len({a.tensor_key, b.tensor_key, ref.key, new.tensor_key}) == 4
+
+
+def test_of_very_many_digests_none_is_remembered(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "_MOST", 1)
+    graph.add(graph.parameters(0))
+    (b,) = graph.add(graph.parameters(1))
+    graph.add(graph.parameters(2))
+    (again,) = graph.add(graph.parameters(1))
+    assert again.tensor_key == b.tensor_key
+    count = graph.store.index.journal.count()
+    assert not graph.store.index.known.lack(count, ["x"])

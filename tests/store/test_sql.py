@@ -138,7 +138,7 @@ def test_everything_else_is_refused_by_its_kind(sql: str) -> None:
         check_statement(sql)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.text() | st.builds("{}{}{}".format, st.sampled_from(READING), st.text(max_size=5), st.sampled_from(NOT_READING))
 )

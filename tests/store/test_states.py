@@ -33,7 +33,7 @@ def names(files: StateFiles) -> list[str]:
     return sorted(p.name for p in files.path.iterdir())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     arrays=st.dictionaries(
         st.text("abc.é/ ", min_size=1, max_size=5),

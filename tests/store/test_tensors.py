@@ -39,7 +39,7 @@ def put(objects: TensorStore, codec: str = "none", **groups: Any) -> str:
     return key
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), codec=st.sampled_from(["none", "blosc"]))
 @pytest.mark.usefixtures("small_chunks")
 def test_any_array_comes_back_bit_for_bit(objects: TensorStore, data: st.DataObject, codec: str) -> None:

@@ -210,7 +210,7 @@ def phases(draw):
     return family, Phase("some", 1, curves, tuple(sorted(free)) or (0,))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     chosen=phases(),
     name=st.sampled_from(sorted(SMALL)),

@@ -47,7 +47,7 @@ def test_steps_are_independent_of_one_another(dimension, how):
     assert np.abs(correlations).max() < 0.1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(samples=st.integers(1, 30), seed=st.integers(0, 999))
 def test_stratified_values_on_a_path_lie_one_in_each_interval(samples, seed):
     t = some(samples, 1, "stratified", seed, steps=20)[:, :, 0]
@@ -69,7 +69,7 @@ def test_a_composite_number_of_values_on_a_surface_lies_one_in_each_cell(rows, c
     assert abs(one.mean() - other.mean()) < 0.1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(samples=st.integers(2, 30).filter(lambda n: all(n % d for d in range(2, n))), seed=st.integers(0, 999))
 def test_a_prime_number_on_a_surface_is_a_latin_hypercube(samples, seed):
     t = some(samples, 2, "stratified", seed, steps=20)

@@ -88,7 +88,7 @@ def test_over_all_assignments_of_examples_and_values_the_mean_is_the_full_gradie
     assert float(each.std(0).norm()) > 0.1 * float(full.norm())  # one by one they differ
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     family=st.one_of(
         st.builds(BezierCurveFamily, st.integers(1, 4)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -141,7 +140,9 @@ def sweep(connection: str, grid: list[int] | None, graph: Graph, form: str, **op
         swept = connected.sweep(grid, progress=progress, **chosen)
     for text in swept.notes:
         note(f"Note: {text}")
-    finest = connected.swept().sweep
-    if finest.id != swept.sweep.id:
-        note(f"Note: there is a finer sweep, of {prod(finest.grid)} points: its edges count, not these.")
-    print_connection(graph.connection(connected.id).describe(swept.sweep), form)
+    finest = connected.swept()
+    if finest.sweep.id != swept.sweep.id:
+        which = f"{finest.sweep.id} of {len(finest.node_ids)} points"
+        note(f"Note: there is a finer sweep, {which}: its edges count, not these.")
+    row = graph.connection(connected.id).describe(swept.sweep)
+    print_connection(row, form, points=len(swept.node_ids))

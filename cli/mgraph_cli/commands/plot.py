@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 from mgraph import PlotOptions
 from mgraph.errors import InputError
 from mgraph_cli.commands.topology import criteria_options
-from mgraph_cli.completion import THINGS
+from mgraph_cli.completion import CONNECTIONS, THINGS
 from mgraph_cli.options import (
     dark_option,
     given,
@@ -40,22 +39,33 @@ if TYPE_CHECKING:
     help="Draw the straight connection of the same ends beside it, which --before makes and sweeps if there is none; "
     "or only the connection itself.",
 )
-@click.option("--ensemble", "voted", is_flag=True, help="Draw what votes of a connection's points gain on test data.")
-@click.option("--basins", "flooded", is_flag=True, help="Mark basins and saddles, and draw how basins join.")
+@click.option(
+    "--ensemble", "what_else", flag_value="ensemble", help="Draw what votes of a connection's points gain on test data."
+)
+@click.option(
+    "--flips", "what_else", flag_value="flips", help="Draw which test examples are predicted otherwise along a path."
+)
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="CONN",
+    shell_complete=CONNECTIONS,
+    help="Project this path on a plane, with its distance from it.",
+)
+@click.option("--basins", "what_else", flag_value="basins", help="Mark basins and saddles, and draw how basins join.")
 @keyword_options(PlotOptions)
 @dark_option
-@grid_option("Points with --ensemble: n or n,m (default: 21 of a path, 9 of a surface).")
+@grid_option("Points with --ensemble and --flips: n or n,m (default: 21 of a path, 9 of a surface).")
 @with_computing_graph
 def plot(
     what: str,
     output: Path,
     beside: bool | None,
-    voted: bool,
-    flooded: bool,
+    what_else: str | None,
     grid: list[int] | None,
-    dark: bool,
     graph: Graph,
-    **shown: Any,
+    **look: Any,
 ) -> None:
     """Draw loss and primary metric of the finest sweep: heat maps of a surface or simplex of three, curves along t.
 
@@ -75,32 +85,30 @@ def plot(
       mgraph plot a -o training.png
       mgraph plot s -o surface.png --before
       mgraph plot curve -o votes.png --ensemble
+      mgraph plot curve -o flips.png --flips
+      mgraph plot s -o relief.png --3d
       mgraph plot s -o basins.png --basins
       mgraph plot s -o test-loss.svg --split test --metric loss --dark
     """
     from mgraph import Connected
 
-    if voted:
-        if flooded:
-            raise InputError("Give only one of --ensemble and --basins.")
-        if beside is not None or any(shown.values()):
-            raise InputError("--before, --split and --metric are not for --ensemble, but for the connection itself.")
-        with progress_bars("plot") as progress:
-            drawn = graph.connection(what).plot_ensemble(output, grid=grid, dark=dark, progress=progress)
+    dark, paths = look.pop("dark"), look.pop("paths")
+    if grid is not None and what_else not in ("ensemble", "flips"):
+        raise InputError("--grid is for --ensemble and --flips; the picture of a connection is of its finest sweep.")
+    if what_else is not None:
+        if beside is not None or paths:
+            raise InputError(f"--before and --path are for the picture of the sweep itself, not for --{what_else}.")
+        drawn = _plot_else(graph, what, output, what_else, grid=grid, dark=dark, **look)
         echo(str(drawn))
-        return
-    if grid is not None:
-        raise InputError("--grid is for --ensemble; the picture of a connection is of its finest sweep.")
-    if flooded:
-        _plot_basins(graph, what, output, dark=dark, beside=beside, **shown)
         return
     connected = graph.find(what)
     if not isinstance(connected, Connected):
-        if any(shown.values()):
-            raise InputError(f"--split and --metric choose what of a sweep is drawn, and {what} is a node.")
+        if any(look.values()) or paths:
+            raise InputError(f"--split, --metric, --3d and --path are for the sweep of a connection; {what} is a node.")
         echo(str(connected.plot(output, dark=dark)))
         return
-    connected.check_plot(output, **shown)
+    connected.check_plot(output, **look)
+    graph.check_paths(paths)
     before = None
     if beside is not False and connected.trained:
         before = connected.straight()
@@ -110,43 +118,52 @@ def plot(
             note("Connecting the same ends by --linear, to show them before training.")
             with progress_bars("plot") as progress:
                 before = connected.connect_straight(progress=progress)
-    path = connected.plot(output, before=before, dark=dark, **shown)
-    echo(str(path))
+    echo(str(connected.plot(output, before=before, paths=paths, dark=dark, **look)))
 
 
-def _plot_basins(
-    graph: Graph,
-    what: str,
-    output: Path,
-    *,
-    dark: bool,
-    beside: bool | None,
-    splits: Sequence[str],
-    metrics: Sequence[str],
-) -> None:
-    if beside is not None or len(splits) > 1 or len(metrics) > 1:
-        raise InputError("--basins draws one connection, on one split and one metric.")
-    chosen = {name: given[0] for name, given in (("split", splits), ("metric", metrics)) if given}
-    echo(str(graph.connection(what).plot_basins(output, dark=dark, **chosen)))
+def _plot_else(
+    graph: Graph, what: str, output: Path, kind: str, *, grid: list[int] | None, dark: bool, **look: Any
+) -> Path:
+    """Draw something else than the sweep."""
+    connected = graph.connection(what)
+    if kind == "basins":
+        if look.pop("relief") or any(len(given) > 1 for given in look.values()):
+            raise InputError("--basins are those of one split and one metric, and drawn from above.")
+        only = {name: look[many][0] for name, many in (("split", "splits"), ("metric", "metrics")) if look[many]}
+        return connected.plot_basins(output, dark=dark, **only)
+    if any(look.values()):
+        raise InputError(f"--{kind} takes no --split, --metric or --3d, which are for the sweep itself.")
+    if kind == "flips" and grid is not None and len(grid) > 1:
+        raise InputError("--flips follows a path: --grid is one number.")
+    with progress_bars("plot") as progress:
+        if kind == "flips":
+            return connected.plot_flips(output, grid=grid[0] if grid else None, dark=dark, progress=progress)
+        return connected.plot_ensemble(output, grid=grid, dark=dark, progress=progress)
 
 
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Picture: .png, .pdf or .svg.")
 @dark_option
-@click.option("--layout", default="barrier", show_default=True, help="barrier, or distance (in weight space).")
+@click.option(
+    "--layout",
+    default="barrier",
+    show_default=True,
+    help="barrier, distance (in weight space) or disagreement (on test data); several with commas, side by side.",
+)
 @criteria_options()
 @space_option
-@with_graph
+@with_computing_graph
 def map(output: Path, layout: str, space: str | None, dark: bool, graph: Graph, **criteria: Any) -> None:
     """Draw the graph: modes as points, the best edge of each pair as a line, dark if it is good.
 
     Modes joined within the limit (--max-barrier, --max-peak, --max-drop; without one, by any edge) form a component and
-    are shaded. The layout makes distances on the page follow the barriers, or the distances in weight space.
+    are shaded. The layout makes distances on the page follow the barriers, the distances in weight space, or the shares
+    of test examples that two modes sort into different classes.
 
     \b
     Example:
       mgraph map -o graph.png --max-barrier 0.05
-      mgraph map -o graph.pdf --layout distance
+      mgraph map -o graph.pdf --layout distance,disagreement
     """
     echo(str(graph.plot_map(output, layout=layout, space=space, dark=dark, **given(criteria))))
 

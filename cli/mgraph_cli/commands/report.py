@@ -43,11 +43,12 @@ def report(output: Path, watch: float | None, graph: Graph) -> None:
         echo(str(graph.report(output)))
         return
 
+    first = True
+
     def written(path: Path) -> None:
         nonlocal first
         if first:
             note(f"Writing {path} every {watch:g} s; Ctrl-C ends this.")
         first = False
 
-    first = True
     echo(str(graph.report(output, watch=watch, written=written)))

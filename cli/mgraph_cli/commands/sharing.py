@@ -9,7 +9,8 @@ import click
 
 from mgraph.errors import InputError
 from mgraph_cli.completion import THINGS
-from mgraph_cli.options import find_graph, output_options, with_graph
+from mgraph_cli.finding import find_graph
+from mgraph_cli.options import output_options, with_graph
 from mgraph_cli.output import emit, emit_one, note
 
 if TYPE_CHECKING:

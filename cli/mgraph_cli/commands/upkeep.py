@@ -9,7 +9,8 @@ import click
 
 from mgraph.errors import InputError
 from mgraph_cli.completion import ANYTHING, ARCHS, DATA, NODES, SPACES
-from mgraph_cli.options import find_graph, graph_option, output_options, with_computing_graph, with_graph
+from mgraph_cli.finding import find_graph
+from mgraph_cli.options import graph_option, output_options, with_computing_graph, with_graph
 from mgraph_cli.output import emit, emit_one, note
 from mgraph_cli.terminal import echo
 

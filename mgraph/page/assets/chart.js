@@ -86,7 +86,9 @@ function tip(title, rows) {
     ([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "number" }, value))))));
 }
 
+// A name that is too long loses its middle, because names of a series differ at their ends.
 function cut(text, most) {
-  const letters = [...text];
-  return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : text;
+  const letters = [...text], tail = Math.floor((most - 1) / 2);
+  if (letters.length <= most) return text;
+  return `${letters.slice(0, most - 1 - tail).join("")}…${letters.slice(-tail).join("")}`;
 }

@@ -12,9 +12,11 @@ function viridis(share) {
 }
 
 // A scale of values: `share` in [0, 1], 0 for the lowest; `colour`, dark for the good end; `log` where decades are spanned.
-function scaleOf(values, better) {
+// Costs of edges begin at 0, unless they span a decade, as in the pictures: what hardly differs has hardly other colours.
+function scaleOf(values, better, { costs = false } = {}) {
   const range = extent(values) ?? [0, 1];
   const log = better !== "higher" && spansDecades(values);
+  if (costs && !log) range[0] = Math.min(range[0], 0);
   const [low, high] = log ? range.map(Math.log) : range;
   const share = (value) => {
     if (!finite(value)) return null;

@@ -1,7 +1,15 @@
 // From the hash to a view, and reloading while the page is written again.
 
+function address() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return ""; // a malformed address, which somebody typed
+  }
+}
+
 function show(event) {
-  const [view, ...rest] = decodeURIComponent(location.hash.slice(1)).split("/");
+  const [view, ...rest] = address().split("/");
   const id = rest.join("/");
   disposeCharts();
   document.querySelectorAll("nav a").forEach((link) => {
@@ -22,6 +30,7 @@ function show(event) {
   }
   const content = document.getElementById("content");
   replace(content, el("h1", {}, title), parts);
+  content.dataset.view = address();
   document.title = `${title} – ${DATA.graph} – mgraph report`;
   if (event) {
     content.focus({ preventScroll: true });

@@ -34,7 +34,7 @@ function madeOf(node) {
 
 function network(quantity) {
   const found = links(quantity);
-  const scale = scaleOf(found.map((link) => link.value), "lower");
+  const scale = scaleOf(found.map((link) => link.value), "lower", { costs: true });
   const chosen = DATA.nodes;
   const named = chosen.length <= 60;
   const made = chosen.flatMap((node) => madeOf(node).map((end) => ({ source: node.id, target: end })));
@@ -42,17 +42,22 @@ function network(quantity) {
     ...found.map((link) => [link.source, link.target, link.value === null ? 1.5 : 1 + (scale.share(link.value) ?? 0)]),
     ...made.map((link) => [link.source, link.target, 0.9]),
   ]);
+  // Off the middle of its ends, where their own lines cross.
+  chosen.forEach((node, i) => {
+    if (madeOf(node).length > 2) places[i] = [places[i][0] + 0.3, places[i][1] + 0.12];
+  });
   const place = new Map(chosen.map((node, i) => [node.id, places[i]]));
+  const tall = (width) => Math.min(chosen.length > 24 ? 640 : 460, Math.max(300, width * 0.8));
   const line = (link, style) => ({ coords: [place.get(link.source), place.get(link.target)], lineStyle: { opacity: 1, ...style } });
   const chart = chartOf({
     label: `${chosen.length} modes and merged nodes, with the best of ${DATA.connections.length} connections between each two; the tables of nodes and connections say the same`,
-    height: (width) => Math.min(460, Math.max(300, width * 0.8)),
+    height: tall,
     ready: (chart) => chart.on("click", ({ seriesId, dataIndex }) => {
       if (seriesId === "nodes") location.hash = `node/${chosen[dataIndex].id}`;
       if (seriesId === "links") location.hash = `connection/${found[dataIndex].connection.id}`;
     }),
     option: (width) => ({
-      ...canvasOf(places, width, Math.min(460, Math.max(300, width * 0.8))),
+      ...canvasOf(places, width, tall(width)),
       tooltip: tooltip(({ seriesId, dataIndex }) => {
         if (seriesId === "nodes") {
           const node = chosen[dataIndex];
@@ -74,7 +79,7 @@ function network(quantity) {
           type: "lines",
           coordinateSystem: "cartesian2d",
           silent: true,
-          data: found.filter((link) => link.value !== null).map((link) => line(link, { color: css("--faint"), width: 5.5 })),
+          data: found.filter((link) => link.value !== null).map((link) => line(link, { color: css("--faint"), width: chosen.length > 24 ? 3.5 : 5.5 })),
         },
         {
           id: "links",
@@ -82,14 +87,15 @@ function network(quantity) {
           coordinateSystem: "cartesian2d",
           data: found.map((link) => line(link, link.value === null
             ? { color: css("--faint"), width: 1.5, type: "dotted" }
-            : { color: scale.colour(link.value), width: 4 })),
+            : { color: scale.colour(link.value), width: chosen.length > 24 ? 2.5 : 4 })),
           emphasis: { lineStyle: { width: 7 } },
         },
         {
           id: "nodes",
           type: "scatter",
           z: 5,
-          symbolSize: named ? 16 : 8,
+          symbolSize: chosen.length > 24 ? 9 : 16,
+          labelLayout: { hideOverlap: true },
           data: chosen.map((node, i) => ({
             value: places[i],
             symbol: node.kind === "merged" ? "diamond" : "circle",
@@ -228,7 +234,7 @@ function matrix(found) {
     }
   }
   if (!cells.length) return el("p", { class: "faint" }, "No pair is connected.");
-  const scale = scaleOf(cells.map((cell) => cell[2]), "lower");
+  const scale = scaleOf(cells.map((cell) => cell[2]), "lower", { costs: true });
   const label = `Matrix of ${n} modes by ${found.criterion}; its numbers are in the table`;
   const best = new Map(links(found.quantity).map((link) => [[link.source, link.target].sort().join(" "), link]));
   const of = ([column, row]) => [found.order[row], found.order[column]];

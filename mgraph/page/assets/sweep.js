@@ -13,7 +13,9 @@ function explorer(connection, points, names) {
   let what = recall(`${place} measure`, options[0]);
   if (!options.includes(what)) what = options[0];
 
-  const panel = el("div", { class: "point", "aria-live": "polite" });
+  const said = el("div", { "aria-live": "polite", "aria-atomic": true });
+  const offered = el("div");
+  const panel = el("div", { class: "point" }, said, offered);
   const bar = el("div");
   const relief = el("div");
   let chart = null, surface = null;
@@ -31,14 +33,15 @@ function explorer(connection, points, names) {
   function describe() {
     const node = points.nodes[chosen];
     const marks = [chosen === points.best ? "best on validation data" : null, endName(points, at[chosen], names)];
-    const said = marks.filter(Boolean);
+    const known = marks.filter(Boolean);
     const splits = [...new Set(keys.map((key) => key.slice(0, key.indexOf(" "))))];
-    replace(panel,
-      el("h3", {}, `${parameter(at[chosen])}${said.length ? ` (${said.join("; ")})` : ""}`),
+    replace(said,
+      el("h3", {}, `${parameter(at[chosen])}${known.length ? ` (${known.join("; ")})` : ""}`),
       el("table", {}, el("thead", {}, el("tr", {}, el("th", {}, ""), metricNames.map((m) => el("th", { scope: "col" }, m)))),
         el("tbody", {}, splits.map((split) => el("tr", {}, el("th", { scope: "row" }, split),
           metricNames.map((m) => el("td", { class: "number" }, shown(points.values[`${split} ${m}`]?.[chosen])))))),
-      ),
+      ));
+    replace(offered,
       node ? command(exportCommand(node), "Export this point:") : el("p", { class: "faint" }, "This point was not stored."),
       command(mergeCommand(connection.id, at[chosen]), "Keep it as a node:"));
   }
@@ -120,7 +123,7 @@ function neighbour(points, at, chosen, key) {
   if (key === "Home") return 0;
   if (key === "End") return at.length - 1;
   if (!(key in steps)) return null;
-  const [up, right] = steps[key];
+  const [up, right] = points.page ? steps[key].toReversed() : steps[key];
   if (points.shape === "surface") {
     const [us, vs] = points.axes.map((axis) => axis.length);
     const u = Math.floor(chosen / vs) + up, v = (chosen % vs) + right;
@@ -148,9 +151,15 @@ function corner(at) {
   return [at[1] + at[2] / 2, at[2] * Math.sqrt(0.75)];
 }
 
+// Where a parameter lies in the picture: u upwards and v to the right, but on a plane u to the right and v upwards.
+function placeOf({ shape, page }, at) {
+  if (shape === "simplex") return corner(at);
+  const along = ([low, high], share) => low + share * (high - low);
+  return page ? [along(page.x, at[0]), along(page.y, at[1])] : [at[1], at[0]];
+}
+
 function placesOf({ points, at }) {
-  if (points.shape === "simplex") return at.map(corner);
-  return at.map(([u, v]) => [v, u]);
+  return at.map((p) => placeOf(points, p));
 }
 
 // The cell of each point, in the coordinates of its place.
@@ -167,7 +176,7 @@ function cellsOf({ points, at }) {
   const count = points.axes[1].length;
   return at.map((_, i) => {
     const u = Math.floor(i / count), v = i % count;
-    return [[vs[v], us[u]], [vs[v + 1], us[u]], [vs[v + 1], us[u + 1]], [vs[v], us[u + 1]]];
+    return [[u, v], [u, v + 1], [u + 1, v + 1], [u + 1, v]].map(([k, l]) => placeOf(points, [us[k], vs[l]]));
   });
 }
 
@@ -189,15 +198,15 @@ function heatMap(view) {
   const cells = cellsOf(view), places = placesOf(view);
   const all = cells.flat(), xs = extent(all.map((p) => p[0])), ys = extent(all.map((p) => p[1]));
   const simplex = points.shape === "simplex";
-  const ends = points.ends.map((end, i) => ({ place: simplex ? corner(end) : [end[1], end[0]], name: names[i] ?? "" }));
+  const ends = points.ends.map((end, i) => ({ place: placeOf(points, end), name: names[i] ?? "" }));
   const best = points.best === null ? [] : [{ value: places[points.best], name: "best on validation data" }];
   const margin = { left: 52, right: 10, top: 8, bottom: 40 };
-  const range = extent(values);
+  const range = extent(values), shape = Math.min(1.6, Math.max(0.4, (ys[1] - ys[0]) / (xs[1] - xs[0])));
   const label = `Heat map of the ${key}${range ? `, from ${short(range[0])} to ${short(range[1])}` : ""}`;
   return chartOf({
     label,
     square: true,
-    height: (width) => (Math.min(width, 544) - margin.left - margin.right) * ((ys[1] - ys[0]) / (xs[1] - xs[0])) + margin.top + margin.bottom,
+    height: (width) => (Math.min(width, 544) - margin.left - margin.right) * shape + margin.top + margin.bottom,
     ready: (chart) => chart.on("click", ({ seriesId, dataIndex }) => {
       if (seriesId === "cells") view.choose(dataIndex);
       if (seriesId === "best") view.choose(points.best);
@@ -206,8 +215,8 @@ function heatMap(view) {
       grid: margin,
       tooltip: tooltip(({ seriesId, dataIndex, name }) => (seriesId === "cells"
         ? tip(parameter(at[dataIndex]), numbersAt(view, dataIndex)) : tip(name, []))),
-      xAxis: axis("value", simplex ? "" : "v", { min: xs[0], max: xs[1], nameGap: 24, show: !simplex, splitLine: { show: false }, axisLabel: { showMinLabel: false, showMaxLabel: false } }),
-      yAxis: axis("value", simplex ? "" : "u", { min: ys[0], max: ys[1], nameGap: 34, show: !simplex, splitLine: { show: false }, axisLabel: { showMinLabel: false, showMaxLabel: false } }),
+      xAxis: axis("value", simplex ? "" : (points.page?.unit ?? "v"), { min: xs[0], max: xs[1], nameGap: 24, show: !simplex, splitLine: { show: false }, axisLabel: { showMinLabel: false, showMaxLabel: false, formatter: short } }),
+      yAxis: axis("value", simplex ? "" : (points.page?.unit ?? "u"), { min: ys[0], max: ys[1], nameGap: 34, show: !simplex, splitLine: { show: false }, axisLabel: { showMinLabel: false, showMaxLabel: false } }),
       series: [
         {
           id: "cells",

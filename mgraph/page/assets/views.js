@@ -28,7 +28,7 @@ const SINGLE = {
 
 function graphView() {
   const counts = [[DATA.nodes.filter((n) => n.kind === "mode").length, "mode"], [DATA.nodes.filter((n) => n.kind === "merged").length, "merged node"], [DATA.connections.length, "connection"], [DATA.spaces.length, "space"], [DATA.runs.rows.length, "run"]];
-  const said = counts.map(([count, what]) => `${count} ${what}${count === 1 ? "" : "s"}`).join(", ");
+  const said = counts.filter(([count, what]) => count || what !== "merged node").map(([count, what]) => `${count} ${what}${count === 1 ? "" : "s"}`).join(", ");
   const views = DATA.under_way.length ? [el("h2", {}, "Under way"), DATA.under_way.map(runningBox)] : [];
   if (!DATA.nodes.length) return [el("p", {}, `${said}. Nothing to draw yet: add modes with mgraph train or mgraph add-mode.`), views];
   const box = el("div"), trees = el("div");
@@ -270,7 +270,9 @@ function runView(run) {
     facts([["command", run.command], ["name", run.name], ["status", run.status], ["reason", run.reason], ["started", `${moment(run.started)} UTC`], ["took", run.seconds === null ? null : spoken(run.seconds)], ["seed", run.seed], ["device", run.device], ["threads", run.threads], ["machine", host], ["versions", shown(versions)], ["resumed", run.resumed ? `${run.resumed} times` : null], ["id", el("code", {}, run.id)]]),
     run.resumable ? command(`mgraph resume ${run.id} --graph ${DATA.beside}`, "Continue it:") : null,
     el("h2", {}, "Settings"),
-    settingsOf(run.settings ?? {}),
+    run.settings
+      ? settingsOf(run.settings)
+      : [el("p", {}, "Its settings are left out to keep the page small; read them with"), command(`mgraph sql "SELECT settings FROM runs WHERE id = '${run.id}'" --graph ${DATA.beside}`, "Settings:")],
   ];
 }
 

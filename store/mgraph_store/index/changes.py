@@ -27,6 +27,7 @@ PART = 10_000  # rows
 _FEW = 4  # rows that are given value by value, which takes half the time of lists
 _MANY = 100  # rows for which columns are made
 _ROWS = "mgraph_rows"
+_GONE = "mgraph_gone"
 _DTYPES = {"VARCHAR": "object", "BIGINT": "int64", "DOUBLE": "float64", "TIMESTAMP": "datetime64[us]"}
 
 
@@ -49,7 +50,7 @@ class Changes:
         changes = cls({TABLE_OF[kind]: [to_row(r) for r in records] for kind, records in added.items()})
         for record in updated:
             changes.replaced.setdefault(TABLE_OF[type(record)], []).append(to_row(record))
-        changes.removed = [(table, column, list(values)) for table, column, values in removed]
+        changes.removed = [(t, column, v if isinstance(v, list) else list(v)) for t, column, v in removed]
         return changes
 
     def apply(self, con: duckdb.DuckDBPyConnection) -> None:
@@ -63,12 +64,16 @@ class Changes:
                 changed = con.execute(f"UPDATE {table} SET {sets} WHERE id = ?", [*row[1:], row[0]]).fetchone()
                 if changed is None or changed[0] == 0:
                     raise NotFoundError(f"Nothing in {table} has the {own.name} {row[0]}: it cannot be updated.")
-        gone = []
+        gone, known = [], None
         for table, column, values in self.removed:
-            sql = f'DELETE FROM {table} WHERE "{column}" IN (SELECT unnest(?::VARCHAR[]))'
-            count = con.execute(sql, [values]).fetchone()
+            if values is not known:  # the same values are usually removed from several tables
+                con.execute(f"CREATE OR REPLACE TEMP TABLE {_GONE} AS SELECT unnest(?::VARCHAR[]) AS value", [values])
+                known = values
+            count = con.execute(f'DELETE FROM {table} WHERE "{column}" IN (SELECT value FROM {_GONE})').fetchone()
             if count is not None and count[0]:
                 gone.append((table, column, values))
+        if known is not None:
+            con.execute(f"DROP TABLE temp.{_GONE}")
         self.removed = gone  # removals that matched nothing are left out of the journal
 
     def document(self) -> dict[str, Any]:

@@ -30,10 +30,11 @@ from mgraph_store.errors import (
 from mgraph_store.folder import TEMPORARY, Folder
 from mgraph_store.index import migrations, older
 from mgraph_store.index.changes import empty, insert_rows, parts
-from mgraph_store.index.commits import number_of
+from mgraph_store.index.commits import number_of, settle
 from mgraph_store.index.instances import CONFIG, STORAGE, instances
 from mgraph_store.index.interrupts import interruptible
-from mgraph_store.index.journal import Journal
+from mgraph_store.index.journal import Count, Journal
+from mgraph_store.index.known import KnownDigests
 from mgraph_store.rows import limits, schema
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.records import Record, now
@@ -70,11 +71,17 @@ class Index:
         self._folder = Folder(place.parent) if isinstance(place, Path) else place
         self._name = name or Path(str(place)).name
         self.found: int | None = None  # its format when last looked at
+        self.known = KnownDigests()
 
     @property
     def path(self) -> Path:
         """The file's path when the graph was opened."""
         return self._folder.path / self._name
+
+    @property
+    def folder(self) -> Folder:
+        """The graph's directory."""
+        return self._folder
 
     @property
     def journal(self) -> Journal:
@@ -101,6 +108,11 @@ class Index:
         if self._folder.check_file(self._name, own=True) is None:  # DuckDB would create it
             raise CorruptError(f"{self.path} is missing: restore it from a copy of the graph.")
         return where
+
+    def prepare(self) -> None:
+        """Do what takes time and needs no lock before opening the index: start DuckDB."""
+        with contextlib.suppress(MGraphError, OSError, duckdb.Error):  # whoever opens it says what is wrong
+            instances().start(self._folder.root.where() / self._name)
 
     def copy_to(self, folder: Folder) -> None:
         """Copy the file into a folder, flushed; the caller holds the graph's lock. Errors as for ``copy_file``."""
@@ -155,7 +167,7 @@ class Index:
         with self._opened(read_only, patience) as con:
             found, commits = self._check_format(con)
             if not behind:
-                self._check_count(commits)
+                self._check_count(commits, self.journal.count())
             if found == schema.FORMAT_VERSION:
                 yield con
                 return
@@ -163,6 +175,17 @@ class Index:
                 raise OldFormatError(self._must_be_upgraded(found))
         with self._opened(True, patience, self._in_present_format(found, commits)) as con:
             yield con
+
+    def check(self, con: duckdb.DuckDBPyConnection, count: Count | None) -> None:
+        """Check that a copy of the index is of the current format and has all commits that the counter said it had.
+
+        Raises
+        ------
+        CorruptError, FormatError
+            If it is not, or has not.
+        """
+        _, commits = self._check_format(con)
+        self._check_count(commits, count)
 
     def format(self, patience: float) -> int:
         """Return the format of the index, the current one or an older one; errors as :meth:`connect`."""
@@ -176,7 +199,7 @@ class Index:
         """
         with self._opened(True, patience) as con:
             found, commits = self._check_format(con)
-        self._check_count(commits)
+        self._check_count(commits, self.journal.count())
         return self.place() if found == schema.FORMAT_VERSION else self._in_present_format(found, commits)
 
     def migrate(self, patience: float) -> int:
@@ -186,12 +209,15 @@ class Index:
         """
         with self._opened(False, patience) as con:  # this leaves no DuckDB log beside the file
             found, commits = self._check_format(con)
-            self._check_count(commits)
+            self._check_count(commits, self.journal.count())
         if found < schema.FORMAT_VERSION:
             self._rewrite(found)
             # Until the new journal exists, the index is ahead of it by two commits, and the next writer starts it.
             with self._opened(False, patience) as con:
                 self.journal.begin(number_of(con), parts(con))
+        else:  # an upgrade that was stopped in between is completed
+            with self._opened(False, patience) as con:
+                settle(con, self.journal)
         return found
 
     def _rewrite(self, found: int) -> None:
@@ -283,8 +309,7 @@ WHERE database_name = current_database() AND schema_name = 'main'"""
         if ours is None or not os.path.samestat(found, ours):
             raise MovedError(f"{place} was replaced while it was being opened: nothing was read or stored; try again.")
 
-    def _check_count(self, commits: int) -> None:
-        count = self.journal.count()
+    def _check_count(self, commits: int, count: Count | None) -> None:
         if count is not None and commits < count.number:
             lost = count.number - commits
             raise CorruptError(

@@ -80,6 +80,14 @@ class Instances:
             else:
                 self._end_writing(instance)
 
+    def start(self, index: Path) -> None:
+        """Start an instance for an index, unless one is there; for the moment before a lock is taken."""
+        path = _resolved(index)
+        directory = _directory(path)
+        with self._lock:
+            if path not in self._reading and all(instance.directory != directory for instance in self._idle):
+                self._keep(_Instance(path, directory, _started(directory)))
+
     def has_open(self, index: Path) -> bool:
         """Return whether we have an index open in this process."""
         path = _resolved(index)
@@ -153,6 +161,9 @@ class Instances:
         if not (detached and instance.sound and instance.uses < _USES):
             instance.connection.close()
             return
+        self._keep(instance)
+
+    def _keep(self, instance: _Instance) -> None:
         self._idle.append(instance)
         if len(self._idle) > _KEPT:
             self._idle.pop(0).connection.close()

@@ -101,7 +101,9 @@ class Journal:
         length = 0
         try:
             for document in documents:
-                length += self._write(count.file, _packed(number, document), length, new=length == 0, flush=False)
+                length += self._write(
+                    count.file, _record(number, packed(document)), length, new=length == 0, flush=False
+                )
         except BaseException:
             self._folder.unlink(count.file)
             raise
@@ -132,15 +134,16 @@ class Journal:
         """Delete a draft that will not be adopted."""
         self._folder.unlink(draft.file)
 
-    def prepare(self, count: Count, document: dict[str, Any]) -> Count:
-        """Write the record of the next commit after those that count; durable on return.
+    def prepare(self, count: Count, document: dict[str, Any] | bytes) -> Count:
+        """Write the record of the next commit after those that count, or what :func:`packed` made of it; durable on
+        return.
 
         Raises
         ------
         OSError
             If the disk is full or refuses.
         """
-        data = _packed(count.number + 1, document)
+        data = _record(count.number + 1, packed(document) if isinstance(document, dict) else document)
         self._write(count.file, data, count.length)
         return replace(count, number=count.number + 1, length=count.length + len(data))
 
@@ -175,6 +178,30 @@ class Journal:
                 yield from self._entries(path, file, count, contents)
         except OSError as error:
             raise CorruptError(f"The journal {path} cannot be read ({error.strerror}).") from None
+
+    def since(self, before: Count, now: Count) -> list[Entry]:
+        """Read the records between two states of the counter, of one journal file.
+
+        Raises
+        ------
+        CorruptError
+            If one is missing or damaged, or the journal was begun anew in between.
+        """
+        path, found, place = self._folder.path / now.file, [], before.length
+        try:
+            with self._folder.reader(now.file) as file:
+                file.seek(place)
+                while before.generation == now.generation and place < now.length:
+                    entry, length = _next(file, now.length - place, contents=True)
+                    if entry is None:
+                        break
+                    found.append(entry)
+                    place += length
+        except OSError as error:
+            raise CorruptError(f"The journal {path} cannot be read ({error.strerror}).") from None
+        if [e.number for e in found] != list(range(before.number + 1, now.number + 1)):
+            raise CorruptError(f"The journal {path} lacks commits after {before.number}.")
+        return found
 
     def _entries(self, path: Path, file: BinaryIO, count: Count, contents: bool) -> Iterator[Entry]:
         place, previous, base = 0, None, True  # at its beginning a file may have several records of one commit
@@ -223,7 +250,7 @@ class Journal:
 
 def record_size(number: int, document: dict[str, Any]) -> int:
     """Return how many bytes the record of a commit takes."""
-    return len(_packed(number, document))
+    return len(_record(number, packed(document)))
 
 
 def _checksum(data: bytes) -> bytes:
@@ -238,8 +265,12 @@ def _slot(data: bytes) -> Count | None:
     return Count(number, generation, length)
 
 
-def _packed(number: int, document: dict[str, Any]) -> bytes:
-    payload = zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 1)
+def packed(document: dict[str, Any]) -> bytes:
+    """Write a document as it is in a record: compressed JSON."""
+    return zlib.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 1)
+
+
+def _record(number: int, payload: bytes) -> bytes:
     header = _RECORD.pack(_MAGIC_RECORD, number, len(payload))
     return header + _checksum(header + payload) + payload
 

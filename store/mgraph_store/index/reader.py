@@ -19,7 +19,7 @@ from mgraph_store.rows.schema import TABLE_OF, columns
 
 R = TypeVar("R")
 
-_ORDER = ("created", "started", "position", "rowid")
+_ORDER = ("created", "started", "position")  # then in the order written
 _FINDABLE: dict[str, type[Node] | type[Connection]] = {"node": Node, "connection": Connection}
 _SHOWN = 5
 
@@ -55,17 +55,21 @@ class Reader:
         if where:
             parts.append(f"({where})")
         names = [c.name for c in columns(record)]
-        ordered = order or ", ".join(name for name in _ORDER if name in (*names, "rowid"))
-        wanted = equals.get("id")  # to sort one row would take DuckDB as long as to find it
-        single = isinstance(wanted, str) or (isinstance(wanted, list) and len(wanted) == 1)
-        sql = "SELECT {} FROM {}{}{}{}".format(
+        by = [name for name in _ORDER if name in names]
+        if limit is not None and not order:
+            order = ", ".join([*by, "rowid"])
+        sql = "SELECT {}, rowid FROM {}{}{}{}".format(
             ", ".join(f'"{name}"' for name in names),
             TABLE_OF[record],
             f" WHERE {' AND '.join(parts)}" if parts else "",
-            "" if single else f" ORDER BY {ordered}",
+            f" ORDER BY {order}" if order else "",
             "" if limit is None else f" LIMIT {int(limit)}",
         )
-        return rows_to_records(record, self._execute(sql, [*values, *parameters]).fetchall())
+        rows = self._execute(sql, [*values, *parameters]).fetchall()
+        if not order:  # to sort a few rows takes DuckDB as long as to find them
+            places = [names.index(name) for name in by]
+            rows.sort(key=lambda row: (*((row[i] is None, row[i]) for i in places), row[-1]))
+        return rows_to_records(record, [row[:-1] for row in rows])
 
     def get(self, record: type[R], /, **equals: Any) -> R:
         """Read the one record with these values.
@@ -75,7 +79,7 @@ class Reader:
         NotFoundError, AmbiguousError
             If there is none, or there are several.
         """
-        found = self.all(record, limit=2, **equals)
+        found = self.all(record, order="rowid", limit=2, **equals)
         what = ", ".join(f"{name} {value}" for name, value in equals.items())
         if not found:
             raise NotFoundError(f"Nothing in {TABLE_OF[record]} has {what}.")

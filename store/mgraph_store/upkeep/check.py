@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from mgraph_store.errors import CorruptError, FormatError, LockTimeoutError, Sto
 from mgraph_store.index import commits
 from mgraph_store.index.journal import Count, Entry, Journal
 from mgraph_store.index.reader import Reader
+from mgraph_store.index.snapshot import is_large, looked_at
 from mgraph_store.rows import schema
 from mgraph_store.rows.schema import FORMAT_VERSION, META, TABLES, columns
 from mgraph_store.upkeep.problems import LOST, REPAIRABLE, Problem, listed
@@ -81,8 +82,34 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
     LockTimeoutError
         If somebody writes for too long.
     """
+    found = _beside_others(store, deep) if is_large(store.index) else None
+    return _alone(store, deep) if found is None else found
+
+
+def _beside_others(store: GraphStore, deep: bool) -> list[Problem] | None:
+    """Examine a copy of the index while others work; None if there is anything that only the lock can explain."""
+    try:
+        with looked_at(store.index, store.lock) as shot:
+            state = journal_state(store.index.journal, shot.count)
+            reader = shot.reader
+            if not state.whole or state.last != commits.number_of(reader.connection):
+                return None
+            rows = sums(reader.connection) if deep else {}
+            found = [Problem(what, subject) for what, subject in row_problems(reader)]
+            stored = Stored.read(reader)
+            compare = deep and state.present  # the journal of an older format stays as it is
+            missing = _differences(state, rows, lambda: contextlib.nullcontext(reader)) if compare else []
+    except (FormatError, LockTimeoutError):
+        raise
+    except StoreError:
+        return None
+    return found + missing + tensor_problems(store, stored, deep, behind=bool(missing))
+
+
+def _alone(store: GraphStore, deep: bool) -> list[Problem]:
+    """Examine the index itself, under the lock."""
     with store.lock.shared():
-        state = journal_state(store.index.journal)
+        state = journal_state(store.index.journal, store.index.journal.count())
         found = [] if state.whole else [_journal_problem(state)]
         try:
             with store.reading(behind=True) as reader:
@@ -97,7 +124,7 @@ def examine(store: GraphStore, deep: bool = False) -> list[Problem]:
             return [*found, _index_problem(error, state)]
     comparable = state.whole and state.count is not None and state.count.number == number
     if deep and comparable and format_of(store) == schema.FORMAT_VERSION:  # the journal of an older one stays as it is
-        missing += _differences(store, state, rows)
+        missing += _differences(state, rows, lambda: store.reading(behind=True))
     found += [p for p in missing if p not in found]
     return found + tensor_problems(store, stored, deep, behind=any(p.subject != "journal" for p in missing))
 
@@ -127,9 +154,8 @@ def garbage(store: GraphStore) -> list[str]:
         return sorted(keys - reader.tensor_keys())
 
 
-def journal_state(journal: Journal) -> JournalState:
-    """Examine the whole journal, looking only at checksums and numbers; never raises."""
-    count = journal.count()
+def journal_state(journal: Journal, count: Count | None) -> JournalState:
+    """Examine the whole journal, as far as a counter says, looking only at checksums and numbers; never raises."""
     if count is None:
         return JournalState(journal, None, wrong="The counter of commits is missing or damaged")
     first: Entry | None = None
@@ -152,7 +178,9 @@ def sums(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     return {table: rest for table, *rest in con.execute(parts).fetchall()}
 
 
-def _differences(store: GraphStore, state: JournalState, found: dict[str, Any]) -> list[Problem]:
+def _differences(
+    state: JournalState, found: dict[str, Any], reading: Callable[[], contextlib.AbstractContextManager[Reader]]
+) -> list[Problem]:
     """Compare the rows of an index with what the journal says was committed."""
     small = state.count is None or state.count.length <= _IN_MEMORY
     with contextlib.ExitStack() as stack:
@@ -166,7 +194,7 @@ def _differences(store: GraphStore, state: JournalState, found: dict[str, Any]) 
         tables = [table for table in ("meta", *TABLES) if found.get(table) != made.get(table)]
         if not tables:
             return []
-        with store.reading(behind=True) as reader:
+        with reading() as reader:
             return [_difference(table, reader, Reader(con)) for table in tables]
 
 

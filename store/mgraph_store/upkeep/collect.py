@@ -7,6 +7,7 @@ hours stays, because it may belong to a process that is still at work.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_AGE = 24 * 3600.0
 _LEAST_JOURNAL = 1 << 20  # bytes that a new journal must save
+_MOMENT = 0.01  # seconds for which objects are hidden at a time
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ def plan_collection(store: GraphStore, min_age: float = DEFAULT_AGE) -> Collecti
     with store.reading() as reader:
         garbage = sorted(keys - reader.tensor_keys())
         complete = _complete(reader, names)
-        count = store.index.journal.count()
-        length = 0 if count is None else count.length
-        shortest = shortest_length(reader.connection) if length > _LEAST_JOURNAL else length
+    count = store.index.journal.count()
+    length = 0 if count is None else count.length
+    shortest = shortest_length(store) if length > _LEAST_JOURNAL else length
     sizes = store.tensor_store.sizes(garbage)
     found = [
         (Garbage("object", key, sizes.get(key, 0), "no row refers to it"), store.tensor_store.age(key))
@@ -122,16 +124,21 @@ def remove_objects(store: GraphStore, keys: Iterable[str]) -> list[str]:
 
     If other directories use them too, delete none and warn.
     """
-    keys = list(keys)
+    keys = list(keys)[::-1]
     refusal = store.tensor_store.refusal() if keys else None
     if refusal is not None:
         warnings.warn(refusal, SharedTensorsWarning, stacklevel=2)
         return []
-    with store.reading() as reader:  # so that nobody commits a row meanwhile
-        used = reader.tensor_keys()
-        gone = [key for key in keys if key not in used]
-        for key in gone:
-            store.tensor_store.hide(key)
+    gone: list[str] = []
+    while keys:
+        with store.reading() as reader:  # so that nobody commits a row meanwhile, but for a moment only
+            used, until = reader.tensor_keys(), time.monotonic() + _MOMENT
+            while keys:
+                if (key := keys.pop()) not in used:
+                    store.tensor_store.hide(key)
+                    gone.append(key)
+                if time.monotonic() >= until:
+                    break
     for key in gone:
         store.tensor_store.remove(key)
     return gone

@@ -10,16 +10,20 @@ A merged node has its own tensors and depends on nothing: it stays, and only los
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgraph_store.errors import StillNeededError, StoreError
 from mgraph_store.folder import Root
+from mgraph_store.index.changes import Changes
 from mgraph_store.index.commits import number_of
+from mgraph_store.index.replacement import NotPossibleError, remove_rows
+from mgraph_store.index.snapshot import is_large
 from mgraph_store.rows.records import Connection, Node, NodeTerm, Record, Run, Space, Sweep
-from mgraph_store.rows.schema import REFERENCES, TABLES, columns
+from mgraph_store.rows.schema import REFERENCES, TABLE_OF, TABLES, columns
+from mgraph_store.tensors.objects import disk_error
 from mgraph_store.underway import Life, Sighting
 from mgraph_store.upkeep.collect import remove_objects
 
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
 Target = Node | Connection | Sweep | Space
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A node that belongs to a connection, without a name of its own."""
 
@@ -45,7 +49,7 @@ _SHOWN = 6
 _ATTEMPTS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Goes:
     """One thing to be removed, and why: it was asked for, or what it belongs to or depends on."""
 
@@ -79,12 +83,30 @@ class Removal:
     def apply(self, store: GraphStore) -> None:
         """Remove the rows in one transaction, then the tensors that nothing refers to any more.
 
+        From a large index, rows are removed while others keep working, see :mod:`mgraph_store.index.replacement`.
+
         Raises
         ------
         StoreError
             If the graph has changed since, so that the plan is no longer right.
         """
+        store.require_present_format()
+        try:
+            if not is_large(store.index):
+                raise NotPossibleError("A small index is changed at once.")
+            remove_rows(store.index, store.lock, lambda reader: self._changes(reader, store))
+        except NotPossibleError:
+            self._apply_under_the_lock(store)
+        except OSError as error:
+            raise disk_error(error, store.path) from error
+        remove_objects(store, self.free)
 
+    def _changes(self, reader: Reader, store: GraphStore) -> Changes:
+        if commits_of(reader) != self.commits:
+            self._require_same(reader, store)
+        return Changes({}, {}, [(TABLE_OF[record], column, values) for record, column, values in self._rows()])
+
+    def _apply_under_the_lock(self, store: GraphStore) -> None:
         number = self.commits
         for attempt in range(_ATTEMPTS):
             with store.reading() as reader:  # others keep reading meanwhile; the lock makes writers wait
@@ -98,7 +120,6 @@ class Removal:
                 break
             except _OvertakenError:
                 continue
-        remove_objects(store, self.free)
 
     def _require_same(self, reader: Reader, store: GraphStore) -> None:
         if plan_removal(reader, self.targets, cascade=self.cascade, graph=store.folder.root) != self:
@@ -107,15 +128,22 @@ class Removal:
     def _remove(self, store: GraphStore, require: Callable[[Reader, GraphStore], None]) -> None:
         with store.transaction() as tx:
             tx.require(lambda reader: require(reader, store))
-            for kinds in ((Node, Part), (Connection,), (Sweep,), (Space,)):
-                kind = kinds[0]
-                ids = [g.record.id for g in self.goes if isinstance(g.record, kinds)]
-                for record in TABLES.values():
-                    for column in columns(record):
-                        if REFERENCES.get(column.name) is kind:
-                            tx.remove(record, column.name, ids)
-                tx.remove(kind, "id", ids)
-            tx.remove(NodeTerm, "node_id", self.forget)
+            for record, column, values in self._rows():
+                tx.remove(record, column, values)
+
+    def _rows(self) -> Iterator[tuple[type[Record], str, list[str]]]:
+        """Yield the rows that go: kind, column, values. Connections first, because they name very many rows at once."""
+        for kinds in ((Connection,), (Sweep,), (Node, Part), (Space,)):
+            kind = kinds[0]
+            ids = [g.record.id for g in self.goes if isinstance(g.record, kinds)]
+            for record in TABLES.values():
+                for column in columns(record):
+                    if ids and REFERENCES.get(column.name) is kind:
+                        yield record, column.name, ids
+            if ids:
+                yield kind, "id", ids
+        if self.forget:
+            yield NodeTerm, "node_id", list(self.forget)
 
 
 class _OvertakenError(StoreError):

@@ -56,7 +56,7 @@ def repair(store: GraphStore) -> list[str]:
 
 
 def _repair_rows(store: GraphStore, subjects: set[str]) -> list[str]:
-    state = journal_state(store.index.journal)
+    state = journal_state(store.index.journal, store.index.journal.count())
     number = _number(store)
     readable = state.last if state.present else -1
     behind = number is None or (state.count is not None and number < state.count.number)

@@ -1,7 +1,7 @@
 """Rewrite a journal that is much longer than its content requires, while others keep working.
 
-The rows come from a copy of the index, made under the shared lock. The records that others commit meanwhile are
-appended under the exclusive lock, which is held only for that and for the counter.
+The rows come from a copy of the index (:mod:`mgraph_store.index.snapshot`). The records that others commit meanwhile
+are appended under the exclusive lock, which is held only for that and for the counter.
 """
 
 from __future__ import annotations
@@ -9,32 +9,38 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-import duckdb
-
 from mgraph_store.folder import TEMPORARY
 from mgraph_store.index import commits
 from mgraph_store.index.changes import parts
-from mgraph_store.index.instances import CONFIG
 from mgraph_store.index.journal import Count, record_size
+from mgraph_store.index.snapshot import opened, take
 from mgraph_store.rows.ids import random_characters
 from mgraph_store.rows.schema import TABLES, columns
+from mgraph_store.tensors.objects import disk_error
 
 if TYPE_CHECKING:
     from mgraph_store.store import GraphStore
 
 _SAMPLE = 500  # rows sampled from each table
-_SMALL = 20_000  # up to this many rows in all, no estimate is needed
+_SMALL = 2000  # up to this many rows in all, no estimate is needed
 
 
-def shortest_length(con: duckdb.DuckDBPyConnection) -> int:
-    """Return how many bytes a journal of the current rows would take, estimated if there are many."""
-    counts = {t: con.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0] for t in TABLES}
-    if sum(counts.values()) <= _SMALL:
-        return sum(record_size(0, part) for part in parts(con))
+def shortest_length(store: GraphStore) -> int:
+    """Return how many bytes a journal of the current rows would take, estimated if there are many.
+
+    The lock is let go after each table, so that nobody waits for all of them.
+    """
+    with store.reading() as reader:
+        sql = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {table}" for table in TABLES)
+        counts = dict(reader.query(sql)[1])
+        whole = list(parts(reader.connection)) if sum(counts.values()) <= _SMALL else None
+    if whole is not None:
+        return sum(record_size(0, part) for part in whole)
     size = 0.0
     for table, count in counts.items():
         listed = ", ".join(f'"{c.name}"' for c in columns(TABLES[table]))
-        rows = con.execute(f"SELECT {listed} FROM {table} WHERE rowid < {_SAMPLE}").fetchall()
+        with store.reading() as reader:
+            rows = reader.query(f"SELECT {listed} FROM {table} WHERE rowid < {_SAMPLE}")[1] if count else []
         if rows:
             text = [[str(v) if v is not None else None for v in row] for row in rows]
             size += record_size(0, {"rows": text}) * count / len(rows)
@@ -46,24 +52,17 @@ def shorten(store: GraphStore) -> None:
     journal = store.index.journal
     making = store.folder.sub(TEMPORARY, f"index-{random_characters(8)}")
     try:
-        with store.lock.shared():
-            with store.index.connect(read_only=True, patience=store.lock.timeout) as con:
+        with making.opened(create=True) as folder:
+            since = take(store.index, store.lock, making)
+            with opened(store.index, making.path_within(folder) / store.index.path.name, read_only=True) as con:
                 number = commits.number_of(con)
-            since = journal.count()
-            with making.opened(create=True):
-                pass
-            store.index.copy_whole_to(making)
-        if since is None or since.number != number or not journal.reaches(since):  # a crash has left it so
-            _at_once(store)
-            return
-        with making.opened() as folder, contextlib.suppress(FileNotFoundError):  # in case somebody else was faster
-            path = making.path_within(folder) / store.index.path.name
-            with duckdb.connect(str(path), config=dict(CONFIG)) as con:
-                con.execute("SET enable_external_access = false")  # no view of an index leads elsewhere
-                draft = journal.draft(number, parts(con))
-            _adopt(store, draft, since)
-    except duckdb.Error as error:
-        raise store.index.translate(error) from error
+                if since is not None and since.number == number and journal.reaches(since):
+                    with contextlib.suppress(FileNotFoundError):  # in case somebody else was faster
+                        _adopt(store, journal.draft(number, parts(con)), since)
+                    return
+        _at_once(store)  # a crash has left it so
+    except OSError as error:
+        raise disk_error(error, store.path) from error
     finally:
         making.above().remove(making.name)
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from faultkit.model import Model, operations, verify
 from faultkit.workload import Work
+from mgraph_store import GraphStore
 from mgraph_store.index.instances import Instances
 
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.listdir", "os.scandir")
@@ -100,6 +101,20 @@ def work_leaving_log(path: Path, seed: int, log: Path, most: int) -> None:
 def work_until_event(path: Path, seed: int, log: Path, last: int) -> None:
     """Play random operations up to the nth file operation on the graph."""
     working = Work.at(path, seed, log)
+    die_at_event(path, last)
+    while True:
+        working.play()
+
+
+def upgrade(path: Path, last: int | None = None) -> None:
+    """Upgrade a graph of an older format, up to the nth file operation on it."""
+    if last is not None:
+        die_at_event(path, last)
+    GraphStore(path).upgrade()
+
+
+def die_at_event(path: Path, last: int) -> None:
+    """From now on, kill this process at its nth file operation on a graph."""
     left, own = last, str(path)
 
     def count(*_: Any) -> None:
@@ -116,8 +131,6 @@ def work_until_event(path: Path, seed: int, log: Path, last: int) -> None:
     sys.addaudithook(audit)
     for name in ("fsync", "pwrite", "ftruncate"):  # which no audit event announces
         _before(os, name, count)
-    while True:
-        working.play()
 
 
 def work_limited(path: Path, seed: int, log: Path, limit: int) -> None:

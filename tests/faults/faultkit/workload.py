@@ -39,6 +39,7 @@ from mgraph_store import (
 from mgraph_store.errors import MGraphError
 from mgraph_store.exchange.arrival import unpack as unpack_bundle
 from mgraph_store.exchange.bundle import pack
+from mgraph_store.index import snapshot
 from mgraph_store.index.changes import Changes
 from mgraph_store.transaction import Transaction
 from mgraph_store.upkeep.collect import plan_collection
@@ -268,7 +269,8 @@ def rename(work: Work) -> None:
 
 
 def rm(work: Work) -> None:
-    """Remove a connection or a node, and what depends on it."""
+    """Remove a connection or a node, and what depends on it; now and then as from a large index."""
+    snapshot.LARGE = 0 if work.rng.random() < 0.5 else 1 << 20
     with work.store.reading() as reader:
         things = [*reader.all(Connection), *reader.all(Node, kind=["mode", "merged"])]
         if not things:
