@@ -8,12 +8,12 @@ from types import MappingProxyType
 
 from mgraph.errors import InputError
 from mgraph.repro.experiment import SCALES, Experiment, Row
-from mgraph.repro.experiments import g_tables, l_paths, n_minima, s_tables
+from mgraph.repro.experiments import g_figures, g_table1, g_table2, l_paths, n_minima, s_figures, s_tables
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         experiment.name: experiment
-        for module in (s_tables, g_tables, n_minima, l_paths)
+        for module in (s_tables, s_figures, g_table1, g_table2, g_figures, n_minima, l_paths)
         for experiment in module.EXPERIMENTS
     }
 )
