@@ -35,6 +35,7 @@ PAGES = (
     "docs/llpf.md",
     "docs/measures.md",
     "docs/explore.md",
+    "docs/reproducing.md",
     "docs/report.md",
     "docs/your-own.md",
     "docs/extending.md",

@@ -94,7 +94,8 @@ def _run(chosen: Reproduction, budget: str | None, form: str, *, show: bool) -> 
     if show and not chosen.path.exists():
         raise InputError(f"There is no graph {chosen.path} yet; leave --show out to run it.")
     table = chosen.table() if show else chosen.run(budget=budget, say=note)
-    emit(table.records, _SHOWN, form=form)
+    shown = [column for column in _SHOWN if any(record[column] is not None for record in table.records)]
+    emit(table.records, shown, form=form)
     if form == "table":
         for text in table.notes:
             echo(text)
