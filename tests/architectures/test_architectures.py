@@ -84,7 +84,7 @@ def test_classes_can_be_given():
         ("cnm", (1, 8, 8), "did you mean 'cnn'.* there are mlp, cnn, lenet5, .*torchvision:NAME"),
         ("resnet18", (3, 32, 32), "did you mean 'torchvision:resnet18'"),
         ("ResNet-18", (3, 32, 32), "did you mean 'torchvision:resnet18'"),
-        ("cnn?chanels=3", (1, 8, 8), "did you mean 'channels'.* it has channels, hidden, bn, classes"),
+        ("cnn?chanels=3", (1, 8, 8), "did you mean 'channels'.* it has channels, hidden, bn, dropout, classes"),
         ("cnn?channels=3,0", (1, 8, 8), "channels must be positive"),
         ("mlp?hidden=-1", (1, 8, 8), "hidden must be positive"),
         ("cnn?channels=1,2,3,4", (1, 8, 8), "8×8 are too small"),
