@@ -12,9 +12,9 @@ import math
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypedDict, Union, Unpack, get_args, get_origin, get_type_hints
+from weakref import WeakKeyDictionary
 
 from mgraph.errors import InputError
 
@@ -216,10 +216,14 @@ class Settings:
         return json.dumps({f.name: getattr(self, f.name) for f in fields(self)}, sort_keys=True)
 
 
-@lru_cache(maxsize=256)
+_HINTS: WeakKeyDictionary[type, Mapping[str, Any]] = WeakKeyDictionary()
+
+
 def _hints(cls: type) -> Mapping[str, Any]:
-    """Return the types of a class's fields, which Python evaluates anew each time it is asked."""
-    return get_type_hints(cls)
+    """Return the types of a class's fields, which Python would evaluate anew each time it is asked."""
+    if cls not in _HINTS:
+        _HINTS[cls] = get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def format_value(value: Any) -> str:

@@ -62,9 +62,7 @@ class _Trial:
     def __init__(self, net: Net, trains: list[Train], joins: list[Join]) -> None:
         self._net = net
         self._trains = {repr(replace(s.settings, seed=0)): s for s in trains}
-        self._joins = {
-            repr(replace(s.method, seed=0)) if hasattr(s.method, "seed") else s.method.name: s for s in joins
-        }
+        self._joins = {f"{len(s.ends)} {s.method!r}": s for s in joins}
 
     def run(self, folder: Path, device: str, threads: int | None) -> Iterator[Tried]:
         """Try them in a graph in a folder."""

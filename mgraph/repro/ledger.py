@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from mgraph.repro.experiment import Experiment, Number, Row, Spread
@@ -42,7 +42,7 @@ class Entry:
 @contextmanager
 def entry(lab: Lab, row: Row) -> Iterator[Entry]:
     """Record a row while it is run; its numbers are stored when the block ends without an error."""
-    made = Entry(_identity(lab.experiment, row, lab.scale))
+    made = Entry(identity(lab.experiment, row, lab.scale))
     store, session = lab.graph.session.store, lab.graph.session
     with recorded_run(store, COMMAND, made._document, seed=None, device=session.device) as log:
         yield made
@@ -54,7 +54,7 @@ def done(lab: Lab, row: Row) -> Numbers | None:
     """Return the numbers of a row that was run in the same way, the newest; None if there are none."""
     if not lab.exists:
         return None
-    wanted = json.loads(json.dumps(_identity(lab.experiment, row, lab.scale)))
+    wanted = json.loads(json.dumps(identity(lab.experiment, row, lab.scale)))
     with lab.graph.session.store.reading() as reader:
         runs = reader.all(Run, command=COMMAND, status="complete")
     for run in reversed(runs):
@@ -90,27 +90,24 @@ def provenance(lab: Lab) -> str:
     return visible(", ".join([*parts, f"on {runs[-1].device}"]))
 
 
-def _identity(experiment: Experiment, row: Row, scale: str) -> dict[str, Any]:
+def identity(experiment: Experiment, row: Row, scale: str) -> dict[str, Any]:
     """Return what makes a run of a row the same: the row, the scale, and everything that is set."""
     setup = row.setups[scale]
-    net = {key: dict(value) if isinstance(value, Mapping) else value for key, value in vars(setup.net).items()}
     return {
         "experiment": experiment.name,
         "scale": scale,
         "row": row.name,
         "variants": list(row.variants),
-        "net": net,
+        "net": _plain(setup.net),
         "repeats": setup.repeats,
-        "options": {key: _plain(value) for key, value in setup.options.items()},
+        "options": _plain(setup.options),
     }
 
 
 def _plain(value: Any) -> Any:
-    """Return an option as plain data; a method by its name and settings."""
-    from mgraph.methods.base import Method
-
-    if isinstance(value, Method):
-        return {"method": value.name} | asdict(value)
+    """Return an option as plain data."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value

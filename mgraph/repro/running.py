@@ -213,10 +213,12 @@ class Reproduction:
                         self._check_deadline()
                         self.lab.do(step)
                     entry.note(trial.variant, row.read(self.lab, trial))
-        except KeyboardInterrupt:
-            if self._deadline is None or time.monotonic() < self._deadline:
-                raise
-            return False
+        except KeyboardInterrupt as stopped:
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                return False
+            interrupted = KeyboardInterrupt()  # not of the run under way: the same command goes on with that, too
+            interrupted.add_note(f"Rows that are done are stored, and {row.name} goes on where it stopped.")
+            raise interrupted from stopped
         return True
 
     def _heard(self, progress: Progress) -> None:

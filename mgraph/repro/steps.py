@@ -6,6 +6,7 @@ A step also says what it costs, so that an experiment's time is known before it 
 from __future__ import annotations
 
 import json
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -137,9 +138,14 @@ class Train(Step):
 
     @override
     def make(self, lab: Lab) -> Any:
-        return lab.graph.train(
-            self.settings, name=self.name, space=lab.space(self.net), init=self.init, progress=lab.progress
-        )
+        from mgraph.operations.modes import SimilarModeWarning
+
+        with warnings.catch_warnings():
+            if self.init is not None:  # then it is meant to be similar
+                warnings.simplefilter("ignore", SimilarModeWarning)
+            return lab.graph.train(
+                self.settings, name=self.name, space=lab.space(self.net), init=self.init, progress=lab.progress
+            )
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,14 @@ def test_names_of_the_built_in_layers_stay():
     assert names[-4:] == ["9.weight", "9.bias", "11.weight", "11.bias"]
 
 
+def test_dropout_comes_after_the_convolutions():
+    made = build_network("cnn?channels=4,8&dropout=0.3", input_shape=(1, 8, 8), classes=10, seed=0)
+    assert [type(m).__name__ for m in made][6:8] == ["Dropout", "Flatten"]
+    assert made[6].p == 0.3
+    with pytest.raises(InputError, match="dropout of cnn must be at least 0 and below 1"):
+        build_network("cnn?dropout=1", input_shape=(1, 8, 8), classes=10, seed=0)
+
+
 def test_the_seed_alone_decides_and_nothing_else_is_touched():
     before = torch.get_rng_state()
     a = build("cnn", seed=3).state_dict()
@@ -76,7 +84,7 @@ def test_classes_can_be_given():
         ("cnm", (1, 8, 8), "did you mean 'cnn'.* there are mlp, cnn, lenet5, .*torchvision:NAME"),
         ("resnet18", (3, 32, 32), "did you mean 'torchvision:resnet18'"),
         ("ResNet-18", (3, 32, 32), "did you mean 'torchvision:resnet18'"),
-        ("cnn?chanels=3", (1, 8, 8), "did you mean 'channels'.* it has channels, hidden, bn, classes"),
+        ("cnn?chanels=3", (1, 8, 8), "did you mean 'channels'.* it has channels, hidden, bn, dropout, classes"),
         ("cnn?channels=3,0", (1, 8, 8), "channels must be positive"),
         ("mlp?hidden=-1", (1, 8, 8), "hidden must be positive"),
         ("cnn?channels=1,2,3,4", (1, 8, 8), "8×8 are too small"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from mgraph.errors import InputError, NotFoundError
 from mgraph.repro.data import DATA
 from mgraph.repro.experiment import SCALES, Number, Published, Spread
+from mgraph.repro.ledger import identity
 from mgraph.repro.registry import EXPERIMENTS, check_scale, experiment_named, rows_named
 from mgraph.repro.steps import Join, Size, Train, Work
 
@@ -61,6 +63,15 @@ def test_both_columns_take_the_same_number_of_passes() -> None:
             pairs = [(joins[n], joins[n.replace("faithful", "ours")]) for n in joins if n.endswith("faithful")]
             assert pairs
             assert all(a == pytest.approx(b) for a, b in pairs), name
+
+
+def test_what_makes_a_row_the_same_can_be_written_down() -> None:
+    for experiment in ALL:
+        for row in experiment.rows:
+            for scale in row.setups:
+                written = json.loads(json.dumps(identity(experiment, row, scale)))
+                assert written["net"]["arch"] == row.setups[scale].net.arch
+                assert set(written["options"]) == set(row.setups[scale].options)
 
 
 def test_work_is_counted_by_hand() -> None:

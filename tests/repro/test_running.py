@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,20 @@ def test_a_budget_that_ends_in_the_middle_is_gone_on_with(tmp_path: Path, monkey
         assert bezier["train loss, min"][variant] <= bezier["train loss, int"][variant] <= bezier[worst][variant]
         assert bezier["length ratio"][variant] >= 1
     assert segment[worst]["faithful"] is None
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    done: Path, commands: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    shutil.copytree(done / "repro-s-tiny.mgraph", tmp_path / "repro-s-tiny.mgraph")
+    monkeypatch.setattr("mgraph.graph.graph.Graph.connect", stop)
+    told = commands(tmp_path)("repro", "s-fig4", "--only", "before", "--device", "cpu", code=130).stderr
+    assert "before goes on where it stopped. Run again: mgraph repro s-fig4 --only before" in told
+    (run,) = (r for r in mgraph.open(tmp_path / "repro-s-tiny.mgraph").runs() if r["status"] == "interrupted")
+    assert run["command"] == "repro"
 
 
 def test_what_was_made_otherwise_is_not_taken_for_ours(tmp_path: Path) -> None:

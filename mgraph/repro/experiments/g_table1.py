@@ -96,7 +96,6 @@ class Budgets(Row):
 
 _KINDS = ("Ind", "SSE", "FGE")
 
-
 # Table 1: errors in % of Ind, SSE and FGE, each at 1, 2 and 3 budgets.
 _TABLE1 = {
     "vgg16-cifar100": (27.4, 25.28, 24.45, 26.4, 25.16, 24.69, 25.74, 24.11, 23.54),
@@ -106,23 +105,11 @@ _TABLE1 = {
     "wrn-cifar100": (19.1, 17.48, 17.01, 17.78, 17.3, 16.97, 17.73, 16.95, 16.88),
     "wrn-cifar10": (3.74, 3.4, 3.31, 3.74, 3.54, 3.55, 3.64, 3.38, 3.52),
 }
-
-
 _FGE_VGG = {"lr": 0.05, "snapshots": 5, "cycles": (1e-2, 5e-4, 2), "cyclic": 22, "starts": (120, 156)}
-
-
 _FGE_RESNET = {"lr": 0.1, "snapshots": 4, "cycles": (5e-2, 5e-4, 4), "cyclic": 22, "starts": (125,)}
-
-
 _FGE_WRN = {"lr": 0.1, "snapshots": 5, "cycles": (5e-2, 5e-4, 4), "cyclic": 22, "starts": (120, 156)}
-
-
 _FGE_SMALL = {"cyclic": 5, "starts": (15,)}
-
-
 _FGE_TINY = {"cyclic": 4, "starts": (4,)}
-
-
 _SMALL_FGE = CIFAR | {"epochs": 20}
 
 
@@ -148,8 +135,6 @@ _SETUPS1 = {
     "wrn-cifar100": _fge("wrn-cifar100", WRN.arch, "wrn28-10-cifar100", _FGE_WRN, weight_decay=5e-4),
     "wrn-cifar10": _fge("wrn", WRN.arch, "wrn28-10-cifar10", _FGE_WRN, weight_decay=5e-4),
 }
-
-
 EXPERIMENTS = (
     Experiment(
         "g-table1",

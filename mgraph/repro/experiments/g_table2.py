@@ -50,8 +50,6 @@ from mgraph.repro.lab import Lab
 from mgraph.repro.steps import Step
 
 _OF_PATH = ("min", "int", "max")
-
-
 _QUANTITIES = (
     Quantity("length ratio"),
     *(Quantity(f"train loss, {part}") for part in _OF_PATH),
@@ -141,8 +139,6 @@ _TABLE2: dict[str, dict[str, tuple[float | None, ...]]] = {
         CHAIN: (2.56, 0.0674, 0.0778, 0.1086, 0.06, 0.28, 0.85, 23.98, 24.92, 26.12),
     },
 }
-
-
 _SETUPS2: dict[str, dict[str, Setup]] = {
     "fc-mnist": {
         "tiny": Setup(TINY_FC, 1, TINY_PATH),

@@ -164,7 +164,6 @@ _UNREAD = (
     "paper; mgraph recipes and mgraph methods llpf say what is taken instead. The two columns differ in cost: ours "
     "stops when it has arrived."
 )
-
 EXPERIMENTS = (
     _experiment(
         "l-lenet5",

@@ -162,8 +162,6 @@ class Subset(Row):
 
 
 _LATE = {"tiny": (3, 4, 5), "small": (5, 6, 7), "paper": (160, 180, 200)}
-
-
 _WHOLE = {"tiny": (5, 200), "small": (11, 2000), "paper": (11, 2000)}
 
 
@@ -177,8 +175,6 @@ def _pictured(figure: str, *names: str) -> dict[str, Published]:
 
 
 _SEEN = ("mean loss", "largest loss", "mean", "lowest")
-
-
 EXPERIMENTS = (
     Experiment(
         "s-fig4",

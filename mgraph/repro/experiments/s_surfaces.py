@@ -21,47 +21,28 @@ from mgraph.repro.steps import Grid, Join, Train, modes_of
 # The networks. [S] does not state channels, dropout and how its modes were trained: those here are ours.
 
 _CNN_SMALL = "cnn?channels=16,32,64&hidden=256,&dropout=0.25"
-
-
 _CNN = "cnn?channels=32,64,128&hidden=256,&dropout=0.25"
-
-
 LONG = {"epochs": 220, "lr": 0.05, "weight_decay": 5e-4, "batch_size": 128}
-
-
 _QUICK = {"epochs": 6, "lr": 0.1}
-
-
 CNN = {
     "tiny": Net("cnn", "cnn?channels=4,8&hidden=16,", "digits", _QUICK),
     "small": Net("cnn", _CNN_SMALL, "cifar10", {"epochs": 8, "lr": 0.05}),
     "paper": Net("cnn", _CNN, "cifar10", {"epochs": 40, "lr": 0.05}),
 }
-
-
 RESNET18 = {
     "tiny": Net("cnn-bn", "cnn?bn=true&channels=4,8&hidden=16,", "digits", _QUICK),
     "small": Net("cnn-bn", f"{_CNN_SMALL}&bn=true", "cifar10", {"epochs": 8, "lr": 0.05}),
     "paper": Net("resnet18", "torchvision:resnet18?stem=cifar", "cifar10", LONG),
 }
-
-
 VGG16 = CNN | {"paper": Net("vgg16", "torchvision:vgg16?stem=cifar", "cifar10", LONG)}
-
-
 VIT = {
     "tiny": Net(
         "vit", "vit?patch=4&dim=16&depth=1&heads=2", "digits", {"epochs": 10, "optimizer": "adamw", "lr": 0.01}
     ),
     "paper": Net("vit", "vit", "cifar10", LONG | {"optimizer": "adamw", "lr": 5e-4, "weight_decay": 0.05}),
 }
-
-
 VGG16_100 = {"paper": Net("vgg16-cifar100", "torchvision:vgg16?stem=cifar", "cifar100", LONG)}
-
-
 VGG16_200 = {"paper": Net("vgg16-imagenet", "torchvision:vgg16?stem=cifar", "tiny-imagenet", LONG)}
-
 
 # How a surface is trained: epochs of the three phases, values per batch, batch size and learning rate of the authors'
 # optimiser; ours has as many passes. With few steps their learning rate, 1e-4, does not move anything.
@@ -70,11 +51,7 @@ _TRAINING: Mapping[str, Mapping[str, Any]] = {
     "small": {"phases": (1, 1, 2), "samples": 1, "batch": 128, "lr": 1e-3, "points": 6, "splits": ("valid", "test")},
     "paper": {"phases": (6, 9, 10), "samples": 15, "batch": 512, "lr": 1e-4, "points": 11},
 }
-
-
 _REPEATS = {"tiny": 1, "small": 3, "paper": 3}
-
-
 UNSTATED = (
     "Not said in the paper, and ours: the CNN's channels (32, 64, 128) and dropout (0.25), how the modes are trained, "
     "the ViT's size. The text says 80 values per batch, the authors' code takes 15, which are used here."

@@ -97,15 +97,11 @@ class Layers(Row):
 
 
 _T1, _T2, _T3, _T4 = (f"table {i}" for i in range(1, 5))
-
-
 _LAST = {
     "tiny": ("3.*", "7.*", "9.*"),
     "small": ("6.*", "11.*", "13.*"),
     "paper": ("6.*", "11.*", "13.*"),
 }
-
-
 EXPERIMENTS = (
     Experiment(
         "s-table1",
