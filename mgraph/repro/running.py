@@ -174,7 +174,7 @@ class Reproduction:
     def dry_run(self, say: Callable[[str], None] = lambda _: None) -> list[Tried]:
         """Build every network, and make one step of every phase of every recipe on synthetic data; store nothing.
 
-        Batches have their real size, but every batch sees one parameter value.
+        Batches have their real size, but every batch sees one parameter value, and a band has at most three pivots.
         """
         from mgraph.repro.dryrun import dry_run
 
