@@ -37,7 +37,7 @@ MODES, FIFTH, LONG, MERGED = "abcd", "e", "long", "merged"
 _SEEDS = {name: number for number, name in enumerate((*MODES, FIFTH, LONG))}
 LABEL_NOISE = 0.5
 EPOCHS = 40  # of a mode, and of the surface: T each
-LINE_POINTS = 21
+LINE_POINTS, PLANE_POINTS = 21, 15
 KEPT_EVERY = 5  # epochs, after which early stopping may stop a run
 
 
@@ -104,11 +104,13 @@ def run_demo(
     show.better_models(surface)
     say("Drawing and exporting.")
     exported = show.graph.node(MERGED).export(directory / "merged.safetensors", overwrite=True, verify=False)
-    # Further pictures and pages of the demonstration belong here.
+    plane = show.graph.plane("a", "b", MERGED, name="plane", grid=PLANE_POINTS, progress=progress)
     show.demo.files += [
         exported.path,
         surface.plot(directory / "surface.png", before=wall),
+        plane.plot(directory / "plane.png"),
         show.graph.connection("line-ad").plot(directory / "line.png"),
+        show.graph.report(directory / "report.html"),
         path,
     ]
     return show.demo
@@ -123,8 +125,9 @@ class _Show:
     demo: Demo
     progress: ProgressCallback | None
 
-    def train(self, name: str, epochs: int = EPOCHS) -> None:
-        """Train a mode, keeping where early stopping may stop it; tell the numbers of the four."""
+    def train(self, name: str, times: int = 1) -> None:
+        """Train a mode, so many times as long as usual, keeping it where it may be stopped early; tell of the four."""
+        epochs = times * EPOCHS
         mode = self.graph.train(
             seed=10 * self.seed + _SEEDS[name],
             name=name,
@@ -164,7 +167,7 @@ class _Show:
         best = merged.baseline
         length = len(MODES) + 1  # the four modes and the surface
         self.train(FIFTH)
-        self.train(LONG, length * EPOCHS)
+        self.train(LONG, length)
         stopped = {name: self.stopped(name) for name in (*MODES, FIFTH, LONG)}
         point = ",".join(f"{x:g}" for x in merged.parameter or ())
         compared = _Compared(self.graph, best)

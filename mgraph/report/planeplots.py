@@ -143,6 +143,6 @@ def _distances(axis: Axes, traces: Sequence[Traced]) -> None:
     if paths:
         axis.set_xlim(0, 1)
         axis.set_xlabel("t")
-    axis.set_ylabel("distance from the plane (L2)")
+    axis.set_ylabel("distance from\nthe plane (L2)")
     axis.grid(alpha=0.3)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)

@@ -25,6 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     small_cnn = "cnn?channels=4,8&hidden=16,"
     monkeypatch.setattr(mgraph.demo, "EPOCHS", 2)
     monkeypatch.setattr(mgraph.demo, "KEPT_EVERY", 2)
+    monkeypatch.setattr(mgraph.demo, "PLANE_POINTS", 2)
     monkeypatch.setattr(mgraph.demo, "create", lambda path, **options: create(path, **options | {"arch": small_cnn}))
     monkeypatch.setattr(Graph, "connect", connect_coarsely)
     monkeypatch.setattr(Connected, "on_grid", lambda self, grid: on_grid(self, 2 if grid is None else grid))
@@ -50,7 +51,8 @@ def test_the_demo_shows_everything_once(commands: Any, tmp_path: Path, monkeypat
     assert [m["cost"] for m in models] == [4, 4, *[5] * 6]
     assert [m["networks"] for m in models] == [1, 4, 4, 1, 1, 1, 5, 5]
     assert {p.name for p in shown.iterdir()} == {
-        *("digits.mgraph", "surface.png", "line.png", "merged.safetensors", "merged.safetensors.md")
+        *("digits.mgraph", "merged.safetensors", "merged.safetensors.md"),
+        *("surface.png", "plane.png", "line.png", "report.html"),
     }
 
     # Honest: chosen on validation data, with labels as noisy as those that train; the verdict follows from the numbers.

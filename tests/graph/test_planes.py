@@ -205,7 +205,6 @@ def test_commands(planes: Any, commands: Any) -> None:
     assert "The plane is abc: plane through a, b, c." in made.stderr
     assert run("plane", "a", "b", "c", "--grid", "5", "--json").row["kind"] == "plane"
     run("plot", "parts", "-o", "q.svg", "--split", "train", "--metric", "loss")
-    run("plot", "around", "-o", "r.pdf", "--dark")
     assert "is a surface, not a path" in run("plane", "a", "b", "c", "--path", "s", "-o", "x.png", code=2).stderr
     assert "-o plane.png" in run("plane", "a", "b", "c", "--path", "curve", code=2).stderr
     assert "seen from above, and s is a surface" in run("plot", "s", "-o", "x.png", "--path", "curve", code=2).stderr

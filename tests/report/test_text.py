@@ -119,6 +119,11 @@ PICTURES: dict[str, Callable[[Any, Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("picture", PICTURES)
+RARELY = {"one map", "training", "relief", "two maps", "compared", "sharp", "random plane"}  # with make stress
+
+
+@pytest.mark.parametrize(
+    "picture", [pytest.param(name, marks=pytest.mark.stress if name in RARELY else ()) for name in PICTURES]
+)
 def test_all_text_can_be_read(named: Any, tmp_path: Path, checked: list[Faults], picture: str) -> None:
     PICTURES[picture](named, tmp_path / "x.png")

@@ -24,7 +24,7 @@ def demo(output: Path, overwrite: bool, toy: bool, form: str) -> None:
     """Show what mode connectivity gains on real digits of which half the labels are wrong, in a minute of CPU.
 
     This trains four modes, connects them by straight lines, a bilinear and a Bézier surface, merges a point, compares
-    it with what the same training buys otherwise, and writes the graph, pictures and an exported model.
+    it with what the same training buys otherwise, and writes the graph, pictures, a page and an exported model.
 
     With --toy, it takes seconds and shows the nudged elastic band between two wells of three landscapes whose saddles
     are known.
