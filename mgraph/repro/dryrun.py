@@ -113,7 +113,7 @@ def phases_of(method: Method) -> Iterator[tuple[str, Method]]:
         cycles = tuple(re.sub(r"^\d+x\d+", "1x1", text) for text in method.cycles)
         yield (
             "band, a cycle at every learning rate",
-            replace(method, cycles=cycles, stop=(), dense=1, dense_examples=16),
+            replace(method, cycles=cycles, stop=(), pivots=min(3, method.pivots), dense=1, dense_examples=16),
         )
     elif isinstance(method, LLPF):
         groups = re.sub(r":\d+", ":1", method.groups)

@@ -21,7 +21,7 @@ SCALES = ("tiny", "small", "paper")
 
 FAITHFUL, OURS = "faithful", "ours"
 VARIANTS = (FAITHFUL, OURS)
-"""As the authors did it, and with mgraph's defaults: on the same modes, at the same cost in passes."""
+"""As the authors did it, and with mgraph's defaults: on the same modes, and wherever possible at the same cost."""
 
 
 class Number(NamedTuple):
@@ -139,7 +139,10 @@ class Row(ABC):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure of a paper: ``deviations`` are what differs from it at the scale ``paper``, in a sentence."""
+    """A table or figure of a paper: ``deviations`` are what differs from it at the scale ``paper``, in a sentence.
+
+    ``same_cost``: its two variants take the same number of passes.
+    """
 
     name: str
     paper: str
@@ -147,6 +150,7 @@ class Experiment:
     quantities: tuple[Quantity, ...]
     rows: tuple[Row, ...]
     deviations: str = ""
+    same_cost: bool = True
 
     @property
     def scales(self) -> tuple[str, ...]:

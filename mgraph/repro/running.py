@@ -13,7 +13,7 @@ from mgraph.durations import spoken
 from mgraph.errors import InputError
 from mgraph.progress import Progress, ProgressCallback, silent
 from mgraph.repro import ledger
-from mgraph.repro.experiment import Row
+from mgraph.repro.experiment import VARIANTS, Row
 from mgraph.repro.lab import Lab, scale_of
 from mgraph.repro.registry import check_scale, experiment_named, rows_named
 from mgraph.repro.table import NEVER, Table, usual_notes
@@ -166,7 +166,8 @@ class Reproduction:
             numbers = ledger.done(self.lab, row)
             never = NEVER if self.scale == "paper" and numbers is None else ""
             table.add(row, numbers, (why or {}).get(row.name, never))
-        table.notes = usual_notes(self.experiment, self.scale, self.rows)
+        errors = any(record[f"{variant}_error"] is not None for record in table.records for variant in VARIANTS)
+        table.notes = usual_notes(self.experiment, self.scale, self.rows, errors=errors)
         if self.lab.exists and (ran := ledger.provenance(self.lab)):
             table.notes.append(f"Run with {ran}.")
         return table
@@ -174,7 +175,7 @@ class Reproduction:
     def dry_run(self, say: Callable[[str], None] = lambda _: None) -> list[Tried]:
         """Build every network, and make one step of every phase of every recipe on synthetic data; store nothing.
 
-        Batches have their real size, but every batch sees one parameter value.
+        Batches have their real size, but every batch sees one parameter value, and a band has at most three pivots.
         """
         from mgraph.repro.dryrun import dry_run
 

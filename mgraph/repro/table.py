@@ -105,23 +105,25 @@ _MEANT = {
 }
 
 
-def usual_notes(experiment: Experiment, scale: str, rows: Sequence[Row]) -> list[str]:
-    """Return what readers of any table should know."""
+def usual_notes(experiment: Experiment, scale: str, rows: Sequence[Row], *, errors: bool) -> list[str]:
+    """Return what readers of any table should know; ``errors``: whether any number has a standard error."""
     notes = []
     others = [row.name for row in rows if scale not in row.setups]
     if others:
         notes.append(f"Not at the scale {scale}: {', '.join(others)}.")
     if any(set(row.variants) == set(VARIANTS) for row in rows):
+        cost = " and for the same number of passes" if experiment.same_cost else ""
         notes.append(
-            f"{FAITHFUL}: as the authors did it, as far as they say; {OURS}: mgraph's defaults; both on the same modes "
-            "and for the same number of passes."
+            f"{FAITHFUL}: as the authors did it, as far as they say; {OURS}: mgraph's defaults; both on the same modes"
+            f"{cost}."
         )
     repeated = any(scale in row.setups and row.setups[scale].repeats > 1 for row in rows)
-    notes.append(
-        "± is the standard error of the mean over repeats, each with its own modes."
-        if repeated
-        else "± is the standard error over test examples, of a single repeat."
-    )
+    if errors:
+        notes.append(
+            "± is the standard error of the mean over repeats, each with its own modes."
+            if repeated
+            else "± is the standard error over test examples, of a single repeat."
+        )
     return notes + ([experiment.deviations] if experiment.deviations else [])
 
 

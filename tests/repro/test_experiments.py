@@ -56,13 +56,15 @@ def test_steps_of_equal_names_are_the_same_step() -> None:
 
 
 def test_both_columns_take_the_same_number_of_passes() -> None:
-    size = Size(1000, 45000, 5000, 10000, False)
-    for name in ("s-table2", "g-table2"):
-        for scale in SCALES:
-            joins = {s.name: s.work(size).trained for s in steps(EXPERIMENTS[name], scale) if isinstance(s, Join)}
-            pairs = [(joins[n], joins[n.replace("faithful", "ours")]) for n in joins if n.endswith("faithful")]
-            assert pairs
-            assert all(a == pytest.approx(b) for a, b in pairs), name
+    size, compared = Size(1000, 45000, 5000, 10000, False), 0
+    for experiment in (e for e in ALL if e.same_cost):
+        for scale in experiment.scales:
+            joins = {s.name: s.work(size).trained for s in steps(experiment, scale) if isinstance(s, Join)}
+            for name in joins:
+                if name.endswith("faithful"):
+                    assert joins[name] == pytest.approx(joins[name.replace("faithful", "ours")]), name
+                    compared += 1
+    assert compared > 50
 
 
 def test_what_makes_a_row_the_same_can_be_written_down() -> None:

@@ -148,7 +148,7 @@ def _experiment(
 ) -> Experiment:
     rows: list[Row] = [Walk(name=k, kind=k, setups=setups, published=published.get(k, {})) for k in kinds]
     rows.append(Measures(name="measures", setups=setups, published=published.get("measures", {})))
-    return Experiment(name, "L", title, _QUANTITIES, tuple(rows), deviations)
+    return Experiment(name, "L", title, _QUANTITIES, tuple(rows), deviations, same_cost=False)
 
 
 def _loss(said: str, source: str, value: float | None = None) -> dict[str, Published]:
