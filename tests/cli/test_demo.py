@@ -25,7 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     small_cnn = "cnn?channels=4,8&hidden=16,"
     monkeypatch.setattr(mgraph.demo, "EPOCHS", 2)
     monkeypatch.setattr(mgraph.demo, "KEPT_EVERY", 2)
-    monkeypatch.setattr(mgraph.demo, "PLANE_POINTS", 2)
+    monkeypatch.setattr(mgraph.demo, "PLANE_POINTS", 5)
     monkeypatch.setattr(mgraph.demo, "create", lambda path, **options: create(path, **options | {"arch": small_cnn}))
     monkeypatch.setattr(Graph, "connect", connect_coarsely)
     monkeypatch.setattr(Connected, "on_grid", lambda self, grid: on_grid(self, 2 if grid is None else grid))
