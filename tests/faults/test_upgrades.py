@@ -39,7 +39,7 @@ def _found(path: Path, before: Model) -> int:
 
 
 @pytest.mark.parametrize("kill", ["at an event", "at a moment"])
-@rounds(3, 100)
+@rounds(1, 100)
 def test_killed_while_upgrading(old: Path, tmp_path: Path, count: int, kill: str) -> None:
     before, draw = Model.of(GraphStore.open(old)), random.Random(SEED)
     begun = time.monotonic()
