@@ -42,7 +42,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("empty_part", [False, True])
+@pytest.mark.parametrize("empty_part", [False, pytest.param(True, marks=pytest.mark.stress)])
 def test_decoys_beside_the_graph_are_not_imported(
     path: Path, commands: Any, tmp_path_factory: pytest.TempPathFactory, empty_part: bool
 ) -> None:

@@ -75,7 +75,7 @@ def test_killed_at_any_instant(
     assert now != first  # else every kill came too early to prove anything
 
 
-@rounds(2, 200)
+@rounds(1, 200)
 def test_power_cut_at_any_flush(path: Path, tmp_path: Path, count: int) -> None:
     before = Model.of(GraphStore.open(path))
     changed = 0
@@ -110,7 +110,7 @@ def test_no_file_may_grow_beyond_some_size(path: Path, tmp_path: Path, count: in
     assert {text.partition(" for ")[0] for text in told} == {"StoreError: No space left"}
 
 
-@rounds(2, 30)
+@rounds(1, 30)
 def test_a_full_disk(tmp_path: Path, count: int) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -176,7 +176,7 @@ def put_back(path: Path, copy: Path) -> None:
     shutil.copytree(copy / "journal", path / "journal")
 
 
-@rounds(4, 600)
+@rounds(2, 600)
 def test_flipped_bits_in_index_log_and_journal(logged: Path, tmp_path: Path, count: int) -> None:
     copy, sound = Path(shutil.copytree(logged, tmp_path / "copy")), Model.of(GraphStore.open(logged))
     named = dict.fromkeys(("index.duckdb", "index.duckdb.wal", "log", "count"), 0)
@@ -232,7 +232,7 @@ def pieces(path: Path) -> dict[str, list[tuple[Path, range]]]:
     return found
 
 
-@rounds(2, 60)
+@rounds(1, 60)
 def test_damaged_tensor_objects(path: Path, count: int) -> None:
     store = GraphStore.open(path)
     sound = Model.of(store)

@@ -123,6 +123,7 @@ def test_a_factory_in_an_installed_package(tmp_path: Path, monkeypatch: pytest.M
     assert again.node(a.id).evaluate("test") == a.evaluate("test")
 
 
+@pytest.mark.stress  # the archetypes of test_architectures go the same road in every run
 def test_a_network_of_torchvision(tmp_path: Path) -> None:
     import torchvision
 
