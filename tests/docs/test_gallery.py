@@ -38,7 +38,7 @@ def test_the_page_is_up_to_date_and_has_its_pictures() -> None:
 @pytest.mark.parametrize("line", [*GALLERY.BEFORE, *(picture.command for picture in GALLERY.PICTURES)])
 def test_its_commands_can_be_given(line: str) -> None:
     _, command, *rest = shlex.split(line)
-    with click.Context(cli, obj=None) as above:
+    with click.Context(cli, **cli.context_settings) as above:
         found = cli.get_command(above, command)
         assert found is not None
         found.make_context(command, rest, parent=above)
