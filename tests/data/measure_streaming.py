@@ -1,5 +1,7 @@
 """A process that trains on a streamed folder and measures on all of it, and prints the most memory that it and its
-workers had (MiB; what they share is counted once, and the network, which computes with memory of its own, is small).
+workers had of their own (MiB; what they share is counted once, and the network, which computes with memory of its own,
+is small). The files of libraries, which are mapped and not copied, do not count: how much of them is charged to a
+process depends on who else on the machine uses them.
 
 ``python measure_streaming.py DIR FILES SIDE``: so many noisy images of this size are put into DIR. They are links to a
 few files, so the folder is as large as it says without filling the disk.
@@ -38,10 +40,10 @@ def fill(root: Path, count: int, side: int) -> int:
     return total
 
 
-def proportional(process: str) -> int:
-    """Return the proportional set size of a process in KiB: what it shares is divided among those that share it."""
+def own(process: str) -> int:
+    """Return the KiB of a process that are no file's; what it shares is divided among those that share it."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def main() -> None:
         nonlocal most
         while not over.wait(0.2):
             with contextlib.suppress(OSError):  # of a worker that has just ended
-                most = max(most, sum(proportional(str(p)) for p in ["self", *(c.pid for c in active_children())]))
+                most = max(most, sum(own(str(p)) for p in ["self", *(c.pid for c in active_children())]))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
