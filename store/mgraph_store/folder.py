@@ -440,8 +440,12 @@ class Folder:
                 raise self._refusal((*self._names, name), _kind(status), "a file") from None
 
     def rename(self, name: str, folder: Folder, new: str) -> None:
-        """Move an entry, in one step."""
+        """Move an entry, in one step; a file that replaces another may be read and written by the same people."""
         with self.opened() as here, folder.opened() as there:
+            with contextlib.suppress(FileNotFoundError):
+                replaced = os.stat(new, dir_fd=there, follow_symlinks=False)
+                if stat.S_ISREG(replaced.st_mode):
+                    _take_over(here, name, replaced)
             os.rename(name, new, src_dir_fd=here, dst_dir_fd=there)
 
     def remove(self, name: str) -> None:
@@ -548,6 +552,20 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 def _kind(status: os.stat_result) -> str:
     return next((what for test, what in _KINDS if test(status.st_mode)), "something unknown")
+
+
+def _take_over(folder: int, name: str, status: os.stat_result) -> None:
+    """Give a file the owner, group and permissions of another, as far as we may."""
+    descriptor = os.open(name, os.O_RDONLY | _FILE, dir_fd=folder)
+    try:
+        for owner in (status.st_uid, -1):
+            with contextlib.suppress(OSError):
+                os.fchown(descriptor, owner, status.st_gid)
+                break
+        with contextlib.suppress(OSError):
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+    finally:
+        os.close(descriptor)
 
 
 def _kind_at(folder: int, name: str) -> str:

@@ -10,6 +10,7 @@ import os
 import pickle
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -254,6 +255,33 @@ def test_an_index_that_is_replaced_while_it_is_opened_is_not_used(
 def test_a_root_can_be_handed_to_another_process(tmp_path: Path) -> None:
     root = Root(tmp_path)
     assert pickle.loads(pickle.dumps(root)).identity == root.identity
+
+
+# Who may read
+
+
+def test_a_file_that_replaces_another_is_as_private_as_that(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for name in ("old", "new"):
+        folder.write(name, name.encode())
+    (tmp_path / "old").chmod(0o640)
+    folder.rename("new", folder, "old")
+    assert (tmp_path / "old").read_text() == "new"
+    assert stat.S_IMODE((tmp_path / "old").stat().st_mode) == 0o640
+    folder.write("other", b"")
+    folder.rename("other", folder, "moved")  # replaces nothing
+    assert (tmp_path / "moved").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_root_leaves_files_to_their_owner(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    for name in ("old", "new"):
+        folder.write(name, b"")
+    os.chown(tmp_path / "old", 12345, 54321)
+    folder.rename("new", folder, "old")
+    found = (tmp_path / "old").stat()
+    assert (found.st_uid, found.st_gid) == (12345, 54321)
 
 
 # File systems without locks
