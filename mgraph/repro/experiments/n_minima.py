@@ -83,28 +83,25 @@ class Tree(Row):
 
     @override
     def read(self, lab: Lab, trial: Trial) -> Mapping[str, Number]:
-        """Read the tree of this variant's bands alone (Kruskal: by joining from the lowest saddle up)."""
-        saddles = sorted(
-            (float(lab.swept(joined).values["train", "loss"].max()), joined.ends) for joined in bands(trial)
-        )
-        group = {name: name for name in modes_of(minima(trial))}
-        tree: list[float] = []
-        for saddle, (a, b) in saddles:
-            if group[a] != group[b]:
-                old, new = group[a], group[b]
-                group = {name: new if of == old else of for name, of in group.items()}
-                tree.append(saddle)
+        """Read the tree of this variant's bands alone."""
+        import networkx as nx
+
+        bands_of: nx.Graph[str] = nx.Graph()
+        for joined in bands(trial):
+            bands_of.add_edge(*joined.ends, saddle=float(lab.swept(joined).values["train", "loss"].max()))
+        saddles = sorted(s for _, _, s in bands_of.edges.data("saddle"))
+        tree = [s for _, _, s in nx.minimum_spanning_tree(bands_of, "saddle").edges.data("saddle")]
         own = [
             next(e["value"] for e in lab[m].describe()["evaluations"] if (e["split"], e["metric"]) == ("train", "loss"))
             for m in minima(trial)
         ]
         return {
-            "minima": Number(float(len(group))),
+            "minima": Number(float(len(own))),
             "mean loss of the minima": Number(sum(own) / len(own)),
-            "lowest saddle": Number(saddles[0][0]),
-            "highest saddle": Number(saddles[-1][0]),
+            "lowest saddle": Number(saddles[0]),
+            "highest saddle": Number(saddles[-1]),
             "mean saddle of the tree": Number(sum(tree) / len(tree)),
-            "highest saddle of the tree": Number(tree[-1]),
+            "highest saddle of the tree": Number(max(tree)),
         }
 
 
