@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from mgraph.errors import CorruptError
 from mgraph.repro.experiment import Experiment, Number, Row, Spread
 from mgraph.session.runs import recorded_run
 from mgraph.shown import visible
@@ -51,7 +52,10 @@ def entry(lab: Lab, row: Row) -> Iterator[Entry]:
 
 
 def done(lab: Lab, row: Row) -> Numbers | None:
-    """Return the numbers of a row that was run in the same way, the newest; None if there are none."""
+    """Return the numbers of a row that was run in the same way, the newest; None if there are none.
+
+    Raises CorruptError for a run whose numbers no version could have written, as in a graph that was tampered with.
+    """
     if not lab.exists:
         return None
     wanted = json.loads(json.dumps(identity(lab.experiment, row, lab.scale)))
@@ -61,11 +65,19 @@ def done(lab: Lab, row: Row) -> Numbers | None:
         document = json.loads(run.settings)
         numbers = document.pop("numbers", None)
         if numbers is not None and document == wanted:
-            return {
-                variant: {q: Spread(*map(tuple, zip(*given, strict=True))) for q, given in by_quantity.items()}
-                for variant, by_quantity in numbers.items()
-            }
+            try:
+                return {str(v): {str(q): _spread(given) for q, given in by.items()} for v, by in numbers.items()}
+            except (AttributeError, TypeError, ValueError):
+                raise CorruptError(
+                    f"Run {run.id} says that it is {row.name} of {lab.experiment.name}, and its numbers cannot be "
+                    f"read: no mgraph has written them; take another --graph."
+                ) from None
     return None
+
+
+def _spread(numbers: list[tuple[float, float | None]]) -> Spread:
+    values, errors = zip(*numbers, strict=True)
+    return Spread(tuple(map(float, values)), tuple(None if error is None else float(error) for error in errors))
 
 
 def seconds(lab: Lab, row: Row) -> float | None:

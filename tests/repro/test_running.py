@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mgraph.errors import InputError
 from mgraph.progress import Progress
 from mgraph.repro import costing, running
 from mgraph.repro.registry import EXPERIMENTS
+from mgraph_store import GraphStore, Run, new_id
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +161,20 @@ def test_what_was_made_otherwise_is_not_taken_for_ours(tmp_path: Path) -> None:
     chosen.lab.graph.train(seed=0, epochs=1, lr=0.1, name="fc-0-a", space=space)
     with pytest.raises(InputError, match=r"has a fc-0-a that was made with epochs=1, not 8"):
         chosen.run()
+
+
+@pytest.mark.parametrize("numbers", [5, {"ours": 5}, {"ours": {"mean": [["x", None]]}}, {"ours": {"mean": []}}])
+def test_numbers_that_nobody_measured_are_no_traceback(done: Path, commands: Any, tmp_path: Path, numbers: Any) -> None:
+    path = tmp_path / "g.mgraph"
+    shutil.copytree(done / "repro-s-tiny.mgraph", path)
+    store = GraphStore.open(path)
+    with store.reading() as reader:
+        (run,) = reader.all(Run, command="repro")
+    forged = json.dumps(json.loads(run.settings) | {"numbers": numbers})
+    with store.transaction() as tx:
+        tx.add(replace(run, id=new_id("r"), settings=forged))
+    told = commands(tmp_path)("repro", "s-simplex", "--graph", path, "--show", code=1).stderr
+    assert "and its numbers cannot be read: no mgraph has written them" in " ".join(told.split())
 
 
 def test_a_dry_run_tries_every_recipe_and_estimates(commands: Any, tmp_path: Path) -> None:
