@@ -23,7 +23,7 @@ from mgraph_store.errors import (
 )
 from mgraph_store.index import commits
 from mgraph_store.index.changes import Changes
-from mgraph_store.index.following import follow_if_due, reading
+from mgraph_store.index.following import follow_if_due, follow_later, reading
 from mgraph_store.index.index import Index, tensor_keys
 from mgraph_store.index.journal import Count
 from mgraph_store.index.lock import GraphLock
@@ -313,7 +313,8 @@ class Transaction:
         except StoreError:
             if committed is None:
                 raise
-            return  # it is in the journal, and the index will follow
+            follow_later(self._index)  # for it is in the journal
+            return
         self._index.journal.note_applied(committed)
 
     def _store(self, con: duckdb.DuckDBPyConnection) -> Count:
@@ -348,6 +349,7 @@ class Transaction:
             self._keys.clear()  # a row may refer to them
             raise
         except OSError as error:
+            self._attempted = False
             raise disk_error(error, self._index.path.parent) from error
         self._index.known.add(count, committed, document)
         return committed
