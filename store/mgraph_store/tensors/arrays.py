@@ -213,7 +213,8 @@ class StoredArray:
     def _decode(self, start: int, stop: int) -> NDArray[Any]:
         part = slice(start, stop)
         assert self._array is not None
-        with self.blaming(), one_at_a_time():
+        # What is not here is fetched some chunks at a time, as Zarr does by itself.
+        with self.blaming(), one_at_a_time() if isinstance(self._files, LocalFiles) else contextlib.nullcontext():
             return np.asarray(self._array[part] if self._row is None else self._array[self._row, part])
 
     def _chunk_name(self, i: int) -> str:
